@@ -1,0 +1,36 @@
+"""Why deep networks stop learning, seen layer by layer."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from vgexp.diagnosis import diagnose
+    from vgexp.probe import Probe
+    from vgexp.runs import Run, load, run
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "Probe": "vgexp.probe",
+    "Run": "vgexp.runs",
+    "run": "vgexp.runs",
+    "load": "vgexp.runs",
+    "diagnose": "vgexp.diagnosis",
+}
+
+__all__ = ["Probe", "Run", "__version__", "diagnose", "load", "run"]
+
+
+def __getattr__(name: str) -> Any:
+    """Imports a public name from its home when it is first asked for (PEP 562)."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'vgexp' has no attribute {name!r}")
+    value = getattr(importlib.import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

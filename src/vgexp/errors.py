@@ -1,0 +1,25 @@
+"""What a user did wrong, in one readable block: what was asked, what is allowed, the nearest."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class QuestionError(ValueError):
+    """The question was wrong: an unknown name, an impossible value, a missing file. Exit code 2."""
+
+
+def unknown(kind: str, asked: object, allowed: Iterable[str]) -> QuestionError:
+    """The error for a name that does not exist, with the allowed names and the nearest of them."""
+    names = sorted(allowed)
+    lines = [f"unknown {kind}: {str(asked)!r}", f"allowed: {', '.join(names) or '(none)'}"]
+    nearest = difflib.get_close_matches(str(asked), names, n=1, cutoff=0.5)
+    if nearest:
+        lines.append(f"nearest: {nearest[0]}")
+    return QuestionError("\n".join(lines))
+
+
+def impossible(key: str, asked: object, allowed: str) -> QuestionError:
+    """The error for a value outside its range: `key` was `asked`, but must be `allowed`."""
+    return QuestionError(f"{key} is {asked!r}\nallowed: {allowed}")

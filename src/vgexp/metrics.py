@@ -1,0 +1,137 @@
+"""Numbers read off tensors: norms that neither under- nor overflow before the dtype does, moments,
+shares. Each works on the rows of a stack, so that a network's layers are measured together.
+
+Axes: R rows (one a tensor), N entries of a row.
+
+On CPU a plain reduction is tried first and only the rows where it left the safe range are done
+again on scaled entries. On CUDA, where looking at a value would wait for the device, every row is
+scaled.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+SMALL_TENSOR = 16_384
+"""Tensors of fewer entries are copied into one stack: an operation's overhead outweighs a copy."""
+
+
+def row_norms(x_RN: Tensor) -> Tensor:
+    """L2 norm of each row, in x's dtype; inf only where the norm itself exceeds the dtype.
+
+    A row with a nan gives nan, one with an inf gives inf.
+    """
+    if x_RN.shape[1] == 0:
+        return x_RN.new_zeros(x_RN.shape[0])
+    if not _host(x_RN):
+        return _scaled_row_norms(x_RN)
+    norm_R = torch.linalg.vector_norm(x_RN, dim=1)
+    unsafe_R = ~((norm_R >= _lower(x_RN)) & (norm_R < torch.inf))
+    if bool(unsafe_R.any()):
+        norm_R[unsafe_R] = _scaled_row_norms(x_RN[unsafe_R])
+    return norm_R
+
+
+def row_rms(x_RN: Tensor) -> Tensor:
+    """Root mean square of each row; nan for rows without entries."""
+    return row_norms(x_RN) / x_RN.shape[1] ** 0.5
+
+
+def row_moments(x_RN: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and population standard deviation (divisor N) of each row, by two passes."""
+    mean_R = x_RN.mean(1)
+    if not _host(x_RN):
+        return _scaled_row_moments(x_RN)
+    deviation_RN = x_RN - mean_R[:, None]
+    std_R = torch.linalg.vector_norm(deviation_RN, dim=1) / x_RN.shape[1] ** 0.5
+    lower = _lower(x_RN) / x_RN.shape[1] ** 0.5
+    unsafe_R = ~((std_R >= lower) & (std_R < torch.inf))
+    if bool(unsafe_R.any()):
+        mean_R[unsafe_R], std_R[unsafe_R] = _scaled_row_moments(x_RN[unsafe_R])
+    return mean_R, std_R
+
+
+def norms(tensors: Sequence[Tensor]) -> Tensor:
+    """L2 norm of each tensor, as one vector in the tensors' dtype (the widest of them)."""
+    if not tensors:
+        return torch.zeros(0)
+    if not _host(tensors[0]):
+        return torch.cat([_scaled_row_norms(x.reshape(1, -1)) for x in tensors])
+    norm_R = torch.stack(torch._foreach_norm(list(tensors)))
+    lower_R = torch.tensor([_lower(x) if x.numel() else 0.0 for x in tensors], dtype=norm_R.dtype)
+    unsafe_R = ~((norm_R >= lower_R) & (norm_R < torch.inf))
+    for i in unsafe_R.nonzero().flatten().tolist():
+        norm_R[i] = row_norms(tensors[i].reshape(1, -1))[0]
+    return norm_R
+
+
+def total_norm(tensors: Sequence[Tensor]) -> Tensor:
+    """L2 norm over all entries of all tensors, a 0-d float64: the norm of float32 tensors can
+    exceed float32. 0 for no tensors; nan or inf only where an entry is (or float64 overflows).
+    """
+    if not tensors:
+        return torch.zeros((), dtype=torch.float64)
+    first = tensors[0]
+    num_entries = sum(x.numel() for x in tensors)
+    if _host(first) and num_entries <= SMALL_TENSOR * len(tensors) and _one_dtype(tensors):
+        # Many small tensors: one copy and one reduction beat one reduction a tensor.
+        flat = torch._C._nn.flatten_dense_tensors(list(tensors))
+        norm = torch.linalg.vector_norm(flat)
+        value = float(norm)
+        if _lower(flat) <= value < torch.inf:
+            return norm.double()
+        return _scaled_row_norms(flat.reshape(1, -1), torch.float64)[0]
+    if _host(first):
+        norm_R = torch.stack(torch._foreach_norm(list(tensors))).double()
+        norm = torch.linalg.vector_norm(norm_R)
+        if max(map(_lower, tensors)) * len(tensors) <= float(norm) < torch.inf:
+            return norm
+    each = [_scaled_row_norms(x.reshape(1, -1), torch.float64) for x in tensors]
+    return _scaled_row_norms(torch.cat(each).reshape(1, -1))[0]
+
+
+def _one_dtype(tensors: Sequence[Tensor]) -> bool:
+    return all(x.dtype == tensors[0].dtype for x in tensors)
+
+
+def _host(x: Tensor) -> bool:
+    """Whether looking at a value is free."""
+    return x.device.type == "cpu"
+
+
+def _lower(x: Tensor) -> float:
+    """The norm below which squares that fell under the normal range may be missing from the sum."""
+    entries = x.shape[-1] if x.ndim == 2 else x.numel()
+    return float((max(entries, 1) * torch.finfo(x.dtype).tiny) ** 0.5)
+
+
+def _scale(x_RN: Tensor) -> Tensor:
+    """A power of two near each row's largest magnitude; 1 where that is 0 or not finite.
+
+    Half of the magnitude's power, so that it stays finite at the largest numbers of a dtype.
+    """
+    peak_R = x_RN.abs().amax(1)
+    power_R = torch.ldexp(torch.ones_like(peak_R), torch.frexp(peak_R).exponent - 1)
+    return torch.where(torch.isfinite(peak_R) & (peak_R > 0), power_R, 1.0)
+
+
+def _scaled_row_norms(x_RN: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+    scale_R = _scale(x_RN)
+    norm_R = torch.linalg.vector_norm(x_RN / scale_R[:, None], dim=1)
+    return norm_R.to(dtype) * scale_R.to(dtype) if dtype else norm_R * scale_R
+
+
+def _scaled_row_moments(x_RN: Tensor) -> tuple[Tensor, Tensor]:
+    scale_R = _scale(x_RN)
+    scaled_RN = x_RN / scale_R[:, None]
+    mean_R = scaled_RN.mean(1)
+    std_R = row_rms(scaled_RN - mean_R[:, None]) if _host(x_RN) else _device_std(scaled_RN, mean_R)
+    return mean_R * scale_R, std_R * scale_R
+
+
+def _device_std(x_RN: Tensor, mean_R: Tensor) -> Tensor:
+    deviation_RN = x_RN - mean_R[:, None]
+    return _scaled_row_norms(deviation_RN) / x_RN.shape[1] ** 0.5

@@ -1,0 +1,112 @@
+"""What a run says about itself: rows of tables. Columns are declared here, once, with meanings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of a table: its name, its definition with unit and convention, its kind."""
+
+    name: str
+    definition: str
+    kind: str = "float"
+    """`int`, `float` or `text`; every kind may be empty: not measured here, or not defined."""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """One or more rows of one table, by column; a column left out is empty in every row.
+
+    Values are text, integers or floats in the dtype they were measured in (numpy scalars for
+    float32); None is an empty cell.
+    """
+
+    table: str
+    columns: Mapping[str, Sequence[Any]]
+
+    def __len__(self) -> int:
+        return len(next(iter(self.columns.values()), ()))
+
+
+LAYERS = (
+    Column("step", "the update on whose gradient the row is measured, from 0", "int"),
+    Column(
+        "layer", "main-path weights from 1 (read-out L+1); modules side by side share it", "int"
+    ),
+    Column("name", "the weight's name in the model", "text"),
+    Column("kind", "linear, conv, recurrent, attention or readout", "text"),
+    Column("weight_norm", "Frobenius norm of W, without bias, before the update"),
+    Column("grad_norm", "L2 norm of dL/dW, loss scale divided out, before clipping"),
+    Column("grad_max", "largest magnitude in dL/dW"),
+    Column("grad_zero_fraction", "share of exact zeros in dL/dW"),
+    Column("grad_norm_clipped", "L2 norm of the gradient that the optimizer saw"),
+    Column("update_ratio", "norm of W's change in this step over weight_norm"),
+    Column("preact_mean", "mean of z over examples, units and positions"),
+    Column("preact_std", "standard deviation of z over examples, units and positions"),
+    Column("act_mean", "mean of h over examples, units and positions"),
+    Column("act_std", "standard deviation of h over examples, units and positions"),
+    Column("saturated_fraction", "bounded phi: share of |phi'(u)| below 5 % of its largest value"),
+    Column("dead_fraction", "share of units whose phi' is exactly 0 at every example and position"),
+    Column("delta_rms", "rms over examples, units and positions of N dL/dz"),
+    Column("backward_gain", "delta_rms here over delta_rms of the next main-path layer"),
+)
+
+STEPS = (
+    Column("step", "the update, from 0", "int"),
+    Column("epoch", "passes over the training split that were complete before it", "int"),
+    Column("lr", "learning rate of the update"),
+    Column("loss", "mean loss over the update's examples, before the update"),
+    Column("accuracy", "share of the update's examples classified right, before the update"),
+    Column("grad_norm", "L2 norm over all trainable parameters, before clipping"),
+    Column("grad_norm_clipped", "the same as the optimizer saw it"),
+    Column("clipped", "1 if clipping changed any entry", "int"),
+    Column("skipped", "1 if the optimizer step was skipped", "int"),
+)
+
+EVALS = (
+    Column("step", "updates done before the evaluation", "int"),
+    Column("epoch", "passes over the training split that were complete", "int"),
+    Column("split", "train, val, or once at the end test", "text"),
+    Column("loss", "mean loss over the split"),
+    Column("accuracy", "share of the split classified right"),
+)
+
+TIMING = (
+    Column("step", "updates done", "int"),
+    Column("seconds", "wall-clock seconds since the first update began"),
+    Column("examples_per_second", "examples trained on since the last row, per second"),
+)
+
+TABLES: Mapping[str, tuple[Column, ...]] = {
+    "layers": LAYERS,
+    "steps": STEPS,
+    "evals": EVALS,
+    "timing": TIMING,
+}
+"""Table (its file is `<table>.csv`) -> its columns in order."""
+
+ACTIVATION_COLUMNS = (
+    "preact_mean",
+    "preact_std",
+    "act_mean",
+    "act_std",
+    "saturated_fraction",
+    "dead_fraction",
+    "delta_rms",
+    "backward_gain",
+)
+"""The columns of `layers.csv` that need the forward pass and dL/dz (`probe.activations_every`)."""
+
+WEIGHT_COLUMNS = (
+    "weight_norm",
+    "grad_norm",
+    "grad_max",
+    "grad_zero_fraction",
+    "grad_norm_clipped",
+    "update_ratio",
+)
+"""The columns of `layers.csv` that need weights and gradients only (`probe.every`)."""
