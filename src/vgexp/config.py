@@ -357,6 +357,13 @@ class TrainConfig:
         _at_least("train.accumulate", self.accumulate, 1)
         _at_least("train.eval_every", self.eval_every, 0)
 
+    def num_steps(self, batches_per_epoch: int) -> int:
+        """Optimizer steps of the run."""
+        if self.steps is not None:
+            return self.steps
+        assert self.epochs is not None
+        return max(1, self.epochs * batches_per_epoch // self.accumulate)
+
 
 @dataclass
 class ProbeConfig:

@@ -10,6 +10,7 @@ scaled.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -24,12 +25,10 @@ def row_norms(x_RN: Tensor) -> Tensor:
 
     A row with a nan gives nan, one with an inf gives inf.
     """
-    if x_RN.shape[1] == 0:
-        return x_RN.new_zeros(x_RN.shape[0])
     if not _host(x_RN):
         return _scaled_row_norms(x_RN)
-    norm_R = torch.linalg.vector_norm(x_RN, dim=1)
-    unsafe_R = ~((norm_R >= _lower(x_RN)) & (norm_R < torch.inf))
+    norm_R: Tensor = torch.linalg.vector_norm(x_RN, dim=1)
+    unsafe_R = ~((norm_R >= _lower(x_RN.shape[1], x_RN.dtype)) & (norm_R < torch.inf))
     if bool(unsafe_R.any()):
         norm_R[unsafe_R] = _scaled_row_norms(x_RN[unsafe_R])
     return norm_R
@@ -37,17 +36,23 @@ def row_norms(x_RN: Tensor) -> Tensor:
 
 def row_rms(x_RN: Tensor) -> Tensor:
     """Root mean square of each row; nan for rows without entries."""
-    return row_norms(x_RN) / x_RN.shape[1] ** 0.5
+    return row_norms(x_RN) / math.sqrt(x_RN.shape[1])
 
 
 def row_moments(x_RN: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and population standard deviation (divisor N) of each row, by two passes."""
+    """Mean and population standard deviation (divisor N) of each row, by two passes.
+
+    nan for rows without entries. The mean's own rounding, at most an ulp or so of it, enters the
+    deviation: a row of equal entries may give that instead of 0.
+    """
     mean_R = x_RN.mean(1)
+    if x_RN.shape[1] == 0:
+        return mean_R, mean_R.clone()
     if not _host(x_RN):
         return _scaled_row_moments(x_RN)
     deviation_RN = x_RN - mean_R[:, None]
-    std_R = torch.linalg.vector_norm(deviation_RN, dim=1) / x_RN.shape[1] ** 0.5
-    lower = _lower(x_RN) / x_RN.shape[1] ** 0.5
+    std_R = torch.linalg.vector_norm(deviation_RN, dim=1) / math.sqrt(x_RN.shape[1])
+    lower = _lower(x_RN.shape[1], x_RN.dtype) / math.sqrt(x_RN.shape[1])
     unsafe_R = ~((std_R >= lower) & (std_R < torch.inf))
     if bool(unsafe_R.any()):
         mean_R[unsafe_R], std_R[unsafe_R] = _scaled_row_moments(x_RN[unsafe_R])
@@ -61,7 +66,7 @@ def norms(tensors: Sequence[Tensor]) -> Tensor:
     if not _host(tensors[0]):
         return torch.cat([_scaled_row_norms(x.reshape(1, -1)) for x in tensors])
     norm_R = torch.stack(torch._foreach_norm(list(tensors)))
-    lower_R = torch.tensor([_lower(x) if x.numel() else 0.0 for x in tensors], dtype=norm_R.dtype)
+    lower_R = torch.tensor([_lower(x.numel(), x.dtype) for x in tensors], dtype=norm_R.dtype)
     unsafe_R = ~((norm_R >= lower_R) & (norm_R < torch.inf))
     for i in unsafe_R.nonzero().flatten().tolist():
         norm_R[i] = row_norms(tensors[i].reshape(1, -1))[0]
@@ -79,15 +84,16 @@ def total_norm(tensors: Sequence[Tensor]) -> Tensor:
     if _host(first) and num_entries <= SMALL_TENSOR * len(tensors) and _one_dtype(tensors):
         # Many small tensors: one copy and one reduction beat one reduction a tensor.
         flat = torch._C._nn.flatten_dense_tensors(list(tensors))
-        norm = torch.linalg.vector_norm(flat)
+        norm: Tensor = torch.linalg.vector_norm(flat)
         value = float(norm)
-        if _lower(flat) <= value < torch.inf:
+        if _lower(num_entries, flat.dtype) <= value < torch.inf:
             return norm.double()
         return _scaled_row_norms(flat.reshape(1, -1), torch.float64)[0]
     if _host(first):
         norm_R = torch.stack(torch._foreach_norm(list(tensors))).double()
         norm = torch.linalg.vector_norm(norm_R)
-        if max(map(_lower, tensors)) * len(tensors) <= float(norm) < torch.inf:
+        lower = max(_lower(x.numel(), x.dtype) for x in tensors)
+        if lower * len(tensors) <= float(norm) < torch.inf:
             return norm
     each = [_scaled_row_norms(x.reshape(1, -1), torch.float64) for x in tensors]
     return _scaled_row_norms(torch.cat(each).reshape(1, -1))[0]
@@ -102,10 +108,9 @@ def _host(x: Tensor) -> bool:
     return x.device.type == "cpu"
 
 
-def _lower(x: Tensor) -> float:
+def _lower(num_entries: int, dtype: torch.dtype) -> float:
     """The norm below which squares that fell under the normal range may be missing from the sum."""
-    entries = x.shape[-1] if x.ndim == 2 else x.numel()
-    return float((max(entries, 1) * torch.finfo(x.dtype).tiny) ** 0.5)
+    return math.sqrt(num_entries * torch.finfo(dtype).tiny)
 
 
 def _scale(x_RN: Tensor) -> Tensor:
@@ -114,13 +119,16 @@ def _scale(x_RN: Tensor) -> Tensor:
     Half of the magnitude's power, so that it stays finite at the largest numbers of a dtype.
     """
     peak_R = x_RN.abs().amax(1)
-    power_R = torch.ldexp(torch.ones_like(peak_R), torch.frexp(peak_R).exponent - 1)
+    # Exact. torch.ldexp makes the power in float32 in torch 2.6, which float64's powers overflow.
+    power_R = peak_R / (2 * torch.frexp(peak_R).mantissa)
     return torch.where(torch.isfinite(peak_R) & (peak_R > 0), power_R, 1.0)
 
 
 def _scaled_row_norms(x_RN: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+    if x_RN.shape[1] == 0:
+        return x_RN.new_zeros(x_RN.shape[0], dtype=dtype)
     scale_R = _scale(x_RN)
-    norm_R = torch.linalg.vector_norm(x_RN / scale_R[:, None], dim=1)
+    norm_R: Tensor = torch.linalg.vector_norm(x_RN / scale_R[:, None], dim=1)
     return norm_R.to(dtype) * scale_R.to(dtype) if dtype else norm_R * scale_R
 
 
@@ -134,4 +142,4 @@ def _scaled_row_moments(x_RN: Tensor) -> tuple[Tensor, Tensor]:
 
 def _device_std(x_RN: Tensor, mean_R: Tensor) -> Tensor:
     deviation_RN = x_RN - mean_R[:, None]
-    return _scaled_row_norms(deviation_RN) / x_RN.shape[1] ** 0.5
+    return _scaled_row_norms(deviation_RN) / math.sqrt(x_RN.shape[1])

@@ -1,0 +1,48 @@
+# make help | demo | test | bench | clean.    Another Python: make PYTHON=python3.12 test
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+SHELL := /bin/bash
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+VERSION_CHECK := import sys; v = sys.version_info; sys.exit(0 if v >= (3, 11) else \
+	"error: vgexp needs Python 3.11 or newer, but $(PYTHON) is %d.%d\n  allowed: make PYTHON=python3.11 ..." % v[:2])
+# One line for each file that pip fetches, and one when it begins to unpack them.
+PROGRESS := /^ *(Downloading|Using cached)/ && !/metadata/ { n = split($$2, path, "/"); \
+	print "  " path[n], $$3, $$4; fflush() } /^Installing collected/ { print "  unpacking"; fflush() }
+
+.PHONY: help demo test bench clean install
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: $(READY) ## install, then watch the gradient of a deep sigmoid net vanish
+	@$(BIN)/vgexp train +experiment=sigmoid_deep
+
+test: $(READY) ## format check, lint, types, tests
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+	@$(BIN)/pytest
+
+bench: $(READY) ## what measuring costs: a training step with and without it
+	@$(BIN)/python scripts/bench.py
+
+install: $(READY) ## only make .venv
+
+clean: ## remove .venv, builds and caches; runs in outputs/ stay
+	@rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	@find src tests scripts -name __pycache__ -prune -exec rm -rf {} +
+
+$(READY): pyproject.toml
+	@command -v $(PYTHON) > /dev/null || { echo "error: no $(PYTHON) on the path; make PYTHON=... names another" >&2; exit 1; }
+	@$(PYTHON) -c '$(VERSION_CHECK)'
+	@echo "making $(VENV) with $$($(PYTHON) --version)"
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "installing vgexp and what it needs (torch is large: minutes on a slow line)"
+	@set -o pipefail; $(BIN)/python -m pip install --progress-bar off --disable-pip-version-check \
+		-e '.[dev]' | awk '$(PROGRESS)'
+	@touch $(READY)

@@ -1,0 +1,168 @@
+"""How much measuring costs: vgexp's training step against the same network in a bare loop.
+
+`make bench`, or `python scripts/bench.py --help`. One process, one thread; both loops train the same
+perceptron on the same batches, in turns of a few steps, so that a drift of the machine's speed
+meets both. A ratio is the median over rounds of vgexp's time over the bare loop's; vgexp's includes
+the tables' writing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vgexp.assembly import assemble, device_of
+from vgexp.config import (
+    Config,
+    GaussianConfig,
+    MlpConfig,
+    ProbeConfig,
+    SgdConfig,
+    TrainConfig,
+)
+from vgexp.sinks.csv_files import CsvFiles
+
+Shape = tuple[int, int, int]
+"""(depth, width, batch)"""
+
+SHAPES: tuple[Shape, ...] = ((50, 256, 128), (20, 64, 64))
+CADENCES = (("default cadence (20)", 20), ("every column, every step", 1))
+NEVER = 10**9
+GROUPS = (
+    ("steps.csv only", ProbeConfig(every=NEVER, activations_every=NEVER)),
+    ("weight columns, every step", ProbeConfig(every=1, activations_every=NEVER)),
+    ("activation columns, every step", ProbeConfig(every=NEVER, activations_every=1)),
+)
+FEATURES, CLASSES, EXAMPLES, LEARNING_RATE = 64, 10, 2048, 0.01
+RAW = argparse.RawDescriptionHelpFormatter
+
+
+def bare_loop(shape: Shape, device: torch.device) -> Callable[[int], int]:
+    """A hand-written loop without measurement; it reads its loss, as loops do."""
+    depth, width, batch = shape
+    layers: list[nn.Module] = []
+    features = FEATURES
+    for _ in range(depth):
+        layers += [nn.Linear(features, width), nn.Tanh()]
+        features = width
+    model = nn.Sequential(*layers, nn.Linear(features, CLASSES)).to(device)
+    optimizer = torch.optim.SGD(model.parameters(), lr=LEARNING_RATE)
+    inputs = torch.randn(EXAMPLES, FEATURES, device=device)
+    targets = torch.randint(0, CLASSES, (EXAMPLES,), device=device)
+    batches = endless_batches(batch, device)
+
+    def run(num_steps: int) -> int:
+        for _ in range(num_steps):
+            rows = next(batches)
+            optimizer.zero_grad()
+            loss = F.cross_entropy(model(inputs[rows]), targets[rows])
+            loss.backward()
+            optimizer.step()
+            if device.type == "cpu":
+                loss.item()
+        finish(device)
+        return num_steps
+
+    return run
+
+
+def endless_batches(batch: int, device: torch.device) -> Iterator[Tensor]:
+    """Indices of shuffled batches, a permutation an epoch."""
+    while True:
+        order = torch.randperm(EXAMPLES).to(device)
+        yield from (rows for rows in order.split(batch) if len(rows) == batch)
+
+
+def vgexp_loop(
+    shape: Shape, probe: ProbeConfig, folder: Path, device: torch.device
+) -> Callable[[int], int]:
+    """vgexp's own trainer with its CSV files; it stops at the first flush after `num_steps`."""
+    depth, width, batch = shape
+    config = Config(
+        model=MlpConfig(depth=depth, width=width, activation="tanh", init="xavier_normal"),
+        data=GaussianConfig(num_examples=EXAMPLES, batch_size=batch, val_fraction=0.0),
+        optimizer=SgdConfig(lr=LEARNING_RATE),
+        train=TrainConfig(steps=10**9, eval_every=0),
+        probe=probe,
+        device=str(device),
+    )
+    trainer, sink = assemble(config), CsvFiles(folder)
+    rows = trainer.rows()
+
+    def run(num_steps: int) -> int:
+        start = trainer.state.step
+        while trainer.state.step < start + num_steps:
+            sink(next(rows))
+        finish(device)
+        return trainer.state.step - start
+
+    return run
+
+
+def finish(device: torch.device) -> None:
+    """Waits for the device, so that a clock read next tells the truth."""
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+
+
+def seconds_per_step(run: Callable[[int], int], num_steps: int) -> float:
+    """Wall-clock seconds of a step, over `num_steps` or a few more."""
+    start = time.perf_counter()
+    done = run(num_steps)
+    return (time.perf_counter() - start) / done
+
+
+def compare(
+    first: Callable[[int], int], second: Callable[[int], int], num_steps: int, rounds: int
+) -> tuple[float, list[float]]:
+    """The second's median seconds a step, and first over second round by round."""
+    for run in (first, second):
+        run(num_steps)
+    pairs = [
+        (seconds_per_step(first, num_steps), seconds_per_step(second, num_steps))
+        for _ in range(rounds)
+    ]
+    return statistics.median(b for _, b in pairs), [a / b for a, b in pairs]
+
+
+def bench(shape: Shape, name: str, probe: ProbeConfig, rounds: int, device: torch.device) -> None:
+    """Prints one row of the table."""
+    num_steps = 100 if shape[0] * shape[1] ** 2 * shape[2] < 10**8 else 40
+    with tempfile.TemporaryDirectory() as folder:
+        loop = vgexp_loop(shape, probe, Path(folder), device)
+        bare, ratios = compare(loop, bare_loop(shape, device), num_steps, rounds)
+    low, high = min(ratios), max(ratios)
+    print(
+        f"{shape[0]:5d} {shape[1]:5d} {shape[2]:5d}  {name:32s} {1e3 * bare:8.2f} ms"
+        f" {statistics.median(ratios):7.3f}  {low:.3f}-{high:.3f}",
+        flush=True,
+    )
+
+
+def main() -> None:
+    """Parses the command line and prints the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=RAW)
+    parser.add_argument("--rounds", type=int, default=11, help="pairs of timings a row")
+    parser.add_argument("--device", default="cpu", help="cpu or cuda")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    device = device_of(arguments.device)
+    print("depth width batch  measured                          bare step   ratio  min-max")
+    for shape in SHAPES:
+        for name, every in CADENCES:
+            probe = ProbeConfig(every=every, activations_every=every)
+            bench(shape, name, probe, arguments.rounds, device)
+        for name, probe in GROUPS:
+            bench(shape, name, probe, arguments.rounds, device)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,103 @@
+"""From a configuration to a trainer: device, data, model, weights, optimizer, in that order."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import torch
+from torch import nn
+
+from vgexp import clips, data, inits, models, optimizers, schedulers
+from vgexp.activations import ACTIVATIONS
+from vgexp.config import Config, MlpConfig
+from vgexp.data import Dataset, Split
+from vgexp.data.batches import Batches
+from vgexp.errors import QuestionError, impossible
+from vgexp.models import memory
+from vgexp.norms import NORMS
+from vgexp.seeds import generator
+from vgexp.skips import SKIPS
+from vgexp.training import Trainer, TrainState
+
+
+def assemble(config: Config) -> Trainer:
+    """Builds everything that a run needs; nothing is written.
+
+    Raises:
+        QuestionError: a name that does not exist, values that do not go together, a device that is
+            not there, or a model beyond the memory there is.
+    """
+    _require_names(config)
+    device, dtype = device_of(config.device), getattr(torch, config.dtype)
+    if config.run.threads is not None:
+        torch.set_num_threads(config.run.threads)
+    dataset = _moved(data.load(config.data, config.seed, dtype), device)
+    batches = Batches(dataset.train, config.data.batch_size, generator(config.seed, "order"))
+    model = _model(config, dataset, device, dtype)
+    watches = model.watches()
+    optimizer = optimizers.build(config.optimizer, model.parameters())
+    matrices = [watch.weight for watch in watches if watch.kind != "readout"]
+    clip = clips.build(config.clip, matrices)
+    steps = config.train.num_steps(batches.per_epoch)
+    schedule = schedulers.build(config.scheduler, optimizer, steps)
+    state = TrainState(model, optimizer, schedule, clip, batches)
+    return Trainer(
+        state, dataset, watches, config.train, config.probe, steps, deferred=device.type != "cpu"
+    )
+
+
+def device_of(name: str) -> torch.device:
+    """The device of that name; `auto` is CUDA where there is one.
+
+    Raises:
+        QuestionError: no such device here.
+    """
+    here = ["cpu"]
+    if torch.cuda.is_available():
+        here += ["cuda", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
+    if name == "auto":
+        return torch.device(here[1] if len(here) > 1 else "cpu")
+    if name not in here:
+        raise QuestionError(f"device is {name!r}\nallowed here: auto, {', '.join(here)}")
+    return torch.device(name)
+
+
+def _require_names(config: Config) -> None:
+    """Looks the model's names up before anything costs time."""
+    model = config.model
+    if isinstance(model, MlpConfig):
+        for registry, name in (
+            (ACTIVATIONS, model.activation),
+            (inits.INITS, model.init),
+            (NORMS, model.norm),
+            (SKIPS, model.skip),
+        ):
+            registry[name]
+
+
+def _model(
+    config: Config, dataset: Dataset, device: torch.device, dtype: torch.dtype
+) -> models.Mlp:
+    assert isinstance(config.model, MlpConfig)
+    inputs, outputs = dataset.num_inputs, dataset.num_classes
+    needed = memory.need(config.model, inputs, outputs, config.data.batch_size)
+    memory.require(needed, dtype, device)
+    model = models.build(config.model, inputs, outputs, dtype)
+    is_batch_norm = any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in model.modules())
+    if is_batch_norm and config.data.batch_size < 2:
+        raise impossible(
+            "data.batch_size", config.data.batch_size, "at least 2 with model.norm=batch"
+        )
+    # Drawn on the CPU, so that one seed gives one network on every device.
+    batch = dataset.train.inputs[: config.data.batch_size].cpu()
+    inits.initialise(model, config.model, generator(config.seed, "init"), batch)
+    return model.to(device)
+
+
+def _moved(dataset: Dataset, device: torch.device) -> Dataset:
+    def moved(split: Split) -> Split:
+        return Split(split.inputs.to(device), split.targets.to(device))
+
+    return dataclasses.replace(
+        dataset, train=moved(dataset.train), val=moved(dataset.val), test=moved(dataset.test)
+    )

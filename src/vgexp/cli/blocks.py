@@ -1,0 +1,87 @@
+"""Error blocks: plain text on stderr, at most 80 columns, one for each error."""
+
+from __future__ import annotations
+
+import os
+import sys
+import textwrap
+import traceback
+from contextlib import suppress
+from pathlib import Path
+
+from vgexp.cli.interrupts import Terminated
+from vgexp.errors import QuestionError
+
+WIDTH = 80
+FULL_ERROR = "HYDRA_FULL_ERROR"
+
+
+def full_error() -> bool:
+    """Whether the user asked for tracebacks. Ask before Hydra runs: the door sets the variable."""
+    return os.environ.get(FULL_ERROR) == "1"
+
+
+def block(headline: str, *lines: str) -> str:
+    """`headline` after `error: `, each further line indented below it, all wrapped.
+
+    A word is never broken: a path longer than the width stays whole, to be copied.
+    """
+    parts = [_wrap(headline, "error: ", "       ")]
+    parts += [_wrap(line, "  ", "    ") for line in lines if line.strip()]
+    return "\n".join(parts)
+
+
+def show(text: str) -> None:
+    """Writes a block to stderr, after whatever stdout still holds."""
+    # A closed pipe must not hide the error.
+    with suppress(OSError):
+        sys.stdout.flush()
+    print(text, file=sys.stderr, flush=True)
+
+
+def question(error: QuestionError, *, full: bool = False) -> int:
+    """Shows what was wrong with the question. Returns exit code 2."""
+    if full:
+        traceback.print_exception(error)
+    show(block(*str(error).splitlines()))
+    return 2
+
+
+def failure(error: BaseException, *, log: Path | None = None, full: bool = False) -> int:
+    """Shows that the work failed, why, and where the traceback is. Returns exit code 1."""
+    if full:
+        traceback.print_exception(error)
+    where = f"traceback: {log}" if log else f"{FULL_ERROR}=1 shows the traceback"
+    show(block("the work failed", *describe(error).splitlines(), "" if full else where))
+    return 1
+
+
+def interruption(error: KeyboardInterrupt, folder: Path | None) -> None:
+    """Shows that the work was cut short, and what of it was saved where."""
+    headline = "terminated" if isinstance(error, Terminated) else "interrupted"
+    files = (
+        sorted(p.name for p in folder.iterdir() if p.suffix in (".csv", ".json"))
+        if (folder and folder.is_dir())
+        else []
+    )
+    saved = f"saved in {folder}: {', '.join(files)}" if files else "nothing was recorded yet"
+    show(block(headline, saved))
+
+
+def describe(error: BaseException) -> str:
+    """The message; with the type's name where the error is not one of ours or the system's."""
+    kind = type(error)
+    if str(error) and (kind.__module__.startswith("vgexp.") or isinstance(error, OSError)):
+        return str(error)
+    return f"{kind.__name__}: {error}" if str(error) else kind.__name__
+
+
+def _wrap(text: str, first: str, rest: str) -> str:
+    return textwrap.fill(
+        text.strip(),
+        WIDTH,
+        initial_indent=first,
+        subsequent_indent=rest,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )

@@ -1,0 +1,84 @@
+"""Tab completion: `eval "$(vgexp -sc install=bash)"`. Verbs are ours, overrides are Hydra's."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stdout, suppress
+from io import StringIO
+
+from vgexp.cli import door, listing, schema
+from vgexp.cli.job import Job
+from vgexp.errors import QuestionError, unknown
+
+_SHELLS = ("bash", "zsh", "fish")
+_SEPARATORS: Mapping[str, str] = {"bash": " ", "zsh": " ", "fish": "\n"}
+_VERBS = ("train", "compare", "list")
+
+
+def main(argv: Sequence[str]) -> int:
+    """Answers `-sc install=SHELL`, `-sc uninstall=SHELL` and a shell's own `-sc query=SHELL`."""
+    command, _, shell = (argv[1] if len(argv) > 1 else "").partition("=")
+    if command not in ("install", "uninstall", "query"):
+        raise unknown("completion command", command, ("install", "uninstall", "query"))
+    if shell not in _SHELLS:
+        raise unknown("shell", shell, _SHELLS)
+    if command != "query":
+        _hydra([f"{command}={shell}"])
+        return 0
+    # A half-typed line is no question yet: what cannot be completed has no candidates.
+    with suppress(Exception):
+        found = candidates(os.environ.get("COMP_LINE", ""))
+        print(_SEPARATORS[shell].join(found))
+    return 0
+
+
+def candidates(line: str) -> list[str]:
+    """What the last word of the line may become; the line begins with the program's name."""
+    words = line.split()
+    last = "" if line.endswith(" ") or not words else words.pop()
+    if not words:
+        return []
+    if len(words) == 1:
+        return [verb for verb in _VERBS if verb.startswith(last)]
+    if words[1] == "list":
+        return [kind for kind in listing.KINDS if kind.startswith(last)] if len(words) == 2 else []
+    return _overrides(words[2:], last) if words[1] == "train" else []
+
+
+def _overrides(words: Sequence[str], last: str) -> list[str]:
+    """Hydra's candidates for the last word of a `vgexp train` line."""
+    with suppress(QuestionError):
+        # Hydra composes what stands before, and there knows one spelling of `experiment` only.
+        args = door.parse_flags(words)
+        flags = [word for word in words if word not in args.overrides]
+        words = [*flags, *door.spelled(args, args.overrides)]
+    line = " ".join(["vgexp", *words, last])
+    with _environment(COMP_LINE=line), redirect_stdout(StringIO()) as answer:
+        _hydra(["query=bash"], words)
+    return answer.getvalue().split()
+
+
+def _hydra(command: Sequence[str], words: Sequence[str] = ()) -> None:
+    schema.register()
+    args = door.parse_flags(["-sc", *command])
+    with suppress(QuestionError):
+        given = door.parse_flags(words)
+        args.config_dir, args.config_name = given.config_dir, given.config_name
+    door.compose_and_call(args, Job("", []))
+
+
+@contextmanager
+def _environment(**variables: str) -> Iterator[None]:
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+        sys.stdout.flush()

@@ -1,0 +1,197 @@
+"""`vgexp train`: what was typed goes to Hydra, what comes back becomes an exit code."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import re
+import shlex
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import hydra.version
+from hydra._internal.utils import _run_hydra, get_args_parser
+
+from vgexp import __version__, sweep
+from vgexp.cli import blocks, overrides, schema
+from vgexp.cli.interrupts import exit_code
+from vgexp.cli.job import Job, Refused, sweep_folders
+from vgexp.cli.listing import configs
+from vgexp.cli.questions import translate
+from vgexp.errors import QuestionError, unknown
+
+_VERSION_BASE = "1.3"
+
+
+def train(argv: Sequence[str]) -> int:
+    """Runs `vgexp train ARGV...` and returns its exit code.
+
+    Raises:
+        QuestionError: a flag, a folder or a configuration that cannot be.
+    """
+    if "--version" in argv:
+        print(f"vgexp {__version__}")
+        return 0
+    full = blocks.full_error()
+    schema.register()
+    args = parse_flags(argv)
+    job = Job(shlex.join(["vgexp", "train", *argv]), _flags_of_config(args))
+    with sweep_folders() as sweeps:
+        try:
+            compose_and_call(args, job)
+        except KeyboardInterrupt as error:
+            blocks.interruption(error, sweeps[0] if sweeps else job.folder)
+            return exit_code(error)
+        if sweeps:
+            return _close_sweep(sweeps[0], job)
+    if isinstance(job.error, QuestionError):
+        return blocks.question(job.error, full=full)
+    if job.error is not None:
+        log = job.folder / "train.log" if job.folder else None
+        return blocks.failure(job.error, log=log, full=full)
+    return 0
+
+
+def compose_and_call(args: argparse.Namespace, job: Job) -> None:
+    """Hands the command line to Hydra, which calls the job, or prints what a flag asked for.
+
+    Raises:
+        QuestionError: Hydra refused it, or the folder is in use.
+    """
+    args.overrides = _rewrite(args)
+    hydra.version.setbase(_VERSION_BASE)
+    try:
+        with _hydra_raises(), _logging_restored():
+            _run_hydra(
+                args=args,
+                args_parser=get_args_parser(),
+                task_function=job,
+                config_path=str(configs()),
+                config_name=schema.PRIMARY,
+            )
+    except SystemExit as error:
+        # After --help and --hydra-help; a message or a code above 0 is a refusal.
+        if error.code not in (None, 0):
+            raise QuestionError(f"hydra refused: {error.code}") from None
+    except Refused as refused:
+        raise refused.question from None
+    except BrokenPipeError:
+        raise
+    except Exception as error:
+        question = translate(error)
+        if question is None:
+            raise
+        raise question from error
+
+
+def parse_flags(argv: Sequence[str]) -> argparse.Namespace:
+    """Hydra's flags and the overrides, in any order.
+
+    Raises:
+        QuestionError: an unknown flag, or one without its value.
+    """
+    parser = get_args_parser()
+    parser.exit_on_error = False
+    try:
+        args, rest = parser.parse_known_args(list(argv))
+    except argparse.ArgumentError as error:
+        raise QuestionError(f"{error.argument_name}: {error.message}") from None
+    flags = [token for token in rest if token.startswith("-")]
+    if flags:
+        raise unknown("flag", flags[0].split("=")[0], _known_flags(parser))
+    if args.experimental_rerun is not None:
+        raise QuestionError(
+            "--experimental-rerun is not supported\n"
+            "allowed: vgexp train --config-dir RUN --config-name config"
+        )
+    args.overrides = [*args.overrides, *rest]
+    return args
+
+
+def config_folders(args: argparse.Namespace) -> list[Path]:
+    """Where Hydra looks for files, first things first."""
+    given = [Path(args.config_dir)] if args.config_dir else []
+    return [Path(args.config_path) if args.config_path else configs(), *given]
+
+
+def spelled(args: argparse.Namespace, words: Sequence[str]) -> list[str]:
+    """The words with `experiment` in the spelling that the primary config wants."""
+    name = args.config_name or schema.PRIMARY
+    return overrides.spell_experiment(
+        words, listed=overrides.lists_experiment(config_folders(args), name)
+    )
+
+
+def _rewrite(args: argparse.Namespace) -> list[str]:
+    if args.shell_completion:
+        return list(args.overrides)
+    words = spelled(args, args.overrides)
+    if "hydra.mode=RUN" in words:
+        return words
+    declared = overrides.preset_sweep(words, config_folders(args))
+    if not (args.multirun or declared is not None or "hydra.mode=MULTIRUN" in words):
+        return words
+    try:
+        return overrides.defer(words, declared or [])
+    except Exception as error:
+        question = translate(error)
+        if question is None:
+            raise
+        raise question from error
+
+
+def _close_sweep(folder: Path, job: Job) -> int:
+    rows = sweep.read(folder)
+    failed = sum(row.get("status") == sweep.FAILED for row in rows)
+    verb = "job" if len(rows) == 1 else "jobs"
+    print(f"{len(rows)} {verb}, {failed} failed: {folder / sweep.FILE}", flush=True)
+    if failed:
+        names = ", ".join(row["job"] for row in rows if row.get("status") == sweep.FAILED)
+        blocks.show(blocks.block(f"{failed} of {len(rows)} {verb} failed: {names}"))
+    return 1 if failed or job.error is not None else 0
+
+
+def _flags_of_config(args: argparse.Namespace) -> list[str]:
+    flags = []
+    for flag in ("config_path", "config_dir", "config_name"):
+        value = getattr(args, flag)
+        flags += [f"--{flag.replace('_', '-')}", value] if value else []
+    return flags
+
+
+def _known_flags(parser: argparse.ArgumentParser) -> list[str]:
+    flags = re.findall(r"--[a-z-]+", parser.format_usage())
+    return [flag for flag in flags if flag != "--experimental-rerun"]
+
+
+@contextmanager
+def _hydra_raises() -> Iterator[None]:
+    """Hydra prints an error and exits 1, unless it is told to raise it."""
+    before = os.environ.get(blocks.FULL_ERROR)
+    os.environ[blocks.FULL_ERROR] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[blocks.FULL_ERROR]
+        else:
+            os.environ[blocks.FULL_ERROR] = before
+
+
+@contextmanager
+def _logging_restored() -> Iterator[None]:
+    """Closes the log files that Hydra opened, and gives the caller's handlers back."""
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    try:
+        yield
+    finally:
+        for handler in root.handlers:
+            if handler not in handlers:
+                handler.close()
+        root.handlers[:] = handlers
+        root.setLevel(level)
+        sys.stdout.flush()

@@ -1,0 +1,122 @@
+"""`vgexp list [KIND]`: the names that can be chosen, a line each."""
+
+from __future__ import annotations
+
+import importlib
+import textwrap
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from vgexp import records
+from vgexp.cli.blocks import WIDTH
+from vgexp.config import CHOICES
+from vgexp.errors import QuestionError, unknown
+from vgexp.registry import Registry
+
+Entries = list[tuple[str, str]]
+
+_USAGE = "usage: vgexp list [KIND]"
+# Names longer than this have their line below them, so that the lines stay wide enough to read.
+_LONGEST_NAME = 24
+
+
+def main(argv: Sequence[str]) -> int:
+    """Prints one kind's entries, or every kind with its names."""
+    if argv and argv[0] in ("-h", "--help"):
+        print(_wrap(f"{_USAGE}; kinds:", ", ".join(KINDS)))
+        return 0
+    if len(argv) > 1:
+        raise QuestionError(f"vgexp list takes one kind, not {len(argv)}\n{_USAGE}")
+    if argv and argv[0] not in KINDS:
+        raise unknown("kind", argv[0], KINDS)
+    print(_one(argv[0]) if argv else _all())
+    return 0
+
+
+def experiments() -> Entries:
+    """Presets: the file's name and the second line of its opening comment."""
+    return [(path.stem, _about(path)) for path in sorted(configs().glob("experiment/*.yaml"))]
+
+
+def configs() -> Path:
+    """The folder of presets: beside the package where it is installed, else the repository's."""
+    import vgexp
+
+    package = Path(vgexp.__file__).resolve().parent
+    installed = package / "configs"
+    return installed if installed.is_dir() else package.parents[1] / "configs"
+
+
+def _about(path: Path) -> str:
+    lines = path.read_text(encoding="utf-8").splitlines()
+    comments = [line.lstrip("#").strip() for line in lines if line.startswith("#")]
+    said = [comment for comment in comments if comment and not comment.startswith("@")]
+    return said[1] if len(said) > 1 else ""
+
+
+def _metrics() -> Entries:
+    return [
+        (f"{table}.{column.name}", column.definition)
+        for table, columns in records.TABLES.items()
+        for column in columns
+    ]
+
+
+def _components(module: str, name: str) -> Callable[[], Entries]:
+    def entries() -> Entries:
+        return _entries(getattr(importlib.import_module(module), name))
+
+    return entries
+
+
+def _choices(group: str) -> Callable[[], Entries]:
+    return lambda: _entries(CHOICES[group])
+
+
+def _entries(registry: Registry[Any]) -> Entries:
+    return [(name, registry.summary(name)) for name in registry]
+
+
+KINDS: Mapping[str, Callable[[], Entries]] = {
+    "experiments": experiments,
+    "activations": _components("vgexp.activations", "ACTIVATIONS"),
+    "inits": _components("vgexp.inits", "INITS"),
+    "norms": _components("vgexp.norms", "NORMS"),
+    "skips": _components("vgexp.skips", "SKIPS"),
+    "clips": _choices("clip"),
+    "optimizers": _choices("optimizer"),
+    "schedulers": _choices("scheduler"),
+    "models": _choices("model"),
+    "data": _choices("data"),
+    "metrics": _metrics,
+}
+"""Kind -> what gives its names, each with its line."""
+
+
+def _one(kind: str) -> str:
+    entries = KINDS[kind]()
+    width = max((len(name) for name, _ in entries if len(name) <= _LONGEST_NAME), default=0)
+    return "\n".join(_wrap(name.ljust(width), summary, width + 2) for name, summary in entries)
+
+
+def _all() -> str:
+    width = max(map(len, KINDS))
+    lines = [
+        _wrap(kind.ljust(width), ", ".join(name for name, _ in entries()), width + 2)
+        for kind, entries in KINDS.items()
+    ]
+    return "\n".join([*lines, "", "vgexp list KIND: a line each"])
+
+
+def _wrap(name: str, text: str, indent: int = 2) -> str:
+    own_line = len(name) > indent - 2
+    wrapped = textwrap.fill(
+        text,
+        WIDTH,
+        initial_indent=" " * indent if own_line else f"{name}  ",
+        subsequent_indent=" " * indent,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+    return f"{name}\n{wrapped}" if own_line else wrapped.rstrip() or name

@@ -1,0 +1,114 @@
+"""The verbs and their exit codes. Imports nothing heavy: `vgexp --help` answers at once."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+
+from vgexp import __version__
+from vgexp.cli import blocks
+from vgexp.cli.interrupts import exit_code, terminable
+from vgexp.errors import QuestionError, unknown
+
+HELP = """\
+vgexp: why deep networks stop learning, seen layer by layer
+
+usage: vgexp VERB ...
+
+verbs
+  train [overrides]         build the model, train it, write one run folder
+  compare RUN_OR_SWEEP...   one row a run: what differs, what came out
+  list [KIND]               experiments, activations, inits, metrics, ...
+
+first steps
+  vgexp train +experiment=sigmoid_deep
+  vgexp train -m model.depth=5,10,20 model.activation=sigmoid,relu
+  vgexp compare outputs/train/mlp
+  vgexp train --help        every key with its value
+  eval "$(vgexp -sc install=bash)"    tab completion (zsh: the same, fish:
+                            vgexp -sc install=fish | source)
+
+exit codes
+  0 done (a diverged run is a result)    1 the work failed
+  2 the question was wrong               130 interrupted, 143 terminated
+
+options
+  -h, --help    this page; after a verb, the verb's own
+  --version     the version
+"""
+
+
+def entry() -> int:
+    """The console script."""
+    return main(sys.argv[1:])
+
+
+def main(argv: Sequence[str]) -> int:
+    """Runs one command line (without the program's name) and returns its exit code."""
+    full = blocks.full_error()
+    try:
+        with terminable():
+            code = _dispatch(list(argv))
+            sys.stdout.flush()
+            return code
+    except QuestionError as error:
+        return blocks.question(error, full=full)
+    except KeyboardInterrupt as error:
+        blocks.interruption(error, None)
+        return exit_code(error)
+    except SystemExit as leaving:
+        # argparse, after --help.
+        return leaving.code if isinstance(leaving.code, int) else 0
+    except BrokenPipeError:
+        # The reader (`head`) has left; nor may the interpreter's last flush complain.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 0
+    except Exception as error:
+        return blocks.failure(error, full=full)
+
+
+def _dispatch(argv: list[str]) -> int:
+    verb = argv[0] if argv else "--help"
+    if verb in ("-h", "--help", "help"):
+        print(HELP, end="")
+        return 0
+    if verb == "--version":
+        print(f"vgexp {__version__}")
+        return 0
+    if verb in ("-sc", "--shell-completion"):
+        from vgexp.cli import completion
+
+        return completion.main(argv)
+    if verb not in VERBS:
+        kind = "option" if verb.startswith("-") else "verb"
+        raise unknown(kind, verb, [*VERBS, "--help", "--version"] if kind == "option" else VERBS)
+    return VERBS[verb](argv[1:])
+
+
+def _train(argv: list[str]) -> int:
+    from vgexp.cli import door
+
+    return door.train(argv)
+
+
+def _compare(argv: list[str]) -> int:
+    from vgexp.cli import compare
+    from vgexp.cli.arguments import Parser
+
+    parser = Parser(prog="vgexp compare", description="One row a run: what differs, what came out.")
+    compare.add_arguments(parser)
+    return compare.main(parser.parse_args(argv))
+
+
+def _list(argv: list[str]) -> int:
+    from vgexp.cli import listing
+
+    return listing.main(argv)
+
+
+VERBS: Mapping[str, Callable[[list[str]], int]] = {
+    "train": _train,
+    "compare": _compare,
+    "list": _list,
+}

@@ -1,0 +1,121 @@
+"""What is typed, as Hydra wants it: the two spellings of `experiment`, keys of swept groups."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+
+from vgexp.config import CHOICES
+from vgexp.errors import QuestionError
+
+_EXPERIMENT = re.compile(r"^\+{0,2}experiment=")
+
+
+def spell_experiment(overrides: Sequence[str], *, listed: bool) -> list[str]:
+    """`experiment=X` and `+experiment=X` in the one spelling that Hydra accepts.
+
+    `experiment=null`, which Hydra refuses, is what there is without it.
+
+    Args:
+        listed: Whether the primary config's defaults list has an `experiment` entry.
+    """
+    spelled = "experiment=" if listed else "+experiment="
+    words = [_EXPERIMENT.sub(spelled, override) for override in overrides]
+    return [word for word in words if word != f"{spelled}null"]
+
+
+def lists_experiment(folders: Sequence[Path], name: str) -> bool:
+    """Whether the defaults list of the primary config `name` has an `experiment` entry."""
+    defaults = _load(folders, name).get("defaults") or []
+    entries = [entry for entry in defaults if isinstance(entry, Mapping)]
+    return any(str(key).split()[-1] == "experiment" for entry in entries for key in entry)
+
+
+def preset_sweep(overrides: Sequence[str], folders: Sequence[Path]) -> list[str] | None:
+    """The sweep that the chosen preset declares, as overrides; None where it declares none.
+
+    Raises:
+        QuestionError: a preset that is a sweep is itself one of several.
+    """
+    declared = None
+    for override in (o for o in overrides if _EXPERIMENT.match(o)):
+        names = [name.strip() for name in override.split("=", 1)[1].strip("[]").split(",")]
+        for name in names:
+            hydra = _load(folders, f"experiment/{name}").get("hydra") or {}
+            if str(hydra.get("mode")) != "MULTIRUN":
+                continue
+            if len(names) > 1:
+                raise QuestionError(
+                    f"experiment={','.join(names)}: {name} is a sweep itself\n"
+                    f"allowed: {name} alone: vgexp train +experiment={name}"
+                )
+            params = (hydra.get("sweeper") or {}).get("params") or {}
+            declared = [f"{key}={value}" for key, value in params.items()]
+    return declared
+
+
+def defer(overrides: Sequence[str], declared: Sequence[str] = ()) -> list[str]:
+    """Leaves keys of a swept group to the jobs: `clip=norm,value clip.threshold=1`.
+
+    Hydra composes a sweep's own configuration without what is swept, and there `clip.threshold`
+    is no key. As a sweep over one value it is looked at in the jobs only.
+
+    Args:
+        declared: The overrides that a preset sweeps over.
+    """
+    parsed = parse(overrides)
+    swept = {o.key_or_group.lstrip("+") for o in parse(declared) + parsed if o.is_sweep_override()}
+    groups = set(CHOICES) if "experiment" in swept else swept & set(CHOICES)
+    return [
+        _as_sweep(text) if _defers(override, groups) else text
+        for text, override in zip(overrides, parsed, strict=True)
+    ]
+
+
+def parse(overrides: Sequence[str]) -> list[Override]:
+    """Hydra's reading of each override.
+
+    Raises:
+        OverrideParseException: one cannot be read.
+    """
+    return list(OverridesParser.create().parse_overrides(list(overrides)))
+
+
+def values(overrides: Sequence[str]) -> dict[str, str]:
+    """Key -> text of the value, for the columns of a sweep's table."""
+    named = {}
+    for text, override in zip(overrides, parse(overrides), strict=True):
+        value = override.value()
+        plain = value if isinstance(value, str) else text.partition("=")[2]
+        named[override.key_or_group] = "" if override.is_delete() else plain
+    return named
+
+
+def _defers(override: Override, groups: set[str]) -> bool:
+    key = override.key_or_group
+    is_plain = not (override.is_sweep_override() or override.is_delete())
+    return is_plain and "." in key and key.split(".")[0] in groups
+
+
+def _as_sweep(text: str) -> str:
+    key, _, value = text.partition("=")
+    return f"{key}=choice({value})" if value else text
+
+
+def _load(folders: Sequence[Path], name: str) -> Mapping[str, Any]:
+    """The first `name`.yaml in the folders; empty where there is none or Hydra will complain."""
+    for folder in folders:
+        path = folder / f"{name.removesuffix('.yaml')}.yaml"
+        if path.is_file():
+            try:
+                loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
+            except (yaml.YAMLError, UnicodeDecodeError):
+                return {}
+            return loaded if isinstance(loaded, Mapping) else {}
+    return {}

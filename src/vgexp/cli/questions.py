@@ -1,0 +1,139 @@
+"""Hydra's complaints as questions: what was asked, what is allowed, the nearest."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import typing
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import yaml
+from hydra.errors import (
+    HydraException,
+    MissingConfigException,
+    OverrideParseException,
+    SearchPathException,
+)
+from omegaconf.errors import (
+    ConfigAttributeError,
+    ConfigKeyError,
+    MissingMandatoryValue,
+    OmegaConfBaseException,
+)
+
+from vgexp.config import CHOICES
+from vgexp.errors import QuestionError, impossible, unknown
+
+_TYPES = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
+
+
+def translate(error: BaseException) -> QuestionError | None:
+    """The question behind an error that was raised while composing; None: not the user's doing."""
+    if isinstance(error, QuestionError):
+        return error
+    if isinstance(error, OverrideParseException):
+        return QuestionError(
+            f"cannot read the override {error.override!r}\n{_complaint(error.message)}\n"
+            "allowed: key=value, group=choice, +experiment=NAME, with -m also key=a,b,c"
+        )
+    if isinstance(error, MissingConfigException):
+        return _missing(error)
+    for cause in _chain(error):
+        if isinstance(cause, OmegaConfBaseException) and cause.full_key is not None:
+            return _about_key(cause, str(error))
+    if isinstance(error, SearchPathException):
+        return QuestionError(f"{error}\nallowed: a folder that exists")
+    if isinstance(error, yaml.YAMLError):
+        return QuestionError(f"a configuration file cannot be read\n{error}")
+    if isinstance(error, (HydraException, OmegaConfBaseException, ValueError)):
+        return _about_message(str(error))
+    if isinstance(error, (FileExistsError, NotADirectoryError)):
+        return QuestionError(f"{error.filename} is a file\nallowed: a folder")
+    return None
+
+
+def _missing(error: MissingConfigException) -> QuestionError:
+    asked = error.missing_cfg_file or ""
+    group, _, name = asked.rpartition("/")
+    if error.options:
+        question = unknown(group, name, error.options)
+        preset = re.match(r"In '(experiment/[^']+)'", str(error))
+        return QuestionError(f"{question}\nasked by: {preset[1]}") if preset else question
+    return QuestionError(f"no configuration file {asked!r}\n{_first_line(str(error))}")
+
+
+def _about_key(cause: OmegaConfBaseException, message: str) -> QuestionError:
+    parent, _, key = str(cause.full_key).rpartition(".")
+    place = re.match(r"In '(experiment/[^']+)'", message)
+    suffix = f"\nasked by: {place[1]}" if place else ""
+    if isinstance(cause, (ConfigAttributeError, ConfigKeyError)):
+        kind = f"key of {parent}" if parent else "key"
+        elsewhere = _choices_with(parent, key)
+        hint = f"\n{key} is a key of: {', '.join(elsewhere)}" if elsewhere else ""
+        return QuestionError(f"{unknown(kind, key, _known_keys(cause))}{hint}{suffix}")
+    if isinstance(cause, MissingMandatoryValue):
+        allowed = ", ".join(CHOICES.get(key, ())) or "a value"
+        return QuestionError(f"{cause.full_key} is missing\nallowed: {allowed}")
+    words = _type_in_words(cause.object_type, key)
+    if words is None:
+        return QuestionError(f"{cause.full_key}: {_first_line(str(cause))}{suffix}")
+    return QuestionError(f"{impossible(str(cause.full_key), cause.value, words)}{suffix}")
+
+
+def _about_message(message: str) -> QuestionError:
+    several = re.match(r"Ambiguous value for argument '(.*)'", message)
+    if several is None:
+        several = re.match(r"Sweep parameters '(.*)' requires --multirun", message)
+    if several:
+        return QuestionError(
+            f"{several[1]} is several values\n"
+            "allowed: one value, or a sweep over them: vgexp train -m ..."
+        )
+    there = re.search(r"An item is already at '([^']*)'", message)
+    if there:
+        return QuestionError(f"{there[1]} is a key already\nallowed: {there[1]}=VALUE, without +")
+    return QuestionError("\n".join(line for line in message.splitlines() if line.strip()))
+
+
+def _known_keys(cause: OmegaConfBaseException) -> list[str]:
+    cls = cause.object_type
+    if isinstance(cls, type) and dataclasses.is_dataclass(cls):
+        return [field.name for field in dataclasses.fields(cls)]
+    return [str(key) for key in cause.parent_node or ()]
+
+
+def _choices_with(group: str, key: str) -> list[str]:
+    """The choices of a group that do have the key."""
+    choices: Mapping[str, type] = CHOICES.get(group, {})
+    return [n for n, cls in choices.items() if key in {f.name for f in dataclasses.fields(cls)}]
+
+
+def _type_in_words(cls: Any, key: str) -> str | None:
+    """What a field may hold, for a reader: `a whole number, or null`."""
+    if not (isinstance(cls, type) and dataclasses.is_dataclass(cls)):
+        return None
+    hint = typing.get_type_hints(cls).get(key)
+    options = typing.get_args(hint) or (hint,)
+    words = [_TYPES[option] for option in options if option in _TYPES]
+    if not words:
+        return "a group's keys as {key: value}" if dataclasses.is_dataclass(hint) else None
+    return ", ".join(words) + (", or null" if type(None) in options else "")
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    seen: BaseException | None = error
+    while seen is not None:
+        yield seen
+        seen = seen.__cause__ or seen.__context__
+
+
+def _complaint(message: str) -> str:
+    """The line of the parser's message that says what is wrong."""
+    lines = [line for line in message.splitlines() if line.strip()]
+    telling = [line for line in lines if not line.startswith(("Error parsing", "See https"))]
+    return (telling or lines or [""])[0]
+
+
+def _first_line(message: str) -> str:
+    return message.strip().splitlines()[0] if message.strip() else ""

@@ -1,0 +1,126 @@
+"""What Hydra is told: the schema, each group's choices, and Hydra's own settings.
+
+All of it lives in the ConfigStore and not in `configs/vgexp.yaml`, so that it also holds when a
+user replaces the primary config (`--config-dir RUN --config-name config`).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from hydra.conf import HelpConf, HydraConf, JobConf, RunDir, SweepDir
+from hydra.core.config_store import ConfigStore
+from omegaconf import MISSING, DictConfig, OmegaConf
+
+from vgexp.config import CHOICES, Config
+
+PRIMARY = "vgexp"
+
+# What a folder is called: the preset, else the model. Cached like Hydra's `now`, so that the jobs
+# of a sweep over experiments share the folder that the sweep itself was given.
+_EXPERIMENT = "${oc.select:hydra.runtime.choices.experiment}"
+_MODEL = "${oc.select:hydra.runtime.choices.model}"
+_LABEL = f"${{vgexp_label:{_EXPERIMENT},{_MODEL}}}"
+_FOLDER = f"outputs/train/{_LABEL}/${{now:%Y-%m-%d_%H-%M-%S_%f}}"
+
+_HELP_HEADER = """\
+vgexp train [flags] [overrides]
+  builds the model, trains it, writes one run folder
+
+  vgexp train +experiment=sigmoid_deep        a preset
+  vgexp train model.depth=50 optimizer=adam   keys and groups
+  vgexp train -m model.depth=5,10 seed=1,2    a sweep: every combination
+
+flags
+  -m, --multirun         sweep over values with commas
+  -c, --cfg job          print the configuration instead of running
+  -i, --info [WHAT]      how it was composed
+  -cd, --config-dir DIR  add a folder of configurations
+  -cn, --config-name N   start from N.yaml: a run's own is `config`
+  hydra.run.dir=DIR      where the run goes; hydra.sweep.dir=DIR for a sweep
+  --hydra-help           the rest
+"""
+_HELP_TEMPLATE = """\
+${hydra.help.header}
+groups: choose with group=option
+$APP_CONFIG_GROUPS
+keys: set with key=value
+$CONFIG"""
+
+_FILE_LOG = {
+    "version": 1,
+    "formatters": {"simple": {"format": "[%(asctime)s][%(name)s][%(levelname)s] %(message)s"}},
+    "handlers": {
+        "file": {
+            "class": "logging.FileHandler",
+            "formatter": "simple",
+            "filename": "${hydra.runtime.output_dir}/${hydra.job.name}.log",
+            "encoding": "utf-8",
+        }
+    },
+    "root": {"level": "INFO", "handlers": ["file"]},
+    "disable_existing_loggers": False,
+}
+_QUIET_LOG = {
+    "version": 1,
+    "formatters": {"simple": {"format": "[hydra] %(message)s"}},
+    "handlers": {
+        "console": {
+            "class": "logging.StreamHandler",
+            "formatter": "simple",
+            "stream": "ext://sys.stderr",
+        }
+    },
+    "root": {"level": "WARNING", "handlers": ["console"]},
+    "disable_existing_loggers": False,
+}
+
+
+def register() -> None:
+    """Puts everything into Hydra's ConfigStore; again is harmless."""
+    store = ConfigStore.instance()
+    store.store(name="schema", node=schema())
+    for group, choices in CHOICES.items():
+        for name, cls in choices.items():
+            store.store(group=group, name=name, node=cls)
+    store.store(group="hydra/job_logging", name="vgexp", node=_FILE_LOG)
+    store.store(group="hydra/hydra_logging", name="vgexp", node=_QUIET_LOG)
+    store.store(group="hydra", name="config", node=_hydra())
+    OmegaConf.register_new_resolver("vgexp_label", _label, use_cache=True, replace=True)
+
+
+def schema() -> DictConfig:
+    """`Config` with each group missing, to be filled by the choice that is composed.
+
+    Sections are taken as classes: as instances they would have gone through `__post_init__`
+    already, and `train.steps` would say 500 before anybody chose `train.epochs`.
+    """
+    node = OmegaConf.structured(Config)
+    for field in dataclasses.fields(Config):
+        if field.name in CHOICES:
+            node[field.name] = MISSING
+        elif dataclasses.is_dataclass(field.default_factory):
+            node[field.name] = OmegaConf.structured(field.default_factory)
+    assert isinstance(node, DictConfig)
+    return node
+
+
+def _hydra() -> HydraConf:
+    node = HydraConf(
+        run=RunDir(dir=_FOLDER),
+        sweep=SweepDir(dir=_FOLDER, subdir="${hydra.job.num}"),
+        job=JobConf(name="train", chdir=False),
+        help=HelpConf(app_name="vgexp train", header=_HELP_HEADER, template=_HELP_TEMPLATE),
+        callbacks={"vgexp": {"_target_": "vgexp.cli.job.Doorman"}},
+    )
+    ours = {"job_logging": "vgexp", "hydra_logging": "vgexp"}
+    node.defaults = [
+        {key: ours.get(key, value) for key, value in entry.items()} for entry in node.defaults
+    ]
+    return node
+
+
+def _label(experiment: Any, model: Any) -> str:
+    chosen = experiment or model or "run"
+    return chosen if isinstance(chosen, str) else "+".join(map(str, chosen))

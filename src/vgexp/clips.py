@@ -1,0 +1,281 @@
+"""Gradient clipping, in place, between the backward pass and the optimizer step.
+
+A rule compares norms with limits and multiplies by min(1, limit / norm). What is not finite (the
+whole gradient for `norm`, `value` and `auto`, one tensor for `layer`, one row for `agc`) is left
+as it is: inf * 0 would hide a divergence, and min(inf, limit) more so.
+
+On CPU a rule looks at values and stops where nothing exceeds its limit. On CUDA, where looking
+would wait for the device, every entry is multiplied, mostly by 1.
+
+Axes: R tensors or rows, each with a norm of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, final
+
+import torch
+from torch import Tensor, nn
+
+from vgexp import metrics
+from vgexp.config import (
+    AgcClipConfig,
+    AutoClipConfig,
+    ClipConfig,
+    LayerClipConfig,
+    NoClipConfig,
+    NormClipConfig,
+    ValueClipConfig,
+    choice,
+)
+from vgexp.registry import Registry
+
+HISTORY = 1000
+"""Norms that `auto` remembers."""
+
+AGC_EPSILON = 1e-3
+"""Rows of weights with a smaller norm are clipped as if they had this one."""
+
+_COARSE = 2.0**-100
+"""A factor below this is applied in two multiplications: alone it could fall out of float32."""
+
+Rule = Callable[[list[Tensor], Tensor], Tensor]
+"""Clips gradients in place, given them and their total norm; returns `changed`, a 0-d bool."""
+
+
+@dataclass(frozen=True)
+class Clipped:
+    """What clipping did."""
+
+    norm: Tensor
+    """The total norm that the optimizer sees, measured again if anything changed; 0-d float64."""
+    changed: Tensor
+    """Whether any entry changed; 0-d bool."""
+
+
+@final
+class Clip:
+    """A rule, and the norms that it remembers if it does."""
+
+    def __init__(self, rule: Rule, history: _History | None = None) -> None:
+        self._rule = rule
+        self._history = history
+
+    @torch.no_grad()
+    def __call__(self, parameters: Sequence[nn.Parameter], norm: Tensor) -> Clipped:
+        """Clips `p.grad` of each parameter in place; `norm` is the total norm of these, 0-d."""
+        grads = [p.grad for p in parameters if p.grad is not None]
+        changed = self._rule(grads, norm)
+        if _host(changed):
+            return Clipped(metrics.total_norm(grads) if changed else norm, changed)
+        return Clipped(torch.where(changed, metrics.total_norm(grads), norm), changed)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What the rule remembers; empty where it has no memory."""
+        return self._history.state_dict() if self._history else {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Goes on from `state`."""
+        if self._history:
+            self._history.load_state_dict(state)
+
+
+def build(config: ClipConfig, matrices: Sequence[nn.Parameter]) -> Clip:
+    """The configured clip. `matrices` are the weights that `agc` acts on: all but the read-out."""
+    return CLIPS[choice("clip", config)](config, matrices)
+
+
+def none(_config: NoClipConfig, _matrices: Sequence[nn.Parameter]) -> Clip:
+    """Gradients reach the optimizer as they are."""
+    return Clip(lambda _grads, norm: _unchanged(norm))
+
+
+def norm(config: NormClipConfig, _matrices: Sequence[nn.Parameter]) -> Clip:
+    """The whole gradient is scaled by min(1, threshold / norm) (Pascanu et al. 2013)."""
+    return Clip(lambda grads, norm: _scale_whole(grads, norm, config.threshold))
+
+
+def value(config: ValueClipConfig, _matrices: Sequence[nn.Parameter]) -> Clip:
+    """Each entry is cut at plus and minus the threshold."""
+
+    def rule(grads: list[Tensor], norm: Tensor) -> Tensor:
+        if not grads or _surely_within(norm, config.threshold):
+            return _unchanged(norm)
+        dtype = grads[0].dtype
+        limit = torch.full_like(norm, min(config.threshold, torch.finfo(dtype).max), dtype=dtype)
+        limit.masked_fill_(~torch.isfinite(norm), torch.inf)
+        changed = (_peak(grads) > limit).any()
+        if not _host(changed):
+            for grad in grads:
+                grad.clamp_(-limit, limit)
+        elif changed:
+            for grad in grads:
+                grad.clamp_(-config.threshold, config.threshold)
+        return changed
+
+    return Clip(rule)
+
+
+def layer(config: LayerClipConfig, _matrices: Sequence[nn.Parameter]) -> Clip:
+    """Each parameter tensor, biases too, is scaled to a norm of at most the threshold."""
+
+    def rule(grads: list[Tensor], norm: Tensor) -> Tensor:
+        if not grads or _surely_within(norm, config.threshold):
+            return _unchanged(norm)
+        return _scale_each(grads, _each_norm(grads), config.threshold)
+
+    return Clip(rule)
+
+
+def agc(config: AgcClipConfig, matrices: Sequence[nn.Parameter]) -> Clip:
+    """Each row is scaled to at most a share of its weights' norm (Brock et al. 2021, eq. 3).
+
+    G_i <- G_i min(1, lambda max(|W_i|, 1e-3) / |G_i|), lambda the threshold, row i of dimension 0;
+    the read-out and everything that is no weight matrix are left alone.
+    """
+
+    def rule(_grads: list[Tensor], norm: Tensor) -> Tensor:
+        changed = _unchanged(norm)
+        if _surely_within(norm, config.threshold * AGC_EPSILON):
+            return changed
+        for stack in _stacks(matrices):
+            changed = changed | _scale_rows(stack, config.threshold)
+        return changed
+
+    return Clip(rule)
+
+
+def auto(config: AutoClipConfig, _matrices: Sequence[nn.Parameter]) -> Clip:
+    """The norm threshold is a percentile of the norms seen so far (Seetharaman et al. 2020).
+
+    Of the last 1,000 finite total norms before clipping, this one included, by linear
+    interpolation. Where that percentile is 0, the gradient becomes 0.
+    """
+    history = _History(config.threshold)
+    return Clip(lambda grads, norm: _scale_whole(grads, norm, history.limit(norm)), history)
+
+
+CLIPS: Registry[Callable[[Any, Sequence[nn.Parameter]], Clip]] = Registry(
+    "clip",
+    {"none": none, "norm": norm, "value": value, "layer": layer, "agc": agc, "auto": auto},
+)
+"""Name -> function of (configuration, weight matrices without the read-out)."""
+
+
+@final
+class _History:
+    """A ring of the last finite norms, kept on their device so that nothing waits for it."""
+
+    def __init__(self, percentile: float) -> None:
+        self._share = percentile / 100
+        self._ring = torch.full((HISTORY,), torch.nan, dtype=torch.float64)
+        self._count = torch.zeros((), dtype=torch.int64)
+
+    def limit(self, norm: Tensor) -> Tensor:
+        """Appends `norm` if it is finite; the percentile of what is remembered then."""
+        self._ring, self._count = self._ring.to(norm.device), self._count.to(norm.device)
+        finite = torch.isfinite(norm)
+        slot = (self._count % HISTORY).reshape(1)
+        entry = torch.where(finite, norm, self._ring[slot])
+        self._ring.index_copy_(0, slot, entry)
+        self._count += finite
+        return torch.nanquantile(self._ring, self._share)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"ring": self._ring.cpu().clone(), "count": int(self._count)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._ring, self._count = state["ring"].clone(), torch.tensor(state["count"])
+
+
+def _host(x: Tensor) -> bool:
+    """Whether looking at a value is free."""
+    return x.device.type == "cpu"
+
+
+def _surely_within(norm: Tensor, limit: float | Tensor) -> bool:
+    """Whether nothing can exceed `limit`, as far as that is known without waiting for a device."""
+    return _host(norm) and bool(norm <= limit)
+
+
+def _unchanged(norm: Tensor) -> Tensor:
+    return norm.new_zeros((), dtype=torch.bool)
+
+
+def _scale_whole(grads: list[Tensor], norm: Tensor, limit: float | Tensor) -> Tensor:
+    if not grads or _surely_within(norm, limit):
+        return _unchanged(norm)
+    return _scale_each(grads, norm.expand(len(grads)), limit)
+
+
+def _scale_each(grads: list[Tensor], norm_R: Tensor, limit: float | Tensor) -> Tensor:
+    """Scales tensor r by min(1, limit / norm_R[r]); returns whether any changed."""
+    coarse_R, fine_R = _factors(norm_R, limit, grads[0].dtype)
+    changed = (coarse_R != 1).any()
+    _multiply(grads, coarse_R)
+    _multiply(grads, fine_R)
+    return changed
+
+
+def _multiply(tensors: list[Tensor], factor_R: Tensor) -> None:
+    if not _host(factor_R):
+        torch._foreach_mul_(tensors, factor_R.unbind())
+    elif bool((factor_R != 1).any()):
+        torch._foreach_mul_(tensors, factor_R.tolist())
+
+
+def _factors(norm_R: Tensor, limit: float | Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """min(1, limit / norm) as a product of two in `dtype`; both exactly 1 where nothing changes.
+
+    1 where the norm is 0 or not finite. The second is 1 unless the factor is below 2^-100.
+    """
+    over_R = (norm_R > limit) & torch.isfinite(norm_R)
+    factor_R = torch.where(over_R, limit / norm_R, 1.0)
+    coarse_R = factor_R.clamp(min=_COARSE)
+    return coarse_R.to(dtype), (factor_R / coarse_R).to(dtype)
+
+
+def _peak(tensors: list[Tensor]) -> Tensor:
+    """A vector of magnitudes, the largest of all entries among them; nan where an entry is nan."""
+    if sum(x.numel() for x in tensors) <= metrics.SMALL_TENSOR * len(tensors):
+        return torch.cat([x.flatten() for x in tensors]).abs().amax(0, keepdim=True)
+    return torch.stack(torch._foreach_norm(tensors, torch.inf))
+
+
+def _each_norm(tensors: list[Tensor]) -> Tensor:
+    """L2 norm of each tensor in float64: a float32 tensor's can exceed float32."""
+    norm_R = metrics.norms(tensors).double()
+    if not _host(norm_R):
+        return torch.stack([metrics.total_norm([x]) for x in tensors])
+    for i in torch.isinf(norm_R).nonzero().flatten().tolist():
+        norm_R[i] = metrics.total_norm([tensors[i]])
+    return norm_R
+
+
+def _stacks(matrices: Sequence[nn.Parameter]) -> list[list[tuple[Tensor, Tensor]]]:
+    """(W, dL/dW) of those that have one; small ones with rows of one length together."""
+    stacks: dict[tuple[int, int], list[tuple[Tensor, Tensor]]] = {}
+    for i, p in enumerate(matrices):
+        if p.grad is not None:
+            alone = i if p.numel() > metrics.SMALL_TENSOR else -1
+            stacks.setdefault((p[0].numel(), alone), []).append((p, p.grad))
+    return list(stacks.values())
+
+
+def _scale_rows(stack: Sequence[tuple[Tensor, Tensor]], share: float) -> Tensor:
+    """Scales rows by `agc`'s rule; returns whether any changed."""
+    # In float64 neither a row's norm nor a square leaves the range.
+    grad_R = metrics.row_norms(torch.cat([grad.flatten(1) for _, grad in stack]).double())
+    weight_R = metrics.row_norms(torch.cat([weight.flatten(1) for weight, _ in stack]).double())
+    limit_R = share * weight_R.clamp(min=AGC_EPSILON)
+    coarse_R, fine_R = _factors(grad_R, limit_R, stack[0][1].dtype)
+    changed = (coarse_R != 1).any()
+    if _host(changed) and not changed:
+        return changed
+    for factor_R in (coarse_R, fine_R):
+        parts = factor_R.split_with_sizes([len(grad) for _, grad in stack])
+        for (_, grad), part_R in zip(stack, parts, strict=True):
+            grad.mul_(part_R.reshape(-1, *[1] * (grad.ndim - 1)))
+    return changed

@@ -1,0 +1,82 @@
+"""Batches: an endless shuffled stream for training, one ordered pass for evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, final
+
+import torch
+from torch import Tensor
+
+from vgexp.data import Split
+from vgexp.errors import impossible
+
+
+@final
+class Batches:
+    """Endless batches: each epoch a new permutation, its last partial batch dropped.
+
+    Raises:
+        QuestionError: the split has fewer examples than one batch.
+    """
+
+    def __init__(self, split: Split, batch_size: int, generator: torch.Generator) -> None:
+        if batch_size > len(split):
+            raise impossible(
+                "data.batch_size",
+                batch_size,
+                f"at most {len(split)}, the number of training examples",
+            )
+        self._split = split
+        self._batch_size = batch_size
+        self._generator = generator
+        self._epoch_start = generator.get_state()
+        self._position = 0
+        self._order_N = torch.empty(0, dtype=torch.int64)
+        self.per_epoch = len(split) // batch_size
+        """Batches in an epoch."""
+        self.epoch = 0
+        """Epochs complete before the next batch."""
+
+    def next(self) -> tuple[Tensor, Tensor]:
+        """The next batch: inputs [B, F] and targets [B]."""
+        if self._position == 0:
+            self._shuffle()
+        start = self._position * self._batch_size
+        rows_B = self._order_N[start : start + self._batch_size]
+        self._position += 1
+        if self._position == self.per_epoch:
+            self._position = 0
+            self.epoch += 1
+        return self._split.inputs.index_select(0, rows_B), self._split.targets.index_select(
+            0, rows_B
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the stream stands; small, for the epoch's permutation is drawn again from it."""
+        between = self._position == 0
+        return {
+            "epoch": self.epoch,
+            "position": self._position,
+            "generator": self._generator.get_state() if between else self._epoch_start,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Goes on with exactly the batches that followed when `state` was taken."""
+        self.epoch, self._position = state["epoch"], state["position"]
+        self._generator.set_state(state["generator"])
+        if self._position > 0:
+            self._shuffle()
+
+    def _shuffle(self) -> None:
+        self._epoch_start = self._generator.get_state()
+        order_N = torch.randperm(len(self._split), generator=self._generator)
+        # To the device once an epoch: a batch then costs two look-ups there.
+        self._order_N = order_N.to(self._split.targets.device)
+
+
+def full(split: Split, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """The whole split once, in order, nothing dropped; no batch of an empty split."""
+    for start in range(0, len(split), batch_size):
+        rows = slice(start, start + batch_size)
+        yield split.inputs[rows], split.targets[rows]

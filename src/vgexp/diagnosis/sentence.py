@@ -1,0 +1,173 @@
+"""What happened to the gradient, in words with the run's own numbers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from vgexp.diagnosis.signal import SMALLEST_NORMAL, Signal, signal_of
+from vgexp.errors import QuestionError
+
+_VERBS = {"vanishing": "vanishes", "exploding": "explodes", "steady": "is steady"}
+# A loss within this share of a constant guess's is what guessing gives.
+_GUESSING = 0.1
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """The signal at the first and the last measured step of a table of layers, and in words."""
+
+    first_step: int
+    last_step: int
+    first: Signal
+    last: Signal
+    sentence: str
+
+    def __str__(self) -> str:
+        return self.sentence
+
+
+def diagnose(frame: pd.DataFrame) -> Diagnosis:
+    """What a table of layers alone tells: the signal at its first and last measured step.
+
+    Args:
+        frame: rows as in `layers.csv` or from `Probe.to_frame()`.
+
+    Raises:
+        QuestionError: columns are missing, or no row has a backward signal.
+    """
+    signal_of(frame.head(0))
+    if "step" not in frame.columns:
+        raise QuestionError("the table lacks the column step\nallowed: a table of layers")
+    measured = frame.loc[frame["delta_rms"].notna(), "step"]
+    if not len(measured):
+        raise QuestionError(
+            "no row of the table has a backward signal\n"
+            "allowed: rows of at least one step with delta_rms (probe.activations_every)"
+        )
+    first_step, last_step = int(measured.min()), int(measured.max())
+    first = signal_of(frame[frame["step"] == first_step])
+    last = signal_of(frame[frame["step"] == last_step])
+    text = _gradient_words(_figures(first), f" at step {first_step}")
+    if last_step != first_step:
+        text += " " + _gradient_words(_figures(last), f" at step {last_step}")
+    return Diagnosis(first_step, last_step, first, last, text)
+
+
+def sentence(summary: Mapping[str, Any]) -> str:
+    """What happened to the gradient and to the loss, from a summary as `summarise` gives it."""
+    parts = [_gradient_words(summary, " at step 0")]
+    if summary["verdict"] == "diverged":
+        parts.append(f"The run diverged: {_as_clause(summary['cause'])}.")
+    else:
+        parts.append(_loss_words(summary))
+    if summary.get("underflow"):
+        parts.append(_underflow_words(summary))
+    if summary["status"] not in ("completed", "diverged"):
+        parts.append(f"The run did not reach its end: {summary['status']}.")
+    return " ".join(part for part in parts if part)
+
+
+def cause_of(summary: Mapping[str, Any], divergence: str) -> str:
+    """One short phrase with numbers: what decided the verdict."""
+    verdict = summary["verdict"]
+    if verdict == "diverged":
+        return divergence
+    if verdict in ("vanishing", "exploding"):
+        return _signal_words(summary)
+    losses = f"best training loss {_loss(summary['loss_best_mean_20'])}"
+    losses += f", a constant guess's {_loss(summary['constant_loss'])}"
+    if verdict == "healthy":
+        despite = "" if summary["signal"] == "steady" else f"despite a {summary['signal']} signal, "
+        return despite + losses
+    return f"the signal is steady at step 0, yet no learning: {losses}{_later_words(summary)}"
+
+
+def _figures(signal: Signal) -> dict[str, Any]:
+    """A signal with the names and the nulls of a summary."""
+    return {
+        "signal": signal.signal,
+        "attenuation": _finite(signal.attenuation),
+        "backward_factor_per_layer": _finite(signal.backward_factor_per_layer),
+        "num_layers": signal.num_layers,
+    }
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def _gradient_words(summary: Mapping[str, Any], when: str) -> str:
+    if summary["attenuation"] is None and summary["signal"] == "steady":
+        return f"The gradient{when}: {_signal_words(summary)}."
+    return f"The gradient {_VERBS[summary['signal']]}{when}: {_signal_words(summary)}."
+
+
+def _signal_words(summary: Mapping[str, Any]) -> str:
+    attenuation, last = summary["attenuation"], summary["num_layers"]
+    factor = summary["backward_factor_per_layer"]
+    if attenuation is None:
+        if summary["signal"] == "exploding":
+            return "layer 1 gets a signal beyond the range of the numbers"
+        return f"layer 1 and layer {last} cannot be compared (not measured, zero or not finite)"
+    if attenuation == 0:
+        return "layer 1 gets exactly nothing"
+    if last == 1:
+        return "there is one hidden layer, on whose way nothing can be lost"
+    if summary["signal"] == "exploding":
+        each, share = "multiplies the signal by {}", f"{attenuation:.2g} times"
+    else:
+        each, share = "passes on {} of the signal", f"{attenuation:.2g} of"
+    what = f"layer 1 gets {share} what layer {last} gets"
+    return what if factor is None else f"each layer {each.format(f'{factor:.2g}')}, so {what}"
+
+
+def _later_words(summary: Mapping[str, Any]) -> str:
+    if summary["signal_last"] == "steady" or summary["attenuation_last"] is None:
+        return ""
+    return f"; {summary['signal_last']} at the end ({summary['attenuation_last']:.2g})"
+
+
+def _loss_words(summary: Mapping[str, Any]) -> str:
+    first, last = summary["loss_first"], summary["loss_last_mean_20"]
+    guess, best = summary["constant_loss"], summary["loss_best_mean_20"]
+    if last is None or guess is None:
+        return ""
+    if summary["verdict"] == "healthy":
+        opening = "It learned" if summary["signal"] == "steady" else "Even so it learned"
+        return (
+            f"{opening}: the training loss went from {_loss(first)} to {_loss(last)} "
+            f"(best {_loss(best)}; guessing gives {_loss(guess)})."
+        )
+    if abs(last - guess) <= _GUESSING * abs(guess):
+        return (
+            f"It did not learn: the training loss ended at {_loss(last)}, "
+            f"which is what guessing gives ({_loss(guess)})."
+        )
+    return (
+        f"It did not learn: the training loss went from {_loss(first)} to {_loss(last)} "
+        f"(best {_loss(best)}; guessing gives {_loss(guess)})."
+    )
+
+
+def _underflow_words(summary: Mapping[str, Any]) -> str:
+    dtype = summary["dtype"]
+    words = (
+        f"In {summary['underflow']} of {summary['num_layers']} layers the backward signal fell "
+        f"below the smallest normal number of {dtype} ({SMALLEST_NORMAL[dtype]:.2g})"
+    )
+    if dtype == "float64":
+        return words + ": what is smaller is lost."
+    return words + ": dtype=float64 shows the true value."
+
+
+def _as_clause(text: str) -> str:
+    return text.rstrip(".")
+
+
+def _loss(value: float | None) -> str:
+    return "none" if value is None else f"{value:#.3g}".rstrip(".")

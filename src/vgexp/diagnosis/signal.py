@@ -1,0 +1,163 @@
+"""The backward signal over the main path: how much of it a layer passes on, and where it ends."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from vgexp.errors import QuestionError, unknown
+
+VANISHING_BELOW = 1e-3
+EXPLODING_ABOVE = 1e3
+
+SMALLEST_NORMAL: Mapping[str, float] = {
+    "float32": 1.1754943508222875e-38,
+    "float64": 2.2250738585072014e-308,
+}
+"""dtype -> its smallest normal number; below it precision goes, and soon the number itself."""
+
+# Rows that are not a hidden layer of the main path.
+_OFF_PATH = ("readout", "stream")
+_NEEDED = ("layer", "kind", "delta_rms")
+
+
+@dataclass(frozen=True)
+class Signal:
+    """The backward signal of one step over the hidden layers 1..L of the main path."""
+
+    attenuation: float
+    """delta_rms(1) / delta_rms(L); nan where that is undefined."""
+    backward_factor_per_layer: float
+    """exp(-slope) of the line of ln delta_rms on layer; nan with fewer than two layers to fit."""
+    num_layers: int
+    """L, as far as the rows tell."""
+    num_layers_used: int
+    """Layers in the fit."""
+    num_left_out: int
+    """Layers not in the fit: delta_rms is zero, not finite or not measured."""
+    signal: str
+    """`vanishing`, `exploding` or `steady`."""
+
+
+def main_path(layers_at_step: pd.DataFrame) -> pd.DataFrame:
+    """The hidden layers of one step: the first row of each `layer`, without read-out and streams.
+
+    Modules side by side (gate, shortcut, q/k/v) share the layer's number and come after it.
+    """
+    hidden = layers_at_step[~layers_at_step["kind"].isin(_OFF_PATH)]
+    return hidden.drop_duplicates("layer").sort_values("layer", kind="stable")
+
+
+def signal_of(layers_at_step: pd.DataFrame) -> Signal:
+    """The signal of one step, from its rows of `layers.csv`.
+
+    Conventions where attenuation = delta_rms(1) / delta_rms(L) is no plain number:
+
+    - layer 1 gets exactly 0: attenuation 0, hence `vanishing`, whatever layer L gets (0/0 too:
+      a network through which nothing passes has not kept its signal);
+    - layer L gets exactly 0 but layer 1 does not: the ratio compares nothing: nan, `steady`;
+    - layer 1 infinite, layer L finite: inf, `exploding`; layer L not finite: nan, `steady`;
+    - layer 1 or L has no row or no value: nan, `steady`;
+    - one layer: attenuation 1 (unless it gets 0), factor nan.
+
+    Raises:
+        QuestionError: columns are missing.
+    """
+    _require_columns(layers_at_step)
+    path = main_path(layers_at_step)
+    numbers = path["layer"].to_numpy(dtype="float64")
+    deltas = path["delta_rms"].to_numpy(dtype="float64")
+    usable = np.isfinite(deltas) & (deltas > 0)
+    num_layers = _num_layers(layers_at_step, numbers)
+    attenuation = math.nan
+    if numbers.size and numbers[0] == 1 and numbers[-1] == num_layers:
+        attenuation = _attenuation(float(deltas[0]), float(deltas[-1]))
+    return Signal(
+        attenuation=attenuation,
+        backward_factor_per_layer=_factor(numbers[usable], np.log(deltas[usable])),
+        num_layers=num_layers,
+        num_layers_used=int(usable.sum()),
+        num_left_out=int(usable.size - usable.sum()),
+        signal=_kind(attenuation),
+    )
+
+
+def underflow(layers: pd.DataFrame, num_examples: int, dtype: str) -> int:
+    """Main-path layers whose backward signal fell below what the dtype holds, at any step.
+
+    The signal that the dtype must hold is dL/dz, whose rms is delta_rms / `num_examples`. A zero
+    that is exact is no underflow: going down from the read-out, the first layer that fell below
+    holds exactly 0, and it or a layer above it has only dead units, or the weights right above
+    it are all 0. Weights not measured at a step count as at the step before.
+    """
+    if dtype not in SMALLEST_NORMAL:
+        raise unknown("dtype", dtype, SMALLEST_NORMAL)
+    smallest = SMALLEST_NORMAL[dtype] * num_examples
+    tables = layers.sort_values("step", kind="stable", ignore_index=True)
+    tables["weight_norm"] = tables.groupby("name")["weight_norm"].ffill()
+    steps = tables.loc[tables["delta_rms"] < smallest, "step"].unique()
+    below: set[int] = set()
+    for step in steps:
+        below |= _fallen_below(tables[tables["step"] == step], smallest)
+    return len(below)
+
+
+def _require_columns(frame: pd.DataFrame) -> None:
+    missing = [name for name in _NEEDED if name not in frame.columns]
+    if missing:
+        raise QuestionError(
+            f"the table lacks the columns {', '.join(missing)}\n"
+            "allowed: a table of layers, as in layers.csv or Probe.to_frame()"
+        )
+
+
+def _num_layers(layers_at_step: pd.DataFrame, numbers: np.ndarray) -> int:
+    """L from the read-out's number, else the highest hidden layer that has a row."""
+    readouts = layers_at_step.loc[layers_at_step["kind"] == "readout", "layer"]
+    if len(readouts):
+        return int(readouts.min()) - 1
+    return int(numbers[-1]) if numbers.size else 0
+
+
+def _attenuation(first: float, last: float) -> float:
+    if not math.isfinite(last) or math.isnan(first):
+        return math.nan
+    if first == 0:
+        return 0.0
+    return first / last if last > 0 else math.nan
+
+
+def _factor(numbers: np.ndarray, logs: np.ndarray) -> float:
+    """exp(-slope) of the least-squares line through the points."""
+    if numbers.size < 2:
+        return math.nan
+    offsets = numbers - numbers.mean()
+    slope = float(offsets @ (logs - logs.mean()) / (offsets @ offsets))
+    try:
+        return math.exp(-slope)
+    except OverflowError:
+        return math.inf
+
+
+def _kind(attenuation: float) -> str:
+    if attenuation < VANISHING_BELOW:
+        return "vanishing"
+    return "exploding" if attenuation > EXPLODING_ABOVE else "steady"
+
+
+def _fallen_below(layers_at_step: pd.DataFrame, smallest: float) -> set[int]:
+    path = main_path(layers_at_step).set_index("layer")
+    fallen = path.index[path["delta_rms"] < smallest]
+    if not len(fallen):
+        return set()
+    top = int(fallen.max())
+    is_dead = bool((path.loc[path.index >= top, "dead_fraction"] == 1).any())
+    above = layers_at_step[layers_at_step["layer"] == top + 1]
+    is_cut = len(above) > 0 and float(above["weight_norm"].iloc[0]) == 0
+    if path.loc[top, "delta_rms"] == 0 and (is_dead or is_cut):
+        return set()
+    return {int(number) for number in fallen}

@@ -1,0 +1,224 @@
+"""Initialisations: how a weight W of shape [fan_out, fan_in, ...] is drawn.
+
+For a kernel, each fan is multiplied by the kernel's number of positions. Every draw is made on the
+generator's device and then copied, so that one seed gives one network on every device.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, cast
+
+import torch
+from torch import Generator, Tensor, nn
+
+from vgexp.metrics import row_moments
+from vgexp.registry import Registry
+from vgexp.watch import Watch
+
+LSUV_TOLERANCE = 0.1
+LSUV_TRIES = 10
+
+
+class InitConfig(Protocol):
+    """What an initialisation reads of a model's configuration."""
+
+    init: str
+    gain: float
+    bias_std: float
+
+
+class Watched(Protocol):
+    """What an initialisation asks of a model: an `nn.Module` that knows its weights."""
+
+    def watches(self) -> Sequence[Watch]: ...
+    def get_submodule(self, target: str) -> nn.Module: ...
+    def buffers(self) -> Iterator[Tensor]: ...
+    def __call__(self, x: Tensor) -> Any: ...
+
+
+@dataclass(frozen=True)
+class Init:
+    """A named initialisation.
+
+    `draw(weight, gain, generator)` fills a weight in place. `draws_biases`: linear biases are
+    U[-1/sqrt(fan_in), 1/sqrt(fan_in)] as PyTorch's, instead of 0. `fit(model, gain, inputs)`
+    adjusts the drawn weights to a batch.
+    """
+
+    summary: str
+    draw: Callable[[Tensor, float, Generator], None]
+    draws_biases: bool = False
+    fit: Callable[[Watched, float, Tensor], None] | None = None
+
+
+@torch.no_grad()
+def initialise(model: Watched, config: InitConfig, generator: Generator, inputs: Tensor) -> None:
+    """Draws every watched weight, then the biases beside them, from `generator` alone.
+
+    Biases start at 0, a gate's at its own start, `torch_default`'s as PyTorch's; `bias_std` adds
+    N(0, bias_std). They are drawn after all weights, whose values therefore do not depend on them.
+    `inputs` is a batch that the model accepts; only `lsuv` looks at it.
+    """
+    init = INITS[config.init]
+    owners = [model.get_submodule(watch.name.rpartition(".")[0]) for watch in model.watches()]
+    weights = [watch.weight for watch in model.watches()]
+    for weight in weights:
+        _fill(weight, generator, lambda drawn: init.draw(drawn, config.gain, generator))
+    for owner, weight in zip(owners, weights, strict=True):
+        bias = getattr(owner, "bias", None)
+        if isinstance(bias, Tensor):
+            _fill_bias(bias, owner, 1 / math.sqrt(_fan_in(weight)), config, generator)
+    if init.fit is not None:
+        init.fit(model, config.gain, inputs)
+
+
+def _fill(parameter: Tensor, generator: Generator, draw: Callable[[Tensor], object]) -> None:
+    drawn = torch.empty(parameter.shape, dtype=parameter.dtype, device=generator.device)
+    draw(drawn)
+    parameter.copy_(drawn)
+
+
+def _fill_bias(
+    bias: Tensor, owner: nn.Module, bound: float, config: InitConfig, generator: Generator
+) -> None:
+    start = getattr(owner, "initial_bias", None)
+    if start is None and INITS[config.init].draws_biases:
+        _fill(bias, generator, lambda b: nn.init.uniform_(b, -bound, bound, generator=generator))
+    else:
+        bias.fill_(start or 0.0)
+    if config.bias_std > 0:
+        noise = torch.empty(bias.shape, dtype=bias.dtype, device=generator.device)
+        bias.add_(nn.init.normal_(noise, 0.0, config.bias_std, generator=generator).to(bias.device))
+
+
+# ---------------------------------------------------------------- draws
+
+
+def _fan_in(weight: Tensor) -> int:
+    return weight[0].numel()
+
+
+def _mean_fan(weight: Tensor) -> float:
+    """(fan_in + fan_out) / 2."""
+    positions = weight[0, 0].numel()
+    return (weight.shape[0] + weight.shape[1]) * positions / 2
+
+
+def _normal(std: Callable[[Tensor], float]) -> Callable[[Tensor, float, Generator], None]:
+    def draw(weight: Tensor, gain: float, generator: Generator) -> None:
+        nn.init.normal_(weight, 0.0, gain * std(weight), generator=generator)
+
+    return draw
+
+
+def _uniform(std: Callable[[Tensor], float]) -> Callable[[Tensor, float, Generator], None]:
+    """U[-a, a], whose standard deviation is a / sqrt(3)."""
+
+    def draw(weight: Tensor, gain: float, generator: Generator) -> None:
+        bound = math.sqrt(3) * gain * std(weight)
+        nn.init.uniform_(weight, -bound, bound, generator=generator)
+
+    return draw
+
+
+def _orthogonal(weight: Tensor, gain: float, generator: Generator) -> None:
+    nn.init.orthogonal_(weight, gain, generator=generator)
+
+
+def _orthonormal(weight: Tensor, _gain: float, generator: Generator) -> None:
+    nn.init.orthogonal_(weight, generator=generator)
+
+
+def _xavier_std(weight: Tensor) -> float:
+    return 1 / math.sqrt(_mean_fan(weight))
+
+
+def _he_std(weight: Tensor) -> float:
+    return math.sqrt(2 / _fan_in(weight))
+
+
+def _lecun_std(weight: Tensor) -> float:
+    return 1 / math.sqrt(_fan_in(weight))
+
+
+def _torch_std(weight: Tensor) -> float:
+    """Of U[-1/sqrt(fan_in), 1/sqrt(fan_in)], PyTorch's kaiming_uniform_(a=sqrt(5))."""
+    return 1 / math.sqrt(3 * _fan_in(weight))
+
+
+# ---------------------------------------------------------------- lsuv
+
+
+def _fit_variances(model: Watched, gain: float, inputs: Tensor) -> None:
+    """Rescales each weight in one forward pass until its module's output has variance gain^2.
+
+    Each module is rescaled when the pass reaches it, and hands its new output on, so that all
+    layers cost one pass. Buffers (batch statistics) come out as they went in.
+    """
+    buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
+
+    def rescale(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
+        weight = cast(Tensor, module.weight)
+        for _ in range(LSUV_TRIES):
+            rescaled = weight * _scale_to(output, gain)
+            if torch.equal(rescaled, weight) or not bool(torch.isfinite(rescaled).all()):
+                break
+            weight.copy_(rescaled)
+            output = module.forward(*args)
+        return output
+
+    names = (watch.name.rpartition(".")[0] for watch in model.watches())
+    modules = [model.get_submodule(name) for name in names]
+    handles = [module.register_forward_hook(rescale) for module in modules]
+    try:
+        model(inputs)
+    finally:
+        for handle in handles:
+            handle.remove()
+        for buffer, before in buffers:
+            buffer.copy_(before)
+
+
+def _scale_to(output: Tensor, std: float) -> float:
+    """What brings the output's deviation to `std`; 1 if it is near, 0 or not finite."""
+    if std == 0:
+        return 0.0
+    measured = float(row_moments(output.reshape(1, -1))[1])
+    variance, target = measured * measured, std * std
+    near = abs(variance - target) < LSUV_TOLERANCE * target
+    return 1.0 if near or measured == 0 or not math.isfinite(measured) else std / measured
+
+
+INITS: Registry[Init] = Registry(
+    "init",
+    {
+        "xavier_normal": Init(
+            "N(0, 2/(fan_in + fan_out)) (Glorot & Bengio 2010)", _normal(_xavier_std)
+        ),
+        "xavier_uniform": Init(
+            "uniform of variance 2/(fan_in + fan_out) (Glorot & Bengio 2010)",
+            _uniform(_xavier_std),
+        ),
+        "he_normal": Init("N(0, 2/fan_in) (He 2015)", _normal(_he_std)),
+        "he_uniform": Init("uniform of variance 2/fan_in (He 2015)", _uniform(_he_std)),
+        "lecun_normal": Init("N(0, 1/fan_in) (LeCun 1998)", _normal(_lecun_std)),
+        "lecun_uniform": Init("uniform of variance 1/fan_in (LeCun 1998)", _uniform(_lecun_std)),
+        "orthogonal": Init("orthonormal rows or columns (Saxe 2014)", _orthogonal),
+        "lsuv": Init(
+            "orthonormal, then each output scaled to variance 1 on a batch (Mishkin & Matas 2016)",
+            _orthonormal,
+            fit=_fit_variances,
+        ),
+        "normal": Init("N(0, gain^2), whatever the fans", _normal(lambda _weight: 1.0)),
+        "uniform": Init("U[-1/sqrt(fan_in), 1/sqrt(fan_in)], biases 0", _uniform(_torch_std)),
+        "torch_default": Init(
+            "as nn.Linear does: weights and biases U[-1/sqrt(fan_in), 1/sqrt(fan_in)]",
+            _uniform(_torch_std),
+            draws_biases=True,
+        ),
+    },
+)
+"""Name -> initialisation."""

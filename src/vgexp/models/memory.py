@@ -1,0 +1,108 @@
+"""What a perceptron will need of memory, known before any of it is asked for."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from vgexp.activations import ACTIVATIONS
+from vgexp.config import MlpConfig
+from vgexp.errors import QuestionError
+from vgexp.models.mlp import norms_the_sum
+from vgexp.norms import NORMS
+from vgexp.skips import SKIPS
+
+GIB = 2**30
+MEMINFO = Path("/proc/meminfo")
+
+
+@dataclass(frozen=True)
+class Need:
+    """How many numbers a training run holds at once."""
+
+    num_parameters: int
+    """Of the model; as many gradients, and as many again for each state of the optimizer."""
+    num_activations: int
+    """Kept by one forward pass for the backward pass."""
+
+    def num_bytes(self, dtype: torch.dtype, num_states: int = 2) -> int:
+        """Bytes of parameters, gradients, optimizer states (adam: 2) and activations."""
+        return dtype.itemsize * (self.num_parameters * (2 + num_states) + self.num_activations)
+
+
+def need(config: MlpConfig, num_inputs: int, num_outputs: int, batch_size: int) -> Need:
+    """What training on batches of `batch_size` holds; nothing of it is allocated."""
+    return Need(
+        num_parameters(config, num_inputs, num_outputs),
+        num_activations(config, num_inputs, num_outputs, batch_size),
+    )
+
+
+def require(needed: Need, dtype: torch.dtype, device: torch.device, num_states: int = 2) -> None:
+    """Returns if the device has the memory; does so too where what it has is not known.
+
+    Raises:
+        QuestionError: it has not; says the parameters, the bytes needed and available.
+    """
+    asked, available = needed.num_bytes(dtype, num_states), available_bytes(device)
+    if available is not None and asked > available:
+        raise QuestionError(
+            f"the model has {needed.num_parameters:,} parameters and its training needs"
+            f" {asked:,} bytes ({asked / GIB:,.1f} GiB)\n"
+            f"allowed: {available:,} bytes ({available / GIB:,.1f} GiB) available on {device}\n"
+            "remedy: a smaller model.width, model.depth or data.batch_size"
+        )
+
+
+def num_parameters(config: MlpConfig, num_inputs: int, num_outputs: int) -> int:
+    """Trainable numbers of the perceptron, in closed form over its depth."""
+    width, depth = config.width, config.depth
+    skip = SKIPS[config.skip]
+    biases = depth * width + num_outputs if config.bias else 0
+    readers = depth * (depth - 1) // 2 if skip.concatenates else depth - 1
+    weights = width * (num_inputs + readers * width + num_outputs)
+    num_norms = depth - 1 if norms_the_sum(config) else depth
+    with torch.device("meta"):
+        norm = _count(NORMS[config.norm](width, config))
+        phi = _count(ACTIVATIONS[config.activation].build(config.negative_slope))
+        combine = _count(skip.combine(width, depth) if skip.combine else None)
+    return weights + biases + num_norms * norm + depth * phi + (depth - 1) * combine
+
+
+def num_activations(config: MlpConfig, num_inputs: int, num_outputs: int, batch_size: int) -> int:
+    """Numbers that one forward pass keeps: x, each z and h, sums, norms, concatenations, outputs.
+
+    An estimate: what autograd keeps of an operation differs by operation and version.
+    """
+    width, depth = config.width, config.depth
+    skip = SKIPS[config.skip]
+    with torch.device("meta"):
+        has_norm = NORMS[config.norm](width, config) is not None
+    # h_1 alone is no copy; the concatenations of 2, 3, .. L - 1 are.
+    concatenated = max(depth * (depth - 1) // 2 - 1, 0) if skip.concatenates else 0
+    per_layer = 2 + has_norm + skip.adds
+    return batch_size * (num_inputs + num_outputs + width * (depth * per_layer + concatenated))
+
+
+def available_bytes(device: torch.device) -> int | None:
+    """Bytes that a new process could take on the device; None where that is not known."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    if device.type != "cpu":
+        return None
+    if MEMINFO.exists():
+        for line in MEMINFO.read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):
+        return None
+
+
+def _count(module: nn.Module | None) -> int:
+    return sum(p.numel() for p in module.parameters()) if module is not None else 0

@@ -1,0 +1,155 @@
+"""The perceptron: L hidden weight layers of equal width and one read-out.
+
+z_1 = W_1 x + b_1, h_l = phi(norm(z_l)) or norm(phi(z_l)), z_{l+1} as the skip says, read-out
+W h_L + b. Axes: B examples, I inputs, W units, O outputs, F features that a weight reads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from vgexp.activations import ACTIVATIONS, slope
+from vgexp.config import MlpConfig
+from vgexp.norms import NORMS
+from vgexp.skips import SKIPS, Combine
+from vgexp.watch import Watch
+
+Named = Mapping[Tensor, tuple[str, nn.Parameter]]
+"""A parameter -> its name in the model, and itself."""
+
+
+class Layer(nn.Module):
+    """The modules of one hidden layer, in the order in which the perceptron calls them.
+
+    `linear` makes the branch, `skip` combines it with the last z, `after_sum` finishes z, and
+    `after_z` makes h of z. The layer is never called itself, which would cost a call.
+    """
+
+    def __init__(self, num_features: int, config: MlpConfig, *, first: bool) -> None:
+        super().__init__()
+        combine = SKIPS[config.skip].combine
+        sum_is_normed = norms_the_sum(config)
+        self.linear = _linear(num_features, config.width, config.bias)
+        self.skip: Combine | None = None
+        if combine is not None and not first:
+            self.skip = combine(config.width, config.depth)
+        self.norm: nn.Module | None = None
+        if not (sum_is_normed and first):
+            self.norm = NORMS[config.norm](config.width, config)
+        self.activation = ACTIVATIONS[config.activation].build(config.negative_slope)
+
+        norms = () if self.norm is None else (self.norm,)
+        phi = (self.activation,)
+        pre = config.norm_position == "pre"
+        self.after_sum: tuple[nn.Module, ...] = norms if sum_is_normed else ()
+        self.after_z: tuple[nn.Module, ...] = (
+            phi if sum_is_normed else norms + phi if pre else phi + norms
+        )
+
+    @property
+    def makes_z(self) -> nn.Module:
+        """The module whose output is z."""
+        if self.after_sum:
+            return self.after_sum[-1]
+        return self.linear if self.skip is None else self.skip
+
+
+class Mlp(nn.Module):
+    """A perceptron; its weights are not drawn yet (`inits.initialise` draws them)."""
+
+    def __init__(self, config: MlpConfig, num_inputs: int, num_outputs: int) -> None:
+        super().__init__()
+        self.activation_name = config.activation
+        self.concatenates = SKIPS[config.skip].concatenates
+        self.layers = nn.ModuleList(
+            Layer(width, config, first=index == 0)
+            for index, width in enumerate(input_widths(config, num_inputs))
+        )
+        self.readout = _linear(config.width, num_outputs, config.bias)
+
+    def forward(self, x_BI: Tensor) -> Tensor:
+        """The outputs [B, O]."""
+        z_BW = h_BW = features_BF = x_BI
+        for layer in self._hidden():
+            branch_BW = layer.linear(features_BF)
+            z_BW = branch_BW if layer.skip is None else layer.skip(z_BW, branch_BW, h_BW)
+            for module in layer.after_sum:
+                z_BW = module(z_BW)
+            h_BW = z_BW
+            for module in layer.after_z:
+                h_BW = module(h_BW)
+            # Growing one concatenation costs L operations backward; joining anew each time, L^2.
+            grows = self.concatenates and features_BF is not x_BI
+            features_BF = torch.cat((features_BF, h_BW), 1) if grows else h_BW
+        return cast(Tensor, self.readout(h_BW))
+
+    def watches(self) -> list[Watch]:
+        """One watch for each weight matrix, in forward order, in a layer the main path's first."""
+        named: Named = {weight: (name, weight) for name, weight in self.named_parameters()}
+        watches: list[Watch] = []
+        for number, layer in enumerate(self._hidden(), start=1):
+            watches.append(self._main_watch(layer, number, named))
+            watches.extend(_gate_watches(layer, number, named))
+        number, readout = len(self.layers) + 1, self.readout
+        return [*watches, Watch(*named[readout.weight], number, "readout", preact=readout)]
+
+    def _hidden(self) -> Iterator[Layer]:
+        return cast(Iterator[Layer], iter(self.layers))
+
+    def _main_watch(self, layer: Layer, number: int, named: Named) -> Watch:
+        return Watch(
+            *named[layer.linear.weight],
+            number,
+            "linear",
+            preact=layer.makes_z,
+            activation=layer.activation,
+            act=layer.after_z[-1],
+            slope=slope(self.activation_name, layer.activation),
+        )
+
+
+def build(config: MlpConfig, num_inputs: int, num_outputs: int, dtype: torch.dtype) -> Mlp:
+    """The perceptron of a configuration, its weights not drawn yet, on CPU.
+
+    Raises:
+        QuestionError: an unknown name, or a normalisation that the width does not allow.
+    """
+    return Mlp(config, num_inputs, num_outputs).to(dtype)
+
+
+def input_widths(config: MlpConfig, num_inputs: int) -> Iterator[int]:
+    """Features that each hidden weight matrix reads, first to last."""
+    yield num_inputs
+    for num_before in range(1, config.depth):
+        yield config.width * (num_before if SKIPS[config.skip].concatenates else 1)
+
+
+def norms_the_sum(config: MlpConfig) -> bool:
+    """Whether the norm is the last thing done to z: `post` with a skip that adds."""
+    return SKIPS[config.skip].adds and config.norm_position == "post"
+
+
+def _linear(num_features: int, num_units: int, bias: bool) -> nn.Linear:
+    """A linear layer that draws no random number; its biases are 0, its weights not set."""
+    on_meta = nn.Linear(num_features, num_units, bias=bias, device="meta")
+    linear = on_meta.to_empty(device=torch.get_default_device())
+    if linear.bias is not None:
+        nn.init.zeros_(linear.bias)
+    return linear
+
+
+def _gate_watches(layer: Layer, number: int, named: Named) -> Iterator[Watch]:
+    for gate, sigmoid in layer.skip.gates if layer.skip is not None else ():
+        yield Watch(
+            *named[gate.weight],
+            number,
+            "linear",
+            preact=gate,
+            activation=sigmoid,
+            act=sigmoid,
+            slope=slope("sigmoid", sigmoid),
+        )

@@ -1,0 +1,238 @@
+"""The probe: a guest in somebody's training loop that writes one row a weight and step."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from vgexp.errors import QuestionError, impossible, unknown
+from vgexp.probe.block import Block
+from vgexp.probe.discovery import number_layers
+from vgexp.probe.plan import Plan, plan_of_module, plan_of_watches
+from vgexp.probe.taps import Taps
+from vgexp.probe.weights import WeightMeter
+from vgexp.records import LAYERS, Rows
+from vgexp.watch import Watch
+
+if TYPE_CHECKING:
+    import pandas
+
+LOSS_REDUCTIONS = ("mean", "sum")
+
+
+class Probe:
+    """Measures `layers.csv` for any `nn.Module` and torch optimizer while it trains.
+
+    A row is written for each weight matrix or kernel at each measured optimizer step; the loop
+    stays as it is. The probe draws no random number, changes no tensor and leaves no hook behind.
+
+    Args:
+        every: steps between the columns of weights and gradients; step 0 is always measured.
+        activations_every: steps between the other columns.
+        layers: a regular expression on weight names; None for all.
+        loss_reduction: `mean` if the loss is a mean over the update's N examples (then `delta_rms`
+            is that of N dL/dz), `sum` if it is their sum. N is the size of dim 0 of the model's
+            input, over all passes of the update.
+        watches: where to look, for a model that knows; None to read it off the modules.
+
+    Raises:
+        QuestionError: an impossible cadence, pattern or reduction.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        *,
+        every: int = 20,
+        activations_every: int = 20,
+        layers: str | None = None,
+        loss_reduction: str = "mean",
+        watches: Sequence[Watch] | None = None,
+    ) -> None:
+        for key, value in (("every", every), ("activations_every", activations_every)):
+            if value < 1:
+                raise impossible(key, value, "an integer of at least 1")
+        if loss_reduction not in LOSS_REDUCTIONS:
+            raise unknown("loss_reduction", loss_reduction, LOSS_REDUCTIONS)
+        self._optimizer = optimizer
+        self._every, self._activations_every = every, activations_every
+        self._loss_is_mean = loss_reduction == "mean"
+        self._plan: Plan = (
+            plan_of_module(model, layers) if watches is None else plan_of_watches(watches, layers)
+        )
+        self._unseen = dict(self._plan.unseen)
+        self._taps = Taps(model, self._plan, self._note)
+        self._meter: WeightMeter | None = None
+        self._optimizer_hooks: list[Any] = []
+        self._blocks: list[Block] = []
+        self._rows: list[Rows] = []
+        self._wanted = False
+        self._inside = False
+        self.step = 0
+        """Optimizer steps seen so far."""
+
+    # ------------------------------------------------------------ life
+
+    def __enter__(self) -> Probe:
+        if self._inside:
+            raise QuestionError("the probe is already measuring\nallowed: one `with` at a time")
+        self._inside = True
+        self._optimizer_hooks = [
+            self._optimizer.register_step_pre_hook(self._before_step),
+            self._optimizer.register_step_post_hook(self._after_step),
+        ]
+        self._prepare()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        for handle in self._optimizer_hooks:
+            handle.remove()
+        self._optimizer_hooks = []
+        self._taps.disarm()
+        self._taps.drop()
+        self._inside = False
+
+    # ------------------------------------------------------------ what a loop may call
+
+    def before_clip(self) -> None:
+        """Takes the gradient's columns now, before the loop's own clipping."""
+        if self._meter is not None:
+            self._meter.before_clip()
+
+    def want_step(self) -> None:
+        """Has every column of the current step measured; call it before the forward pass."""
+        self._wanted = True
+        self._prepare()
+
+    @property
+    def measuring(self) -> bool:
+        """Whether anything of the current step is measured."""
+        return self._meter is not None or self._taps.armed
+
+    @property
+    def measuring_all(self) -> bool:
+        """Whether every column of the current step is measured."""
+        return self._meter is not None and self._taps.armed
+
+    def end_step_without_update(self) -> None:
+        """Ends a step that the optimizer does not take, with what was measured of it."""
+        if self._meter is not None:
+            self._meter.before_step()
+        self._finish()
+
+    # ------------------------------------------------------------ results
+
+    def drain(self) -> list[Rows]:
+        """The rows measured since the last call; on CUDA this waits for the device."""
+        rows = [block.rows() for block in self._blocks]
+        self._blocks = []
+        return rows
+
+    def to_frame(self) -> pandas.DataFrame:
+        """All rows so far as a DataFrame with the columns of `layers.csv`."""
+        import pandas as pd
+
+        self._rows += self.drain()
+        names = [column.name for column in LAYERS]
+        kinds = {column.name: column.kind for column in LAYERS}
+        columns: dict[str, list[Any]] = {name: [] for name in names}
+        for rows in self._rows:
+            for name in names:
+                columns[name] += rows.columns.get(name, [None] * len(rows))
+        types = {"int": "Int64", "float": "float64", "text": "str"}
+        return pd.DataFrame(
+            {name: pd.Series(columns[name], dtype=types[kinds[name]]) for name in names}
+        )
+
+    @property
+    def unseen(self) -> list[str]:
+        """What the probe could not measure: `weight: reason`, one a weight."""
+        return [f"{name}: {reason}" for name, reason in self._unseen.items()]
+
+    # ------------------------------------------------------------ one step
+
+    def _prepare(self) -> None:
+        """Gets ready for the coming step, measured or not."""
+        if self._wanted or self.step % self._every == 0:
+            self._meter = self._meter or WeightMeter(self._plan.rows)
+        else:
+            self._meter = None
+        if self._wanted or self.step % self._activations_every == 0:
+            self._taps.arm()
+        else:
+            self._taps.disarm()
+
+    def _before_step(self, *_: object) -> None:
+        try:
+            if self._meter is not None:
+                self._meter.before_step()
+        except Exception as error:
+            self._meter = None
+            self._note(None, f"measuring gradients raised {type(error).__name__}: {error}")
+
+    def _after_step(self, *_: object) -> None:
+        try:
+            if self._meter is not None:
+                self._meter.after_step()
+            self._finish()
+        except Exception as error:
+            self._note(None, f"measuring raised {type(error).__name__}: {error}")
+
+    def _finish(self) -> None:
+        cells = dict(self._meter.cells()) if self._meter is not None else {}
+        if self._taps.armed:
+            scale = _loss_scale()
+            if self._taps.discovering:
+                self._discover()
+            cells |= self._taps.collect(self._loss_is_mean, scale)
+            self._note_missing(cells)
+        if cells:
+            self._blocks.append(Block(self.step, tuple(self._plan.rows), cells))
+        self._meter = None
+        self._wanted = False
+        self.step += 1
+        self._prepare()
+
+    def _discover(self) -> None:
+        taps = self._taps
+        number_layers(self._plan, taps.first_calls, taps.outputs, taps.model_output)
+        taps.end_discovery()
+
+    def _note(self, row: int | None, reason: str) -> None:
+        name = "the model" if row is None else self._plan.rows[row].name
+        self._unseen.setdefault(name, reason)
+
+    def _note_missing(self, cells: dict[str, Any]) -> None:
+        seen = set(cells["preact_mean"].rows) if "preact_mean" in cells else set()
+        for index, row in enumerate(self._plan.rows):
+            if index not in seen:
+                self._unseen.setdefault(row.name, "no call of its module was seen with gradients")
+
+
+def _loss_scale() -> Tensor | float:
+    """The loss scale of the `GradScaler` that is calling the optimizer, if one is; else 1.
+
+    The scaler is found on the call stack: dL/dz was taken on the scaled loss, and nothing that an
+    optimizer hook is given says by how much. Reading the tensor does not wait for the device.
+    """
+    frame = sys._getframe(1)
+    for _ in range(10):
+        if frame is None or frame.f_back is None:
+            return 1.0
+        frame = frame.f_back
+        caller = frame.f_locals.get("self")
+        if isinstance(caller, torch.amp.GradScaler):
+            scale = caller._scale
+            return 1.0 if scale is None else scale
+    return 1.0

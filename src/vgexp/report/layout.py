@@ -1,0 +1,168 @@
+"""Tables as plain text that fits the console: no cell is ever cut off.
+
+A table too wide is split into several, each led by the key column; a cell too wide for a whole
+line is folded over several lines. Names are text, never markup.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby, zip_longest
+
+from rich.cells import cell_len
+from rich.console import Console
+from rich.text import Text
+
+_GAP = "  "
+_SMALLEST_WIDTH = 8
+# Where a header or a long cell may be broken: after these.
+_PIECES = re.compile(r"[^ _,/.=-]*[ _,/.=-]|[^ _,/.=-]+")
+_NUMBER = re.compile(r"[-+]?(\d.*|nan|inf)?")
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of texts; neighbours with the same `group` stay together, under its name."""
+
+    header: str
+    cells: Sequence[str]
+    group: str = ""
+
+
+def number(value: float, digits: int = 3) -> str:
+    """A number in few digits: `0.16`, `2.1e-16`, `nan`, `inf`."""
+    return f"{value:.{digits}g}"
+
+
+def printable(text: str, console: Console) -> str:
+    """The text with everything that a terminal obeys or the encoding lacks written as escapes."""
+    plain = "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text)
+    return plain.encode(console.encoding, "backslashreplace").decode(console.encoding)
+
+
+def show_line(console: Console, text: str, style: str = "") -> None:
+    """One line, whole whatever the width, so that a path in it can be copied."""
+    console.print(Text(printable(text, console), style=style), soft_wrap=True)
+
+
+def show_words(console: Console, text: str) -> None:
+    """Sentences, wrapped at the console's width."""
+    console.print(Text(printable(text, console)))
+
+
+def show_table(console: Console, key: Column, columns: Sequence[Column]) -> None:
+    """The columns beside `key`, in as many tables as the console's width asks for."""
+    width = console.width
+    key_block = _Block(console, [key], max(_SMALLEST_WIDTH, width // 2))
+    room = max(_SMALLEST_WIDTH, width - key_block.width - len(_GAP))
+    blocks = [
+        _Block(console, part, room)
+        for name, members in groupby(columns, key=lambda column: column.group)
+        for part in ([list(members)] if name else [[column] for column in members])
+    ]
+    for index, row in enumerate(_packed(blocks, room) or [[]]):
+        if index:
+            console.print()
+        _show_blocks(console, [key_block, *row])
+
+
+class _Block:
+    """Columns that stay together, as lines of equal width: a header, and cells row by row."""
+
+    def __init__(self, console: Console, columns: Sequence[Column], room: int) -> None:
+        self.group = printable(columns[0].group, console)
+        limit = room if len(columns) == 1 else max(_SMALLEST_WIDTH, room // len(columns) - 2)
+        texts = [[printable(cell, console) for cell in column.cells] for column in columns]
+        cells = [[_folded(text, limit) for text in column] for column in texts]
+        headers = [
+            _folded(printable(column.header, console), _header_width(column.header, folded, limit))
+            for column, folded in zip(columns, cells, strict=True)
+        ]
+        self._widths = [
+            max(map(cell_len, (line for part in (head, *folded) for line in part)), default=0)
+            for head, folded in zip(headers, cells, strict=True)
+        ]
+        self._right = [all(map(_NUMBER.fullmatch, column)) for column in texts]
+        self.width = max(sum(self._widths) + len(_GAP) * (len(columns) - 1), cell_len(self.group))
+        self.header = self._lines(headers)
+        self.rows = [self._lines(row) for row in zip(*cells, strict=True)]
+
+    def _lines(self, row: Sequence[Sequence[str]]) -> list[str]:
+        return [
+            _padded(
+                _GAP.join(map(_padded, parts, self._widths, self._right)), self.width, right=True
+            )
+            for parts in zip_longest(*row, fillvalue="")
+        ]
+
+
+def _show_blocks(console: Console, blocks: Sequence[_Block]) -> None:
+    height = max(len(block.header) for block in blocks)
+    if any(block.group for block in blocks):
+        _show_row(console, blocks, [[block.group] for block in blocks], "bold")
+    headers = [[""] * (height - len(block.header)) + block.header for block in blocks]
+    _show_row(console, blocks, headers, "bold")
+    _show_row(console, blocks, [["-" * block.width] for block in blocks], "dim")
+    for row in zip(*(block.rows for block in blocks), strict=True):
+        _show_row(console, blocks, row, "")
+
+
+def _show_row(
+    console: Console, blocks: Sequence[_Block], parts: Sequence[Sequence[str]], style: str
+) -> None:
+    for line in zip_longest(*parts, fillvalue=""):
+        texts = [_padded(text, block.width) for text, block in zip(line, blocks, strict=True)]
+        console.print(Text(_GAP.join(texts).rstrip(), style=style), soft_wrap=True)
+
+
+def _packed(blocks: Sequence[_Block], room: int) -> list[list[_Block]]:
+    rows: list[list[_Block]] = []
+    left = -1
+    for block in blocks:
+        if block.width > left:
+            rows.append([])
+            left = room
+        rows[-1].append(block)
+        left -= block.width + len(_GAP)
+    return rows
+
+
+def _header_width(header: str, cells: Sequence[Sequence[str]], limit: int) -> int:
+    """As narrow as the cells and the header's longest unbroken piece allow."""
+    widest_cell = max((cell_len(line) for lines in cells for line in lines), default=0)
+    widest_piece = max((cell_len(piece) for piece in _pieces(header)), default=0)
+    return min(limit, max(widest_cell, widest_piece))
+
+
+def _folded(text: str, limit: int) -> list[str]:
+    lines = []
+    for paragraph in text.split("\n"):
+        line = ""
+        for piece in _pieces(paragraph):
+            if line and cell_len(line) + cell_len(piece.rstrip()) > limit:
+                lines.append(line.rstrip())
+                line = ""
+            *full, piece = _cut(piece, limit)
+            lines += full
+            line += piece
+        lines.append(line.rstrip())
+    return lines
+
+
+def _pieces(text: str) -> list[str]:
+    return _PIECES.findall(text.replace("\n", " "))
+
+
+def _cut(piece: str, limit: int) -> Iterator[str]:
+    while cell_len(piece.rstrip()) > limit:
+        end = max(1, next(n for n in range(len(piece), 0, -1) if cell_len(piece[:n]) <= limit))
+        yield piece[:end]
+        piece = piece[end:]
+    yield piece
+
+
+def _padded(text: str, width: int, right: bool = False) -> str:
+    blanks = " " * (width - cell_len(text))
+    return blanks + text if right else text + blanks

@@ -1,0 +1,143 @@
+"""Runs to be compared: what each was asked, what came out, what to call them."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from vgexp import tables
+from vgexp.config import flatten
+from vgexp.diagnosis import main_path
+from vgexp.errors import QuestionError
+
+# Sections whose keys cannot change a result.
+_NO_RESULT = ("output", "run")
+
+
+@dataclass(frozen=True)
+class PastRun:
+    """A run on disk, its tables read when they are asked for."""
+
+    folder: Path
+    name: str
+    """Short and unique among the runs it is compared with: a job's number in one sweep."""
+    asked: Mapping[str, Any]
+    """Dotted key -> value, of the keys that can change a result; empty without a configuration."""
+    summary: Mapping[str, Any]
+    """Without a summary on disk: only `status`, from the sweep's table or `unfinished`."""
+
+    @cached_property
+    def layers(self) -> pd.DataFrame | None:
+        """`layers.csv` in cells as they are: None is empty, nan is a value; None if no file."""
+        if not (self.folder / "layers.csv").is_file():
+            return None
+        frame = tables.read(self.folder, "layers").astype("object")
+        return frame.mask(tables.empty_cells(self.folder, "layers"), None)
+
+    def measured_steps(self, metric: str) -> list[int]:
+        """Steps at which a column of `layers.csv` has a value, even if that is nan."""
+        if self.layers is None or metric not in self.layers.columns:
+            return []
+        has_value = self.layers[metric].map(lambda value: value is not None)
+        return sorted({int(step) for step in self.layers.loc[has_value, "step"]})
+
+    def values(self, metric: str, step: int) -> dict[str, float | None]:
+        """Layer -> value of a column at a step: main path, then `readout`; None where empty."""
+        if self.layers is None or metric not in self.layers.columns:
+            return {}
+        at_step = self.layers[self.layers["step"] == step]
+        path, readout = main_path(at_step), at_step[at_step["kind"] == "readout"].head(1)
+        values = {str(row["layer"]): row[metric] for _, row in path.iterrows()}
+        if len(readout):
+            values["readout"] = readout[metric].iloc[0]
+        return values
+
+
+def load_runs(paths: Iterable[Path | str]) -> list[PastRun]:
+    """Every run that the paths name or hold.
+
+    Raises:
+        QuestionError: no run there, or a run whose files cannot be read.
+    """
+    folders = tables.find_runs(paths)
+    if not folders:
+        raise QuestionError("no run was named\nallowed: vgexp compare RUN_OR_SWEEP...")
+    return [
+        PastRun(folder, name, _asked(folder), _summary(folder))
+        for folder, name in zip(folders, _names(folders), strict=True)
+    ]
+
+
+def differing_keys(runs: Sequence[PastRun], ignored: Sequence[str] = ()) -> list[str]:
+    """Keys with more than one value among the runs that have them, in the configuration's order.
+
+    A key that exists only for some choices of a group (`clip.threshold`) follows from the choice
+    and counts only where its value varies.
+    """
+    keys = dict.fromkeys(key for run in runs for key in run.asked if key not in ignored)
+    return [
+        key
+        for key in keys
+        if len(_distinct(run.asked[key] for run in runs if key in run.asked)) > 1
+    ]
+
+
+def short_names(runs: Sequence[PastRun], keys: Sequence[str], taken: Iterable[str]) -> list[str]:
+    """The keys' last parts where no other key and no name in `taken` is called so."""
+    every = dict.fromkeys(key for run in runs for key in run.asked)
+    uses = Counter([_last_part(key) for key in every] + list(taken))
+    return [_last_part(key) if uses[_last_part(key)] == 1 else key for key in keys]
+
+
+def same_but_seed(runs: Sequence[PastRun]) -> list[list[PastRun]]:
+    """The runs in groups that differ in nothing but the seed, in order of first appearance."""
+    groups: list[tuple[dict[str, Any], list[PastRun]]] = []
+    for run in runs:
+        identity = {key: value for key, value in run.asked.items() if key != "seed"}
+        for known, members in groups:
+            if known == identity:
+                members.append(run)
+                break
+        else:
+            groups.append((identity, [run]))
+    return [members for _, members in groups]
+
+
+def _asked(folder: Path) -> dict[str, Any]:
+    if not (folder / "config.yaml").is_file():
+        return {}
+    flat = flatten(tables.read_config(folder))
+    return {key: value for key, value in flat.items() if key.split(".")[0] not in _NO_RESULT}
+
+
+def _summary(folder: Path) -> dict[str, Any]:
+    if (folder / "summary.json").is_file():
+        return tables.read_summary(folder)
+    statuses = tables.sweep_statuses(folder.parent)
+    return {"status": statuses.get(folder.name, "unfinished")}
+
+
+def _names(folders: Sequence[Path]) -> list[str]:
+    """Paths below what all runs share; a lone run's own folder name."""
+    whole = [folder.resolve() for folder in folders]
+    shared = os.path.commonpath([folder.parent for folder in whole]) if whole else ""
+    return [folder.relative_to(shared).as_posix() for folder in whole]
+
+
+def _last_part(key: str) -> str:
+    return key.rpartition(".")[2]
+
+
+def _distinct(values: Iterable[Any]) -> list[Any]:
+    found: list[Any] = []
+    for value in values:
+        if value not in found:
+            found.append(value)
+    return found

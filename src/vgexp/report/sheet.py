@@ -1,0 +1,102 @@
+"""A comparison as a table of values: shown in the terminal, written to CSV."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from vgexp.errors import QuestionError
+from vgexp.report.layout import Column, number, show_line, show_table
+from vgexp.report.spread import Spread
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A column of a comparison: a title and a value a row (None: empty)."""
+
+    title: str
+    values: Sequence[Any]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A table as it is shown and as it is written to CSV; the first column names the rows."""
+
+    columns: Sequence[Shown]
+    legend: Sequence[str] = ()
+    """Lines below the table."""
+
+
+def show(console: Console, comparison: Comparison) -> None:
+    """Prints a comparison, in several tables where it is wider than the console."""
+    sign = "+/-" if console.options.ascii_only else "±"
+    key, *columns = [
+        Column(column.title, [_short(value, sign) for value in column.values])
+        for column in comparison.columns
+    ]
+    show_table(console, key, columns)
+    for line in comparison.legend:
+        show_line(console, line.replace("±", sign))
+
+
+def write_csv(comparison: Comparison, path: Path) -> None:
+    """Writes what is shown, with every digit; a spread as three columns."""
+    columns = [part for column in comparison.columns for part in _csv_columns(column)]
+    try:
+        with path.open("w", encoding="utf-8", newline="") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow([column.title for column in columns])
+            writer.writerows(
+                zip(*([_full(v) for v in column.values] for column in columns), strict=True)
+            )
+    except OSError as error:
+        raise QuestionError(f"cannot write {path}: {error.strerror}") from None
+
+
+def spread_legend(columns: Sequence[Shown]) -> list[str]:
+    """What the signs in cells that fold several seeds mean."""
+    spreads = [v for column in columns for v in column.values if isinstance(v, Spread)]
+    lines = []
+    if any(not spread.is_geometric for spread in spreads):
+        lines.append("a ± b: mean and standard deviation over seeds")
+    if any(spread.is_geometric for spread in spreads):
+        lines.append("a */ b: geometric mean and geometric standard deviation over seeds")
+    if any(spread.num_values < spread.num_seeds for spread in spreads):
+        lines.append("(n of m): only n of m seeds have a value that counts")
+    return lines
+
+
+def _short(value: Any, sign: str) -> str:
+    if not isinstance(value, Spread):
+        return number(value) if isinstance(value, float) else _full(value)
+    if value.centre is None:
+        return ""
+    text = number(value.centre)
+    if value.spread is not None:
+        text += f" {'*/' if value.is_geometric else sign} {number(value.spread, 2)}"
+    if value.num_values < value.num_seeds:
+        text += f" ({value.num_values} of {value.num_seeds})"
+    return text
+
+
+def _full(value: Any) -> str:
+    if value is None:
+        return ""
+    return repr(float(value)) if isinstance(value, float) else str(value)
+
+
+def _csv_columns(column: Shown) -> list[Shown]:
+    title = column.title.replace("\n", ", ")
+    if not any(isinstance(value, Spread) for value in column.values):
+        return [Shown(title, column.values)]
+    kind = "geometric_" if any(value.is_geometric for value in column.values) else ""
+    return [
+        Shown(f"{title}_{kind}mean", [value.centre for value in column.values]),
+        Shown(f"{title}_{kind}std", [value.spread for value in column.values]),
+        Shown(f"{title}_n", [value.num_values for value in column.values]),
+    ]

@@ -1,0 +1,90 @@
+"""What a run leaves on the terminal when it ends: its layers, what happened, its files."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from rich.console import Console
+
+from vgexp.diagnosis import main_path, sentence
+from vgexp.report.layout import Column, number, show_line, show_table, show_words
+
+MOST_ROWS = 12
+_SHOWN = ("delta_rms", "grad_norm", "backward_gain", "saturated_fraction", "dead_fraction")
+_DIGITS = 2
+
+
+def closing(
+    console: Console,
+    folder: Path,
+    summary: Mapping[str, Any],
+    layers: pd.DataFrame,
+    files: Iterable[Path | str],
+) -> None:
+    """Prints the layers at the first and the last step, the sentence, and the files written.
+
+    At most `MOST_ROWS` layers are shown, evenly spaced, the first, the last hidden one and the
+    read-out among them. A column that was never measured is left out.
+    """
+    if len(layers):
+        _show_layers(console, layers, is_diverged=summary["verdict"] == "diverged")
+        console.print()
+    show_words(console, sentence(summary))
+    console.print()
+    show_line(console, f"Verdict: {summary['verdict']} ({summary['cause']})", "bold")
+    show_line(console, f"Written to {folder}")
+    names = [str(_within(Path(file), folder)) for file in files]
+    if names:
+        show_words(console, f"  {', '.join(names)}")
+
+
+def _show_layers(console: Console, layers: pd.DataFrame, is_diverged: bool) -> None:
+    steps = sorted({int(layers["step"].min()), int(layers["step"].max())})
+    tables = [_path_with_readout(layers[layers["step"] == step]) for step in steps]
+    order = tables[0].index
+    shown = order[_sampled(len(order), has_readout="read-out" in order)]
+    columns = []
+    for name in _SHOWN:
+        values = [table[name].reindex(shown) for table in tables]
+        if not any(part.notna().any() for part in values):
+            continue
+        if is_diverged and len(values) > 1:
+            values[-1] = (
+                values[-1].astype("object").where(values[-1].notna() | values[0].isna(), "nan")
+            )
+        columns += [
+            Column(f"step {step}", [_cell(value) for value in part], group=name)
+            for step, part in zip(steps, values, strict=True)
+        ]
+    show_table(console, Column("layer", [str(label) for label in shown]), columns)
+
+
+def _path_with_readout(layers_at_step: pd.DataFrame) -> pd.DataFrame:
+    """The main path and the read-out, indexed by what the reader calls them."""
+    readout = layers_at_step[layers_at_step["kind"] == "readout"].head(1)
+    path = main_path(layers_at_step)
+    labels = [str(number) for number in path["layer"]] + ["read-out"] * len(readout)
+    return pd.concat([path, readout]).set_axis(pd.Index(labels), axis=0)
+
+
+def _sampled(num_rows: int, has_readout: bool) -> list[int]:
+    """Positions of at most `MOST_ROWS` rows, evenly spaced over the hidden layers."""
+    num_hidden = num_rows - has_readout
+    num_shown = min(num_hidden, MOST_ROWS - has_readout)
+    hidden = np.linspace(0, num_hidden - 1, num_shown).round()
+    return [int(position) for position in hidden] + [num_rows - 1] * has_readout
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, str):
+        return value
+    return "" if math.isnan(value) else number(value, _DIGITS)
+
+
+def _within(file: Path, folder: Path) -> Path:
+    return file.relative_to(folder) if file.is_relative_to(folder) else file

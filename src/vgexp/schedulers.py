@@ -1,0 +1,140 @@
+"""Schedules of the learning rate: torch's own, stepped after each update or each evaluation.
+
+The learning rate of update s is the base rate times the schedule's factor at s, s from 0.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, final
+
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import (
+    CosineAnnealingLR,
+    LambdaLR,
+    LRScheduler,
+    ReduceLROnPlateau,
+    StepLR,
+)
+
+from vgexp.config import (
+    ConstantConfig,
+    CosineConfig,
+    PlateauConfig,
+    SchedulerConfig,
+    StepConfig,
+    WarmupCosineConfig,
+    choice,
+)
+from vgexp.registry import Registry
+
+
+@final
+class Schedule:
+    """One of torch's schedulers, which moves after each step, after each evaluation, or never."""
+
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        by_step: LRScheduler | None = None,
+        by_eval: ReduceLROnPlateau | None = None,
+    ) -> None:
+        self._optimizer = optimizer
+        self._by_step = by_step
+        self._by_eval = by_eval
+        # torch warns where the first optimizer step was left out, as GradScaler may rightly do;
+        # this is the mark that its own wrapper of optimizer.step sets.
+        optimizer._opt_called = True  # type: ignore[attr-defined]
+
+    def after_step(self) -> None:
+        """To be called once after every optimizer step, skipped ones too."""
+        if self._by_step is not None:
+            self._by_step.step()
+
+    def after_eval(self, val_loss: float) -> None:
+        """To be called after every evaluation. A nan counts as an evaluation without progress."""
+        if self._by_eval is not None:
+            self._by_eval.step(val_loss)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the schedule stands, the learning rates of the optimizer's groups included."""
+        moving = self._by_step or self._by_eval
+        return {
+            "lr": [group["lr"] for group in self._optimizer.param_groups],
+            "scheduler": moving.state_dict() if moving else {},
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Goes on from `state`, before or after the optimizer's own state is loaded."""
+        moving = self._by_step or self._by_eval
+        if moving:
+            moving.load_state_dict(state["scheduler"])
+        for group, lr in zip(self._optimizer.param_groups, state["lr"], strict=True):
+            group["lr"] = lr
+
+
+def build(config: SchedulerConfig, optimizer: Optimizer, num_steps: int) -> Schedule:
+    """The configured schedule for a run of `num_steps` optimizer steps."""
+    return SCHEDULERS[choice("scheduler", config)](config, optimizer, num_steps)
+
+
+def constant(_config: ConstantConfig, optimizer: Optimizer, _num_steps: int) -> Schedule:
+    """The learning rate stays."""
+    return Schedule(optimizer)
+
+
+def step(config: StepConfig, optimizer: Optimizer, num_steps: int) -> Schedule:
+    """The learning rate falls by a factor at equal intervals: factor ** floor(s / interval)."""
+    interval = max(1, round(config.interval_fraction * num_steps))
+    return Schedule(optimizer, by_step=StepLR(optimizer, interval, gamma=config.factor))
+
+
+def cosine(_config: CosineConfig, optimizer: Optimizer, num_steps: int) -> Schedule:
+    """Half a cosine from the base rate down to 0 (Loshchilov & Hutter 2017): (1 + cos(pi s/S))/2.
+
+    S is the number of steps, so the last update has a small rate, not 0.
+    """
+    return Schedule(optimizer, by_step=CosineAnnealingLR(optimizer, T_max=num_steps))
+
+
+def warmup_cosine(config: WarmupCosineConfig, optimizer: Optimizer, num_steps: int) -> Schedule:
+    """A linear rise, then half a cosine down to 0.
+
+    With w steps of rise: (s + 1) / (w + 1) for s < w, then (1 + cos(pi (s - w)/(S - w))) / 2, so
+    that update 0 has a rate above 0 and update w the base rate.
+    """
+    rise = round(config.warmup_fraction * num_steps)
+    fall = max(num_steps - rise, 1)
+
+    def factor(s: int) -> float:
+        if s < rise:
+            return (s + 1) / (rise + 1)
+        return (1 + math.cos(math.pi * (s - rise) / fall)) / 2
+
+    # SequentialLR would join torch's own two, but warns of its own calls in torch 2.6.
+    return Schedule(optimizer, by_step=LambdaLR(optimizer, factor))
+
+
+def plateau(config: PlateauConfig, optimizer: Optimizer, _num_steps: int) -> Schedule:
+    """The learning rate falls when the evaluated loss stops falling.
+
+    At evaluation `patience` + 1 in a row without a loss below 0.9999 times the best so far.
+    """
+    return Schedule(
+        optimizer,
+        by_eval=ReduceLROnPlateau(optimizer, factor=config.factor, patience=config.patience),
+    )
+
+
+SCHEDULERS: Registry[Callable[[Any, Optimizer, int], Schedule]] = Registry(
+    "scheduler",
+    {
+        "constant": constant,
+        "step": step,
+        "cosine": cosine,
+        "warmup_cosine": warmup_cosine,
+        "plateau": plateau,
+    },
+)
+"""Name -> function of (configuration, optimizer, number of steps)."""

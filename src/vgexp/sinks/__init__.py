@@ -1,0 +1,45 @@
+"""Sinks: where a run's rows go. A sink is a callable that takes `Rows`, made by an entry here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from vgexp.records import Rows
+from vgexp.registry import Registry
+from vgexp.sinks.csv_files import CsvFiles
+from vgexp.sinks.live import Live
+
+
+class Sink(Protocol):
+    """Takes rows as they come; `close` ends it."""
+
+    def __call__(self, rows: Rows) -> None: ...
+
+    def close(self) -> None: ...
+
+
+@dataclass(frozen=True)
+class SinkContext:
+    """What a sink may want to know of its run."""
+
+    folder: Path
+    num_steps: int
+    quiet: bool
+
+
+SINKS: Registry[Callable[[SinkContext], Sink]] = Registry(
+    "sink",
+    {
+        "csv": lambda context: CsvFiles(context.folder),
+        "live": lambda context: Live(context.num_steps, context.quiet),
+    },
+)
+"""Name -> factory."""
+
+
+def open_sinks(context: SinkContext) -> list[Sink]:
+    """Every sink of a run."""
+    return [factory(context) for factory in SINKS.values()]

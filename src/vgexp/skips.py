@@ -1,0 +1,127 @@
+"""Skip connections of a perceptron: how a layer's branch W h + b becomes the next z.
+
+Axes: B examples, W units.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from vgexp.registry import Registry
+
+HIGHWAY_BIAS = -2.0
+
+
+class Combine(nn.Module, ABC):
+    """Computes the next z from z_BW, the branch W h + b, and the h_BW that the branch read."""
+
+    @property
+    def gates(self) -> tuple[tuple[nn.Linear, nn.Sigmoid], ...]:
+        """The gates' affine maps, each with the sigmoid that reads it."""
+        return ()
+
+    @abstractmethod
+    def forward(self, z_BW: Tensor, branch_BW: Tensor, h_BW: Tensor) -> Tensor:
+        """The next z."""
+
+
+class Gate(nn.Linear):
+    """The affine map before a gate's sigmoid; its biases start at `initial_bias`."""
+
+    initial_bias = HIGHWAY_BIAS
+
+
+@dataclass(frozen=True)
+class Skip:
+    """A named skip connection.
+
+    One that adds has `combine(width, depth)`, which builds the module for one layer; one that
+    concatenates gives W every earlier h side by side. Weights of a gate are not drawn yet.
+    """
+
+    summary: str
+    combine: Callable[[int, int], Combine] | None = None
+    concatenates: bool = False
+
+    @property
+    def adds(self) -> bool:
+        """Whether the next z is combined from z and the branch."""
+        return self.combine is not None
+
+
+class Residual(Combine):
+    """z + branch."""
+
+    def forward(self, z_BW: Tensor, branch_BW: Tensor, h_BW: Tensor) -> Tensor:  # noqa: ARG002
+        return z_BW + branch_BW
+
+
+class ScaledResidual(Combine):
+    """z + branch / sqrt(L), L the depth: the variance gained over L layers stays bounded."""
+
+    def __init__(self, depth: int) -> None:
+        super().__init__()
+        self.scale = 1 / math.sqrt(depth + 1)
+
+    def forward(self, z_BW: Tensor, branch_BW: Tensor, h_BW: Tensor) -> Tensor:  # noqa: ARG002
+        return torch.add(z_BW, branch_BW, alpha=self.scale)
+
+
+class Rezero(Combine):
+    """z + alpha branch, alpha a trained number that starts at 0."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.alpha = nn.Parameter(torch.zeros(()))
+
+    def forward(self, z_BW: Tensor, branch_BW: Tensor, h_BW: Tensor) -> Tensor:  # noqa: ARG002
+        return z_BW + self.alpha * branch_BW
+
+
+class Highway(Combine):
+    """T branch + (1 - T) z, T = sigmoid(W_T h + b_T), b_T = -2 at the start: mostly carried."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        # Made on the meta device first: a linear layer would draw from torch's global generator.
+        gate = Gate(width, width, device="meta")
+        self.gate = gate.to_empty(device=torch.get_default_device())
+        self.transform = nn.Sigmoid()
+        nn.init.constant_(self.gate.bias, Gate.initial_bias)
+
+    @property
+    def gates(self) -> tuple[tuple[nn.Linear, nn.Sigmoid], ...]:
+        """The one gate."""
+        return ((self.gate, self.transform),)
+
+    def forward(self, z_BW: Tensor, branch_BW: Tensor, h_BW: Tensor) -> Tensor:
+        t_BW: Tensor = self.transform(self.gate(h_BW))
+        return t_BW * branch_BW + (1 - t_BW) * z_BW
+
+
+SKIPS: Registry[Skip] = Registry(
+    "skip",
+    {
+        "none": Skip("W h + b alone"),
+        "residual": Skip("z + W h + b (He 2016)", lambda _width, _depth: Residual()),
+        "scaled_residual": Skip(
+            "z + (W h + b) / sqrt(L), L the depth", lambda _width, depth: ScaledResidual(depth)
+        ),
+        "rezero": Skip(
+            "z + alpha (W h + b), alpha trained from 0 (Bachlechner 2020)",
+            lambda _width, _depth: Rezero(),
+        ),
+        "highway": Skip(
+            "T (W h + b) + (1 - T) z, T a trained gate (Srivastava 2015)",
+            lambda width, _depth: Highway(width),
+        ),
+        "dense": Skip("W on every earlier h side by side (Huang 2017)", concatenates=True),
+    },
+)
+"""Name -> skip connection."""

@@ -1,0 +1,6 @@
+"""Training: the textbook step, the state it moves, and the rows it yields."""
+
+from vgexp.training.state import TrainState
+from vgexp.training.trainer import Trainer
+
+__all__ = ["TrainState", "Trainer"]

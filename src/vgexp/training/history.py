@@ -1,0 +1,133 @@
+"""Rows of `steps.csv` and `timing.csv`, held back until a flush so that no step waits for them."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vgexp.records import Rows
+
+FLUSH_STEPS = 100
+"""Steps after which rows are handed on at the latest."""
+FLUSH_SECONDS = 0.5
+"""Seconds after which rows are handed on, where looking at a clock is enough (CPU)."""
+MEDIAN_STEPS = 1_000
+"""Latest steps of each kind whose median time gives the probe's overhead."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """One update: plain numbers, and 0-d tensors that may still be on the device."""
+
+    step: int
+    epoch: int
+    lr: float
+    examples: int
+    values: tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
+    """Loss, right answers, gradient norm, the same after clipping, whether clipping changed it."""
+
+
+class History:
+    """Steps since the last flush."""
+
+    def __init__(self, dtype: torch.dtype, deferred: bool) -> None:
+        self._dtype = dtype
+        self._deferred = deferred
+        self._steps: list[Step] = []
+        self._last_flush = time.perf_counter()
+
+    def add(self, step: Step) -> None:
+        """Takes a step's numbers without looking at them."""
+        self._steps.append(step)
+
+    @property
+    def due(self) -> bool:
+        """Whether it is time to flush."""
+        if len(self._steps) >= FLUSH_STEPS:
+            return True
+        late = time.perf_counter() - self._last_flush > FLUSH_SECONDS
+        return late and not self._deferred and bool(self._steps)
+
+    def drain(self) -> tuple[Rows, int | None] | None:
+        """The steps since the last call, and the first of them that is not finite, if one is.
+
+        On CUDA this waits for the device. None where there are none.
+        """
+        steps, self._steps = self._steps, []
+        self._last_flush = time.perf_counter()
+        if not steps:
+            return None
+        loss, correct, norm, norm_clipped, clipped = self._transferred(steps)
+        accuracy = (correct / torch.tensor([s.examples for s in steps])).to(self._dtype)
+        columns: dict[str, list[Any]] = {
+            "step": [s.step for s in steps],
+            "epoch": [s.epoch for s in steps],
+            "lr": [s.lr for s in steps],
+            "loss": list(loss.to(self._dtype).numpy()),
+            "accuracy": list(accuracy.numpy()),
+            "grad_norm": list(norm.to(self._dtype).numpy()),
+            "grad_norm_clipped": list(norm_clipped.to(self._dtype).numpy()),
+            "clipped": [int(c) for c in clipped.tolist()],
+            "skipped": [0] * len(steps),
+        }
+        bad = ~(torch.isfinite(loss) & torch.isfinite(norm))
+        first_bad = steps[int(bad.int().argmax())].step if bool(bad.any()) else None
+        return Rows("steps", columns), first_bad
+
+    def _transferred(self, steps: list[Step]) -> Tensor:
+        """[5, steps] float64 on the host, by one copy."""
+        flat = [step.values[i].double() for i in range(5) for step in steps]
+        return torch.stack(flat).view(5, len(steps)).cpu()
+
+
+class Clock:
+    """Wall-clock times of a run: seconds, throughput, and what measured steps cost."""
+
+    def __init__(self) -> None:
+        self._start = self._last = time.perf_counter()
+        self._examples = 0
+        self._measured: deque[float] = deque(maxlen=MEDIAN_STEPS)
+        self._plain: deque[float] = deque(maxlen=MEDIAN_STEPS)
+        self._num_measured = self._num_plain = 0
+
+    def step_done(self, seconds: float, examples: int, measured: bool) -> None:
+        """Counts a step of `examples` that took `seconds`."""
+        self._examples += examples
+        (self._measured if measured else self._plain).append(seconds)
+        self._num_measured += measured
+        self._num_plain += not measured
+
+    def row(self, step: int) -> Rows:
+        """A row of `timing.csv`: where the run stands after `step` updates."""
+        now = time.perf_counter()
+        rate = self._examples / max(now - self._last, 1e-9)
+        self._last, self._examples = now, 0
+        columns: dict[str, list[Any]] = {
+            "step": [step],
+            "seconds": [round(now - self._start, 6)],
+            "examples_per_second": [round(rate, 3)],
+        }
+        return Rows("timing", columns)
+
+    @property
+    def seconds(self) -> float:
+        """Since the first update began."""
+        return time.perf_counter() - self._start
+
+    @property
+    def probe_overhead(self) -> float | None:
+        """Extra time of measured steps over unmeasured ones, as a share of a run without any.
+
+        By medians; None where every step is measured, or none yet.
+        """
+        if not self._plain or not self._measured:
+            return None
+        plain = sorted(self._plain)[len(self._plain) // 2]
+        measured = sorted(self._measured)[len(self._measured) // 2]
+        share = self._num_measured / (self._num_measured + self._num_plain)
+        return max(0.0, (measured - plain) / plain * share)

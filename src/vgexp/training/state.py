@@ -1,0 +1,50 @@
+"""Everything that training changes, in one object: what a checkpoint has to hold."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from vgexp.clips import Clip
+from vgexp.data.batches import Batches
+from vgexp.schedulers import Schedule
+
+
+@dataclass
+class TrainState:
+    """Model, optimizer, schedule, clip, position in the data with its generator, and the step.
+
+    Generators for initialisation and generated data are used up before training begins; the order
+    of the data is the only stream that goes on, and `batches` carries it.
+    """
+
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    schedule: Schedule
+    clip: Clip
+    batches: Batches
+    step: int = 0
+    """Updates done."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Tensors and plain values that `load_state_dict` goes on from."""
+        return {
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": self.schedule.state_dict(),
+            "clip": self.clip.state_dict(),
+            "batches": self.batches.state_dict(),
+            "step": self.step,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Puts everything back to where `state_dict` was taken."""
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.schedule.load_state_dict(state["schedule"])
+        self.clip.load_state_dict(state["clip"])
+        self.batches.load_state_dict(state["batches"])
+        self.step = state["step"]

@@ -1,0 +1,188 @@
+from __future__ import annotations
+
+import itertools
+import math
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from vgexp import data
+from vgexp.config import CHOICES, DataConfig, DigitsConfig, GaussianConfig, SpiralsConfig
+from vgexp.data import Dataset, Split, digits
+from vgexp.errors import QuestionError
+from vgexp.seeds import generator
+
+SMALL: dict[str, DataConfig] = {
+    "digits": DigitsConfig(),
+    "gaussian": GaussianConfig(num_examples=211, features=5, num_classes=4),
+    "spirals": SpiralsConfig(num_examples=211),
+}
+SIZES = {"digits": (1797, 64, 10), "gaussian": (211, 5, 4), "spirals": (211, 2, 3)}
+"""Examples, inputs, classes."""
+
+
+def splits(dataset: Dataset) -> list[Split]:
+    return [dataset.train, dataset.val, dataset.test]
+
+
+def raw(name: str, seed: int = 3) -> tuple[Tensor, Tensor]:
+    inputs, targets, _ = data.DATA[name](SMALL[name], seed)
+    return inputs, targets
+
+
+def test_every_choice_of_the_configuration_has_data() -> None:
+    assert set(data.DATA) == set(CHOICES["data"]) == set(SMALL)
+    assert all(data.DATA.summary(name) for name in data.DATA)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("name", data.DATA)
+def test_shapes_types_and_names_are_as_declared(name: str, dtype: torch.dtype) -> None:
+    dataset = data.load(SMALL[name], 3, dtype)
+    num_examples, num_inputs, num_classes = SIZES[name]
+    held = round(0.15 * num_examples)
+    assert [len(s) for s in splits(dataset)] == [num_examples - 2 * held, held, held]
+    assert (dataset.name, dataset.num_inputs, dataset.num_classes) == (
+        name,
+        num_inputs,
+        num_classes,
+    )
+    for split in splits(dataset):
+        assert split.inputs.shape == (len(split), num_inputs)
+        assert split.inputs.dtype == dtype
+        assert split.targets.dtype == torch.int64
+        assert 0 <= int(split.targets.min()) <= int(split.targets.max()) < num_classes
+
+
+@pytest.mark.parametrize("name", data.DATA)
+def test_splits_are_disjoint_and_cover_every_example(name: str) -> None:
+    inputs, targets = raw(name)
+    loaded = splits(data.load(SMALL[name], 3, torch.float64))
+    rows = torch.cat([s.inputs for s in loaded])
+    labels = torch.cat([s.targets for s in loaded])
+    slope = float(inputs.std() / rows.std())
+    restored = (slope * (rows - rows.mean()) + inputs.mean()).numpy().round(9) + 0.0
+    examples = zip(restored.tolist(), labels.tolist(), strict=True)
+    originals = zip((inputs.numpy().round(9) + 0.0).tolist(), targets.tolist(), strict=True)
+    assert sorted(examples) == sorted(originals)
+
+
+@pytest.mark.parametrize("name", data.DATA)
+def test_one_mean_and_one_std_of_the_training_split_standardise_all(name: str) -> None:
+    inputs, _ = raw(name)
+    dataset = data.load(SMALL[name], 3, torch.float64)
+    # Splits before standardising: the generator's own permutation, validation, test, train.
+    order = torch.randperm(len(inputs), generator=generator(3, "split")).tolist()
+    held = len(dataset.val)
+    rows = {"val": order[:held], "test": order[held : 2 * held], "train": order[2 * held :]}
+    raw_train = inputs.numpy()[rows["train"]]
+    for which, split in zip(("train", "val", "test"), splits(dataset), strict=True):
+        expected = (inputs.numpy()[rows[which]] - raw_train.mean()) / raw_train.std()
+        np.testing.assert_allclose(split.inputs.numpy(), expected, rtol=0, atol=1e-12)
+    assert float(dataset.train.inputs.mean()) == pytest.approx(0, abs=1e-12)
+
+
+def test_the_digits_are_scikit_learn_s() -> None:
+    from sklearn.datasets import load_digits
+
+    pixels, labels = load_digits(return_X_y=True)
+    inputs, targets = raw("digits")
+    np.testing.assert_array_equal(inputs.numpy(), pixels)
+    np.testing.assert_array_equal(targets.numpy(), labels)
+
+
+@pytest.mark.parametrize("bundled", [None, "no file", "other file"])
+def test_the_digits_come_through_scikit_learn_where_its_file_is_not_as_expected(
+    bundled: str | None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    class Package:
+        origin = str(tmp_path / "__init__.py")
+
+    expected = raw("digits")
+    if bundled == "other file":
+        (tmp_path / "datasets" / "data").mkdir(parents=True)
+        np.savetxt(tmp_path / "datasets" / "data" / "digits.csv.gz", np.ones((3, 2)), delimiter=",")
+    monkeypatch.setattr(digits, "find_spec", lambda _name: Package if bundled else None)
+    for one, other in zip(raw("digits"), expected, strict=True):
+        assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("name", data.DATA)
+def test_the_seed_decides_values_and_splits_and_the_dtype_only_rounds(name: str) -> None:
+    one, again, other = (data.load(SMALL[name], seed, torch.float64) for seed in (3, 3, 4))
+    single = data.load(SMALL[name], 3, torch.float32)
+    for a, b, c in zip(splits(one), splits(again), splits(single), strict=True):
+        assert torch.equal(a.inputs, b.inputs)
+        assert torch.equal(a.targets, b.targets)
+        assert torch.equal(a.inputs.float(), c.inputs)
+    assert not torch.equal(one.train.targets, other.train.targets)
+
+
+@pytest.mark.parametrize("name", data.DATA)
+def test_loading_leaves_the_global_generator_alone(name: str) -> None:
+    before = torch.get_rng_state()
+    data.load(SMALL[name], 0, torch.float32)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_without_a_validation_share_everything_is_training() -> None:
+    dataset = data.load(SpiralsConfig(val_fraction=0.0, num_examples=30), 0, torch.float32)
+    assert [len(s) for s in splits(dataset)] == [30, 0, 0]
+    assert dataset.val.inputs.shape == (0, 2)
+
+
+def test_a_validation_share_that_leaves_nothing_to_train_on_is_an_error() -> None:
+    with pytest.raises(QuestionError, match=r"data\.val_fraction is 0\.49"):
+        data.load(SpiralsConfig(val_fraction=0.49, num_examples=2), 0, torch.float32)
+
+
+@pytest.mark.parametrize("value", [0.1, 0.0, -1e300])
+def test_constant_inputs_are_divided_by_one(value: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    constant = torch.full((7, 3), value, dtype=torch.float64)
+    entries = {"gaussian": lambda *_: (constant, torch.zeros(7, dtype=torch.int64), 2)}
+    monkeypatch.setattr(data, "DATA", entries)
+    dataset = data.load(GaussianConfig(), 0, torch.float64)
+    assert float(dataset.train.inputs.abs().max()) <= 1e-15 * abs(value)
+
+
+def test_gaussian_inputs_are_standard_normal_and_labels_uniform() -> None:
+    inputs, targets, _ = data.DATA["gaussian"](GaussianConfig(num_examples=20_000), 0)
+    moments = [float((inputs**k).mean()) for k in (1, 2, 3, 4)]
+    assert moments == pytest.approx([0, 1, 0, 3], abs=0.02)
+    counts = Counter(targets.tolist())
+    chi_squared = sum((counts[c] - 2000) ** 2 / 2000 for c in range(10))
+    assert chi_squared < 28  # 0.1 % of draws lie above, 9 degrees of freedom
+
+
+def test_spirals_lie_on_their_arms_up_to_the_noise() -> None:
+    inputs, targets, _ = data.DATA["spirals"](SpiralsConfig(num_examples=999, num_classes=3), 0)
+    assert Counter(targets.tolist()) == {0: 333, 1: 333, 2: 333}
+    for (x, y), label in itertools.islice(zip(inputs.tolist(), targets.tolist(), strict=True), 200):
+        nearest = min(
+            math.dist((x, y), (r * math.cos(a), r * math.sin(a)))
+            for r in np.linspace(0, 1, 400)
+            for a in [2 * math.pi * (r + label / 3)]
+        )
+        assert nearest < 5 * 0.02
+
+
+@pytest.mark.parametrize("name", data.DATA)
+def test_the_constant_loss_is_the_least_cross_entropy_of_a_constant_prediction(name: str) -> None:
+    dataset = data.load(SMALL[name], 3, torch.float32)
+    counts = Counter(dataset.train.targets.tolist())
+    n = len(dataset.train)
+    entropy = -math.fsum(c / n * math.log(c / n) for c in counts.values())
+    assert dataset.constant_loss == pytest.approx(entropy, rel=1e-12)
+    logits = torch.log(torch.tensor([counts[c] / n for c in range(dataset.num_classes)]))
+    best = torch.nn.functional.cross_entropy(logits.expand(n, -1), dataset.train.targets)
+    assert dataset.constant_loss == pytest.approx(float(best), rel=1e-5)
+
+
+def test_a_class_without_examples_does_not_spoil_the_constant_loss() -> None:
+    split = Split(torch.zeros(4, 1), torch.tensor([0, 0, 2, 2]))
+    dataset = Dataset("spirals", split, split, split, 1, 5)
+    assert dataset.constant_loss == pytest.approx(math.log(2))

@@ -1,0 +1,119 @@
+"""The count of parameters against models that were built, and the refusal of what will not fit."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from vgexp.activations import ACTIVATIONS
+from vgexp.config import MlpConfig
+from vgexp.errors import QuestionError
+from vgexp.models import build, memory
+from vgexp.models.memory import Need, available_bytes, need, num_parameters, require
+from vgexp.norms import NORMS
+from vgexp.skips import SKIPS
+
+NORM_NAMES = [name for name in NORMS if name != "instance"]
+CPU = torch.device("cpu")
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("depth", [1, 2, 5])
+@pytest.mark.parametrize("skip", SKIPS)
+def test_the_count_is_that_of_the_built_model(skip: str, depth: int, bias: bool) -> None:
+    for norm, position in itertools.product(NORM_NAMES, ("pre", "post")):
+        config = MlpConfig(
+            depth=depth, width=6, skip=skip, norm=norm, norm_position=position, norm_groups=3
+        )
+        config.bias = bias
+        model = build(config, 7, 4, torch.float32)
+        assert num_parameters(config, 7, 4) == sum(p.numel() for p in model.parameters())
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_an_activations_own_parameters_count(activation: str) -> None:
+    config = MlpConfig(depth=3, width=6, activation=activation)
+    model = build(config, 7, 4, torch.float32)
+    assert num_parameters(config, 7, 4) == sum(p.numel() for p in model.parameters())
+
+
+@pytest.mark.parametrize("skip", SKIPS)
+def test_the_kept_activations_are_about_what_autograd_keeps(skip: str) -> None:
+    for norm, depth in itertools.product(("none", "layer"), (1, 3, 12)):
+        config = MlpConfig(depth=depth, width=32, skip=skip, norm=norm, activation="tanh")
+        model = build(config, 7, 4, torch.float32)
+        for parameter in model.parameters():
+            torch.nn.init.zeros_(parameter)
+        kept: dict[int, Tensor] = {}
+        own = {parameter.data_ptr() for parameter in model.parameters()}
+
+        def keep(x: Tensor, kept: dict[int, Tensor] = kept, own: set[int] = own) -> Tensor:
+            if x.untyped_storage().data_ptr() not in own:
+                kept[x.untyped_storage().data_ptr()] = x
+            return x
+
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
+            output = model(torch.ones(16, 7))
+        held = sum(x.numel() for x in kept.values()) + output.numel()
+        estimate = need(config, 7, 4, 16).num_activations
+        # tanh keeps its output only, a gate several: right to a factor.
+        assert held / 2.5 < estimate < held * 3, (norm, depth, held, estimate)
+
+
+def test_bytes_are_parameters_gradients_states_and_activations() -> None:
+    assert Need(100, 7).num_bytes(torch.float32) == 4 * (100 + 100 + 200 + 7)
+    assert Need(100, 7).num_bytes(torch.float64, num_states=0) == 8 * (100 + 100 + 7)
+
+
+@pytest.mark.parametrize("skip", SKIPS)
+def test_a_model_of_any_size_is_counted_at_once(skip: str) -> None:
+    started = time.perf_counter()
+    config = MlpConfig(depth=10**9, width=10**6, skip=skip, norm="layer", activation="prelu")
+    assert num_parameters(config, 64, 10) > 10**20
+    assert need(config, 64, 10, 64).num_activations > 10**16
+    assert time.perf_counter() - started < 1
+
+
+def test_what_will_not_fit_is_refused_with_its_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "available_bytes", lambda _device: 3 * 2**30)
+    config = MlpConfig(depth=2, width=20_000)
+    asked = need(config, 64, 10, 64)
+    with pytest.raises(QuestionError) as caught:
+        require(asked, torch.float32, CPU)
+    message = str(caught.value)
+    assert f"{20_000 * (64 + 20_000 + 10) + 2 * 20_000 + 10:,} parameters" in message
+    assert f"{asked.num_bytes(torch.float32):,} bytes" in message
+    assert f"{3 * 2**30:,} bytes (3.0 GiB) available on cpu" in message
+
+
+def test_what_fits_passes_to_the_byte(monkeypatch: pytest.MonkeyPatch) -> None:
+    limits: dict[str, Any] = {"bytes": 4 * (4 * 100 + 7)}
+    monkeypatch.setattr(memory, "available_bytes", lambda _device: limits["bytes"])
+    require(Need(100, 7), torch.float32, CPU)
+    limits["bytes"] -= 1
+    with pytest.raises(QuestionError):
+        require(Need(100, 7), torch.float32, CPU)
+    limits["bytes"] = None
+    require(Need(10**30, 7), torch.float32, CPU)
+
+
+def test_available_memory_is_this_machines_and_unknown_elsewhere(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Any
+) -> None:
+    found = available_bytes(CPU)
+    assert found is not None
+    assert 2**26 < found < 2**50
+    assert available_bytes(torch.device("meta")) is None
+    fake = tmp_path / "meminfo"
+    fake.write_text("MemTotal:  99 kB\nMemAvailable:   12 kB\n")
+    monkeypatch.setattr(memory, "MEMINFO", fake)
+    assert available_bytes(CPU) == 12 * 1024
+    monkeypatch.setattr(memory, "MEMINFO", tmp_path / "absent")
+    without = available_bytes(CPU)
+    assert without is not None
+    assert without > 2**26

@@ -1,0 +1,89 @@
+"""Normalisations against numpy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from vgexp.config import MlpConfig
+from vgexp.errors import QuestionError
+from vgexp.norms import NORMS
+
+Array = NDArray[np.float64]
+EPS = 1e-5
+
+
+@dataclass
+class Groups:
+    norm_groups: int
+
+
+def standardised(x: Array, axis: int) -> Array:
+    centred = x - x.mean(axis, keepdims=True)
+    return centred / np.sqrt((centred**2).mean(axis, keepdims=True) + EPS)
+
+
+# The normalisation of [B, W] with three groups; None: there is none, or it is refused.
+REFERENCES: dict[str, Callable[[Array], Array] | None] = {
+    "none": None,
+    "instance": None,
+    "batch": lambda x: standardised(x, 0),
+    "layer": lambda x: standardised(x, 1),
+    "group": lambda x: np.concatenate([standardised(p, 1) for p in np.split(x, 3, axis=1)], 1),
+    "rms": lambda x: x / np.sqrt((x**2).mean(1, keepdims=True) + EPS),
+}
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e-3, 1.0, 1e30])
+@pytest.mark.parametrize("name", NORMS)
+def test_a_norm_computes_its_formula(name: str, scale: float) -> None:
+    reference = REFERENCES[name]
+    if reference is None:
+        return
+    x = np.random.default_rng(1).normal(0.7, 2.0, (5, 12)) * np.linspace(1, 3, 12) * scale
+    module = NORMS[name](12, Groups(3))
+    assert module is not None
+    y = module.double()(torch.from_numpy(x))
+    np.testing.assert_allclose(y.detach().numpy(), reference(x), rtol=1e-9, atol=0)
+
+
+def test_none_builds_nothing() -> None:
+    assert NORMS["none"](12, MlpConfig()) is None
+
+
+def test_instance_norm_is_refused_with_its_reason() -> None:
+    with pytest.raises(QuestionError, match="over no positions gives 0") as caught:
+        NORMS["instance"](12, MlpConfig())
+    assert "allowed: none, batch, layer, group, rms\n" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("width", "groups", "nearest"),
+    [(60, 8, "5, 6, 10"), (64, 48, "8, 16, 32"), (7, 2, "1"), (8, 8, "1, 2, 4"), (1, 1, "(none)")],
+)
+def test_groups_that_do_not_divide_the_width_are_refused(
+    width: int, groups: int, nearest: str
+) -> None:
+    with pytest.raises(QuestionError) as caught:
+        NORMS["group"](width, Groups(groups))
+    message = str(caught.value)
+    assert f"norm_groups is {groups} and model.width is {width}" in message
+    assert message.endswith(f"nearest: {nearest}")
+
+
+def test_group_norm_of_one_group_is_layer_norm() -> None:
+    x = torch.randn(4, 6, generator=torch.Generator().manual_seed(0))
+    group, layer = NORMS["group"](6, Groups(1)), NORMS["layer"](6, Groups(1))
+    assert group is not None
+    assert layer is not None
+    torch.testing.assert_close(group(x), layer(x))
+
+
+def test_every_norm_has_a_reference_and_a_summary() -> None:
+    assert set(REFERENCES) == set(NORMS)
+    assert all(0 < len(NORMS.summary(name)) < 90 for name in NORMS)

@@ -1,0 +1,205 @@
+"""Run folders written by hand, read back: values, dtypes, and what is wrong with broken ones."""
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+
+from vgexp import config, tables
+from vgexp.errors import QuestionError
+from vgexp.records import TABLES
+
+STEPS_HEADER = ",".join(column.name for column in TABLES["steps"]) + "\n"
+STEPS_ROWS = "0,0,0.1,2.3,0.5,1.5,1.0,1,0\n1,0,0.1,nan,,inf,-inf,,0\n"
+
+
+def write(folder: Path, name: str, text: str) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / name).write_text(text, encoding="utf-8")
+    return folder
+
+
+def make_run(folder: Path, **values: object) -> Path:
+    chosen = [{group: name} for group, name in config.choices(config.Config()).items()]
+    content = {"defaults": ["schema", *chosen, "_self_"]}
+    content |= config.to_dict(config.Config()) | values
+    write(folder, "config.yaml", yaml.safe_dump(content, sort_keys=False))
+    return write(folder, "summary.json", json.dumps({"status": "completed"}))
+
+
+def test_values_come_back_exactly_with_nan_and_infinities_as_values(tmp_path: Path) -> None:
+    frame = tables.read(write(tmp_path, "steps.csv", STEPS_HEADER + STEPS_ROWS), "steps")
+    assert frame["step"].tolist() == [0, 1]
+    assert frame["loss"][0] == 2.3
+    assert math.isnan(frame["loss"][1])
+    assert frame["grad_norm"].tolist() == [1.5, math.inf]
+    assert frame["grad_norm_clipped"].tolist() == [1.0, -math.inf]
+
+
+@pytest.mark.parametrize("exponent", [-323, -308, -45, -38, -8, 0, 8, 38, 307])
+def test_shortest_float_forms_read_back_to_the_same_number(tmp_path: Path, exponent: int) -> None:
+    values = np.random.default_rng(0).uniform(1, 10, 20) * 10.0**exponent
+    rows = "".join(f"{i},0,{float(v)!r},,,,,,\n" for i, v in enumerate(values))
+    frame = tables.read(write(tmp_path, "steps.csv", STEPS_HEADER + rows), "steps")
+    assert frame["lr"].tolist() == values.tolist()
+
+
+def test_integers_that_may_be_empty_are_nullable_and_keys_are_not(tmp_path: Path) -> None:
+    frame = tables.read(write(tmp_path, "steps.csv", STEPS_HEADER + STEPS_ROWS), "steps")
+    assert frame["step"].dtype == "int64"
+    assert frame["clipped"].dtype == "Int64"
+    assert frame["clipped"].isna().tolist() == [False, True]
+    assert frame["loss"].dtype == "float64"
+
+
+def test_empty_cells_are_told_apart_from_nan(tmp_path: Path) -> None:
+    folder = write(tmp_path, "steps.csv", STEPS_HEADER + STEPS_ROWS)
+    frame, empty = tables.read(folder, "steps"), tables.empty_cells(folder, "steps")
+    assert empty.shape == frame.shape
+    assert not empty["loss"].any()
+    assert empty["accuracy"].tolist() == [False, True]
+    assert frame["accuracy"].isna().tolist() == [False, True]
+
+
+@pytest.mark.parametrize("table", TABLES)
+def test_a_table_of_a_header_alone_is_a_frame_without_rows(tmp_path: Path, table: str) -> None:
+    names = [column.name for column in TABLES[table]]
+    frame = tables.read(write(tmp_path, f"{table}.csv", ",".join(names) + "\n"), table)
+    assert frame.shape == (0, len(names))
+    assert frame["step"].dtype == "int64"
+
+
+@pytest.mark.parametrize("end", range(1, len("1,0,0.1,nan,,inf,-inf,,0")))
+def test_a_last_line_cut_anywhere_is_dropped_and_kept_as_a_note(tmp_path: Path, end: int) -> None:
+    last = STEPS_ROWS.splitlines()[1][:end]
+    text = STEPS_HEADER + STEPS_ROWS.splitlines()[0] + "\n" + last
+    frame = tables.read(write(tmp_path, "steps.csv", text), "steps")
+    assert len(frame) == 1
+    assert frame.attrs[tables.HALF_LINE] == last
+
+
+def test_a_whole_table_has_no_half_line(tmp_path: Path) -> None:
+    frame = tables.read(write(tmp_path, "steps.csv", STEPS_HEADER + STEPS_ROWS), "steps")
+    assert frame.attrs[tables.HALF_LINE] is None
+
+
+def test_columns_of_a_newer_version_are_kept(tmp_path: Path) -> None:
+    header = STEPS_HEADER.strip() + ",seed,temperature,note\n"
+    row = STEPS_ROWS.splitlines()[0]
+    text = header + row + ",3,0.5,warm\n" + row + ",,nan,\n"
+    frame = tables.read(write(tmp_path, "steps.csv", text), "steps")
+    assert frame["seed"].tolist() == [3, pd.NA]
+    assert frame["temperature"][0] == 0.5
+    assert frame["note"].tolist()[0] == "warm"
+
+
+def test_names_with_commas_and_quotes_survive(tmp_path: Path) -> None:
+    header = ",".join(column.name for column in TABLES["evals"])
+    text = header + '\n1,0,"a ""b"", [red]c",0.5,\n'
+    frame = tables.read(write(tmp_path, "evals.csv", text), "evals")
+    assert frame["split"].tolist() == ['a "b", [red]c']
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("", "is empty"),
+        ("step,epo", "ends within its header"),
+        ("step,epoch,lr\n0,0,0.1\n", "lacks the columns loss, accuracy, grad_norm"),
+        (STEPS_HEADER + "0,0,0.1\n", "3 cells in line 2, not 9"),
+        (STEPS_HEADER + STEPS_ROWS.replace("2.3", "two"), "column loss"),
+        (STEPS_HEADER + ",0,0.1,2.3,0.5,1.5,1.0,1,0\n", "column step"),
+        (STEPS_HEADER + STEPS_ROWS + "\0\0\n", "1 cells in line 4"),
+    ],
+)
+def test_a_broken_table_is_named_with_its_problem(tmp_path: Path, text: str, problem: str) -> None:
+    folder = write(tmp_path, "steps.csv", text)
+    with pytest.raises(QuestionError) as caught:
+        tables.read(folder, "steps")
+    assert str(folder / "steps.csv") in str(caught.value)
+    assert problem in str(caught.value)
+
+
+def test_missing_binary_and_unknown_tables_are_questions_gone_wrong(tmp_path: Path) -> None:
+    with pytest.raises(QuestionError, match=r"steps\.csv: No such file"):
+        tables.read(tmp_path, "steps")
+    (tmp_path / "steps.csv").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(QuestionError, match="is not text"):
+        tables.read(tmp_path, "steps")
+    with pytest.raises(QuestionError, match="nearest: steps"):
+        tables.read(tmp_path, "step")
+
+
+def test_a_summary_that_is_missing_or_broken_is_named(tmp_path: Path) -> None:
+    with pytest.raises(QuestionError, match=r"summary\.json"):
+        tables.read_summary(tmp_path)
+    for text, problem in (("{", "is not JSON"), ("[1]", "holds a list")):
+        with pytest.raises(QuestionError, match=problem):
+            tables.read_summary(write(tmp_path, "summary.json", text))
+
+
+def test_a_configuration_comes_back_as_it_was(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", seed=7)
+    assert tables.read_config(run) == config.Config(seed=7)
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        ({"depth": 3}, "unknown key"),
+        ({"seed": -1}, "seed is -1"),
+        ({"seed": "1x"}, "not supported between"),
+        ({"defaults": []}, "names no choice of model"),
+    ],
+)
+def test_a_broken_configuration_is_named(
+    tmp_path: Path, change: dict[str, object], problem: str
+) -> None:
+    run = make_run(tmp_path / "run", **change)
+    with pytest.raises(QuestionError, match=problem) as caught:
+        tables.read_config(run)
+    assert "config.yaml" in str(caught.value)
+
+
+def test_a_sweep_gives_its_runs_in_the_order_of_jobs(tmp_path: Path) -> None:
+    runs = [make_run(tmp_path / "sweep" / str(job)) for job in (0, 1, 2, 9, 10, 11)]
+    assert tables.find_runs([tmp_path / "sweep"]) == runs
+    assert tables.find_runs([str(tmp_path)]) == runs
+
+
+def test_a_run_named_twice_is_found_once_where_it_was_named_first(tmp_path: Path) -> None:
+    runs = [make_run(tmp_path / "sweep" / str(job)) for job in range(3)]
+    (tmp_path / "latest").symlink_to(runs[2])
+    found = tables.find_runs([runs[2], tmp_path / "sweep", tmp_path / "latest"])
+    assert found == [runs[2], runs[0], runs[1]]
+    assert tables.find_runs([tmp_path]) == runs
+
+
+def test_a_run_without_a_summary_counts_and_a_folder_of_presets_does_not(tmp_path: Path) -> None:
+    cut = make_run(tmp_path / "cut")
+    (cut / "summary.json").unlink()
+    write(tmp_path / "configs", "config.yaml", "defaults: []\n")
+    with pytest.raises(QuestionError, match="no run in or under"):
+        tables.find_runs([tmp_path])
+    write(cut, "layers.csv", "")
+    assert tables.find_runs([tmp_path]) == [cut]
+
+
+def test_a_path_that_is_no_folder_is_answered_with_the_nearest(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "relu_deep")
+    with pytest.raises(QuestionError, match=r"not there\n(.*\n)nearest: .*relu_deep"):
+        tables.find_runs([tmp_path / "relu_deeep"])
+    with pytest.raises(QuestionError, match=r"is a file\n(.*\n)nearest: .*relu_deep"):
+        tables.find_runs([run / "summary.json"])
+    with pytest.raises(QuestionError, match="a sweep folder"):
+        tables.find_runs([tmp_path / "no" / "such"])
+
+
+def test_the_statuses_of_a_sweep_are_read_from_its_table(tmp_path: Path) -> None:
+    assert tables.sweep_statuses(tmp_path) == {}
+    write(tmp_path, "sweep.csv", "job,status,seed\n0,completed,1\n1,failed,2\n2,,3\n")
+    assert tables.sweep_statuses(tmp_path) == {"0": "completed", "1": "failed"}
