@@ -1,9 +1,9 @@
 """How much measuring costs: vgexp's training step against the same network in a bare loop.
 
-`make bench`, or `python scripts/bench.py --help`. One process, one thread; both loops train the same
-perceptron on the same batches, in turns of a few steps, so that a drift of the machine's speed
-meets both. A ratio is the median over rounds of vgexp's time over the bare loop's; vgexp's includes
-the tables' writing.
+`make bench`, or `python scripts/bench.py --help`. One process, one thread; both loops train a
+perceptron of the same shape, in turns of a few steps, so that a drift of the machine's speed meets
+both. A ratio is the median over rounds of vgexp's time over the bare loop's; vgexp's includes the
+tables' writing.
 """
 
 from __future__ import annotations

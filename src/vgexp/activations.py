@@ -36,6 +36,8 @@ class Derivative:
     formula: Callable[..., Tensor]
     parameters: tuple[str, ...] = ()
     peak: float | None = None
+    from_output: Callable[[Tensor], Tensor] | None = None
+    """phi' as a function of y = phi(u)."""
 
     def slope(self, module: nn.Module) -> Slope:
         """phi' of this module; modules whose parameters are equal plain numbers share one object.
@@ -44,7 +46,7 @@ class Derivative:
         """
         values = tuple(getattr(module, name) for name in self.parameters)
         if any(isinstance(value, Tensor) for value in values):
-            return Slope(lambda u: self(module, u), self.peak)
+            return Slope(lambda u: self(module, u), self.peak, stackable=False)
         return _shared_slope(self, values)
 
     def __call__(self, module: nn.Module, u: Tensor) -> Tensor:
@@ -86,7 +88,7 @@ def slope_of(module: nn.Module) -> Slope | None:
 
 @lru_cache(maxsize=256)
 def _shared_slope(derivative: Derivative, values: tuple[Any, ...]) -> Slope:
-    return Slope(lambda u: derivative.formula(u, *values), derivative.peak)
+    return Slope(lambda u: derivative.formula(u, *values), derivative.peak, derivative.from_output)
 
 
 # ---------------------------------------------------------------- derivatives
@@ -98,6 +100,14 @@ def _shared_slope(derivative: Derivative, values: tuple[Any, ...]) -> Slope:
 def _sigmoid(u: Tensor) -> Tensor:
     y = torch.sigmoid(u)
     return (1 - y).mul_(y)
+
+
+def _sigmoid_of_output(y: Tensor) -> Tensor:
+    return (1 - y).mul_(y)
+
+
+def _tanh_of_output(y: Tensor) -> Tensor:
+    return y.square().neg_().add_(1)
 
 
 def _tanh(u: Tensor) -> Tensor:
@@ -203,9 +213,9 @@ def _tanhshrink(u: Tensor) -> Tensor:
 
 
 DERIVATIVES: Mapping[type[nn.Module], Derivative] = {
-    nn.Sigmoid: Derivative(_sigmoid, peak=0.25),
-    nn.Tanh: Derivative(_tanh, peak=1.0),
-    nn.ReLU: Derivative(_above),
+    nn.Sigmoid: Derivative(_sigmoid, peak=0.25, from_output=_sigmoid_of_output),
+    nn.Tanh: Derivative(_tanh, peak=1.0, from_output=_tanh_of_output),
+    nn.ReLU: Derivative(_above, from_output=_above),
     nn.LeakyReLU: Derivative(_leaky_relu, ("negative_slope",)),
     nn.PReLU: Derivative(_prelu, ("weight",)),
     nn.ELU: Derivative(_elu, ("alpha",)),

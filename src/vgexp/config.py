@@ -393,8 +393,8 @@ class OutputConfig:
 class RunConfig:
     """How the process runs."""
 
-    threads: Optional[int] = None
-    """CPU threads of torch; null: torch's own choice."""
+    threads: Optional[int] = 1
+    """CPU threads of torch, of which small layers gain nothing; null: torch's own choice."""
 
     def __post_init__(self) -> None:
         _at_least("run.threads", self.threads, 1)

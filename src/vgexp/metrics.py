@@ -28,10 +28,15 @@ def row_norms(x_RN: Tensor) -> Tensor:
     if not _host(x_RN):
         return _scaled_row_norms(x_RN)
     norm_R: Tensor = torch.linalg.vector_norm(x_RN, dim=1)
-    unsafe_R = ~((norm_R >= _lower(x_RN.shape[1], x_RN.dtype)) & (norm_R < torch.inf))
-    if bool(unsafe_R.any()):
-        norm_R[unsafe_R] = _scaled_row_norms(x_RN[unsafe_R])
+    unsafe = _outside(norm_R, _lower(x_RN.shape[1], x_RN.dtype))
+    if unsafe:
+        norm_R[unsafe] = _scaled_row_norms(x_RN[unsafe])
     return norm_R
+
+
+def group_norms(groups: Sequence[Tensor]) -> Tensor:
+    """L2 norm of each row of several stacks [R, N], one vector; for no stacks, an empty one."""
+    return torch.cat([row_norms(x_RN) for x_RN in groups]) if groups else torch.zeros(0)
 
 
 def row_rms(x_RN: Tensor) -> Tensor:
@@ -53,24 +58,15 @@ def row_moments(x_RN: Tensor) -> tuple[Tensor, Tensor]:
     deviation_RN = x_RN - mean_R[:, None]
     std_R = torch.linalg.vector_norm(deviation_RN, dim=1) / math.sqrt(x_RN.shape[1])
     lower = _lower(x_RN.shape[1], x_RN.dtype) / math.sqrt(x_RN.shape[1])
-    unsafe_R = ~((std_R >= lower) & (std_R < torch.inf))
-    if bool(unsafe_R.any()):
-        mean_R[unsafe_R], std_R[unsafe_R] = _scaled_row_moments(x_RN[unsafe_R])
+    unsafe = _outside(std_R, lower)
+    if unsafe:
+        mean_R[unsafe], std_R[unsafe] = _scaled_row_moments(x_RN[unsafe])
     return mean_R, std_R
 
 
 def norms(tensors: Sequence[Tensor]) -> Tensor:
     """L2 norm of each tensor, as one vector in the tensors' dtype (the widest of them)."""
-    if not tensors:
-        return torch.zeros(0)
-    if not _host(tensors[0]):
-        return torch.cat([_scaled_row_norms(x.reshape(1, -1)) for x in tensors])
-    norm_R = torch.stack(torch._foreach_norm(list(tensors)))
-    lower_R = torch.tensor([_lower(x.numel(), x.dtype) for x in tensors], dtype=norm_R.dtype)
-    unsafe_R = ~((norm_R >= lower_R) & (norm_R < torch.inf))
-    for i in unsafe_R.nonzero().flatten().tolist():
-        norm_R[i] = row_norms(tensors[i].reshape(1, -1))[0]
-    return norm_R
+    return group_norms([x.reshape(1, -1) for x in tensors])
 
 
 def total_norm(tensors: Sequence[Tensor]) -> Tensor:
@@ -79,33 +75,33 @@ def total_norm(tensors: Sequence[Tensor]) -> Tensor:
     """
     if not tensors:
         return torch.zeros((), dtype=torch.float64)
-    first = tensors[0]
-    num_entries = sum(x.numel() for x in tensors)
-    if _host(first) and num_entries <= SMALL_TENSOR * len(tensors) and _one_dtype(tensors):
+    if not _host(tensors[0]):
+        each = [_scaled_row_norms(x.reshape(1, -1), torch.float64) for x in tensors]
+        return _scaled_row_norms(torch.cat(each).reshape(1, -1))[0]
+    num_entries = sum(map(Tensor.numel, tensors))
+    dtypes = {x.dtype for x in tensors}
+    if len(dtypes) == 1 and num_entries <= SMALL_TENSOR * len(tensors):
         # Many small tensors: one copy and one reduction beat one reduction a tensor.
-        flat = torch._C._nn.flatten_dense_tensors(list(tensors))
-        norm: Tensor = torch.linalg.vector_norm(flat)
-        value = float(norm)
-        if _lower(num_entries, flat.dtype) <= value < torch.inf:
-            return norm.double()
-        return _scaled_row_norms(flat.reshape(1, -1), torch.float64)[0]
-    if _host(first):
-        norm_R = torch.stack(torch._foreach_norm(list(tensors))).double()
-        norm = torch.linalg.vector_norm(norm_R)
-        lower = max(_lower(x.numel(), x.dtype) for x in tensors)
-        if lower * len(tensors) <= float(norm) < torch.inf:
-            return norm
-    each = [_scaled_row_norms(x.reshape(1, -1), torch.float64) for x in tensors]
-    return _scaled_row_norms(torch.cat(each).reshape(1, -1))[0]
-
-
-def _one_dtype(tensors: Sequence[Tensor]) -> bool:
-    return all(x.dtype == tensors[0].dtype for x in tensors)
+        parts = [torch._C._nn.flatten_dense_tensors(list(tensors)).unsqueeze(0)]
+    else:
+        parts = [x.reshape(1, -1) for x in tensors]
+    norms_P = [float(torch.linalg.vector_norm(x)) for x in parts]
+    total = math.hypot(*norms_P)
+    lower = max(_lower(num_entries, dtype) for dtype in dtypes)
+    if not lower <= total < math.inf:
+        each = [_scaled_row_norms(x, torch.float64) for x in parts]
+        return _scaled_row_norms(torch.cat(each).reshape(1, -1))[0]
+    return torch.tensor(total, dtype=torch.float64)
 
 
 def _host(x: Tensor) -> bool:
     """Whether looking at a value is free."""
     return x.device.type == "cpu"
+
+
+def _outside(norm_R: Tensor, lower: float) -> list[int]:
+    """Rows whose norm is not in the range where plain squares are right."""
+    return [i for i, norm in enumerate(norm_R.tolist()) if not lower <= norm < math.inf]
 
 
 def _lower(num_entries: int, dtype: torch.dtype) -> float:

@@ -67,7 +67,7 @@ class ScaledResidual(Combine):
 
     def __init__(self, depth: int) -> None:
         super().__init__()
-        self.scale = 1 / math.sqrt(depth + 1)
+        self.scale = 1 / math.sqrt(depth)
 
     def forward(self, z_BW: Tensor, branch_BW: Tensor, h_BW: Tensor) -> Tensor:  # noqa: ARG002
         return torch.add(z_BW, branch_BW, alpha=self.scale)

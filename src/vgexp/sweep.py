@@ -20,6 +20,7 @@ except ImportError:  # not a POSIX system: its launchers run one job at a time
     fcntl = None  # type: ignore[assignment]
 
 FILE = "sweep.csv"
+PLAN = "multirun.yaml"
 FAILED = "failed"
 _FIRST = ("job", "status")
 _LAST = "reason"
@@ -105,12 +106,19 @@ def refuse_used(folder: Path) -> None:
         QuestionError: it is a file, or it holds a sweep.
     """
     refuse_file(folder)
-    for name in (FILE, "multirun.yaml"):
+    for name in (FILE, PLAN):
         if (folder / name).exists():
             raise QuestionError(
                 f"{folder} holds a sweep already ({name})\n"
                 "allowed: another folder (hydra.sweep.dir); nothing was overwritten"
             )
+
+
+def withdraw(folder: Path) -> None:
+    """Removes the folder of a sweep of which no job has begun, unless something else is in it."""
+    if folder.is_dir() and {path.name for path in folder.iterdir()} <= {PLAN}:
+        (folder / PLAN).unlink(missing_ok=True)
+        folder.rmdir()
 
 
 def refuse_file(folder: Path) -> None:

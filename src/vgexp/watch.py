@@ -12,13 +12,18 @@ from torch import Tensor, nn
 class Slope:
     """The derivative phi' of an activation at its own input u.
 
-    `derivative(u)` has u's shape. `peak` is its largest magnitude where the activation is bounded
-    (`saturated_fraction` is defined), else None. Layers that share one Slope object are measured
-    together, so an activation without parameters should use one object throughout a model.
+    Layers that share one Slope object are measured together, so an activation without parameters
+    should use one object throughout a model.
     """
 
     derivative: Callable[[Tensor], Tensor]
+    """phi'(u), of u's shape."""
     peak: float | None = None
+    """Largest |phi'| where the activation is bounded (`saturated_fraction` is defined)."""
+    from_output: Callable[[Tensor], Tensor] | None = None
+    """phi' as a function of y = phi(u), where that is cheaper, as in PyTorch's own backward."""
+    stackable: bool = True
+    """Whether `derivative` may be asked for several tensors in one stack (it is elementwise)."""
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from argparse import Namespace
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout, suppress
 from io import StringIO
@@ -49,23 +50,24 @@ def candidates(line: str) -> list[str]:
 
 def _overrides(words: Sequence[str], last: str) -> list[str]:
     """Hydra's candidates for the last word of a `vgexp train` line."""
-    with suppress(QuestionError):
-        # Hydra composes what stands before, and there knows one spelling of `experiment` only.
+    try:
         args = door.parse_flags(words)
-        flags = [word for word in words if word not in args.overrides]
-        words = [*flags, *door.spelled(args, args.overrides)]
-    line = " ".join(["vgexp", *words, last])
+    except QuestionError:
+        return []
+    # Hydra composes what stands before the last word, and knows one spelling of `experiment`.
+    before = door.spelled(args, args.overrides)
+    line = " ".join(["vgexp", *before, last])
     with _environment(COMP_LINE=line), redirect_stdout(StringIO()) as answer:
-        _hydra(["query=bash"], words)
+        _hydra(["query=bash"], args)
     return answer.getvalue().split()
 
 
-def _hydra(command: Sequence[str], words: Sequence[str] = ()) -> None:
+def _hydra(command: Sequence[str], given: Namespace | None = None) -> None:
     schema.register()
     args = door.parse_flags(["-sc", *command])
-    with suppress(QuestionError):
-        given = door.parse_flags(words)
-        args.config_dir, args.config_name = given.config_dir, given.config_name
+    if given is not None:
+        args.config_path, args.config_dir = given.config_path, given.config_dir
+        args.config_name = given.config_name
     door.compose_and_call(args, Job("", []))
 
 

@@ -45,6 +45,10 @@ def train(argv: Sequence[str]) -> int:
         except KeyboardInterrupt as error:
             blocks.interruption(error, sweeps[0] if sweeps else job.folder)
             return exit_code(error)
+        except QuestionError:
+            for folder in sweeps:
+                sweep.withdraw(folder)
+            raise
         if sweeps:
             return _close_sweep(sweeps[0], job)
     if isinstance(job.error, QuestionError):

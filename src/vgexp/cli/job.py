@@ -19,7 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from vgexp import sweep
-from vgexp.cli import blocks, overrides
+from vgexp.cli import blocks, overrides, schema
 from vgexp.cli.questions import translate
 from vgexp.config import Config
 from vgexp.errors import QuestionError, unknown
@@ -68,6 +68,11 @@ class Job:
         self.folder: Path | None = None
         self.error: Exception | None = None
         self._unwritten: list[sweep.Row] = []
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """In a launcher's other process, where folder names have to be resolved as well."""
+        self.__dict__.update(state)
+        schema.register()
 
     def __call__(self, composed: DictConfig) -> None:
         hydra = HydraConfig.get()

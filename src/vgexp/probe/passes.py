@@ -7,8 +7,8 @@ are looked at again.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from typing import NamedTuple
 
 from torch import Tensor
 
@@ -19,28 +19,16 @@ from vgexp.watch import Slope
 PENDING_BYTES = 256 * 2**20
 """Bytes kept at most before they are reduced, so that memory does not grow with depth."""
 
-REDUCTIONS: dict[str, Callable[[list[Seen]], list[Part]]] = {
-    "z": moments.moments,
-    "h": moments.moments,
-    "u": moments.slopes,
-    "delta": moments.rms,
-}
-"""Role -> how it is reduced: z before the activation, u its input, h its output, delta = dL/dz."""
 
-
-@dataclass
-class Kept:
+class Kept(NamedTuple):
     """A tensor that passed by, or its copy; `original` is what the copy was taken from."""
 
+    row: int
+    call: int
     tensor: Tensor
     version: int
-    original: Tensor | None = None
-    slope: Slope | None = None
-
-    def overwritten(self) -> bool:
-        """Whether the tensor that passed by was changed in place since."""
-        looked_at = self.tensor if self.original is None else self.original
-        return looked_at._version != self.version
+    original: Tensor | None
+    slope: Slope | None
 
 
 class Copies:
@@ -50,76 +38,97 @@ class Copies:
         self._learning = True
         self._needed: set[tuple[str, int]] = set()
 
-    def take(self, role: str, row: int, x: Tensor, slope: Slope | None) -> Kept:
+    def take(self, role: str, row: int, call: int, x: Tensor, slope: Slope | None = None) -> Kept:
         """Keeps `x` as a reference or a copy."""
         x = x.detach()
-        if x.is_inference() or (role, row) in self._needed:
-            copy = x.clone()
-            return Kept(copy, copy._version, None, slope)
         if self._learning:
-            return Kept(x.clone(), x._version, x, slope)
-        return Kept(x, x._version, None, slope)
+            return Kept(row, call, x.clone(), x._version, x, slope)
+        if (role, row) in self._needed:
+            x = x.clone()
+        return Kept(row, call, x, x._version, None, slope)
 
-    def learn(self, role: str, row: int, kept: Kept) -> bool:
-        """Notes an overwritten tensor; whether what was kept is still its value."""
-        if not kept.overwritten():
-            return True
-        self._needed.add((role, row))
-        return kept.original is not None
+    def intact(self, role: str, kept: Iterable[Kept], lost: set[int]) -> list[Seen]:
+        """Those whose value is still what passed by; notes for the next time which are not."""
+        seen = []
+        for row, _, tensor, version, original, slope in kept:
+            if original is None:
+                overwritten = tensor._version != version
+                is_lost = overwritten
+            else:
+                overwritten, is_lost = original._version != version, False
+            if overwritten:
+                self._needed.add((role, row))
+            if is_lost:
+                lost.add(row)
+            else:
+                seen.append(Seen(row, tensor, slope))
+        return seen
 
     def learnt(self) -> None:
         """Ends the first step: from now on references are kept where they sufficed."""
         self._learning = False
 
 
-@dataclass
 class Pass:
-    """One micro-batch: its size, what is kept of it, and the parts already reduced."""
+    """One micro-batch: its size, what is kept of it, and the parts already reduced.
 
-    copies: Copies
-    channels_first: frozenset[int]
-    examples: int = 0
-    last_row: int | None = None
-    backward: bool = False
-    pending: dict[tuple[str, int, int], Kept] = field(default_factory=dict)
-    pending_bytes: int = 0
-    calls: dict[tuple[str, int], int] = field(default_factory=dict)
-    forward_calls: set[tuple[str, int]] = field(default_factory=set)
-    parts: dict[str, list[Part]] = field(default_factory=dict)
-    lost: set[int] = field(default_factory=set)
+    `z`, `h` (activations' outputs), `u` (their inputs with phi') and `y` (their own outputs with
+    phi' as a function of them) are of the forward pass, `delta` = dL/dz of the backward pass.
+    """
 
-    def keep(self, role: str, row: int, x: Tensor, slope: Slope | None = None) -> int:
-        """Keeps a tensor of the forward pass; returns the how-manieth call of its row it is."""
-        call = self.calls.get((role, row), 0)
-        self.calls[(role, row)] = call + 1
-        self._put((role, row, call), self.copies.take(role, row, x, slope))
-        return call
+    def __init__(self, copies: Copies, channels_first: frozenset[int], examples: int) -> None:
+        self.examples = examples
+        self.kept: dict[str, list[Kept]] = {role: [] for role in moments.REDUCTIONS}
+        self.parts: dict[str, list[Part]] = {}
+        self.lost: set[int] = set()
+        self.last_row: int | None = None
+        self.num_calls: dict[int, int] = {}
+        self.backward = False
+        self._copies = copies
+        self._channels_first = channels_first
+        self._bytes = 0
+        self._of_forward: dict[str, set[int]] | None = None
 
-    def keep_delta(self, row: int, call: int, delta: Tensor) -> None:
-        """Keeps dL/dz of one call; a second backward through the same graph adds to the first."""
-        known = self.pending.get(("delta", row, call))
-        if known is not None:
-            total = known.tensor + delta
-            self.pending[("delta", row, call)] = Kept(total, total._version)
-        else:
-            self._put(("delta", row, call), self.copies.take("delta", row, delta, None))
+    def keep(self, role: str, row: int, call: int, x: Tensor, slope: Slope | None = None) -> None:
+        """Keeps one tensor."""
+        kept = self._copies.take(role, row, call, x, slope)
+        self.kept[role].append(kept)
+        self._bytes += kept.tensor.nbytes
+        if self._bytes > PENDING_BYTES:
+            self.reduce(backward_too=True)
 
-    def _put(self, key: tuple[str, int, int], kept: Kept) -> None:
-        self.pending[key] = kept
-        self.pending_bytes += kept.tensor.numel() * kept.tensor.element_size()
-        if self.pending_bytes > PENDING_BYTES:
-            self.reduce()
+    def repeats(self, role: str, row: int) -> bool:
+        """Whether a call within a backward pass repeats one of the forward pass (checkpointing)."""
+        if self._of_forward is None:
+            self._of_forward = {
+                name: {k.row for k in kept} | {r for p in self.parts.get(name, []) for r in p.rows}
+                for name, kept in self.kept.items()
+            }
+        return row in self._of_forward[role]
 
-    def reduce(self) -> None:
+    def reduce(self, *, backward_too: bool) -> None:
         """Turns what is kept into a few numbers a row and lets the tensors go."""
-        by_role: dict[str, list[Seen]] = {}
-        for (role, row, _), kept in self.pending.items():
-            if self.copies.learn(role, row, kept):
-                seen = Seen(row, kept.tensor, kept.slope, row in self.channels_first)
-                by_role.setdefault(role, []).append(seen)
-            else:
-                self.lost.add(row)
-        self.pending.clear()
-        self.pending_bytes = 0
-        for role, seen_list in by_role.items():
-            self.parts.setdefault(role, []).extend(REDUCTIONS[role](seen_list))
+        for role, kept in self.kept.items():
+            if not kept or (role == "delta" and not backward_too):
+                continue
+            if role == "delta":
+                kept = _summed_repeats(kept)
+            seen = self._copies.intact(role, kept, self.lost)
+            for name, parts in moments.reduce(role, seen, self._channels_first).items():
+                self.parts.setdefault(name, []).extend(parts)
+            self.kept[role] = []
+        self._bytes = sum(k.tensor.nbytes for kept in self.kept.values() for k in kept)
+
+
+def _summed_repeats(kept: list[Kept]) -> list[Kept]:
+    """dL/dz of one call that came in several backward passes: the gradients add."""
+    if len({(k.row, k.call) for k in kept}) == len(kept):
+        return kept
+    sums: dict[tuple[int, int], Kept] = {}
+    for k in kept:
+        known = sums.get((k.row, k.call))
+        if known is not None:
+            total = known.tensor + k.tensor
+            k = Kept(k.row, k.call, total, total._version, None, None)
+        sums[(k.row, k.call)] = k
+    return list(sums.values())

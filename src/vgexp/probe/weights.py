@@ -12,85 +12,92 @@ from vgexp import metrics
 from vgexp.probe.moments import Cells
 from vgexp.probe.plan import Row
 
+Groups = list[tuple[tuple[int, ...], Tensor]]
+"""(rows, [G, N]): tensors of one shape, stacked where they are small."""
+
 
 class WeightMeter:
-    """Measures one step: gradients before clipping, as the optimizer sees them, and the update.
-
-    Small tensors of one shape are reduced as one stack; large ones each on its own.
-    """
+    """Measures one step: gradients before clipping, as the optimizer sees them, and the update."""
 
     def __init__(self, rows: Sequence[Row]) -> None:
         self._rows = rows
         self._cells: dict[str, Cells] = {}
-        self._before: list[tuple[tuple[int, ...], Tensor]] = []
+        self._seen: list[tuple[int, int, int]] = []
+        self._before: Groups = []
 
     def before_clip(self) -> None:
         """Takes the gradient's columns now; without this call `before_step` takes them."""
-        groups = _groups(
-            {i: g for i, row in enumerate(self._rows) if (g := _grad(row)) is not None}
-        )
-        norm, largest, zero = [], [], []
+        grads = self._gradients()
+        if not grads:
+            return
+        groups = _groups({index: _values(grad) for index, grad in grads.items()})
+        indices = _indices(groups)
+        largest, zero = [], []
         for _, grad in groups:
-            norm.append(metrics.row_norms(grad))
-            largest.append(grad.abs().amax(1))
-            zero.append(1 - torch.count_nonzero(grad, dim=1) / grad.shape[1])
-        indices = tuple(i for group, _ in groups for i in group)
-        if indices:
-            dtype = norm[0].dtype
-            self._cells["grad_norm"] = Cells(indices, torch.cat(norm))
-            self._cells["grad_max"] = Cells(indices, torch.cat(largest))
-            self._cells["grad_zero_fraction"] = Cells(indices, torch.cat(zero).to(dtype))
+            size = grad.abs()
+            largest.append(size.amax(1))
+            # In place: a comparison that makes booleans is twice as slow.
+            zero.append(size.eq_(0).mean(1))
+        self._cells["grad_norm"] = Cells(indices, metrics.group_norms([g for _, g in groups]))
+        self._cells["grad_max"] = Cells(indices, torch.cat(largest))
+        self._cells["grad_zero_fraction"] = Cells(indices, torch.cat(zero))
+        self._seen = _versions(grads)
 
     def before_step(self) -> None:
         """Takes the gradient that the optimizer sees, weight norms, and copies of the weights."""
-        if "grad_norm" in self._cells:
-            groups = _groups(
-                {i: g for i, row in enumerate(self._rows) if (g := _grad(row)) is not None}
-            )
-            indices = tuple(i for group, _ in groups for i in group)
-            clipped = torch.cat([metrics.row_norms(grad) for _, grad in groups])
-            self._cells["grad_norm_clipped"] = Cells(indices, clipped)
-        else:
+        if "grad_norm" not in self._cells:
             self.before_clip()
-            if "grad_norm" in self._cells:
-                self._cells["grad_norm_clipped"] = self._cells["grad_norm"]
-        weights = _groups({i: row.weight.detach() for i, row in enumerate(self._rows)}, copy=True)
-        indices = tuple(i for group, _ in weights for i in group)
-        norm = torch.cat([metrics.row_norms(weight) for _, weight in weights])
-        self._cells["weight_norm"] = Cells(indices, norm)
-        self._before = weights
+        grads = self._gradients()
+        if _versions(grads) != self._seen:
+            groups = _groups({index: _values(grad) for index, grad in grads.items()})
+            clipped = Cells(_indices(groups), metrics.group_norms([g for _, g in groups]))
+            self._cells["grad_norm_clipped"] = clipped
+        elif grads:
+            self._cells["grad_norm_clipped"] = self._cells["grad_norm"]
+        weights = _groups({i: _values(row.weight.detach()) for i, row in enumerate(self._rows)})
+        norm = metrics.group_norms([w for _, w in weights])
+        self._cells["weight_norm"] = Cells(_indices(weights), norm)
+        moving = [(rows, w) for rows, w in weights if not grads.keys().isdisjoint(rows)]
+        self._before = [(rows, w.clone() if len(rows) == 1 else w) for rows, w in moving]
 
     def after_step(self) -> None:
         """Takes `update_ratio` of the weights that have a gradient."""
-        has_grad = set(self._cells["grad_norm"].rows) if "grad_norm" in self._cells else set()
-        change: list[Tensor] = []
-        indices: list[int] = []
-        for group, before in self._before:
-            if has_grad.isdisjoint(group):
-                continue
-            after = _flat([_values(self._rows[i].weight.detach()) for i in group])
-            change.append(metrics.row_norms(torch.sub(after, before, out=before)))
-            indices.extend(group)
-        self._before = []
-        if not indices:
+        if not self._before:
             return
-        weight_norm = self._cells["weight_norm"]
-        at = {row: position for position, row in enumerate(weight_norm.rows)}
-        reference = torch.stack([weight_norm.values[at[i]] for i in indices])
-        ratio = torch.cat(change) / reference
-        kept = [position for position, row in enumerate(indices) if row in has_grad]
-        rows = tuple(indices[position] for position in kept)
-        values = ratio if len(kept) == len(indices) else ratio[kept]
-        self._cells["update_ratio"] = Cells(rows, values)
+        changes = []
+        for rows, before in self._before:
+            after = _stacked([_values(self._rows[i].weight.detach()) for i in rows])
+            changes.append(torch.sub(before, after, out=before))
+        change = Cells(_indices(self._before), metrics.group_norms(changes))
+        self._before = []
+        has_grad = self._cells["grad_norm"].rows
+        reference = _picked(self._cells["weight_norm"], has_grad)
+        ratio = _picked(change, has_grad) / reference
+        self._cells["update_ratio"] = Cells(has_grad, ratio)
 
     def cells(self) -> dict[str, Cells]:
         """Column -> what was measured."""
         return self._cells
 
+    def _gradients(self) -> dict[int, Tensor]:
+        return {
+            index: row.weight.grad
+            for index, row in enumerate(self._rows)
+            if row.weight.grad is not None and row.weight.requires_grad
+        }
 
-def _grad(row: Row) -> Tensor | None:
-    grad = row.weight.grad
-    return grad.detach() if grad is not None and row.weight.requires_grad else None
+
+def _versions(grads: dict[int, Tensor]) -> list[tuple[int, int, int]]:
+    """What tells whether gradients were changed: clipping does it in place or replaces them."""
+    return [(index, id(grad), grad._version) for index, grad in grads.items()]
+
+
+def _picked(cells: Cells, rows: tuple[int, ...]) -> Tensor:
+    """The values of `rows`, in that order."""
+    if cells.rows == rows:
+        return cells.values
+    place = {row: position for position, row in enumerate(cells.rows)}
+    return torch.stack([cells.values[place[row]] for row in rows])
 
 
 def _values(x: Tensor) -> Tensor:
@@ -102,24 +109,20 @@ def _values(x: Tensor) -> Tensor:
     return x if x.dtype in (torch.float32, torch.float64) else x.float()
 
 
-def _groups(
-    tensors: dict[int, Tensor], *, copy: bool = False
-) -> list[tuple[tuple[int, ...], Tensor]]:
-    """(rows, [R, N] stack) for each group of equal shape; with `copy` never a view."""
+def _groups(tensors: dict[int, Tensor]) -> Groups:
     by_kind: dict[object, list[int]] = defaultdict(list)
-    values = {index: _values(x) for index, x in tensors.items()}
-    for index, x in values.items():
+    for index, x in tensors.items():
         alone = index if x.numel() > metrics.SMALL_TENSOR else None
         by_kind[(x.shape, x.dtype, x.device, alone)].append(index)
-    groups = []
-    for indices in by_kind.values():
-        stack = _flat([values[i] for i in indices])
-        groups.append((tuple(indices), stack.clone() if copy and len(indices) == 1 else stack))
-    return groups
+    return [(tuple(rows), _stacked([tensors[i] for i in rows])) for rows in by_kind.values()]
 
 
-def _flat(tensors: list[Tensor]) -> Tensor:
-    """[R, N] of R equal shapes; a view for one tensor."""
+def _stacked(tensors: list[Tensor]) -> Tensor:
+    """[G, N] of G equal shapes; a view for one tensor."""
     if len(tensors) == 1:
         return tensors[0].reshape(1, -1)
     return torch.stack(tensors).flatten(1)
+
+
+def _indices(groups: Groups) -> tuple[int, ...]:
+    return tuple(i for rows, _ in groups for i in rows)

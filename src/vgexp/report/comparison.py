@@ -22,8 +22,8 @@ RESULTS = (
     "val_accuracy_last",
     "attenuation",
     "backward_factor_per_layer",
-    "status",
     "verdict",
+    "status",
 )
 """The figures of every comparison, under their names in `summary.json`."""
 
@@ -59,7 +59,7 @@ def compare_runs(
         results |= _metric_figures(runs, metric, step)
     rows = same_but_seed(runs) if by_seed else [[run] for run in runs]
     keys = differing_keys(runs, ignored=("seed",) if by_seed else ())
-    names, legend = _row_names(runs)
+    names, spelled_out = _row_names(runs)
     columns = [Shown("runs" if by_seed else "run", _joined(rows, names))]
     if by_seed:
         columns.append(Shown("num_seeds", [len(row) for row in rows]))
@@ -68,7 +68,7 @@ def compare_runs(
     for name, figure in results.items():
         values = [[figure(run) for run in row] for row in rows]
         columns.append(Shown(name, _folded(values, name, by_seed)))
-    return Comparison(columns, [*spread_legend(columns), *legend])
+    return Comparison(columns, spread_legend(columns), spelled_out)
 
 
 def compare_layers(

@@ -17,6 +17,8 @@ from rich.text import Text
 
 _GAP = "  "
 _SMALLEST_WIDTH = 8
+# Headers are not folded to less than this.
+_HEADER_WIDTH = 10
 # Where a header or a long cell may be broken: after these.
 _PIECES = re.compile(r"[^ _,/.=-]*[ _,/.=-]|[^ _,/.=-]+")
 _NUMBER = re.compile(r"[-+]?(\d.*|nan|inf)?")
@@ -130,10 +132,10 @@ def _packed(blocks: Sequence[_Block], room: int) -> list[list[_Block]]:
 
 
 def _header_width(header: str, cells: Sequence[Sequence[str]], limit: int) -> int:
-    """As narrow as the cells and the header's longest unbroken piece allow."""
+    """As narrow as the cells, the header's longest unbroken piece and `_HEADER_WIDTH` allow."""
     widest_cell = max((cell_len(line) for lines in cells for line in lines), default=0)
     widest_piece = max((cell_len(piece) for piece in _pieces(header)), default=0)
-    return min(limit, max(widest_cell, widest_piece))
+    return min(limit, max(widest_cell, widest_piece, _HEADER_WIDTH))
 
 
 def _folded(text: str, limit: int) -> list[str]:

@@ -11,7 +11,7 @@ from typing import Any
 from rich.console import Console
 
 from vgexp.errors import QuestionError
-from vgexp.report.layout import Column, number, show_line, show_table
+from vgexp.report.layout import Column, number, show_line, show_table, show_words
 from vgexp.report.spread import Spread
 
 
@@ -29,7 +29,9 @@ class Comparison:
 
     columns: Sequence[Shown]
     legend: Sequence[str] = ()
-    """Lines below the table."""
+    """Sentences below the table: what its signs mean."""
+    names: Sequence[str] = ()
+    """Lines below the table: the runs behind its numbers."""
 
 
 def show(console: Console, comparison: Comparison) -> None:
@@ -40,8 +42,12 @@ def show(console: Console, comparison: Comparison) -> None:
         for column in comparison.columns
     ]
     show_table(console, key, columns)
-    for line in comparison.legend:
-        show_line(console, line.replace("±", sign))
+    if comparison.legend or comparison.names:
+        console.print()
+    for sentence in comparison.legend:
+        show_words(console, sentence.replace("±", sign))
+    for line in comparison.names:
+        show_line(console, line)
 
 
 def write_csv(comparison: Comparison, path: Path) -> None:
@@ -66,7 +72,7 @@ def spread_legend(columns: Sequence[Shown]) -> list[str]:
         lines.append("a ± b: mean and standard deviation over seeds")
     if any(spread.is_geometric for spread in spreads):
         lines.append("a */ b: geometric mean and geometric standard deviation over seeds")
-    if any(spread.num_values < spread.num_seeds for spread in spreads):
+    if any(0 < spread.num_values < spread.num_seeds for spread in spreads):
         lines.append("(n of m): only n of m seeds have a value that counts")
     return lines
 
@@ -78,7 +84,8 @@ def _short(value: Any, sign: str) -> str:
         return ""
     text = number(value.centre)
     if value.spread is not None:
-        text += f" {'*/' if value.is_geometric else sign} {number(value.spread, 2)}"
+        geometric, plain = f" */ {number(value.spread)}", f" {sign} {number(value.spread, 2)}"
+        text += geometric if value.is_geometric else plain
     if value.num_values < value.num_seeds:
         text += f" ({value.num_values} of {value.num_seeds})"
     return text

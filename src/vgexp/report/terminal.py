@@ -26,17 +26,18 @@ def closing(
     layers: pd.DataFrame,
     files: Iterable[Path | str],
 ) -> None:
-    """Prints the layers at the first and the last step, the sentence, and the files written.
+    """Prints the layers at the first and the last step, what happened, and the files written.
 
     At most `MOST_ROWS` layers are shown, evenly spaced, the first, the last hidden one and the
-    read-out among them. A column that was never measured is left out.
+    read-out among them. A column that was never measured is left out, and so is a fraction that
+    is 0 in every row shown.
     """
     if len(layers):
         _show_layers(console, layers, is_diverged=summary["verdict"] == "diverged")
         console.print()
     show_words(console, sentence(summary))
     console.print()
-    show_line(console, f"Verdict: {summary['verdict']} ({summary['cause']})", "bold")
+    show_line(console, f"Verdict: {summary['verdict']}", "bold")
     show_line(console, f"Written to {folder}")
     names = [str(_within(Path(file), folder)) for file in files]
     if names:
@@ -51,14 +52,14 @@ def _show_layers(console: Console, layers: pd.DataFrame, is_diverged: bool) -> N
     columns = []
     for name in _SHOWN:
         values = [table[name].reindex(shown) for table in tables]
-        if not any(part.notna().any() for part in values):
+        if not any(_says_something(name, part) for part in values):
             continue
         if is_diverged and len(values) > 1:
             values[-1] = (
                 values[-1].astype("object").where(values[-1].notna() | values[0].isna(), "nan")
             )
         columns += [
-            Column(f"step {step}", [_cell(value) for value in part], group=name)
+            Column(f"step\n{step}", [_cell(value) for value in part], group=name)
             for step, part in zip(steps, values, strict=True)
         ]
     show_table(console, Column("layer", [str(label) for label in shown]), columns)
@@ -78,6 +79,10 @@ def _sampled(num_rows: int, has_readout: bool) -> list[int]:
     num_shown = min(num_hidden, MOST_ROWS - has_readout)
     hidden = np.linspace(0, num_hidden - 1, num_shown).round()
     return [int(position) for position in hidden] + [num_rows - 1] * has_readout
+
+
+def _says_something(name: str, values: pd.Series) -> bool:
+    return bool((values > 0).any() if name.endswith("_fraction") else values.notna().any())
 
 
 def _cell(value: Any) -> str:

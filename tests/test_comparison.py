@@ -1,0 +1,395 @@
+"""Runs side by side: folders written by hand with known numbers, shown, folded and written."""
+
+import argparse
+import csv
+import io
+import json
+import math
+import statistics
+from collections.abc import Callable, Iterator
+from contextlib import redirect_stdout
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from rich.cells import cell_len
+from rich.console import Console
+
+from vgexp import config
+from vgexp.cli import compare
+from vgexp.errors import QuestionError
+from vgexp.records import TABLES
+from vgexp.report.comparison import Comparison, compare_layers, compare_runs
+from vgexp.report.runs import load_runs
+from vgexp.report.sheet import show, write_csv
+from vgexp.report.spread import spread_of
+
+HEADER = [column.name for column in TABLES["layers"]]
+
+
+def write_layers(folder: Path, deltas: list[Any], steps: tuple[int, ...]) -> None:
+    rows = []
+    for step in steps:
+        for layer, delta in enumerate([*deltas, 0.5], start=1):
+            kind = "linear" if layer <= len(deltas) else "readout"
+            row = {"step": step, "layer": layer, "name": f"l{layer}", "kind": kind}
+            values = {"delta_rms": delta, "grad_norm": 0.1 * layer + step}
+            rows.append(row | values)
+            rows.append(row | {"name": f"l{layer}.gate", "delta_rms": 1e9})
+    with (folder / "layers.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, HEADER, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def make_run(
+    folder: Path,
+    overrides: dict[str, Any] | None = None,
+    chosen: dict[str, str] | None = None,
+    deltas: list[Any] | None = None,
+    steps: tuple[int, ...] = (0, 20, 39),
+    **figures: Any,
+) -> Path:
+    """A run of the defaults with nested overrides, by hand."""
+    folder.mkdir(parents=True)
+    choices = config.choices(config.Config()) | (chosen or {})
+    content: dict[str, Any] = {"defaults": ["schema", *({k: v} for k, v in choices.items())]}
+    content |= {group: {} for group in choices}
+    content |= overrides or {}
+    (folder / "config.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
+    write_layers(folder, deltas or [0.25, 0.5, 1.0], steps)
+    summary = {
+        "status": "completed",
+        "verdict": "healthy",
+        "loss_last_mean_20": 0.1 + 0.2,
+        "val_accuracy_last": 0.9375,
+        "attenuation": 0.25,
+        "backward_factor_per_layer": 0.5,
+        "underflow": 0,
+        "versions": {"python": "3"},
+    }
+    (folder / "summary.json").write_text(json.dumps(summary | figures))
+    return folder
+
+
+@pytest.fixture
+def sweep(tmp_path: Path) -> Path:
+    """Two depths, three seeds."""
+    job = 0
+    for depth in (3, 30):
+        for seed in range(3):
+            make_run(
+                tmp_path / "sweep" / str(job),
+                {"model": {"depth": depth}, "seed": seed},
+                attenuation=depth * 10.0**-seed,
+                loss_last_mean_20=float(depth + seed),
+                verdict="healthy" if seed else "vanishing",
+            )
+            job += 1
+    return tmp_path / "sweep"
+
+
+def column(comparison: Comparison, title: str) -> list[Any]:
+    return list(next(c.values for c in comparison.columns if c.title == title))
+
+
+def titles(comparison: Comparison) -> list[str]:
+    return [column.title for column in comparison.columns]
+
+
+def printed(comparison: Comparison, width: int = 80) -> str:
+    console = Console(file=io.StringIO(), width=width)
+    show(console, comparison)
+    return console.file.getvalue()  # type: ignore[attr-defined, no-any-return]
+
+
+# ---------------------------------------------------------------- a row a run
+
+
+def test_only_keys_that_differ_and_can_change_a_result_are_columns(tmp_path: Path) -> None:
+    make_run(tmp_path / "0", {"model": {"depth": 3}, "output": {"quiet": True}})
+    make_run(tmp_path / "1", {"model": {"depth": 5}, "run": {"threads": 2}})
+    comparison = compare_runs(load_runs([tmp_path]))
+    assert titles(comparison)[:3] == ["run", "depth", "loss_last_mean_20"]
+    assert column(comparison, "run") == ["0", "1"]
+    assert column(comparison, "depth") == ["3", "5"]
+
+
+def test_a_short_name_that_two_keys_share_is_spelled_out(tmp_path: Path) -> None:
+    make_run(tmp_path / "0", {"optimizer": {"momentum": 0.5}}, {"optimizer": "momentum"})
+    make_run(tmp_path / "1", {"optimizer": {"momentum": 0.9}}, {"optimizer": "momentum"})
+    make_run(tmp_path / "2", {"scheduler": {"factor": 0.3}}, {"scheduler": "step"})
+    comparison = compare_runs(load_runs([tmp_path]))
+    assert "optimizer.momentum" not in titles(comparison)
+    assert column(comparison, "momentum") == ["0.5", "0.9", None]
+    assert column(comparison, "optimizer") == ["momentum", "momentum", "sgd"]
+    assert column(comparison, "scheduler") == ["constant", "constant", "step"]
+    assert "factor" not in titles(comparison)
+
+
+def test_clashing_last_parts_keep_their_group(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, values in (("0", (1, 2)), ("1", (3, 4))):
+        make_run(tmp_path / name)
+        flat = dict(zip(("model.kind", "data.kind"), values, strict=True))
+        monkeypatch.setitem(FLAT, name, flat)
+    monkeypatch.setattr("vgexp.report.runs._asked", lambda folder: FLAT[folder.name])
+    comparison = compare_runs(load_runs([tmp_path]))
+    assert titles(comparison)[1:3] == ["model.kind", "data.kind"]
+
+
+FLAT: dict[str, dict[str, Any]] = {}
+
+
+def test_equal_runs_and_a_run_alone_have_no_columns_of_differences(tmp_path: Path) -> None:
+    make_run(tmp_path / "a")
+    assert titles(compare_runs(load_runs([tmp_path])))[1] == "loss_last_mean_20"
+    make_run(tmp_path / "b", {"seed": 0})
+    assert titles(compare_runs(load_runs([tmp_path])))[1] == "loss_last_mean_20"
+
+
+def test_runs_without_a_summary_have_a_row_with_their_status(tmp_path: Path) -> None:
+    for job in range(3):
+        make_run(tmp_path / str(job), {"seed": job})
+    (tmp_path / "sweep.csv").write_text("job,status\n0,completed\n1,failed\n")
+    (tmp_path / "1" / "summary.json").unlink()
+    (tmp_path / "2" / "summary.json").unlink()
+    failed_at_once = tmp_path / "3"
+    failed_at_once.mkdir()
+    (failed_at_once / "summary.json").write_text('{"status": "failed", "reason": "no memory"}')
+    comparison = compare_runs(load_runs([tmp_path]))
+    assert column(comparison, "status") == ["completed", "failed", "unfinished", "failed"]
+    assert column(comparison, "verdict") == ["healthy", None, None, None]
+    assert "unfinished" in printed(comparison)
+
+
+def test_a_figure_of_the_summary_becomes_a_column(tmp_path: Path) -> None:
+    make_run(tmp_path / "0", underflow=7)
+    comparison = compare_runs(load_runs([tmp_path]), metric="underflow")
+    assert column(comparison, "underflow") == [7]
+
+
+def test_a_column_of_the_layers_is_shown_at_both_ends_of_the_hidden_path(tmp_path: Path) -> None:
+    make_run(tmp_path / "0", deltas=[0.125, 0.5, 2.0])
+    runs = load_runs([tmp_path])
+    comparison = compare_runs(runs, metric="delta_rms")
+    assert column(comparison, "delta_rms_first_layer") == [0.125]
+    assert column(comparison, "delta_rms_last_layer") == [2.0]
+    for step, value in (("first", 0.1), ("20", 20.1), ("last", 39.1)):
+        ends = compare_runs(runs, metric="grad_norm", step=step)
+        assert column(ends, "grad_norm_first_layer") == [value]
+
+
+@pytest.mark.parametrize("function", [compare_runs, compare_layers])
+def test_unknown_metrics_and_steps_are_answered_with_the_nearest(
+    sweep: Path, function: Callable[..., Comparison]
+) -> None:
+    runs = load_runs([sweep])
+    with pytest.raises(QuestionError, match="nearest: delta_rms"):
+        function(runs, metric="delta_rmz")
+    with pytest.raises(QuestionError, match=r"allowed: first, last, 0, 20, 39\nnearest: 20"):
+        function(runs, metric="delta_rms", step="25")
+    with pytest.raises(QuestionError, match="nearest: last"):
+        function(runs, metric="delta_rms", step="lats")
+    with pytest.raises(QuestionError, match="measured at no step"):
+        function(runs, metric="act_std")
+
+
+def test_many_measured_steps_are_listed_by_their_spacing(tmp_path: Path) -> None:
+    make_run(tmp_path / "0", steps=(*range(0, 500, 20), 499))
+    with pytest.raises(QuestionError, match="every 20th from 0 to 480, 499"):
+        compare_layers(load_runs([tmp_path]), step="7")
+
+
+# ---------------------------------------------------------------- a row a layer
+
+
+def test_layers_stand_side_by_side_without_gates_and_with_the_readout_last(tmp_path: Path) -> None:
+    make_run(tmp_path / "0", {"model": {"depth": 2}}, deltas=[0.5, 1.0])
+    make_run(tmp_path / "1", {"model": {"depth": 12}}, deltas=[0.5**n for n in range(12, 0, -1)])
+    comparison = compare_layers(load_runs([tmp_path]))
+    assert titles(comparison) == ["layer", "depth=2", "depth=12"]
+    assert column(comparison, "layer") == [*map(str, range(1, 13)), "readout"]
+    assert column(comparison, "depth=2") == [0.5, 1.0, *[None] * 10, 0.5]
+    assert column(comparison, "depth=12")[:2] == [0.5**12, 0.5**11]
+
+
+def test_runs_that_differ_in_nothing_are_called_by_their_names(tmp_path: Path) -> None:
+    make_run(tmp_path / "a")
+    make_run(tmp_path / "b")
+    assert titles(compare_layers(load_runs([tmp_path]))) == ["layer", "run a", "run b"]
+
+
+def test_nan_is_a_value_and_an_empty_cell_is_none(tmp_path: Path) -> None:
+    make_run(tmp_path / "0", deltas=["nan", "", "inf"])
+    values = column(compare_layers(load_runs([tmp_path])), "run 0")
+    assert math.isnan(values[0])
+    assert values[1:] == [None, math.inf, 0.5]
+    text = printed(compare_layers(load_runs([tmp_path])))
+    assert [line.split() for line in text.splitlines()[-6:-2]] == [
+        ["1", "nan"],
+        ["2"],
+        ["3", "inf"],
+        ["readout", "0.5"],
+    ]
+
+
+def test_a_thousand_layers_are_a_thousand_rows(tmp_path: Path) -> None:
+    make_run(tmp_path / "0", deltas=[0.5] * 1000, steps=(0,))
+    assert len(column(compare_layers(load_runs([tmp_path])), "layer")) == 1001
+
+
+# ---------------------------------------------------------------- seeds
+
+
+def test_a_spread_is_mean_and_deviation_and_geometric_for_factors() -> None:
+    values = [0.5, 2.0, 8.0]
+    plain, factor = spread_of(values, "loss_last_mean_20"), spread_of(values, "attenuation_last")
+    assert plain.centre == pytest.approx(statistics.fmean(values))
+    assert plain.spread == pytest.approx(statistics.stdev(values))
+    assert factor.centre == pytest.approx(2.0)
+    assert factor.spread == pytest.approx(4.0)
+    assert factor.centre == pytest.approx(statistics.geometric_mean(values))
+
+
+def test_values_that_do_not_count_are_left_out_and_counted() -> None:
+    values = [None, math.nan, math.inf, 0.0, 4.0]
+    factor = spread_of(values, "attenuation")
+    assert (factor.centre, factor.spread) == (pytest.approx(4.0), None)
+    assert (factor.num_values, factor.num_seeds) == (1, 5)
+    assert spread_of(values, "underflow").num_values == 2
+    assert spread_of([None], "underflow").centre is None
+
+
+@pytest.mark.parametrize("exponent", [-300, 300])
+def test_a_geometric_mean_of_extreme_numbers_stays_in_range(exponent: int) -> None:
+    spread = spread_of([10.0**exponent] * 5, "attenuation")
+    assert spread.centre == pytest.approx(10.0**exponent, rel=1e-10)
+    assert spread.spread == pytest.approx(1.0)
+
+
+def test_runs_equal_but_for_the_seed_are_folded(sweep: Path) -> None:
+    comparison = compare_runs(load_runs([sweep]), by_seed=True)
+    assert titles(comparison)[:3] == ["runs", "num_seeds", "depth"]
+    assert column(comparison, "runs") == ["0, 1, 2", "3, 4, 5"]
+    assert column(comparison, "num_seeds") == [3, 3]
+    assert column(comparison, "verdict") == ["2 healthy, 1 vanishing"] * 2
+    losses, attenuations = (
+        column(comparison, title) for title in ("loss_last_mean_20", "attenuation")
+    )
+    assert [spread.centre for spread in losses] == [4.0, 31.0]
+    assert [spread.spread for spread in losses] == [1.0, 1.0]
+    assert attenuations[0].centre == pytest.approx(0.3)
+    assert attenuations[0].spread == pytest.approx(10.0)
+
+
+def test_layers_are_folded_over_seeds_too(tmp_path: Path) -> None:
+    for seed, delta in enumerate((0.5, 2.0, 8.0)):
+        make_run(tmp_path / str(seed), {"seed": seed}, deltas=[delta])
+    comparison = compare_layers(load_runs([tmp_path]), by_seed=True)
+    (values,) = (c.values for c in comparison.columns[1:])
+    assert values[0].centre == pytest.approx(2.0)
+    assert values[0].spread == pytest.approx(4.0)
+
+
+# ---------------------------------------------------------------- shown and written
+
+
+def assert_whole(text: str, width: int) -> None:
+    assert "…" not in text
+    assert all(cell_len(line) <= width for line in text.splitlines())
+
+
+@pytest.mark.parametrize("by_seed", [False, True])
+@pytest.mark.parametrize("width", [40, 80, 200])
+def test_a_comparison_fits_the_console_without_a_cell_cut_off(
+    sweep: Path, by_seed: bool, width: int
+) -> None:
+    runs = load_runs([sweep])
+    comparison = compare_runs(runs, metric="delta_rms", by_seed=by_seed)
+    assert_whole(printed(comparison, width), width)
+    assert_whole(printed(compare_layers(runs, by_seed=by_seed), width), width)
+
+
+def test_long_names_of_runs_become_numbers_with_a_legend(tmp_path: Path) -> None:
+    name = "2026-01-02_03-04-05_678901"
+    make_run(tmp_path / "relu" / name)
+    make_run(tmp_path / "tanh" / name)
+    comparison = compare_runs(load_runs([tmp_path]))
+    assert column(comparison, "run") == ["1", "2"]
+    assert f"run 2: tanh/{name}" in printed(comparison)
+
+
+def test_names_are_text_and_never_markup(tmp_path: Path) -> None:
+    make_run(tmp_path / "[bold]a[/]")
+    make_run(tmp_path / "[red]b")
+    text = printed(compare_runs(load_runs([tmp_path])))
+    assert "[bold]a[/]" in text
+    assert "[red]b" in text
+
+
+def read_csv(path: Path) -> Iterator[dict[str, str]]:
+    with path.open(newline="") as file:
+        yield from csv.DictReader(file)
+
+
+def test_the_csv_holds_what_is_shown_with_every_digit(sweep: Path, tmp_path: Path) -> None:
+    runs, path = load_runs([sweep]), tmp_path / "out.csv"
+    for by_seed in (False, True):
+        comparison = compare_runs(runs, by_seed=by_seed)
+        write_csv(comparison, path)
+        rows = list(read_csv(path))
+        assert len(rows) == len(comparison.columns[0].values)
+        if not by_seed:
+            assert list(rows[0]) == titles(comparison)
+    assert rows[0]["loss_last_mean_20_mean"] == "4.0"
+    assert rows[0]["loss_last_mean_20_std"] == "1.0"
+    assert float(rows[0]["attenuation_geometric_mean"]) == pytest.approx(0.3, rel=1e-14)
+    assert rows[0]["attenuation_n"] == "3"
+
+
+def test_floats_nan_and_empty_cells_of_the_csv_read_back(tmp_path: Path) -> None:
+    third = float(np.float64(1) / 3)
+    make_run(tmp_path / "0", deltas=[third, "nan", ""])
+    write_csv(compare_layers(load_runs([tmp_path])), tmp_path / "out.csv")
+    assert [row["run 0"] for row in read_csv(tmp_path / "out.csv")] == [
+        repr(third),
+        "nan",
+        "",
+        "0.5",
+    ]
+
+
+def test_a_csv_that_cannot_be_written_is_a_question_gone_wrong(tmp_path: Path) -> None:
+    with pytest.raises(QuestionError, match="cannot write"):
+        write_csv(Comparison([]), tmp_path / "no" / "out.csv")
+
+
+# ---------------------------------------------------------------- the verb
+
+
+def compared(*arguments: str | Path) -> str:
+    parser = argparse.ArgumentParser()
+    compare.add_arguments(parser)
+    with redirect_stdout(io.StringIO()) as out:
+        assert compare.main(parser.parse_args([str(argument) for argument in arguments])) == 0
+    return out.getvalue()
+
+
+def test_the_verb_shows_runs_layers_seeds_and_writes_csv(sweep: Path, tmp_path: Path) -> None:
+    assert "val_" in compared(sweep)
+    assert "depth=30" in compared(sweep, "--layers")
+    assert "depth=30" in compared("--layers", sweep)
+    assert "grad_norm at last" in compared(sweep, "--layers", "grad_norm", "--step", "last")
+    assert "grad_norm at first" in compared(sweep, "--layers", "--metric", "grad_norm")
+    assert "grad_norm at step 20" in compared("--layers", "grad_norm", sweep, "--step", "20")
+    assert "2 healthy" in compared(sweep, "--seeds", "--csv", tmp_path / "out.csv")
+    assert (tmp_path / "out.csv").is_file()
+
+
+def test_the_verb_without_a_run_says_what_it_takes() -> None:
+    with pytest.raises(QuestionError, match="RUN_OR_SWEEP"):
+        compared()

@@ -1,0 +1,542 @@
+"""`vgexp train`: overrides, presets, exit codes, sweeps. The work itself is a stub."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import yaml
+from omegaconf import OmegaConf
+
+from vgexp import config as configuration
+from vgexp import runs, sweep
+from vgexp.cli import schema
+from vgexp.cli.job import Job
+from vgexp.cli.main import main
+from vgexp.config import Config
+from vgexp.errors import QuestionError
+
+Calls = list[tuple[Config, Path, str]]
+SUMMARY = {"status": "completed", "verdict": "healthy", "loss_last": 0.5, "versions": {"a": "1"}}
+
+ARSENAL = """\
+# @package _global_
+# vgexp train +experiment=arsenal
+# several cures together
+defaults:
+  - override /optimizer: momentum
+model:
+  depth: 9
+optimizer:
+  momentum: 0.5
+hydra:
+  mode: MULTIRUN
+  sweeper:
+    params:
+      model.norm: none,batch
+"""
+PLAIN = ARSENAL[: ARSENAL.index("hydra:")]
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Calls:
+    """The runs that were asked for; an activation that is no activation misbehaves."""
+    made: Calls = []
+
+    def run(config: Config, folder: Path, *, command: str = "") -> Any:
+        made.append((config, folder, command))
+        runs.require_free(folder)
+        (folder / "layers.csv").write_text("step\n")
+        if config.model.activation == "sigmod":  # type: ignore[attr-defined]
+            (folder / "layers.csv").unlink()
+            raise QuestionError("unknown activation: 'sigmod'\nallowed: sigmoid")
+        misfortune = MISFORTUNES.get(config.model.activation)  # type: ignore[attr-defined]
+        if misfortune:
+            (folder / "summary.json").write_text('{"status": "interrupted", "loss_last": 0.7}')
+            misfortune()
+        (folder / "summary.json").write_text(json.dumps(SUMMARY))
+        return SimpleNamespace(folder=folder, summary=SUMMARY)
+
+    monkeypatch.setattr(runs, "run", run)
+    monkeypatch.chdir(tmp_path)
+    return made
+
+
+def out_of_memory() -> None:
+    raise RuntimeError("CUDA out of memory")
+
+
+def disk_full() -> None:
+    raise OSError(28, "No space left on device")
+
+
+def ctrl_c() -> None:
+    raise KeyboardInterrupt
+
+
+def sigterm() -> None:
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+MISFORTUNES: dict[str, Callable[[], None]] = {
+    "oom": out_of_memory,
+    "full": disk_full,
+    "ctrl_c": ctrl_c,
+    "sigterm": sigterm,
+}
+
+
+def train(*argv: str) -> int:
+    return main(["train", *argv])
+
+
+def preset_folder(tmp_path: Path, **presets: str) -> str:
+    folder = tmp_path / "mine"
+    (folder / "experiment").mkdir(parents=True)
+    for name, text in presets.items():
+        (folder / "experiment" / f"{name}.yaml").write_text(text)
+    return str(folder)
+
+
+def only(folder: Path) -> Path:
+    (child,) = folder.iterdir()
+    return child
+
+
+# ---------------------------------------------------------------- one run
+
+
+def test_the_default_is_the_dataclasses_default(calls: Calls) -> None:
+    assert train() == 0
+    ((config, folder, command),) = calls
+    assert config == Config()
+    assert command == "vgexp train"
+    assert folder.parent == Path("outputs/train/mlp")
+
+
+def test_nothing_is_printed_by_the_door(calls: Calls, capsys: pytest.CaptureFixture[str]) -> None:
+    assert train() == 0
+    assert capsys.readouterr() == ("", "")
+    assert len(calls) == 1
+
+
+@pytest.mark.parametrize("group", configuration.CHOICES)
+def test_every_choice_of_every_group_composes_to_its_own_defaults(group: str, calls: Calls) -> None:
+    for name, cls in configuration.CHOICES[group].items():
+        assert train(f"{group}={name}") == 0
+        chosen = getattr(calls[-1][0], group)
+        assert type(chosen) is cls
+        assert chosen == cls()
+
+
+@pytest.mark.parametrize("spelling", ["experiment=sigmoid_deep", "+experiment=sigmoid_deep"])
+def test_both_spellings_of_experiment_work(spelling: str, calls: Calls) -> None:
+    assert train(spelling, "model.depth=7", "optimizer=adam") == 0
+    ((config, folder, command),) = calls
+    assert configuration.flatten(config)["model.activation"] == "sigmoid"
+    assert configuration.flatten(config)["model.depth"] == 7
+    assert configuration.choices(config)["optimizer"] == "adam"
+    assert folder.parent == Path("outputs/train/sigmoid_deep")
+    assert command == f"vgexp train {spelling} model.depth=7 optimizer=adam"
+
+
+def test_experiment_null_is_no_experiment(calls: Calls) -> None:
+    assert train("experiment=null") == 0
+    assert calls[0][0] == Config()
+
+
+def test_flags_and_overrides_mix_in_any_order(
+    calls: Calls, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert train("model.depth=3", "--cfg", "job", "seed=4", "-p", "seed") == 0
+    assert capsys.readouterr().out == "4\n"
+    assert not calls
+
+
+def test_help_shows_keys_and_flags_and_runs_nothing(
+    calls: Calls, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for flag in ("--help", "-h"):
+        assert train(flag) == 0
+        shown = capsys.readouterr().out
+        assert "--multirun" in shown
+        assert "negative_slope: null" in shown
+        assert "sigmoid_deep" in shown
+    assert not calls
+
+
+@pytest.mark.parametrize("flags", [["--info", "defaults"], ["--hydra-help"], ["--cfg", "all"]])
+def test_hydras_own_flags_answer(
+    flags: list[str], calls: Calls, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert train(*flags) == 0
+    assert capsys.readouterr().out
+    assert not calls
+
+
+def test_train_epochs_does_not_meet_the_default_number_of_steps(calls: Calls) -> None:
+    assert train("train.epochs=3") == 0
+    assert (calls[0][0].train.steps, calls[0][0].train.epochs) == (None, 3)
+
+
+def test_two_runs_of_one_second_have_folders_of_their_own(calls: Calls) -> None:
+    assert train() == train() == 0
+    assert calls[0][1] != calls[1][1]
+
+
+def test_logs_go_to_the_run_folder_and_handlers_are_given_back(calls: Calls) -> None:
+    import logging
+
+    before = list(logging.getLogger().handlers)
+    assert train("hydra.run.dir=here") == 0
+    assert logging.getLogger().handlers == before
+    assert Path("here/train.log").is_file()
+    assert len(calls) == 1
+
+
+# ---------------------------------------------------------------- a run's own configuration
+
+
+def recorded(tmp_path: Path) -> Path:
+    config = Config(model=configuration.MlpConfig(depth=3), optimizer=configuration.AdamConfig())
+    folder = tmp_path / "recorded"
+    folder.mkdir()
+    runs.write_config(folder, config, "vgexp train ...")
+    return folder
+
+
+def test_a_runs_configuration_repeats_it_with_the_schema_kept(
+    calls: Calls, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    again = ["--config-dir", str(recorded(tmp_path)), "--config-name", "config"]
+    assert train(*again) == 0
+    config, folder, _ = calls[0]
+    assert configuration.flatten(config)["model.depth"] == 3
+    assert configuration.choices(config)["optimizer"] == "adam"
+    assert folder.parent == Path("outputs/train/mlp")
+    assert train(*again, "model.depth=5") == 0
+    assert configuration.flatten(calls[1][0])["model.depth"] == 5
+    assert train(*again, "model.dpth=5") == 2
+    assert "nearest: depth" in capsys.readouterr().err
+
+
+def test_a_changed_value_in_a_runs_configuration_counts(calls: Calls, tmp_path: Path) -> None:
+    folder = recorded(tmp_path)
+    values = yaml.safe_load((folder / "config.yaml").read_text())
+    values["model"]["width"] = 17
+    (folder / "config.yaml").write_text(yaml.safe_dump(values))
+    assert train("--config-dir", str(folder), "--config-name", "config") == 0
+    assert configuration.flatten(calls[0][0])["model.width"] == 17
+
+
+@pytest.mark.parametrize("spelling", ["experiment", "+experiment"])
+@pytest.mark.parametrize("mode", [[], ["-m"]])
+def test_both_spellings_work_on_a_runs_configuration(
+    spelling: str, mode: list[str], calls: Calls, tmp_path: Path
+) -> None:
+    again = ["--config-dir", str(recorded(tmp_path)), "--config-name", "config"]
+    assert train(*mode, *again, f"{spelling}=sigmoid_deep") == 0
+    config, folder, _ = calls[0]
+    assert configuration.flatten(config)["model.depth"] == 20
+    assert configuration.choices(config)["optimizer"] == "adam"
+    assert "sigmoid_deep" in folder.parts
+
+
+# ---------------------------------------------------------------- wrong questions
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        (["model.dpth=5"], "unknown key of model: 'dpth' * nearest: depth"),
+        (["+model.dpth=5"], "unknown key of model: 'dpth' * nearest: depth"),
+        (["+sed=5"], "unknown key: 'sed' * nearest: seed"),
+        (["modle.depth=5"], "unknown key: 'modle' * nearest: model"),
+        (["clip.threshold=1"], "threshold is a key of: norm, value, layer, agc, auto"),
+        (["optimizer=sdg"], "unknown optimizer: 'sdg' * nearest: sgd"),
+        (["+experiment=sigmoid_dep"], "unknown experiment: * nearest: sigmoid_deep"),
+        (["experiment=sigmoid_dep"], "unknown experiment: * nearest: sigmoid_deep"),
+        (["hydra/launcher=foo"], "unknown hydra/launcher: 'foo' * allowed: basic"),
+        (["hydra.run.dri=x"], "nearest: dir"),
+        (["model.depth=abc"], "model.depth is 'abc' * allowed: a whole number"),
+        (["train.steps=1.5"], "train.steps is 1.5 * allowed: a whole number, or null"),
+        (["model.bias=maybe"], "model.bias is 'maybe' * allowed: true or false"),
+        (["model.depth=0"], "model.depth is 0 * allowed: a number of at least 1"),
+        (["optimizer.lr=-1"], "optimizer.lr is -1.0"),
+        (["clip=norm", "clip.threshold=0"], "clip.threshold is 0.0"),
+        (["model.activation=sigmod"], "unknown activation: 'sigmod'"),
+        (["+model.depth=5"], "model.depth is a key already"),
+        (["model.depth"], "cannot read the override 'model.depth' missing EQUAL"),
+        (["model.depth=[1"], "cannot read the override 'model.depth=[1'"),
+        (["model.depth=1,2"], "model.depth=1,2 is several values * vgexp train -m"),
+        (["model.depth=range(1,3)"], "is several values"),
+        (["~model"], "model is missing"),
+        (["--config-dir", "/nowhere"], "'/nowhere' not found"),
+        (["--config-dir"], "--config-dir/-cd: expected one argument"),
+        (["--config-name", "nope"], "no configuration file 'nope'"),
+        (["--cnfig-dir", "x"], "unknown flag: '--cnfig-dir' * nearest: --config-dir"),
+        (["--cfg", "jobs"], "invalid choice: 'jobs'"),
+        (["-m", "--cfg", "job"], "Only one of"),
+        (["--experimental-rerun", "x"], "is not supported"),
+        (["-m", "model.depth=5,abc"], "model.depth is 'abc'"),
+        (["-m", "experiment=sigmoid_deep,nope"], "unknown experiment: 'nope'"),
+    ],
+)
+def test_a_wrong_question_is_one_readable_block(
+    argv: list[str], said: str, calls: Calls, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert train(*argv) == 2
+    shown = capsys.readouterr().err
+    assert "Traceback" not in shown
+    assert shown.startswith("error: ")
+    assert max(map(len, shown.splitlines())) <= 80
+    words = " ".join(shown.split())
+    assert all(part in words for part in said.split(" * ")), shown
+    assert not list(Path().glob("outputs/train/*/*")), "a wrong question leaves nothing behind"
+    assert len(calls) <= 1
+
+
+def test_the_users_own_full_error_shows_the_traceback(
+    calls: Calls, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "HYDRA_FULL_ERROR" not in os.environ
+    assert train("model.dpth=5") == 2
+    assert "HYDRA_FULL_ERROR" not in os.environ, "set for Hydra only, and taken back"
+    assert "Traceback" not in capsys.readouterr().err
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
+    assert train("model.dpth=5") == 2
+    shown = capsys.readouterr().err
+    assert "Traceback" in shown
+    assert "error: unknown key of model: 'dpth'" in shown
+    assert not calls
+
+
+def test_a_preset_with_a_mistake_is_named(
+    calls: Calls, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    head = "# @package _global_\nmodel:\n"
+    mine = preset_folder(tmp_path, key=head + "  dpth: 9\n", kind=head + "  depth: x\n", cut="a: [")
+    for name, said in (("key", "nearest: depth"), ("kind", "model.depth is 'x'")):
+        assert train(f"+experiment={name}", "--config-dir", mine) == 2
+        shown = capsys.readouterr().err
+        assert said in shown
+        assert f"asked by: experiment/{name}" in shown
+    assert train("+experiment=cut", "--config-dir", mine) == 2
+    assert "a configuration file cannot be read" in capsys.readouterr().err
+    assert not calls
+
+
+@pytest.mark.parametrize("below", ["", "/sub"])
+@pytest.mark.parametrize("mode", [["hydra.run.dir={}"], ["-m", "hydra.sweep.dir={}", "seed=1,2"]])
+def test_a_run_folder_that_is_a_file_is_refused(
+    mode: list[str], below: str, calls: Calls, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("file").write_text("mine")
+    assert train(*(word.format(f"file{below}") for word in mode)) == 2
+    assert "file is a file" in capsys.readouterr().err
+    assert Path("file").read_text() == "mine"
+    assert not calls
+
+
+def test_a_folder_with_a_run_is_refused_and_nothing_is_overwritten(
+    calls: Calls, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert train("hydra.run.dir=here") == 0
+    before = {path: path.read_bytes() for path in Path("here").rglob("*") if path.is_file()}
+    assert train("hydra.run.dir=here", "model.depth=3") == 2
+    assert "holds a run already" in capsys.readouterr().err
+    after = {path: path.read_bytes() for path in Path("here").rglob("*") if path.is_file()}
+    assert after == before
+    assert len(calls) == 1
+
+
+# ---------------------------------------------------------------- work that fails
+
+
+@pytest.mark.parametrize(
+    ("activation", "said"),
+    [("oom", "RuntimeError: CUDA out of memory"), ("full", "[Errno 28] No space left on device")],
+)
+def test_failed_work_is_exit_code_1_with_the_traceback_in_the_log(
+    activation: str, said: str, calls: Calls, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert train(f"model.activation={activation}", "hydra.run.dir=here") == 1
+    shown = capsys.readouterr().err
+    assert said in shown
+    assert "here/train.log" in shown
+    assert "Traceback" not in shown
+    assert "Traceback" in Path("here/train.log").read_text()
+    assert json.loads(Path("here/summary.json").read_text())["status"] == "failed"
+    assert len(calls) == 1
+
+
+@pytest.mark.parametrize(("activation", "code"), [("ctrl_c", 130), ("sigterm", 143)])
+def test_an_interrupted_run_says_what_was_saved(
+    activation: str, code: int, calls: Calls, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert train(f"model.activation={activation}", "hydra.run.dir=here") == code
+    assert "saved in here: layers.csv, summary.json" in capsys.readouterr().err
+    assert len(calls) == 1
+
+
+# ---------------------------------------------------------------- sweeps
+
+
+def test_a_sweep_runs_every_combination_quietly_and_tells_each(
+    calls: Calls, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert train("-m", "model.depth=5,6", "seed=1,2", "hydra.sweep.dir=s") == 0
+    asked = [(configuration.flatten(c)["model.depth"], c.seed) for c, _, _ in calls]
+    assert asked == [(5, 1), (5, 2), (6, 1), (6, 2)]
+    assert all(config.output.quiet for config, _, _ in calls)
+    assert [folder for _, folder, _ in calls] == [Path(f"s/{i}") for i in range(4)]
+    assert calls[3][2] == "vgexp train model.depth=6 seed=2"
+    rows = sweep.read(Path("s"))
+    assert rows[2] == {
+        "job": "2",
+        "status": "completed",
+        "model.depth": "6",
+        "seed": "1",
+        "verdict": "healthy",
+        "loss_last": "0.5",
+        "reason": "",
+    }
+    assert list(rows[0]) == list(rows[2])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1] == "#1  model.depth=5 seed=2  healthy"
+    assert lines[-1] == "4 jobs, 0 failed: s/sweep.csv"
+
+
+def test_a_failed_job_is_a_row_and_the_others_run(
+    calls: Calls, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["model.activation=relu,sigmod,oom", "model.depth=5,0", "hydra.sweep.dir=s"]
+    assert train("-m", *words) == 1
+    rows = {row["job"]: row for row in sweep.read(Path("s"))}
+    assert {job: row["status"] for job, row in rows.items()} == {
+        "0": "completed",
+        **dict.fromkeys("12345", "failed"),
+    }
+    assert rows["1"]["reason"] == "model.depth is 0; allowed: a number of at least 1"
+    assert rows["2"]["reason"] == "unknown activation: 'sigmod'; allowed: sigmoid"
+    assert rows["4"]["reason"] == "RuntimeError: CUDA out of memory"
+    for job in "12345":
+        assert "Traceback" in Path(f"s/{job}/train.log").read_text()
+        assert json.loads(Path(f"s/{job}/summary.json").read_text())["status"] == "failed"
+    shown = capsys.readouterr()
+    assert "error: 5 of 6 jobs failed: 1, 2, 3, 4, 5" in shown.err
+    assert "Traceback" not in shown.err
+    assert len(calls) == 3
+
+
+@pytest.mark.parametrize(("activation", "code"), [("ctrl_c", 130), ("sigterm", 143)])
+def test_an_interrupted_sweep_keeps_its_rows_and_ends(
+    activation: str, code: int, calls: Calls, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert train("-m", f"model.activation=relu,{activation},tanh", "hydra.sweep.dir=s") == code
+    rows = sweep.read(Path("s"))
+    assert [row["status"] for row in rows] == ["completed", "interrupted"]
+    assert rows[1]["loss_last"] == "0.7"
+    assert "saved in s: sweep.csv" in capsys.readouterr().err
+    assert len(calls) == 2
+
+
+def test_a_row_that_could_not_be_written_comes_with_the_next(
+    calls: Calls, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record, tries = sweep.record, []
+
+    def full_once(folder: Path, rows: Any) -> None:
+        tries.append(len(rows))
+        if len(tries) == 1:
+            raise OSError(28, "No space left on device")
+        record(folder, rows)
+
+    monkeypatch.setattr(sweep, "record", full_once)
+    assert train("-m", "seed=1,2", "hydra.sweep.dir=s") == 1
+    assert tries == [1, 2]
+    assert [row["job"] for row in sweep.read(Path("s"))] == ["0", "1"]
+    assert "No space left" in capsys.readouterr().err
+    assert len(calls) == 2
+
+
+def test_a_second_sweep_into_the_same_folder_is_refused(
+    calls: Calls, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert train("-m", "seed=1,2", "hydra.sweep.dir=s") == 0
+    before = {path: path.read_bytes() for path in Path("s").rglob("*") if path.is_file()}
+    assert train("-m", "seed=3,4", "hydra.sweep.dir=s") == 2
+    assert "holds a sweep already" in capsys.readouterr().err
+    assert before == {path: path.read_bytes() for path in Path("s").rglob("*") if path.is_file()}
+    assert len(calls) == 2
+
+
+def test_two_sweeps_of_one_second_do_not_meet(calls: Calls) -> None:
+    assert train("-m", "seed=1") == train("-m", "seed=1") == 0
+    assert calls[0][1].parent != calls[1][1].parent
+    assert calls[0][1].parent.parent == Path("outputs/train/mlp")
+
+
+def test_keys_of_a_swept_group_are_keys_of_its_jobs(calls: Calls) -> None:
+    assert train("-m", "clip=norm,value", "clip.threshold=2", "hydra.sweep.dir=s") == 0
+    flat = [configuration.flatten(config) for config, _, _ in calls]
+    assert [(f["clip"], f["clip.threshold"]) for f in flat] == [("norm", 2.0), ("value", 2.0)]
+    assert [row["clip.threshold"] for row in sweep.read(Path("s"))] == ["2", "2"]
+
+
+@pytest.mark.parametrize("spelling", ["experiment", "+experiment"])
+def test_experiment_itself_can_be_swept(spelling: str, calls: Calls, tmp_path: Path) -> None:
+    mine = preset_folder(tmp_path, plain=PLAIN, other=PLAIN.replace("depth: 9", "depth: 4"))
+    words = [f"{spelling}=plain,other", "optimizer.momentum=0.25"]
+    assert train("-m", *words, "--config-dir", mine) == 0
+    flat = [configuration.flatten(config) for config, _, _ in calls]
+    assert [(f["model.depth"], f["optimizer"]) for f in flat] == [(9, "momentum"), (4, "momentum")]
+    assert [f["optimizer.momentum"] for f in flat] == [0.25, 0.25]
+    assert calls[0][1].parent == calls[1][1].parent, "the jobs of one sweep share its folder"
+    assert calls[1][2].endswith("experiment=other optimizer.momentum=0.25")
+
+
+@pytest.mark.parametrize("mode", [[], ["-m"]])
+@pytest.mark.parametrize("spelling", ["experiment", "+experiment"])
+def test_a_preset_can_be_a_sweep(
+    spelling: str, mode: list[str], calls: Calls, tmp_path: Path
+) -> None:
+    mine = preset_folder(tmp_path, arsenal=ARSENAL)
+    assert train(*mode, f"{spelling}=arsenal", "seed=3", "--config-dir", mine) == 0
+    flat = [configuration.flatten(config) for config, _, _ in calls]
+    assert [(f["model.norm"], f["seed"]) for f in flat] == [("none", 3), ("batch", 3)]
+    folder = only(Path("outputs/train/arsenal"))
+    assert [row["model.norm"] for row in sweep.read(folder)] == ["none", "batch"]
+
+
+def test_the_command_of_a_presets_job_repeats_that_job_only(calls: Calls, tmp_path: Path) -> None:
+    mine = preset_folder(tmp_path, arsenal=ARSENAL)
+    assert train("+experiment=arsenal", "--config-dir", mine) == 0
+    assert main(calls[1][2].split()[1:]) == 0
+    assert len(calls) == 3
+    assert configuration.identity(calls[2][0]) == configuration.identity(calls[1][0])
+    assert not list(calls[2][1].parent.glob("sweep.csv"))
+
+
+def test_a_job_works_in_a_launchers_other_process() -> None:
+    schema.register()
+    OmegaConf.clear_resolver("vgexp_label")
+    sent = pickle.loads(pickle.dumps(Job("vgexp train", ["--config-name", "config"])))
+    assert sent.flags == ["--config-name", "config"]
+    assert OmegaConf.has_resolver("vgexp_label")
+
+
+def test_a_sweep_of_sweeps_is_refused(
+    calls: Calls, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mine = preset_folder(tmp_path, arsenal=ARSENAL, plain=PLAIN)
+    assert train("-m", "experiment=arsenal,plain", "--config-dir", mine) == 2
+    assert "arsenal is a sweep itself" in capsys.readouterr().err
+    assert not calls

@@ -1,0 +1,215 @@
+"""The floors of the house: imports point strictly down, heavy libraries stay in their rooms."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+SOURCE = ROOT / "src" / "vgexp"
+
+FLOORS: tuple[frozenset[str], ...] = tuple(
+    frozenset(rooms.split())
+    for rooms in (
+        "cli __main__",
+        "runs sweep",
+        "assembly sinks",
+        "training report",
+        "models data probe diagnosis",
+        "activations inits norms skips optimizers schedulers clips tables",
+        "metrics watch seeds",
+        "registry config records",
+        "errors",
+    )
+)
+"""From the roof down. A room imports rooms of lower floors, and itself, and no other."""
+
+SIBLINGS: frozenset[tuple[str, str]] = frozenset({("config", "registry"), ("__main__", "cli")})
+"""Imports within a floor that are allowed nevertheless."""
+
+TABLE_SIDE = frozenset({"tables", "diagnosis", "report"})
+TORCH_SIDE = frozenset(
+    {"assembly", "training", "models", "data", "probe", "activations", "inits", "norms", "skips"}
+    | {"optimizers", "schedulers", "clips", "metrics", "watch", "seeds"}
+)
+
+LIBRARIES: dict[str, frozenset[str]] = {
+    "hydra": frozenset({"cli"}),
+    "omegaconf": frozenset({"cli"}),
+    "rich": frozenset({"report", "cli", "sinks"}),
+    "matplotlib": frozenset({"report"}),
+    "pandas": frozenset({"tables", "diagnosis", "report", "cli.compare", "runs", "probe"}),
+    "torch": TORCH_SIDE | {"runs", "sinks"},
+}
+"""Library -> the rooms (or modules) that may import it."""
+
+LATE: frozenset[tuple[str, str]] = frozenset(
+    {("runs", "pandas"), ("probe", "pandas"), ("runs", "torch"), ("sinks", "torch")}
+)
+"""Imports that may stand in functions only, so that the module itself stays light."""
+
+HEAVY = frozenset({"torch", "numpy", "pandas", "rich", "hydra", "omegaconf", "sklearn", "yaml"})
+
+
+@dataclass(frozen=True)
+class Import:
+    """One import statement's target, as a dotted name."""
+
+    module: str
+    target: str
+    late: bool
+    typing_only: bool
+
+    @property
+    def room(self) -> str:
+        return self.module.split(".")[0]
+
+
+@cache
+def modules() -> dict[str, Path]:
+    """Dotted name below vgexp -> file; packages by their `__init__.py`, the root as ''."""
+    found = {}
+    for path in SOURCE.rglob("*.py"):
+        parts = list(path.relative_to(SOURCE).with_suffix("").parts)
+        found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return found
+
+
+@cache
+def imports(module: str) -> tuple[Import, ...]:
+    tree = ast.parse(modules()[module].read_text(encoding="utf-8"))
+    return tuple(_walk(module, tree, late=False, typing_only=False))
+
+
+def _walk(module: str, node: ast.AST, *, late: bool, typing_only: bool) -> Iterator[Import]:
+    for child in ast.iter_child_nodes(node):
+        is_function = isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+        is_typing = isinstance(child, ast.If) and "TYPE_CHECKING" in ast.dump(child.test)
+        for target in _targets(child):
+            yield Import(module, target, late, typing_only)
+        inner = {"late": late or is_function, "typing_only": typing_only or is_typing}
+        yield from _walk(module, child, **inner)
+
+
+def _targets(node: ast.AST) -> Iterator[str]:
+    if isinstance(node, ast.Import):
+        yield from (alias.name for alias in node.names)
+    elif isinstance(node, ast.ImportFrom):
+        assert node.level == 0, "imports are absolute"
+        for alias in node.names:
+            inner = f"{node.module}.{alias.name}".removeprefix("vgexp.")
+            is_module = str(node.module).startswith("vgexp") and inner in modules()
+            yield f"vgexp.{inner}" if is_module else str(node.module)
+
+
+def all_imports() -> list[Import]:
+    return [found for module in modules() if module for found in imports(module)]
+
+
+def floor(room: str) -> int:
+    """Counted from the roof."""
+    (number,) = [i for i, rooms in enumerate(FLOORS) if room in rooms]
+    return number
+
+
+def inner_room(target: str) -> str | None:
+    """The room of ours that a target lies in; None for libraries and for vgexp itself."""
+    parts = target.split(".")
+    return parts[1] if parts[0] == "vgexp" and len(parts) > 1 else None
+
+
+def test_every_room_has_a_floor() -> None:
+    rooms = {module.split(".")[0] for module in modules() if module}
+    assert rooms <= frozenset().union(*FLOORS), "say in FLOORS where the new room lies"
+
+
+def test_imports_point_strictly_down() -> None:
+    wrong = [
+        f"{found.module} -> {found.target}"
+        for found in all_imports()
+        if (to := inner_room(found.target)) is not None
+        and to != found.room
+        and (found.room, to) not in SIBLINGS
+        and floor(to) <= floor(found.room)
+    ]
+    assert not wrong
+
+
+def test_the_table_side_and_the_torch_side_do_not_meet() -> None:
+    wrong = [
+        f"{found.module} -> {found.target}"
+        for found in all_imports()
+        for one, other in ((TABLE_SIDE, TORCH_SIDE), (TORCH_SIDE, TABLE_SIDE))
+        if found.room in one and inner_room(found.target) in other
+    ]
+    assert not wrong
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_a_library_appears_only_where_the_plan_says(library: str) -> None:
+    allowed = LIBRARIES[library]
+    wrong = [
+        f"{found.module} -> {found.target}"
+        for found in all_imports()
+        if found.target.split(".")[0] == library
+        and found.room not in allowed
+        and found.module not in allowed
+    ]
+    assert not wrong
+
+
+def test_what_may_be_imported_late_only_is() -> None:
+    wrong = [
+        f"{found.module} -> {found.target}"
+        for found in all_imports()
+        if (found.room, found.target.split(".")[0]) in LATE
+        and not (found.late or found.typing_only)
+    ]
+    assert not wrong
+
+
+@pytest.mark.parametrize("start", ["", "cli.main"])
+def test_nothing_heavy_is_reachable_from_the_entry(start: str) -> None:
+    seen: set[str] = set()
+    waiting = [start]
+    while waiting:
+        module = waiting.pop()
+        if module in seen or module not in modules():
+            continue
+        seen.add(module)
+        for found in imports(module):
+            if found.late or found.typing_only:
+                continue
+            top = found.target.split(".")[0]
+            assert top not in HEAVY, f"{module} imports {found.target}"
+            if top == "vgexp":
+                parts = found.target.split(".")[1:]
+                waiting += [".".join(parts[:i]) for i in range(1, len(parts) + 1)]
+    assert start in seen
+
+
+@pytest.mark.parametrize(
+    ("argv", "absent"),
+    [
+        (["--help"], {"torch", "pandas", "numpy", "rich", "hydra", "omegaconf", "sklearn"}),
+        (["train", "--help"], {"torch", "pandas", "numpy", "rich", "sklearn"}),
+        (["list", "optimizers"], {"torch", "pandas", "numpy", "hydra"}),
+    ],
+)
+def test_help_imports_nothing_heavy(argv: list[str], absent: set[str]) -> None:
+    code = (
+        "import sys; from vgexp.cli.main import main; "
+        f"code = main({argv!r}); "
+        f"loaded = sorted({absent!r} & set(sys.modules)); "
+        "sys.exit(f'loaded: {loaded}' if loaded or code else 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout
