@@ -80,18 +80,24 @@ def total_norm(tensors: Sequence[Tensor]) -> Tensor:
         return _scaled_row_norms(torch.cat(each).reshape(1, -1))[0]
     num_entries = sum(map(Tensor.numel, tensors))
     dtypes = {x.dtype for x in tensors}
-    if len(dtypes) == 1 and num_entries <= SMALL_TENSOR * len(tensors):
+    parts = list(tensors)
+    if len(dtypes) == 1:
         # Many small tensors: one copy and one reduction beat one reduction a tensor.
-        parts = [torch._C._nn.flatten_dense_tensors(list(tensors)).unsqueeze(0)]
-    else:
-        parts = [x.reshape(1, -1) for x in tensors]
-    norms_P = [float(torch.linalg.vector_norm(x)) for x in parts]
-    total = math.hypot(*norms_P)
+        small = [x for x in tensors if x.numel() <= SMALL_TENSOR]
+        parts = [x for x in tensors if x.numel() > SMALL_TENSOR]
+        if small:
+            parts.append(torch._C._nn.flatten_dense_tensors(small))
+    total = math.hypot(*map(float, torch._foreach_norm(parts)))
     lower = max(_lower(num_entries, dtype) for dtype in dtypes)
     if not lower <= total < math.inf:
-        each = [_scaled_row_norms(x, torch.float64) for x in parts]
+        each = [_scaled_row_norms(x.reshape(1, -1), torch.float64) for x in parts]
         return _scaled_row_norms(torch.cat(each).reshape(1, -1))[0]
     return torch.tensor(total, dtype=torch.float64)
+
+
+def sent(x: Tensor, device: torch.device) -> Tensor:
+    """`x` on the device; from pinned memory, since a plain copy to CUDA waits for the device."""
+    return x.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else x.to(device)
 
 
 def _host(x: Tensor) -> bool:

@@ -8,6 +8,7 @@ from typing import Any, final
 import torch
 from torch import Tensor
 
+from vgexp import metrics
 from vgexp.data import Split
 from vgexp.errors import impossible
 
@@ -72,7 +73,7 @@ class Batches:
         self._epoch_start = self._generator.get_state()
         order_N = torch.randperm(len(self._split), generator=self._generator)
         # To the device once an epoch: a batch then costs two look-ups there.
-        self._order_N = order_N.to(self._split.targets.device)
+        self._order_N = metrics.sent(order_N, self._split.targets.device)
 
 
 def full(split: Split, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:

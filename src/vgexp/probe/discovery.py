@@ -8,32 +8,41 @@ from torch import Tensor
 
 from vgexp.probe.plan import Plan
 
+Call = tuple[list[tuple[int, ...]], object]
+"""The rows of a module, one tuple a layer, and the first input of its first call."""
+
 
 def number_layers(
     plan: Plan,
-    calls: Sequence[tuple[tuple[int, ...], object]],
+    calls: Sequence[Call],
     outputs: Sequence[tuple[Tensor, int]],
     model_output: Tensor | None,
 ) -> None:
-    """Sets `layer` and the read-out's `kind`, and puts the rows' numbers in calling order.
+    """Sets the `layer` of rows that have none, and the read-out's `kind`.
 
     Modules called one after another with the very same input stand side by side (query, key and
-    value; gate and value) and share a number. Weights that no call used have no number; where no
-    call was seen at all (a compiled model), the order of registration counts.
+    value; gate and value) and share a number. A weight that is first used at a later step stands
+    after the one called before it. Weights that no call used have no number; where no call was
+    seen at all (a compiled model), the order of registration counts.
     """
-    layer, last_input = 0, None
-    for rows, given in calls:
-        fresh = [row for row in rows if plan.rows[row].layer is None]
-        if not fresh:
+    number, last_input = 0, None
+    is_first_time = all(row.layer is None for row in plan.rows)
+    for layers, given in calls:
+        known = [plan.rows[row].layer for rows in layers for row in rows]
+        if not is_first_time and None not in known:
+            number, last_input = max(layer or 0 for layer in known), given
             continue
-        if layer == 0 or given is None or given is not last_input:
-            layer += 1
+        if number == 0 or given is None or given is not last_input:
+            number += 1
         last_input = given
-        for row in fresh:
-            plan.rows[row].layer = layer
-    if not calls:
-        for layer, row_object in enumerate(plan.rows, start=1):
-            row_object.layer = layer
+        for offset, rows in enumerate(layers):
+            for row in rows:
+                if plan.rows[row].layer is None:
+                    plan.rows[row].layer = number + offset
+        number += len(layers) - 1
+    if is_first_time and not calls:
+        for number, row_object in enumerate(plan.rows, start=1):
+            row_object.layer = number
     for z, row in outputs:
-        if model_output is not None and z is model_output and plan.rows[row].kind == "linear":
+        if z is model_output and plan.rows[row].kind == "linear":
             plan.rows[row].kind = "readout"

@@ -29,13 +29,9 @@ class Part(NamedTuple):
     values: tuple[Tensor, ...]
 
 
-class Seen(NamedTuple):
-    """A tensor that passed by at a row, with phi' where it is an activation's."""
-
-    row: int
-    tensor: Tensor
-    slope: Slope | None
-
+Seen = tuple[int, Tensor, Slope | None]
+"""A tensor that passed by: its row, itself, and phi' where it is an activation's. A plain tuple,
+since hundreds are made in a step."""
 
 Parts = dict[str, list[Part]]
 """Quantity (`z`, `h`, `slope`, `delta`) -> parts."""
@@ -49,15 +45,16 @@ def reduce(role: str, seen: Sequence[Seen], channels_first: frozenset[int]) -> P
     and the largest |phi'| of each unit.
     """
     parts: Parts = defaultdict(list)
+    measure = REDUCTIONS[role]
     for group in _groups(seen, channels_first):
-        tensors = [item.tensor for item in group]
-        num_entries = tensors[0].numel()
+        first_row, first, slope = group[0]
+        num_entries = first.numel()
         if num_entries == 0:
             continue
-        stacked = _real(torch.stack(tensors) if len(tensors) > 1 else tensors[0].unsqueeze(0))
-        rows = tuple(item.row for item in group)
-        is_channels_first = rows[0] in channels_first
-        for name, values in REDUCTIONS[role](stacked, group[0].slope, is_channels_first).items():
+        stacked = torch.stack([x for _, x, _ in group]) if len(group) > 1 else first.unsqueeze(0)
+        rows = tuple([row for row, _, _ in group])
+        measured = measure(_real(stacked), slope, first_row in channels_first)
+        for name, values in measured.items():
             parts[name].append(Part(rows, num_entries, values))
     return parts
 
@@ -65,17 +62,18 @@ def reduce(role: str, seen: Sequence[Seen], channels_first: frozenset[int]) -> P
 def _groups(seen: Sequence[Seen], channels_first: frozenset[int]) -> list[list[Seen]]:
     """Tensors that can be stacked: equal kind, and no more entries than fit one stack."""
     groups: list[list[Seen]] = []
-    open_groups: dict[object, list[Seen]] = {}
+    open_groups: dict[object, tuple[list[Seen], int]] = {}
     for item in seen:
-        x, slope = item.tensor, item.slope
-        key = (x.shape, x.dtype, x.device, id(slope), item.row in channels_first)
-        group = open_groups.get(key)
-        can_grow = slope is None or slope.stackable
-        if group is None or not can_grow or (len(group) + 1) * x.numel() > STACKED_ENTRIES:
+        row, x, slope = item
+        key = (x.shape, x.dtype, x.device, slope, row in channels_first)
+        group, room = open_groups.get(key, (None, 0))
+        if group is None or room == 0:
             group = []
             groups.append(group)
-            open_groups[key] = group
+            can_stack = slope is None or slope.stackable
+            room = max(1, STACKED_ENTRIES // max(1, x.numel())) if can_stack else 1
         group.append(item)
+        open_groups[key] = group, room - 1
     return groups
 
 
@@ -122,8 +120,20 @@ REDUCTIONS: Mapping[str, Callable[[Tensor, Slope | None, bool], Measured]] = {
 output, hy where y is h, delta = dL/dz."""
 
 
+QUANTITIES: Mapping[str, tuple[str, ...]] = {
+    "z": ("z",),
+    "h": ("h",),
+    "u": ("slope",),
+    "y": ("slope",),
+    "hy": ("h", "slope"),
+    "delta": ("delta",),
+}
+"""Role -> the quantities that are made of it."""
+
+
 def _slope_shares(slopes: Tensor, slope: Slope, channels_first: bool) -> tuple[Tensor, Tensor]:
-    size = slopes.abs_()
+    # A bounded activation's phi' is nowhere negative.
+    size = slopes.abs_() if slope.peak is None else slopes
     unit_axis = 2 if channels_first and size.ndim > 2 else size.ndim - 1
     other_axes = [axis for axis in range(1, size.ndim) if axis != unit_axis]
     largest = size.amax(other_axes) if other_axes else size.clone()
@@ -144,19 +154,22 @@ def _real(x: Tensor) -> Tensor:
 
 
 class Cells(NamedTuple):
-    """A column's measured cells: `values[i]` belongs to row `rows[i]`."""
+    """A column's measured cells: the values one after another belong to `rows`."""
 
     rows: tuple[int, ...]
-    values: Tensor
+    values: tuple[Tensor, ...]
+    """1-d pieces, so that they are joined only once, when they are read."""
+    missing: frozenset[int] = frozenset()
+    """Rows whose value is not to be trusted: part of what it should be made of was lost."""
 
 
-def combine_moments(parts: Sequence[Part]) -> tuple[Cells, Cells] | None:
+def combine_moments(parts: Sequence[Part]) -> tuple[Cells, ...]:
     """Mean and standard deviation over all entries of a row, of however many parts."""
-    if not parts:
-        return None
     rows, single = _rows(parts)
     if single:
         return _joined(rows, parts, 0), _joined(rows, parts, 1)
+    if not parts:
+        return ()
     index, count, (mean, std) = _aligned(parts, rows)
     # Scaled by the row's largest magnitude so that squares stay inside float64.
     size = torch.zeros(len(rows), dtype=torch.float64, device=mean.device)
@@ -168,68 +181,73 @@ def combine_moments(parts: Sequence[Part]) -> tuple[Cells, Cells] | None:
     square = count * (std.square() + (mean - mean_R[index]).square())
     std_R = (torch.zeros_like(size).index_add(0, index, square) / total).sqrt()
     dtype = parts[0].values[0].dtype
-    return Cells(rows, (mean_R * scale).to(dtype)), Cells(rows, (std_R * scale).to(dtype))
+    return (
+        Cells(rows, ((mean_R * scale).to(dtype),)),
+        Cells(rows, ((std_R * scale).to(dtype),)),
+    )
 
 
-def combine_rms(parts: Sequence[Part]) -> Cells | None:
+def combine_rms(parts: Sequence[Part]) -> tuple[Cells, ...]:
     """Root mean square over all entries of a row."""
+    rows, single = _rows(parts)
+    if single:
+        return (_joined(rows, parts, 0),)
     with_mean = [
         Part(p.rows, p.num_entries, (torch.zeros_like(p.values[0]), *p.values)) for p in parts
     ]
-    combined = combine_moments(with_mean)
-    return None if combined is None else combined[1]
+    return combine_moments(with_mean)[1:]
 
 
-def combine_slopes(parts: Sequence[Part]) -> tuple[Cells, Cells] | None:
+def combine_slopes(parts: Sequence[Part]) -> tuple[Cells, ...]:
     """Saturated share over all entries; share of units that no part found alive."""
-    if not parts:
-        return None
     rows, single = _rows(parts)
     if single:
-        dead = [
-            Part(p.rows, p.num_entries, ((p.values[1] == 0).to(p.values[0].dtype).mean(1),))
-            for p in parts
-        ]
-        return _joined(rows, parts, 0), _joined(rows, dead, 0)
-    index, count, (saturated,) = _aligned(
-        [Part(p.rows, p.num_entries, p.values[:1]) for p in parts], rows
-    )
+        dead = tuple([_dead_share(part.values[1]) for part in parts])
+        return _joined(rows, parts, 0), Cells(rows, dead)
+    if not parts:
+        return ()
+    shares = [Part(p.rows, p.num_entries, p.values[:1]) for p in parts]
+    index, count, (saturated,) = _aligned(shares, rows)
     total = torch.zeros(len(rows), dtype=torch.float64, device=count.device)
     saturated_R = total.index_add(0, index, count * saturated) / total.index_add(0, index, count)
-    largest: dict[int, Tensor] = {}
-    for part in parts:
-        for position, row in enumerate(part.rows):
-            new = part.values[1][position]
-            known = largest.get(row)
-            largest[row] = torch.maximum(known, new) if known is not None else new
     dtype = parts[0].values[0].dtype
-    dead_R = torch.stack([(largest[row] == 0).to(dtype).mean() for row in rows])
-    return Cells(rows, saturated_R.to(dtype)), Cells(rows, dead_R)
+    dead = tuple([_dead_share(largest[None]) for largest in _largest(parts, rows)])
+    return Cells(rows, (saturated_R.to(dtype),)), Cells(rows, dead)
+
+
+def _largest(parts: Sequence[Part], rows: Sequence[int]) -> list[Tensor]:
+    """Largest |phi'| of each unit of each row; where widths differ, the units of all widths."""
+    largest: dict[int, dict[int, Tensor]] = {row: {} for row in rows}
+    for part in parts:
+        for row, new_U in zip(part.rows, part.values[1], strict=True):
+            known = largest[row].get(len(new_U))
+            largest[row][len(new_U)] = new_U if known is None else torch.maximum(known, new_U)
+    return [torch.cat(list(largest[row].values())) for row in rows]
+
+
+def _dead_share(largest_GU: Tensor) -> Tensor:
+    """[G]: share of the units U whose largest |phi'| is 0."""
+    return largest_GU.eq(0).to(largest_GU.dtype).mean(1)
 
 
 def _rows(parts: Sequence[Part]) -> tuple[tuple[int, ...], bool]:
     """The rows that occur, and whether each occurs once."""
     every = [row for part in parts for row in part.rows]
     rows = tuple(dict.fromkeys(every))
-    return rows, len(rows) == len(every)
+    return rows, 0 < len(rows) == len(every)
 
 
 def _joined(rows: tuple[int, ...], parts: Sequence[Part], quantity: int) -> Cells:
-    return Cells(rows, torch.cat([part.values[quantity] for part in parts]))
+    return Cells(rows, tuple([part.values[quantity] for part in parts]))
 
 
 def _aligned(parts: Sequence[Part], rows: tuple[int, ...]) -> tuple[Tensor, Tensor, list[Tensor]]:
-    """Positions in `rows`, counts and quantities of all parts, each one float64 vector."""
+    """Positions in `rows`, entry counts and quantities of all parts, each one float64 vector."""
     device = parts[0].values[0].device
     position = {row: i for i, row in enumerate(rows)}
-    index = _sent(torch.tensor([position[r] for part in parts for r in part.rows]), device)
+    index = metrics.sent(torch.tensor([position[r] for part in parts for r in part.rows]), device)
     counts = [float(part.num_entries) for part in parts for _ in part.rows]
-    count = _sent(torch.tensor(counts, dtype=torch.float64), device)
+    count = metrics.sent(torch.tensor(counts, dtype=torch.float64), device)
     num_quantities = len(parts[0].values)
     values = [torch.cat([part.values[q] for part in parts]).double() for q in range(num_quantities)]
     return index, count, values
-
-
-def _sent(x: Tensor, device: torch.device) -> Tensor:
-    """`x` on the device; from pinned memory, since a plain copy to CUDA waits for the device."""
-    return x if device.type == "cpu" else x.pin_memory().to(device, non_blocking=True)

@@ -2,13 +2,14 @@
 
 A reference is kept where later code leaves the tensor alone, a copy where it overwrites it in
 place. Which is which is learnt: on the first measured step everything is copied and the originals
-are looked at again.
+are looked at again. Gradients need no such care: autograd writes into no tensor that is referred
+to elsewhere.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import NamedTuple
+import weakref
+from dataclasses import dataclass, field
 
 from torch import Tensor
 
@@ -16,19 +17,22 @@ from vgexp.probe import moments
 from vgexp.probe.moments import Part, Seen
 from vgexp.watch import Slope
 
-PENDING_BYTES = 256 * 2**20
-"""Bytes kept at most before they are reduced, so that memory does not grow with depth."""
+Kept = tuple[int, Tensor, int, Tensor | None, Slope | None]
+"""Row, tensor or copy, version when it passed by, the copy's original, phi'. A plain tuple: it is
+made within the user's forward pass, and a named one costs six times as much."""
+
+OVERWRITTEN = "a tensor was overwritten in place before it was measured"
+TWICE = "gradients of one call came in several backward passes, the first already reduced"
 
 
-class Kept(NamedTuple):
-    """A tensor that passed by, or its copy; `original` is what the copy was taken from."""
+@dataclass
+class Awaited:
+    """dL/dz of one call: one tensor for each backward pass through it."""
 
     row: int
-    call: int
-    tensor: Tensor
-    version: int
-    original: Tensor | None
-    slope: Slope | None
+    came: list[Tensor] = field(default_factory=list)
+    num_accepted: int = 0
+    is_reduced: bool = False
 
 
 class Copies:
@@ -38,31 +42,29 @@ class Copies:
         self._learning = True
         self._needed: set[tuple[str, int]] = set()
 
-    def take(self, role: str, row: int, call: int, x: Tensor, slope: Slope | None = None) -> Kept:
+    def take(self, role: str, row: int, x: Tensor, slope: Slope | None) -> Kept:
         """Keeps `x` as a reference or a copy."""
         x = x.detach()
         if self._learning:
-            return Kept(row, call, x.clone(), x._version, x, slope)
-        if (role, row) in self._needed:
+            return row, x.clone(), x._version, x, slope
+        if self._needed and (role, row) in self._needed:
             x = x.clone()
-        return Kept(row, call, x, x._version, None, slope)
+        return row, x, x._version, None, slope
 
-    def intact(self, role: str, kept: Iterable[Kept], lost: set[int]) -> list[Seen]:
-        """Those whose value is still what passed by; notes for the next time which are not."""
-        seen = []
-        for row, _, tensor, version, original, slope in kept:
-            if original is None:
-                overwritten = tensor._version != version
-                is_lost = overwritten
-            else:
-                overwritten, is_lost = original._version != version, False
-            if overwritten:
+    def intact(self, role: str, kept: list[Kept]) -> tuple[list[Seen], set[int]]:
+        """Those whose value is still what passed by, and the rows of the others.
+
+        Which tensors were overwritten is remembered for the next time.
+        """
+        seen, lost = [], set()
+        for row, tensor, version, original, slope in kept:
+            if (tensor if original is None else original)._version != version:
                 self._needed.add((role, row))
-            if is_lost:
-                lost.add(row)
-            else:
-                seen.append(Seen(row, tensor, slope))
-        return seen
+                if original is None:
+                    lost.add(row)
+                    continue
+            seen.append((row, tensor, slope))
+        return seen, lost
 
     def learnt(self) -> None:
         """Ends the first step: from now on references are kept where they sufficed."""
@@ -72,63 +74,126 @@ class Copies:
 class Pass:
     """One micro-batch: its size, what is kept of it, and the parts already reduced.
 
-    `z`, `h` (activations' outputs), `u` (their inputs with phi') and `y` (their own outputs with
-    phi' as a function of them) are of the forward pass, `delta` = dL/dz of the backward pass.
+    A role's tensors are reduced as soon as they fill a stack, while they are in cache; so memory
+    does not grow with depth either.
     """
 
-    def __init__(self, copies: Copies, channels_first: frozenset[int], examples: int) -> None:
+    def __init__(
+        self, copies: Copies, channels_first: frozenset[int], examples: int, task: int
+    ) -> None:
         self.examples = examples
-        self.kept: dict[str, list[Kept]] = {role: [] for role in moments.REDUCTIONS}
+        self.opened_in_task = task
+        """The backward pass (autograd's number of it) that it was opened in; -1: in none."""
+        self.backward_tasks: set[int] = set()
+        """The backward passes that went through it."""
         self.parts: dict[str, list[Part]] = {}
-        self.lost: set[int] = set()
+        self.lost: dict[tuple[str, int], str] = {}
+        """(quantity, row) -> why it cannot be told."""
         self.last_row: int | None = None
-        self.num_calls: dict[int, int] = {}
-        self.backward = False
+        self.num_calls: dict[tuple[str, int], int] = {}
+        """(role, row) -> calls so far."""
         self._copies = copies
         self._channels_first = channels_first
-        self._bytes = 0
-        self._of_forward: dict[str, set[int]] | None = None
+        self._kept: dict[str, list[Kept]] = {role: [] for role in moments.REDUCTIONS}
+        self._num_entries = dict.fromkeys(moments.REDUCTIONS, 0)
+        self._awaited: list[Awaited] = []
+        self._of_forward: set[tuple[str, int]] | None = None
+        self._row_of: dict[int, tuple[weakref.ref[Tensor], int]] = {}
 
-    def keep(self, role: str, row: int, call: int, x: Tensor, slope: Slope | None = None) -> None:
-        """Keeps one tensor."""
-        kept = self._copies.take(role, row, call, x, slope)
-        self.kept[role].append(kept)
-        self._bytes += kept.tensor.nbytes
-        if self._bytes > PENDING_BYTES:
-            self.reduce(backward_too=True)
+    @property
+    def has_gradients(self) -> bool:
+        """Whether gradients flowed through it."""
+        return "delta" in self.parts or any(awaited.came for awaited in self._awaited)
+
+    def count(self, role: str, row: int) -> None:
+        """Counts a call."""
+        self.num_calls[(role, row)] = self.num_calls.get((role, row), 0) + 1
+
+    def keep(self, role: str, row: int, x: Tensor, slope: Slope | None = None) -> None:
+        """Keeps a tensor of the forward pass."""
+        kept = self._kept[role]
+        kept.append(self._copies.take(role, row, x, slope))
+        self._num_entries[role] += x.numel()
+        if self._num_entries[role] >= moments.STACKED_ENTRIES:
+            self._reduce(role)
+
+    def await_gradient(self, row: int) -> Awaited:
+        """The place where dL/dz of the call just kept is waited for."""
+        awaited = Awaited(row)
+        self._awaited.append(awaited)
+        return awaited
+
+    def take_gradient(self, awaited: Awaited, gradient: Tensor) -> None:
+        """Takes a large gradient, and reduces those that came when they fill a stack."""
+        if awaited.is_reduced:
+            self.lost[("delta", awaited.row)] = TWICE
+        awaited.came.append(gradient)
+        self._num_entries["delta"] += gradient.numel()
+        if self._num_entries["delta"] >= moments.STACKED_ENTRIES:
+            self.reduce_gradients()
+
+    def accept_gradients(self, is_of_update: bool) -> None:
+        """Ends a backward pass: what came in it counts, or is forgotten."""
+        for awaited in self._awaited:
+            if is_of_update:
+                awaited.num_accepted = len(awaited.came)
+            else:
+                del awaited.came[awaited.num_accepted :]
+
+    def reduce_gradients(self) -> None:
+        """Turns the gradients that have come into a few numbers a row and lets them go."""
+        seen: list[Seen] = []
+        for awaited in self._awaited:
+            if awaited.came:
+                seen.append((awaited.row, _sum(awaited.came), None))
+                awaited.came.clear()
+                awaited.num_accepted = 0
+                awaited.is_reduced = True
+        self._num_entries["delta"] = 0
+        self._add("delta", seen)
+
+    def reduce(self) -> None:
+        """Turns what is kept of the forward pass into a few numbers a row and lets it go."""
+        for role in self._kept:
+            self._reduce(role)
 
     def repeats(self, role: str, row: int) -> bool:
         """Whether a call within a backward pass repeats one of the forward pass (checkpointing)."""
         if self._of_forward is None:
-            self._of_forward = {
-                name: {k.row for k in kept} | {r for p in self.parts.get(name, []) for r in p.rows}
-                for name, kept in self.kept.items()
-            }
-        return row in self._of_forward[role]
+            self._of_forward = set(self.num_calls)
+        return (role, row) in self._of_forward
 
-    def reduce(self, *, backward_too: bool) -> None:
-        """Turns what is kept into a few numbers a row and lets the tensors go."""
-        for role, kept in self.kept.items():
-            if not kept or (role == "delta" and not backward_too):
-                continue
-            if role == "delta":
-                kept = _summed_repeats(kept)
-            seen = self._copies.intact(role, kept, self.lost)
-            for name, parts in moments.reduce(role, seen, self._channels_first).items():
-                self.parts.setdefault(name, []).extend(parts)
-            self.kept[role] = []
-        self._bytes = sum(k.tensor.nbytes for kept in self.kept.values() for k in kept)
+    def name(self, z: Tensor, row: int) -> None:
+        """Remembers whose output `z` is, while it lives."""
+        self._row_of[id(z)] = weakref.ref(z), row
+
+    def row_of(self, x: Tensor) -> int | None:
+        """The row whose output `x` is, or is a view of."""
+        for candidate in (x, x._base):
+            known = self._row_of.get(id(candidate))
+            if known is not None and known[0]() is candidate:
+                return known[1]
+        return None
+
+    def _reduce(self, role: str) -> None:
+        kept = self._kept[role]
+        if not kept:
+            return
+        self._kept[role], self._num_entries[role] = [], 0
+        seen, lost = self._copies.intact(role, kept)
+        for row in lost:
+            for quantity in moments.QUANTITIES[role]:
+                self.lost[(quantity, row)] = OVERWRITTEN
+        self._add(role, seen)
+
+    def _add(self, role: str, seen: list[Seen]) -> None:
+        for quantity, parts in moments.reduce(role, seen, self._channels_first).items():
+            self.parts.setdefault(quantity, []).extend(parts)
 
 
-def _summed_repeats(kept: list[Kept]) -> list[Kept]:
-    """dL/dz of one call that came in several backward passes: the gradients add."""
-    if len({(k.row, k.call) for k in kept}) == len(kept):
-        return kept
-    sums: dict[tuple[int, int], Kept] = {}
-    for k in kept:
-        known = sums.get((k.row, k.call))
-        if known is not None:
-            total = known.tensor + k.tensor
-            k = Kept(k.row, k.call, total, total._version, None, None)
-        sums[(k.row, k.call)] = k
-    return list(sums.values())
+def _sum(gradients: list[Tensor]) -> Tensor:
+    """dL/dz of one call; several backward passes through one graph add."""
+    total = gradients[0].detach()
+    for more in gradients[1:]:
+        total = total + more.detach()
+    return total

@@ -17,15 +17,21 @@ from vgexp.activations import slope_of
 from vgexp.errors import QuestionError
 from vgexp.watch import Slope, Watch
 
+NO_SINGLE_OUTPUT = "its module has no single output that is its z"
+
 
 @dataclass
 class Row:
-    """One weight: what names its row of `layers.csv`. `layer` is None until a forward shows it."""
+    """One weight: what names its row of `layers.csv`, and whether it is wanted.
+
+    `layer` is None until a forward pass shows it, and stays so for a weight that none uses.
+    """
 
     name: str
     weight: nn.Parameter
     layer: int | None
     kind: str
+    is_wanted: bool
 
 
 @dataclass
@@ -36,21 +42,30 @@ class Plan:
     preacts: list[tuple[nn.Module, int]] = field(default_factory=list)
     """Modules whose output is the row's z."""
     activations: list[tuple[nn.Module, int | None, Slope]] = field(default_factory=list)
-    """Modules whose input is u; row None: whichever weight was called last."""
+    """Modules whose input is u; row None: to be found when it is called."""
     acts: list[tuple[nn.Module, int]] = field(default_factory=list)
-    """Modules whose output is h, where that is not the activation's own output."""
-    owners: list[tuple[nn.Module, tuple[int, ...]]] = field(default_factory=list)
-    """Modules whose calls show in which order weights are used (a stranger's model only)."""
+    """Modules whose output is h."""
+    owners: list[tuple[nn.Module, list[tuple[int, ...]]]] = field(default_factory=list)
+    """Modules whose calls show in which order weights are used (a stranger's model only), each
+    with the rows of its layers."""
     unseen: dict[str, str] = field(default_factory=dict)
     """Weight name -> why part of its row cannot be measured."""
+
+    @property
+    def measured(self) -> frozenset[int]:
+        """Rows to measure: the wanted ones, and those that `backward_gain` divides by."""
+        wanted = {index for index, row in enumerate(self.rows) if row.is_wanted}
+        if any(row.layer is None for row in self.rows):
+            return frozenset(range(len(self.rows)))
+        after = {(self.rows[index].layer or 0) + 1 for index in wanted}
+        return frozenset(wanted | {i for i, row in enumerate(self.rows) if row.layer in after})
 
 
 def plan_of_watches(watches: Sequence[Watch], pattern: str | None) -> Plan:
     """The plan of a model that says itself where to look."""
-    chosen = [watch for watch in watches if _matches(pattern, watch.name)]
-    _require_some(chosen, pattern, [watch.name for watch in watches])
-    plan = Plan([Row(watch.name, watch.weight, watch.layer, watch.kind) for watch in chosen])
-    for index, watch in enumerate(chosen):
+    wanted = _wanted([watch.name for watch in watches], pattern)
+    plan = Plan([Row(w.name, w.weight, w.layer, w.kind, w.name in wanted) for w in watches])
+    for index, watch in enumerate(watches):
         if watch.preact is not None:
             plan.preacts.append((watch.preact, index))
         if watch.activation is not None and watch.slope is not None:
@@ -63,33 +78,41 @@ def plan_of_watches(watches: Sequence[Watch], pattern: str | None) -> Plan:
 def plan_of_module(model: nn.Module, pattern: str | None) -> Plan:
     """The plan of a stranger's model: weights by their owners, activations by their classes."""
     names = {id(p): name for name, p in model.named_parameters() if p.ndim >= 2}
-    chosen = {key: name for key, name in names.items() if _matches(pattern, name)}
-    _require_some(list(chosen.values()), pattern, list(names.values()))
+    wanted = _wanted(list(names.values()), pattern)
     plan = Plan([])
     index_of: dict[int, int] = {}
     for module in model.modules():
-        own = [p for p in module.parameters(recurse=False) if id(p) in chosen]
-        for weight in own:
+        own = [(n, p) for n, p in module.named_parameters(recurse=False) if id(p) in names]
+        for _, weight in own:
             if id(weight) not in index_of:
                 index_of[id(weight)] = len(plan.rows)
-                plan.rows.append(Row(chosen[id(weight)], weight, None, _kind(module)))
-        _plan_owner(plan, module, tuple(index_of[id(weight)] for weight in own))
+                name = names[id(weight)]
+                plan.rows.append(Row(name, weight, None, _kind(module), name in wanted))
+        _plan_owner(plan, module, {name: index_of[id(weight)] for name, weight in own})
         slope = slope_of(module)
         if slope is not None:
             plan.activations.append((module, None, slope))
     return plan
 
 
-def _plan_owner(plan: Plan, module: nn.Module, indices: tuple[int, ...]) -> None:
-    if not indices:
+def _plan_owner(plan: Plan, module: nn.Module, own: dict[str, int]) -> None:
+    if not own:
         return
-    plan.owners.append((module, indices))
-    matrices = [p for p in module.parameters(recurse=False) if p.ndim >= 2]
-    if len(matrices) == 1 and not any(True for _ in module.children()):
-        plan.preacts.append((module, indices[0]))
+    plan.owners.append((module, _stacked_layers(own)))
+    if len(own) == 1 and not any(True for _ in module.children()):
+        plan.preacts.append((module, next(iter(own.values()))))
         return
-    for index in indices:
-        plan.unseen[plan.rows[index].name] = "its module has no single output that is its z"
+    for index in own.values():
+        plan.unseen[plan.rows[index].name] = NO_SINGLE_OUTPUT
+
+
+def _stacked_layers(own: dict[str, int]) -> list[tuple[int, ...]]:
+    """The rows of a module, one tuple a layer: torch's recurrent nets end names in `_l<layer>`."""
+    layers: dict[str, list[int]] = {}
+    for name, index in own.items():
+        stacked = re.search(r"_l(\d+)(_reverse)?$", name)
+        layers.setdefault(stacked.group(1) if stacked else "", []).append(index)
+    return [tuple(rows) for rows in layers.values()]
 
 
 def _kind(module: nn.Module) -> str:
@@ -101,23 +124,21 @@ def _kind(module: nn.Module) -> str:
     return next((kind for classes, kind in kinds if isinstance(module, classes)), "linear")
 
 
-def _matches(pattern: str | None, name: str) -> bool:
+def _wanted(names: Sequence[str], pattern: str | None) -> set[str]:
     if pattern is None:
-        return True
+        return set(names)
     try:
-        return re.search(pattern, name) is not None
+        wanted = {name for name in names if re.search(pattern, name)}
     except re.error as error:
         raise QuestionError(
             f"probe.layers is {pattern!r}\nallowed: a regular expression ({error})"
         ) from None
-
-
-def _require_some(chosen: Sequence[object], pattern: str | None, names: Sequence[str]) -> None:
-    if pattern is not None and names and not chosen:
+    if names and not wanted:
         shown = ", ".join(names[:6]) + (", ..." if len(names) > 6 else "")
         raise QuestionError(
             f"probe.layers is {pattern!r}, which matches no weight\nweights: {shown}"
         )
+    return wanted
 
 
 def first_tensor(value: object) -> Tensor | None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 
 from vgexp.errors import QuestionError, impossible, unknown
 from vgexp.probe.block import Block
-from vgexp.probe.discovery import number_layers
+from vgexp.probe.moments import Cells
 from vgexp.probe.plan import Plan, plan_of_module, plan_of_watches
 from vgexp.probe.taps import Taps
 from vgexp.probe.weights import WeightMeter
@@ -73,6 +74,8 @@ class Probe:
         self._blocks: list[Block] = []
         self._rows: list[Rows] = []
         self._wanted = False
+        self._taps_due = False
+        self._has_closure = False
         self._inside = False
         self.step = 0
         """Optimizer steps seen so far."""
@@ -106,7 +109,10 @@ class Probe:
     # ------------------------------------------------------------ what a loop may call
 
     def before_clip(self) -> None:
-        """Takes the gradient's columns now, before the loop's own clipping."""
+        """Takes the gradient's columns now, before the loop's own clipping.
+
+        With a `GradScaler`, call it after `scaler.unscale_`, where clipping belongs too.
+        """
         if self._meter is not None:
             self._meter.before_clip()
 
@@ -118,17 +124,19 @@ class Probe:
     @property
     def measuring(self) -> bool:
         """Whether anything of the current step is measured."""
-        return self._meter is not None or self._taps.armed
+        return self._meter is not None or self._taps_due
 
     @property
     def measuring_all(self) -> bool:
         """Whether every column of the current step is measured."""
-        return self._meter is not None and self._taps.armed
+        return self._meter is not None and self._taps_due
 
     def end_step_without_update(self) -> None:
         """Ends a step that the optimizer does not take, with what was measured of it."""
-        if self._meter is not None:
-            self._meter.before_step()
+        with self._noting():
+            if self._meter is not None:
+                self._meter.copy_weights()
+            self._measure()
         self._finish()
 
     # ------------------------------------------------------------ results
@@ -170,54 +178,79 @@ class Probe:
             self._meter = None
         if self._wanted or self.step % self._activations_every == 0:
             self._taps.arm()
+            self._taps_due = True
         else:
             self._taps.disarm()
+            self._taps_due = False
 
-    def _before_step(self, *_: object) -> None:
-        try:
+    def _before_step(self, _: object, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Everything but the update; a closure's passes and gradients come only within the step."""
+        if not self.measuring:
+            return
+        # The first argument is the optimizer itself.
+        self._has_closure = any(argument is not None for argument in (*args[1:], *kwargs.values()))
+        with self._noting():
             if self._meter is not None:
-                self._meter.before_step()
-        except Exception as error:
-            self._meter = None
-            self._note(None, f"measuring gradients raised {type(error).__name__}: {error}")
+                self._meter.copy_weights()
+            if not self._has_closure:
+                self._measure()
 
     def _after_step(self, *_: object) -> None:
-        try:
+        with self._noting():
+            if self._has_closure:
+                self._measure()
             if self._meter is not None:
                 self._meter.after_step()
-            self._finish()
-        except Exception as error:
-            self._note(None, f"measuring raised {type(error).__name__}: {error}")
+        self._finish()
+
+    def _measure(self) -> None:
+        if self._meter is not None:
+            self._meter.take_gradients()
+        if self._taps_due:
+            self._taps.reduce()
 
     def _finish(self) -> None:
-        cells = dict(self._meter.cells()) if self._meter is not None else {}
-        if self._taps.armed:
+        """Ends the step, whatever went wrong in measuring it."""
+        with self._noting():
+            self._add_block()
+        self._meter = None
+        self._wanted = self._has_closure = False
+        self.step += 1
+        with self._noting():
+            self._prepare()
+
+    def _add_block(self) -> None:
+        cells = self._meter.cells() if self._meter is not None else {}
+        factor, scale = 1, _NO_SCALE
+        if self._taps_due:
             scale = _loss_scale()
-            if self._taps.discovering:
-                self._discover()
-            cells |= self._taps.collect(self._loss_is_mean, scale)
+            seen, examples = self._taps.collect()
+            cells = {**cells, **seen}
+            factor = examples if self._loss_is_mean else 1
             self._note_missing(cells)
         if cells:
-            self._blocks.append(Block(self.step, tuple(self._plan.rows), cells))
-        self._meter = None
-        self._wanted = False
-        self.step += 1
-        self._prepare()
+            self._blocks.append(Block(self.step, self._plan.rows, cells, factor, scale))
 
-    def _discover(self) -> None:
-        taps = self._taps
-        number_layers(self._plan, taps.first_calls, taps.outputs, taps.model_output)
-        taps.end_discovery()
+    @contextmanager
+    def _noting(self) -> Iterator[None]:
+        """A failure of measuring is noted, and the user's training goes on."""
+        try:
+            yield
+        except Exception as error:
+            self._note(None, f"measuring raised {type(error).__name__}: {error}")
 
     def _note(self, row: int | None, reason: str) -> None:
         name = "the model" if row is None else self._plan.rows[row].name
         self._unseen.setdefault(name, reason)
 
-    def _note_missing(self, cells: dict[str, Any]) -> None:
+    def _note_missing(self, cells: Mapping[str, Cells]) -> None:
         seen = set(cells["preact_mean"].rows) if "preact_mean" in cells else set()
         for index, row in enumerate(self._plan.rows):
-            if index not in seen:
+            if index not in seen and row.is_wanted:
                 self._unseen.setdefault(row.name, "no call of its module was seen with gradients")
+
+
+_NO_SCALE: Tensor | float = 1.0
 
 
 def _loss_scale() -> Tensor | float:
@@ -234,5 +267,6 @@ def _loss_scale() -> Tensor | float:
         caller = frame.f_locals.get("self")
         if isinstance(caller, torch.amp.GradScaler):
             scale = caller._scale
-            return 1.0 if scale is None else scale
+            # A copy: the scaler changes it in place before the rows are read.
+            return 1.0 if scale is None else scale.clone()
     return 1.0

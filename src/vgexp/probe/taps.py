@@ -1,79 +1,109 @@
 """The hooks on a network: what the forward and backward passes of one optimizer step show.
 
 The hooks run in the user's forward and backward pass, so they only take references; numbers are
-made of them when the step ends, many layers at a time.
+made of them before the optimizer's step, many layers at a time.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from vgexp.probe import moments
+from vgexp.probe.discovery import Call, number_layers
 from vgexp.probe.moments import Cells, Part
 from vgexp.probe.passes import Copies, Pass
 from vgexp.probe.plan import Plan, first_tensor
 from vgexp.watch import Slope
 
-Hook = Callable[..., None]
+LARGE_ENTRIES = 2**14
+"""A gradient of so many entries is looked at as it comes, so that many need not be kept."""
+
+Note = Callable[[int | None, str], None]
+"""Takes a row (None: the model) and what could not be measured of it."""
+
+
+class Hook:
+    """A hook that never breaks the user's training, and that no copy of the model takes along."""
+
+    __slots__ = ("_do", "_note", "_row")
+
+    def __init__(self, note: Note, row: int | None, do: Callable[..., None]) -> None:
+        self._note = note
+        self._row = row
+        self._do = do
+
+    def __call__(self, *arguments: Any) -> None:
+        try:
+            self._do(*arguments)
+        except Exception as error:
+            self._note(self._row, f"measuring it raised {type(error).__name__}: {error}")
+
+    def __deepcopy__(self, memo: object) -> Callable[..., None]:
+        return ignore
+
+    def __reduce__(self) -> tuple[Callable[[], Callable[..., None]], tuple[()]]:
+        return _ignoring, ()
+
+
+def ignore(*_: Any) -> None:
+    """What stands for a hook in a copied or saved model."""
+
+
+def _ignoring() -> Callable[..., None]:
+    return ignore
 
 
 class Taps:
     """Hooks of one plan; `collect` ends a step, `disarm` takes every hook away."""
 
-    def __init__(
-        self, model: nn.Module, plan: Plan, note: Callable[[int | None, str], None]
-    ) -> None:
+    def __init__(self, model: nn.Module, plan: Plan, note: Note) -> None:
         self._model = model
         self._plan = plan
         self._note = note
+        self._measured = plan.measured
         self._copies = Copies()
         self._channels_first = frozenset(i for i, r in enumerate(plan.rows) if r.kind == "conv")
         self._passes: list[Pass] = []
         self._hooks: list[Any] = []
         self._tensor_hooks: list[Any] = []
-        self.first_calls: list[tuple[tuple[int, ...], object]] = []
-        """(rows of the module, its first input) in calling order, while discovering."""
-        self.outputs: list[tuple[Tensor, int]] = []
-        """(z, row), while discovering."""
-        self.model_output: Tensor | None = None
-        """What the model returned, while discovering."""
-        self.discovering = any(row.layer is None for row in plan.rows)
-        """Whether the order of the weights is still to be learnt from a forward pass."""
+        self._before_backward: list[tuple[int, int]] = []
+        self._after_backward: list[tuple[int, int]] = []
+        self._discovering = any(row.layer is None for row in plan.rows)
+        self._calls: dict[int, Call] = {}
+        self._outputs: list[tuple[Tensor, int]] = []
+        self._model_output: Tensor | None = None
 
     # ------------------------------------------------------------ life
-
-    @property
-    def armed(self) -> bool:
-        """Whether the hooks are set."""
-        return bool(self._hooks)
 
     def arm(self) -> None:
         """Sets the hooks, if they are not set."""
         if self._hooks:
             return
-        hooks, guarded = self._hooks, self._guarded
-        begin = guarded(None, self._on_model)
-        hooks.append(self._model.register_forward_pre_hook(begin, with_kwargs=True))
-        for module, row in self._plan.preacts:
-            hooks.append(module.register_forward_hook(guarded(row, self._preact_hook(row))))
-        acts = {(id(module), row) for module, row in self._plan.acts}
-        for module, activation_row, slope in self._plan.activations:
-            is_act = activation_row is None or (id(module), activation_row) in acts
-            acts.discard((id(module), activation_row))
-            self._arm_activation(module, activation_row, slope, is_act)
-        for module, row in self._plan.acts:
-            if (id(module), row) in acts:
-                hook = self._activation_hook(row, "h", None)
-                hooks.append(module.register_forward_hook(guarded(row, hook)))
-        if self.discovering:
-            for module, rows in self._plan.owners:
-                hook = guarded(None, self._call_hook(rows))
-                hooks.append(module.register_forward_pre_hook(hook))
-            hooks.append(self._model.register_forward_hook(guarded(None, self._on_output)))
+        plan, before, after = self._plan, self._before, self._after
+        hook = Hook(self._note, None, self._on_model)
+        self._hooks.append(self._model.register_forward_pre_hook(hook, with_kwargs=True))
+        for module, row in plan.preacts:
+            after(module, row, self._preact_hook(row))
+        acts = {(id(module), row) for module, row in plan.acts}
+        for module, activation_row, slope in plan.activations:
+            if activation_row is None:
+                self._arm_free_activation(module, slope)
+            elif activation_row in self._measured:
+                is_act = (id(module), activation_row) in acts
+                acts.discard((id(module), activation_row))
+                self._arm_activation(module, activation_row, slope, is_act)
+        for module, row in plan.acts:
+            if (id(module), row) in acts and row in self._measured:
+                after(module, row, self._keeping(row, "h", None))
+        after(self._model, None, self._on_output)
+        if self._discovering:
+            for module, layers in plan.owners:
+                before(module, None, partial(self._on_call, layers))
 
     def disarm(self) -> None:
         """Takes every hook away."""
@@ -81,26 +111,37 @@ class Taps:
             handle.remove()
         self._hooks.clear()
 
-    def end_discovery(self) -> None:
-        """Stops looking at the order of calls."""
-        self.discovering = False
-        self.first_calls.clear()
-        self.disarm()
+    def reduce(self) -> None:
+        """Makes numbers of what the step showed; before the update, which may change a slope."""
+        if self._discovering:
+            number_layers(self._plan, list(self._calls.values()), self._outputs, self._model_output)
+            self._discovering = any(row.layer is None for row in self._plan.rows)
+            self._measured = self._plan.measured
+            self.disarm()
+        for each in self._passes:
+            if each.has_gradients:
+                each.reduce()
+                each.reduce_gradients()
 
-    def collect(self, loss_is_mean: bool, loss_scale: Tensor | float) -> dict[str, Cells]:
-        """Ends a step: column -> cells, over all passes that gradients flowed through."""
-        used = [p for p in self._passes if p.backward]
+    def collect(self) -> tuple[dict[str, Cells], int]:
+        """Ends a step: column -> cells, and examples, of all passes that had gradients.
+
+        `delta_rms` is still that of dL/dz, without the factor N.
+        """
+        self.reduce()
+        used = [p for p in self._passes if p.has_gradients]
         parts: dict[str, list[Part]] = {}
+        lost: set[tuple[str, int]] = set()
         for each in used:
-            each.reduce(backward_too=True)
-            for row in each.lost:
-                self._note(row, "a tensor was overwritten in place before it was measured")
-            for name, more in each.parts.items():
-                parts.setdefault(name, []).extend(more)
+            for (quantity, row), reason in each.lost.items():
+                lost.add((quantity, row))
+                self._note(row, reason)
+            for quantity, more in each.parts.items():
+                parts.setdefault(quantity, []).extend(more)
         self.drop()
         if used:
             self._copies.learnt()
-        return _columns(parts, sum(p.examples for p in used) if loss_is_mean else 1, loss_scale)
+        return _columns(parts, lost), sum(p.examples for p in used)
 
     def drop(self) -> None:
         """Forgets what the current step showed."""
@@ -108,161 +149,222 @@ class Taps:
             handle.remove()
         self._tensor_hooks.clear()
         self._passes.clear()
-        self.outputs.clear()
-        self.model_output = None
+        self._calls.clear()
+        self._outputs.clear()
+        self._model_output = None
 
-    def _arm_activation(
-        self, module: nn.Module, row: int | None, slope: Slope, is_act: bool
-    ) -> None:
-        guarded = self._guarded
+    def _before(self, module: nn.Module, row: int | None, do: Callable[..., None]) -> None:
+        self._hooks.append(module.register_forward_pre_hook(Hook(self._note, row, do)))
+
+    def _after(self, module: nn.Module, row: int | None, do: Callable[..., None]) -> None:
+        self._hooks.append(module.register_forward_hook(Hook(self._note, row, do)))
+
+    def _arm_activation(self, module: nn.Module, row: int, slope: Slope, is_act: bool) -> None:
         if slope.from_output is not None:
-            hook = self._activation_hook(row, "hy" if is_act else "y", slope)
-            self._hooks.append(module.register_forward_hook(guarded(row, hook)))
+            self._after(module, row, self._keeping(row, "hy" if is_act else "y", slope))
             return
-        # The input is taken before the call, which may overwrite it in place.
-        in_place = bool(getattr(module, "inplace", False))
-        before = guarded(row, self._input_hook(row, slope, in_place))
-        self._hooks.append(module.register_forward_pre_hook(before))
+
+        def keep_input(_: nn.Module, args: tuple[Any, ...]) -> None:
+            self._keep(row, "u", args[0], slope)
+
+        self._before(module, row, keep_input)
         if is_act:
-            after = guarded(row, self._activation_hook(row, "h", None))
-            self._hooks.append(module.register_forward_hook(after))
+            self._after(module, row, self._keeping(row, "h", None))
 
-    def _guarded(self, row: int | None, hook: Hook) -> Hook:
-        """A hook that never breaks the user's training: what it cannot do is noted."""
+    def _arm_free_activation(self, module: nn.Module, slope: Slope) -> None:
+        """An activation of a stranger's model: its row is found when it is called."""
+        rows: list[int | None] = []
 
-        def guarded(*arguments: Any) -> None:
-            try:
-                hook(*arguments)
-            except Exception as error:
-                self._note(row, f"measuring it raised {type(error).__name__}: {error}")
+        def on_input(_: nn.Module, args: tuple[Any, ...]) -> None:
+            row = self._owner(args[0])
+            rows.append(row)
+            if row is not None and slope.from_output is None:
+                # A copy, since the module may work in place.
+                self._passes[-1].keep("u", row, args[0].clone(), slope)
 
-        return guarded
+        def on_output(_: nn.Module, _args: Any, output: Tensor) -> None:
+            row = rows.pop() if rows else None
+            if row is not None:
+                role, phi = ("h", None) if slope.from_output is None else ("hy", slope)
+                self._passes[-1].keep(role, row, output, phi)
+
+        self._before(module, None, on_input)
+        self._after(module, None, on_output)
 
     # ------------------------------------------------------------ what the hooks do
 
     def _on_model(self, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        if torch.is_grad_enabled() and not _in_backward():
+        if not torch.is_grad_enabled():
+            return
+        task = _backward_task()
+        # Within a backward pass, a call of the model is new only where checkpointing ran the
+        # first one without gradients: then no pass was opened outside.
+        opened = self._passes[-1].opened_in_task if self._passes else -2
+        if task == -1 or opened not in (-1, task):
             self._begin_pass((args, kwargs))
 
     def _on_output(self, _: nn.Module, _args: Any, output: Any) -> None:
-        if torch.is_grad_enabled() and not _in_backward():
-            self.model_output = first_tensor(output)
+        result = first_tensor(output)
+        if result is None or not result.requires_grad or not self._passes:
+            return
+        if _backward_task() != -1:
+            return
+        begins = Hook(self._note, None, partial(self._backward_begins, self._passes[-1]))
+        self._tensor_hooks.append(result.register_hook(begins))  # type: ignore[no-untyped-call]
+        if self._discovering:
+            self._model_output = result
 
-    def _call_hook(self, rows: tuple[int, ...]) -> Hook:
-        def on_call(_: nn.Module, args: tuple[Any, ...]) -> None:
-            if not _in_backward():
-                self.first_calls.append((rows, args[0] if args else None))
+    def _on_call(
+        self, layers: list[tuple[int, ...]], module: nn.Module, args: tuple[Any, ...]
+    ) -> None:
+        if id(module) not in self._calls and _backward_task() == -1:
+            self._calls[id(module)] = layers, args[0] if args else None
 
-        return on_call
+    def _preact_hook(self, row: int) -> Callable[..., None]:
+        is_free = any(owner is None for _, owner, _ in self._plan.activations)
+        is_measured = row in self._measured
 
-    def _preact_hook(self, row: int) -> Hook:
         def on_preact(_: nn.Module, args: Any, output: Any) -> None:
-            current = self._pass("z", row, args)
             z = output if isinstance(output, Tensor) else first_tensor(output)
-            if current is None or z is None:
+            current = self._pass(row, args)
+            if z is None or current is None:
                 return
-            call = current.num_calls.get(row, 0)
-            current.num_calls[row] = call + 1
-            current.last_row = row
-            current.keep("z", row, call, z)
-            if self.discovering:
-                self.outputs.append((z, row))
+            if is_free:
+                current.name(z, row)
+                current.last_row = row
+            if not is_measured or (_backward_task() != -1 and current.repeats("z", row)):
+                return
+            current.count("z", row)
+            current.keep("z", row, z)
+            if self._discovering:
+                self._outputs.append((z, row))
             if z.requires_grad:
-                hook = self._delta_hook(current, row, call)
-                self._tensor_hooks.append(z.register_hook(hook))  # type: ignore[no-untyped-call]
+                self._await_gradient(current, row, z)
 
         return on_preact
 
-    def _delta_hook(self, current: Pass, row: int, call: int) -> Hook:
-        def on_delta(delta: Tensor) -> None:
-            if not current.backward:
-                self._backward_begins(current)
-            current.keep("delta", row, call, delta)
+    def _await_gradient(self, current: Pass, row: int, z: Tensor) -> None:
+        awaited = current.await_gradient(row)
+        # A list's own method, called from C++, costs the backward pass next to nothing.
+        hook: Callable[..., Any] = awaited.came.append
+        if z.numel() >= LARGE_ENTRIES:
+            hook = Hook(self._note, row, partial(current.take_gradient, awaited))
+        self._tensor_hooks.append(z.register_hook(hook))  # type: ignore[no-untyped-call]
 
-        return self._guarded(row, on_delta)
+    def _keeping(self, row: int, role: str, slope: Slope | None) -> Callable[..., None]:
+        def keep_output(_: nn.Module, _args: Any, output: Tensor) -> None:
+            self._keep(row, role, output, slope)
 
-    def _input_hook(self, row: int | None, slope: Slope, in_place: bool) -> Hook:
-        def on_input(_: nn.Module, args: tuple[Any, ...]) -> None:
-            self._keep_activation(row, "u", args[0].clone() if in_place else args[0], slope)
+        return keep_output
 
-        return on_input
+    def _keep(self, row: int, role: str, x: Tensor, slope: Slope | None) -> None:
+        current = self._pass(row, x)
+        if current is None or (_backward_task() != -1 and current.repeats(role, row)):
+            return
+        current.count(role, row)
+        current.keep(role, row, x, slope)
 
-    def _activation_hook(self, row: int | None, role: str, slope: Slope | None) -> Hook:
-        def on_activation(_: nn.Module, _args: Any, output: Tensor) -> None:
-            self._keep_activation(row, role, output, slope)
+    def _owner(self, x: Tensor) -> int | None:
+        """The row whose activation reads `x`, if it has none yet in this pass.
 
-        return on_activation
-
-    def _keep_activation(self, row: int | None, role: str, x: Tensor, slope: Slope | None) -> None:
-        if row is None:
-            # A stranger's activation belongs to the weight called last, unless that has its own.
-            row = self._passes[-1].last_row if self._passes else None
-            if row is None:
-                return
-            current = self._pass(role, row, x)
-            if current is None or _has_its_own(current, role, row):
-                return
-        else:
-            current = self._pass(role, row, x)
-        if current is not None:
-            current.keep(role, row, 0, x, slope)
+        It is the row whose z `x` is; else, through norms and the like, the weight called last. In
+        a recomputation order says nothing.
+        """
+        current = self._pass(None, x)
+        if current is None:
+            return None
+        row = current.row_of(x)
+        if row is None and _backward_task() == -1:
+            row = current.last_row
+        if row is None or row not in self._measured:
+            return None
+        if current.num_calls.get(("act", row), 0) >= current.num_calls.get(("z", row), 0):
+            return None
+        current.count("act", row)
+        return row
 
     # ------------------------------------------------------------ passes
 
-    def _pass(self, role: str, row: int, inputs: Any) -> Pass | None:
-        """The pass that a forward call belongs to.
-
-        None where no gradient is being recorded, and where checkpointing repeats the call.
-        """
+    def _pass(self, row: int | None, inputs: Any) -> Pass | None:
+        """The pass that a forward call belongs to; None where no gradient is being recorded."""
         if not torch.is_grad_enabled():
             return None
-        if _in_backward():
-            current = self._passes[-1] if self._passes else self._begin_pass(inputs)
-            return None if current.repeats(role, row) else current
-        if not self._passes or self._passes[-1].backward:
+        if not self._passes:
             return self._begin_pass(inputs)
-        return self._passes[-1]
+        current = self._passes[-1]
+        if _backward_task() != -1:
+            return current
+        # Where submodules are called without the model, a pass ends with its backward pass.
+        called_before = row is not None and ("z", row) in current.num_calls
+        if current.backward_tasks or (called_before and current.has_gradients):
+            return self._begin_pass(inputs)
+        return current
 
     def _begin_pass(self, inputs: Any) -> Pass:
         for earlier in self._passes:
-            earlier.reduce(backward_too=False)
+            earlier.reduce()
         tensor = first_tensor(inputs)
         examples = tensor.shape[0] if tensor is not None and tensor.ndim > 0 else 1
-        current = Pass(self._copies, self._channels_first, examples)
+        current = Pass(self._copies, self._channels_first, examples, _backward_task())
         self._passes.append(current)
         return current
 
-    def _backward_begins(self, current: Pass) -> None:
-        current.backward = True
-        last = self._plan.rows[-1].weight
-        if last.requires_grad and last.grad is None:
-            # The gradients were cleared since the passes before: no step was taken on them.
-            self._passes = [p for p in self._passes if p is current or not p.backward]
+    def _backward_begins(self, current: Pass, _gradient: Tensor) -> None:
+        task = _backward_task()
+        earlier = [
+            p
+            for p in self._passes
+            if p is not current and p.has_gradients and task not in p.backward_tasks
+        ]
+        if earlier and self._gradients_were_cleared():
+            # No step was taken on them: it was skipped, or the gradients were thrown away.
+            self._passes = [p for p in self._passes if p not in earlier]
+        if task in current.backward_tasks:
+            return
+        current.backward_tasks.add(task)
+        self._before_backward = self._gradient_marks()
+        torch.autograd.Variable._execution_engine.queue_callback(self._on_backward_end)
+
+    def _on_backward_end(self) -> None:
+        marks = self._gradient_marks()
+        # `torch.autograd.grad` goes through the graph too, but adds nothing to a gradient.
+        is_of_update = marks != self._before_backward
+        for each in self._passes:
+            each.accept_gradients(is_of_update)
+        self._after_backward = marks
+
+    def _gradients_were_cleared(self) -> bool:
+        """Whether `zero_grad` was called since the last backward pass, in either of its ways."""
+        gradients = self._gradients()
+        if not gradients:
+            return True
+        if self._gradient_marks() == self._after_backward:
+            return False
+        # Looked at only where something wrote to them, since on CUDA looking waits.
+        return not any(bool(grad.any()) for grad in gradients)
+
+    def _gradient_marks(self) -> list[tuple[int, int]]:
+        """What changes when something is added to a gradient, or it is made or cleared."""
+        return [(id(grad), grad._version) for grad in self._gradients()]
+
+    def _gradients(self) -> list[Tensor]:
+        return [row.weight.grad for row in self._plan.rows if row.weight.grad is not None]
 
 
-def _in_backward() -> bool:
-    return torch._C._current_graph_task_id() != -1
+def _backward_task() -> int:
+    """Autograd's number of the backward pass that is running; -1 outside of any."""
+    return torch._C._current_graph_task_id()
 
 
-def _has_its_own(current: Pass, role: str, row: int) -> bool:
-    """Whether each call of the weight has its activation already."""
-    kept = sum(k.row == row for k in current.kept[role])
-    return kept >= current.num_calls.get(row, 0)
-
-
-def _columns(
-    parts: dict[str, list[Part]], examples: int, loss_scale: Tensor | float
-) -> dict[str, Cells]:
+def _columns(parts: dict[str, list[Part]], lost: set[tuple[str, int]]) -> dict[str, Cells]:
     columns: dict[str, Cells] = {}
     for quantity, names, combine in (
         ("z", ("preact_mean", "preact_std"), moments.combine_moments),
         ("h", ("act_mean", "act_std"), moments.combine_moments),
         ("slope", ("saturated_fraction", "dead_fraction"), moments.combine_slopes),
+        ("delta", ("delta_rms",), moments.combine_rms),
     ):
-        pair = combine(parts.get(quantity, []))
-        if pair is not None:
-            columns[names[0]], columns[names[1]] = pair
-    delta = moments.combine_rms(parts.get("delta", []))
-    if delta is not None:
-        columns["delta_rms"] = Cells(delta.rows, delta.values * examples / loss_scale)
+        missing = frozenset(row for name, row in lost if name == quantity)
+        for name, cells in zip(names, combine(parts.get(quantity, [])), strict=False):
+            columns[name] = cells._replace(missing=missing)
     return columns

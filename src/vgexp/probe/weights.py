@@ -16,88 +16,69 @@ Groups = list[tuple[tuple[int, ...], Tensor]]
 """(rows, [G, N]): tensors of one shape, stacked where they are small."""
 
 
+UPDATE_NORM = "update_norm"
+"""Norm of W's change; `update_ratio` is this over `weight_norm`."""
+
+
 class WeightMeter:
     """Measures one step: gradients before clipping, as the optimizer sees them, and the update."""
 
     def __init__(self, rows: Sequence[Row]) -> None:
         self._rows = rows
         self._cells: dict[str, Cells] = {}
-        self._seen: list[tuple[int, int, int]] = []
         self._before: Groups = []
 
     def before_clip(self) -> None:
         """Takes the gradient's columns now; without this call `before_step` takes them."""
-        grads = self._gradients()
-        if not grads:
-            return
-        groups = _groups({index: _values(grad) for index, grad in grads.items()})
-        indices = _indices(groups)
+        groups = self._gradients()
+        rows = _rows(groups)
         largest, zero = [], []
         for _, grad in groups:
             size = grad.abs()
             largest.append(size.amax(1))
             # In place: a comparison that makes booleans is twice as slow.
             zero.append(size.eq_(0).mean(1))
-        self._cells["grad_norm"] = Cells(indices, metrics.group_norms([g for _, g in groups]))
-        self._cells["grad_max"] = Cells(indices, torch.cat(largest))
-        self._cells["grad_zero_fraction"] = Cells(indices, torch.cat(zero))
-        self._seen = _versions(grads)
+        self._cells["grad_norm"] = _norms(groups)
+        self._cells["grad_max"] = Cells(rows, tuple(largest))
+        self._cells["grad_zero_fraction"] = Cells(rows, tuple(zero))
 
-    def before_step(self) -> None:
-        """Takes the gradient that the optimizer sees, weight norms, and copies of the weights."""
-        if "grad_norm" not in self._cells:
+    def take_gradients(self) -> None:
+        """Takes the gradient that the optimizer sees, and what `before_clip` did not take."""
+        if "grad_norm" in self._cells:
+            self._cells["grad_norm_clipped"] = _norms(self._gradients())
+        else:
             self.before_clip()
-        grads = self._gradients()
-        if _versions(grads) != self._seen:
-            groups = _groups({index: _values(grad) for index, grad in grads.items()})
-            clipped = Cells(_indices(groups), metrics.group_norms([g for _, g in groups]))
-            self._cells["grad_norm_clipped"] = clipped
-        elif grads:
             self._cells["grad_norm_clipped"] = self._cells["grad_norm"]
-        weights = _groups({i: _values(row.weight.detach()) for i, row in enumerate(self._rows)})
-        norm = metrics.group_norms([w for _, w in weights])
-        self._cells["weight_norm"] = Cells(_indices(weights), norm)
-        moving = [(rows, w) for rows, w in weights if not grads.keys().isdisjoint(rows)]
-        self._before = [(rows, w.clone() if len(rows) == 1 else w) for rows, w in moving]
+
+    def copy_weights(self) -> None:
+        """Takes weight norms, and copies of the weights that may move."""
+        rows = {i: row.weight for i, row in enumerate(self._rows) if row.is_wanted}
+        weights = _groups({i: _values(weight.detach()) for i, weight in rows.items()})
+        self._cells["weight_norm"] = _norms(weights)
+        moving = [(each, w) for each, w in weights if any(rows[i].requires_grad for i in each)]
+        self._before = [(each, w.clone() if len(each) == 1 else w) for each, w in moving]
 
     def after_step(self) -> None:
-        """Takes `update_ratio` of the weights that have a gradient."""
-        if not self._before:
-            return
-        changes = []
+        """Takes the norm of the change of the weights that have a gradient."""
+        changes: Groups = []
         for rows, before in self._before:
             after = _stacked([_values(self._rows[i].weight.detach()) for i in rows])
-            changes.append(torch.sub(before, after, out=before))
-        change = Cells(_indices(self._before), metrics.group_norms(changes))
+            changes.append((rows, torch.sub(before, after, out=before)))
         self._before = []
-        has_grad = self._cells["grad_norm"].rows
-        reference = _picked(self._cells["weight_norm"], has_grad)
-        ratio = _picked(change, has_grad) / reference
-        self._cells["update_ratio"] = Cells(has_grad, ratio)
+        if changes:
+            self._cells[UPDATE_NORM] = _norms(changes)
 
     def cells(self) -> dict[str, Cells]:
         """Column -> what was measured."""
         return self._cells
 
-    def _gradients(self) -> dict[int, Tensor]:
-        return {
-            index: row.weight.grad
+    def _gradients(self) -> Groups:
+        grads = {
+            index: _values(row.weight.grad.detach())
             for index, row in enumerate(self._rows)
-            if row.weight.grad is not None and row.weight.requires_grad
+            if row.is_wanted and row.weight.grad is not None and row.weight.requires_grad
         }
-
-
-def _versions(grads: dict[int, Tensor]) -> list[tuple[int, int, int]]:
-    """What tells whether gradients were changed: clipping does it in place or replaces them."""
-    return [(index, id(grad), grad._version) for index, grad in grads.items()]
-
-
-def _picked(cells: Cells, rows: tuple[int, ...]) -> Tensor:
-    """The values of `rows`, in that order."""
-    if cells.rows == rows:
-        return cells.values
-    place = {row: position for position, row in enumerate(cells.rows)}
-    return torch.stack([cells.values[place[row]] for row in rows])
+        return _groups(grads)
 
 
 def _values(x: Tensor) -> Tensor:
@@ -124,5 +105,9 @@ def _stacked(tensors: list[Tensor]) -> Tensor:
     return torch.stack(tensors).flatten(1)
 
 
-def _indices(groups: Groups) -> tuple[int, ...]:
-    return tuple(i for rows, _ in groups for i in rows)
+def _rows(groups: Groups) -> tuple[int, ...]:
+    return tuple([row for rows, _ in groups for row in rows])
+
+
+def _norms(groups: Groups) -> Cells:
+    return Cells(_rows(groups), tuple([metrics.row_norms(x) for _, x in groups]))
