@@ -170,13 +170,20 @@ def test_a_layer_that_fell_below_at_any_step_counts_once() -> None:
 
 
 def test_exact_zeros_below_a_dead_layer_are_no_underflow() -> None:
-    deltas = [0.0, 0.0, 0.0, 0.5, 1.0]
+    deltas = [0.0, 0.0, 0.0, 1e-33, 1e-30]
     dead_at_three = layers_of(deltas, dead_fraction=[0.1, 0.5, 1.0, 0.2, 0.0, np.nan])
     assert underflow(dead_at_three, 64, "float32") == 0
     dead_above = layers_of(deltas, dead_fraction=[0.1, 0.5, 0.9, 1.0, 0.0, np.nan])
     assert underflow(dead_above, 64, "float32") == 0
     dead_below = layers_of(deltas, dead_fraction=[1.0, 1.0, 0.9, 0.2, 0.0, np.nan])
     assert underflow(dead_below, 64, "float32") == 3
+
+
+def test_zeros_right_below_a_signal_that_is_far_from_the_smallest_number_are_no_underflow() -> None:
+    """A saturated tanh's slope is exactly 0 in single examples, without any dead unit."""
+    assert underflow(layers_of([0.0, 0.0, 1e-5, 0.3]), 64, "float32") == 0
+    assert underflow(layers_of([0.0, 0.0, 1e-30, 0.3]), 64, "float32") == 2
+    assert underflow(layers_of([0.0, 1e-200, 0.3]), 64, "float64") == 0
 
 
 def test_exact_zeros_below_weights_of_zero_are_no_underflow() -> None:
@@ -250,8 +257,8 @@ EXPLODING = layers_of(10.0 ** np.arange(9, -1.0, -1))
 @pytest.mark.parametrize(
     ("layers", "losses", "verdict", "cause"),
     [
-        (VANISHING, [2.3] * 30, "vanishing", "each layer passes on 0.1 of the signal"),
-        (EXPLODING, [2.3] * 30, "exploding", "each layer multiplies the signal by 10"),
+        (VANISHING, [2.3] * 30, "vanishing", "a layer passes on 0.1 of the signal on average"),
+        (EXPLODING, [2.3] * 30, "exploding", "a layer multiplies the signal by 10 on average"),
         (STEADY, [2.3] * 30, "stalled", "best training loss 2.30, a constant guess's 2.30"),
         (VANISHING, [2.3] * 10 + [0.5] * 30, "healthy", "despite a vanishing signal"),
         (STEADY, [2.3, 0.5] * 20, "healthy", "best training loss 1.40"),
@@ -343,7 +350,7 @@ def test_a_vanishing_run_is_told_with_its_numbers_and_the_hint_at_float64() -> N
     layers = layers_of(1e-3 * 0.01 ** np.arange(19, -1.0, -1))
     text = sentence(summary_of(layers, [2.31, *[2.302] * 30]))
     assert "vanishes" in text
-    assert "each layer passes on 0.01 of the signal" in text
+    assert "a layer passes on 0.01 of the signal on average" in text
     assert "layer 1 gets 1e-38 of what layer 20 gets" in text
     assert "ended at 2.30, which is what guessing gives (2.30)" in text
     assert "In 3 of 20 layers" in text

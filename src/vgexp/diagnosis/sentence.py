@@ -119,11 +119,12 @@ def _signal_words(summary: Mapping[str, Any]) -> str:
     if last == 1:
         return "there is one hidden layer, on whose way nothing can be lost"
     if summary["signal"] == "exploding":
-        each, share = "multiplies the signal by {}", f"{attenuation:.2g} times"
+        each, share = "multiplies the signal by {} on average", f"{attenuation:.2g} times"
     else:
-        each, share = "passes on {} of the signal", f"{attenuation:.2g} of"
+        each, share = "passes on {} of the signal on average", f"{attenuation:.2g} of"
     what = f"layer 1 gets {share} what layer {last} gets"
-    return what if factor is None else f"each layer {each.format(f'{factor:.2g}')}, so {what}"
+    # No "so": where single layers stand out, the factor's power is not the attenuation.
+    return what if factor is None else f"a layer {each.format(f'{factor:.2g}')}, {what}"
 
 
 def _later_words(summary: Mapping[str, Any]) -> str:

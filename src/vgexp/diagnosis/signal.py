@@ -20,6 +20,8 @@ SMALLEST_NORMAL: Mapping[str, float] = {
 }
 """dtype -> its smallest normal number; below it precision goes, and soon the number itself."""
 
+# No layer passes on so little of a signal unless it passes on nothing.
+_FAR_ABOVE = 1e12
 # Rows that are not a hidden layer of the main path.
 _OFF_PATH = ("readout", "stream")
 _NEEDED = ("layer", "kind", "delta_rms")
@@ -91,8 +93,10 @@ def underflow(layers: pd.DataFrame, num_examples: int, dtype: str) -> int:
 
     The signal that the dtype must hold is dL/dz, whose rms is delta_rms / `num_examples`. A zero
     that is exact is no underflow: going down from the read-out, the first layer that fell below
-    holds exactly 0, and it or a layer above it has only dead units, or the weights right above
-    it are all 0. Weights not measured at a step count as at the step before.
+    holds exactly 0, and either it or a layer above it has only dead units, or the weights right
+    above it are all 0, or the layer above is far from the smallest number: what falls that far in
+    one layer was cut off by slopes that are exactly 0. Weights not measured at a step count as at
+    the step before.
     """
     if dtype not in SMALLEST_NORMAL:
         raise unknown("dtype", dtype, SMALLEST_NORMAL)
@@ -158,6 +162,7 @@ def _fallen_below(layers_at_step: pd.DataFrame, smallest: float) -> set[int]:
     is_dead = bool((path.loc[path.index >= top, "dead_fraction"] == 1).any())
     above = layers_at_step[layers_at_step["layer"] == top + 1]
     is_cut = len(above) > 0 and float(above["weight_norm"].iloc[0]) == 0
-    if path.loc[top, "delta_rms"] == 0 and (is_dead or is_cut):
+    is_sudden = float(path["delta_rms"].get(top + 1, 0.0)) > _FAR_ABOVE * smallest
+    if path.loc[top, "delta_rms"] == 0 and (is_dead or is_cut or is_sudden):
         return set()
     return {int(number) for number in fallen}

@@ -25,7 +25,8 @@ RESULTS = (
     "verdict",
     "status",
 )
-"""The figures of every comparison, under their names in `summary.json`."""
+"""The figures of every comparison, under their names in `summary.json`; `status` only where some
+run did not complete."""
 
 DEFAULT_LAYER_METRIC = "delta_rms"
 # Longer names of runs are numbered, and spelled out below the table.
@@ -67,6 +68,8 @@ def compare_runs(
         columns.append(Shown(title, [_config_text(row[0], key) for row in rows]))
     for name, figure in results.items():
         values = [[figure(run) for run in row] for row in rows]
+        if name == "status" and all(value == "completed" for row in values for value in row):
+            continue
         columns.append(Shown(name, _folded(values, name, by_seed)))
     return Comparison(columns, spread_legend(columns), spelled_out)
 
