@@ -17,7 +17,7 @@ from omegaconf import OmegaConf
 
 from vgexp import config as configuration
 from vgexp import runs, sweep
-from vgexp.cli import schema
+from vgexp.cli import door, schema
 from vgexp.cli.job import Job
 from vgexp.cli.main import main
 from vgexp.config import Config
@@ -26,9 +26,9 @@ from vgexp.errors import QuestionError
 Calls = list[tuple[Config, Path, str]]
 SUMMARY = {"status": "completed", "verdict": "healthy", "loss_last": 0.5, "versions": {"a": "1"}}
 
-ARSENAL = """\
+MEDLEY = """\
 # @package _global_
-# vgexp train +experiment=arsenal
+# vgexp train +experiment=medley
 # several cures together
 defaults:
   - override /optimizer: momentum
@@ -42,7 +42,7 @@ hydra:
     params:
       model.norm: none,batch
 """
-PLAIN = ARSENAL[: ARSENAL.index("hydra:")]
+PLAIN = MEDLEY[: MEDLEY.index("hydra:")]
 
 
 @pytest.fixture
@@ -65,6 +65,7 @@ def calls(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Calls:
         return SimpleNamespace(folder=folder, summary=SUMMARY)
 
     monkeypatch.setattr(runs, "run", run)
+    monkeypatch.setattr(door, "close_run", lambda _: None)
     monkeypatch.chdir(tmp_path)
     return made
 
@@ -411,7 +412,7 @@ def test_a_sweep_runs_every_combination_quietly_and_tells_each(
     assert list(rows[0]) == list(rows[2])
     lines = capsys.readouterr().out.splitlines()
     assert lines[1] == "#1  model.depth=5 seed=2  healthy"
-    assert lines[-1] == "4 jobs, 0 failed: s/sweep.csv"
+    assert lines[-2:] == ["4 jobs, 0 failed: s/sweep.csv", "vgexp compare s"]
 
 
 def test_a_failed_job_is_a_row_and_the_others_run(
@@ -508,17 +509,17 @@ def test_experiment_itself_can_be_swept(spelling: str, calls: Calls, tmp_path: P
 def test_a_preset_can_be_a_sweep(
     spelling: str, mode: list[str], calls: Calls, tmp_path: Path
 ) -> None:
-    mine = preset_folder(tmp_path, arsenal=ARSENAL)
-    assert train(*mode, f"{spelling}=arsenal", "seed=3", "--config-dir", mine) == 0
+    mine = preset_folder(tmp_path, medley=MEDLEY)
+    assert train(*mode, f"{spelling}=medley", "seed=3", "--config-dir", mine) == 0
     flat = [configuration.flatten(config) for config, _, _ in calls]
     assert [(f["model.norm"], f["seed"]) for f in flat] == [("none", 3), ("batch", 3)]
-    folder = only(Path("outputs/train/arsenal"))
+    folder = only(Path("outputs/train/medley"))
     assert [row["model.norm"] for row in sweep.read(folder)] == ["none", "batch"]
 
 
 def test_the_command_of_a_presets_job_repeats_that_job_only(calls: Calls, tmp_path: Path) -> None:
-    mine = preset_folder(tmp_path, arsenal=ARSENAL)
-    assert train("+experiment=arsenal", "--config-dir", mine) == 0
+    mine = preset_folder(tmp_path, medley=MEDLEY)
+    assert train("+experiment=medley", "--config-dir", mine) == 0
     assert main(calls[1][2].split()[1:]) == 0
     assert len(calls) == 3
     assert configuration.identity(calls[2][0]) == configuration.identity(calls[1][0])
@@ -536,7 +537,7 @@ def test_a_job_works_in_a_launchers_other_process() -> None:
 def test_a_sweep_of_sweeps_is_refused(
     calls: Calls, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    mine = preset_folder(tmp_path, arsenal=ARSENAL, plain=PLAIN)
-    assert train("-m", "experiment=arsenal,plain", "--config-dir", mine) == 2
-    assert "arsenal is a sweep itself" in capsys.readouterr().err
+    mine = preset_folder(tmp_path, medley=MEDLEY, plain=PLAIN)
+    assert train("-m", "experiment=medley,plain", "--config-dir", mine) == 2
+    assert "medley is a sweep itself" in capsys.readouterr().err
     assert not calls

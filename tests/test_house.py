@@ -25,7 +25,7 @@ FLOORS: tuple[frozenset[str], ...] = tuple(
         "models data probe diagnosis",
         "activations inits norms skips optimizers schedulers clips tables",
         "metrics watch seeds",
-        "registry config records",
+        "registry config records interrupts",
         "errors",
     )
 )

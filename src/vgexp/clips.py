@@ -59,15 +59,26 @@ class Clipped:
 class Clip:
     """A rule, and the norms that it remembers if it does."""
 
-    def __init__(self, rule: Rule, history: _History | None = None) -> None:
+    def __init__(self, rule: Rule | None, history: _History | None = None) -> None:
         self._rule = rule
         self._history = history
 
-    @torch.no_grad()
+    @property
+    def is_none(self) -> bool:
+        """Whether no gradient is ever changed."""
+        return self._rule is None
+
     def __call__(self, parameters: Sequence[nn.Parameter], norm: Tensor) -> Clipped:
         """Clips `p.grad` of each parameter in place; `norm` is the total norm of these, 0-d."""
+        if self._rule is None:
+            return Clipped(norm, _unchanged(norm))
+        with torch.no_grad():
+            return self._clipped(self._rule, parameters, norm)
+
+    @staticmethod
+    def _clipped(rule: Rule, parameters: Sequence[nn.Parameter], norm: Tensor) -> Clipped:
         grads = [p.grad for p in parameters if p.grad is not None]
-        changed = self._rule(grads, norm)
+        changed = rule(grads, norm)
         if _host(changed):
             return Clipped(metrics.total_norm(grads) if changed else norm, changed)
         return Clipped(torch.where(changed, metrics.total_norm(grads), norm), changed)
@@ -89,7 +100,7 @@ def build(config: ClipConfig, matrices: Sequence[nn.Parameter]) -> Clip:
 
 def none(_config: NoClipConfig, _matrices: Sequence[nn.Parameter]) -> Clip:
     """Gradients reach the optimizer as they are."""
-    return Clip(lambda _grads, norm: _unchanged(norm))
+    return Clip(None)
 
 
 def norm(config: NormClipConfig, _matrices: Sequence[nn.Parameter]) -> Clip:

@@ -78,21 +78,28 @@ def total_norm(tensors: Sequence[Tensor]) -> Tensor:
     if not _host(tensors[0]):
         each = [_scaled_row_norms(x.reshape(1, -1), torch.float64) for x in tensors]
         return _scaled_row_norms(torch.cat(each).reshape(1, -1))[0]
-    num_entries = sum(map(Tensor.numel, tensors))
-    dtypes = {x.dtype for x in tensors}
-    parts = list(tensors)
-    if len(dtypes) == 1:
-        # Many small tensors: one copy and one reduction beat one reduction a tensor.
-        small = [x for x in tensors if x.numel() <= SMALL_TENSOR]
-        parts = [x for x in tensors if x.numel() > SMALL_TENSOR]
-        if small:
-            parts.append(torch._C._nn.flatten_dense_tensors(small))
-    total = math.hypot(*map(float, torch._foreach_norm(parts)))
-    lower = max(_lower(num_entries, dtype) for dtype in dtypes)
-    if not lower <= total < math.inf:
-        each = [_scaled_row_norms(x.reshape(1, -1), torch.float64) for x in parts]
-        return _scaled_row_norms(torch.cat(each).reshape(1, -1))[0]
-    return torch.tensor(total, dtype=torch.float64)
+    parts = _few_parts(tensors)
+    norm_P = torch._foreach_norm(parts)
+    norm: Tensor = norm_P[0].double()
+    if len(parts) > 1:
+        norm = torch.linalg.vector_norm(torch.stack(norm_P).double())
+    num_entries = sum(map(Tensor.numel, parts))
+    lower = max(_lower(num_entries, dtype) for dtype in {x.dtype for x in parts})
+    if lower <= float(norm) < math.inf:
+        return norm
+    each = [_scaled_row_norms(x.reshape(1, -1), torch.float64) for x in parts]
+    return _scaled_row_norms(torch.cat(each).reshape(1, -1))[0]
+
+
+def _few_parts(tensors: Sequence[Tensor]) -> list[Tensor]:
+    """The same entries with all small tensors copied into one: that and one reduction are faster
+    than a reduction a tensor."""
+    dtype = tensors[0].dtype
+    small = [x for x in tensors if x.numel() <= SMALL_TENSOR and x.dtype == dtype]
+    flat = [torch._C._nn.flatten_dense_tensors(small)] if small else []
+    if len(small) == len(tensors):
+        return flat
+    return flat + [x for x in tensors if x.numel() > SMALL_TENSOR or x.dtype != dtype]
 
 
 def sent(x: Tensor, device: torch.device) -> Tensor:

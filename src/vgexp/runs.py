@@ -6,8 +6,8 @@ import datetime
 import json
 import os
 import platform
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,14 +16,17 @@ from typing import TYPE_CHECKING, Any
 from vgexp import config as configuration
 from vgexp.config import Config
 from vgexp.errors import QuestionError
+from vgexp.interrupts import held, noticed
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from vgexp.records import Rows
     from vgexp.sinks import Sink
     from vgexp.training import Trainer
 
 OUTPUTS = Path("outputs/train")
+FAILED = "failed"
 
 
 @dataclass(frozen=True)
@@ -86,6 +89,8 @@ def load(folder: Path | str) -> Run:
 def run(config: Config, folder: Path | str | None = None, *, command: str = "") -> Run:
     """Trains what a configuration describes and writes its run folder.
 
+    Ctrl-C and SIGTERM end it after the step at hand, with status `interrupted`.
+
     Args:
         folder: where to; None: outputs/train/<model>/<date_time_microseconds>.
         command: what was typed to get here; the first line of `config.yaml`.
@@ -93,28 +98,26 @@ def run(config: Config, folder: Path | str | None = None, *, command: str = "") 
     Raises:
         QuestionError: an impossible configuration, or a folder that holds a run already.
         OSError: the folder cannot be written; what was recorded before stays.
-        KeyboardInterrupt: after the tables and a summary with status `interrupted` are on disk.
+        KeyboardInterrupt: after the tables and the summary are on disk.
+        Exception: the work failed; the summary says `failed`, the tables have what was recorded.
     """
-    from vgexp.assembly import assemble
-
     folder = _default_folder(config) if folder is None else Path(folder)
     require_free(folder)
-    trainer = assemble(config)
-    folder.mkdir(parents=True, exist_ok=True)
-    write_config(folder, config, command)
-    try:
-        with _sinks(folder, trainer, config) as sinks:
-            try:
-                for rows in trainer.rows():
-                    _hand_on(sinks, [rows])
-                status = "completed" if trainer.divergence is None else "diverged"
-            finally:
-                _hand_on(sinks, trainer.flush())
-    except KeyboardInterrupt:
-        write_summary(folder, _summary(folder, config, trainer, "interrupted"))
-        raise
-    write_summary(folder, _summary(folder, config, trainer, status))
-    return Run(folder)
+    with noticed():
+        from vgexp.assembly import assemble
+
+        trainer = assemble(config)
+    with held(trainer.stop):
+        folder.mkdir(parents=True, exist_ok=True)
+        write_config(folder, config, command)
+        done = Run(folder)
+        try:
+            _record(folder, trainer, config)
+        except BaseException as error:
+            _write_end(done, config, trainer, error)
+            raise
+        write_summary(folder, _summary(done, config, trainer, _status(trainer)))
+    return done
 
 
 def write_failure(folder: Path, config: Config | None, error: BaseException) -> None:
@@ -125,8 +128,12 @@ def write_failure(folder: Path, config: Config | None, error: BaseException) -> 
     known: dict[str, Any] = {}
     if (folder / "summary.json").exists():
         known = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
-    reason = f"{type(error).__name__}: {error}"
-    write_summary(folder, {**known, "status": "failed", "reason": reason})
+    write_summary(folder, {**known, "status": FAILED, "reason": reason_of(error)})
+
+
+def reason_of(error: BaseException) -> str:
+    """Why a run failed, for its summary."""
+    return f"{type(error).__name__}: {error}"
 
 
 def require_free(folder: Path) -> None:
@@ -172,31 +179,53 @@ def _default_folder(config: Config) -> Path:
     return OUTPUTS / configuration.choice("model", config.model) / now
 
 
-@contextmanager
-def _sinks(folder: Path, trainer: Trainer, config: Config) -> Iterator[list[Sink]]:
+def _record(folder: Path, trainer: Trainer, config: Config) -> None:
     from vgexp.sinks import SinkContext, open_sinks
 
-    sinks = open_sinks(SinkContext(folder, trainer.num_steps, config.output.quiet))
-    try:
-        yield sinks
-    finally:
-        for sink in sinks:
-            sink.close()
+    with open_sinks(SinkContext(folder, trainer.num_steps, config.output.quiet)) as sinks:
+        try:
+            for rows in trainer.rows():
+                _hand_on(sinks, rows)
+        except BaseException:
+            # What fails here failed already, or follows from it.
+            with suppress(Exception):
+                for rows in trainer.flush():
+                    _hand_on(sinks, rows)
+            raise
 
 
-def _hand_on(sinks: list[Sink], batch: list[Any]) -> None:
-    for rows in batch:
-        for sink in sinks:
-            sink(rows)
+def _hand_on(sinks: list[Sink], rows: Rows) -> None:
+    for sink in sinks:
+        sink(rows)
 
 
-def _summary(folder: Path, config: Config, trainer: Trainer, status: str) -> dict[str, Any]:
-    from vgexp import diagnosis, tables
+def _status(trainer: Trainer) -> str:
+    is_complete = trainer.state.step == trainer.num_steps
+    if trainer.divergence is not None and (is_complete or trainer.stops_on_divergence):
+        return "diverged"
+    return "completed" if is_complete else "interrupted"
+
+
+def _write_end(done: Run, config: Config, trainer: Trainer, error: BaseException) -> None:
+    """The summary of a run that was torn off; as much of it as can be told and written."""
+    if isinstance(error, KeyboardInterrupt):
+        ending = {"status": "interrupted"}
+    else:
+        ending = {"status": FAILED, "reason": reason_of(error)}
+    figures: dict[str, Any] = {}
+    with suppress(Exception):
+        figures = _summary(done, config, trainer, ending["status"])
+    with suppress(OSError):
+        write_summary(done.folder, {**figures, **ending})
+
+
+def _summary(done: Run, config: Config, trainer: Trainer, status: str) -> dict[str, Any]:
+    from vgexp import diagnosis
 
     figures = diagnosis.summarise(
-        tables.read(folder, "layers"),
-        tables.read(folder, "steps"),
-        tables.read(folder, "evals"),
+        done.layers,
+        done.steps,
+        done.evals,
         constant_loss=trainer.constant_loss,
         num_examples=config.data.batch_size * config.train.accumulate,
         dtype=config.dtype,

@@ -51,12 +51,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Prints the comparison that was asked for; 0 when done."""
-    from rich.console import Console
-
+    from vgexp.cli.screen import Screen
     from vgexp.report import comparison, sheet
     from vgexp.report.runs import load_runs
 
-    console = Console(highlight=False)
+    console = Screen()
     paths, layers = _paths_and_metric(args.paths, args.layers)
     runs = load_runs(paths)
     if layers is None:

@@ -9,8 +9,9 @@ import re
 import shlex
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import hydra.version
 from hydra._internal.utils import _run_hydra, get_args_parser
@@ -22,6 +23,9 @@ from vgexp.cli.job import Job, Refused, sweep_folders
 from vgexp.cli.listing import configs
 from vgexp.cli.questions import translate
 from vgexp.errors import QuestionError, unknown
+
+if TYPE_CHECKING:
+    from vgexp.runs import Run
 
 _VERSION_BASE = "1.3"
 
@@ -54,8 +58,9 @@ def train(argv: Sequence[str]) -> int:
     if isinstance(job.error, QuestionError):
         return blocks.question(job.error, full=full)
     if job.error is not None:
-        log = job.folder / "train.log" if job.folder else None
-        return blocks.failure(job.error, log=log, full=full)
+        return blocks.failure(job.error, log=_log_of(job), full=full)
+    if job.run is not None:
+        close_run(job.run)
     return 0
 
 
@@ -147,11 +152,32 @@ def _rewrite(args: argparse.Namespace) -> list[str]:
         raise question from error
 
 
+def close_run(run: Run) -> None:
+    """Prints what a single run leaves: its layers, what happened, its files."""
+    from vgexp.cli.screen import Screen
+    from vgexp.report.terminal import closing
+
+    closing(Screen(), run.folder, run.summary, run.layers, written(run.folder))
+
+
+def written(folder: Path) -> list[Path]:
+    """The files of a run folder that hold something, tables first, then the rest."""
+    files = [path for path in folder.iterdir() if path.is_file() and path.stat().st_size]
+    return sorted(files, key=lambda path: (path.suffix != ".csv", path.name))
+
+
+def _log_of(job: Job) -> Path | None:
+    """The log that has the traceback, unless it could not be written."""
+    log = job.folder / "train.log" if job.folder else None
+    return log if log and log.is_file() and log.stat().st_size else None
+
+
 def _close_sweep(folder: Path, job: Job) -> int:
     rows = sweep.read(folder)
     failed = sum(row.get("status") == sweep.FAILED for row in rows)
     verb = "job" if len(rows) == 1 else "jobs"
-    print(f"{len(rows)} {verb}, {failed} failed: {folder / sweep.FILE}", flush=True)
+    print(f"{len(rows)} {verb}, {failed} failed: {folder / sweep.FILE}")
+    print(shlex.join(["vgexp", "compare", str(folder)]), flush=True)
     if failed:
         names = ", ".join(row["job"] for row in rows if row.get("status") == sweep.FAILED)
         blocks.show(blocks.block(f"{failed} of {len(rows)} {verb} failed: {names}"))
@@ -187,15 +213,21 @@ def _hydra_raises() -> Iterator[None]:
 
 @contextmanager
 def _logging_restored() -> Iterator[None]:
-    """Closes the log files that Hydra opened, and gives the caller's handlers back."""
+    """Closes the log files that Hydra opened, and gives the caller's handlers back.
+
+    Within, a log that cannot be written is no error and prints no traceback.
+    """
     root = logging.getLogger()
     handlers, level = list(root.handlers), root.level
+    complains, logging.raiseExceptions = logging.raiseExceptions, False
     try:
         yield
     finally:
+        logging.raiseExceptions = complains
         for handler in root.handlers:
             if handler not in handlers:
-                handler.close()
+                with suppress(OSError):
+                    handler.close()
         root.handlers[:] = handlers
         root.setLevel(level)
         sys.stdout.flush()

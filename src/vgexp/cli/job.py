@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
@@ -23,6 +23,9 @@ from vgexp.cli import blocks, overrides, schema
 from vgexp.cli.questions import translate
 from vgexp.config import Config
 from vgexp.errors import QuestionError, unknown
+
+if TYPE_CHECKING:
+    from vgexp.runs import Run
 
 _log = logging.getLogger("vgexp")
 _sweeps: ContextVar[list[Path]] = ContextVar("_sweeps")
@@ -67,6 +70,8 @@ class Job:
         self.flags = list(flags)
         self.folder: Path | None = None
         self.error: Exception | None = None
+        self.run: Run | None = None
+        """The single run that ended well, unless it was to be quiet."""
         self._unwritten: list[sweep.Row] = []
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -87,10 +92,14 @@ class Job:
         config = None
         try:
             config = to_config(composed)
-            _run(config, self.folder, self.command)
+            done = _run(config, self.folder, self.command)
+            self.run = None if config.output.quiet else done
         except QuestionError as error:
             self.error = error
             _leave_nothing(self.folder)
+        except KeyboardInterrupt:
+            _leave_nothing(self.folder)
+            raise
         except Exception as error:
             self.error = error
             _record_failure(self.folder, config, error)
@@ -104,7 +113,8 @@ class Job:
             config = to_config(composed)
             quiet = dataclasses.replace(config.output, quiet=True)
             config = dataclasses.replace(config, output=quiet)
-            row = _ended(row, _run(config, self.folder, self._own_command(hydra)))
+            done = _run(config, self.folder, self._own_command(hydra))
+            row = _ended(row, done.summary)
         except KeyboardInterrupt:
             row = _ended(row, {"status": "interrupted", **_summary(self.folder)})
             raise
@@ -158,23 +168,23 @@ def _refuse_strangers(composed: DictConfig, config: Any, path: str) -> None:
             _refuse_strangers(composed[key], inner, str(key))
 
 
-def _run(config: Config, folder: Path, command: str) -> Mapping[str, Any]:
+def _run(config: Config, folder: Path, command: str) -> Run:
     from vgexp import runs
 
-    return runs.run(config, folder, command=command).summary
+    return runs.run(config, folder, command=command)
 
 
 def _record_failure(folder: Path, config: Config | None, error: Exception) -> None:
-    """The traceback into the job's log, `failed` into its summary, at once."""
-    _log.error("the job failed", exc_info=error)
-    for handler in logging.getLogger().handlers:
-        handler.flush()
-    try:
-        from vgexp import runs
+    """The traceback into the job's log, `failed` into its summary, at once, as far as it goes."""
+    from vgexp import runs
 
+    _log.error("the job failed", exc_info=error)
+    # Where nothing can be written (a full disk), the error itself is all there is to say.
+    with suppress(OSError, ValueError):
+        for handler in logging.getLogger().handlers:
+            handler.flush()
+    with suppress(OSError, ValueError):
         runs.write_failure(folder, config, error)
-    except Exception:
-        _log.exception("the summary could not be written")
 
 
 def _ended(row: sweep.Row, summary: Mapping[str, Any]) -> sweep.Row:

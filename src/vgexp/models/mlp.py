@@ -70,17 +70,19 @@ class Mlp(nn.Module):
             for index, width in enumerate(input_widths(config, num_inputs))
         )
         self.readout = _linear(config.width, num_outputs, config.bias)
+        # What `forward` calls, in a plain list: a module's attributes are slow to look up.
+        self._calls = [(lay.linear, lay.skip, lay.after_sum, lay.after_z) for lay in self._hidden()]
 
     def forward(self, x_BI: Tensor) -> Tensor:
         """The outputs [B, O]."""
         z_BW = h_BW = features_BF = x_BI
-        for layer in self._hidden():
-            branch_BW = layer.linear(features_BF)
-            z_BW = branch_BW if layer.skip is None else layer.skip(z_BW, branch_BW, h_BW)
-            for module in layer.after_sum:
+        for linear, skip, after_sum, after_z in self._calls:
+            branch_BW = linear(features_BF)
+            z_BW = branch_BW if skip is None else skip(z_BW, branch_BW, h_BW)
+            for module in after_sum:
                 z_BW = module(z_BW)
             h_BW = z_BW
-            for module in layer.after_z:
+            for module in after_z:
                 h_BW = module(h_BW)
             # Growing one concatenation costs L operations backward; joining anew each time, L^2.
             grows = self.concatenates and features_BF is not x_BI

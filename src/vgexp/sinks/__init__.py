@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -40,6 +41,13 @@ SINKS: Registry[Callable[[SinkContext], Sink]] = Registry(
 """Name -> factory."""
 
 
-def open_sinks(context: SinkContext) -> list[Sink]:
-    """Every sink of a run."""
-    return [factory(context) for factory in SINKS.values()]
+@contextmanager
+def open_sinks(context: SinkContext) -> Iterator[list[Sink]]:
+    """Every sink of a run; all are closed at the end, whichever of them failed."""
+    with ExitStack() as stack:
+        sinks = []
+        for factory in SINKS.values():
+            sink = factory(context)
+            stack.callback(sink.close)
+            sinks.append(sink)
+        yield sinks

@@ -20,7 +20,13 @@ class CsvFiles:
     """
 
     def __init__(self, folder: Path) -> None:
-        self._files = {table: _File(folder / f"{table}.csv", table) for table in TABLES}
+        self._files: dict[str, _File] = {}
+        try:
+            for table in TABLES:
+                self._files[table] = _File(folder / f"{table}.csv", table)
+        except BaseException:
+            self.close()
+            raise
 
     def __call__(self, rows: Rows) -> None:
         names = [column.name for column in TABLES[rows.table]]
@@ -45,6 +51,7 @@ class _File:
     def __init__(self, path: Path, table: str) -> None:
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND
         self._descriptor = os.open(path, flags, 0o644)
+        self._path = path
         self._size = 0
         self.append([[column.name for column in TABLES[table]]])
 
@@ -56,8 +63,10 @@ class _File:
             written = 0
             while written < len(data):
                 written += os.write(self._descriptor, data[written:])
-        except BaseException:
+        except BaseException as error:
             os.ftruncate(self._descriptor, self._size)
+            if isinstance(error, OSError):
+                raise OSError(error.errno, error.strerror, str(self._path)) from error
             raise
         self._size += len(data)
 

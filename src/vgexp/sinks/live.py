@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import suppress
 from typing import final
 
 from rich.console import Console
@@ -16,7 +17,10 @@ PLAIN_LINES = 10
 
 @final
 class Live:
-    """Shows the latest row of `steps`, on standard error so that output stays clean."""
+    """Shows the latest row of `steps`, on standard error so that output stays clean.
+
+    Where nobody can be shown anything any more (`2>&1 | head`), the run goes on without.
+    """
 
     def __init__(self, num_steps: int, quiet: bool) -> None:
         self._num_steps = num_steps
@@ -45,13 +49,20 @@ class Live:
             f"loss {last['loss']:.4g}  accuracy {last['accuracy']:.3f}  "
             f"gradient {last['grad_norm']:.3g}"
         )
+        try:
+            self._show(done, numbers)
+        except OSError:
+            self._quiet = True
+
+    def close(self) -> None:
+        if self._progress is not None:
+            with suppress(OSError):
+                self._progress.stop()
+            self._progress = None
+
+    def _show(self, done: int, numbers: str) -> None:
         if self._progress is not None:
             self._progress.update(self._task, completed=done, description=numbers)
         elif done >= self._next_line:
             print(f"step {done}/{self._num_steps}  {numbers}", file=sys.stderr, flush=True)
             self._next_line = done + max(1.0, self._num_steps / PLAIN_LINES)
-
-    def close(self) -> None:
-        if self._progress is not None:
-            self._progress.stop()
-            self._progress = None

@@ -9,26 +9,20 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from vgexp import metrics
 from vgexp.clips import Clipped
 from vgexp.config import ProbeConfig, TrainConfig
 from vgexp.data import Dataset, Split
-from vgexp.data.batches import full
 from vgexp.probe import Probe
 from vgexp.records import Rows
+from vgexp.training import update
 from vgexp.training.divergence import layer_of_divergence
+from vgexp.training.evaluation import evaluate
 from vgexp.training.history import Clock, History, Step
 from vgexp.training.state import TrainState
+from vgexp.training.update import Batch
 from vgexp.watch import Watch
-
-EVAL_BATCH = 1024
-"""Examples in one forward pass of an evaluation."""
-
-Batch = list[tuple[Tensor, Tensor]]
-"""The micro-batches of one update: inputs and targets."""
 
 
 class Trainer:
@@ -60,47 +54,44 @@ class Trainer:
         self._train, self._probe_config = train, probe
         self._deferred = deferred
         self._parameters = [p for p in state.model.parameters() if p.requires_grad]
-        dtype = self._parameters[0].dtype
-        self._history = History(dtype, deferred)
+        self._history = History(self._parameters[0].dtype, deferred)
         self._layers: list[Rows] = []
-        self._probe: Probe | None = None
-        self._snapshot: dict[str, Any] | None = None
+        self._probe = self._new_probe()
+        self._snapshot: dict[str, Any] = {}
+        self._stop_asked = False
 
     # ------------------------------------------------------------ the run
 
     def rows(self) -> Iterator[Rows]:
-        """Trains to the end or to divergence."""
+        """Trains to the end, to divergence, or until `stop`."""
         state, train = self.state, self._train
         self.clock = Clock()
         if state.step == 0:
-            yield self._evaluate("train", self._dataset.train)
-            yield self._evaluate("val", self._dataset.val)
-        if self._deferred:
-            self._snapshot = copied(state.state_dict())
-        with self._new_probe() as self._probe:
-            while state.step < self.num_steps:
+            yield from self._evaluation()
+        self._take_snapshot()
+        self._attach()
+        try:
+            while state.step < self.num_steps and not self._stop_asked:
                 if state.step == self.num_steps - 1:
                     self._probe.want_step()
-                self._timed_step(self._probe)
+                self._timed_step()
                 ended = state.step == self.num_steps
-                evaluate = train.eval_every > 0 and state.step % train.eval_every == 0
-                if self._history.due or ended or evaluate or self._stopping:
+                evaluates = ended or (train.eval_every > 0 and state.step % train.eval_every == 0)
+                if self._history.due or evaluates or self._stopping:
                     yield from self.flush()
                 if self._stopping:
                     return
-                if ended or evaluate:
-                    yield self._evaluate("train", self._dataset.train)
-                    val = self._evaluate("val", self._dataset.val)
-                    yield val
-                    if len(self._dataset.val):
-                        state.schedule.after_eval(float(val.columns["loss"][0]))
-        if len(self._dataset.test) and self.divergence is None:
-            yield self._evaluate("test", self._dataset.test)
+                if evaluates:
+                    yield from self._evaluation(after_steps=True)
+            yield from self.flush()
+        finally:
+            self._probe.__exit__(None, None, None)
+        if state.step == self.num_steps and len(self._dataset.test):
+            yield self._evaluated("test", self._dataset.test)
 
     def flush(self) -> list[Rows]:
         """What was measured since the last flush; on CUDA this waits for the device."""
-        if self._probe is not None:
-            self._layers += self._probe.drain()
+        self._layers += self._probe.drain()
         layers, self._layers = self._layers, []
         drained = self._history.drain()
         if drained is None:
@@ -108,10 +99,14 @@ class Trainer:
         steps, first_bad = drained
         if self._deferred and self.divergence is None:
             if first_bad is None:
-                self._snapshot = copied(self.state.state_dict())
+                self._take_snapshot()
             else:
                 steps, layers = self._cut_at_divergence(first_bad, steps, layers)
-        return [*layers, steps, self.clock.row(self.state.step)]
+        return [steps, *layers, self.clock.row(self.state.step)]
+
+    def stop(self) -> None:
+        """Ends `rows()` after the step at hand; a signal handler may call it."""
+        self._stop_asked = True
 
     # ------------------------------------------------------------ what a summary asks
 
@@ -131,54 +126,50 @@ class Trainer:
         return self._parameters[0].device
 
     @property
+    def stops_on_divergence(self) -> bool:
+        """Whether the first non-finite step is the last."""
+        return self._train.stop_on_divergence
+
+    @property
     def unseen(self) -> list[str]:
         """What the probe could not measure."""
-        return [] if self._probe is None else self._probe.unseen
+        return self._probe.unseen
 
     # ------------------------------------------------------------ one step
 
-    def _timed_step(self, probe: Probe) -> None:
-        start, measured = time.perf_counter(), probe.measuring
-        batch = [self.state.batches.next() for _ in range(self._train.accumulate)]
-        self._step(probe, batch)
+    def _timed_step(self) -> None:
+        start, measured = time.perf_counter(), self._probe.measuring
+        batch = self._next_batch()
+        self._step(batch)
         examples = sum(len(y) for _, y in batch)
         self.clock.step_done(time.perf_counter() - start, examples, measured)
 
-    def _step(self, probe: Probe, batch: Batch) -> None:
+    def _next_batch(self) -> Batch:
+        return [self.state.batches.next() for _ in range(self._train.accumulate)]
+
+    def _step(self, batch: Batch) -> None:
         """One update: forward, backward, clip, step."""
-        state = self.state
-        loss, correct = self._forward_backward(batch)
-        norm = metrics.total_norm([p.grad for p in self._parameters if p.grad is not None])
+        state, probe = self.state, self._probe
+        loss, correct = update.forward_backward(state, batch)
+        norm = update.gradient_norm(self._parameters)
         diverged = self._diverged(loss, norm)
         if diverged and not probe.measuring_all:
             probe.want_step()
-            self._forward_backward(batch)
-        probe.before_clip()
+            update.forward_backward_again(state, batch)
+        if not state.clip.is_none:
+            probe.before_clip()
         clipped = state.clip(self._parameters, norm)
         self._record(batch, loss, correct, norm, clipped)
-        if diverged and self._train.stop_on_divergence:
-            probe.end_step_without_update()
-        else:
-            state.optimizer.step()
-            state.schedule.after_step()
-            state.step += 1
+        self._end_step(probe, takes_it=not (diverged and self.stops_on_divergence))
         if diverged:
             self._layers += probe.drain()
             self._name_divergence(self._layers[-1])
 
-    def _forward_backward(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Mean loss and number of right answers over the update; gradients are in `p.grad`."""
-        self.state.optimizer.zero_grad(set_to_none=True)
-        losses, hits = [], []
-        for x_BF, y_B in batch:
-            logits_BC = self.state.model(x_BF)
-            loss = F.cross_entropy(logits_BC, y_B) / len(batch)
-            loss.backward()  # type: ignore[no-untyped-call]
-            losses.append(loss.detach())
-            hits.append((logits_BC.detach().argmax(1) == y_B).sum())
-        if len(batch) == 1:
-            return losses[0], hits[0]
-        return torch.stack(losses).sum(), torch.stack(hits).sum()
+    def _end_step(self, probe: Probe, *, takes_it: bool) -> None:
+        if takes_it:
+            update.take_step(self.state)
+        else:
+            probe.end_step_without_update()
 
     def _record(
         self, batch: Batch, loss: Tensor, correct: Tensor, norm: Tensor, clipped: Clipped
@@ -187,18 +178,34 @@ class Trainer:
         self._history.add(
             Step(
                 step=state.step,
-                epoch=state.step * self._train.accumulate // state.batches.per_epoch,
+                epoch=self._epoch,
                 lr=state.optimizer.param_groups[0]["lr"],
                 examples=sum(len(y) for _, y in batch),
                 values=(loss, correct, norm, clipped.norm, clipped.changed),
             )
         )
 
-    def _evaluate(self, name: str, split: Split) -> Rows:
+    @property
+    def _epoch(self) -> int:
+        return self.state.step * self._train.accumulate // self.state.batches.per_epoch
+
+    # ------------------------------------------------------------ evaluation
+
+    def _evaluation(self, *, after_steps: bool = False) -> list[Rows]:
+        """Train and val; after steps the schedule hears of it, and so does a later replay."""
+        train = self._evaluated("train", self._dataset.train)
+        val = self._evaluated("val", self._dataset.val)
+        if after_steps and len(self._dataset.val):
+            self.state.schedule.after_eval(float(val.columns["loss"][0]))
+            if self._deferred:
+                self._snapshot["schedule"] = copied(self.state.schedule.state_dict())
+        return [train, val]
+
+    def _evaluated(self, name: str, split: Split) -> Rows:
         loss, accuracy = evaluate(self.state.model, split)
         columns: dict[str, list[Any]] = {
             "step": [self.state.step],
-            "epoch": [self.state.step * self._train.accumulate // self.state.batches.per_epoch],
+            "epoch": [self._epoch],
             "split": [name],
             "loss": [loss],
             "accuracy": [accuracy],
@@ -209,7 +216,7 @@ class Trainer:
 
     @property
     def _stopping(self) -> bool:
-        return self.divergence is not None and self._train.stop_on_divergence
+        return self.divergence is not None and self.stops_on_divergence
 
     def _diverged(self, loss: Tensor, norm: Tensor) -> bool:
         if self._deferred or self.divergence is not None:
@@ -217,46 +224,56 @@ class Trainer:
         return not (math.isfinite(float(loss)) and math.isfinite(float(norm)))
 
     def _name_divergence(self, rows: Rows) -> None:
-        self.divergence = f"step {rows.columns['step'][0]}: {layer_of_divergence(rows)}"
+        self.divergence = f"step {_step_of(rows)}: {layer_of_divergence(rows)}"
+
+    def _take_snapshot(self) -> None:
+        if self._deferred:
+            self._snapshot = copied(self.state.state_dict())
 
     def _cut_at_divergence(
         self, step: int, steps: Rows, layers: list[Rows]
     ) -> tuple[Rows, list[Rows]]:
         """On CUDA: measures the first non-finite step again, and drops what came after it."""
+        going_on = not self.stops_on_divergence
         again = self._measured_again(step)
         self._name_divergence(again)
-        if not self._train.stop_on_divergence:
-            return steps, layers
+        before = [rows for rows in layers if _step_of(rows) < step]
+        if going_on:
+            return steps, [*before, again, *(rows for rows in layers if _step_of(rows) > step)]
         end = list(steps.columns["step"]).index(step) + 1
         cut = {name: values[:end] for name, values in steps.columns.items()}
-        return Rows("steps", cut), [r for r in layers if r.columns["step"][0] < step] + [again]
+        return Rows("steps", cut), [*before, again]
 
     def _measured_again(self, step: int) -> Rows:
         """The rows of `layers.csv` for `step`, reached again from the last flush's state.
 
-        The run goes on from where it was where it is not to stop.
+        The run goes on from where it was, unless it is to stop.
         """
-        state, before = self.state, copied(self.state.state_dict())
-        assert self._snapshot is not None
+        state, stops = self.state, self.stops_on_divergence
+        before = None if stops else copied(state.state_dict())
+        self._probe.__exit__(None, None, None)
         state.load_state_dict(self._snapshot)
         while state.step < step:
-            self._forward_backward([state.batches.next() for _ in range(self._train.accumulate)])
-            grads = [p.grad for p in self._parameters if p.grad is not None]
-            state.clip(self._parameters, metrics.total_norm(grads))
-            state.optimizer.step()
-            state.schedule.after_step()
-            state.step += 1
+            update.forward_backward(state, self._next_batch())
+            update.clip_gradients(state, self._parameters)
+            update.take_step(state)
         with self._new_probe() as probe:
+            probe.step = step
             probe.want_step()
-            self._forward_backward([state.batches.next() for _ in range(self._train.accumulate)])
-            probe.end_step_without_update()
+            update.forward_backward(state, self._next_batch())
+            probe.before_clip()
+            update.clip_gradients(state, self._parameters)
+            self._end_step(probe, takes_it=not stops)
             rows = probe.drain()[-1]
-        if not self._train.stop_on_divergence:
+        if before is not None:
             state.load_state_dict(before)
+            self._attach()
         return rows
 
+    # ------------------------------------------------------------ the probe
+
     def _new_probe(self) -> Probe:
-        probe = Probe(
+        return Probe(
             self.state.model,
             self.state.optimizer,
             every=self._probe_config.every,
@@ -264,31 +281,16 @@ class Trainer:
             layers=self._probe_config.layers,
             watches=self._watches,
         )
-        probe.step = self.state.step
-        return probe
 
-
-@torch.no_grad()
-def evaluate(model: nn.Module, split: Split) -> tuple[Any, Any]:
-    """Mean loss and accuracy over a split in evaluation mode, in the model's dtype.
-
-    None for both where the split is empty. Sums are taken in float64.
-    """
-    if not len(split):
-        return None, None
-    model.eval()
-    loss = torch.zeros((), dtype=torch.float64, device=split.targets.device)
-    correct = torch.zeros_like(loss)
-    dtype = split.inputs.dtype
-    for x_BF, y_B in full(split, EVAL_BATCH):
-        logits_BC = model(x_BF)
-        loss += F.cross_entropy(logits_BC, y_B, reduction="sum").double()
-        correct += (logits_BC.argmax(1) == y_B).sum()
-    model.train()
-    mean = (torch.stack([loss, correct]) / len(split)).to(dtype).cpu().numpy()
-    return mean[0], mean[1]
+    def _attach(self) -> None:
+        self._probe.step = self.state.step
+        self._probe.__enter__()
 
 
 def copied(state: dict[str, Any]) -> dict[str, Any]:
     """A state whose tensors later steps do not change."""
     return copy.deepcopy(state)
+
+
+def _step_of(rows: Rows) -> int:
+    return int(rows.columns["step"][0])

@@ -1,0 +1,63 @@
+"""From a configuration to its parts."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from test_trainer import BASE, changed
+
+from vgexp import config as configuration
+from vgexp.assembly import assemble, device_of
+from vgexp.config import Config
+from vgexp.errors import QuestionError
+
+
+def test_auto_is_cuda_where_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert device_of("auto") == device_of("cpu") == torch.device("cpu")
+    with pytest.raises(QuestionError, match=r"device is 'cuda'\nallowed here: auto, cpu$"):
+        device_of("cuda")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert device_of("auto") == device_of("cuda") == torch.device("cuda")
+    assert device_of("cuda:1") == torch.device("cuda:1")
+    with pytest.raises(QuestionError, match=r"allowed here: auto, cpu, cuda, cuda:0, cuda:1$"):
+        device_of("cuda:2")
+
+
+@pytest.mark.parametrize("group", configuration.CHOICES)
+def test_every_choice_of_every_group_assembles_and_takes_two_steps(group: str) -> None:
+    for cls in configuration.CHOICES[group].values():
+        trainer = assemble(changed(Config(), **{group: cls()}, train={"steps": 2}))
+        assert trainer.device == device_of("auto")
+        assert sum(1 for rows in trainer.rows() if rows.table == "steps") >= 1
+        assert trainer.state.step == 2
+        assert trainer.divergence is None
+
+
+@pytest.mark.parametrize("dtype", configuration.DTYPES)
+def test_the_whole_network_has_the_dtype(dtype: str) -> None:
+    trainer = assemble(changed(BASE, dtype=dtype, model={"norm": "batch", "skip": "highway"}))
+    kinds = {p.dtype for p in trainer.state.model.parameters()}
+    assert kinds == {getattr(torch, dtype)}
+    assert trainer.state.batches.next()[0].dtype == getattr(torch, dtype)
+
+
+def test_the_number_of_threads_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+    monkeypatch.setattr(torch, "set_num_threads", asked.append)
+    assemble(changed(BASE, run={"threads": 3}))
+    assemble(changed(BASE, run={"threads": None}))
+    assert asked == [3]
+
+
+def test_nothing_but_the_read_out_is_spared_by_row_clipping() -> None:
+    config = changed(BASE, clip=configuration.AgcClipConfig(threshold=1e-6))
+    trainer = assemble(config)
+    model, clip = trainer.state.model, trainer.state.clip
+    parameters = list(model.parameters())
+    for parameter in parameters:
+        parameter.grad = torch.ones_like(parameter)
+    clip(parameters, torch.tensor(10.0, dtype=torch.float64))
+    touched = {n for n, p in model.named_parameters() if p.grad is not None and (p.grad != 1).any()}
+    assert touched == {f"layers.{i}.linear.weight" for i in range(BASE.model.depth)}  # type: ignore[attr-defined]

@@ -1,0 +1,205 @@
+"""Sinks: CSV files that only ever hold whole lines, progress that never ends a run."""
+
+from __future__ import annotations
+
+import csv
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from vgexp import sinks
+from vgexp.records import STEPS, TABLES, Rows
+from vgexp.sinks import SinkContext, open_sinks
+from vgexp.sinks.csv_files import CsvFiles
+from vgexp.sinks.live import Live
+
+
+def steps(first: int, num: int, **columns: Any) -> Rows:
+    numbers = list(range(first, first + num))
+    values = [np.float32(0.1 * n) for n in numbers]
+    return Rows(
+        "steps",
+        {"step": numbers, "loss": values, "accuracy": values, "grad_norm": values, **columns},
+    )
+
+
+def lines(path: Path) -> list[list[str]]:
+    with path.open(newline="") as file:
+        return list(csv.reader(file))
+
+
+def test_every_table_begins_with_its_header(tmp_path: Path) -> None:
+    CsvFiles(tmp_path).close()
+    for table, columns in TABLES.items():
+        assert lines(tmp_path / f"{table}.csv") == [[column.name for column in columns]]
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (np.float32(0.1), "0.1"),
+        (np.float64(0.1), "0.1"),
+        (np.float32(1 / 3), "0.33333334"),
+        (1 / 3, "0.3333333333333333"),
+        (np.float32(1e-45), "1e-45"),
+        (np.float32(0.0), "0.0"),
+        (np.float32("nan"), "nan"),
+        (np.float32("inf"), "inf"),
+        (np.float64("-inf"), "-inf"),
+        (None, ""),
+        (7, "7"),
+    ],
+)
+def test_a_cell_is_the_shortest_text_that_reads_back_in_its_own_dtype(
+    value: Any, text: str, tmp_path: Path
+) -> None:
+    files = CsvFiles(tmp_path)
+    files(steps(0, 1, loss=[value]))
+    files.close()
+    assert lines(tmp_path / "steps.csv")[1][3] == text
+    if isinstance(value, np.floating) and np.isfinite(value):
+        assert type(value)(text) == value
+
+
+def test_columns_that_were_not_measured_are_empty_cells(tmp_path: Path) -> None:
+    files = CsvFiles(tmp_path)
+    files(steps(0, 2))
+    files.close()
+    for row in lines(tmp_path / "steps.csv")[1:]:
+        empty = [c.name for c, cell in zip(STEPS, row, strict=True) if not cell]
+        assert empty == ["epoch", "lr", "grad_norm_clipped", "clipped", "skipped"]
+
+
+def test_a_name_with_commas_and_quotes_reads_back(tmp_path: Path) -> None:
+    files = CsvFiles(tmp_path)
+    name = 'a,b "c"'
+    files(Rows("layers", {"step": [0], "layer": [1], "name": [name], "kind": ["linear"]}))
+    files.close()
+    assert lines(tmp_path / "layers.csv")[1][2] == name
+
+
+def test_rows_are_on_disk_as_soon_as_they_are_handed_over(tmp_path: Path) -> None:
+    files = CsvFiles(tmp_path)
+    for first in (0, 3, 6):
+        files(steps(first, 3))
+        assert len(lines(tmp_path / "steps.csv")) == 1 + first + 3
+    files.close()
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])
+@pytest.mark.parametrize("written", [0, 1, 7, 30])
+def test_a_write_that_fails_half_way_is_cut_back_to_whole_lines(
+    written: int, error: BaseException, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = CsvFiles(tmp_path)
+    files(steps(0, 5))
+    before = (tmp_path / "steps.csv").read_bytes()
+    write = os.write
+
+    def full(descriptor: int, content: bytes) -> int:
+        write(descriptor, content[:written])
+        raise error
+
+    monkeypatch.setattr(os, "write", full)
+    with pytest.raises(type(error)) as caught:
+        files(steps(5, 5))
+    monkeypatch.undo()
+    if isinstance(error, OSError):
+        assert str(tmp_path / "steps.csv") in str(caught.value), "the file is named"
+    assert (tmp_path / "steps.csv").read_bytes() == before
+    files(steps(5, 5))
+    files.close()
+    assert [row[0] for row in lines(tmp_path / "steps.csv")[1:]] == [str(i) for i in range(10)]
+
+
+def test_a_short_write_is_gone_on_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = CsvFiles(tmp_path)
+    write = os.write
+    monkeypatch.setattr(os, "write", lambda descriptor, content: write(descriptor, content[:11]))
+    files(steps(0, 20))
+    files.close()
+    assert len(lines(tmp_path / "steps.csv")) == 21
+
+
+def test_a_file_that_is_there_is_not_written_over(tmp_path: Path) -> None:
+    (tmp_path / "evals.csv").write_text("mine")
+    open_before = len(list(Path("/dev/fd").iterdir()))
+    with pytest.raises(FileExistsError):
+        CsvFiles(tmp_path)
+    assert len(list(Path("/dev/fd").iterdir())) == open_before
+    assert (tmp_path / "evals.csv").read_text() == "mine"
+
+
+def test_all_sinks_are_closed_whichever_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed: list[str] = []
+
+    class Sink:
+        def __init__(self, name: str) -> None:
+            self.name = name
+
+        def __call__(self, rows: Rows) -> None: ...
+
+        def close(self) -> None:
+            closed.append(self.name)
+            if self.name == "b":
+                raise OSError("close failed")
+
+    entries = {name: lambda _, name=name: Sink(name) for name in "abc"}
+    monkeypatch.setattr(sinks, "SINKS", sinks.Registry("sink", entries))
+    with (
+        pytest.raises(OSError, match="close failed"),
+        open_sinks(SinkContext(tmp_path, 1, True)) as opened,
+    ):
+        assert len(opened) == 3
+    assert sorted(closed) == ["a", "b", "c"]
+
+
+# ---------------------------------------------------------------- progress
+
+
+def test_progress_in_a_pipe_is_about_ten_lines_on_stderr(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    live = Live(500, quiet=False)
+    for first in range(0, 500, 7):
+        live(steps(first, min(7, 500 - first)))
+    live.close()
+    shown = capsys.readouterr()
+    assert not shown.out
+    told = shown.err.splitlines()
+    assert 9 <= len(told) <= 11
+    assert told[-1].startswith("step ")
+    assert "loss" in told[0]
+
+
+def test_quiet_shows_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    live = Live(10, quiet=True)
+    live(steps(0, 10))
+    live.close()
+    assert capsys.readouterr() == ("", "")
+
+
+def test_a_reader_of_the_progress_who_leaves_does_not_end_the_run(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Gone:
+        def write(self, _: str) -> int:
+            raise BrokenPipeError
+
+        def flush(self) -> None:
+            raise BrokenPipeError
+
+        def isatty(self) -> bool:
+            return False
+
+    monkeypatch.setattr(sys, "stderr", Gone())
+    live = Live(10, quiet=False)
+    live(steps(0, 5))
+    live(steps(5, 5))
+    live.close()
