@@ -103,11 +103,11 @@ def _sigmoid(u: Tensor) -> Tensor:
 
 
 def _sigmoid_of_output(y: Tensor) -> Tensor:
-    return (1 - y).mul_(y)
+    return torch.addcmul(y, y, y, value=-1)
 
 
 def _tanh_of_output(y: Tensor) -> Tensor:
-    return y.square().neg_().add_(1)
+    return torch.addcmul(y.new_ones(()), y, y, value=-1)
 
 
 def _tanh(u: Tensor) -> Tensor:

@@ -78,13 +78,16 @@ def total_norm(tensors: Sequence[Tensor]) -> Tensor:
     if not _host(tensors[0]):
         each = [_scaled_row_norms(x.reshape(1, -1), torch.float64) for x in tensors]
         return _scaled_row_norms(torch.cat(each).reshape(1, -1))[0]
-    parts = _few_parts(tensors)
-    norm_P = torch._foreach_norm(parts)
-    norm: Tensor = norm_P[0].double()
-    if len(parts) > 1:
-        norm = torch.linalg.vector_norm(torch.stack(norm_P).double())
-    num_entries = sum(map(Tensor.numel, parts))
-    lower = max(_lower(num_entries, dtype) for dtype in {x.dtype for x in parts})
+    num_entries = sum(map(Tensor.numel, tensors))
+    if num_entries <= SMALL_TENSOR * len(tensors):
+        # Many small tensors: one copy and one reduction are faster than a reduction a tensor.
+        flat = torch._C._nn.flatten_dense_tensors(list(tensors))
+        norm: Tensor = torch.linalg.vector_norm(flat).double()
+        parts, lower = [flat], _lower(num_entries, flat.dtype)
+    else:
+        parts = _few_parts(tensors)
+        norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(parts)).double())
+        lower = max(_lower(num_entries, dtype) for dtype in {x.dtype for x in parts})
     if lower <= float(norm) < math.inf:
         return norm
     each = [_scaled_row_norms(x.reshape(1, -1), torch.float64) for x in parts]
@@ -92,13 +95,10 @@ def total_norm(tensors: Sequence[Tensor]) -> Tensor:
 
 
 def _few_parts(tensors: Sequence[Tensor]) -> list[Tensor]:
-    """The same entries with all small tensors copied into one: that and one reduction are faster
-    than a reduction a tensor."""
+    """The same entries with the small tensors of one dtype (biases, mostly) copied into one."""
     dtype = tensors[0].dtype
     small = [x for x in tensors if x.numel() <= SMALL_TENSOR and x.dtype == dtype]
     flat = [torch._C._nn.flatten_dense_tensors(small)] if small else []
-    if len(small) == len(tensors):
-        return flat
     return flat + [x for x in tensors if x.numel() > SMALL_TENSOR or x.dtype != dtype]
 
 

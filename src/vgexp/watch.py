@@ -39,6 +39,8 @@ class Watch:
     """`linear`, `conv`, `recurrent`, `attention` or `readout`."""
     preact: nn.Module | None = None
     """Its output is z."""
+    reads_z: bool = False
+    """Whether `activation` reads z itself, so that one call shows both."""
     activation: nn.Module | None = None
     """Its input is u."""
     act: nn.Module | None = None

@@ -108,6 +108,7 @@ class Mlp(nn.Module):
             number,
             "linear",
             preact=layer.makes_z,
+            reads_z=layer.after_z[0] is layer.activation,
             activation=layer.activation,
             act=layer.after_z[-1],
             slope=slope(self.activation_name, layer.activation),

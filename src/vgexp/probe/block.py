@@ -20,11 +20,39 @@ Floats = NDArray[Any]
 
 
 @dataclass(frozen=True)
+class Labels:
+    """What names the rows of a step, in forward order."""
+
+    order: list[int]
+    """Indices of the wanted rows."""
+    layers: list[int | None]
+    names: list[str]
+    kinds: list[str]
+    main: dict[int, int]
+    """Layer -> row of its main-path weight, the first of its number."""
+
+
+def labels_of(rows: Sequence[Row]) -> Labels:
+    """The labels of rows as they are numbered now."""
+    every = sorted(range(len(rows)), key=lambda i: (rows[i].layer is None, rows[i].layer or 0, i))
+    main: dict[int, int] = {}
+    for index in every:
+        layer = rows[index].layer
+        if layer is not None:
+            main.setdefault(layer, index)
+    order = [index for index in every if rows[index].is_wanted]
+    wanted = [rows[index] for index in order]
+    return Labels(
+        order, [r.layer for r in wanted], [r.name for r in wanted], [r.kind for r in wanted], main
+    )
+
+
+@dataclass(frozen=True)
 class Block:
     """Cells still on the device, so that making a block never waits for it."""
 
     step: int
-    weights: Sequence[Row]
+    labels: Labels
     cells: Mapping[str, Cells]
     examples: int
     """N: the factor of `delta_rms`."""
@@ -32,36 +60,21 @@ class Block:
 
     def rows(self) -> Rows:
         """The block's rows in forward order; waits for the device."""
-        wanted = [i for i, row in enumerate(self.weights) if row.is_wanted]
-        order = sorted(wanted, key=self._position)
-        measured = self._measured()
-        layers = [self.weights[i].layer for i in order]
+        labels, measured = self.labels, self._measured()
         columns: dict[str, Sequence[Any]] = {
-            "step": [self.step] * len(order),
-            "layer": layers,
-            "name": [self.weights[i].name for i in order],
-            "kind": [self.weights[i].kind for i in order],
+            "step": [self.step] * len(labels.order),
+            "layer": labels.layers,
+            "name": labels.names,
+            "kind": labels.kinds,
         }
         for column in (*WEIGHT_COLUMNS, *ACTIVATION_COLUMNS):
             if column in measured:
-                columns[column] = _with_empty(measured[column], order)
+                columns[column] = _in_order(measured[column], labels.order)
         if "delta_rms" in columns:
-            after = self._main_deltas(measured["delta_rms"])
-            columns["backward_gain"] = _backward_gain(layers, columns["delta_rms"], after)
+            deltas = measured["delta_rms"]
+            main = {layer: deltas.get(row) for layer, row in labels.main.items()}
+            columns["backward_gain"] = _backward_gain(labels.layers, columns["delta_rms"], main)
         return Rows("layers", columns)
-
-    def _position(self, row: int) -> tuple[bool, int, int]:
-        layer = self.weights[row].layer
-        return layer is None, layer or 0, row
-
-    def _main_deltas(self, delta: Mapping[int, Any]) -> dict[int, Any]:
-        """Layer -> delta_rms of its main-path weight, the first of its number."""
-        main: dict[int, Any] = {}
-        for row in sorted(range(len(self.weights)), key=self._position):
-            layer = self.weights[row].layer
-            if layer is not None:
-                main.setdefault(layer, delta.get(row))
-        return main
 
     def _measured(self) -> dict[str, dict[int, Any]]:
         """Column -> row -> its value, those that are not defined left out."""
@@ -113,7 +126,10 @@ class Block:
         return host
 
 
-def _with_empty(values: Mapping[int, Any], order: Sequence[int]) -> list[Any]:
+def _in_order(values: Mapping[int, Any], order: list[int]) -> list[Any]:
+    """The rows' values; None where there is none."""
+    if list(values) == order:
+        return list(values.values())
     return [values.get(row) for row in order]
 
 

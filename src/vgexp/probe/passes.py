@@ -9,7 +9,6 @@ to elsewhere.
 from __future__ import annotations
 
 import weakref
-from dataclasses import dataclass, field
 
 from torch import Tensor
 
@@ -25,14 +24,16 @@ OVERWRITTEN = "a tensor was overwritten in place before it was measured"
 TWICE = "gradients of one call came in several backward passes, the first already reduced"
 
 
-@dataclass
 class Awaited:
     """dL/dz of one call: one tensor for each backward pass through it."""
 
-    row: int
-    came: list[Tensor] = field(default_factory=list)
-    num_accepted: int = 0
-    is_reduced: bool = False
+    __slots__ = ("came", "is_reduced", "num_accepted", "row")
+
+    def __init__(self, row: int) -> None:
+        self.row = row
+        self.came: list[Tensor] = []
+        self.num_accepted = 0
+        self.is_reduced = False
 
 
 class Copies:
@@ -105,16 +106,14 @@ class Pass:
         """Whether gradients flowed through it."""
         return "delta" in self.parts or any(awaited.came for awaited in self._awaited)
 
-    def count(self, role: str, row: int) -> None:
-        """Counts a call."""
-        self.num_calls[(role, row)] = self.num_calls.get((role, row), 0) + 1
-
     def keep(self, role: str, row: int, x: Tensor, slope: Slope | None = None) -> None:
         """Keeps a tensor of the forward pass."""
-        kept = self._kept[role]
-        kept.append(self._copies.take(role, row, x, slope))
-        self._num_entries[role] += x.numel()
-        if self._num_entries[role] >= moments.STACKED_ENTRIES:
+        key = (role, row)
+        self.num_calls[key] = self.num_calls.get(key, 0) + 1
+        self._kept[role].append(self._copies.take(role, row, x, slope))
+        num_entries = self._num_entries[role] + x.numel()
+        self._num_entries[role] = num_entries
+        if num_entries >= moments.STACKED_ENTRIES:
             self._reduce(role)
 
     def await_gradient(self, row: int) -> Awaited:

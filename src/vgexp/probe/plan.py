@@ -43,6 +43,8 @@ class Plan:
     """Modules whose output is the row's z."""
     activations: list[tuple[nn.Module, int | None, Slope]] = field(default_factory=list)
     """Modules whose input is u; row None: to be found when it is called."""
+    z_readers: set[int] = field(default_factory=set)
+    """Rows whose activation reads z itself: one call shows z, u and h."""
     acts: list[tuple[nn.Module, int]] = field(default_factory=list)
     """Modules whose output is h."""
     owners: list[tuple[nn.Module, list[tuple[int, ...]]]] = field(default_factory=list)
@@ -66,8 +68,10 @@ def plan_of_watches(watches: Sequence[Watch], pattern: str | None) -> Plan:
     wanted = _wanted([watch.name for watch in watches], pattern)
     plan = Plan([Row(w.name, w.weight, w.layer, w.kind, w.name in wanted) for w in watches])
     for index, watch in enumerate(watches):
-        if watch.preact is not None:
+        if watch.preact is not None and not watch.reads_z:
             plan.preacts.append((watch.preact, index))
+        if watch.reads_z:
+            plan.z_readers.add(index)
         if watch.activation is not None and watch.slope is not None:
             plan.activations.append((watch.activation, index, watch.slope))
         if watch.act is not None:

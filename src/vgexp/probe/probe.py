@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from vgexp.errors import QuestionError, impossible, unknown
-from vgexp.probe.block import Block
+from vgexp.probe.block import Block, Labels, labels_of
 from vgexp.probe.moments import Cells
 from vgexp.probe.plan import Plan, plan_of_module, plan_of_watches
 from vgexp.probe.taps import Taps
@@ -69,8 +69,10 @@ class Probe:
         )
         self._unseen = dict(self._plan.unseen)
         self._taps = Taps(model, self._plan, self._note)
-        self._meter: WeightMeter | None = None
+        self._meter = WeightMeter(self._plan.rows)
+        self._meter_due = False
         self._optimizer_hooks: list[Any] = []
+        self._known_labels: tuple[tuple[int | None, ...], Labels] | None = None
         self._blocks: list[Block] = []
         self._rows: list[Rows] = []
         self._wanted = False
@@ -113,7 +115,7 @@ class Probe:
 
         With a `GradScaler`, call it after `scaler.unscale_`, where clipping belongs too.
         """
-        if self._meter is not None:
+        if self._meter_due:
             self._meter.before_clip()
 
     def want_step(self) -> None:
@@ -124,17 +126,17 @@ class Probe:
     @property
     def measuring(self) -> bool:
         """Whether anything of the current step is measured."""
-        return self._meter is not None or self._taps_due
+        return self._meter_due or self._taps_due
 
     @property
     def measuring_all(self) -> bool:
         """Whether every column of the current step is measured."""
-        return self._meter is not None and self._taps_due
+        return self._meter_due and self._taps_due
 
     def end_step_without_update(self) -> None:
         """Ends a step that the optimizer does not take, with what was measured of it."""
         with self._noting():
-            if self._meter is not None:
+            if self._meter_due:
                 self._meter.copy_weights()
             self._measure()
         self._finish()
@@ -172,16 +174,12 @@ class Probe:
 
     def _prepare(self) -> None:
         """Gets ready for the coming step, measured or not."""
-        if self._wanted or self.step % self._every == 0:
-            self._meter = self._meter or WeightMeter(self._plan.rows)
-        else:
-            self._meter = None
-        if self._wanted or self.step % self._activations_every == 0:
+        self._meter_due = self._wanted or self.step % self._every == 0
+        self._taps_due = self._wanted or self.step % self._activations_every == 0
+        if self._taps_due:
             self._taps.arm()
-            self._taps_due = True
         else:
             self._taps.disarm()
-            self._taps_due = False
 
     def _before_step(self, _: object, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Everything but the update; a closure's passes and gradients come only within the step."""
@@ -190,7 +188,7 @@ class Probe:
         # The first argument is the optimizer itself.
         self._has_closure = any(argument is not None for argument in (*args[1:], *kwargs.values()))
         with self._noting():
-            if self._meter is not None:
+            if self._meter_due:
                 self._meter.copy_weights()
             if not self._has_closure:
                 self._measure()
@@ -199,12 +197,12 @@ class Probe:
         with self._noting():
             if self._has_closure:
                 self._measure()
-            if self._meter is not None:
+            if self._meter_due:
                 self._meter.after_step()
         self._finish()
 
     def _measure(self) -> None:
-        if self._meter is not None:
+        if self._meter_due:
             self._meter.take_gradients()
         if self._taps_due:
             self._taps.reduce()
@@ -213,14 +211,13 @@ class Probe:
         """Ends the step, whatever went wrong in measuring it."""
         with self._noting():
             self._add_block()
-        self._meter = None
         self._wanted = self._has_closure = False
         self.step += 1
         with self._noting():
             self._prepare()
 
     def _add_block(self) -> None:
-        cells = self._meter.cells() if self._meter is not None else {}
+        cells = self._meter.collect()
         factor, scale = 1, _NO_SCALE
         if self._taps_due:
             scale = _loss_scale()
@@ -229,7 +226,14 @@ class Probe:
             factor = examples if self._loss_is_mean else 1
             self._note_missing(cells)
         if cells:
-            self._blocks.append(Block(self.step, self._plan.rows, cells, factor, scale))
+            self._blocks.append(Block(self.step, self._labels(), cells, factor, scale))
+
+    def _labels(self) -> Labels:
+        """Made anew only when a forward pass has shown more of the order."""
+        numbering = tuple([row.layer for row in self._plan.rows])
+        if self._known_labels is None or self._known_labels[0] != numbering:
+            self._known_labels = numbering, labels_of(self._plan.rows)
+        return self._known_labels[1]
 
     @contextmanager
     def _noting(self) -> Iterator[None]:

@@ -69,6 +69,7 @@ class Taps:
         self._copies = Copies()
         self._channels_first = frozenset(i for i, r in enumerate(plan.rows) if r.kind == "conv")
         self._passes: list[Pass] = []
+        self._sites: list[tuple[nn.Module, bool, Hook]] = []
         self._hooks: list[Any] = []
         self._tensor_hooks: list[Any] = []
         self._before_backward: list[tuple[int, int]] = []
@@ -84,9 +85,20 @@ class Taps:
         """Sets the hooks, if they are not set."""
         if self._hooks:
             return
+        if not self._sites:
+            self._plan_sites()
+        for module, is_before, hook in self._sites:
+            if is_before:
+                with_kwargs = hook is self._sites[0][2]
+                handle = module.register_forward_pre_hook(hook, with_kwargs=with_kwargs)
+            else:
+                handle = module.register_forward_hook(hook)
+            self._hooks.append(handle)
+
+    def _plan_sites(self) -> None:
+        """Which hook goes where: the same at every measured step, until more is discovered."""
         plan, before, after = self._plan, self._before, self._after
-        hook = Hook(self._note, None, self._on_model)
-        self._hooks.append(self._model.register_forward_pre_hook(hook, with_kwargs=True))
+        before(self._model, None, self._on_model)
         for module, row in plan.preacts:
             after(module, row, self._preact_hook(row))
         acts = {(id(module), row) for module, row in plan.acts}
@@ -118,6 +130,7 @@ class Taps:
             self._discovering = any(row.layer is None for row in self._plan.rows)
             self._measured = self._plan.measured
             self.disarm()
+            self._sites.clear()
         for each in self._passes:
             if each.has_gradients:
                 each.reduce()
@@ -154,13 +167,26 @@ class Taps:
         self._model_output = None
 
     def _before(self, module: nn.Module, row: int | None, do: Callable[..., None]) -> None:
-        self._hooks.append(module.register_forward_pre_hook(Hook(self._note, row, do)))
+        self._sites.append((module, True, Hook(self._note, row, do)))
 
     def _after(self, module: nn.Module, row: int | None, do: Callable[..., None]) -> None:
-        self._hooks.append(module.register_forward_hook(Hook(self._note, row, do)))
+        self._sites.append((module, False, Hook(self._note, row, do)))
 
     def _arm_activation(self, module: nn.Module, row: int, slope: Slope, is_act: bool) -> None:
-        if slope.from_output is not None:
+        from_output = slope.from_output is not None
+        if row in self._plan.z_readers and from_output:
+            keep_z, role = self._preact_hook(row), "hy" if is_act else "y"
+
+            def keep_both(_: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
+                keep_z(_, args, args[0])
+                self._keep(row, role, output, slope)
+
+            self._after(module, row, keep_both)
+            return
+        if row in self._plan.z_readers:
+            keep_z = self._preact_hook(row)
+            self._before(module, row, lambda _, args: keep_z(_, args, args[0]))
+        if from_output:
             self._after(module, row, self._keeping(row, "hy" if is_act else "y", slope))
             return
 
@@ -234,7 +260,6 @@ class Taps:
                 current.last_row = row
             if not is_measured or (_backward_task() != -1 and current.repeats("z", row)):
                 return
-            current.count("z", row)
             current.keep("z", row, z)
             if self._discovering:
                 self._outputs.append((z, row))
@@ -258,10 +283,9 @@ class Taps:
         return keep_output
 
     def _keep(self, row: int, role: str, x: Tensor, slope: Slope | None) -> None:
-        current = self._pass(row, x)
+        current = self._pass(None, x)
         if current is None or (_backward_task() != -1 and current.repeats(role, row)):
             return
-        current.count(role, row)
         current.keep(role, row, x, slope)
 
     def _owner(self, x: Tensor) -> int | None:
@@ -280,7 +304,7 @@ class Taps:
             return None
         if current.num_calls.get(("act", row), 0) >= current.num_calls.get(("z", row), 0):
             return None
-        current.count("act", row)
+        current.num_calls[("act", row)] = current.num_calls.get(("act", row), 0) + 1
         return row
 
     # ------------------------------------------------------------ passes

@@ -12,7 +12,7 @@ from vgexp import metrics
 from vgexp.probe.moments import Cells
 from vgexp.probe.plan import Row
 
-Groups = list[tuple[tuple[int, ...], Tensor]]
+Stacks = list[tuple[tuple[int, ...], Tensor]]
 """(rows, [G, N]): tensors of one shape, stacked where they are small."""
 
 
@@ -21,12 +21,13 @@ UPDATE_NORM = "update_norm"
 
 
 class WeightMeter:
-    """Measures one step: gradients before clipping, as the optimizer sees them, and the update."""
+    """Measures steps: gradients before clipping, as the optimizer sees them, and the update."""
 
     def __init__(self, rows: Sequence[Row]) -> None:
         self._rows = rows
+        self._groups: dict[tuple[int, ...], list[tuple[int, ...]]] = {}
         self._cells: dict[str, Cells] = {}
-        self._before: Groups = []
+        self._before: Stacks = []
 
     def before_clip(self) -> None:
         """Takes the gradient's columns now; without this call `before_step` takes them."""
@@ -52,15 +53,17 @@ class WeightMeter:
 
     def copy_weights(self) -> None:
         """Takes weight norms, and copies of the weights that may move."""
-        rows = {i: row.weight for i, row in enumerate(self._rows) if row.is_wanted}
-        weights = _groups({i: _values(weight.detach()) for i, weight in rows.items()})
+        weights = self._stacks({i: row.weight for i, row in enumerate(self._rows) if row.is_wanted})
         self._cells["weight_norm"] = _norms(weights)
-        moving = [(each, w) for each, w in weights if any(rows[i].requires_grad for i in each)]
-        self._before = [(each, w.clone() if len(each) == 1 else w) for each, w in moving]
+        self._before = [
+            (rows, w.clone() if len(rows) == 1 else w)
+            for rows, w in weights
+            if any(self._rows[i].weight.requires_grad for i in rows)
+        ]
 
     def after_step(self) -> None:
         """Takes the norm of the change of the weights that have a gradient."""
-        changes: Groups = []
+        changes: Stacks = []
         for rows, before in self._before:
             after = _stacked([_values(self._rows[i].weight.detach()) for i in rows])
             changes.append((rows, torch.sub(before, after, out=before)))
@@ -68,34 +71,46 @@ class WeightMeter:
         if changes:
             self._cells[UPDATE_NORM] = _norms(changes)
 
-    def cells(self) -> dict[str, Cells]:
-        """Column -> what was measured."""
-        return self._cells
+    def collect(self) -> dict[str, Cells]:
+        """Ends a step: column -> what was measured."""
+        cells, self._cells, self._before = self._cells, {}, []
+        return cells
 
-    def _gradients(self) -> Groups:
-        grads = {
-            index: _values(row.weight.grad.detach())
-            for index, row in enumerate(self._rows)
-            if row.is_wanted and row.weight.grad is not None and row.weight.requires_grad
-        }
-        return _groups(grads)
+    def _gradients(self) -> Stacks:
+        return self._stacks(
+            {
+                index: row.weight.grad
+                for index, row in enumerate(self._rows)
+                if row.is_wanted and row.weight.requires_grad and row.weight.grad is not None
+            }
+        )
+
+    def _stacks(self, tensors: dict[int, Tensor]) -> Stacks:
+        present = tuple(tensors)
+        if present not in self._groups:
+            self._groups[present] = _groups(tensors)
+        return [
+            (rows, _stacked([_values(tensors[i].detach()) for i in rows]))
+            for rows in self._groups[present]
+        ]
 
 
 def _values(x: Tensor) -> Tensor:
     """Dense values, real, in a dtype that norms are taken in."""
-    if x.is_sparse:
+    if x.layout is not torch.strided:
         x = x.to_dense()
-    if x.is_complex():
-        x = torch.view_as_real(x)
-    return x if x.dtype in (torch.float32, torch.float64) else x.float()
+    if x.dtype is torch.float32 or x.dtype is torch.float64:
+        return x
+    return torch.view_as_real(x) if x.is_complex() else x.float()
 
 
-def _groups(tensors: dict[int, Tensor]) -> Groups:
+def _groups(tensors: dict[int, Tensor]) -> list[tuple[int, ...]]:
+    """Rows whose tensors go into one stack: equal in kind, and small."""
     by_kind: dict[object, list[int]] = defaultdict(list)
     for index, x in tensors.items():
         alone = index if x.numel() > metrics.SMALL_TENSOR else None
         by_kind[(x.shape, x.dtype, x.device, alone)].append(index)
-    return [(tuple(rows), _stacked([tensors[i] for i in rows])) for rows in by_kind.values()]
+    return [tuple(rows) for rows in by_kind.values()]
 
 
 def _stacked(tensors: list[Tensor]) -> Tensor:
@@ -105,9 +120,9 @@ def _stacked(tensors: list[Tensor]) -> Tensor:
     return torch.stack(tensors).flatten(1)
 
 
-def _rows(groups: Groups) -> tuple[int, ...]:
+def _rows(groups: Stacks) -> tuple[int, ...]:
     return tuple([row for rows, _ in groups for row in rows])
 
 
-def _norms(groups: Groups) -> Cells:
+def _norms(groups: Stacks) -> Cells:
     return Cells(_rows(groups), tuple([metrics.row_norms(x) for _, x in groups]))
