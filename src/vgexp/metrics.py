@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -117,6 +118,7 @@ def _outside(norm_R: Tensor, lower: float) -> list[int]:
     return [i for i, norm in enumerate(norm_R.tolist()) if not lower <= norm < math.inf]
 
 
+@lru_cache(maxsize=1024)
 def _lower(num_entries: int, dtype: torch.dtype) -> float:
     """The norm below which squares that fell under the normal range may be missing from the sum."""
     return math.sqrt(num_entries * torch.finfo(dtype).tiny)

@@ -23,6 +23,9 @@ from vgexp.watch import Slope
 LARGE_ENTRIES = 2**14
 """A gradient of so many entries is looked at as it comes, so that many need not be kept."""
 
+_backward_task: Callable[[], int] = torch._C._current_graph_task_id
+# Autograd's number of the backward pass that is running; -1 outside of any.
+
 Note = Callable[[int | None, str], None]
 """Takes a row (None: the model) and what could not be measured of it."""
 
@@ -175,11 +178,13 @@ class Taps:
     def _arm_activation(self, module: nn.Module, row: int, slope: Slope, is_act: bool) -> None:
         from_output = slope.from_output is not None
         if row in self._plan.z_readers and from_output:
-            keep_z, role = self._preact_hook(row), "hy" if is_act else "y"
+            role = "hy" if is_act else "y"
 
             def keep_both(_: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
-                keep_z(_, args, args[0])
-                self._keep(row, role, output, slope)
+                current = self._pass(row, args)
+                if current is not None and not self._repeats(current, "z", row):
+                    self._keep_z(current, row, args[0])
+                    current.keep(role, row, output, slope)
 
             self._after(module, row, keep_both)
             return
@@ -258,17 +263,17 @@ class Taps:
             if is_free:
                 current.name(z, row)
                 current.last_row = row
-            if not is_measured or (_backward_task() != -1 and current.repeats("z", row)):
-                return
-            current.keep("z", row, z)
-            if self._discovering:
-                self._outputs.append((z, row))
-            if z.requires_grad:
-                self._await_gradient(current, row, z)
+            if is_measured and not self._repeats(current, "z", row):
+                self._keep_z(current, row, z)
 
         return on_preact
 
-    def _await_gradient(self, current: Pass, row: int, z: Tensor) -> None:
+    def _keep_z(self, current: Pass, row: int, z: Tensor) -> None:
+        current.keep("z", row, z)
+        if self._discovering:
+            self._outputs.append((z, row))
+        if not z.requires_grad:
+            return
         awaited = current.await_gradient(row)
         # A list's own method, called from C++, costs the backward pass next to nothing.
         hook: Callable[..., Any] = awaited.came.append
@@ -284,9 +289,11 @@ class Taps:
 
     def _keep(self, row: int, role: str, x: Tensor, slope: Slope | None) -> None:
         current = self._pass(None, x)
-        if current is None or (_backward_task() != -1 and current.repeats(role, row)):
-            return
-        current.keep(role, row, x, slope)
+        if current is not None and not self._repeats(current, role, row):
+            current.keep(role, row, x, slope)
+
+    def _repeats(self, current: Pass, role: str, row: int) -> bool:
+        return _backward_task() != -1 and current.repeats(role, row)
 
     def _owner(self, x: Tensor) -> int | None:
         """The row whose activation reads `x`, if it has none yet in this pass.
@@ -373,11 +380,6 @@ class Taps:
 
     def _gradients(self) -> list[Tensor]:
         return [row.weight.grad for row in self._plan.rows if row.weight.grad is not None]
-
-
-def _backward_task() -> int:
-    """Autograd's number of the backward pass that is running; -1 outside of any."""
-    return torch._C._current_graph_task_id()
 
 
 def _columns(parts: dict[str, list[Part]], lost: set[tuple[str, int]]) -> dict[str, Cells]:

@@ -81,8 +81,8 @@ class History:
 
     def _transferred(self, steps: list[Step]) -> Tensor:
         """[5, steps] float64 on the host, by one copy."""
-        flat = [step.values[i].double() for i in range(5) for step in steps]
-        return torch.stack(flat).view(5, len(steps)).cpu()
+        each = [torch.stack([step.values[i] for step in steps]).double() for i in range(5)]
+        return torch.stack(each).cpu()
 
 
 class Clock:
