@@ -145,10 +145,11 @@ def test_biases_start_at_zero_gates_at_minus_two_and_noise_is_added(
 
 def test_torch_default_is_what_a_linear_layer_draws() -> None:
     torch.manual_seed(0)
-    linear = nn.Linear(500, 300)
-    model = build(MlpConfig(depth=1, width=300), 500, 2, torch.float32)
+    linear = nn.Linear(500, 300, dtype=torch.float64)
+    model = build(MlpConfig(depth=1, width=300), 500, 2, torch.float64)
     config = MlpConfig(init="torch_default")
-    initialise(model, config, torch.Generator().manual_seed(0), torch.zeros(2, 500))
+    inputs = torch.zeros(2, 500, dtype=torch.float64)
+    initialise(model, config, torch.Generator().manual_seed(0), inputs)
     # The same stream: the first draw of both is this weight.
     torch.testing.assert_close(model.watches()[0].weight, linear.weight, rtol=0, atol=1e-7)
 
@@ -261,3 +262,16 @@ def test_lsuv_takes_one_pass_however_deep() -> None:
 def test_an_unknown_init_is_a_question() -> None:
     with pytest.raises(QuestionError, match="nearest: he_normal"):
         initialised(init="he_norm")
+
+
+@pytest.mark.parametrize("name", INITS)
+def test_one_seed_gives_one_network_in_every_dtype(name: str) -> None:
+    drawn = {}
+    for dtype in (torch.float32, torch.float64):
+        config = MlpConfig(depth=3, width=9, init=name, bias_std=0.1, activation="tanh")
+        model = build(config, 5, 4, dtype)
+        batch = torch.randn(32, 5, generator=generator(0, "data"), dtype=torch.float64)
+        initialise(model, config, generator(3, "init"), batch.to(dtype))
+        drawn[dtype] = [p.detach().double() for p in model.parameters()]
+    for single, double in zip(drawn[torch.float32], drawn[torch.float64], strict=True):
+        torch.testing.assert_close(single, double, rtol=1e-5, atol=1e-6)

@@ -76,7 +76,8 @@ def initialise(model: Watched, config: InitConfig, generator: Generator, inputs:
 
 
 def _fill(parameter: Tensor, generator: Generator, draw: Callable[[Tensor], object]) -> None:
-    drawn = torch.empty(parameter.shape, dtype=parameter.dtype, device=generator.device)
+    """Draws in float64 and rounds, so that one seed gives one network in every dtype."""
+    drawn = torch.empty(parameter.shape, dtype=torch.float64, device=generator.device)
     draw(drawn)
     parameter.copy_(drawn)
 
@@ -90,8 +91,9 @@ def _fill_bias(
     else:
         bias.fill_(start or 0.0)
     if config.bias_std > 0:
-        noise = torch.empty(bias.shape, dtype=bias.dtype, device=generator.device)
-        bias.add_(nn.init.normal_(noise, 0.0, config.bias_std, generator=generator).to(bias.device))
+        noise = torch.empty(bias.shape, dtype=torch.float64, device=generator.device)
+        nn.init.normal_(noise, 0.0, config.bias_std, generator=generator)
+        bias.add_(noise.to(bias.device, bias.dtype))
 
 
 # ---------------------------------------------------------------- draws

@@ -16,6 +16,7 @@ from vgexp.report.layout import Column, number, show_line, show_table, show_word
 
 MOST_ROWS = 12
 _SHOWN = ("delta_rms", "grad_norm", "backward_gain", "saturated_fraction", "dead_fraction")
+_DEFINED_EVERYWHERE = ("delta_rms", "grad_norm")
 _DIGITS = 2
 
 
@@ -52,12 +53,11 @@ def _show_layers(console: Console, layers: pd.DataFrame, is_diverged: bool) -> N
     columns = []
     for name in _SHOWN:
         values = [table[name].reindex(shown) for table in tables]
-        if not any(_says_something(name, part) for part in values):
+        if is_diverged and name in _DEFINED_EVERYWHERE:
+            # Every cell of a run's last step was measured: what is not a number became so.
+            values[-1] = values[-1].astype("object").where(values[-1].notna(), "nan")
+        elif not any(_says_something(name, part) for part in values):
             continue
-        if is_diverged and len(values) > 1:
-            values[-1] = (
-                values[-1].astype("object").where(values[-1].notna() | values[0].isna(), "nan")
-            )
         columns += [
             Column(f"step\n{step}", [_cell(value) for value in part], group=name)
             for step, part in zip(steps, values, strict=True)
