@@ -1,0 +1,190 @@
+"""`optimizer`, `scheduler` and `clip`: one dataclass a choice."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from vgexp.config.ranges import above, at_least, within
+from vgexp.errors import impossible
+
+# ---------------------------------------------------------------- optimizer
+
+
+@dataclass
+class OptimizerConfig:
+    """What every choice of `optimizer` extends."""
+
+    lr: float = 0.1
+    """Learning rate at the schedule's factor 1."""
+    weight_decay: float = 0.0
+    """L2 penalty (decoupled for adamw)."""
+
+    def __post_init__(self) -> None:
+        at_least("optimizer.lr", self.lr, 0.0)
+        at_least("optimizer.weight_decay", self.weight_decay, 0.0)
+
+
+@dataclass
+class SgdConfig(OptimizerConfig):
+    """Plain stochastic gradient descent."""
+
+
+@dataclass
+class MomentumConfig(OptimizerConfig):
+    """Stochastic gradient descent with heavy-ball momentum."""
+
+    lr: float = 0.01
+    """Learning rate at the schedule's factor 1."""
+    momentum: float = 0.9
+    """Share of the last update that is kept."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        within("optimizer.momentum", self.momentum, 0.0, 1.0)
+
+
+@dataclass
+class RmspropConfig(OptimizerConfig):
+    """RMSprop: each entry divided by its running root mean square."""
+
+    lr: float = 1e-3
+    """Learning rate at the schedule's factor 1."""
+    momentum: float = 0.0
+    """Share of the last update that is kept."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        within("optimizer.momentum", self.momentum, 0.0, 1.0)
+
+
+@dataclass
+class AdamConfig(OptimizerConfig):
+    """Adam (Kingma & Ba 2015)."""
+
+    lr: float = 1e-3
+    """Learning rate at the schedule's factor 1."""
+
+
+@dataclass
+class AdamwConfig(OptimizerConfig):
+    """Adam with decoupled weight decay (Loshchilov & Hutter 2019)."""
+
+    lr: float = 1e-3
+    """Learning rate at the schedule's factor 1."""
+    weight_decay: float = 0.01
+    """Decoupled weight decay."""
+
+
+# ---------------------------------------------------------------- scheduler
+
+
+@dataclass
+class SchedulerConfig:
+    """What every choice of `scheduler` extends."""
+
+
+@dataclass
+class ConstantConfig(SchedulerConfig):
+    """The learning rate stays."""
+
+
+@dataclass
+class StepConfig(SchedulerConfig):
+    """The learning rate falls by a factor at equal intervals."""
+
+    interval_fraction: float = 1 / 3
+    """Interval between falls, as a share of the run."""
+    factor: float = 0.1
+    """What the learning rate is multiplied by at each fall."""
+
+    def __post_init__(self) -> None:
+        above("scheduler.interval_fraction", self.interval_fraction, 0.0)
+        above("scheduler.factor", self.factor, 0.0)
+
+
+@dataclass
+class CosineConfig(SchedulerConfig):
+    """The learning rate follows half a cosine down to 0 (Loshchilov & Hutter 2017)."""
+
+
+@dataclass
+class WarmupCosineConfig(SchedulerConfig):
+    """A linear rise, then half a cosine down to 0."""
+
+    warmup_fraction: float = 0.1
+    """Length of the rise, as a share of the run."""
+
+    def __post_init__(self) -> None:
+        within("scheduler.warmup_fraction", self.warmup_fraction, 0.0, 1.0)
+
+
+@dataclass
+class PlateauConfig(SchedulerConfig):
+    """The learning rate falls when the evaluated loss stops falling."""
+
+    factor: float = 0.1
+    """What the learning rate is multiplied by at each fall."""
+    patience: int = 5
+    """Evaluations without a better loss before a fall."""
+
+    def __post_init__(self) -> None:
+        within("scheduler.factor", self.factor, 0.0, 1.0)
+        at_least("scheduler.patience", self.patience, 0)
+
+
+# ---------------------------------------------------------------- clip
+
+
+@dataclass
+class ClipConfig:
+    """What every choice of `clip` extends."""
+
+
+@dataclass
+class NoClipConfig(ClipConfig):
+    """Gradients reach the optimizer as they are."""
+
+
+@dataclass
+class _ThresholdConfig(ClipConfig):
+    threshold: float = 1.0
+    """Where clipping begins."""
+
+    def __post_init__(self) -> None:
+        above("clip.threshold", self.threshold, 0.0)
+
+
+@dataclass
+class NormClipConfig(_ThresholdConfig):
+    """The whole gradient is scaled to a norm of at most the threshold (Pascanu 2013)."""
+
+
+@dataclass
+class ValueClipConfig(_ThresholdConfig):
+    """Each entry is cut at plus and minus the threshold."""
+
+
+@dataclass
+class LayerClipConfig(_ThresholdConfig):
+    """Each parameter tensor is scaled to a norm of at most the threshold."""
+
+
+@dataclass
+class AgcClipConfig(_ThresholdConfig):
+    """Each row is scaled to at most a share of its weights' norm (Brock 2021)."""
+
+    threshold: float = 0.01
+    """lambda: the largest ratio of a row's gradient norm to its weight norm."""
+
+
+@dataclass
+class AutoClipConfig(_ThresholdConfig):
+    """The norm threshold is a percentile of the norms seen so far (Seetharaman 2020)."""
+
+    threshold: float = 10.0
+    """Percentile of the last 1,000 finite norms."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.threshold > 100:
+            raise impossible("clip.threshold", self.threshold, "a percentile: above 0, at most 100")

@@ -1,0 +1,82 @@
+"""The sections without choices: how long, what is measured, what is shown, how the process runs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Optional
+
+from vgexp.config.ranges import at_least
+from vgexp.errors import QuestionError
+
+DEFAULT_STEPS = 500
+
+
+@dataclass
+class TrainConfig:
+    """How long and how training goes."""
+
+    steps: Optional[int] = None
+    """Optimizer steps; null with `train.epochs` null as well: 500."""
+    epochs: Optional[int] = None
+    """Passes over the training split, instead of `train.steps`."""
+    accumulate: int = 1
+    """Batches whose gradients make one optimizer step."""
+    eval_every: int = 100
+    """Steps between evaluations on the train and val splits; 0: at the start and the end only."""
+    stop_on_divergence: bool = True
+    """Whether a run ends at its first non-finite step."""
+
+    def __post_init__(self) -> None:
+        if self.steps is None and self.epochs is None:
+            self.steps = DEFAULT_STEPS
+        if self.steps is not None and self.epochs is not None:
+            raise QuestionError(
+                f"train.steps is {self.steps} and train.epochs is {self.epochs}\n"
+                "allowed: one of the two; set the other to null"
+            )
+        at_least("train.steps", self.steps, 1)
+        at_least("train.epochs", self.epochs, 1)
+        at_least("train.accumulate", self.accumulate, 1)
+        at_least("train.eval_every", self.eval_every, 0)
+
+    def num_steps(self, batches_per_epoch: int) -> int:
+        """Optimizer steps of the run."""
+        if self.steps is not None:
+            return self.steps
+        assert self.epochs is not None
+        return max(1, self.epochs * batches_per_epoch // self.accumulate)
+
+
+@dataclass
+class ProbeConfig:
+    """What is measured, and how often."""
+
+    every: int = 20
+    """Steps between weight and gradient columns."""
+    activations_every: int = 20
+    """Steps between the other columns."""
+    layers: Optional[str] = None
+    """Regular expression on the weights' names; null: all."""
+
+    def __post_init__(self) -> None:
+        at_least("probe.every", self.every, 1)
+        at_least("probe.activations_every", self.activations_every, 1)
+
+
+@dataclass
+class OutputConfig:
+    """What is shown."""
+
+    quiet: bool = False
+    """No progress and no closing table."""
+
+
+@dataclass
+class RunConfig:
+    """How the process runs."""
+
+    threads: Optional[int] = 1
+    """CPU threads of torch, of which small layers gain nothing; null: torch's own choice."""
+
+    def __post_init__(self) -> None:
+        at_least("run.threads", self.threads, 1)

@@ -1,0 +1,182 @@
+"""The whole configuration: sections, choices, and its forms (nested, flat, hashed)."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from vgexp.config.data import DataConfig, DigitsConfig, GaussianConfig, SpiralsConfig
+from vgexp.config.model import MlpConfig, ModelConfig
+from vgexp.config.optimization import (
+    AdamConfig,
+    AdamwConfig,
+    AgcClipConfig,
+    AutoClipConfig,
+    ClipConfig,
+    ConstantConfig,
+    CosineConfig,
+    LayerClipConfig,
+    MomentumConfig,
+    NoClipConfig,
+    NormClipConfig,
+    OptimizerConfig,
+    PlateauConfig,
+    RmspropConfig,
+    SchedulerConfig,
+    SgdConfig,
+    StepConfig,
+    ValueClipConfig,
+    WarmupCosineConfig,
+)
+from vgexp.config.ranges import one_of, within
+from vgexp.config.run import OutputConfig, ProbeConfig, RunConfig, TrainConfig
+from vgexp.errors import unknown
+from vgexp.registry import Registry
+
+DTYPES = ("float32", "float64")
+SEED_LIMIT = 2**63
+
+
+@dataclass
+class Config:
+    """Everything that a run depends on."""
+
+    model: ModelConfig = field(default_factory=MlpConfig)
+    data: DataConfig = field(default_factory=DigitsConfig)
+    optimizer: OptimizerConfig = field(default_factory=SgdConfig)
+    scheduler: SchedulerConfig = field(default_factory=ConstantConfig)
+    clip: ClipConfig = field(default_factory=NoClipConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    probe: ProbeConfig = field(default_factory=ProbeConfig)
+    output: OutputConfig = field(default_factory=OutputConfig)
+    run: RunConfig = field(default_factory=RunConfig)
+    seed: int = 0
+    """Root of every random number."""
+    device: str = "auto"
+    """`auto`, `cpu`, `cuda` or `cuda:1`."""
+    dtype: str = "float32"
+    """`float32` or `float64`."""
+
+    def __post_init__(self) -> None:
+        one_of("dtype", self.dtype, DTYPES)
+        within("seed", self.seed, 0, SEED_LIMIT)
+
+
+CHOICES: Mapping[str, Registry[type]] = {
+    "model": Registry("model", {"mlp": MlpConfig}),
+    "data": Registry(
+        "data", {"digits": DigitsConfig, "gaussian": GaussianConfig, "spirals": SpiralsConfig}
+    ),
+    "optimizer": Registry(
+        "optimizer",
+        {
+            "sgd": SgdConfig,
+            "momentum": MomentumConfig,
+            "rmsprop": RmspropConfig,
+            "adam": AdamConfig,
+            "adamw": AdamwConfig,
+        },
+    ),
+    "scheduler": Registry(
+        "scheduler",
+        {
+            "constant": ConstantConfig,
+            "step": StepConfig,
+            "cosine": CosineConfig,
+            "warmup_cosine": WarmupCosineConfig,
+            "plateau": PlateauConfig,
+        },
+    ),
+    "clip": Registry(
+        "clip",
+        {
+            "none": NoClipConfig,
+            "norm": NormClipConfig,
+            "value": ValueClipConfig,
+            "layer": LayerClipConfig,
+            "agc": AgcClipConfig,
+            "auto": AutoClipConfig,
+        },
+    ),
+}
+"""Group -> choice -> the dataclass whose fields are that choice's keys."""
+
+# Fields that cannot change a table, left out of the configuration's identity.
+_NO_IDENTITY = ("output", "device", "run")
+
+
+def choice(group: str, config: object) -> str:
+    """The name under which a group's configuration object is chosen, e.g. `mlp`."""
+    for name, cls in CHOICES[group].items():
+        if type(config) is cls:
+            return name
+    raise unknown(f"{group} configuration", type(config).__name__, CHOICES[group])
+
+
+def to_dict(config: Config) -> dict[str, Any]:
+    """The values as nested plain dictionaries, without the choices."""
+    return dataclasses.asdict(config)
+
+
+def choices(config: Config) -> dict[str, str]:
+    """Group -> chosen name."""
+    return {group: choice(group, getattr(config, group)) for group in CHOICES}
+
+
+def from_dict(values: Mapping[str, Any], chosen: Mapping[str, str]) -> Config:
+    """Builds a `Config` from nested values and the chosen name of each group.
+
+    Raises:
+        QuestionError: an unknown key or choice, or a value out of range.
+    """
+    known = {f.name: f for f in dataclasses.fields(Config)}
+    arguments: dict[str, Any] = {}
+    for key, value in values.items():
+        if key not in known:
+            raise unknown("key", key, known)
+        if not isinstance(value, Mapping):
+            arguments[key] = value
+            continue
+        cls = CHOICES[key][chosen[key]] if key in CHOICES else _section(key)
+        allowed = [f.name for f in dataclasses.fields(cls)]
+        for inner in value:
+            if inner not in allowed:
+                raise unknown(f"key of {key}", inner, allowed)
+        arguments[key] = cls(**value)
+    return Config(**arguments)
+
+
+def flatten(config: Config) -> dict[str, Any]:
+    """Dotted key -> value, with each group's choice under the group's own name."""
+    flat: dict[str, Any] = {}
+    for key, value in to_dict(config).items():
+        if key in CHOICES:
+            flat[key] = choice(key, getattr(config, key))
+        if isinstance(value, dict):
+            flat.update({f"{key}.{inner}": v for inner, v in value.items()})
+        else:
+            flat[key] = value
+    return flat
+
+
+def identity(config: Config) -> str:
+    """A hash of every field that can change a table: equal configurations, equal hash."""
+    flat = {k: v for k, v in flatten(config).items() if k.split(".")[0] not in _NO_IDENTITY}
+    flat["run.threads"] = config.run.threads
+    return hashlib.sha256(json.dumps(flat, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _section(key: str) -> type:
+    sections = {
+        "train": TrainConfig,
+        "probe": ProbeConfig,
+        "output": OutputConfig,
+        "run": RunConfig,
+    }
+    if key not in sections:
+        raise unknown("section", key, sections)
+    return sections[key]
