@@ -21,7 +21,7 @@ from vgexp.activations import ACTIVATIONS
 from vgexp.config import MlpConfig
 from vgexp.errors import QuestionError
 from vgexp.models import build
-from vgexp.probe.taps import ignore
+from vgexp.probe.hooks import ignore
 from vgexp.skips import SKIPS
 
 Built = tuple[nn.Module, list[Any] | None]

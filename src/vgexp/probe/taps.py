@@ -10,55 +10,19 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from vgexp.probe import moments
 from vgexp.probe.discovery import Call, number_layers
+from vgexp.probe.hooks import Hook, Note, backward_task
+from vgexp.probe.micro_batches import MicroBatches
 from vgexp.probe.moments import Cells, Part
-from vgexp.probe.passes import Copies, Pass
+from vgexp.probe.passes import Pass
 from vgexp.probe.plan import Plan, first_tensor
 from vgexp.watch import Slope
 
 LARGE_ENTRIES = 2**14
 """A gradient of so many entries is looked at as it comes, so that many need not be kept."""
-
-_backward_task: Callable[[], int] = torch._C._current_graph_task_id
-# Autograd's number of the backward pass that is running; -1 outside of any.
-
-Note = Callable[[int | None, str], None]
-"""Takes a row (None: the model) and what could not be measured of it."""
-
-
-class Hook:
-    """A hook that never breaks the user's training, and that no copy of the model takes along."""
-
-    __slots__ = ("_do", "_note", "_row")
-
-    def __init__(self, note: Note, row: int | None, do: Callable[..., None]) -> None:
-        self._note = note
-        self._row = row
-        self._do = do
-
-    def __call__(self, *arguments: Any) -> None:
-        try:
-            self._do(*arguments)
-        except Exception as error:
-            self._note(self._row, f"measuring it raised {type(error).__name__}: {error}")
-
-    def __deepcopy__(self, memo: object) -> Callable[..., None]:
-        return ignore
-
-    def __reduce__(self) -> tuple[Callable[[], Callable[..., None]], tuple[()]]:
-        return _ignoring, ()
-
-
-def ignore(*_: Any) -> None:
-    """What stands for a hook in a copied or saved model."""
-
-
-def _ignoring() -> Callable[..., None]:
-    return ignore
 
 
 class Taps:
@@ -69,14 +33,10 @@ class Taps:
         self._plan = plan
         self._note = note
         self._measured = plan.measured
-        self._copies = Copies()
-        self._channels_first = frozenset(i for i, r in enumerate(plan.rows) if r.kind == "conv")
-        self._passes: list[Pass] = []
+        channels_first = frozenset(i for i, row in enumerate(plan.rows) if row.kind == "conv")
+        self._passes = MicroBatches(list(model.parameters()), channels_first, note)
         self._sites: list[tuple[nn.Module, bool, Hook]] = []
         self._hooks: list[Any] = []
-        self._tensor_hooks: list[Any] = []
-        self._before_backward: list[tuple[int, int]] = []
-        self._after_backward: list[tuple[int, int]] = []
         self._discovering = any(row.layer is None for row in plan.rows)
         self._calls: dict[int, Call] = {}
         self._outputs: list[tuple[Tensor, int]] = []
@@ -134,10 +94,9 @@ class Taps:
             self._measured = self._plan.measured
             self.disarm()
             self._sites.clear()
-        for each in self._passes:
-            if each.has_gradients:
-                each.reduce()
-                each.reduce_gradients()
+        for each in self._passes.used():
+            each.reduce()
+            each.reduce_gradients()
 
     def collect(self) -> tuple[dict[str, Cells], int]:
         """Ends a step: column -> cells, and examples, of all passes that had gradients.
@@ -145,7 +104,7 @@ class Taps:
         `delta_rms` is still that of dL/dz, without the factor N.
         """
         self.reduce()
-        used = [p for p in self._passes if p.has_gradients]
+        used = self._passes.used()
         parts: dict[str, list[Part]] = {}
         lost: set[tuple[str, int]] = set()
         for each in used:
@@ -154,17 +113,14 @@ class Taps:
                 self._note(row, reason)
             for quantity, more in each.parts.items():
                 parts.setdefault(quantity, []).extend(more)
+        examples = sum(each.examples for each in used)
+        self._passes.end_step()
         self.drop()
-        if used:
-            self._copies.learnt()
-        return _columns(parts, lost), sum(p.examples for p in used)
+        return _columns(parts, lost), examples
 
     def drop(self) -> None:
         """Forgets what the current step showed."""
-        for handle in self._tensor_hooks:
-            handle.remove()
-        self._tensor_hooks.clear()
-        self._passes.clear()
+        self._passes.drop()
         self._calls.clear()
         self._outputs.clear()
         self._model_output = None
@@ -181,7 +137,7 @@ class Taps:
             role = "hy" if is_act else "y"
 
             def keep_both(_: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
-                current = self._pass(row, args)
+                current = self._passes.current(row, args)
                 if current is not None and not self._repeats(current, "z", row):
                     self._keep_z(current, row, args[0])
                     current.keep(role, row, output, slope)
@@ -211,13 +167,13 @@ class Taps:
             rows.append(row)
             if row is not None and slope.from_output is None:
                 # A copy, since the module may work in place.
-                self._passes[-1].keep("u", row, args[0].clone(), slope)
+                self._passes.last.keep("u", row, args[0].clone(), slope)
 
         def on_output(_: nn.Module, _args: Any, output: Tensor) -> None:
             row = rows.pop() if rows else None
             if row is not None:
                 role, phi = ("h", None) if slope.from_output is None else ("hy", slope)
-                self._passes[-1].keep(role, row, output, phi)
+                self._passes.last.keep(role, row, output, phi)
 
         self._before(module, None, on_input)
         self._after(module, None, on_output)
@@ -225,30 +181,19 @@ class Taps:
     # ------------------------------------------------------------ what the hooks do
 
     def _on_model(self, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        if not torch.is_grad_enabled():
-            return
-        task = _backward_task()
-        # Within a backward pass, a call of the model is new only where checkpointing ran the
-        # first one without gradients: then no pass was opened outside.
-        opened = self._passes[-1].opened_in_task if self._passes else -2
-        if task == -1 or opened not in (-1, task):
-            self._begin_pass((args, kwargs))
+        self._passes.on_model_call((args, kwargs))
 
     def _on_output(self, _: nn.Module, _args: Any, output: Any) -> None:
         result = first_tensor(output)
-        if result is None or not result.requires_grad or not self._passes:
-            return
-        if _backward_task() != -1:
-            return
-        begins = Hook(self._note, None, partial(self._backward_begins, self._passes[-1]))
-        self._tensor_hooks.append(result.register_hook(begins))  # type: ignore[no-untyped-call]
-        if self._discovering:
-            self._model_output = result
+        if result is not None:
+            self._passes.on_model_output(result)
+            if self._discovering and result.requires_grad:
+                self._model_output = result
 
     def _on_call(
         self, layers: list[tuple[int, ...]], module: nn.Module, args: tuple[Any, ...]
     ) -> None:
-        if id(module) not in self._calls and _backward_task() == -1:
+        if id(module) not in self._calls and backward_task() == -1:
             self._calls[id(module)] = layers, args[0] if args else None
 
     def _preact_hook(self, row: int) -> Callable[..., None]:
@@ -257,7 +202,7 @@ class Taps:
 
         def on_preact(_: nn.Module, args: Any, output: Any) -> None:
             z = output if isinstance(output, Tensor) else first_tensor(output)
-            current = self._pass(row, args)
+            current = self._passes.current(row, args)
             if z is None or current is None:
                 return
             if is_free:
@@ -279,7 +224,7 @@ class Taps:
         hook: Callable[..., Any] = awaited.came.append
         if z.numel() >= LARGE_ENTRIES:
             hook = Hook(self._note, row, partial(current.take_gradient, awaited))
-        self._tensor_hooks.append(z.register_hook(hook))  # type: ignore[no-untyped-call]
+        self._passes.hook(z, hook)
 
     def _keeping(self, row: int, role: str, slope: Slope | None) -> Callable[..., None]:
         def keep_output(_: nn.Module, _args: Any, output: Tensor) -> None:
@@ -288,12 +233,12 @@ class Taps:
         return keep_output
 
     def _keep(self, row: int, role: str, x: Tensor, slope: Slope | None) -> None:
-        current = self._pass(None, x)
+        current = self._passes.current(None, x)
         if current is not None and not self._repeats(current, role, row):
             current.keep(role, row, x, slope)
 
     def _repeats(self, current: Pass, role: str, row: int) -> bool:
-        return _backward_task() != -1 and current.repeats(role, row)
+        return backward_task() != -1 and current.repeats(role, row)
 
     def _owner(self, x: Tensor) -> int | None:
         """The row whose activation reads `x`, if it has none yet in this pass.
@@ -301,11 +246,11 @@ class Taps:
         It is the row whose z `x` is; else, through norms and the like, the weight called last. In
         a recomputation order says nothing.
         """
-        current = self._pass(None, x)
+        current = self._passes.current(None, x)
         if current is None:
             return None
         row = current.row_of(x)
-        if row is None and _backward_task() == -1:
+        if row is None and backward_task() == -1:
             row = current.last_row
         if row is None or row not in self._measured:
             return None
@@ -313,73 +258,6 @@ class Taps:
             return None
         current.num_calls[("act", row)] = current.num_calls.get(("act", row), 0) + 1
         return row
-
-    # ------------------------------------------------------------ passes
-
-    def _pass(self, row: int | None, inputs: Any) -> Pass | None:
-        """The pass that a forward call belongs to; None where no gradient is being recorded."""
-        if not torch.is_grad_enabled():
-            return None
-        if not self._passes:
-            return self._begin_pass(inputs)
-        current = self._passes[-1]
-        if _backward_task() != -1:
-            return current
-        # Where submodules are called without the model, a pass ends with its backward pass.
-        called_before = row is not None and ("z", row) in current.num_calls
-        if current.backward_tasks or (called_before and current.has_gradients):
-            return self._begin_pass(inputs)
-        return current
-
-    def _begin_pass(self, inputs: Any) -> Pass:
-        for earlier in self._passes:
-            earlier.reduce()
-        tensor = first_tensor(inputs)
-        examples = tensor.shape[0] if tensor is not None and tensor.ndim > 0 else 1
-        current = Pass(self._copies, self._channels_first, examples, _backward_task())
-        self._passes.append(current)
-        return current
-
-    def _backward_begins(self, current: Pass, _gradient: Tensor) -> None:
-        task = _backward_task()
-        earlier = [
-            p
-            for p in self._passes
-            if p is not current and p.has_gradients and task not in p.backward_tasks
-        ]
-        if earlier and self._gradients_were_cleared():
-            # No step was taken on them: it was skipped, or the gradients were thrown away.
-            self._passes = [p for p in self._passes if p not in earlier]
-        if task in current.backward_tasks:
-            return
-        current.backward_tasks.add(task)
-        self._before_backward = self._gradient_marks()
-        torch.autograd.Variable._execution_engine.queue_callback(self._on_backward_end)
-
-    def _on_backward_end(self) -> None:
-        marks = self._gradient_marks()
-        # `torch.autograd.grad` goes through the graph too, but adds nothing to a gradient.
-        is_of_update = marks != self._before_backward
-        for each in self._passes:
-            each.accept_gradients(is_of_update)
-        self._after_backward = marks
-
-    def _gradients_were_cleared(self) -> bool:
-        """Whether `zero_grad` was called since the last backward pass, in either of its ways."""
-        gradients = self._gradients()
-        if not gradients:
-            return True
-        if self._gradient_marks() == self._after_backward:
-            return False
-        # Looked at only where something wrote to them, since on CUDA looking waits.
-        return not any(bool(grad.any()) for grad in gradients)
-
-    def _gradient_marks(self) -> list[tuple[int, int]]:
-        """What changes when something is added to a gradient, or it is made or cleared."""
-        return [(id(grad), grad._version) for grad in self._gradients()]
-
-    def _gradients(self) -> list[Tensor]:
-        return [row.weight.grad for row in self._plan.rows if row.weight.grad is not None]
 
 
 def _columns(parts: dict[str, list[Part]], lost: set[tuple[str, int]]) -> dict[str, Cells]:

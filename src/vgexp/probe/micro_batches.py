@@ -1,0 +1,137 @@
+"""The micro-batches of one optimizer step: which forward call belongs to which, and which count."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vgexp.probe.hooks import Hook, Note, backward_task
+from vgexp.probe.passes import Copies, Pass
+from vgexp.probe.plan import first_tensor
+
+
+class MicroBatches:
+    """The passes since the last step.
+
+    A pass begins with a call of the model, or, where submodules are called without it, after a
+    backward pass. It counts if gradients flowed through it into the parameters' and were not
+    cleared since.
+    """
+
+    def __init__(
+        self, parameters: Sequence[nn.Parameter], channels_first: frozenset[int], note: Note
+    ) -> None:
+        self._parameters = parameters
+        self._channels_first = channels_first
+        self._note = note
+        self._copies = Copies()
+        self._passes: list[Pass] = []
+        self._hooks: list[Any] = []
+        self._before_backward: list[tuple[int, int]] = []
+        self._after_backward: list[tuple[int, int]] = []
+
+    @property
+    def last(self) -> Pass:
+        """The pass begun last."""
+        return self._passes[-1]
+
+    def used(self) -> list[Pass]:
+        """Those that count."""
+        return [p for p in self._passes if p.has_gradients]
+
+    def end_step(self) -> None:
+        """Forgets the step's passes, and what was to be learnt of the first."""
+        if self.used():
+            self._copies.learnt()
+        self.drop()
+
+    def drop(self) -> None:
+        """Forgets the step's passes."""
+        for handle in self._hooks:
+            handle.remove()
+        self._hooks.clear()
+        self._passes.clear()
+
+    def current(self, row: int | None, inputs: Any) -> Pass | None:
+        """The pass that a forward call belongs to; None where no gradient is being recorded."""
+        if not torch.is_grad_enabled():
+            return None
+        if not self._passes:
+            return self.begin(inputs)
+        current = self._passes[-1]
+        if backward_task() != -1:
+            return current
+        called_before = row is not None and ("z", row) in current.num_calls
+        if current.backward_tasks or (called_before and current.has_gradients):
+            return self.begin(inputs)
+        return current
+
+    def on_model_call(self, inputs: Any) -> None:
+        """The model is being called: a new pass, unless checkpointing repeats a call.
+
+        Within a backward pass, a call is new only where the first one was made without gradients:
+        then no pass was begun outside.
+        """
+        if not torch.is_grad_enabled():
+            return
+        task = backward_task()
+        begun = self._passes[-1].opened_in_task if self._passes else None
+        if task == -1 or begun not in (-1, task):
+            self.begin(inputs)
+
+    def on_model_output(self, output: Tensor) -> None:
+        """The model has returned: its backward pass will begin at this tensor."""
+        if self._passes and backward_task() == -1 and output.requires_grad:
+            self.hook(output, Hook(self._note, None, partial(self._backward_begins, self.last)))
+
+    def hook(self, x: Tensor, hook: Any) -> None:
+        """Sets a hook on a tensor's gradient until the step ends."""
+        self._hooks.append(x.register_hook(hook))  # type: ignore[no-untyped-call]
+
+    def begin(self, inputs: Any) -> Pass:
+        """Begins a pass; its number of examples is the size of dim 0 of the first input."""
+        for earlier in self._passes:
+            earlier.reduce()
+        tensor = first_tensor(inputs)
+        examples = tensor.shape[0] if tensor is not None and tensor.ndim > 0 else 1
+        current = Pass(self._copies, self._channels_first, examples, backward_task())
+        self._passes.append(current)
+        return current
+
+    def _backward_begins(self, current: Pass, _gradient: Tensor) -> None:
+        task = backward_task()
+        earlier = [p for p in self.used() if p is not current and task not in p.backward_tasks]
+        if earlier and self._gradients_were_cleared():
+            # No step was taken on them: it was skipped, or the gradients were thrown away.
+            self._passes = [p for p in self._passes if p not in earlier]
+        if task in current.backward_tasks:
+            return
+        current.backward_tasks.add(task)
+        self._before_backward = self._marks()
+        ends = Hook(self._note, None, self._backward_ends)
+        torch.autograd.Variable._execution_engine.queue_callback(ends)
+
+    def _backward_ends(self) -> None:
+        self._after_backward = self._marks()
+        # `torch.autograd.grad` goes through the graph too, but adds nothing to a gradient.
+        is_of_update = self._after_backward != self._before_backward
+        for each in self._passes:
+            each.accept_gradients(is_of_update)
+
+    def _gradients_were_cleared(self) -> bool:
+        """Whether `zero_grad` was called since the last backward pass, in either of its ways."""
+        marks = self._marks()
+        if not marks:
+            return True
+        if marks == self._after_backward:
+            return False
+        # Looked at only where something wrote to them, since on CUDA looking waits.
+        return not any(bool(p.grad.any()) for p in self._parameters if p.grad is not None)
+
+    def _marks(self) -> list[tuple[int, int]]:
+        """What changes when something is added to a gradient, or it is made or cleared."""
+        return [(id(p.grad), p.grad._version) for p in self._parameters if p.grad is not None]
