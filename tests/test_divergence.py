@@ -235,7 +235,7 @@ CASES: dict[str, Config] = {
     "momentum and step": changed(BASE, optimizer=MomentumConfig(lr=0.5), scheduler=StepConfig()),
     "plateau": changed(
         BASE,
-        optimizer=SgdConfig(lr=0.4),
+        optimizer=SgdConfig(lr=0.7),
         scheduler=PlateauConfig(patience=0, factor=0.5),
         train={"eval_every": 2},
     ),

@@ -1451,3 +1451,20 @@ def test_a_model_compiled_within_the_with_has_right_numbers_or_is_listed_as_unse
                     assert step % 2 == 1 or row["name"] in reasons(probe)
                     wanted[row["name"]] |= dict.fromkeys(("preact_mean", "preact_std", "delta_rms"))
             assert_rows_are(rows, wanted)
+
+
+def test_where_only_biases_are_trained_the_deltas_are_measured_all_the_same() -> None:
+    model = three_layers()
+    for parameter in model.parameters():
+        parameter.requires_grad = parameter.ndim == 1
+    optimizer = torch.optim.SGD((p for p in model.parameters() if p.requires_grad), lr=0.02)
+    with Probe(model, optimizer, every=1, activations_every=1) as probe:
+        for step in range(3):
+            x = data(7, 4, seed=step)
+            wanted = expected(three_roads(), values_of(model), [x])
+            optimizer.zero_grad()
+            loss_of(model(x)).backward()
+            optimizer.step()
+            deltas = {row["name"]: row["delta_rms"] for row in measured_rows(probe)}
+            assert deltas == pytest.approx({k: row["delta_rms"] for k, row in wanted.items()})
+    assert probe.unseen == []
