@@ -12,13 +12,17 @@ import argparse
 import statistics
 import tempfile
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vgexp import metrics
 from vgexp.assembly import assemble, device_of
 from vgexp.config import (
     Config,
@@ -28,6 +32,9 @@ from vgexp.config import (
     SgdConfig,
     TrainConfig,
 )
+from vgexp.probe import moments
+from vgexp.probe.block import Block
+from vgexp.probe.weights import WeightMeter
 from vgexp.sinks.csv_files import CsvFiles
 
 Shape = tuple[int, int, int]
@@ -41,6 +48,19 @@ GROUPS = (
     ("weight columns, every step", ProbeConfig(every=1, activations_every=NEVER)),
     ("activation columns, every step", ProbeConfig(every=NEVER, activations_every=1)),
 )
+PARTS: tuple[tuple[Any, str, str], ...] = (
+    (WeightMeter, "copy_weights", "weight_norm, and the copy for update_ratio"),
+    (WeightMeter, "take_gradients", "grad_norm, grad_max, grad_zero_fraction, grad_norm_clipped"),
+    (WeightMeter, "after_step", "update_ratio"),
+    (Block, "rows", "rows"),
+    (CsvFiles, "__call__", "writing"),
+    (metrics, "total_norm", "steps.csv: grad_norm, every step"),
+)
+ROLES = {
+    "z": "preact_mean, preact_std",
+    "hy": "act_mean, act_std, saturated_fraction, dead_fraction",
+    "delta": "delta_rms",
+}
 FEATURES, CLASSES, EXAMPLES, LEARNING_RATE = 64, 10, 2048, 0.01
 RAW = argparse.RawDescriptionHelpFormatter
 
@@ -147,6 +167,71 @@ def bench(shape: Shape, name: str, probe: ProbeConfig, rounds: int, device: torc
     )
 
 
+def bench_parts(shape: Shape, rounds: int) -> None:
+    """Prints what each group of columns costs in a step that measures every column (CPU)."""
+    spent: dict[str, float] = defaultdict(float)
+    every = ProbeConfig(every=1, activations_every=1)
+    device = torch.device("cpu")
+    with tempfile.TemporaryDirectory() as folder, timed_parts(spent):
+        loop, bare = vgexp_loop(shape, every, Path(folder), device), bare_loop(shape, device)
+        loop(20), bare(20)
+        spent.clear()
+        seconds, bare_seconds, num_steps = 0.0, 0.0, 0
+        for _ in range(rounds):
+            start = time.perf_counter()
+            done = loop(20)
+            seconds += time.perf_counter() - start
+            num_steps += done
+            bare_seconds += seconds_per_step(bare, done) * done
+    spent["hooks, and everything else"] = seconds - bare_seconds - sum(spent.values())
+    print(
+        "depth {} width {} batch {}: microseconds of a step, percent of a bare one".format(*shape)
+    )
+    for name, value in spent.items():
+        print(f"  {name:58s} {1e6 * value / num_steps:8.0f} {100 * value / bare_seconds:6.1f} %")
+
+
+@contextmanager
+def timed_parts(spent: dict[str, float]) -> Iterator[None]:
+    """Adds up the time in the functions that make each group of columns."""
+    with ExitStack() as stack:
+        for owner, function, name in PARTS:
+            stack.enter_context(timed(owner, function, name, spent))
+        for role, name in ROLES.items():
+            stack.enter_context(timed_entry(role, name, spent))
+        yield
+
+
+@contextmanager
+def timed(owner: Any, function: str, name: str, spent: dict[str, float]) -> Iterator[None]:
+    """Times an attribute that is a function."""
+    original = getattr(owner, function)
+    setattr(owner, function, timing(original, name, spent))
+    yield
+    setattr(owner, function, original)
+
+
+@contextmanager
+def timed_entry(role: str, name: str, spent: dict[str, float]) -> Iterator[None]:
+    """Times the reduction of one role."""
+    original = moments.REDUCTIONS
+    moments.REDUCTIONS = {**original, role: timing(original[role], name, spent)}
+    yield
+    moments.REDUCTIONS = original
+
+
+def timing(function: Callable[..., Any], name: str, spent: dict[str, float]) -> Callable[..., Any]:
+    """The function, its time added to `spent[name]`."""
+
+    def timed_function(*arguments: Any) -> Any:
+        start = time.perf_counter()
+        result = function(*arguments)
+        spent[name] += time.perf_counter() - start
+        return result
+
+    return timed_function
+
+
 def main() -> None:
     """Parses the command line and prints the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=RAW)
@@ -162,6 +247,9 @@ def main() -> None:
             bench(shape, name, probe, arguments.rounds, device)
         for name, probe in GROUPS:
             bench(shape, name, probe, arguments.rounds, device)
+    if device.type == "cpu":
+        for shape in SHAPES:
+            bench_parts(shape, arguments.rounds)
 
 
 if __name__ == "__main__":
