@@ -352,7 +352,7 @@ def test_a_vanishing_run_is_told_with_its_numbers_and_the_hint_at_float64() -> N
     assert "vanishes" in text
     assert "a layer passes on 0.01 of the signal on average" in text
     assert "layer 1 gets 1e-38 of what layer 20 gets" in text
-    assert "ended at 2.30, which is what guessing gives (2.30)" in text
+    assert "was 2.30 over the last 20 steps, which is what guessing gives (2.30)" in text
     assert "In 3 of 20 layers" in text
     assert "dtype=float64 shows the true value" in text
 

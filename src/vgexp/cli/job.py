@@ -202,6 +202,8 @@ def _summary(folder: Path) -> dict[str, Any]:
 def _line(row: sweep.Row, typed: Sequence[str]) -> str:
     verdict = row.figures.get("verdict") or row.status
     ending = f"{row.status}: {row.reason}" if row.reason else verdict
+    if row.status == "interrupted" and verdict != row.status:
+        ending = f"interrupted, until then {verdict}"
     return f"#{row.job}  {' '.join(typed) or '(no overrides)'}  {ending}"
 
 

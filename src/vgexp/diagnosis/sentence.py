@@ -14,7 +14,8 @@ from vgexp.errors import QuestionError
 
 _VERBS = {"vanishing": "vanishes", "exploding": "explodes", "steady": "is steady"}
 # A loss within this share of a constant guess's is what guessing gives.
-_GUESSING = 0.1
+_GUESSING = 0.01
+NUM_STEPS_AVERAGED = 20
 
 
 @dataclass(frozen=True)
@@ -146,12 +147,13 @@ def _loss_words(summary: Mapping[str, Any]) -> str:
         )
     if abs(last - guess) <= _GUESSING * abs(guess):
         return (
-            f"It did not learn: the training loss ended at {_loss(last)}, "
-            f"which is what guessing gives ({_loss(guess)})."
+            f"It did not learn: the training loss was {_loss(last)} over the last "
+            f"{NUM_STEPS_AVERAGED} steps, which is what guessing gives ({_loss(guess)})."
         )
     return (
-        f"It did not learn: the training loss went from {_loss(first)} to {_loss(last)} "
-        f"(best {_loss(best)}; guessing gives {_loss(guess)})."
+        f"It did not learn, as far as it went: the training loss went from {_loss(first)} to "
+        f"{_loss(last)} (over {NUM_STEPS_AVERAGED} steps; best {_loss(best)}, guessing gives "
+        f"{_loss(guess)})."
     )
 
 

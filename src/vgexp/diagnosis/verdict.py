@@ -12,10 +12,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from vgexp.diagnosis.sentence import cause_of
+from vgexp.diagnosis.sentence import NUM_STEPS_AVERAGED, cause_of
 from vgexp.diagnosis.signal import Signal, signal_of, underflow
 
-NUM_STEPS_AVERAGED = 20
 LEARNED_BELOW = 0.9
 
 

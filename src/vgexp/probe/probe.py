@@ -68,6 +68,9 @@ class Probe:
             plan_of_module(model, layers) if watches is None else plan_of_watches(watches, layers)
         )
         self._unseen = dict(self._plan.unseen)
+        held = {id(p) for group in optimizer.param_groups for p in group["params"]}
+        if held.isdisjoint(id(p) for p in model.parameters()):
+            self._unseen["the model"] = "the optimizer holds none of its parameters"
         self._taps = Taps(model, self._plan, self._note)
         self._meter = WeightMeter(self._plan.rows)
         self._meter_due = False
@@ -168,7 +171,8 @@ class Probe:
     @property
     def unseen(self) -> list[str]:
         """What the probe could not measure: `weight: reason`, one a weight."""
-        return [f"{name}: {reason}" for name, reason in self._unseen.items()]
+        seen = [f"{name}: {reason}" for name, reason in self._unseen.items()]
+        return seen if self.step else [*seen, "the model: no optimizer step was seen in a `with`"]
 
     # ------------------------------------------------------------ one step
 
