@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import warnings
 import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -1468,3 +1469,52 @@ def test_where_only_biases_are_trained_the_deltas_are_measured_all_the_same() ->
             deltas = {row["name"]: row["delta_rms"] for row in measured_rows(probe)}
             assert deltas == pytest.approx({k: row["delta_rms"] for k, row in wanted.items()})
     assert probe.unseen == []
+
+
+def test_a_fused_optimizer_under_a_scaler_shows_unscaled_gradients() -> None:
+    rows = {}
+    for fused in (False, True):
+        model = drawn(three_layers(), torch.float32)
+        optimizer = torch.optim.Adam(model.parameters(), fused=fused)
+        scaler = torch.amp.GradScaler("cpu", init_scale=2.0**10)
+        with Probe(model, optimizer) as probe:
+            scaler.scale(loss_of(model(data(7, 4, dtype=torch.float32)))).backward()
+            scaler.step(optimizer)
+            scaler.update()
+        rows[fused] = measured_rows(probe)
+    for plain, fused_row in zip(rows[False], rows[True], strict=True):
+        for column in ("grad_norm", "grad_max", "grad_norm_clipped", "delta_rms"):
+            assert fused_row[column] == pytest.approx(plain[column], rel=1e-5)
+
+
+def test_norms_over_several_axes_have_no_rows_and_take_no_numbers() -> None:
+    model = nn.Sequential(nn.Conv1d(2, 3, 2), nn.LayerNorm((3, 4)), nn.Flatten(), nn.Linear(12, 2))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with Probe(model, optimizer) as probe:
+        step_on(optimizer, [torch.randn(7, 2, 5)], model)
+    rows = measured_rows(probe)
+    assert [(row["name"], row["layer"], row["kind"]) for row in rows] == [
+        ("0.weight", 1, "conv"),
+        ("3.weight", 2, "readout"),
+    ]
+    assert rows[0]["backward_gain"] is not None
+
+
+def test_a_scripted_module_takes_no_hook_and_is_listed() -> None:
+    class WithScript(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first = nn.Linear(4, 5)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                self.second = torch.jit.script(nn.Linear(5, 3))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.second(self.first(x))
+
+    model = WithScript()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with Probe(model, optimizer) as probe:
+        step_on(optimizer, [torch.randn(7, 4)], model)
+    assert any("second" in reason or "no hook" in reason for reason in probe.unseen)
+    assert measured_rows(probe)[0]["preact_std"] is not None

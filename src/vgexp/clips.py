@@ -186,7 +186,9 @@ class _History:
 
     def limit(self, norm: Tensor) -> Tensor:
         """Appends `norm` if it is finite; the percentile of what is remembered then."""
-        self._ring, self._count = self._ring.to(norm.device), self._count.to(norm.device)
+        if self._ring.device != norm.device:
+            self._ring = metrics.sent(self._ring, norm.device)
+            self._count = metrics.sent(self._count, norm.device)
         finite = torch.isfinite(norm)
         slot = (self._count % HISTORY).reshape(1)
         entry = torch.where(finite, norm, self._ring[slot])

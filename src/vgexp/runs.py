@@ -17,6 +17,7 @@ from vgexp import config as configuration
 from vgexp.config import Config
 from vgexp.errors import QuestionError
 from vgexp.interrupts import held, noticed
+from vgexp.records import TABLES
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -144,7 +145,7 @@ def require_free(folder: Path) -> None:
     """
     if folder.exists() and not folder.is_dir():
         raise QuestionError(f"run folder {folder} is a file\nallowed: a folder, new or empty")
-    for name in ("layers.csv", "summary.json"):
+    for name in (*(f"{table}.csv" for table in TABLES), "summary.json", "config.yaml"):
         if (folder / name).exists():
             raise QuestionError(
                 f"run folder {folder} holds a run already ({name})\n"

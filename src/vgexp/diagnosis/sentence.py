@@ -85,6 +85,10 @@ def cause_of(summary: Mapping[str, Any], divergence: str) -> str:
     if verdict == "healthy":
         despite = "" if summary["signal"] == "steady" else f"despite a {summary['signal']} signal, "
         return despite + losses
+    if summary["loss_first"] is None:
+        return "no step was recorded"
+    if summary["attenuation"] is None:
+        return f"{_signal_words(summary)}; no learning: {losses}"
     return f"the signal is steady at step 0, yet no learning: {losses}{_later_words(summary)}"
 
 

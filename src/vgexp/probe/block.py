@@ -17,6 +17,7 @@ from vgexp.probe.weights import UPDATE_NORM
 from vgexp.records import ACTIVATION_COLUMNS, WEIGHT_COLUMNS, Rows
 
 Floats = NDArray[Any]
+_GRADIENTS = {"grad_norm", "grad_max", "grad_norm_clipped"}
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,9 @@ class Block:
     examples: int
     """N: the factor of `delta_rms`."""
     loss_scale: Tensor | float
+    """What dL/dz is too large by."""
+    gradient_scale: Tensor | float
+    """What the gradients are too large by."""
 
     def rows(self) -> Rows:
         """The block's rows in forward order; waits for the device."""
@@ -85,6 +89,9 @@ class Block:
                 host["delta_rms"] = (delta * self.examples / float(self.loss_scale)).astype(
                     delta.dtype
                 )
+            for name in _GRADIENTS & host.keys():
+                values = host[name]
+                host[name] = (values / float(self.gradient_scale)).astype(values.dtype)
         by_row = {}
         for name, values in host.items():
             rows, _, missing = self.cells[name]
@@ -93,6 +100,8 @@ class Block:
         if "saturated_fraction" in by_row:
             shares = by_row["saturated_fraction"]
             by_row["saturated_fraction"] = {r: v for r, v in shares.items() if v == v}
+        if "preact_std" in host and not np.isfinite(host["preact_std"]).all():
+            _mark_unknown_slopes(by_row)
         if UPDATE_NORM in by_row:
             by_row["update_ratio"] = self._update_ratio(by_row)
         return by_row
@@ -124,6 +133,15 @@ class Block:
             host[name] = joined[dtype][start[dtype] : start[dtype] + length]
             start[dtype] += length
         return host
+
+
+def _mark_unknown_slopes(by_row: dict[str, dict[int, Any]]) -> None:
+    """Where z is not finite, phi' of it says nothing of saturated and dead units: nan."""
+    for name in ("saturated_fraction", "dead_fraction"):
+        shares = by_row.get(name, {})
+        for row, std in by_row["preact_std"].items():
+            if row in shares and not np.isfinite(std):
+                shares[row] = std.dtype.type("nan")
 
 
 def _in_order(values: Mapping[int, Any], order: list[int]) -> list[Any]:

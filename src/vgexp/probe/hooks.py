@@ -30,6 +30,10 @@ class Hook:
         except Exception as error:
             self._note(self._row, f"measuring it raised {type(error).__name__}: {error}")
 
+    def refused(self, error: Exception) -> None:
+        """Notes that the hook could not be set."""
+        self._note(self._row, f"it takes no hook: {type(error).__name__}: {error}")
+
     def __deepcopy__(self, memo: object) -> Callable[..., None]:
         return ignore
 

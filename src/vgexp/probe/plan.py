@@ -11,12 +11,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd
 
 from vgexp.activations import slope_of
 from vgexp.errors import QuestionError
 from vgexp.watch import Slope, Watch
 
+NORMS = (nn.LayerNorm, nn.RMSNorm, nn.GroupNorm, _NormBase)
+"""Normalisations: their parameters have no rows, whatever their shape."""
 NO_SINGLE_OUTPUT = "its module has no single output that is its z"
 
 
@@ -81,7 +84,12 @@ def plan_of_watches(watches: Sequence[Watch], pattern: str | None) -> Plan:
 
 def plan_of_module(model: nn.Module, pattern: str | None) -> Plan:
     """The plan of a stranger's model: weights by their owners, activations by their classes."""
-    names = {id(p): name for name, p in model.named_parameters() if p.ndim >= 2}
+    of_norms = {id(p) for m in model.modules() if isinstance(m, NORMS) for p in m.parameters()}
+    names = {
+        id(p): name
+        for name, p in model.named_parameters()
+        if p.ndim >= 2 and id(p) not in of_norms and not name.rpartition(".")[2].startswith("bias")
+    }
     wanted = _wanted(list(names.values()), pattern)
     plan = Plan([])
     index_of: dict[int, int] = {}

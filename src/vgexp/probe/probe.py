@@ -81,6 +81,7 @@ class Probe:
         self._wanted = False
         self._taps_due = False
         self._has_closure = False
+        self._gradient_scale = _NO_SCALE
         self._inside = False
         self.step = 0
         """Optimizer steps seen so far."""
@@ -206,6 +207,9 @@ class Probe:
         self._finish()
 
     def _measure(self) -> None:
+        # A fused optimizer gets scaled gradients, and divides by this within its step.
+        held = getattr(self._optimizer, "grad_scale", None)
+        self._gradient_scale = _NO_SCALE if held is None else held.clone()
         if self._meter_due:
             self._meter.take_gradients()
         if self._taps_due:
@@ -230,7 +234,10 @@ class Probe:
             factor = examples if self._loss_is_mean else 1
             self._note_missing(cells)
         if cells:
-            self._blocks.append(Block(self.step, self._labels(), cells, factor, scale))
+            labels = self._labels()
+            self._blocks.append(
+                Block(self.step, labels, cells, factor, scale, self._gradient_scale)
+            )
 
     def _labels(self) -> Labels:
         """Made anew only when a forward pass has shown more of the order."""
@@ -259,6 +266,7 @@ class Probe:
 
 
 _NO_SCALE: Tensor | float = 1.0
+_SCALER_STEP = torch.amp.GradScaler.step.__code__
 
 
 def _loss_scale() -> Tensor | float:
@@ -272,9 +280,10 @@ def _loss_scale() -> Tensor | float:
         if frame is None or frame.f_back is None:
             return 1.0
         frame = frame.f_back
-        caller = frame.f_locals.get("self")
-        if isinstance(caller, torch.amp.GradScaler):
-            scale = caller._scale
-            # A copy: the scaler changes it in place before the rows are read.
-            return 1.0 if scale is None else scale.clone()
+        # Only a scaler's own frames: to look into the user's would keep its variables alive.
+        if frame.f_code is not _SCALER_STEP:
+            continue
+        scale = frame.f_locals["self"]._scale
+        # A copy: the scaler changes it in place before the rows are read.
+        return 1.0 if scale is None else scale.clone()
     return 1.0

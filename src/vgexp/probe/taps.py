@@ -51,11 +51,15 @@ class Taps:
         if not self._sites:
             self._plan_sites()
         for module, is_before, hook in self._sites:
-            if is_before:
-                with_kwargs = hook is self._sites[0][2]
-                handle = module.register_forward_pre_hook(hook, with_kwargs=with_kwargs)
-            else:
-                handle = module.register_forward_hook(hook)
+            try:
+                if is_before:
+                    with_kwargs = hook is self._sites[0][2]
+                    handle = module.register_forward_pre_hook(hook, with_kwargs=with_kwargs)
+                else:
+                    handle = module.register_forward_hook(hook)
+            except Exception as error:  # scripted modules take no hooks
+                hook.refused(error)
+                continue
             self._hooks.append(handle)
 
     def _plan_sites(self) -> None:
