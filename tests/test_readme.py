@@ -79,6 +79,11 @@ def test_the_python_of_the_readme_runs_and_the_probe_sees_everything(
     assert "healthy" in capsys.readouterr().out
 
 
+def test_no_figure_is_left_to_be_filled_in() -> None:
+    for document in (ROOT / "README.md", *(ROOT / "docs").glob("*.md")):
+        assert not re.search(r"BENCH|PARTS_TABLE|TODO", document.read_text(encoding="utf-8"))
+
+
 def test_every_file_that_the_readme_links_to_exists() -> None:
     links = re.findall(r"\]\(([^)#]+)\)", README)
     assert links
