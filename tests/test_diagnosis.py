@@ -260,7 +260,7 @@ EXPLODING = layers_of(10.0 ** np.arange(9, -1.0, -1))
         (VANISHING, [2.3] * 30, "vanishing", "a layer passes on 0.1 of the signal on average"),
         (EXPLODING, [2.3] * 30, "exploding", "a layer multiplies the signal by 10 on average"),
         (STEADY, [2.3] * 30, "stalled", "best training loss 2.30, a constant guess's 2.30"),
-        (VANISHING, [2.3] * 10 + [0.5] * 30, "healthy", "despite a vanishing signal"),
+        (VANISHING, [2.3] * 10 + [0.5] * 30, "healthy", "despite the vanishing signal"),
         (STEADY, [2.3, 0.5] * 20, "healthy", "best training loss 1.40"),
         (STEADY, [2.3, math.inf], "diverged", "the loss became inf at step 1"),
     ],

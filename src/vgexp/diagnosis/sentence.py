@@ -83,7 +83,9 @@ def cause_of(summary: Mapping[str, Any], divergence: str) -> str:
     losses = f"best training loss {_loss(summary['loss_best_mean_20'])}"
     losses += f", a constant guess's {_loss(summary['constant_loss'])}"
     if verdict == "healthy":
-        despite = "" if summary["signal"] == "steady" else f"despite a {summary['signal']} signal, "
+        despite = (
+            "" if summary["signal"] == "steady" else f"despite the {summary['signal']} signal, "
+        )
         return despite + losses
     if summary["loss_first"] is None:
         return "no step was recorded"

@@ -21,7 +21,7 @@ SMALLEST_NORMAL: Mapping[str, float] = {
 """dtype -> its smallest normal number; below it precision goes, and soon the number itself."""
 
 # No layer passes on so little of a signal unless it passes on nothing.
-_FAR_ABOVE = 1e12
+_FAR_ABOVE = 1e8
 # Rows that are not a hidden layer of the main path.
 _OFF_PATH = ("readout", "stream")
 _NEEDED = ("layer", "kind", "delta_rms")
