@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -36,19 +35,8 @@ def config(device: str, **train: int) -> Config:
     )
 
 
-@pytest.fixture
-def sync_is_an_error() -> Iterator[None]:
-    torch.cuda.set_sync_debug_mode("error")
-    yield
-    torch.cuda.set_sync_debug_mode("default")
-
-
 @pytest.mark.parametrize("accumulate", [1, 2])
-def test_no_step_waits_for_the_device_until_rows_are_flushed(
-    accumulate: int, sync_is_an_error: None
-) -> None:
-    del sync_is_an_error
-    torch.cuda.set_sync_debug_mode("default")
+def test_no_step_waits_for_the_device_until_rows_are_flushed(accumulate: int) -> None:
     trainer = assemble(config("cuda", accumulate=accumulate))
     rows = trainer.rows()
     for _ in range(2):  # the evaluations before training

@@ -259,9 +259,9 @@ def _peak(tensors: list[Tensor]) -> Tensor:
 
 def _each_norm(tensors: list[Tensor]) -> Tensor:
     """L2 norm of each tensor in float64: a float32 tensor's can exceed float32."""
-    norm_R = metrics.norms(tensors).double()
-    if not _host(norm_R):
+    if not _host(tensors[0]):
         return torch.stack([metrics.total_norm([x]) for x in tensors])
+    norm_R = metrics.norms(tensors).double()
     for i in torch.isinf(norm_R).nonzero().flatten().tolist():
         norm_R[i] = metrics.total_norm([tensors[i]])
     return norm_R

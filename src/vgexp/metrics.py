@@ -35,11 +35,6 @@ def row_norms(x_RN: Tensor) -> Tensor:
     return norm_R
 
 
-def group_norms(groups: Sequence[Tensor]) -> Tensor:
-    """L2 norm of each row of several stacks [R, N], one vector; for no stacks, an empty one."""
-    return torch.cat([row_norms(x_RN) for x_RN in groups]) if groups else torch.zeros(0)
-
-
 def row_rms(x_RN: Tensor) -> Tensor:
     """Root mean square of each row; nan for rows without entries."""
     return row_norms(x_RN) / math.sqrt(x_RN.shape[1])
@@ -67,7 +62,7 @@ def row_moments(x_RN: Tensor) -> tuple[Tensor, Tensor]:
 
 def norms(tensors: Sequence[Tensor]) -> Tensor:
     """L2 norm of each tensor, as one vector in the tensors' dtype (the widest of them)."""
-    return group_norms([x.reshape(1, -1) for x in tensors])
+    return torch.cat([row_norms(x.reshape(1, -1)) for x in tensors]) if tensors else torch.zeros(0)
 
 
 def total_norm(tensors: Sequence[Tensor]) -> Tensor:

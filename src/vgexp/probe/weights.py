@@ -30,7 +30,7 @@ class WeightMeter:
         self._before: Stacks = []
 
     def before_clip(self) -> None:
-        """Takes the gradient's columns now; without this call `before_step` takes them."""
+        """Takes the gradient's columns now; without this call `take_gradients` takes them."""
         groups = self._gradients()
         rows = _rows(groups)
         largest, zero = [], []
@@ -62,7 +62,7 @@ class WeightMeter:
         ]
 
     def after_step(self) -> None:
-        """Takes the norm of the change of the weights that have a gradient."""
+        """Takes the norm of the change of the weights that may move."""
         changes: Stacks = []
         for rows, before in self._before:
             after = _stacked([_values(self._rows[i].weight.detach()) for i in rows])

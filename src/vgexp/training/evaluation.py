@@ -19,7 +19,8 @@ EVAL_BATCH = 1024
 def evaluate(model: nn.Module, split: Split) -> tuple[Any, Any]:
     """Mean loss and accuracy over a split in evaluation mode, in the model's dtype.
 
-    None for both where the split is empty. Sums are taken in float64.
+    None for both where the split is empty. Batches of 1,024 are
+    summed in the model's dtype, and their sums in float64.
     """
     if not len(split):
         return None, None
