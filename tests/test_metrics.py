@@ -111,7 +111,7 @@ def test_norms_of_tensors_equal_the_reference_at_every_scale(
 ) -> None:
     xs = tensors(dtype, scale)
     norm_R = metrics.norms(xs)
-    assert norm_R.dtype == dtype
+    assert norm_R.dtype == torch.float64
     assert norm_R.shape == (len(xs),)
     assert all(close(norm, hypot(x), dtype) for x, norm in zip(xs, norm_R, strict=True))
 
@@ -136,6 +136,11 @@ def test_the_total_norm_may_exceed_float32(small: bool, monkeypatch: pytest.Monk
         monkeypatch.setattr(metrics, "SMALL_TENSOR", 0)
     xs = [torch.full((5, 5), 3e38), torch.full((11,), -3e38)]
     assert float(metrics.total_norm(xs)) == pytest.approx(6 * 3e38, rel=1e-6)
+
+
+def test_a_tensor_s_norm_may_exceed_float32() -> None:
+    xs = [torch.full((5, 5), 3e38), torch.ones(4), torch.tensor([math.inf])]
+    assert metrics.norms(xs).tolist() == pytest.approx([1.5e39, 2, math.inf], rel=1e-6)
 
 
 @pytest.mark.parametrize("small", [True, False])

@@ -135,7 +135,7 @@ def layer(config: LayerClipConfig, _matrices: Sequence[nn.Parameter]) -> Clip:
     def rule(grads: list[Tensor], norm: Tensor) -> Tensor:
         if not grads or _surely_within(norm, config.threshold):
             return _unchanged(norm)
-        return _scale_each(grads, _each_norm(grads), config.threshold)
+        return _scale_each(grads, metrics.norms(grads), config.threshold)
 
     return Clip(rule)
 
@@ -255,16 +255,6 @@ def _peak(tensors: list[Tensor]) -> Tensor:
     if sum(x.numel() for x in tensors) <= metrics.SMALL_TENSOR * len(tensors):
         return torch.cat([x.flatten() for x in tensors]).abs().amax(0, keepdim=True)
     return torch.stack(torch._foreach_norm(tensors, torch.inf))
-
-
-def _each_norm(tensors: list[Tensor]) -> Tensor:
-    """L2 norm of each tensor in float64: a float32 tensor's can exceed float32."""
-    if not _host(tensors[0]):
-        return torch.stack([metrics.total_norm([x]) for x in tensors])
-    norm_R = metrics.norms(tensors).double()
-    for i in torch.isinf(norm_R).nonzero().flatten().tolist():
-        norm_R[i] = metrics.total_norm([tensors[i]])
-    return norm_R
 
 
 def _stacks(matrices: Sequence[nn.Parameter]) -> list[list[tuple[Tensor, Tensor]]]:

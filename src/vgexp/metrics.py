@@ -4,8 +4,8 @@ shares. Each works on the rows of a stack, so that a network's layers are measur
 Axes: R rows (one a tensor), N entries of a row.
 
 On CPU a plain reduction is tried first and only the rows where it left the safe range are done
-again on scaled entries. On CUDA, where looking at a value would wait for the device, every row is
-scaled.
+again on scaled entries. On CUDA, where looking at a value would wait for the device, squares of
+float32 are taken in float64, which holds them all, and every row of float64 is scaled.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from functools import lru_cache
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -27,7 +28,7 @@ def row_norms(x_RN: Tensor) -> Tensor:
     A row with a nan gives nan, one with an inf gives inf.
     """
     if not _host(x_RN):
-        return _scaled_row_norms(x_RN)
+        return _device_row_norms(x_RN).to(x_RN.dtype)
     norm_R: Tensor = torch.linalg.vector_norm(x_RN, dim=1)
     unsafe = _outside(norm_R, _lower(x_RN.shape[1], x_RN.dtype))
     if unsafe:
@@ -50,7 +51,7 @@ def row_moments(x_RN: Tensor) -> tuple[Tensor, Tensor]:
     if x_RN.shape[1] == 0:
         return mean_R, mean_R.clone()
     if not _host(x_RN):
-        return _scaled_row_moments(x_RN)
+        return _device_row_moments(x_RN)
     deviation_RN = x_RN - mean_R[:, None]
     std_R = torch.linalg.vector_norm(deviation_RN, dim=1) / math.sqrt(x_RN.shape[1])
     lower = _lower(x_RN.shape[1], x_RN.dtype) / math.sqrt(x_RN.shape[1])
@@ -61,8 +62,15 @@ def row_moments(x_RN: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def norms(tensors: Sequence[Tensor]) -> Tensor:
-    """L2 norm of each tensor, as one vector in the tensors' dtype (the widest of them)."""
-    return torch.cat([row_norms(x.reshape(1, -1)) for x in tensors]) if tensors else torch.zeros(0)
+    """L2 norm of each tensor, as one float64 vector: a float32 tensor's can exceed float32."""
+    if not tensors:
+        return torch.zeros(0, dtype=torch.float64)
+    if not _host(tensors[0]):
+        return _device_norms(tensors)
+    norm_R = torch.cat([row_norms(x.reshape(1, -1)).double() for x in tensors])
+    for i in torch.isinf(norm_R).nonzero().flatten().tolist():
+        norm_R[i] = total_norm([tensors[i]])
+    return norm_R
 
 
 def total_norm(tensors: Sequence[Tensor]) -> Tensor:
@@ -72,8 +80,7 @@ def total_norm(tensors: Sequence[Tensor]) -> Tensor:
     if not tensors:
         return torch.zeros((), dtype=torch.float64)
     if not _host(tensors[0]):
-        each = [_scaled_row_norms(x.reshape(1, -1), torch.float64) for x in tensors]
-        return _scaled_row_norms(torch.cat(each).reshape(1, -1))[0]
+        return _device_total_norm(tensors)
     num_entries = sum(map(Tensor.numel, tensors))
     if num_entries <= SMALL_TENSOR * len(tensors):
         # Many small tensors: one copy and one reduction are faster than a reduction a tensor.
@@ -105,7 +112,7 @@ def sent(x: Tensor, device: torch.device) -> Tensor:
 
 def _host(x: Tensor) -> bool:
     """Whether looking at a value is free."""
-    return x.device.type == "cpu"
+    return x.is_cpu
 
 
 def _outside(norm_R: Tensor, lower: float) -> list[int]:
@@ -142,10 +149,34 @@ def _scaled_row_moments(x_RN: Tensor) -> tuple[Tensor, Tensor]:
     scale_R = _scale(x_RN)
     scaled_RN = x_RN / scale_R[:, None]
     mean_R = scaled_RN.mean(1)
-    std_R = row_rms(scaled_RN - mean_R[:, None]) if _host(x_RN) else _device_std(scaled_RN, mean_R)
-    return mean_R * scale_R, std_R * scale_R
+    return mean_R * scale_R, row_rms(scaled_RN - mean_R[:, None]) * scale_R
 
 
-def _device_std(x_RN: Tensor, mean_R: Tensor) -> Tensor:
-    deviation_RN = x_RN - mean_R[:, None]
-    return _scaled_row_norms(deviation_RN) / math.sqrt(x_RN.shape[1])
+def _device_norms(tensors: Sequence[Tensor]) -> Tensor:
+    if any(x.dtype is torch.float64 for x in tensors):
+        each = [_scaled_row_norms(x.reshape(1, -1), torch.float64) for x in tensors]
+        return torch.cat(each)
+    return torch.stack(torch._foreach_norm(list(tensors), 2, torch.float64))
+
+
+def _device_total_norm(tensors: Sequence[Tensor]) -> Tensor:
+    if any(x.dtype is torch.float64 for x in tensors):
+        flat = torch.cat([x.reshape(-1).double() for x in tensors])
+        return _scaled_row_norms(flat[None])[0]
+    return cast(Tensor, torch.linalg.vector_norm(_device_norms(tensors)))
+
+
+def _device_row_norms(x_RN: Tensor) -> Tensor:
+    """[R], float64."""
+    if x_RN.dtype is torch.float64:
+        return _scaled_row_norms(x_RN)
+    return cast(Tensor, torch.linalg.vector_norm(x_RN, dim=1, dtype=torch.float64))
+
+
+def _device_row_moments(x_RN: Tensor) -> tuple[Tensor, Tensor]:
+    if x_RN.dtype is not torch.float64:
+        var_R, mean_R = torch.var_mean(x_RN.double(), 1, correction=0)
+        return mean_R.to(x_RN.dtype), var_R.sqrt().to(x_RN.dtype)
+    scale_R = _scale(x_RN)
+    var_R, mean_R = torch.var_mean(x_RN / scale_R[:, None], 1, correction=0)
+    return mean_R * scale_R, var_R.sqrt() * scale_R

@@ -1,4 +1,7 @@
-"""Optimizers: torch's own classes, torch's defaults wherever the configuration is silent."""
+"""Optimizers: torch's own classes, torch's defaults wherever the configuration is silent.
+
+Where torch has a fused kernel it is asked for: the same update in one call for all tensors.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +33,7 @@ def build(config: OptimizerConfig, parameters: Parameters) -> Optimizer:
 
 def sgd(parameters: Parameters, config: SgdConfig) -> Optimizer:
     """Plain stochastic gradient descent: w <- w - lr (g + weight_decay w)."""
-    return torch.optim.SGD(parameters, lr=config.lr, weight_decay=config.weight_decay)
+    return torch.optim.SGD(parameters, lr=config.lr, weight_decay=config.weight_decay, fused=True)
 
 
 def momentum(parameters: Parameters, config: MomentumConfig) -> Optimizer:
@@ -39,7 +42,11 @@ def momentum(parameters: Parameters, config: MomentumConfig) -> Optimizer:
     The first v is g itself; the gradient is not damped by 1 - momentum.
     """
     return torch.optim.SGD(
-        parameters, lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay
+        parameters,
+        lr=config.lr,
+        momentum=config.momentum,
+        weight_decay=config.weight_decay,
+        fused=True,
     )
 
 
@@ -58,12 +65,12 @@ def adam(parameters: Parameters, config: AdamConfig) -> Optimizer:
 
     Weight decay is an L2 penalty: it is added to the gradient before the moments.
     """
-    return torch.optim.Adam(parameters, lr=config.lr, weight_decay=config.weight_decay)
+    return torch.optim.Adam(parameters, lr=config.lr, weight_decay=config.weight_decay, fused=True)
 
 
 def adamw(parameters: Parameters, config: AdamwConfig) -> Optimizer:
     """Adam with decoupled weight decay (Loshchilov & Hutter 2019): w <- (1 - lr decay) w first."""
-    return torch.optim.AdamW(parameters, lr=config.lr, weight_decay=config.weight_decay)
+    return torch.optim.AdamW(parameters, lr=config.lr, weight_decay=config.weight_decay, fused=True)
 
 
 OPTIMIZERS: Registry[Callable[[Parameters, Any], Optimizer]] = Registry(

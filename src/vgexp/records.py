@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, final
+
+import numpy as np
+from numpy.typing import NDArray
 
 
 @dataclass(frozen=True)
@@ -15,6 +18,29 @@ class Column:
     definition: str
     kind: str = "float"
     """`int`, `float` or `text`; every kind may be empty: not measured here, or not defined."""
+
+
+@final
+class Floats(Sequence[Any]):
+    """A column of floats in the dtype they were measured in; reads like a list of them and None."""
+
+    def __init__(self, values: NDArray[Any], present: NDArray[np.bool_] | None = None) -> None:
+        self.values = values
+        """The floats; anything where the cell is empty."""
+        self.present = present
+        """Whether each cell has a value; None: all have."""
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def __getitem__(self, index: Any) -> Any:
+        present = None if self.present is None else self.present[index]
+        if isinstance(index, slice):
+            return Floats(self.values[index], present)
+        return None if present is not None and not present else self.values[index]
+
+    def __iter__(self) -> Iterator[Any]:
+        return (self[index] for index in range(len(self)))
 
 
 @dataclass(frozen=True)
@@ -30,6 +56,9 @@ class Rows:
 
     def __len__(self) -> int:
         return len(next(iter(self.columns.values()), ()))
+
+    def __getitem__(self, rows: slice) -> Rows:
+        return Rows(self.table, {name: values[rows] for name, values in self.columns.items()})
 
 
 LAYERS = (

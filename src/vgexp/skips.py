@@ -54,6 +54,11 @@ class Skip:
         """Whether the next z is combined from z and the branch."""
         return self.combine is not None
 
+    @property
+    def joins(self) -> bool:
+        """Whether a layer reads anything but the h before it."""
+        return self.adds or self.concatenates
+
 
 class Residual(Combine):
     """z + branch."""

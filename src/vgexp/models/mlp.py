@@ -6,7 +6,7 @@ W h_L + b. Axes: B examples, I inputs, W units, O outputs, F features that a wei
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import cast
 
 import torch
@@ -70,11 +70,21 @@ class Mlp(nn.Module):
             for index, width in enumerate(input_widths(config, num_inputs))
         )
         self.readout = _linear(config.width, num_outputs, config.bias)
-        # What `forward` calls, in a plain list: a module's attributes are slow to look up.
+        # What `forward` calls, in plain lists: a module's attributes are slow to look up.
         self._calls = [(lay.linear, lay.skip, lay.after_sum, lay.after_z) for lay in self._hidden()]
+        self._chain = None if SKIPS[config.skip].joins else _chain(self._hidden())
 
     def forward(self, x_BI: Tensor) -> Tensor:
         """The outputs [B, O]."""
+        if self._chain is None:
+            h_BW = self._with_skips(x_BI)
+        else:
+            h_BW = x_BI
+            for module in self._chain:
+                h_BW = module(h_BW)
+        return cast(Tensor, self.readout(h_BW))
+
+    def _with_skips(self, x_BI: Tensor) -> Tensor:
         z_BW = h_BW = features_BF = x_BI
         for linear, skip, after_sum, after_z in self._calls:
             branch_BW = linear(features_BF)
@@ -87,7 +97,7 @@ class Mlp(nn.Module):
             # Growing one concatenation costs L operations backward; joining anew each time, L^2.
             grows = self.concatenates and features_BF is not x_BI
             features_BF = torch.cat((features_BF, h_BW), 1) if grows else h_BW
-        return cast(Tensor, self.readout(h_BW))
+        return h_BW
 
     def watches(self) -> list[Watch]:
         """One watch for each weight matrix, in forward order, in a layer the main path's first."""
@@ -113,6 +123,11 @@ class Mlp(nn.Module):
             act=layer.after_z[-1],
             slope=slope(self.activation_name, layer.activation),
         )
+
+
+def _chain(layers: Iterable[Layer]) -> list[nn.Module]:
+    """The modules of layers without skips, each of which reads the output of the one before."""
+    return [m for lay in layers for m in (lay.linear, *lay.after_sum, *lay.after_z)]
 
 
 def build(config: MlpConfig, num_inputs: int, num_outputs: int, dtype: torch.dtype) -> Mlp:

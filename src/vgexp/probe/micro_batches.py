@@ -134,4 +134,4 @@ class MicroBatches:
 
     def _marks(self) -> list[tuple[int, int]]:
         """What changes when something is added to a gradient, or it is made or cleared."""
-        return [(id(p.grad), p.grad._version) for p in self._parameters if p.grad is not None]
+        return [(id(g), g._version) for p in self._parameters if (g := p.grad) is not None]

@@ -13,10 +13,9 @@ import torch
 from torch import Tensor
 
 from vgexp import metrics
+from vgexp.probe import stacks
 from vgexp.watch import Slope
 
-STACKED_ENTRIES = 2**17
-"""Entries of a stack at most: half a megabyte in float32, which stays in a core's cache."""
 SATURATED_SHARE = 0.05
 """A bounded activation is saturated where |phi'| is below this share of its largest value."""
 
@@ -61,20 +60,14 @@ def reduce(role: str, seen: Sequence[Seen], channels_first: frozenset[int]) -> P
 
 def _groups(seen: Sequence[Seen], channels_first: frozenset[int]) -> list[list[Seen]]:
     """Tensors that can be stacked: equal kind, and no more entries than fit one stack."""
-    groups: list[list[Seen]] = []
-    open_groups: dict[object, tuple[list[Seen], int]] = {}
+    if len(seen) == 1:
+        return [list(seen)]
+    kinds = []
     for item in seen:
         row, x, slope = item
-        key = (x.shape, x.dtype, x.device, slope, row in channels_first)
-        group, room = open_groups.get(key, (None, 0))
-        if group is None or room == 0:
-            group = []
-            groups.append(group)
-            can_stack = slope is None or slope.stackable
-            room = max(1, STACKED_ENTRIES // max(1, x.numel())) if can_stack else 1
-        group.append(item)
-        open_groups[key] = group, room - 1
-    return groups
+        most = stacks.most_together(x) if slope is None or slope.stackable else 1
+        kinds.append(((x.shape, x.dtype, x.device, slope, row in channels_first), most, item))
+    return stacks.grouped(kinds)
 
 
 Measured = Mapping[str, tuple[Tensor, ...]]

@@ -12,7 +12,7 @@ import weakref
 
 from torch import Tensor
 
-from vgexp.probe import moments
+from vgexp.probe import moments, stacks
 from vgexp.probe.moments import Part, Seen
 from vgexp.watch import Slope
 
@@ -113,7 +113,7 @@ class Pass:
         self._kept[role].append(self._copies.take(role, row, x, slope))
         num_entries = self._num_entries[role] + x.numel()
         self._num_entries[role] = num_entries
-        if num_entries >= moments.STACKED_ENTRIES:
+        if num_entries >= stacks.HOST_ENTRIES and num_entries >= stacks.most_entries(x):
             self._reduce(role)
 
     def await_gradient(self, row: int) -> Awaited:
@@ -128,7 +128,7 @@ class Pass:
             self.lost[("delta", awaited.row)] = TWICE
         awaited.came.append(gradient)
         self._num_entries["delta"] += gradient.numel()
-        if self._num_entries["delta"] >= moments.STACKED_ENTRIES:
+        if self._num_entries["delta"] >= stacks.most_entries(gradient):
             self.reduce_gradients()
 
     def accept_gradients(self, is_of_update: bool) -> None:

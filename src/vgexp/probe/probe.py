@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from vgexp.errors import QuestionError, impossible, unknown
-from vgexp.probe.block import Block, Labels, labels_of
+from vgexp.probe.block import Block, Labels, labels_of, rows_of
 from vgexp.probe.moments import Cells
 from vgexp.probe.plan import Plan, plan_of_module, plan_of_watches
 from vgexp.probe.taps import Taps
@@ -120,7 +119,8 @@ class Probe:
         With a `GradScaler`, call it after `scaler.unscale_`, where clipping belongs too.
         """
         if self._meter_due:
-            self._meter.before_clip()
+            with torch.no_grad():
+                self._meter.before_clip()
 
     def want_step(self) -> None:
         """Has every column of the current step measured; call it before the forward pass."""
@@ -139,19 +139,15 @@ class Probe:
 
     def end_step_without_update(self) -> None:
         """Ends a step that the optimizer does not take, with what was measured of it."""
-        with self._noting():
-            if self._meter_due:
-                self._meter.copy_weights()
-            self._measure()
+        self._safely(self._copy_weights, self._measure)
         self._finish()
 
     # ------------------------------------------------------------ results
 
     def drain(self) -> list[Rows]:
         """The rows measured since the last call; on CUDA this waits for the device."""
-        rows = [block.rows() for block in self._blocks]
-        self._blocks = []
-        return rows
+        blocks, self._blocks = self._blocks, []
+        return rows_of(blocks)
 
     def to_frame(self) -> pandas.DataFrame:
         """All rows so far as a DataFrame with the columns of `layers.csv`."""
@@ -192,19 +188,20 @@ class Probe:
             return
         # The first argument is the optimizer itself.
         self._has_closure = any(argument is not None for argument in (*args[1:], *kwargs.values()))
-        with self._noting():
-            if self._meter_due:
-                self._meter.copy_weights()
-            if not self._has_closure:
-                self._measure()
+        self._safely(self._copy_weights)
+        if not self._has_closure:
+            self._safely(self._measure)
 
     def _after_step(self, *_: object) -> None:
-        with self._noting():
-            if self._has_closure:
-                self._measure()
-            if self._meter_due:
-                self._meter.after_step()
+        if self._has_closure:
+            self._safely(self._measure)
+        if self._meter_due:
+            self._safely(self._meter.after_step)
         self._finish()
+
+    def _copy_weights(self) -> None:
+        if self._meter_due:
+            self._meter.copy_weights()
 
     def _measure(self) -> None:
         # A fused optimizer gets scaled gradients, and divides by this within its step.
@@ -217,12 +214,11 @@ class Probe:
 
     def _finish(self) -> None:
         """Ends the step, whatever went wrong in measuring it."""
-        with self._noting():
-            self._add_block()
+        if self.measuring:
+            self._safely(self._add_block)
         self._wanted = self._has_closure = False
         self.step += 1
-        with self._noting():
-            self._prepare()
+        self._prepare()
 
     def _add_block(self) -> None:
         cells = self._meter.collect()
@@ -246,11 +242,12 @@ class Probe:
             self._known_labels = numbering, labels_of(self._plan.rows)
         return self._known_labels[1]
 
-    @contextmanager
-    def _noting(self) -> Iterator[None]:
+    def _safely(self, *measurements: Callable[[], None]) -> None:
         """A failure of measuring is noted, and the user's training goes on."""
         try:
-            yield
+            with torch.no_grad():
+                for measure in measurements:
+                    measure()
         except Exception as error:
             self._note(None, f"measuring raised {type(error).__name__}: {error}")
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from vgexp.probe import moments
+from vgexp.probe import moments, stacks
 from vgexp.probe.discovery import Call, number_layers
 from vgexp.probe.hooks import Hook, Note, backward_task
 from vgexp.probe.micro_batches import MicroBatches
@@ -20,9 +20,6 @@ from vgexp.probe.moments import Cells, Part
 from vgexp.probe.passes import Pass
 from vgexp.probe.plan import Plan, first_tensor
 from vgexp.watch import Slope
-
-LARGE_ENTRIES = 2**14
-"""A gradient of so many entries is looked at as it comes, so that many need not be kept."""
 
 
 class Taps:
@@ -226,7 +223,7 @@ class Taps:
         awaited = current.await_gradient(row)
         # A list's own method, called from C++, costs the backward pass next to nothing.
         hook: Callable[..., Any] = awaited.came.append
-        if z.numel() >= LARGE_ENTRIES:
+        if stacks.is_large(z):
             hook = Hook(self._note, row, partial(current.take_gradient, awaited))
         self._passes.hook(z, hook)
 

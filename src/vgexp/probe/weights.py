@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
 
 from vgexp import metrics
+from vgexp.probe import stacks
 from vgexp.probe.moments import Cells
 from vgexp.probe.plan import Row
 
@@ -104,13 +104,14 @@ def _values(x: Tensor) -> Tensor:
     return torch.view_as_real(x) if x.is_complex() else x.float()
 
 
-def _groups(tensors: dict[int, Tensor]) -> list[tuple[int, ...]]:
-    """Rows whose tensors go into one stack: equal in kind, and small."""
-    by_kind: dict[object, list[int]] = defaultdict(list)
-    for index, x in tensors.items():
-        alone = index if x.numel() > metrics.SMALL_TENSOR else None
-        by_kind[(x.shape, x.dtype, x.device, alone)].append(index)
-    return [tuple(rows) for rows in by_kind.values()]
+def _groups(tensors: Mapping[int, Tensor]) -> list[tuple[int, ...]]:
+    """Rows whose tensors go into one stack: equal in kind, and not too large."""
+    kinds = (((x.shape, x.dtype, x.device), _most(x), index) for index, x in tensors.items())
+    return [tuple(rows) for rows in stacks.grouped(kinds)]
+
+
+def _most(x: Tensor) -> int:
+    return 1 if x.is_cpu and x.numel() > metrics.SMALL_TENSOR else stacks.most_together(x)
 
 
 def _stacked(tensors: list[Tensor]) -> Tensor:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from vgexp.records import Rows
+from vgexp.records import Floats, Rows
 
 FLUSH_STEPS = 100
 """Steps after which rows are handed on at the latest."""
@@ -20,8 +20,7 @@ MEDIAN_STEPS = 1_000
 """Latest steps of each kind whose median time gives the probe's overhead."""
 
 
-@dataclass(frozen=True)
-class Step:
+class Step(NamedTuple):
     """One update: plain numbers, and 0-d tensors that may still be on the device."""
 
     step: int
@@ -64,14 +63,14 @@ class History:
             return None
         loss, correct, norm, norm_clipped, clipped = self._transferred(steps)
         accuracy = (correct / torch.tensor([s.examples for s in steps])).to(self._dtype)
-        columns: dict[str, list[Any]] = {
+        columns: dict[str, Sequence[Any]] = {
             "step": [s.step for s in steps],
             "epoch": [s.epoch for s in steps],
             "lr": [s.lr for s in steps],
-            "loss": list(loss.to(self._dtype).numpy()),
-            "accuracy": list(accuracy.numpy()),
-            "grad_norm": list(norm.to(self._dtype).numpy()),
-            "grad_norm_clipped": list(norm_clipped.to(self._dtype).numpy()),
+            "loss": Floats(loss.to(self._dtype).numpy()),
+            "accuracy": Floats(accuracy.numpy()),
+            "grad_norm": Floats(norm.to(self._dtype).numpy()),
+            "grad_norm_clipped": Floats(norm_clipped.to(self._dtype).numpy()),
             "clipped": [int(c) for c in clipped.tolist()],
             "skipped": [0] * len(steps),
         }

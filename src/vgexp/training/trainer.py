@@ -5,7 +5,8 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Iterator
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -163,7 +164,7 @@ class Trainer:
         self._end_step(probe, takes_it=not (diverged and self.stops_on_divergence))
         if diverged:
             self._layers += probe.drain()
-            self._name_divergence(self._layers[-1])
+            self._name_divergence(_last_step(self._layers[-1]))
 
     def _end_step(self, probe: Probe, *, takes_it: bool) -> None:
         if takes_it:
@@ -224,7 +225,7 @@ class Trainer:
         return not (math.isfinite(float(loss)) and math.isfinite(float(norm)))
 
     def _name_divergence(self, rows: Rows) -> None:
-        self.divergence = f"step {_step_of(rows)}: {layer_of_divergence(rows)}"
+        self.divergence = f"step {_steps(rows)[0]}: {layer_of_divergence(rows)}"
 
     def _take_snapshot(self) -> None:
         if self._deferred:
@@ -237,12 +238,13 @@ class Trainer:
         going_on = not self.stops_on_divergence
         again = self._measured_again(step)
         self._name_divergence(again)
-        before = [rows for rows in layers if _step_of(rows) < step]
+        before = [part for rows in layers if len(part := rows[: bisect_left(_steps(rows), step)])]
         if going_on:
-            return steps, [*before, again, *(rows for rows in layers if _step_of(rows) > step)]
-        end = list(steps.columns["step"]).index(step) + 1
-        cut = {name: values[:end] for name, values in steps.columns.items()}
-        return Rows("steps", cut), [*before, again]
+            after = [
+                part for rows in layers if len(part := rows[bisect_right(_steps(rows), step) :])
+            ]
+            return steps, [*before, again, *after]
+        return steps[: bisect_right(_steps(steps), step)], [*before, again]
 
     def _measured_again(self, step: int) -> Rows:
         """The rows of `layers.csv` for `step`, reached again from the last flush's state.
@@ -292,5 +294,9 @@ def copied(state: dict[str, Any]) -> dict[str, Any]:
     return copy.deepcopy(state)
 
 
-def _step_of(rows: Rows) -> int:
-    return int(rows.columns["step"][0])
+def _steps(rows: Rows) -> Sequence[int]:
+    return rows.columns["step"]
+
+
+def _last_step(rows: Rows) -> Rows:
+    return rows[bisect_left(_steps(rows), _steps(rows)[-1]) :]
