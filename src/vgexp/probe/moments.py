@@ -60,14 +60,22 @@ def reduce(role: str, seen: Sequence[Seen], channels_first: frozenset[int]) -> P
 
 def _groups(seen: Sequence[Seen], channels_first: frozenset[int]) -> list[list[Seen]]:
     """Tensors that can be stacked: equal kind, and no more entries than fit one stack."""
-    if len(seen) == 1:
-        return [list(seen)]
-    kinds = []
+    groups: list[list[Seen]] = []
+    open_groups: dict[object, list[Seen]] = {}
+    last: tuple[object, ...] = ()
+    group: list[Seen] = []
+    most = 0
     for item in seen:
         row, x, slope = item
-        most = stacks.most_together(x) if slope is None or slope.stackable else 1
-        kinds.append(((x.shape, x.dtype, x.device, slope, row in channels_first), most, item))
-    return stacks.grouped(kinds)
+        kind = (x.shape, x.dtype, x.device, slope, row in channels_first)
+        if kind != last:
+            group, last = open_groups.get(kind, []), kind
+            most = stacks.most_together(x) if slope is None or slope.stackable else 1
+        if not group or len(group) >= most:
+            open_groups[kind] = group = []
+            groups.append(group)
+        group.append(item)
+    return groups
 
 
 Measured = Mapping[str, tuple[Tensor, ...]]
@@ -95,10 +103,8 @@ def _output_slopes(y: Tensor, slope: Slope | None, channels_first: bool) -> Meas
 
 
 def _output(y: Tensor, slope: Slope | None, channels_first: bool) -> Measured:
-    return {
-        "h": metrics.row_moments(y.flatten(1)),
-        **_output_slopes(y, slope, channels_first),
-    }
+    slopes = _output_slopes(y, slope, channels_first)
+    return {**slopes, "h": metrics.row_moments(y.flatten(1))}
 
 
 REDUCTIONS: Mapping[str, Callable[[Tensor, Slope | None, bool], Measured]] = {
@@ -225,7 +231,7 @@ def _dead_share(largest_GU: Tensor) -> Tensor:
 
 def _rows(parts: Sequence[Part]) -> tuple[tuple[int, ...], bool]:
     """The rows that occur, and whether each occurs once."""
-    every = [row for part in parts for row in part.rows]
+    every = parts[0].rows if len(parts) == 1 else [row for part in parts for row in part.rows]
     rows = tuple(dict.fromkeys(every))
     return rows, 0 < len(rows) == len(every)
 

@@ -42,6 +42,8 @@ class Copies:
     def __init__(self) -> None:
         self._learning = True
         self._needed: set[tuple[str, int]] = set()
+        self.are_none = False
+        """Whether references suffice everywhere."""
 
     def take(self, role: str, row: int, x: Tensor, slope: Slope | None) -> Kept:
         """Keeps `x` as a reference or a copy."""
@@ -57,10 +59,15 @@ class Copies:
 
         Which tensors were overwritten is remembered for the next time.
         """
+        if not self._learning:
+            intact = [(row, x, slope) for row, x, at, _, slope in kept if x._version == at]
+            if len(intact) == len(kept):
+                return intact, set()
         seen, lost = [], set()
         for row, tensor, version, original, slope in kept:
             if (tensor if original is None else original)._version != version:
                 self._needed.add((role, row))
+                self.are_none = False
                 if original is None:
                     lost.add(row)
                     continue
@@ -70,6 +77,7 @@ class Copies:
     def learnt(self) -> None:
         """Ends the first step: from now on references are kept where they sufficed."""
         self._learning = False
+        self.are_none = not self._needed
 
 
 class Pass:
@@ -110,7 +118,11 @@ class Pass:
         """Keeps a tensor of the forward pass."""
         key = (role, row)
         self.num_calls[key] = self.num_calls.get(key, 0) + 1
-        self._kept[role].append(self._copies.take(role, row, x, slope))
+        if self._copies.are_none:
+            kept: Kept = (row, x.detach(), x._version, None, slope)
+        else:
+            kept = self._copies.take(role, row, x, slope)
+        self._kept[role].append(kept)
         num_entries = self._num_entries[role] + x.numel()
         self._num_entries[role] = num_entries
         if num_entries >= stacks.HOST_ENTRIES and num_entries >= stacks.most_entries(x):
@@ -192,7 +204,7 @@ class Pass:
 
 def _sum(gradients: list[Tensor]) -> Tensor:
     """dL/dz of one call; several backward passes through one graph add."""
-    total = gradients[0].detach()
+    total = gradients[0]
     for more in gradients[1:]:
-        total = total + more.detach()
-    return total
+        total = total + more
+    return total.detach() if total.requires_grad else total

@@ -4,17 +4,12 @@ of a small tensor.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable
-from typing import TypeVar
-
 from torch import Tensor
 
 HOST_ENTRIES = 2**17
 """Entries of a stack at most: half a megabyte in float32, which stays in a core's cache."""
 DEVICE_ENTRIES = 2**24
 """The same on CUDA, where a launch costs more than all but the largest copies."""
-
-Item = TypeVar("Item")
 
 
 def most_entries(x: Tensor) -> int:
@@ -30,16 +25,3 @@ def is_large(x: Tensor) -> bool:
 def most_together(x: Tensor) -> int:
     """How many tensors like `x` go into one stack."""
     return max(1, most_entries(x) // max(1, x.numel()))
-
-
-def grouped(items: Iterable[tuple[Hashable, int, Item]]) -> list[list[Item]]:
-    """Items (their kind, how many of it go together, itself) in groups of one kind, in order."""
-    groups: list[list[Item]] = []
-    open_groups: dict[Hashable, list[Item]] = {}
-    for kind, most, item in items:
-        group = open_groups.get(kind)
-        if group is None or len(group) >= most:
-            open_groups[kind] = group = []
-            groups.append(group)
-        group.append(item)
-    return groups

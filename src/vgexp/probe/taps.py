@@ -100,11 +100,10 @@ class Taps:
             each.reduce_gradients()
 
     def collect(self) -> tuple[dict[str, Cells], int]:
-        """Ends a step: column -> cells, and examples, of all passes that had gradients.
+        """Ends a step that was reduced: column -> cells, and examples, of all passes that count.
 
         `delta_rms` is still that of dL/dz, without the factor N.
         """
-        self.reduce()
         used = self._passes.used()
         parts: dict[str, list[Part]] = {}
         lost: set[tuple[str, int]] = set()
@@ -137,11 +136,14 @@ class Taps:
         if row in self._plan.z_readers and from_output:
             role = "hy" if is_act else "y"
 
+            passes = self._passes
+
             def keep_both(_: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
-                current = self._passes.current(row, args)
-                if current is not None and not self._repeats(current, "z", row):
-                    self._keep_z(current, row, args[0])
-                    current.keep(role, row, output, slope)
+                current = passes.current(row, args)
+                if current is None or (backward_task() != -1 and current.repeats("z", row)):
+                    return
+                self._keep_z(current, row, args[0])
+                current.keep(role, row, output, slope)
 
             self._after(module, row, keep_both)
             return
@@ -263,13 +265,18 @@ class Taps:
 
 def _columns(parts: dict[str, list[Part]], lost: set[tuple[str, int]]) -> dict[str, Cells]:
     columns: dict[str, Cells] = {}
-    for quantity, names, combine in (
-        ("z", ("preact_mean", "preact_std"), moments.combine_moments),
-        ("h", ("act_mean", "act_std"), moments.combine_moments),
-        ("slope", ("saturated_fraction", "dead_fraction"), moments.combine_slopes),
-        ("delta", ("delta_rms",), moments.combine_rms),
-    ):
-        missing = frozenset(row for name, row in lost if name == quantity)
+    for quantity, names, combine in _COMBINATIONS:
         for name, cells in zip(names, combine(parts.get(quantity, [])), strict=False):
-            columns[name] = cells._replace(missing=missing)
+            columns[name] = cells
+            if lost:
+                missing = frozenset(row for each, row in lost if each == quantity)
+                columns[name] = cells._replace(missing=missing)
     return columns
+
+
+_COMBINATIONS = (
+    ("z", ("preact_mean", "preact_std"), moments.combine_moments),
+    ("h", ("act_mean", "act_std"), moments.combine_moments),
+    ("slope", ("saturated_fraction", "dead_fraction"), moments.combine_slopes),
+    ("delta", ("delta_rms",), moments.combine_rms),
+)

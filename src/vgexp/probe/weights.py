@@ -21,10 +21,13 @@ UPDATE_NORM = "update_norm"
 
 
 class WeightMeter:
-    """Measures steps: gradients before clipping, as the optimizer sees them, and the update."""
+    """Measures steps: gradients before clipping, as the optimizer sees them, and the update.
+
+    Its methods are called without gradients being recorded.
+    """
 
     def __init__(self, rows: Sequence[Row]) -> None:
-        self._rows = rows
+        self._weights = {index: row.weight for index, row in enumerate(rows) if row.is_wanted}
         self._groups: dict[tuple[int, ...], list[tuple[int, ...]]] = {}
         self._cells: dict[str, Cells] = {}
         self._before: Stacks = []
@@ -33,13 +36,15 @@ class WeightMeter:
         """Takes the gradient's columns now; without this call `take_gradients` takes them."""
         groups = self._gradients()
         rows = _rows(groups)
+        norms = _norms(groups)
         largest, zero = [], []
-        for _, grad in groups:
-            size = grad.abs()
+        for members, grad in groups:
+            # In place where it is our own copy.
+            size = grad.abs() if len(members) == 1 else grad.abs_()
             largest.append(size.amax(1))
             # In place: a comparison that makes booleans is twice as slow.
             zero.append(size.eq_(0).mean(1))
-        self._cells["grad_norm"] = _norms(groups)
+        self._cells["grad_norm"] = norms
         self._cells["grad_max"] = Cells(rows, tuple(largest))
         self._cells["grad_zero_fraction"] = Cells(rows, tuple(zero))
 
@@ -53,19 +58,19 @@ class WeightMeter:
 
     def copy_weights(self) -> None:
         """Takes weight norms, and copies of the weights that may move."""
-        weights = self._stacks({i: row.weight for i, row in enumerate(self._rows) if row.is_wanted})
+        weights = self._stacks(self._weights)
         self._cells["weight_norm"] = _norms(weights)
         self._before = [
             (rows, w.clone() if len(rows) == 1 else w)
             for rows, w in weights
-            if any(self._rows[i].weight.requires_grad for i in rows)
+            if any(self._weights[i].requires_grad for i in rows)
         ]
 
     def after_step(self) -> None:
         """Takes the norm of the change of the weights that may move."""
         changes: Stacks = []
         for rows, before in self._before:
-            after = _stacked([_values(self._rows[i].weight.detach()) for i in rows])
+            after = _stacked([self._weights[i] for i in rows])
             changes.append((rows, torch.sub(before, after, out=before)))
         self._before = []
         if changes:
@@ -77,48 +82,45 @@ class WeightMeter:
         return cells
 
     def _gradients(self) -> Stacks:
-        return self._stacks(
-            {
-                index: row.weight.grad
-                for index, row in enumerate(self._rows)
-                if row.is_wanted and row.weight.requires_grad and row.weight.grad is not None
-            }
-        )
+        grads = {}
+        for index, weight in self._weights.items():
+            if weight.requires_grad and (grad := weight.grad) is not None:
+                grads[index] = grad
+        return self._stacks(grads)
 
-    def _stacks(self, tensors: dict[int, Tensor]) -> Stacks:
+    def _stacks(self, tensors: Mapping[int, Tensor]) -> Stacks:
         present = tuple(tensors)
-        if present not in self._groups:
-            self._groups[present] = _groups(tensors)
-        return [
-            (rows, _stacked([_values(tensors[i].detach()) for i in rows]))
-            for rows in self._groups[present]
-        ]
-
-
-def _values(x: Tensor) -> Tensor:
-    """Dense values, real, in a dtype that norms are taken in."""
-    if x.layout is not torch.strided:
-        x = x.to_dense()
-    if x.dtype is torch.float32 or x.dtype is torch.float64:
-        return x
-    return torch.view_as_real(x) if x.is_complex() else x.float()
+        groups = self._groups.get(present)
+        if groups is None:
+            groups = self._groups[present] = _groups(tensors)
+        return [(rows, _stacked([tensors[i] for i in rows])) for rows in groups]
 
 
 def _groups(tensors: Mapping[int, Tensor]) -> list[tuple[int, ...]]:
     """Rows whose tensors go into one stack: equal in kind, and not too large."""
-    kinds = (((x.shape, x.dtype, x.device), _most(x), index) for index, x in tensors.items())
-    return [tuple(rows) for rows in stacks.grouped(kinds)]
-
-
-def _most(x: Tensor) -> int:
-    return 1 if x.is_cpu and x.numel() > metrics.SMALL_TENSOR else stacks.most_together(x)
+    groups: list[list[int]] = []
+    open_groups: dict[object, list[int]] = {}
+    for index, x in tensors.items():
+        kind = (x.shape, x.dtype, x.device)
+        alone = x.is_cpu and x.numel() > metrics.SMALL_TENSOR
+        group = open_groups.get(kind)
+        if group is None or alone or len(group) >= stacks.most_together(x):
+            open_groups[kind] = group = []
+            groups.append(group)
+        group.append(index)
+    return [tuple(rows) for rows in groups]
 
 
 def _stacked(tensors: list[Tensor]) -> Tensor:
-    """[G, N] of G equal shapes; a view for one tensor."""
-    if len(tensors) == 1:
-        return tensors[0].reshape(1, -1)
-    return torch.stack(tensors).flatten(1)
+    """[G, N] of G equal shapes, dense, real, in a dtype that norms are taken in.
+
+    A view for one tensor of such a kind.
+    """
+    dense = [x if x.layout is torch.strided else x.to_dense() for x in tensors]
+    stacked = dense[0].unsqueeze(0) if len(dense) == 1 else torch.stack(dense)
+    if stacked.dtype is not torch.float32 and stacked.dtype is not torch.float64:
+        stacked = torch.view_as_real(stacked) if stacked.is_complex() else stacked.float()
+    return stacked.flatten(1)
 
 
 def _rows(groups: Stacks) -> tuple[int, ...]:

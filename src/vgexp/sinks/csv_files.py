@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, final
 
@@ -83,6 +84,7 @@ def _float_texts(values: NDArray[Any]) -> list[str]:
     return texts
 
 
+@lru_cache(maxsize=4096)
 def _quoted(text: str) -> str:
     """A name as a CSV cell (RFC 4180)."""
     if any(mark in text for mark in ',"\r\n'):
