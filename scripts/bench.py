@@ -32,8 +32,7 @@ from vgexp.config import (
     SgdConfig,
     TrainConfig,
 )
-from vgexp.probe import moments
-from vgexp.probe.block import Block
+from vgexp.probe import block, moments
 from vgexp.probe.weights import WeightMeter
 from vgexp.sinks.csv_files import CsvFiles
 
@@ -52,7 +51,7 @@ PARTS: tuple[tuple[Any, str, str], ...] = (
     (WeightMeter, "copy_weights", "weight_norm, and the copy for update_ratio"),
     (WeightMeter, "take_gradients", "grad_norm, grad_max, grad_zero_fraction, grad_norm_clipped"),
     (WeightMeter, "after_step", "update_ratio"),
-    (Block, "rows", "rows"),
+    (block, "rows_of", "rows"),
     (CsvFiles, "__call__", "writing"),
     (metrics, "total_norm", "steps.csv: grad_norm, every step"),
 )
@@ -65,7 +64,7 @@ FEATURES, CLASSES, EXAMPLES, LEARNING_RATE = 64, 10, 2048, 0.01
 RAW = argparse.RawDescriptionHelpFormatter
 
 
-def bare_loop(shape: Shape, device: torch.device) -> Callable[[int], int]:
+def bare_loop(shape: Shape, device: torch.device, fused: bool) -> Callable[[int], int]:
     """A hand-written loop without measurement; it reads its loss, as loops do."""
     depth, width, batch = shape
     layers: list[nn.Module] = []
@@ -74,7 +73,7 @@ def bare_loop(shape: Shape, device: torch.device) -> Callable[[int], int]:
         layers += [nn.Linear(features, width), nn.Tanh()]
         features = width
     model = nn.Sequential(*layers, nn.Linear(features, CLASSES)).to(device)
-    optimizer = torch.optim.SGD(model.parameters(), lr=LEARNING_RATE)
+    optimizer = torch.optim.SGD(model.parameters(), lr=LEARNING_RATE, fused=fused or None)
     inputs = torch.randn(EXAMPLES, FEATURES, device=device)
     targets = torch.randint(0, CLASSES, (EXAMPLES,), device=device)
     batches = endless_batches(batch, device)
@@ -153,12 +152,14 @@ def compare(
     return statistics.median(b for _, b in pairs), [a / b for a, b in pairs]
 
 
-def bench(shape: Shape, name: str, probe: ProbeConfig, rounds: int, device: torch.device) -> None:
+def bench(
+    shape: Shape, name: str, probe: ProbeConfig, rounds: int, device: torch.device, fused: bool
+) -> None:
     """Prints one row of the table."""
     num_steps = 100 if shape[0] * shape[1] ** 2 * shape[2] < 10**8 else 40
     with tempfile.TemporaryDirectory() as folder:
         loop = vgexp_loop(shape, probe, Path(folder), device)
-        bare, ratios = compare(loop, bare_loop(shape, device), num_steps, rounds)
+        bare, ratios = compare(loop, bare_loop(shape, device, fused), num_steps, rounds)
     low, high = min(ratios), max(ratios)
     print(
         f"{shape[0]:5d} {shape[1]:5d} {shape[2]:5d}  {name:32s} {1e3 * bare:8.2f} ms"
@@ -167,13 +168,14 @@ def bench(shape: Shape, name: str, probe: ProbeConfig, rounds: int, device: torc
     )
 
 
-def bench_parts(shape: Shape, rounds: int) -> None:
+def bench_parts(shape: Shape, rounds: int, fused: bool) -> None:
     """Prints what each group of columns costs in a step that measures every column (CPU)."""
     spent: dict[str, float] = defaultdict(float)
     every = ProbeConfig(every=1, activations_every=1)
     device = torch.device("cpu")
     with tempfile.TemporaryDirectory() as folder, timed_parts(spent):
-        loop, bare = vgexp_loop(shape, every, Path(folder), device), bare_loop(shape, device)
+        loop = vgexp_loop(shape, every, Path(folder), device)
+        bare = bare_loop(shape, device, fused)
         loop(20), bare(20)
         spent.clear()
         seconds, bare_seconds, num_steps = 0.0, 0.0, 0
@@ -237,6 +239,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=RAW)
     parser.add_argument("--rounds", type=int, default=11, help="pairs of timings a row")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
+    parser.add_argument(
+        "--fused", action="store_true", help="the bare loop, too, uses torch's fused optimizer"
+    )
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     device = device_of(arguments.device)
@@ -244,12 +249,12 @@ def main() -> None:
     for shape in SHAPES:
         for name, every in CADENCES:
             probe = ProbeConfig(every=every, activations_every=every)
-            bench(shape, name, probe, arguments.rounds, device)
+            bench(shape, name, probe, arguments.rounds, device, arguments.fused)
         for name, probe in GROUPS:
-            bench(shape, name, probe, arguments.rounds, device)
+            bench(shape, name, probe, arguments.rounds, device, arguments.fused)
     if device.type == "cpu":
         for shape in SHAPES:
-            bench_parts(shape, arguments.rounds)
+            bench_parts(shape, arguments.rounds, arguments.fused)
 
 
 if __name__ == "__main__":

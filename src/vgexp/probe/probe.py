@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from vgexp.errors import QuestionError, impossible, unknown
-from vgexp.probe.block import Block, Labels, labels_of, rows_of
+from vgexp.probe import block
+from vgexp.probe.block import Block, Labels, labels_of
 from vgexp.probe.moments import Cells
 from vgexp.probe.plan import Plan, plan_of_module, plan_of_watches
 from vgexp.probe.taps import Taps
@@ -147,7 +148,7 @@ class Probe:
     def drain(self) -> list[Rows]:
         """The rows measured since the last call; on CUDA this waits for the device."""
         blocks, self._blocks = self._blocks, []
-        return rows_of(blocks)
+        return block.rows_of(blocks)
 
     def to_frame(self) -> pandas.DataFrame:
         """All rows so far as a DataFrame with the columns of `layers.csv`."""
