@@ -242,7 +242,7 @@ def test_a_log_that_cannot_be_written_is_not_pointed_at(
 
     monkeypatch.setattr(sinks, "SINKS", failing_sink(OSError(28, "No space left on device")))
     monkeypatch.setattr(logging.StreamHandler, "flush", full)
-    monkeypatch.setattr("vgexp.runs.write_summary", full)
+    monkeypatch.setattr("vgexp.folders.write_summary", full)
     assert train("hydra.run.dir=here") == 1
     monkeypatch.undo()
     shown = capsys.readouterr().err

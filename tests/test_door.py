@@ -16,7 +16,7 @@ import yaml
 from omegaconf import OmegaConf
 
 from vgexp import config as configuration
-from vgexp import runs, sweep
+from vgexp import folders, runs, sweep
 from vgexp.cli import door, schema
 from vgexp.cli.job import Job
 from vgexp.cli.main import main
@@ -52,7 +52,7 @@ def calls(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Calls:
 
     def run(config: Config, folder: Path, *, command: str = "") -> Any:
         made.append((config, folder, command))
-        runs.require_free(folder)
+        folders.require_free(folder)
         (folder / "layers.csv").write_text("step\n")
         if config.model.activation == "sigmod":  # type: ignore[attr-defined]
             (folder / "layers.csv").unlink()
@@ -209,7 +209,7 @@ def recorded(tmp_path: Path) -> Path:
     config = Config(model=configuration.MlpConfig(depth=3), optimizer=configuration.AdamConfig())
     folder = tmp_path / "recorded"
     folder.mkdir()
-    runs.write_config(folder, config, "vgexp train ...")
+    folders.write_config(folder, config, "vgexp train ...")
     return folder
 
 

@@ -22,9 +22,9 @@ FLOORS: tuple[frozenset[str], ...] = tuple(
         "runs sweep",
         "assembly sinks",
         "training report",
-        "models data probe diagnosis",
-        "activations inits norms skips optimizers schedulers clips tables",
-        "metrics watch seeds",
+        "models data probe diagnosis resuming",
+        "activations inits norms skips optimizers schedulers clips tables checkpoints",
+        "metrics watch seeds folders",
         "registry config records interrupts",
         "errors",
     )
@@ -37,7 +37,7 @@ SIBLINGS: frozenset[tuple[str, str]] = frozenset({("config", "registry"), ("__ma
 TABLE_SIDE = frozenset({"tables", "diagnosis", "report"})
 TORCH_SIDE = frozenset(
     {"assembly", "training", "models", "data", "probe", "activations", "inits", "norms", "skips"}
-    | {"optimizers", "schedulers", "clips", "metrics", "watch", "seeds"}
+    | {"optimizers", "schedulers", "clips", "metrics", "watch", "seeds", "checkpoints"}
 )
 
 LIBRARIES: dict[str, frozenset[str]] = {

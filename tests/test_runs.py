@@ -17,7 +17,7 @@ import torch
 from test_trainer import changed
 
 import vgexp
-from vgexp import runs, sinks, tables
+from vgexp import folders, runs, sinks, tables
 from vgexp.cli.interrupts import Terminated, terminable
 from vgexp.config import Config, GaussianConfig, MlpConfig, OutputConfig, SgdConfig, TrainConfig
 from vgexp.errors import QuestionError
@@ -262,13 +262,13 @@ def test_a_second_ctrl_c_does_not_wait(tmp_path: Path, monkeypatch: pytest.Monke
 def test_a_signal_before_the_first_step_leaves_empty_tables_and_a_summary(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write = runs.write_config
+    write = folders.write_config
 
     def interrupted(*arguments: Any) -> None:
         write(*arguments)
         ctrl_c()
 
-    monkeypatch.setattr(runs, "write_config", interrupted)
+    monkeypatch.setattr(folders, "write_config", interrupted)
     with pytest.raises(KeyboardInterrupt):
         vgexp.run(CONFIG, tmp_path / "a")
     run = vgexp.load(tmp_path / "a")

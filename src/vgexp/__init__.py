@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from vgexp.diagnosis import diagnose
     from vgexp.probe import Probe
-    from vgexp.runs import Run, load, run
+    from vgexp.runs import Run, load, resume, run
 
 __version__ = "0.1.0"
 
@@ -17,10 +17,11 @@ _HOMES = {
     "Run": "vgexp.runs",
     "run": "vgexp.runs",
     "load": "vgexp.runs",
+    "resume": "vgexp.runs",
     "diagnose": "vgexp.diagnosis",
 }
 
-__all__ = ["Probe", "Run", "__version__", "diagnose", "load", "run"]
+__all__ = ["Probe", "Run", "__version__", "diagnose", "load", "resume", "run"]
 
 
 def __getattr__(name: str) -> Any:

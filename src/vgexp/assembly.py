@@ -42,7 +42,14 @@ def assemble(config: Config) -> Trainer:
     schedule = schedulers.build(config.scheduler, optimizer, steps)
     state = TrainState(model, optimizer, schedule, clip, batches)
     return Trainer(
-        state, dataset, watches, config.train, config.probe, steps, deferred=device.type != "cpu"
+        state,
+        dataset,
+        watches,
+        config.train,
+        config.probe,
+        steps,
+        deferred=device.type != "cpu",
+        checkpoint_every=config.run.checkpoint_every,
     )
 
 

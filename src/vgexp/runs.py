@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vgexp import config as configuration
+from vgexp import folders, resuming
 from vgexp.config import Config
 from vgexp.errors import QuestionError
 from vgexp.interrupts import held, noticed
-from vgexp.records import TABLES
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -103,33 +103,75 @@ def run(config: Config, folder: Path | str | None = None, *, command: str = "") 
         Exception: the work failed; the summary says `failed`, the tables have what was recorded.
     """
     folder = _default_folder(config) if folder is None else Path(folder)
-    require_free(folder)
+    folders.require_free(folder)
+    trainer = _assembled(config)
+    with held(trainer.stop):
+        folder.mkdir(parents=True, exist_ok=True)
+        with folders.occupied(folder):
+            folders.write_config(folder, config, command)
+            return _trained(folder, trainer, config)
+
+
+def resume(folder: Path | str) -> Run:
+    """Goes on with a run that was interrupted, killed or failed, from its last whole checkpoint.
+
+    Its tables end byte for byte as if nothing had happened, but for `timing.csv`. Rows that came
+    after the checkpoint are measured again; without a checkpoint all are. A run that has ended is
+    left as it is.
+
+    Raises:
+        QuestionError: there is no run, another process writes it, or its checkpoints are those of
+            another configuration or version.
+    """
+    folder = Path(folder)
+    with folders.occupied(load(folder).folder):
+        done = Run(folder)
+        if not resuming.is_open(folder):
+            return done
+        config = done.config
+        start = resuming.start_of(folder, config, _versions())
+        trainer = _assembled(config)
+        if start.state is not None:
+            trainer.load_state_dict(start.state)
+        with held(trainer.stop):
+            return _trained(folder, trainer, config, start.sizes)
+
+
+def _assembled(config: Config) -> Trainer:
     with noticed():
         from vgexp.assembly import assemble
 
-        trainer = assemble(config)
-    with held(trainer.stop):
-        folder.mkdir(parents=True, exist_ok=True)
-        write_config(folder, config, command)
-        done = Run(folder)
-        try:
-            _record(folder, trainer, config)
-        except BaseException as error:
-            _write_end(done, config, trainer, error)
-            raise
-        write_summary(folder, _summary(done, config, trainer, _status(trainer)))
+        return assemble(config)
+
+
+def _trained(
+    folder: Path, trainer: Trainer, config: Config, sizes: Mapping[str, int] | None = None
+) -> Run:
+    """Trains to the end and writes the summary, whatever the end is."""
+    done = Run(folder)
+    trainer.save = lambda: _save(folder, trainer, config)
+    try:
+        _record(folder, trainer, config, sizes)
+    except BaseException as error:
+        _write_end(done, config, trainer, error)
+        raise
+    folders.write_summary(folder, _summary(done, config, trainer, _status(trainer)))
     return done
+
+
+def _save(folder: Path, trainer: Trainer, config: Config) -> None:
+    resuming.save(folder, trainer.state.step, trainer.state_dict(), config, _versions())
 
 
 def write_failure(folder: Path, config: Config | None, error: BaseException) -> None:
     """Makes a folder whose run failed say so: configuration, status and reason."""
     folder.mkdir(parents=True, exist_ok=True)
-    if config is not None and not (folder / "config.yaml").exists():
-        write_config(folder, config, "")
+    if config is not None and not (folder / folders.CONFIG).exists():
+        folders.write_config(folder, config, "")
     known: dict[str, Any] = {}
-    if (folder / "summary.json").exists():
-        known = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
-    write_summary(folder, {**known, "status": FAILED, "reason": reason_of(error)})
+    if (folder / folders.SUMMARY).exists():
+        known = json.loads((folder / folders.SUMMARY).read_text(encoding="utf-8"))
+    folders.write_summary(folder, {**known, "status": FAILED, "reason": reason_of(error)})
 
 
 def reason_of(error: BaseException) -> str:
@@ -137,53 +179,18 @@ def reason_of(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}"
 
 
-def require_free(folder: Path) -> None:
-    """Refuses a folder that is a file or holds a run.
-
-    Raises:
-        QuestionError: nothing may be written there.
-    """
-    if folder.exists() and not folder.is_dir():
-        raise QuestionError(f"run folder {folder} is a file\nallowed: a folder, new or empty")
-    for name in (*(f"{table}.csv" for table in TABLES), "summary.json", "config.yaml"):
-        if (folder / name).exists():
-            raise QuestionError(
-                f"run folder {folder} holds a run already ({name})\n"
-                "allowed: a new folder; a recorded run is never overwritten"
-            )
-
-
-def write_config(folder: Path, config: Config, command: str) -> None:
-    """Writes `config.yaml`: a Hydra primary config that composes against the packaged schema."""
-    import yaml
-
-    chosen = [{group: name} for group, name in configuration.choices(config).items()]
-    content = {"defaults": ["schema", *chosen, "_self_"], **configuration.to_dict(config)}
-    text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
-    head = f"# {command}\n" if command else ""
-    (folder / "config.yaml").write_text(head + text, encoding="utf-8")
-
-
-def write_summary(folder: Path, summary: Mapping[str, Any]) -> None:
-    """Writes `summary.json`, whole or not at all."""
-    text = json.dumps(summary, indent=2, allow_nan=False) + "\n"
-    temporary = folder / ".summary.json.new"
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(folder / "summary.json")
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
 def _default_folder(config: Config) -> Path:
     now = datetime.datetime.now().strftime("%Y-%m-%d_%H-%M-%S_%f")
     return OUTPUTS / configuration.choice("model", config.model) / now
 
 
-def _record(folder: Path, trainer: Trainer, config: Config) -> None:
+def _record(
+    folder: Path, trainer: Trainer, config: Config, sizes: Mapping[str, int] | None
+) -> None:
     from vgexp.sinks import SinkContext, open_sinks
 
-    with open_sinks(SinkContext(folder, trainer.num_steps, config.output.quiet)) as sinks:
+    context = SinkContext(folder, trainer.num_steps, config.output.quiet, sizes)
+    with open_sinks(context) as sinks:
         try:
             for rows in trainer.rows():
                 _hand_on(sinks, rows)
@@ -217,7 +224,7 @@ def _write_end(done: Run, config: Config, trainer: Trainer, error: BaseException
     with suppress(Exception):
         figures = _summary(done, config, trainer, ending["status"])
     with suppress(OSError):
-        write_summary(done.folder, {**figures, **ending})
+        folders.write_summary(done.folder, {**figures, **ending})
 
 
 def _summary(done: Run, config: Config, trainer: Trainer, status: str) -> dict[str, Any]:

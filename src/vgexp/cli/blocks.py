@@ -65,7 +65,8 @@ def interruption(error: KeyboardInterrupt, folder: Path | None) -> None:
         else []
     )
     saved = f"saved in {folder}: {', '.join(files)}" if files else "nothing was recorded yet"
-    show(block(headline, saved))
+    can_go_on = folder is not None and (folder / "checkpoint.pt").exists()
+    show(block(headline, saved, f"go on: vgexp resume {folder}" if can_go_on else ""))
 
 
 def describe(error: BaseException) -> str:

@@ -18,7 +18,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from vgexp import sweep
+from vgexp import folders, sweep
 from vgexp.cli import blocks, overrides, schema
 from vgexp.cli.questions import translate
 from vgexp.config import Config
@@ -222,10 +222,8 @@ def _leave_nothing(folder: Path) -> None:
 
 
 def _require_free(folder: Path) -> None:
-    from vgexp import runs
-
     sweep.refuse_file(folder)
-    runs.require_free(folder)
+    folders.require_free(folder)
 
 
 def _admit(refuse: Callable[[Path], None], folder: object) -> Path:

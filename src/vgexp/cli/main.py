@@ -19,6 +19,7 @@ usage: vgexp VERB ...
 verbs
   train [overrides]         build the model, train it, write one run folder
   compare RUN_OR_SWEEP...   one row a run: what differs, what came out
+  resume RUN                go on with a run that was cut short
   list [KIND]               experiments, activations, inits, metrics, ...
 
 first steps
@@ -101,6 +102,18 @@ def _compare(argv: list[str]) -> int:
     return compare.main(parser.parse_args(argv))
 
 
+def _resume(argv: list[str]) -> int:
+    from vgexp.cli import resume
+    from vgexp.cli.arguments import Parser
+
+    parser = Parser(
+        prog="vgexp resume",
+        description="Goes on with a run from its last checkpoint, as if nothing had happened.",
+    )
+    resume.add_arguments(parser)
+    return resume.main(parser.parse_args(argv))
+
+
 def _list(argv: list[str]) -> int:
     from vgexp.cli import listing
 
@@ -110,5 +123,6 @@ def _list(argv: list[str]) -> int:
 VERBS: Mapping[str, Callable[[list[str]], int]] = {
     "train": _train,
     "compare": _compare,
+    "resume": _resume,
     "list": _list,
 }

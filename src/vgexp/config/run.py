@@ -77,6 +77,9 @@ class RunConfig:
 
     threads: Optional[int] = 1
     """CPU threads of torch, of which small layers gain nothing; null: torch's own choice."""
+    checkpoint_every: int = 1000
+    """Steps between checkpoints, from which `vgexp resume` goes on; 0: only where a run stops."""
 
     def __post_init__(self) -> None:
         at_least("run.threads", self.threads, 1)
+        at_least("run.checkpoint_every", self.checkpoint_every, 0)

@@ -165,9 +165,13 @@ def flatten(config: Config) -> dict[str, Any]:
 
 def identity(config: Config) -> str:
     """A hash of every field that can change a table: equal configurations, equal hash."""
+    return hashlib.sha256(json.dumps(deciding(config), sort_keys=True).encode()).hexdigest()[:16]
+
+
+def deciding(config: Config) -> dict[str, Any]:
+    """Every field that can change a table, by its dotted name."""
     flat = {k: v for k, v in flatten(config).items() if k.split(".")[0] not in _NO_IDENTITY}
-    flat["run.threads"] = config.run.threads
-    return hashlib.sha256(json.dumps(flat, sort_keys=True).encode()).hexdigest()[:16]
+    return {**flat, "run.threads": config.run.threads}
 
 
 def _section(key: str) -> type:

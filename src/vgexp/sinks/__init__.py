@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,12 +29,14 @@ class SinkContext:
     folder: Path
     num_steps: int
     quiet: bool
+    sizes: Mapping[str, int] | None = None
+    """Table -> bytes of its file to go on from; a new file for others."""
 
 
 SINKS: Registry[Callable[[SinkContext], Sink]] = Registry(
     "sink",
     {
-        "csv": lambda context: CsvFiles(context.folder),
+        "csv": lambda context: CsvFiles(context.folder, context.sizes),
         "live": lambda context: Live(context.num_steps, context.quiet),
     },
 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, final
@@ -23,11 +23,13 @@ class CsvFiles:
     that what was recorded before stays readable.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, sizes: Mapping[str, int] | None = None) -> None:
+        """New files, but where a size is given one that is there, cut back to it."""
         self._files: dict[str, _File] = {}
         try:
             for table in TABLES:
-                self._files[table] = _File(folder / f"{table}.csv", table)
+                size = None if sizes is None else sizes.get(table)
+                self._files[table] = _File(folder / f"{table}.csv", table, size)
         except BaseException:
             self.close()
             raise
@@ -93,14 +95,19 @@ def _quoted(text: str) -> str:
 
 
 class _File:
-    """One table; its header is written when it is made, and it must not exist before."""
+    """One table: a new one that begins with its header, or one that is gone on with."""
 
-    def __init__(self, path: Path, table: str) -> None:
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND
+    def __init__(self, path: Path, table: str, size: int | None) -> None:
+        flags = os.O_WRONLY | os.O_APPEND
+        if size is None:
+            flags |= os.O_CREAT | os.O_EXCL
         self._descriptor = os.open(path, flags, 0o644)
         self._path = path
-        self._size = 0
-        self.append(",".join(column.name for column in TABLES[table]) + "\n")
+        self._size = size or 0
+        if size is None:
+            self.append(",".join(column.name for column in TABLES[table]) + "\n")
+        else:
+            os.ftruncate(self._descriptor, size)
 
     def append(self, lines: str) -> None:
         data = lines.encode()

@@ -87,8 +87,9 @@ class History:
 class Clock:
     """Wall-clock times of a run: seconds, throughput, and what measured steps cost."""
 
-    def __init__(self) -> None:
-        self._start = self._last = time.perf_counter()
+    def __init__(self, seconds_before: float = 0.0) -> None:
+        self._last = time.perf_counter()
+        self._start = self._last - seconds_before
         self._examples = 0
         self._measured: deque[float] = deque(maxlen=MEDIAN_STEPS)
         self._plain: deque[float] = deque(maxlen=MEDIAN_STEPS)

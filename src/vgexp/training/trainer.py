@@ -6,7 +6,7 @@ import copy
 import math
 import time
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -44,9 +44,12 @@ class Trainer:
         num_steps: int,
         *,
         deferred: bool,
+        checkpoint_every: int = 0,
     ) -> None:
         self.state = state
         self.clock = Clock()
+        self.save: Callable[[], None] = _nothing
+        """Called between steps where a run can go on from, once every row before was handed on."""
         self.divergence: str | None = None
         """Where and when the run first became non-finite, in words."""
         self.num_steps = num_steps
@@ -54,6 +57,8 @@ class Trainer:
         self._watches = watches
         self._train, self._probe_config = train, probe
         self._deferred = deferred
+        self._checkpoint_every = checkpoint_every
+        self._seconds_before = 0.0
         self._parameters = [p for p in state.model.parameters() if p.requires_grad]
         self._history = History(self._parameters[0].dtype, deferred)
         self._layers: list[Rows] = []
@@ -66,7 +71,7 @@ class Trainer:
     def rows(self) -> Iterator[Rows]:
         """Trains to the end, to divergence, or until `stop`."""
         state, train = self.state, self._train
-        self.clock = Clock()
+        self.clock = Clock(self._seconds_before)
         if state.step == 0:
             yield from self._evaluation()
         self._take_snapshot()
@@ -78,13 +83,18 @@ class Trainer:
                 self._timed_step()
                 ended = state.step == self.num_steps
                 evaluates = ended or (train.eval_every > 0 and state.step % train.eval_every == 0)
-                if self._history.due or evaluates or self._stopping:
+                saves = not ended and self._saves
+                if self._history.due or evaluates or saves or self._stopping:
                     yield from self.flush()
                 if self._stopping:
                     return
                 if evaluates:
                     yield from self._evaluation(after_steps=True)
+                if saves:
+                    self.save()
             yield from self.flush()
+            if self._stop_asked and state.step < self.num_steps and not self._stopping:
+                self.save()
         finally:
             self._probe.__exit__(None, None, None)
         if state.step == self.num_steps and len(self._dataset.test):
@@ -108,6 +118,20 @@ class Trainer:
     def stop(self) -> None:
         """Ends `rows()` after the step at hand; a signal handler may call it."""
         self._stop_asked = True
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that a run goes on from, between two steps."""
+        return {
+            "training": self.state.state_dict(),
+            "divergence": self.divergence,
+            "seconds": self.clock.seconds,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Has `rows()` go on from `state`."""
+        self.state.load_state_dict(state["training"])
+        self.divergence = state["divergence"]
+        self._seconds_before = state["seconds"]
 
     # ------------------------------------------------------------ what a summary asks
 
@@ -216,6 +240,11 @@ class Trainer:
     # ------------------------------------------------------------ divergence
 
     @property
+    def _saves(self) -> bool:
+        every = self._checkpoint_every
+        return every > 0 and self.state.step % every == 0
+
+    @property
     def _stopping(self) -> bool:
         return self.divergence is not None and self.stops_on_divergence
 
@@ -287,6 +316,10 @@ class Trainer:
     def _attach(self) -> None:
         self._probe.step = self.state.step
         self._probe.__enter__()
+
+
+def _nothing() -> None:
+    """Nobody wants checkpoints."""
 
 
 def copied(state: dict[str, Any]) -> dict[str, Any]:

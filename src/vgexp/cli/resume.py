@@ -1,0 +1,91 @@
+"""`vgexp resume`: goes on with a run that did not come to its end."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from vgexp.cli import blocks
+from vgexp.cli.interrupts import exit_code
+from vgexp.errors import QuestionError
+
+LOG = "train.log"
+LINE = "[%(asctime)s][%(name)s][%(levelname)s] - %(message)s"
+"""A line of the log, as Hydra writes it."""
+_log = logging.getLogger("vgexp")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the verb's arguments."""
+    parser.add_argument("run", metavar="RUN", help="the folder of a run")
+
+
+def main(args: argparse.Namespace) -> int:
+    """Trains on from the last checkpoint; 0 when the run has come to its end.
+
+    Raises:
+        QuestionError: no such run, or it cannot be gone on with.
+    """
+    from vgexp import resuming, runs
+    from vgexp.cli.door import close_run
+
+    full = blocks.full_error()
+    folder = _run_folder(args.run)
+    if not resuming.is_open(folder):
+        print(f"{folder} has ended: {runs.load(folder).summary['status']}")
+        return 0
+    try:
+        with _logged(folder):
+            done = runs.resume(folder)
+    except KeyboardInterrupt as error:
+        blocks.interruption(error, folder)
+        return exit_code(error)
+    except QuestionError:
+        raise
+    except Exception as error:
+        with suppress(OSError, ValueError):
+            runs.write_failure(folder, None, error)
+        return blocks.failure(error, log=folder / LOG, full=full)
+    if not done.config.output.quiet:
+        close_run(done)
+    return 0
+
+
+def _run_folder(path: str) -> Path:
+    from vgexp import resuming, tables
+
+    found = tables.find_runs([path])
+    if found == [Path(path)]:
+        return found[0]
+    still_open = [folder for folder in found if resuming.is_open(folder)]
+    shown = [f"  vgexp resume {folder}" for folder in still_open[:6]]
+    more = [f"  and {len(still_open) - 6} more"] if len(still_open) > 6 else []
+    raise QuestionError(
+        "\n".join([f"{path} holds {len(found)} runs, {len(still_open)} to go on with"])
+        + "\nallowed: one run\n"
+        + "\n".join([*shown, *more])
+    )
+
+
+@contextmanager
+def _logged(folder: Path) -> Iterator[None]:
+    """Tracebacks of what goes wrong within are added to the run's log."""
+    with suppress(OSError):
+        handler = logging.FileHandler(folder / LOG, encoding="utf-8", delay=True)
+        handler.setFormatter(logging.Formatter(LINE))
+        _log.addHandler(handler)
+    try:
+        yield
+    except QuestionError:
+        raise
+    except Exception as error:
+        _log.error("the job failed", exc_info=error)
+        raise
+    finally:
+        for each in list(_log.handlers):
+            _log.removeHandler(each)
+            with suppress(OSError):
+                each.close()

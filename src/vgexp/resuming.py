@@ -1,0 +1,115 @@
+"""From where a run goes on: which of its checkpoints is whole, is its own, and fits its tables."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vgexp import config as configuration
+from vgexp import folders
+from vgexp.config import Config
+from vgexp.errors import QuestionError
+from vgexp.records import TABLES
+
+ENDED = ("completed", "diverged", "stopped")
+"""Statuses of runs that nothing is to be added to."""
+
+
+@dataclass(frozen=True)
+class Start:
+    """Where to go on."""
+
+    state: dict[str, Any] | None
+    """The trainer's; None: from the beginning."""
+    sizes: dict[str, int]
+    """Table -> bytes of its file to keep; a table that is not here has no file yet."""
+    step: int = 0
+
+
+def is_open(folder: Path) -> bool:
+    """Whether a run's summary is missing, torn, or says that it did not come to its end."""
+    try:
+        summary = json.loads((folder / folders.SUMMARY).read_text(encoding="utf-8"))
+        return summary["status"] not in ENDED
+    except (OSError, ValueError, KeyError, TypeError):
+        return True
+
+
+def save(
+    folder: Path, step: int, state: Mapping[str, Any], config: Config, versions: Mapping[str, str]
+) -> None:
+    """Writes a checkpoint; every row handed on so far is on disk when it is."""
+    from vgexp import checkpoints
+
+    sizes = {}
+    for table in TABLES:
+        path = folder / f"{table}.csv"
+        folders.synced(path)
+        sizes[table] = path.stat().st_size
+    fields = configuration.deciding(config)
+    checkpoints.save(folder, checkpoints.Checkpoint(step, state, sizes, fields, dict(versions)))
+
+
+def start_of(folder: Path, config: Config, versions: Mapping[str, str]) -> Start:
+    """The newest checkpoint that is whole and fits the tables; else the beginning.
+
+    Raises:
+        QuestionError: it was made by another configuration or other versions.
+    """
+    from vgexp import checkpoints
+
+    for path in checkpoints.present(folder):
+        try:
+            found = checkpoints.load(path)
+        except checkpoints.UnusableError:
+            continue
+        _require_equal(path, "configuration", found.config, configuration.deciding(config))
+        _require_equal(path, "version", found.versions, versions)
+        if all(_size(folder, table) >= size for table, size in found.sizes.items()):
+            return Start(dict(found.state), dict(found.sizes), found.step)
+    return Start(None, _headers(folder))
+
+
+def _headers(folder: Path) -> dict[str, int]:
+    """The sizes of tables without rows.
+
+    Raises:
+        QuestionError: a file that is no such table.
+    """
+    sizes = {}
+    for table, columns in TABLES.items():
+        header = (",".join(column.name for column in columns) + "\n").encode()
+        path = folder / f"{table}.csv"
+        if not path.exists():
+            continue
+        with path.open("rb") as file:
+            begins = file.read(len(header))
+        if begins == header:
+            sizes[table] = len(header)
+        elif header.startswith(begins):
+            path.unlink()  # torn as it was made
+        else:
+            raise QuestionError(
+                f"{path} does not begin as this version's {table}.csv does\n"
+                "allowed: a run of this version; or train again into a new folder"
+            )
+    return sizes
+
+
+def _size(folder: Path, table: str) -> int:
+    path = folder / f"{table}.csv"
+    return path.stat().st_size if path.exists() else -1
+
+
+def _require_equal(path: Path, what: str, then: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    differing = sorted(key for key in {*then, *now} if then.get(key) != now.get(key))
+    if differing:
+        lines = [f"  {key}: {then.get(key)} then, {now.get(key)} now" for key in differing]
+        raise QuestionError(
+            f"{path} is from another {what}\n"
+            + "\n".join(lines)
+            + "\nallowed: the same; or train again into a new folder"
+        )
