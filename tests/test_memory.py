@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,7 +13,8 @@ import torch
 from torch import Tensor
 
 from vgexp.activations import ACTIVATIONS
-from vgexp.config import MlpConfig
+from vgexp.assembly import assemble
+from vgexp.config import AdamConfig, Config, MlpConfig, MomentumConfig, SgdConfig
 from vgexp.errors import QuestionError
 from vgexp.models import build, memory
 from vgexp.models.memory import Need, available_bytes, need, num_parameters, require
@@ -66,8 +69,8 @@ def test_the_kept_activations_are_about_what_autograd_keeps(skip: str) -> None:
 
 
 def test_bytes_are_parameters_gradients_states_and_activations() -> None:
-    assert Need(100, 7).num_bytes(torch.float32) == 4 * (100 + 100 + 200 + 7)
-    assert Need(100, 7).num_bytes(torch.float64, num_states=0) == 8 * (100 + 100 + 7)
+    assert Need(100, 7).num_bytes(torch.float32, 2) == 4 * (100 + 100 + 200 + 7)
+    assert Need(100, 7).num_bytes(torch.float64, 0) == 8 * (100 + 100 + 7)
 
 
 @pytest.mark.parametrize("skip", SKIPS)
@@ -84,22 +87,37 @@ def test_what_will_not_fit_is_refused_with_its_numbers(monkeypatch: pytest.Monke
     config = MlpConfig(depth=2, width=20_000)
     asked = need(config, 64, 10, 64)
     with pytest.raises(QuestionError) as caught:
-        require(asked, torch.float32, CPU)
+        require(asked, torch.float32, CPU, 2)
     message = str(caught.value)
     assert f"{20_000 * (64 + 20_000 + 10) + 2 * 20_000 + 10:,} parameters" in message
-    assert f"{asked.num_bytes(torch.float32):,} bytes" in message
+    assert f"{asked.num_bytes(torch.float32, 2):,} bytes" in message
     assert f"{3 * 2**30:,} bytes (3.0 GiB) available on cpu" in message
 
 
 def test_what_fits_passes_to_the_byte(monkeypatch: pytest.MonkeyPatch) -> None:
     limits: dict[str, Any] = {"bytes": 4 * (4 * 100 + 7)}
     monkeypatch.setattr(memory, "available_bytes", lambda _device: limits["bytes"])
-    require(Need(100, 7), torch.float32, CPU)
+    require(Need(100, 7), torch.float32, CPU, 2)
     limits["bytes"] -= 1
     with pytest.raises(QuestionError):
-        require(Need(100, 7), torch.float32, CPU)
+        require(Need(100, 7), torch.float32, CPU, 2)
+    require(Need(100, 7), torch.float32, CPU, 1)
     limits["bytes"] = None
-    require(Need(10**30, 7), torch.float32, CPU)
+    require(Need(10**30, 7), torch.float32, CPU, 2)
+
+
+def test_a_run_is_refused_by_what_its_own_optimizer_holds(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = Config(model=MlpConfig(depth=2, width=50))
+    needed = need(config.model, 64, 10, config.data.batch_size)  # type: ignore[arg-type]
+    between = needed.num_bytes(torch.float32, 1)
+    monkeypatch.setattr(memory, "available_bytes", lambda _device: between)
+    for optimizer, num_states in ((SgdConfig(), 0), (MomentumConfig(), 1), (AdamConfig(), 2)):
+        changed = dataclasses.replace(config, optimizer=optimizer)
+        if num_states <= 1:
+            assemble(changed)
+            continue
+        with pytest.raises(QuestionError, match=f"{needed.num_bytes(torch.float32, 2):,} bytes"):
+            assemble(changed)
 
 
 def test_available_memory_is_this_machines_and_unknown_elsewhere(
@@ -109,6 +127,7 @@ def test_available_memory_is_this_machines_and_unknown_elsewhere(
     assert found is not None
     assert 2**26 < found < 2**50
     assert available_bytes(torch.device("meta")) is None
+    monkeypatch.setattr(memory, "OWN_CGROUPS", tmp_path / "absent")
     fake = tmp_path / "meminfo"
     fake.write_text("MemTotal:  99 kB\nMemAvailable:   12 kB\n")
     monkeypatch.setattr(memory, "MEMINFO", fake)
@@ -117,3 +136,37 @@ def test_available_memory_is_this_machines_and_unknown_elsewhere(
     without = available_bytes(CPU)
     assert without is not None
     assert without > 2**26
+
+
+@pytest.mark.parametrize(
+    ("own", "files", "expected"),
+    [
+        ("0::/\n", {"memory.max": "5000\n"}, 5000),
+        ("0::/\n", {"memory.max": "max\n"}, 12_288),
+        ("0::/\n", {}, 12_288),
+        ("0::/a/b\n", {"a/b/memory.max": "max\n", "a/memory.max": "7000\n"}, 7000),
+        ("0::/a/b\n", {"a/b/memory.max": "6000\n", "a/memory.max": "7000\n"}, 6000),
+        ("0::/a\n", {"b/memory.max": "1\n", "a/memory.max": "99999\n"}, 12_288),
+        ("4:memory:/a\n0::/\n", {"memory/a/memory.limit_in_bytes": "8000\n"}, 8000),
+        ("4:cpu,memory:/gone\n", {"memory/memory.limit_in_bytes": "9000\n"}, 9000),
+        ("4:memory:/\n", {"memory/memory.limit_in_bytes": f"{2**63 - 4096}\n"}, 12_288),
+        ("3:cpu:/a\n", {"memory/a/memory.limit_in_bytes": "1\n"}, 12_288),
+    ],
+)
+def test_the_least_of_free_memory_and_the_control_groups_limits_counts(
+    own: str, files: dict[str, str], expected: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "meminfo").write_text("MemAvailable:   12 kB\n")
+    (tmp_path / "own").write_text(own)
+    for name, text in files.items():
+        (tmp_path / "groups" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "groups" / name).write_text(text)
+    monkeypatch.setattr(memory, "MEMINFO", tmp_path / "meminfo")
+    monkeypatch.setattr(memory, "OWN_CGROUPS", tmp_path / "own")
+    monkeypatch.setattr(memory, "CGROUPS", tmp_path / "groups")
+    assert available_bytes(CPU) == expected
+
+
+def test_a_gpu_has_all_of_its_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _device: (3, 80 * 2**30))
+    assert available_bytes(torch.device("cuda:1")) == 80 * 2**30

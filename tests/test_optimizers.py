@@ -97,6 +97,23 @@ def test_three_updates_equal_those_written_out_by_hand(name: str) -> None:
         assert weight.tolist() == pytest.approx(expected, rel=1e-12)
 
 
+@pytest.mark.parametrize(
+    ("config", "expected"),
+    [
+        (SgdConfig(), 0),
+        (SgdConfig(weight_decay=0.1), 0),
+        (MomentumConfig(), 1),
+        (MomentumConfig(momentum=0.0), 0),
+        (RmspropConfig(), 1),
+        (RmspropConfig(momentum=0.5), 2),
+        (AdamConfig(), 2),
+        (AdamwConfig(lr=0.0), 2),
+    ],
+)
+def test_the_states_are_those_of_the_update_rule(config: OptimizerConfig, expected: int) -> None:
+    assert optimizers.num_states(config) == expected
+
+
 def test_every_choice_of_the_configuration_has_an_optimizer() -> None:
     assert set(optimizers.OPTIMIZERS) == set(CHOICES["optimizer"])
 

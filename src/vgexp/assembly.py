@@ -88,7 +88,7 @@ def _model(
     assert isinstance(config.model, MlpConfig)
     inputs, outputs = dataset.num_inputs, dataset.num_classes
     needed = memory.need(config.model, inputs, outputs, config.data.batch_size)
-    memory.require(needed, dtype, device)
+    memory.require(needed, dtype, device, optimizers.num_states(config.optimizer))
     model = models.build(config.model, inputs, outputs, dtype)
     is_batch_norm = any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in model.modules())
     if is_batch_norm and config.data.batch_size < 2:

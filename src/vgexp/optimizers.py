@@ -31,6 +31,17 @@ def build(config: OptimizerConfig, parameters: Parameters) -> Optimizer:
     return OPTIMIZERS[choice("optimizer", config)](parameters, config)
 
 
+def num_states(config: OptimizerConfig) -> int:
+    """Numbers that the configured optimizer keeps for each parameter: what one step leaves."""
+    parameter = nn.Parameter(torch.ones(2))
+    parameter.grad = torch.ones(2)
+    optimizer = build(config, [parameter])
+    optimizer.step()
+    states = optimizer.state[parameter].values()
+    # Neither a count of steps nor an absent buffer has the parameter's shape.
+    return sum(torch.is_tensor(state) and state.shape == parameter.shape for state in states)
+
+
 def sgd(parameters: Parameters, config: SgdConfig) -> Optimizer:
     """Plain stochastic gradient descent: w <- w - lr (g + weight_decay w)."""
     return torch.optim.SGD(parameters, lr=config.lr, weight_decay=config.weight_decay, fused=True)

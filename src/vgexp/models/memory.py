@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import torch
 from torch import nn
@@ -18,6 +19,8 @@ from vgexp.skips import SKIPS
 
 GIB = 2**30
 MEMINFO = Path("/proc/meminfo")
+OWN_CGROUPS = Path("/proc/self/cgroup")
+CGROUPS = Path("/sys/fs/cgroup")
 
 
 @dataclass(frozen=True)
@@ -29,7 +32,7 @@ class Need:
     num_activations: int
     """Kept by one forward pass for the backward pass."""
 
-    def num_bytes(self, dtype: torch.dtype, num_states: int = 2) -> int:
+    def num_bytes(self, dtype: torch.dtype, num_states: int) -> int:
         """Bytes of parameters, gradients, optimizer states (adam: 2) and activations."""
         return dtype.itemsize * (self.num_parameters * (2 + num_states) + self.num_activations)
 
@@ -42,8 +45,11 @@ def need(config: MlpConfig, num_inputs: int, num_outputs: int, batch_size: int) 
     )
 
 
-def require(needed: Need, dtype: torch.dtype, device: torch.device, num_states: int = 2) -> None:
+def require(needed: Need, dtype: torch.dtype, device: torch.device, num_states: int) -> None:
     """Returns if the device has the memory; does so too where what it has is not known.
+
+    Args:
+        num_states: numbers that the optimizer keeps for each parameter.
 
     Raises:
         QuestionError: it has not; says the parameters, the bytes needed and available.
@@ -89,11 +95,21 @@ def num_activations(config: MlpConfig, num_inputs: int, num_outputs: int, batch_
 
 
 def available_bytes(device: torch.device) -> int | None:
-    """Bytes that a new process could take on the device; None where that is not known."""
+    """Bytes that a new process could take on the device; None where that is not known.
+
+    On CUDA all that the device has; on CPU the least of what is free and of what the control
+    groups of this process allow, as in a container or a batch job.
+    """
     if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
+        return int(torch.cuda.mem_get_info(device)[1])
     if device.type != "cpu":
         return None
+    physical = _physical_bytes()
+    limits = [*_cgroup_limits(), *([] if physical is None else [physical])]
+    return min(limits, default=None)
+
+
+def _physical_bytes() -> int | None:
     if MEMINFO.exists():
         for line in MEMINFO.read_text().splitlines():
             if line.startswith("MemAvailable:"):
@@ -102,6 +118,35 @@ def available_bytes(device: torch.device) -> int | None:
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (AttributeError, ValueError, OSError):
         return None
+
+
+def _cgroup_limits() -> Iterator[int]:
+    """Bytes that each control group around this process allows, of both versions.
+
+    A group's limit holds for those within it, and a container may see its own group as the root,
+    so every folder from this process's group up to the root is asked.
+    """
+    for line in _text(OWN_CGROUPS).splitlines():
+        _, controllers, path = line.split(":", 2)
+        if not controllers:
+            root, name = CGROUPS, "memory.max"
+        elif "memory" in controllers.split(","):
+            root, name = CGROUPS / "memory", "memory.limit_in_bytes"
+        else:
+            continue
+        group = PurePosixPath(path.lstrip("/"))
+        for folder in (group, *group.parents):
+            limit = _text(root / folder / name).strip()
+            # "max", or no such file: no limit here.
+            if limit.isdecimal():
+                yield int(limit)
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text()
+    except OSError:
+        return ""
 
 
 def _count(module: nn.Module | None) -> int:
