@@ -316,11 +316,6 @@ def test_without_held_out_examples_validation_is_empty_and_there_is_no_test() ->
     ] * 6
 
 
-def test_a_plateau_schedule_without_validation_keeps_its_rate() -> None:
-    config = changed(BASE, scheduler=PlateauConfig(patience=0), data={"val_fraction": 0.0})
-    assert set(tables_of(config)["steps"]["lr"]) == {0.3}
-
-
 @pytest.mark.parametrize(
     ("epochs", "accumulate", "num_steps"), [(1, 1, 6), (4, 1, 24), (4, 3, 8), (4, 5, 4), (1, 50, 1)]
 )
@@ -527,6 +522,10 @@ def test_an_iteration_that_is_given_up_leaves_its_rest_to_flush() -> None:
         ({"model": {"skip": "resdual"}}, "nearest: residual"),
         ({"model": {"norm": "batch"}, "data": {"batch_size": 1}}, "data.batch_size is 1"),
         ({"model": {"norm": "group", "norm_groups": 4}}, "norm_groups"),
+        *(
+            ({"scheduler": PlateauConfig(), "data": {"val_fraction": share}}, f"{share}\nallowed: ")
+            for share in (0.0, 0.003)
+        ),
     ],
 )
 def test_what_cannot_be_is_refused_before_anything_is_written(

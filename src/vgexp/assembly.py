@@ -9,7 +9,7 @@ from torch import nn
 
 from vgexp import clips, data, inits, models, optimizers, schedulers
 from vgexp.activations import ACTIVATIONS
-from vgexp.config import Config, MlpConfig
+from vgexp.config import Config, DataConfig, MlpConfig, choice
 from vgexp.data import Dataset, Split
 from vgexp.data.batches import Batches
 from vgexp.errors import QuestionError, impossible
@@ -40,6 +40,8 @@ def assemble(config: Config) -> Trainer:
     clip = clips.build(config.clip, matrices)
     steps = config.train.num_steps(batches.per_epoch)
     schedule = schedulers.build(config.scheduler, optimizer, steps)
+    if schedule.hears_evaluations and not len(dataset.val):
+        raise _nothing_to_hear(config)
     state = TrainState(model, optimizer, schedule, clip, batches)
     return Trainer(
         state,
@@ -99,6 +101,15 @@ def _model(
     batch = dataset.train.inputs[: config.data.batch_size].cpu()
     inits.initialise(model, config.model, generator(config.seed, "init"), batch)
     return model.to(device)
+
+
+def _nothing_to_hear(config: Config) -> QuestionError:
+    return QuestionError(
+        f"scheduler={choice('scheduler', config.scheduler)} follows the validation loss, but no"
+        f" example is held out for validation: data.val_fraction is {config.data.val_fraction}\n"
+        f"allowed: a larger data.val_fraction, such as {DataConfig().val_fraction}, or a scheduler"
+        " that counts steps"
+    )
 
 
 def _moved(dataset: Dataset, device: torch.device) -> Dataset:

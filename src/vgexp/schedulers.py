@@ -47,6 +47,11 @@ class Schedule:
         # this is the mark that its own wrapper of optimizer.step sets.
         optimizer._opt_called = True  # type: ignore[attr-defined]
 
+    @property
+    def hears_evaluations(self) -> bool:
+        """Whether `after_eval` moves it."""
+        return self._by_eval is not None
+
     def after_step(self) -> None:
         """To be called once after every optimizer step, skipped ones too."""
         if self._by_step is not None:
