@@ -19,11 +19,9 @@ EVAL_BATCH = 1024
 def evaluate(model: nn.Module, split: Split) -> tuple[Any, Any]:
     """Mean loss and accuracy over a split in evaluation mode, in the model's dtype.
 
-    None for both where the split is empty. Batches of 1,024 are
-    summed in the model's dtype, and their sums in float64.
+    Batches of 1,024 are summed in the model's dtype, and their sums in float64. The split has
+    examples.
     """
-    if not len(split):
-        return None, None
     model.eval()
     loss = torch.zeros((), dtype=torch.float64, device=split.targets.device)
     correct = torch.zeros_like(loss)

@@ -97,8 +97,8 @@ class Trainer:
                 self.save()
         finally:
             self._probe.__exit__(None, None, None)
-        if state.step == self.num_steps and len(self._dataset.test):
-            yield self._evaluated("test", self._dataset.test)
+        if state.step == self.num_steps:
+            yield from self._evaluated("test", self._dataset.test)
 
     def flush(self) -> list[Rows]:
         """What was measured since the last flush; on CUDA this waits for the device."""
@@ -220,13 +220,16 @@ class Trainer:
         """Train and val; after steps the schedule hears of it, and so does a later replay."""
         train = self._evaluated("train", self._dataset.train)
         val = self._evaluated("val", self._dataset.val)
-        if after_steps and len(self._dataset.val):
-            self.state.schedule.after_eval(float(val.columns["loss"][0]))
+        if after_steps and val:
+            self.state.schedule.after_eval(float(val[0].columns["loss"][0]))
             if self._deferred:
                 self._snapshot["schedule"] = copied(self.state.schedule.state_dict())
-        return [train, val]
+        return [*train, *val]
 
-    def _evaluated(self, name: str, split: Split) -> Rows:
+    def _evaluated(self, name: str, split: Split) -> list[Rows]:
+        """One row; none of a split without examples."""
+        if not len(split):
+            return []
         loss, accuracy = evaluate(self.state.model, split)
         columns: dict[str, list[Any]] = {
             "step": [self.state.step],
@@ -235,7 +238,7 @@ class Trainer:
             "loss": [loss],
             "accuracy": [accuracy],
         }
-        return Rows("evals", columns)
+        return [Rows("evals", columns)]
 
     # ------------------------------------------------------------ divergence
 
