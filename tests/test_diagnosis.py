@@ -130,6 +130,26 @@ def test_an_end_that_was_not_probed_leaves_the_attenuation_undefined(missing: in
     assert signal.backward_factor_per_layer == pytest.approx(0.5)
 
 
+@pytest.mark.parametrize(
+    ("kept", "ends"),
+    [([0, 1, 2], (4,)), ([1, 2, 3], (1,)), ([1, 2], (1, 4)), ([1, 3, 4], (1,)), ([4], (1, 4))],
+)
+def test_an_end_without_rows_is_told_where_the_number_of_layers_is_known(
+    kept: list[int], ends: tuple[int, ...]
+) -> None:
+    frame = layers_of([1e-9, 1e-3, 0.5, 1.0]).iloc[kept]
+    signal = signal_of(frame, 4)
+    assert math.isnan(signal.attenuation)
+    assert signal.signal == "steady"
+    assert (signal.num_layers, signal.unmeasured_ends) == (4, ends)
+    assert signal.num_left_out == 4 - sum(index < 4 for index in kept)
+
+
+def test_both_ends_are_enough_for_the_attenuation() -> None:
+    signal = signal_of(layers_of([0.25, 0.5, 1.0]).iloc[[0, 2]], 3)
+    assert (signal.attenuation, signal.unmeasured_ends, signal.num_left_out) == (0.25, (), 1)
+
+
 def test_no_rows_and_no_values_and_only_zeros_are_answered() -> None:
     for frame, num_layers, left_out in (
         (layers_of([]).head(0), 0, 0),
@@ -361,6 +381,36 @@ def test_a_run_that_learned_despite_its_signal_is_told_so() -> None:
     text = sentence(summary_of(VANISHING, [2.3] + [0.5] * 30))
     assert "vanishes" in text
     assert "Even so it learned: the training loss went from 2.30 to 0.500" in text
+
+
+@pytest.mark.parametrize(
+    ("kept", "words"),
+    [
+        (
+            [1, 2, 3],
+            "layer 1 was not measured and cannot be compared with layer 4; a measured layer",
+        ),
+        (
+            [0, 1, 4],
+            "layer 4 was not measured and cannot be compared with layer 1; a measured layer",
+        ),
+        ([1, 2], "layer 1 and layer 4 were not measured; a measured layer passes on 0.5 of the"),
+        ([1, 4], "layer 1 and layer 4 were not measured."),
+    ],
+)
+def test_an_end_without_rows_is_told_with_what_the_measured_layers_show(
+    kept: list[int], words: str
+) -> None:
+    layers = layers_of([0.125, 0.25, 0.5, 1.0]).iloc[kept]
+    summary = summary_of(layers, [2.3] * 30, num_layers=4)
+    assert f"The gradient at step 0: {words}" in sentence(summary)
+    assert words.rstrip(".") in summary["cause"]
+    assert summary["attenuation"] is None
+
+
+def test_the_only_hidden_layer_without_rows_is_told() -> None:
+    summary = summary_of(layers_of([1.0]).iloc[[1]], [2.3] * 30, num_layers=1)
+    assert "step 0: layer 1 was not measured." in sentence(summary)
 
 
 def test_a_run_that_was_cut_short_says_so() -> None:

@@ -78,6 +78,18 @@ def test_the_summary_tells_what_the_tables_tell(tmp_path: Path) -> None:
     assert summary["attenuation"] == pytest.approx(first[1] / first[3])
 
 
+@pytest.mark.parametrize(
+    ("layers", "ends"),
+    [(r"layers\.[12]|readout", [1]), (r"layers\.[01]\.", [3]), ("readout", [1, 3])],
+)
+def test_the_attenuation_is_between_the_networks_own_ends_or_is_not(
+    layers: str, ends: list[int], tmp_path: Path
+) -> None:
+    run = vgexp.run(changed(CONFIG, probe={"layers": layers}), tmp_path / "a")
+    assert run.summary["attenuation"] is run.summary["attenuation_last"] is None
+    assert (run.summary["num_layers"], run.summary["unmeasured_ends"]) == (3, ends)
+
+
 def test_equal_seeds_give_equal_bytes_and_another_seed_does_not(tmp_path: Path) -> None:
     one, other, third = (
         vgexp.run(changed(CONFIG, seed=seed), tmp_path / name).folder

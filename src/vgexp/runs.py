@@ -239,6 +239,7 @@ def _summary(done: Run, config: Config, trainer: Trainer, status: str) -> dict[s
         dtype=config.dtype,
         status=status,
         divergence=trainer.divergence,
+        num_layers=trainer.num_layers,
     )
     return {
         **figures,

@@ -101,6 +101,7 @@ def _figures(signal: Signal) -> dict[str, Any]:
         "attenuation": _finite(signal.attenuation),
         "backward_factor_per_layer": _finite(signal.backward_factor_per_layer),
         "num_layers": signal.num_layers,
+        "unmeasured_ends": list(signal.unmeasured_ends),
     }
 
 
@@ -120,7 +121,9 @@ def _signal_words(summary: Mapping[str, Any]) -> str:
     if attenuation is None:
         if summary["signal"] == "exploding":
             return "layer 1 gets a signal beyond the range of the numbers"
-        return f"layer 1 and layer {last} cannot be compared (not measured, zero or not finite)"
+        if summary["unmeasured_ends"]:
+            return _unmeasured_words(summary)
+        return f"layer 1 and layer {last} cannot be compared (no value, zero or not finite)"
     if attenuation == 0:
         return "layer 1 gets exactly nothing"
     if last == 1:
@@ -132,6 +135,18 @@ def _signal_words(summary: Mapping[str, Any]) -> str:
     what = f"layer 1 gets {share} what layer {last} gets"
     # No "so": where single layers stand out, the factor's power is not the attenuation.
     return what if factor is None else f"a layer {each.format(f'{factor:.2g}')}, {what}"
+
+
+def _unmeasured_words(summary: Mapping[str, Any]) -> str:
+    missing, factor = summary["unmeasured_ends"], summary["backward_factor_per_layer"]
+    others = {1, summary["num_layers"]}.difference(missing)
+    words = " and ".join(f"layer {end}" for end in missing)
+    words += " were not measured" if len(missing) > 1 else " was not measured"
+    if others:
+        words += f" and cannot be compared with layer {others.pop()}"
+    if factor is not None:
+        words += f"; a measured layer passes on {factor:.2g} of the signal on average"
+    return words
 
 
 def _later_words(summary: Mapping[str, Any]) -> str:

@@ -36,11 +36,13 @@ class Signal:
     backward_factor_per_layer: float
     """exp(-slope) of the line of ln delta_rms on layer; nan with fewer than two layers to fit."""
     num_layers: int
-    """L, as far as the rows tell."""
+    """L, where it is not given as far as the rows tell."""
     num_layers_used: int
     """Layers in the fit."""
     num_left_out: int
     """Layers not in the fit: delta_rms is zero, not finite or not measured."""
+    unmeasured_ends: tuple[int, ...]
+    """Of layers 1 and L those that have no row."""
     signal: str
     """`vanishing`, `exploding` or `steady`."""
 
@@ -54,8 +56,11 @@ def main_path(layers_at_step: pd.DataFrame) -> pd.DataFrame:
     return hidden.drop_duplicates("layer").sort_values("layer", kind="stable")
 
 
-def signal_of(layers_at_step: pd.DataFrame) -> Signal:
+def signal_of(layers_at_step: pd.DataFrame, num_layers: int | None = None) -> Signal:
     """The signal of one step, from its rows of `layers.csv`.
+
+    `num_layers` is L; None: the rows tell, which they cannot where neither the read-out nor layer
+    L was measured.
 
     Conventions where attenuation = delta_rms(1) / delta_rms(L) is no plain number:
 
@@ -74,16 +79,20 @@ def signal_of(layers_at_step: pd.DataFrame) -> Signal:
     numbers = path["layer"].to_numpy(dtype="float64")
     deltas = path["delta_rms"].to_numpy(dtype="float64")
     usable = np.isfinite(deltas) & (deltas > 0)
-    num_layers = _num_layers(layers_at_step, numbers)
+    if num_layers is None:
+        num_layers = _num_layers(layers_at_step, numbers)
+    ends = sorted({1, num_layers}) if num_layers else []
+    unmeasured_ends = tuple(end for end in ends if end not in numbers)
     attenuation = math.nan
-    if numbers.size and numbers[0] == 1 and numbers[-1] == num_layers:
+    if numbers.size and not unmeasured_ends and numbers[-1] == num_layers:
         attenuation = _attenuation(float(deltas[0]), float(deltas[-1]))
     return Signal(
         attenuation=attenuation,
         backward_factor_per_layer=_factor(numbers[usable], np.log(deltas[usable])),
         num_layers=num_layers,
         num_layers_used=int(usable.sum()),
-        num_left_out=int(usable.size - usable.sum()),
+        num_left_out=max(num_layers, usable.size) - int(usable.sum()),
+        unmeasured_ends=unmeasured_ends,
         signal=_kind(attenuation),
     )
 

@@ -46,6 +46,7 @@ def summarise(
     dtype: str,
     status: str,
     divergence: str | None,
+    num_layers: int | None = None,
 ) -> dict[str, Any]:
     """The figures of a run that its tables decide, ready for JSON.
 
@@ -56,6 +57,7 @@ def summarise(
         dtype: of the network.
         status: how the run ended.
         divergence: what became non-finite first and where; None if nothing did.
+        num_layers: L; None for as many as the rows tell of.
 
     Returns:
         Among others `loss_first`, `loss_last`, `loss_best` of single updates and
@@ -64,9 +66,11 @@ def summarise(
         lowest finite loss, the highest accuracy. `signal`, `attenuation` and
         `backward_factor_per_layer` are of the first step, `_last` of the last one with a signal
         measured (of a diverged run: of its last step, null if nothing there was finite).
+        `unmeasured_ends` are those of layers 1 and L that have no row, for want of which there is
+        no attenuation.
     """
-    first = signal_of(layers[layers["step"] == layers["step"].min()])
-    last = signal_of(layers[layers["step"] == _last_step(layers, status)])
+    first = signal_of(layers[layers["step"] == layers["step"].min()], num_layers)
+    last = signal_of(layers[layers["step"] == _last_step(layers, status)], num_layers)
     has_diverged = not np.isfinite(steps["loss"].to_numpy(dtype="float64")).all()
     verdict = verdict_of(status, has_diverged, learned(steps, constant_loss), first.signal)
     summary: dict[str, Any] = {
@@ -83,6 +87,7 @@ def summarise(
         **_signal_figures(first, ""),
         **_signal_figures(last, "_last"),
         "layers_left_out": first.num_left_out,
+        "unmeasured_ends": list(first.unmeasured_ends),
     }
     summary = {key: _for_json(value) for key, value in summary.items()}
     summary["cause"] = cause_of(summary, divergence or _first_bad_loss(steps))

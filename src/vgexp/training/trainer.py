@@ -146,6 +146,11 @@ class Trainer:
         return sum(p.numel() for p in self._parameters)
 
     @property
+    def num_layers(self) -> int:
+        """L, the hidden layers of the main path, measured or not."""
+        return max(watch.layer for watch in self._watches if watch.kind != "readout")
+
+    @property
     def device(self) -> torch.device:
         """Where the model is."""
         return self._parameters[0].device
