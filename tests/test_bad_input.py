@@ -281,6 +281,7 @@ def test_a_signal_while_training_saves_everything(
     run = vgexp.load("here")
     assert run.summary["status"] == "interrupted"
     assert run.steps["step"].tolist() == list(range(run.summary["steps"]))
+    assert run.layers["step"].iloc[-1] == run.summary["steps"] - 1
 
 
 def test_ctrl_c_during_setup_leaves_nothing() -> None:

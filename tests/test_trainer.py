@@ -438,29 +438,52 @@ def test_a_loaded_state_goes_on_with_exactly_the_rows_that_follow(
         table: {name: head[table][name] + tail[table][name] for name in head[table]}
         for table in head
     }
+    # Where it stopped every column was measured, whatever the cadence.
+    for tables in (joined, whole):
+        tables["layers"] = without_step(tables["layers"], stop_after - 1)
     assert_same(joined, whole)
 
 
+def without_step(table: Table, step: int) -> Table:
+    kept = [i for i, s in enumerate(table["step"]) if s != step]
+    return {name: [cells[i] for i in kept] for name, cells in table.items()}
+
+
 def stopped_after(trainer: Trainer, num_steps: int) -> dict[str, Table]:
-    """The rows of the first steps: `stop` is called while step `num_steps - 1` is under way."""
-
-    def counting(*_: object) -> None:
-        if trainer.state.step == num_steps - 1:
-            trainer.stop()
-
-    trainer.state.optimizer.register_step_pre_hook(counting)
-    rows = collected(trainer.rows())
+    """The rows of the first steps: `stop` is called in the last but one, which is not whole."""
+    rows = stopped_during(trainer, num_steps - 2)
     assert trainer.state.step == num_steps
     return rows
 
 
-def test_stop_ends_between_two_steps_and_hands_on_every_row() -> None:
-    trainer = assemble(BASE)
-    tables = stopped_after(trainer, 4)
+def stopped_during(trainer: Trainer, step: int) -> dict[str, Table]:
+    def counting(*_: object) -> None:
+        if trainer.state.step == step:
+            trainer.stop()
+
+    trainer.state.optimizer.register_step_pre_hook(counting)
+    return collected(trainer.rows())
+
+
+@pytest.mark.parametrize("probe", [ProbeConfig(), ProbeConfig(every=1), ProbeConfig(every=2)])
+def test_stop_ends_after_one_more_step_that_has_every_column(probe: ProbeConfig) -> None:
+    trainer = assemble(changed(BASE, probe=probe))
+    tables = stopped_during(trainer, 2)
     assert tables["steps"]["step"] == [0, 1, 2, 3]
-    assert tables["layers"]["step"] == [0] * 4
+    layers = tables["layers"]
+    assert layers["layer"][-4:] == [1, 2, 3, 4]
+    assert layers["step"][-4:] == [3] * 4
+    assert all(layers[name][-4:].count(None) == 0 for name in ("grad_norm", "delta_rms"))
     assert tables["evals"]["split"] == ["train", "val"]
     assert trainer.flush() == []
+
+
+@pytest.mark.parametrize("step", [0, 12, 22])
+def test_stop_within_a_step_that_has_every_column_ends_after_it(step: int) -> None:
+    trainer = assemble(changed(BASE, probe=ProbeConfig(every=2, activations_every=3)))
+    tables = stopped_during(trainer, step)
+    assert tables["steps"]["step"] == list(range(step + 1))
+    assert tables["layers"]["step"][-4:] == [step] * 4
 
 
 def test_stop_before_the_first_step_leaves_the_evaluation_of_step_0() -> None:

@@ -90,7 +90,7 @@ def load(folder: Path | str) -> Run:
 def run(config: Config, folder: Path | str | None = None, *, command: str = "") -> Run:
     """Trains what a configuration describes and writes its run folder.
 
-    Ctrl-C and SIGTERM end it after the step at hand, with status `interrupted`.
+    Ctrl-C and SIGTERM end it within two steps, the last measured whole, as `interrupted`.
 
     Args:
         folder: where to; None: outputs/train/<model>/<date_time_microseconds>.

@@ -69,17 +69,23 @@ class Trainer:
     # ------------------------------------------------------------ the run
 
     def rows(self) -> Iterator[Rows]:
-        """Trains to the end, to divergence, or until `stop`."""
+        """Trains to the end, to divergence, or until `stop`.
+
+        The first and the last step are measured whole.
+        """
         state, train = self.state, self._train
         self.clock = Clock(self._seconds_before)
         if state.step == 0:
             yield from self._evaluation()
         self._take_snapshot()
         self._attach()
+        # Before the first step there is nothing to make good.
+        last_is_whole = True
         try:
-            while state.step < self.num_steps and not self._stop_asked:
-                if state.step == self.num_steps - 1:
+            while state.step < self.num_steps and not (self._stop_asked and last_is_whole):
+                if self._stop_asked or state.step == self.num_steps - 1:
                     self._probe.want_step()
+                last_is_whole = self._probe.measuring_all
                 self._timed_step()
                 ended = state.step == self.num_steps
                 evaluates = ended or (train.eval_every > 0 and state.step % train.eval_every == 0)
@@ -116,7 +122,10 @@ class Trainer:
         return [steps, *layers, self.clock.row(self.state.step)]
 
     def stop(self) -> None:
-        """Ends `rows()` after the step at hand; a signal handler may call it."""
+        """Ends `rows()` soon; a signal handler may call it.
+
+        After the step at hand if all of it is measured, else after one more that is.
+        """
         self._stop_asked = True
 
     def state_dict(self) -> dict[str, Any]:
