@@ -148,6 +148,44 @@ def test_both_spellings_of_experiment_work(spelling: str, calls: Calls) -> None:
     assert command == f"vgexp train {spelling} model.depth=7 optimizer=adam"
 
 
+@pytest.mark.parametrize("spelling", ["experiment=sigmoid_deep", "+experiment=sigmoid_deep"])
+def test_the_users_own_preset_goes_before_one_of_ours_of_that_name(
+    spelling: str, calls: Calls, tmp_path: Path
+) -> None:
+    mine = preset_folder(tmp_path, sigmoid_deep=PLAIN)
+    assert train(spelling, "--config-dir", mine) == 0
+    assert train("--config-dir", Path(mine).name, spelling) == 0
+    for config, _, _ in calls:
+        assert configuration.flatten(config)["model.depth"] == 9
+        assert configuration.choices(config)["optimizer"] == "momentum"
+    assert train("+experiment=relu_he", "--config-dir", mine) == 0
+    assert configuration.flatten(calls[-1][0])["model.init"] == "he_normal"
+
+
+def test_the_users_own_sweep_goes_before_one_of_ours_of_that_name(
+    calls: Calls, tmp_path: Path
+) -> None:
+    mine = preset_folder(tmp_path, sigmoid_deep=MEDLEY, arsenal=PLAIN)
+    assert train("+experiment=sigmoid_deep", "--config-dir", mine) == 0
+    assert [configuration.flatten(c)["model.norm"] for c, _, _ in calls] == ["none", "batch"]
+    assert train("+experiment=arsenal", "--config-dir", mine, "model.norm=layer") == 0
+    assert len(calls) == 3
+
+
+def test_the_users_own_primary_config_goes_before_ours(calls: Calls, tmp_path: Path) -> None:
+    mine = preset_folder(tmp_path)
+    groups = "".join(
+        f"  - {group}: {name}\n" for group, name in configuration.choices(Config()).items()
+    )
+    text = f"defaults:\n  - schema\n{groups}  - experiment: relu_he\n  - _self_\nseed: 7\n"
+    (Path(mine) / "vgexp.yaml").write_text(text)
+    assert train("--config-dir", mine) == 0
+    assert train("--config-dir", mine, "experiment=sigmoid_deep") == 0
+    assert [c.seed for c, _, _ in calls] == [7, 7]
+    activations = [configuration.flatten(c)["model.activation"] for c, _, _ in calls]
+    assert activations == ["relu", "sigmoid"]
+
+
 def test_experiment_null_is_no_experiment(calls: Calls) -> None:
     assert train("experiment=null") == 0
     assert calls[0][0] == Config()

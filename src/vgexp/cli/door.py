@@ -71,6 +71,10 @@ def compose_and_call(args: argparse.Namespace, job: Job) -> None:
         QuestionError: Hydra refused it, or the folder is in use.
     """
     args.overrides = _rewrite(args)
+    first = configs()
+    if args.config_dir and not args.config_path:
+        # Hydra searches the task's own folder first, so the two change places.
+        first, args.config_dir = _own_folder(args.config_dir), str(first)
     hydra.version.setbase(_VERSION_BASE)
     try:
         with _hydra_raises(), _logging_restored():
@@ -78,7 +82,7 @@ def compose_and_call(args: argparse.Namespace, job: Job) -> None:
                 args=args,
                 args_parser=get_args_parser(),
                 task_function=job,
-                config_path=str(configs()),
+                config_path=str(first),
                 config_name=schema.PRIMARY,
             )
     except SystemExit as error:
@@ -121,9 +125,9 @@ def parse_flags(argv: Sequence[str]) -> argparse.Namespace:
 
 
 def config_folders(args: argparse.Namespace) -> list[Path]:
-    """Where Hydra looks for files, first things first."""
+    """Where Hydra looks for files, first things first: in the user's own folder before ours."""
     given = [Path(args.config_dir)] if args.config_dir else []
-    return [Path(args.config_path) if args.config_path else configs(), *given]
+    return [Path(args.config_path), *given] if args.config_path else [*given, configs()]
 
 
 def spelled(args: argparse.Namespace, words: Sequence[str]) -> list[str]:
@@ -132,6 +136,15 @@ def spelled(args: argparse.Namespace, words: Sequence[str]) -> list[str]:
     return overrides.spell_experiment(
         words, listed=overrides.lists_experiment(config_folders(args), name)
     )
+
+
+def _own_folder(given: str) -> Path:
+    folder = Path(given).absolute()
+    if not folder.is_dir():
+        raise QuestionError(
+            f"--config-dir {str(folder)!r} not found\nallowed: a folder that exists"
+        )
+    return folder
 
 
 def _rewrite(args: argparse.Namespace) -> list[str]:
