@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from test_trainer import BASE, changed
 
+from vgexp import clips, data, models, optimizers, schedulers
 from vgexp import config as configuration
 from vgexp.assembly import assemble, device_of
 from vgexp.config import Config
 from vgexp.errors import QuestionError
+from vgexp.registry import Registry
 
 
 def test_auto_is_cuda_where_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -33,6 +37,21 @@ def test_every_choice_of_every_group_assembles_and_takes_two_steps(group: str) -
         assert sum(1 for rows in trainer.rows() if rows.table == "steps") >= 1
         assert trainer.state.step == 2
         assert trainer.divergence is None
+
+
+BUILDERS: dict[str, Registry[Any]] = {
+    "model": models.MODELS,
+    "data": data.DATA,
+    "optimizer": optimizers.OPTIMIZERS,
+    "scheduler": schedulers.SCHEDULERS,
+    "clip": clips.CLIPS,
+}
+
+
+@pytest.mark.parametrize("group", configuration.CHOICES)
+def test_what_can_be_chosen_is_what_can_be_built_in_the_same_order(group: str) -> None:
+    assert list(BUILDERS[group]) == list(configuration.CHOICES[group])
+    assert BUILDERS[group].kind == configuration.CHOICES[group].kind == group
 
 
 @pytest.mark.parametrize("dtype", configuration.DTYPES)
