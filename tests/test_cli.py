@@ -34,7 +34,10 @@ def test_version_is_the_packages(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize(
     ("argv", "said"),
     [
-        (["trian"], "unknown verb: 'trian'\n  allowed: compare, list, resume, train\n  nearest: train"),
+        (
+            ["trian"],
+            "unknown verb: 'trian'\n  allowed: compare, list, resume, train\n  nearest: train",
+        ),
         (["--hlep"], "nearest: --help"),
         (["list", "metric"], "nearest: metrics"),
         (["list", "a", "b"], "takes one kind, not 2"),

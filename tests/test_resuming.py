@@ -164,7 +164,8 @@ def test_ctrl_c_leaves_a_checkpoint_of_the_step_at_hand(
     stopped = vgexp.load(tmp_path / "a").summary
     assert stopped["status"] == "interrupted"
     found = checkpoints.load(tmp_path / "a" / checkpoints.NEWEST)
-    assert found.step == stopped["steps"] < NUM_STEPS
+    # One more step may follow, measured whole.
+    assert found.step <= stopped["steps"] <= found.step + 1 < NUM_STEPS
     vgexp.resume(tmp_path / "a")
     assert contents(tmp_path / "a") == expected
 

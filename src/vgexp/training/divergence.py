@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_left, bisect_right
+from collections.abc import Sequence
 
 from vgexp.records import Rows
 
@@ -27,3 +29,16 @@ def layer_of_divergence(rows: Rows) -> str:
         i = backward[-1]
         return f"the gradient of layer {layers[i]} ({names[i]}) is the last that is not finite"
     return "the loss is not finite, though every z and gradient of a weight is"
+
+
+def around(step: int, batches: Sequence[Rows]) -> tuple[list[Rows], list[Rows]]:
+    """The rows before a step, and those after it."""
+    before = [rows[: bisect_left(rows.columns["step"], step)] for rows in batches]
+    after = [rows[bisect_right(rows.columns["step"], step) :] for rows in batches]
+    return [rows for rows in before if len(rows)], [rows for rows in after if len(rows)]
+
+
+def last_step(rows: Rows) -> Rows:
+    """Those of the last step alone."""
+    steps = rows.columns["step"]
+    return rows[bisect_left(steps, steps[-1]) :]

@@ -10,9 +10,25 @@ from torch import nn
 
 from vgexp.data import Split
 from vgexp.data.batches import full
+from vgexp.records import Rows
 
 EVAL_BATCH = 1024
 """Examples in one forward pass of an evaluation."""
+
+
+def evaluated(model: nn.Module, name: str, split: Split, step: int, epoch: int) -> list[Rows]:
+    """One row of `evals.csv`; none of a split without examples."""
+    if not len(split):
+        return []
+    loss, accuracy = evaluate(model, split)
+    columns: dict[str, list[Any]] = {
+        "step": [step],
+        "epoch": [epoch],
+        "split": [name],
+        "loss": [loss],
+        "accuracy": [accuracy],
+    }
+    return [Rows("evals", columns)]
 
 
 @torch.no_grad()

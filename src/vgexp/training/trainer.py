@@ -5,8 +5,8 @@ from __future__ import annotations
 import copy
 import math
 import time
-from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Iterator, Sequence
+from bisect import bisect_right
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -18,8 +18,8 @@ from vgexp.data import Dataset, Split
 from vgexp.probe import Probe
 from vgexp.records import Rows
 from vgexp.training import update
-from vgexp.training.divergence import layer_of_divergence
-from vgexp.training.evaluation import evaluate
+from vgexp.training.divergence import around, last_step, layer_of_divergence
+from vgexp.training.evaluation import evaluated
 from vgexp.training.history import Clock, History, Step
 from vgexp.training.state import TrainState
 from vgexp.training.update import Batch
@@ -65,6 +65,7 @@ class Trainer:
         self._probe = self._new_probe()
         self._snapshot: dict[str, Any] = {}
         self._stop_asked = False
+        self._last_is_whole = False
 
     # ------------------------------------------------------------ the run
 
@@ -73,38 +74,44 @@ class Trainer:
 
         The first and the last step are measured whole.
         """
-        state, train = self.state, self._train
+        state = self.state
         self.clock = Clock(self._seconds_before)
         if state.step == 0:
             yield from self._evaluation()
         self._take_snapshot()
         self._attach()
-        # Before the first step there is nothing to make good.
-        last_is_whole = True
         try:
-            while state.step < self.num_steps and not (self._stop_asked and last_is_whole):
-                if self._stop_asked or state.step == self.num_steps - 1:
-                    self._probe.want_step()
-                last_is_whole = self._probe.measuring_all
-                self._timed_step()
-                ended = state.step == self.num_steps
-                evaluates = ended or (train.eval_every > 0 and state.step % train.eval_every == 0)
-                saves = not ended and self._saves
-                if self._history.due or evaluates or saves or self._stopping:
-                    yield from self.flush()
+            while state.step < self.num_steps and not self._stop_asked:
+                yield from self._rows_of_step(whole=state.step == self.num_steps - 1)
                 if self._stopping:
                     return
-                if evaluates:
-                    yield from self._evaluation(after_steps=True)
-                if saves:
+                if self._saves:
                     self.save()
             yield from self.flush()
-            if self._stop_asked and state.step < self.num_steps and not self._stopping:
+            if 0 < state.step < self.num_steps and not self._stopping:
                 self.save()
+                # The one that goes on from there makes this step again, as it would have been.
+                if not self._last_is_whole:
+                    yield from self._rows_of_step(whole=True)
+                    yield from self.flush()
         finally:
             self._probe.__exit__(None, None, None)
         if state.step == self.num_steps:
             yield from self._evaluated("test", self._dataset.test)
+
+    def _rows_of_step(self, *, whole: bool) -> Iterator[Rows]:
+        """Makes a step, and yields what is to be handed on after it."""
+        state, eval_every = self.state, self._train.eval_every
+        if whole:
+            self._probe.want_step()
+        self._last_is_whole = self._probe.measuring_all
+        self._timed_step()
+        ended = state.step == self.num_steps
+        evaluates = ended or (eval_every > 0 and state.step % eval_every == 0)
+        if self._history.due or evaluates or self._saves or self._stopping:
+            yield from self.flush()
+        if evaluates and not self._stopping:
+            yield from self._evaluation(after_steps=True)
 
     def flush(self) -> list[Rows]:
         """What was measured since the last flush; on CUDA this waits for the device."""
@@ -202,7 +209,7 @@ class Trainer:
         self._end_step(probe, takes_it=not (diverged and self.stops_on_divergence))
         if diverged:
             self._layers += probe.drain()
-            self._name_divergence(_last_step(self._layers[-1]))
+            self._name_divergence(last_step(self._layers[-1]))
 
     def _end_step(self, probe: Probe, *, takes_it: bool) -> None:
         if takes_it:
@@ -241,25 +248,14 @@ class Trainer:
         return [*train, *val]
 
     def _evaluated(self, name: str, split: Split) -> list[Rows]:
-        """One row; none of a split without examples."""
-        if not len(split):
-            return []
-        loss, accuracy = evaluate(self.state.model, split)
-        columns: dict[str, list[Any]] = {
-            "step": [self.state.step],
-            "epoch": [self._epoch],
-            "split": [name],
-            "loss": [loss],
-            "accuracy": [accuracy],
-        }
-        return [Rows("evals", columns)]
+        return evaluated(self.state.model, name, split, self.state.step, self._epoch)
 
     # ------------------------------------------------------------ divergence
 
     @property
     def _saves(self) -> bool:
-        every = self._checkpoint_every
-        return every > 0 and self.state.step % every == 0
+        every, step = self._checkpoint_every, self.state.step
+        return every > 0 and step % every == 0 and step < self.num_steps
 
     @property
     def _stopping(self) -> bool:
@@ -271,7 +267,7 @@ class Trainer:
         return not (math.isfinite(float(loss)) and math.isfinite(float(norm)))
 
     def _name_divergence(self, rows: Rows) -> None:
-        self.divergence = f"step {_steps(rows)[0]}: {layer_of_divergence(rows)}"
+        self.divergence = f"step {rows.columns['step'][0]}: {layer_of_divergence(rows)}"
 
     def _take_snapshot(self) -> None:
         if self._deferred:
@@ -284,13 +280,10 @@ class Trainer:
         going_on = not self.stops_on_divergence
         again = self._measured_again(step)
         self._name_divergence(again)
-        before = [part for rows in layers if len(part := rows[: bisect_left(_steps(rows), step)])]
+        before, after = around(step, layers)
         if going_on:
-            after = [
-                part for rows in layers if len(part := rows[bisect_right(_steps(rows), step) :])
-            ]
             return steps, [*before, again, *after]
-        return steps[: bisect_right(_steps(steps), step)], [*before, again]
+        return steps[: bisect_right(steps.columns["step"], step)], [*before, again]
 
     def _measured_again(self, step: int) -> Rows:
         """The rows of `layers.csv` for `step`, reached again from the last flush's state.
@@ -342,11 +335,3 @@ def _nothing() -> None:
 def copied(state: dict[str, Any]) -> dict[str, Any]:
     """A state whose tensors later steps do not change."""
     return copy.deepcopy(state)
-
-
-def _steps(rows: Rows) -> Sequence[int]:
-    return rows.columns["step"]
-
-
-def _last_step(rows: Rows) -> Rows:
-    return rows[bisect_left(_steps(rows), _steps(rows)[-1]) :]
