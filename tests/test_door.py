@@ -468,7 +468,8 @@ def test_a_failed_job_is_a_row_and_the_others_run(
     assert rows["4"]["reason"] == "RuntimeError: CUDA out of memory"
     for job in "12345":
         assert "Traceback" in Path(f"s/{job}/train.log").read_text()
-        assert json.loads(Path(f"s/{job}/summary.json").read_text())["status"] == "failed"
+        summary = json.loads(Path(f"s/{job}/summary.json").read_text())
+        assert (summary["status"], summary["reason"]) == ("failed", rows[job]["reason"])
     shown = capsys.readouterr()
     assert "error: 5 of 6 jobs failed: 1, 2, 3, 4, 5" in shown.err
     assert "Traceback" not in shown.err

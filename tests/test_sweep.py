@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from vgexp import sweep
-from vgexp.errors import QuestionError
+from vgexp.errors import QuestionError, reason
 from vgexp.sweep import Row
 
 
@@ -98,9 +98,9 @@ def test_a_summary_figure_is_written_in_its_shortest_form(value: object, text: s
 
 
 def test_a_reason_is_one_line() -> None:
-    assert sweep.reason(QuestionError("depth is 0\nallowed: 1")) == "depth is 0; allowed: 1"
-    assert sweep.reason(MemoryError()) == "MemoryError"
-    assert sweep.reason(RuntimeError("out of\n memory")) == "RuntimeError: out of; memory"
+    assert reason(QuestionError("depth is 0\nallowed: 1")) == "depth is 0; allowed: 1"
+    assert reason(MemoryError()) == "MemoryError"
+    assert reason(RuntimeError("out of\n memory")) == "RuntimeError: out of; memory"
 
 
 def test_a_folder_that_holds_a_sweep_or_is_a_file_is_refused(tmp_path: Path) -> None:

@@ -10,6 +10,14 @@ class QuestionError(ValueError):
     """The question was wrong: an unknown name, an impossible value, a missing file. Exit code 2."""
 
 
+def reason(error: BaseException) -> str:
+    """Why the work failed, in one line: what summaries and tables of sweeps say."""
+    text = "; ".join(line.strip() for line in str(error).splitlines() if line.strip())
+    if isinstance(error, QuestionError):
+        return text
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
 def unknown(kind: str, asked: object, allowed: Iterable[str]) -> QuestionError:
     """The error for a name that does not exist, with the allowed names and the nearest of them."""
     names = sorted(allowed)

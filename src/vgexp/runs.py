@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from vgexp import config as configuration
 from vgexp import folders, resuming
 from vgexp.config import Config
-from vgexp.errors import QuestionError
+from vgexp.errors import QuestionError, reason
 from vgexp.interrupts import held, noticed
 
 if TYPE_CHECKING:
@@ -171,12 +171,7 @@ def write_failure(folder: Path, config: Config | None, error: BaseException) -> 
     known: dict[str, Any] = {}
     if (folder / folders.SUMMARY).exists():
         known = json.loads((folder / folders.SUMMARY).read_text(encoding="utf-8"))
-    folders.write_summary(folder, {**known, "status": FAILED, "reason": reason_of(error)})
-
-
-def reason_of(error: BaseException) -> str:
-    """Why a run failed, for its summary."""
-    return f"{type(error).__name__}: {error}"
+    folders.write_summary(folder, {**known, "status": FAILED, "reason": reason(error)})
 
 
 def _default_folder(config: Config) -> Path:
@@ -219,7 +214,7 @@ def _write_end(done: Run, config: Config, trainer: Trainer, error: BaseException
     if isinstance(error, KeyboardInterrupt):
         ending = {"status": "interrupted"}
     else:
-        ending = {"status": FAILED, "reason": reason_of(error)}
+        ending = {"status": FAILED, "reason": reason(error)}
     figures: dict[str, Any] = {}
     with suppress(Exception):
         figures = _summary(done, config, trainer, ending["status"])

@@ -91,14 +91,6 @@ def cell(value: object) -> str:
     return repr(value) if isinstance(value, float) else str(value)
 
 
-def reason(error: BaseException) -> str:
-    """Why a job failed, in one line."""
-    text = "; ".join(line.strip() for line in str(error).splitlines() if line.strip())
-    if isinstance(error, QuestionError):
-        return text
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
-
-
 def refuse_used(folder: Path) -> None:
     """Checks that a new sweep may begin in the folder.
 

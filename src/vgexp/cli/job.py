@@ -22,7 +22,7 @@ from vgexp import folders, sweep
 from vgexp.cli import blocks, overrides, schema
 from vgexp.cli.questions import translate
 from vgexp.config import Config
-from vgexp.errors import QuestionError, unknown
+from vgexp.errors import QuestionError, reason, unknown
 
 if TYPE_CHECKING:
     from vgexp.runs import Run
@@ -120,7 +120,7 @@ class Job:
             raise
         except Exception as error:
             _record_failure(self.folder, config, error)
-            row = dataclasses.replace(row, reason=sweep.reason(error))
+            row = dataclasses.replace(row, reason=reason(error))
         finally:
             self._record(Path(str(hydra.sweep.dir)), row)
             # A reader who has left (`| head`) does not end the sweep.
