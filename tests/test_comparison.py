@@ -6,6 +6,7 @@ import io
 import json
 import math
 import statistics
+import tracemalloc
 from collections.abc import Callable, Iterator
 from contextlib import redirect_stdout
 from pathlib import Path
@@ -240,6 +241,21 @@ def test_nan_is_a_value_and_an_empty_cell_is_none(tmp_path: Path) -> None:
 def test_a_thousand_layers_are_a_thousand_rows(tmp_path: Path) -> None:
     make_run(tmp_path / "0", deltas=[0.5] * 1000, steps=(0,))
     assert len(column(compare_layers(load_runs([tmp_path])), "layer")) == 1001
+
+
+def test_a_long_runs_table_is_not_read_as_a_whole(tmp_path: Path) -> None:
+    folder = make_run(tmp_path / "0")
+    row = ",".join(str(0.1234567 + place) for place in range(len(HEADER) - 4))
+    lines = [f"{i // 10},{1 + i % 10},layers.{i % 10}.weight,linear,{row}\n" for i in range(30_000)]
+    (folder / "layers.csv").write_text(f"{','.join(HEADER)}\n{''.join(lines)}")
+    (run,) = load_runs([tmp_path])
+    tracemalloc.start()
+    try:
+        assert len(column(compare_layers([run]), "run 0")) == 10
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 20e6
 
 
 # ---------------------------------------------------------------- seeds

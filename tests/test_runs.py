@@ -22,6 +22,7 @@ from vgexp.cli.interrupts import Terminated, terminable
 from vgexp.config import Config, GaussianConfig, MlpConfig, OutputConfig, SgdConfig, TrainConfig
 from vgexp.errors import QuestionError
 from vgexp.records import TABLES, Rows
+from vgexp.tables import frames
 
 CONFIG = Config(
     model=MlpConfig(depth=3, width=8, activation="tanh"),
@@ -368,10 +369,10 @@ def test_a_runs_own_tables_are_read_at_once_as_they_are_read_cell_by_cell(
 ) -> None:
     folder = vgexp.run(changed(config, probe={"activations_every": 7}), tmp_path / "a").folder
     for table in ("layers", "steps", "evals"):
-        at_once = tables._read_plain(folder / f"{table}.csv", table)
+        at_once = frames._read_at_once(folder / f"{table}.csv", table)
         assert at_once is not None
         with monkeypatch.context() as patch:
-            patch.setattr(tables, "_read_plain", lambda *_: None)
+            patch.setattr(frames, "_read_at_once", lambda *_: None)
             by_cell = tables.read(folder, table)
         pd.testing.assert_frame_equal(at_once, by_cell, check_exact=True)
         assert at_once.attrs == by_cell.attrs
@@ -385,4 +386,4 @@ def test_what_is_not_plain_is_left_to_the_careful_reader(row: str, tmp_path: Pat
     good = "0,0,0.1,1,1,1,1,0,0"
     for lines in ([good, row], [row, good], [row]):
         (tmp_path / "steps.csv").write_text("\n".join([header, *lines, ""]))
-        assert tables._read_plain(tmp_path / "steps.csv", "steps") is None
+        assert frames._read_at_once(tmp_path / "steps.csv", "steps") is None

@@ -65,6 +65,33 @@ def test_empty_cells_are_told_apart_from_nan(tmp_path: Path) -> None:
     assert frame["accuracy"].isna().tolist() == [False, True]
 
 
+@pytest.mark.parametrize("quote", ["", '"'])
+def test_named_columns_are_read_as_they_are_in_the_whole_table(quote: str, tmp_path: Path) -> None:
+    header = [column.name for column in TABLES["steps"]]
+    rows = [["0", "0", "0.1", "nan", "", "1", "inf", "0", "0"], ["1", "0"] + [""] * 7]
+    lines = [",".join(header), *(f"{quote}{r[0]}{quote},{','.join(r[1:])}" for r in rows), "2,"]
+    (tmp_path / "steps.csv").write_text("\n".join(lines))
+    whole, empty = tables.read(tmp_path, "steps"), tables.empty_cells(tmp_path, "steps")
+    for names in (["step", "loss"], ["accuracy"], ["grad_norm_clipped", "step"]):
+        part = tables.read(tmp_path, "steps", names)
+        in_order = [name for name in header if name in names]
+        pd.testing.assert_frame_equal(part, whole[in_order])
+        assert part.attrs[tables.HALF_LINE] == "2,"
+        part_empty = tables.empty_cells(tmp_path, "steps", names)
+        pd.testing.assert_frame_equal(part_empty, empty[in_order])
+    assert empty["loss"].tolist() == [False, True]
+    assert tables.column_names(tmp_path, "steps") == header
+    with pytest.raises(QuestionError, match="nearest: loss"):
+        tables.read(tmp_path, "steps", ["los"])
+
+
+def test_rows_too_long_and_too_short_do_not_make_up_for_each_other(tmp_path: Path) -> None:
+    header = ",".join(column.name for column in TABLES["steps"])
+    (tmp_path / "steps.csv").write_text(f"{header}\n0{',1' * 9}\n1{',1' * 7}\n")
+    with pytest.raises(QuestionError, match="10 cells in line 2, not 9"):
+        tables.read(tmp_path, "steps", ["step", "loss"])
+
+
 @pytest.mark.parametrize("table", TABLES)
 def test_a_table_of_a_header_alone_is_a_frame_without_rows(tmp_path: Path, table: str) -> None:
     names = [column.name for column in TABLES[table]]

@@ -110,9 +110,8 @@ def layer_metrics(runs: Sequence[PastRun]) -> list[str]:
     further = {
         name
         for run in runs
-        if run.layers is not None
-        for name in run.layers.columns
-        if name not in known and _is_numeric(run.layers[name])
+        for name in run.layer_columns
+        if name not in known and run.is_numeric(name)
     }
     return [name for name, kind in known.items() if kind == "float"] + sorted(further)
 
@@ -221,7 +220,3 @@ def _config_text(run: PastRun, key: str) -> str | None:
 
 def _is_plain(value: Any) -> bool:
     return value is None or isinstance(value, str | int | float)
-
-
-def _is_numeric(column: Any) -> bool:
-    return all(value is None or isinstance(value, int | float) for value in column)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from pandas.api.types import is_numeric_dtype
 
 from vgexp import tables
 from vgexp.config import flatten
@@ -19,6 +20,8 @@ from vgexp.errors import QuestionError
 
 # Sections whose keys cannot change a result.
 _NO_RESULT = ("output", "run")
+# Tells, beside a metric, an empty cell from nan.
+_HAS_VALUE = "has value"
 
 
 @dataclass(frozen=True)
@@ -34,30 +37,56 @@ class PastRun:
     """Without a summary on disk: only `status`, from the sweep's table or `unfinished`."""
 
     @cached_property
-    def layers(self) -> pd.DataFrame | None:
-        """`layers.csv` in cells as they are: None is empty, nan is a value; None if no file."""
+    def layer_columns(self) -> list[str]:
+        """The columns of `layers.csv`; none where there is no such file."""
         if not (self.folder / "layers.csv").is_file():
-            return None
-        frame = tables.read(self.folder, "layers").astype("object")
-        return frame.mask(tables.empty_cells(self.folder, "layers"), None)
+            return []
+        return tables.column_names(self.folder, "layers")
+
+    def is_numeric(self, column: str) -> bool:
+        """Whether a column of `layers.csv` holds nothing but numbers and empty cells."""
+        return is_numeric_dtype(self._layers[column][column])
 
     def measured_steps(self, metric: str) -> list[int]:
         """Steps at which a column of `layers.csv` has a value, even if that is nan."""
-        if self.layers is None or metric not in self.layers.columns:
+        if metric not in self.layer_columns:
             return []
-        has_value = self.layers[metric].map(lambda value: value is not None)
-        return sorted({int(step) for step in self.layers.loc[has_value, "step"]})
+        frame = self._layers[metric]
+        return sorted(frame.loc[frame[_HAS_VALUE], "step"].unique().tolist())
 
     def values(self, metric: str, step: int) -> dict[str, float | None]:
         """Layer -> value of a column at a step: main path, then `readout`; None where empty."""
-        if self.layers is None or metric not in self.layers.columns:
+        if metric not in self.layer_columns:
             return {}
-        at_step = self.layers[self.layers["step"] == step]
+        frame = self._layers[metric]
+        at_step = frame[frame["step"] == step]
         path, readout = main_path(at_step), at_step[at_step["kind"] == "readout"].head(1)
-        values = {str(row["layer"]): row[metric] for _, row in path.iterrows()}
-        if len(readout):
-            values["readout"] = readout[metric].iloc[0]
-        return values
+        names = [*map(str, path["layer"]), *["readout"] * len(readout)]
+        rows = pd.concat([path, readout])
+        cells = zip(names, rows[metric].tolist(), rows[_HAS_VALUE], strict=True)
+        return {name: value if has_value else None for name, value, has_value in cells}
+
+    @cached_property
+    def _layers(self) -> _LayerTables:
+        return _LayerTables(self.folder)
+
+
+class _LayerTables(dict[str, pd.DataFrame]):
+    """A metric -> the rows of `layers.csv` with that column alone, read when first asked for.
+
+    A long run's whole table is hundreds of megabytes, of which a comparison shows a column.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        self._folder = folder
+
+    def __missing__(self, metric: str) -> pd.DataFrame:
+        frame = tables.read(self._folder, "layers", ("step", "layer", "kind", metric))
+        frame["kind"] = frame["kind"].astype("category")
+        frame[_HAS_VALUE] = ~tables.empty_cells(self._folder, "layers", [metric])[metric]
+        self[metric] = frame
+        return frame
 
 
 def load_runs(paths: Iterable[Path | str]) -> list[PastRun]:

@@ -1,0 +1,20 @@
+"""Runs read back from disk: tables as DataFrames, summaries, configurations, and where runs are.
+
+A cell of a table may hold a value that is not finite (`nan`, `inf`, `-inf`) or be empty (not
+measured here). In a frame both `nan` and empty are NaN; `empty_cells` tells them apart.
+"""
+
+from vgexp.tables.documents import read_config, read_summary
+from vgexp.tables.folders import find_runs, sweep_statuses
+from vgexp.tables.frames import HALF_LINE, column_names, empty_cells, read
+
+__all__ = [
+    "HALF_LINE",
+    "column_names",
+    "empty_cells",
+    "find_runs",
+    "read",
+    "read_config",
+    "read_summary",
+    "sweep_statuses",
+]

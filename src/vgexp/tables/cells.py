@@ -1,0 +1,73 @@
+"""Tables cell by cell as text: any file that is a table, and what is wrong with one that is not."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from vgexp.errors import unknown
+from vgexp.records import TABLES
+from vgexp.tables.files import broken, readable
+
+
+@dataclass(frozen=True)
+class Cells:
+    """Column -> cells, and the text of a last line that was cut."""
+
+    columns: dict[str, list[str]]
+    half_line: str | None
+
+
+def cells_of(path: Path, table: str, columns: Collection[str] | None) -> Cells:
+    """The cells of the named columns, or of all.
+
+    Raises:
+        QuestionError: a file that is missing or broken, or that has no such column.
+    """
+    half: list[str] = []
+    rows = rows_of(path, table, half)
+    header = next(rows)
+    wanted = header if columns is None else columns
+    for name in wanted:
+        if name not in header:
+            raise unknown(f"column of {path}", name, header)
+    places = {name: header.index(name) for name in header if name in wanted}
+    cells: dict[str, list[str]] = {name: [] for name in places}
+    for row in rows:
+        for name, place in places.items():
+            cells[name].append(row[place])
+    return Cells(cells, half[0] if half else None)
+
+
+def rows_of(path: Path, table: str, half: list[str]) -> Iterator[list[str]]:
+    """The header, then row by row the cells; puts a last line that was cut into `half`."""
+    reader = csv.reader(_whole_lines(path, half))
+    try:
+        header = next(reader, None)
+        if header is None:
+            raise broken(path, f"ends within its header: {half[0]!r}" if half else "is empty")
+        missing = [column.name for column in TABLES[table] if column.name not in header]
+        if missing:
+            raise broken(
+                path,
+                f"lacks the columns {', '.join(missing)}\n"
+                "it was written by another version of vgexp, or is another table",
+            )
+        yield header
+        for number, row in enumerate(reader, start=2):
+            if len(row) != len(header):
+                raise broken(path, f"has {len(row)} cells in line {number}, not {len(header)}")
+            yield row
+    except csv.Error as error:
+        raise broken(path, f"is not a table: {error}") from None
+
+
+def _whole_lines(path: Path, half: list[str]) -> Iterator[str]:
+    with readable(path), path.open(encoding="utf-8", newline="\n") as file:
+        for line in file:
+            if line.endswith("\n"):
+                yield line
+            else:
+                half.append(line)

@@ -1,0 +1,84 @@
+"""Where runs are: folders that hold one, and sweeps."""
+
+from __future__ import annotations
+
+import csv
+import difflib
+import io
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from vgexp.errors import QuestionError
+from vgexp.tables.files import text_of
+
+# What, beside a configuration, makes a folder a run; a summary does so alone (a job that failed
+# before it had a configuration).
+_RUN_MARKS = ("layers.csv", "train.log")
+_WHAT_IS_ALLOWED = "allowed: a run folder, a sweep folder, or a folder above such folders"
+
+
+def find_runs(paths: Iterable[Path | str]) -> list[Path]:
+    """The run folders that the paths name or hold, each once, a sweep's in the order of its jobs.
+
+    A run folder has a summary, or a configuration and beside it a table of layers or a log.
+
+    Raises:
+        QuestionError: a path that does not exist, is a file, or has no run in or under it.
+    """
+    found: dict[Path, Path] = {}
+    for path in map(Path, paths):
+        _require_folder(path)
+        runs = list(_walk(path))
+        if not runs:
+            raise QuestionError(f"no run in or under {path}\n{_WHAT_IS_ALLOWED}")
+        for run in runs:
+            found.setdefault(run.resolve(), run)
+    return list(found.values())
+
+
+def sweep_statuses(sweep: Path | str) -> dict[str, str]:
+    """Job -> status as a sweep's `sweep.csv` tells it; empty where there is no such file."""
+    path = Path(sweep) / "sweep.csv"
+    if not path.is_file():
+        return {}
+    rows = csv.DictReader(io.StringIO(text_of(path), newline=""))
+    return {row["job"]: row["status"] for row in rows if row.get("job") and row.get("status")}
+
+
+def _require_folder(path: Path) -> None:
+    if path.is_dir():
+        return
+    lines = [f"{path} is {'a file' if path.exists() else 'not there'}", _WHAT_IS_ALLOWED]
+    if path.exists():
+        lines.append(f"nearest: {path.parent}")
+    elif path.parent.is_dir():
+        siblings = [child.name for child in path.parent.iterdir() if child.is_dir()]
+        near = difflib.get_close_matches(path.name, siblings, n=1, cutoff=0.5)
+        lines += [f"nearest: {path.parent / name}" for name in near]
+    raise QuestionError("\n".join(lines))
+
+
+def _walk(folder: Path) -> Iterator[Path]:
+    if _is_run(folder):
+        yield folder
+        return
+    try:
+        children = [
+            child
+            for child in folder.iterdir()
+            if child.is_dir() and not child.is_symlink() and not child.name.startswith(".")
+        ]
+    except OSError as error:
+        raise QuestionError(f"cannot read {folder}: {error.strerror}") from None
+    for child in sorted(children, key=_job_order):
+        yield from _walk(child)
+
+
+def _is_run(folder: Path) -> bool:
+    has_mark = any((folder / mark).is_file() for mark in _RUN_MARKS)
+    return (folder / "summary.json").is_file() or (has_mark and (folder / "config.yaml").is_file())
+
+
+def _job_order(folder: Path) -> tuple[bool, int, str]:
+    is_job = folder.name.isdecimal()
+    return (not is_job, int(folder.name) if is_job else 0, folder.name)

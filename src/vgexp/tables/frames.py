@@ -1,0 +1,145 @@
+"""Tables as DataFrames."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from vgexp.errors import unknown
+from vgexp.records import TABLES
+from vgexp.tables.cells import cells_of, rows_of
+from vgexp.tables.files import broken
+from vgexp.tables.plain import read_plain
+
+HALF_LINE = "half_line"
+"""`read(...).attrs[HALF_LINE]` is the text of a cut last line that was dropped, else None."""
+
+# Columns that identify a row and so are never empty.
+_KEYS = ("step", "layer")
+_PLAIN_TYPES: Mapping[str, str] = {
+    "key": "int64",
+    "int": "Int64",
+    "float": "float64",
+    "text": "object",
+}
+
+
+def read(folder: Path | str, table: str, columns: Collection[str] | None = None) -> pd.DataFrame:
+    """The table `table` of a run folder, in the order of its file; of it only `columns`, if named.
+
+    Floats are float64 (exact: the shortest form reads back to the same number), `step` and
+    `layer` int64, other integers Int64 with <NA> where empty. Columns that `records` does not
+    know are kept. A last line without its end was cut while being written: it is dropped, and
+    its text is in `attrs[HALF_LINE]`.
+
+    Raises:
+        QuestionError: a file that is missing, empty, of an older version or broken, or that has
+            no such column.
+    """
+    path = _table_path(folder, table)
+    frame = _read_at_once(path, table, columns)
+    if frame is not None:
+        return frame
+    text = cells_of(path, table, columns)
+    kinds = {column.name: column.kind for column in TABLES[table]}
+    frame = pd.DataFrame(
+        {name: _typed(path, name, cells, kinds.get(name)) for name, cells in text.columns.items()}
+    )
+    frame.attrs[HALF_LINE] = text.half_line
+    return frame
+
+
+def empty_cells(
+    folder: Path | str, table: str, columns: Collection[str] | None = None
+) -> pd.DataFrame:
+    """Where `read` of the same has a cell that is empty, as booleans of the same shape."""
+    path = _table_path(folder, table)
+    plain = read_plain(path, table, columns, dtype="object", na_values=[""])
+    if plain is not None:
+        return plain[0].isna()
+    text = cells_of(path, table, columns)
+    return pd.DataFrame(
+        {name: pd.array([not c for c in cells], bool) for name, cells in text.columns.items()}
+    )
+
+
+def column_names(folder: Path | str, table: str) -> list[str]:
+    """The columns of a run folder's table, in the order of its file; reads no more than these.
+
+    Raises:
+        QuestionError: a file that is missing, empty or of an older version.
+    """
+    return next(rows_of(_table_path(folder, table), table, []))
+
+
+def _read_at_once(
+    path: Path, table: str, columns: Collection[str] | None = None
+) -> pd.DataFrame | None:
+    """The table of a file just as a run writes it, by pandas' own reader.
+
+    None for any other file, which is then read cell by cell and, if it is broken, named.
+    """
+    kinds = {
+        column.name: column.kind
+        for column in TABLES[table]
+        if columns is None or column.name in columns
+    }
+    plain = read_plain(
+        path,
+        table,
+        columns,
+        dtype={name: _PLAIN_TYPES[_kind_of(name, kind)] for name, kind in kinds.items()},
+        na_values={n: ["", "nan"] if kind == "float" else [""] for n, kind in kinds.items()},
+    )
+    if plain is None:
+        return None
+    frame, half_line = plain
+    for name, kind in kinds.items():
+        if kind == "text":
+            frame[name] = frame[name].astype("object").where(frame[name].notna(), None)
+    frame.attrs[HALF_LINE] = half_line
+    return frame
+
+
+def _typed(path: Path, name: str, cells: Sequence[str], kind: str | None) -> Any:
+    if kind == "text":
+        return pd.Series([cell or None for cell in cells], dtype="object")
+    if kind is None:
+        return _guessed(cells)
+    try:
+        if name in _KEYS:
+            return pd.array([int(cell) for cell in cells], "int64")
+        return _integers(cells) if kind == "int" else _floats(cells)
+    except ValueError as error:
+        raise broken(path, f"has a cell in column {name} that is no number: {error}") from None
+
+
+def _guessed(cells: Sequence[str]) -> Any:
+    kinds: tuple[Callable[[Sequence[str]], Any], ...] = (_integers, _floats)
+    for kind in kinds:
+        try:
+            return kind(cells)
+        except ValueError:
+            continue
+    return pd.Series([cell or None for cell in cells], dtype="object")
+
+
+def _integers(cells: Sequence[str]) -> Any:
+    return pd.array([int(cell) if cell else None for cell in cells], "Int64")
+
+
+def _floats(cells: Sequence[str]) -> Any:
+    return pd.Series([float(cell or "nan") for cell in cells], dtype="float64")
+
+
+def _table_path(folder: Path | str, table: str) -> Path:
+    if table not in TABLES:
+        raise unknown("table", table, TABLES)
+    return Path(folder) / f"{table}.csv"
+
+
+def _kind_of(name: str, kind: str) -> str:
+    return "key" if name in _KEYS else kind
