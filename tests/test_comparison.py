@@ -167,6 +167,53 @@ def test_runs_without_a_summary_have_a_row_with_their_status(tmp_path: Path) -> 
     assert "unfinished" in printed(comparison)
 
 
+@pytest.fixture
+def unlucky(tmp_path: Path) -> Path:
+    """A sweep: one run that completed, one that diverged, three that failed for two reasons."""
+    sweep = tmp_path / "unlucky"
+    cause = "step 1: z of layer 2 (layers.1.linear.weight) is the first that is not finite"
+    make_run(sweep / "0", {"seed": 0}, cause="steady, yet no learning", verdict="stalled")
+    make_run(sweep / "1", {"seed": 1}, status="diverged", verdict="diverged", cause=cause)
+    for job, why in (("2", "depth is 0; allowed: at least 1"), ("3", "no\nmemory")):
+        (sweep / job).mkdir()
+        summary = {"status": "failed", "reason": why}
+        (sweep / job / "summary.json").write_text(json.dumps(summary))
+    make_run(sweep / "4", {"seed": 4})
+    (sweep / "4" / "summary.json").unlink()
+    (sweep / "sweep.csv").write_text("job,status,reason\n4,failed,no; memory\n")
+    return sweep
+
+
+def test_why_runs_failed_or_diverged_is_said_below_the_table(unlucky: Path) -> None:
+    text = printed(compare_runs(load_runs([unlucky])))
+    assert text.split("\n\n")[-1].splitlines() == [
+        "run 1 diverged: step 1: z of layer 2 (layers.1.linear.weight) is the first",
+        "  that is not finite",
+        "run 2 failed: depth is 0; allowed: at least 1",
+        "runs 3, 4 failed: no; memory",
+    ]
+    assert "no learning" not in text
+
+
+@pytest.mark.parametrize("by_seed", [False, True])
+def test_why_runs_failed_or_diverged_is_a_column_of_the_csv(
+    unlucky: Path, tmp_path: Path, by_seed: bool
+) -> None:
+    write_csv(compare_runs(load_runs([unlucky]), by_seed=by_seed), tmp_path / "out.csv")
+    reasons = [row["reason"] for row in read_csv(tmp_path / "out.csv")]
+    diverged = "step 1: z of layer 2 (layers.1.linear.weight) is the first that is not finite"
+    shallow, memory = "depth is 0; allowed: at least 1", "no; memory"
+    if by_seed:
+        assert reasons == [f"1 {diverged}, 1 {memory}", f"1 {shallow}, 1 {memory}"]
+    else:
+        assert reasons == ["", diverged, shallow, memory, memory]
+
+
+def test_runs_that_all_ended_well_have_no_column_of_reasons(sweep: Path, tmp_path: Path) -> None:
+    write_csv(compare_runs(load_runs([sweep])), tmp_path / "out.csv")
+    assert "reason" not in next(read_csv(tmp_path / "out.csv"))
+
+
 def test_a_figure_of_the_summary_becomes_a_column(tmp_path: Path) -> None:
     make_run(tmp_path / "0", underflow=7)
     comparison = compare_runs(load_runs([tmp_path]), metric="underflow")
@@ -216,6 +263,53 @@ def test_layers_stand_side_by_side_without_gates_and_with_the_readout_last(tmp_p
     assert column(comparison, "layer") == [*map(str, range(1, 13)), "readout"]
     assert column(comparison, "depth=2") == [0.5, 1.0, *[None] * 10, 0.5]
     assert column(comparison, "depth=12")[:2] == [0.5**12, 0.5**11]
+
+
+DIFFERENT: tuple[dict[str, Any], ...] = (
+    {"model": {"depth": 3, "activation": "sigmoid", "init": "xavier_normal"}, "seed": 1},
+    {"model": {"depth": 30, "activation": "leaky_relu", "init": "torch_default"}, "seed": 2},
+)
+
+
+def test_runs_that_differ_in_much_are_called_by_name_with_a_key_above(tmp_path: Path) -> None:
+    for name, overrides in zip(("plain", "deep"), DIFFERENT, strict=True):
+        make_run(tmp_path / name / "2026-01-02_03-04-05_678901", overrides)
+    comparison = compare_layers(load_runs([tmp_path]))
+    key, table, _ = printed(comparison).split("\n\n")
+    assert key.splitlines() == [
+        "run deep: depth=30, activation=leaky_relu, init=torch_default, seed=2",
+        "run plain: depth=3, activation=sigmoid, init=xavier_normal, seed=1",
+    ]
+    assert table.splitlines()[0].split() == ["layer", "run", "deep", "run", "plain"]
+    write_csv(comparison, tmp_path / "out.csv")
+    full = "depth=3, activation=sigmoid, init=xavier_normal, seed=1"
+    assert list(next(read_csv(tmp_path / "out.csv")))[2] == full
+
+
+def test_one_long_difference_is_no_heading_either(tmp_path: Path) -> None:
+    for job, regex in enumerate(("layers.[0-9].linear.weight", "layers.1")):
+        make_run(tmp_path / str(job), {"probe": {"layers": regex}})
+    text = printed(compare_layers(load_runs([tmp_path])))
+    assert text.startswith("run 0: layers=layers.[0-9].linear.weight\nrun 1: layers=layers.1\n\n")
+
+
+def test_names_too_long_for_a_heading_are_numbered_and_spelled_out(tmp_path: Path) -> None:
+    names = [f"{preset}/2026-01-02_03-04-05_67890{n}" for preset in "ab" for n in range(2)]
+    for name, overrides in zip(names, DIFFERENT * 2, strict=True):
+        make_run(tmp_path / name, overrides)
+    text = printed(compare_layers(load_runs([tmp_path])))
+    assert "run 4: depth=30, " in text
+    assert f"run 4: {names[3]}\n" in text
+    assert_whole(text, 80)
+
+
+def test_many_seeds_are_called_by_the_first_and_the_last_of_their_runs(tmp_path: Path) -> None:
+    for job in range(24):
+        overrides = DIFFERENT[job // 12] | {"seed": job % 12}
+        make_run(tmp_path / str(job), overrides, steps=(0,))
+    text = printed(compare_layers(load_runs([tmp_path]), by_seed=True))
+    assert text.startswith("runs 0, ..., 11: depth=3, activation=sigmoid, init=xavier_normal\n")
+    assert_whole(text, 80)
 
 
 def test_runs_that_differ_in_nothing_are_called_by_their_names(tmp_path: Path) -> None:

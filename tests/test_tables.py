@@ -226,7 +226,10 @@ def test_a_path_that_is_no_folder_is_answered_with_the_nearest(tmp_path: Path) -
         tables.find_runs([tmp_path / "no" / "such"])
 
 
-def test_the_statuses_of_a_sweep_are_read_from_its_table(tmp_path: Path) -> None:
-    assert tables.sweep_statuses(tmp_path) == {}
-    write(tmp_path, "sweep.csv", "job,status,seed\n0,completed,1\n1,failed,2\n2,,3\n")
-    assert tables.sweep_statuses(tmp_path) == {"0": "completed", "1": "failed"}
+def test_how_the_jobs_of_a_sweep_ended_is_read_from_its_table(tmp_path: Path) -> None:
+    assert tables.sweep_endings(tmp_path) == {}
+    write(tmp_path, "sweep.csv", "job,status,reason\n0,completed,\n1,failed,no memory\n2,,\n")
+    assert tables.sweep_endings(tmp_path) == {
+        "0": {"status": "completed"},
+        "1": {"status": "failed", "reason": "no memory"},
+    }

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
-
-from rich.cells import cell_len
 
 from vgexp.errors import QuestionError, unknown
 from vgexp.records import LAYERS
+from vgexp.report.headings import config_text, endings, headings, joined, row_names, titles
 from vgexp.report.runs import PastRun, differing_keys, same_but_seed, short_names
 from vgexp.report.sheet import Comparison, Shown, spread_legend
 from vgexp.report.spread import counts_of, spread_of
@@ -29,8 +26,6 @@ RESULTS = (
 run did not complete."""
 
 DEFAULT_LAYER_METRIC = "delta_rms"
-# Longer names of runs are numbered, and spelled out below the table.
-_LONGEST_NAME = 20
 _PICKS: Mapping[str, Callable[[list[int]], int]] = {"first": min, "last": max}
 
 Figure = Callable[[PastRun], Any]
@@ -60,18 +55,24 @@ def compare_runs(
         results |= _metric_figures(runs, metric, step)
     rows = same_but_seed(runs) if by_seed else [[run] for run in runs]
     keys = differing_keys(runs, ignored=("seed",) if by_seed else ())
-    names, spelled_out = _row_names(runs)
-    columns = [Shown("runs" if by_seed else "run", _joined(rows, names))]
+    names, spelled_out = row_names(runs)
+    columns = [Shown("runs" if by_seed else "run", joined(rows, names))]
     if by_seed:
         columns.append(Shown("num_seeds", [len(row) for row in rows]))
     for key, title in zip(keys, short_names(runs, keys, ("run", *results)), strict=True):
-        columns.append(Shown(title, [_config_text(row[0], key) for row in rows]))
+        columns.append(Shown(title, [config_text(row[0], key) for row in rows]))
     for name, figure in results.items():
         values = [[figure(run) for run in row] for row in rows]
         if name == "status" and all(value == "completed" for row in values for value in row):
             continue
         columns.append(Shown(name, _folded(values, name, by_seed)))
-    return Comparison(columns, spread_legend(columns), spelled_out)
+    return Comparison(
+        columns,
+        spread_legend(columns),
+        spelled_out,
+        endings=endings(runs, names),
+        csv_only=_reasons(rows),
+    )
 
 
 def compare_layers(
@@ -81,6 +82,8 @@ def compare_layers(
     by_seed: bool = False,
 ) -> Comparison:
     """One row a main-path layer, read-out last; one column a run, called by what differs.
+
+    Where what differs is too long for a heading, the run's name is, and the key says the rest.
 
     Raises:
         QuestionError: no such column of `layers.csv`, or not measured at that step.
@@ -96,12 +99,13 @@ def compare_layers(
     if any("readout" in table for table in values.values()):
         layers.append("readout")
     columns = [Shown("layer", layers)]
-    for title, row in zip(_labels(runs, rows, by_seed), rows, strict=True):
+    heads = headings(runs, rows, by_seed)
+    for title, heading, row in zip(titles(runs, rows, by_seed), heads.texts, rows, strict=True):
         cells = [[values[run.folder].get(layer) for run in row] for layer in layers]
-        columns.append(Shown(title, _folded(cells, metric, by_seed)))
+        columns.append(Shown(title, _folded(cells, metric, by_seed), heading))
     when = step if step in _PICKS else f"step {step}"
     legend = [f"{metric} at {when}{' measured step' if step in _PICKS else ''}"]
-    return Comparison(columns, [*legend, *spread_legend(columns)])
+    return Comparison(columns, [*legend, *spread_legend(columns)], heads.names, heads.key)
 
 
 def layer_metrics(runs: Sequence[PastRun]) -> list[str]:
@@ -172,35 +176,13 @@ def _at_layer(metric: str, step: str, position: int, run: PastRun) -> float | No
     return hidden[position] if hidden else None
 
 
-# ---------------------------------------------------------------- names and cells
+# ---------------------------------------------------------------- cells
 
 
-def _row_names(runs: Sequence[PastRun]) -> tuple[dict[Path, str], list[str]]:
-    if all(cell_len(run.name) <= _LONGEST_NAME for run in runs):
-        return {run.folder: run.name for run in runs}, []
-    names = {run.folder: str(index) for index, run in enumerate(runs, start=1)}
-    return names, [f"run {names[run.folder]}: {run.name}" for run in runs]
-
-
-def _joined(rows: Iterable[Sequence[PastRun]], names: Mapping[Path, str]) -> list[str]:
-    return [", ".join(names[run.folder] for run in row) for row in rows]
-
-
-def _labels(runs: Sequence[PastRun], rows: Sequence[Sequence[PastRun]], by_seed: bool) -> list[str]:
-    """What differs, a key a line; with the run's name where that does not tell rows apart."""
-    keys = differing_keys(runs, ignored=("seed",) if by_seed else ())
-    titles = short_names(runs, keys, ())
-    labels = [
-        "\n".join(
-            f"{title}={_config_text(row[0], key)}"
-            for key, title in zip(keys, titles, strict=True)
-            if key in row[0].asked
-        )
-        for row in rows
-    ]
-    if len(set(labels)) == len(labels) and all(labels):
-        return labels
-    return [f"{label}\nrun {row[0].name}".strip() for label, row in zip(labels, rows, strict=True)]
+def _reasons(rows: Sequence[Sequence[PastRun]]) -> list[Shown]:
+    """Why runs failed or diverged, as a column; none where none did."""
+    reasons = [counts_of(run.reason or "" for run in row) or None for row in rows]
+    return [Shown("reason", reasons)] if any(reasons) else []
 
 
 def _folded(values: Sequence[Sequence[Any]], metric: str, by_seed: bool) -> list[Any]:
@@ -209,13 +191,6 @@ def _folded(values: Sequence[Sequence[Any]], metric: str, by_seed: bool) -> list
     if any(isinstance(value, str) for row in values for value in row):
         return [counts_of(value for value in row if value is not None) for row in values]
     return [spread_of(row, metric) for row in values]
-
-
-def _config_text(run: PastRun, key: str) -> str | None:
-    if key not in run.asked:
-        return None
-    value = run.asked[key]
-    return json.dumps(value) if value is None or isinstance(value, bool) else str(value)
 
 
 def _is_plain(value: Any) -> bool:

@@ -49,9 +49,13 @@ def show_line(console: Console, text: str, style: str = "") -> None:
     console.print(Text(printable(text, console), style=style), soft_wrap=True)
 
 
-def show_words(console: Console, text: str) -> None:
-    """Sentences, wrapped at the console's width."""
-    console.print(Text(printable(text, console)))
+def show_words(console: Console, text: str, indent: str = "") -> None:
+    """Sentences, wrapped at the console's width; further lines of them after `indent`."""
+    whole = Text(printable(text, console))
+    first, *rest = whole.wrap(console, max(_SMALLEST_WIDTH, console.width - len(indent)))
+    for line in (first, *(Text(indent) + line for line in rest)):
+        line.rstrip()
+        console.print(line)
 
 
 def show_table(console: Console, key: Column, columns: Sequence[Column]) -> None:

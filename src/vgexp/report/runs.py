@@ -34,7 +34,14 @@ class PastRun:
     asked: Mapping[str, Any]
     """Dotted key -> value, of the keys that can change a result; empty without a configuration."""
     summary: Mapping[str, Any]
-    """Without a summary on disk: only `status`, from the sweep's table or `unfinished`."""
+    """Without a summary on disk: `status` and `reason` from the sweep's table, or `unfinished`."""
+
+    @property
+    def reason(self) -> str | None:
+        """Why the run failed or diverged, in one line; None for any other run."""
+        has_diverged = self.summary.get("status") == "diverged"
+        told = self.summary.get("reason") or (self.summary.get("cause") if has_diverged else None)
+        return "; ".join(str(told).splitlines()) if told else None
 
     @cached_property
     def layer_columns(self) -> list[str]:
@@ -149,8 +156,7 @@ def _asked(folder: Path) -> dict[str, Any]:
 def _summary(folder: Path) -> dict[str, Any]:
     if (folder / "summary.json").is_file():
         return tables.read_summary(folder)
-    statuses = tables.sweep_statuses(folder.parent)
-    return {"status": statuses.get(folder.name, "unfinished")}
+    return {"status": "unfinished", **tables.sweep_endings(folder.parent).get(folder.name, {})}
 
 
 def _names(folders: Sequence[Path]) -> list[str]:

@@ -14,6 +14,9 @@ from vgexp.errors import QuestionError
 from vgexp.report.layout import Column, number, show_line, show_table, show_words
 from vgexp.report.spread import Spread
 
+# Of a sentence's second and further lines where sentences stand below one another.
+_INDENT = "  "
+
 
 @dataclass(frozen=True)
 class Shown:
@@ -21,6 +24,8 @@ class Shown:
 
     title: str
     values: Sequence[Any]
+    heading: str = ""
+    """What the terminal calls it where the title is too long; `Comparison.key` spells it out."""
 
 
 @dataclass(frozen=True)
@@ -32,16 +37,30 @@ class Comparison:
     """Sentences below the table: what its signs mean."""
     names: Sequence[str] = ()
     """Lines below the table: the runs behind its numbers."""
+    key: Sequence[str] = ()
+    """Sentences above the table: what its headings stand for."""
+    endings: Sequence[str] = ()
+    """Sentences below the table: how runs ended that did not complete, and why."""
+    csv_only: Sequence[Shown] = ()
+    """Further columns of the CSV: what the terminal says in sentences."""
 
 
 def show(console: Console, comparison: Comparison) -> None:
     """Prints a comparison, in several tables where it is wider than the console."""
     sign = "+/-" if console.options.ascii_only else "±"
     key, *columns = [
-        Column(column.title, [_short(value, sign) for value in column.values])
+        Column(column.heading or column.title, [_short(value, sign) for value in column.values])
         for column in comparison.columns
     ]
+    for sentence in comparison.key:
+        show_words(console, sentence, indent=_INDENT)
+    if comparison.key:
+        console.print()
     show_table(console, key, columns)
+    if comparison.endings:
+        console.print()
+    for sentence in comparison.endings:
+        show_words(console, sentence, indent=_INDENT)
     if comparison.legend or comparison.names:
         console.print()
     for sentence in comparison.legend:
@@ -52,7 +71,8 @@ def show(console: Console, comparison: Comparison) -> None:
 
 def write_csv(comparison: Comparison, path: Path) -> None:
     """Writes what is shown, with every digit; a spread as three columns."""
-    columns = [part for column in comparison.columns for part in _csv_columns(column)]
+    shown = [*comparison.columns, *comparison.csv_only]
+    columns = [part for column in shown for part in _csv_columns(column)]
     try:
         with path.open("w", encoding="utf-8", newline="") as file:
             writer = csv.writer(file, lineterminator="\n")

@@ -5,7 +5,7 @@ measured here). In a frame both `nan` and empty are NaN; `empty_cells` tells the
 """
 
 from vgexp.tables.documents import read_config, read_summary
-from vgexp.tables.folders import find_runs, sweep_statuses
+from vgexp.tables.folders import find_runs, sweep_endings
 from vgexp.tables.frames import HALF_LINE, column_names, empty_cells, read
 
 __all__ = [
@@ -16,5 +16,5 @@ __all__ = [
     "read",
     "read_config",
     "read_summary",
-    "sweep_statuses",
+    "sweep_endings",
 ]

@@ -36,13 +36,20 @@ def find_runs(paths: Iterable[Path | str]) -> list[Path]:
     return list(found.values())
 
 
-def sweep_statuses(sweep: Path | str) -> dict[str, str]:
-    """Job -> status as a sweep's `sweep.csv` tells it; empty where there is no such file."""
+def sweep_endings(sweep: Path | str) -> dict[str, dict[str, str]]:
+    """Job -> its `status` and, if it failed, `reason` as a sweep's `sweep.csv` tells them.
+
+    Empty where there is no such file.
+    """
     path = Path(sweep) / "sweep.csv"
     if not path.is_file():
         return {}
     rows = csv.DictReader(io.StringIO(text_of(path), newline=""))
-    return {row["job"]: row["status"] for row in rows if row.get("job") and row.get("status")}
+    return {
+        row["job"]: {key: row[key] for key in ("status", "reason") if row.get(key)}
+        for row in rows
+        if row.get("job") and row.get("status")
+    }
 
 
 def _require_folder(path: Path) -> None:
