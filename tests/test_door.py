@@ -14,10 +14,11 @@ from typing import Any
 import pytest
 import yaml
 from omegaconf import OmegaConf
+from rich.cells import cell_len
 
 from vgexp import config as configuration
 from vgexp import folders, runs, sweep
-from vgexp.cli import door, schema
+from vgexp.cli import door, progress, schema
 from vgexp.cli.job import Job
 from vgexp.cli.main import main
 from vgexp.config import Config
@@ -451,6 +452,51 @@ def test_a_sweep_runs_every_combination_quietly_and_tells_each(
     lines = capsys.readouterr().out.splitlines()
     assert lines[1] == "#1  model.depth=5 seed=2  healthy"
     assert lines[-2:] == ["4 jobs, 0 failed: s/sweep.csv", "vgexp compare s"]
+
+
+LONG = ["train.steps=40", "data=gaussian", "model.init=xavier_normal", "optimizer.lr=0.01"]
+
+
+@pytest.mark.usefixtures("calls")
+def test_a_job_too_wide_for_the_terminal_shows_what_is_swept(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    words = [*LONG[:2], "model.activation=relu,oom", *LONG[2:], "model.depth=5,0"]
+    assert train("-m", *words, "hydra.sweep.dir=s") == 1
+    lines = capsys.readouterr().out.splitlines()[:4]
+    assert lines == [
+        "#0  ... model.activation=relu ... model.depth=5  healthy",
+        "#1  ... activation=relu ... depth=0  failed: model.depth is 0; allowed: a num...",
+        "#2  ... activation=oom ... depth=5  failed: RuntimeError: CUDA out of memory",
+        "#3  ... activation=oom ... depth=0  failed: model.depth is 0; allowed: a numb...",
+    ]
+    assert sweep.read(Path("s"))[1]["reason"].endswith("a number of at least 1")
+    assert sweep.read(Path("s"))[1]["model.init"] == "xavier_normal"
+
+
+@pytest.mark.parametrize("width", [10, 40, 80, 200])
+@pytest.mark.parametrize("swept", [(), ("a", "model.kind"), ("seed",)])
+@pytest.mark.parametrize("reason", ["", "nothing " * 20, "漢字" * 30])
+def test_a_line_of_a_job_is_never_wider_than_the_terminal(
+    width: int, swept: tuple[str, ...], reason: str
+) -> None:
+    row = sweep.Row(7, "failed", reason=reason)
+    for typed in ([], ["a=1", "seed=2"], ["a=" + "x" * 300, "model.kind=" + "漢字" * 30, "b=1"]):
+        line = progress.line(row, typed, swept, width)
+        assert line.startswith("#7  ")
+        assert cell_len(line) <= width
+    assert progress.line(row, ["a=1", "seed=2"], swept, 1000).startswith("#7  a=1 seed=2  failed")
+
+
+@pytest.mark.usefixtures("calls")
+def test_a_preset_that_is_a_sweep_has_swept_keys_too(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    mine = preset_folder(tmp_path, medley=MEDLEY)
+    assert train("+experiment=medley", *LONG[:3], "--config-dir", mine) == 0
+    assert capsys.readouterr().out.splitlines()[1] == "#1  model.norm=batch ...  healthy"
 
 
 def test_a_failed_job_is_a_row_and_the_others_run(

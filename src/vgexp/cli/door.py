@@ -70,7 +70,7 @@ def compose_and_call(args: argparse.Namespace, job: Job) -> None:
     Raises:
         QuestionError: Hydra refused it, or the folder is in use.
     """
-    args.overrides = _rewrite(args)
+    args.overrides, job.swept = _rewrite(args)
     first = configs()
     if args.config_dir and not args.config_path:
         # Hydra searches the task's own folder first, so the two change places.
@@ -147,17 +147,19 @@ def _own_folder(given: str) -> Path:
     return folder
 
 
-def _rewrite(args: argparse.Namespace) -> list[str]:
+def _rewrite(args: argparse.Namespace) -> tuple[list[str], frozenset[str]]:
+    """The overrides as Hydra wants them, and the keys that they sweep over."""
     if args.shell_completion:
-        return list(args.overrides)
+        return list(args.overrides), frozenset()
     words = spelled(args, args.overrides)
     if "hydra.mode=RUN" in words:
-        return words
+        return words, frozenset()
     declared = overrides.preset_sweep(words, config_folders(args))
     if not (args.multirun or declared is not None or "hydra.mode=MULTIRUN" in words):
-        return words
+        return words, frozenset()
+    declared = declared or []
     try:
-        return overrides.defer(words, declared or [])
+        return overrides.defer(words, declared), overrides.swept([*declared, *words])
     except Exception as error:
         question = translate(error)
         if question is None:

@@ -6,7 +6,7 @@ import dataclasses
 import json
 import logging
 import shlex
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from pathlib import Path
@@ -68,6 +68,8 @@ class Job:
     def __init__(self, command: str, flags: Sequence[str]) -> None:
         self.command = command
         self.flags = list(flags)
+        self.swept: frozenset[str] = frozenset()
+        """The keys that differ from job to job of a sweep."""
         self.folder: Path | None = None
         self.error: Exception | None = None
         self.run: Run | None = None
@@ -125,7 +127,7 @@ class Job:
             self._record(Path(str(hydra.sweep.dir)), row)
             # A reader who has left (`| head`) does not end the sweep.
             with suppress(BrokenPipeError):
-                print(_line(row, typed), flush=True)
+                _tell(row, typed, self.swept)
 
     def _own_command(self, hydra: Any) -> str:
         """What to type for this job alone, also where it was its preset that asked for a sweep."""
@@ -199,12 +201,11 @@ def _summary(folder: Path) -> dict[str, Any]:
         return {}
 
 
-def _line(row: sweep.Row, typed: Sequence[str]) -> str:
-    verdict = row.figures.get("verdict") or row.status
-    ending = f"{row.status}: {row.reason}" if row.reason else verdict
-    if row.status == "interrupted" and verdict != row.status:
-        ending = f"interrupted, until then {verdict}"
-    return f"#{row.job}  {' '.join(typed) or '(no overrides)'}  {ending}"
+def _tell(row: sweep.Row, typed: Sequence[str], swept: Collection[str]) -> None:
+    from vgexp.cli import progress
+    from vgexp.cli.screen import Screen
+
+    print(progress.line(row, typed, swept, Screen().width), flush=True)
 
 
 def _leave_nothing(folder: Path) -> None:

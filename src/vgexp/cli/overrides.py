@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -69,13 +69,21 @@ def defer(overrides: Sequence[str], declared: Sequence[str] = ()) -> list[str]:
     Args:
         declared: The overrides that a preset sweeps over.
     """
-    parsed = parse(overrides)
-    swept = {o.key_or_group.lstrip("+") for o in parse(declared) + parsed if o.is_sweep_override()}
-    groups = set(CHOICES) if "experiment" in swept else swept & set(CHOICES)
+    keys = swept([*declared, *overrides])
+    groups = set(CHOICES) if "experiment" in keys else keys & set(CHOICES)
     return [
         _as_sweep(text) if _defers(override, groups) else text
-        for text, override in zip(overrides, parsed, strict=True)
+        for text, override in zip(overrides, parse(overrides), strict=True)
     ]
+
+
+def swept(overrides: Sequence[str]) -> frozenset[str]:
+    """The keys and groups that overrides sweep over.
+
+    Raises:
+        OverrideParseException: one cannot be read.
+    """
+    return frozenset(o.key_or_group.lstrip("+") for o in parse(overrides) if o.is_sweep_override())
 
 
 def parse(overrides: Sequence[str]) -> list[Override]:
@@ -97,7 +105,7 @@ def values(overrides: Sequence[str]) -> dict[str, str]:
     return named
 
 
-def _defers(override: Override, groups: set[str]) -> bool:
+def _defers(override: Override, groups: Collection[str]) -> bool:
     key = override.key_or_group
     is_plain = not (override.is_sweep_override() or override.is_delete())
     return is_plain and "." in key and key.split(".")[0] in groups
