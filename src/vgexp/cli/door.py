@@ -9,7 +9,7 @@ import re
 import shlex
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +18,7 @@ from hydra._internal.utils import _run_hydra, get_args_parser
 
 from vgexp import __version__, sweep
 from vgexp.cli import blocks, overrides, schema
+from vgexp.cli.groups import wrapped_groups
 from vgexp.cli.interrupts import exit_code
 from vgexp.cli.job import Job, Refused, sweep_folders
 from vgexp.cli.listing import configs
@@ -77,7 +78,8 @@ def compose_and_call(args: argparse.Namespace, job: Job) -> None:
         first, args.config_dir = _own_folder(args.config_dir), str(first)
     hydra.version.setbase(_VERSION_BASE)
     try:
-        with _hydra_raises(), _logging_restored():
+        shown = wrapped_groups() if args.help else nullcontext()
+        with _hydra_raises(), _logging_restored(), shown:
             _run_hydra(
                 args=args,
                 args_parser=get_args_parser(),
