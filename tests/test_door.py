@@ -18,10 +18,11 @@ from rich.cells import cell_len
 
 from vgexp import config as configuration
 from vgexp import folders, runs, sweep
-from vgexp.cli import door, progress, schema
+from vgexp.cli import door, progress, questions, schema
 from vgexp.cli.job import Job
+from vgexp.cli.listing import configs
 from vgexp.cli.main import main
-from vgexp.config import Config
+from vgexp.config import Config, MlpConfig
 from vgexp.errors import QuestionError
 
 Calls = list[tuple[Config, Path, str]]
@@ -208,7 +209,8 @@ def test_help_shows_keys_and_flags_and_runs_nothing(
         shown = capsys.readouterr().out
         assert "--multirun" in shown
         assert "negative_slope: null" in shown
-        assert "sigmoid_deep" in shown
+        assert all(path.stem in shown for path in configs().glob("experiment/*.yaml"))
+        assert max(map(len, shown.splitlines())) <= 80
     assert not calls
 
 
@@ -299,6 +301,14 @@ def test_both_spellings_work_on_a_runs_configuration(
         (["+model.dpth=5"], "unknown key of model: 'dpth' * nearest: depth"),
         (["+sed=5"], "unknown key: 'sed' * nearest: seed"),
         (["modle.depth=5"], "unknown key: 'modle' * nearest: model"),
+        (["depth=3"], "unknown key: 'depth' * nearest: model.depth"),
+        (["detph=3"], "unknown key: 'detph' * nearest: model.depth"),
+        (["+depth=3"], "unknown key: 'depth' * nearest: model.depth"),
+        (["-m", "depth=3,5"], "unknown key: 'depth' * nearest: model.depth"),
+        (["threshold=1"], "unknown key: 'threshold' * nearest: clip.threshold"),
+        (["layers=1"], "unknown key: 'layers' * nearest: probe.layers"),
+        (["train.depth=3"], "unknown key of train: 'depth' * nearest: model.depth"),
+        (["sede=3"], "unknown key: 'sede' * nearest: seed"),
         (["clip.threshold=1"], "threshold is a key of: norm, value, layer, agc, auto"),
         (["optimizer=sdg"], "unknown optimizer: 'sdg' * nearest: sgd"),
         (["+experiment=sigmoid_dep"], "unknown experiment: * nearest: sigmoid_deep"),
@@ -626,3 +636,12 @@ def test_a_sweep_of_sweeps_is_refused(
     assert train("-m", "experiment=medley,plain", "--config-dir", mine) == 2
     assert "medley is a sweep itself" in capsys.readouterr().err
     assert not calls
+
+
+def test_a_key_that_several_groups_have_is_found_in_all_of_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    choices = {"model": {"mlp": MlpConfig}, "scheduler": {"deep": MlpConfig}}
+    monkeypatch.setattr(questions, "CHOICES", choices)
+    said = str(questions.unknown_key("", "depht", ["seed"]))
+    assert said.endswith("nearest: model.depth, scheduler.depth")

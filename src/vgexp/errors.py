@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 
 
 class QuestionError(ValueError):
@@ -18,13 +18,25 @@ def reason(error: BaseException) -> str:
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
-def unknown(kind: str, asked: object, allowed: Iterable[str]) -> QuestionError:
-    """The error for a name that does not exist, with the allowed names and the nearest of them."""
+def unknown(
+    kind: str,
+    asked: object,
+    allowed: Iterable[str],
+    elsewhere: Mapping[str, Sequence[str]] | None = None,
+) -> QuestionError:
+    """The error for a name that does not exist, with the allowed names and the nearest of them.
+
+    Args:
+        elsewhere: names that are allowed in other places, and how they are written here.
+    """
     names = sorted(allowed)
+    written = {name: [name] for name in names}
+    for name, whole in (elsewhere or {}).items():
+        written.setdefault(name, []).extend(whole)
     lines = [f"unknown {kind}: {str(asked)!r}", f"allowed: {', '.join(names) or '(none)'}"]
-    nearest = difflib.get_close_matches(str(asked), names, n=1, cutoff=0.5)
+    nearest = difflib.get_close_matches(str(asked), written, n=1, cutoff=0.5)
     if nearest:
-        lines.append(f"nearest: {nearest[0]}")
+        lines.append(f"nearest: {', '.join(written[nearest[0]])}")
     return QuestionError("\n".join(lines))
 
 

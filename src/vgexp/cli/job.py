@@ -20,9 +20,9 @@ from omegaconf.errors import OmegaConfBaseException
 
 from vgexp import folders, sweep
 from vgexp.cli import blocks, overrides, schema
-from vgexp.cli.questions import translate
+from vgexp.cli.questions import translate, unknown_key
 from vgexp.config import Config
-from vgexp.errors import QuestionError, reason, unknown
+from vgexp.errors import QuestionError, reason
 
 if TYPE_CHECKING:
     from vgexp.runs import Run
@@ -164,7 +164,7 @@ def _refuse_strangers(composed: DictConfig, config: Any, path: str) -> None:
     known = [field.name for field in dataclasses.fields(config)]
     for key in composed:
         if key not in known:
-            raise unknown(f"key of {path}" if path else "key", key, known)
+            raise unknown_key(path, str(key), known)
         inner = getattr(config, str(key))
         if dataclasses.is_dataclass(inner):
             _refuse_strangers(composed[key], inner, str(key))

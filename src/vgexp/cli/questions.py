@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import re
 import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import yaml
@@ -22,7 +22,7 @@ from omegaconf.errors import (
     OmegaConfBaseException,
 )
 
-from vgexp.config import CHOICES
+from vgexp.config import CHOICES, Config
 from vgexp.errors import QuestionError, impossible, unknown
 
 _TYPES = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
@@ -53,6 +53,18 @@ def translate(error: BaseException) -> QuestionError | None:
     return None
 
 
+def unknown_key(group: str, key: str, known: Iterable[str]) -> QuestionError:
+    """The error for a key that a group (at the root: "") lacks; says where there is such a key."""
+    if not group:
+        return unknown("key", key, known, _groups_with())
+    choices = _choices_with(group, key)
+    if choices:
+        question = unknown(f"key of {group}", key, known)
+        return QuestionError(f"{question}\n{key} is a key of: {', '.join(choices)}")
+    same = {name: whole for name, whole in _groups_with().items() if name == key}
+    return unknown(f"key of {group}", key, known, same)
+
+
 def _missing(error: MissingConfigException) -> QuestionError:
     asked = error.missing_cfg_file or ""
     group, _, name = asked.rpartition("/")
@@ -68,10 +80,7 @@ def _about_key(cause: OmegaConfBaseException, message: str) -> QuestionError:
     place = re.match(r"In '(experiment/[^']+)'", message)
     suffix = f"\nasked by: {place[1]}" if place else ""
     if isinstance(cause, (ConfigAttributeError, ConfigKeyError)):
-        kind = f"key of {parent}" if parent else "key"
-        elsewhere = _choices_with(parent, key)
-        hint = f"\n{key} is a key of: {', '.join(elsewhere)}" if elsewhere else ""
-        return QuestionError(f"{unknown(kind, key, _known_keys(cause))}{hint}{suffix}")
+        return QuestionError(f"{unknown_key(parent, key, _known_keys(cause))}{suffix}")
     if isinstance(cause, MissingMandatoryValue):
         allowed = ", ".join(CHOICES.get(key, ())) or "a value"
         return QuestionError(f"{cause.full_key} is missing\nallowed: {allowed}")
@@ -101,6 +110,22 @@ def _known_keys(cause: OmegaConfBaseException) -> list[str]:
     if isinstance(cls, type) and dataclasses.is_dataclass(cls):
         return [field.name for field in dataclasses.fields(cls)]
     return [str(key) for key in cause.parent_node or ()]
+
+
+def _groups_with() -> dict[str, list[str]]:
+    """Key -> the key with its group, of every group that has it with some choice."""
+    groups: dict[str, list[str]] = {}
+    for field in dataclasses.fields(Config):
+        classes = CHOICES.get(field.name, {field.name: field.default_factory}).values()
+        names = [
+            f.name
+            for cls in classes
+            if dataclasses.is_dataclass(cls)
+            for f in dataclasses.fields(cls)
+        ]
+        for name in dict.fromkeys(names):
+            groups.setdefault(name, []).append(f"{field.name}.{name}")
+    return groups
 
 
 def _choices_with(group: str, key: str) -> list[str]:
