@@ -15,7 +15,7 @@ from vgexp.errors import QuestionError, unknown
 
 _SHELLS = ("bash", "zsh", "fish")
 _SEPARATORS: Mapping[str, str] = {"bash": " ", "zsh": " ", "fish": "\n"}
-_VERBS = ("train", "compare", "list")
+_VERBS = ("train", "compare", "resume", "list")
 
 
 def main(argv: Sequence[str]) -> int:
