@@ -556,3 +556,24 @@ def test_measuring_recovers_after_one_failed_step(monkeypatch: pytest.MonkeyPatc
     rows = [row for row in measured_rows(probe) if row["name"] == "0.weight"]
     assert rows[-1]["step"] == 2
     assert rows[-1]["preact_mean"] is not None
+
+
+def test_a_failure_before_clipping_does_not_reach_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(_: object) -> None:
+        raise RuntimeError("stack expects each tensor to be equal size")
+
+    monkeypatch.setattr("vgexp.probe.weights.WeightMeter.before_clip", broken)
+    model = torch.nn.Linear(3, 2)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with Probe(model, optimizer, every=1) as probe:
+        model(torch.ones(4, 3)).sum().backward()
+        probe.before_clip()
+        optimizer.step()
+    assert any("equal size" in line for line in probe.unseen)
+
+
+def test_a_wish_outside_of_the_probe_leaves_no_hook() -> None:
+    model = torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.Tanh())
+    probe = Probe(model, torch.optim.SGD(model.parameters(), lr=0.1))
+    probe.want_step()
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())

@@ -218,7 +218,8 @@ def test_tables_shorter_than_the_newest_checkpoint_are_gone_on_with_from_an_olde
     os.truncate(tmp_path / "a" / "layers.csv", newest.sizes["layers"] - 1)
     config = case("sgd")
     versions = newest.versions
-    assert resuming.start_of(tmp_path / "a", config, versions).step == 21
+    story = "checkpoint.pt does not fit layers; going on from step 21"
+    assert resuming.start_of(tmp_path / "a", config, versions).story == story
     vgexp.resume(tmp_path / "a")
     assert contents(tmp_path / "a") == expected
 
@@ -375,3 +376,76 @@ def test_a_folder_of_several_runs_says_which_can_be_gone_on_with(
     said = " ".join(capsys.readouterr().err.split())
     assert "holds 2 runs, 2 to go on with" in said
     assert f"vgexp resume {tmp_path / 'many' / '1'}" in said
+
+
+def test_a_run_stopped_before_its_first_step_begins_once(
+    whole: Whole, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = CsvFiles.__call__
+
+    def struck(self: CsvFiles, rows: Rows) -> None:
+        write(self, rows)
+        if rows.table == "evals":
+            os.kill(os.getpid(), signal.SIGINT)
+
+    for again in (False, True):
+        monkeypatch.setattr(CsvFiles, "__call__", struck)
+        with pytest.raises(KeyboardInterrupt):
+            vgexp.resume(tmp_path / "a") if again else vgexp.run(case("sgd"), tmp_path / "a")
+    monkeypatch.setattr(CsvFiles, "__call__", write)
+    vgexp.resume(tmp_path / "a")
+    assert contents(tmp_path / "a") == whole("sgd")
+
+
+def test_a_folder_with_a_configuration_alone_begins(whole: Whole, tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    folders.write_config(tmp_path / "a", case("sgd"), "")
+    vgexp.resume(tmp_path / "a")
+    assert contents(tmp_path / "a") == whole("sgd")
+
+
+def test_it_says_from_where_it_goes_on_and_what_was_of_no_use(
+    fallen: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(fallen, tmp_path / "a")
+    newest = tmp_path / "a" / checkpoints.NEWEST
+    newest.write_bytes(newest.read_bytes()[:1000])
+    (tmp_path / "a" / "timing.csv").unlink()
+    assert main.main(["resume", str(tmp_path / "a")]) == 0
+    said = capsys.readouterr().err
+    assert said.startswith("checkpoint.pt is of no use: it is cut short or no checkpoint; going on")
+    assert "from step 21" in said
+
+
+def test_a_table_whose_lines_moved_is_not_cut_within_a_line(
+    fallen: Path, whole: Whole, tmp_path: Path
+) -> None:
+    shutil.copytree(fallen, tmp_path / "a")
+    table = tmp_path / "a" / "steps.csv"
+    lines = table.read_text().splitlines()
+    table.write_text("\n".join([lines[0], *(line + " " for line in lines[1:])]) + "\n")
+    vgexp.resume(tmp_path / "a")
+    assert contents(tmp_path / "a") == whole("sgd")
+
+
+def test_another_device_is_refused_with_the_difference(fallen: Path) -> None:
+    versions = checkpoints.load(fallen / checkpoints.NEWEST).versions
+    assert versions["device"] == "cpu"
+    with pytest.raises(QuestionError, match="device: cpu then, cuda now"):
+        resuming.start_of(fallen, case("sgd"), {**versions, "device": "cuda"})
+
+
+def test_an_edited_configuration_without_a_checkpoint_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = dataclasses.replace(BASE, run=RunConfig(checkpoint_every=0))
+    cut(monkeypatch, 10, lambda: os.kill(os.getpid(), signal.SIGINT))
+    with pytest.raises(KeyboardInterrupt):
+        vgexp.run(config, tmp_path / "a")
+    (tmp_path / "a" / checkpoints.NEWEST).unlink()
+    other = dataclasses.replace(config, optimizer=SgdConfig(lr=0.2))
+    folders.write_config(tmp_path / "a", other, "")
+    before = contents(tmp_path / "a")
+    with pytest.raises(QuestionError, match="another configuration"):
+        vgexp.resume(tmp_path / "a")
+    assert contents(tmp_path / "a") == before

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from vgexp import folders
 
-NEWEST = "checkpoint.pt"
+NEWEST = folders.CHECKPOINT
 PREVIOUS = "checkpoint.previous.pt"
 FORMAT = 1
 

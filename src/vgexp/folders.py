@@ -16,6 +16,7 @@ from vgexp.records import TABLES
 
 CONFIG = "config.yaml"
 SUMMARY = "summary.json"
+CHECKPOINT = "checkpoint.pt"
 
 
 def require_free(folder: Path) -> None:

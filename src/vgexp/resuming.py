@@ -14,6 +14,8 @@ from vgexp.config import Config
 from vgexp.errors import QuestionError
 from vgexp.records import TABLES
 
+_CLOCK = "timing"
+"""The table that no promise is made of."""
 ENDED = ("completed", "diverged", "stopped")
 """Statuses of runs that nothing is to be added to."""
 
@@ -26,7 +28,8 @@ class Start:
     """The trainer's; None: from the beginning."""
     sizes: dict[str, int]
     """Table -> bytes of its file to keep; a table that is not here has no file yet."""
-    step: int = 0
+    story: str
+    """Where that is, and what was wrong with later checkpoints, for the user."""
 
 
 def is_open(folder: Path) -> bool:
@@ -61,16 +64,57 @@ def start_of(folder: Path, config: Config, versions: Mapping[str, str]) -> Start
     """
     from vgexp import checkpoints
 
+    story = []
     for path in checkpoints.present(folder):
         try:
             found = checkpoints.load(path)
-        except checkpoints.UnusableError:
+        except checkpoints.UnusableError as error:
+            story.append(f"{path.name} is of no use: {error}")
             continue
         _require_equal(path, "configuration", found.config, configuration.deciding(config))
         _require_equal(path, "version", found.versions, versions)
-        if all(_size(folder, table) >= size for table, size in found.sizes.items()):
-            return Start(dict(found.state), dict(found.sizes), found.step)
-    return Start(None, _headers(folder))
+        sizes = {**found.sizes, _CLOCK: min(found.sizes[_CLOCK], _size(folder, _CLOCK))}
+        torn = [table for table, size in sizes.items() if not _has_lines(folder, table, size)]
+        if not torn:
+            story.append(f"going on from step {found.step}")
+            return Start(dict(found.state), _there(folder, sizes), "; ".join(story))
+        story.append(f"{path.name} does not fit {', '.join(torn)}")
+    _require_equal(
+        folder / folders.SUMMARY,
+        "configuration",
+        {"config_hash": _hash_of(folder) or configuration.identity(config)},
+        {"config_hash": configuration.identity(config)},
+    )
+    return Start(None, _headers(folder), "; ".join([*story, "going on from the beginning"]))
+
+
+def _there(folder: Path, sizes: Mapping[str, int]) -> dict[str, int]:
+    return {table: size for table, size in sizes.items() if _size(folder, table) > 0}
+
+
+def _has_lines(folder: Path, table: str, size: int) -> bool:
+    """Whether the first `size` bytes of a table are its header and whole lines."""
+    if table == _CLOCK and size <= 0:
+        return True
+    if _size(folder, table) < size:
+        return False
+    with (folder / f"{table}.csv").open("rb") as file:
+        if file.read(len(_header(table))) != _header(table):
+            return False
+        file.seek(size - 1)
+        return file.read(1) == b"\n"
+
+
+def _hash_of(folder: Path) -> str | None:
+    try:
+        summary = json.loads((folder / folders.SUMMARY).read_text(encoding="utf-8"))
+        return str(summary["config_hash"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _header(table: str) -> bytes:
+    return (",".join(column.name for column in TABLES[table]) + "\n").encode()
 
 
 def _headers(folder: Path) -> dict[str, int]:
@@ -80,8 +124,8 @@ def _headers(folder: Path) -> dict[str, int]:
         QuestionError: a file that is no such table.
     """
     sizes = {}
-    for table, columns in TABLES.items():
-        header = (",".join(column.name for column in columns) + "\n").encode()
+    for table in TABLES:
+        header = _header(table)
         path = folder / f"{table}.csv"
         if not path.exists():
             continue

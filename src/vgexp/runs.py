@@ -6,7 +6,7 @@ import datetime
 import json
 import os
 import platform
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -112,25 +112,32 @@ def run(config: Config, folder: Path | str | None = None, *, command: str = "") 
             return _trained(folder, trainer, config)
 
 
-def resume(folder: Path | str) -> Run:
+def resume(folder: Path | str, say: Callable[[str], None] | None = None) -> Run:
     """Goes on with a run that was interrupted, killed or failed, from its last whole checkpoint.
 
     Its tables end byte for byte as if nothing had happened, but for `timing.csv`. Rows that came
     after the checkpoint are measured again; without a checkpoint all are. A run that has ended is
     left as it is.
 
+    Args:
+        say: is told from where it goes on.
+
     Raises:
         QuestionError: there is no run, another process writes it, or its checkpoints are those of
             another configuration or version.
     """
     folder = Path(folder)
-    with folders.occupied(load(folder).folder):
+    if not (folder / folders.CONFIG).exists():
+        folder = load(folder).folder
+    with folders.occupied(folder):
         done = Run(folder)
         if not resuming.is_open(folder):
             return done
         config = done.config
-        start = resuming.start_of(folder, config, _versions())
         trainer = _assembled(config)
+        start = resuming.start_of(folder, config, _computed_by(trainer))
+        if say is not None:
+            say(start.story)
         if start.state is not None:
             trainer.load_state_dict(start.state)
         with held(trainer.stop):
@@ -160,7 +167,12 @@ def _trained(
 
 
 def _save(folder: Path, trainer: Trainer, config: Config) -> None:
-    resuming.save(folder, trainer.state.step, trainer.state_dict(), config, _versions())
+    resuming.save(folder, trainer.state.step, trainer.state_dict(), config, _computed_by(trainer))
+
+
+def _computed_by(trainer: Trainer) -> dict[str, str]:
+    """Versions, and the kind of device: what the digits of a table may depend on."""
+    return {**_versions(), "device": trainer.device.type}
 
 
 def write_failure(folder: Path, config: Config | None, error: BaseException) -> None:

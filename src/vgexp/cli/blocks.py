@@ -9,6 +9,7 @@ import traceback
 from contextlib import suppress
 from pathlib import Path
 
+from vgexp import folders
 from vgexp.cli.interrupts import Terminated
 from vgexp.errors import QuestionError
 
@@ -65,7 +66,7 @@ def interruption(error: KeyboardInterrupt, folder: Path | None) -> None:
         else []
     )
     saved = f"saved in {folder}: {', '.join(files)}" if files else "nothing was recorded yet"
-    can_go_on = folder is not None and (folder / "checkpoint.pt").exists()
+    can_go_on = folder is not None and (folder / folders.CHECKPOINT).exists()
     show(block(headline, saved, f"go on: vgexp resume {folder}" if can_go_on else ""))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -39,7 +40,7 @@ def main(args: argparse.Namespace) -> int:
         return 0
     try:
         with _logged(folder):
-            done = runs.resume(folder)
+            done = runs.resume(folder, lambda story: print(story, file=sys.stderr))
     except KeyboardInterrupt as error:
         blocks.interruption(error, folder)
         return exit_code(error)
@@ -48,15 +49,22 @@ def main(args: argparse.Namespace) -> int:
     except Exception as error:
         with suppress(OSError, ValueError):
             runs.write_failure(folder, None, error)
-        return blocks.failure(error, log=folder / LOG, full=full)
+        log = folder / LOG
+        return blocks.failure(error, log=log if _holds(log) else None, full=full)
     if not done.config.output.quiet:
         close_run(done)
     return 0
 
 
-def _run_folder(path: str) -> Path:
-    from vgexp import resuming, tables
+def _holds(log: Path) -> bool:
+    return log.is_file() and log.stat().st_size > 0
 
+
+def _run_folder(path: str) -> Path:
+    from vgexp import folders, resuming, tables
+
+    if (Path(path) / folders.CONFIG).is_file():
+        return Path(path)
     found = tables.find_runs([path])
     if found == [Path(path)]:
         return found[0]
@@ -64,8 +72,7 @@ def _run_folder(path: str) -> Path:
     shown = [f"  vgexp resume {folder}" for folder in still_open[:6]]
     more = [f"  and {len(still_open) - 6} more"] if len(still_open) > 6 else []
     raise QuestionError(
-        "\n".join([f"{path} holds {len(found)} runs, {len(still_open)} to go on with"])
-        + "\nallowed: one run\n"
+        f"{path} holds {len(found)} runs, {len(still_open)} to go on with\nallowed: one run\n"
         + "\n".join([*shown, *more])
     )
 
@@ -73,19 +80,20 @@ def _run_folder(path: str) -> Path:
 @contextmanager
 def _logged(folder: Path) -> Iterator[None]:
     """Tracebacks of what goes wrong within are added to the run's log."""
-    with suppress(OSError):
-        handler = logging.FileHandler(folder / LOG, encoding="utf-8", delay=True)
-        handler.setFormatter(logging.Formatter(LINE))
-        _log.addHandler(handler)
+    handler = logging.FileHandler(folder / LOG, encoding="utf-8", delay=True)
+    handler.setFormatter(logging.Formatter(LINE))
+    _log.addHandler(handler)
+    complains, logging.raiseExceptions = logging.raiseExceptions, False
     try:
         yield
     except QuestionError:
         raise
     except Exception as error:
-        _log.error("the job failed", exc_info=error)
+        with suppress(OSError):
+            _log.error("the job failed", exc_info=error)
         raise
     finally:
-        for each in list(_log.handlers):
-            _log.removeHandler(each)
-            with suppress(OSError):
-                each.close()
+        logging.raiseExceptions = complains
+        _log.removeHandler(handler)
+        with suppress(OSError):
+            handler.close()

@@ -96,6 +96,7 @@ class MicroBatches:
         """Begins a pass; its number of examples is the size of dim 0 of the first input."""
         for earlier in self._passes:
             earlier.reduce()
+            earlier.reduce_accepted()
         tensor = first_tensor(inputs)
         examples = tensor.shape[0] if tensor is not None and tensor.ndim > 0 else 1
         current = Pass(self._copies, self._channels_first, examples, backward_task())

@@ -151,6 +151,11 @@ class Pass:
             else:
                 del awaited.came[awaited.num_accepted :]
 
+    def reduce_accepted(self) -> None:
+        """Lets large gradients go once they count, so that many passes do not keep them all."""
+        if self._num_entries["delta"] and all(a.num_accepted == len(a.came) for a in self._awaited):
+            self.reduce_gradients()
+
     def reduce_gradients(self) -> None:
         """Turns the gradients that have come into a few numbers a row and lets them go."""
         seen: list[Seen] = []

@@ -110,6 +110,7 @@ class Probe:
         self._optimizer_hooks = []
         self._taps.disarm()
         self._taps.drop()
+        self._meter.collect()
         self._inside = False
 
     # ------------------------------------------------------------ what a loop may call
@@ -120,13 +121,13 @@ class Probe:
         With a `GradScaler`, call it after `scaler.unscale_`, where clipping belongs too.
         """
         if self._meter_due:
-            with torch.no_grad():
-                self._meter.before_clip()
+            self._safely(self._meter.before_clip)
 
     def want_step(self) -> None:
         """Has every column of the current step measured; call it before the forward pass."""
         self._wanted = True
-        self._prepare()
+        if self._inside:
+            self._prepare()
 
     @property
     def measuring(self) -> bool:

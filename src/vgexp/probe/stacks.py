@@ -19,7 +19,7 @@ def most_entries(x: Tensor) -> int:
 
 def is_large(x: Tensor) -> bool:
     """Whether few tensors like `x` fill a stack, so that many should not be kept for one."""
-    return x.numel() >= most_entries(x) // 8
+    return x.numel() >= (HOST_ENTRIES // 8 if x.is_cpu else DEVICE_ENTRIES // 128)
 
 
 def most_together(x: Tensor) -> int:
