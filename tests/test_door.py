@@ -549,11 +549,11 @@ def test_a_row_that_could_not_be_written_comes_with_the_next(
 ) -> None:
     record, tries = sweep.record, []
 
-    def full_once(folder: Path, rows: Any) -> None:
+    def full_once(folder: Path, rows: Any, keys: Any) -> None:
         tries.append(len(rows))
         if len(tries) == 1:
             raise OSError(28, "No space left on device")
-        record(folder, rows)
+        record(folder, rows, keys)
 
     monkeypatch.setattr(sweep, "record", full_once)
     assert train("-m", "seed=1,2", "hydra.sweep.dir=s") == 1
@@ -563,15 +563,35 @@ def test_a_row_that_could_not_be_written_comes_with_the_next(
     assert len(calls) == 2
 
 
-def test_a_second_sweep_into_the_same_folder_is_refused(
+def test_a_second_sweep_into_the_same_folder_adds_its_jobs(
     calls: Calls, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert train("-m", "seed=1,2", "hydra.sweep.dir=s") == 0
-    before = {path: path.read_bytes() for path in Path("s").rglob("*") if path.is_file()}
+    before = {path: path.read_bytes() for path in Path("s").glob("?/**/*") if path.is_file()}
+    assert train("-m", "seed=2,3", "hydra.sweep.dir=s") == 0
+    assert (
+        "going on with s: 1 of 2 jobs is done, 1 to do, 1 of these new" in capsys.readouterr().out
+    )
+    assert [(config.seed, folder) for config, folder, _ in calls] == [
+        (1, Path("s/0")),
+        (2, Path("s/1")),
+        (3, Path("s/2")),
+    ]
+    assert (
+        before.items() <= {p: p.read_bytes() for p in Path("s").rglob("*") if p.is_file()}.items()
+    )
+    assert [row["seed"] for row in sweep.read(Path("s"))] == ["1", "2", "3"]
+
+
+def test_a_sweep_of_another_program_is_left_alone(
+    calls: Calls, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("s").mkdir()
+    Path("s/multirun.yaml").write_text("hydra: {}")
     assert train("-m", "seed=3,4", "hydra.sweep.dir=s") == 2
-    assert "holds a sweep already" in capsys.readouterr().err
-    assert before == {path: path.read_bytes() for path in Path("s").rglob("*") if path.is_file()}
-    assert len(calls) == 2
+    assert "holds a sweep that is not vgexp's" in capsys.readouterr().err
+    assert [path.name for path in Path("s").iterdir()] == ["multirun.yaml"]
+    assert not calls
 
 
 def test_two_sweeps_of_one_second_do_not_meet(calls: Calls) -> None:

@@ -1,17 +1,25 @@
-"""sweep.csv: grows a row a job, is never half there, loses nothing."""
+"""sweep.csv grows a row a job and loses nothing; plan.json knows every job."""
 
 from __future__ import annotations
 
 import csv
+import dataclasses
 import math
 import threading
+from collections import Counter
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
-from vgexp import sweep
+from vgexp import folders, sweep
+from vgexp.config import Config, OutputConfig
 from vgexp.errors import QuestionError, reason
-from vgexp.sweep import Row
+from vgexp.sweep import Row, place, plan
+from vgexp.sweep.plan import Plan, Wanted
 
 
 def rows_of(folder: Path) -> list[list[str]]:
@@ -103,11 +111,130 @@ def test_a_reason_is_one_line() -> None:
     assert reason(RuntimeError("out of\n memory")) == "RuntimeError: out of; memory"
 
 
-def test_a_folder_that_holds_a_sweep_or_is_a_file_is_refused(tmp_path: Path) -> None:
-    sweep.refuse_used(tmp_path)
-    sweep.refuse_used(tmp_path / "new" / "folder")
-    sweep.record(tmp_path, [])
-    with pytest.raises(QuestionError, match="holds a sweep already"):
-        sweep.refuse_used(tmp_path)
+def test_only_a_folder_of_another_programs_sweep_or_a_file_is_refused(tmp_path: Path) -> None:
+    assert place.admit(tmp_path) is None
+    assert place.admit(tmp_path / "new" / "folder") is None
+    (tmp_path / "multirun.yaml").write_text("hydra: {}")
+    with pytest.raises(QuestionError, match="holds a sweep that is not vgexp's"):
+        place.admit(tmp_path)
+    plan.write(tmp_path, Plan())
+    assert place.admit(tmp_path) == Plan()
     with pytest.raises(QuestionError, match="is a file"):
-        sweep.refuse_used(tmp_path / "sweep.csv" / "below")
+        place.admit(tmp_path / "plan.json" / "below")
+
+
+def test_rows_stand_in_the_order_of_jobs_and_columns_of_overrides_first(tmp_path: Path) -> None:
+    late = Row(2, "completed", {"b": "3"}, {"loss": "1"})
+    early = Row(1, "completed", {"a": "2"}, {"loss": "4"})
+    sweep.record(tmp_path, [late], ["a", "b"])
+    sweep.record(tmp_path, [early], ["a", "b"])
+    assert rows_of(tmp_path) == [
+        ["job", "status", "a", "b", "loss", "reason"],
+        ["1", "completed", "2", "", "4", ""],
+        ["2", "completed", "", "3", "1", ""],
+    ]
+
+
+def wanted(seed: int, **changes: Any) -> Wanted:
+    return Wanted((f"seed={seed}",), Config(seed=seed, **changes))
+
+
+def numbered(_job: Wanted, number: int) -> str:
+    return str(number)
+
+
+def test_a_larger_sweep_keeps_the_numbers_of_the_jobs_that_are_there() -> None:
+    small, first = plan.extended(Plan(), [wanted(1), wanted(3)], Counter(), numbered)
+    large, asked = plan.extended(small, [wanted(s) for s in (1, 2, 3)], Counter(), numbered)
+    assert [entry.job for entry in first] == [0, 1]
+    assert [entry.job for entry in asked] == [0, 2, 1]
+    assert large.entries[:2] == small.entries
+    again, same = plan.extended(large, [wanted(s) for s in (3, 2, 1)], Counter(), numbered)
+    assert again == large
+    assert [entry.job for entry in same] == [1, 2, 0]
+
+
+def test_fields_that_change_no_table_do_not_make_another_job() -> None:
+    known, _ = plan.extended(Plan(), [wanted(1)], Counter(), numbered)
+    other = wanted(1, device="cpu", output=OutputConfig(quiet=True))
+    assert plan.extended(known, [other], Counter(), numbered)[0] == known
+
+
+def test_equal_jobs_of_one_command_are_two_and_stay_two() -> None:
+    both = [wanted(1), wanted(1, device="cpu")]
+    known, first = plan.extended(Plan(), both, Counter(), numbered)
+    assert [entry.job for entry in first] == [0, 1]
+    assert plan.extended(known, both, Counter(), numbered) == (known, first)
+    met: Counter[str] = Counter()
+    for job, number in zip(both, (0, 1), strict=True):  # one after the other, as a search asks
+        known, (entry,) = plan.extended(known, [job], met, numbered)
+        assert entry.job == number
+
+
+def test_jobs_that_would_share_a_folder_are_refused() -> None:
+    with pytest.raises(QuestionError, match="jobs 0 and 1 would share the folder 'x'"):
+        plan.extended(Plan(), [wanted(1), wanted(2)], Counter(), lambda *_: "x")
+
+
+def a_plan() -> Plan:
+    impossible = Wanted(("model.depth=0",), None)
+    known, _ = plan.extended(Plan(), [wanted(1), impossible], Counter(), numbered)
+    return known.begun(("train", "-m", "seed=1"))
+
+
+def test_a_plan_reads_back_as_it_was_written(tmp_path: Path) -> None:
+    assert plan.read(tmp_path) is None
+    plan.write(tmp_path, a_plan())
+    read = plan.read(tmp_path)
+    assert read == a_plan()
+    assert read is not None
+    assert read.entries[0].config == Config(seed=1)
+    assert read.entries[1].config is None
+    done = read.done_with(("train", "-m", "seed=1"))
+    assert done.pending == ()
+    assert done.commands == read.commands
+
+
+@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_a_damaged_plan_is_a_question_or_the_same(tmp_path: Path, data: st.DataObject) -> None:
+    plan.write(tmp_path, a_plan())
+    content = bytearray((tmp_path / plan.FILE).read_bytes())
+    at = data.draw(st.integers(0, len(content) - 1))
+    if data.draw(st.booleans()):
+        content[at] ^= data.draw(st.integers(1, 255))
+    else:
+        del content[at:]
+    (tmp_path / plan.FILE).write_bytes(bytes(content))
+    with suppress(QuestionError):
+        assert plan.read(tmp_path) == a_plan()
+
+
+@pytest.mark.parametrize("folder", ["..", "../x", "a/../../x", "/tmp/x", ""])
+def test_a_plan_that_leads_out_of_the_sweep_is_refused(tmp_path: Path, folder: str) -> None:
+    entry = dataclasses.replace(a_plan().entries[0], folder=folder)
+    plan.write(tmp_path, Plan((entry,)))
+    with pytest.raises(QuestionError, match="is not below the sweep's"):
+        plan.read(tmp_path)
+
+
+def test_the_jobs_of_a_lost_plan_are_found_in_their_folders(tmp_path: Path) -> None:
+    for number in (10, 2):
+        (tmp_path / str(number)).mkdir()
+        folders.write_config(tmp_path / str(number), Config(seed=number), "")
+    (tmp_path / "2" / ".hydra").mkdir()
+    (tmp_path / "2" / ".hydra" / "overrides.yaml").write_text("- seed=2\n")
+    (tmp_path / "7").mkdir()
+    found = plan.found(tmp_path)
+    assert [(entry.job, entry.overrides) for entry in found.entries] == [
+        (2, ("seed=2",)),
+        (10, ()),
+    ]
+    assert plan.extended(found, [wanted(10)], Counter(), numbered)[0] == found
+
+
+def test_a_run_knows_the_sweep_whose_job_it_is(tmp_path: Path) -> None:
+    plan.write(tmp_path, a_plan())
+    assert place.record_of(tmp_path / "0") == (tmp_path.resolve(), a_plan())
+    assert place.record_of(tmp_path / "9") is None
+    assert place.record_of(tmp_path) is None

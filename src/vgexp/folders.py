@@ -19,6 +19,10 @@ SUMMARY = "summary.json"
 CHECKPOINT = "checkpoint.pt"
 
 
+class OccupiedError(QuestionError):
+    """Another process writes the run."""
+
+
 def require_free(folder: Path) -> None:
     """Refuses a folder that is a file or holds a run.
 
@@ -35,12 +39,25 @@ def require_free(folder: Path) -> None:
             )
 
 
+def refuse_file(folder: Path) -> None:
+    """Checks that a folder can be there.
+
+    Raises:
+        QuestionError: it is a file, or a folder above it is.
+    """
+    for path in (folder, *folder.parents):
+        if path.exists():
+            if not path.is_dir():
+                raise QuestionError(f"{path} is a file\nallowed: a folder to write the run into")
+            return
+
+
 @contextmanager
 def occupied(folder: Path) -> Iterator[None]:
     """Within, no other process writes the run in this folder; the system ends it with the process.
 
     Raises:
-        QuestionError: another process writes it.
+        OccupiedError: another process writes it.
     """
     try:
         import fcntl
@@ -52,12 +69,29 @@ def occupied(folder: Path) -> Iterator[None]:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise QuestionError(
+            raise OccupiedError(
                 f"run folder {folder} is being written by another process\n"
                 "allowed: one process at a time; wait for its end"
             ) from None
         except OSError:
             pass  # a file system without locks
+        yield
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Within, other processes that want to change the folder wait."""
+    try:
+        import fcntl
+    except ImportError:  # not a POSIX system: its launchers run one job at a time
+        yield
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):  # a file system without locks
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
     finally:
         os.close(descriptor)
@@ -80,6 +114,15 @@ def write_summary(folder: Path, summary: Mapping[str, Any]) -> None:
     text = json.dumps(summary, indent=2, allow_nan=False) + "\n"
     with replaced(folder / SUMMARY) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def summary_of(folder: Path) -> dict[str, Any]:
+    """What `summary.json` holds; nothing where there is none, or a damaged one."""
+    try:
+        summary = json.loads((folder / SUMMARY).read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return summary if isinstance(summary, dict) else {}
 
 
 @contextmanager

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,11 +33,7 @@ class Start:
 
 def is_open(folder: Path) -> bool:
     """Whether a run's summary is missing, torn, or says that it did not come to its end."""
-    try:
-        summary = json.loads((folder / folders.SUMMARY).read_text(encoding="utf-8"))
-        return summary["status"] not in ENDED
-    except (OSError, ValueError, KeyError, TypeError):
-        return True
+    return folders.summary_of(folder).get("status") not in ENDED
 
 
 def save(
@@ -71,21 +66,41 @@ def start_of(folder: Path, config: Config, versions: Mapping[str, str]) -> Start
         except checkpoints.UnusableError as error:
             story.append(f"{path.name} is of no use: {error}")
             continue
-        _require_equal(path, "configuration", found.config, configuration.deciding(config))
-        _require_equal(path, "version", found.versions, versions)
+        require_equal(path, "configuration", found.config, configuration.deciding(config))
+        require_equal(path, "version", found.versions, versions)
         sizes = {**found.sizes, _CLOCK: min(found.sizes[_CLOCK], _size(folder, _CLOCK))}
         torn = [table for table, size in sizes.items() if not _has_lines(folder, table, size)]
         if not torn:
             story.append(f"going on from step {found.step}")
             return Start(dict(found.state), _there(folder, sizes), "; ".join(story))
         story.append(f"{path.name} does not fit {', '.join(torn)}")
-    _require_equal(
+    require_equal(
         folder / folders.SUMMARY,
         "configuration",
-        {"config_hash": _hash_of(folder) or configuration.identity(config)},
+        {
+            "config_hash": folders.summary_of(folder).get(
+                "config_hash", configuration.identity(config)
+            )
+        },
         {"config_hash": configuration.identity(config)},
     )
     return Start(None, _headers(folder), "; ".join([*story, "going on from the beginning"]))
+
+
+def require_equal(path: Path, what: str, then: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Refuses to go on with what was made by something else.
+
+    Raises:
+        QuestionError: with every difference.
+    """
+    differing = sorted(key for key in {*then, *now} if then.get(key) != now.get(key))
+    if differing:
+        lines = [f"  {key}: {then.get(key)} then, {now.get(key)} now" for key in differing]
+        raise QuestionError(
+            f"{path} is from another {what}\n"
+            + "\n".join(lines)
+            + "\nallowed: the same; or train again into a new folder"
+        )
 
 
 def _there(folder: Path, sizes: Mapping[str, int]) -> dict[str, int]:
@@ -103,14 +118,6 @@ def _has_lines(folder: Path, table: str, size: int) -> bool:
             return False
         file.seek(size - 1)
         return file.read(1) == b"\n"
-
-
-def _hash_of(folder: Path) -> str | None:
-    try:
-        summary = json.loads((folder / folders.SUMMARY).read_text(encoding="utf-8"))
-        return str(summary["config_hash"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
 
 
 def _header(table: str) -> bytes:
@@ -146,14 +153,3 @@ def _headers(folder: Path) -> dict[str, int]:
 def _size(folder: Path, table: str) -> int:
     path = folder / f"{table}.csv"
     return path.stat().st_size if path.exists() else -1
-
-
-def _require_equal(path: Path, what: str, then: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    differing = sorted(key for key in {*then, *now} if then.get(key) != now.get(key))
-    if differing:
-        lines = [f"  {key}: {then.get(key)} then, {now.get(key)} now" for key in differing]
-        raise QuestionError(
-            f"{path} is from another {what}\n"
-            + "\n".join(lines)
-            + "\nallowed: the same; or train again into a new folder"
-        )

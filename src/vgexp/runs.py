@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import json
 import os
 import platform
 from collections.abc import Callable, Mapping
@@ -108,6 +107,7 @@ def run(config: Config, folder: Path | str | None = None, *, command: str = "") 
     with held(trainer.stop):
         folder.mkdir(parents=True, exist_ok=True)
         with folders.occupied(folder):
+            folders.require_free(folder)  # it may have been taken while the model was made
             folders.write_config(folder, config, command)
             return _trained(folder, trainer, config)
 
@@ -142,6 +142,21 @@ def resume(folder: Path | str, say: Callable[[str], None] | None = None) -> Run:
             trainer.load_state_dict(start.state)
         with held(trainer.stop):
             return _trained(folder, trainer, config, start.sizes)
+
+
+def finish(config: Config, folder: Path | str, *, command: str = "") -> Run:
+    """Brings the run of a folder to its end from wherever it is: not begun, cut short, ended.
+
+    Raises:
+        QuestionError: the folder holds a run of another configuration, or what `run` and
+            `resume` refuse.
+    """
+    folder = Path(folder)
+    if not (folder / folders.CONFIG).exists():
+        return run(config, folder, command=command)
+    there, wanted = configuration.deciding(Run(folder).config), configuration.deciding(config)
+    resuming.require_equal(folder / folders.CONFIG, "configuration", there, wanted)
+    return resume(folder)
 
 
 def _assembled(config: Config) -> Trainer:
@@ -180,9 +195,7 @@ def write_failure(folder: Path, config: Config | None, error: BaseException) -> 
     folder.mkdir(parents=True, exist_ok=True)
     if config is not None and not (folder / folders.CONFIG).exists():
         folders.write_config(folder, config, "")
-    known: dict[str, Any] = {}
-    if (folder / folders.SUMMARY).exists():
-        known = json.loads((folder / folders.SUMMARY).read_text(encoding="utf-8"))
+    known = folders.summary_of(folder)
     folders.write_summary(folder, {**known, "status": FAILED, "reason": reason(error)})
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 import textwrap
 import traceback
@@ -12,6 +13,7 @@ from pathlib import Path
 from vgexp import folders
 from vgexp.cli.interrupts import Terminated
 from vgexp.errors import QuestionError
+from vgexp.sweep import plan
 
 WIDTH = 80
 FULL_ERROR = "HYDRA_FULL_ERROR"
@@ -25,10 +27,10 @@ def full_error() -> bool:
 def block(headline: str, *lines: str) -> str:
     """`headline` after `error: `, each further line indented below it, all wrapped.
 
-    A word is never broken: a path longer than the width stays whole, to be copied.
+    A word is never broken, nor is a line with a command: they are there to be copied.
     """
     parts = [_wrap(headline, "error: ", "       ")]
-    parts += [_wrap(line, "  ", "    ") for line in lines if line.strip()]
+    parts += [_line(line) for line in lines if line.strip()]
     return "\n".join(parts)
 
 
@@ -61,13 +63,20 @@ def interruption(error: KeyboardInterrupt, folder: Path | None) -> None:
     """Shows that the work was cut short, and what of it was saved where."""
     headline = "terminated" if isinstance(error, Terminated) else "interrupted"
     files = (
-        sorted(p.name for p in folder.iterdir() if p.suffix in (".csv", ".json"))
+        sorted(
+            p.name
+            for p in folder.iterdir()
+            if p.suffix in (".csv", ".json") and p.name != plan.FILE
+        )
         if (folder and folder.is_dir())
         else []
     )
     saved = f"saved in {folder}: {', '.join(files)}" if files else "nothing was recorded yet"
-    can_go_on = folder is not None and (folder / folders.CHECKPOINT).exists()
-    show(block(headline, saved, f"go on: vgexp resume {folder}" if can_go_on else ""))
+    can_go_on = folder is not None and any(
+        (folder / name).exists() for name in (folders.CHECKPOINT, plan.FILE)
+    )
+    again = shlex.join(["vgexp", "resume", str(folder)])
+    show(block(headline, saved, f"go on: {again}" if can_go_on else ""))
 
 
 def describe(error: BaseException) -> str:
@@ -76,6 +85,10 @@ def describe(error: BaseException) -> str:
     if str(error) and (kind.__module__.startswith("vgexp.") or isinstance(error, OSError)):
         return str(error)
     return f"{kind.__name__}: {error}" if str(error) else kind.__name__
+
+
+def _line(text: str) -> str:
+    return f"  {text.strip()}" if ": vgexp " in text else _wrap(text, "  ", "    ")
 
 
 def _wrap(text: str, first: str, rest: str) -> str:

@@ -16,14 +16,16 @@ from typing import TYPE_CHECKING
 import hydra.version
 from hydra._internal.utils import _run_hydra, get_args_parser
 
-from vgexp import __version__, sweep
+from vgexp import __version__, resuming, sweep
 from vgexp.cli import blocks, overrides, schema
 from vgexp.cli.groups import wrapped_groups
 from vgexp.cli.interrupts import exit_code
-from vgexp.cli.job import Job, Refused, sweep_folders
+from vgexp.cli.job import Job
 from vgexp.cli.listing import configs
 from vgexp.cli.questions import translate
+from vgexp.cli.session import Refused, Session, session
 from vgexp.errors import QuestionError, unknown
+from vgexp.sweep import place, plan
 
 if TYPE_CHECKING:
     from vgexp.runs import Run
@@ -41,21 +43,20 @@ def train(argv: Sequence[str]) -> int:
         print(f"vgexp {__version__}")
         return 0
     full = blocks.full_error()
-    schema.register()
     args = parse_flags(argv)
-    job = Job(shlex.join(["vgexp", "train", *argv]), _flags_of_config(args))
-    with sweep_folders() as sweeps:
+    job = job_of(argv)
+    with session(Session(("train", *argv))) as opened:
         try:
             compose_and_call(args, job)
         except KeyboardInterrupt as error:
-            blocks.interruption(error, sweeps[0] if sweeps else job.folder)
+            blocks.interruption(error, opened.folder or job.folder)
             return exit_code(error)
         except QuestionError:
-            for folder in sweeps:
-                sweep.withdraw(folder)
+            if opened.folder is not None:
+                place.withdraw(opened.folder)
             raise
-        if sweeps:
-            return _close_sweep(sweeps[0], job)
+        if opened.folder is not None:
+            return close_sweep(opened.folder, job)
     if isinstance(job.error, QuestionError):
         return blocks.question(job.error, full=full)
     if job.error is not None:
@@ -65,12 +66,21 @@ def train(argv: Sequence[str]) -> int:
     return 0
 
 
+def job_of(argv: Sequence[str]) -> Job:
+    """The job of a `vgexp train` line, which knows how it is typed."""
+    args = parse_flags(argv)
+    is_swept = args.multirun or "hydra.mode=MULTIRUN" in args.overrides
+    command = shlex.join(["vgexp", "train", *argv])
+    return Job(command, _flags_of_config(args), [] if is_swept else ["hydra.mode=RUN"])
+
+
 def compose_and_call(args: argparse.Namespace, job: Job) -> None:
     """Hands the command line to Hydra, which calls the job, or prints what a flag asked for.
 
     Raises:
         QuestionError: Hydra refused it, or the folder is in use.
     """
+    schema.register()
     args.overrides, job.swept = _rewrite(args)
     first = configs()
     if args.config_dir and not args.config_path:
@@ -140,6 +150,11 @@ def spelled(args: argparse.Namespace, words: Sequence[str]) -> list[str]:
     )
 
 
+def into(folder: Path) -> str:
+    """The override that puts a sweep there."""
+    return overrides.assigned("hydra.sweep.dir", str(folder))
+
+
 def _own_folder(given: str) -> Path:
     folder = Path(given).absolute()
     if not folder.is_dir():
@@ -189,16 +204,27 @@ def _log_of(job: Job) -> Path | None:
     return log if log and log.is_file() and log.stat().st_size else None
 
 
-def _close_sweep(folder: Path, job: Job) -> int:
+def close_sweep(folder: Path, job: Job) -> int:
+    """Prints what a sweep leaves, and how to go on where jobs failed or did not end."""
     rows = sweep.read(folder)
-    failed = sum(row.get("status") == sweep.FAILED for row in rows)
-    verb = "job" if len(rows) == 1 else "jobs"
-    print(f"{len(rows)} {verb}, {failed} failed: {folder / sweep.FILE}")
+    known = plan.read(folder) or plan.Plan()
+    failed = [row["job"] for row in rows if row["status"] == sweep.FAILED]
+    done = {row["job"] for row in rows if row["status"] in resuming.ENDED}
+    num_open = len(known.entries) - len(done) - len(failed)
+    total = f"{len(known.entries)} job{'s' if len(known.entries) != 1 else ''}"
+    print(f"{total}, {len(failed)} failed: {folder / sweep.FILE}")
     print(shlex.join(["vgexp", "compare", str(folder)]), flush=True)
+    again = shlex.join(["vgexp", "resume", str(folder)])
+    if num_open:
+        blocks.show(blocks.block(f"{num_open} of {total} did not end", f"go on: {again}"))
     if failed:
-        names = ", ".join(row["job"] for row in rows if row.get("status") == sweep.FAILED)
-        blocks.show(blocks.block(f"{failed} of {len(rows)} {verb} failed: {names}"))
-    return 1 if failed or job.error is not None else 0
+        blocks.show(
+            blocks.block(
+                f"{len(failed)} of {total} failed: {', '.join(failed)}",
+                f"once more: {again} --failed",
+            )
+        )
+    return 1 if failed or num_open or job.error is not None else 0
 
 
 def _flags_of_config(args: argparse.Namespace) -> list[str]:

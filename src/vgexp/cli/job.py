@@ -1,73 +1,45 @@
-"""What Hydra calls: the job of each run, and the doorman who looks at folders before."""
+"""What Hydra calls for each run: alone, or as one of the jobs of a sweep."""
 
 from __future__ import annotations
 
 import dataclasses
-import json
 import logging
 import shlex
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from contextvars import ContextVar
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from hydra.core.hydra_config import HydraConfig
-from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from vgexp import folders, sweep
 from vgexp.cli import blocks, overrides, schema
+from vgexp.cli.endings import ended, override_keys
+from vgexp.cli.interrupts import terminable
 from vgexp.cli.questions import translate, unknown_key
 from vgexp.config import Config
 from vgexp.errors import QuestionError, reason
+from vgexp.sweep import plan
 
 if TYPE_CHECKING:
     from vgexp.runs import Run
 
 _log = logging.getLogger("vgexp")
-_sweeps: ContextVar[list[Path]] = ContextVar("_sweeps")
-
-
-class Refused(BaseException):
-    """A folder that cannot be used. Not an `Exception`: Hydra turns those of callbacks into
-    warnings."""
-
-    def __init__(self, question: QuestionError) -> None:
-        super().__init__(str(question))
-        self.question = question
-
-
-class Doorman(Callback):
-    """Hydra's callback: refuses a used folder before Hydra writes into it, notes a sweep's."""
-
-    def on_run_start(self, config: DictConfig, **_: Any) -> None:
-        _admit(_require_free, config.hydra.run.dir)
-
-    def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
-        folder = _admit(sweep.refuse_used, config.hydra.sweep.dir)
-        _sweeps.get([]).append(folder)
-
-
-@contextmanager
-def sweep_folders() -> Iterator[list[Path]]:
-    """The folders of the sweeps that begin within, wherever a launcher runs their jobs."""
-    folders: list[Path] = []
-    token = _sweeps.set(folders)
-    try:
-        yield folders
-    finally:
-        _sweeps.reset(token)
+ELSEWHERE = "being run by another process"
 
 
 class Job:
     """The function of one composed configuration; holds how the last one ended."""
 
-    def __init__(self, command: str, flags: Sequence[str]) -> None:
+    def __init__(self, command: str, flags: Sequence[str], mode: Sequence[str] = ()) -> None:
         self.command = command
         self.flags = list(flags)
+        self.mode = list(mode)
+        """What makes a job of a sweep a run of its own, where it was its preset that asked for the
+        sweep."""
         self.swept: frozenset[str] = frozenset()
         """The keys that differ from job to job of a sweep."""
         self.folder: Path | None = None
@@ -81,13 +53,15 @@ class Job:
         self.__dict__.update(state)
         schema.register()
 
-    def __call__(self, composed: DictConfig) -> None:
+    def __call__(self, composed: DictConfig) -> float | None:
+        """Runs what was composed; for a sweeper that searches, the figure that it searches by."""
         hydra = HydraConfig.get()
-        self.folder = _short(Path(hydra.runtime.output_dir))
-        if hydra.mode == RunMode.MULTIRUN:
-            self._one_of_many(composed, hydra)
-        else:
+        self.folder = short(Path(hydra.runtime.output_dir))
+        if hydra.mode != RunMode.MULTIRUN:
             self._alone(composed)
+            return None
+        with terminable():  # also in a launcher's other process
+            return self._one_of_many(composed, hydra)
 
     def _alone(self, composed: DictConfig) -> None:
         assert self.folder is not None
@@ -106,39 +80,43 @@ class Job:
             self.error = error
             _record_failure(self.folder, config, error)
 
-    def _one_of_many(self, composed: DictConfig, hydra: Any) -> None:
+    def _one_of_many(self, composed: DictConfig, hydra: Any) -> float | None:
         assert self.folder is not None
-        typed = [str(override) for override in hydra.overrides.task]
-        row = sweep.Row(int(hydra.job.num), sweep.FAILED, overrides.values(typed))
+        place = Path(str(hydra.sweep.dir))
+        entry, keys = _entry_of(place, Path(hydra.runtime.output_dir))
+        row = sweep.Row(entry.job, sweep.FAILED, overrides.values(entry.overrides))
         config = None
         try:
-            config = to_config(composed)
+            # One that cannot be says so when it is composed again.
+            config = entry.config or to_config(composed)
             quiet = dataclasses.replace(config.output, quiet=True)
             config = dataclasses.replace(config, output=quiet)
-            done = _run(config, self.folder, self._own_command(hydra))
-            row = _ended(row, done.summary)
+            done = _finish(config, self.folder, self._own_command(entry.overrides))
+            row = ended(row, done.summary)
+        except folders.OccupiedError:
+            row = dataclasses.replace(row, status=ELSEWHERE)
         except KeyboardInterrupt:
-            row = _ended(row, {"status": "interrupted", **_summary(self.folder)})
+            row = ended(row, {"status": "interrupted", **folders.summary_of(self.folder)})
             raise
         except Exception as error:
             _record_failure(self.folder, config, error)
             row = dataclasses.replace(row, reason=reason(error))
         finally:
-            self._record(Path(str(hydra.sweep.dir)), row)
+            if row.status != ELSEWHERE:
+                self._record(place, row, keys)
             # A reader who has left (`| head`) does not end the sweep.
             with suppress(BrokenPipeError):
-                _tell(row, typed, self.swept)
+                _tell(row, entry.overrides, self.swept)
+        return objective(folders.summary_of(self.folder), config)
 
-    def _own_command(self, hydra: Any) -> str:
-        """What to type for this job alone, also where it was its preset that asked for a sweep."""
-        asked = "hydra.mode=MULTIRUN" in hydra.overrides.hydra
-        mode = [] if asked else ["hydra.mode=RUN"]
-        return shlex.join(["vgexp", "train", *self.flags, *hydra.overrides.task, *mode])
+    def _own_command(self, typed: Sequence[str]) -> str:
+        """What to type for this job alone."""
+        return shlex.join(["vgexp", "train", *self.flags, *typed, *self.mode])
 
-    def _record(self, folder: Path, row: sweep.Row) -> None:
+    def _record(self, folder: Path, row: sweep.Row, keys: Sequence[str]) -> None:
         self._unwritten.append(row)
         try:
-            sweep.record(folder, self._unwritten)
+            sweep.record(folder, self._unwritten, keys)
             self._unwritten.clear()
         except OSError as error:
             # Tried again with the next job's row; the job's own folder has its figures.
@@ -170,10 +148,31 @@ def _refuse_strangers(composed: DictConfig, config: Any, path: str) -> None:
             _refuse_strangers(composed[key], inner, str(key))
 
 
+def objective(summary: Mapping[str, Any], config: Config | None) -> float | None:
+    """What a sweeper that searches is told of a run: one figure of its summary."""
+    value = None if config is None else summary.get(config.run.objective)
+    return float(value) if isinstance(value, (int, float)) else None
+
+
+def _entry_of(place: Path, folder: Path) -> tuple[plan.Entry, list[str]]:
+    """The job of a folder, and what the sweep's jobs override."""
+    known = plan.read(place)
+    assert known is not None
+    entry = known.entry_in(folder.resolve().relative_to(place.resolve()).as_posix())
+    assert entry is not None
+    return entry, override_keys(known.entries)
+
+
 def _run(config: Config, folder: Path, command: str) -> Run:
     from vgexp import runs
 
     return runs.run(config, folder, command=command)
+
+
+def _finish(config: Config, folder: Path, command: str) -> Run:
+    from vgexp import runs
+
+    return runs.finish(config, folder, command=command)
 
 
 def _record_failure(folder: Path, config: Config | None, error: Exception) -> None:
@@ -187,18 +186,6 @@ def _record_failure(folder: Path, config: Config | None, error: Exception) -> No
             handler.flush()
     with suppress(OSError, ValueError):
         runs.write_failure(folder, config, error)
-
-
-def _ended(row: sweep.Row, summary: Mapping[str, Any]) -> sweep.Row:
-    status = str(summary.get("status", "completed"))
-    return dataclasses.replace(row, status=status, figures=sweep.figures(summary))
-
-
-def _summary(folder: Path) -> dict[str, Any]:
-    try:
-        return dict(json.loads((folder / "summary.json").read_text(encoding="utf-8")))
-    except (OSError, ValueError):
-        return {}
 
 
 def _tell(row: sweep.Row, typed: Sequence[str], swept: Collection[str]) -> None:
@@ -222,21 +209,7 @@ def _leave_nothing(folder: Path) -> None:
             empty.rmdir()
 
 
-def _require_free(folder: Path) -> None:
-    sweep.refuse_file(folder)
-    folders.require_free(folder)
-
-
-def _admit(refuse: Callable[[Path], None], folder: object) -> Path:
-    path = Path(str(folder))
-    try:
-        refuse(path)
-    except QuestionError as error:
-        raise Refused(error) from None
-    return path
-
-
-def _short(folder: Path) -> Path:
+def short(folder: Path) -> Path:
     """Relative to where the user stands, if that is shorter to read."""
     here = Path.cwd()
     return folder.relative_to(here) if folder.is_relative_to(here) else folder

@@ -105,6 +105,13 @@ def values(overrides: Sequence[str]) -> dict[str, str]:
     return named
 
 
+def assigned(key: str, text: str) -> str:
+    """The override that gives a key this very text, whatever is in it."""
+    # Hydra reads \\' as a quote and a backslash before one as escaped; elsewhere it stays one.
+    quoted = re.sub(r"(\\*)('|$)", lambda m: m[1] * 2 + ("\\'" if m[2] else ""), text)
+    return f"{key}='{quoted.replace('${', chr(92) + '${')}'"
+
+
 def _defers(override: Override, groups: Collection[str]) -> bool:
     key = override.key_or_group
     is_plain = not (override.is_sweep_override() or override.is_delete())

@@ -1,4 +1,4 @@
-"""`vgexp resume`: goes on with a run that did not come to its end."""
+"""`vgexp resume`: goes on with a run, or a sweep, that did not come to its end."""
 
 from __future__ import annotations
 
@@ -21,20 +21,46 @@ _log = logging.getLogger("vgexp")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the verb's arguments."""
-    parser.add_argument("run", metavar="RUN", help="the folder of a run")
+    parser.add_argument("path", metavar="RUN_OR_SWEEP", help="the folder of a run or of a sweep")
+    parser.add_argument(
+        "overrides",
+        nargs="*",
+        metavar="hydra/launcher=NAME",
+        help="for a sweep: who runs its jobs, and hydra.launcher.KEY=VALUE; else as before",
+    )
+    parser.add_argument(
+        "--failed", action="store_true", help="for a sweep: jobs that failed once more, too"
+    )
 
 
 def main(args: argparse.Namespace) -> int:
-    """Trains on from the last checkpoint; 0 when the run has come to its end.
+    """Goes on; 0 when the run, or every job of the sweep, has come to its end.
 
     Raises:
         QuestionError: no such run, or it cannot be gone on with.
     """
+    if _is_sweep(Path(args.path)):
+        from vgexp.cli import resume_sweep
+
+        return resume_sweep.resume(Path(args.path), args.overrides, retries_failed=args.failed)
+    if args.overrides or args.failed:
+        asked = [*args.overrides, *(["--failed"] if args.failed else [])]
+        raise QuestionError(
+            f"{args.path} is no sweep, and a run goes on as it is: {' '.join(asked)}\n"
+            "allowed: vgexp resume RUN"
+        )
+    folder = _run_folder(args.path)
+    try:
+        return _run(folder)
+    finally:
+        _tell_sweep(folder)
+
+
+def _run(folder: Path) -> int:
     from vgexp import resuming, runs
     from vgexp.cli.door import close_run
 
     full = blocks.full_error()
-    folder = _run_folder(args.run)
     if not resuming.is_open(folder):
         print(f"{folder} has ended: {runs.load(folder).summary['status']}")
         return 0
@@ -54,6 +80,27 @@ def main(args: argparse.Namespace) -> int:
     if not done.config.output.quiet:
         close_run(done)
     return 0
+
+
+def _is_sweep(folder: Path) -> bool:
+    from vgexp import folders, sweep
+    from vgexp.sweep import plan
+
+    if (folder / folders.CONFIG).is_file():
+        return False
+    return any((folder / name).is_file() for name in (plan.FILE, sweep.FILE))
+
+
+def _tell_sweep(run: Path) -> None:
+    """Brings the row of a run that is one of a sweep's jobs up to date."""
+    from vgexp.sweep import place
+
+    with suppress(QuestionError):
+        found = place.record_of(run)
+        if found is not None:
+            from vgexp.cli.endings import record_endings
+
+            record_endings(*found)
 
 
 def _holds(log: Path) -> bool:

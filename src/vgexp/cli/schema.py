@@ -112,7 +112,7 @@ def _hydra() -> HydraConf:
         sweep=SweepDir(dir=_FOLDER, subdir="${hydra.job.num}"),
         job=JobConf(name="train", chdir=False),
         help=HelpConf(app_name="vgexp train", header=_HELP_HEADER, template=_HELP_TEMPLATE),
-        callbacks={"vgexp": {"_target_": "vgexp.cli.job.Doorman"}},
+        callbacks={"vgexp": {"_target_": "vgexp.cli.doorman.Doorman"}},
     )
     ours = {"job_logging": "vgexp", "hydra_logging": "vgexp"}
     node.defaults = [

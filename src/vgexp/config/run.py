@@ -79,6 +79,8 @@ class RunConfig:
     """CPU threads of torch, of which small layers gain nothing; null: torch's own choice."""
     checkpoint_every: int = 1000
     """Steps between checkpoints, from which `vgexp resume` goes on; 0: only where a run stops."""
+    objective: str = "loss_last_mean_20"
+    """The figure of `summary.json` that a sweeper which searches (Optuna) is told."""
 
     def __post_init__(self) -> None:
         at_least("run.threads", self.threads, 1)

@@ -1,0 +1,54 @@
+"""Hydra's callback: looks at folders before Hydra writes into them, and puts the foreman in."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from hydra.core.plugins import Plugins
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig, open_dict, read_write
+
+from vgexp import folders
+from vgexp.cli.session import answered, current
+from vgexp.sweep import place, plan
+
+
+class Doorman(Callback):
+    """Refuses a folder that is in use; notes a sweep's."""
+
+    def on_run_start(self, config: DictConfig, **_: Any) -> None:
+        folder = Path(str(config.hydra.run.dir))
+        answered(lambda: folders.refuse_file(folder))
+        answered(lambda: folders.require_free(folder))
+
+    def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
+        session = current()
+        folder = Path(str(config.hydra.sweep.dir))
+        session.plan = answered(lambda: place.admit(folder)) or plan.Plan()
+        session.folder = folder
+        if not session.replays:
+            folder.mkdir(parents=True, exist_ok=True)
+            begun = session.plan.begun(session.command)
+            answered(lambda: plan.change(folder, lambda _: begun))
+        _put_foreman_in(config)
+
+    def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
+        del config
+        session = current()
+        folder = session.folder
+        if folder is not None and not session.replays:
+            answered(lambda: plan.change(folder, lambda now: now.done_with(session.command)))
+
+
+def _put_foreman_in(config: DictConfig) -> None:
+    from hydra_plugins import _vgexp as plugins
+
+    session = current()
+    for plugin in (plugins.Foreman, plugins.Replay):
+        Plugins.instance().register(plugin)
+    with read_write(config), open_dict(config.hydra):
+        session.launcher = config.hydra.launcher
+        config.hydra.launcher = {"_target_": f"{plugins.__name__}.{plugins.Foreman.__name__}"}
+        if session.replays:
+            config.hydra.sweeper = {"_target_": f"{plugins.__name__}.{plugins.Replay.__name__}"}

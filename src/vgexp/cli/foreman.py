@@ -1,0 +1,214 @@
+"""Between any of Hydra's sweepers and any of its launchers: which jobs are still to be done.
+
+Hydra numbers the jobs of a sweep anew each time, and knows nothing of those that were done. The
+foreman stands where the launcher does, finds each job in the sweep's plan, and hands on to the
+launcher those that have not ended, with the numbers and folders that they have there.
+"""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from concurrent.futures import BrokenExecutor
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.plugins import Plugins
+from hydra.core.utils import JobReturn, JobStatus
+from hydra.plugins.launcher import Launcher
+from hydra.plugins.sweeper import Sweeper
+from hydra.types import HydraContext
+from omegaconf import DictConfig, open_dict, read_write
+
+from vgexp import folders, resuming, sweep
+from vgexp.cli import blocks, overrides
+from vgexp.cli.endings import record_endings
+from vgexp.cli.job import Job, objective, to_config
+from vgexp.cli.session import answered, current
+from vgexp.errors import QuestionError
+from vgexp.sweep import plan
+
+_GRID = "hydra._internal.core_plugins.basic_sweeper.BasicSweeper"
+
+
+class Foreman(Launcher):
+    """Hands on to the launcher that was chosen what is still to be done."""
+
+    def setup(self, *, hydra_context: HydraContext, task_function: Any, config: DictConfig) -> None:
+        self._session = current()
+        with read_write(config), open_dict(config.hydra):
+            config.hydra.launcher = self._session.launcher
+        self._context, self._config = hydra_context, config
+        assert isinstance(task_function, Job)
+        self._job = task_function
+        self._met: Counter[str] = Counter()
+        self._told = False
+        self._launcher = Plugins.instance().instantiate_launcher(
+            hydra_context=hydra_context, task_function=task_function, config=config
+        )
+        assert self._session.folder is not None
+        self._folder = self._session.folder
+
+    def launch(
+        self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
+    ) -> Sequence[JobReturn]:
+        """Sees to every job; a result for each, of those that had ended too."""
+        wanted = [
+            self._wanted(tuple(words), initial_job_idx + i) for i, words in enumerate(job_overrides)
+        ]
+        asked: list[plan.Entry] = []
+
+        def with_wanted(known: plan.Plan) -> plan.Plan:
+            known, entries = plan.extended(known, wanted, self._met, self._folder_of)
+            asked.extend(entries)
+            return known.done_with(self._session.command) if self._has_all_jobs else known
+
+        return self.see_to(asked, answered(lambda: plan.change(self._folder, with_wanted)))
+
+    def see_to(self, asked: Sequence[plan.Entry], known: plan.Plan) -> list[JobReturn]:
+        """Launches those of the jobs that are to be done; a result for each."""
+        record_endings(self._folder, known)
+        open_jobs = [entry for entry in asked if self._is_to_do(entry)]
+        self._tell(asked, open_jobs)
+        done: dict[int, JobReturn] = {}
+        while open_jobs:
+            open_jobs = self._launched(open_jobs, done)
+        record_endings(self._folder, known)
+        return [done.get(entry.job) or self._result(entry) for entry in asked]
+
+    def _launched(self, entries: list[plan.Entry], done: dict[int, JobReturn]) -> list[plan.Entry]:
+        """Hands the jobs on; returns what is left where a process was killed."""
+        began = time.time()
+        try:
+            done.update(zip([e.job for e in entries], self._hand_on(entries), strict=True))
+            return []
+        except BrokenExecutor as error:
+            if len(entries) == 1:
+                self._give_up(entries[0], error)
+                return []
+            # Whose process it was, the others being killed with it, shows when they run alone.
+            left = [entry for entry in entries if self._is_to_do(entry)]
+            suspects = [e for e in left if _written_since(self._folder / e.folder, began)] or left
+            blocks.show(
+                blocks.block(
+                    f"a process was killed; of {len(left)} jobs that are left, {len(suspects)} "
+                    "run alone, to see whose it was"
+                )
+            )
+            for entry in suspects:
+                self._launched([entry], done)
+            return [entry for entry in left if entry not in suspects]
+
+    def _hand_on(self, entries: Sequence[plan.Entry]) -> Sequence[JobReturn]:
+        words = [
+            [
+                *([] if self._session.replays else e.overrides),
+                overrides.assigned("hydra.sweep.subdir", e.folder),
+            ]
+            for e in entries
+        ]
+        return self._launcher.launch(words, initial_job_idx=entries[0].job)
+
+    def _is_to_do(self, entry: plan.Entry) -> bool:
+        status = _status(self._folder / entry.folder)
+        if status == sweep.FAILED:
+            # What cannot be cannot be now.
+            can_be = entry.values is not None or not self._session.replays
+            return self._session.retries_failed and can_be
+        return status not in resuming.ENDED
+
+    def _result(self, entry: plan.Entry) -> JobReturn:
+        """What the launcher would have returned of a job that was not launched."""
+        done = JobReturn(overrides=entry.overrides, status=JobStatus.COMPLETED)
+        with suppress(QuestionError):
+            done.return_value = objective(
+                folders.summary_of(self._folder / entry.folder), entry.config
+            )
+        return done
+
+    def _give_up(self, entry: plan.Entry, error: BrokenExecutor) -> None:
+        from vgexp import runs
+
+        cause = str(error).strip().splitlines()[-1] if str(error).strip() else "no more is known"
+        died = RuntimeError(f"its process was killed: {cause}")
+        with suppress(QuestionError):
+            runs.write_failure(self._folder / entry.folder, entry.config, died)
+
+    def _wanted(self, words: tuple[str, ...], number: int) -> plan.Wanted:
+        try:
+            with self._composed(words, number) as composed:
+                return plan.Wanted(words, to_config(composed))
+        except Exception:
+            return plan.Wanted(words, None)
+
+    def _folder_of(self, job: plan.Wanted, number: int) -> str:
+        with self._composed(job.overrides, number):
+            return str(HydraConfig.get().sweep.subdir)
+
+    @contextmanager
+    def _composed(self, words: Sequence[str], number: int) -> Iterator[DictConfig]:
+        """A job's configuration as Hydra will give it to the job; `${hydra:...}` works within."""
+        composed = self._context.config_loader.load_sweep_config(self._config, list(words))
+        with open_dict(composed.hydra.job):
+            composed.hydra.job.num = composed.hydra.job.id = number
+        before = HydraConfig.instance().cfg
+        HydraConfig.instance().set_config(composed)
+        task = copy.deepcopy(composed)
+        with read_write(task), open_dict(task):
+            del task["hydra"]
+        try:
+            yield task
+        finally:
+            HydraConfig.instance().cfg = before
+
+    @property
+    def _has_all_jobs(self) -> bool:
+        """Whether the sweeper hands its jobs over at once."""
+        sweeper = self._config.hydra.sweeper
+        return sweeper.get("_target_") == _GRID and sweeper.get("max_batch_size") is None
+
+    def _tell(self, asked: Sequence[plan.Entry], open_jobs: Sequence[plan.Entry]) -> None:
+        """Once, where jobs of before are among those that are asked for."""
+        before = {entry.job for entry in self._session.plan.entries}
+        if self._told or not any(entry.job in before for entry in asked):
+            return
+        self._told = True
+        new = sum(entry.job not in before for entry in open_jobs)
+        failed = [
+            e
+            for e in asked
+            if e not in open_jobs and _status(self._folder / e.folder) == sweep.FAILED
+        ]
+        num_done = len(asked) - len(open_jobs)
+        verb = "is" if num_done == 1 else "are"
+        parts = [f"{num_done} of {len(asked)} jobs {verb} done"]
+        parts += [f"{len(failed)} of these failed"] if failed else []
+        parts += [f"{len(open_jobs)} to do"] + ([f"{new} of these new"] if new else [])
+        print(f"going on with {self._folder}: {', '.join(parts)}", flush=True)
+
+
+class Replay(Sweeper):
+    """Brings the jobs of a plan that were not done to their end."""
+
+    def setup(self, *, hydra_context: HydraContext, task_function: Any, config: DictConfig) -> None:
+        self._launcher = Plugins.instance().instantiate_launcher(
+            hydra_context=hydra_context, task_function=task_function, config=config
+        )
+
+    def sweep(self, arguments: list[str]) -> list[JobReturn]:
+        assert not arguments
+        assert isinstance(self._launcher, Foreman)
+        known = current().plan
+        return self._launcher.see_to(known.entries, known)
+
+
+def _status(folder: Path) -> str:
+    return str(folders.summary_of(folder).get("status", ""))
+
+
+def _written_since(folder: Path, seconds: float) -> bool:
+    return folder.is_dir() and any(p.stat().st_mtime >= seconds for p in folder.iterdir())

@@ -1,0 +1,5 @@
+"""A sweep is a folder of runs, `plan.json` of its jobs, and `sweep.csv` of what came of them."""
+
+from vgexp.sweep.table import FAILED, FILE, Row, cell, figures, read, record
+
+__all__ = ["FAILED", "FILE", "Row", "cell", "figures", "read", "record"]

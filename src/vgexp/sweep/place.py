@@ -1,0 +1,59 @@
+"""A sweep's folder: whether a sweep may be there, and what is left of one that never began."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from vgexp import folders
+from vgexp.errors import QuestionError
+from vgexp.sweep import plan, table
+
+HYDRAS = "multirun.yaml"
+
+
+def admit(folder: Path) -> plan.Plan | None:
+    """The plan of the sweep that is there; None where one may begin.
+
+    Raises:
+        QuestionError: it is a file, or it holds a sweep that another program made.
+    """
+    folders.refuse_file(folder)
+    known = plan.read(folder)
+    if known is not None or not folder.is_dir():
+        return known
+    found = plan.found(folder)
+    if found.entries or (folder / table.FILE).exists():
+        return found
+    if (folder / HYDRAS).exists():
+        raise QuestionError(
+            f"{folder} holds a sweep that is not vgexp's ({HYDRAS} and no {plan.FILE})\n"
+            "allowed: another folder (hydra.sweep.dir); nothing was overwritten"
+        )
+    return None
+
+
+def keep(folder: Path, known: plan.Plan) -> None:
+    """Writes a plan that was found in a folder, where none is written."""
+    if plan.read(folder) is None:
+        plan.write(folder, known)
+
+
+def record_of(run: Path) -> tuple[Path, plan.Plan] | None:
+    """The sweep's folder and plan, if a run is one of its jobs."""
+    for folder in list(run.resolve().parents)[:3]:
+        if (folder / plan.FILE).is_file():
+            known = plan.read(folder)
+            name = run.resolve().relative_to(folder).as_posix()
+            return (folder, known) if known is not None and known.entry_in(name) else None
+    return None
+
+
+def withdraw(folder: Path) -> None:
+    """Removes the folder of a sweep that has no job, unless something else is in it."""
+    if not folder.is_dir() or {path.name for path in folder.iterdir()} - {HYDRAS, plan.FILE}:
+        return
+    known = plan.read(folder)
+    if known is None or not known.entries:
+        for name in (HYDRAS, plan.FILE):
+            (folder / name).unlink(missing_ok=True)
+        folder.rmdir()

@@ -1,0 +1,248 @@
+"""`plan.json`: every job that a sweep was asked for, under the number that it keeps.
+
+Jobs are known by what decides their tables (`config.identity`). Asking for a sweep again, or for a
+larger one, finds the jobs that are there and numbers the new ones after them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from vgexp import config as configuration
+from vgexp import folders
+from vgexp.config import Config
+from vgexp.errors import QuestionError
+
+FILE = "plan.json"
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A job that is asked for: what was typed, and what it came to."""
+
+    overrides: tuple[str, ...]
+    config: Config | None
+    """None: a configuration that cannot be; the job will say why."""
+
+    @cached_property
+    def identity(self) -> str:
+        """What the job is known by."""
+        if self.config is None:
+            return " ".join(sorted(self.overrides))
+        return configuration.identity(self.config)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A job of the plan."""
+
+    job: int
+    folder: str
+    """Below the sweep's."""
+    overrides: tuple[str, ...]
+    identity: str
+    choices: Mapping[str, str] | None
+    """Group -> choice; None, like `values`, for a configuration that cannot be."""
+    values: Mapping[str, Any] | None
+
+    @cached_property
+    def config(self) -> Config | None:
+        """The configuration.
+
+        Raises:
+            QuestionError: not one of this version.
+        """
+        if self.values is None or self.choices is None:
+            return None
+        try:
+            return configuration.from_dict(self.values, self.choices)
+        except (TypeError, ValueError, KeyError) as error:
+            raise QuestionError(f"job {self.job} of {FILE}: {error}") from None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All jobs, and the commands that asked for them."""
+
+    entries: tuple[Entry, ...] = ()
+    commands: tuple[tuple[str, ...], ...] = ()
+    """Words after `vgexp`."""
+    pending: tuple[tuple[str, ...], ...] = ()
+    """Those whose jobs are not all here yet: killed before, or a search that goes on."""
+
+    def entry_in(self, folder: str) -> Entry | None:
+        """The job whose folder that is."""
+        return next((entry for entry in self.entries if entry.folder == folder), None)
+
+    def begun(self, command: tuple[str, ...]) -> Plan:
+        """With a command that will bring jobs."""
+        commands, pending = dict.fromkeys(self.commands), dict.fromkeys(self.pending)
+        return dataclasses.replace(
+            self, commands=(*(commands | {command: None}),), pending=(*(pending | {command: None}),)
+        )
+
+    def done_with(self, command: tuple[str, ...]) -> Plan:
+        """With no more jobs to come of a command."""
+        pending = tuple(words for words in self.pending if words != command)
+        return dataclasses.replace(self, pending=pending)
+
+
+def read(sweep: Path) -> Plan | None:
+    """The plan of a sweep's folder; None where there is none.
+
+    Raises:
+        QuestionError: the file is damaged, or of another version.
+    """
+    path = sweep / FILE
+    try:
+        content = json.loads(path.read_bytes())
+        written, digest = content.pop("format"), content.pop("digest")
+        if written != FORMAT:
+            raise QuestionError(
+                f"{path} has format {written}\nallowed: {FORMAT}, which this version writes"
+            )
+        if digest != _digest(content):
+            raise ValueError("its content was changed")
+        jobs = content.pop("jobs")
+        entries = tuple(Entry(**{**job, "overrides": tuple(job["overrides"])}) for job in jobs)
+        commands, pending = (_words(content[key]) for key in ("commands", "pending"))
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise QuestionError(f"cannot read {path}: {error.strerror}") from None
+    except QuestionError:
+        raise
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise QuestionError(
+            f"{path} is damaged: {error}\nallowed: remove it, and type the sweep's command again:"
+            " the jobs in its folders are found"
+        ) from None
+    for entry in entries:
+        _require_inside(path, entry.folder)
+    return Plan(entries, commands, pending)
+
+
+def write(sweep: Path, plan: Plan) -> None:
+    """Replaces the plan, a job a line."""
+    content = _content(plan)
+    jobs = ",\n".join(json.dumps(job) for job in content.pop("jobs"))
+    head = {"format": FORMAT, "digest": _digest(_content(plan)), **content}
+    text = json.dumps(head)[:-1] + f', "jobs": [\n{jobs}\n]}}\n'
+    with folders.replaced(sweep / FILE) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def change(sweep: Path, changed_from: Callable[[Plan], Plan]) -> Plan:
+    """Replaces the plan by another, one process at a time."""
+    with folders.alone(sweep):
+        changed = changed_from(read(sweep) or Plan())
+        write(sweep, changed)
+    return changed
+
+
+def extended(
+    plan: Plan,
+    wanted: Sequence[Wanted],
+    met: Counter[str],
+    folder_of: Callable[[Wanted, int], str],
+) -> tuple[Plan, list[Entry]]:
+    """The plan with what is wanted in it, and the entry of each.
+
+    The second job of one identity is another job (`device=cpu,cuda`), so the n-th that is wanted is
+    the n-th in the plan.
+
+    Args:
+        met: identity -> how many were wanted before, by the same command; counts on.
+        folder_of: the folder of a new job, from its number.
+
+    Raises:
+        QuestionError: two jobs would share a folder.
+    """
+    known: dict[str, list[Entry]] = {}
+    for entry in plan.entries:
+        known.setdefault(entry.identity, []).append(entry)
+    taken = {entry.folder: entry.job for entry in plan.entries}
+    number = max((entry.job for entry in plan.entries), default=-1) + 1
+    asked, added = [], []
+    for job in wanted:
+        same = known.setdefault(job.identity, [])
+        if met[job.identity] == len(same):
+            folder = folder_of(job, number)
+            if folder in taken:
+                raise QuestionError(
+                    f"jobs {taken[folder]} and {number} would share the folder {folder!r}\n"
+                    "allowed: a hydra.sweep.subdir that differs from job to job"
+                )
+            same.append(_entry(job, number, folder))
+            added.append(same[-1])
+            taken[folder] = number
+            number += 1
+        asked.append(same[met[job.identity]])
+        met[job.identity] += 1
+    return dataclasses.replace(plan, entries=(*plan.entries, *added)), asked
+
+
+def found(sweep: Path) -> Plan:
+    """A plan of the jobs whose folders are there: what is left where `plan.json` was lost."""
+    from vgexp import tables
+
+    entries = []
+    for folder in sorted(sweep.iterdir()):
+        if folder.name.isdecimal() and (folder / folders.CONFIG).is_file():
+            job = Wanted(_typed(folder), tables.read_config(folder))
+            entries.append(_entry(job, int(folder.name), folder.name))
+    return Plan(tuple(sorted(entries, key=lambda entry: entry.job)))
+
+
+def _entry(job: Wanted, number: int, folder: str) -> Entry:
+    config = job.config
+    return Entry(
+        number,
+        folder,
+        job.overrides,
+        job.identity,
+        None if config is None else configuration.choices(config),
+        None if config is None else configuration.to_dict(config),
+    )
+
+
+def _typed(folder: Path) -> tuple[str, ...]:
+    """A job's overrides, as Hydra noted them."""
+    import yaml
+
+    try:
+        words = yaml.safe_load((folder / ".hydra" / "overrides.yaml").read_text(encoding="utf-8"))
+        return tuple(map(str, words or ()))
+    except (OSError, ValueError, TypeError, yaml.YAMLError):
+        return ()
+
+
+def _content(plan: Plan) -> dict[str, Any]:
+    jobs = [
+        {field.name: getattr(entry, field.name) for field in dataclasses.fields(Entry)}
+        for entry in plan.entries
+    ]
+    return {"commands": plan.commands, "pending": plan.pending, "jobs": jobs}
+
+
+def _words(commands: Sequence[Sequence[str]]) -> tuple[tuple[str, ...], ...]:
+    return tuple(tuple(map(str, words)) for words in commands)
+
+
+def _digest(content: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _require_inside(path: Path, folder: str) -> None:
+    parts = PurePosixPath(folder).parts
+    if not isinstance(folder, str) or not parts or ".." in parts or parts[0] == "/":
+        raise QuestionError(f"{path}: the folder {folder!r} is not below the sweep's")

@@ -1,0 +1,104 @@
+"""`sweep.csv`: a row a job, written as each job ends, in the order of the jobs' numbers."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from vgexp import folders
+
+FILE = "sweep.csv"
+FAILED = "failed"
+_FIRST = ("job", "status")
+_LAST = "reason"
+_NO_FIGURES = (*_FIRST, _LAST, "process")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One job: its number, how it ended, what it overrode, its summary, why it failed."""
+
+    job: int
+    status: str
+    overrides: Mapping[str, str] = field(default_factory=dict)
+    figures: Mapping[str, str] = field(default_factory=dict)
+    reason: str = ""
+
+    def cells(self) -> dict[str, str]:
+        """Column -> text, in the order in which columns enter the header."""
+        return {
+            "job": str(self.job),
+            "status": self.status,
+            **self.overrides,
+            **{k: v for k, v in self.figures.items() if k not in self.overrides},
+            _LAST: self.reason,
+        }
+
+
+def record(folder: Path, rows: Sequence[Row], keys: Iterable[str] = ()) -> None:
+    """Adds rows to the folder's `sweep.csv`; a job that has a row already has it replaced.
+
+    The file is replaced as a whole, so that a reader, a full disk or a kill never meets a half
+    of it; jobs that end at the same time in several processes wait for each other. Whatever the
+    order in which jobs end, the file is the same.
+
+    Args:
+        keys: what any job of the sweep overrides; these columns come first.
+
+    Raises:
+        OSError: nothing could be written; the file is as it was.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with folders.alone(folder):
+        table = {cells["job"]: cells for cells in read(folder)}
+        table.update({str(row.job): row.cells() for row in rows})
+        _replace(folder / FILE, list(keys), sorted(table.values(), key=_number))
+
+
+def read(folder: Path) -> list[dict[str, str]]:
+    """The rows of the folder's `sweep.csv`, column -> text; none where there is no file."""
+    try:
+        with (folder / FILE).open(newline="", encoding="utf-8", errors="replace") as file:
+            reader = csv.DictReader(file, restval="")
+            rows = [{k: v for k, v in row.items() if k is not None} for row in reader]
+    except FileNotFoundError:
+        return []
+    return [row for row in rows if row.get("job", "").isdecimal()]
+
+
+def figures(summary: Mapping[str, Any]) -> dict[str, str]:
+    """The summary's figures as cells; `status` and `reason` have their own columns."""
+    return {
+        key: cell(value)
+        for key, value in summary.items()
+        if key not in _NO_FIGURES and not isinstance(value, (Mapping, list, tuple))
+    }
+
+
+def cell(value: object) -> str:
+    """A value as a table's cell: empty for None, shortest form that reads back for a float."""
+    if value is None:
+        return ""
+    if isinstance(value, float) and not math.isfinite(value):
+        return "nan" if math.isnan(value) else ("inf" if value > 0 else "-inf")
+    return repr(value) if isinstance(value, float) else str(value)
+
+
+def _number(cells: Mapping[str, str]) -> int:
+    return int(cells["job"])
+
+
+def _replace(path: Path, keys: Sequence[str], rows: Sequence[Mapping[str, str]]) -> None:
+    names = dict.fromkeys([*keys, *(name for cells in rows for name in cells)])
+    header = [*_FIRST, *(name for name in names if name not in (*_FIRST, _LAST)), _LAST]
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, header, restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    with folders.replaced(path) as temporary:
+        temporary.write_text(text.getvalue(), encoding="utf-8", newline="")
