@@ -77,8 +77,9 @@ class RunConfig:
 
     threads: Optional[int] = 1
     """CPU threads of torch, of which small layers gain nothing; null: torch's own choice."""
-    checkpoint_every: int = 1000
-    """Steps between checkpoints, from which `vgexp resume` goes on; 0: only where a run stops."""
+    checkpoint_every: Optional[int] = None
+    """Steps between checkpoints, from which `vgexp resume` goes on; null: about a second, or what
+    costs 1 %, whichever is longer; 0: only where a run stops."""
     objective: str = "loss_last_mean_20"
     """The figure of `summary.json` that a sweeper which searches (Optuna) is told."""
 

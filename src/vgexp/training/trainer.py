@@ -21,6 +21,7 @@ from vgexp.training import update
 from vgexp.training.divergence import around, last_step, layer_of_divergence
 from vgexp.training.evaluation import evaluated
 from vgexp.training.history import Clock, History, Step
+from vgexp.training.saving import Saving
 from vgexp.training.state import TrainState
 from vgexp.training.update import Batch
 from vgexp.watch import Watch
@@ -44,7 +45,7 @@ class Trainer:
         num_steps: int,
         *,
         deferred: bool,
-        checkpoint_every: int = 0,
+        checkpoint_every: int | None = 0,
     ) -> None:
         self.state = state
         self.clock = Clock()
@@ -57,7 +58,8 @@ class Trainer:
         self._watches = watches
         self._train, self._probe_config = train, probe
         self._deferred = deferred
-        self._checkpoint_every = checkpoint_every
+        self._saving = Saving(checkpoint_every)
+        self._handed_on = False
         self._seconds_before = 0.0
         self._parameters = [p for p in state.model.parameters() if p.requires_grad]
         self._history = History(self._parameters[0].dtype, deferred)
@@ -85,8 +87,10 @@ class Trainer:
                 yield from self._rows_of_step(whole=state.step == self.num_steps - 1)
                 if self._stopping:
                     return
-                if self._saves:
-                    self.save()
+                if state.step < self.num_steps and self._saving.wants(
+                    state.step, handed_on=self._handed_on
+                ):
+                    self._saving.done_by(self.save)
             yield from self.flush()
             if 0 < state.step < self.num_steps and not self._stopping:
                 self.save()
@@ -108,7 +112,9 @@ class Trainer:
         self._timed_step()
         ended = state.step == self.num_steps
         evaluates = ended or (eval_every > 0 and state.step % eval_every == 0)
-        if self._history.due or evaluates or self._saves or self._stopping:
+        saves = not ended and self._saving.wants_step(state.step)
+        self._handed_on = self._history.due or evaluates or saves or self._stopping
+        if self._handed_on:
             yield from self.flush()
         if evaluates and not self._stopping:
             yield from self._evaluation(after_steps=True)
@@ -251,11 +257,6 @@ class Trainer:
         return evaluated(self.state.model, name, split, self.state.step, self._epoch)
 
     # ------------------------------------------------------------ divergence
-
-    @property
-    def _saves(self) -> bool:
-        every, step = self._checkpoint_every, self.state.step
-        return every > 0 and step % every == 0 and step < self.num_steps
 
     @property
     def _stopping(self) -> bool:
