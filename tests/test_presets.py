@@ -41,6 +41,10 @@ SINGLE = (
 SWEEPS = {"adam_rescue": 14, "arsenal": 16, "shallow_vs_deep": 15}
 """Preset -> jobs of its grid."""
 
+SEARCHES = ("deepest",)
+"""Presets whose jobs a sampler chooses; `test_engines` runs them."""
+ALL = (*SINGLE, *SWEEPS, *SEARCHES)
+
 PAIRS: dict[str, tuple[str, dict[str, Any]]] = {
     "relu_xavier": ("relu_he", {"model.init": "xavier_normal"}),
     "lsuv": ("relu_xavier", {"model.init": "lsuv"}),
@@ -99,10 +103,10 @@ def run(folder: Path, config: Config, *, steps: int, seed: int = 0) -> dict[str,
 
 def test_the_presets_are_those_of_the_list() -> None:
     found = {path.stem for path in preset("any").parent.iterdir()}
-    assert found == {*SINGLE, *SWEEPS}
+    assert found == set(ALL)
 
 
-@pytest.mark.parametrize("name", [*SINGLE, *SWEEPS])
+@pytest.mark.parametrize("name", ALL)
 def test_a_preset_opens_with_its_command_its_sentence_and_what_was_measured(name: str) -> None:
     package, command, sentence, *rest = preset(name).read_text(encoding="utf-8").splitlines()
     measured = [line for line in rest if line.startswith("#")]
@@ -120,7 +124,7 @@ def test_the_list_prints_every_presets_sentence(capsys: pytest.CaptureFixture[st
     printed = capsys.readouterr().out
     assert max(map(len, printed.splitlines())) <= WIDTH
     words = " ".join(printed.split())
-    for name in (*SINGLE, *SWEEPS):
+    for name in ALL:
         sentence = preset(name).read_text(encoding="utf-8").splitlines()[2]
         assert f"{name} {sentence.removeprefix('# ')}" in words
 

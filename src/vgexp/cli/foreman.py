@@ -25,9 +25,9 @@ from hydra.types import HydraContext
 from omegaconf import DictConfig, open_dict, read_write
 
 from vgexp import folders, resuming, sweep
-from vgexp.cli import blocks, overrides
+from vgexp.cli import blocks, lookout, overrides
 from vgexp.cli.endings import record_endings
-from vgexp.cli.job import Job, objective, to_config
+from vgexp.cli.job import Job, objective, tell, to_config
 from vgexp.cli.session import answered, current
 from vgexp.errors import QuestionError
 from vgexp.sweep import plan
@@ -111,7 +111,17 @@ class Foreman(Launcher):
             ]
             for e in entries
         ]
-        return self._launcher.launch(words, initial_job_idx=entries[0].job)
+        typed = {str(entry.job): entry.overrides for entry in entries}
+
+        def tell_of(row: dict[str, str]) -> None:
+            if row["job"] in typed and row["job"] not in self._job.told:
+                ending = sweep.Row(
+                    int(row["job"]), row["status"], figures=row, reason=row["reason"]
+                )
+                tell(ending, typed[row["job"]], self._job.swept)
+
+        with lookout.told(self._folder, tell_of):
+            return self._launcher.launch(words, initial_job_idx=entries[0].job)
 
     def _is_to_do(self, entry: plan.Entry) -> bool:
         status = _status(self._folder / entry.folder)
@@ -174,7 +184,8 @@ class Foreman(Launcher):
     def _tell(self, asked: Sequence[plan.Entry], open_jobs: Sequence[plan.Entry]) -> None:
         """Once, where jobs of before are among those that are asked for."""
         before = {entry.job for entry in self._session.plan.entries}
-        if self._told or not any(entry.job in before for entry in asked):
+        is_search = not (self._session.replays or self._has_all_jobs)
+        if self._told or is_search or not any(entry.job in before for entry in asked):
             return
         self._told = True
         new = sum(entry.job not in before for entry in open_jobs)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import os
 import shlex
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
@@ -47,11 +48,14 @@ class Job:
         self.run: Run | None = None
         """The single run that ended well, unless it was to be quiet."""
         self._unwritten: list[sweep.Row] = []
+        self._pid = os.getpid()
+        self.told: set[str] = set()
+        """Numbers of the jobs in this process, which tells of them itself."""
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """In a launcher's other process, where folder names have to be resolved as well."""
         self.__dict__.update(state)
-        schema.register()
+        schema.register_resolver()
 
     def __call__(self, composed: DictConfig) -> float | None:
         """Runs what was composed; for a sweeper that searches, the figure that it searches by."""
@@ -85,6 +89,7 @@ class Job:
         place = Path(str(hydra.sweep.dir))
         entry, keys = _entry_of(place, Path(hydra.runtime.output_dir))
         row = sweep.Row(entry.job, sweep.FAILED, overrides.values(entry.overrides))
+        self.told.add(str(entry.job))
         config = None
         try:
             # One that cannot be says so when it is composed again.
@@ -104,9 +109,8 @@ class Job:
         finally:
             if row.status != ELSEWHERE:
                 self._record(place, row, keys)
-            # A reader who has left (`| head`) does not end the sweep.
-            with suppress(BrokenPipeError):
-                _tell(row, entry.overrides, self.swept)
+            if os.getpid() == self._pid:
+                tell(row, entry.overrides, self.swept)
         return objective(folders.summary_of(self.folder), config)
 
     def _own_command(self, typed: Sequence[str]) -> str:
@@ -188,11 +192,13 @@ def _record_failure(folder: Path, config: Config | None, error: Exception) -> No
         runs.write_failure(folder, config, error)
 
 
-def _tell(row: sweep.Row, typed: Sequence[str], swept: Collection[str]) -> None:
+def tell(row: sweep.Row, typed: Sequence[str], swept: Collection[str]) -> None:
+    """Prints a line of how a job ended. A reader who has left (`| head`) does not end the sweep."""
     from vgexp.cli import progress
     from vgexp.cli.screen import Screen
 
-    print(progress.line(row, typed, swept, Screen().width), flush=True)
+    with suppress(BrokenPipeError):
+        print(progress.line(row, typed, swept, Screen().width), flush=True)
 
 
 def _leave_nothing(folder: Path) -> None:

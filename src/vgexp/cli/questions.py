@@ -22,6 +22,7 @@ from omegaconf.errors import (
     OmegaConfBaseException,
 )
 
+from vgexp.cli import engines
 from vgexp.config import CHOICES, Config
 from vgexp.errors import QuestionError, impossible, unknown
 
@@ -67,6 +68,9 @@ def unknown_key(group: str, key: str, known: Iterable[str]) -> QuestionError:
 
 def _missing(error: MissingConfigException) -> QuestionError:
     asked = error.missing_cfg_file or ""
+    not_installed = engines.missing(asked)
+    if not_installed is not None:
+        return not_installed
     group, _, name = asked.rpartition("/")
     if error.options:
         question = unknown(group, name, error.options)

@@ -13,6 +13,7 @@ from hydra.conf import HelpConf, HydraConf, JobConf, RunDir, SweepDir
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
 
+from vgexp.cli import engines
 from vgexp.config import CHOICES, Config
 
 PRIMARY = "vgexp"
@@ -87,6 +88,12 @@ def register() -> None:
     store.store(group="hydra/job_logging", name="vgexp", node=_FILE_LOG)
     store.store(group="hydra/hydra_logging", name="vgexp", node=_QUIET_LOG)
     store.store(group="hydra", name="config", node=_hydra())
+    engines.adjust()
+    register_resolver()
+
+
+def register_resolver() -> None:
+    """Teaches OmegaConf how folders are named; all that a launcher's other process needs."""
     OmegaConf.register_new_resolver("vgexp_label", _label, use_cache=True, replace=True)
 
 

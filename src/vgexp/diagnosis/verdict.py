@@ -66,6 +66,7 @@ def summarise(
         lowest finite loss, the highest accuracy. `signal`, `attenuation` and
         `backward_factor_per_layer` are of the first step, `_last` of the last one with a signal
         measured (of a diverged run: of its last step, null if nothing there was finite).
+        `depth_trained` is L of a net that learned, 0 of one that did not.
         `unmeasured_ends` are those of layers 1 and L that have no row, for want of which there is
         no attenuation.
     """
@@ -80,6 +81,7 @@ def summarise(
         "verdict": verdict,
         "underflow": underflow(layers, num_examples, dtype),
         "num_layers": first.num_layers,
+        "depth_trained": first.num_layers if verdict == "healthy" else 0,
         "dtype": dtype,
         "constant_loss": constant_loss,
         **_training_figures(steps),

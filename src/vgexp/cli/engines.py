@@ -1,0 +1,61 @@
+"""Launchers and sweepers of other packages: which extra brings them, what suits vgexp in them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from hydra.core.plugins import Plugins
+from omegaconf import OmegaConf
+
+from vgexp.errors import QuestionError
+
+_WEEK_MINUTES = 7 * 24 * 60
+_DAY_MINUTES = 24 * 60
+
+EXTRAS: Mapping[str, str] = {
+    "hydra/launcher/joblib": "joblib",
+    "hydra/launcher/submitit_local": "submitit",
+    "hydra/launcher/submitit_slurm": "submitit",
+    "hydra/sweeper/optuna": "optuna",
+}
+"""Choice -> the extra that it comes with."""
+
+PRESETS: Mapping[str, Mapping[str, Any]] = {
+    # A job at a time, so that a long one never holds others back.
+    "hydra/launcher/joblib": {"batch_size": "1"},
+    # Nobody waits in a queue: a job may take its time.
+    "hydra/launcher/submitit_local": {"timeout_min": _WEEK_MINUTES, "cpus_per_task": 1},
+    # A core (run.threads=1) and memory for one process; a job that meets its limit of time, or is
+    # pushed out, is queued again and goes on from its checkpoint.
+    "hydra/launcher/submitit_slurm": {
+        "timeout_min": _DAY_MINUTES,
+        "cpus_per_task": 1,
+        "mem_gb": 4,
+        "max_num_timeout": 100,
+        "name": "vgexp",
+    },
+}
+"""Choice -> what differs from the package's own settings."""
+
+
+def adjust() -> None:
+    """Puts the presets into the settings of those that are installed."""
+    Plugins.instance()  # has them register their settings
+    store = ConfigStore.instance()
+    for choice, values in PRESETS.items():
+        group, _, name = choice.rpartition("/")
+        if f"{name}.yaml" in store.list(group):
+            node = OmegaConf.merge(store.load(f"{choice}.yaml").node, values)
+            store.store(group=group, name=name, node=node)
+
+
+def missing(choice: str) -> QuestionError | None:
+    """The error for a choice that an extra would bring; None for others."""
+    if choice not in EXTRAS:
+        return None
+    group, _, name = choice.rpartition("/")
+    return QuestionError(
+        f"{group}={name} is not installed\nallowed: pip install 'vgexp[{EXTRAS[choice]}]'"
+    )
