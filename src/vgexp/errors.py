@@ -1,4 +1,7 @@
-"""What a user did wrong, in one readable block: what was asked, what is allowed, the nearest."""
+"""What a user did wrong, in one readable block: what was asked, what is allowed, the nearest.
+
+And what may be shown of words that are not ours: names, values, reasons, from files or typed.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,14 @@ from collections.abc import Iterable, Mapping, Sequence
 
 class QuestionError(ValueError):
     """The question was wrong: an unknown name, an impossible value, a missing file. Exit code 2."""
+
+
+def printable(text: str) -> str:
+    """The text with everything that a terminal obeys written as escapes; line ends stay.
+
+    Control characters, marks that turn the direction of writing, halves of characters.
+    """
+    return "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text)
 
 
 def reason(error: BaseException) -> str:

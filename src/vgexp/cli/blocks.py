@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import sys
 import textwrap
@@ -12,11 +13,12 @@ from pathlib import Path
 
 from vgexp import folders
 from vgexp.cli.interrupts import Terminated
-from vgexp.errors import QuestionError
+from vgexp.errors import QuestionError, printable
 from vgexp.sweep import plan
 
 WIDTH = 80
 FULL_ERROR = "HYDRA_FULL_ERROR"
+_COMMAND = re.compile(r"(^|: )vgexp ")
 
 
 def full_error() -> bool:
@@ -27,10 +29,10 @@ def full_error() -> bool:
 def block(headline: str, *lines: str) -> str:
     """`headline` after `error: `, each further line indented below it, all wrapped.
 
-    A word is never broken, nor is a line with a command: they are there to be copied.
+    A line with a command, or with a path longer than the width, stays whole, to be copied.
     """
     parts = [_wrap(headline, "error: ", "       ")]
-    parts += [_line(line) for line in lines if line.strip()]
+    parts += [_wrap(line, "  ", "    ") for line in lines if line.strip()]
     return "\n".join(parts)
 
 
@@ -75,8 +77,12 @@ def interruption(error: KeyboardInterrupt, folder: Path | None) -> None:
     can_go_on = folder is not None and any(
         (folder / name).exists() for name in (folders.CHECKPOINT, plan.FILE)
     )
-    again = shlex.join(["vgexp", "resume", str(folder)])
-    show(block(headline, saved, f"go on: {again}" if can_go_on else ""))
+    show(block(headline, saved, f"go on: {resuming(folder)}" if folder and can_go_on else ""))
+
+
+def resuming(folder: Path) -> str:
+    """The command that goes on with a run or a sweep, to be pasted."""
+    return shlex.join(["vgexp", "resume", str(folder)])
 
 
 def describe(error: BaseException) -> str:
@@ -87,13 +93,12 @@ def describe(error: BaseException) -> str:
     return f"{kind.__name__}: {error}" if str(error) else kind.__name__
 
 
-def _line(text: str) -> str:
-    return f"  {text.strip()}" if ": vgexp " in text else _wrap(text, "  ", "    ")
-
-
 def _wrap(text: str, first: str, rest: str) -> str:
+    text = printable(text.strip())
+    if _COMMAND.search(text) or max(map(len, text.split()), default=0) > WIDTH - len(rest):
+        return f"{first}{text}"
     return textwrap.fill(
-        text.strip(),
+        text,
         WIDTH,
         initial_indent=first,
         subsequent_indent=rest,

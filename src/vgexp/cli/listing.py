@@ -11,7 +11,7 @@ from typing import Any
 from vgexp import records
 from vgexp.cli.blocks import WIDTH
 from vgexp.config import CHOICES
-from vgexp.errors import QuestionError, unknown
+from vgexp.errors import QuestionError, printable, unknown
 from vgexp.registry import Registry
 
 Entries = list[tuple[str, str]]
@@ -30,7 +30,7 @@ def main(argv: Sequence[str]) -> int:
         raise QuestionError(f"vgexp list takes one kind, not {len(argv)}\n{_USAGE}")
     if argv and argv[0] not in KINDS:
         raise unknown("kind", argv[0], KINDS)
-    print(_one(argv[0]) if argv else _all())
+    print(printable(_one(argv[0]) if argv else _all()))
     return 0
 
 

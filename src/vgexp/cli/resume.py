@@ -11,7 +11,7 @@ from pathlib import Path
 
 from vgexp.cli import blocks
 from vgexp.cli.interrupts import exit_code
-from vgexp.errors import QuestionError
+from vgexp.errors import QuestionError, printable
 
 LOG = "train.log"
 LINE = "[%(asctime)s][%(name)s][%(levelname)s] - %(message)s"
@@ -62,11 +62,11 @@ def _run(folder: Path) -> int:
 
     full = blocks.full_error()
     if not resuming.is_open(folder):
-        print(f"{folder} has ended: {runs.load(folder).summary['status']}")
+        print(printable(f"{folder} has ended: {runs.load(folder).summary['status']}"))
         return 0
     try:
         with _logged(folder):
-            done = runs.resume(folder, lambda story: print(story, file=sys.stderr))
+            done = runs.resume(folder, lambda story: print(printable(story), file=sys.stderr))
     except KeyboardInterrupt as error:
         blocks.interruption(error, folder)
         return exit_code(error)
@@ -116,7 +116,7 @@ def _run_folder(path: str) -> Path:
     if found == [Path(path)]:
         return found[0]
     still_open = [folder for folder in found if resuming.is_open(folder)]
-    shown = [f"  vgexp resume {folder}" for folder in still_open[:6]]
+    shown = [f"  {blocks.resuming(folder)}" for folder in still_open[:6]]
     more = [f"  and {len(still_open) - 6} more"] if len(still_open) > 6 else []
     raise QuestionError(
         f"{path} holds {len(found)} runs, {len(still_open)} to go on with\nallowed: one run\n"

@@ -15,6 +15,8 @@ from rich.cells import cell_len
 from rich.console import Console
 from rich.text import Text
 
+from vgexp import errors
+
 _GAP = "  "
 _SMALLEST_WIDTH = 8
 # Headers are not folded to less than this.
@@ -40,8 +42,8 @@ def number(value: float, digits: int = 3) -> str:
 
 def printable(text: str, console: Console) -> str:
     """The text with everything that a terminal obeys or the encoding lacks written as escapes."""
-    plain = "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text)
-    return plain.encode(console.encoding, "backslashreplace").decode(console.encoding)
+    plain = errors.printable(text).encode(console.encoding, "backslashreplace")
+    return plain.decode(console.encoding)
 
 
 def show_line(console: Console, text: str, style: str = "") -> None:

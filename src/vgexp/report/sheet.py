@@ -10,7 +10,7 @@ from typing import Any
 
 from rich.console import Console
 
-from vgexp.errors import QuestionError
+from vgexp.errors import QuestionError, printable
 from vgexp.report.layout import Column, number, show_line, show_table, show_words
 from vgexp.report.spread import Spread
 
@@ -70,15 +70,21 @@ def show(console: Console, comparison: Comparison) -> None:
 
 
 def write_csv(comparison: Comparison, path: Path) -> None:
-    """Writes what is shown, with every digit; a spread as three columns."""
+    """Writes what is shown, with every digit; a spread as three columns.
+
+    Control characters are escapes: Python's `csv` leaves a bare carriage return without quotes.
+    """
     shown = [*comparison.columns, *comparison.csv_only]
     columns = [part for column in shown for part in _csv_columns(column)]
     try:
         with path.open("w", encoding="utf-8", newline="") as file:
             writer = csv.writer(file, lineterminator="\n")
-            writer.writerow([column.title for column in columns])
+            writer.writerow([printable(column.title) for column in columns])
             writer.writerows(
-                zip(*([_full(v) for v in column.values] for column in columns), strict=True)
+                zip(
+                    *([printable(_full(v)) for v in column.values] for column in columns),
+                    strict=True,
+                )
             )
     except OSError as error:
         raise QuestionError(f"cannot write {path}: {error.strerror}") from None
