@@ -1,8 +1,8 @@
 """Checkpoints: all that a run needs to go on, on disk whole or not at all.
 
-A checkpoint is the state of training after a step, and how long each table was by then: rows that
-came later are cut off and measured again. It is a file of `torch.save` that holds tensors and plain
-values only, and is read as such: nothing in it is ever executed.
+A checkpoint is the state of training after a step, and how long each table was by then, with a sum
+of its bytes: rows that came later are cut off and measured again. It is a file of `torch.save` that
+holds tensors and plain values only, and is read as such: nothing in it is ever executed.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from vgexp import folders
 
 NEWEST = folders.CHECKPOINT
 PREVIOUS = "checkpoint.previous.pt"
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclass(frozen=True)
@@ -31,8 +31,8 @@ class Checkpoint:
     """Updates done."""
     state: Mapping[str, Any]
     """Everything that training changes."""
-    sizes: Mapping[str, int]
-    """Table -> bytes of its file."""
+    tables: Mapping[str, tuple[int, int]]
+    """Table -> bytes of its file, and the `crc32` of them (`folders.Prefix`)."""
     config: Mapping[str, Any]
     """Field -> value, of those that can change a table."""
     versions: Mapping[str, str]
@@ -44,12 +44,18 @@ class UnusableError(Exception):
 
 
 def save(folder: Path, checkpoint: Checkpoint) -> None:
-    """Writes the newest checkpoint and keeps the one before."""
+    """Writes the newest checkpoint and keeps the one before.
+
+    Raises:
+        OSError: it cannot be written; what was there before is as it was.
+    """
     content = dict(vars(checkpoint))
     content = {"format": FORMAT, "digest": _digest(content), **content}
     newest = folder / NEWEST
     with folders.replaced(newest) as temporary:
-        torch.save(content, temporary)
+        # Into a file of Python's: given a path, torch hides why it cannot write.
+        with temporary.open("wb") as file:
+            torch.save(content, file)
         folders.synced(temporary)
         if newest.exists():
             newest.replace(folder / PREVIOUS)
@@ -80,7 +86,7 @@ def load(path: Path) -> Checkpoint:
 
 def present(folder: Path) -> list[Path]:
     """The files there are, newest first."""
-    return [folder / name for name in (NEWEST, PREVIOUS) if (folder / name).exists()]
+    return [folder / name for name in (NEWEST, PREVIOUS) if (folder / name).is_file()]
 
 
 def _digest(content: Mapping[str, Any]) -> str:

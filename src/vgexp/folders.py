@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from vgexp import config as configuration
 from vgexp.config import Config
@@ -17,6 +19,28 @@ from vgexp.records import TABLES
 CONFIG = "config.yaml"
 SUMMARY = "summary.json"
 CHECKPOINT = "checkpoint.pt"
+_TEMPORARY = ".{}.new"
+_CHUNK_BYTES = 2**20
+_SEAL = re.compile(r"^# identity: (\w+)$", re.MULTILINE)
+
+
+class Prefix(NamedTuple):
+    """The beginning of a file: how long it is, and a sum of every byte of it."""
+
+    num_bytes: int
+    crc32: int
+    """Goes on over bytes that are added, and differs wherever 32 bits in a row are changed."""
+
+
+def prefix_of(path: Path, num_bytes: int) -> Prefix:
+    """The first bytes of a file, fewer where it is shorter; none where there is no file."""
+    found = Prefix(0, 0)
+    if not path.is_file():
+        return found
+    with path.open("rb") as file:
+        while chunk := file.read(min(_CHUNK_BYTES, num_bytes - found.num_bytes)):
+            found = Prefix(found.num_bytes + len(chunk), zlib.crc32(chunk, found.crc32))
+    return found
 
 
 class OccupiedError(QuestionError):
@@ -105,8 +129,15 @@ def write_config(folder: Path, config: Config, command: str) -> None:
     content = {"defaults": ["schema", *chosen, "_self_"], **configuration.to_dict(config)}
     text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
     head = f"# {command}\n" if command else ""
+    seal = f"# identity: {configuration.identity(config)}\n"
     with replaced(folder / CONFIG) as temporary:
-        temporary.write_text(head + text, encoding="utf-8")
+        temporary.write_text(head + text + seal, encoding="utf-8")
+
+
+def sealed_identity(folder: Path) -> str | None:
+    """The identity of the configuration that `config.yaml` was written with; None: cut off."""
+    found = _SEAL.findall((folder / CONFIG).read_text(encoding="utf-8", errors="replace"))
+    return found[-1] if found else None
 
 
 def write_summary(folder: Path, summary: Mapping[str, Any]) -> None:
@@ -131,8 +162,10 @@ def replaced(path: Path) -> Iterator[Path]:
 
     Once it has, it outlasts a loss of power.
     """
-    temporary = path.with_name(f".{path.name}.new")
+    temporary = path.with_name(_TEMPORARY.format(path.name))
     try:
+        # What a kill left there, or a link that somebody else put there.
+        temporary.unlink(missing_ok=True)
         yield temporary
         synced(temporary)
         temporary.replace(path)
@@ -140,6 +173,21 @@ def replaced(path: Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def tidied(folder: Path) -> None:
+    """Removes what a kill left half-written, which may be as large as a checkpoint."""
+    for left in folder.glob(_TEMPORARY.format("*")):
+        with suppress(OSError):
+            left.unlink()
+
+
+def anchored(folder: Path) -> None:
+    """Waits until a new folder, and those above it, are on the disk itself."""
+    for above in folder.resolve().parents:
+        # Somebody else's folders cannot be opened, and need not be.
+        with suppress(OSError):
+            synced(above)
 
 
 def synced(path: Path) -> None:

@@ -11,10 +11,12 @@ from vgexp import config as configuration
 from vgexp import folders
 from vgexp.config import Config
 from vgexp.errors import QuestionError
+from vgexp.folders import Prefix
 from vgexp.records import TABLES
 
 _CLOCK = "timing"
 """The table that no promise is made of."""
+_PROMISED = tuple(table for table in TABLES if table != _CLOCK)
 ENDED = ("completed", "diverged", "stopped")
 """Statuses of runs that nothing is to be added to."""
 
@@ -25,10 +27,12 @@ class Start:
 
     state: dict[str, Any] | None
     """The trainer's; None: from the beginning."""
-    sizes: dict[str, int]
-    """Table -> bytes of its file to keep; a table that is not here has no file yet."""
+    prefixes: dict[str, Prefix]
+    """Table -> what of its file to keep; a table that is not here has no file yet."""
     story: str
     """Where that is, and what was wrong with later checkpoints, for the user."""
+    useless: tuple[Path, ...] = ()
+    """Later checkpoints, which must not take the place of the one that is gone on from."""
 
 
 def is_open(folder: Path) -> bool:
@@ -37,18 +41,26 @@ def is_open(folder: Path) -> bool:
 
 
 def save(
-    folder: Path, step: int, state: Mapping[str, Any], config: Config, versions: Mapping[str, str]
+    folder: Path,
+    step: int,
+    state: Mapping[str, Any],
+    config: Config,
+    versions: Mapping[str, str],
+    settled: Mapping[str, Prefix],
 ) -> None:
-    """Writes a checkpoint; every row handed on so far is on disk when it is."""
+    """Writes a checkpoint.
+
+    Args:
+        settled: the tables with every row so far, on the disk itself.
+
+    Raises:
+        OSError: it cannot be written; those before are as they were.
+    """
     from vgexp import checkpoints
 
-    sizes = {}
-    for table in TABLES:
-        path = folder / f"{table}.csv"
-        folders.synced(path)
-        sizes[table] = path.stat().st_size
+    tables = {table: (prefix.num_bytes, prefix.crc32) for table, prefix in settled.items()}
     fields = configuration.deciding(config)
-    checkpoints.save(folder, checkpoints.Checkpoint(step, state, sizes, fields, dict(versions)))
+    checkpoints.save(folder, checkpoints.Checkpoint(step, state, tables, fields, dict(versions)))
 
 
 def start_of(folder: Path, config: Config, versions: Mapping[str, str]) -> Start:
@@ -59,32 +71,28 @@ def start_of(folder: Path, config: Config, versions: Mapping[str, str]) -> Start
     """
     from vgexp import checkpoints
 
-    story = []
+    story, useless = [], []
     for path in checkpoints.present(folder):
         try:
             found = checkpoints.load(path)
         except checkpoints.UnusableError as error:
             story.append(f"{path.name} is of no use: {error}")
+            useless.append(path)
             continue
         require_equal(path, "configuration", found.config, configuration.deciding(config))
         require_equal(path, "version", found.versions, versions)
-        sizes = {**found.sizes, _CLOCK: min(found.sizes[_CLOCK], _size(folder, _CLOCK))}
-        torn = [table for table, size in sizes.items() if not _has_lines(folder, table, size)]
-        if not torn:
+        kept = {table: Prefix(*found.tables.get(table, (0, 0))) for table in TABLES}
+        changed = [table for table in _PROMISED if not _begins_with(folder, table, kept[table])]
+        if not changed:
             story.append(f"going on from step {found.step}")
-            return Start(dict(found.state), _there(folder, sizes), "; ".join(story))
-        story.append(f"{path.name} does not fit {', '.join(torn)}")
-    require_equal(
-        folder / folders.SUMMARY,
-        "configuration",
-        {
-            "config_hash": folders.summary_of(folder).get(
-                "config_hash", configuration.identity(config)
-            )
-        },
-        {"config_hash": configuration.identity(config)},
-    )
-    return Start(None, _headers(folder), "; ".join([*story, "going on from the beginning"]))
+            prefixes = {table: kept[table] for table in _PROMISED}
+            prefixes |= _clock_lines(folder, kept[_CLOCK].num_bytes)
+            return Start(dict(found.state), prefixes, "; ".join(story), tuple(useless))
+        story.append(f"{path.name} does not fit {', '.join(changed)}")
+        useless.append(path)
+    _require_own(folder, config)
+    story.append("going on from the beginning")
+    return Start(None, _headers(folder), "; ".join(story))
 
 
 def require_equal(path: Path, what: str, then: Mapping[str, Any], now: Mapping[str, Any]) -> None:
@@ -103,34 +111,47 @@ def require_equal(path: Path, what: str, then: Mapping[str, Any], now: Mapping[s
         )
 
 
-def _there(folder: Path, sizes: Mapping[str, int]) -> dict[str, int]:
-    return {table: size for table, size in sizes.items() if _size(folder, table) > 0}
+def _begins_with(folder: Path, table: str, prefix: Prefix) -> bool:
+    path = folder / f"{table}.csv"
+    return prefix.num_bytes > 0 and folders.prefix_of(path, prefix.num_bytes) == prefix
 
 
-def _has_lines(folder: Path, table: str, size: int) -> bool:
-    """Whether the first `size` bytes of a table are its header and whole lines."""
-    if table == _CLOCK and size <= 0:
-        return True
-    if _size(folder, table) < size:
-        return False
-    with (folder / f"{table}.csv").open("rb") as file:
-        if file.read(len(_header(table))) != _header(table):
-            return False
-        file.seek(size - 1)
-        return file.read(1) == b"\n"
+def _clock_lines(folder: Path, num_bytes: int) -> dict[str, Prefix]:
+    """The whole lines in the first bytes of the table of times; a file without them is removed."""
+    path = folder / f"{_CLOCK}.csv"
+    content = path.read_bytes()[:num_bytes] if path.is_file() else b""
+    whole = content[: content.rfind(b"\n") + 1]
+    if whole.startswith(_header(_CLOCK)):
+        return {_CLOCK: folders.prefix_of(path, len(whole))}
+    path.unlink(missing_ok=True)
+    return {}
+
+
+def _require_own(folder: Path, config: Config) -> None:
+    """Without a checkpoint, what `config.yaml` and the summary say of the configuration."""
+    now = {"config_hash": configuration.identity(config)}
+    sealed = folders.sealed_identity(folder)
+    if sealed is None:
+        raise QuestionError(
+            f"{folder / folders.CONFIG} is cut short: it lacks its last line, `# identity: ...`\n"
+            "allowed: the file as vgexp wrote it; or train again into a new folder"
+        )
+    require_equal(folder / folders.CONFIG, "configuration", {"config_hash": sealed}, now)
+    told = folders.summary_of(folder).get("config_hash", now["config_hash"])
+    require_equal(folder / folders.SUMMARY, "configuration", {"config_hash": told}, now)
 
 
 def _header(table: str) -> bytes:
     return (",".join(column.name for column in TABLES[table]) + "\n").encode()
 
 
-def _headers(folder: Path) -> dict[str, int]:
-    """The sizes of tables without rows.
+def _headers(folder: Path) -> dict[str, Prefix]:
+    """Tables without rows.
 
     Raises:
         QuestionError: a file that is no such table.
     """
-    sizes = {}
+    prefixes = {}
     for table in TABLES:
         header = _header(table)
         path = folder / f"{table}.csv"
@@ -139,17 +160,12 @@ def _headers(folder: Path) -> dict[str, int]:
         with path.open("rb") as file:
             begins = file.read(len(header))
         if begins == header:
-            sizes[table] = len(header)
-        elif header.startswith(begins):
-            path.unlink()  # torn as it was made
+            prefixes[table] = folders.prefix_of(path, len(header))
+        elif header.startswith(begins) or table == _CLOCK:
+            path.unlink()  # torn as it was made, or of no promise
         else:
             raise QuestionError(
                 f"{path} does not begin as this version's {table}.csv does\n"
                 "allowed: a run of this version; or train again into a new folder"
             )
-    return sizes
-
-
-def _size(folder: Path, table: str) -> int:
-    path = folder / f"{table}.csv"
-    return path.stat().st_size if path.exists() else -1
+    return prefixes

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import datetime
+import logging
 import os
 import platform
-from collections.abc import Callable, Mapping
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 from vgexp import config as configuration
 from vgexp import folders, resuming
 from vgexp.config import Config
-from vgexp.errors import QuestionError, reason
+from vgexp.errors import QuestionError, printable, reason
+from vgexp.folders import Prefix
 from vgexp.interrupts import held, noticed
 
 if TYPE_CHECKING:
@@ -27,6 +30,7 @@ if TYPE_CHECKING:
 
 OUTPUTS = Path("outputs/train")
 FAILED = "failed"
+_log = logging.getLogger("vgexp")
 
 
 @dataclass(frozen=True)
@@ -107,7 +111,9 @@ def run(config: Config, folder: Path | str | None = None, *, command: str = "") 
     with held(trainer.stop):
         folder.mkdir(parents=True, exist_ok=True)
         with folders.occupied(folder):
-            folders.require_free(folder)  # it may have been taken while the model was made
+            # Again: another process may have been faster.
+            folders.require_free(folder)
+            folders.anchored(folder)
             folders.write_config(folder, config, command)
             return _trained(folder, trainer, config)
 
@@ -135,13 +141,13 @@ def resume(folder: Path | str, say: Callable[[str], None] | None = None) -> Run:
             return done
         config = done.config
         trainer = _assembled(config)
+        folders.tidied(folder)
         start = resuming.start_of(folder, config, _computed_by(trainer))
         if say is not None:
             say(start.story)
-        if start.state is not None:
-            trainer.load_state_dict(start.state)
+        _put_back(trainer, start)
         with held(trainer.stop):
-            return _trained(folder, trainer, config, start.sizes)
+            return _trained(folder, trainer, config, start.prefixes)
 
 
 def finish(config: Config, folder: Path | str, *, command: str = "") -> Run:
@@ -166,14 +172,28 @@ def _assembled(config: Config) -> Trainer:
         return assemble(config)
 
 
+def _put_back(trainer: Trainer, start: resuming.Start) -> None:
+    """Has the trainer stand where the checkpoint was made."""
+    if start.state is None:
+        return
+    try:
+        trainer.load_state_dict(start.state)
+    except Exception as error:
+        raise QuestionError(
+            f"the checkpoint holds the state of something else: {reason(error)}\n"
+            "allowed: the checkpoint that this run wrote"
+        ) from error
+    for path in start.useless:
+        path.unlink(missing_ok=True)
+
+
 def _trained(
-    folder: Path, trainer: Trainer, config: Config, sizes: Mapping[str, int] | None = None
+    folder: Path, trainer: Trainer, config: Config, prefixes: Mapping[str, Prefix] | None = None
 ) -> Run:
     """Trains to the end and writes the summary, whatever the end is."""
     done = Run(folder)
-    trainer.save = lambda: _save(folder, trainer, config)
     try:
-        _record(folder, trainer, config, sizes)
+        _record(folder, trainer, config, prefixes)
     except BaseException as error:
         _write_end(done, config, trainer, error)
         raise
@@ -181,8 +201,20 @@ def _trained(
     return done
 
 
-def _save(folder: Path, trainer: Trainer, config: Config) -> None:
-    resuming.save(folder, trainer.state.step, trainer.state_dict(), config, _computed_by(trainer))
+def _save(folder: Path, trainer: Trainer, config: Config, sinks: Sequence[Sink]) -> None:
+    """Writes a checkpoint. Where there is no room for one, training goes on without."""
+    from vgexp.sinks import settled
+
+    step, state, made_by = trainer.state.step, trainer.state_dict(), _computed_by(trainer)
+    tables = settled(sinks)
+    try:
+        resuming.save(folder, step, state, config, made_by, tables)
+    except OSError as error:
+        text = f"no checkpoint at step {step}: {error}; training goes on"
+        _log.info(text)
+        # Nobody may be there to read it (`2>&1 | head`).
+        with suppress(OSError):
+            print(printable(f"warning: {text}"), file=sys.stderr, flush=True)
 
 
 def _computed_by(trainer: Trainer) -> dict[str, str]:
@@ -205,15 +237,18 @@ def _default_folder(config: Config) -> Path:
 
 
 def _record(
-    folder: Path, trainer: Trainer, config: Config, sizes: Mapping[str, int] | None
+    folder: Path, trainer: Trainer, config: Config, prefixes: Mapping[str, Prefix] | None
 ) -> None:
-    from vgexp.sinks import SinkContext, open_sinks
+    from vgexp.sinks import SinkContext, open_sinks, settled
 
-    context = SinkContext(folder, trainer.num_steps, config.output.quiet, sizes)
+    context = SinkContext(folder, trainer.num_steps, config.output.quiet, prefixes)
     with open_sinks(context) as sinks:
+        trainer.save = lambda: _save(folder, trainer, config, sinks)
         try:
             for rows in trainer.rows():
                 _hand_on(sinks, rows)
+            # The summary that follows says that they are whole, and it outlasts a loss of power.
+            settled(sinks)
         except BaseException:
             # What fails here failed already, or follows from it.
             with suppress(Exception):

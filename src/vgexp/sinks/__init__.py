@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
+from vgexp.folders import Prefix
 from vgexp.records import Rows
 from vgexp.registry import Registry
 from vgexp.sinks.csv_files import CsvFiles
@@ -22,6 +23,15 @@ class Sink(Protocol):
     def close(self) -> None: ...
 
 
+@runtime_checkable
+class Keeper(Protocol):
+    """A sink whose files a checkpoint depends on."""
+
+    def settle(self) -> Mapping[str, Prefix]:
+        """Waits until all rows so far are on the disk itself; table -> its file by then."""
+        ...
+
+
 @dataclass(frozen=True)
 class SinkContext:
     """What a sink may want to know of its run."""
@@ -29,14 +39,14 @@ class SinkContext:
     folder: Path
     num_steps: int
     quiet: bool
-    sizes: Mapping[str, int] | None = None
-    """Table -> bytes of its file to go on from; a new file for others."""
+    prefixes: Mapping[str, Prefix] | None = None
+    """Table -> what of its file to go on from; a new file for others."""
 
 
 SINKS: Registry[Callable[[SinkContext], Sink]] = Registry(
     "sink",
     {
-        "csv": lambda context: CsvFiles(context.folder, context.sizes),
+        "csv": lambda context: CsvFiles(context.folder, context.prefixes),
         "live": lambda context: Live(context.num_steps, context.quiet),
     },
 )
@@ -53,3 +63,9 @@ def open_sinks(context: SinkContext) -> Iterator[list[Sink]]:
             stack.callback(sink.close)
             sinks.append(sink)
         yield sinks
+
+
+def settled(sinks: Iterable[Sink]) -> dict[str, Prefix]:
+    """Has every row on the disk itself; table -> its file by then."""
+    keepers = [sink for sink in sinks if isinstance(sink, Keeper)]
+    return {table: prefix for keeper in keepers for table, prefix in keeper.settle().items()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import zlib
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -12,6 +13,7 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
+from vgexp.folders import Prefix
 from vgexp.records import TABLES, Floats, Rows
 
 
@@ -20,16 +22,17 @@ class CsvFiles:
     """Appends rows to `<table>.csv`; each batch of rows is one write of whole lines.
 
     A write that fails half-way (a full disk, an interrupt) is cut back to the last whole line, so
-    that what was recorded before stays readable.
+    that what was recorded before stays readable. A sum of the bytes is kept as they are written:
+    a file that somebody else has changed since is known by it.
     """
 
-    def __init__(self, folder: Path, sizes: Mapping[str, int] | None = None) -> None:
-        """New files, but where a size is given one that is there, cut back to it."""
+    def __init__(self, folder: Path, prefixes: Mapping[str, Prefix] | None = None) -> None:
+        """New files, but where a prefix is given one that is there, cut back to it."""
         self._files: dict[str, _File] = {}
         try:
             for table in TABLES:
-                size = None if sizes is None else sizes.get(table)
-                self._files[table] = _File(folder / f"{table}.csv", table, size)
+                prefix = None if prefixes is None else prefixes.get(table)
+                self._files[table] = _File(folder / f"{table}.csv", table, prefix)
         except BaseException:
             self.close()
             raise
@@ -41,6 +44,10 @@ class CsvFiles:
         cells = [empty if values is None else _texts(values) for values in columns]
         lines = map(",".join, zip(*cells, strict=True))
         self._files[rows.table].append("\n".join(lines) + "\n" if len(rows) else "")
+
+    def settle(self) -> Mapping[str, Prefix]:
+        """Waits until all rows so far are on the disk itself; table -> its file by then."""
+        return {table: file.settle() for table, file in self._files.items()}
 
     def close(self) -> None:
         for file in self._files.values():
@@ -97,17 +104,17 @@ def _quoted(text: str) -> str:
 class _File:
     """One table: a new one that begins with its header, or one that is gone on with."""
 
-    def __init__(self, path: Path, table: str, size: int | None) -> None:
+    def __init__(self, path: Path, table: str, prefix: Prefix | None) -> None:
         flags = os.O_WRONLY | os.O_APPEND
-        if size is None:
+        if prefix is None:
             flags |= os.O_CREAT | os.O_EXCL
         self._descriptor = os.open(path, flags, 0o644)
         self._path = path
-        self._size = size or 0
-        if size is None:
+        self._whole = prefix or Prefix(0, 0)
+        if prefix is None:
             self.append(",".join(column.name for column in TABLES[table]) + "\n")
         else:
-            os.ftruncate(self._descriptor, size)
+            os.ftruncate(self._descriptor, prefix.num_bytes)
 
     def append(self, lines: str) -> None:
         data = lines.encode()
@@ -116,11 +123,16 @@ class _File:
             while written < len(data):
                 written += os.write(self._descriptor, data[written:])
         except BaseException as error:
-            os.ftruncate(self._descriptor, self._size)
+            os.ftruncate(self._descriptor, self._whole.num_bytes)
             if isinstance(error, OSError):
                 raise OSError(error.errno, error.strerror, str(self._path)) from error
             raise
-        self._size += len(data)
+        num_bytes, crc32 = self._whole
+        self._whole = Prefix(num_bytes + len(data), zlib.crc32(data, crc32))
+
+    def settle(self) -> Prefix:
+        os.fsync(self._descriptor)
+        return self._whole
 
     def close(self) -> None:
         os.close(self._descriptor)
