@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import re
 import typing
 from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -26,6 +28,7 @@ from vgexp.cli import engines
 from vgexp.config import CHOICES, Config
 from vgexp.errors import QuestionError, impossible, unknown
 
+_CLOSED = (errno.EROFS, errno.EACCES, errno.EPERM)
 _TYPES = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
 
 
@@ -43,6 +46,9 @@ def translate(error: BaseException) -> QuestionError | None:
     for cause in _chain(error):
         if isinstance(cause, OmegaConfBaseException) and cause.full_key is not None:
             return _about_key(cause, str(error))
+    for cause in _chain(error):
+        if isinstance(cause, OSError) and cause.errno in _CLOSED and cause.filename:
+            return _about_closed(Path(str(cause.filename)), cause)
     if isinstance(error, SearchPathException):
         return QuestionError(f"{error}\nallowed: a folder that exists")
     if isinstance(error, yaml.YAMLError):
@@ -107,6 +113,15 @@ def _about_message(message: str) -> QuestionError:
     if there:
         return QuestionError(f"{there[1]} is a key already\nallowed: {there[1]}=VALUE, without +")
     return QuestionError("\n".join(line for line in message.splitlines() if line.strip()))
+
+
+def _about_closed(path: Path, error: OSError) -> QuestionError:
+    """The error for a folder that is closed; the first file that is made in it is the log."""
+    folder = path.parent if path.suffix else path
+    return QuestionError(
+        f"cannot write in {folder}: {error.strerror}\n"
+        "allowed: a folder that can be written, hydra.run.dir=DIR or hydra.sweep.dir=DIR"
+    )
 
 
 def _known_keys(cause: OmegaConfBaseException) -> list[str]:

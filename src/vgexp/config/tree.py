@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -32,7 +33,7 @@ from vgexp.config.optimization import (
     ValueClipConfig,
     WarmupCosineConfig,
 )
-from vgexp.config.ranges import one_of, within
+from vgexp.config.ranges import of_its_type, one_of, within
 from vgexp.config.run import OutputConfig, ProbeConfig, RunConfig, TrainConfig
 from vgexp.errors import unknown
 from vgexp.registry import Registry
@@ -133,12 +134,13 @@ def from_dict(values: Mapping[str, Any], chosen: Mapping[str, str]) -> Config:
     Raises:
         QuestionError: an unknown key or choice, or a value out of range.
     """
-    known = {f.name: f for f in dataclasses.fields(Config)}
+    hints = typing.get_type_hints(Config)
     arguments: dict[str, Any] = {}
     for key, value in values.items():
-        if key not in known:
-            raise unknown("key", key, known)
+        if key not in hints:
+            raise unknown("key", key, hints)
         if not isinstance(value, Mapping):
+            of_its_type(key, value, hints[key])
             arguments[key] = value
             continue
         cls = CHOICES[key][chosen[key]] if key in CHOICES else _section(key)
@@ -146,6 +148,7 @@ def from_dict(values: Mapping[str, Any], chosen: Mapping[str, str]) -> Config:
         for inner in value:
             if inner not in allowed:
                 raise unknown(f"key of {key}", inner, allowed)
+            of_its_type(f"{key}.{inner}", value[inner], typing.get_type_hints(cls)[inner])
         arguments[key] = cls(**value)
     return Config(**arguments)
 

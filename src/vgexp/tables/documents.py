@@ -17,7 +17,7 @@ def read_summary(folder: Path | str) -> dict[str, Any]:
     path = Path(folder) / "summary.json"
     try:
         summary = json.loads(text_of(path))
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise broken(path, f"is not JSON: {error}") from None
     if not isinstance(summary, dict):
         raise broken(path, f"holds a {type(summary).__name__}, not a mapping")
@@ -25,18 +25,20 @@ def read_summary(folder: Path | str) -> dict[str, Any]:
 
 
 def read_config(folder: Path | str) -> config.Config:
-    """A run's `config.yaml`, as the configuration it resolved to."""
+    """A run's `config.yaml`, as the configuration it resolved to; nothing in it is executed."""
     path = Path(folder) / "config.yaml"
+    text = text_of(path)
     try:
-        values = yaml.safe_load(text_of(path))
-    except yaml.YAMLError as error:
+        values = yaml.safe_load(text)
+    except Exception as error:
+        # Not YAML errors only: `!!int x`, dates that do not exist and deep nesting raise others.
         raise broken(path, f"is not YAML: {error}") from None
     if not isinstance(values, dict):
         raise broken(path, "holds no keys")
-    chosen: dict[str, str] = {}
-    for entry in values.pop("defaults", None) or ():
-        if isinstance(entry, dict):
-            chosen.update({str(group): str(name) for group, name in entry.items()})
+    defaults = values.pop("defaults", None)
+    entries = defaults if isinstance(defaults, list) else []
+    named = [pair for entry in entries if isinstance(entry, dict) for pair in entry.items()]
+    chosen = {group: name for group, name in named if isinstance(name, str)}
     missing = [group for group in config.CHOICES if group in values and group not in chosen]
     if missing:
         raise broken(path, f"names no choice of {', '.join(missing)} in its defaults list")

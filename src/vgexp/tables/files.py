@@ -11,6 +11,8 @@ from vgexp.errors import QuestionError
 
 def text_of(path: Path) -> str:
     """The whole text of a file."""
+    if path.exists() and not path.is_file():
+        raise broken(path, "is not a file")
     with readable(path):
         return path.read_text(encoding="utf-8")
 

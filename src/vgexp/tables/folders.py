@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from vgexp.errors import QuestionError
-from vgexp.tables.files import text_of
+from vgexp.tables.files import broken, text_of
 
 # What, beside a configuration, makes a folder a run; a summary does so alone (a job that failed
 # before it had a configuration).
@@ -44,7 +44,10 @@ def sweep_endings(sweep: Path | str) -> dict[str, dict[str, str]]:
     path = Path(sweep) / "sweep.csv"
     if not path.is_file():
         return {}
-    rows = csv.DictReader(io.StringIO(text_of(path), newline=""))
+    try:
+        rows = list(csv.DictReader(io.StringIO(text_of(path), newline="")))
+    except csv.Error as error:
+        raise broken(path, f"is not a table: {error}") from None
     return {
         row["job"]: {key: row[key] for key in ("status", "reason") if row.get(key)}
         for row in rows

@@ -113,7 +113,7 @@ def _typed(path: Path, name: str, cells: Sequence[str], kind: str | None) -> Any
         if name in _KEYS:
             return pd.array([int(cell) for cell in cells], "int64")
         return _integers(cells) if kind == "int" else _floats(cells)
-    except ValueError as error:
+    except (ValueError, OverflowError) as error:
         raise broken(path, f"has a cell in column {name} that is no number: {error}") from None
 
 
@@ -122,7 +122,7 @@ def _guessed(cells: Sequence[str]) -> Any:
     for kind in kinds:
         try:
             return kind(cells)
-        except ValueError:
+        except (ValueError, OverflowError):
             continue
     return pd.Series([cell or None for cell in cells], dtype="object")
 
