@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -19,6 +20,7 @@ from vgexp.records import TABLES
 CONFIG = "config.yaml"
 SUMMARY = "summary.json"
 CHECKPOINT = "checkpoint.pt"
+_ATTEMPTS = 100
 _TEMPORARY = ".{}.new"
 _CHUNK_BYTES = 2**20
 _SEAL = re.compile(r"^# identity: (\w+)$", re.MULTILINE)
@@ -80,15 +82,18 @@ def refuse_file(folder: Path) -> None:
 def occupied(folder: Path) -> Iterator[None]:
     """Within, no other process writes the run in this folder; the system ends it with the process.
 
+    A folder that is not there is made.
+
     Raises:
         OccupiedError: another process writes it.
     """
     try:
         import fcntl
     except ImportError:  # not a POSIX system
+        folder.mkdir(parents=True, exist_ok=True)
         yield
         return
-    descriptor = os.open(folder, os.O_RDONLY)
+    descriptor = _opened(folder)
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -112,7 +117,7 @@ def alone(folder: Path) -> Iterator[None]:
     except ImportError:  # not a POSIX system: its launchers run one job at a time
         yield
         return
-    descriptor = os.open(folder, os.O_RDONLY)
+    descriptor = _opened(folder)
     try:
         with suppress(OSError):  # a file system without locks
             fcntl.flock(descriptor, fcntl.LOCK_EX)
@@ -121,8 +126,24 @@ def alone(folder: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
+def _opened(folder: Path) -> int:
+    for _ in range(_ATTEMPTS):
+        folder.mkdir(parents=True, exist_ok=True)
+        # One who was refused takes the empty folder with him as he goes.
+        with suppress(FileNotFoundError):
+            return os.open(folder, os.O_RDONLY)
+    raise FileNotFoundError(errno.ENOENT, "it is removed again and again", str(folder))
+
+
 def write_config(folder: Path, config: Config, command: str) -> None:
     """Writes `config.yaml`: a Hydra primary config that composes against the packaged schema."""
+    with replaced(folder / CONFIG) as temporary:
+        # At once: a folder with something in it is not removed by one who is refused meanwhile.
+        temporary.touch()
+        temporary.write_text(_config_text(config, command), encoding="utf-8")
+
+
+def _config_text(config: Config, command: str) -> str:
     import yaml
 
     chosen = [{group: name} for group, name in configuration.choices(config).items()]
@@ -130,8 +151,7 @@ def write_config(folder: Path, config: Config, command: str) -> None:
     text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
     head = f"# {command}\n" if command else ""
     seal = f"# identity: {configuration.identity(config)}\n"
-    with replaced(folder / CONFIG) as temporary:
-        temporary.write_text(head + text + seal, encoding="utf-8")
+    return head + text + seal
 
 
 def sealed_identity(folder: Path) -> str | None:

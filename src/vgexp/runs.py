@@ -108,14 +108,12 @@ def run(config: Config, folder: Path | str | None = None, *, command: str = "") 
     folder = _default_folder(config) if folder is None else Path(folder)
     folders.require_free(folder)
     trainer = _assembled(config)
-    with held(trainer.stop):
-        folder.mkdir(parents=True, exist_ok=True)
-        with folders.occupied(folder):
-            # Again: another process may have been faster.
-            folders.require_free(folder)
-            folders.anchored(folder)
-            folders.write_config(folder, config, command)
-            return _trained(folder, trainer, config)
+    with held(trainer.stop), folders.occupied(folder):
+        # Again: another process may have been faster.
+        folders.require_free(folder)
+        folders.write_config(folder, config, command)
+        folders.anchored(folder)
+        return _trained(folder, trainer, config)
 
 
 def resume(folder: Path | str, say: Callable[[str], None] | None = None) -> Run:
