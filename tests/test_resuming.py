@@ -455,3 +455,25 @@ def test_an_edited_configuration_without_a_checkpoint_is_refused(
     with pytest.raises(QuestionError, match="another configuration"):
         vgexp.resume(tmp_path / "a")
     assert contents(tmp_path / "a") == before
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_a_run_that_begins_anew_keeps_what_was_recorded(
+    times: int, whole: Whole, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = dataclasses.replace(BASE, run=RunConfig(checkpoint_every=0))
+    fall(tmp_path / "a", config, monkeypatch, 30)
+    recorded = [contents(tmp_path / "a")]
+    for _ in range(times - 1):
+        with monkeypatch.context() as patch:
+            cut(patch, 20, lambda: (_ for _ in ()).throw(Power()))
+            patch.setattr("vgexp.runs._write_end", lambda *_: None)
+            with pytest.raises(Power):
+                vgexp.resume(tmp_path / "a")
+        recorded.append(contents(tmp_path / "a"))
+    told: list[str] = []
+    vgexp.resume(tmp_path / "a", told.append)
+    assert told == [f"going on from the beginning; what was recorded is kept in before_{times}"]
+    assert contents(tmp_path / "a") == whole("sgd")
+    for number, tables in enumerate(recorded, 1):
+        assert contents(tmp_path / "a" / f"before_{number}") == tables

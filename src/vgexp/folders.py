@@ -45,6 +45,12 @@ def prefix_of(path: Path, num_bytes: int) -> Prefix:
     return found
 
 
+def beginning_of(path: Path, num_bytes: int) -> bytes:
+    """The first bytes of a file, fewer where it is shorter."""
+    with path.open("rb") as file:
+        return file.read(num_bytes)
+
+
 class OccupiedError(QuestionError):
     """Another process writes the run."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -91,8 +91,14 @@ def start_of(folder: Path, config: Config, versions: Mapping[str, str]) -> Start
         story.append(f"{path.name} does not fit {', '.join(changed)}")
         useless.append(path)
     _require_own(folder, config)
+    prefixes = _headers(folder)
     story.append("going on from the beginning")
-    return Start(None, _headers(folder), "; ".join(story))
+    recorded = [
+        table for table in TABLES if table not in prefixes and _path(folder, table).exists()
+    ]
+    if recorded:
+        story.append(f"what was recorded is kept in {_set_aside(folder, recorded).name}")
+    return Start(None, prefixes, "; ".join(story))
 
 
 def require_equal(path: Path, what: str, then: Mapping[str, Any], now: Mapping[str, Any]) -> None:
@@ -112,13 +118,13 @@ def require_equal(path: Path, what: str, then: Mapping[str, Any], now: Mapping[s
 
 
 def _begins_with(folder: Path, table: str, prefix: Prefix) -> bool:
-    path = folder / f"{table}.csv"
+    path = _path(folder, table)
     return prefix.num_bytes > 0 and folders.prefix_of(path, prefix.num_bytes) == prefix
 
 
 def _clock_lines(folder: Path, num_bytes: int) -> dict[str, Prefix]:
     """The whole lines in the first bytes of the table of times; a file without them is removed."""
-    path = folder / f"{_CLOCK}.csv"
+    path = _path(folder, _CLOCK)
     content = path.read_bytes()[:num_bytes] if path.is_file() else b""
     whole = content[: content.rfind(b"\n") + 1]
     if whole.startswith(_header(_CLOCK)):
@@ -146,26 +152,40 @@ def _header(table: str) -> bytes:
 
 
 def _headers(folder: Path) -> dict[str, Prefix]:
-    """Tables without rows.
+    """The tables that are there without rows; those torn before are removed.
 
     Raises:
         QuestionError: a file that is no such table.
     """
     prefixes = {}
     for table in TABLES:
-        header = _header(table)
-        path = folder / f"{table}.csv"
+        header, path = _header(table), _path(folder, table)
         if not path.exists():
             continue
-        with path.open("rb") as file:
-            begins = file.read(len(header))
+        begins = folders.beginning_of(path, len(header) + 1)
         if begins == header:
             prefixes[table] = folders.prefix_of(path, len(header))
-        elif header.startswith(begins) or table == _CLOCK:
-            path.unlink()  # torn as it was made, or of no promise
-        else:
+        elif header.startswith(begins):
+            path.unlink()  # torn as it was made
+        elif not begins.startswith(header) and table != _CLOCK:
             raise QuestionError(
                 f"{path} does not begin as this version's {table}.csv does\n"
                 "allowed: a run of this version; or train again into a new folder"
             )
     return prefixes
+
+
+def _set_aside(folder: Path, recorded: Sequence[str]) -> Path:
+    """Moves tables with rows into a folder of their own."""
+    number = 1
+    while (folder / f"before_{number}").exists():
+        number += 1
+    place = folder / f"before_{number}"
+    place.mkdir()
+    for table in recorded:
+        _path(folder, table).rename(_path(place, table))
+    return place
+
+
+def _path(folder: Path, table: str) -> Path:
+    return folder / f"{table}.csv"
