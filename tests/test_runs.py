@@ -387,3 +387,17 @@ def test_what_is_not_plain_is_left_to_the_careful_reader(row: str, tmp_path: Pat
     for lines in ([good, row], [row, good], [row]):
         (tmp_path / "steps.csv").write_text("\n".join([header, *lines, ""]))
         assert frames._read_at_once(tmp_path / "steps.csv", "steps") is None
+
+
+def test_a_process_that_is_asked_to_leave_was_interrupted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def leave(*_: Any) -> None:
+        raise SystemExit(-1)
+
+    monkeypatch.setattr("vgexp.training.update.take_step", leave)
+    with pytest.raises(SystemExit):
+        vgexp.run(Config(train=TrainConfig(steps=3)), tmp_path / "a")
+    assert runs.load(tmp_path / "a").summary["status"] == "interrupted"
+    monkeypatch.undo()
+    assert vgexp.resume(tmp_path / "a").summary["status"] == "completed"

@@ -269,10 +269,10 @@ def _status(trainer: Trainer) -> str:
 
 def _write_end(done: Run, config: Config, trainer: Trainer, error: BaseException) -> None:
     """The summary of a run that was torn off; as much of it as can be told and written."""
-    if isinstance(error, KeyboardInterrupt):
-        ending = {"status": "interrupted"}
-    else:
+    if isinstance(error, Exception):
         ending = {"status": FAILED, "reason": reason(error)}
+    else:  # Ctrl-C and SIGTERM, and a cluster's end of time, which leaves the process
+        ending = {"status": "interrupted"}
     figures: dict[str, Any] = {}
     with suppress(Exception):
         figures = _summary(done, config, trainer, ending["status"])

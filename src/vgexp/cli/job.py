@@ -100,12 +100,12 @@ class Job:
             row = ended(row, done.summary)
         except folders.OccupiedError:
             row = dataclasses.replace(row, status=ELSEWHERE)
-        except KeyboardInterrupt:
-            row = ended(row, {"status": "interrupted", **folders.summary_of(self.folder)})
-            raise
         except Exception as error:
             _record_failure(self.folder, config, error)
             row = dataclasses.replace(row, reason=reason(error))
+        except BaseException:
+            row = ended(row, {"status": "interrupted", **folders.summary_of(self.folder)})
+            raise
         finally:
             if row.status != ELSEWHERE:
                 self._record(place, row, keys)
