@@ -43,12 +43,15 @@ class Doorman(Callback):
 
 def _put_foreman_in(config: DictConfig) -> None:
     from hydra_plugins import _vgexp as plugins
+    from vgexp.cli.foreman import GRID
 
     session = current()
-    for plugin in (plugins.Foreman, plugins.Replay):
+    for plugin in (plugins.Foreman, plugins.Grid, plugins.Replay):
         Plugins.instance().register(plugin)
     with read_write(config), open_dict(config.hydra):
         session.launcher = config.hydra.launcher
         config.hydra.launcher = {"_target_": f"{plugins.__name__}.{plugins.Foreman.__name__}"}
         if session.replays:
             config.hydra.sweeper = {"_target_": f"{plugins.__name__}.{plugins.Replay.__name__}"}
+        elif config.hydra.sweeper.get("_target_") == GRID:
+            config.hydra.sweeper["_target_"] = f"{plugins.__name__}.{plugins.Grid.__name__}"

@@ -19,6 +19,13 @@ def override_keys(entries: Sequence[plan.Entry]) -> list[str]:
     return list(overrides.values(list(words)))
 
 
+def differing_keys(entries: Sequence[plan.Entry]) -> frozenset[str]:
+    """What jobs override differently."""
+    words = [frozenset(entry.overrides) for entry in entries]
+    every = frozenset.intersection(*words) if words else frozenset()
+    return frozenset(word.partition("=")[0].lstrip("+") for own in words for word in own - every)
+
+
 def ended(row: sweep.Row, summary: Mapping[str, Any]) -> sweep.Row:
     """The row with what a summary says."""
     return dataclasses.replace(

@@ -26,13 +26,14 @@ from omegaconf import DictConfig, open_dict, read_write
 
 from vgexp import folders, resuming, sweep
 from vgexp.cli import blocks, lookout, overrides
-from vgexp.cli.endings import record_endings
+from vgexp.cli.endings import differing_keys, record_endings
 from vgexp.cli.job import Job, objective, tell, to_config
 from vgexp.cli.session import answered, current
 from vgexp.errors import QuestionError
 from vgexp.sweep import plan
 
-_GRID = "hydra._internal.core_plugins.basic_sweeper.BasicSweeper"
+GRID = "hydra._internal.core_plugins.basic_sweeper.BasicSweeper"
+_BY_NUMBER = "${hydra.job.num}"
 
 
 class Foreman(Launcher):
@@ -44,7 +45,7 @@ class Foreman(Launcher):
             config.hydra.launcher = self._session.launcher
         self._context, self._config = hydra_context, config
         assert isinstance(task_function, Job)
-        self._job = task_function
+        self.job = task_function
         self._met: Counter[str] = Counter()
         self._told = False
         self._launcher = Plugins.instance().instantiate_launcher(
@@ -114,11 +115,11 @@ class Foreman(Launcher):
         typed = {str(entry.job): entry.overrides for entry in entries}
 
         def tell_of(row: dict[str, str]) -> None:
-            if row["job"] in typed and row["job"] not in self._job.told:
+            if row["job"] in typed and row["job"] not in self.job.told:
                 ending = sweep.Row(
                     int(row["job"]), row["status"], figures=row, reason=row["reason"]
                 )
-                tell(ending, typed[row["job"]], self._job.swept)
+                tell(ending, typed[row["job"]], self.job.swept)
 
         with lookout.told(self._folder, tell_of):
             return self._launcher.launch(words, initial_job_idx=entries[0].job)
@@ -149,13 +150,15 @@ class Foreman(Launcher):
             runs.write_failure(self._folder / entry.folder, entry.config, died)
 
     def _wanted(self, words: tuple[str, ...], number: int) -> plan.Wanted:
-        try:
-            with self._composed(words, number) as composed:
+        with self._composed(words, number) as composed:
+            try:
                 return plan.Wanted(words, to_config(composed))
-        except Exception:
-            return plan.Wanted(words, None)
+            except Exception:
+                return plan.Wanted(words, None)
 
     def _folder_of(self, job: plan.Wanted, number: int) -> str:
+        if self._config.hydra.sweep._get_node("subdir")._value() == _BY_NUMBER:
+            return str(number)  # without the tenth of a second that Hydra takes
         with self._composed(job.overrides, number):
             return str(HydraConfig.get().sweep.subdir)
 
@@ -179,7 +182,7 @@ class Foreman(Launcher):
     def _has_all_jobs(self) -> bool:
         """Whether the sweeper hands its jobs over at once."""
         sweeper = self._config.hydra.sweeper
-        return sweeper.get("_target_") == _GRID and sweeper.get("max_batch_size") is None
+        return sweeper.get("_target_") == GRID and sweeper.get("max_batch_size") is None
 
     def _tell(self, asked: Sequence[plan.Entry], open_jobs: Sequence[plan.Entry]) -> None:
         """Once, where jobs of before are among those that are asked for."""
@@ -214,6 +217,7 @@ class Replay(Sweeper):
         assert not arguments
         assert isinstance(self._launcher, Foreman)
         known = current().plan
+        self._launcher.job.swept = differing_keys(known.entries)
         return self._launcher.see_to(known.entries, known)
 
 
