@@ -28,8 +28,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--metric",
         metavar="METRIC",
-        help="one more column: a figure of summary.json; or a column of layers.csv, shown at "
-        "the first and the last hidden layer",
+        help="one more column: a figure of summary.json (`vgexp list figures`); or a column of "
+        "layers.csv (`vgexp list metrics`), shown at the first and the last hidden layer",
     )
     parser.add_argument(
         "--step",

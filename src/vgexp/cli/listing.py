@@ -11,6 +11,7 @@ from typing import Any
 from vgexp import records
 from vgexp.cli.blocks import WIDTH
 from vgexp.config import CHOICES
+from vgexp.diagnosis import FIGURES
 from vgexp.errors import QuestionError, printable, unknown
 from vgexp.registry import Registry
 
@@ -63,6 +64,10 @@ def _metrics() -> Entries:
     ]
 
 
+def _figures() -> Entries:
+    return [(figure.name, figure.definition) for figure in FIGURES]
+
+
 def _components(module: str, name: str) -> Callable[[], Entries]:
     def entries() -> Entries:
         return _entries(getattr(importlib.import_module(module), name))
@@ -90,6 +95,7 @@ KINDS: Mapping[str, Callable[[], Entries]] = {
     "models": _choices("model"),
     "data": _choices("data"),
     "metrics": _metrics,
+    "figures": _figures,
 }
 """Kind -> what gives its names, each with its line."""
 

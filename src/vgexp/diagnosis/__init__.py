@@ -1,18 +1,54 @@
-"""What the tables of a run say about its gradient: signal, verdict, cause, words."""
+"""What the tables of a run say about its gradient: signal, verdict, cause, words, figures.
 
-from vgexp.diagnosis.sentence import Diagnosis, diagnose, sentence
-from vgexp.diagnosis.signal import Signal, main_path, signal_of, underflow
-from vgexp.diagnosis.verdict import learned, summarise, verdict_of
+The names of the figures are there without pandas; the rest is imported when it is asked for.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from vgexp.diagnosis.figures import FIGURES, NUMBERS, require_number
+
+if TYPE_CHECKING:
+    from vgexp.diagnosis.signal import Signal, main_path, signal_of, underflow
+    from vgexp.diagnosis.verdict import learned, summarise, verdict_of
+    from vgexp.diagnosis.words import Diagnosis, diagnose, sentence
+
+_HOMES = {
+    "Diagnosis": "words",
+    "diagnose": "words",
+    "sentence": "words",
+    "Signal": "signal",
+    "main_path": "signal",
+    "signal_of": "signal",
+    "underflow": "signal",
+    "learned": "verdict",
+    "summarise": "verdict",
+    "verdict_of": "verdict",
+}
 
 __all__ = [
+    "FIGURES",
+    "NUMBERS",
     "Diagnosis",
     "Signal",
     "diagnose",
     "learned",
     "main_path",
+    "require_number",
     "sentence",
     "signal_of",
     "summarise",
     "underflow",
     "verdict_of",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Imports a name from its module when it is first asked for (PEP 562)."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'vgexp.diagnosis' has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"vgexp.diagnosis.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from vgexp.diagnosis.sentence import NUM_STEPS_AVERAGED, cause_of
 from vgexp.diagnosis.signal import Signal, signal_of, underflow
+from vgexp.diagnosis.words import NUM_STEPS_AVERAGED, cause_of
 
 LEARNED_BELOW = 0.9
 

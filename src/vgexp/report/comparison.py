@@ -7,6 +7,7 @@ from functools import partial
 from itertools import pairwise
 from typing import Any
 
+from vgexp.diagnosis import FIGURES
 from vgexp.errors import QuestionError, unknown
 from vgexp.records import LAYERS
 from vgexp.report.headings import config_text, endings, headings, joined, row_names, titles
@@ -132,8 +133,10 @@ def _metric_figures(runs: Sequence[PastRun], metric: str, step: str) -> dict[str
             f"{metric}_last_layer": partial(_at_layer, metric, step, -1),
         }
     figures = {key for run in runs for key, value in run.summary.items() if _is_plain(value)}
+    figures |= {figure.name for figure in FIGURES}
     if metric not in figures:
-        raise unknown("metric", metric, {*of_layers, *figures})
+        error = unknown("metric", metric, {*of_layers, *figures})
+        raise QuestionError(f"{error}\ndefinitions: vgexp list figures; vgexp list metrics")
     return {metric: partial(_figure, metric)}
 
 

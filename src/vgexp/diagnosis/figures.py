@@ -1,0 +1,83 @@
+"""The figures of `summary.json`: each scalar key with its definition, its unit and its kind.
+
+Nothing heavy is imported here, so that a name can be checked before anything is computed.
+"""
+
+from __future__ import annotations
+
+from vgexp.errors import unknown
+from vgexp.records import Column
+
+_AVERAGED = "mean over the {} 20 updates (over all where there are fewer)"
+
+FIGURES = (
+    Column("status", "how it ended: completed, diverged, stopped, interrupted or failed", "text"),
+    Column("reason", "why it failed, in one line", "text"),
+    Column("verdict", "diverged, healthy, vanishing, exploding or stalled", "text"),
+    Column("cause", "the evidence for the verdict, with this run's numbers", "text"),
+    Column("signal", "at step 0: vanishing, exploding or steady, by the attenuation", "text"),
+    Column("signal_last", "the same at the last step with a signal measured", "text"),
+    Column("attenuation", "delta_rms of layer 1 over that of the last hidden layer, at step 0"),
+    Column("attenuation_last", "the same at the last step with a signal measured"),
+    Column(
+        "backward_factor_per_layer",
+        "the factor by which delta_rms changes per layer towards layer 1, at step 0: exp(-slope) "
+        "of the least-squares line of ln delta_rms on layer",
+    ),
+    Column("backward_factor_per_layer_last", "the same at the last step with a signal measured"),
+    Column("layers_left_out", "hidden layers without a delta_rms to fit that line to", "int"),
+    Column(
+        "underflow",
+        "hidden layers whose backward signal fell below the smallest normal number of the dtype, "
+        "at any step",
+        "int",
+    ),
+    Column("num_layers", "hidden weight layers of the main path", "int"),
+    Column("depth_trained", "num_layers of a net that learned, 0 of one that did not", "int"),
+    Column("num_parameters", "trainable numbers in the model", "int"),
+    Column("steps", "updates done", "int"),
+    Column("constant_loss", "the best loss of a prediction that ignores the input"),
+    Column("loss_first", "training loss of the first update"),
+    Column("loss_last", "training loss of the last update"),
+    Column("loss_best", "lowest finite training loss of an update"),
+    Column("loss_first_mean_20", f"training loss, {_AVERAGED.format('first')}"),
+    Column("loss_last_mean_20", f"training loss, {_AVERAGED.format('last')}"),
+    Column("loss_best_mean_20", "lowest training loss, mean over 20 updates in a row"),
+    Column("accuracy_first", "training accuracy (share) of the first update"),
+    Column("accuracy_last", "training accuracy (share) of the last update"),
+    Column("accuracy_best", "highest training accuracy (share) of an update"),
+    Column("accuracy_first_mean_20", f"training accuracy, {_AVERAGED.format('first')}"),
+    Column("accuracy_last_mean_20", f"training accuracy, {_AVERAGED.format('last')}"),
+    Column("accuracy_best_mean_20", "highest training accuracy, mean over 20 updates in a row"),
+    Column("val_loss_last", "validation loss at the last evaluation"),
+    Column("val_loss_best", "lowest finite validation loss"),
+    Column("val_accuracy_last", "validation accuracy (share) at the last evaluation"),
+    Column("val_accuracy_best", "highest validation accuracy (share)"),
+    Column("test_loss", "test loss at the end"),
+    Column("test_accuracy", "test accuracy (share) at the end"),
+    Column("clip_fraction", "share of updates in which clipping changed an entry"),
+    Column("seconds", "wall-clock seconds from the first update to the end"),
+    Column(
+        "probe_overhead", "extra time that measuring took, as a share of the run's time without it"
+    ),
+    Column("dtype", "of the network", "text"),
+    Column("device", "where it was trained: cpu, cuda:0", "text"),
+    Column("seed", "of init, data order, dropout and generated data", "int"),
+    Column("config_hash", "equal for runs whose tables must be equal", "text"),
+    Column("host", "the machine's name", "text"),
+    Column("process", "the process's number", "int"),
+)
+"""In the order in which `vgexp list figures` tells them; null where undefined or not finite."""
+
+NUMBERS = tuple(figure.name for figure in FIGURES if figure.kind != "text")
+"""Those that a search can go by (`run.objective`)."""
+
+
+def require_number(name: str) -> None:
+    """Checks that a name is that of a figure which is a number.
+
+    Raises:
+        QuestionError: it is not; with the nearest.
+    """
+    if name not in NUMBERS:
+        raise unknown("figure of summary.json that is a number", name, NUMBERS)

@@ -1,0 +1,84 @@
+"""The figures of a summary: each is defined in one place, by the name and kind it has on disk."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import vgexp
+from vgexp import folders, runs
+from vgexp.cli import main
+from vgexp.config import Config, OutputConfig, TrainConfig
+from vgexp.diagnosis import FIGURES, NUMBERS, require_number
+from vgexp.errors import QuestionError
+
+KINDS: dict[str, type] = {"int": int, "float": float, "text": str}
+
+
+@pytest.fixture(scope="module")
+def summary(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """Of a real run that then failed, so that every key is there."""
+    folder = tmp_path_factory.mktemp("figures") / "run"
+    config = Config(train=TrainConfig(steps=22), output=OutputConfig(quiet=True))
+    vgexp.run(config, folder)
+    runs.write_failure(folder, config, RuntimeError("no memory"))
+    return folders.summary_of(folder)
+
+
+def test_every_scalar_of_a_real_summary_has_a_definition_and_every_definition_a_scalar(
+    summary: dict[str, Any],
+) -> None:
+    scalars = {key for key, value in summary.items() if not isinstance(value, dict | list)}
+    assert scalars == {figure.name for figure in FIGURES}
+    assert len(FIGURES) == len(scalars)
+
+
+def test_a_figure_is_of_the_kind_that_its_definition_says(summary: dict[str, Any]) -> None:
+    for figure in FIGURES:
+        value = summary[figure.name]
+        assert value is None or type(value) is KINDS[figure.kind], figure.name
+
+
+def test_a_search_can_go_by_every_number_and_by_nothing_else(summary: dict[str, Any]) -> None:
+    numbers = {key for key, value in summary.items() if isinstance(value, int | float)}
+    assert numbers <= set(NUMBERS)
+    for name in NUMBERS:
+        require_number(name)
+    with pytest.raises(QuestionError, match=r"'los_last'\nallowed: .*\nnearest: loss_last"):
+        require_number("los_last")
+    with pytest.raises(QuestionError, match="a number: 'verdict'"):
+        require_number("verdict")
+    require_number(Config().run.objective)
+
+
+def test_names_of_figures_are_there_without_what_makes_them() -> None:
+    code = (
+        "import sys; from vgexp.diagnosis import NUMBERS; assert 'loss_last' in NUMBERS; "
+        "sys.exit(bool({'torch', 'pandas', 'numpy'} & set(sys.modules)))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("first", ["diagnose", "sentence", "verdict_of"])
+def test_what_is_imported_when_asked_for_is_the_same_in_any_order(first: str) -> None:
+    code = (
+        f"from vgexp.diagnosis import {first}; from vgexp.diagnosis import sentence, diagnose; "
+        "assert callable(sentence) and callable(diagnose)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_figures_are_listed_a_line_each(
+    summary: dict[str, Any], capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    assert main.main(["list", "figures"]) == 0
+    listed = capsys.readouterr().out
+    assert "\nattenuation " in listed
+    (tmp_path / "summary.json").write_text(json.dumps(summary))
+    assert main.main(["compare", str(tmp_path), "--metric", "atenuation"]) == 2
+    assert "vgexp list figures" in capsys.readouterr().err
