@@ -162,9 +162,11 @@ def test_runs_without_a_summary_have_a_row_with_their_status(tmp_path: Path) -> 
     failed_at_once.mkdir()
     (failed_at_once / "summary.json").write_text('{"status": "failed", "reason": "no memory"}')
     comparison = compare_runs(load_runs([tmp_path]))
-    assert column(comparison, "status") == ["completed", "failed", "unfinished", "failed"]
-    assert column(comparison, "verdict") == ["healthy", None, None, None]
-    assert "unfinished" in printed(comparison)
+    assert column(comparison, "verdict") == ["healthy", "failed", "unfinished", "failed"]
+    write_csv(comparison, tmp_path / "out.csv")
+    rows = list(read_csv(tmp_path / "out.csv"))
+    assert [row["status"] for row in rows] == ["completed", "failed", "unfinished", "failed"]
+    assert [row["verdict"] for row in rows] == ["healthy", "", "", ""]
 
 
 @pytest.fixture
@@ -212,6 +214,36 @@ def test_why_runs_failed_or_diverged_is_a_column_of_the_csv(
 def test_runs_that_all_ended_well_have_no_column_of_reasons(sweep: Path, tmp_path: Path) -> None:
     write_csv(compare_runs(load_runs([sweep])), tmp_path / "out.csv")
     assert "reason" not in next(read_csv(tmp_path / "out.csv"))
+
+
+def test_the_verdict_tells_of_runs_that_did_not_complete_and_no_column_repeats_it(
+    tmp_path: Path,
+) -> None:
+    make_run(tmp_path / "0")
+    make_run(tmp_path / "1", {"seed": 1}, status="diverged", verdict="diverged", cause="step 1")
+    make_run(tmp_path / "2", {"seed": 2}, status="interrupted")
+    runs = load_runs([tmp_path])
+    comparison = compare_runs(runs)
+    assert column(comparison, "verdict") == ["healthy", "diverged", "healthy (interrupted)"]
+    assert "status" not in printed(comparison)
+    folded = compare_runs(runs, by_seed=True)
+    assert column(folded, "verdict") == ["1 healthy, 1 diverged, 1 healthy (interrupted)"]
+    write_csv(folded, tmp_path / "out.csv")
+    (row,) = read_csv(tmp_path / "out.csv")
+    assert row["verdict"] == "2 healthy, 1 diverged"
+    assert row["status"] == "1 completed, 1 diverged, 1 interrupted"
+
+
+def test_the_loss_that_a_diverged_run_has_no_number_for_is_not_finite(tmp_path: Path) -> None:
+    lost = {"loss_last_mean_20": None, "loss_last": None, "val_accuracy_last": None}
+    make_run(tmp_path / "0", status="diverged", verdict="diverged", cause="step 1", **lost)
+    make_run(tmp_path / "1", status="failed", **lost)
+    comparison = compare_runs(load_runs([tmp_path]), metric="loss_last")
+    for name in ("loss_last", "loss_last_mean_20"):
+        assert column(comparison, name) == ["not finite", None]
+    assert column(comparison, "val_accuracy_last") == [None, None]
+    write_csv(comparison, tmp_path / "out.csv")
+    assert [row["loss_last"] for row in read_csv(tmp_path / "out.csv")] == ["", ""]
 
 
 def test_a_figure_of_the_summary_becomes_a_column(tmp_path: Path) -> None:
@@ -424,13 +456,38 @@ def test_a_comparison_fits_the_console_without_a_cell_cut_off(
     assert_whole(printed(compare_layers(runs, by_seed=by_seed), width), width)
 
 
-def test_long_names_of_runs_become_numbers_with_a_legend(tmp_path: Path) -> None:
-    name = "2026-01-02_03-04-05_678901"
-    make_run(tmp_path / "relu" / name)
-    make_run(tmp_path / "tanh" / name)
-    comparison = compare_runs(load_runs([tmp_path]))
-    assert column(comparison, "run") == ["1", "2"]
-    assert f"run 2: tanh/{name}" in printed(comparison)
+PRESETS = ("relu", "sigmoid_deep", "relu", "a_name_of_more_than_twenty", "7")
+
+
+@pytest.fixture
+def long_names(tmp_path: Path) -> list[Path]:
+    """Runs as they lie in `outputs/train`, of presets of which one was run twice."""
+    return [
+        make_run(tmp_path / preset / f"2026-01-02_03-04-05_67890{number}", {"seed": number})
+        for number, preset in enumerate(PRESETS)
+    ]
+
+
+def test_long_names_of_runs_become_their_presets_or_else_numbers_with_a_legend(
+    long_names: list[Path],
+) -> None:
+    comparison = compare_runs(load_runs(long_names))
+    assert column(comparison, "run") == ["1", "sigmoid_deep", "3", "4", "5"]
+    text = printed(comparison)
+    assert "run 3: relu/2026-01-02_03-04-05_678902\n" in text
+    assert "run 5: 7/2026" in text
+    assert "run 2:" not in text
+    assert_whole(text, 80)
+
+
+def test_the_csv_has_the_whole_path_of_each_run_whatever_it_is_called(
+    long_names: list[Path], tmp_path: Path
+) -> None:
+    write_csv(compare_runs(load_runs(long_names)), tmp_path / "out.csv")
+    assert [row["run"] for row in read_csv(tmp_path / "out.csv")] == list(map(str, long_names))
+    write_csv(compare_runs(load_runs(long_names), by_seed=True), tmp_path / "out.csv")
+    (row,) = read_csv(tmp_path / "out.csv")
+    assert row["runs"].split(", ") == list(map(str, long_names))
 
 
 def test_names_are_text_and_never_markup(tmp_path: Path) -> None:

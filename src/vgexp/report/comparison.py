@@ -10,7 +10,16 @@ from typing import Any
 from vgexp.diagnosis import FIGURES
 from vgexp.errors import QuestionError, unknown
 from vgexp.records import LAYERS
-from vgexp.report.headings import config_text, endings, headings, joined, row_names, titles
+from vgexp.report.headings import (
+    config_text,
+    endings,
+    headings,
+    joined,
+    row_names,
+    row_paths,
+    titles,
+)
+from vgexp.report.layout import NOT_FINITE
 from vgexp.report.runs import PastRun, differing_keys, same_but_seed, short_names
 from vgexp.report.sheet import Comparison, Shown, spread_legend
 from vgexp.report.spread import counts_of, spread_of
@@ -21,12 +30,13 @@ RESULTS = (
     "attenuation",
     "backward_factor_per_layer",
     "verdict",
-    "status",
 )
-"""The figures of every comparison, under their names in `summary.json`; `status` only where some
-run did not complete."""
+"""The figures of every comparison, under their names in `summary.json`."""
 
 DEFAULT_LAYER_METRIC = "delta_rms"
+_ENDINGS = ("status", "reason")
+# Figures that are null only where they are not finite, if the run diverged.
+_LOSSES = ("loss_last", "loss_last_mean_20")
 _PICKS: Mapping[str, Callable[[list[int]], int]] = {"first": min, "last": max}
 
 Figure = Callable[[PastRun], Any]
@@ -57,22 +67,21 @@ def compare_runs(
     rows = same_but_seed(runs) if by_seed else [[run] for run in runs]
     keys = differing_keys(runs, ignored=("seed",) if by_seed else ())
     names, spelled_out = row_names(runs)
-    columns = [Shown("runs" if by_seed else "run", joined(rows, names))]
+    called, written = joined(rows, names), joined(rows, row_paths(runs))
+    columns = [Shown("runs" if by_seed else "run", called, written=written)]
     if by_seed:
         columns.append(Shown("num_seeds", [len(row) for row in rows]))
-    for key, title in zip(keys, short_names(runs, keys, ("run", *results)), strict=True):
+    taken = ("run", *results, *_ENDINGS)
+    for key, title in zip(keys, short_names(runs, keys, taken), strict=True):
         columns.append(Shown(title, [config_text(row[0], key) for row in rows]))
     for name, figure in results.items():
-        values = [[figure(run) for run in row] for row in rows]
-        if name == "status" and all(value == "completed" for row in values for value in row):
-            continue
-        columns.append(Shown(name, _folded(values, name, by_seed)))
+        columns.append(_result(name, figure, rows, by_seed))
     return Comparison(
         columns,
         spread_legend(columns),
         spelled_out,
         endings=endings(runs, names),
-        csv_only=_reasons(rows),
+        csv_only=[column for column in _endings(rows, by_seed) if column.title not in results],
     )
 
 
@@ -182,10 +191,33 @@ def _at_layer(metric: str, step: str, position: int, run: PastRun) -> float | No
 # ---------------------------------------------------------------- cells
 
 
-def _reasons(rows: Sequence[Sequence[PastRun]]) -> list[Shown]:
-    """Why runs failed or diverged, as a column; none where none did."""
+def _result(name: str, figure: Figure, rows: Sequence[Sequence[PastRun]], by_seed: bool) -> Shown:
+    values = [[figure(run) for run in row] for row in rows]
+    written = _folded(values, name, by_seed)
+    if name != "verdict" and by_seed:
+        return Shown(name, written)
+    words = [[_in_words(name, figure(run), run) for run in row] for row in rows]
+    return Shown(name, _folded(words, name, by_seed), written=written)
+
+
+def _in_words(name: str, value: Any, run: PastRun) -> Any:
+    """A figure as the terminal says it: the verdict tells of runs that did not complete, too."""
+    status = run.summary.get("status")
+    if value is None and name in _LOSSES and status == "diverged":
+        return NOT_FINITE
+    if name != "verdict" or status in (None, "completed", value):
+        return value
+    return status if value is None else f"{value} ({status})"
+
+
+def _endings(rows: Sequence[Sequence[PastRun]], by_seed: bool) -> list[Shown]:
+    """How runs ended and why they failed or diverged, as columns; none where all ended well."""
+    statuses = [[run.summary.get("status") for run in row] for row in rows]
+    if all(status == "completed" for row in statuses for status in row):
+        return []
+    columns = [Shown("status", _folded(statuses, "status", by_seed))]
     reasons = [counts_of(run.reason or "" for run in row) or None for row in rows]
-    return [Shown("reason", reasons)] if any(reasons) else []
+    return columns + ([Shown("reason", reasons)] if any(reasons) else [])
 
 
 def _folded(values: Sequence[Sequence[Any]], metric: str, by_seed: bool) -> list[Any]:

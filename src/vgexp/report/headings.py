@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,8 +54,17 @@ def headings(runs: Sequence[PastRun], rows: Rows, by_seed: bool) -> Headings:
 
 
 def row_names(runs: Sequence[PastRun]) -> tuple[dict[Path, str], list[str]]:
-    """Folder -> the run's name, or a number where names are long; the names behind the numbers."""
+    """Folder -> what its run is called in a row; the names behind the numbers.
+
+    Where names are long: the first folder of the run's path (its preset, in `outputs/train`) if
+    no other run shares it, else a number.
+    """
     return _named(runs, [run.name for run in runs])
+
+
+def row_paths(runs: Sequence[PastRun]) -> dict[Path, str]:
+    """Folder -> its whole path."""
+    return {run.folder: str(run.folder) for run in runs}
 
 
 def joined(rows: Iterable[Sequence[PastRun]], names: Mapping[Path, str]) -> list[str]:
@@ -109,10 +119,23 @@ def _short_names(runs: Sequence[PastRun]) -> tuple[dict[Path, str], list[str]]:
 
 
 def _named(runs: Sequence[PastRun], names: Sequence[str]) -> tuple[dict[Path, str], list[str]]:
-    if all(cell_len(name) <= _LONGEST_NAME for name in names):
+    if all(map(_is_short, names)):
         return {run.folder: name for run, name in zip(runs, names, strict=True)}, []
-    numbers = {run.folder: str(number) for number, run in enumerate(runs, start=1)}
-    return numbers, [f"run {numbers[run.folder]}: {run.name}" for run in runs]
+    firsts = [run.name.split("/")[0] for run in runs]
+    uses = Counter(firsts)
+    called, spelled_out = {}, []
+    for number, (run, first) in enumerate(zip(runs, firsts, strict=True), start=1):
+        # A name that is a number would be taken for another run's.
+        if uses[first] == 1 and _is_short(first) and not first.isdecimal():
+            called[run.folder] = first
+        else:
+            called[run.folder] = str(number)
+            spelled_out.append(f"run {number}: {run.name}")
+    return called, spelled_out
+
+
+def _is_short(name: str) -> bool:
+    return cell_len(name) <= _LONGEST_NAME
 
 
 def _called(names: Sequence[str]) -> str:

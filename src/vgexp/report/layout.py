@@ -23,7 +23,9 @@ _SMALLEST_WIDTH = 8
 _HEADER_WIDTH = 10
 # Where a header or a long cell may be broken: after these.
 _PIECES = re.compile(r"[^ _,/.=-]*[ _,/.=-]|[^ _,/.=-]+")
-_NUMBER = re.compile(r"[-+]?(\d.*|nan|inf)?")
+NOT_FINITE = "not finite"
+"""A number that is known to be nan or infinite, but not which."""
+_NUMBER = re.compile(rf"[-+]?(\d.*|nan|inf|{NOT_FINITE})?")
 
 
 @dataclass(frozen=True)

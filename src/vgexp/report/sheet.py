@@ -26,6 +26,8 @@ class Shown:
     values: Sequence[Any]
     heading: str = ""
     """What the terminal calls it where the title is too long; `Comparison.key` spells it out."""
+    written: Sequence[Any] | None = None
+    """What the CSV holds where the terminal says it in other words."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,7 @@ def show(console: Console, comparison: Comparison) -> None:
 
 
 def write_csv(comparison: Comparison, path: Path) -> None:
-    """Writes what is shown, with every digit; a spread as three columns.
+    """Writes what is shown, with every digit and whole names; a spread as three columns.
 
     Control characters are escapes: Python's `csv` leaves a bare carriage return without quotes.
     """
@@ -125,11 +127,12 @@ def _full(value: Any) -> str:
 
 def _csv_columns(column: Shown) -> list[Shown]:
     title = column.title.replace("\n", ", ")
-    if not any(isinstance(value, Spread) for value in column.values):
-        return [Shown(title, column.values)]
-    kind = "geometric_" if any(value.is_geometric for value in column.values) else ""
+    values = column.values if column.written is None else column.written
+    if not any(isinstance(value, Spread) for value in values):
+        return [Shown(title, values)]
+    kind = "geometric_" if any(value.is_geometric for value in values) else ""
     return [
-        Shown(f"{title}_{kind}mean", [value.centre for value in column.values]),
-        Shown(f"{title}_{kind}std", [value.spread for value in column.values]),
-        Shown(f"{title}_n", [value.num_values for value in column.values]),
+        Shown(f"{title}_{kind}mean", [value.centre for value in values]),
+        Shown(f"{title}_{kind}std", [value.spread for value in values]),
+        Shown(f"{title}_n", [value.num_values for value in values]),
     ]
