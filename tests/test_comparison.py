@@ -137,7 +137,7 @@ def test_clashing_last_parts_keep_their_group(
         make_run(tmp_path / name)
         flat = dict(zip(("model.kind", "data.kind"), values, strict=True))
         monkeypatch.setitem(FLAT, name, flat)
-    monkeypatch.setattr("vgexp.report.runs._asked", lambda folder: FLAT[folder.name])
+    monkeypatch.setattr("vgexp.report.runs._asked", lambda folder, _: FLAT[folder.name])
     comparison = compare_runs(load_runs([tmp_path]))
     assert titles(comparison)[1:3] == ["model.kind", "data.kind"]
 
@@ -244,6 +244,97 @@ def test_the_loss_that_a_diverged_run_has_no_number_for_is_not_finite(tmp_path: 
     assert column(comparison, "val_accuracy_last") == [None, None]
     write_csv(comparison, tmp_path / "out.csv")
     assert [row["loss_last"] for row in read_csv(tmp_path / "out.csv")] == ["", ""]
+
+
+# ---------------------------------------------------------------- jobs and files that went wrong
+
+
+def plan_jobs(sweep: Path, *overrides: list[str]) -> None:
+    jobs = [{"job": i, "folder": str(i), "overrides": words} for i, words in enumerate(overrides)]
+    (sweep / "plan.json").write_text(json.dumps({"format": 1, "jobs": jobs}))
+
+
+def make_failure(folder: Path, reason: str) -> None:
+    """A job whose configuration cannot be."""
+    folder.mkdir()
+    (folder / "summary.json").write_text(json.dumps({"status": "failed", "reason": reason}))
+
+
+def test_a_job_whose_configuration_cannot_be_shows_the_value_that_cannot(tmp_path: Path) -> None:
+    make_failure(tmp_path / "0", "lr is -1")
+    make_run(tmp_path / "1", {"optimizer": {"lr": 0.001}, "train": {"steps": 3}})
+    make_run(tmp_path / "2", {"optimizer": {"lr": 0.5}, "train": {"steps": 3}})
+    plan_jobs(tmp_path, *([f"optimizer.lr={lr}", "train.steps=3"] for lr in ("-1", "1e-3", "0.5")))
+    comparison = compare_runs(load_runs([tmp_path]))
+    assert titles(comparison)[:3] == ["run", "lr", "loss_last_mean_20"]
+    assert column(comparison, "lr") == ["-1", "0.001", "0.5"]
+    (tmp_path / "plan.json").unlink()
+    (tmp_path / "sweep.csv").write_text("job,status,optimizer.lr,train.steps\n0,failed,-1,3\n")
+    assert column(compare_runs(load_runs([tmp_path])), "lr") == ["-1", "0.001", "0.5"]
+
+
+def test_a_value_that_all_jobs_share_is_no_column_because_one_of_them_failed(
+    tmp_path: Path,
+) -> None:
+    make_run(tmp_path / "0", {"optimizer": {"lr": 0.001}, "model": {"bias": False}})
+    make_failure(tmp_path / "1", "depth is 0")
+    shared = ["optimizer.lr=1e-3", "model.bias=False", "optimizer=sgd", "output.quiet=True"]
+    plan_jobs(tmp_path, shared, [*shared, "model.depth=0"])
+    comparison = compare_runs(load_runs([tmp_path]))
+    assert titles(comparison)[:3] == ["run", "depth", "loss_last_mean_20"]
+    assert column(comparison, "depth") == ["10", "0"]
+
+
+def test_a_swept_preset_is_a_column_of_every_job(tmp_path: Path) -> None:
+    make_run(tmp_path / "0", {"model": {"depth": 3}})
+    make_failure(tmp_path / "1", "no")
+    make_run(tmp_path / "2", {"model": {"depth": 3}})
+    plan_jobs(tmp_path, *([f"+experiment={name}", "model.depth=3"] for name in "abc"))
+    comparison = compare_runs(load_runs([tmp_path]))
+    assert titles(comparison)[1] == "experiment"
+    assert column(comparison, "experiment") == ["a", "b", "c"]
+
+
+DAMAGE = (("summary.json", "{", "is not JSON"), ("config.yaml", "x", "holds no keys"))
+
+
+@pytest.mark.parametrize(("name", "text", "problem"), DAMAGE)
+def test_a_broken_run_is_a_row_with_its_reason_among_the_others(
+    sweep: Path, tmp_path: Path, name: str, text: str, problem: str
+) -> None:
+    (sweep / "4" / name).write_text(text)
+    comparison = compare_runs(load_runs([sweep]))
+    assert column(comparison, "run") == list("012345")
+    assert "unreadable" in column(comparison, "verdict")[4]
+    assert f"run 4 unreadable: {name} {problem}" in printed(comparison)
+    assert column(comparison, "loss_last_mean_20")[5] == 32.0
+    assert f"run 4 unreadable: {name}" in printed(compare_layers(load_runs([sweep])))
+    write_csv(comparison, tmp_path / "out.csv")
+    assert problem in list(read_csv(tmp_path / "out.csv"))[4]["reason"]
+
+
+def test_a_run_whose_summary_is_broken_stays_with_its_seeds_and_an_unknown_one_alone(
+    sweep: Path,
+) -> None:
+    (sweep / "0" / "summary.json").write_text("")
+    for job in ("4", "5"):
+        (sweep / job / "config.yaml").write_text("")
+    comparison = compare_runs(load_runs([sweep]), by_seed=True)
+    assert column(comparison, "runs") == ["0, 1, 2", "3", "4", "5"]
+    assert column(comparison, "loss_last_mean_20")[0].num_values == 2
+
+
+@pytest.mark.parametrize(("name", "text", "problem"), DAMAGE)
+def test_a_broken_run_that_is_named_itself_or_is_all_there_is_is_an_error(
+    sweep: Path, name: str, text: str, problem: str
+) -> None:
+    (sweep / "4" / name).write_text(text)
+    with pytest.raises(QuestionError, match=rf"4.{name} {problem}"):
+        load_runs([sweep, sweep / "4"])
+    for job in range(6):
+        (sweep / str(job) / name).write_text(text)
+    with pytest.raises(QuestionError, match=rf"sweep.0: {name} {problem}.*nor any other"):
+        load_runs([sweep])
 
 
 def test_a_figure_of_the_summary_becomes_a_column(tmp_path: Path) -> None:

@@ -226,10 +226,60 @@ def test_a_path_that_is_no_folder_is_answered_with_the_nearest(tmp_path: Path) -
         tables.find_runs([tmp_path / "no" / "such"])
 
 
+SWEEP = "job,status,optimizer.lr,model,seed,loss_last,reason\n"
+
+
 def test_how_the_jobs_of_a_sweep_ended_is_read_from_its_table(tmp_path: Path) -> None:
-    assert tables.sweep_endings(tmp_path) == {}
-    write(tmp_path, "sweep.csv", "job,status,reason\n0,completed,\n1,failed,no memory\n2,,\n")
-    assert tables.sweep_endings(tmp_path) == {
-        "0": {"status": "completed"},
-        "1": {"status": "failed", "reason": "no memory"},
+    assert tables.sweep_jobs(tmp_path) == {}
+    rows = "0,completed,0.1,mlp,3,2.5,\n1,failed,1e-3,cnn,,,no memory\n2,,,,,,\n"
+    write(tmp_path, "sweep.csv", SWEEP + rows)
+    assert tables.sweep_jobs(tmp_path) == {
+        "0": tables.SweepJob(
+            {"status": "completed"}, {"optimizer.lr": 0.1, "model": "mlp", "seed": 3}
+        ),
+        "1": tables.SweepJob(
+            {"status": "failed", "reason": "no memory"}, {"optimizer.lr": 0.001, "model": "cnn"}
+        ),
     }
+
+
+def test_what_a_job_overrides_is_read_from_the_plan_that_also_knows_its_folder(
+    tmp_path: Path,
+) -> None:
+    words = ["+experiment=relu_he", "model.depth=3", "probe.layers='a b'", "clip.threshold=null"]
+    words += ["optimizer.lr=-1e-4", "model.bias=False", "~data"]
+    jobs = [{"job": 4, "folder": "deep/4", "overrides": words, "values": None}]
+    write(tmp_path, "plan.json", json.dumps({"jobs": jobs}))
+    write(tmp_path, "sweep.csv", SWEEP + "4,failed,-1e-4,,,,too small\n")
+    assert tables.sweep_jobs(tmp_path) == {
+        "deep/4": tables.SweepJob(
+            {"status": "failed", "reason": "too small"},
+            {
+                "experiment": "relu_he",
+                "model.depth": 3,
+                "probe.layers": "a b",
+                "clip.threshold": None,
+                "optimizer.lr": -1e-4,
+                "model.bias": False,
+            },
+        )
+    }
+
+
+@pytest.mark.parametrize("damage", [b"", b"{", b"[1]", b'{"jobs": [3]}', b"\xff\xfe", b"a\0b\n"])
+def test_a_damaged_file_of_a_sweep_tells_nothing(tmp_path: Path, damage: bytes) -> None:
+    for name in ("plan.json", "sweep.csv"):
+        (tmp_path / name).write_bytes(damage)
+    assert tables.sweep_jobs(tmp_path) == {}
+
+
+@pytest.mark.parametrize("defaults", [5, "schema", {"model": "mlp"}])
+def test_a_defaults_list_that_is_none_is_named(tmp_path: Path, defaults: object) -> None:
+    run = make_run(tmp_path / "run", defaults=defaults)
+    with pytest.raises(QuestionError, match="names no choice of model"):
+        tables.read_config(run)
+
+
+def test_dates_that_cannot_be_are_no_yaml(tmp_path: Path) -> None:
+    with pytest.raises(QuestionError, match="is not YAML"):
+        tables.read_config(write(tmp_path, "config.yaml", "seed: 2026-99-99\n"))

@@ -20,7 +20,7 @@ from vgexp.report.headings import (
     titles,
 )
 from vgexp.report.layout import NOT_FINITE
-from vgexp.report.runs import PastRun, differing_keys, same_but_seed, short_names
+from vgexp.report.runs import UNREADABLE, PastRun, differing_keys, same_but_seed, short_names
 from vgexp.report.sheet import Comparison, Shown, spread_legend
 from vgexp.report.spread import counts_of, spread_of
 
@@ -115,7 +115,14 @@ def compare_layers(
         columns.append(Shown(title, _folded(cells, metric, by_seed), heading))
     when = step if step in _PICKS else f"step {step}"
     legend = [f"{metric} at {when}{' measured step' if step in _PICKS else ''}"]
-    return Comparison(columns, [*legend, *spread_legend(columns)], heads.names, heads.key)
+    whole_names = {run.folder: run.name for run in runs}
+    return Comparison(
+        columns,
+        [*legend, *spread_legend(columns)],
+        heads.names,
+        heads.key,
+        endings([run for run in runs if run.summary.get("status") == UNREADABLE], whole_names),
+    )
 
 
 def layer_metrics(runs: Sequence[PastRun]) -> list[str]:

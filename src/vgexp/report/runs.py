@@ -17,9 +17,14 @@ from vgexp import tables
 from vgexp.config import flatten
 from vgexp.diagnosis import main_path
 from vgexp.errors import QuestionError
+from vgexp.tables import SweepJob
 
 # Sections whose keys cannot change a result.
-_NO_RESULT = ("output", "run")
+_NO_RESULT = ("output", "run", "hydra")
+# Folders at most from a job's up to its sweep's (`hydra.sweep.subdir`).
+_SWEEP_ABOVE = 3
+UNREADABLE = "unreadable"
+"""The status of a run one of whose files is damaged."""
 # Tells, beside a metric, an empty cell from nan.
 _HAS_VALUE = "has value"
 
@@ -32,13 +37,15 @@ class PastRun:
     name: str
     """Short and unique among the runs it is compared with: a job's number in one sweep."""
     asked: Mapping[str, Any]
-    """Dotted key -> value, of the keys that can change a result; empty without a configuration."""
+    """Dotted key -> value, of the keys that can change a result; without a configuration those
+    that the sweep's plan knows the job by."""
     summary: Mapping[str, Any]
-    """Without a summary on disk: `status` and `reason` from the sweep's table, or `unfinished`."""
+    """Without a summary on disk: `status` and `reason` from the sweep's table, or `unfinished`.
+    Where a file cannot be read: `unreadable` and why, beside what the others tell."""
 
     @property
     def reason(self) -> str | None:
-        """Why the run failed or diverged, in one line; None for any other run."""
+        """Why the run failed, diverged or cannot be read, in one line; None for any other run."""
         has_diverged = self.summary.get("status") == "diverged"
         told = self.summary.get("reason") or (self.summary.get("cause") if has_diverged else None)
         return "; ".join(str(told).splitlines()) if told else None
@@ -100,15 +107,21 @@ def load_runs(paths: Iterable[Path | str]) -> list[PastRun]:
     """Every run that the paths name or hold.
 
     Raises:
-        QuestionError: no run there, or a run whose files cannot be read.
+        QuestionError: no run there; one that a path names cannot be read, or none can.
     """
-    folders = tables.find_runs(paths)
+    named = [Path(path) for path in paths]
+    folders = tables.find_runs(named)
     if not folders:
         raise QuestionError("no run was named\nallowed: vgexp compare RUN_OR_SWEEP...")
-    return [
-        PastRun(folder, name, _asked(folder), _summary(folder))
+    strict = {path.resolve() for path in named}
+    jobs = _jobs(folders)
+    runs = [
+        _loaded(folder, name, jobs.get(folder.resolve(), SweepJob()), folder.resolve() in strict)
         for folder, name in zip(folders, _names(folders), strict=True)
     ]
+    if all(run.summary.get("status") == UNREADABLE for run in runs):
+        raise QuestionError(f"cannot read {folders[0]}: {runs[0].reason}, nor any other run there")
+    return runs
 
 
 def differing_keys(runs: Sequence[PastRun], ignored: Sequence[str] = ()) -> list[str]:
@@ -117,7 +130,9 @@ def differing_keys(runs: Sequence[PastRun], ignored: Sequence[str] = ()) -> list
     A key that exists only for some choices of a group (`clip.threshold`) follows from the choice
     and counts only where its value varies.
     """
-    keys = dict.fromkeys(key for run in runs for key in run.asked if key not in ignored)
+    # Runs without a configuration know few of their keys: they have no say in the order.
+    whole_first = sorted(runs, key=lambda run: -len(run.asked))
+    keys = dict.fromkeys(key for run in whole_first for key in run.asked if key not in ignored)
     return [
         key
         for key in keys
@@ -133,10 +148,15 @@ def short_names(runs: Sequence[PastRun], keys: Sequence[str], taken: Iterable[st
 
 
 def same_but_seed(runs: Sequence[PastRun]) -> list[list[PastRun]]:
-    """The runs in groups that differ in nothing but the seed, in order of first appearance."""
+    """The runs in groups that differ in nothing but the seed, in order of first appearance.
+
+    An unreadable run of which nothing is known stays alone.
+    """
     groups: list[tuple[dict[str, Any], list[PastRun]]] = []
     for run in runs:
         identity = {key: value for key, value in run.asked.items() if key != "seed"}
+        if not identity and run.summary.get("status") == UNREADABLE:
+            identity = {"": run.folder}
         for known, members in groups:
             if known == identity:
                 members.append(run)
@@ -146,17 +166,50 @@ def same_but_seed(runs: Sequence[PastRun]) -> list[list[PastRun]]:
     return [members for _, members in groups]
 
 
-def _asked(folder: Path) -> dict[str, Any]:
+def _jobs(folders: Iterable[Path]) -> dict[Path, SweepJob]:
+    """Run folder -> what the sweep above it knows of its job."""
+    above = {sweep for folder in folders for sweep in folder.resolve().parents[:_SWEEP_ABOVE]}
+    return {
+        sweep / folder: job for sweep in above for folder, job in tables.sweep_jobs(sweep).items()
+    }
+
+
+def _loaded(folder: Path, name: str, job: SweepJob, strict: bool) -> PastRun:
+    """The run of a folder; `strict`: one that cannot be read is an error."""
+    asked, summary, problems = dict(job.overrides), {}, []
+    try:
+        asked = _asked(folder, job)
+    except QuestionError as error:
+        problems.append(error)
+    try:
+        summary = _summary(folder, job)
+    except QuestionError as error:
+        problems.append(error)
+    if strict and problems:
+        raise problems[0]
+    if problems:
+        why = "; ".join(str(problem).replace(f"{folder}/", "") for problem in problems)
+        summary = {**summary, "status": UNREADABLE, "reason": why}
+    return PastRun(folder, name, _deciding(asked), summary)
+
+
+def _asked(folder: Path, job: SweepJob) -> dict[str, Any]:
     if not (folder / "config.yaml").is_file():
-        return {}
+        return dict(job.overrides)
     flat = flatten(tables.read_config(folder))
-    return {key: value for key, value in flat.items() if key.split(".")[0] not in _NO_RESULT}
+    # A configuration does not tell what it was composed of: a preset.
+    groups = {key: value for key, value in job.overrides.items() if "." not in key}
+    return groups | flat
 
 
-def _summary(folder: Path) -> dict[str, Any]:
+def _deciding(asked: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in asked.items() if key.split(".")[0] not in _NO_RESULT}
+
+
+def _summary(folder: Path, job: SweepJob) -> dict[str, Any]:
     if (folder / "summary.json").is_file():
         return tables.read_summary(folder)
-    return {"status": "unfinished", **tables.sweep_endings(folder.parent).get(folder.name, {})}
+    return {"status": "unfinished", **job.ending}
 
 
 def _names(folders: Sequence[Path]) -> list[str]:

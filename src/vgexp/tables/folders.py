@@ -1,15 +1,12 @@
-"""Where runs are: folders that hold one, and sweeps."""
+"""Where runs are: folders that hold one, and folders above them."""
 
 from __future__ import annotations
 
-import csv
 import difflib
-import io
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from vgexp.errors import QuestionError
-from vgexp.tables.files import broken, text_of
 
 # What, beside a configuration, makes a folder a run; a summary does so alone (a job that failed
 # before it had a configuration).
@@ -34,25 +31,6 @@ def find_runs(paths: Iterable[Path | str]) -> list[Path]:
         for run in runs:
             found.setdefault(run.resolve(), run)
     return list(found.values())
-
-
-def sweep_endings(sweep: Path | str) -> dict[str, dict[str, str]]:
-    """Job -> its `status` and, if it failed, `reason` as a sweep's `sweep.csv` tells them.
-
-    Empty where there is no such file.
-    """
-    path = Path(sweep) / "sweep.csv"
-    if not path.is_file():
-        return {}
-    try:
-        rows = list(csv.DictReader(io.StringIO(text_of(path), newline="")))
-    except csv.Error as error:
-        raise broken(path, f"is not a table: {error}") from None
-    return {
-        row["job"]: {key: row[key] for key in ("status", "reason") if row.get(key)}
-        for row in rows
-        if row.get("job") and row.get("status")
-    }
 
 
 def _require_folder(path: Path) -> None:

@@ -1,0 +1,90 @@
+"""What a sweep's own files tell of its jobs, for those whose folders do not tell it."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from vgexp.config import CHOICES
+from vgexp.errors import QuestionError
+from vgexp.tables.files import text_of
+
+_ENDING = ("status", "reason")
+# Columns of sweep.csv that a job overrides, beside those with a dot; all others are figures.
+_KEYS = frozenset({*CHOICES, "experiment", "seed"})
+
+
+@dataclass(frozen=True)
+class SweepJob:
+    """A job as `sweep.csv` and `plan.json` know it."""
+
+    ending: Mapping[str, str] = field(default_factory=dict)
+    """`status` and, if it failed, `reason`; empty before the job has ended."""
+    overrides: Mapping[str, Any] = field(default_factory=dict)
+    """Dotted key or group -> value, of what the job was asked for beside the defaults."""
+
+
+def sweep_jobs(sweep: Path | str) -> dict[str, SweepJob]:
+    """Folder below the sweep's -> its job; empty where there is no sweep.
+
+    A file that is damaged tells nothing: what is shown of a sweep does not hang on it.
+    """
+    rows, planned = _rows(Path(sweep)), _planned(Path(sweep))
+    folders = {job: job for job in rows} | {job: folder for job, (folder, _) in planned.items()}
+    return {
+        folder: SweepJob(
+            {name: rows[job][name] for name in _ENDING if rows.get(job, {}).get(name)},
+            planned[job][1] if job in planned else _overridden(rows[job]),
+        )
+        for job, folder in folders.items()
+    }
+
+
+def _rows(sweep: Path) -> dict[str, dict[str, str]]:
+    """Job -> its row of `sweep.csv`."""
+    path = sweep / "sweep.csv"
+    try:
+        text = text_of(path) if path.is_file() else ""
+        rows = list(csv.DictReader(io.StringIO(text, newline="")))
+    except (QuestionError, csv.Error):
+        return {}
+    return {row["job"]: row for row in rows if row.get("job") and row.get("status")}
+
+
+def _planned(sweep: Path) -> dict[str, tuple[str, dict[str, Any]]]:
+    """Job -> its folder and overrides in `plan.json`."""
+    path = sweep / "plan.json"
+    try:
+        jobs = json.loads(text_of(path))["jobs"] if path.is_file() else []
+        return {str(job["job"]): (str(job["folder"]), _read(job["overrides"])) for job in jobs}
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        return {}
+
+
+def _read(words: Iterable[str]) -> dict[str, Any]:
+    """Overrides as they are typed, `~key` left out."""
+    parts = [word.partition("=") for word in words if not word.startswith("~")]
+    return {key.lstrip("+"): _value(text) for key, _, text in parts}
+
+
+def _overridden(row: Mapping[str, str]) -> dict[str, Any]:
+    named = {key: text for key, text in row.items() if key and ("." in key or key in _KEYS)}
+    return {key: _value(text) for key, text in named.items() if text}
+
+
+def _value(text: str) -> Any:
+    """What a configuration makes of a text: 3, 0.001 of `1e-3`, None of `null`."""
+    with suppress(ValueError):
+        return float(text) if "e" in text.lower() else int(text)  # YAML takes 1e-3 for a text
+    try:
+        return yaml.safe_load(text)
+    except Exception:  # of many kinds, as for a configuration
+        return text
