@@ -337,6 +337,99 @@ def test_a_broken_run_that_is_named_itself_or_is_all_there_is_is_an_error(
         load_runs([sweep])
 
 
+CUT: dict[str, tuple[Callable[[str], str], str]] = {
+    "torn": (
+        lambda text: text[:-3],
+        "has 7 of 8 rows at step 39, ends within a line",
+    ),
+    "short": (
+        lambda text: "".join(text.splitlines(keepends=True)[:12]),
+        "ends at step 20, the run at step 39, has 3 of 8 rows at step 20",
+    ),
+    "one line": (lambda text: text.rpartition("\n39,")[0] + "\n", "has 7 of 8 rows at step 39"),
+    "header": (lambda text: text.split("\n")[0] + "\n", "has no row"),
+    "header alone": (lambda text: text.split("\n")[0][:9], "has no row, ends within a line"),
+    "empty": (lambda text: text[:0], "has no row"),
+}
+
+
+def write_steps(folder: Path, num_steps: int) -> None:
+    header = [column.name for column in TABLES["steps"]]
+    lines = [",".join([str(step), *["0"] * (len(header) - 1)]) for step in range(num_steps)]
+    (folder / "steps.csv").write_text("\n".join([",".join(header), *lines]) + "\n")
+
+
+@pytest.mark.parametrize("cut", CUT)
+def test_a_table_that_was_cut_is_not_shown_as_if_it_were_whole(tmp_path: Path, cut: str) -> None:
+    for name in ("cut", "whole"):
+        write_steps(make_run(tmp_path / name, steps=(0, 20, 39), num_layers=3), 40)
+        path = tmp_path / name / "summary.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"steps": 40}))
+    change, said = CUT[cut]
+    path = tmp_path / "cut" / "layers.csv"
+    path.write_text(change(path.read_text()))
+    text = printed(compare_runs(load_runs([tmp_path])), 200)
+    assert text.split("\n\n")[-1] == f"run cut: layers.csv {said}\n"
+    text = printed(compare_layers(load_runs([tmp_path]), step="last"), 200)
+    if cut in ("header alone", "empty"):
+        said = {"empty": "is empty", "header alone": "ends within its header: 'step,laye'"}[cut]
+    assert f"\n\nrun cut: layers.csv {said}\n\n" in text
+
+
+def test_steps_that_are_missing_are_told_once_for_all_runs_that_miss_the_same(
+    tmp_path: Path,
+) -> None:
+    for name, num_steps in (("a", 40), ("b", 12), ("c", 12), ("d", 0)):
+        write_steps(make_run(tmp_path / name, num_layers=3), num_steps)
+        path = tmp_path / name / "summary.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"steps": 40}))
+    (tmp_path / "d" / "steps.csv").write_text("")
+    assert printed(compare_runs(load_runs([tmp_path]))).split("\n\n")[-1].splitlines() == [
+        "runs b, c: steps.csv ends at step 11, the run at step 39",
+        "run d: steps.csv has no row",
+    ]
+
+
+def test_of_a_run_that_did_not_complete_only_a_torn_line_is_told(tmp_path: Path) -> None:
+    write_steps(make_run(tmp_path / "0", status="interrupted"), 3)
+    assert ".csv" not in printed(compare_runs(load_runs([tmp_path])))
+    path = tmp_path / "0" / "steps.csv"
+    path.write_text(path.read_text()[:-2])
+    assert "steps.csv ends within a line" in printed(compare_runs(load_runs([tmp_path])))
+
+
+@pytest.mark.parametrize("damage", ["a,b\n1,2\n", "", "cell"])
+def test_layers_that_cannot_be_read_are_left_out_with_a_reason(tmp_path: Path, damage: str) -> None:
+    for depth in (3, 4):
+        make_run(tmp_path / "runs" / str(depth), {"model": {"depth": depth}})
+    path = tmp_path / "runs" / "4" / "layers.csv"
+    path.write_text(path.read_text().replace("0.25", "x") if damage == "cell" else damage)
+    runs = load_runs([tmp_path])
+    comparison = compare_layers(runs)
+    assert column(comparison, "depth=3") == [0.25, 0.5, 1.0, 0.5]
+    assert column(comparison, "depth=4") == [None] * 4
+    assert "run 4: layers.csv " in printed(comparison)
+    with pytest.raises(QuestionError, match=r"4.layers\.csv"):
+        compare_layers(load_runs([path.parent]))
+    (tmp_path / "runs" / "3" / "layers.csv").write_text("")
+    with pytest.raises(QuestionError, match=r"at no step of these runs\n.*3: layers\.csv is empty"):
+        compare_layers(load_runs([tmp_path]))
+
+
+def test_a_job_without_layers_has_an_empty_column_and_its_reason(tmp_path: Path) -> None:
+    make_run(tmp_path / "0")
+    make_failure(tmp_path / "1", "depth is 0")
+    plan_jobs(tmp_path, ["model.depth=10"], ["model.depth=0"])
+    comparison = compare_layers(load_runs([tmp_path]))
+    assert titles(comparison) == ["layer", "depth=10", "depth=0"]
+    assert "run 1 failed: depth is 0" in printed(comparison)
+    assert ".csv" not in printed(comparison)
+    (tmp_path / "0" / "layers.csv").rename(tmp_path / "moved.csv")
+    make_run(tmp_path / "2", {"model": {"depth": 3}})
+    text = printed(compare_layers(load_runs([tmp_path])))
+    assert "run 0: layers.csv is not there" in text
+
+
 def test_a_figure_of_the_summary_becomes_a_column(tmp_path: Path) -> None:
     make_run(tmp_path / "0", underflow=7)
     comparison = compare_runs(load_runs([tmp_path]), metric="underflow")

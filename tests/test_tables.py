@@ -2,6 +2,7 @@
 
 import json
 import math
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -283,3 +284,42 @@ def test_a_defaults_list_that_is_none_is_named(tmp_path: Path, defaults: object)
 def test_dates_that_cannot_be_are_no_yaml(tmp_path: Path) -> None:
     with pytest.raises(QuestionError, match="is not YAML"):
         tables.read_config(write(tmp_path, "config.yaml", "seed: 2026-99-99\n"))
+
+
+def rows(steps: list[int], num_rows: int) -> str:
+    return "".join(f"{step},0,{'0' * 40},,,,,,\n" for step in steps for _ in range(num_rows))
+
+
+@pytest.mark.parametrize("num_rows", [1, 3, 5000])
+def test_how_far_a_table_goes_is_told_from_its_ends(tmp_path: Path, num_rows: int) -> None:
+    whole = STEPS_HEADER + rows([0, 10, 19], num_rows)
+    write(tmp_path, "steps.csv", whole)
+    assert tables.extent_of(tmp_path, "steps") == tables.Extent(19, num_rows, num_rows, False)
+    write(tmp_path, "steps.csv", whole[:-1])
+    last = (19, num_rows - 1) if num_rows > 1 else (10, 1)
+    assert tables.extent_of(tmp_path, "steps") == tables.Extent(last[0], num_rows, last[1], True)
+    write(tmp_path, "steps.csv", whole + "20,0")
+    assert tables.extent_of(tmp_path, "steps") == tables.Extent(19, num_rows, num_rows, True)
+    write(tmp_path, "steps.csv", STEPS_HEADER + rows([4], num_rows))
+    assert tables.extent_of(tmp_path, "steps") == tables.Extent(4, num_rows, num_rows, False)
+
+
+def test_a_table_without_rows_goes_nowhere_and_a_file_that_is_none_has_no_end(
+    tmp_path: Path,
+) -> None:
+    assert tables.extent_of(tmp_path, "steps") is None
+    for text, is_torn in (("", False), (STEPS_HEADER, False), ("step,ep", True)):
+        write(tmp_path, "steps.csv", text)
+        assert tables.extent_of(tmp_path, "steps") == tables.Extent(None, 0, 0, is_torn)
+    write(tmp_path, "steps.csv", "a list\nof words\n")
+    assert tables.extent_of(tmp_path, "steps") is None
+
+
+def test_the_middle_of_a_long_table_is_not_read(tmp_path: Path) -> None:
+    write(tmp_path, "steps.csv", STEPS_HEADER + rows(list(range(300_000)), 1))
+    tracemalloc.start()
+    try:
+        assert tables.extent_of(tmp_path, "steps") == tables.Extent(299_999, 1, 1, False)
+        assert tracemalloc.get_traced_memory()[1] < 1e6
+    finally:
+        tracemalloc.stop()

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
-from itertools import pairwise
 from typing import Any
 
 from vgexp.diagnosis import FIGURES
 from vgexp.errors import QuestionError, unknown
-from vgexp.records import LAYERS
 from vgexp.report.headings import (
     config_text,
     endings,
+    gaps,
     headings,
     joined,
     row_names,
     row_paths,
     titles,
+)
+from vgexp.report.layer_figures import (
+    PICKS,
+    at_layer,
+    layer_metrics,
+    layer_values,
+    require_step,
 )
 from vgexp.report.layout import NOT_FINITE
 from vgexp.report.runs import UNREADABLE, PastRun, differing_keys, same_but_seed, short_names
@@ -37,7 +43,6 @@ DEFAULT_LAYER_METRIC = "delta_rms"
 _ENDINGS = ("status", "reason")
 # Figures that are null only where they are not finite, if the run diverged.
 _LOSSES = ("loss_last", "loss_last_mean_20")
-_PICKS: Mapping[str, Callable[[list[int]], int]] = {"first": min, "last": max}
 
 Figure = Callable[[PastRun], Any]
 """A column of results: what it shows of a run."""
@@ -80,7 +85,7 @@ def compare_runs(
         columns,
         spread_legend(columns),
         spelled_out,
-        endings=endings(runs, names),
+        endings=[*endings(runs, names), *gaps(runs, names)],
         csv_only=[column for column in _endings(rows, by_seed) if column.title not in results],
     )
 
@@ -101,9 +106,9 @@ def compare_layers(
     allowed = layer_metrics(runs)
     if metric not in allowed:
         raise unknown("metric of layers.csv", metric, allowed)
-    _require_step(runs, metric, step)
+    require_step(runs, metric, step)
     rows = same_but_seed(runs) if by_seed else [[run] for run in runs]
-    values = {run.folder: _layer_values(run, metric, step) for run in runs}
+    values = {run.folder: layer_values(run, metric, step) for run in runs}
     numbers = {layer for table in values.values() for layer in table} - {"readout"}
     layers = sorted(numbers, key=int)
     if any("readout" in table for table in values.values()):
@@ -113,40 +118,26 @@ def compare_layers(
     for title, heading, row in zip(titles(runs, rows, by_seed), heads.texts, rows, strict=True):
         cells = [[values[run.folder].get(layer) for run in row] for layer in layers]
         columns.append(Shown(title, _folded(cells, metric, by_seed), heading))
-    when = step if step in _PICKS else f"step {step}"
-    legend = [f"{metric} at {when}{' measured step' if step in _PICKS else ''}"]
-    whole_names = {run.folder: run.name for run in runs}
+    when = step if step in PICKS else f"step {step}"
+    legend = [f"{metric} at {when}{' measured step' if step in PICKS else ''}"]
+    names = {run.folder: run.name for run in runs}
+    blank = [r for r in runs if r.summary.get("status") == UNREADABLE or not r.layers.columns]
     return Comparison(
         columns,
         [*legend, *spread_legend(columns)],
         heads.names,
         heads.key,
-        endings([run for run in runs if run.summary.get("status") == UNREADABLE], whole_names),
+        [*endings(blank, names), *gaps(runs, names)],
     )
-
-
-def layer_metrics(runs: Sequence[PastRun]) -> list[str]:
-    """The columns of numbers in the runs' `layers.csv`: the known ones and any further."""
-    known = {column.name: column.kind for column in LAYERS}
-    further = {
-        name
-        for run in runs
-        for name in run.layer_columns
-        if name not in known and run.is_numeric(name)
-    }
-    return [name for name, kind in known.items() if kind == "float"] + sorted(further)
-
-
-# ---------------------------------------------------------------- metrics and steps
 
 
 def _metric_figures(runs: Sequence[PastRun], metric: str, step: str) -> dict[str, Figure]:
     of_layers = layer_metrics(runs)
     if metric in of_layers:
-        _require_step(runs, metric, step)
+        require_step(runs, metric, step)
         return {
-            f"{metric}_first_layer": partial(_at_layer, metric, step, 0),
-            f"{metric}_last_layer": partial(_at_layer, metric, step, -1),
+            f"{metric}_first_layer": partial(at_layer, metric, step, 0),
+            f"{metric}_last_layer": partial(at_layer, metric, step, -1),
         }
     figures = {key for run in runs for key, value in run.summary.items() if _is_plain(value)}
     figures |= {figure.name for figure in FIGURES}
@@ -156,46 +147,8 @@ def _metric_figures(runs: Sequence[PastRun], metric: str, step: str) -> dict[str
     return {metric: partial(_figure, metric)}
 
 
-def _require_step(runs: Sequence[PastRun], metric: str, step: str) -> None:
-    if step not in _PICKS and not step.isdecimal():
-        raise unknown("step", step, [*_PICKS, "or a number"])
-    measured = sorted({number for run in runs for number in run.measured_steps(metric)})
-    if not measured:
-        raise QuestionError(f"{metric} was measured at no step of these runs")
-    if step not in _PICKS and int(step) not in measured:
-        nearest = min(measured, key=lambda number: abs(number - int(step)))
-        raise QuestionError(
-            f"{metric} was not measured at step {step}\n"
-            f"allowed: first, last, {_listed(measured)}\nnearest: {nearest}"
-        )
-
-
-def _listed(steps: Sequence[int]) -> str:
-    """Steps in words; evenly spaced ones by their spacing."""
-    gaps = {after - before for before, after in pairwise(steps[:-1])}
-    if len(steps) > 8 and len(gaps) == 1:
-        return f"every {gaps.pop()}th from {steps[0]} to {steps[-2]}, {steps[-1]}"
-    return ", ".join(map(str, steps))
-
-
-def _layer_values(run: PastRun, metric: str, step: str) -> dict[str, float | None]:
-    measured = run.measured_steps(metric)
-    if step not in _PICKS:
-        return run.values(metric, int(step))
-    return run.values(metric, _PICKS[step](measured)) if measured else {}
-
-
 def _figure(name: str, run: PastRun) -> Any:
     return run.summary.get(name)
-
-
-def _at_layer(metric: str, step: str, position: int, run: PastRun) -> float | None:
-    values = _layer_values(run, metric, step)
-    hidden = [value for layer, value in values.items() if layer != "readout"]
-    return hidden[position] if hidden else None
-
-
-# ---------------------------------------------------------------- cells
 
 
 def _result(name: str, figure: Figure, rows: Sequence[Sequence[PastRun]], by_seed: bool) -> Shown:

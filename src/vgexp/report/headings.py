@@ -74,14 +74,13 @@ def joined(rows: Iterable[Sequence[PastRun]], names: Mapping[Path, str]) -> list
 
 def endings(runs: Sequence[PastRun], names: Mapping[Path, str]) -> list[str]:
     """Why runs failed or diverged; those with the same reason in one sentence."""
-    same: dict[tuple[str, str], list[str]] = {}
-    for run in runs:
-        if run.reason is not None:
-            same.setdefault((str(run.summary["status"]), run.reason), []).append(names[run.folder])
-    return [
-        f"{'run' if len(called) == 1 else 'runs'} {', '.join(called)} {status}: {reason}"
-        for (status, reason), called in same.items()
-    ]
+    ended = [(f" {run.summary['status']}: {run.reason}", run) for run in runs if run.reason]
+    return _told_once(ended, names)
+
+
+def gaps(runs: Sequence[PastRun], names: Mapping[Path, str]) -> list[str]:
+    """What is missing of tables; of runs that miss the same in one sentence."""
+    return _told_once([(f": {gap}", run) for run in runs for gap in run.gaps], names)
 
 
 def config_text(run: PastRun, key: str) -> str | None:
@@ -98,6 +97,16 @@ def _differences(runs: Sequence[PastRun], rows: Rows, by_seed: bool) -> list[lis
     return [
         [f"{name}={config_text(row[0], key)}" for key, name in names.items() if key in row[0].asked]
         for row in rows
+    ]
+
+
+def _told_once(told: Iterable[tuple[str, PastRun]], names: Mapping[Path, str]) -> list[str]:
+    same: dict[str, list[str]] = {}
+    for words, run in told:
+        same.setdefault(words, []).append(names[run.folder])
+    return [
+        f"{'run' if len(called) == 1 else 'runs'} {', '.join(called)}{words}"
+        for words, called in same.items()
     ]
 
 

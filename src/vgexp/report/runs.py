@@ -10,13 +10,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-from pandas.api.types import is_numeric_dtype
-
 from vgexp import tables
 from vgexp.config import flatten
-from vgexp.diagnosis import main_path
 from vgexp.errors import QuestionError
+from vgexp.report.past_layers import PastLayers, shortfall
 from vgexp.tables import SweepJob
 
 # Sections whose keys cannot change a result.
@@ -25,8 +22,6 @@ _NO_RESULT = ("output", "run", "hydra")
 _SWEEP_ABOVE = 3
 UNREADABLE = "unreadable"
 """The status of a run one of whose files is damaged."""
-# Tells, beside a metric, an empty cell from nan.
-_HAS_VALUE = "has value"
 
 
 @dataclass(frozen=True)
@@ -42,6 +37,8 @@ class PastRun:
     summary: Mapping[str, Any]
     """Without a summary on disk: `status` and `reason` from the sweep's table, or `unfinished`.
     Where a file cannot be read: `unreadable` and why, beside what the others tell."""
+    is_named: bool = False
+    """Whether a path named it itself, so that what cannot be read of it is an error."""
 
     @property
     def reason(self) -> str | None:
@@ -51,56 +48,28 @@ class PastRun:
         return "; ".join(str(told).splitlines()) if told else None
 
     @cached_property
-    def layer_columns(self) -> list[str]:
-        """The columns of `layers.csv`; none where there is no such file."""
-        if not (self.folder / "layers.csv").is_file():
-            return []
-        return tables.column_names(self.folder, "layers")
+    def layers(self) -> PastLayers:
+        """Its `layers.csv`."""
+        return PastLayers(self.folder, self.is_named)
 
-    def is_numeric(self, column: str) -> bool:
-        """Whether a column of `layers.csv` holds nothing but numbers and empty cells."""
-        return is_numeric_dtype(self._layers[column][column])
+    @property
+    def gaps(self) -> list[str]:
+        """What its tables lack that it recorded or should have, a phrase each."""
+        # A run that did not complete may have had no table.
+        is_telling = self.layers.exists or self.summary.get("status") == "completed"
+        problem = self.layers.problem if is_telling else None
+        found = {
+            "layers": problem or shortfall(self.folder, "layers", self.summary, self._num_layers),
+            "steps": shortfall(self.folder, "steps", self.summary),
+        }
+        return [f"{table}.csv {gap}" for table, gap in found.items() if gap]
 
-    def measured_steps(self, metric: str) -> list[int]:
-        """Steps at which a column of `layers.csv` has a value, even if that is nan."""
-        if metric not in self.layer_columns:
-            return []
-        frame = self._layers[metric]
-        return sorted(frame.loc[frame[_HAS_VALUE], "step"].unique().tolist())
-
-    def values(self, metric: str, step: int) -> dict[str, float | None]:
-        """Layer -> value of a column at a step: main path, then `readout`; None where empty."""
-        if metric not in self.layer_columns:
-            return {}
-        frame = self._layers[metric]
-        at_step = frame[frame["step"] == step]
-        path, readout = main_path(at_step), at_step[at_step["kind"] == "readout"].head(1)
-        names = [*map(str, path["layer"]), *["readout"] * len(readout)]
-        rows = pd.concat([path, readout])
-        cells = zip(names, rows[metric].tolist(), rows[_HAS_VALUE], strict=True)
-        return {name: value if has_value else None for name, value, has_value in cells}
-
-    @cached_property
-    def _layers(self) -> _LayerTables:
-        return _LayerTables(self.folder)
-
-
-class _LayerTables(dict[str, pd.DataFrame]):
-    """A metric -> the rows of `layers.csv` with that column alone, read when first asked for.
-
-    A long run's whole table is hundreds of megabytes, of which a comparison shows a column.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        super().__init__()
-        self._folder = folder
-
-    def __missing__(self, metric: str) -> pd.DataFrame:
-        frame = tables.read(self._folder, "layers", ("step", "layer", "kind", metric))
-        frame["kind"] = frame["kind"].astype("category")
-        frame[_HAS_VALUE] = ~tables.empty_cells(self._folder, "layers", [metric])[metric]
-        self[metric] = frame
-        return frame
+    @property
+    def _num_layers(self) -> int:
+        """Weights that have rows at the least: the main path and the read-out, unless chosen."""
+        num_layers = self.summary.get("num_layers")
+        is_whole = "probe.layers" in self.asked and self.asked["probe.layers"] is None
+        return num_layers + 1 if is_whole and isinstance(num_layers, int) else 0
 
 
 def load_runs(paths: Iterable[Path | str]) -> list[PastRun]:
@@ -120,7 +89,8 @@ def load_runs(paths: Iterable[Path | str]) -> list[PastRun]:
         for folder, name in zip(folders, _names(folders), strict=True)
     ]
     if all(run.summary.get("status") == UNREADABLE for run in runs):
-        raise QuestionError(f"cannot read {folders[0]}: {runs[0].reason}, nor any other run there")
+        others = ", nor any other run there" if len(runs) > 1 else ""
+        raise QuestionError(f"cannot read {folders[0]}: {runs[0].reason}{others}")
     return runs
 
 
@@ -174,8 +144,8 @@ def _jobs(folders: Iterable[Path]) -> dict[Path, SweepJob]:
     }
 
 
-def _loaded(folder: Path, name: str, job: SweepJob, strict: bool) -> PastRun:
-    """The run of a folder; `strict`: one that cannot be read is an error."""
+def _loaded(folder: Path, name: str, job: SweepJob, is_named: bool) -> PastRun:
+    """The run of a folder; `is_named`: one that cannot be read is an error."""
     asked, summary, problems = dict(job.overrides), {}, []
     try:
         asked = _asked(folder, job)
@@ -185,12 +155,12 @@ def _loaded(folder: Path, name: str, job: SweepJob, strict: bool) -> PastRun:
         summary = _summary(folder, job)
     except QuestionError as error:
         problems.append(error)
-    if strict and problems:
+    if is_named and problems:
         raise problems[0]
     if problems:
         why = "; ".join(str(problem).replace(f"{folder}/", "") for problem in problems)
         summary = {**summary, "status": UNREADABLE, "reason": why}
-    return PastRun(folder, name, _deciding(asked), summary)
+    return PastRun(folder, name, _deciding(asked), summary, is_named)
 
 
 def _asked(folder: Path, job: SweepJob) -> dict[str, Any]:

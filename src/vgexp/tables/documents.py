@@ -30,6 +30,9 @@ def read_config(folder: Path | str) -> config.Config:
     text = text_of(path)
     try:
         values = yaml.safe_load(text)
+    except yaml.MarkedYAMLError as error:
+        line = "" if error.problem_mark is None else f" (line {error.problem_mark.line + 1})"
+        raise broken(path, f"is not YAML: {error.problem}{line}") from None
     except Exception as error:
         # Not YAML errors only: `!!int x`, dates that do not exist and deep nesting raise others.
         raise broken(path, f"is not YAML: {error}") from None

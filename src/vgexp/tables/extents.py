@@ -1,0 +1,81 @@
+"""How far a table goes, told from its two ends: nothing between them is read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import takewhile
+from pathlib import Path
+
+from vgexp.tables.files import readable
+
+_CHUNK = 2**16
+
+
+@dataclass(frozen=True)
+class Extent:
+    """The first and the last step of a table and their rows, as far as these are whole lines."""
+
+    last_step: int | None
+    """None: no row."""
+    num_first: int
+    """Rows of the first step."""
+    num_last: int
+    """Rows of the last step."""
+    is_torn: bool
+    """Whether the last line was cut while being written."""
+
+
+def extent_of(folder: Path | str, table: str) -> Extent | None:
+    """How far a run folder's table goes; None where there is no such file, or no such table in it.
+
+    Raises:
+        QuestionError: the file cannot be read.
+    """
+    path = Path(folder) / f"{table}.csv"
+    if not path.is_file():
+        return None
+    with readable(path):
+        first, last, is_torn = _first_lines(path), *_last_lines(path)
+    if not last:
+        return Extent(None, 0, 0, is_torn)
+    step = _step(last[-1])
+    if not step.isdecimal():
+        return None
+    return Extent(int(step), _num_of_one_step(first), _num_of_one_step(reversed(last)), is_torn)
+
+
+def _first_lines(path: Path) -> list[bytes]:
+    """The whole lines of the first step, and one more."""
+    lines: list[bytes] = []
+    with path.open("rb") as file:
+        file.readline()
+        for line in file:
+            if line.endswith(b"\n"):
+                lines.append(line)
+            if _step(line) != _step(lines[0] if lines else line):
+                break
+    return lines
+
+
+def _last_lines(path: Path) -> tuple[list[bytes], bool]:
+    """At least the whole lines of the last step, without the header; whether a line is torn."""
+    size, chunk = path.stat().st_size, _CHUNK
+    with path.open("rb") as file:
+        while True:
+            file.seek(max(0, size - chunk))
+            *lines, torn = file.read().split(b"\n")
+            # The first line is the header, or may have begun before the chunk.
+            lines = lines[1:]
+            if chunk >= size or (lines and _step(lines[0]) != _step(lines[-1])):
+                return lines, bool(torn)
+            chunk *= 4
+
+
+def _num_of_one_step(lines: Iterable[bytes]) -> int:
+    steps = list(map(_step, lines))
+    return len(list(takewhile(lambda step: step == steps[0], steps)))
+
+
+def _step(line: bytes) -> str:
+    return line.split(b",", 1)[0].decode(errors="replace")
