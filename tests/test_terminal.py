@@ -59,7 +59,7 @@ def test_at_most_twelve_layers_are_shown_with_both_ends_and_the_readout(depth: i
     labels = labels_in(printed(layers_of(np.full(depth, 0.5))))
     assert len(labels) == min(depth + 1, 12)
     assert labels[0] == "1"
-    assert labels[-2:] == [str(depth), "read-out"]
+    assert labels[-2:] == [str(depth), "readout"]
     gaps = np.diff([int(label) for label in labels[:-1]])
     assert not gaps.size or gaps.max() - gaps.min() <= 1
 
@@ -107,7 +107,7 @@ def test_numbers_lost_at_the_divergence_are_shown_as_nan() -> None:
     )
     row = next(line for line in text.splitlines() if line.startswith("1 "))
     assert row.split()[1:3] == ["0.1", "nan"]
-    assert "nan" not in next(line for line in text.splitlines() if line.startswith("read-out"))
+    assert "nan" not in next(line for line in text.splitlines() if line.startswith("readout"))
 
 
 def test_names_are_text_and_neither_markup_nor_control_sequences() -> None:

@@ -49,7 +49,7 @@ def _show_layers(console: Console, layers: pd.DataFrame, is_diverged: bool) -> N
     steps = sorted({int(layers["step"].min()), int(layers["step"].max())})
     tables = [_path_with_readout(layers[layers["step"] == step]) for step in steps]
     order = tables[0].index
-    shown = order[_sampled(len(order), has_readout="read-out" in order)]
+    shown = order[_sampled(len(order), has_readout="readout" in order)]
     columns = []
     for name in _SHOWN:
         values = [table[name].reindex(shown) for table in tables]
@@ -69,7 +69,7 @@ def _path_with_readout(layers_at_step: pd.DataFrame) -> pd.DataFrame:
     """The main path and the read-out, indexed by what the reader calls them."""
     readout = layers_at_step[layers_at_step["kind"] == "readout"].head(1)
     path = main_path(layers_at_step)
-    labels = [str(number) for number in path["layer"]] + ["read-out"] * len(readout)
+    labels = [str(number) for number in path["layer"]] + ["readout"] * len(readout)
     return pd.concat([path, readout]).set_axis(pd.Index(labels), axis=0)
 
 
