@@ -113,7 +113,7 @@ def test_a_run_ends_with_its_layers_a_sentence_and_its_files(
     assert train("hydra.run.dir=here") == 0
     shown = capsys.readouterr()
     assert "delta_rms" in shown.out
-    assert "read-out" in shown.out
+    assert "readout" in shown.out
     assert "The gradient " in shown.out
     assert "Verdict: " in shown.out
     assert shown.out.rstrip().endswith(
