@@ -14,8 +14,8 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from fault_cases import kills
-from fault_cases.children import Result
+from fault_cases import broken_files, disks, kills
+from fault_cases.children import Result, within_a_fork
 
 Suite = Callable[[Path, random.Random, float], list[Result]]
 
@@ -29,6 +29,19 @@ SUITES: dict[str, Suite] = {
         kills.two_processes(work, round(5 * size)),
         kills.begun_at_once(work, round(20 * size)),
     ],
+    "disks": lambda work, rng, size: [
+        *disks.full(work, rng, round(24 * size)),
+        disks.closed(work, rng, round(12 * size)),
+    ],
+    "damage": lambda work, rng, size: within_a_fork(
+        lambda: broken_files.damaged(work, rng, round(1600 * size)), work / "all"
+    ),
+    "malice": lambda work, _rng, _size: within_a_fork(
+        lambda: [broken_files.hostile(work), broken_files.names(work)], work / "all"
+    ),
+    "power": lambda work, rng, size: within_a_fork(
+        lambda: [disks.power(work, rng, 3 * size)], work / "all"
+    ),
 }
 
 

@@ -7,13 +7,17 @@ saves two seconds a child; of a kill during imports only a new interpreter can t
 
 from __future__ import annotations
 
+import io
 import os
+import pickle
+import shutil
 import signal
 import subprocess
 import sys
 import time
 import traceback
 from collections.abc import Callable, Sequence
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -151,9 +155,35 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {n: (folder / n).read_bytes() for n in EXACT if (folder / n).is_file()}
 
 
+def said_by(argv: Sequence[str]) -> tuple[int, str]:
+    """What one command line ends with and says, in this very process; use it in a fork."""
+    stream = io.StringIO()
+    signal.alarm(round(PATIENCE_SECONDS))
+    try:
+        with redirect_stdout(stream), redirect_stderr(stream):
+            code = main.main(list(argv))
+    except BaseException:
+        return 70, stream.getvalue() + traceback.format_exc()
+    finally:
+        signal.alarm(0)
+    return code, stream.getvalue()
+
+
+def within_a_fork(work: Callable[[], list[Result]], said: Path) -> list[Result]:
+    """Results that are worked out in a fork, so that this process never trains."""
+    kept = said.with_name("result")
+    kept.unlink(missing_ok=True)
+    child = forked([], said, lambda: kept.write_bytes(pickle.dumps(work())))
+    child.wait(3600)
+    assert kept.is_file(), child.words
+    results: list[Result] = pickle.loads(kept.read_bytes())
+    return results
+
+
 def whole(name: str, work: Path) -> tuple[dict[str, bytes], float]:
     """The tables of a configuration that nothing happened to, and the seconds it took."""
     folder = work / f"whole {name}"
+    shutil.rmtree(folder, ignore_errors=True)
     start = time.monotonic()
     code = forked(train(CONFIGURATIONS[name], folder), work / "said").wait()
     assert code == 0, (work / "said").read_text()

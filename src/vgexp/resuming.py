@@ -165,8 +165,8 @@ def _headers(folder: Path) -> dict[str, Prefix]:
         begins = folders.beginning_of(path, len(header) + 1)
         if begins == header:
             prefixes[table] = folders.prefix_of(path, len(header))
-        elif header.startswith(begins):
-            path.unlink()  # torn as it was made
+        elif header.startswith(begins.rstrip(b"\0")):
+            path.unlink()  # torn as it was made; a loss of power may leave zeros
         elif not begins.startswith(header) and table != _CLOCK:
             raise QuestionError(
                 f"{path} does not begin as this version's {table}.csv does\n"

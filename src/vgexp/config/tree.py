@@ -35,7 +35,7 @@ from vgexp.config.optimization import (
 )
 from vgexp.config.ranges import of_its_type, one_of, within
 from vgexp.config.run import OutputConfig, ProbeConfig, RunConfig, TrainConfig
-from vgexp.errors import unknown
+from vgexp.errors import QuestionError, unknown
 from vgexp.registry import Registry
 
 DTYPES = ("float32", "float64")
@@ -140,6 +140,8 @@ def from_dict(values: Mapping[str, Any], chosen: Mapping[str, str]) -> Config:
         if key not in hints:
             raise unknown("key", key, hints)
         if not isinstance(value, Mapping):
+            if dataclasses.is_dataclass(hints[key]):
+                raise QuestionError(f"{key} holds no keys")
             of_its_type(key, value, hints[key])
             arguments[key] = value
             continue

@@ -13,7 +13,7 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from vgexp.folders import Prefix
+from vgexp.folders import Prefix, synced
 from vgexp.records import TABLES, Floats, Rows
 
 
@@ -33,6 +33,8 @@ class CsvFiles:
             for table in TABLES:
                 prefix = None if prefixes is None else prefixes.get(table)
                 self._files[table] = _File(folder / f"{table}.csv", table, prefix)
+            # The names of the files as well: no summary or checkpoint outlasts them.
+            synced(folder)
         except BaseException:
             self.close()
             raise

@@ -33,7 +33,7 @@ def read_plain(
             skip_blank_lines=False,
             encoding="utf-8",
         )
-    except (ValueError, OSError):
+    except (ValueError, OverflowError, OSError):
         return None
     return frame, half_line
 

@@ -1,0 +1,279 @@
+"""Files that changed on the disk, files that somebody made with intent, and names that bite."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import pickle
+import random
+import shutil
+import signal
+import zipfile
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from fault_cases.children import EXACT, Result, contents, forked, is_one_block, said_by, train
+
+FILES = (
+    *("checkpoint.pt", "checkpoint.previous.pt", "config.yaml", "summary.json"),
+    *("layers.csv", "steps.csv", "evals.csv", "timing.csv"),
+)
+_STEPS = 30
+_OVERRIDES = (f"train.steps={_STEPS}", "train.eval_every=10", "run.checkpoint_every=7")
+_OVERRIDES += ("optimizer=momentum", "output.quiet=true", "probe.every=6")
+NAMES = (
+    *("[red]x[/red]", "\x1b[31mred", "\x1b]0;title\x07", "a\nb", "a\rb", "\u202egnp", 'say "a, b"'),
+    *("-rf", "=1+1", "$(touch executed)", "caf\u00e9", "\udcff"),
+)
+"""Names of folders: markup, escapes, line ends, writing from right to left, what shells obey."""
+
+
+def damaged(work: Path, rng: random.Random, num_cases: int) -> list[Result]:
+    """Bytes changed, lost and added anywhere in a run's folder. Use it in a fork."""
+    stopped, whole = two_runs(work)
+    expected = contents(whole)
+    resumed, shown = Result("damaged files, resumed"), Result("damaged files, loaded and compared")
+    seen = Counter[str]()
+    for index in range(num_cases):
+        name = FILES[index % len(FILES)]
+        what = f"{index} {name}"
+        folder = work / "damaged"
+        shutil.copytree(stopped, folder)
+        intact = (folder / name).read_bytes()
+        (folder / name).write_bytes(_damage(intact, rng))
+        code, words = said_by(["resume", str(folder)])
+        resumed.num_cases += 1
+        ending = _judge(folder, code, words, expected, resumed, what)
+        seen[ending] += 1
+        if ending == "refused" and rng.random() < 0.2:
+            (folder / name).write_bytes(intact)
+            code, words = said_by(["resume", str(folder)])
+            is_right = code == 0 and contents(folder) == expected
+            resumed.require(is_right, f"{what}: refused, and then something was lost: {words}")
+        shutil.rmtree(folder)
+        _shown(whole, name, rng, work, shown, what)
+    resumed.note = ", ".join(f"{count} {ending}" for ending, count in sorted(seen.items()))
+    return [resumed, shown]
+
+
+def two_runs(work: Path) -> tuple[Path, Path]:
+    """A run whose process was killed between its last checkpoint and its end, and a whole one."""
+    stopped, whole = work / "stopped", work / "whole"
+    code, words = said_by(train(_OVERRIDES, whole))
+    assert code == 0, words
+    child = forked(
+        train([*_OVERRIDES, "probe.layers=null"], stopped), work / "said", _killed_at(_STEPS - 1)
+    )
+    child.wait()
+    assert child.code == -signal.SIGKILL, child.words
+    (stopped / "summary.json").write_text(json.dumps({"status": "interrupted", "steps": 28}))
+    return stopped, whole
+
+
+def _killed_at(step: int) -> Any:
+    def begin() -> None:
+        from vgexp.sinks.csv_files import CsvFiles
+
+        write = CsvFiles.__call__
+
+        def written(self: CsvFiles, rows: Any) -> None:
+            write(self, rows)
+            if rows.table == "steps" and step in rows.columns["step"]:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        CsvFiles.__call__ = written  # type: ignore[method-assign]
+
+    return begin
+
+
+def _damage(content: bytes, rng: random.Random) -> bytes:
+    """The content with something wrong."""
+    place = rng.randrange(len(content) + 1)
+    end = min(len(content), place + rng.choice((1, 1, 1, 4, 100, 4096)))
+    kind = rng.choice(("flip", "flip", "digit", "insert", "delete", "zero", "cut", "add", "twice"))
+    piece = content[place:end]
+    if kind == "cut":
+        return content[:place]
+    if kind == "add":
+        return content + rng.randbytes(rng.randrange(1, 200))
+    if kind == "digit":
+        digits = [i for i, byte in enumerate(content) if chr(byte).isdigit()]
+        place = rng.choice(digits)
+        return content[:place] + str(rng.randrange(10)).encode() + content[place + 1 :]
+    new = {
+        "flip": bytes(byte ^ (1 << rng.randrange(8)) for byte in piece),
+        "insert": rng.randbytes(rng.randrange(1, 20)) + piece,
+        "delete": b"",
+        "zero": bytes(len(piece)),
+        "twice": piece + piece,
+    }[kind]
+    return content[:place] + new + content[end:]
+
+
+def _judge(
+    folder: Path, code: int, words: str, expected: dict[str, bytes], r: Result, what: str
+) -> str:
+    if code == 2:
+        r.require(is_one_block(words), f"{what}: said {words!r}")
+        return "refused"
+    is_right = code == 0 and contents(folder) == expected
+    if not is_right and "has ended" in words:
+        r.require(False, f"{what}: taken for a run that has ended")
+    r.require(is_right, f"{what}: ended with {code}, or other tables: {words[-400:]}")
+    return "the right tables"
+
+
+def _shown(
+    whole: Path, name: str, rng: random.Random, work: Path, result: Result, what: str
+) -> None:
+    """What reads a damaged folder shows it, or says in one block what is wrong."""
+    import vgexp
+    from vgexp.errors import QuestionError
+
+    folder = work / "shown"
+    shutil.copytree(whole, folder)
+    (folder / name).write_bytes(_damage((folder / name).read_bytes(), rng))
+    for argv in (["compare", str(folder)], ["compare", str(folder), "--layers"]):
+        code, words = said_by(argv)
+        is_well = code == 0 or (code == 2 and is_one_block(words))
+        result.require(is_well, f"{what}: {argv[0]} ended with {code}: {words[-400:]}")
+        result.require(_is_plain(words), f"{what}: control characters in {words!r}")
+        result.num_cases += 1
+    try:
+        run = vgexp.load(folder)
+        assert len(run.layers) >= 0
+        assert len(run.steps) >= 0
+        assert len(run.evals) >= 0
+        assert run.summary is not None
+        assert run.config is not None
+    except QuestionError:
+        pass
+    except Exception as error:
+        result.require(False, f"{what}: vgexp.load raised {error!r}")
+    result.num_cases += 1
+    shutil.rmtree(folder)
+
+
+def _is_plain(words: str) -> bool:
+    return all(c.isprintable() or c == "\n" for c in words)
+
+
+# ---------------------------------------------------------------- made with intent
+
+
+def hostile(work: Path) -> Result:
+    """Files that would run something if anything in them were run. Use it in a fork."""
+    result = Result("files made to execute something, or to choke on")
+    whole = two_runs(work)[1]
+    mark = work / "executed"
+    for name, content in _hostile_files(whole, mark):
+        for ended in (False, True):
+            folder = work / "hostile"
+            shutil.copytree(whole, folder)
+            if not ended:
+                (folder / "summary.json").unlink()
+            (folder / name).unlink(missing_ok=True)
+            (folder / name).write_bytes(content)
+            for argv in (["resume"], ["compare"], ["compare", "--layers", "delta_rms"]):
+                code, words = said_by([argv[0], str(folder), *argv[1:]])
+                what = f"{argv[0]} with {name} {content[:40]!r}"
+                is_well = code == 0 or (code == 2 and is_one_block(words))
+                result.require(is_well, f"{what}: ended with {code}: {words[-300:]}")
+                result.require(_is_plain(words), f"{what}: control characters in {words!r}")
+                result.require(not mark.exists(), f"{what}: something was executed")
+                mark.unlink(missing_ok=True)
+                result.num_cases += 1
+            shutil.rmtree(folder)
+    return result
+
+
+class _Malice:
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.system, (f"touch '{self.mark}'",)
+
+
+def _hostile_files(whole: Path, mark: Path) -> Iterator[tuple[str, bytes]]:
+    import torch
+
+    yield "checkpoint.pt", pickle.dumps(_Malice(mark))
+    torch.save({"format": 2, "state": _Malice(mark)}, whole.parent / "malice.pt")
+    yield "checkpoint.pt", (whole.parent / "malice.pt").read_bytes()
+    with zipfile.ZipFile(whole.parent / "malice.zip", "w") as archive:
+        archive.writestr("archive/data.pkl", pickle.dumps(_Malice(mark)))
+        archive.writestr("archive/version", "3\n")
+    yield "checkpoint.pt", (whole.parent / "malice.zip").read_bytes()
+    config = (whole / "config.yaml").read_text()
+    touch = f"touch '{mark}'"
+    for line in (
+        f'seed: !!python/object/apply:os.system ["{touch}"]',
+        f'_target_: os.system\ncommand: "{touch}"',
+        f'target: os.system\nkwargs: {{command: "{touch}"}}',
+        f'hydra: {{callbacks: {{a: {{_target_: os.system, command: "{touch}"}}}}}}',
+        "seed: ${oc.env:HOME}",
+        "seed: !!int x",
+        "seed: 2001-99-99",
+        "seed: " + "[" * 10_000,
+        "seed: " + "9" * 5_000,
+        "\x1b[31m: [red]",
+        'dtype: "\\e[31m\\a\\u202e[red]"',
+    ):
+        yield "config.yaml", f"{config}\n{line}\n".encode()
+        yield "config.yaml", config.replace("seed: 0", line).encode()
+    for value in (
+        "[" * 10_000,
+        "9" * 5_000,
+        "1e999",
+        '{"a": [{}]}',
+        '"\\u001b[31m\\u202e"',
+        "null",
+    ):
+        for key in ("status", "verdict", "reason", "attenuation", "loss_last_mean_20"):
+            yield "summary.json", f'{{"status": "failed", "{key}": {value}}}'.encode()
+    for table in EXACT:
+        yield table, b"\0" * 100
+        yield table, b'"' * 200_000
+        yield table, (whole / table).read_bytes() + b"9" * 5_000 + b"\n"
+        head, _, rest = (whole / table).read_bytes().partition(b"\n")
+        yield table, head + b"\n" + rest.replace(b"0,", b"9" * 30 + b",", 1)
+
+
+def names(work: Path) -> Result:
+    """Names that a terminal, a table or a shell would obey. Use it in a fork."""
+    result = Result("names that a terminal, a table or a shell obeys")
+    whole = work / "whole"
+    many = work / "many"
+    for index, name in enumerate(NAMES):
+        with suppress(OSError, UnicodeError):
+            shutil.copytree(whole, many / name)
+            if index % 2:
+                told = {"status": "failed", "reason": name, "verdict": name}
+                (many / name / "summary.json").write_text(json.dumps(told))
+    table = work / "table.csv"
+    for argv in (
+        ["compare", str(many), "--csv", str(table)],
+        ["compare", str(many), "--layers"],
+        ["resume", str(many)],
+        *(["resume", str(many / name)] for name in NAMES),
+        *(["compare", str(many / f"{name}x")] for name in NAMES),
+        *(["train", f"model.activation={name}"] for name in NAMES),
+        *(["train", f"+experiment={name}"] for name in NAMES),
+        *(["list", name] for name in NAMES),
+        *([name] for name in NAMES),
+        ["list", "experiments"],
+    ):
+        _, words = said_by(argv)
+        result.num_cases += 1
+        result.require(_is_plain(words), f"{argv}: control characters in {words!r}")
+        result.require("Traceback" not in words, f"{argv}: {words[-500:]}")
+        if argv[-1] == str(table):
+            with table.open(newline="", encoding="utf-8") as file:
+                widths = {len(row) for row in csv.reader(file)}
+            result.require(len(widths) == 1, f"rows of {widths} cells in the CSV of compare")
+    return result
