@@ -43,7 +43,7 @@ def test_runs_killed_at_random_moments_end_as_if_nothing_had_happened(
 ) -> None:
     few = {"batch_norm_float64": CONFIGURATIONS["batch_norm_float64"]}
     monkeypatch.setattr(kills, "CONFIGURATIONS", few)
-    kept(kills.kills(tmp_path, random.Random(1), 3))
+    kept(kills.kills(tmp_path, random.Random(1), 2))
 
 
 @pytest.mark.parametrize(
@@ -65,9 +65,9 @@ def test_a_signal_ends_with_its_code_and_leaves_what_resume_needs(
 
 
 def test_a_second_process_is_refused_and_the_first_goes_on(tmp_path: Path) -> None:
-    expected, _ = whole("every_step", tmp_path)
+    expected, _ = whole("adam", tmp_path)
     folder = tmp_path / "run"
-    first = forked(train(CONFIGURATIONS["every_step"], folder), tmp_path / "first")
+    first = forked(train(CONFIGURATIONS["adam"], folder), tmp_path / "first")
     assert first.until(lambda: (folder / "layers.csv").exists())
     os.kill(first.pid, signal.SIGSTOP)
     for argv in (["resume", str(folder)], train((), folder)):

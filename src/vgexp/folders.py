@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import re
+import time
 import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -21,6 +22,8 @@ CONFIG = "config.yaml"
 SUMMARY = "summary.json"
 CHECKPOINT = "checkpoint.pt"
 _ATTEMPTS = 100
+_SETTLING_SECONDS = 600
+"""After so long a system has long written what nobody waits for."""
 _TEMPORARY = ".{}.new"
 _CHUNK_BYTES = 2**20
 _SEAL = re.compile(r"^# identity: (\w+)$", re.MULTILINE)
@@ -209,11 +212,12 @@ def tidied(folder: Path) -> None:
 
 
 def anchored(folder: Path) -> None:
-    """Waits until a new folder, and those above it, are on the disk itself."""
+    """Waits until the names of a new folder, and of new ones above it, are on the disk itself."""
     for above in folder.resolve().parents:
-        # Somebody else's folders cannot be opened, and need not be.
+        # Somebody else's folders cannot be opened, and need not be; names of long ago are there.
         with suppress(OSError):
-            synced(above)
+            if time.time() - above.stat().st_mtime < _SETTLING_SECONDS:
+                synced(above)
 
 
 def synced(path: Path) -> None:
