@@ -85,7 +85,7 @@ def test_files_have_no_room_and_what_is_recorded_is_whole(
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     small, limited = disks.full(tmp_path, random.Random(3), 2)
     assert small.skipped
-    kept(limited)
+    kept([limited, disks.closed(tmp_path, random.Random(8), 2)])
 
 
 def test_a_loss_of_power_at_any_sync_or_rename_loses_no_checkpoint(

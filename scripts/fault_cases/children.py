@@ -17,12 +17,17 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Sequence
-from contextlib import redirect_stderr, redirect_stdout
+from contextlib import redirect_stderr, redirect_stdout, suppress
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
+
+import torch._dynamo  # noqa: F401 - imported late by torch.optim
 
 import vgexp.assembly
 import vgexp.cli.door
+import vgexp.diagnosis
+import vgexp.report.terminal
 import vgexp.runs
 import vgexp.sinks
 import vgexp.tables  # noqa: F401 - imported here, once, for every fork
@@ -36,7 +41,7 @@ PATIENCE_SECONDS = 120.0
 BASE = (
     *("data=gaussian", "data.num_examples=256", "data.batch_size=16", "device=cpu"),
     *("model.depth=4", "model.width=16", "model.activation=tanh", f"train.steps={NUM_STEPS}"),
-    *("train.eval_every=40", "probe.every=3", "probe.activations_every=5"),
+    *("train.eval_every=40", "probe.every=3", "probe.activations_every=5", "output.quiet=true"),
 )
 CONFIGURATIONS: dict[str, tuple[str, ...]] = {
     "momentum": ("optimizer=momentum", "run.checkpoint_every=5"),
@@ -125,6 +130,7 @@ def real(argv: Sequence[str], said: Path) -> Child:
 def forked(argv: Sequence[str], said: Path, before: Callable[[], object] | None = None) -> Child:
     """The same in a fork of this process, after `before`."""
     said.write_bytes(b"")
+    _warm()
     pid = os.fork()
     if pid:
         return Child(pid, said)
@@ -143,6 +149,13 @@ def forked(argv: Sequence[str], said: Path, before: Callable[[], object] | None 
         traceback.print_exc()
     finally:
         os._exit(code)
+
+
+@cache
+def _warm() -> None:
+    """Has Hydra look for its plugins here, once; nothing is trained."""
+    with suppress(SystemExit):
+        said_by(["train", "--cfg", "job"])
 
 
 def train(overrides: Sequence[str], folder: Path) -> list[str]:

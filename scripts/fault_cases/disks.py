@@ -114,11 +114,12 @@ def closed(work: Path, rng: random.Random, num_rounds: int) -> Result:
     known = {name: whole(name, work)[0] for name in CONFIGURATIONS}
     with mounted(work / "closed", ROOMY) as is_there:
         if not is_there:
-            result.skipped = "only root may mount one, and root is not stopped by permissions"
-            return result
+            result.note = "during a run only: nobody else may mount one, permissions stop no root"
         for index in range(num_rounds):
             name = list(CONFIGURATIONS)[index % len(CONFIGURATIONS)]
             folder, argv = work / "closed" / f"run {index}", CONFIGURATIONS[name]
+            if index % 3 == 0 and not is_there:
+                continue
             if index % 3 == 0:
                 folder.mkdir()
             else:
@@ -126,6 +127,9 @@ def closed(work: Path, rng: random.Random, num_rounds: int) -> Result:
                 early = forked(train(argv, folder), work / "said", _closing(rng.randrange(5, 90)))
                 code, what = early.wait(), f"closed during {name} {index}"
                 _ended(code, early.words, folder, known[name], result, what)
+            if not is_there:
+                _go_on(folder, name, known[name], work, result)
+                continue
             _mount("-o", "remount,ro", work / "closed")
             has_begun = (folder / "config.yaml").exists()
             again = ["resume", str(folder)] if has_begun else train(argv, folder)
