@@ -8,6 +8,7 @@ name of the weight. Axes: B examples, T positions, C channels.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import math
 import warnings
 import weakref
@@ -23,7 +24,7 @@ from reference import flat, measured_rows, rms
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from vgexp import Probe
+from vgexp import Probe, diagnose
 
 Parameters = Mapping[str, Tensor]
 Zs = dict[str, list[Tensor]]
@@ -478,6 +479,106 @@ def test_a_tied_weight_with_activations_of_two_widths_does_not_stop_the_measurem
     probe, every = check_tokens(drawn(TiedActivated()), road, 5, 3)
     assert [rows[0]["step"] for rows in every] == [0, 1, 2]
     assert probe.step == 3
+
+
+def four_layers_with(tied: int) -> tuple[nn.Sequential, Road]:
+    """Four layers, of which a later one has the first one's weight; and the same by hand."""
+    model = nn.Sequential(
+        *[module for _ in range(3) for module in (nn.Linear(6, 6), nn.Tanh())], nn.Linear(6, 6)
+    )
+    drawn(model)
+    model[tied].weight = model[0].weight
+
+    def road(p: Parameters, x: Tensor) -> tuple[Zs, Tensor]:
+        zs: Zs = {}
+        h = x
+        for index in (0, 2, 4, 6):
+            name = f"{0 if index == tied else index}.weight"
+            z = h @ p[name].T + p[f"{index}.bias"]
+            zs.setdefault(name, []).append(z)
+            h = torch.tanh(z)
+        return zs, z
+
+    return model, road
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+@pytest.mark.parametrize("tied", [2, 4, 6])
+def test_a_weight_of_two_layers_keeps_its_first_place_and_leaves_no_hole(
+    tied: int, accumulate: int
+) -> None:
+    model, road = four_layers_with(tied)
+    probe, every = check(model, road, 9, 6, accumulate=accumulate)
+    names = [f"{index}.weight" for index in (0, 2, 4, 6) if index != tied]
+    kinds = ["linear", "linear", "linear" if tied == 6 else "readout"]
+    for rows in every:
+        assert [row["name"] for row in rows] == names
+        assert [row["layer"] for row in rows] == [1, 2, 3]
+        assert [row["kind"] for row in rows] == kinds
+        for here, after in itertools.pairwise(rows):
+            gain = here["delta_rms"] / after["delta_rms"]
+            assert here["backward_gain"] == pytest.approx(gain, rel=1e-12)
+    assert list(reasons(probe)) == ["0.weight"]
+    assert reasons(probe)["0.weight"].startswith("used 2 times in a forward pass: one row over all")
+
+
+@pytest.mark.parametrize("tied", [2, 4, 6])
+def test_layers_of_a_model_with_a_shared_weight_can_be_compared(tied: int) -> None:
+    model, _ = four_layers_with(tied)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.02)
+    with Probe(model, optimizer) as probe:
+        step_on(optimizer, [data(9, 6)], model)
+    said = str(diagnose(probe.to_frame()))
+    assert "layer 1 gets" in said
+    assert "cannot be compared" not in said
+    assert "not measured" not in said
+
+
+def test_h_and_shares_of_a_weight_of_two_layers_are_over_both_uses() -> None:
+    model, road = four_layers_with(4)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.02)
+    x = 3 * data(9, 6)
+    zs, _ = road(values_of(model), x)
+    h = flat([torch.tanh(z) for z in zs["0.weight"]])
+    with Probe(model, optimizer, every=1, activations_every=1) as probe:
+        step_on(optimizer, [x], model)
+    row = measured_rows(probe)[0]
+    assert row["act_mean"] == pytest.approx(float(h.mean()), rel=1e-10)
+    assert row["act_std"] == pytest.approx(reference.std(h), rel=1e-10)
+    saturated = float(((1 - h**2) < 0.05).mean())
+    assert 0 < saturated < 1
+    assert row["saturated_fraction"] == pytest.approx(saturated, rel=1e-10)
+
+
+def test_a_module_called_twice_is_listed_as_one_row_over_both_calls() -> None:
+    model = drawn(nn.Sequential(*[nn.Linear(4, 4)] * 2))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.02)
+    with Probe(model, optimizer, every=1, activations_every=1) as probe:
+        step_on(optimizer, [data(5, 4)], model)
+    assert reasons(probe)["0.weight"].startswith("used 2 times")
+    assert [row["kind"] for row in measured_rows(probe)] == ["linear"]
+
+
+class SharedAcross(nn.Module):
+    """q and k have one weight, v another; then a branch reads what a tied layer reads."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.q, self.k, self.v, self.side = (nn.Linear(4, 4) for _ in range(4))
+        self.k.weight = self.q.weight
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = torch.tanh(self.q(x)) + self.k(x) + self.v(x)
+        return self.k(h) + self.side(h)
+
+
+def test_neighbours_of_a_later_use_stand_side_by_side_only_where_they_read_the_same() -> None:
+    model = drawn(SharedAcross())
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.02)
+    with Probe(model, optimizer, every=1, activations_every=1) as probe:
+        step_on(optimizer, [data(5, 4)], model)
+    layers = {row["name"]: row["layer"] for row in measured_rows(probe)}
+    assert layers == {"q.weight": 1, "v.weight": 1, "side.weight": 2}
 
 
 # ---------------------------------------------------------------- outputs that are no tensor

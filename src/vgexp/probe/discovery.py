@@ -20,14 +20,26 @@ def number_layers(
 ) -> None:
     """Sets the `layer` of rows that have none, and the read-out's `kind`.
 
+    Args:
+        calls: in forward order.
+        outputs: z of each row's first use in a pass, with its row.
+
     Modules called one after another with the very same input stand side by side (query, key and
     value; gate and value) and share a number. A weight that is first used at a later step stands
     after the one called before it. Weights that no call used have no number; where no call was
     seen at all (a compiled model), the order of registration counts.
+
+    A weight that several modules share stands where it was used first; its later uses take no
+    number, so that numbers have no holes.
     """
     number, last_input = 0, None
     is_first_time = all(row.layer is None for row in plan.rows)
+    used: set[int] = set()
     for layers, given in calls:
+        members = {row for rows in layers for row in rows}
+        if members <= used:
+            continue
+        used |= members
         known = [plan.rows[row].layer for rows in layers for row in rows]
         if not is_first_time and None not in known:
             number, last_input = max(layer or 0 for layer in known), given

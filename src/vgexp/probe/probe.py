@@ -32,6 +32,11 @@ class Probe:
     A row is written for each weight matrix or kernel at each measured optimizer step; the loop
     stays as it is. The probe draws no random number, changes no tensor and leaves no hook behind.
 
+    A weight that a forward pass uses several times, by one module called again or by several that
+    share it, has one row: its gradient is the sum over the uses, as autograd has it, and the
+    columns of z, h and dL/dz are over the entries of all uses. `layer` and `kind` are those of the
+    first use; the later ones take no number. `unseen` lists such weights.
+
     Args:
         every: steps between the columns of weights and gradients; step 0 is always measured.
         activations_every: steps between the other columns.

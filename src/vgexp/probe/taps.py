@@ -21,6 +21,12 @@ from vgexp.probe.passes import Pass
 from vgexp.probe.plan import Plan, first_tensor
 from vgexp.watch import Slope
 
+USED_AGAIN = (
+    "used {} times in a forward pass: one row over all of them, with the layer and kind of the"
+    " first; a later use has no layer, delta_rms or backward_gain of its own, and backward_gain of"
+    " the weight before it reaches over it to the next"
+)
+
 
 class Taps:
     """Hooks of one plan; `collect` ends a step, `disarm` takes every hook away."""
@@ -91,6 +97,7 @@ class Taps:
         """Makes numbers of what the step showed; before the update, which may change a slope."""
         if self._discovering:
             number_layers(self._plan, list(self._calls.values()), self._outputs, self._model_output)
+            self._note_shared()
             self._discovering = any(row.layer is None for row in self._plan.rows)
             self._measured = self._plan.measured
             self.disarm()
@@ -124,6 +131,13 @@ class Taps:
         self._calls.clear()
         self._outputs.clear()
         self._model_output = None
+
+    def _note_shared(self) -> None:
+        """Lists weights that a pass uses several times: their cells are over all of these."""
+        for each in self._passes.used():
+            for (role, row), num_calls in each.num_calls.items():
+                if role == "z" and num_calls > 1:
+                    self._note(row, USED_AGAIN.format(num_calls))
 
     def _before(self, module: nn.Module, row: int | None, do: Callable[..., None]) -> None:
         self._sites.append((module, True, Hook(self._note, row, do)))
@@ -218,7 +232,7 @@ class Taps:
 
     def _keep_z(self, current: Pass, row: int, z: Tensor) -> None:
         current.keep("z", row, z)
-        if self._discovering:
+        if self._discovering and current.num_calls[("z", row)] == 1:
             self._outputs.append((z, row))
         if not z.requires_grad:
             return
