@@ -318,7 +318,7 @@ def test_both_spellings_work_on_a_runs_configuration(
         (["model.depth=abc"], "model.depth is 'abc' * allowed: a whole number"),
         (["train.steps=1.5"], "train.steps is 1.5 * allowed: a whole number, or null"),
         (["model.bias=maybe"], "model.bias is 'maybe' * allowed: true or false"),
-        (["model.depth=0"], "model.depth is 0 * allowed: a number of at least 1"),
+        (["model.depth=0"], "model.depth is 0 * allowed: a whole number of at least 1"),
         (["optimizer.lr=-1"], "optimizer.lr is -1.0"),
         (["clip=norm", "clip.threshold=0"], "clip.threshold is 0.0"),
         (["model.activation=sigmod"], "unknown activation: 'sigmod'"),
@@ -477,11 +477,11 @@ def test_a_job_too_wide_for_the_terminal_shows_what_is_swept(
     lines = capsys.readouterr().out.splitlines()[:4]
     assert lines == [
         "#0  ... model.activation=relu ... model.depth=5  healthy",
-        "#1  ... activation=relu ... depth=0  failed: model.depth is 0; allowed: a num...",
+        "#1  ... activation=relu ... depth=0  failed: model.depth is 0; allowed: a who...",
         "#2  ... activation=oom ... depth=5  failed: RuntimeError: CUDA out of memory",
-        "#3  ... activation=oom ... depth=0  failed: model.depth is 0; allowed: a numb...",
+        "#3  ... activation=oom ... depth=0  failed: model.depth is 0; allowed: a whol...",
     ]
-    assert sweep.read(Path("s"))[1]["reason"].endswith("a number of at least 1")
+    assert sweep.read(Path("s"))[1]["reason"].endswith("a whole number of at least 1")
     assert sweep.read(Path("s"))[1]["model.init"] == "xavier_normal"
 
 
@@ -519,7 +519,7 @@ def test_a_failed_job_is_a_row_and_the_others_run(
         "0": "completed",
         **dict.fromkeys("12345", "failed"),
     }
-    assert rows["1"]["reason"] == "model.depth is 0; allowed: a number of at least 1"
+    assert rows["1"]["reason"] == "model.depth is 0; allowed: a whole number of at least 1"
     assert rows["2"]["reason"] == "unknown activation: 'sigmod'; allowed: sigmoid"
     assert rows["4"]["reason"] == "RuntimeError: CUDA out of memory"
     for job in "12345":

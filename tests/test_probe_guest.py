@@ -450,6 +450,9 @@ def test_a_chosen_weight_keeps_its_place_among_all_layers() -> None:
         ({"every": -3}, "every"),
         ({"activations_every": 0}, "activations_every"),
         ({"loss_reduction": "avg"}, "loss_reduction"),
+        ({"every": "3"}, "every is '3'"),
+        ({"activations_every": 2.5}, "activations_every is 2.5"),
+        ({"layers": 3}, "layers is 3"),
         ({"layers": "("}, "regular expression"),
         ({"layers": "nothing_like_this"}, "matches no weight"),
     ],
@@ -461,6 +464,18 @@ def test_an_impossible_question_is_refused_with_what_is_allowed(
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     with pytest.raises(QuestionError, match=words):
         Probe(model, optimizer, **arguments)
+    assert hooks_on(model, optimizer) == []
+
+
+def test_model_and_optimizer_in_the_wrong_places_are_refused_by_name() -> None:
+    model = in_place()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    swapped: tuple[Any, Any] = (optimizer, model)
+    with pytest.raises(QuestionError, match=r"model is of type SGD\nallowed: a torch\.nn\.Module"):
+        Probe(*swapped)
+    parameters: Any = model.parameters()
+    with pytest.raises(QuestionError, match="optimizer is of type generator"):
+        Probe(model, parameters)
     assert hooks_on(model, optimizer) == []
 
 

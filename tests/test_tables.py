@@ -180,7 +180,7 @@ def test_a_configuration_comes_back_as_it_was(tmp_path: Path) -> None:
     [
         ({"depth": 3}, "unknown key"),
         ({"seed": -1}, "seed is -1"),
-        ({"seed": "1x"}, "seed is .1x."),
+        ({"seed": "1x"}, "seed is '1x'"),
         ({"defaults": []}, "names no choice of model"),
     ],
 )

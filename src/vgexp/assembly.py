@@ -9,7 +9,7 @@ from torch import nn
 
 from vgexp import clips, data, inits, models, optimizers, schedulers
 from vgexp.activations import ACTIVATIONS
-from vgexp.config import Config, DataConfig, MlpConfig, choice
+from vgexp.config import Config, DataConfig, MlpConfig, choice, require
 from vgexp.data import Dataset, Split
 from vgexp.data.batches import Batches
 from vgexp.errors import QuestionError, impossible
@@ -27,6 +27,7 @@ def assemble(config: Config) -> Trainer:
         QuestionError: a name that does not exist, values that do not go together, a device that is
             not there, or a model beyond the memory there is.
     """
+    require(config)
     _require_names(config)
     device, dtype = device_of(config.device), getattr(torch, config.dtype)
     if config.run.threads is not None:

@@ -6,7 +6,12 @@ And what may be shown of words that are not ours: names, values, reasons, from f
 from __future__ import annotations
 
 import difflib
+import reprlib
 from collections.abc import Iterable, Mapping, Sequence
+
+# What a file holds can be deep, or long without end.
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 100
 
 
 class QuestionError(ValueError):
@@ -53,4 +58,4 @@ def unknown(
 
 def impossible(key: str, asked: object, allowed: str) -> QuestionError:
     """The error for a value outside its range: `key` was `asked`, but must be `allowed`."""
-    return QuestionError(f"{key} is {asked!r}\nallowed: {allowed}")
+    return QuestionError(f"{key} is {_SHORT.repr(asked)}\nallowed: {allowed}")

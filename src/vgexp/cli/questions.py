@@ -26,10 +26,10 @@ from omegaconf.errors import (
 
 from vgexp.cli import engines
 from vgexp.config import CHOICES, Config
+from vgexp.config.kinds import in_words
 from vgexp.errors import QuestionError, impossible, unknown
 
 _CLOSED = (errno.EROFS, errno.EACCES, errno.EPERM)
-_TYPES = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
 
 
 def translate(error: BaseException) -> QuestionError | None:
@@ -157,12 +157,10 @@ def _type_in_words(cls: Any, key: str) -> str | None:
     """What a field may hold, for a reader: `a whole number, or null`."""
     if not (isinstance(cls, type) and dataclasses.is_dataclass(cls)):
         return None
-    hint = typing.get_type_hints(cls).get(key)
-    options = typing.get_args(hint) or (hint,)
-    words = [_TYPES[option] for option in options if option in _TYPES]
-    if not words:
-        return "a group's keys as {key: value}" if dataclasses.is_dataclass(hint) else None
-    return ", ".join(words) + (", or null" if type(None) in options else "")
+    words = in_words(cls, key)
+    if words is None and dataclasses.is_dataclass(typing.get_type_hints(cls).get(key)):
+        return "a group's keys as {key: value}"
+    return words
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:

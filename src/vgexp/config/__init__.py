@@ -51,6 +51,7 @@ from vgexp.config.tree import (
     flatten,
     from_dict,
     identity,
+    require,
     to_dict,
 )
 
@@ -96,5 +97,6 @@ __all__ = [
     "flatten",
     "from_dict",
     "identity",
+    "require",
     "to_dict",
 ]

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Optional
 
-from vgexp.config.ranges import at_least, one_of
-from vgexp.errors import impossible
+from vgexp.config.ranges import at_least, finite, one_of
 
 NORM_POSITIONS = ("pre", "post")
 
@@ -52,6 +50,5 @@ class MlpConfig(ModelConfig):
         at_least("model.gain", self.gain, 0.0)
         at_least("model.bias_std", self.bias_std, 0.0)
         at_least("model.norm_groups", self.norm_groups, 1)
-        if self.negative_slope is not None and not math.isfinite(self.negative_slope):
-            raise impossible("model.negative_slope", self.negative_slope, "a finite number")
+        finite("model.negative_slope", self.negative_slope)
         one_of("model.norm_position", self.norm_position, NORM_POSITIONS)

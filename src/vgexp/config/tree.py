@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from vgexp.config.data import DataConfig, DigitsConfig, GaussianConfig, SpiralsConfig
+from vgexp.config.kinds import require_kinds
 from vgexp.config.model import MlpConfig, ModelConfig
 from vgexp.config.optimization import (
     AdamConfig,
@@ -33,9 +34,9 @@ from vgexp.config.optimization import (
     ValueClipConfig,
     WarmupCosineConfig,
 )
-from vgexp.config.ranges import of_its_type, one_of, within
+from vgexp.config.ranges import within
 from vgexp.config.run import OutputConfig, ProbeConfig, RunConfig, TrainConfig
-from vgexp.errors import QuestionError, unknown
+from vgexp.errors import QuestionError, impossible, unknown
 from vgexp.registry import Registry
 
 DTYPES = ("float32", "float64")
@@ -63,8 +64,11 @@ class Config:
     """`float32` or `float64`."""
 
     def __post_init__(self) -> None:
-        one_of("dtype", self.dtype, DTYPES)
         within("seed", self.seed, 0, SEED_LIMIT)
+        if self.dtype not in DTYPES:
+            # No nearest: float16 is near float64 as a word only.
+            raise impossible("dtype", self.dtype, ", ".join(DTYPES))
+        require(self)
 
 
 CHOICES: Mapping[str, Registry[type]] = {
@@ -110,6 +114,35 @@ CHOICES: Mapping[str, Registry[type]] = {
 _NO_IDENTITY = ("output", "device", "run")
 
 
+def require(config: object) -> None:
+    """Requires a `Config` whose groups, sections and values are of the kinds they should be.
+
+    Raises:
+        QuestionError: one is not.
+    """
+    if not isinstance(config, Config):
+        raise QuestionError(
+            f"the configuration is {_shown(config)}\n"
+            "allowed: a vgexp.config.Config, such as Config(model=MlpConfig(depth=20))"
+        )
+    require_kinds(config)
+    for key, allowed in sections().items():
+        section = getattr(config, key)
+        if type(section) not in allowed.values():
+            names = ", ".join(f"{cls.__name__}(...)" for cls in allowed.values())
+            raise QuestionError(f"{key} is {_shown(section)}\nallowed: {names}")
+        require_kinds(section, f"{key}.")
+
+
+def sections() -> dict[str, Mapping[str, type]]:
+    """Key of `Config` that holds keys of its own -> choice ("": there is one) -> its class."""
+    found: dict[str, Mapping[str, type]] = {}
+    for known in dataclasses.fields(Config):
+        if isinstance(known.default_factory, type):
+            found[known.name] = CHOICES.get(known.name, {"": known.default_factory})
+    return found
+
+
 def choice(group: str, config: object) -> str:
     """The name under which a group's configuration object is chosen, e.g. `mlp`."""
     for name, cls in CHOICES[group].items():
@@ -142,15 +175,15 @@ def from_dict(values: Mapping[str, Any], chosen: Mapping[str, str]) -> Config:
         if not isinstance(value, Mapping):
             if dataclasses.is_dataclass(hints[key]):
                 raise QuestionError(f"{key} holds no keys")
-            of_its_type(key, value, hints[key])
             arguments[key] = value
             continue
-        cls = CHOICES[key][chosen[key]] if key in CHOICES else _section(key)
+        if key not in sections():
+            raise unknown("section", key, sections())
+        cls = sections()[key][chosen[key] if key in CHOICES else ""]
         allowed = [f.name for f in dataclasses.fields(cls)]
         for inner in value:
             if inner not in allowed:
                 raise unknown(f"key of {key}", inner, allowed)
-            of_its_type(f"{key}.{inner}", value[inner], typing.get_type_hints(cls)[inner])
         arguments[key] = cls(**value)
     return Config(**arguments)
 
@@ -179,13 +212,7 @@ def deciding(config: Config) -> dict[str, Any]:
     return {**flat, "run.threads": config.run.threads}
 
 
-def _section(key: str) -> type:
-    sections = {
-        "train": TrainConfig,
-        "probe": ProbeConfig,
-        "output": OutputConfig,
-        "run": RunConfig,
-    }
-    if key not in sections:
-        raise unknown("section", key, sections)
-    return sections[key]
+def _shown(value: object) -> str:
+    """A value that is of the wrong type altogether, with that type."""
+    text = repr(value)
+    return f"{text if len(text) <= 40 else text[:37] + '...'} (of type {type(value).__name__})"

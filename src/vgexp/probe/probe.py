@@ -47,7 +47,7 @@ class Probe:
         watches: where to look, for a model that knows; None to read it off the modules.
 
     Raises:
-        QuestionError: an impossible cadence, pattern or reduction.
+        QuestionError: no model or optimizer, an impossible cadence, pattern or reduction.
     """
 
     def __init__(
@@ -61,9 +61,12 @@ class Probe:
         loss_reduction: str = "mean",
         watches: Sequence[Watch] | None = None,
     ) -> None:
+        _require_kinds(model, optimizer)
         for key, value in (("every", every), ("activations_every", activations_every)):
-            if value < 1:
+            if not isinstance(value, int) or value < 1:
                 raise impossible(key, value, "an integer of at least 1")
+        if layers is not None and not isinstance(layers, str):
+            raise impossible("layers", layers, "a regular expression as text, or None")
         if loss_reduction not in LOSS_REDUCTIONS:
             raise unknown("loss_reduction", loss_reduction, LOSS_REDUCTIONS)
         self._optimizer = optimizer
@@ -267,6 +270,19 @@ class Probe:
         for index, row in enumerate(self._plan.rows):
             if index not in seen and row.is_wanted:
                 self._unseen.setdefault(row.name, "no call of its module was seen with gradients")
+
+
+def _require_kinds(model: object, optimizer: object) -> None:
+    """Of the optimizer only what is used is asked for: not everybody's is a torch.optim one."""
+    is_model = isinstance(model, nn.Module)
+    if is_model and hasattr(optimizer, "register_step_pre_hook"):
+        return
+    name, given = ("optimizer", optimizer) if is_model else ("model", model)
+    allowed = "a torch.optim.Optimizer" if is_model else "a torch.nn.Module"
+    raise QuestionError(
+        f"Probe: {name} is of type {type(given).__name__}\n"
+        f"allowed: {allowed}, as in Probe(model, optimizer)"
+    )
 
 
 _NO_SCALE: Tensor | float = 1.0

@@ -1,0 +1,54 @@
+"""What kind of value a field holds, in words, and the check that it does."""
+
+from __future__ import annotations
+
+import dataclasses
+import typing
+from numbers import Integral, Real
+from typing import Any
+
+from vgexp.errors import impossible
+
+_WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
+_ACCEPTED: dict[type, type] = {int: Integral, float: Real, bool: bool, str: str}
+
+
+def in_words(cls: type, field: str) -> str | None:
+    """What a field may hold, for a reader: `a whole number, or null`; None: a section of its own.
+
+    A name that is no field is None too.
+    """
+    return _words(_options(cls).get(field, ()))
+
+
+def require_kinds(section: Any, prefix: str = "") -> None:
+    """Requires that each plain field of a dataclass instance holds the kind of value it is for.
+
+    Raises:
+        QuestionError: one does not.
+    """
+    options = _options(type(section))
+    for field in dataclasses.fields(section):
+        value, words = getattr(section, field.name), _words(options[field.name])
+        if words is not None and not _fits(value, options[field.name]):
+            raise impossible(f"{prefix}{field.name}", value, words)
+
+
+def _words(options: tuple[type, ...]) -> str | None:
+    words = [_WORDS[option] for option in options if option in _WORDS]
+    if not words:
+        return None
+    return ", ".join(words) + (", or null" if type(None) in options else "")
+
+
+def _fits(value: object, options: tuple[type, ...]) -> bool:
+    if value is None:
+        return type(None) in options
+    if isinstance(value, bool):
+        return bool in options
+    return any(isinstance(value, _ACCEPTED[o]) for o in options if o in _ACCEPTED)
+
+
+def _options(cls: type) -> dict[str, tuple[type, ...]]:
+    hints = typing.get_type_hints(cls)
+    return {name: typing.get_args(hint) or (hint,) for name, hint in hints.items()}
