@@ -80,3 +80,13 @@ def test_nothing_but_the_read_out_is_spared_by_row_clipping() -> None:
     clip(parameters, torch.tensor(10.0, dtype=torch.float64))
     touched = {n for n, p in model.named_parameters() if p.grad is not None and (p.grad != 1).any()}
     assert touched == {f"layers.{i}.linear.weight" for i in range(BASE.model.depth)}  # type: ignore[attr-defined]
+
+
+def test_a_schedule_that_hears_evaluations_is_refused_where_there_are_none() -> None:
+    plateau = configuration.PlateauConfig()
+    with pytest.raises(
+        QuestionError, match=r"plateau follows .* train\.eval_every is 0: .*\n.*100"
+    ):
+        assemble(changed(BASE, scheduler=plateau, train={"eval_every": 0}))
+    assemble(changed(BASE, scheduler=plateau, train={"eval_every": 1}))
+    assemble(changed(BASE, train={"eval_every": 0}))

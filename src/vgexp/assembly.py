@@ -9,7 +9,7 @@ from torch import nn
 
 from vgexp import clips, data, inits, models, optimizers, schedulers
 from vgexp.activations import ACTIVATIONS
-from vgexp.config import Config, DataConfig, MlpConfig, choice, require
+from vgexp.config import Config, DataConfig, MlpConfig, TrainConfig, choice, require
 from vgexp.data import Dataset, Split
 from vgexp.data.batches import Batches
 from vgexp.errors import QuestionError, impossible
@@ -43,6 +43,8 @@ def assemble(config: Config) -> Trainer:
     schedule = schedulers.build(config.scheduler, optimizer, steps)
     if schedule.hears_evaluations and not len(dataset.val):
         raise _nothing_to_hear(config)
+    if schedule.hears_evaluations and not config.train.eval_every:
+        raise _never_heard(config)
     state = TrainState(model, optimizer, schedule, clip, batches)
     return Trainer(
         state,
@@ -110,6 +112,15 @@ def _nothing_to_hear(config: Config) -> QuestionError:
         f" example is held out for validation: data.val_fraction is {config.data.val_fraction}\n"
         f"allowed: a larger data.val_fraction, such as {DataConfig().val_fraction}, or a scheduler"
         " that counts steps"
+    )
+
+
+def _never_heard(config: Config) -> QuestionError:
+    return QuestionError(
+        f"scheduler={choice('scheduler', config.scheduler)} follows the validation loss, but"
+        " train.eval_every is 0: nothing is evaluated between the start and the end\n"
+        f"allowed: train.eval_every of at least 1, such as {TrainConfig().eval_every}, or a"
+        " scheduler that counts steps"
     )
 
 
