@@ -208,7 +208,7 @@ def test_help_shows_keys_and_flags_and_runs_nothing(
         assert train(flag) == 0
         shown = capsys.readouterr().out
         assert "--multirun" in shown
-        assert "negative_slope: null" in shown
+        assert "\nmodel.negative_slope=null  " in shown
         assert all(path.stem in shown for path in configs().glob("experiment/*.yaml"))
         assert max(map(len, shown.splitlines())) <= 80
     assert not calls

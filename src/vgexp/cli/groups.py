@@ -1,4 +1,4 @@
-"""Hydra's list of groups and their choices, a line each however many, made to fit 80 columns."""
+"""Hydra's help page: its list of groups made to fit 80 columns, and our keys put in."""
 
 from __future__ import annotations
 
@@ -10,12 +10,15 @@ from contextlib import contextmanager, redirect_stdout
 
 from vgexp.cli.blocks import WIDTH
 
+KEYS = "(the keys)"
+"""The line of Hydra's help template that stands for the page of keys."""
+
 _GROUP = re.compile(r"[\w/]+: [^,:]+(, [^,:]+)+")
 
 
 @contextmanager
 def wrapped_groups() -> Iterator[None]:
-    """What is printed within, with the lines of groups wrapped."""
+    """What is printed within, with the lines of groups wrapped and `KEYS` filled in."""
     printed = io.StringIO()
     try:
         with redirect_stdout(printed):
@@ -25,6 +28,10 @@ def wrapped_groups() -> Iterator[None]:
 
 
 def _wrapped(line: str) -> str:
+    if line == KEYS:
+        from vgexp.cli import keys
+
+        return keys.page()
     if len(line) <= WIDTH or not _GROUP.fullmatch(line):
         return line
     return textwrap.fill(

@@ -26,7 +26,7 @@ first steps
   vgexp train +experiment=sigmoid_deep
   vgexp train -m model.depth=5,10,20 model.activation=sigmoid,relu
   vgexp compare outputs/train/mlp
-  vgexp train --help        every key with its value
+  vgexp train --help        every key, its default and meaning
   eval "$(vgexp -sc install=bash)"    tab completion (zsh: the same, fish:
                             vgexp -sc install=fish | source)
 

@@ -14,7 +14,8 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
 
 from vgexp.cli import engines
-from vgexp.config import CHOICES, Config
+from vgexp.cli.groups import KEYS
+from vgexp.config import CHOICES, Config, choices
 
 PRIMARY = "vgexp"
 
@@ -42,12 +43,17 @@ flags
   hydra.run.dir=DIR      where the run goes; hydra.sweep.dir=DIR for a sweep
   --hydra-help           the rest
 """
-_HELP_TEMPLATE = """\
-${hydra.help.header}
-groups: choose with group=option
+_DEFAULTS = " ".join(f"{group}={name}" for group, name in choices(Config()).items())
+_HELP_TEMPLATE = f"""\
+${{hydra.help.header}}
+groups: choose with group=option; unless chosen:
+  {_DEFAULTS}
+
 $APP_CONFIG_GROUPS
-keys: set with key=value
-$CONFIG"""
+keys: set with key=value; shown is what each is by itself, in brackets the
+choices that have it; --cfg job shows what comes of a preset or an override
+
+{KEYS}"""
 
 _FILE_LOG = {
     "version": 1,
@@ -82,8 +88,8 @@ def register() -> None:
     """Puts everything into Hydra's ConfigStore; again is harmless."""
     store = ConfigStore.instance()
     store.store(name="schema", node=schema())
-    for group, choices in CHOICES.items():
-        for name, cls in choices.items():
+    for group, classes in CHOICES.items():
+        for name, cls in classes.items():
             store.store(group=group, name=name, node=cls)
     store.store(group="hydra/job_logging", name="vgexp", node=_FILE_LOG)
     store.store(group="hydra/hydra_logging", name="vgexp", node=_QUIET_LOG)

@@ -52,6 +52,7 @@ from vgexp.config.tree import (
     from_dict,
     identity,
     require,
+    sections,
     to_dict,
 )
 
@@ -98,5 +99,6 @@ __all__ = [
     "from_dict",
     "identity",
     "require",
+    "sections",
     "to_dict",
 ]

@@ -16,9 +16,9 @@ class TrainConfig:
     """How long and how training goes."""
 
     steps: Optional[int] = None
-    """Optimizer steps; null with `train.epochs` null as well: 500."""
+    """Optimizer steps; null means 500, or as many as `train.epochs` asks for."""
     epochs: Optional[int] = None
-    """Passes over the training split, instead of `train.steps`."""
+    """Passes over the training split, instead of `train.steps`; null: `train.steps` counts."""
     accumulate: int = 1
     """Batches whose gradients make one optimizer step."""
     eval_every: int = 100
