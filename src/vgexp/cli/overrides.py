@@ -9,10 +9,11 @@ from typing import Any
 
 import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import Override, QuotedString
+from hydra.errors import OverrideParseException
 
 from vgexp.config import CHOICES
-from vgexp.errors import QuestionError
+from vgexp.errors import QuestionError, unknown
 
 _EXPERIMENT = re.compile(r"^\+{0,2}experiment=")
 
@@ -58,6 +59,26 @@ def preset_sweep(overrides: Sequence[str], folders: Sequence[Path]) -> list[str]
             params = (hydra.get("sweeper") or {}).get("params") or {}
             declared = [f"{key}={value}" for key, value in params.items()]
     return declared
+
+
+def require_possible(overrides: Sequence[str], *, is_sweep: bool) -> None:
+    """Refuses what Hydra would pass over or complain of in its own words.
+
+    Raises:
+        QuestionError: the folder of a sweep for a single run or the other way round, or a group
+            that is given anything but the name of a choice.
+    """
+    named = {o.key_or_group.lstrip("+"): o for o in _parsed(overrides)}
+    ours, other = ("sweep", "run") if is_sweep else ("run", "sweep")
+    if f"hydra.{other}.dir" in named and f"hydra.{ours}.dir" not in named:
+        what = "a sweep" if is_sweep else "a single run"
+        folder = _text(named[f"hydra.{other}.dir"])
+        raise QuestionError(
+            f"hydra.{other}.dir is not where {what} goes\nallowed: hydra.{ours}.dir={folder}"
+        )
+    for key, override in named.items():
+        if key in (*CHOICES, "experiment") and not override.is_delete():
+            _require_choice(key, override)
 
 
 def defer(overrides: Sequence[str], declared: Sequence[str] = ()) -> list[str]:
@@ -110,6 +131,33 @@ def assigned(key: str, text: str) -> str:
     # Hydra reads \\' as a quote and a backslash before one as escaped; elsewhere it stays one.
     quoted = re.sub(r"(\\*)('|$)", lambda m: m[1] * 2 + ("\\'" if m[2] else ""), text)
     return f"{key}='{quoted.replace('${', chr(92) + '${')}'"
+
+
+def _parsed(overrides: Sequence[str]) -> list[Override]:
+    """Those that can be read; Hydra will complain of the others."""
+    try:
+        return parse(overrides)
+    except OverrideParseException:
+        return []
+
+
+def _text(override: Override) -> str:
+    """The value as it was typed."""
+    return str(override.input_line).partition("=")[2]
+
+
+def _require_choice(group: str, override: Override) -> None:
+    value = override.value()
+    if override.is_sweep_override() or isinstance(value, (str, QuotedString)):
+        return
+    if isinstance(value, list) and (len(value) == 1 or group not in CHOICES):
+        return
+    shown = _text(override)
+    if group not in CHOICES:
+        raise QuestionError(f"{group} is {shown}\nallowed: a name: vgexp list experiments")
+    if isinstance(value, list):
+        raise QuestionError(f"{group} is several choices at once: {shown}\nallowed: one of them")
+    raise unknown(group, shown, CHOICES[group])
 
 
 def _defers(override: Override, groups: Collection[str]) -> bool:
