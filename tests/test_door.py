@@ -328,6 +328,21 @@ def test_both_spellings_work_on_a_runs_configuration(
         (["model.depth=1,2"], "model.depth=1,2 is several values * vgexp train -m"),
         (["model.depth=range(1,3)"], "is several values"),
         (["~model"], "model is missing"),
+        (["model.depth=null"], "model.depth is null * allowed: a whole number"),
+        (["optimizer.lr=inf"], "optimizer.lr is inf * allowed: a finite number of at least 0.0"),
+        (["optimizer.lr=true"], "optimizer.lr is true"),
+        (["dtype=float16"], "dtype is 'float16' * allowed: float32, float64"),
+        (["learning_rate=1"], "unknown key: 'learning_rate' * nearest: optimizer.lr"),
+        (["optimizer.learning_rate=1"], "of optimizer: 'learning_rate' * nearest: optimizer.lr"),
+        (["sigmoid_deep"], "cannot read * nearest: +experiment=sigmoid_deep"),
+        (["sigmoid_dep"], "cannot read * nearest: +experiment=sigmoid_deep"),
+        (["adam"], "cannot read * nearest: optimizer=adam"),
+        (["+optimizer=adam"], "optimizer is chosen already * without + * choices: sgd, momentum"),
+        (["+model=mlp"], "model is chosen already * without + * choices: mlp"),
+        (["optimizer=[adam,sgd]"], "optimizer is several choices at once * choices: sgd"),
+        (["model@x=mlp"], "there is no model@x to override * nearest: model"),
+        (["--config-name", "vgxp"], "no configuration file 'vgxp' * allowed: vgexp nearest: vgexp"),
+        (["--config-name", "confg"], "vgexp train --config-dir RUN --config-name config"),
         (["--config-dir", "/nowhere"], "'/nowhere' not found"),
         (["--config-dir"], "--config-dir/-cd: expected one argument"),
         (["--config-name", "nope"], "no configuration file 'nope'"),
@@ -380,6 +395,48 @@ def test_a_preset_with_a_mistake_is_named(
         assert f"asked by: experiment/{name}" in shown
     assert train("+experiment=cut", "--config-dir", mine) == 2
     assert "a configuration file cannot be read" in capsys.readouterr().err
+    assert not calls
+
+
+def test_a_preset_without_its_first_line_is_told_that_it_lacks_it(
+    calls: Calls, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mine = preset_folder(tmp_path, bare="model:\n  depth: 3\n")
+    assert train("+experiment=bare", "--config-dir", mine) == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert "experiment/bare.yaml does not begin with # @package _global_ allowed:" in said
+    assert not calls
+
+
+def test_a_preset_that_chooses_without_override_is_told_how(
+    calls: Calls, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mine = preset_folder(tmp_path, bold=MEDLEY.replace("override /", "/"))
+    assert train("+experiment=bold", "--config-dir", mine) == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert "optimizer is chosen already" in said
+    assert "in a preset's defaults list: - override /optimizer: CHOICE" in said
+    assert not calls
+
+
+@pytest.mark.parametrize("words", [["model=5"], ["clip=null"], ["experiment=5"]])
+def test_a_group_takes_names_only(
+    words: list[str], calls: Calls, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert train(*words) == 2
+    said = capsys.readouterr().err
+    assert "allowed:" in said
+    assert "must be a string or a list" not in said
+    assert not calls
+
+
+def test_a_misspelt_primary_config_is_looked_for_in_the_users_folder_too(
+    calls: Calls, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "config.yaml").write_text("defaults: [schema]\n")
+    assert train("--config-dir", "mine", "--config-name", "cofig") == 2
+    assert "allowed: config, vgexp\n  nearest: config\n" in capsys.readouterr().err
     assert not calls
 
 

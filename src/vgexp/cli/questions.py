@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import errno
 import re
 import typing
@@ -25,9 +26,14 @@ from omegaconf.errors import (
 )
 
 from vgexp.cli import engines
+from vgexp.cli.keys import every_key
+from vgexp.cli.listing import experiments
+from vgexp.cli.phrases import about_message
 from vgexp.config import CHOICES, Config
 from vgexp.config.kinds import in_words
-from vgexp.errors import QuestionError, impossible, unknown
+from vgexp.errors import QuestionError, unknown
+
+_PACKAGE = "# @package _global_"
 
 _CLOSED = (errno.EROFS, errno.EACCES, errno.EPERM)
 
@@ -37,14 +43,16 @@ def translate(error: BaseException) -> QuestionError | None:
     if isinstance(error, QuestionError):
         return error
     if isinstance(error, OverrideParseException):
+        meant = _meant(str(error.override))
         return QuestionError(
             f"cannot read the override {error.override!r}\n{_complaint(error.message)}\n"
             "allowed: key=value, group=choice, +experiment=NAME, with -m also key=a,b,c"
+            + (f"\nnearest: {', '.join(meant)}" if meant else "")
         )
     if isinstance(error, MissingConfigException):
         return _missing(error)
     for cause in _chain(error):
-        if isinstance(cause, OmegaConfBaseException) and cause.full_key is not None:
+        if isinstance(cause, OmegaConfBaseException) and cause.full_key:
             return _about_key(cause, str(error))
     for cause in _chain(error):
         if isinstance(cause, OSError) and cause.errno in _CLOSED and cause.filename:
@@ -54,7 +62,7 @@ def translate(error: BaseException) -> QuestionError | None:
     if isinstance(error, yaml.YAMLError):
         return QuestionError(f"a configuration file cannot be read\n{error}")
     if isinstance(error, (HydraException, OmegaConfBaseException, ValueError)):
-        return _about_message(str(error))
+        return about_message(str(error))
     if isinstance(error, (FileExistsError, NotADirectoryError)):
         return QuestionError(f"{error.filename} is a file\nallowed: a folder")
     return None
@@ -63,13 +71,13 @@ def translate(error: BaseException) -> QuestionError | None:
 def unknown_key(group: str, key: str, known: Iterable[str]) -> QuestionError:
     """The error for a key that a group (at the root: "") lacks; says where there is such a key."""
     if not group:
-        return unknown("key", key, known, _groups_with())
+        return unknown("key", key, known, {**_groups_with(), **_described_as(key)})
     choices = _choices_with(group, key)
     if choices:
         question = unknown(f"key of {group}", key, known)
         return QuestionError(f"{question}\n{key} is a key of: {', '.join(choices)}")
     same = {name: whole for name, whole in _groups_with().items() if name == key}
-    return unknown(f"key of {group}", key, known, same)
+    return unknown(f"key of {group}", key, known, {**same, **_described_as(key)})
 
 
 def _missing(error: MissingConfigException) -> QuestionError:
@@ -82,13 +90,26 @@ def _missing(error: MissingConfigException) -> QuestionError:
         question = unknown(group, name, error.options)
         preset = re.match(r"In '(experiment/[^']+)'", str(error))
         return QuestionError(f"{question}\nasked by: {preset[1]}") if preset else question
-    return QuestionError(f"no configuration file {asked!r}\n{_first_line(str(error))}")
+    headline = f"no configuration file {asked!r}"
+    folders = [Path(path) for path in re.findall(r"path=file://(.*)", str(error))]
+    if "primary config" not in str(error) or not folders:
+        return QuestionError(f"{headline}\n{_first_line(str(error))}")
+    names = {path.stem for folder in folders for path in folder.glob("*.yaml")}
+    _, *allowed = str(unknown("", asked.removesuffix(".yaml"), names)).splitlines()
+    own = "a run's own: vgexp train --config-dir RUN --config-name config"
+    return QuestionError("\n".join([headline, *allowed, own]))
 
 
 def _about_key(cause: OmegaConfBaseException, message: str) -> QuestionError:
     parent, _, key = str(cause.full_key).rpartition(".")
     place = re.match(r"In '(experiment/[^']+)'", message)
     suffix = f"\nasked by: {place[1]}" if place else ""
+    if place and cause.full_key == "experiment":
+        return QuestionError(
+            f"{place[1]}.yaml does not begin with {_PACKAGE}\n"
+            f"allowed: {_PACKAGE} as the first line of a preset; without it its keys are taken for"
+            " keys of experiment"
+        )
     if isinstance(cause, (ConfigAttributeError, ConfigKeyError)):
         return QuestionError(f"{unknown_key(parent, key, _known_keys(cause))}{suffix}")
     if isinstance(cause, MissingMandatoryValue):
@@ -97,22 +118,10 @@ def _about_key(cause: OmegaConfBaseException, message: str) -> QuestionError:
     words = _type_in_words(cause.object_type, key)
     if words is None:
         return QuestionError(f"{cause.full_key}: {_first_line(str(cause))}{suffix}")
-    return QuestionError(f"{impossible(str(cause.full_key), cause.value, words)}{suffix}")
-
-
-def _about_message(message: str) -> QuestionError:
-    several = re.match(r"Ambiguous value for argument '(.*)'", message)
-    if several is None:
-        several = re.match(r"Sweep parameters '(.*)' requires --multirun", message)
-    if several:
-        return QuestionError(
-            f"{several[1]} is several values\n"
-            "allowed: one value, or a sweep over them: vgexp train -m ..."
-        )
-    there = re.search(r"An item is already at '([^']*)'", message)
-    if there:
-        return QuestionError(f"{there[1]} is a key already\nallowed: {there[1]}=VALUE, without +")
-    return QuestionError("\n".join(line for line in message.splitlines() if line.strip()))
+    asked = {None: "null", True: "true", False: "false"}
+    value = cause.value
+    shown = asked[value] if value is None or isinstance(value, bool) else repr(value)
+    return QuestionError(f"{cause.full_key} is {shown}\nallowed: {words}{suffix}")
 
 
 def _about_closed(path: Path, error: OSError) -> QuestionError:
@@ -145,6 +154,29 @@ def _groups_with() -> dict[str, list[str]]:
         for name in dict.fromkeys(names):
             groups.setdefault(name, []).append(f"{field.name}.{name}")
     return groups
+
+
+def _described_as(words: str) -> dict[str, list[str]]:
+    """The keys whose meaning begins with these words: `learning_rate` is optimizer.lr."""
+    wanted = words.replace("_", " ").lower()
+    found = [
+        key.name
+        for key in every_key()
+        if len(wanted) > 3 and re.match(rf"{re.escape(wanted)}\b", key.meaning.lower())
+    ]
+    return {words: list(dict.fromkeys(found))} if found else {}
+
+
+def _meant(word: str) -> list[str]:
+    """The overrides that choose what a word alone names, or nearly: a preset or a choice."""
+    written: dict[str, list[str]] = {}
+    for name, _ in experiments():
+        written.setdefault(name, []).append(f"+experiment={name}")
+    for group, choices in CHOICES.items():
+        for name in choices:
+            written.setdefault(name, []).append(f"{group}={name}")
+    nearest = difflib.get_close_matches(word, written, n=1, cutoff=0.75)
+    return written[nearest[0]] if nearest else []
 
 
 def _choices_with(group: str, key: str) -> list[str]:
