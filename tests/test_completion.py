@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from vgexp.cli import completion
@@ -19,7 +21,6 @@ def test_the_completed_verbs_are_the_verbs() -> None:
         ("vgexp", []),
         ("vgexp list a", ["activations"]),
         ("vgexp list activations r", []),
-        ("vgexp compare ", []),
         ("vgexp train model.act", ["model.activation="]),
         ("vgexp train exp", ["experiment="]),
         ("vgexp train +exp", ["+experiment="]),
@@ -36,6 +37,27 @@ def test_the_completed_verbs_are_the_verbs() -> None:
 )
 def test_the_last_word_is_completed(line: str, expected: list[str]) -> None:
     assert completion.candidates(line) == expected
+
+
+@pytest.mark.parametrize("verb", ["compare", "resume"])
+def test_runs_are_completed_by_their_folders(
+    verb: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for folder in ("outputs/train/mlp", "outputs/train/lsuv", "other", ".hidden"):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "out.csv").touch()
+    monkeypatch.chdir(tmp_path)
+    for last, expected in {
+        "": ["other/", "outputs/"],
+        "out": ["outputs/"],
+        "outputs/train/": ["outputs/train/lsuv/", "outputs/train/mlp/"],
+        "outputs/train/m": ["outputs/train/mlp/"],
+        ".": [".hidden/"],
+        "nowhere/x": [],
+        f"{tmp_path}/oth": [f"{tmp_path}/other/"],
+    }.items():
+        assert completion.candidates(f"vgexp {verb} {last}") == expected
+    assert completion.candidates(f"vgexp {verb} other ou") == ["outputs/"]
 
 
 @pytest.mark.parametrize(("shell", "separator"), [("bash", " "), ("zsh", " "), ("fish", "\n")])

@@ -1,4 +1,5 @@
-"""Tab completion: `eval "$(vgexp -sc install=bash)"`. Verbs are ours, overrides are Hydra's."""
+"""Tab completion: `eval "$(vgexp -sc install=bash)"`. Verbs and folders are ours, overrides are
+Hydra's."""
 
 from __future__ import annotations
 
@@ -8,14 +9,16 @@ from argparse import Namespace
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout, suppress
 from io import StringIO
+from pathlib import Path
 
 from vgexp.cli import door, listing, schema
 from vgexp.cli.job import Job
+from vgexp.cli.main import VERBS
 from vgexp.errors import QuestionError, unknown
 
 _SHELLS = ("bash", "zsh", "fish")
 _SEPARATORS: Mapping[str, str] = {"bash": " ", "zsh": " ", "fish": "\n"}
-_VERBS = ("train", "compare", "resume", "list")
+_OF_FOLDERS = ("compare", "resume")
 
 
 def main(argv: Sequence[str]) -> int:
@@ -42,10 +45,29 @@ def candidates(line: str) -> list[str]:
     if not words:
         return []
     if len(words) == 1:
-        return [verb for verb in _VERBS if verb.startswith(last)]
+        return [verb for verb in VERBS if verb.startswith(last)]
     if words[1] == "list":
         return [kind for kind in listing.KINDS if kind.startswith(last)] if len(words) == 2 else []
+    if words[1] in _OF_FOLDERS:
+        return _folders(last)
     return _overrides(words[2:], last) if words[1] == "train" else []
+
+
+def _folders(start: str) -> list[str]:
+    """The folders whose path begins like this; hidden ones only where a dot was typed."""
+    above, _, name = start.rpartition("/")
+    place = Path(f"{above}/" if above or start.startswith("/") else ".").expanduser()
+    try:
+        names = sorted(path.name for path in place.iterdir() if path.is_dir())
+    except OSError:
+        return []
+    prefix = start.removesuffix(name)
+    is_hidden = name.startswith(".")
+    return [
+        f"{prefix}{each}/"
+        for each in names
+        if each.startswith(name) and each.startswith(".") == is_hidden
+    ]
 
 
 def _overrides(words: Sequence[str], last: str) -> list[str]:
