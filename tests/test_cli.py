@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import vgexp
-from vgexp.cli import blocks, listing, main
+from vgexp.cli import blocks, door, listing, main
 from vgexp.cli.interrupts import Terminated, exit_code, terminable
 from vgexp.errors import QuestionError
 
@@ -124,7 +124,35 @@ def test_an_interruption_has_its_own_exit_code(
 
     monkeypatch.setattr(listing, "main", interrupted)
     assert main.main(["list"]) == code == exit_code(error)
+    assert capsys.readouterr().err == f"error: {word}\n", "list has nothing to record"
+    monkeypatch.setattr(door, "train", interrupted)
+    assert main.main(["train"]) == code
     assert capsys.readouterr().err == f"error: {word}\n  nothing was recorded yet\n"
+
+
+def test_ctrl_c_while_modules_are_loaded_is_one_line_too() -> None:
+    code = """
+import sys
+class Interrupts:
+    def find_spec(self, name, path=None, target=None):
+        if name == "vgexp.cli.blocks":
+            raise KeyboardInterrupt
+sys.meta_path.insert(0, Interrupts())
+from vgexp.cli.main import main
+sys.exit(main(["list"]))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (130, "error: interrupted\n")
+
+
+def test_the_entry_loads_no_module_of_ours_before_it_can_be_interrupted() -> None:
+    code = """
+import sys
+import vgexp.cli.main
+print(*sorted(name for name in sys.modules if name.startswith("vgexp")))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["vgexp", "vgexp.cli", "vgexp.cli.main"]
 
 
 def test_sigterm_raises_within_and_is_as_before_after() -> None:

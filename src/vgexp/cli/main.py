@@ -1,15 +1,11 @@
-"""The verbs and their exit codes. Imports nothing heavy: `vgexp --help` answers at once."""
+"""The verbs and their exit codes. Imports nothing at first: `vgexp --help` answers at once, and
+Ctrl-C while modules are loaded is caught like any other."""
 
 from __future__ import annotations
 
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
-
-from vgexp import __version__
-from vgexp.cli import blocks
-from vgexp.cli.interrupts import exit_code, terminable
-from vgexp.errors import QuestionError, unknown
 
 HELP = """\
 vgexp: why deep networks stop learning, seen layer by layer
@@ -39,6 +35,8 @@ options
   --version     the version
 """
 
+_WORDS = {130: "interrupted", 143: "terminated"}
+
 
 def entry() -> int:
     """The console script."""
@@ -47,16 +45,32 @@ def entry() -> int:
 
 def main(argv: Sequence[str]) -> int:
     """Runs one command line (without the program's name) and returns its exit code."""
+    try:
+        return _answered(list(argv))
+    except KeyboardInterrupt:
+        print("error: interrupted", file=sys.stderr)
+        return 130
+
+
+def _answered(argv: list[str]) -> int:
+    from vgexp.cli import blocks
+    from vgexp.cli.interrupts import exit_code, terminable
+    from vgexp.errors import QuestionError
+
     full = blocks.full_error()
     try:
         with terminable():
-            code = _dispatch(list(argv))
+            code = _dispatch(argv)
             sys.stdout.flush()
             return code
     except QuestionError as error:
         return blocks.question(error, full=full)
     except KeyboardInterrupt as error:
-        blocks.interruption(error, None)
+        if argv[:1] == ["train"]:
+            blocks.interruption(error, None)
+        else:
+            # There was nothing to record.
+            blocks.show(blocks.block(_WORDS[exit_code(error)]))
         return exit_code(error)
     except SystemExit as leaving:
         # argparse, after --help.
@@ -75,6 +89,8 @@ def _dispatch(argv: list[str]) -> int:
         print(HELP, end="")
         return 0
     if verb == "--version":
+        from vgexp import __version__
+
         print(f"vgexp {__version__}")
         return 0
     if verb in ("-sc", "--shell-completion"):
@@ -82,6 +98,8 @@ def _dispatch(argv: list[str]) -> int:
 
         return completion.main(argv)
     if verb not in VERBS:
+        from vgexp.errors import unknown
+
         kind = "option" if verb.startswith("-") else "verb"
         raise unknown(kind, verb, [*VERBS, "--help", "--version"] if kind == "option" else VERBS)
     return VERBS[verb](argv[1:])
