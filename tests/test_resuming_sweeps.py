@@ -275,6 +275,14 @@ def test_jobs_that_would_share_a_folder_are_a_wrong_question(
     assert "would share the folder 'x'" in capsys.readouterr().err
 
 
+def test_a_search_by_a_figure_that_is_no_number_is_a_wrong_question(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert train(tmp_path / "s", "seed=1,2", "run.objective=depth_traned") == 2
+    assert "nearest: depth_trained" in capsys.readouterr().err
+    assert not (tmp_path / "s").exists()
+
+
 def test_what_is_no_sweep_or_cannot_be_changed_is_refused(
     whole: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

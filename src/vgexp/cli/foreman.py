@@ -29,6 +29,7 @@ from vgexp.cli import blocks, lookout, overrides
 from vgexp.cli.endings import differing_keys, record_endings
 from vgexp.cli.job import Job, objective, tell, to_config
 from vgexp.cli.session import answered, current
+from vgexp.diagnosis import require_number
 from vgexp.errors import QuestionError
 from vgexp.sweep import plan
 
@@ -61,6 +62,8 @@ class Foreman(Launcher):
         wanted = [
             self._wanted(tuple(words), initial_job_idx + i) for i, words in enumerate(job_overrides)
         ]
+        objectives = {job.config.run.objective for job in wanted if job.config is not None}
+        answered(lambda: [require_number(name) for name in sorted(objectives)])
         asked: list[plan.Entry] = []
 
         def with_wanted(known: plan.Plan) -> plan.Plan:
