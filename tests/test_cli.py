@@ -40,6 +40,8 @@ def test_version_is_the_packages(capsys: pytest.CaptureFixture[str]) -> None:
         ),
         (["--hlep"], "nearest: --help"),
         (["list", "metric"], "nearest: metrics"),
+        (["list", "list"], "unknown kind: 'list'"),
+        (["train", "--foo"], "unknown flag: '--foo'"),
         (["list", "a", "b"], "takes one kind, not 2"),
         (["-sc", "install=fihs"], "nearest: fish"),
         (["-sc"], "unknown completion command"),
@@ -55,6 +57,14 @@ def test_a_wrong_question_is_one_block_and_exit_code_2(
     assert shown.err.startswith("error: ")
     assert said in shown.err
     assert "Traceback" not in shown.err
+
+
+@pytest.mark.parametrize("argv", [["list", "list"], ["train", "--foo"], ["--foo"]])
+def test_a_short_word_is_not_taken_for_one_that_is_half_like_it(
+    argv: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main.main(argv) == 2
+    assert "nearest" not in capsys.readouterr().err
 
 
 def test_a_block_wraps_at_80_columns_and_breaks_no_word() -> None:

@@ -58,6 +58,8 @@ def test_a_dictionary_is_no_configuration(tmp_path: Path) -> None:
     with pytest.raises(QuestionError, match=r"the configuration is \{'model': 1\}"):
         vgexp.run({"model": 1}, tmp_path / "run")  # type: ignore[arg-type]
     assert not (tmp_path / "run").exists()
+    with pytest.raises(QuestionError, match=r"the configuration is \{'model': 1\}"):
+        vgexp.run({"model": 1})  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("group", CHOICES)

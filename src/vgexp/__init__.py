@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
-
+TYPE_CHECKING = False  # typing's own takes a while to load, in which Ctrl-C cannot be caught
 if TYPE_CHECKING:
+    from typing import Any
+
     from vgexp.diagnosis import diagnose
     from vgexp.probe import Probe
     from vgexp.runs import Run, load, resume, run
@@ -28,6 +28,8 @@ def __getattr__(name: str) -> Any:
     """Imports a public name from its home when it is first asked for (PEP 562)."""
     if name not in _HOMES:
         raise AttributeError(f"module 'vgexp' has no attribute {name!r}")
+    import importlib
+
     value = getattr(importlib.import_module(_HOMES[name]), name)
     globals()[name] = value
     return value

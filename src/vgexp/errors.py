@@ -9,6 +9,8 @@ import difflib
 import reprlib
 from collections.abc import Iterable, Mapping, Sequence
 
+_SHORT_WORD = 5
+"""Letters up to which a word has to be nearer to be taken for a mistyped one."""
 # What a file holds can be deep, or long without end.
 _SHORT = reprlib.Repr()
 _SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 100
@@ -50,10 +52,21 @@ def unknown(
     for name, whole in (elsewhere or {}).items():
         written.setdefault(name, []).extend(whole)
     lines = [f"unknown {kind}: {str(asked)!r}", f"allowed: {', '.join(names) or '(none)'}"]
-    nearest = difflib.get_close_matches(str(asked), written, n=1, cutoff=0.5)
+    nearest = _nearest(str(asked), written)
     if nearest:
-        lines.append(f"nearest: {', '.join(written[nearest[0]])}")
+        lines.append(f"nearest: {', '.join(written[nearest])}")
     return QuestionError("\n".join(lines))
+
+
+def _nearest(asked: str, names: Iterable[str]) -> str | None:
+    """The name that was meant; of a short word, one that is half like it was not."""
+    bare = {name.lstrip("-"): name for name in names}
+    word = asked.lstrip("-")
+    for found in difflib.get_close_matches(word, bare, n=1, cutoff=0.5):
+        ratio = difflib.SequenceMatcher(None, found, word).ratio()
+        if len(word) > _SHORT_WORD or ratio >= 0.7 or sorted(word) == sorted(found):
+            return bare[found]
+    return None
 
 
 def impossible(key: str, asked: object, allowed: str) -> QuestionError:

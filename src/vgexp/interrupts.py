@@ -23,10 +23,14 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 def noticed() -> Iterator[None]:
     """Within, a signal is handed on at once, and once more at the end if nothing came of it.
 
-    Libraries swallow what is raised in the middle of their import.
+    Libraries swallow what is raised in the middle of their import, or make another error of it.
     """
     with _instead(lambda _arrived, before: before) as hand_on:
-        yield
+        try:
+            yield
+        except Exception:
+            hand_on()
+            raise
     hand_on()
 
 

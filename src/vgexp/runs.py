@@ -105,6 +105,7 @@ def run(config: Config, folder: Path | str | None = None, *, command: str = "") 
         KeyboardInterrupt: after the tables and the summary are on disk.
         Exception: the work failed; the summary says `failed`, the tables have what was recorded.
     """
+    configuration.require(config)
     folder = _default_folder(config) if folder is None else Path(folder)
     folders.require_free(folder)
     trainer = _assembled(config)
@@ -164,10 +165,14 @@ def finish(config: Config, folder: Path | str, *, command: str = "") -> Run:
 
 
 def _assembled(config: Config) -> Trainer:
-    with noticed():
+    with held(_wait):
         from vgexp.assembly import assemble
-
+    with noticed():
         return assemble(config)
+
+
+def _wait() -> None:
+    """Nothing: what is raised in the middle of torch's import can end the process."""
 
 
 def _put_back(trainer: Trainer, start: resuming.Start) -> None:

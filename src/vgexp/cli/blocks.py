@@ -52,32 +52,46 @@ def question(error: QuestionError, *, full: bool = False) -> int:
     return 2
 
 
-def failure(error: BaseException, *, log: Path | None = None, full: bool = False) -> int:
-    """Shows that the work failed, why, and where the traceback is. Returns exit code 1."""
+def failure(
+    error: BaseException,
+    *,
+    log: Path | None = None,
+    full: bool = False,
+    folder: Path | None = None,
+) -> int:
+    """Shows that the work failed, why, where the traceback is, and what was saved before.
+
+    Returns exit code 1.
+    """
     if full:
         traceback.print_exception(error)
     where = f"traceback: {log}" if log else f"{FULL_ERROR}=1 shows the traceback"
-    show(block("the work failed", *describe(error).splitlines(), "" if full else where))
+    left = _left(folder) if _files(folder) else []
+    show(block("the work failed", *describe(error).splitlines(), "" if full else where, *left))
     return 1
 
 
 def interruption(error: KeyboardInterrupt, folder: Path | None) -> None:
     """Shows that the work was cut short, and what of it was saved where."""
     headline = "terminated" if isinstance(error, Terminated) else "interrupted"
-    files = (
-        sorted(
-            p.name
-            for p in folder.iterdir()
-            if p.suffix in (".csv", ".json") and p.name != plan.FILE
-        )
-        if (folder and folder.is_dir())
-        else []
-    )
-    saved = f"saved in {folder}: {', '.join(files)}" if files else "nothing was recorded yet"
-    can_go_on = folder is not None and any(
-        (folder / name).exists() for name in (folders.CHECKPOINT, plan.FILE)
-    )
-    show(block(headline, saved, f"go on: {resuming(folder)}" if folder and can_go_on else ""))
+    show(block(headline, *_left(folder)))
+
+
+def _left(folder: Path | None) -> list[str]:
+    """What is saved in a run's or a sweep's folder, and how to go on from there."""
+    files = _files(folder)
+    lines = [f"saved in {folder}: {', '.join(files)}" if files else "nothing was recorded yet"]
+    marks = (folders.CONFIG, plan.FILE)
+    if folder is not None and any((folder / name).exists() for name in marks):
+        lines.append(f"go on: {resuming(folder)}")
+    return lines
+
+
+def _files(folder: Path | None) -> list[str]:
+    if folder is None or not folder.is_dir():
+        return []
+    recorded = (path.name for path in folder.iterdir() if path.suffix in (".csv", ".json"))
+    return sorted(name for name in recorded if name != plan.FILE)
 
 
 def resuming(folder: Path) -> str:

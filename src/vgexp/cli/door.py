@@ -60,7 +60,7 @@ def train(argv: Sequence[str]) -> int:
     if isinstance(job.error, QuestionError):
         return blocks.question(job.error, full=full)
     if job.error is not None:
-        return blocks.failure(job.error, log=_log_of(job), full=full)
+        return blocks.failure(job.error, log=_log_of(job), full=full, folder=job.folder)
     if job.run is not None:
         close_run(job.run)
     return 0
@@ -172,7 +172,9 @@ def _rewrite(args: argparse.Namespace) -> tuple[list[str], frozenset[str]]:
     if "hydra.mode=RUN" in words:
         return words, frozenset()
     declared = overrides.preset_sweep(words, config_folders(args))
-    if not (args.multirun or declared is not None or "hydra.mode=MULTIRUN" in words):
+    is_sweep = args.multirun or declared is not None or "hydra.mode=MULTIRUN" in words
+    overrides.require_possible(words, is_sweep=is_sweep)
+    if not is_sweep:
         return words, frozenset()
     declared = declared or []
     try:

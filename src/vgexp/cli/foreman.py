@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import BrokenExecutor
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +64,8 @@ class Foreman(Launcher):
             self._wanted(tuple(words), initial_job_idx + i) for i, words in enumerate(job_overrides)
         ]
         objectives = {job.config.run.objective for job in wanted if job.config is not None}
-        answered(lambda: [require_number(name) for name in sorted(objectives)])
+        for name in sorted(objectives):
+            answered(partial(require_number, name))
         asked: list[plan.Entry] = []
 
         def with_wanted(known: plan.Plan) -> plan.Plan:
@@ -108,9 +110,12 @@ class Foreman(Launcher):
             return [entry for entry in left if entry not in suspects]
 
     def _hand_on(self, entries: Sequence[plan.Entry]) -> Sequence[JobReturn]:
+        # A launcher's process may stand elsewhere.
+        here = overrides.assigned("hydra.sweep.dir", str(self._folder.absolute()))
         words = [
             [
                 *([] if self._session.replays else e.overrides),
+                here,
                 overrides.assigned("hydra.sweep.subdir", e.folder),
             ]
             for e in entries

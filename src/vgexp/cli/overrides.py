@@ -156,7 +156,10 @@ def _require_choice(group: str, override: Override) -> None:
     if group not in CHOICES:
         raise QuestionError(f"{group} is {shown}\nallowed: a name: vgexp list experiments")
     if isinstance(value, list):
-        raise QuestionError(f"{group} is several choices at once: {shown}\nallowed: one of them")
+        raise QuestionError(
+            f"{group} is several choices at once: {shown}\nallowed: one of them\n"
+            f"choices: {', '.join(CHOICES[group])}"
+        )
     raise unknown(group, shown, CHOICES[group])
 
 

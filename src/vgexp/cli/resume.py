@@ -76,7 +76,8 @@ def _run(folder: Path) -> int:
         with suppress(OSError, ValueError):
             runs.write_failure(folder, None, error)
         log = folder / LOG
-        return blocks.failure(error, log=log if _holds(log) else None, full=full)
+        told = log if _holds(log) else None
+        return blocks.failure(error, log=told, full=full, folder=folder)
     if not done.config.output.quiet:
         close_run(done)
     return 0

@@ -1,0 +1,48 @@
+"""Signals are not lost while libraries are loaded, nor taken for their errors."""
+
+from __future__ import annotations
+
+import os
+import signal
+from contextlib import suppress
+
+import pytest
+
+from vgexp.interrupts import held, noticed
+
+
+def interrupt() -> None:
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_an_error_that_a_signal_brought_about_is_the_signal() -> None:
+    def load() -> None:
+        try:
+            interrupt()
+        except KeyboardInterrupt:
+            raise ImportError("cannot load module more than once per process") from None
+
+    with pytest.raises(KeyboardInterrupt), noticed():
+        load()
+
+
+def test_a_signal_that_is_swallowed_comes_once_more() -> None:
+    with pytest.raises(KeyboardInterrupt), noticed(), suppress(KeyboardInterrupt):
+        interrupt()
+
+
+def test_an_error_of_its_own_stays_one() -> None:
+    with pytest.raises(ImportError, match="none"), noticed():
+        raise ImportError("none")
+
+
+def test_a_signal_that_is_held_comes_at_the_end() -> None:
+    heard: list[str] = []
+
+    def load() -> None:
+        interrupt()
+        heard.append("goes on")
+
+    with pytest.raises(KeyboardInterrupt), held(lambda: heard.append("stop")):
+        load()
+    assert heard == ["stop", "goes on"]
