@@ -31,7 +31,7 @@ test: $(READY) ## format check, lint, types, tests
 bench: $(READY) ## what measuring costs: a training step with and without it
 	@$(BIN)/python scripts/bench.py
 
-faults: $(READY) ## kill, fill, close, break: what runs survive (about 12 minutes)
+faults: $(READY) ## kill, fill, close, break: what runs survive (about 7 minutes)
 	@$(BIN)/python scripts/faults.py
 
 install: $(READY) ## only make .venv
