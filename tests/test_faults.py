@@ -99,6 +99,10 @@ def test_damaged_files_are_refused_or_end_in_the_right_tables(tmp_path: Path) ->
     kept(broken_files.damaged(tmp_path, random.Random(5), 24))
 
 
+def test_hostile_files_execute_nothing_and_are_told_in_one_block(tmp_path: Path) -> None:
+    kept(broken_files.hostile(tmp_path, every=5))
+
+
 def test_hostile_names_reach_no_terminal(tmp_path: Path) -> None:
     broken_files.two_runs(tmp_path)
     kept(broken_files.names(tmp_path))

@@ -10,6 +10,8 @@ from pathlib import Path
 from vgexp.tables.files import readable
 
 _CHUNK = 2**16
+_MOST_DIGITS = 18
+"""Of a step; Python does not even read numbers of thousands of digits."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,7 @@ def extent_of(folder: Path | str, table: str) -> Extent | None:
     if not last:
         return Extent(None, 0, 0, is_torn)
     step = _step(last[-1])
-    if not step.isdecimal():
+    if not (step.isdecimal() and len(step) <= _MOST_DIGITS):
         return None
     return Extent(int(step), _num_of_one_step(first), _num_of_one_step(reversed(last)), is_torn)
 
