@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from fault_cases import broken_files, disks, kills
+from fault_cases import broken_files, disks, kills, sweeps
 from fault_cases.children import Result, within_a_fork
 
 Suite = Callable[[Path, random.Random, float], list[Result]]
@@ -39,6 +39,10 @@ SUITES: dict[str, Suite] = {
     "malice": lambda work, _rng, _size: within_a_fork(
         lambda: [broken_files.hostile(work), broken_files.names(work)], work / "all"
     ),
+    "sweeps": lambda work, rng, size: [
+        sweeps.killed(work, rng, round(30 * size)),
+        sweeps.killed_in_parallel(work, rng, round(9 * size)),
+    ],
     "power": lambda work, rng, size: within_a_fork(
         lambda: [disks.power(work, rng, 3 * size)], work / "all"
     ),

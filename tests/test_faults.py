@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from fault_cases import broken_files, disks, kills
+from fault_cases import broken_files, disks, kills, sweeps
 from fault_cases.children import CONFIGURATIONS, Result, contents, forked, train, whole
 
 import vgexp
@@ -44,6 +44,12 @@ def test_runs_killed_at_random_moments_end_as_if_nothing_had_happened(
     few = {"batch_norm_float64": CONFIGURATIONS["batch_norm_float64"]}
     monkeypatch.setattr(kills, "CONFIGURATIONS", few)
     kept(kills.kills(tmp_path, random.Random(1), 2))
+
+
+def test_a_sweep_killed_at_a_random_moment_ends_as_if_nothing_had_happened(
+    tmp_path: Path,
+) -> None:
+    kept(sweeps.killed(tmp_path, random.Random(3), 1))
 
 
 @pytest.mark.parametrize(

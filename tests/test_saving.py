@@ -55,3 +55,11 @@ def test_by_time_saving_costs_at_most_1_percent(clock: Clock, cost: float, pause
     assert not by_time.wants(1, handed_on=True)
     clock.let_pass(0.02)
     assert by_time.wants(1, handed_on=True)
+
+
+def test_by_time_the_first_save_waits_for_what_it_may_cost(clock: Clock) -> None:
+    by_time = Saving(None, num_bytes=40_000_000)
+    clock.let_pass(19.0)
+    assert not by_time.wants(1, handed_on=True)
+    clock.let_pass(2.0)
+    assert by_time.wants(1, handed_on=True)

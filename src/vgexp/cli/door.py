@@ -24,7 +24,7 @@ from vgexp.cli.job import Job
 from vgexp.cli.listing import configs
 from vgexp.cli.questions import translate
 from vgexp.cli.session import Refused, Session, session
-from vgexp.errors import QuestionError, unknown
+from vgexp.errors import QuestionError, printable, unknown
 from vgexp.sweep import place, plan
 
 if TYPE_CHECKING:
@@ -214,8 +214,8 @@ def close_sweep(folder: Path, job: Job) -> int:
     done = {row["job"] for row in rows if row["status"] in resuming.ENDED}
     num_open = len(known.entries) - len(done) - len(failed)
     total = f"{len(known.entries)} job{'s' if len(known.entries) != 1 else ''}"
-    print(f"{total}, {len(failed)} failed: {folder / sweep.FILE}")
-    print(shlex.join(["vgexp", "compare", str(folder)]), flush=True)
+    print(printable(f"{total}, {len(failed)} failed: {folder / sweep.FILE}"))
+    print(printable(shlex.join(["vgexp", "compare", str(folder)])), flush=True)
     again = shlex.join(["vgexp", "resume", str(folder)])
     if num_open:
         blocks.show(blocks.block(f"{num_open} of {total} did not end", f"go on: {again}"))

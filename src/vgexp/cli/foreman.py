@@ -31,7 +31,7 @@ from vgexp.cli.endings import differing_keys, record_endings
 from vgexp.cli.job import Job, objective, tell, to_config
 from vgexp.cli.session import answered, current
 from vgexp.diagnosis import require_number
-from vgexp.errors import QuestionError
+from vgexp.errors import QuestionError, printable
 from vgexp.sweep import plan
 
 GRID = "hydra._internal.core_plugins.basic_sweeper.BasicSweeper"
@@ -210,7 +210,7 @@ class Foreman(Launcher):
         parts = [f"{num_done} of {len(asked)} jobs {verb} done"]
         parts += [f"{len(failed)} of these failed"] if failed else []
         parts += [f"{len(open_jobs)} to do"] + ([f"{new} of these new"] if new else [])
-        print(f"going on with {self._folder}: {', '.join(parts)}", flush=True)
+        print(printable(f"going on with {self._folder}: {', '.join(parts)}"), flush=True)
 
 
 class Replay(Sweeper):

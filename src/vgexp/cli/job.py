@@ -203,16 +203,18 @@ def tell(row: sweep.Row, typed: Sequence[str], swept: Collection[str]) -> None:
 
 def _leave_nothing(folder: Path) -> None:
     """Removes what Hydra wrote for a run that could not begin, where nothing else is there."""
-    log, settings = folder / "train.log", folder / ".hydra"
-    if {path.name for path in folder.iterdir()} - {log.name, settings.name}:
-        return
-    if log.exists() and not log.stat().st_size:
-        log.unlink()
-    for path in settings.glob("*.yaml"):
-        path.unlink()
-    for empty in (settings, folder):
-        if empty.is_dir() and not any(empty.iterdir()):
-            empty.rmdir()
+    # Where another process has begun a run there meanwhile, it is that one's.
+    with suppress(folders.OccupiedError), folders.occupied(folder):
+        log, settings = folder / "train.log", folder / ".hydra"
+        if {path.name for path in folder.iterdir()} - {log.name, settings.name}:
+            return
+        if log.exists() and not log.stat().st_size:
+            log.unlink()
+        for path in settings.glob("*.yaml"):
+            path.unlink()
+        for empty in (settings, folder):
+            if empty.is_dir() and not any(empty.iterdir()):
+                empty.rmdir()
 
 
 def short(folder: Path) -> Path:

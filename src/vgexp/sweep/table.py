@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from vgexp import folders
+from vgexp.errors import printable
 
 FILE = "sweep.csv"
 FAILED = "failed"
@@ -98,7 +99,7 @@ def _replace(path: Path, keys: Sequence[str], rows: Sequence[Mapping[str, str]])
     header = [*_FIRST, *(name for name in names if name not in (*_FIRST, _LAST)), _LAST]
     text = io.StringIO(newline="")
     writer = csv.DictWriter(text, header, restval="", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
+    writer.writerow({name: printable(name) for name in header})
+    writer.writerows({name: printable(text) for name, text in row.items()} for row in rows)
     with folders.replaced(path) as temporary:
         temporary.write_text(text.getvalue(), encoding="utf-8", newline="")

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import Parameter
 
 from vgexp.clips import Clipped
 from vgexp.config import ProbeConfig, TrainConfig
@@ -25,6 +26,9 @@ from vgexp.training.saving import Saving
 from vgexp.training.state import TrainState
 from vgexp.training.update import Batch
 from vgexp.watch import Watch
+
+_TENSORS = 3
+"""A checkpoint holds a parameter and at most two states of the optimizer for it."""
 
 
 class Trainer:
@@ -58,10 +62,10 @@ class Trainer:
         self._watches = watches
         self._train, self._probe_config = train, probe
         self._deferred = deferred
-        self._saving = Saving(checkpoint_every)
         self._handed_on = False
         self._seconds_before = 0.0
         self._parameters = [p for p in state.model.parameters() if p.requires_grad]
+        self._saving = Saving(checkpoint_every, _TENSORS * _num_bytes(self._parameters))
         self._history = History(self._parameters[0].dtype, deferred)
         self._layers: list[Rows] = []
         self._probe = self._new_probe()
@@ -327,6 +331,10 @@ class Trainer:
     def _attach(self) -> None:
         self._probe.step = self.state.step
         self._probe.__enter__()
+
+
+def _num_bytes(tensors: list[Parameter]) -> int:
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
 
 def _nothing() -> None:
