@@ -40,6 +40,8 @@ def test_the_wheel_holds_every_preset_and_the_type_marker(unpacked: Path) -> Non
     in_wheel = {path.relative_to(unpacked / "vgexp") for path in unpacked.rglob("*.yaml")}
     assert in_repository == in_wheel
     assert (unpacked / "vgexp/py.typed").exists()
+    assert (unpacked / "hydra_plugins/_vgexp.py").exists()
+    assert not (unpacked / "hydra_plugins/__init__.py").exists(), "other packages are there too"
     assert not list(unpacked.rglob("test_*.py"))
 
 

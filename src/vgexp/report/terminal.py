@@ -42,7 +42,7 @@ def closing(
     show_line(console, f"Written to {folder}")
     names = [str(_within(Path(file), folder)) for file in files]
     if names:
-        show_words(console, f"  {', '.join(names)}")
+        show_words(console, f"  {', '.join(names)}", indent="  ")
 
 
 def _show_layers(console: Console, layers: pd.DataFrame, is_diverged: bool) -> None:
