@@ -20,7 +20,7 @@ FLOORS: tuple[frozenset[str], ...] = tuple(
     for rooms in (
         "cli __main__",
         "runs sweep",
-        "assembly sinks",
+        "assembly sinks summaries",
         "training report",
         "models data probe diagnosis resuming",
         "activations inits norms skips optimizers schedulers clips tables checkpoints",
@@ -45,13 +45,15 @@ LIBRARIES: dict[str, frozenset[str]] = {
     "omegaconf": frozenset({"cli"}),
     "rich": frozenset({"report", "cli", "sinks"}),
     "matplotlib": frozenset({"report"}),
-    "pandas": frozenset({"tables", "diagnosis", "report", "cli.compare", "runs", "probe"}),
-    "torch": TORCH_SIDE | {"runs", "sinks"},
+    "pandas": frozenset(
+        {"tables", "diagnosis", "report", "cli.compare", "runs", "summaries", "probe"}
+    ),
+    "torch": TORCH_SIDE | {"summaries", "sinks"},
 }
 """Library -> the rooms (or modules) that may import it."""
 
 LATE: frozenset[tuple[str, str]] = frozenset(
-    {("runs", "pandas"), ("probe", "pandas"), ("runs", "torch"), ("sinks", "torch")}
+    {("runs", "pandas"), ("probe", "pandas"), ("sinks", "torch"), ("summaries", "torch")}
 )
 """Imports that may stand in functions only, so that the module itself stays light."""
 

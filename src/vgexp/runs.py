@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import datetime
 import logging
-import os
-import platform
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -15,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vgexp import config as configuration
-from vgexp import folders, resuming
+from vgexp import folders, resuming, summaries
 from vgexp.config import Config
 from vgexp.errors import QuestionError, printable, reason
 from vgexp.folders import Prefix
@@ -141,7 +139,7 @@ def resume(folder: Path | str, say: Callable[[str], None] | None = None) -> Run:
         config = done.config
         trainer = _assembled(config)
         folders.tidied(folder)
-        start = resuming.start_of(folder, config, _computed_by(trainer))
+        start = resuming.start_of(folder, config, summaries.computed_by(trainer))
         if say is not None:
             say(start.story)
         _put_back(trainer, start)
@@ -200,7 +198,7 @@ def _trained(
     except BaseException as error:
         _write_end(done, config, trainer, error)
         raise
-    folders.write_summary(folder, _summary(done, config, trainer, _status(trainer)))
+    folders.write_summary(folder, _summary(done, config, trainer, summaries.status_of(trainer)))
     return done
 
 
@@ -208,7 +206,7 @@ def _save(folder: Path, trainer: Trainer, config: Config, sinks: Sequence[Sink])
     """Writes a checkpoint. Where there is no room for one, training goes on without."""
     from vgexp.sinks import settled
 
-    step, state, made_by = trainer.state.step, trainer.state_dict(), _computed_by(trainer)
+    step, state, made_by = trainer.state.step, trainer.state_dict(), summaries.computed_by(trainer)
     tables = settled(sinks)
     try:
         resuming.save(folder, step, state, config, made_by, tables)
@@ -218,11 +216,6 @@ def _save(folder: Path, trainer: Trainer, config: Config, sinks: Sequence[Sink])
         # Nobody may be there to read it (`2>&1 | head`).
         with suppress(OSError):
             print(printable(f"warning: {text}"), file=sys.stderr, flush=True)
-
-
-def _computed_by(trainer: Trainer) -> dict[str, str]:
-    """Versions, and the kind of device: what the digits of a table may depend on."""
-    return {**_versions(), "device": trainer.device.type}
 
 
 def write_failure(folder: Path, config: Config | None, error: BaseException) -> None:
@@ -265,13 +258,6 @@ def _hand_on(sinks: list[Sink], rows: Rows) -> None:
         sink(rows)
 
 
-def _status(trainer: Trainer) -> str:
-    is_complete = trainer.state.step == trainer.num_steps
-    if trainer.divergence is not None and (is_complete or trainer.stops_on_divergence):
-        return "diverged"
-    return "completed" if is_complete else "interrupted"
-
-
 def _write_end(done: Run, config: Config, trainer: Trainer, error: BaseException) -> None:
     """The summary of a run that was torn off; as much of it as can be told and written."""
     if isinstance(error, Exception):
@@ -286,44 +272,4 @@ def _write_end(done: Run, config: Config, trainer: Trainer, error: BaseException
 
 
 def _summary(done: Run, config: Config, trainer: Trainer, status: str) -> dict[str, Any]:
-    from vgexp import diagnosis
-
-    figures = diagnosis.summarise(
-        done.layers,
-        done.steps,
-        done.evals,
-        constant_loss=trainer.constant_loss,
-        num_examples=config.data.batch_size * config.train.accumulate,
-        dtype=config.dtype,
-        status=status,
-        divergence=trainer.divergence,
-        num_layers=trainer.num_layers,
-    )
-    return {
-        **figures,
-        "steps": trainer.state.step,
-        "num_parameters": trainer.num_parameters,
-        "seconds": round(trainer.clock.seconds, 3),
-        "probe_overhead": trainer.clock.probe_overhead,
-        "unseen": trainer.unseen,
-        "device": str(trainer.device),
-        "seed": config.seed,
-        "config_hash": configuration.identity(config),
-        "versions": _versions(),
-        "host": platform.node(),
-        "process": os.getpid(),
-    }
-
-
-def _versions() -> dict[str, str]:
-    import numpy
-    import torch
-
-    from vgexp import __version__
-
-    return {
-        "vgexp": __version__,
-        "torch": str(torch.__version__),
-        "numpy": numpy.__version__,
-        "python": platform.python_version(),
-    }
+    return summaries.summary_of((done.layers, done.steps, done.evals), config, trainer, status)

@@ -1,0 +1,81 @@
+"""What is told of a run once it has ended: figures, status, and what it was computed by."""
+
+from __future__ import annotations
+
+import os
+import platform
+from typing import TYPE_CHECKING, Any
+
+from vgexp import config as configuration
+from vgexp.config import Config
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from vgexp.training import Trainer
+
+
+def summary_of(
+    tables: tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame],
+    config: Config,
+    trainer: Trainer,
+    status: str,
+) -> dict[str, Any]:
+    """What `summary.json` holds.
+
+    Args:
+        tables: layers, steps, evals.
+    """
+    from vgexp import diagnosis
+
+    figures = diagnosis.summarise(
+        *tables,
+        constant_loss=trainer.constant_loss,
+        num_examples=config.data.batch_size * config.train.accumulate,
+        dtype=config.dtype,
+        status=status,
+        divergence=trainer.divergence,
+        num_layers=trainer.num_layers,
+    )
+    return {
+        **figures,
+        "steps": trainer.state.step,
+        "num_parameters": trainer.num_parameters,
+        "seconds": round(trainer.clock.seconds, 3),
+        "probe_overhead": trainer.clock.probe_overhead,
+        "unseen": trainer.unseen,
+        "device": str(trainer.device),
+        "seed": config.seed,
+        "config_hash": configuration.identity(config),
+        "versions": versions(),
+        "host": platform.node(),
+        "process": os.getpid(),
+    }
+
+
+def versions() -> dict[str, str]:
+    """Of what computes: digits of a table may depend on it."""
+    import numpy
+    import torch
+
+    from vgexp import __version__
+
+    return {
+        "vgexp": __version__,
+        "torch": str(torch.__version__),
+        "numpy": numpy.__version__,
+        "python": platform.python_version(),
+    }
+
+
+def status_of(trainer: Trainer) -> str:
+    """How a run ended that was not torn off."""
+    is_complete = trainer.state.step == trainer.num_steps
+    if trainer.divergence is not None and (is_complete or trainer.stops_on_divergence):
+        return "diverged"
+    return "completed" if is_complete else "interrupted"
+
+
+def computed_by(trainer: Trainer) -> dict[str, str]:
+    """Versions, and the kind of device: what the digits of a table may depend on."""
+    return {**versions(), "device": trainer.device.type}
