@@ -632,7 +632,7 @@ def test_a_second_sweep_into_the_same_folder_adds_its_jobs(
     before = {path: path.read_bytes() for path in Path("s").glob("?/**/*") if path.is_file()}
     assert train("-m", "seed=2,3", "hydra.sweep.dir=s") == 0
     assert (
-        "going on with s: 1 of 2 jobs is done, 1 to do, 1 of these new" in capsys.readouterr().out
+        "going on with s: 1 of 2 jobs has ended, 1 to do, 1 of these new" in capsys.readouterr().out
     )
     assert [(config.seed, folder) for config, folder, _ in calls] == [
         (1, Path("s/0")),

@@ -15,6 +15,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hypothesis import given
 from hypothesis import strategies as st
 
+import vgexp
 from vgexp import runs, sweep
 from vgexp.cli import overrides, resume_sweep
 from vgexp.cli.main import main
@@ -116,7 +117,7 @@ def test_after_a_loss_of_power_the_sweep_ends_as_if_nothing_had_happened(
     capsys.readouterr()
     assert again(tmp_path / "s") == 0
     shown = capsys.readouterr().out
-    assert f"{job} of 4 jobs are done, {4 - job} to do\n" in shown
+    assert f"{job} of 4 jobs have ended, {4 - job} to do\n" in shown
     assert shown.count("#") == 4 - job
     require_equal(tmp_path / "s", whole)
 
@@ -185,7 +186,7 @@ def test_failed_jobs_are_run_again_on_request_only(
     statuses = ["completed", "completed", "failed", "completed"]
     for again in (resume, train):
         assert again(folder) == 1
-        assert "4 of 4 jobs are done, 1 of these failed, 0 to do" in capsys.readouterr().out
+        assert "4 of 4 jobs have ended, 1 of these failed, 0 to do" in capsys.readouterr().out
         assert [row["status"] for row in table(folder)] == statuses
     assert resume(folder, "--failed") == 0
     require_equal(folder, whole)
@@ -225,7 +226,7 @@ def test_a_job_that_another_process_runs_is_left_to_it(
     assert resume(folder) == 1
     captured = capsys.readouterr()
     assert "being run by another process" in captured.out
-    assert "1 of 4 jobs did not end" in captured.err
+    assert "1 of 4 jobs are being run by another process" in captured.err
     assert [row["job"] for row in table(folder)] == ["0", "2", "3"]
     os.close(descriptor)
     assert resume(folder) == 0
@@ -308,6 +309,12 @@ def test_what_is_no_sweep_or_cannot_be_changed_is_refused(
         "hydra.sweeper.custom_search_space=os.system",
         "hydra.sweeper.storage=sqlite:///x",
         "hydra.job_logging.handlers.x.class=os.system",
+        "+experiment=../../../evil",
+        "experiment=[sigmoid_deep,../evil]",
+        "+sub/hydra=../../evil",
+        "model=../evil",
+        "model.target=os.system",
+        "optimizer@hydra.callbacks.x=sgd",
         "+x@hydra.launcher=y",
         "--config-dir",
         "--config-dir=x",
@@ -365,3 +372,98 @@ def test_a_summary_of_nonsense_is_an_open_job(whole: Path, tmp_path: Path) -> No
     assert resume(folder) == 0
     require_equal(folder, whole)
     assert [row["status"] for row in sweep.read(folder)] == ["completed"] * 4
+
+
+def test_an_impossible_job_never_becomes_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = [word.replace("model.depth=2,3", "model.depth=2,-1") for word in GRID]
+    with monkeypatch.context() as patch:
+        patch.setattr("vgexp.cli.job.Job._one_of_many", lambda *_: (_ for _ in ()).throw(Power()))
+        with pytest.raises(Power):
+            train(tmp_path / "s", *words)
+    assert resume(tmp_path / "s") == 1
+    rows = table(tmp_path / "s")
+    assert [row["status"] for row in rows] == ["completed"] * 2 + ["failed"] * 2
+    assert "model.depth is -1" in rows[2]["reason"]
+    assert train(tmp_path / "whole", *words) == 1
+    assert table(tmp_path / "whole") == rows
+
+
+@pytest.mark.parametrize(
+    "mistake", ["modl.depth=1,2", "run.objective=nope", "hydra.sweep.subdir=x", "seed=1,-2x"]
+)
+def test_a_command_that_was_refused_leaves_nothing_in_the_plan(
+    mistake: str, whole: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(whole, tmp_path / "s")
+    before = plan.read(tmp_path / "s")
+    assert train(tmp_path / "s", "train.steps=2", "data.val_fraction=0.2,0.3", mistake) == 2
+    assert plan.read(tmp_path / "s") == before
+    assert resume(tmp_path / "s") == 0
+
+
+@pytest.mark.parametrize("subdir", ["../out${hydra.job.num}", "/tmp/out${hydra.job.num}"])
+def test_a_job_folder_outside_the_sweep_is_refused(
+    subdir: str, whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(whole, tmp_path / "s")
+    assert train(tmp_path / "s", "train.steps=2", "seed=7", f"hydra.sweep.subdir={subdir}") == 2
+    assert "a folder below the sweep's" in capsys.readouterr().err
+    assert resume(tmp_path / "s") == 0
+    assert not list(tmp_path.glob("out*"))
+
+
+def test_a_sweep_that_failed_for_its_device_goes_on_on_another(tmp_path: Path) -> None:
+    words = ["train.steps=2", "seed=1,2"]
+    assert train(tmp_path / "s", *words, "device=cuda") == 1
+    assert train(tmp_path / "s", *words, "device=cpu") == 1, "failed ones only on request"
+    assert resume(tmp_path / "s", "--failed") == 0
+    assert [row["device"] for row in table(tmp_path / "s")] == ["cpu", "cpu"]
+
+
+def test_a_value_of_several_lines_leaves_a_run_that_can_be_read(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert train(tmp_path / "s", "train.steps=2", "seed=1,2", 'probe.layers="a|\n.*"') == 0
+    assert all(len(line) <= 80 for line in capsys.readouterr().out.splitlines()[:2])
+    for job in "01":
+        assert vgexp.load(tmp_path / "s" / job).config.probe.layers == "a|\n.*"
+    assert main(["compare", str(tmp_path / "s")]) == 0
+
+
+def test_runs_and_sweeps_do_not_share_a_folder(
+    whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(whole, tmp_path / "s")
+    assert main(["train", "train.steps=2", f"hydra.run.dir={tmp_path / 's'}"]) == 2
+    assert "holds a sweep" in " ".join(capsys.readouterr().err.split())
+    assert train(tmp_path / "s" / "0", "train.steps=2", "seed=1,2") == 2
+    assert "holds a run" in " ".join(capsys.readouterr().err.split())
+    require_equal(tmp_path / "s", whole)
+
+
+@pytest.mark.parametrize(
+    "damage", ["99,completed,x\n5,failed,x\n", 'x"' + "y" * 200_000, "0,completed" + ",z" * 80]
+)
+def test_rows_of_no_job_go_from_the_table(damage: str, whole: Path, tmp_path: Path) -> None:
+    shutil.copytree(whole, tmp_path / "s")
+    with (tmp_path / "s" / "sweep.csv").open("a") as file:
+        file.write(damage)
+    assert resume(tmp_path / "s") == 0
+    require_equal(tmp_path / "s", whole)
+
+
+def test_a_job_folder_that_is_a_link_is_gone_on_with(
+    whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fall(tmp_path / "s", monkeypatch, 1)
+    (tmp_path / "s" / "1").rename(tmp_path / "elsewhere")
+    (tmp_path / "s" / "1").symlink_to(tmp_path / "elsewhere")
+    assert resume(tmp_path / "s") == 0
+    assert table(tmp_path / "s") == table(whole)
+
+
+def test_options_may_stand_anywhere(whole: Path) -> None:
+    assert resume(whole, "--failed", "hydra/launcher=basic") == 0
+    assert resume(whole, "hydra/launcher=basic", "--failed") == 0

@@ -177,7 +177,7 @@ def test_jobs_that_would_share_a_folder_are_refused() -> None:
 
 
 def a_plan() -> Plan:
-    impossible = Wanted(("model.depth=0",), None)
+    impossible = Wanted(("model.depth=0",), None, "too shallow")
     known, _ = plan.extended(Plan(), [wanted(1), impossible], Counter(), numbered)
     return known.begun(("train", "-m", "seed=1"))
 
@@ -189,7 +189,8 @@ def test_a_plan_reads_back_as_it_was_written(tmp_path: Path) -> None:
     assert read == a_plan()
     assert read is not None
     assert read.entries[0].config == Config(seed=1)
-    assert read.entries[1].config is None
+    with pytest.raises(QuestionError, match="too shallow"):
+        _ = read.entries[1].config
     done = read.done_with(("train", "-m", "seed=1"))
     assert done.pending == ()
     assert done.commands == read.commands
@@ -210,12 +211,61 @@ def test_a_damaged_plan_is_a_question_or_the_same(tmp_path: Path, data: st.DataO
         assert plan.read(tmp_path) == a_plan()
 
 
-@pytest.mark.parametrize("folder", ["..", "../x", "a/../../x", "/tmp/x", ""])
+OUTSIDE = ["..", "../x", "a/../../x", "/tmp/x", "", "a\0b"]
+
+
+@pytest.mark.parametrize("folder", OUTSIDE)
 def test_a_plan_that_leads_out_of_the_sweep_is_refused(tmp_path: Path, folder: str) -> None:
     entry = dataclasses.replace(a_plan().entries[0], folder=folder)
     plan.write(tmp_path, Plan((entry,)))
     with pytest.raises(QuestionError, match="is not below the sweep's"):
         plan.read(tmp_path)
+    with pytest.raises(QuestionError, match="allowed: a folder below the sweep's"):
+        plan.extended(Plan(), [wanted(1)], Counter(), lambda *_: folder)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"job": "1"},
+        {"job": None},
+        {"job": 1.5},
+        {"job": -3},
+        {"job": True},
+        {"job": 10**30},
+        {"folder": 5},
+        {"overrides": (1,)},
+        {"identity": None},
+        {"values": [1]},
+        {"choices": "mlp"},
+    ],
+)
+def test_a_plan_of_odd_things_is_a_question(tmp_path: Path, changes: dict[str, Any]) -> None:
+    plan.write(tmp_path, Plan((dataclasses.replace(a_plan().entries[0], **changes),)))
+    with pytest.raises(QuestionError, match="is damaged"):
+        plan.read(tmp_path)
+
+
+def test_a_plan_whose_jobs_are_one_is_a_question(tmp_path: Path) -> None:
+    entry = a_plan().entries[0]
+    for other in ({"job": 7}, {"folder": "7"}):
+        plan.write(tmp_path, Plan((entry, dataclasses.replace(entry, **other))))
+        with pytest.raises(QuestionError, match="two jobs are one"):
+            plan.read(tmp_path)
+
+
+def test_values_that_are_not_those_of_the_identity_are_a_question() -> None:
+    entry = dataclasses.replace(a_plan().entries[0], identity="0")
+    with pytest.raises(QuestionError, match="has the configuration of another"):
+        _ = entry.config
+
+
+def test_what_changes_no_table_is_taken_anew_for_jobs_that_are_open() -> None:
+    known, _ = plan.extended(Plan(), [wanted(1, device="cuda"), wanted(2)], Counter(), numbered)
+    again = [wanted(1, device="cpu"), wanted(2, device="cpu")]
+    renewed, asked = plan.extended(known, again, Counter(), numbered, lambda e: e.job == 0)
+    assert [entry.config.device for entry in asked] == ["cpu", "auto"]
+    assert list(renewed.entries) == asked
 
 
 def test_the_jobs_of_a_lost_plan_are_found_in_their_folders(tmp_path: Path) -> None:

@@ -20,6 +20,11 @@ class QuestionError(ValueError):
     """The question was wrong: an unknown name, an impossible value, a missing file. Exit code 2."""
 
 
+def one_line(text: str) -> str:
+    """What can be shown of a text, its ends of lines too, in a line."""
+    return printable(text).replace("\n", "\\n")
+
+
 def printable(text: str) -> str:
     """The text with everything that a terminal obeys written as escapes; line ends stay.
 

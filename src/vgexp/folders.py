@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from vgexp import config as configuration
 from vgexp.config import Config
-from vgexp.errors import QuestionError
+from vgexp.errors import QuestionError, one_line
 from vgexp.records import TABLES
 
 CONFIG = "config.yaml"
@@ -118,6 +118,19 @@ def occupied(folder: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
+def is_occupied(folder: Path) -> bool:
+    """Whether a process writes the run in this folder now."""
+    if not folder.is_dir():
+        return False
+    try:
+        with occupied(folder):
+            return False
+    except OccupiedError:
+        return True
+    except OSError:
+        return False
+
+
 @contextmanager
 def alone(folder: Path) -> Iterator[None]:
     """Within, other processes that want to change the folder wait."""
@@ -158,7 +171,7 @@ def _config_text(config: Config, command: str) -> str:
     chosen = [{group: name} for group, name in configuration.choices(config).items()]
     content = {"defaults": ["schema", *chosen, "_self_"], **configuration.to_dict(config)}
     text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
-    head = f"# {command}\n" if command else ""
+    head = f"# {one_line(command)}\n" if command else ""
     seal = f"# identity: {configuration.identity(config)}\n"
     return head + text + seal
 

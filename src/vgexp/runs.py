@@ -159,6 +159,9 @@ def finish(config: Config, folder: Path | str, *, command: str = "") -> Run:
         return run(config, folder, command=command)
     there, wanted = configuration.deciding(Run(folder).config), configuration.deciding(config)
     resuming.require_equal(folder / folders.CONFIG, "configuration", there, wanted)
+    if Run(folder).config != config and resuming.is_open(folder):
+        with folders.occupied(folder):  # another device, say
+            folders.write_config(folder, config, command)
     return resume(folder)
 
 

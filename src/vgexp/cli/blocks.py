@@ -80,6 +80,8 @@ def interruption(error: KeyboardInterrupt, folder: Path | None) -> None:
 def _left(folder: Path | None) -> list[str]:
     """What is saved in a run's or a sweep's folder, and how to go on from there."""
     files = _files(folder)
+    if folder is not None and not files and any(folder.glob("*/steps.csv")):
+        files = ["the folders of its jobs"]
     lines = [f"saved in {folder}: {', '.join(files)}" if files else "nothing was recorded yet"]
     marks = (folders.CONFIG, plan.FILE)
     if folder is not None and any((folder / name).exists() for name in marks):

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import hydra.version
 from hydra._internal.utils import _run_hydra, get_args_parser
 
-from vgexp import __version__, resuming, sweep
+from vgexp import __version__, folders, resuming, sweep
 from vgexp.cli import blocks, overrides, schema
 from vgexp.cli.groups import wrapped_groups
 from vgexp.cli.interrupts import exit_code
@@ -52,8 +52,9 @@ def train(argv: Sequence[str]) -> int:
             blocks.interruption(error, opened.folder or job.folder)
             return exit_code(error)
         except QuestionError:
-            if opened.folder is not None:
-                place.withdraw(opened.folder)
+            if opened.folder is not None and opened.command not in opened.plan.commands:
+                with suppress(QuestionError, OSError):
+                    place.withdraw(opened.folder, opened.command)
             raise
         if opened.folder is not None:
             return close_sweep(opened.folder, job)
@@ -210,13 +211,20 @@ def close_sweep(folder: Path, job: Job) -> int:
     """Prints what a sweep leaves, and how to go on where jobs failed or did not end."""
     rows = sweep.read(folder)
     known = plan.read(folder) or plan.Plan()
-    failed = [row["job"] for row in rows if row["status"] == sweep.FAILED]
-    done = {row["job"] for row in rows if row["status"] in resuming.ENDED}
-    num_open = len(known.entries) - len(done) - len(failed)
+    statuses = {row["job"]: row["status"] for row in rows}
+    jobs = {str(entry.job): folder / entry.folder for entry in known.entries}
+    failed = [job for job in jobs if statuses.get(job) == sweep.FAILED]
+    left = [
+        at for job, at in jobs.items() if statuses.get(job) not in (*resuming.ENDED, sweep.FAILED)
+    ]
+    elsewhere = sum(folders.is_occupied(at) for at in left)
+    num_open = len(left) - elsewhere
     total = f"{len(known.entries)} job{'s' if len(known.entries) != 1 else ''}"
     print(printable(f"{total}, {len(failed)} failed: {folder / sweep.FILE}"))
     print(printable(shlex.join(["vgexp", "compare", str(folder)])), flush=True)
     again = shlex.join(["vgexp", "resume", str(folder)])
+    if elsewhere:
+        blocks.show(blocks.block(f"{elsewhere} of {total} are being run by another process"))
     if num_open:
         blocks.show(blocks.block(f"{num_open} of {total} did not end", f"go on: {again}"))
     if failed:
@@ -226,7 +234,7 @@ def close_sweep(folder: Path, job: Job) -> int:
                 f"once more: {again} --failed",
             )
         )
-    return 1 if failed or num_open or job.error is not None else 0
+    return 1 if failed or left or job.error is not None else 0
 
 
 def _flags_of_config(args: argparse.Namespace) -> list[str]:

@@ -21,6 +21,7 @@ class Doorman(Callback):
         folder = Path(str(config.hydra.run.dir))
         answered(lambda: folders.refuse_file(folder))
         answered(lambda: folders.require_free(folder))
+        answered(lambda: place.require_no_sweep(folder))
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
         session = current()
@@ -28,7 +29,6 @@ class Doorman(Callback):
         session.plan = answered(lambda: place.admit(folder)) or plan.Plan()
         session.folder = folder
         if not session.replays:
-            folder.mkdir(parents=True, exist_ok=True)
             begun = session.plan.begun(session.command)
             answered(lambda: plan.change(folder, lambda _: begun))
         _put_foreman_in(config)

@@ -10,7 +10,10 @@ from typing import Any
 
 from vgexp import folders, resuming, sweep
 from vgexp.cli import overrides
+from vgexp.errors import printable
 from vgexp.sweep import plan
+
+INTERRUPTED = "interrupted"
 
 
 def override_keys(entries: Sequence[plan.Entry]) -> list[str]:
@@ -37,16 +40,27 @@ def ended(row: sweep.Row, summary: Mapping[str, Any]) -> sweep.Row:
 
 
 def record_endings(folder: Path, known: plan.Plan) -> None:
-    """Makes `sweep.csv` say what the summaries of jobs say that were killed before they could."""
+    """Makes `sweep.csv` say what the summaries of jobs say that were killed before they could.
+
+    Where it says what no job does, it is made anew.
+    """
     written = {cells["job"]: cells for cells in sweep.read(folder)}
     rows = []
     for entry in known.entries:
         summary = folders.summary_of(folder / entry.folder)
-        if summary.get("status") in (*resuming.ENDED, sweep.FAILED):
-            row = ended(sweep.Row(entry.job, "", overrides.values(entry.overrides)), summary)
-            there = written.get(str(entry.job), {})
-            if any(there.get(name, "") != text for name, text in row.cells().items()):
-                rows.append(row)
-    if rows:
+        if summary.get("status") in (*resuming.ENDED, sweep.FAILED, INTERRUPTED):
+            rows.append(ended(sweep.Row(entry.job, "", overrides.values(entry.overrides)), summary))
+    keys = override_keys(known.entries)
+    columns = {*keys, *(name for row in rows for name in row.cells())}
+    jobs = {str(entry.job) for entry in known.entries}
+    is_foreign = bool(written.keys() - jobs) or any(
+        rows and cells.keys() - columns for cells in written.values()
+    )
+    changed = [row for row in rows if not _says(written.get(str(row.job), {}), row)]
+    if changed or is_foreign:
         with suppress(OSError):  # the next job's row tries again
-            sweep.record(folder, rows, override_keys(known.entries))
+            sweep.record(folder, rows if is_foreign else changed, keys, anew=is_foreign)
+
+
+def _says(cells: Mapping[str, str], row: sweep.Row) -> bool:
+    return all(cells.get(name, "") == printable(text) for name, text in row.cells().items())

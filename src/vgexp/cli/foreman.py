@@ -31,7 +31,7 @@ from vgexp.cli.endings import differing_keys, record_endings
 from vgexp.cli.job import Job, objective, tell, to_config
 from vgexp.cli.session import answered, current
 from vgexp.diagnosis import require_number
-from vgexp.errors import QuestionError, printable
+from vgexp.errors import QuestionError, printable, reason
 from vgexp.sweep import plan
 
 GRID = "hydra._internal.core_plugins.basic_sweeper.BasicSweeper"
@@ -69,7 +69,7 @@ class Foreman(Launcher):
         asked: list[plan.Entry] = []
 
         def with_wanted(known: plan.Plan) -> plan.Plan:
-            known, entries = plan.extended(known, wanted, self._met, self._folder_of)
+            known, entries = plan.extended(known, wanted, self._met, self._folder_of, self._is_open)
             asked.extend(entries)
             return known.done_with(self._session.command) if self._has_all_jobs else known
 
@@ -132,12 +132,14 @@ class Foreman(Launcher):
         with lookout.told(self._folder, tell_of):
             return self._launcher.launch(words, initial_job_idx=entries[0].job)
 
+    def _is_open(self, entry: plan.Entry) -> bool:
+        return resuming.is_open(self._folder / entry.folder)
+
     def _is_to_do(self, entry: plan.Entry) -> bool:
         status = _status(self._folder / entry.folder)
         if status == sweep.FAILED:
             # What cannot be cannot be now.
-            can_be = entry.values is not None or not self._session.replays
-            return self._session.retries_failed and can_be
+            return self._session.retries_failed and entry.values is not None
         return status not in resuming.ENDED
 
     def _result(self, entry: plan.Entry) -> JobReturn:
@@ -161,8 +163,8 @@ class Foreman(Launcher):
         with self._composed(words, number) as composed:
             try:
                 return plan.Wanted(words, to_config(composed))
-            except Exception:
-                return plan.Wanted(words, None)
+            except Exception as error:
+                return plan.Wanted(words, None, reason(error))
 
     def _folder_of(self, job: plan.Wanted, number: int) -> str:
         if self._config.hydra.sweep._get_node("subdir")._value() == _BY_NUMBER:
@@ -206,8 +208,8 @@ class Foreman(Launcher):
             if e not in open_jobs and _status(self._folder / e.folder) == sweep.FAILED
         ]
         num_done = len(asked) - len(open_jobs)
-        verb = "is" if num_done == 1 else "are"
-        parts = [f"{num_done} of {len(asked)} jobs {verb} done"]
+        verb = "has" if num_done == 1 else "have"
+        parts = [f"{num_done} of {len(asked)} jobs {verb} ended"]
         parts += [f"{len(failed)} of these failed"] if failed else []
         parts += [f"{len(open_jobs)} to do"] + ([f"{new} of these new"] if new else [])
         print(printable(f"going on with {self._folder}: {', '.join(parts)}"), flush=True)
@@ -226,7 +228,10 @@ class Replay(Sweeper):
         assert isinstance(self._launcher, Foreman)
         known = current().plan
         self._launcher.job.swept = differing_keys(known.entries)
-        return self._launcher.see_to(known.entries, known)
+        returned = self._launcher.see_to(known.entries, known)
+        for each in returned:
+            _ = each.return_value  # raises what a job did not see to itself
+        return returned
 
 
 def _status(folder: Path) -> str:

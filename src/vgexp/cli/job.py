@@ -65,7 +65,7 @@ class Job:
             self._alone(composed)
             return None
         with terminable():  # also in a launcher's other process
-            return self._one_of_many(composed, hydra)
+            return self._one_of_many(hydra)
 
     def _alone(self, composed: DictConfig) -> None:
         assert self.folder is not None
@@ -84,7 +84,7 @@ class Job:
             self.error = error
             _record_failure(self.folder, config, error)
 
-    def _one_of_many(self, composed: DictConfig, hydra: Any) -> float | None:
+    def _one_of_many(self, hydra: Any) -> float | None:
         assert self.folder is not None
         place = Path(str(hydra.sweep.dir))
         entry, keys = _entry_of(place, Path(hydra.runtime.output_dir))
@@ -92,8 +92,7 @@ class Job:
         self.told.add(str(entry.job))
         config = None
         try:
-            # One that cannot be says so when it is composed again.
-            config = entry.config or to_config(composed)
+            config = entry.config
             quiet = dataclasses.replace(config.output, quiet=True)
             config = dataclasses.replace(config, output=quiet)
             done = _finish(config, self.folder, self._own_command(entry.overrides))
@@ -162,7 +161,8 @@ def _entry_of(place: Path, folder: Path) -> tuple[plan.Entry, list[str]]:
     """The job of a folder, and what the sweep's jobs override."""
     known = plan.read(place)
     assert known is not None
-    entry = known.entry_in(folder.resolve().relative_to(place.resolve()).as_posix())
+    # Not resolved: a job's folder may be a link to another disk.
+    entry = known.entry_in(Path(os.path.relpath(folder, place)).as_posix())
     assert entry is not None
     return entry, override_keys(known.entries)
 

@@ -15,7 +15,7 @@ usage: vgexp VERB ...
 verbs
   train [overrides]         build the model, train it, write one run folder
   compare RUN_OR_SWEEP...   one row a run: what differs, what came out
-  resume RUN                go on with a run that was cut short
+  resume RUN_OR_SWEEP       go on with what was cut short
   list [KIND]               experiments, activations, inits, metrics, ...
 
 first steps
@@ -129,7 +129,7 @@ def _resume(argv: list[str]) -> int:
         description="Goes on with a run from its last checkpoint, as if nothing had happened.",
     )
     resume.add_arguments(parser)
-    return resume.main(parser.parse_args(argv))
+    return resume.main(parser.parse_intermixed_args(argv))
 
 
 def _list(argv: list[str]) -> int:

@@ -7,7 +7,7 @@ from itertools import groupby
 
 from rich.cells import cell_len
 
-from vgexp.errors import printable
+from vgexp.errors import one_line
 from vgexp.sweep import Row
 
 _LEFT_OUT = "..."
@@ -23,8 +23,8 @@ def line(row: Row, typed: Sequence[str], swept: Collection[str], width: int) -> 
         typed: the job's overrides.
         swept: keys that differ from job to job.
     """
-    typed = [printable(word) for word in typed]
-    start, ending = f"#{row.job}  ", f"  {printable(_ending(row))}"
+    typed = [one_line(word) for word in typed]
+    start, ending = f"#{row.job}  ", f"  {one_line(_ending(row))}"
     room = width - cell_len(start)
     forms = [" ".join(typed) or "(no overrides)"]
     if any(_key(word) in swept for word in typed):

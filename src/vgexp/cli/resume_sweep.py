@@ -14,7 +14,9 @@ from pathlib import Path
 from vgexp.cli import blocks, door
 from vgexp.cli.interrupts import exit_code
 from vgexp.cli.job import Job
+from vgexp.cli.listing import experiments
 from vgexp.cli.session import Session, session
+from vgexp.config import CHOICES, sections
 from vgexp.errors import QuestionError
 from vgexp.sweep import place, plan
 
@@ -26,8 +28,11 @@ _LAUNCHER = re.compile(
 _SWEEPER = re.compile(
     r"hydra/sweeper=(basic|optuna)|hydra/sweeper/sampler=\w+"
     r"|hydra\.sweeper\.(n_trials|n_jobs|max_batch_size|max_failure_rate|direction|sampler\.seed)"
-    r"=[\w.-]+|hydra\.sweep\.(dir|subdir)=.*|hydra\.mode=MULTIRUN"
+    r"=[\w.-]+|hydra\.sweep\.(dir|subdir)=[^\n]*|hydra\.mode=MULTIRUN"
 )
+_KEY = re.compile(rf"({'|'.join(sections())})\.\w+=[^\n]*|(seed|device|dtype)=[^\n]*")
+_EXECUTED = ("model.target", "data.target", "train.loss")
+"""Keys whose values may name code."""
 _FLAGS = ("-m", "--multirun")
 _ABOUT_LAUNCHERS = re.compile(r"hydra[/.]launcher\b")
 
@@ -42,8 +47,11 @@ def resume(folder: Path, typed: Sequence[str], *, retries_failed: bool) -> int:
         QuestionError: no plan, or overrides that are about something else.
     """
     known = place.admit(folder)
-    if known is None:
-        raise QuestionError(f"{folder} holds no sweep\nallowed: the folder of a sweep")
+    if known is None or not (known.entries or known.pending):
+        raise QuestionError(
+            f"{folder} holds no job of a sweep\n"
+            "allowed: the folder of a sweep; or type its command again"
+        )
     for word in typed:
         if not _ABOUT_LAUNCHERS.match(word):
             raise QuestionError(
@@ -81,17 +89,23 @@ def _job_of(command: Sequence[str]) -> Job:
 def _is_harmless_word(word: str) -> bool:
     if word.startswith("-"):
         return word in _FLAGS
-    bare = word.lstrip("+~")
-    if bare.startswith("hydra"):
-        return bool(_LAUNCHER.fullmatch(word) or _SWEEPER.fullmatch(word))
-    return "@" not in word.partition("=")[0] and "\n" not in word
+    key, _, value = word.removeprefix("+").partition("=")
+    names = value.split(",")
+    if key == "experiment":
+        return {*names} <= {name for name, _ in experiments()}
+    if key in CHOICES:
+        return {*names} <= {*CHOICES[key]}
+    return (
+        bool(_LAUNCHER.fullmatch(word) or _SWEEPER.fullmatch(word) or _KEY.fullmatch(word))
+        and key not in _EXECUTED
+    )
 
 
 def _launcher(command: Sequence[str], typed: Sequence[str]) -> list[str]:
     """What was typed about launchers, else what the sweep's command said of them."""
     if any(word.startswith("hydra/launcher=") for word in typed):
         return list(typed)
-    recorded = [word for word in command if _ABOUT_LAUNCHERS.match(word)]
+    recorded = [word for word in command if _ABOUT_LAUNCHERS.match(word.lstrip("+~"))]
     keys = {word.partition("=")[0] for word in typed}
     strange = [word for word in recorded if not _LAUNCHER.fullmatch(word)]
     if strange:

@@ -59,8 +59,11 @@ def current() -> Session:
 
 
 def answered(ask: Callable[[], T]) -> T:
-    """What `ask` returns; its `QuestionError` as `Refused`."""
+    """What `ask` returns; its `QuestionError`, and what the disk refuses, as `Refused`."""
     try:
         return ask()
     except QuestionError as error:
         raise Refused(error) from None
+    except OSError as error:
+        refused = f"cannot write {error.filename}: {error.strerror}"
+        raise Refused(QuestionError(f"{refused}\nallowed: a folder that can be written")) from None

@@ -18,6 +18,12 @@ def admit(folder: Path) -> plan.Plan | None:
         QuestionError: it is a file, or it holds a sweep that another program made.
     """
     folders.refuse_file(folder)
+    if "${" in str(folder):
+        raise QuestionError(f"the sweep's folder is {folder}\nallowed: a name without ${{")
+    if (folder / folders.CONFIG).is_file():
+        raise QuestionError(
+            f"{folder} holds a run\nallowed: another folder (hydra.sweep.dir) for a sweep"
+        )
     known = plan.read(folder)
     if known is not None or not folder.is_dir():
         return known
@@ -30,6 +36,18 @@ def admit(folder: Path) -> plan.Plan | None:
             "allowed: another folder (hydra.sweep.dir); nothing was overwritten"
         )
     return None
+
+
+def require_no_sweep(folder: Path) -> None:
+    """Refuses a sweep's folder for a run of its own.
+
+    Raises:
+        QuestionError: it holds a sweep.
+    """
+    if (folder / plan.FILE).is_file():
+        raise QuestionError(
+            f"{folder} holds a sweep\nallowed: another folder (hydra.run.dir) for a run"
+        )
 
 
 def keep(folder: Path, known: plan.Plan) -> None:
@@ -48,8 +66,10 @@ def record_of(run: Path) -> tuple[Path, plan.Plan] | None:
     return None
 
 
-def withdraw(folder: Path) -> None:
-    """Removes the folder of a sweep that has no job, unless something else is in it."""
+def withdraw(folder: Path, command: tuple[str, ...]) -> None:
+    """Takes back a command that was refused; with the folder, if nothing else is in it."""
+    if (folder / plan.FILE).is_file():
+        plan.change(folder, lambda now: now.without(command))
     if not folder.is_dir() or {path.name for path in folder.iterdir()} - {HYDRAS, plan.FILE}:
         return
     known = plan.read(folder)

@@ -23,6 +23,7 @@ from vgexp.errors import QuestionError
 
 FILE = "plan.json"
 FORMAT = 1
+_MOST_JOBS = 10**9
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,9 @@ class Wanted:
 
     overrides: tuple[str, ...]
     config: Config | None
-    """None: a configuration that cannot be; the job will say why."""
+    """None: a configuration that cannot be."""
+    reason: str = ""
+    """Why it cannot be."""
 
     @cached_property
     def identity(self) -> str:
@@ -53,20 +56,25 @@ class Entry:
     choices: Mapping[str, str] | None
     """Group -> choice; None, like `values`, for a configuration that cannot be."""
     values: Mapping[str, Any] | None
+    reason: str = ""
+    """Why the configuration cannot be."""
 
     @cached_property
-    def config(self) -> Config | None:
+    def config(self) -> Config:
         """The configuration.
 
         Raises:
-            QuestionError: not one of this version.
+            QuestionError: it cannot be, or is not one of this version.
         """
         if self.values is None or self.choices is None:
-            return None
+            raise QuestionError(self.reason or "a configuration that cannot be")
         try:
-            return configuration.from_dict(self.values, self.choices)
+            config = configuration.from_dict(self.values, self.choices)
         except (TypeError, ValueError, KeyError) as error:
             raise QuestionError(f"job {self.job} of {FILE}: {error}") from None
+        if configuration.identity(config) != self.identity:
+            raise QuestionError(f"job {self.job} of {FILE} has the configuration of another")
+        return config
 
 
 @dataclass(frozen=True)
@@ -90,6 +98,11 @@ class Plan:
             self, commands=(*(commands | {command: None}),), pending=(*(pending | {command: None}),)
         )
 
+    def without(self, command: tuple[str, ...]) -> Plan:
+        """As if a command had not been typed that brought no jobs."""
+        commands = tuple(words for words in self.commands if words != command)
+        return dataclasses.replace(self.done_with(command), commands=commands)
+
     def done_with(self, command: tuple[str, ...]) -> Plan:
         """With no more jobs to come of a command."""
         pending = tuple(words for words in self.pending if words != command)
@@ -112,8 +125,10 @@ def read(sweep: Path) -> Plan | None:
             )
         if digest != _digest(content):
             raise ValueError("its content was changed")
-        jobs = content.pop("jobs")
-        entries = tuple(Entry(**{**job, "overrides": tuple(job["overrides"])}) for job in jobs)
+        entries = tuple(map(_entry_from, content["jobs"]))
+        numbers, names = {e.job for e in entries}, {e.folder for e in entries}
+        if min(len(numbers), len(names)) < len(entries):
+            raise ValueError("two jobs are one")
         commands, pending = (_words(content[key]) for key in ("commands", "pending"))
     except FileNotFoundError:
         return None
@@ -126,8 +141,6 @@ def read(sweep: Path) -> Plan | None:
             f"{path} is damaged: {error}\nallowed: remove it, and type the sweep's command again:"
             " the jobs in its folders are found"
         ) from None
-    for entry in entries:
-        _require_inside(path, entry.folder)
     return Plan(entries, commands, pending)
 
 
@@ -154,6 +167,7 @@ def extended(
     wanted: Sequence[Wanted],
     met: Counter[str],
     folder_of: Callable[[Wanted, int], str],
+    is_open: Callable[[Entry], bool] = lambda _: False,
 ) -> tuple[Plan, list[Entry]]:
     """The plan with what is wanted in it, and the entry of each.
 
@@ -163,6 +177,7 @@ def extended(
     Args:
         met: identity -> how many were wanted before, by the same command; counts on.
         folder_of: the folder of a new job, from its number.
+        is_open: whether a job has not come to its end yet.
 
     Raises:
         QuestionError: two jobs would share a folder.
@@ -173,10 +188,15 @@ def extended(
     taken = {entry.folder: entry.job for entry in plan.entries}
     number = max((entry.job for entry in plan.entries), default=-1) + 1
     asked, added = [], []
+    renewed: dict[int, Entry] = {}
     for job in wanted:
         same = known.setdefault(job.identity, [])
         if met[job.identity] == len(same):
             folder = folder_of(job, number)
+            if not _is_inside(folder):
+                raise QuestionError(
+                    f"hydra.sweep.subdir is {folder!r}\nallowed: a folder below the sweep's"
+                )
             if folder in taken:
                 raise QuestionError(
                     f"jobs {taken[folder]} and {number} would share the folder {folder!r}\n"
@@ -186,9 +206,14 @@ def extended(
             added.append(same[-1])
             taken[folder] = number
             number += 1
-        asked.append(same[met[job.identity]])
+        known_one = same[met[job.identity]]
+        if is_open(known_one):  # what changes no table may be typed anew: device, output
+            known_one = same[met[job.identity]] = _entry(job, known_one.job, known_one.folder)
+        renewed[known_one.job] = known_one
+        asked.append(known_one)
         met[job.identity] += 1
-    return dataclasses.replace(plan, entries=(*plan.entries, *added)), asked
+    entries = tuple(renewed.get(entry.job, entry) for entry in (*plan.entries, *added))
+    return dataclasses.replace(plan, entries=entries), asked
 
 
 def found(sweep: Path) -> Plan:
@@ -212,7 +237,28 @@ def _entry(job: Wanted, number: int, folder: str) -> Entry:
         job.identity,
         None if config is None else configuration.choices(config),
         None if config is None else configuration.to_dict(config),
+        job.reason,
     )
+
+
+def _entry_from(job: Mapping[str, Any]) -> Entry:
+    """A job as it was written; the digest says that it is, but not by whom."""
+    entry = Entry(**{**job, "overrides": tuple(job["overrides"])})
+    texts = (entry.folder, entry.identity, entry.reason, *entry.overrides)
+    is_number = type(entry.job) is int and 0 <= entry.job < _MOST_JOBS
+    if not is_number or not all(isinstance(text, str) for text in texts):
+        raise ValueError(f"{job.get('job')!r} is no job")
+    for part in (entry.choices, entry.values):
+        if part is not None and not isinstance(part, Mapping):
+            raise ValueError(f"job {entry.job} has no configuration")
+    if not _is_inside(entry.folder):
+        raise ValueError(f"the folder {entry.folder!r} is not below the sweep's")
+    return entry
+
+
+def _is_inside(folder: str) -> bool:
+    path = PurePosixPath(folder)
+    return bool(path.parts) and not path.is_absolute() and not {"..", "\0"} & {*path.parts, *folder}
 
 
 def _typed(folder: Path) -> tuple[str, ...]:
@@ -240,9 +286,3 @@ def _words(commands: Sequence[Sequence[str]]) -> tuple[tuple[str, ...], ...]:
 
 def _digest(content: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def _require_inside(path: Path, folder: str) -> None:
-    parts = PurePosixPath(folder).parts
-    if not isinstance(folder, str) or not parts or ".." in parts or parts[0] == "/":
-        raise QuestionError(f"{path}: the folder {folder!r} is not below the sweep's")

@@ -35,13 +35,15 @@ class Row:
         return {
             "job": str(self.job),
             "status": self.status,
-            **self.overrides,
+            **{k: v for k, v in self.overrides.items() if k not in (*_FIRST, _LAST)},
             **{k: v for k, v in self.figures.items() if k not in self.overrides},
             _LAST: self.reason,
         }
 
 
-def record(folder: Path, rows: Sequence[Row], keys: Iterable[str] = ()) -> None:
+def record(
+    folder: Path, rows: Sequence[Row], keys: Iterable[str] = (), *, anew: bool = False
+) -> None:
     """Adds rows to the folder's `sweep.csv`; a job that has a row already has it replaced.
 
     The file is replaced as a whole, so that a reader, a full disk or a kill never meets a half
@@ -50,13 +52,14 @@ def record(folder: Path, rows: Sequence[Row], keys: Iterable[str] = ()) -> None:
 
     Args:
         keys: what any job of the sweep overrides; these columns come first.
+        anew: leave out what the file has.
 
     Raises:
         OSError: nothing could be written; the file is as it was.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with folders.alone(folder):
-        table = {cells["job"]: cells for cells in read(folder)}
+        table = {} if anew else {cells["job"]: cells for cells in read(folder)}
         table.update({str(row.job): row.cells() for row in rows})
         _replace(folder / FILE, list(keys), sorted(table.values(), key=_number))
 
@@ -67,7 +70,7 @@ def read(folder: Path) -> list[dict[str, str]]:
         with (folder / FILE).open(newline="", encoding="utf-8", errors="replace") as file:
             reader = csv.DictReader(file, restval="")
             rows = [{k: v for k, v in row.items() if k is not None} for row in reader]
-    except FileNotFoundError:
+    except (FileNotFoundError, csv.Error):
         return []
     return [row for row in rows if row.get("job", "").isdecimal()]
 
