@@ -26,11 +26,12 @@ from vgexp.config import (
     NormClipConfig,
     OutputConfig,
     ProbeConfig,
+    RunConfig,
     SgdConfig,
     TrainConfig,
     ValueClipConfig,
 )
-from vgexp.training import Trainer
+from vgexp.training import Trainer, update
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 
@@ -132,3 +133,35 @@ def test_a_gradient_that_float32_cannot_square_has_its_norm_on_cuda(tmp_path: Pa
     assert 0 < cpu["grad_norm"].min() < 1e-20
     for column in ("grad_norm", "delta_rms", "act_std"):
         assert cuda[column].tolist() == pytest.approx(cpu[column].tolist(), rel=1e-4, nan_ok=True)
+
+
+def test_a_run_that_was_cut_short_ends_with_the_same_tables(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = Config(
+        model=MlpConfig(depth=4, width=32, activation="tanh"),
+        data=GaussianConfig(num_examples=256, batch_size=32),
+        optimizer=AdamConfig(lr=0.01),
+        train=TrainConfig(steps=40, eval_every=10),
+        probe=ProbeConfig(every=3, activations_every=5),
+        run=RunConfig(checkpoint_every=7),
+        output=OutputConfig(quiet=True),
+        device="cuda",
+    )
+    vgexp.run(config, tmp_path / "whole")
+    take_step, taken = update.take_step, []
+
+    def torn(state: Any) -> None:
+        taken.append(1)
+        if len(taken) == 25:
+            raise RuntimeError("the node is gone")
+        take_step(state)
+
+    monkeypatch.setattr(update, "take_step", torn)
+    with pytest.raises(RuntimeError, match="the node is gone"):
+        vgexp.run(config, tmp_path / "cut")
+    monkeypatch.undo()
+    vgexp.resume(tmp_path / "cut")
+    for name in ("layers.csv", "steps.csv", "evals.csv"):
+        mine, other = (tmp_path / folder / name for folder in ("cut", "whole"))
+        assert mine.read_bytes() == other.read_bytes(), name
