@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import vgexp
-from vgexp.cli import blocks, door, listing, main
+from vgexp.cli import blocks, door, listing, main, verbs
 from vgexp.cli.interrupts import Terminated, exit_code, terminable
 from vgexp.errors import QuestionError
 
@@ -22,7 +22,7 @@ def test_help_names_every_verb_that_exists(
 ) -> None:
     assert main.main(argv) == 0
     shown = capsys.readouterr().out
-    assert all(f"\n  {verb} " in shown for verb in main.VERBS)
+    assert all(f"\n  {verb} " in shown for verb in verbs.VERBS)
     assert max(map(len, shown.splitlines())) <= 80
 
 

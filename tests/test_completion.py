@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from vgexp.cli import completion
-from vgexp.cli.main import VERBS, main
+from vgexp.cli.main import main
+from vgexp.cli.verbs import VERBS
 
 
 def test_the_completed_verbs_are_the_verbs() -> None:

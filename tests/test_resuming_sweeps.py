@@ -467,3 +467,23 @@ def test_a_job_folder_that_is_a_link_is_gone_on_with(
 def test_options_may_stand_anywhere(whole: Path) -> None:
     assert resume(whole, "--failed", "hydra/launcher=basic") == 0
     assert resume(whole, "hydra/launcher=basic", "--failed") == 0
+
+
+def test_a_linked_job_that_is_resumed_alone_brings_its_row_up_to_date(
+    whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    strike(monkeypatch, 3, lambda: os.kill(os.getpid(), signal.SIGINT))
+    assert train(tmp_path / "s") == 130
+    (tmp_path / "s" / "3").rename(tmp_path / "elsewhere")
+    (tmp_path / "s" / "3").symlink_to(tmp_path / "elsewhere")
+    assert resume(tmp_path / "s" / "3") == 0
+    assert table(tmp_path / "s") == table(whole)
+
+
+def test_a_table_without_the_columns_that_it_needs_is_made_anew(
+    whole: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(whole, tmp_path / "s")
+    (tmp_path / "s" / "sweep.csv").write_text("job,reason\n0,\n")
+    assert resume(tmp_path / "s") == 0
+    require_equal(tmp_path / "s", whole)

@@ -19,6 +19,8 @@ _CLOCK = "timing"
 _PROMISED = tuple(table for table in TABLES if table != _CLOCK)
 ENDED = ("completed", "diverged", "stopped")
 """Statuses of runs that nothing is to be added to."""
+FAILED = "failed"
+INTERRUPTED = "interrupted"
 
 
 @dataclass(frozen=True)

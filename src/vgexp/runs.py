@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from vgexp.training import Trainer
 
 OUTPUTS = Path("outputs/train")
-FAILED = "failed"
 _log = logging.getLogger("vgexp")
 
 
@@ -157,9 +156,12 @@ def finish(config: Config, folder: Path | str, *, command: str = "") -> Run:
     folder = Path(folder)
     if not (folder / folders.CONFIG).exists():
         return run(config, folder, command=command)
-    there, wanted = configuration.deciding(Run(folder).config), configuration.deciding(config)
-    resuming.require_equal(folder / folders.CONFIG, "configuration", there, wanted)
-    if Run(folder).config != config and resuming.is_open(folder):
+    there = Run(folder).config
+    deciding = configuration.deciding
+    resuming.require_equal(
+        folder / folders.CONFIG, "configuration", deciding(there), deciding(config)
+    )
+    if there != config and resuming.is_open(folder):
         with folders.occupied(folder):  # another device, say
             folders.write_config(folder, config, command)
     return resume(folder)
@@ -227,7 +229,7 @@ def write_failure(folder: Path, config: Config | None, error: BaseException) -> 
     if config is not None and not (folder / folders.CONFIG).exists():
         folders.write_config(folder, config, "")
     known = folders.summary_of(folder)
-    folders.write_summary(folder, {**known, "status": FAILED, "reason": reason(error)})
+    folders.write_summary(folder, {**known, "status": resuming.FAILED, "reason": reason(error)})
 
 
 def _default_folder(config: Config) -> Path:
@@ -264,9 +266,9 @@ def _hand_on(sinks: list[Sink], rows: Rows) -> None:
 def _write_end(done: Run, config: Config, trainer: Trainer, error: BaseException) -> None:
     """The summary of a run that was torn off; as much of it as can be told and written."""
     if isinstance(error, Exception):
-        ending = {"status": FAILED, "reason": reason(error)}
+        ending = {"status": resuming.FAILED, "reason": reason(error)}
     else:  # Ctrl-C and SIGTERM, and a cluster's end of time, which leaves the process
-        ending = {"status": "interrupted"}
+        ending = {"status": resuming.INTERRUPTED}
     figures: dict[str, Any] = {}
     with suppress(Exception):
         figures = _summary(done, config, trainer, ending["status"])

@@ -7,6 +7,7 @@ import platform
 from typing import TYPE_CHECKING, Any
 
 from vgexp import config as configuration
+from vgexp import resuming
 from vgexp.config import Config
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ def status_of(trainer: Trainer) -> str:
     is_complete = trainer.state.step == trainer.num_steps
     if trainer.divergence is not None and (is_complete or trainer.stops_on_divergence):
         return "diverged"
-    return "completed" if is_complete else "interrupted"
+    return "completed" if is_complete else resuming.INTERRUPTED
 
 
 def computed_by(trainer: Trainer) -> dict[str, str]:

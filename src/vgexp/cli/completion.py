@@ -13,7 +13,7 @@ from pathlib import Path
 
 from vgexp.cli import door, listing, schema
 from vgexp.cli.job import Job
-from vgexp.cli.main import VERBS
+from vgexp.cli.verbs import VERBS
 from vgexp.errors import QuestionError, unknown
 
 _SHELLS = ("bash", "zsh", "fish")

@@ -222,7 +222,7 @@ def close_sweep(folder: Path, job: Job) -> int:
     total = f"{len(known.entries)} job{'s' if len(known.entries) != 1 else ''}"
     print(printable(f"{total}, {len(failed)} failed: {folder / sweep.FILE}"))
     print(printable(shlex.join(["vgexp", "compare", str(folder)])), flush=True)
-    again = shlex.join(["vgexp", "resume", str(folder)])
+    again = blocks.resuming(folder)
     if elsewhere:
         blocks.show(blocks.block(f"{elsewhere} of {total} are being run by another process"))
     if num_open:

@@ -13,8 +13,6 @@ from vgexp.cli import overrides
 from vgexp.errors import printable
 from vgexp.sweep import plan
 
-INTERRUPTED = "interrupted"
-
 
 def override_keys(entries: Sequence[plan.Entry]) -> list[str]:
     """What any job overrides, in the order of the columns."""
@@ -48,7 +46,7 @@ def record_endings(folder: Path, known: plan.Plan) -> None:
     rows = []
     for entry in known.entries:
         summary = folders.summary_of(folder / entry.folder)
-        if summary.get("status") in (*resuming.ENDED, sweep.FAILED, INTERRUPTED):
+        if summary.get("status") in (*resuming.ENDED, resuming.FAILED, resuming.INTERRUPTED):
             rows.append(ended(sweep.Row(entry.job, "", overrides.values(entry.overrides)), summary))
     keys = override_keys(known.entries)
     columns = {*keys, *(name for row in rows for name in row.cells())}

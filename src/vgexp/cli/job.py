@@ -16,7 +16,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from vgexp import folders, sweep
+from vgexp import folders, resuming, sweep
 from vgexp.cli import blocks, overrides, schema
 from vgexp.cli.endings import ended, override_keys
 from vgexp.cli.interrupts import terminable
@@ -103,7 +103,7 @@ class Job:
             _record_failure(self.folder, config, error)
             row = dataclasses.replace(row, reason=reason(error))
         except BaseException:
-            row = ended(row, {"status": "interrupted", **folders.summary_of(self.folder)})
+            row = ended(row, {"status": resuming.INTERRUPTED, **folders.summary_of(self.folder)})
             raise
         finally:
             if row.status != ELSEWHERE:

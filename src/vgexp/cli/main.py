@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 
 HELP = """\
 vgexp: why deep networks stop learning, seen layer by layer
@@ -97,50 +97,11 @@ def _dispatch(argv: list[str]) -> int:
         from vgexp.cli import completion
 
         return completion.main(argv)
+    from vgexp.cli.verbs import VERBS
+
     if verb not in VERBS:
         from vgexp.errors import unknown
 
         kind = "option" if verb.startswith("-") else "verb"
         raise unknown(kind, verb, [*VERBS, "--help", "--version"] if kind == "option" else VERBS)
     return VERBS[verb](argv[1:])
-
-
-def _train(argv: list[str]) -> int:
-    from vgexp.cli import door
-
-    return door.train(argv)
-
-
-def _compare(argv: list[str]) -> int:
-    from vgexp.cli import compare
-    from vgexp.cli.arguments import Parser
-
-    parser = Parser(prog="vgexp compare", description="One row a run: what differs, what came out.")
-    compare.add_arguments(parser)
-    return compare.main(parser.parse_args(argv))
-
-
-def _resume(argv: list[str]) -> int:
-    from vgexp.cli import resume
-    from vgexp.cli.arguments import Parser
-
-    parser = Parser(
-        prog="vgexp resume",
-        description="Goes on with a run from its last checkpoint, as if nothing had happened.",
-    )
-    resume.add_arguments(parser)
-    return resume.main(parser.parse_intermixed_args(argv))
-
-
-def _list(argv: list[str]) -> int:
-    from vgexp.cli import listing
-
-    return listing.main(argv)
-
-
-VERBS: Mapping[str, Callable[[list[str]], int]] = {
-    "train": _train,
-    "compare": _compare,
-    "resume": _resume,
-    "list": _list,
-}

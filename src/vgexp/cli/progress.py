@@ -8,6 +8,7 @@ from itertools import groupby
 from rich.cells import cell_len
 
 from vgexp.errors import one_line
+from vgexp.resuming import INTERRUPTED
 from vgexp.sweep import Row
 
 _LEFT_OUT = "..."
@@ -38,7 +39,7 @@ def line(row: Row, typed: Sequence[str], swept: Collection[str], width: int) -> 
 
 def _ending(row: Row) -> str:
     verdict = row.figures.get("verdict") or row.status
-    if row.status == "interrupted" and verdict != row.status:
+    if row.status == INTERRUPTED and verdict != row.status:
         return f"interrupted, until then {verdict}"
     return f"{row.status}: {row.reason}" if row.reason else verdict
 

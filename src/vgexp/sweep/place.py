@@ -58,10 +58,11 @@ def keep(folder: Path, known: plan.Plan) -> None:
 
 def record_of(run: Path) -> tuple[Path, plan.Plan] | None:
     """The sweep's folder and plan, if a run is one of its jobs."""
-    for folder in list(run.resolve().parents)[:3]:
+    run = run.absolute()  # not resolved: a job's folder may be a link to another disk
+    for folder in run.parents:
         if (folder / plan.FILE).is_file():
             known = plan.read(folder)
-            name = run.resolve().relative_to(folder).as_posix()
+            name = run.relative_to(folder).as_posix()
             return (folder, known) if known is not None and known.entry_in(name) else None
     return None
 

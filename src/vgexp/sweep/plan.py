@@ -147,8 +147,8 @@ def read(sweep: Path) -> Plan | None:
 def write(sweep: Path, plan: Plan) -> None:
     """Replaces the plan, a job a line."""
     content = _content(plan)
-    jobs = ",\n".join(json.dumps(job) for job in content.pop("jobs"))
-    head = {"format": FORMAT, "digest": _digest(_content(plan)), **content}
+    head = {"format": FORMAT, "digest": _digest(content), **content}
+    jobs = ",\n".join(json.dumps(job) for job in head.pop("jobs"))
     text = json.dumps(head)[:-1] + f', "jobs": [\n{jobs}\n]}}\n'
     with folders.replaced(sweep / FILE) as temporary:
         temporary.write_text(text, encoding="utf-8")

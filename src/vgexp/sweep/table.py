@@ -14,9 +14,9 @@ from vgexp import folders
 from vgexp.errors import printable
 
 FILE = "sweep.csv"
-FAILED = "failed"
 _FIRST = ("job", "status")
 _LAST = "reason"
+_NEEDED = {*_FIRST, _LAST}
 _NO_FIGURES = (*_FIRST, _LAST, "process")
 
 
@@ -72,7 +72,7 @@ def read(folder: Path) -> list[dict[str, str]]:
             rows = [{k: v for k, v in row.items() if k is not None} for row in reader]
     except (FileNotFoundError, csv.Error):
         return []
-    return [row for row in rows if row.get("job", "").isdecimal()]
+    return [row for row in rows if row.get("job", "").isdecimal() and row.keys() >= _NEEDED]
 
 
 def figures(summary: Mapping[str, Any]) -> dict[str, str]:

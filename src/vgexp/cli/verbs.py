@@ -1,0 +1,48 @@
+"""The verbs, each loaded when it is called."""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False  # typing's own takes a while to load, in which Ctrl-C cannot be caught
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+
+def _train(argv: list[str]) -> int:
+    from vgexp.cli import door
+
+    return door.train(argv)
+
+
+def _compare(argv: list[str]) -> int:
+    from vgexp.cli import compare
+    from vgexp.cli.arguments import Parser
+
+    parser = Parser(prog="vgexp compare", description="One row a run: what differs, what came out.")
+    compare.add_arguments(parser)
+    return compare.main(parser.parse_args(argv))
+
+
+def _resume(argv: list[str]) -> int:
+    from vgexp.cli import resume
+    from vgexp.cli.arguments import Parser
+
+    parser = Parser(
+        prog="vgexp resume",
+        description="Goes on with a run or a sweep that was cut short, as if nothing had happened.",
+    )
+    resume.add_arguments(parser)
+    return resume.main(parser.parse_intermixed_args(argv))
+
+
+def _list(argv: list[str]) -> int:
+    from vgexp.cli import listing
+
+    return listing.main(argv)
+
+
+VERBS: Mapping[str, Callable[[list[str]], int]] = {
+    "train": _train,
+    "compare": _compare,
+    "resume": _resume,
+    "list": _list,
+}
