@@ -19,11 +19,18 @@ from torch import Tensor
 from vgexp.config import MlpConfig
 from vgexp.probe import Probe
 from vgexp.records import LAYERS
+from vgexp.tasks import Task
 
 Numbers = dict[str, float | None]
 """Column -> value, None where it is not defined."""
 Batches = Sequence[tuple[Tensor, Tensor]]
 """The micro-batches of one update: inputs and classes."""
+
+
+def vectors(num_features: int, num_outputs: int) -> Task:
+    """The task of naming the class of a vector."""
+    return Task("vector", (num_features,), num_outputs)
+
 
 EPS = 1e-5
 SELU = (1.6732632423543772848170429916717, 1.0507009873554804934193349852946)

@@ -32,7 +32,13 @@ def test_auto_is_cuda_where_there_is_one(monkeypatch: pytest.MonkeyPatch) -> Non
 @pytest.mark.parametrize("group", configuration.CHOICES)
 def test_every_choice_of_every_group_assembles_and_takes_two_steps(group: str) -> None:
     for cls in configuration.CHOICES[group].values():
-        trainer = assemble(changed(Config(), **{group: cls()}, train={"steps": 2}))
+        chosen: dict[str, Any] = {group: cls()}
+        if group == "model" and cls.reads:
+            chosen["data"] = next(c() for c in configuration.SETS.values() if c.gives in cls.reads)
+        if group == "data":
+            families = configuration.FAMILIES.values()
+            chosen["model"] = next(c() for c in families if cls.gives in c.reads)
+        trainer = assemble(changed(Config(), **chosen, train={"steps": 2}))
         assert trainer.device == device_of("auto")
         assert sum(1 for rows in trainer.rows() if rows.table == "steps") >= 1
         assert trainer.state.step == 2

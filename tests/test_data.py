@@ -13,8 +13,11 @@ from torch import Tensor
 from vgexp import data
 from vgexp.config import CHOICES, DataConfig, DigitsConfig, GaussianConfig, SpiralsConfig
 from vgexp.data import Dataset, Split, digits
+from vgexp.data.examples import Examples
 from vgexp.errors import QuestionError
+from vgexp.losses import LOSSES
 from vgexp.seeds import generator
+from vgexp.tasks import Task
 
 SMALL: dict[str, DataConfig] = {
     "digits": DigitsConfig(),
@@ -30,8 +33,8 @@ def splits(dataset: Dataset) -> list[Split]:
 
 
 def raw(name: str, seed: int = 3) -> tuple[Tensor, Tensor]:
-    inputs, targets, _ = data.DATA[name](SMALL[name], seed)
-    return inputs, targets
+    found = data.DATA[name](SMALL[name], seed)
+    return found.inputs.flatten(1), found.targets
 
 
 def test_every_choice_of_the_configuration_has_data() -> None:
@@ -46,13 +49,13 @@ def test_shapes_types_and_names_are_as_declared(name: str, dtype: torch.dtype) -
     num_examples, num_inputs, num_classes = SIZES[name]
     held = round(0.15 * num_examples)
     assert [len(s) for s in splits(dataset)] == [num_examples - 2 * held, held, held]
-    assert (dataset.name, dataset.num_inputs, dataset.num_classes) == (
+    assert (dataset.name, dataset.task.num_features, dataset.task.num_outputs) == (
         name,
         num_inputs,
         num_classes,
     )
     for split in splits(dataset):
-        assert split.inputs.shape == (len(split), num_inputs)
+        assert split.inputs.shape == (len(split), *dataset.task.shape)
         assert split.inputs.dtype == dtype
         assert split.targets.dtype == torch.int64
         assert 0 <= int(split.targets.min()) <= int(split.targets.max()) < num_classes
@@ -61,7 +64,7 @@ def test_shapes_types_and_names_are_as_declared(name: str, dtype: torch.dtype) -
 @pytest.mark.parametrize("name", data.DATA)
 def test_splits_are_disjoint_and_cover_every_example(name: str) -> None:
     inputs, targets = raw(name)
-    loaded = splits(data.load(SMALL[name], 3, torch.float64))
+    loaded = splits(data.load(SMALL[name], 3, torch.float64).flattened())
     rows = torch.cat([s.inputs for s in loaded])
     labels = torch.cat([s.targets for s in loaded])
     slope = float(inputs.std() / rows.std())
@@ -74,7 +77,7 @@ def test_splits_are_disjoint_and_cover_every_example(name: str) -> None:
 @pytest.mark.parametrize("name", data.DATA)
 def test_one_mean_and_one_std_of_the_training_split_standardise_all(name: str) -> None:
     inputs, _ = raw(name)
-    dataset = data.load(SMALL[name], 3, torch.float64)
+    dataset = data.load(SMALL[name], 3, torch.float64).flattened()
     # Splits before standardising: the generator's own permutation, validation, test, train.
     order = torch.randperm(len(inputs), generator=generator(3, "split")).tolist()
     held = len(dataset.val)
@@ -143,14 +146,67 @@ def test_a_validation_share_that_leaves_nothing_to_train_on_is_an_error() -> Non
 @pytest.mark.parametrize("value", [0.1, 0.0, -1e300])
 def test_constant_inputs_are_divided_by_one(value: float, monkeypatch: pytest.MonkeyPatch) -> None:
     constant = torch.full((7, 3), value, dtype=torch.float64)
-    entries = {"gaussian": lambda *_: (constant, torch.zeros(7, dtype=torch.int64), 2)}
+    found = Examples(constant, torch.zeros(7, dtype=torch.int64), Task("vector", (3,), 2))
+    entries = {"gaussian": lambda *_: found}
     monkeypatch.setattr(data, "DATA", entries)
     dataset = data.load(GaussianConfig(), 0, torch.float64)
     assert float(dataset.train.inputs.abs().max()) <= 1e-15 * abs(value)
 
 
+def test_each_channel_of_an_image_has_a_mean_and_a_deviation_of_its_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    scale = torch.tensor([1.0, 50.0, 0.01], dtype=torch.float64).reshape(3, 1, 1)
+    images = torch.randn(40, 3, 2, 5, generator=generator(0, "data"), dtype=torch.float64) * scale
+    task = Task("image", (3, 2, 5), 2)
+    found = Examples(images + 7 * scale, torch.arange(40) % 2, task)
+    monkeypatch.setattr(data, "DATA", {"gaussian": lambda *_: found})
+    train = data.load(GaussianConfig(), 0, torch.float64).train.inputs.numpy()
+    np.testing.assert_allclose(train.mean((0, 2, 3)), 0, atol=1e-12)
+    np.testing.assert_allclose(train.std((0, 2, 3)), 1, rtol=1e-12)
+
+
+def test_a_test_split_of_a_set_s_own_is_not_split_off_and_scaled_by_the_training_split(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    inputs = torch.arange(20, dtype=torch.float64)[:, None]
+    own = (torch.tensor([[100.0], [200.0]], dtype=torch.float64), torch.tensor([1, 0]))
+    found = Examples(inputs, torch.arange(20) % 2, Task("vector", (1,), 2), test=own)
+    monkeypatch.setattr(data, "DATA", {"gaussian": lambda *_: found})
+    loaded = data.load(GaussianConfig(val_fraction=0.25), 0, torch.float64)
+    assert [len(split) for split in splits(loaded)] == [15, 5, 2]
+    # The generator's own permutation: five are held out.
+    order = torch.randperm(20, generator=generator(0, "split"))
+    train = inputs.numpy()[order[5:].numpy()]
+    expected = (own[0].numpy() - train.mean()) / train.std()
+    np.testing.assert_allclose(loaded.test.inputs.numpy(), expected, rtol=1e-12)
+    assert loaded.test.targets.tolist() == [1, 0]
+
+
+def test_tokens_stay_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    tokens = torch.arange(60).reshape(20, 3) % 7
+    task = Task("tokens", (3,), 7, num_tokens=7, per_position=True)
+    monkeypatch.setattr(data, "DATA", {"gaussian": lambda *_: Examples(tokens, tokens, task)})
+    loaded = data.load(GaussianConfig(), 0, torch.float64)
+    rows = torch.cat([split.inputs for split in splits(loaded)])
+    assert rows.dtype == torch.int64
+    assert sorted(map(tuple, rows.tolist())) == sorted(map(tuple, tokens.tolist()))
+
+
+def test_values_to_be_answered_have_the_dtype_of_the_network(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    inputs = torch.randn(20, 3, generator=generator(0, "data"), dtype=torch.float64)
+    found = Examples(inputs, inputs[:, :2], Task("vector", (3,), 2), "mse")
+    monkeypatch.setattr(data, "DATA", {"gaussian": lambda *_: found})
+    loaded = data.load(GaussianConfig(), 0, torch.float32)
+    assert loaded.loss == "mse"
+    assert {split.targets.dtype for split in splits(loaded)} == {torch.float32}
+
+
 def test_gaussian_inputs_are_standard_normal_and_labels_uniform() -> None:
-    inputs, targets, _ = data.DATA["gaussian"](GaussianConfig(num_examples=20_000), 0)
+    found = data.DATA["gaussian"](GaussianConfig(num_examples=20_000), 0)
+    inputs, targets = found.inputs, found.targets
     moments = [float((inputs**k).mean()) for k in (1, 2, 3, 4)]
     assert moments == pytest.approx([0, 1, 0, 3], abs=0.02)
     counts = Counter(targets.tolist())
@@ -159,7 +215,8 @@ def test_gaussian_inputs_are_standard_normal_and_labels_uniform() -> None:
 
 
 def test_spirals_lie_on_their_arms_up_to_the_noise() -> None:
-    inputs, targets, _ = data.DATA["spirals"](SpiralsConfig(num_examples=999, num_classes=3), 0)
+    found = data.DATA["spirals"](SpiralsConfig(num_examples=999, num_classes=3), 0)
+    inputs, targets = found.inputs, found.targets
     assert Counter(targets.tolist()) == {0: 333, 1: 333, 2: 333}
     for (x, y), label in itertools.islice(zip(inputs.tolist(), targets.tolist(), strict=True), 200):
         nearest = min(
@@ -176,13 +233,13 @@ def test_the_constant_loss_is_the_least_cross_entropy_of_a_constant_prediction(n
     counts = Counter(dataset.train.targets.tolist())
     n = len(dataset.train)
     entropy = -math.fsum(c / n * math.log(c / n) for c in counts.values())
-    assert dataset.constant_loss == pytest.approx(entropy, rel=1e-12)
-    logits = torch.log(torch.tensor([counts[c] / n for c in range(dataset.num_classes)]))
+    constant = LOSSES[dataset.loss].constant(dataset.train.targets, dataset.task.num_outputs)
+    assert constant == pytest.approx(entropy, rel=1e-12)
+    logits = torch.log(torch.tensor([counts[c] / n for c in range(dataset.task.num_outputs)]))
     best = torch.nn.functional.cross_entropy(logits.expand(n, -1), dataset.train.targets)
-    assert dataset.constant_loss == pytest.approx(float(best), rel=1e-5)
+    assert constant == pytest.approx(float(best), rel=1e-5)
 
 
 def test_a_class_without_examples_does_not_spoil_the_constant_loss() -> None:
-    split = Split(torch.zeros(4, 1), torch.tensor([0, 0, 2, 2]))
-    dataset = Dataset("spirals", split, split, split, 1, 5)
-    assert dataset.constant_loss == pytest.approx(math.log(2))
+    constant = LOSSES["cross_entropy"].constant(torch.tensor([0, 0, 2, 2]), 5)
+    assert constant == pytest.approx(math.log(2))

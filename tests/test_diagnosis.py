@@ -109,11 +109,19 @@ def test_one_layer_loses_nothing_and_has_no_factor() -> None:
     assert (signal.num_layers, signal.num_layers_used, signal.num_left_out) == (1, 1, 0)
 
 
-def test_the_readout_and_streams_and_gates_take_no_part() -> None:
+def test_the_readout_and_what_stands_beside_the_path_take_no_part() -> None:
     path = layers_of([0.25, 0.5, 1.0])
     gates = path.iloc[:3].assign(name="gate", delta_rms=1e9)
-    streams = path.iloc[:3].assign(name="stream", kind="stream", delta_rms=1e-9)
-    mixed = pd.concat([streams, path, gates], ignore_index=True)
+    mixed = pd.concat([path, gates], ignore_index=True)
+    assert signal_of(mixed) == signal_of(path)
+    assert signal_of(mixed).backward_factor_per_layer == pytest.approx(0.5)
+
+
+def test_where_a_block_has_a_stream_that_is_the_path() -> None:
+    path = layers_of([0.25, 0.5, 1.0])
+    weights = path.iloc[:3].assign(delta_rms=1e9)
+    path.loc[path.index[:3], "kind"] = "stream"
+    mixed = pd.concat([path, weights], ignore_index=True)
     assert signal_of(mixed) == signal_of(path)
     assert signal_of(mixed).backward_factor_per_layer == pytest.approx(0.5)
 

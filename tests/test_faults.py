@@ -134,7 +134,7 @@ def test_the_sum_of_a_table_goes_on_where_a_run_goes_on(tmp_path: Path) -> None:
     files = CsvFiles(tmp_path)
     first = files.settle()
     files.close()
-    again = CsvFiles(tmp_path, first)
+    again = CsvFiles(tmp_path, prefixes=first)
     assert again.settle() == first
     again.close()
     for table, prefix in first.items():

@@ -20,10 +20,10 @@ def step(
         step=number,
         epoch=number // 3,
         lr=0.1,
-        examples=8,
+        num_targets=8,
+        hits=torch.tensor(6),
         values=(
             torch.tensor(loss, dtype=dtype),
-            torch.tensor(6),
             torch.tensor(norm, dtype=torch.float64),
             torch.tensor(norm / 2, dtype=torch.float64),
             torch.tensor(True),

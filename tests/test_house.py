@@ -23,8 +23,8 @@ FLOORS: tuple[frozenset[str], ...] = tuple(
         "assembly sinks summaries",
         "training report",
         "models data probe diagnosis resuming",
-        "activations inits norms skips optimizers schedulers clips tables checkpoints",
-        "metrics watch seeds folders",
+        "activations inits norms skips losses optimizers schedulers clips tables checkpoints",
+        "metrics watch seeds tasks folders",
         "registry config records interrupts",
         "errors",
     )
@@ -37,7 +37,17 @@ SIBLINGS: frozenset[tuple[str, str]] = frozenset({("config", "registry"), ("__ma
 TABLE_SIDE = frozenset({"tables", "diagnosis", "report"})
 TORCH_SIDE = frozenset(
     {"assembly", "training", "models", "data", "probe", "activations", "inits", "norms", "skips"}
-    | {"optimizers", "schedulers", "clips", "metrics", "watch", "seeds", "checkpoints"}
+    | {
+        "optimizers",
+        "schedulers",
+        "clips",
+        "metrics",
+        "watch",
+        "seeds",
+        "checkpoints",
+        "losses",
+        "tasks",
+    }
 )
 
 LIBRARIES: dict[str, frozenset[str]] = {

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from reference import vectors
 from torch import Tensor, nn
 
 from vgexp.config import MlpConfig
@@ -41,7 +42,7 @@ def batch(rows: int = 64, dtype: torch.dtype = torch.float32) -> Tensor:
 
 def initialised(seed: int = 0, **values: Any) -> Mlp:
     config = MlpConfig(**{"depth": 3, "width": 24, **values})
-    model = build(config, 20, 10, torch.float32)
+    model = build(config, vectors(20, 10), torch.float32)
     initialise(model, config, generator(seed, "init"), batch())
     return model
 
@@ -146,7 +147,7 @@ def test_biases_start_at_zero_gates_at_minus_two_and_noise_is_added(
 def test_torch_default_is_what_a_linear_layer_draws() -> None:
     torch.manual_seed(0)
     linear = nn.Linear(500, 300, dtype=torch.float64)
-    model = build(MlpConfig(depth=1, width=300), 500, 2, torch.float64)
+    model = build(MlpConfig(depth=1, width=300), vectors(500, 2), torch.float64)
     config = MlpConfig(init="torch_default")
     inputs = torch.zeros(2, 500, dtype=torch.float64)
     initialise(model, config, torch.Generator().manual_seed(0), inputs)
@@ -209,7 +210,7 @@ def test_lsuv_brings_every_output_to_the_asked_variance(
 @pytest.mark.parametrize("scale", [1e-30, 1e30])
 def test_lsuv_works_on_inputs_of_any_scale(scale: float) -> None:
     config = MlpConfig(depth=5, width=24, init="lsuv", activation="tanh")
-    model = build(config, 20, 10, torch.float32)
+    model = build(config, vectors(20, 10), torch.float32)
     initialise(model, config, generator(0, "init"), batch() * scale)
     variances = output_variances(model, batch() * scale)
     assert variances == pytest.approx([1.0] * 6, abs=0.1001)
@@ -227,7 +228,7 @@ def test_lsuv_keeps_the_directions_of_an_orthonormal_start() -> None:
 
 def test_lsuv_leaves_batch_statistics_and_hooks_as_they_were() -> None:
     config = MlpConfig(depth=3, width=24, init="lsuv", norm="batch")
-    model = build(config, 20, 10, torch.float32)
+    model = build(config, vectors(20, 10), torch.float32)
     before = [buffer.clone() for buffer in model.buffers()]
     initialise(model, config, generator(0, "init"), batch())
     assert len(before) == 9
@@ -239,7 +240,7 @@ def test_lsuv_leaves_batch_statistics_and_hooks_as_they_were() -> None:
 
 def test_lsuv_leaves_an_output_without_variance_alone() -> None:
     config = MlpConfig(depth=3, width=24, init="lsuv")
-    model = build(config, 20, 10, torch.float32)
+    model = build(config, vectors(20, 10), torch.float32)
     initialise(model, config, generator(0, "init"), torch.zeros(8, 20))
     for weight in weights(model):
         short = weight.double() if weight.shape[0] <= weight.shape[1] else weight.double().T
@@ -249,7 +250,7 @@ def test_lsuv_leaves_an_output_without_variance_alone() -> None:
 
 def test_lsuv_takes_one_pass_however_deep() -> None:
     config = MlpConfig(depth=1000, width=8, init="lsuv", activation="tanh")
-    model = build(config, 20, 10, torch.float32)
+    model = build(config, vectors(20, 10), torch.float32)
     calls: list[nn.Module] = []
     handle = nn.modules.module.register_module_forward_hook(
         lambda module, _args, _output: calls.append(module)
@@ -269,7 +270,7 @@ def test_one_seed_gives_one_network_in_every_dtype(name: str) -> None:
     drawn = {}
     for dtype in (torch.float32, torch.float64):
         config = MlpConfig(depth=3, width=9, init=name, bias_std=0.1, activation="tanh")
-        model = build(config, 5, 4, dtype)
+        model = build(config, vectors(5, 4), dtype)
         batch = torch.randn(32, 5, generator=generator(0, "data"), dtype=torch.float64)
         initialise(model, config, generator(3, "init"), batch.to(dtype))
         drawn[dtype] = [p.detach().double() for p in model.parameters()]

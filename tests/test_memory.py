@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from reference import vectors
 from torch import Tensor
 
 from vgexp.activations import ACTIVATIONS
@@ -34,14 +35,14 @@ def test_the_count_is_that_of_the_built_model(skip: str, depth: int, bias: bool)
             depth=depth, width=6, skip=skip, norm=norm, norm_position=position, norm_groups=3
         )
         config.bias = bias
-        model = build(config, 7, 4, torch.float32)
+        model = build(config, vectors(7, 4), torch.float32)
         assert num_parameters(config, 7, 4) == sum(p.numel() for p in model.parameters())
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 def test_an_activations_own_parameters_count(activation: str) -> None:
     config = MlpConfig(depth=3, width=6, activation=activation)
-    model = build(config, 7, 4, torch.float32)
+    model = build(config, vectors(7, 4), torch.float32)
     assert num_parameters(config, 7, 4) == sum(p.numel() for p in model.parameters())
 
 
@@ -49,7 +50,7 @@ def test_an_activations_own_parameters_count(activation: str) -> None:
 def test_the_kept_activations_are_about_what_autograd_keeps(skip: str) -> None:
     for norm, depth in itertools.product(("none", "layer"), (1, 3, 12)):
         config = MlpConfig(depth=depth, width=32, skip=skip, norm=norm, activation="tanh")
-        model = build(config, 7, 4, torch.float32)
+        model = build(config, vectors(7, 4), torch.float32)
         for parameter in model.parameters():
             torch.nn.init.zeros_(parameter)
         kept: dict[int, Tensor] = {}
@@ -63,7 +64,7 @@ def test_the_kept_activations_are_about_what_autograd_keeps(skip: str) -> None:
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
             output = model(torch.ones(16, 7))
         held = sum(x.numel() for x in kept.values()) + output.numel()
-        estimate = need(config, 7, 4, 16).num_activations
+        estimate = need(config, vectors(7, 4), 16).num_activations
         # tanh keeps its output only, a gate several: right to a factor.
         assert held / 2.5 < estimate < held * 3, (norm, depth, held, estimate)
 
@@ -78,14 +79,14 @@ def test_a_model_of_any_size_is_counted_at_once(skip: str) -> None:
     started = time.perf_counter()
     config = MlpConfig(depth=10**9, width=10**6, skip=skip, norm="layer", activation="prelu")
     assert num_parameters(config, 64, 10) > 10**20
-    assert need(config, 64, 10, 64).num_activations > 10**16
+    assert need(config, vectors(64, 10), 64).num_activations > 10**16
     assert time.perf_counter() - started < 1
 
 
 def test_what_will_not_fit_is_refused_with_its_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory, "available_bytes", lambda _device: 3 * 2**30)
     config = MlpConfig(depth=2, width=20_000)
-    asked = need(config, 64, 10, 64)
+    asked = need(config, vectors(64, 10), 64)
     with pytest.raises(QuestionError) as caught:
         require(asked, torch.float32, CPU, 2)
     message = str(caught.value)
@@ -108,7 +109,7 @@ def test_what_fits_passes_to_the_byte(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_run_is_refused_by_what_its_own_optimizer_holds(monkeypatch: pytest.MonkeyPatch) -> None:
     config = Config(model=MlpConfig(depth=2, width=50))
-    needed = need(config.model, 64, 10, config.data.batch_size)  # type: ignore[arg-type]
+    needed = need(config.model, vectors(64, 10), config.data.batch_size)
     between = needed.num_bytes(torch.float32, 1)
     monkeypatch.setattr(memory, "available_bytes", lambda _device: between)
     for optimizer, num_states in ((SgdConfig(), 0), (MomentumConfig(), 1), (AdamConfig(), 2)):

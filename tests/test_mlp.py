@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from reference import vectors
 from torch import Tensor, nn
 
 from vgexp.activations import ACTIVATIONS
@@ -30,7 +31,7 @@ Weights = dict[str, Tensor]
 def drawn(**values: Any) -> tuple[MlpConfig, Mlp, Tensor]:
     """A small perceptron in float64 with every parameter off its start, and a batch."""
     config = MlpConfig(**{"depth": 4, "width": WIDTH, "norm_groups": GROUPS, **values})
-    model = build(config, INPUTS, OUTPUTS, torch.float64)
+    model = build(config, vectors(INPUTS, OUTPUTS), torch.float64)
     generator = torch.Generator().manual_seed(11)
     for parameter in model.parameters():
         nn.init.normal_(parameter, 0.2, 0.5, generator=generator)
@@ -157,7 +158,7 @@ def test_without_biases_the_layers_and_read_out_have_none(skip: str) -> None:
 @pytest.mark.parametrize("skip", [name for name in SKIPS if name != "dense"])
 def test_a_thousand_layers_go_forward_and_back(skip: str) -> None:
     depth = sys.getrecursionlimit() + 10
-    model = build(MlpConfig(depth=depth, width=2, skip=skip), 3, 2, torch.float32)
+    model = build(MlpConfig(depth=depth, width=2, skip=skip), vectors(3, 2), torch.float32)
     for parameter in model.parameters():
         nn.init.zeros_(parameter)
     model(torch.ones(2, 3)).sum().backward()
@@ -165,7 +166,7 @@ def test_a_thousand_layers_go_forward_and_back(skip: str) -> None:
 
 
 def test_a_hundred_concatenating_layers_go_forward_and_back() -> None:
-    model = build(MlpConfig(depth=100, width=2, skip="dense"), 3, 2, torch.float32)
+    model = build(MlpConfig(depth=100, width=2, skip="dense"), vectors(3, 2), torch.float32)
     for parameter in model.parameters():
         nn.init.zeros_(parameter)
     model(torch.ones(2, 3)).sum().backward()
@@ -176,9 +177,8 @@ def test_a_hundred_concatenating_layers_go_forward_and_back() -> None:
 @pytest.mark.parametrize("skip", SKIPS)
 def test_building_draws_no_random_number_and_has_one_dtype(skip: str, dtype: torch.dtype) -> None:
     before = torch.get_rng_state()
-    model = build(
-        MlpConfig(depth=3, width=6, skip=skip, activation="prelu", norm="layer"), 4, 2, dtype
-    )
+    config = MlpConfig(depth=3, width=6, skip=skip, activation="prelu", norm="layer")
+    model = build(config, vectors(4, 2), dtype)
     assert torch.equal(torch.get_rng_state(), before)
     assert {parameter.dtype for parameter in model.parameters()} == {dtype}
 
@@ -321,4 +321,4 @@ def test_a_wrong_name_or_value_is_a_question(values: dict[str, Any], match: str)
 
 def test_a_model_without_a_builder_is_a_question() -> None:
     with pytest.raises(QuestionError, match="unknown model configuration"):
-        build(ModelConfig(), 3, 2, torch.float32)
+        build(ModelConfig(), vectors(3, 2), torch.float32)

@@ -11,7 +11,7 @@ import pytest
 import reference
 import torch
 import torch.nn.functional as F
-from reference import Batches, expected_rows, measured_rows, snapshot
+from reference import Batches, expected_rows, measured_rows, snapshot, vectors
 from torch import Tensor, nn
 
 from vgexp import records
@@ -49,7 +49,7 @@ def drawn(dtype: torch.dtype = torch.float64, **values: Any) -> tuple[MlpConfig,
     if given["activation"] not in ("leaky_relu", "prelu"):
         given["negative_slope"] = None
     config = MlpConfig(**given)
-    model = build(config, INPUTS, OUTPUTS, dtype)
+    model = build(config, vectors(INPUTS, OUTPUTS), dtype)
     generator = torch.Generator().manual_seed(11)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
@@ -398,7 +398,7 @@ def deep_linear(gain: float, dtype: torch.dtype, depth: int = 41) -> tuple[MlpCo
     """A deep linear net, weights near `gain` times a permutation, so that no cancellation
     hides what the measurement loses."""
     config = MlpConfig(depth=depth, width=WIDTH, activation="linear", bias=False)
-    model = build(config, INPUTS, OUTPUTS, dtype)
+    model = build(config, vectors(INPUTS, OUTPUTS), dtype)
     generator = torch.Generator().manual_seed(3)
     with torch.no_grad():
         for watch in model.watches():
@@ -481,7 +481,7 @@ def test_law_orthogonal_linear_nets_multiply_the_delta_by_their_gain_at_every_la
     gain: float,
 ) -> None:
     config = MlpConfig(depth=30, width=16, activation="linear")
-    model = build(config, INPUTS, OUTPUTS, torch.float64)
+    model = build(config, vectors(INPUTS, OUTPUTS), torch.float64)
     generator = torch.Generator().manual_seed(0)
     for watch in model.watches():
         nn.init.orthogonal_(watch.weight, gain, generator=generator)
@@ -492,7 +492,7 @@ def test_law_orthogonal_linear_nets_multiply_the_delta_by_their_gain_at_every_la
 def test_law_wide_relu_nets_drawn_after_he_keep_the_delta() -> None:
     depth, width = 20, 400
     config = MlpConfig(depth=depth, width=width, activation="relu")
-    model = build(config, INPUTS, OUTPUTS, torch.float32)
+    model = build(config, vectors(INPUTS, OUTPUTS), torch.float32)
     generator = torch.Generator().manual_seed(0)
     for watch in model.watches():
         nn.init.kaiming_normal_(watch.weight, generator=generator)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from reference import measured_rows
+from reference import measured_rows, vectors
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -38,7 +38,7 @@ def seeded(make: Callable[[], nn.Module]) -> Callable[[], Built]:
 
 def perceptron(**values: Any) -> Callable[[], Built]:
     def built() -> Built:
-        model = build(MlpConfig(depth=3, width=6, **values), 4, 3, torch.float32)
+        model = build(MlpConfig(depth=3, width=6, **values), vectors(4, 3), torch.float32)
         generator = torch.Generator().manual_seed(5)
         for parameter in model.parameters():
             nn.init.normal_(parameter, 0.1, 0.4, generator=generator)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from vgexp import sinks
-from vgexp.records import STEPS, TABLES, Rows
+from vgexp.records import COMMON, STEPS, TABLES, Rows
 from vgexp.sinks import SinkContext, open_sinks
 from vgexp.sinks.csv_files import CsvFiles
 from vgexp.sinks.live import Live
@@ -154,7 +154,7 @@ def test_all_sinks_are_closed_whichever_fails(
     monkeypatch.setattr(sinks, "SINKS", sinks.Registry("sink", entries))
     with (
         pytest.raises(OSError, match="close failed"),
-        open_sinks(SinkContext(tmp_path, 1, True)) as opened,
+        open_sinks(SinkContext(tmp_path, 1, True, COMMON)) as opened,
     ):
         assert len(opened) == 3
     assert sorted(closed) == ["a", "b", "c"]

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import torch
 from torch import nn
 
-from vgexp import clips, data, inits, models, optimizers, schedulers
+from vgexp import clips, data, inits, losses, models, optimizers, schedulers, tasks
 from vgexp.activations import ACTIVATIONS
-from vgexp.config import Config, DataConfig, MlpConfig, TrainConfig, choice, require
-from vgexp.data import Dataset, Split
+from vgexp.config import SETS, Config, DataConfig, NetConfig, TrainConfig, choice, require
+from vgexp.data import Dataset
 from vgexp.data.batches import Batches
 from vgexp.errors import QuestionError, impossible
 from vgexp.models import memory
 from vgexp.norms import NORMS
-from vgexp.seeds import generator
+from vgexp.seeds import GlobalStream, generator
 from vgexp.skips import SKIPS
 from vgexp.training import Trainer, TrainState
 
@@ -32,12 +30,13 @@ def assemble(config: Config) -> Trainer:
     device, dtype = device_of(config.device), getattr(torch, config.dtype)
     if config.run.threads is not None:
         torch.set_num_threads(config.run.threads)
-    dataset = _moved(data.load(config.data, config.seed, dtype), device)
+    dataset = _dataset(config, dtype).to(device)
+    loss = losses.build(config.train.loss or dataset.loss, config.train.label_smoothing)
     batches = Batches(dataset.train, config.data.batch_size, generator(config.seed, "order"))
     model = _model(config, dataset, device, dtype)
     watches = model.watches()
     optimizer = optimizers.build(config.optimizer, model.parameters())
-    matrices = [watch.weight for watch in watches if watch.kind != "readout"]
+    matrices = [w.weight for w in watches if w.weight is not None and w.kind != "readout"]
     clip = clips.build(config.clip, matrices)
     steps = config.train.num_steps(batches.per_epoch)
     schedule = schedulers.build(config.scheduler, optimizer, steps)
@@ -45,7 +44,8 @@ def assemble(config: Config) -> Trainer:
         raise _nothing_to_hear(config)
     if schedule.hears_evaluations and not config.train.eval_every:
         raise _never_heard(config)
-    state = TrainState(model, optimizer, schedule, clip, batches)
+    stream = GlobalStream(config.seed, "dropout", device)
+    state = TrainState(model, loss, optimizer, schedule, clip, batches, stream)
     return Trainer(
         state,
         dataset,
@@ -54,6 +54,7 @@ def assemble(config: Config) -> Trainer:
         config.probe,
         steps,
         deferred=device.type != "cpu",
+        meters=model.meters(),
         checkpoint_every=config.run.checkpoint_every,
     )
 
@@ -77,7 +78,9 @@ def device_of(name: str) -> torch.device:
 def _require_names(config: Config) -> None:
     """Looks the model's names up before anything costs time."""
     model = config.model
-    if isinstance(model, MlpConfig):
+    if config.train.loss is not None:
+        losses.LOSSES[config.train.loss]
+    if isinstance(model, NetConfig):
         for registry, name in (
             (ACTIVATIONS, model.activation),
             (inits.INITS, model.init),
@@ -87,14 +90,25 @@ def _require_names(config: Config) -> None:
             registry[name]
 
 
+def _dataset(config: Config, dtype: torch.dtype) -> Dataset:
+    """The data set, in a form that the model reads."""
+    dataset = data.load(config.data, config.seed, dtype)
+    reads, task = config.model.reads, dataset.task
+    if reads:
+        fitting = [name for name, cls in SETS.items() if cls.gives in reads]
+        reader = f"model={choice('model', config.model)}"
+        tasks.require_kind(task, reader, reads, f"data={', '.join(fitting)}")
+    return dataset.flattened() if reads[:1] == ("vector",) else dataset
+
+
 def _model(
     config: Config, dataset: Dataset, device: torch.device, dtype: torch.dtype
-) -> models.Mlp:
-    assert isinstance(config.model, MlpConfig)
-    inputs, outputs = dataset.num_inputs, dataset.num_classes
-    needed = memory.need(config.model, inputs, outputs, config.data.batch_size)
+) -> models.Network:
+    assert isinstance(config.model, NetConfig)
+    needed = memory.need(config.model, dataset.task, config.data.batch_size)
     memory.require(needed, dtype, device, optimizers.num_states(config.optimizer))
-    model = models.build(config.model, inputs, outputs, dtype)
+    model = models.build(config.model, dataset.task, dtype)
+    model.recomputes = config.train.checkpoint_activations
     is_batch_norm = any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in model.modules())
     if is_batch_norm and config.data.batch_size < 2:
         raise impossible(
@@ -103,7 +117,8 @@ def _model(
     # Drawn on the CPU, so that one seed gives one network on every device.
     batch = dataset.train.inputs[: config.data.batch_size].cpu()
     inits.initialise(model, config.model, generator(config.seed, "init"), batch)
-    return model.to(device)
+    model.to(device)
+    return model
 
 
 def _nothing_to_hear(config: Config) -> QuestionError:
@@ -121,13 +136,4 @@ def _never_heard(config: Config) -> QuestionError:
         " train.eval_every is 0: nothing is evaluated between the start and the end\n"
         f"allowed: train.eval_every of at least 1, such as {TrainConfig().eval_every}, or a"
         " scheduler that counts steps"
-    )
-
-
-def _moved(dataset: Dataset, device: torch.device) -> Dataset:
-    def moved(split: Split) -> Split:
-        return Split(split.inputs.to(device), split.targets.to(device))
-
-    return dataclasses.replace(
-        dataset, train=moved(dataset.train), val=moved(dataset.val), test=moved(dataset.test)
     )

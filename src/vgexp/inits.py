@@ -7,7 +7,7 @@ generator's device and then copied, so that one seed gives one network on every 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, cast
 
@@ -30,10 +30,16 @@ class InitConfig(Protocol):
     bias_std: float
 
 
+Draw = Callable[[Tensor, float, Generator], None]
+"""Fills a tensor in place, given the gain and a generator."""
+
+
 class Watched(Protocol):
     """What an initialisation asks of a model: an `nn.Module` that knows its weights."""
 
     def watches(self) -> Sequence[Watch]: ...
+    def special_draws(self) -> Mapping[str, Draw]: ...
+    def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]: ...
     def get_submodule(self, target: str) -> nn.Module: ...
     def buffers(self) -> Iterator[Tensor]: ...
     def __call__(self, x: Tensor) -> Any: ...
@@ -49,7 +55,7 @@ class Init:
     """
 
     summary: str
-    draw: Callable[[Tensor, float, Generator], None]
+    draw: Draw
     draws_biases: bool = False
     fit: Callable[[Watched, float, Tensor], None] | None = None
 
@@ -60,25 +66,29 @@ def initialise(model: Watched, config: InitConfig, generator: Generator, inputs:
 
     Biases start at 0, a gate's at its own start, `torch_default`'s as PyTorch's; `bias_std` adds
     N(0, bias_std). They are drawn after all weights, whose values therefore do not depend on them.
+    What the model draws in its own way, weight or not, is drawn so instead.
     `inputs` is a batch that the model accepts; only `lsuv` looks at it.
     """
-    init = INITS[config.init]
-    owners = [model.get_submodule(watch.name.rpartition(".")[0]) for watch in model.watches()]
-    weights = [watch.weight for watch in model.watches()]
-    for weight in weights:
-        _fill(weight, generator, lambda drawn: init.draw(drawn, config.gain, generator))
-    for owner, weight in zip(owners, weights, strict=True):
+    init, special = INITS[config.init], dict(model.special_draws())
+    weights = {watch.name: watch.weight for watch in model.watches() if watch.weight is not None}
+    for name, weight in weights.items():
+        _fill(weight, special.pop(name, init.draw), config.gain, generator)
+    for name, weight in weights.items():
+        owner = model.get_submodule(name.rpartition(".")[0])
         bias = getattr(owner, "bias", None)
         if isinstance(bias, Tensor):
             _fill_bias(bias, owner, 1 / math.sqrt(_fan_in(weight)), config, generator)
+    for name, parameter in model.named_parameters():
+        if name in special:
+            _fill(parameter, special[name], config.gain, generator)
     if init.fit is not None:
         init.fit(model, config.gain, inputs)
 
 
-def _fill(parameter: Tensor, generator: Generator, draw: Callable[[Tensor], object]) -> None:
+def _fill(parameter: Tensor, draw: Draw, gain: float, generator: Generator) -> None:
     """Draws in float64 and rounds, so that one seed gives one network in every dtype."""
     drawn = torch.empty(parameter.shape, dtype=torch.float64, device=generator.device)
-    draw(drawn)
+    draw(drawn, gain, generator)
     parameter.copy_(drawn)
 
 
@@ -87,7 +97,7 @@ def _fill_bias(
 ) -> None:
     start = getattr(owner, "initial_bias", None)
     if start is None and INITS[config.init].draws_biases:
-        _fill(bias, generator, lambda b: nn.init.uniform_(b, -bound, bound, generator=generator))
+        _fill(bias, _between(bound), config.gain, generator)
     else:
         bias.fill_(start or 0.0)
     if config.bias_std > 0:
@@ -97,6 +107,15 @@ def _fill_bias(
 
 
 # ---------------------------------------------------------------- draws
+
+
+def _between(bound: float) -> Draw:
+    """U[-bound, bound], whatever the gain."""
+
+    def draw(bias: Tensor, _gain: float, generator: Generator) -> None:
+        nn.init.uniform_(bias, -bound, bound, generator=generator)
+
+    return draw
 
 
 def _fan_in(weight: Tensor) -> int:
@@ -109,14 +128,14 @@ def _mean_fan(weight: Tensor) -> float:
     return (weight.shape[0] + weight.shape[1]) * positions / 2
 
 
-def _normal(std: Callable[[Tensor], float]) -> Callable[[Tensor, float, Generator], None]:
+def _normal(std: Callable[[Tensor], float]) -> Draw:
     def draw(weight: Tensor, gain: float, generator: Generator) -> None:
         nn.init.normal_(weight, 0.0, gain * std(weight), generator=generator)
 
     return draw
 
 
-def _uniform(std: Callable[[Tensor], float]) -> Callable[[Tensor, float, Generator], None]:
+def _uniform(std: Callable[[Tensor], float]) -> Draw:
     """U[-a, a], whose standard deviation is a / sqrt(3)."""
 
     def draw(weight: Tensor, gain: float, generator: Generator) -> None:
@@ -172,7 +191,7 @@ def _fit_variances(model: Watched, gain: float, inputs: Tensor) -> None:
             output = module.forward(*args)
         return output
 
-    names = (watch.name.rpartition(".")[0] for watch in model.watches())
+    names = (w.name.rpartition(".")[0] for w in model.watches() if w.weight is not None)
     modules = [model.get_submodule(name) for name in names]
     handles = [module.register_forward_hook(rescale) for module in modules]
     try:

@@ -68,7 +68,9 @@ LAYERS = (
         "layer", "main-path weights from 1 (read-out L+1); modules side by side share it", "int"
     ),
     Column("name", "the weight's name in the model", "text"),
-    Column("kind", "linear, conv, recurrent, attention or readout", "text"),
+    Column(
+        "kind", "linear, conv, recurrent, attention or readout; stream: a block's output", "text"
+    ),
     Column("weight_norm", "Frobenius norm of W, without bias, before the update"),
     Column("grad_norm", "L2 norm of dL/dW, loss scale divided out, before clipping"),
     Column("grad_max", "largest magnitude in dL/dW"),
@@ -118,6 +120,9 @@ TABLES: Mapping[str, tuple[Column, ...]] = {
     "timing": TIMING,
 }
 """Table (its file is `<table>.csv`) -> its columns in order."""
+
+COMMON = ("layers", "steps", "evals", "timing")
+"""The tables that every run has; others are there where the run has such a thing."""
 
 ACTIVATION_COLUMNS = (
     "preact_mean",

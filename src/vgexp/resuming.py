@@ -12,11 +12,10 @@ from vgexp import folders
 from vgexp.config import Config
 from vgexp.errors import QuestionError
 from vgexp.folders import Prefix
-from vgexp.records import TABLES
+from vgexp.records import COMMON, TABLES
 
 _CLOCK = "timing"
 """The table that no promise is made of."""
-_PROMISED = tuple(table for table in TABLES if table != _CLOCK)
 ENDED = ("completed", "diverged", "stopped")
 """Statuses of runs that nothing is to be added to."""
 FAILED = "failed"
@@ -65,8 +64,13 @@ def save(
     checkpoints.save(folder, checkpoints.Checkpoint(step, state, tables, fields, dict(versions)))
 
 
-def start_of(folder: Path, config: Config, versions: Mapping[str, str]) -> Start:
+def start_of(
+    folder: Path, config: Config, versions: Mapping[str, str], tables: Sequence[str] = COMMON
+) -> Start:
     """The newest checkpoint that is whole and fits the tables; else the beginning.
+
+    Args:
+        tables: those that the run has.
 
     Raises:
         QuestionError: it was made by another configuration or other versions.
@@ -74,6 +78,7 @@ def start_of(folder: Path, config: Config, versions: Mapping[str, str]) -> Start
     from vgexp import checkpoints
 
     story, useless = [], []
+    promised = [table for table in tables if table != _CLOCK]
     for path in checkpoints.present(folder):
         try:
             found = checkpoints.load(path)
@@ -83,20 +88,20 @@ def start_of(folder: Path, config: Config, versions: Mapping[str, str]) -> Start
             continue
         require_equal(path, "configuration", found.config, configuration.deciding(config))
         require_equal(path, "version", found.versions, versions)
-        kept = {table: Prefix(*found.tables.get(table, (0, 0))) for table in TABLES}
-        changed = [table for table in _PROMISED if not _begins_with(folder, table, kept[table])]
+        kept = {table: Prefix(*found.tables.get(table, (0, 0))) for table in tables}
+        changed = [table for table in promised if not _begins_with(folder, table, kept[table])]
         if not changed:
             story.append(f"going on from step {found.step}")
-            prefixes = {table: kept[table] for table in _PROMISED}
+            prefixes = {table: kept[table] for table in promised}
             prefixes |= _clock_lines(folder, kept[_CLOCK].num_bytes)
             return Start(dict(found.state), prefixes, "; ".join(story), tuple(useless))
         story.append(f"{path.name} does not fit {', '.join(changed)}")
         useless.append(path)
     _require_own(folder, config)
-    prefixes = _headers(folder)
+    prefixes = _headers(folder, tables)
     story.append("going on from the beginning")
     recorded = [
-        table for table in TABLES if table not in prefixes and _path(folder, table).exists()
+        table for table in tables if table not in prefixes and _path(folder, table).exists()
     ]
     if recorded:
         story.append(f"what was recorded is kept in {_set_aside(folder, recorded).name}")
@@ -153,14 +158,14 @@ def _header(table: str) -> bytes:
     return (",".join(column.name for column in TABLES[table]) + "\n").encode()
 
 
-def _headers(folder: Path) -> dict[str, Prefix]:
+def _headers(folder: Path, tables: Sequence[str]) -> dict[str, Prefix]:
     """The tables that are there without rows; those torn before are removed.
 
     Raises:
         QuestionError: a file that is no such table.
     """
     prefixes = {}
-    for table in TABLES:
+    for table in tables:
         header, path = _header(table), _path(folder, table)
         if not path.exists():
             continue

@@ -138,7 +138,7 @@ def resume(folder: Path | str, say: Callable[[str], None] | None = None) -> Run:
         config = done.config
         trainer = _assembled(config)
         folders.tidied(folder)
-        start = resuming.start_of(folder, config, summaries.computed_by(trainer))
+        start = resuming.start_of(folder, config, summaries.computed_by(trainer), trainer.tables)
         if say is not None:
             say(start.story)
         _put_back(trainer, start)
@@ -242,7 +242,7 @@ def _record(
 ) -> None:
     from vgexp.sinks import SinkContext, open_sinks, settled
 
-    context = SinkContext(folder, trainer.num_steps, config.output.quiet, prefixes)
+    context = SinkContext(folder, trainer.num_steps, config.output.quiet, trainer.tables, prefixes)
     with open_sinks(context) as sinks:
         trainer.save = lambda: _save(folder, trainer, config, sinks)
         try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 
 import torch
+from torch import Tensor
 
 
 def generator(seed: int, name: str) -> torch.Generator:
@@ -14,3 +15,55 @@ def generator(seed: int, name: str) -> torch.Generator:
     """
     digest = hashlib.sha256(f"{seed}/{name}".encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:8]) >> 1)
+
+
+class GlobalStream:
+    """torch's global generators, which dropout draws from, lent to one run and its stream.
+
+    Between `begin` and `end` they are the run's; before and after, whoever runs it has their own.
+
+    Args:
+        device: whose generator is lent beside the CPU's.
+    """
+
+    def __init__(self, seed: int, name: str, device: torch.device) -> None:
+        self._device = device
+        start = generator(seed, name)
+        self._state = [start.get_state()]
+        if device.type == "cuda":
+            on_device = torch.Generator(device).manual_seed(start.initial_seed())
+            self._state.append(on_device.get_state())
+        self._outside: list[Tensor] | None = None
+
+    def begin(self) -> None:
+        """Lends the global generators to the stream; again is harmless."""
+        if self._outside is None:
+            self._outside = self._global()
+            self._set_global(self._state)
+
+    def end(self) -> None:
+        """Gives them back as they were; again is harmless."""
+        if self._outside is not None:
+            self._state = self._global()
+            self._set_global(self._outside)
+            self._outside = None
+
+    def state_dict(self) -> list[Tensor]:
+        """Where the stream stands."""
+        return self._state if self._outside is None else self._global()
+
+    def load_state_dict(self, state: list[Tensor]) -> None:
+        """Goes on from there."""
+        self._state = state
+        if self._outside is not None:
+            self._set_global(state)
+
+    def _global(self) -> list[Tensor]:
+        on_cuda = self._device.type == "cuda"
+        here = [torch.cuda.get_rng_state(self._device)] if on_cuda else []
+        return [torch.get_rng_state(), *here]
+
+    def _set_global(self, state: list[Tensor]) -> None:
+        torch.set_rng_state(state[0].cpu())
+        if self._device.type == "cuda":
+            torch.cuda.set_rng_state(state[1].cpu(), self._device)

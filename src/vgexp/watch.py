@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 from torch import Tensor, nn
+
+from vgexp.records import Rows
 
 
 @dataclass(frozen=True)
@@ -31,12 +34,14 @@ class Watch:
     """One row of `layers.csv` and where to measure it."""
 
     name: str
-    """The parameter's name in the model."""
-    weight: nn.Parameter
+    """The parameter's name in the model; of a `stream`, the block's."""
+    weight: nn.Parameter | None
+    """None for a `stream`, which has the columns of z only."""
     layer: int
     """Main-path number from 1; modules side by side share it, the main path's first."""
     kind: str
-    """`linear`, `conv`, `recurrent`, `attention` or `readout`."""
+    """`linear`, `conv`, `recurrent`, `attention` or `readout`; `stream`: a block's output, where no
+    weight's z is that. It is the main path's."""
     preact: nn.Module | None = None
     """Its output is z."""
     reads_z: bool = False
@@ -47,3 +52,37 @@ class Watch:
     """Its output is h."""
     slope: Slope | None = None
     """phi' of `activation`."""
+
+
+class Meter(Protocol):
+    """Measures a narrow table of a model of ours, at the steps at which z and h are measured.
+
+    The probe calls, for one optimizer step: `arm` before its forward passes, `take` before the
+    update, and later, when somebody asks for rows, what `take` has returned. A meter, like the
+    probe, draws no random number, writes to no tensor, and waits for no device before rows are
+    asked for.
+    """
+
+    @property
+    def table(self) -> str:
+        """The table's name in `records.TABLES`."""
+        ...
+
+    def arm(self) -> None:
+        """Gets ready to see forward passes; again is harmless."""
+        ...
+
+    def disarm(self) -> None:
+        """Sees nothing any more and forgets what it saw; again is harmless."""
+        ...
+
+    def take(
+        self, step: int, num_examples: int, loss_scale: Tensor | float
+    ) -> Callable[[], Rows] | None:
+        """Ends the step: a function that makes its rows; None where nothing was seen.
+
+        Args:
+            num_examples: N of the update: dL/dz times N is the derivative of the summed loss.
+            loss_scale: what dL/dz is too large by.
+        """
+        ...

@@ -11,6 +11,7 @@ from vgexp.config.model import (
     NORM_POSITIONS,
     MlpConfig,
     ModelConfig,
+    NetConfig,
 )
 from vgexp.config.optimization import (
     AdamConfig,
@@ -43,7 +44,9 @@ from vgexp.config.run import (
 from vgexp.config.tree import (
     CHOICES,
     DTYPES,
+    FAMILIES,
     SEED_LIMIT,
+    SETS,
     Config,
     choice,
     choices,
@@ -60,8 +63,10 @@ __all__ = [
     "CHOICES",
     "DEFAULT_STEPS",
     "DTYPES",
+    "FAMILIES",
     "NORM_POSITIONS",
     "SEED_LIMIT",
+    "SETS",
     "AdamConfig",
     "AdamwConfig",
     "AgcClipConfig",
@@ -77,6 +82,7 @@ __all__ = [
     "MlpConfig",
     "ModelConfig",
     "MomentumConfig",
+    "NetConfig",
     "NoClipConfig",
     "NormClipConfig",
     "OptimizerConfig",

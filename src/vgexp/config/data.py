@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 from vgexp.config.ranges import at_least, within
 
@@ -11,6 +13,8 @@ from vgexp.config.ranges import at_least, within
 class DataConfig:
     """What every choice of `data` extends."""
 
+    gives: ClassVar[str] = ""
+    """The kind of its examples (`tasks.KINDS`); empty: known only once they are loaded."""
     batch_size: int = 64
     """Examples in one batch (a micro-batch where `train.accumulate` is above 1)."""
     val_fraction: float = 0.15
@@ -25,11 +29,14 @@ class DataConfig:
 class DigitsConfig(DataConfig):
     """1,797 handwritten digits of 8x8 grey pixels, bundled with scikit-learn."""
 
+    gives: ClassVar[str] = "image"
+
 
 @dataclass
 class GaussianConfig(DataConfig):
     """Inputs N(0, 1) with random labels: the input of signal-propagation theory."""
 
+    gives: ClassVar[str] = "vector"
     num_examples: int = 4096
     """Examples generated, over all splits."""
     features: int = 64
@@ -48,6 +55,7 @@ class GaussianConfig(DataConfig):
 class SpiralsConfig(DataConfig):
     """Interleaved spiral arms in the plane, one class an arm."""
 
+    gives: ClassVar[str] = "vector"
     num_examples: int = 3000
     """Examples generated, over all splits."""
     num_classes: int = 3
@@ -57,3 +65,11 @@ class SpiralsConfig(DataConfig):
         super().__post_init__()
         at_least("data.num_examples", self.num_examples, 2)
         at_least("data.num_classes", self.num_classes, 2)
+
+
+SETS: Mapping[str, type[DataConfig]] = {
+    "digits": DigitsConfig,
+    "gaussian": GaussianConfig,
+    "spirals": SpiralsConfig,
+}
+"""Choice -> its dataclass, of this file."""

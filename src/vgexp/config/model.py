@@ -1,11 +1,12 @@
-"""`model`: one dataclass a family."""
+"""`model`: what every family has, and the perceptron. Other families have files of their own."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Optional
+from typing import ClassVar, Optional
 
-from vgexp.config.ranges import at_least, finite, one_of
+from vgexp.config.ranges import at_least, finite, one_of, within
 
 NORM_POSITIONS = ("pre", "post")
 
@@ -14,10 +15,13 @@ NORM_POSITIONS = ("pre", "post")
 class ModelConfig:
     """What every choice of `model` extends."""
 
+    reads: ClassVar[tuple[str, ...]] = ()
+    """Kinds of examples (`tasks.KINDS`) that the family reads; empty: any."""
+
 
 @dataclass
-class MlpConfig(ModelConfig):
-    """A perceptron of equal hidden layers and one read-out."""
+class NetConfig(ModelConfig):
+    """What every family of ours extends."""
 
     depth: int = 10
     """Hidden weight layers L; the read-out is one more."""
@@ -43,6 +47,8 @@ class MlpConfig(ModelConfig):
     """Groups of group norm; must divide the width."""
     skip: str = "none"
     """Name of the skip connection; `vgexp list skips`."""
+    dropout: float = 0.0
+    """Probability with which each h is set to 0 in training, the others divided by 1 less it."""
 
     def __post_init__(self) -> None:
         at_least("model.depth", self.depth, 1)
@@ -50,5 +56,17 @@ class MlpConfig(ModelConfig):
         at_least("model.gain", self.gain, 0.0)
         at_least("model.bias_std", self.bias_std, 0.0)
         at_least("model.norm_groups", self.norm_groups, 1)
+        within("model.dropout", self.dropout, 0.0, 1.0)
         finite("model.negative_slope", self.negative_slope)
         one_of("model.norm_position", self.norm_position, NORM_POSITIONS)
+
+
+@dataclass
+class MlpConfig(NetConfig):
+    """A perceptron of equal hidden layers and one read-out."""
+
+    reads: ClassVar[tuple[str, ...]] = ("vector", "image", "sequence")
+
+
+FAMILIES: Mapping[str, type[ModelConfig]] = {"mlp": MlpConfig}
+"""Choice -> its dataclass, of this file."""

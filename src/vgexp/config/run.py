@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Optional
 
-from vgexp.config.ranges import at_least
+from vgexp.config.ranges import at_least, within
 from vgexp.errors import QuestionError
 
 DEFAULT_STEPS = 500
@@ -25,6 +25,12 @@ class TrainConfig:
     """Steps between evaluations on the train and val splits; 0: at the start and the end only."""
     stop_on_divergence: bool = True
     """Whether a run ends at its first non-finite step."""
+    loss: Optional[str] = None
+    """`cross_entropy` or `mse`; null: what the data are for."""
+    label_smoothing: float = 0.0
+    """Share of the target probability that cross-entropy spreads over all classes."""
+    checkpoint_activations: bool = False
+    """Whether activations are computed again in the backward pass instead of being kept."""
 
     def __post_init__(self) -> None:
         if self.steps is None and self.epochs is None:
@@ -38,6 +44,7 @@ class TrainConfig:
         at_least("train.epochs", self.epochs, 1)
         at_least("train.accumulate", self.accumulate, 1)
         at_least("train.eval_every", self.eval_every, 0)
+        within("train.label_smoothing", self.label_smoothing, 0.0, 1.0)
 
     def num_steps(self, batches_per_epoch: int) -> int:
         """Optimizer steps of the run."""

@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from vgexp.config.data import DataConfig, DigitsConfig, GaussianConfig, SpiralsConfig
+from vgexp.config import data, model
+from vgexp.config.data import DataConfig, DigitsConfig
 from vgexp.config.kinds import require_kinds
 from vgexp.config.model import MlpConfig, ModelConfig
 from vgexp.config.optimization import (
@@ -71,11 +72,15 @@ class Config:
         require(self)
 
 
+FAMILIES: Mapping[str, type[ModelConfig]] = {**model.FAMILIES}
+"""Choice of `model` -> its dataclass."""
+
+SETS: Mapping[str, type[DataConfig]] = {**data.SETS}
+"""Choice of `data` -> its dataclass."""
+
 CHOICES: Mapping[str, Registry[type]] = {
-    "model": Registry("model", {"mlp": MlpConfig}),
-    "data": Registry(
-        "data", {"digits": DigitsConfig, "gaussian": GaussianConfig, "spirals": SpiralsConfig}
-    ),
+    "model": Registry("model", FAMILIES),
+    "data": Registry("data", SETS),
     "optimizer": Registry(
         "optimizer",
         {

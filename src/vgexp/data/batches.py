@@ -40,7 +40,7 @@ class Batches:
         """Epochs complete before the next batch."""
 
     def next(self) -> tuple[Tensor, Tensor]:
-        """The next batch: inputs [B, F] and targets [B]."""
+        """The next batch: inputs [B, ...] and targets [B, ...]."""
         if self._position == 0:
             self._shuffle()
         start = self._position * self._batch_size
@@ -49,9 +49,7 @@ class Batches:
         if self._position == self.per_epoch:
             self._position = 0
             self.epoch += 1
-        return self._split.inputs.index_select(0, rows_B), self._split.targets.index_select(
-            0, rows_B
-        )
+        return self._split.take(rows_B)
 
     def state_dict(self) -> dict[str, Any]:
         """Where the stream stands; small, for the epoch's permutation is drawn again from it."""
@@ -79,5 +77,4 @@ class Batches:
 def full(split: Split, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
     """The whole split once, in order, nothing dropped; no batch of an empty split."""
     for start in range(0, len(split), batch_size):
-        rows = slice(start, start + batch_size)
-        yield split.inputs[rows], split.targets[rows]
+        yield split.part(start, start + batch_size)

@@ -7,22 +7,25 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from vgexp.config import DigitsConfig
+from vgexp.data.examples import Examples
+from vgexp.tasks import Task
 
 NUM_EXAMPLES = 1797
 NUM_PIXELS = 64
+SHAPE = (1, 8, 8)
 NUM_CLASSES = 10
 
 
-def read(_config: DigitsConfig, _seed: int) -> tuple[Tensor, Tensor, int]:
+def read(_config: DigitsConfig, _seed: int) -> Examples:
     """1,797 handwritten digits of 8x8 grey pixels, bundled with scikit-learn."""
     table = _bundled_table()
     if table is None:
         table = _loaded_table()
     values = torch.from_numpy(table)
-    return values[:, :-1].contiguous(), values[:, -1].long(), NUM_CLASSES
+    images_NCHW = values[:, :-1].reshape(-1, *SHAPE)
+    return Examples(images_NCHW, values[:, -1].long(), Task("image", SHAPE, NUM_CLASSES))
 
 
 def _bundled_table() -> np.ndarray | None:

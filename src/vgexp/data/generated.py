@@ -5,26 +5,27 @@ from __future__ import annotations
 import math
 
 import torch
-from torch import Tensor
 
 from vgexp.config import GaussianConfig, SpiralsConfig
+from vgexp.data.examples import Examples
 from vgexp.seeds import generator
+from vgexp.tasks import Task
 
 SPIRAL_TURNS = 1.0
 SPIRAL_NOISE = 0.02
 """Standard deviation of each coordinate's noise; an arm ends at radius 1."""
 
 
-def gaussian(config: GaussianConfig, seed: int) -> tuple[Tensor, Tensor, int]:
+def gaussian(config: GaussianConfig, seed: int) -> Examples:
     """Inputs N(0, 1) with uniform random labels: the input of signal-propagation theory."""
     source = generator(seed, "data")
     shape = (config.num_examples, config.features)
     inputs_NF = torch.randn(shape, generator=source, dtype=torch.float64)
     targets_N = torch.randint(config.num_classes, shape[:1], generator=source)
-    return inputs_NF, targets_N, config.num_classes
+    return Examples(inputs_NF, targets_N, Task("vector", (config.features,), config.num_classes))
 
 
-def spirals(config: SpiralsConfig, seed: int) -> tuple[Tensor, Tensor, int]:
+def spirals(config: SpiralsConfig, seed: int) -> Examples:
     """Interleaved noisy spiral arms in the plane, one class an arm.
 
     Arm k of K: radius r uniform in [0, 1], angle 2 pi (r + k / K), plus noise N(0, 0.02^2) on
@@ -36,4 +37,5 @@ def spirals(config: SpiralsConfig, seed: int) -> tuple[Tensor, Tensor, int]:
     angle_N = 2 * math.pi * (SPIRAL_TURNS * radius_N + targets_N / config.num_classes)
     arm_N2 = radius_N[:, None] * torch.stack([angle_N.cos(), angle_N.sin()], dim=1)
     noise_N2 = torch.randn(arm_N2.shape, generator=source, dtype=torch.float64)
-    return arm_N2 + SPIRAL_NOISE * noise_N2, targets_N, config.num_classes
+    inputs_N2 = arm_N2 + SPIRAL_NOISE * noise_N2
+    return Examples(inputs_N2, targets_N, Task("vector", (2,), config.num_classes))

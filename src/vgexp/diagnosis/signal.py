@@ -22,8 +22,6 @@ SMALLEST_NORMAL: Mapping[str, float] = {
 
 # No layer passes on so little of a signal unless it passes on nothing.
 _FAR_ABOVE = 1e8
-# Rows that are not a hidden layer of the main path.
-_OFF_PATH = ("readout", "stream")
 _NEEDED = ("layer", "kind", "delta_rms")
 
 
@@ -48,11 +46,12 @@ class Signal:
 
 
 def main_path(layers_at_step: pd.DataFrame) -> pd.DataFrame:
-    """The hidden layers of one step: the first row of each `layer`, without read-out and streams.
+    """The hidden layers of one step: the first row of each `layer`, without the read-out.
 
-    Modules side by side (gate, shortcut, q/k/v) share the layer's number and come after it.
+    Modules side by side (gate, shortcut, q/k/v) share the layer's number and come after it; a
+    stream comes before the weights of its block.
     """
-    hidden = layers_at_step[~layers_at_step["kind"].isin(_OFF_PATH)]
+    hidden = layers_at_step[layers_at_step["kind"] != "readout"]
     return hidden.drop_duplicates("layer").sort_values("layer", kind="stable")
 
 

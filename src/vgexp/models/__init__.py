@@ -10,24 +10,20 @@ import torch
 from vgexp import config as _config
 from vgexp.models import mlp
 from vgexp.models.mlp import Mlp
+from vgexp.models.network import Network
 from vgexp.registry import Registry
+from vgexp.tasks import Task
 
-__all__ = ["MODELS", "Mlp", "build"]
+__all__ = ["MODELS", "Mlp", "Network", "build"]
 
-MODELS: Registry[Callable[[Any, int, int, torch.dtype], Mlp]] = Registry(
-    "model", {"mlp": mlp.build}
-)
-"""Family -> builder from (configuration, inputs, outputs, dtype)."""
+MODELS: Registry[Callable[[Any, Task], Network]] = Registry("model", {"mlp": mlp.build})
+"""Family -> builder from (configuration, task)."""
 
 
-def build(
-    model_config: _config.ModelConfig, num_inputs: int, num_outputs: int, dtype: torch.dtype
-) -> Mlp:
-    """The model of a configuration; `inits.initialise` then draws its weights.
+def build(model_config: _config.ModelConfig, task: Task, dtype: torch.dtype) -> Network:
+    """The model of a configuration, on CPU; `inits.initialise` then draws its weights.
 
     Raises:
         QuestionError: an unknown name, or values that do not go together.
     """
-    return MODELS[_config.choice("model", model_config)](
-        model_config, num_inputs, num_outputs, dtype
-    )
+    return MODELS[_config.choice("model", model_config)](model_config, task).to(dtype)

@@ -1,4 +1,4 @@
-"""What a perceptron will need of memory, known before any of it is asked for."""
+"""What a model will need of memory, known before any of it is asked for."""
 
 from __future__ import annotations
 
@@ -8,14 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from vgexp.activations import ACTIVATIONS
-from vgexp.config import MlpConfig
+from vgexp.config import MlpConfig, ModelConfig, choice
 from vgexp.errors import QuestionError
+from vgexp.models import MODELS
 from vgexp.models.mlp import norms_the_sum
 from vgexp.norms import NORMS
 from vgexp.skips import SKIPS
+from vgexp.tasks import Task
 
 GIB = 2**30
 MEMINFO = Path("/proc/meminfo")
@@ -37,12 +39,42 @@ class Need:
         return dtype.itemsize * (self.num_parameters * (2 + num_states) + self.num_activations)
 
 
-def need(config: MlpConfig, num_inputs: int, num_outputs: int, batch_size: int) -> Need:
+def need(config: ModelConfig, task: Task, batch_size: int) -> Need:
     """What training on batches of `batch_size` holds; nothing of it is allocated."""
-    return Need(
-        num_parameters(config, num_inputs, num_outputs),
-        num_activations(config, num_inputs, num_outputs, batch_size),
-    )
+    if isinstance(config, MlpConfig):
+        return Need(
+            num_parameters(config, task.num_features, task.num_outputs),
+            num_activations(config, task.num_features, task.num_outputs, batch_size),
+        )
+    return _rehearsed(config, task, batch_size)
+
+
+def _rehearsed(config: ModelConfig, task: Task, batch_size: int) -> Need:
+    """By a forward pass without numbers, of two batches of few examples and the line through them.
+
+    Two, since a part may not depend on the batch; few, for some kernels' sizes are limited.
+    """
+    with torch.device("meta"):
+        model = MODELS[choice("model", config)](config, task)
+        first, second = (_kept(model, task, examples) for examples in (2, 4))
+    return Need(_count(model), first + (second - first) // 2 * (batch_size - 2))
+
+
+def _kept(model: nn.Module, task: Task, num_examples: int) -> int:
+    """Numbers that autograd keeps of a forward pass, parameters left out."""
+    own = {id(p) for p in model.parameters()}
+    kept: dict[int, Tensor] = {}
+
+    def keep(x: Tensor) -> Tensor:
+        base = x if x._base is None else x._base
+        if id(base) not in own:
+            kept[id(base)] = base
+        return x
+
+    dtype = torch.int64 if task.kind == "tokens" else None
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
+        model(torch.zeros(num_examples, *task.shape, dtype=dtype))
+    return sum(x.numel() for x in kept.values())
 
 
 def require(needed: Need, dtype: torch.dtype, device: torch.device, num_states: int) -> None:
@@ -90,7 +122,7 @@ def num_activations(config: MlpConfig, num_inputs: int, num_outputs: int, batch_
         has_norm = NORMS[config.norm](width, config) is not None
     # h_1 alone is no copy; the concatenations of 2, 3, .. L - 1 are.
     concatenated = max(depth * (depth - 1) // 2 - 1, 0) if skip.concatenates else 0
-    per_layer = 2 + has_norm + skip.adds
+    per_layer = 2 + has_norm + skip.adds + (config.dropout > 0)
     return batch_size * (num_inputs + num_outputs + width * (depth * per_layer + concatenated))
 
 

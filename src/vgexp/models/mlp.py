@@ -7,6 +7,7 @@ W h_L + b. Axes: B examples, I inputs, W units, O outputs, F features that a wei
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import cast
 
 import torch
@@ -14,10 +15,14 @@ from torch import Tensor, nn
 
 from vgexp.activations import ACTIVATIONS, slope
 from vgexp.config import MlpConfig
+from vgexp.models.network import Network, linear, run_blocks
 from vgexp.norms import NORMS
 from vgexp.skips import SKIPS, Combine
+from vgexp.tasks import Task
 from vgexp.watch import Watch
 
+Passed = tuple[Tensor, Tensor, Tensor]
+"""What a layer hands on where layers are joined: h, z, and the features that the next reads."""
 Named = Mapping[Tensor, tuple[str, nn.Parameter]]
 """A parameter -> its name in the model, and itself."""
 
@@ -25,15 +30,16 @@ Named = Mapping[Tensor, tuple[str, nn.Parameter]]
 class Layer(nn.Module):
     """The modules of one hidden layer, in the order in which the perceptron calls them.
 
-    `linear` makes the branch, `skip` combines it with the last z, `after_sum` finishes z, and
-    `after_z` makes h of z. The layer is never called itself, which would cost a call.
+    `linear` makes the branch, `skip` combines it with the last z, `after_sum` finishes z, `after_z`
+    makes h of z, and `after_h` drops units of it. The layer is never called itself, which would
+    cost a call.
     """
 
     def __init__(self, num_features: int, config: MlpConfig, *, first: bool) -> None:
         super().__init__()
         combine = SKIPS[config.skip].combine
         sum_is_normed = norms_the_sum(config)
-        self.linear = _linear(num_features, config.width, config.bias)
+        self.linear = linear(num_features, config.width, config.bias)
         self.skip: Combine | None = None
         if combine is not None and not first:
             self.skip = combine(config.width, config.depth)
@@ -49,6 +55,8 @@ class Layer(nn.Module):
         self.after_z: tuple[nn.Module, ...] = (
             phi if sum_is_normed else norms + phi if pre else phi + norms
         )
+        self.dropout = nn.Dropout(config.dropout) if config.dropout else None
+        self.after_h = () if self.dropout is None else (self.dropout,)
 
     @property
     def makes_z(self) -> nn.Module:
@@ -58,7 +66,31 @@ class Layer(nn.Module):
         return self.linear if self.skip is None else self.skip
 
 
-class Mlp(nn.Module):
+@dataclass(frozen=True)
+class Step:
+    """What a layer that is joined to others makes of h, z and the features of the one before."""
+
+    linear: nn.Module
+    skip: nn.Module | None
+    after_sum: tuple[nn.Module, ...]
+    after_z: tuple[nn.Module, ...]
+    grows: bool
+    """Whether the next layer reads this h beside all that this one has read."""
+
+    def __call__(self, passed: Passed) -> Passed:
+        h_BW, z_BW, features_BF = passed
+        branch_BW = self.linear(features_BF)
+        z_BW = branch_BW if self.skip is None else self.skip(z_BW, branch_BW, h_BW)
+        for module in self.after_sum:
+            z_BW = module(z_BW)
+        h_BW = z_BW
+        for module in self.after_z:
+            h_BW = module(h_BW)
+        # Growing one concatenation costs L operations backward; joining anew each time, L^2.
+        return h_BW, z_BW, torch.cat((features_BF, h_BW), 1) if self.grows else h_BW
+
+
+class Mlp(Network):
     """A perceptron; its weights are not drawn yet (`inits.initialise` draws them)."""
 
     def __init__(self, config: MlpConfig, num_inputs: int, num_outputs: int) -> None:
@@ -69,35 +101,25 @@ class Mlp(nn.Module):
             Layer(width, config, first=index == 0)
             for index, width in enumerate(input_widths(config, num_inputs))
         )
-        self.readout = _linear(config.width, num_outputs, config.bias)
+        self.readout = linear(config.width, num_outputs, config.bias)
         # What `forward` calls, in plain lists: a module's attributes are slow to look up.
-        self._calls = [(lay.linear, lay.skip, lay.after_sum, lay.after_z) for lay in self._hidden()]
-        self._chain = None if SKIPS[config.skip].joins else _chain(self._hidden())
+        if SKIPS[config.skip].joins:
+            self._chain = None
+            self._steps = list(self._step_by_step())
+        else:
+            self._chain = _chain(self._hidden())
 
     def forward(self, x_BI: Tensor) -> Tensor:
         """The outputs [B, O]."""
         if self._chain is None:
-            h_BW = self._with_skips(x_BI)
+            h_BW, _, _ = run_blocks(self._steps, (x_BI, x_BI, x_BI), self.recomputes)
+        elif self.recomputes:
+            h_BW = run_blocks(self._chain, x_BI, True)
         else:
             h_BW = x_BI
             for module in self._chain:
                 h_BW = module(h_BW)
         return cast(Tensor, self.readout(h_BW))
-
-    def _with_skips(self, x_BI: Tensor) -> Tensor:
-        z_BW = h_BW = features_BF = x_BI
-        for linear, skip, after_sum, after_z in self._calls:
-            branch_BW = linear(features_BF)
-            z_BW = branch_BW if skip is None else skip(z_BW, branch_BW, h_BW)
-            for module in after_sum:
-                z_BW = module(z_BW)
-            h_BW = z_BW
-            for module in after_z:
-                h_BW = module(h_BW)
-            # Growing one concatenation costs L operations backward; joining anew each time, L^2.
-            grows = self.concatenates and features_BF is not x_BI
-            features_BF = torch.cat((features_BF, h_BW), 1) if grows else h_BW
-        return h_BW
 
     def watches(self) -> list[Watch]:
         """One watch for each weight matrix, in forward order, in a layer the main path's first."""
@@ -108,6 +130,11 @@ class Mlp(nn.Module):
             watches.extend(_gate_watches(layer, number, named))
         number, readout = len(self.layers) + 1, self.readout
         return [*watches, Watch(*named[readout.weight], number, "readout", preact=readout)]
+
+    def _step_by_step(self) -> Iterator[Step]:
+        for lay in self._hidden():
+            grows = self.concatenates and lay is not self.layers[0]
+            yield Step(lay.linear, lay.skip, lay.after_sum, lay.after_z + lay.after_h, grows)
 
     def _hidden(self) -> Iterator[Layer]:
         return cast(Iterator[Layer], iter(self.layers))
@@ -127,16 +154,16 @@ class Mlp(nn.Module):
 
 def _chain(layers: Iterable[Layer]) -> list[nn.Module]:
     """The modules of layers without skips, each of which reads the output of the one before."""
-    return [m for lay in layers for m in (lay.linear, *lay.after_sum, *lay.after_z)]
+    return [m for lay in layers for m in (lay.linear, *lay.after_sum, *lay.after_z, *lay.after_h)]
 
 
-def build(config: MlpConfig, num_inputs: int, num_outputs: int, dtype: torch.dtype) -> Mlp:
+def build(config: MlpConfig, task: Task) -> Mlp:
     """The perceptron of a configuration, its weights not drawn yet, on CPU.
 
     Raises:
         QuestionError: an unknown name, or a normalisation that the width does not allow.
     """
-    return Mlp(config, num_inputs, num_outputs).to(dtype)
+    return Mlp(config, task.num_features, task.num_outputs)
 
 
 def input_widths(config: MlpConfig, num_inputs: int) -> Iterator[int]:
@@ -149,15 +176,6 @@ def input_widths(config: MlpConfig, num_inputs: int) -> Iterator[int]:
 def norms_the_sum(config: MlpConfig) -> bool:
     """Whether the norm is the last thing done to z: `post` with a skip that adds."""
     return SKIPS[config.skip].adds and config.norm_position == "post"
-
-
-def _linear(num_features: int, num_units: int, bias: bool) -> nn.Linear:
-    """A linear layer that draws no random number; its biases are 0, its weights not set."""
-    on_meta = nn.Linear(num_features, num_units, bias=bias, device="meta")
-    linear = on_meta.to_empty(device=torch.get_default_device())
-    if linear.bias is not None:
-        nn.init.zeros_(linear.bias)
-    return linear
 
 
 def _gate_watches(layer: Layer, number: int, named: Named) -> Iterator[Watch]:

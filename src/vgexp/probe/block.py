@@ -37,7 +37,7 @@ class Labels:
     names: list[str]
     kinds: list[str]
     after: list[int | None]
-    """For each wanted row, that of the next layer's main-path weight, the first of its number."""
+    """For each wanted row, that of the next layer's main path, the first of its number."""
 
 
 def labels_of(rows: Sequence[Row]) -> Labels:

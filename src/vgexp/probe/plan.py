@@ -25,13 +25,13 @@ NO_SINGLE_OUTPUT = "its module has no single output that is its z"
 
 @dataclass
 class Row:
-    """One weight: what names its row of `layers.csv`, and whether it is wanted.
+    """One weight, or a stream, which has none: what names its row, and whether it is wanted.
 
     `layer` is None until a forward pass shows it, and stays so for a weight that none uses.
     """
 
     name: str
-    weight: nn.Parameter
+    weight: nn.Parameter | None
     layer: int | None
     kind: str
     is_wanted: bool

@@ -18,7 +18,7 @@ from vgexp.probe.plan import Plan, plan_of_module, plan_of_watches
 from vgexp.probe.taps import Taps
 from vgexp.probe.weights import WeightMeter
 from vgexp.records import LAYERS, Rows
-from vgexp.watch import Watch
+from vgexp.watch import Meter, Watch
 
 if TYPE_CHECKING:
     import pandas
@@ -45,6 +45,8 @@ class Probe:
             is that of N dL/dz), `sum` if it is their sum. N is the size of dim 0 of the model's
             input, over all passes of the update.
         watches: where to look, for a model that knows; None to read it off the modules.
+        meters: of narrow tables, for a model that has such; they measure where z and h are
+            measured.
 
     Raises:
         QuestionError: no model or optimizer, an impossible cadence, pattern or reduction.
@@ -60,6 +62,7 @@ class Probe:
         layers: str | None = None,
         loss_reduction: str = "mean",
         watches: Sequence[Watch] | None = None,
+        meters: Sequence[Meter] = (),
     ) -> None:
         _require_kinds(model, optimizer)
         for key, value in (("every", every), ("activations_every", activations_every)):
@@ -81,6 +84,8 @@ class Probe:
             self._unseen["the model"] = "the optimizer holds none of its parameters"
         self._taps = Taps(model, self._plan, self._note)
         self._meter = WeightMeter(self._plan.rows)
+        self._meters = meters
+        self._narrow: list[Callable[[], Rows]] = []
         self._meter_due = False
         self._optimizer_hooks: list[Any] = []
         self._known_labels: tuple[tuple[int | None, ...], Labels] | None = None
@@ -116,7 +121,7 @@ class Probe:
         for handle in self._optimizer_hooks:
             handle.remove()
         self._optimizer_hooks = []
-        self._taps.disarm()
+        self._disarm()
         self._taps.drop()
         self._meter.collect()
         self._inside = False
@@ -157,13 +162,14 @@ class Probe:
     def drain(self) -> list[Rows]:
         """The rows measured since the last call; on CUDA this waits for the device."""
         blocks, self._blocks = self._blocks, []
-        return block.rows_of(blocks)
+        narrow, self._narrow = self._narrow, []
+        return [*block.rows_of(blocks), *(rows() for rows in narrow)]
 
     def to_frame(self) -> pandas.DataFrame:
         """All rows so far as a DataFrame with the columns of `layers.csv`."""
         import pandas as pd
 
-        self._rows += self.drain()
+        self._rows += [rows for rows in self.drain() if rows.table == "layers"]
         names = [column.name for column in LAYERS]
         kinds = {column.name: column.kind for column in LAYERS}
         columns: dict[str, list[Any]] = {name: [] for name in names}
@@ -189,8 +195,15 @@ class Probe:
         self._taps_due = self._wanted or self.step % self._activations_every == 0
         if self._taps_due:
             self._taps.arm()
+            for meter in self._meters:
+                meter.arm()
         else:
-            self._taps.disarm()
+            self._disarm()
+
+    def _disarm(self) -> None:
+        self._taps.disarm()
+        for meter in self._meters:
+            meter.disarm()
 
     def _before_step(self, _: object, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Everything but the update; a closure's passes and gradients come only within the step."""
@@ -239,6 +252,8 @@ class Probe:
             cells = {**cells, **seen}
             factor = examples if self._loss_is_mean else 1
             self._note_missing(cells)
+            narrow = (meter.take(self.step, examples, scale) for meter in self._meters)
+            self._narrow += [rows for rows in narrow if rows is not None]
         if cells:
             labels = self._labels()
             self._blocks.append(

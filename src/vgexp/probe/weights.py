@@ -27,7 +27,11 @@ class WeightMeter:
     """
 
     def __init__(self, rows: Sequence[Row]) -> None:
-        self._weights = {index: row.weight for index, row in enumerate(rows) if row.is_wanted}
+        self._weights = {
+            index: row.weight
+            for index, row in enumerate(rows)
+            if row.is_wanted and row.weight is not None
+        }
         self._groups: dict[tuple[int, ...], list[tuple[int, ...]]] = {}
         self._cells: dict[str, Cells] = {}
         self._before: Stacks = []

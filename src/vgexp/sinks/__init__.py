@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,6 +39,8 @@ class SinkContext:
     folder: Path
     num_steps: int
     quiet: bool
+    tables: Sequence[str]
+    """Those that the run has."""
     prefixes: Mapping[str, Prefix] | None = None
     """Table -> what of its file to go on from; a new file for others."""
 
@@ -46,7 +48,7 @@ class SinkContext:
 SINKS: Registry[Callable[[SinkContext], Sink]] = Registry(
     "sink",
     {
-        "csv": lambda context: CsvFiles(context.folder, context.prefixes),
+        "csv": lambda context: CsvFiles(context.folder, context.tables, context.prefixes),
         "live": lambda context: Live(context.num_steps, context.quiet),
     },
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, final
@@ -14,7 +14,7 @@ import orjson
 from numpy.typing import NDArray
 
 from vgexp.folders import Prefix, synced
-from vgexp.records import TABLES, Floats, Rows
+from vgexp.records import COMMON, TABLES, Floats, Rows
 
 
 @final
@@ -26,11 +26,16 @@ class CsvFiles:
     a file that somebody else has changed since is known by it.
     """
 
-    def __init__(self, folder: Path, prefixes: Mapping[str, Prefix] | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        tables: Iterable[str] = COMMON,
+        prefixes: Mapping[str, Prefix] | None = None,
+    ) -> None:
         """New files, but where a prefix is given one that is there, cut back to it."""
         self._files: dict[str, _File] = {}
         try:
-            for table in TABLES:
+            for table in tables:
                 prefix = None if prefixes is None else prefixes.get(table)
                 self._files[table] = _File(folder / f"{table}.csv", table, prefix)
             # The names of the files as well: no summary or checkpoint outlasts them.

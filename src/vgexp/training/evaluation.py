@@ -5,22 +5,25 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 
+from vgexp import losses
 from vgexp.data import Split
 from vgexp.data.batches import full
+from vgexp.losses import Loss
 from vgexp.records import Rows
 
 EVAL_BATCH = 1024
 """Examples in one forward pass of an evaluation."""
 
 
-def evaluated(model: nn.Module, name: str, split: Split, step: int, epoch: int) -> list[Rows]:
+def evaluated(
+    model: nn.Module, loss_of: Loss, name: str, split: Split, step: int, epoch: int
+) -> list[Rows]:
     """One row of `evals.csv`; none of a split without examples."""
     if not len(split):
         return []
-    loss, accuracy = evaluate(model, split)
+    loss, accuracy = evaluate(model, loss_of, split)
     columns: dict[str, list[Any]] = {
         "step": [step],
         "epoch": [epoch],
@@ -32,20 +35,23 @@ def evaluated(model: nn.Module, name: str, split: Split, step: int, epoch: int) 
 
 
 @torch.no_grad()
-def evaluate(model: nn.Module, split: Split) -> tuple[Any, Any]:
+def evaluate(model: nn.Module, loss_of: Loss, split: Split) -> tuple[Any, Any]:
     """Mean loss and accuracy over a split in evaluation mode, in the model's dtype.
 
-    Batches of 1,024 are summed in the model's dtype, and their sums in float64. The split has
-    examples.
+    The means of batches of 1,024 are weighed in float64; the accuracy is None where right is not
+    defined. The split has examples.
     """
+    dtype = next(model.parameters()).dtype
+    sums = torch.zeros(2, dtype=torch.float64, device=split.targets.device)
+    total = 0
     model.eval()
-    loss = torch.zeros((), dtype=torch.float64, device=split.targets.device)
-    correct = torch.zeros_like(loss)
-    dtype = split.inputs.dtype
-    for x_BF, y_B in full(split, EVAL_BATCH):
-        logits_BC = model(x_BF)
-        loss += F.cross_entropy(logits_BC, y_B, reduction="sum").double()
-        correct += (logits_BC.argmax(1) == y_B).sum()
+    for x, y in full(split, EVAL_BATCH):
+        outputs = model(x)
+        num_targets = losses.num_targets(outputs)
+        sums[0] += loss_of.mean(outputs, y).double() * num_targets
+        if loss_of.hits is not None:
+            sums[1] += loss_of.hits(outputs, y)
+        total += num_targets
     model.train()
-    mean = (torch.stack([loss, correct]) / len(split)).to(dtype).cpu().numpy()
-    return mean[0], mean[1]
+    loss, accuracy = (sums / total).to(dtype).cpu().numpy()
+    return loss, None if loss_of.hits is None else accuracy

@@ -26,9 +26,11 @@ class Step(NamedTuple):
     step: int
     epoch: int
     lr: float
-    examples: int
-    values: tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
-    """Loss, right answers, gradient norm, the same after clipping, whether clipping changed it."""
+    num_targets: int
+    hits: Tensor | None
+    """Right answers; None where right is not defined."""
+    values: tuple[Tensor, Tensor, Tensor, Tensor]
+    """Loss, gradient norm, the same after clipping, whether clipping changed it."""
 
 
 class History:
@@ -61,26 +63,30 @@ class History:
         self._last_flush = time.perf_counter()
         if not steps:
             return None
-        loss, correct, norm, norm_clipped, clipped = self._transferred(steps)
-        accuracy = (correct / torch.tensor([s.examples for s in steps])).to(self._dtype)
+        loss, norm, norm_clipped, clipped, *hits = self._transferred(steps)
         columns: dict[str, Sequence[Any]] = {
             "step": [s.step for s in steps],
             "epoch": [s.epoch for s in steps],
             "lr": [s.lr for s in steps],
             "loss": Floats(loss.to(self._dtype).numpy()),
-            "accuracy": Floats(accuracy.numpy()),
             "grad_norm": Floats(norm.to(self._dtype).numpy()),
             "grad_norm_clipped": Floats(norm_clipped.to(self._dtype).numpy()),
             "clipped": [int(c) for c in clipped.tolist()],
             "skipped": [0] * len(steps),
         }
+        if hits:
+            accuracy = hits[0] / torch.tensor([s.num_targets for s in steps])
+            columns["accuracy"] = Floats(accuracy.to(self._dtype).numpy())
         bad = ~(torch.isfinite(loss) & torch.isfinite(norm))
         first_bad = steps[int(bad.int().argmax())].step if bool(bad.any()) else None
         return Rows("steps", columns), first_bad
 
     def _transferred(self, steps: list[Step]) -> Tensor:
-        """[5, steps] float64 on the host, by one copy."""
-        each = [torch.stack([step.values[i] for step in steps]).double() for i in range(5)]
+        """[4 or, with right answers, 5, steps] float64 on the host, by one copy."""
+        each = [torch.stack([step.values[i] for step in steps]).double() for i in range(4)]
+        hits = [step.hits for step in steps if step.hits is not None]
+        if hits:
+            each.append(torch.stack(hits).double())
         return torch.stack(each).cpu()
 
 

@@ -10,22 +10,27 @@ from torch import nn
 
 from vgexp.clips import Clip
 from vgexp.data.batches import Batches
+from vgexp.losses import Loss
 from vgexp.schedulers import Schedule
+from vgexp.seeds import GlobalStream
 
 
 @dataclass
 class TrainState:
     """Model, optimizer, schedule, clip, position in the data with its generator, and the step.
 
-    Generators for initialisation and generated data are used up before training begins; the order
-    of the data is the only stream that goes on, and `batches` carries it.
+    Generators for initialisation and generated data are used up before training begins; two streams
+    go on: the order of the data, which `batches` carries, and what the model draws.
     """
 
     model: nn.Module
+    loss: Loss
     optimizer: torch.optim.Optimizer
     schedule: Schedule
     clip: Clip
     batches: Batches
+    stream: GlobalStream
+    """What dropout draws from."""
     step: int = 0
     """Updates done."""
 
@@ -37,6 +42,7 @@ class TrainState:
             "schedule": self.schedule.state_dict(),
             "clip": self.clip.state_dict(),
             "batches": self.batches.state_dict(),
+            "stream": self.stream.state_dict(),
             "step": self.step,
         }
 
@@ -47,4 +53,5 @@ class TrainState:
         self.schedule.load_state_dict(state["schedule"])
         self.clip.load_state_dict(state["clip"])
         self.batches.load_state_dict(state["batches"])
+        self.stream.load_state_dict(state["stream"])
         self.step = state["step"]

@@ -6,26 +6,27 @@ import copy
 import math
 import time
 from bisect import bisect_right
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import Parameter
+from torch.nn.modules.dropout import _DropoutNd
 
 from vgexp.clips import Clipped
 from vgexp.config import ProbeConfig, TrainConfig
 from vgexp.data import Dataset, Split
 from vgexp.probe import Probe
-from vgexp.records import Rows
+from vgexp.records import COMMON, Rows
 from vgexp.training import update
 from vgexp.training.divergence import around, last_step, layer_of_divergence
 from vgexp.training.evaluation import evaluated
 from vgexp.training.history import Clock, History, Step
 from vgexp.training.saving import Saving
 from vgexp.training.state import TrainState
-from vgexp.training.update import Batch
-from vgexp.watch import Watch
+from vgexp.training.update import Batch, Outcome
+from vgexp.watch import Meter, Watch
 
 _TENSORS = 3
 """A checkpoint holds a parameter and at most two states of the optimizer for it."""
@@ -49,6 +50,7 @@ class Trainer:
         num_steps: int,
         *,
         deferred: bool,
+        meters: Sequence[Meter] = (),
         checkpoint_every: int | None = 0,
     ) -> None:
         self.state = state
@@ -59,7 +61,8 @@ class Trainer:
         """Where and when the run first became non-finite, in words."""
         self.num_steps = num_steps
         self._dataset = dataset
-        self._watches = watches
+        self._watches, self._meters = watches, meters
+        self._draws = any(isinstance(m, _DropoutNd) for m in state.model.modules())
         self._train, self._probe_config = train, probe
         self._deferred = deferred
         self._handed_on = False
@@ -84,6 +87,7 @@ class Trainer:
         self.clock = Clock(self._seconds_before)
         if state.step == 0:
             yield from self._evaluation()
+        state.stream.begin()
         self._take_snapshot()
         self._attach()
         try:
@@ -104,6 +108,7 @@ class Trainer:
                     yield from self.flush()
         finally:
             self._probe.__exit__(None, None, None)
+            state.stream.end()
         if state.step == self.num_steps:
             yield from self._evaluated("test", self._dataset.test)
 
@@ -164,7 +169,13 @@ class Trainer:
     @property
     def constant_loss(self) -> float:
         """The best loss of a prediction that ignores the input."""
-        return self._dataset.constant_loss
+        targets, task = self._dataset.train.targets, self._dataset.task
+        return self.state.loss.constant(targets.cpu(), task.num_outputs)
+
+    @property
+    def tables(self) -> tuple[str, ...]:
+        """The tables that the run has."""
+        return (*COMMON, *dict.fromkeys(meter.table for meter in self._meters))
 
     @property
     def num_parameters(self) -> int:
@@ -197,8 +208,8 @@ class Trainer:
         start, measured = time.perf_counter(), self._probe.measuring
         batch = self._next_batch()
         self._step(batch)
-        examples = sum(len(y) for _, y in batch)
-        self.clock.step_done(time.perf_counter() - start, examples, measured)
+        num_examples = update.num_examples(batch)
+        self.clock.step_done(time.perf_counter() - start, num_examples, measured)
 
     def _next_batch(self) -> Batch:
         return [self.state.batches.next() for _ in range(self._train.accumulate)]
@@ -206,20 +217,21 @@ class Trainer:
     def _step(self, batch: Batch) -> None:
         """One update: forward, backward, clip, step."""
         state, probe = self.state, self._probe
-        loss, correct = update.forward_backward(state, batch)
+        drawn_before = state.stream.state_dict() if self._draws else []
+        outcome = update.forward_backward(state, batch)
         norm = update.gradient_norm(self._parameters)
-        diverged = self._diverged(loss, norm)
+        diverged = self._diverged(outcome.loss, norm)
         if diverged and not probe.measuring_all:
             probe.want_step()
-            update.forward_backward_again(state, batch)
+            update.forward_backward_again(state, batch, drawn_before)
         if not state.clip.is_none:
             probe.before_clip()
         clipped = state.clip(self._parameters, norm)
-        self._record(batch, loss, correct, norm, clipped)
+        self._record(outcome, norm, clipped)
         self._end_step(probe, takes_it=not (diverged and self.stops_on_divergence))
         if diverged:
             self._layers += probe.drain()
-            self._name_divergence(last_step(self._layers[-1]))
+            self._name_divergence(self._layers)
 
     def _end_step(self, probe: Probe, *, takes_it: bool) -> None:
         if takes_it:
@@ -227,17 +239,16 @@ class Trainer:
         else:
             probe.end_step_without_update()
 
-    def _record(
-        self, batch: Batch, loss: Tensor, correct: Tensor, norm: Tensor, clipped: Clipped
-    ) -> None:
+    def _record(self, outcome: Outcome, norm: Tensor, clipped: Clipped) -> None:
         state = self.state
         self._history.add(
             Step(
                 step=state.step,
                 epoch=self._epoch,
                 lr=state.optimizer.param_groups[0]["lr"],
-                examples=sum(len(y) for _, y in batch),
-                values=(loss, correct, norm, clipped.norm, clipped.changed),
+                num_targets=outcome.num_targets,
+                hits=outcome.hits,
+                values=(outcome.loss, norm, clipped.norm, clipped.changed),
             )
         )
 
@@ -258,7 +269,8 @@ class Trainer:
         return [*train, *val]
 
     def _evaluated(self, name: str, split: Split) -> list[Rows]:
-        return evaluated(self.state.model, name, split, self.state.step, self._epoch)
+        state = self.state
+        return evaluated(state.model, state.loss, name, split, state.step, self._epoch)
 
     # ------------------------------------------------------------ divergence
 
@@ -271,7 +283,9 @@ class Trainer:
             return False
         return not (math.isfinite(float(loss)) and math.isfinite(float(norm)))
 
-    def _name_divergence(self, rows: Rows) -> None:
+    def _name_divergence(self, measured: Sequence[Rows]) -> None:
+        """Names the layer from the last step of `layers.csv` among the rows."""
+        rows = last_step([rows for rows in measured if rows.table == "layers"][-1])
         self.divergence = f"step {rows.columns['step'][0]}: {layer_of_divergence(rows)}"
 
     def _take_snapshot(self) -> None:
@@ -287,11 +301,11 @@ class Trainer:
         self._name_divergence(again)
         before, after = around(step, layers)
         if going_on:
-            return steps, [*before, again, *after]
-        return steps[: bisect_right(steps.columns["step"], step)], [*before, again]
+            return steps, [*before, *again, *after]
+        return steps[: bisect_right(steps.columns["step"], step)], [*before, *again]
 
-    def _measured_again(self, step: int) -> Rows:
-        """The rows of `layers.csv` for `step`, reached again from the last flush's state.
+    def _measured_again(self, step: int) -> list[Rows]:
+        """The rows for `step`, reached again from the last flush's state.
 
         The run goes on from where it was, unless it is to stop.
         """
@@ -310,7 +324,7 @@ class Trainer:
             probe.before_clip()
             update.clip_gradients(state, self._parameters)
             self._end_step(probe, takes_it=not stops)
-            rows = probe.drain()[-1]
+            rows = probe.drain()
         if before is not None:
             state.load_state_dict(before)
             self._attach()
@@ -326,6 +340,7 @@ class Trainer:
             activations_every=self._probe_config.activations_every,
             layers=self._probe_config.layers,
             watches=self._watches,
+            meters=self._meters,
         )
 
     def _attach(self) -> None:

@@ -2,41 +2,71 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vgexp import losses as losses_of
 from vgexp import metrics
 from vgexp.clips import Clipped
 from vgexp.training.state import TrainState
 
 Batch = list[tuple[Tensor, Tensor]]
-"""The micro-batches of one update: inputs [B, F] and targets [B]."""
+"""The micro-batches of one update: inputs and targets of B examples."""
 
 
-def forward_backward(state: TrainState, batch: Batch) -> tuple[Tensor, Tensor]:
-    """Mean loss and number of right answers over the update; gradients are in `p.grad`."""
+@dataclass(frozen=True)
+class Outcome:
+    """What the passes of an update gave, as tensors that may still be on the device."""
+
+    loss: Tensor
+    """Mean over the update's examples, 0-d."""
+    hits: Tensor | None
+    """Right answers, 0-d; None where right is not defined."""
+    num_targets: int
+
+
+def forward_backward(state: TrainState, batch: Batch) -> Outcome:
+    """The passes of an update; gradients are in `p.grad`."""
     state.optimizer.zero_grad(set_to_none=True)
-    losses, hits = [], []
-    for x_BF, y_B in batch:
-        logits_BC = state.model(x_BF)
-        loss = F.cross_entropy(logits_BC, y_B)
+    loss_of = state.loss
+    losses, hits, num_targets = [], [], 0
+    for x, y in batch:
+        outputs = state.model(x)
+        loss = loss_of.mean(outputs, y)
         if len(batch) > 1:
             loss = loss / len(batch)
         loss.backward()  # type: ignore[no-untyped-call]
         losses.append(loss.detach())
-        hits.append((logits_BC.detach().argmax(1) == y_B).sum())
-    if len(batch) == 1:
-        return losses[0], hits[0]
-    return torch.stack(losses).sum(), torch.stack(hits).sum()
+        num_targets += losses_of.num_targets(outputs)
+        if loss_of.hits is not None:
+            hits.append(loss_of.hits(outputs.detach(), y))
+    return Outcome(_sum(losses), _sum(hits) if hits else None, num_targets)
 
 
-def forward_backward_again(state: TrainState, batch: Batch) -> None:
-    """The same once more, to be looked at: buffers (running statistics) move only once."""
+def num_examples(batch: Batch) -> int:
+    """N of an update."""
+    return sum(len(y) for _, y in batch)
+
+
+def forward_backward_again(state: TrainState, batch: Batch, before: Sequence[Tensor]) -> None:
+    """The same once more, to be looked at: buffers (running statistics) move only once.
+
+    Args:
+        before: where the stream stood before the passes; empty: the model draws nothing.
+    """
     kept = [buffer.clone() for buffer in state.model.buffers()]
+    if before:
+        state.stream.load_state_dict(list(before))
     forward_backward(state, batch)
-    for buffer, before in zip(state.model.buffers(), kept, strict=True):
-        buffer.copy_(before)
+    for buffer, value in zip(state.model.buffers(), kept, strict=True):
+        buffer.copy_(value)
+
+
+def _sum(parts: list[Tensor]) -> Tensor:
+    return parts[0] if len(parts) == 1 else torch.stack(parts).sum()
 
 
 def gradient_norm(parameters: list[nn.Parameter]) -> Tensor:

@@ -1,0 +1,121 @@
+"""Losses: what is minimised, when an answer is right, and what ignoring the input would cost.
+
+Axes: N targets, C classes, K values of a target. A batch of B examples with an answer at each of T
+positions has N = B T targets: [B, T, C] and [B, T] are the same to a loss as [N, C] and [N].
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from vgexp.errors import QuestionError
+from vgexp.registry import Registry
+
+RIGHT_WITHIN = 0.04
+"""A value is right if every component is nearer than this (Hochreiter & Schmidhuber 1997, 5.4)."""
+
+
+@dataclass(frozen=True)
+class Loss:
+    """A named loss; every function takes outputs and targets of one batch."""
+
+    summary: str
+    mean: Callable[[Tensor, Tensor], Tensor]
+    """0-d: the mean over the targets, in the outputs' dtype."""
+    smoothed: Callable[[float, Tensor, Tensor], Tensor] | None
+    """The same, given before them the share of the target probability to spread over the classes;
+    None: no classes."""
+    hits: Callable[[Tensor, Tensor], Tensor] | None
+    """0-d: how many targets were answered right; None where right is not defined."""
+    constant: Callable[[Tensor, int], float]
+    """The best mean loss of an answer that ignores the input, from all targets and C or K."""
+
+
+def build(name: str, label_smoothing: float = 0.0) -> Loss:
+    """The named loss; with label smoothing its `mean` is the smoothed one (Szegedy 2016).
+
+    Raises:
+        QuestionError: an unknown name, or smoothing of a loss without classes.
+    """
+    loss = LOSSES[name]
+    if not label_smoothing:
+        return loss
+    if loss.smoothed is None:
+        raise QuestionError(
+            f"train.label_smoothing is {label_smoothing}, but train.loss={name} has no classes\n"
+            "allowed: train.label_smoothing=0, or train.loss=cross_entropy"
+        )
+    return dataclasses.replace(loss, mean=partial(loss.smoothed, label_smoothing))
+
+
+def num_targets(outputs: Tensor) -> int:
+    """N: answers in the outputs of a batch."""
+    return outputs.shape[:-1].numel()
+
+
+# ---------------------------------------------------------------- cross-entropy
+
+
+def _cross_entropy(outputs: Tensor, targets: Tensor) -> Tensor:
+    if outputs.ndim > 2:
+        outputs, targets = outputs.flatten(0, -2), targets.flatten()
+    return F.cross_entropy(outputs, targets)
+
+
+def _smoothed(share: float, outputs: Tensor, targets: Tensor) -> Tensor:
+    outputs_NC, targets_N = outputs.flatten(0, -2), targets.flatten()
+    return F.cross_entropy(outputs_NC, targets_N, label_smoothing=share)
+
+
+def _hits(outputs: Tensor, targets: Tensor) -> Tensor:
+    return (outputs.argmax(-1) == targets).sum()
+
+
+def _label_entropy(targets: Tensor, num_outputs: int) -> float:
+    count_C = torch.bincount(targets.flatten(), minlength=num_outputs).double()
+    return float(torch.special.entr(count_C / targets.numel()).sum())
+
+
+# ---------------------------------------------------------------- squared error
+
+
+def _mse(outputs: Tensor, targets: Tensor) -> Tensor:
+    return F.mse_loss(outputs, targets)
+
+
+def _near(outputs: Tensor, targets: Tensor) -> Tensor:
+    return ((outputs - targets).abs() < RIGHT_WITHIN).all(-1).sum()
+
+
+def _variance(targets: Tensor, num_outputs: int) -> float:
+    values_NK = targets.reshape(-1, num_outputs).double()
+    return float(values_NK.var(0, correction=0).mean())
+
+
+LOSSES: Registry[Loss] = Registry(
+    "loss",
+    {
+        "cross_entropy": Loss(
+            "-ln of the probability of the right class, in nats",
+            _cross_entropy,
+            _smoothed,
+            _hits,
+            _label_entropy,
+        ),
+        "mse": Loss(
+            f"mean squared error; right is nearer than {RIGHT_WITHIN}",
+            _mse,
+            None,
+            _near,
+            _variance,
+        ),
+    },
+)
+"""Name -> loss."""
