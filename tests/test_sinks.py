@@ -178,6 +178,19 @@ def test_progress_in_a_pipe_is_about_ten_lines_on_stderr(
     assert "loss" in told[0]
 
 
+def test_progress_without_right_answers_has_no_accuracy(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    rows = steps(0, 10)
+    without = {name: values for name, values in rows.columns.items() if name != "accuracy"}
+    live = Live(10, quiet=False)
+    live(Rows("steps", without))
+    live.close()
+    told = capsys.readouterr().err
+    assert "loss" in told
+    assert "accuracy" not in told
+
+
 def test_quiet_shows_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     live = Live(10, quiet=True)
     live(steps(0, 10))

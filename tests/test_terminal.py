@@ -84,6 +84,18 @@ def test_columns_that_were_never_measured_are_left_out() -> None:
     assert "dead_fraction" in printed(layers_of([0.1, 0.2], dead_fraction=[0.0, 0.5, np.nan]))
 
 
+def test_a_block_is_shown_by_its_stream_and_the_norm_of_all_its_gradients() -> None:
+    layers = layers_of([0.1, 0.2])
+    streams = layers.iloc[:2].assign(kind="stream", grad_norm=np.nan, delta_rms=[0.5, 0.625])
+    beside = layers.iloc[:2].assign(name="beside", grad_norm=[0.15, 0.3])
+    text = printed(pd.concat([streams, layers, beside], ignore_index=True))
+    first, second = (
+        line.split() for line in text.splitlines() if line[:5].split() in (["1"], ["2"])
+    )
+    assert first[:3] == ["1", "0.5", "0.25"]  # of 0.2 and 0.15
+    assert second[:3] == ["2", "0.62", "0.5"]  # of 0.4 and 0.3
+
+
 def test_one_measured_step_is_shown_once() -> None:
     text = printed(layers_of([0.1, 0.2]))
     assert text.splitlines()[1].split() == ["step"] * 3

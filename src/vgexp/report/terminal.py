@@ -29,9 +29,9 @@ def closing(
 ) -> None:
     """Prints the layers at the first and the last step, what happened, and the files written.
 
-    At most `MOST_ROWS` layers are shown, evenly spaced, the first, the last hidden one and the
-    read-out among them. A column that was never measured is left out, and so is a fraction that
-    is 0 in every row shown.
+    A block's gradient norm is over all its weights. At most `MOST_ROWS` layers are shown, evenly
+    spaced, the first, the last hidden one and the read-out among them. A column that was never
+    measured is left out, and so is a fraction that is 0 in every row shown.
     """
     if len(layers):
         _show_layers(console, layers, is_diverged=summary["verdict"] == "diverged")
@@ -70,7 +70,16 @@ def _path_with_readout(layers_at_step: pd.DataFrame) -> pd.DataFrame:
     readout = layers_at_step[layers_at_step["kind"] == "readout"].head(1)
     path = main_path(layers_at_step)
     labels = [str(number) for number in path["layer"]] + ["readout"] * len(readout)
+    path["grad_norm"] = path["grad_norm"].where(
+        path["kind"] != "stream", _of_blocks(layers_at_step)
+    )
     return pd.concat([path, readout]).set_axis(pd.Index(labels), axis=0)
+
+
+def _of_blocks(layers_at_step: pd.DataFrame) -> pd.Series:
+    """For each row, the gradient norm over all weights of its layer, which a stream has none of."""
+    squares = layers_at_step["grad_norm"].pow(2).groupby(layers_at_step["layer"])
+    return squares.transform(lambda block: block.sum(min_count=1)).pow(0.5)
 
 
 def _sampled(num_rows: int, has_readout: bool) -> list[int]:

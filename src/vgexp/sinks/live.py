@@ -45,10 +45,8 @@ class Live:
             return
         last = {name: values[-1] for name, values in rows.columns.items()}
         done = last["step"] + 1
-        numbers = (
-            f"loss {last['loss']:.4g}  accuracy {last['accuracy']:.3f}  "
-            f"gradient {last['grad_norm']:.3g}"
-        )
+        right = f"accuracy {last['accuracy']:.3f}  " if "accuracy" in last else ""
+        numbers = f"loss {last['loss']:.4g}  {right}gradient {last['grad_norm']:.3g}"
         try:
             self._show(done, numbers)
         except OSError:
