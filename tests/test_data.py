@@ -11,18 +11,36 @@ import torch
 from torch import Tensor
 
 from vgexp import data
-from vgexp.config import CHOICES, DataConfig, DigitsConfig, GaussianConfig, SpiralsConfig
+from vgexp.config import (
+    CHOICES,
+    AddingConfig,
+    CopyConfig,
+    DataConfig,
+    DigitsConfig,
+    GaussianConfig,
+    RowsConfig,
+    SpiralsConfig,
+    TextConfig,
+)
 from vgexp.data import Dataset, Split, digits
 from vgexp.data.examples import Examples
 from vgexp.errors import QuestionError
 from vgexp.losses import LOSSES
 from vgexp.seeds import generator
-from vgexp.tasks import Task
+from vgexp.tasks import KINDS, Task
 
-SMALL: dict[str, DataConfig] = {
+CLASSES: dict[str, DataConfig] = {
     "digits": DigitsConfig(),
     "gaussian": GaussianConfig(num_examples=211, features=5, num_classes=4),
     "spirals": SpiralsConfig(num_examples=211),
+}
+"""Examples that are classified, one mean and standard deviation for all numbers of an input."""
+SMALL: dict[str, DataConfig] = {
+    **CLASSES,
+    "adding": AddingConfig(num_examples=211, seq_len=9),
+    "copy": CopyConfig(num_examples=211, seq_len=6, copy_len=3, num_symbols=4),
+    "rows": RowsConfig(),
+    "text": TextConfig(num_examples=211, seq_len=11),
 }
 SIZES = {"digits": (1797, 64, 10), "gaussian": (211, 5, 4), "spirals": (211, 2, 3)}
 """Examples, inputs, classes."""
@@ -42,8 +60,24 @@ def test_every_choice_of_the_configuration_has_data() -> None:
     assert all(data.DATA.summary(name) for name in data.DATA)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("name", data.DATA)
+def test_examples_are_of_the_kind_and_the_form_that_are_said(name: str) -> None:
+    config = SMALL[name]
+    dataset = data.load(config, 3, torch.float32)
+    task = dataset.task
+    assert task.kind == config.gives
+    assert task.kind in KINDS
+    for split in splits(dataset):
+        assert split.inputs.shape == (len(split), *task.shape)
+        asked = task.shape[:1] if task.per_position else ()
+        values = (task.num_outputs,) if split.targets.is_floating_point() else ()
+        assert split.targets.shape == (len(split), *asked, *values)
+        if task.kind == "tokens":
+            assert 0 <= int(split.inputs.min()) <= int(split.inputs.max()) < task.num_tokens
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("name", CLASSES)
 def test_shapes_types_and_names_are_as_declared(name: str, dtype: torch.dtype) -> None:
     dataset = data.load(SMALL[name], 3, dtype)
     num_examples, num_inputs, num_classes = SIZES[name]
@@ -61,7 +95,7 @@ def test_shapes_types_and_names_are_as_declared(name: str, dtype: torch.dtype) -
         assert 0 <= int(split.targets.min()) <= int(split.targets.max()) < num_classes
 
 
-@pytest.mark.parametrize("name", data.DATA)
+@pytest.mark.parametrize("name", CLASSES)
 def test_splits_are_disjoint_and_cover_every_example(name: str) -> None:
     inputs, targets = raw(name)
     loaded = splits(data.load(SMALL[name], 3, torch.float64).flattened())
@@ -74,7 +108,7 @@ def test_splits_are_disjoint_and_cover_every_example(name: str) -> None:
     assert sorted(examples) == sorted(originals)
 
 
-@pytest.mark.parametrize("name", data.DATA)
+@pytest.mark.parametrize("name", CLASSES)
 def test_one_mean_and_one_std_of_the_training_split_standardise_all(name: str) -> None:
     inputs, _ = raw(name)
     dataset = data.load(SMALL[name], 3, torch.float64).flattened()
@@ -121,7 +155,10 @@ def test_the_seed_decides_values_and_splits_and_the_dtype_only_rounds(name: str)
     for a, b, c in zip(splits(one), splits(again), splits(single), strict=True):
         assert torch.equal(a.inputs, b.inputs)
         assert torch.equal(a.targets, b.targets)
-        assert torch.equal(a.inputs.float(), c.inputs)
+        rounded = a.inputs.float() if a.inputs.is_floating_point() else a.inputs
+        assert torch.equal(rounded, c.inputs)
+        assert a.inputs.dtype == b.inputs.dtype
+        assert c.inputs.dtype == (torch.float32 if one.task.kind != "tokens" else torch.int64)
     assert not torch.equal(one.train.targets, other.train.targets)
 
 
@@ -227,7 +264,7 @@ def test_spirals_lie_on_their_arms_up_to_the_noise() -> None:
         assert nearest < 5 * 0.02
 
 
-@pytest.mark.parametrize("name", data.DATA)
+@pytest.mark.parametrize("name", CLASSES)
 def test_the_constant_loss_is_the_least_cross_entropy_of_a_constant_prediction(name: str) -> None:
     dataset = data.load(SMALL[name], 3, torch.float32)
     counts = Counter(dataset.train.targets.tolist())

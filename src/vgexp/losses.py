@@ -35,7 +35,9 @@ class Loss:
     hits: Callable[[Tensor, Tensor], Tensor] | None
     """0-d: how many targets were answered right; None where right is not defined."""
     constant: Callable[[Tensor, int], float]
-    """The best mean loss of an answer that ignores the input, from all targets and C or K."""
+    """The best mean loss of answers that ignore the input, from all targets and C or K.
+
+    Where answers are asked for at positions, the best at each: when is known without the input."""
 
 
 def build(name: str, label_smoothing: float = 0.0) -> Loss:
@@ -79,8 +81,11 @@ def _hits(outputs: Tensor, targets: Tensor) -> Tensor:
 
 
 def _label_entropy(targets: Tensor, num_outputs: int) -> float:
-    count_C = torch.bincount(targets.flatten(), minlength=num_outputs).double()
-    return float(torch.special.entr(count_C / targets.numel()).sum())
+    positions_NT = targets.reshape(len(targets), -1)
+    num_positions = positions_NT.shape[1]
+    numbered_NT = positions_NT + num_outputs * torch.arange(num_positions)
+    count_TC = torch.bincount(numbered_NT.flatten(), minlength=num_positions * num_outputs)
+    return float(torch.special.entr(count_TC.double() / len(targets)).sum()) / num_positions
 
 
 # ---------------------------------------------------------------- squared error
@@ -94,9 +99,8 @@ def _near(outputs: Tensor, targets: Tensor) -> Tensor:
     return ((outputs - targets).abs() < RIGHT_WITHIN).all(-1).sum()
 
 
-def _variance(targets: Tensor, num_outputs: int) -> float:
-    values_NK = targets.reshape(-1, num_outputs).double()
-    return float(values_NK.var(0, correction=0).mean())
+def _variance(targets: Tensor, _num_outputs: int) -> float:
+    return float(targets.double().var(0, correction=0).mean())
 
 
 LOSSES: Registry[Loss] = Registry(

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from vgexp.config import data, model
+from vgexp.config import data, model, sequences
 from vgexp.config.data import DataConfig, DigitsConfig
 from vgexp.config.kinds import require_kinds
 from vgexp.config.model import MlpConfig, ModelConfig
@@ -75,7 +75,7 @@ class Config:
 FAMILIES: Mapping[str, type[ModelConfig]] = {**model.FAMILIES}
 """Choice of `model` -> its dataclass."""
 
-SETS: Mapping[str, type[DataConfig]] = {**data.SETS}
+SETS: Mapping[str, type[DataConfig]] = {**data.SETS, **sequences.SETS}
 """Choice of `data` -> its dataclass."""
 
 CHOICES: Mapping[str, Registry[type]] = {

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from vgexp import metrics
 from vgexp.config import DataConfig, choice
-from vgexp.data import digits, generated
-from vgexp.data.examples import Examples
-from vgexp.errors import impossible
+from vgexp.data import digits, generated, rows, sequences, text
+from vgexp.data.examples import Examples, Pair, num_held
+from vgexp.data.scale import Scale
 from vgexp.registry import Registry
 from vgexp.seeds import generator
 from vgexp.tasks import Task
@@ -27,7 +26,7 @@ class Split:
     inputs: Tensor
     """[N, ...] as the task says."""
     targets: Tensor
-    """[N] or [N, T], int64: class numbers; [N, K], floating: values."""
+    """[N] or [N, T], int64: class numbers; [N, K] or [N, T, K], floating: values."""
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -76,7 +75,16 @@ class Dataset:
 Source = Callable[[Any, int], Examples]
 
 DATA: Registry[Source] = Registry(
-    "data", {"digits": digits.read, "gaussian": generated.gaussian, "spirals": generated.spirals}
+    "data",
+    {
+        "digits": digits.read,
+        "gaussian": generated.gaussian,
+        "spirals": generated.spirals,
+        "adding": sequences.adding,
+        "copy": sequences.copy,
+        "rows": rows.read,
+        "text": text.read,
+    },
 )
 """Name -> function of (configuration, seed)."""
 
@@ -85,59 +93,44 @@ def load(config: DataConfig, seed: int, dtype: torch.dtype) -> Dataset:
     """The configured data set: split at random, then standardised by the training split.
 
     Of n examples round(val_fraction n) are for validation, as many again for the test, unless the
-    set has a test split of its own. Values and splits depend on `seed`, not on `dtype`, which only
-    rounds.
+    set has such splits of its own. Values and splits depend on `seed`, not on `dtype`, which only
+    rounds. Tokens and class numbers are as they are.
 
     Raises:
-        QuestionError: no example is left for training.
+        QuestionError: no example is left for training, or the data cannot be had.
     """
-    found = DATA[choice("data", config)](config, seed)
+    name = choice("data", config)
+    found = DATA[name](config, seed)
+    pairs = _parted(found, config.val_fraction, seed)
+    inputs = _prepared(found, [pair[0] for pair in pairs], dtype)
+    targets = [pair[1] for pair in pairs]
+    if found.targets.is_floating_point():
+        targets = [values.to(dtype) for values in targets]
+    train, val, test = map(Split, inputs, targets)
+    return Dataset(name, train, val, test, found.task, found.loss)
+
+
+def _parted(found: Examples, val_fraction: float, seed: int) -> list[Pair]:
+    """Raw inputs and targets for training, validation and test."""
     num_examples = len(found.targets)
-    num_held = round(config.val_fraction * num_examples)
-    num_out = num_held if found.test is not None else 2 * num_held
-    if num_out >= num_examples:
-        raise impossible(
-            "data.val_fraction",
-            config.val_fraction,
-            f"a share that leaves some of the {num_examples} examples for training",
-        )
+    needs_val, needs_test = found.val is None, found.test is None
+    held = num_held(val_fraction, num_examples, needs_val + needs_test)
     order_N = torch.randperm(num_examples, generator=generator(seed, "split"))
-    val_V, test_V, train_T = order_N.tensor_split((num_held, num_out))
-    inputs, *test_inputs = _prepared(found, train_T, dtype)
-    targets = found.targets if found.targets.dtype == torch.int64 else found.targets.to(dtype)
-    train, val, test = (Split(inputs[rows], targets[rows]) for rows in (train_T, val_V, test_V))
-    if found.test is not None:
-        test = Split(test_inputs[0], found.test[1].to(targets.dtype))
-    return Dataset(choice("data", config), train, val, test, found.task, found.loss)
+    ends = (held * needs_val, held * (needs_val + needs_test))
+    val_V, test_V, train_T = order_N.tensor_split(ends)
+
+    def drawn(rows_N: Tensor) -> Pair:
+        return found.inputs[rows_N], found.targets[rows_N]
+
+    return [drawn(train_T), found.val or drawn(val_V), found.test or drawn(test_V)]
 
 
-def _prepared(found: Examples, train_T: Tensor, dtype: torch.dtype) -> list[Tensor]:
-    """Inputs, and those of a test split of its own, ready for a model; tokens are as they are."""
-    parts = [found.inputs, *([] if found.test is None else [found.test[0]])]
+def _prepared(found: Examples, parts: Sequence[Tensor], dtype: torch.dtype) -> list[Tensor]:
+    """Inputs of training, validation and test, as a model reads them."""
     if found.task.kind == "tokens":
-        return parts
-    channel_axis = 1 if found.task.kind == "image" else None
-    scale = _Scale(found.inputs[train_T], channel_axis)
-    return [scale(part).to(dtype) for part in parts]
-
-
-class _Scale:
-    """Inputs less one mean, over one standard deviation, of each channel of the training split.
-
-    The divisor is the number of values; constant values are divided by 1. Without an axis of
-    channels there is one channel.
-    """
-
-    def __init__(self, train: Tensor, channel_axis: int | None) -> None:
-        rows = train.reshape(1, -1)
-        if channel_axis is not None:
-            rows = train.movedim(channel_axis, 0).flatten(1)
-        mean, std = metrics.row_moments(rows)
-        constant = rows.amin(1) == rows.amax(1)
-        self._shape = [1] * train.ndim
-        if channel_axis is not None:
-            self._shape[channel_axis] = -1
-        self._mean, self._std = mean, torch.where(constant, 1.0, std)
-
-    def __call__(self, inputs: Tensor) -> Tensor:
-        return (inputs - self._mean.reshape(self._shape)) / self._std.reshape(self._shape)
+        return list(parts)
+    axis = found.channel_axis
+    if axis is None and found.task.kind == "image":
+        axis = 1
+    scale = Scale(parts[0], axis)
+    return [scale(part, dtype).reshape(len(part), *found.task.shape) for part in parts]
