@@ -7,6 +7,12 @@ from vgexp.config.data import (
     GaussianConfig,
     SpiralsConfig,
 )
+from vgexp.config.images import (
+    Cifar10Config,
+    FashionMnistConfig,
+    ImagesConfig,
+    MnistConfig,
+)
 from vgexp.config.model import (
     NORM_POSITIONS,
     MlpConfig,
@@ -43,6 +49,7 @@ from vgexp.config.run import (
 )
 from vgexp.config.sequences import (
     READINGS,
+    SOURCES,
     AddingConfig,
     CopyConfig,
     RowsConfig,
@@ -75,11 +82,13 @@ __all__ = [
     "READINGS",
     "SEED_LIMIT",
     "SETS",
+    "SOURCES",
     "AdamConfig",
     "AdamwConfig",
     "AddingConfig",
     "AgcClipConfig",
     "AutoClipConfig",
+    "Cifar10Config",
     "ClipConfig",
     "Config",
     "ConstantConfig",
@@ -87,9 +96,12 @@ __all__ = [
     "CosineConfig",
     "DataConfig",
     "DigitsConfig",
+    "FashionMnistConfig",
     "GaussianConfig",
+    "ImagesConfig",
     "LayerClipConfig",
     "MlpConfig",
+    "MnistConfig",
     "ModelConfig",
     "MomentumConfig",
     "NetConfig",

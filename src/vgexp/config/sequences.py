@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from typing import ClassVar, Optional
 
 from vgexp.config.data import DataConfig
+from vgexp.config.images import ImagesConfig
 from vgexp.config.ranges import at_least, one_of
 
 READINGS = ("row", "pixel")
+SOURCES = ("digits", "mnist", "fashion_mnist", "cifar10")
 
 
 @dataclass
@@ -51,15 +53,18 @@ class CopyConfig(DataConfig):
 
 
 @dataclass
-class RowsConfig(DataConfig):
+class RowsConfig(ImagesConfig):
     """Images read over time, row by row or pixel by pixel, then classified."""
 
     gives: ClassVar[str] = "sequence"
+    source: str = "digits"
+    """The images: `digits`, `mnist`, `fashion_mnist`, `cifar10`; all but the first are in files."""
     reading: str = "row"
     """`row`: a row of pixels at each position; `pixel`: one pixel, in the order of reading."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        one_of("data.source", self.source, SOURCES)
         one_of("data.reading", self.reading, READINGS)
 
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from vgexp.config import data, model, sequences
+from vgexp.config import data, images, model, sequences
 from vgexp.config.data import DataConfig, DigitsConfig
 from vgexp.config.kinds import require_kinds
 from vgexp.config.model import MlpConfig, ModelConfig
@@ -75,7 +75,7 @@ class Config:
 FAMILIES: Mapping[str, type[ModelConfig]] = {**model.FAMILIES}
 """Choice of `model` -> its dataclass."""
 
-SETS: Mapping[str, type[DataConfig]] = {**data.SETS, **sequences.SETS}
+SETS: Mapping[str, type[DataConfig]] = {**data.SETS, **images.SETS, **sequences.SETS}
 """Choice of `data` -> its dataclass."""
 
 CHOICES: Mapping[str, Registry[type]] = {
@@ -116,7 +116,7 @@ CHOICES: Mapping[str, Registry[type]] = {
 """Group -> choice -> the dataclass whose fields are that choice's keys."""
 
 # Fields that cannot change a table, left out of the configuration's identity.
-_NO_IDENTITY = ("output", "device", "run")
+_NO_IDENTITY = ("output", "device", "run", "data.download")
 
 
 def require(config: object) -> None:
@@ -213,7 +213,11 @@ def identity(config: Config) -> str:
 
 def deciding(config: Config) -> dict[str, Any]:
     """Every field that can change a table, by its dotted name."""
-    flat = {k: v for k, v in flatten(config).items() if k.split(".")[0] not in _NO_IDENTITY}
+    flat = {
+        key: value
+        for key, value in flatten(config).items()
+        if not {key, key.split(".")[0]} & set(_NO_IDENTITY)
+    }
     return {**flat, "run.threads": config.run.threads}
 
 

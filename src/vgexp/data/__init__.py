@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from vgexp.config import DataConfig, choice
-from vgexp.data import digits, generated, rows, sequences, text
+from vgexp.data import digits, generated, images, rows, sequences, text
 from vgexp.data.examples import Examples, Pair, num_held
 from vgexp.data.scale import Scale
 from vgexp.registry import Registry
@@ -80,6 +80,9 @@ DATA: Registry[Source] = Registry(
         "digits": digits.read,
         "gaussian": generated.gaussian,
         "spirals": generated.spirals,
+        "mnist": images.mnist,
+        "fashion_mnist": images.fashion_mnist,
+        "cifar10": images.cifar10,
         "adding": sequences.adding,
         "copy": sequences.copy,
         "rows": rows.read,
