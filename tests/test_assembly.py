@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
+import image_files
 import pytest
 import torch
 from test_trainer import BASE, changed
@@ -30,7 +32,11 @@ def test_auto_is_cuda_where_there_is_one(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 @pytest.mark.parametrize("group", configuration.CHOICES)
-def test_every_choice_of_every_group_assembles_and_takes_two_steps(group: str) -> None:
+def test_every_choice_of_every_group_assembles_and_takes_two_steps(
+    group: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    image_files.write_all(tmp_path / "data", 100, monkeypatch)
     for cls in configuration.CHOICES[group].values():
         chosen: dict[str, Any] = {group: cls()}
         if group == "model" and cls.reads:

@@ -5,6 +5,7 @@ import math
 from collections import Counter
 from pathlib import Path
 
+import image_files
 import numpy as np
 import pytest
 import torch
@@ -14,10 +15,13 @@ from vgexp import data
 from vgexp.config import (
     CHOICES,
     AddingConfig,
+    Cifar10Config,
     CopyConfig,
     DataConfig,
     DigitsConfig,
+    FashionMnistConfig,
     GaussianConfig,
+    MnistConfig,
     RowsConfig,
     SpiralsConfig,
     TextConfig,
@@ -37,6 +41,9 @@ CLASSES: dict[str, DataConfig] = {
 """Examples that are classified, one mean and standard deviation for all numbers of an input."""
 SMALL: dict[str, DataConfig] = {
     **CLASSES,
+    "mnist": MnistConfig(),
+    "fashion_mnist": FashionMnistConfig(),
+    "cifar10": Cifar10Config(),
     "adding": AddingConfig(num_examples=211, seq_len=9),
     "copy": CopyConfig(num_examples=211, seq_len=6, copy_len=3, num_symbols=4),
     "rows": RowsConfig(),
@@ -44,6 +51,12 @@ SMALL: dict[str, DataConfig] = {
 }
 SIZES = {"digits": (1797, 64, 10), "gaussian": (211, 5, 4), "spirals": (211, 2, 3)}
 """Examples, inputs, classes."""
+
+
+@pytest.fixture(autouse=True)
+def _files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    image_files.write_all(tmp_path / "data", 60, monkeypatch)
 
 
 def splits(dataset: Dataset) -> list[Split]:

@@ -59,11 +59,19 @@ LIBRARIES: dict[str, frozenset[str]] = {
         {"tables", "diagnosis", "report", "cli.compare", "runs", "summaries", "probe"}
     ),
     "torch": TORCH_SIDE | {"summaries", "sinks"},
+    "torchvision": frozenset({"data", "models"}),
 }
 """Library -> the rooms (or modules) that may import it."""
 
 LATE: frozenset[tuple[str, str]] = frozenset(
-    {("runs", "pandas"), ("probe", "pandas"), ("sinks", "torch"), ("summaries", "torch")}
+    {
+        ("runs", "pandas"),
+        ("probe", "pandas"),
+        ("sinks", "torch"),
+        ("summaries", "torch"),
+        ("data", "torchvision"),
+        ("models", "torchvision"),
+    }
 )
 """Imports that may stand in functions only, so that the module itself stays light."""
 

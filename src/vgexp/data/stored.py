@@ -38,6 +38,8 @@ class Stored:
     """Below the root."""
     files: Mapping[str, tuple[int, ...] | None]
     """Name -> size of one example in it, of an idx file; None: another format."""
+    label_files: tuple[str, str]
+    """With the labels for training and for the test; "": several."""
     shape: tuple[int, int, int]
     """C, H, W."""
 
@@ -50,9 +52,21 @@ _IDX_FILES: Mapping[str, tuple[int, ...]] = {
 }
 _BATCHES = (*(f"data_batch_{i}" for i in range(1, 6)), "test_batch", "batches.meta")
 
-MNIST = Stored("mnist", "MNIST", "MNIST/raw", _IDX_FILES, (1, 28, 28))
-FASHION_MNIST = Stored("fashion_mnist", "FashionMNIST", "FashionMNIST/raw", _IDX_FILES, (1, 28, 28))
-CIFAR10 = Stored("cifar10", "CIFAR10", "cifar-10-batches-py", dict.fromkeys(_BATCHES), (3, 32, 32))
+_LABELS = ("train-labels-idx1-ubyte", "t10k-labels-idx1-ubyte")
+_GREY = (1, 28, 28)
+
+MNIST = Stored("mnist", "MNIST", "MNIST/raw", _IDX_FILES, _LABELS, _GREY)
+FASHION_MNIST = Stored(
+    "fashion_mnist", "FashionMNIST", "FashionMNIST/raw", _IDX_FILES, _LABELS, _GREY
+)
+CIFAR10 = Stored(
+    "cifar10",
+    "CIFAR10",
+    "cifar-10-batches-py",
+    dict.fromkeys(_BATCHES),
+    ("", "test_batch"),
+    (3, 32, 32),
+)
 
 
 def read(stored: Stored, root: str, download: bool) -> tuple[Pair, Pair]:
@@ -72,7 +86,9 @@ def read(stored: Stored, root: str, download: bool) -> tuple[Pair, Pair]:
             loaded = [_loaded(of_torchvision, place, train=train) for train in (True, False)]
     except OSError as error:
         raise _damaged(base / stored.folder, reason(error)) from None
-    train, test = (_checked(stored, base, *pair) for pair in loaded)
+    folder = base / stored.folder
+    paths = [_file(folder, name, stored) or folder for name in stored.label_files]
+    train, test = (_checked(stored, path, *raw) for path, raw in zip(paths, loaded, strict=True))
     return train, test
 
 
@@ -95,10 +111,8 @@ def _require_files(stored: Stored, base: Path) -> None:
 
 def _file(folder: Path, name: str, stored: Stored) -> Path | None:
     """Where a file is; idx files may be packed."""
-    for path in (folder / name, folder / (name + PACKED)):
-        if path.is_file() and (path.suffix != PACKED or stored.files[name] is not None):
-            return path
-    return None
+    packed = [folder / (name + PACKED)] if stored.files.get(name) is not None else []
+    return next((path for path in (folder / name, *packed) if path.is_file()), None)
 
 
 def _fetch(stored: Stored, base: Path) -> None:
@@ -204,21 +218,21 @@ def _loaded(of_torchvision: Callable[..., Any], place: Path, *, train: bool) -> 
     return found.data, found.targets
 
 
-def _checked(stored: Stored, base: Path, data: Any, labels: Any) -> Pair:
+def _checked(stored: Stored, path: Path, data: Any, labels: Any) -> Pair:
     """As tensors, of the shape and the classes that the set has."""
-    folder, (channels, height, width) = base / stored.folder, stored.shape
+    channels, height, width = stored.shape
     images = torch.as_tensor(data)
     # Grey ones come as [N, H, W], coloured ones as [N, H, W, C].
     images_NHWC = images.unsqueeze(-1) if images.ndim == 3 else images
     targets_N = torch.as_tensor(labels, dtype=torch.int64)
     if images_NHWC.shape[1:] != (height, width, channels) or images.dtype != torch.uint8:
-        raise _damaged(folder, f"images are {list(images.shape)} of {images.dtype}")
+        raise _damaged(path.parent, f"images are {list(images.shape)} of {images.dtype}")
     if len(images) != len(targets_N):
-        raise _damaged(folder, f"{len(images):,} images have {len(targets_N):,} labels")
-    outside = (targets_N < 0) | (targets_N >= NUM_CLASSES)
-    if bool(outside.any()):
-        label = int(targets_N[outside][0])
-        raise _damaged(folder, f"a label is {label}, and classes are 0 to {NUM_CLASSES - 1}")
+        raise _damaged(path, f"it holds {len(targets_N):,} labels for {len(images):,} images")
+    outside_N = (targets_N < 0) | (targets_N >= NUM_CLASSES)
+    if bool(outside_N.any()):
+        label = int(targets_N[outside_N][0])
+        raise _damaged(path, f"a label is {label}, and classes are 0 to {NUM_CLASSES - 1}")
     return images_NHWC.permute(0, 3, 1, 2).contiguous(), targets_N
 
 
