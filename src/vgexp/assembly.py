@@ -2,20 +2,42 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 from torch import nn
 
 from vgexp import clips, data, inits, losses, models, optimizers, schedulers, tasks
 from vgexp.activations import ACTIVATIONS
-from vgexp.config import SETS, Config, DataConfig, NetConfig, TrainConfig, choice, require
+from vgexp.config import (
+    SETS,
+    Config,
+    DataConfig,
+    NetConfig,
+    RecurrentConfig,
+    TrainConfig,
+    choice,
+    require,
+)
 from vgexp.data import Dataset
 from vgexp.data.batches import Batches
 from vgexp.errors import QuestionError, impossible
 from vgexp.models import memory
 from vgexp.norms import NORMS
+from vgexp.registry import Registry
 from vgexp.seeds import GlobalStream, generator
 from vgexp.skips import SKIPS
 from vgexp.training import Trainer, TrainState
+
+_REGISTRIES: Mapping[str, Registry[Any]] = {
+    "activation": ACTIVATIONS,
+    "init": inits.INITS,
+    "recurrent_init": models.RECURRENT_INITS,
+    "norm": NORMS,
+    "skip": SKIPS,
+}
+"""Key of a model -> where its names are."""
 
 
 def assemble(config: Config) -> Trainer:
@@ -80,14 +102,9 @@ def _require_names(config: Config) -> None:
     model = config.model
     if config.train.loss is not None:
         losses.LOSSES[config.train.loss]
-    if isinstance(model, NetConfig):
-        for registry, name in (
-            (ACTIVATIONS, model.activation),
-            (inits.INITS, model.init),
-            (NORMS, model.norm),
-            (SKIPS, model.skip),
-        ):
-            registry[name]
+    for key, registry in _REGISTRIES.items():
+        if hasattr(model, key):
+            registry[getattr(model, key)]
 
 
 def _dataset(config: Config, dtype: torch.dtype) -> Dataset:
@@ -104,11 +121,12 @@ def _dataset(config: Config, dtype: torch.dtype) -> Dataset:
 def _model(
     config: Config, dataset: Dataset, device: torch.device, dtype: torch.dtype
 ) -> models.Network:
-    assert isinstance(config.model, NetConfig)
+    assert isinstance(config.model, NetConfig | RecurrentConfig)
     needed = memory.need(config.model, dataset.task, config.data.batch_size)
     memory.require(needed, dtype, device, optimizers.num_states(config.optimizer))
     model = models.build(config.model, dataset.task, dtype)
     model.recomputes = config.train.checkpoint_activations
+    model.time_points = config.probe.time_points
     is_batch_norm = any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in model.modules())
     if is_batch_norm and config.data.batch_size < 2:
         raise impossible(

@@ -113,11 +113,37 @@ TIMING = (
     Column("examples_per_second", "examples trained on since the last row, per second"),
 )
 
+TIME = (
+    Column("step", "the update on whose gradient the row is measured, from 0", "int"),
+    Column("layer", "the stacked layer, from 1", "int"),
+    Column("name", "the layer's module and the state: h, or an LSTM's cell state c", "text"),
+    Column("t", "the step in time, from 0, after which the state is this", "int"),
+    Column(
+        "delta_rms",
+        "rms over examples and units of N dL/ds_t, s_t the state h_t or c_t; h and c are two"
+        " variables: through h_t alone c_t is not counted",
+    ),
+    Column("state_rms", "rms of the state over examples and units"),
+)
+
+RECURRENCE = (
+    Column("step", "the update before which the row is measured, from 0", "int"),
+    Column("layer", "the stacked layer, from 1", "int"),
+    Column("name", "the layer's module and the gate, or hidden of model=rnn", "text"),
+    Column("spectral_radius", "largest |eigenvalue| of the gate's recurrent matrix"),
+    Column("gate_mean", "mean of phi(u) over examples, units and the watched times"),
+    Column(
+        "saturated_fraction", "bounded phi: share of |phi'(u)| below 5 % of its largest, likewise"
+    ),
+)
+
 TABLES: Mapping[str, tuple[Column, ...]] = {
     "layers": LAYERS,
     "steps": STEPS,
     "evals": EVALS,
     "timing": TIMING,
+    "time": TIME,
+    "recurrence": RECURRENCE,
 }
 """Table (its file is `<table>.csv`) -> its columns in order."""
 

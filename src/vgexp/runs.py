@@ -39,17 +39,27 @@ class Run:
     @cached_property
     def layers(self) -> pd.DataFrame:
         """`layers.csv`: a row a weight and measured step."""
-        return self._table("layers")
+        return self.table("layers")
 
     @cached_property
     def steps(self) -> pd.DataFrame:
         """`steps.csv`: a row an optimizer step."""
-        return self._table("steps")
+        return self.table("steps")
 
     @cached_property
     def evals(self) -> pd.DataFrame:
         """`evals.csv`: a row an evaluation of a split."""
-        return self._table("evals")
+        return self.table("evals")
+
+    @cached_property
+    def time(self) -> pd.DataFrame:
+        """`time.csv`: a row a recurrent state and watched time; only of recurrent models."""
+        return self.table("time")
+
+    @cached_property
+    def recurrence(self) -> pd.DataFrame:
+        """`recurrence.csv`: a row a recurrent matrix; only of recurrent models."""
+        return self.table("recurrence")
 
     @cached_property
     def summary(self) -> dict[str, Any]:
@@ -65,7 +75,12 @@ class Run:
 
         return tables.read_config(self.folder)
 
-    def _table(self, name: str) -> pd.DataFrame:
+    def table(self, name: str) -> pd.DataFrame:
+        """The table `<name>.csv`, read anew.
+
+        Raises:
+            QuestionError: the run has no such table.
+        """
         from vgexp import tables
 
         return tables.read(self.folder, name)

@@ -10,6 +10,9 @@ from torch import Tensor, nn
 
 from vgexp.records import Rows
 
+SATURATED_SHARE = 0.05
+"""A bounded activation is saturated where |phi'| is below this share of its largest value."""
+
 
 @dataclass(frozen=True)
 class Slope:

@@ -40,6 +40,12 @@ from vgexp.config.optimization import (
     ValueClipConfig,
     WarmupCosineConfig,
 )
+from vgexp.config.recurrence import (
+    GruConfig,
+    LstmConfig,
+    RecurrentConfig,
+    RnnConfig,
+)
 from vgexp.config.run import (
     DEFAULT_STEPS,
     OutputConfig,
@@ -98,8 +104,10 @@ __all__ = [
     "DigitsConfig",
     "FashionMnistConfig",
     "GaussianConfig",
+    "GruConfig",
     "ImagesConfig",
     "LayerClipConfig",
+    "LstmConfig",
     "MlpConfig",
     "MnistConfig",
     "ModelConfig",
@@ -111,7 +119,9 @@ __all__ = [
     "OutputConfig",
     "PlateauConfig",
     "ProbeConfig",
+    "RecurrentConfig",
     "RmspropConfig",
+    "RnnConfig",
     "RowsConfig",
     "RunConfig",
     "SchedulerConfig",

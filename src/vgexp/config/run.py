@@ -62,12 +62,15 @@ class ProbeConfig:
     """Steps between weight and gradient columns."""
     activations_every: int = 20
     """Steps between the other columns."""
+    time_points: Optional[int] = 10
+    """Steps in time, equally far apart, at which a recurrent state is measured; null: every one."""
     layers: Optional[str] = None
     """Regular expression on the weights' names; null: all."""
 
     def __post_init__(self) -> None:
         at_least("probe.every", self.every, 1)
         at_least("probe.activations_every", self.activations_every, 1)
+        at_least("probe.time_points", self.time_points, 1)
 
 
 @dataclass

@@ -8,15 +8,24 @@ from typing import Any
 import torch
 
 from vgexp import config as _config
-from vgexp.models import mlp
+from vgexp.models import mlp, recurrence
 from vgexp.models.mlp import Mlp
 from vgexp.models.network import Network
+from vgexp.models.recurrence import RECURRENT_INITS, Recurrent
 from vgexp.registry import Registry
 from vgexp.tasks import Task
 
-__all__ = ["MODELS", "Mlp", "Network", "build"]
+__all__ = ["MODELS", "RECURRENT_INITS", "Mlp", "Network", "Recurrent", "build"]
 
-MODELS: Registry[Callable[[Any, Task], Network]] = Registry("model", {"mlp": mlp.build})
+MODELS: Registry[Callable[[Any, Task], Network]] = Registry(
+    "model",
+    {
+        "mlp": mlp.build,
+        "rnn": recurrence.build,
+        "lstm": recurrence.build,
+        "gru": recurrence.build,
+    },
+)
 """Family -> builder from (configuration, task)."""
 
 

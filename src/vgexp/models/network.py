@@ -23,6 +23,9 @@ class Network(nn.Module, ABC):
     recomputes = False
     """Whether activations are computed again in the backward pass instead of being kept."""
 
+    time_points: int | None = 10
+    """Times, equally far apart, at which a recurrent state is watched; None: every one."""
+
     @abstractmethod
     def watches(self) -> list[Watch]:
         """One watch for each weight matrix or kernel, in forward order; in a layer the main path's

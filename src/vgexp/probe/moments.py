@@ -14,10 +14,7 @@ from torch import Tensor
 
 from vgexp import metrics
 from vgexp.probe import stacks
-from vgexp.watch import Slope
-
-SATURATED_SHARE = 0.05
-"""A bounded activation is saturated where |phi'| is below this share of its largest value."""
+from vgexp.watch import SATURATED_SHARE, Slope
 
 
 class Part(NamedTuple):

@@ -65,6 +65,11 @@ class Plan:
         after = {(self.rows[index].layer or 0) + 1 for index in wanted}
         return frozenset(wanted | {i for i, row in enumerate(self.rows) if row.layer in after})
 
+    @property
+    def shown(self) -> frozenset[int]:
+        """Rows whose z a module's call shows."""
+        return frozenset({row for _, row in self.preacts} | self.z_readers)
+
 
 def plan_of_watches(watches: Sequence[Watch], pattern: str | None) -> Plan:
     """The plan of a model that says itself where to look."""

@@ -283,7 +283,7 @@ class Probe:
     def _note_missing(self, cells: Mapping[str, Cells]) -> None:
         seen = set(cells["preact_mean"].rows) if "preact_mean" in cells else set()
         for index, row in enumerate(self._plan.rows):
-            if index not in seen and row.is_wanted:
+            if index not in seen and row.is_wanted and index in self._plan.shown:
                 self._unseen.setdefault(row.name, "no call of its module was seen with gradients")
 
 
