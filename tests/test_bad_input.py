@@ -16,7 +16,7 @@ import vgexp
 from vgexp import sinks, sweep
 from vgexp.cli.main import main
 from vgexp.errors import QuestionError
-from vgexp.records import TABLES
+from vgexp.records import COMMON
 
 QUICK = [
     "train.steps=4",
@@ -363,7 +363,7 @@ def test_a_table_that_is_broken_is_named_with_its_problem(
             assert_one_block(capsys.readouterr().err, said)
 
 
-@pytest.mark.parametrize("table", [t for t in TABLES if t != "timing"])
+@pytest.mark.parametrize("table", [t for t in COMMON if t != "timing"])
 def test_a_table_cut_in_the_middle_of_a_line_keeps_its_whole_lines(
     table: str, recorded: Path
 ) -> None:

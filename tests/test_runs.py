@@ -21,7 +21,7 @@ from vgexp import folders, runs, sinks, tables
 from vgexp.cli.interrupts import Terminated, terminable
 from vgexp.config import Config, GaussianConfig, MlpConfig, OutputConfig, SgdConfig, TrainConfig
 from vgexp.errors import QuestionError
-from vgexp.records import TABLES, Rows
+from vgexp.records import COMMON, TABLES, Rows
 from vgexp.tables import frames
 
 CONFIG = Config(
@@ -52,7 +52,7 @@ def summary_of(folder: Path) -> dict[str, Any]:
 def test_a_run_writes_every_file_and_reads_back(tmp_path: Path) -> None:
     run = vgexp.run(CONFIG, tmp_path / "a", command="vgexp train ...")
     names = {path.name for path in run.folder.iterdir()}
-    assert names == {*(f"{table}.csv" for table in TABLES), "summary.json", "config.yaml"}
+    assert names == {*(f"{table}.csv" for table in COMMON), "summary.json", "config.yaml"}
     again = vgexp.load(run.folder)
     assert again.config == CONFIG
     assert again.summary == run.summary
@@ -353,7 +353,7 @@ def test_a_full_disk_keeps_whole_lines_and_says_failed_where_it_can(
         vgexp.run(changed(CONFIG, probe={"every": 1}), tmp_path / "a")
     monkeypatch.undo()
     assert "csv" in str(caught.value)
-    for table in TABLES:
+    for table in COMMON:
         for row in rows_of(tmp_path / "a", table):
             assert row.count(",") == len(TABLES[table]) - 1
     assert summary_of(tmp_path / "a")["status"] == "failed"

@@ -137,6 +137,16 @@ RECURRENCE = (
     ),
 )
 
+ATTENTION = (
+    Column("step", "the update on whose forward passes the row is measured, from 0", "int"),
+    Column("layer", "the block's, as in layers.csv", "int"),
+    Column("name", "the attention's module in the model", "text"),
+    Column("head", "the head, from 0", "int"),
+    Column("entropy", "mean over examples and query positions of -sum p ln p, in nats"),
+    Column("entropy_fraction", "entropy over its largest possible: 1 looks everywhere alike"),
+    Column("logit_max", "largest magnitude of q.k / sqrt(units of a head) where a query may look"),
+)
+
 TABLES: Mapping[str, tuple[Column, ...]] = {
     "layers": LAYERS,
     "steps": STEPS,
@@ -144,6 +154,7 @@ TABLES: Mapping[str, tuple[Column, ...]] = {
     "timing": TIMING,
     "time": TIME,
     "recurrence": RECURRENCE,
+    "attention": ATTENTION,
 }
 """Table (its file is `<table>.csv`) -> its columns in order."""
 

@@ -62,6 +62,11 @@ class Run:
         return self.table("recurrence")
 
     @cached_property
+    def attention(self) -> pd.DataFrame:
+        """`attention.csv`: a row a head and measured step, of a model that attends."""
+        return self.table("attention")
+
+    @cached_property
     def summary(self) -> dict[str, Any]:
         """`summary.json`."""
         from vgexp import tables

@@ -39,7 +39,8 @@ class Watch:
     name: str
     """The parameter's name in the model; of a `stream`, the block's."""
     weight: nn.Parameter | None
-    """None for a `stream`, which has the columns of z only."""
+    """None for a `stream`, and for a read-out that uses another row's weight: the columns of z
+    only."""
     layer: int
     """Main-path number from 1; modules side by side share it, the main path's first."""
     kind: str

@@ -1,6 +1,7 @@
 """The configuration: one dataclass for each choice of a group. Hydra composes these; below the
 door they are plain objects, and every range is checked where the value enters."""
 
+from vgexp.config.attention import AttentionConfig, TransformerConfig, VitConfig
 from vgexp.config.data import (
     DataConfig,
     DigitsConfig,
@@ -93,6 +94,7 @@ __all__ = [
     "AdamwConfig",
     "AddingConfig",
     "AgcClipConfig",
+    "AttentionConfig",
     "AutoClipConfig",
     "Cifar10Config",
     "ClipConfig",
@@ -130,7 +132,9 @@ __all__ = [
     "StepConfig",
     "TextConfig",
     "TrainConfig",
+    "TransformerConfig",
     "ValueClipConfig",
+    "VitConfig",
     "WarmupCosineConfig",
     "choice",
     "choices",

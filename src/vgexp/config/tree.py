@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from vgexp.config import data, images, model, recurrence, sequences
+from vgexp.config import attention, data, images, model, recurrence, sequences
 from vgexp.config.data import DataConfig, DigitsConfig
 from vgexp.config.kinds import require_kinds
 from vgexp.config.model import MlpConfig, ModelConfig
@@ -72,7 +72,11 @@ class Config:
         require(self)
 
 
-FAMILIES: Mapping[str, type[ModelConfig]] = {**model.FAMILIES, **recurrence.FAMILIES}
+FAMILIES: Mapping[str, type[ModelConfig]] = {
+    **model.FAMILIES,
+    **recurrence.FAMILIES,
+    **attention.FAMILIES,
+}
 """Choice of `model` -> its dataclass."""
 
 SETS: Mapping[str, type[DataConfig]] = {**data.SETS, **images.SETS, **sequences.SETS}

@@ -9,6 +9,7 @@ import torch
 
 from vgexp import config as _config
 from vgexp.models import mlp, recurrence
+from vgexp.models.attention import transformer, vit
 from vgexp.models.mlp import Mlp
 from vgexp.models.network import Network
 from vgexp.models.recurrence import RECURRENT_INITS, Recurrent
@@ -24,6 +25,8 @@ MODELS: Registry[Callable[[Any, Task], Network]] = Registry(
         "rnn": recurrence.build,
         "lstm": recurrence.build,
         "gru": recurrence.build,
+        "transformer": transformer.build,
+        "vit": vit.build,
     },
 )
 """Family -> builder from (configuration, task)."""

@@ -1,0 +1,106 @@
+"""`model`: the families of attention."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+from vgexp.config.model import ModelConfig, NetConfig
+from vgexp.config.ranges import at_least, one_of
+from vgexp.errors import QuestionError
+
+POSITIONS = ("learned", "rotary", "sinusoidal", "none")
+POOLS = ("class", "mean")
+
+
+@dataclass
+class AttentionConfig(NetConfig):
+    """What every family of attention extends."""
+
+    depth: int = 4
+    """Blocks L, each of attention and a perceptron of two weights."""
+    width: int = 64
+    """Units of the stream that blocks read and add to."""
+    activation: str = "gelu"
+    """Name of the activation phi of each block's perceptron; `vgexp list activations`."""
+    init: str = "xavier_normal"
+    """Name of the weight initialisation; `vgexp list inits`."""
+    norm: str = "layer"
+    """`layer`, `rms` or `none`."""
+    norm_position: str = "pre"
+    """`pre`: x + f(norm(x)), and a norm before the read-out; `post`: norm(x + f(x))."""
+    skip: str = "residual"
+    """`residual`, `scaled_residual` (1/sqrt(2 L)), `rezero` or `none`, around both halves of a
+    block."""
+    dropout: float = 0.0
+    """Probability with which each number that a branch adds to the stream, and each of the
+    embedded input, is set to 0 in training, the others divided by 1 less it."""
+    heads: int = 4
+    """Heads of attention; must divide the width."""
+    mlp_ratio: int = 4
+    """Hidden units of each block's perceptron over the width."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        at_least("model.heads", self.heads, 1)
+        at_least("model.mlp_ratio", self.mlp_ratio, 1)
+        if self.width % self.heads:
+            raise _indivisible(self.heads, self.width)
+
+
+@dataclass
+class TransformerConfig(AttentionConfig):
+    """A causal transformer: each position attends to itself and those before it."""
+
+    reads: ClassVar[tuple[str, ...]] = ("tokens", "sequence")
+    positions: str = "learned"
+    """How positions are told apart: `learned` or `sinusoidal`, added to the embedded input;
+    `rotary`, in queries and keys; `none`."""
+    tied: bool = False
+    """Whether the read-out's weight is the token embedding's."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        one_of("model.positions", self.positions, POSITIONS)
+        if self.positions == "rotary" and (self.width // self.heads) % 2:
+            raise QuestionError(
+                f"model.positions is 'rotary', and a head has {self.width // self.heads} units"
+                f" (model.width={self.width} over model.heads={self.heads})\n"
+                "reason: it turns units in pairs\n"
+                f"allowed: an even number of units a head, or {', '.join(_without_rotary())}"
+            )
+
+
+@dataclass
+class VitConfig(AttentionConfig):
+    """A vision transformer: patches of an image attend to each other."""
+
+    reads: ClassVar[tuple[str, ...]] = ("image",)
+    patch: int = 4
+    """Pixels along each side of a patch; must divide the image's sides."""
+    pool: str = "class"
+    """What the read-out reads: `class`, a token of its own, or the `mean` of all patches."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        at_least("model.patch", self.patch, 1)
+        one_of("model.pool", self.pool, POOLS)
+
+
+FAMILIES: Mapping[str, type[ModelConfig]] = {"transformer": TransformerConfig, "vit": VitConfig}
+"""Choice -> its dataclass, of this file."""
+
+
+def _indivisible(heads: int, width: int) -> QuestionError:
+    allowed = [count for count in range(1, width + 1) if width % count == 0]
+    nearest = min(allowed, key=lambda count: (abs(count - heads), count))
+    return QuestionError(
+        f"model.heads is {heads} and model.width is {width}\n"
+        f"allowed: divisors of the width: {', '.join(map(str, allowed))}\n"
+        f"nearest: {nearest}"
+    )
+
+
+def _without_rotary() -> list[str]:
+    return [f"model.positions={name}" for name in POSITIONS if name != "rotary"]

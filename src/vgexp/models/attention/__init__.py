@@ -1,0 +1,1 @@
+"""Families of attention: the causal transformer and the vision transformer."""

@@ -1,0 +1,172 @@
+"""The block of a transformer: attention and a perceptron, each around the stream.
+
+With f one of the two: `pre` is x + f(norm(x)) (Xiong 2020), `post` is norm(x + f(x))
+(Vaswani 2017), and the skip says what takes the sum's place. Axes: B examples, T positions, W units
+of the stream, H heads, D = W / H units of a head, U hidden units of the perceptron.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vgexp.activations import ACTIVATIONS, slope
+from vgexp.config.attention import AttentionConfig
+from vgexp.errors import QuestionError
+from vgexp.models.network import linear
+from vgexp.norms import NORMS
+from vgexp.skips import SKIPS, Combine
+from vgexp.watch import Watch
+
+NORM_NAMES = ("layer", "rms", "none")
+SKIP_NAMES = ("residual", "scaled_residual", "rezero", "none")
+
+Named = Mapping[Tensor, tuple[str, nn.Parameter]]
+"""A parameter -> its name in the model, and itself."""
+
+
+class Attend(nn.Module):
+    """softmax(q k^T / sqrt(D)) v of each head; causal: position t sees positions up to t.
+
+    A module of its own, without parameters, so that a meter can see queries and keys.
+    """
+
+    def __init__(self, *, causal: bool) -> None:
+        super().__init__()
+        self.causal = causal
+
+    def forward(self, q_BHTD: Tensor, k_BHTD: Tensor, v_BHTD: Tensor) -> Tensor:
+        """[B, H, T, D]."""
+        if q_BHTD.is_meta:
+            # Where memory is counted, PyTorch would take the kernel that keeps every weight [T, T].
+            kernel = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+            return cast(Tensor, kernel(q_BHTD, k_BHTD, v_BHTD, 0.0, self.causal)[0])
+        return F.scaled_dot_product_attention(q_BHTD, k_BHTD, v_BHTD, is_causal=self.causal)
+
+
+class Attention(nn.Module):
+    """Attention of several heads (Vaswani 2017, 3.2); four weights [W, W], side by side."""
+
+    def __init__(self, config: AttentionConfig, turn: nn.Module | None, *, causal: bool) -> None:
+        super().__init__()
+        width, bias = config.width, config.bias
+        self.heads = config.heads
+        self.query = linear(width, width, bias)
+        self.key = linear(width, width, bias)
+        self.value = linear(width, width, bias)
+        self.turn = turn
+        self.attend = Attend(causal=causal)
+        self.output = linear(width, width, bias)
+
+    def forward(self, x_BTW: Tensor) -> Tensor:
+        q_BHTD, k_BHTD = self._split(self.query(x_BTW)), self._split(self.key(x_BTW))
+        v_BHTD = self._split(self.value(x_BTW))
+        if self.turn is not None:
+            q_BHTD, k_BHTD = self.turn(q_BHTD), self.turn(k_BHTD)
+        read_BHTD: Tensor = self.attend(q_BHTD, k_BHTD, v_BHTD)
+        return cast(Tensor, self.output(read_BHTD.transpose(1, 2).flatten(2)))
+
+    def _split(self, x_BTW: Tensor) -> Tensor:
+        """[B, H, T, D]."""
+        return x_BTW.view(*x_BTW.shape[:2], self.heads, -1).transpose(1, 2)
+
+
+class Perceptron(nn.Module):
+    """W_2 phi(W_1 x + b_1) + b_2 at each position alone (Vaswani 2017, 3.3)."""
+
+    def __init__(self, config: AttentionConfig) -> None:
+        super().__init__()
+        num_hidden = config.mlp_ratio * config.width
+        self.hidden = linear(config.width, num_hidden, config.bias)
+        self.activation = ACTIVATIONS[config.activation].build(config.negative_slope)
+        self.output = linear(num_hidden, config.width, config.bias)
+
+    def forward(self, x_BTW: Tensor) -> Tensor:
+        return cast(Tensor, self.output(self.activation(self.hidden(x_BTW))))
+
+
+class Block(nn.Module):
+    """Attention and a perceptron, one after the other around the stream x_BTW."""
+
+    def __init__(self, config: AttentionConfig, turn: nn.Module | None, *, causal: bool) -> None:
+        super().__init__()
+        self.norms_first = config.norm_position == "pre"
+        self.attention_norm = norm(config)
+        self.attention = Attention(config, turn, causal=causal)
+        self.attention_skip = _skip(config)
+        self.mlp_norm = norm(config)
+        self.mlp = Perceptron(config)
+        self.mlp_skip = _skip(config)
+        self.dropout = dropout(config)
+
+    def forward(self, x_BTW: Tensor) -> Tensor:
+        x_BTW = self._around(x_BTW, self.attention, self.attention_norm, self.attention_skip)
+        return self._around(x_BTW, self.mlp, self.mlp_norm, self.mlp_skip)
+
+    def _around(
+        self, x_BTW: Tensor, work: nn.Module, normed: nn.Module | None, skip: nn.Module | None
+    ) -> Tensor:
+        reads_BTW = normed(x_BTW) if self.norms_first and normed is not None else x_BTW
+        branch_BTW: Tensor = work(reads_BTW)
+        if self.dropout is not None:
+            branch_BTW = self.dropout(branch_BTW)
+        if skip is not None:
+            branch_BTW = skip(x_BTW, branch_BTW, reads_BTW)
+        return branch_BTW if self.norms_first or normed is None else normed(branch_BTW)
+
+
+def block_watches(
+    block: Block, name: str, layer: int, activation: str, named: Named
+) -> Iterator[Watch]:
+    """The stream that a block hands on, then its six weights, all of one layer."""
+    yield Watch(name, None, layer, "stream", preact=block)
+    attention, mlp = block.attention, block.mlp
+    for part in (attention.query, attention.key, attention.value, attention.output):
+        yield Watch(*named[part.weight], layer, "attention", preact=part)
+    yield Watch(
+        *named[mlp.hidden.weight],
+        layer,
+        "linear",
+        preact=mlp.hidden,
+        reads_z=True,
+        activation=mlp.activation,
+        act=mlp.activation,
+        slope=slope(activation, mlp.activation),
+    )
+    yield Watch(*named[mlp.output.weight], layer, "linear", preact=mlp.output)
+
+
+def norm(config: AttentionConfig) -> nn.Module | None:
+    """The normalisation of [B, T, W] over its units.
+
+    Raises:
+        QuestionError: one that mixes examples or positions.
+    """
+    build = NORMS[config.norm]
+    if config.norm not in NORM_NAMES:
+        raise _unsuited("norm", config.norm, NORM_NAMES, "it would mix examples or positions")
+    return build(config.width, config)
+
+
+def dropout(config: AttentionConfig) -> nn.Module | None:
+    """What drops numbers of a branch and of the embedded input (Vaswani 2017, 5.4)."""
+    return nn.Dropout(config.dropout) if config.dropout else None
+
+
+def _skip(config: AttentionConfig) -> Combine | None:
+    """How a branch joins the stream; there are 2 L branches."""
+    skip = SKIPS[config.skip]
+    if config.skip not in SKIP_NAMES:
+        raise _unsuited("skip", config.skip, SKIP_NAMES, "a block adds its branches to one stream")
+    return None if skip.combine is None else skip.combine(config.width, 2 * config.depth)
+
+
+def _unsuited(key: str, asked: str, allowed: tuple[str, ...], why: str) -> QuestionError:
+    return QuestionError(
+        f"model.{key} is {asked!r} in a block of attention\n"
+        f"reason: {why}\nallowed: {', '.join(allowed)}\nnearest: {allowed[0]}"
+    )

@@ -1,0 +1,108 @@
+"""The network of both families: an embedding, L blocks around a stream, a read-out.
+
+The embedding is layer 1, block k layer k + 1, the read-out layer L + 2. Axes: B examples,
+T positions, W units of the stream, C outputs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import cast
+
+from torch import Generator, Tensor, nn
+
+from vgexp.config.attention import AttentionConfig
+from vgexp.models.attention.blocks import Block, Named, block_watches, dropout, norm
+from vgexp.models.attention.embeddings import Embedding, draws
+from vgexp.models.attention.meter import AttentionMeter, Site
+from vgexp.models.network import Network, linear, run_blocks
+from vgexp.watch import Meter, Watch
+
+Pick = Callable[[Tensor], Tensor]
+"""What the read-out reads of the stream [B, T, W]."""
+
+
+def every(x_BTW: Tensor) -> Tensor:
+    """[B, T, W]: an answer at each position."""
+    return x_BTW
+
+
+def last(x_BTW: Tensor) -> Tensor:
+    """[B, W]: of a causal stack, the position that has seen all."""
+    return x_BTW[:, -1]
+
+
+def first(x_BTW: Tensor) -> Tensor:
+    """[B, W]: the class token."""
+    return x_BTW[:, 0]
+
+
+def mean(x_BTW: Tensor) -> Tensor:
+    """[B, W]."""
+    return x_BTW.mean(1)
+
+
+class Stack(Network):
+    """Embedding, blocks, a last norm where they norm first, read-out; weights not drawn yet."""
+
+    def __init__(
+        self,
+        config: AttentionConfig,
+        embedding: Embedding,
+        num_outputs: int,
+        pick: Pick,
+        turn: nn.Module | None = None,
+        *,
+        causal: bool,
+    ) -> None:
+        super().__init__()
+        self._config = config
+        self._pick = pick
+        self.embedding = embedding
+        self.dropout = dropout(config)
+        blocks = [Block(config, turn, causal=causal) for _ in range(config.depth)]
+        self.blocks = nn.ModuleList(blocks)
+        self.norm = norm(config) if config.norm_position == "pre" else None
+        self.readout = linear(config.width, num_outputs, config.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The outputs: [B, T, C] at each position, or [B, C]."""
+        x_BTW: Tensor = self.embedding(x)
+        if self.dropout is not None:
+            x_BTW = self.dropout(x_BTW)
+        x_BTW = run_blocks(list(self.blocks), x_BTW, self.recomputes)
+        if self.norm is not None:
+            x_BTW = self.norm(x_BTW)
+        return cast(Tensor, self.readout(self._pick(x_BTW)))
+
+    def watches(self) -> list[Watch]:
+        """The embedding's, each block's stream and weights, the read-out's.
+
+        z of the embedding is the first stream: positions added, before dropout. A tied read-out
+        has a row of z alone: its weight's row is the embedding's, whose gradient is the sum of
+        both uses.
+        """
+        named: Named = {weight: (name, weight) for name, weight in self.named_parameters()}
+        read, readout = self.embedding.read, self.readout
+        kind = "conv" if isinstance(read, nn.Conv2d) else "linear"
+        watches = [Watch(*named[read.weight], 1, kind, preact=self.embedding)]
+        for number, block in enumerate(self.blocks):
+            phi, name = self._config.activation, f"blocks.{number}"
+            watches += block_watches(cast(Block, block), name, number + 2, phi, named)
+        name, weight = named[readout.weight]
+        if readout.weight is read.weight:
+            watch = Watch("readout.weight", None, len(self.blocks) + 2, "readout", preact=readout)
+        else:
+            watch = Watch(name, weight, len(self.blocks) + 2, "readout", preact=readout)
+        return [*watches, watch]
+
+    def meters(self) -> list[Meter]:
+        """What measures `attention.csv`."""
+        sites = []
+        for number, block in enumerate(cast(list[Block], self.blocks)):
+            sites.append(Site(f"blocks.{number}.attention", number + 2, block.attention.attend))
+        return [AttentionMeter(sites)]
+
+    def special_draws(self) -> Mapping[str, Callable[[Tensor, float, Generator], None]]:
+        """Those of the embedding's parameters."""
+        return draws(self.embedding, self._config.init, "embedding")
