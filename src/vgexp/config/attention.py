@@ -58,7 +58,7 @@ class TransformerConfig(AttentionConfig):
     """How positions are told apart: `learned` or `sinusoidal`, added to the embedded input;
     `rotary`, in queries and keys; `none`."""
     tied: bool = False
-    """Whether the read-out's weight is the token embedding's."""
+    """Whether the read-out's weight is the token embedding's; it then has no bias."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -65,4 +65,6 @@ def _tie(stack: Stack, task: Task) -> None:
             " token\n"
             "allowed: model.tied=false, or tokens with as many outputs"
         )
-    stack.readout.weight = stack.embedding.read.weight
+    weight = stack.embedding.read.weight
+    stack.readout = linear(weight.shape[1], task.num_outputs, bias=False)
+    stack.readout.weight = weight
