@@ -14,6 +14,7 @@ from typing import Any, Protocol, cast
 import torch
 from torch import Generator, Tensor, nn
 
+from vgexp.errors import QuestionError
 from vgexp.metrics import row_moments
 from vgexp.registry import Registry
 from vgexp.watch import Watch
@@ -34,13 +35,25 @@ Draw = Callable[[Tensor, float, Generator], None]
 """Fills a tensor in place, given the gain and a generator."""
 
 
+@dataclass(frozen=True)
+class Branch:
+    """A residual branch: what a model adds, as it is or times a constant, to a path of its own."""
+
+    weights: tuple[str, ...]
+    """Names of its weights, in forward order."""
+    scale: str | None
+    """Name of the scale of the norm that it ends with; None: it ends with its last weight."""
+
+
 class Watched(Protocol):
     """What an initialisation asks of a model: an `nn.Module` that knows its weights."""
 
     def watches(self) -> Sequence[Watch]: ...
+    def branches(self) -> Sequence[Branch]: ...
     def special_draws(self) -> Mapping[str, Draw]: ...
     def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]: ...
     def get_submodule(self, target: str) -> nn.Module: ...
+    def get_parameter(self, target: str) -> nn.Parameter: ...
     def buffers(self) -> Iterator[Tensor]: ...
     def __call__(self, x: Tensor) -> Any: ...
 
@@ -51,7 +64,7 @@ class Init:
 
     `draw(weight, gain, generator)` fills a weight in place. `draws_biases`: linear biases are
     U[-1/sqrt(fan_in), 1/sqrt(fan_in)] as PyTorch's, instead of 0. `fit(model, gain, inputs)`
-    adjusts the drawn weights to a batch.
+    adjusts the drawn weights to the model as a whole, or to a batch.
     """
 
     summary: str
@@ -149,6 +162,21 @@ def _orthogonal(weight: Tensor, gain: float, generator: Generator) -> None:
     nn.init.orthogonal_(weight, gain, generator=generator)
 
 
+def _delta_orthogonal(weight: Tensor, gain: float, generator: Generator) -> None:
+    """Zeros but for an orthogonal matrix at the kernel's centre (Xiao 2018, Algorithm 2).
+
+    With as many channels out as in, or more, its columns are orthonormal and the norm of each
+    position's channels is kept (times the gain). The paper asks for that; with fewer, the rows are,
+    and the norm of delta is kept on its way back. A stride passes over positions in either case.
+    Of a matrix: `orthogonal`.
+    """
+    centre = tuple(size // 2 for size in weight.shape[2:])
+    matrix = torch.empty(weight.shape[:2], dtype=weight.dtype, device=weight.device)
+    nn.init.orthogonal_(matrix, gain, generator=generator)
+    weight.zero_()
+    weight[(slice(None), slice(None), *centre)] = matrix
+
+
 def _orthonormal(weight: Tensor, _gain: float, generator: Generator) -> None:
     nn.init.orthogonal_(weight, generator=generator)
 
@@ -213,6 +241,53 @@ def _scale_to(output: Tensor, std: float) -> float:
     return 1.0 if near or measured == 0 or not math.isfinite(measured) else std / measured
 
 
+# ---------------------------------------------------------------- residual branches
+
+
+def _zero_last(model: Watched, _gain: float, _inputs: Tensor) -> None:
+    """Has each residual branch start at 0, so that each block starts as its path (Goyal 2017, 5.1).
+
+    The scale of the norm that ends it is 0; where none ends it, its last weight.
+    """
+    for branch in _branches(model, "zero_last"):
+        model.get_parameter(branch.scale or branch.weights[-1]).zero_()
+
+
+def _fix_up(model: Watched, _gain: float, _inputs: Tensor) -> None:
+    """Rules 1 and 2 of Zhang 2019, which let L residual branches do without norms.
+
+    1: the read-out and the last weight of each branch are 0. 2: the other m - 1 weights of a branch
+    are times L^(-1/(2m - 2)). Rule 3's scalar biases and multipliers are not added: `model.bias`
+    gives biases a channel, and a trained multiplier alone is `model.skip=rezero`.
+    """
+    branches = _branches(model, "fixup")
+    for branch in branches:
+        if branch.scale is not None:
+            raise QuestionError(
+                "model.init is 'fixup' and each branch ends with a norm\n"
+                "reason: fixup starts the weight before it at 0, which a norm cannot scale\n"
+                "allowed: model.norm=none, or model.init=zero_last"
+            )
+        *others, last = [model.get_parameter(name) for name in branch.weights]
+        for weight in others:
+            weight.mul_(len(branches) ** (-1 / (2 * len(others))))
+        last.zero_()
+    for watch in model.watches():
+        if watch.kind == "readout" and watch.weight is not None:
+            watch.weight.zero_()
+
+
+def _branches(model: Watched, name: str) -> Sequence[Branch]:
+    branches = model.branches()
+    if not branches:
+        raise QuestionError(
+            f"model.init is {name!r} on a model without residual branches\n"
+            "reason: it starts each branch at 0, which leaves a path beside it or nothing at all\n"
+            "allowed: model.skip=residual or scaled_residual, on two layers or more"
+        )
+    return branches
+
+
 INITS: Registry[Init] = Registry(
     "init",
     {
@@ -228,10 +303,23 @@ INITS: Registry[Init] = Registry(
         "lecun_normal": Init("N(0, 1/fan_in) (LeCun 1998)", _normal(_lecun_std)),
         "lecun_uniform": Init("uniform of variance 1/fan_in (LeCun 1998)", _uniform(_lecun_std)),
         "orthogonal": Init("orthonormal rows or columns (Saxe 2014)", _orthogonal),
+        "delta_orthogonal": Init(
+            "orthogonal at a kernel's centre, 0 elsewhere (Xiao 2018)", _delta_orthogonal
+        ),
         "lsuv": Init(
             "orthonormal, then each output scaled to variance 1 on a batch (Mishkin & Matas 2016)",
             _orthonormal,
             fit=_fit_variances,
+        ),
+        "fixup": Init(
+            "he_normal by depth, residual branches and read-out from 0, no norm (Zhang 2019)",
+            _normal(_he_std),
+            fit=_fix_up,
+        ),
+        "zero_last": Init(
+            "he_normal, and each residual branch starts at 0 (Goyal 2017)",
+            _normal(_he_std),
+            fit=_zero_last,
         ),
         "normal": Init("N(0, gain^2), whatever the fans", _normal(lambda _weight: 1.0)),
         "uniform": Init("U[-1/sqrt(fan_in), 1/sqrt(fan_in)], biases 0", _uniform(_torch_std)),

@@ -1,14 +1,16 @@
-"""Normalisations of a perceptron's vector of features. Axes: B examples, W features.
+"""Normalisations. Axes: B examples, C channels (a perceptron's features), P positions (one axis or
+more, none for a perceptron).
 
-Each starts as the plain normalisation: scale 1 and, where it has one, shift 0; eps is 1e-5.
+Each starts as the plain normalisation: scale 1 and, where it has one, shift 0, one a channel; eps
+is 1e-5, added to the variance or the mean square.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Protocol
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from vgexp.errors import QuestionError
 from vgexp.registry import Registry
@@ -22,26 +24,59 @@ class NormConfig(Protocol):
     norm_groups: int
 
 
-Norm = Callable[[int, NormConfig], nn.Module | None]
-"""Builds the module for [B, W], given W and the configuration; None where there is none."""
+class Norm(Protocol):
+    """A named normalisation."""
+
+    def __call__(
+        self, num_channels: int, config: NormConfig, num_position_axes: int = 0, /
+    ) -> nn.Module | None:
+        """The module for [B, C, P..]; None where there is none.
+
+        Raises:
+            QuestionError: channels and positions that it cannot normalise.
+        """
+        ...
 
 
-def _none(_width: int, _config: NormConfig) -> None:
+class ChannelRms(nn.Module):
+    """x over the root mean square of an example's channels and positions, times a scale a channel.
+
+    x is [B, C, P..]. `nn.RMSNorm` has a scale for each entry that it normalises over, which would
+    be one a position too.
+    """
+
+    def __init__(self, num_channels: int, num_position_axes: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(num_channels))
+        self._axes = tuple(range(1, num_position_axes + 2))
+        self._shape = (num_channels, *(1,) * num_position_axes)
+
+    def forward(self, x_BCP: Tensor) -> Tensor:
+        """The normalised x."""
+        mean_square = x_BCP.square().mean(self._axes, keepdim=True)
+        return x_BCP * torch.rsqrt(mean_square + EPS) * self.weight.view(self._shape)
+
+
+def _none(_num_channels: int, _config: NormConfig, _num_position_axes: int = 0, /) -> None:
     """No normalisation."""
 
 
-def _batch(width: int, _config: NormConfig) -> nn.Module:
-    """Each feature over the batch (Ioffe & Szegedy 2015); needs two examples."""
-    return nn.BatchNorm1d(width, eps=EPS)
+def _batch(num_channels: int, _config: NormConfig, num_position_axes: int = 0, /) -> nn.Module:
+    """Each channel over batch and positions (Ioffe & Szegedy 2015); needs two examples."""
+    return (nn.BatchNorm2d if num_position_axes == 2 else nn.BatchNorm1d)(num_channels, eps=EPS)
 
 
-def _layer(width: int, _config: NormConfig) -> nn.Module:
-    """Each example over its features (Ba 2016)."""
-    return nn.LayerNorm(width, eps=EPS)
+def _layer(num_channels: int, _config: NormConfig, num_position_axes: int = 0, /) -> nn.Module:
+    """Each example over its channels (and positions, of images) (Ba 2016)."""
+    if num_position_axes:
+        return nn.GroupNorm(1, num_channels, eps=EPS)
+    return nn.LayerNorm(num_channels, eps=EPS)
 
 
-def _instance(_width: int, _config: NormConfig) -> nn.Module:
+def _instance(num_channels: int, _config: NormConfig, num_position_axes: int = 0, /) -> nn.Module:
     """Each example and channel over its positions (Ulyanov 2016); not for a perceptron."""
+    if num_position_axes:
+        return nn.GroupNorm(num_channels, num_channels, eps=EPS)
     allowed = ", ".join(name for name in NORMS if NORMS[name] is not _instance)
     raise QuestionError(
         "model.norm is 'instance' on a perceptron\n"
@@ -50,27 +85,39 @@ def _instance(_width: int, _config: NormConfig) -> nn.Module:
     )
 
 
-def _group(width: int, config: NormConfig) -> nn.Module:
-    """Each example over groups of its features (Wu & He 2018)."""
-    asked, allowed = config.norm_groups, _group_counts(width)
+def _group(num_channels: int, config: NormConfig, num_position_axes: int = 0, /) -> nn.Module:
+    """Each example over groups of its channels (and positions, of images) (Wu & He 2018)."""
+    asked = config.norm_groups
+    allowed = _group_counts(num_channels, smallest=1 if num_position_axes else 2)
     if asked not in allowed:
         nearest = sorted(sorted(allowed, key=lambda count: abs(count - asked))[:3])
+        norms, alone = (
+            (f"a layer has {num_channels} channels", "")
+            if num_position_axes
+            else (
+                f"model.width is {num_channels}",
+                ", at least two features a group (one alone, normalised, is 0)",
+            )
+        )
         raise QuestionError(
-            f"model.norm_groups is {asked} and model.width is {width}\n"
-            "allowed: divisors of the width, at least two features a group"
-            " (one alone, normalised, is 0)\n"
+            f"model.norm_groups is {asked} and {norms}\n"
+            f"allowed: divisors of the {'channels' if num_position_axes else 'width'}{alone}\n"
             f"nearest: {', '.join(map(str, nearest)) or '(none)'}"
         )
-    return nn.GroupNorm(asked, width, eps=EPS)
+    return nn.GroupNorm(asked, num_channels, eps=EPS)
 
 
-def _rms(width: int, _config: NormConfig) -> nn.Module:
-    """Each example divided by the rms of its features (Zhang & Sennrich 2019)."""
-    return nn.RMSNorm(width, eps=EPS)
+def _rms(num_channels: int, _config: NormConfig, num_position_axes: int = 0, /) -> nn.Module:
+    """Each example divided by the rms of its channels (and positions) (Zhang & Sennrich 2019)."""
+    if num_position_axes:
+        return ChannelRms(num_channels, num_position_axes)
+    return nn.RMSNorm(num_channels, eps=EPS)
 
 
-def _group_counts(width: int) -> list[int]:
-    return [count for count in range(1, width // 2 + 1) if width % count == 0]
+def _group_counts(num_channels: int, smallest: int) -> list[int]:
+    """Numbers of groups of at least `smallest` channels each."""
+    most = num_channels // smallest
+    return [count for count in range(1, most + 1) if num_channels % count == 0]
 
 
 NORMS: Registry[Norm] = Registry(

@@ -1,6 +1,6 @@
-"""Skip connections of a perceptron: how a layer's branch W h + b becomes the next z.
+"""Skip connections: how a branch (of a perceptron's layer, W h + b) becomes the next z.
 
-Axes: B examples, W units.
+Axes: B examples, W units (of images: channels and their positions).
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +23,7 @@ class Combine(nn.Module, ABC):
     """Computes the next z from z_BW, the branch W h + b, and the h_BW that the branch read."""
 
     @property
-    def gates(self) -> tuple[tuple[nn.Linear, nn.Sigmoid], ...]:
+    def gates(self) -> tuple[tuple[Gate | ConvGate, nn.Sigmoid], ...]:
         """The gates' affine maps, each with the sigmoid that reads it."""
         return ()
 
@@ -37,6 +38,25 @@ class Gate(nn.Linear):
     initial_bias = HIGHWAY_BIAS
 
 
+class ConvGate(nn.Conv2d):
+    """The same of images, a convolution."""
+
+    initial_bias = HIGHWAY_BIAS
+
+
+MakeGate = Callable[[], Gate | ConvGate]
+"""Builds a gate's affine map on the meta device: made elsewhere it would draw its weights from
+torch's global generator."""
+
+
+class MakeCombine(Protocol):
+    """Builds the module of one branch."""
+
+    def __call__(self, width: int, depth: int, make_gate: MakeGate | None = None, /) -> Combine:
+        """Of `depth` branches in all; the gate is linear, width to width, unless it is given."""
+        ...
+
+
 @dataclass(frozen=True)
 class Skip:
     """A named skip connection.
@@ -46,8 +66,10 @@ class Skip:
     """
 
     summary: str
-    combine: Callable[[int, int], Combine] | None = None
+    combine: MakeCombine | None = None
     concatenates: bool = False
+    carries_z: bool = False
+    """Whether the next z is z itself where the branch is 0, and the branch's weights learn there."""
 
     @property
     def adds(self) -> bool:
@@ -92,16 +114,16 @@ class Rezero(Combine):
 class Highway(Combine):
     """T branch + (1 - T) z, T = sigmoid(W_T h + b_T), b_T = -2 at the start: mostly carried."""
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, make_gate: MakeGate | None = None) -> None:
         super().__init__()
-        # Made on the meta device first: a linear layer would draw from torch's global generator.
-        gate = Gate(width, width, device="meta")
+        gate = make_gate() if make_gate else Gate(width, width, device="meta")
         self.gate = gate.to_empty(device=torch.get_default_device())
         self.transform = nn.Sigmoid()
-        nn.init.constant_(self.gate.bias, Gate.initial_bias)
+        assert self.gate.bias is not None
+        nn.init.constant_(self.gate.bias, HIGHWAY_BIAS)
 
     @property
-    def gates(self) -> tuple[tuple[nn.Linear, nn.Sigmoid], ...]:
+    def gates(self) -> tuple[tuple[Gate | ConvGate, nn.Sigmoid], ...]:
         """The one gate."""
         return ((self.gate, self.transform),)
 
@@ -114,17 +136,23 @@ SKIPS: Registry[Skip] = Registry(
     "skip",
     {
         "none": Skip("W h + b alone"),
-        "residual": Skip("z + W h + b (He 2016)", lambda _width, _depth: Residual()),
+        "residual": Skip(
+            "z + W h + b (He 2016)",
+            lambda _width, _depth, _make_gate=None: Residual(),
+            carries_z=True,
+        ),
         "scaled_residual": Skip(
-            "z + (W h + b) / sqrt(L), L the depth", lambda _width, depth: ScaledResidual(depth)
+            "z + (W h + b) / sqrt(L), L the depth",
+            lambda _width, depth, _make_gate=None: ScaledResidual(depth),
+            carries_z=True,
         ),
         "rezero": Skip(
             "z + alpha (W h + b), alpha trained from 0 (Bachlechner 2020)",
-            lambda _width, _depth: Rezero(),
+            lambda _width, _depth, _make_gate=None: Rezero(),
         ),
         "highway": Skip(
             "T (W h + b) + (1 - T) z, T a trained gate (Srivastava 2015)",
-            lambda width, _depth: Highway(width),
+            lambda width, _depth, make_gate=None: Highway(width, make_gate),
         ),
         "dense": Skip("W on every earlier h side by side (Huang 2017)", concatenates=True),
     },

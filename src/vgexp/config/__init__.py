@@ -2,6 +2,7 @@
 door they are plain objects, and every range is checked where the value enters."""
 
 from vgexp.config.attention import AttentionConfig, TransformerConfig, VitConfig
+from vgexp.config.convolution import CnnConfig, ConvConfig, DensenetConfig, ResnetConfig
 from vgexp.config.data import (
     DataConfig,
     DigitsConfig,
@@ -98,11 +99,14 @@ __all__ = [
     "AutoClipConfig",
     "Cifar10Config",
     "ClipConfig",
+    "CnnConfig",
     "Config",
     "ConstantConfig",
+    "ConvConfig",
     "CopyConfig",
     "CosineConfig",
     "DataConfig",
+    "DensenetConfig",
     "DigitsConfig",
     "FashionMnistConfig",
     "GaussianConfig",
@@ -122,6 +126,7 @@ __all__ = [
     "PlateauConfig",
     "ProbeConfig",
     "RecurrentConfig",
+    "ResnetConfig",
     "RmspropConfig",
     "RnnConfig",
     "RowsConfig",

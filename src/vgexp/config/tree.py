@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from vgexp.config import attention, data, images, model, recurrence, sequences
+from vgexp.config import attention, convolution, data, images, model, recurrence, sequences
 from vgexp.config.data import DataConfig, DigitsConfig
 from vgexp.config.kinds import require_kinds
 from vgexp.config.model import MlpConfig, ModelConfig
@@ -74,6 +74,7 @@ class Config:
 
 FAMILIES: Mapping[str, type[ModelConfig]] = {
     **model.FAMILIES,
+    **convolution.FAMILIES,
     **recurrence.FAMILIES,
     **attention.FAMILIES,
 }

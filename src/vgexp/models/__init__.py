@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from vgexp import config as _config
-from vgexp.models import mlp, recurrence
+from vgexp.models import cnn, densenet, mlp, recurrence, resnet
 from vgexp.models.attention import transformer, vit
 from vgexp.models.mlp import Mlp
 from vgexp.models.network import Network
@@ -22,6 +22,9 @@ MODELS: Registry[Callable[[Any, Task], Network]] = Registry(
     "model",
     {
         "mlp": mlp.build,
+        "cnn": cnn.build,
+        "resnet": resnet.build,
+        "densenet": densenet.build,
         "rnn": recurrence.build,
         "lstm": recurrence.build,
         "gru": recurrence.build,

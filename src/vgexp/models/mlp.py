@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from vgexp.activations import ACTIVATIONS, slope
 from vgexp.config import MlpConfig
-from vgexp.models.network import Network, linear, run_blocks
+from vgexp.inits import Branch
+from vgexp.models.network import Network, batch_norms, linear, run_blocks
 from vgexp.norms import NORMS
 from vgexp.skips import SKIPS, Combine
 from vgexp.tasks import Task
@@ -97,6 +98,7 @@ class Mlp(Network):
         super().__init__()
         self.activation_name = config.activation
         self.concatenates = SKIPS[config.skip].concatenates
+        self.is_carried = SKIPS[config.skip].carries_z
         self.layers = nn.ModuleList(
             Layer(width, config, first=index == 0)
             for index, width in enumerate(input_widths(config, num_inputs))
@@ -112,9 +114,10 @@ class Mlp(Network):
     def forward(self, x_BI: Tensor) -> Tensor:
         """The outputs [B, O]."""
         if self._chain is None:
-            h_BW, _, _ = run_blocks(self._steps, (x_BI, x_BI, x_BI), self.recomputes)
+            norms = batch_norms(self) if self.recomputes else ()
+            h_BW, _, _ = run_blocks(self._steps, (x_BI, x_BI, x_BI), self.recomputes, norms)
         elif self.recomputes:
-            h_BW = run_blocks(self._chain, x_BI, True)
+            h_BW = run_blocks(self._chain, x_BI, True, batch_norms(self))
         else:
             h_BW = x_BI
             for module in self._chain:
@@ -130,6 +133,12 @@ class Mlp(Network):
             watches.extend(_gate_watches(layer, number, named))
         number, readout = len(self.layers) + 1, self.readout
         return [*watches, Watch(*named[readout.weight], number, "readout", preact=readout)]
+
+    def branches(self) -> list[Branch]:
+        """The layers whose W h + b is added to z as it is."""
+        if not self.is_carried:
+            return []
+        return [Branch((f"layers.{i}.linear.weight",), None) for i in range(1, len(self.layers))]
 
     def _step_by_step(self) -> Iterator[Step]:
         for lay in self._hidden():

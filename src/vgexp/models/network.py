@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TypeVar
 
 import torch
 from torch import Generator, Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
+from vgexp.inits import Branch
 from vgexp.watch import Meter, Watch
 
 
@@ -35,6 +38,10 @@ class Network(nn.Module, ABC):
         """What measures its narrow tables."""
         return []
 
+    def branches(self) -> Sequence[Branch]:
+        """Its residual branches, in forward order."""
+        return ()
+
     def special_draws(self) -> Mapping[str, Callable[[Tensor, float, Generator], None]]:
         """Weight name -> how it is drawn, of weights that `model.init` is not about.
 
@@ -47,19 +54,50 @@ State = TypeVar("State")
 """What one block hands to the next: a tensor, or a tuple of tensors."""
 
 
-def run_blocks(blocks: Sequence[Callable[[State], State]], state: State, recomputes: bool) -> State:
+def run_blocks(
+    blocks: Sequence[Callable[[State], State]],
+    state: State,
+    recomputes: bool,
+    counting: Sequence[_BatchNorm] = (),
+) -> State:
     """The blocks one after another; recomputing, in about sqrt(n) segments of sqrt(n) blocks.
 
     Of each segment only the input is kept for the backward pass, and one segment at a time is
     computed again, so that memory grows as sqrt(n) instead of n (Chen 2016).
+
+    Args:
+        counting: modules of the blocks whose running statistics move once for each forward pass,
+            computed again or not.
     """
     if not (recomputes and torch.is_grad_enabled()):
         return _run(blocks, state)
+
+    def contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+        return nullcontext(), _not_counting(counting)
+
     size = max(1, math.isqrt(len(blocks)))
     for start in range(0, len(blocks), size):
         segment = blocks[start : start + size]
-        state = checkpoint(_run, segment, state, use_reentrant=False)
+        state = checkpoint(_run, segment, state, use_reentrant=False, context_fn=contexts)
     return state
+
+
+def batch_norms(model: nn.Module) -> list[_BatchNorm]:
+    """Its modules with running statistics."""
+    return [module for module in model.modules() if isinstance(module, _BatchNorm)]
+
+
+@contextmanager
+def _not_counting(norms: Sequence[_BatchNorm]) -> Iterator[None]:
+    """Batch norms use the batch's statistics, as they do in training, and note nothing of it."""
+    tracking = [norm for norm in norms if norm.training and norm.track_running_stats]
+    for norm in tracking:
+        norm.track_running_stats = False
+    try:
+        yield
+    finally:
+        for norm in tracking:
+            norm.track_running_stats = True
 
 
 def _run(blocks: Sequence[Callable[[State], State]], state: State) -> State:

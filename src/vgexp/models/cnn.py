@@ -1,0 +1,41 @@
+"""The plain convolutional net: the perceptron's equations with convolutions of 3x3.
+
+z_1 = W_1 * x + b_1, h_l = phi(norm(z_l)) or norm(phi(z_l)), z_{l+1} as the skip says, with W * h the
+convolution of h with W; a mean of h_L over positions; read-out. Layers fall into stages of equal
+number; the first of each stage but the first has stride 2 and doubles the channels. A skip carries
+z past it with every other row and column, and zeros for the new channels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from vgexp.config import CnnConfig
+from vgexp.models.convolution import ConvNet, Form, Joint, Place, require_positions
+from vgexp.tasks import Task
+
+KERNEL = 3
+
+
+def build(config: CnnConfig, task: Task) -> ConvNet:
+    """The plain convolutional net of a configuration, its weights not drawn yet.
+
+    Raises:
+        QuestionError: an unknown name, or a norm that channels or images do not allow.
+    """
+    places = list(_places(config, task.shape[0]))
+    num_halvings = sum(place.stride == 2 for place in places)
+    require_positions(config, task, places[-1].out_channels, num_halvings)
+    form = Form(preactivation=True, readout_bias=config.bias, num_branches=config.depth)
+    return ConvNet(config, places, form, task.num_outputs)
+
+
+def _places(config: CnnConfig, num_channels: int) -> Iterator[Place]:
+    num_stages = min(config.stages, config.depth)
+    before = 0
+    for index in range(config.depth):
+        stage = index * num_stages // config.depth
+        width, stride = config.width * 2**stage, 2 if stage > before else 1
+        joint = Joint(num_channels, width, stride, 1) if index else None
+        yield Place(num_channels, width, KERNEL, stride, joint)
+        num_channels, before = width, stage

@@ -1,0 +1,172 @@
+"""Densely connected nets as for CIFAR (Huang 2017, section 3 and Table 2).
+
+A 3x3 convolution to `width` channels; three dense blocks of n layers, between them transitions; a
+mean over positions; read-out. In a block each layer adds k = growth_rate channels to what it reads:
+
+    x <- [x, W * phi(norm(x))]                                   W 3x3
+    x <- [x, W_2 * phi(norm(W_1 * phi(norm(x))))]                bottleneck: W_1 1x1 to 4k channels
+
+A transition is W * phi(norm(x)), W 1x1 to floor(compression C) of C channels, and the mean of each
+2x2 positions (of 1x1 images, themselves). Axes: B examples, C channels, H rows, W columns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vgexp.activations import ACTIVATIONS, slope
+from vgexp.config import DensenetConfig
+from vgexp.models.convolution import Place, conv, require_positions
+from vgexp.models.network import Network, batch_norms, linear, run_blocks
+from vgexp.norms import NORMS
+from vgexp.tasks import Task
+from vgexp.watch import Watch
+
+BLOCKS = 3
+BOTTLENECK = 4
+"""Channels of a bottleneck over the growth rate."""
+
+
+class Layer(nn.Module):
+    """One convolution, and the norm, phi and dropout of what the next one reads.
+
+    The layer is never called itself, which would cost a call.
+    """
+
+    def __init__(self, place: Place, num_read: int, config: DensenetConfig) -> None:
+        super().__init__()
+        self.conv = conv(place, config.bias)
+        self.norm = NORMS[config.norm](num_read, config, 2)
+        self.activation = ACTIVATIONS[config.activation].build(config.negative_slope)
+        self.dropout = nn.Dropout(config.dropout) if config.dropout else None
+        norms = () if self.norm is None else (self.norm,)
+        phi = (self.activation,)
+        self.makes_h: tuple[nn.Module, ...] = (
+            phi + norms if config.norm_position == "post" else norms + phi
+        )
+        self.after_h = () if self.dropout is None else (self.dropout,)
+
+
+@dataclass(frozen=True)
+class Grow:
+    """[x, branch(x)], side by side."""
+
+    branch: tuple[nn.Module, ...]
+
+    def __call__(self, x_BCHW: Tensor) -> Tensor:
+        new_BCHW = x_BCHW
+        for module in self.branch:
+            new_BCHW = module(new_BCHW)
+        return torch.cat((x_BCHW, new_BCHW), 1)
+
+
+class Densenet(Network):
+    """A densely connected net; its weights are not drawn yet.
+
+    Rows. z of a convolution is its own output: k new channels, a bottleneck's 4k, a transition's
+    before the pooling. h is what the next convolution reads, phi(norm(x)) or norm(phi(x)): of x
+    with the new channels behind all that were there, so that act_mean, act_std, saturated_fraction
+    and dead_fraction are over the older channels too. delta is dL/dz of the new channels alone.
+    """
+
+    def __init__(self, config: DensenetConfig, num_channels: int, num_outputs: int) -> None:
+        super().__init__()
+        self.activation_name = config.activation
+        plan = list(_plan(config, num_channels))
+        self.layers = nn.ModuleList(Layer(place, read, config) for place, read, _ in plan)
+        self.readout = linear(plan[-1][1], num_outputs, True)
+        # What `forward` calls, in a plain list: a module's attributes are slow to look up.
+        self._chain = list(_chain(list(self._convs()), [role for _, _, role in plan]))
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        """The outputs [B, O]."""
+        if self.recomputes:
+            h_BCHW = run_blocks(self._chain, x_BCHW, True, batch_norms(self))
+        else:
+            h_BCHW = x_BCHW
+            for step in self._chain:
+                h_BCHW = step(h_BCHW)
+        return cast(Tensor, self.readout(h_BCHW.mean((2, 3))))
+
+    def watches(self) -> list[Watch]:
+        """One watch for each kernel, in forward order."""
+        watches = [
+            Watch(
+                f"layers.{number - 1}.conv.weight",
+                layer.conv.weight,
+                number,
+                "conv",
+                preact=layer.conv,
+                activation=layer.activation,
+                act=layer.makes_h[-1],
+                slope=slope(self.activation_name, layer.activation),
+            )
+            for number, layer in enumerate(self._convs(), start=1)
+        ]
+        number, readout = len(self.layers) + 1, self.readout
+        return [*watches, Watch("readout.weight", readout.weight, number, "readout", readout)]
+
+    def _convs(self) -> Iterator[Layer]:
+        return cast(Iterator[Layer], iter(self.layers))
+
+
+def build(config: DensenetConfig, task: Task) -> Densenet:
+    """The densely connected net of a configuration, its weights not drawn yet.
+
+    Raises:
+        QuestionError: an unknown name, or a norm that channels or images do not allow.
+    """
+    last, _, _ = list(_plan(config, task.shape[0]))[-1]
+    require_positions(config, task, last.out_channels, BLOCKS - 1)
+    return Densenet(config, task.shape[0], task.num_outputs)
+
+
+Role = str
+"""`stem`, `first` and `grows` (of a layer with bottleneck, its two), `grows`, or `shrinks`."""
+
+
+def _plan(config: DensenetConfig, num_channels: int) -> Iterator[tuple[Place, int, Role]]:
+    """Each convolution, the channels that the next one reads, and what is done with its output."""
+    k = config.growth_rate
+    yield Place(num_channels, config.width, 3), config.width, "stem"
+    width = config.width
+    for block in range(BLOCKS):
+        if block:
+            kept = max(1, int(config.compression * width))
+            yield Place(width, kept, 1), kept, "shrinks"
+            width = kept
+        for _ in range(config.layers_per_block):
+            read = width
+            if config.bottleneck:
+                read = BOTTLENECK * k
+                yield Place(width, read, 1), read, "first"
+            width += k
+            yield Place(read, k, 3), width, "grows"
+
+
+def _chain(layers: list[Layer], roles: list[Role]) -> Iterator[Callable[[Tensor], Tensor]]:
+    """The calls, each of which reads the output of the one before."""
+    reads: tuple[nn.Module, ...] = ()
+    for layer, role in zip(layers, roles, strict=True):
+        branch = (*reads, layer.conv)
+        reads = (*layer.makes_h, *layer.after_h)
+        if role == "first":
+            reads = (*branch, *reads)
+        elif role == "grows":
+            yield Grow(branch)
+        else:
+            yield from branch
+        if role == "shrinks":
+            yield _halved
+    yield from reads
+
+
+def _halved(x_BCHW: Tensor) -> Tensor:
+    """The mean of each 2x2 positions; an odd last row or column is a mean of those it has."""
+    return F.avg_pool2d(x_BCHW, 2, ceil_mode=True, count_include_pad=False)
