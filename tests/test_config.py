@@ -26,7 +26,7 @@ from vgexp.errors import QuestionError
         (lambda: Config(seed="a"), "seed is 'a'\nallowed: a whole number, at least 0"),
         (lambda: Config(seed=True), "seed is True"),
         (lambda: Config(device=0), "device is 0\nallowed: text"),
-        (lambda: Config(dtype="float16"), "dtype is 'float16'\nallowed: float32, float64"),
+        (lambda: Config(dtype="float8"), "dtype is 'float8'\nallowed: float32, float64, bfloat16"),
         (lambda: MlpConfig(depth=2.5), "model.depth is 2.5\nallowed: a whole number of at least 1"),
         (lambda: MlpConfig(depth="3"), "model.depth is '3'"),
         (lambda: MlpConfig(negative_slope=math.nan), "allowed: a finite number"),

@@ -15,6 +15,7 @@ import torch
 import vgexp
 from vgexp.assembly import assemble
 from vgexp.config import (
+    DTYPES,
     AdamConfig,
     AgcClipConfig,
     AutoClipConfig,
@@ -26,6 +27,7 @@ from vgexp.config import (
     NormClipConfig,
     OutputConfig,
     ProbeConfig,
+    RmspropConfig,
     RunConfig,
     SgdConfig,
     TrainConfig,
@@ -41,6 +43,7 @@ CASES: dict[str, Case] = {
     "accumulated": {"train": {"accumulate": 2}},
     "adam": {"optimizer": AdamConfig(lr=0.01)},
     "momentum": {"optimizer": MomentumConfig(lr=0.01)},
+    "rmsprop": {"optimizer": RmspropConfig(lr=0.01)},
     "norm": {"clip": NormClipConfig(0.05)},
     "value": {"clip": ValueClipConfig(0.001)},
     "layer": {"clip": LayerClipConfig(0.01)},
@@ -86,7 +89,7 @@ def attached(trainer: Trainer) -> None:
     trainer._attach()
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("name", CASES)
 def test_no_step_waits_for_the_device_until_rows_are_flushed(name: str, dtype: str) -> None:
     trainer = assemble(config("cuda", CASES[name], dtype))

@@ -331,7 +331,7 @@ def test_both_spellings_work_on_a_runs_configuration(
         (["model.depth=null"], "model.depth is null * allowed: a whole number"),
         (["optimizer.lr=inf"], "optimizer.lr is inf * allowed: a finite number of at least 0.0"),
         (["optimizer.lr=true"], "optimizer.lr is true"),
-        (["dtype=float16"], "dtype is 'float16' * allowed: float32, float64"),
+        (["dtype=float8"], "dtype is 'float8' * allowed: float32, float64, bfloat16, float16"),
         (["learning_rate=1"], "unknown key: 'learning_rate' * nearest: optimizer.lr"),
         (["optimizer.learning_rate=1"], "of optimizer: 'learning_rate' * nearest: optimizer.lr"),
         (["sigmoid_deep"], "cannot read * nearest: +experiment=sigmoid_deep"),

@@ -71,7 +71,7 @@ def test_columns_that_were_not_measured_are_empty_cells(tmp_path: Path) -> None:
     files.close()
     for row in lines(tmp_path / "steps.csv")[1:]:
         empty = [c.name for c, cell in zip(STEPS, row, strict=True) if not cell]
-        assert empty == ["epoch", "lr", "grad_norm_clipped", "clipped", "skipped"]
+        assert empty == ["epoch", "lr", "grad_norm_clipped", "clipped", "skipped", "loss_scale"]
 
 
 def test_a_name_with_commas_and_quotes_reads_back(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from torch import nn
 from vgexp import clips, data, inits, losses, models, optimizers, schedulers, tasks
 from vgexp.activations import ACTIVATIONS
 from vgexp.config import (
+    HALF_DTYPES,
     SETS,
     Config,
     DataConfig,
@@ -28,7 +29,7 @@ from vgexp.norms import NORMS
 from vgexp.registry import Registry
 from vgexp.seeds import GlobalStream, generator
 from vgexp.skips import SKIPS
-from vgexp.training import Trainer, TrainState
+from vgexp.training import Half, Trainer, TrainState
 
 _REGISTRIES: Mapping[str, Registry[Any]] = {
     "activation": ACTIVATIONS,
@@ -49,7 +50,9 @@ def assemble(config: Config) -> Trainer:
     """
     require(config)
     _require_names(config)
-    device, dtype = device_of(config.device), getattr(torch, config.dtype)
+    device, asked = device_of(config.device), getattr(torch, config.dtype)
+    is_half = config.dtype in HALF_DTYPES
+    dtype = torch.float32 if is_half else asked
     if config.run.threads is not None:
         torch.set_num_threads(config.run.threads)
     dataset = _dataset(config, dtype).to(device)
@@ -67,7 +70,8 @@ def assemble(config: Config) -> Trainer:
     if schedule.hears_evaluations and not config.train.eval_every:
         raise _never_heard(config)
     stream = GlobalStream(config.seed, "dropout", device)
-    state = TrainState(model, loss, optimizer, schedule, clip, batches, stream)
+    half = Half(asked, device, optimizer) if is_half else None
+    state = TrainState(model, loss, optimizer, schedule, clip, batches, stream, half)
     return Trainer(
         state,
         dataset,

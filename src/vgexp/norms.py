@@ -111,7 +111,16 @@ def _rms(num_channels: int, _config: NormConfig, num_position_axes: int = 0, /) 
     """Each example divided by the rms of its channels (and positions) (Zhang & Sennrich 2019)."""
     if num_position_axes:
         return ChannelRms(num_channels, num_position_axes)
-    return nn.RMSNorm(num_channels, eps=EPS)
+    return RmsNorm(num_channels, eps=EPS)
+
+
+class RmsNorm(nn.RMSNorm):
+    """In the weight's dtype, whatever the input's: torch's own warns of the difference."""
+
+    def forward(self, x_BW: Tensor) -> Tensor:
+        if x_BW.dtype == self.weight.dtype:
+            return super().forward(x_BW)
+        return super().forward(x_BW.to(self.weight.dtype)).to(x_BW.dtype)
 
 
 def _group_counts(num_channels: int, smallest: int) -> list[int]:

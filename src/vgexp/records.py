@@ -97,6 +97,7 @@ STEPS = (
     Column("grad_norm_clipped", "the same as the optimizer saw it"),
     Column("clipped", "1 if clipping changed any entry", "int"),
     Column("skipped", "1 if the optimizer step was skipped", "int"),
+    Column("loss_scale", "float16: what the loss is multiplied by before the backward pass"),
 )
 
 EVALS = (

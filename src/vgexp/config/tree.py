@@ -40,7 +40,9 @@ from vgexp.config.run import OutputConfig, ProbeConfig, RunConfig, TrainConfig
 from vgexp.errors import QuestionError, impossible, unknown
 from vgexp.registry import Registry
 
-DTYPES = ("float32", "float64")
+DTYPES = ("float32", "float64", "bfloat16", "float16")
+HALF_DTYPES = ("bfloat16", "float16")
+"""Those of the forward pass alone; parameters are float32."""
 SEED_LIMIT = 2**63
 
 
@@ -62,7 +64,7 @@ class Config:
     device: str = "auto"
     """`auto`, `cpu`, `cuda` or `cuda:1`."""
     dtype: str = "float32"
-    """`float32` or `float64`."""
+    """`float32`, `float64`, or by autocast `bfloat16` and `float16`."""
 
     def __post_init__(self) -> None:
         within("seed", self.seed, 0, SEED_LIMIT)

@@ -28,8 +28,8 @@ FIGURES = (
     Column("layers_left_out", "hidden layers without a delta_rms to fit that line to", "int"),
     Column(
         "underflow",
-        "hidden layers whose backward signal fell below the smallest normal number of the dtype, "
-        "at any step",
+        "hidden layers whose backward signal, as large as the loss scale made it, fell below the "
+        "smallest normal number of the dtype, at any step",
         "int",
     ),
     Column("num_layers", "hidden weight layers of the main path", "int"),
@@ -60,7 +60,7 @@ FIGURES = (
     Column(
         "probe_overhead", "extra time that measuring took, as a share of the run's time without it"
     ),
-    Column("dtype", "of the network", "text"),
+    Column("dtype", "of the network; in half precision of its forward pass alone", "text"),
     Column("device", "where it was trained: cpu, cuda:0", "text"),
     Column("seed", "of init, data order, dropout and generated data", "int"),
     Column("config_hash", "equal for runs whose tables must be equal", "text"),

@@ -17,8 +17,11 @@ EXPLODING_ABOVE = 1e3
 SMALLEST_NORMAL: Mapping[str, float] = {
     "float32": 1.1754943508222875e-38,
     "float64": 2.2250738585072014e-308,
+    "bfloat16": 1.1754943508222875e-38,
+    "float16": 6.103515625e-05,
 }
-"""dtype -> its smallest normal number; below it precision goes, and soon the number itself."""
+"""dtype -> its smallest normal number; below it precision goes, and soon the number itself. By
+autocast z, hence dL/dz, is in half precision: bfloat16 has the range of float32."""
 
 # No layer passes on so little of a signal unless it passes on nothing.
 _FAR_ABOVE = 1e8
@@ -96,10 +99,13 @@ def signal_of(layers_at_step: pd.DataFrame, num_layers: int | None = None) -> Si
     )
 
 
-def underflow(layers: pd.DataFrame, num_examples: int, dtype: str) -> int:
+def underflow(
+    layers: pd.DataFrame, num_examples: int, dtype: str, loss_scale: pd.Series | None = None
+) -> int:
     """Main-path layers whose backward signal fell below what the dtype holds, at any step.
 
-    The signal that the dtype must hold is dL/dz, whose rms is delta_rms / `num_examples`. A zero
+    The signal that the dtype must hold is dL/dz, whose rms is delta_rms / `num_examples`, times the
+    loss scale of the step where there is one (`loss_scale`, by step; nan: 1). A zero
     that is exact is no underflow: going down from the read-out, the first layer that fell below
     holds exactly 0, and either it or a layer above it has only dead units, or the weights right
     above it are all 0, or the layer above is far from the smallest number: what falls that far in
@@ -108,14 +114,22 @@ def underflow(layers: pd.DataFrame, num_examples: int, dtype: str) -> int:
     """
     if dtype not in SMALLEST_NORMAL:
         raise unknown("dtype", dtype, SMALLEST_NORMAL)
-    smallest = SMALLEST_NORMAL[dtype] * num_examples
     tables = layers.sort_values("step", kind="stable", ignore_index=True)
     tables["weight_norm"] = tables.groupby("name")["weight_norm"].ffill()
+    smallest = SMALLEST_NORMAL[dtype] * num_examples / _scale_of(tables["step"], loss_scale)
     steps = tables.loc[tables["delta_rms"] < smallest, "step"].unique()
     below: set[int] = set()
     for step in steps:
-        below |= _fallen_below(tables[tables["step"] == step], smallest)
+        of_step = tables["step"] == step
+        below |= _fallen_below(tables[of_step], float(smallest[of_step].iloc[0]))
     return len(below)
+
+
+def _scale_of(steps: pd.Series, loss_scale: pd.Series | None) -> pd.Series:
+    """The loss scale of each of the steps."""
+    if loss_scale is None:
+        return pd.Series(1.0, index=steps.index)
+    return steps.map(loss_scale).fillna(1.0).astype("float64")
 
 
 def _require_columns(frame: pd.DataFrame) -> None:

@@ -79,7 +79,7 @@ def summarise(
         "signal": first.signal,
         "signal_last": last.signal,
         "verdict": verdict,
-        "underflow": underflow(layers, num_examples, dtype),
+        "underflow": underflow(layers, num_examples, dtype, _loss_scale(steps)),
         "num_layers": first.num_layers,
         "depth_trained": first.num_layers if verdict == "healthy" else 0,
         "dtype": dtype,
@@ -94,6 +94,13 @@ def summarise(
     summary = {key: _for_json(value) for key, value in summary.items()}
     summary["cause"] = cause_of(summary, divergence or _first_bad_loss(steps))
     return summary
+
+
+def _loss_scale(steps: pd.DataFrame) -> pd.Series | None:
+    """By step; None where the table has none."""
+    if "loss_scale" not in steps:
+        return None
+    return steps.drop_duplicates("step").set_index("step")["loss_scale"]
 
 
 def _running_means(values: pd.Series) -> np.ndarray:

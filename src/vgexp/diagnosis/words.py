@@ -184,6 +184,8 @@ def _underflow_words(summary: Mapping[str, Any]) -> str:
         f"In {summary['underflow']} of {summary['num_layers']} layers the backward signal fell "
         f"below the smallest normal number of {dtype} ({SMALLEST_NORMAL[dtype]:.2g})"
     )
+    if dtype == "float16":
+        words += ", the loss scale multiplied in"
     if dtype == "float64":
         return words + ": what is smaller is lost."
     return words + ": dtype=float64 shows the true value."

@@ -133,13 +133,15 @@ class _Steps:
         """Multiplies dL/dz by N, and divides by loss scales."""
         host = self._host_SC
         if "delta_rms" in host:
-            factor_S = [block.examples / float(block.loss_scale) for block in self._blocks]
+            # A scale that fell to 0 makes inf of this, as it does of a gradient.
+            scale_S = np.array([float(block.loss_scale) for block in self._blocks])
+            factor_S = np.array([block.examples for block in self._blocks]) / scale_S
             host["delta_rms"] = _times(host["delta_rms"], factor_S)
-        scale_S = [float(block.gradient_scale) for block in self._blocks]
-        if any(scale != 1 for scale in scale_S):
+        gradient_S = [float(block.gradient_scale) for block in self._blocks]
+        if any(scale != 1 for scale in gradient_S):
             for name in _GRADIENTS:
                 if name in host:
-                    host[name] = _times(host[name], [1 / scale for scale in scale_S])
+                    host[name] = _times(host[name], [1 / scale for scale in gradient_S])
 
     def _column(self, name: str, order: Sequence[int | None]) -> Floats:
         """The cells of `order`'s rows in every step; empty where a row was not measured."""
@@ -173,7 +175,7 @@ def _transferred(blocks: Sequence[Block]) -> dict[str, NDArray[Any]]:
     return host
 
 
-def _times(values_SC: NDArray[Any], factor_S: Sequence[float]) -> NDArray[Any]:
+def _times(values_SC: NDArray[Any], factor_S: Sequence[float] | NDArray[Any]) -> NDArray[Any]:
     """In float64, rounded once."""
     product: NDArray[Any] = values_SC * np.array(factor_S)[:, None]
     return product.astype(values_SC.dtype)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -152,10 +153,14 @@ class Probe:
         """Whether every column of the current step is measured."""
         return self._meter_due and self._taps_due
 
-    def end_step_without_update(self) -> None:
-        """Ends a step that the optimizer does not take, with what was measured of it."""
+    def end_step_without_update(self, loss_scale: Tensor | None = None) -> None:
+        """Ends a step that the optimizer does not take, with what was measured of it.
+
+        `loss_scale` is what the loss was multiplied by, if it was: no scaler calls the optimizer
+        that could be asked.
+        """
         self._safely(self._copy_weights, self._measure)
-        self._finish()
+        self._finish(loss_scale)
 
     # ------------------------------------------------------------ results
 
@@ -235,19 +240,19 @@ class Probe:
         if self._taps_due:
             self._taps.reduce()
 
-    def _finish(self) -> None:
+    def _finish(self, loss_scale: Tensor | None = None) -> None:
         """Ends the step, whatever went wrong in measuring it."""
         if self.measuring:
-            self._safely(self._add_block)
+            self._safely(partial(self._add_block, loss_scale))
         self._wanted = self._has_closure = False
         self.step += 1
         self._prepare()
 
-    def _add_block(self) -> None:
+    def _add_block(self, loss_scale: Tensor | None) -> None:
         cells = self._meter.collect()
         factor, scale = 1, _NO_SCALE
         if self._taps_due:
-            scale = _loss_scale()
+            scale = _loss_scale() if loss_scale is None else loss_scale
             seen, examples = self._taps.collect()
             cells = {**cells, **seen}
             factor = examples if self._loss_is_mean else 1

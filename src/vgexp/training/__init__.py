@@ -1,6 +1,7 @@
 """Training: the textbook step, the state it moves, and the rows it yields."""
 
+from vgexp.training.half import Half
 from vgexp.training.state import TrainState
 from vgexp.training.trainer import Trainer
 
-__all__ = ["TrainState", "Trainer"]
+__all__ = ["Half", "TrainState", "Trainer"]

@@ -2,30 +2,28 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Any
 
 import torch
-from torch import nn
 
 from vgexp import losses
 from vgexp.data import Split
 from vgexp.data.batches import full
-from vgexp.losses import Loss
 from vgexp.records import Rows
+from vgexp.training.state import TrainState
 
 EVAL_BATCH = 1024
 """Examples in one forward pass of an evaluation."""
 
 
-def evaluated(
-    model: nn.Module, loss_of: Loss, name: str, split: Split, step: int, epoch: int
-) -> list[Rows]:
+def evaluated(state: TrainState, name: str, split: Split, epoch: int) -> list[Rows]:
     """One row of `evals.csv`; none of a split without examples."""
     if not len(split):
         return []
-    loss, accuracy = evaluate(model, loss_of, split)
+    loss, accuracy = evaluate(state, split)
     columns: dict[str, list[Any]] = {
-        "step": [step],
+        "step": [state.step],
         "epoch": [epoch],
         "split": [name],
         "loss": [loss],
@@ -35,23 +33,27 @@ def evaluated(
 
 
 @torch.no_grad()
-def evaluate(model: nn.Module, loss_of: Loss, split: Split) -> tuple[Any, Any]:
-    """Mean loss and accuracy over a split in evaluation mode, in the model's dtype.
+def evaluate(state: TrainState, split: Split) -> tuple[Any, Any]:
+    """Mean loss and accuracy over a split in evaluation mode, in the parameters' dtype.
 
     The means of batches of 1,024 are weighed in float64; the accuracy is None where right is not
     defined. The split has examples.
     """
+    model, loss_of = state.model, state.loss
+    context = nullcontext() if state.half is None else state.half.context
     dtype = next(model.parameters()).dtype
     sums = torch.zeros(2, dtype=torch.float64, device=split.targets.device)
     total = 0
     model.eval()
     for x, y in full(split, EVAL_BATCH):
-        outputs = model(x)
+        with context:
+            outputs = model(x)
+            loss = loss_of.mean(outputs, y)
         num_targets = losses.num_targets(outputs)
-        sums[0] += loss_of.mean(outputs, y).double() * num_targets
+        sums[0] += loss.double() * num_targets
         if loss_of.hits is not None:
             sums[1] += loss_of.hits(outputs, y)
         total += num_targets
     model.train()
-    loss, accuracy = (sums / total).to(dtype).cpu().numpy()
-    return loss, None if loss_of.hits is None else accuracy
+    mean_loss, accuracy = (sums / total).to(dtype).cpu().numpy()
+    return mean_loss, None if loss_of.hits is None else accuracy

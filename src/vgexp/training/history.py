@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from vgexp.records import Floats, Rows
+from vgexp.training.half import SKIPS_IN_A_ROW
 
 FLUSH_STEPS = 100
 """Steps after which rows are handed on at the latest."""
@@ -31,6 +32,8 @@ class Step(NamedTuple):
     """Right answers; None where right is not defined."""
     values: tuple[Tensor, Tensor, Tensor, Tensor]
     """Loss, gradient norm, the same after clipping, whether clipping changed it."""
+    scaling: tuple[Tensor, Tensor] | None = None
+    """The loss scale, and steps left out in a row up to this one; None: there is no scale."""
 
 
 class History:
@@ -74,12 +77,24 @@ class History:
             "clipped": [int(c) for c in clipped.tolist()],
             "skipped": [0] * len(steps),
         }
+        is_bad = ~torch.isfinite(norm)
+        if steps[0].scaling is not None:
+            is_bad = self._add_scaling(columns, steps)
+        is_bad |= ~torch.isfinite(loss)
         if hits:
             accuracy = hits[0] / torch.tensor([s.num_targets for s in steps])
             columns["accuracy"] = Floats(accuracy.to(self._dtype).numpy())
-        bad = ~(torch.isfinite(loss) & torch.isfinite(norm))
-        first_bad = steps[int(bad.int().argmax())].step if bool(bad.any()) else None
+        first_bad = steps[int(is_bad.int().argmax())].step if bool(is_bad.any()) else None
         return Rows("steps", columns), first_bad
+
+    def _add_scaling(self, columns: dict[str, Sequence[Any]], steps: list[Step]) -> Tensor:
+        """Adds what a scaled loss has; returns at which steps too many were left out."""
+        both = zip(*(step.scaling for step in steps if step.scaling is not None), strict=True)
+        scale, skips = torch.stack([torch.stack(each) for each in both]).cpu()
+        columns["skipped"] = [int(num_skips > 0) for num_skips in skips.tolist()]
+        columns["loss_scale"] = Floats(scale.to(self._dtype).numpy())
+        too_many: Tensor = skips >= SKIPS_IN_A_ROW
+        return too_many
 
     def _transferred(self, steps: list[Step]) -> Tensor:
         """[4 or, with right answers, 5, steps] float64 on the host, by one copy."""

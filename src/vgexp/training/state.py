@@ -13,6 +13,7 @@ from vgexp.data.batches import Batches
 from vgexp.losses import Loss
 from vgexp.schedulers import Schedule
 from vgexp.seeds import GlobalStream
+from vgexp.training.half import Half
 
 
 @dataclass
@@ -31,6 +32,8 @@ class TrainState:
     batches: Batches
     stream: GlobalStream
     """What dropout draws from."""
+    half: Half | None = None
+    """Half precision; None: the model's own dtype throughout."""
     step: int = 0
     """Updates done."""
 
@@ -43,6 +46,7 @@ class TrainState:
             "clip": self.clip.state_dict(),
             "batches": self.batches.state_dict(),
             "stream": self.stream.state_dict(),
+            "half": {} if self.half is None else self.half.state_dict(),
             "step": self.step,
         }
 
@@ -54,4 +58,6 @@ class TrainState:
         self.clip.load_state_dict(state["clip"])
         self.batches.load_state_dict(state["batches"])
         self.stream.load_state_dict(state["stream"])
+        if self.half is not None:
+            self.half.load_state_dict(state["half"])
         self.step = state["step"]

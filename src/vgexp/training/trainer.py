@@ -22,6 +22,7 @@ from vgexp.records import COMMON, Rows
 from vgexp.training import update
 from vgexp.training.divergence import around, last_step, layer_of_divergence
 from vgexp.training.evaluation import evaluated
+from vgexp.training.half import SKIPS_IN_A_ROW
 from vgexp.training.history import Clock, History, Step
 from vgexp.training.saving import Saving
 from vgexp.training.state import TrainState
@@ -220,6 +221,8 @@ class Trainer:
         drawn_before = state.stream.state_dict() if self._draws else []
         outcome = update.forward_backward(state, batch)
         norm = update.gradient_norm(self._parameters)
+        if state.half is not None:
+            state.half.count(norm)
         diverged = self._diverged(outcome.loss, norm)
         if diverged and not probe.measuring_all:
             probe.want_step()
@@ -231,13 +234,14 @@ class Trainer:
         self._end_step(probe, takes_it=not (diverged and self.stops_on_divergence))
         if diverged:
             self._layers += probe.drain()
-            self._name_divergence(self._layers)
+            self._name_divergence(self._layers, float(outcome.loss))
 
     def _end_step(self, probe: Probe, *, takes_it: bool) -> None:
         if takes_it:
             update.take_step(self.state)
         else:
-            probe.end_step_without_update()
+            half = self.state.half
+            probe.end_step_without_update(None if half is None else half.loss_scale)
 
     def _record(self, outcome: Outcome, norm: Tensor, clipped: Clipped) -> None:
         state = self.state
@@ -249,6 +253,7 @@ class Trainer:
                 num_targets=outcome.num_targets,
                 hits=outcome.hits,
                 values=(outcome.loss, norm, clipped.norm, clipped.changed),
+                scaling=None if state.half is None else state.half.scaling,
             )
         )
 
@@ -269,8 +274,7 @@ class Trainer:
         return [*train, *val]
 
     def _evaluated(self, name: str, split: Split) -> list[Rows]:
-        state = self.state
-        return evaluated(state.model, state.loss, name, split, state.step, self._epoch)
+        return evaluated(self.state, name, split, self._epoch)
 
     # ------------------------------------------------------------ divergence
 
@@ -281,12 +285,18 @@ class Trainer:
     def _diverged(self, loss: Tensor, norm: Tensor) -> bool:
         if self._deferred or self.divergence is not None:
             return False
+        half = self.state.half
+        if half is not None and half.skips is not None:
+            return not math.isfinite(float(loss)) or float(half.skips) >= SKIPS_IN_A_ROW
         return not (math.isfinite(float(loss)) and math.isfinite(float(norm)))
 
-    def _name_divergence(self, measured: Sequence[Rows]) -> None:
+    def _name_divergence(self, measured: Sequence[Rows], loss: float) -> None:
         """Names the layer from the last step of `layers.csv` among the rows."""
         rows = last_step([rows for rows in measured if rows.table == "layers"][-1])
-        self.divergence = f"step {rows.columns['step'][0]}: {layer_of_divergence(rows)}"
+        half, layer = self.state.half, layer_of_divergence(rows)
+        if half is not None and half.skips is not None and math.isfinite(loss):
+            layer = f"{SKIPS_IN_A_ROW} steps in a row were skipped; {layer}"
+        self.divergence = f"step {rows.columns['step'][0]}: {layer}"
 
     def _take_snapshot(self) -> None:
         if self._deferred:
@@ -298,7 +308,8 @@ class Trainer:
         """On CUDA: measures the first non-finite step again, and drops what came after it."""
         going_on = not self.stops_on_divergence
         again = self._measured_again(step)
-        self._name_divergence(again)
+        index = steps.columns["step"].index(step)
+        self._name_divergence(again, float(steps.columns["loss"][index]))
         before, after = around(step, layers)
         if going_on:
             return steps, [*before, *again, *after]

@@ -31,18 +31,25 @@ class Outcome:
 def forward_backward(state: TrainState, batch: Batch) -> Outcome:
     """The passes of an update; gradients are in `p.grad`."""
     state.optimizer.zero_grad(set_to_none=True)
-    loss_of = state.loss
+    loss_of, half = state.loss, state.half
     losses, hits, num_targets = [], [], 0
     for x, y in batch:
-        outputs = state.model(x)
-        loss = loss_of.mean(outputs, y)
+        if half is None:
+            outputs = state.model(x)
+            loss = loss_of.mean(outputs, y)
+        else:
+            with half.context:
+                outputs = state.model(x)
+                loss = loss_of.mean(outputs, y)
         if len(batch) > 1:
             loss = loss / len(batch)
-        loss.backward()  # type: ignore[no-untyped-call]
+        (loss if half is None else half.scaled(loss)).backward()  # type: ignore[no-untyped-call]
         losses.append(loss.detach())
         num_targets += losses_of.num_targets(outputs)
         if loss_of.hits is not None:
             hits.append(loss_of.hits(outputs.detach(), y))
+    if half is not None:
+        half.unscale()
     return Outcome(_sum(losses), _sum(hits) if hits else None, num_targets)
 
 
@@ -60,6 +67,8 @@ def forward_backward_again(state: TrainState, batch: Batch, before: Sequence[Ten
     kept = [buffer.clone() for buffer in state.model.buffers()]
     if before:
         state.stream.load_state_dict(list(before))
+    if state.half is not None:
+        state.half.begin_again()
     forward_backward(state, batch)
     for buffer, value in zip(state.model.buffers(), kept, strict=True):
         buffer.copy_(value)
@@ -76,11 +85,17 @@ def gradient_norm(parameters: list[nn.Parameter]) -> Tensor:
 
 def clip_gradients(state: TrainState, parameters: list[nn.Parameter]) -> Clipped:
     """Clips in place, for an update of which nobody asks the norm before."""
-    return state.clip(parameters, gradient_norm(parameters))
+    norm = gradient_norm(parameters)
+    if state.half is not None:
+        state.half.count(norm)
+    return state.clip(parameters, norm)
 
 
 def take_step(state: TrainState) -> None:
     """The optimizer's step, and everything that counts it."""
-    state.optimizer.step()
+    if state.half is None:
+        state.optimizer.step()
+    else:
+        state.half.step()
     state.schedule.after_step()
     state.step += 1
