@@ -379,11 +379,12 @@ def test_a_runs_own_tables_are_read_at_once_as_they_are_read_cell_by_cell(
 
 
 @pytest.mark.parametrize(
-    "row", ["5,0,0.1", "5,0,0.1,1,1,1,1,0,0,0", '"5",0,0.1,1,1,1,1,0,0', "5,0,0.1,1,x,1,1,0,0"]
+    "row",
+    ["5,0,0.1", "5,0,0.1,1,1,1,1,0,0,,0", '"5",0,0.1,1,1,1,1,0,0,', "5,0,0.1,1,x,1,1,0,0,"],
 )
 def test_what_is_not_plain_is_left_to_the_careful_reader(row: str, tmp_path: Path) -> None:
     header = ",".join(column.name for column in TABLES["steps"])
-    good = "0,0,0.1,1,1,1,1,0,0"
+    good = "0,0,0.1,1,1,1,1,0,0,"
     for lines in ([good, row], [row, good], [row]):
         (tmp_path / "steps.csv").write_text("\n".join([header, *lines, ""]))
         assert frames._read_at_once(tmp_path / "steps.csv", "steps") is None

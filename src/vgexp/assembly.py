@@ -25,6 +25,7 @@ from vgexp.data import Dataset
 from vgexp.data.batches import Batches
 from vgexp.errors import QuestionError, impossible
 from vgexp.models import memory
+from vgexp.noise import Noise
 from vgexp.norms import NORMS
 from vgexp.registry import Registry
 from vgexp.seeds import GlobalStream, generator
@@ -71,7 +72,8 @@ def assemble(config: Config) -> Trainer:
         raise _never_heard(config)
     stream = GlobalStream(config.seed, "dropout", device)
     half = Half(asked, device, optimizer) if is_half else None
-    state = TrainState(model, loss, optimizer, schedule, clip, batches, stream, half)
+    noise = _noise(config)
+    state = TrainState(model, loss, optimizer, schedule, clip, batches, stream, half, noise)
     return Trainer(
         state,
         dataset,
@@ -141,6 +143,11 @@ def _model(
     inits.initialise(model, config.model, generator(config.seed, "init"), batch)
     model.to(device)
     return model
+
+
+def _noise(config: Config) -> Noise | None:
+    eta, decay = config.train.gradient_noise, config.train.gradient_noise_decay
+    return Noise(eta, decay, generator(config.seed, "noise")) if eta else None
 
 
 def _nothing_to_hear(config: Config) -> QuestionError:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 def generator(seed: int, name: str) -> torch.Generator:
-    """A CPU generator for one named use (`init`, `order`, `data`, `split`), independent of others.
+    """A CPU generator for one named use (`init`, `order`, `noise`, `split`), independent of others.
 
     The stream depends on `seed` and `name` only: drawing more from one leaves the others alone.
     """

@@ -11,6 +11,7 @@ from torch import nn
 from vgexp.clips import Clip
 from vgexp.data.batches import Batches
 from vgexp.losses import Loss
+from vgexp.noise import Noise
 from vgexp.schedulers import Schedule
 from vgexp.seeds import GlobalStream
 from vgexp.training.half import Half
@@ -20,8 +21,8 @@ from vgexp.training.half import Half
 class TrainState:
     """Model, optimizer, schedule, clip, position in the data with its generator, and the step.
 
-    Generators for initialisation and generated data are used up before training begins; two streams
-    go on: the order of the data, which `batches` carries, and what the model draws.
+    Generators for initialisation and generated data are used up before training begins; three
+    streams go on: the order of the data, which `batches` carries, what the model draws, and noise.
     """
 
     model: nn.Module
@@ -34,6 +35,8 @@ class TrainState:
     """What dropout draws from."""
     half: Half | None = None
     """Half precision; None: the model's own dtype throughout."""
+    noise: Noise | None = None
+    """What is added to the clipped gradient; None: nothing."""
     step: int = 0
     """Updates done."""
 
@@ -47,6 +50,7 @@ class TrainState:
             "batches": self.batches.state_dict(),
             "stream": self.stream.state_dict(),
             "half": {} if self.half is None else self.half.state_dict(),
+            "noise": None if self.noise is None else self.noise.state_dict(),
             "step": self.step,
         }
 
@@ -60,4 +64,6 @@ class TrainState:
         self.stream.load_state_dict(state["stream"])
         if self.half is not None:
             self.half.load_state_dict(state["half"])
+        if self.noise is not None:
+            self.noise.load_state_dict(state["noise"])
         self.step = state["step"]

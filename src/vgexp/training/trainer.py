@@ -216,7 +216,7 @@ class Trainer:
         return [self.state.batches.next() for _ in range(self._train.accumulate)]
 
     def _step(self, batch: Batch) -> None:
-        """One update: forward, backward, clip, step."""
+        """One update: forward, backward, clip (and add noise), step."""
         state, probe = self.state, self._probe
         drawn_before = state.stream.state_dict() if self._draws else []
         outcome = update.forward_backward(state, batch)
@@ -227,9 +227,9 @@ class Trainer:
         if diverged and not probe.measuring_all:
             probe.want_step()
             update.forward_backward_again(state, batch, drawn_before)
-        if not state.clip.is_none:
+        if not (state.clip.is_none and state.noise is None):
             probe.before_clip()
-        clipped = state.clip(self._parameters, norm)
+        clipped = update.shape_gradients(state, self._parameters, norm)
         self._record(outcome, norm, clipped)
         self._end_step(probe, takes_it=not (diverged and self.stops_on_divergence))
         if diverged:
@@ -326,14 +326,14 @@ class Trainer:
         state.load_state_dict(self._snapshot)
         while state.step < step:
             update.forward_backward(state, self._next_batch())
-            update.clip_gradients(state, self._parameters)
+            update.shape_gradients_unasked(state, self._parameters)
             update.take_step(state)
         with self._new_probe() as probe:
             probe.step = step
             probe.want_step()
             update.forward_backward(state, self._next_batch())
             probe.before_clip()
-            update.clip_gradients(state, self._parameters)
+            update.shape_gradients_unasked(state, self._parameters)
             self._end_step(probe, takes_it=not stops)
             rows = probe.drain()
         if before is not None:

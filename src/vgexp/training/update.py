@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -83,12 +84,20 @@ def gradient_norm(parameters: list[nn.Parameter]) -> Tensor:
     return metrics.total_norm([p.grad for p in parameters if p.grad is not None])
 
 
-def clip_gradients(state: TrainState, parameters: list[nn.Parameter]) -> Clipped:
-    """Clips in place, for an update of which nobody asks the norm before."""
+def shape_gradients(state: TrainState, parameters: list[nn.Parameter], norm: Tensor) -> Clipped:
+    """Clips in place, then adds noise: what the optimizer gets. `norm` is that before."""
+    clipped = state.clip(parameters, norm)
+    if state.noise is None:
+        return clipped
+    return dataclasses.replace(clipped, norm=state.noise(parameters, state.step))
+
+
+def shape_gradients_unasked(state: TrainState, parameters: list[nn.Parameter]) -> Clipped:
+    """The same, for an update of which nobody asks the norm before."""
     norm = gradient_norm(parameters)
     if state.half is not None:
         state.half.count(norm)
-    return state.clip(parameters, norm)
+    return shape_gradients(state, parameters, norm)
 
 
 def take_step(state: TrainState) -> None:
