@@ -14,8 +14,7 @@ import torch
 from reference import EPS, PHI, Site
 from torch import Tensor
 
-from vgexp.config import TransformerConfig, VitConfig
-from vgexp.config.attention import AttentionConfig
+from vgexp.config import AttentionConfig, TransformerConfig, VitConfig
 from vgexp.tasks import Task
 
 

@@ -221,6 +221,35 @@ def test_without_positions_earlier_tokens_can_change_places() -> None:
         assert (other(x) - other(swapped)).abs().max() > 1e-3
 
 
+# ---------------------------------------------------------------- a law
+
+
+def last_gradient(position: str, depth: int, seed: int) -> float:
+    """Norm of dL/dW of the last perceptron's second weight, at the start."""
+    task = Task("image", (1, 8, 8), 10)
+    config = VitConfig(depth=depth, width=32, patch=2, norm_position=position)
+    model = build(config, task, torch.float32)
+    made = torch.Generator().manual_seed(seed)
+    x = torch.randn(8, *task.shape, generator=made)
+    inits.initialise(model, config, generator(seed, "init"), x)
+    F.cross_entropy(model(x), torch.randint(10, (8,), generator=made)).backward()
+    return float(model.blocks[-1].mlp.output.weight.grad.norm())
+
+
+@pytest.mark.parametrize(
+    ("position", "low", "high"), [("pre", -0.65, -0.35), ("post", -0.15, 0.25)]
+)
+def test_the_last_gradient_falls_as_one_over_the_root_of_depth_only_where_norms_come_first(
+    position: str, low: float, high: float
+) -> None:
+    """Xiong 2020, theorem 1: O(W sqrt(ln W)) with post, O(W sqrt(ln W / L)) with pre."""
+    shallow, deep = (
+        math.exp(sum(math.log(last_gradient(position, depth, seed)) for seed in range(4)) / 4)
+        for depth in (5, 30)
+    )
+    assert low < math.log(deep / shallow) / math.log(30 / 5) < high
+
+
 # ---------------------------------------------------------------- dropout
 
 

@@ -37,6 +37,8 @@ SINGLE = (
     "lsuv",
     "selu",
     "thousand_layers",
+    "post_ln_deep",
+    "pre_ln_deep",
 )
 SWEEPS = {"adam_rescue": 14, "arsenal": 16, "shallow_vs_deep": 15}
 """Preset -> jobs of its grid."""
@@ -57,6 +59,7 @@ PAIRS: dict[str, tuple[str, dict[str, Any]]] = {
     "exploding_clipped": ("exploding", {"clip": "norm", "clip.threshold": 1.0}),
     "batchnorm_rescue": ("sigmoid_deep", {"model.norm": "batch"}),
     "residual_rescue": ("sigmoid_deep", {"model.skip": "residual"}),
+    "pre_ln_deep": ("post_ln_deep", {"model.norm_position": "pre"}),
     "highway_rescue": ("sigmoid_deep", {"model.skip": "highway"}),
     "dense_rescue": ("sigmoid_deep", {"model.skip": "dense"}),
 }

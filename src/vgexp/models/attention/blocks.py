@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vgexp.activations import ACTIVATIONS, slope
-from vgexp.config.attention import AttentionConfig
+from vgexp.config import AttentionConfig
 from vgexp.errors import QuestionError
 from vgexp.models.network import linear
 from vgexp.norms import NORMS

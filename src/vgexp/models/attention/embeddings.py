@@ -7,6 +7,7 @@ R rows, S columns of an image, H heads, D units of a head, P pairs of units of a
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from typing import cast
 
@@ -22,7 +23,7 @@ BASE = 10_000.0
 Draw = Callable[[Tensor, float, Generator], None]
 
 
-class Table(nn.Embedding):
+class TokenTable(nn.Embedding):
     """sqrt(W) times the token's row of the weight [V, W] (Vaswani 2017, 3.4).
 
     Rows drawn from N(0, 1/W) so give a stream of variance 1, and serve a tied read-out, too.
@@ -93,16 +94,20 @@ POSITIONS: Mapping[str, Callable[[int, int], nn.Module] | None] = {
 """Name -> what is added to the stream, given T and W; None: nothing."""
 
 
-class Embedding(nn.Module):
-    """What stands before the blocks; `read` has the one weight matrix or kernel."""
+class Embedding(nn.Module, ABC):
+    """What stands before the blocks; `read` has its one weight matrix or kernel."""
 
-    read: Table | nn.Linear | nn.Conv2d
+    read: TokenTable | nn.Linear | nn.Conv2d
+
+    @abstractmethod
+    def forward(self, x: Tensor) -> Tensor:
+        """The first stream [B, T, W]."""
 
 
 class SequenceEmbedding(Embedding):
     """Tokens [B, T] or steps [B, T, F] as a stream [B, T, W], positions added."""
 
-    def __init__(self, read: Table | nn.Linear, positions: nn.Module | None) -> None:
+    def __init__(self, read: TokenTable | nn.Linear, positions: nn.Module | None) -> None:
         super().__init__()
         self.read = read
         self.positions = positions
@@ -143,9 +148,9 @@ class ImageEmbedding(Embedding):
         return cast(Tensor, self.positions(x_BTW))
 
 
-def table(num_tokens: int, width: int) -> Table:
+def token_table(num_tokens: int, width: int) -> TokenTable:
     """A token embedding that draws no random number; its weight is not set."""
-    on_meta = Table(num_tokens, width, device="meta")
+    on_meta = TokenTable(num_tokens, width, device="meta")
     return on_meta.to_empty(device=torch.get_default_device())
 
 
@@ -158,7 +163,7 @@ def draws(embedding: Embedding, init: str, prefix: str) -> dict[str, Draw]:
     """
     found: dict[str, Draw] = {}
     for name, module in embedding.named_modules(prefix=prefix):
-        if isinstance(module, Table):
+        if isinstance(module, TokenTable):
             found[f"{name}.weight"] = _normal(1 / math.sqrt(module.embedding_dim))
         elif isinstance(module, Learned):
             found[f"{name}.table"] = _normal(1.0)

@@ -11,7 +11,7 @@ from typing import cast
 
 from torch import Generator, Tensor, nn
 
-from vgexp.config.attention import AttentionConfig
+from vgexp.config import AttentionConfig
 from vgexp.models.attention.blocks import Block, Named, block_watches, dropout, norm
 from vgexp.models.attention.embeddings import Embedding, draws
 from vgexp.models.attention.meter import AttentionMeter, Site

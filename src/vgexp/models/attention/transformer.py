@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from torch import nn
 
-from vgexp.config.attention import TransformerConfig
+from vgexp.config import TransformerConfig
 from vgexp.errors import QuestionError
 from vgexp.models.attention.embeddings import (
     POSITIONS,
     Rotary,
     SequenceEmbedding,
-    Table,
-    table,
+    TokenTable,
+    token_table,
 )
 from vgexp.models.attention.stack import Stack, every, last
 from vgexp.models.network import linear
@@ -49,10 +49,10 @@ def build(config: TransformerConfig, task: Task) -> Stack:
     return stack
 
 
-def _read(config: TransformerConfig, task: Task) -> Table | nn.Linear:
+def _read(config: TransformerConfig, task: Task) -> TokenTable | nn.Linear:
     """What makes the stream of tokens or of steps."""
     if task.kind == "tokens":
-        return table(task.num_tokens, config.width)
+        return token_table(task.num_tokens, config.width)
     return linear(task.shape[1], config.width, config.bias)
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 
-from vgexp.config.attention import VitConfig
+from vgexp.config import VitConfig
 from vgexp.errors import QuestionError
 from vgexp.models.attention.embeddings import ImageEmbedding, Learned
 from vgexp.models.attention.stack import Stack, first, mean
