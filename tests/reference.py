@@ -237,11 +237,11 @@ def expected_rows(
     for sites in zip(*(sites for sites, _ in forwards), strict=True):
         name = sites[0].name
         row: dict[str, Any] = {"layer": sites[0].layer, "name": name, "kind": sites[0].kind}
-        row |= _weight_numbers(before[name], after[name], grads[name], seen_by_optimizer[name])
+        row |= weight_numbers(before[name], after[name], grads[name], seen_by_optimizer[name])
         if torch_grads is not None:
             zeros = (value == 0 for value in flat([torch_grads[name]]))
             row["grad_zero_fraction"] = sum(zeros) / torch_grads[name].numel()
-        row |= _activation_numbers(sites)
+        row |= activation_numbers(sites)
         row["delta_rms"] = rms(flat([delta_of[id(site.z)] for site in sites]))
         rows.append(row)
     main = {row["layer"]: row["delta_rms"] for row in rows if "gate" not in row["name"]}
@@ -251,7 +251,7 @@ def expected_rows(
     return rows
 
 
-def _weight_numbers(before: Tensor, after: Tensor, grad: Tensor, clipped: Tensor) -> Numbers:
+def weight_numbers(before: Tensor, after: Tensor, grad: Tensor, clipped: Tensor) -> Numbers:
     w, g = flat([before]), flat([grad])
     return {
         "weight_norm": math.hypot(*w),
@@ -263,7 +263,7 @@ def _weight_numbers(before: Tensor, after: Tensor, grad: Tensor, clipped: Tensor
     }
 
 
-def _activation_numbers(sites: Sequence[Site]) -> Numbers:
+def activation_numbers(sites: Sequence[Site]) -> Numbers:
     z = flat([site.z for site in sites])
     numbers: Numbers = {"preact_mean": float(z.mean()), "preact_std": std(z)}
     numbers |= dict.fromkeys(("act_mean", "act_std", "saturated_fraction", "dead_fraction"))

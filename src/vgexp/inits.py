@@ -170,11 +170,11 @@ def _delta_orthogonal(weight: Tensor, gain: float, generator: Generator) -> None
     and the norm of delta is kept on its way back. A stride passes over positions in either case.
     Of a matrix: `orthogonal`.
     """
-    centre = tuple(size // 2 for size in weight.shape[2:])
     matrix = torch.empty(weight.shape[:2], dtype=weight.dtype, device=weight.device)
     nn.init.orthogonal_(matrix, gain, generator=generator)
     weight.zero_()
-    weight[(slice(None), slice(None), *centre)] = matrix
+    by_position = weight.view(*matrix.shape, -1)
+    by_position[:, :, by_position.shape[2] // 2] = matrix
 
 
 def _orthonormal(weight: Tensor, _gain: float, generator: Generator) -> None:

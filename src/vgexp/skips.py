@@ -69,7 +69,7 @@ class Skip:
     combine: MakeCombine | None = None
     concatenates: bool = False
     carries_z: bool = False
-    """Whether the next z is z itself where the branch is 0, and the branch's weights learn there."""
+    """Whether the next z is z where the branch is 0, and the branch's weights learn there."""
 
     @property
     def adds(self) -> bool:

@@ -1,9 +1,10 @@
 """The plain convolutional net: the perceptron's equations with convolutions of 3x3.
 
-z_1 = W_1 * x + b_1, h_l = phi(norm(z_l)) or norm(phi(z_l)), z_{l+1} as the skip says, with W * h the
-convolution of h with W; a mean of h_L over positions; read-out. Layers fall into stages of equal
-number; the first of each stage but the first has stride 2 and doubles the channels. A skip carries
-z past it with every other row and column, and zeros for the new channels.
+z_1 = W_1 * x + b_1, h_l = phi(norm(z_l)) or norm(phi(z_l)), z_{l+1} as the skip says, its branch
+W * h + b with * a convolution with zeros around the image; a mean of h_L over positions; read-out.
+Layers fall into stages of equal number; the first of each stage but the first has stride 2 and
+doubles the channels. There, what a skip carries is every other row and column of z, with zeros for
+the new channels; a gate is a 3x3 convolution of h.
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from vgexp.config import CnnConfig
-from vgexp.models.convolution import ConvNet, Form, Joint, Place, require_positions
+from vgexp.models.conv_net import ConvNet, Form
+from vgexp.models.convolution import Joint, Place, require_positions
 from vgexp.tasks import Task
 
 KERNEL = 3
@@ -25,7 +27,7 @@ def build(config: CnnConfig, task: Task) -> ConvNet:
     """
     places = list(_places(config, task.shape[0]))
     num_halvings = sum(place.stride == 2 for place in places)
-    require_positions(config, task, places[-1].out_channels, num_halvings)
+    require_positions(config, task, [places[-1].out_channels], num_halvings)
     form = Form(preactivation=True, readout_bias=config.bias, num_branches=config.depth)
     return ConvNet(config, places, form, task.num_outputs)
 

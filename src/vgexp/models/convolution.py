@@ -1,30 +1,21 @@
-"""Convolutional nets of one path: what `cnn` and `resnet` have in common.
+"""Parts of convolutional nets: where a convolution stands, what it is, and which norms fit.
 
-L convolutions, each with the sum that it may end, its norm, phi and dropout; a mean over positions;
-a read-out. A plan (`Place`, one a convolution) says channels, kernel, stride, and where a branch
-ends. Axes: B examples, C channels, H rows, W columns.
+Axes: B examples, C channels, H rows, W columns.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
-from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vgexp.activations import ACTIVATIONS, slope
 from vgexp.config import ConvConfig
 from vgexp.errors import QuestionError
-from vgexp.inits import Branch
-from vgexp.models.network import Network, batch_norms, linear, run_blocks
-from vgexp.norms import NORMS
-from vgexp.skips import SKIPS, Combine, ConvGate
+from vgexp.skips import SKIPS, ConvGate
 from vgexp.tasks import Task
-from vgexp.watch import Watch
 
 Named = Mapping[Tensor, tuple[str, nn.Parameter]]
 """A parameter -> its name in the model, and itself."""
@@ -61,19 +52,6 @@ class Place:
     """The joint whose branch it is the last of; nets without an adding skip look past it."""
 
 
-@dataclass(frozen=True)
-class Form:
-    """How a family puts norm, phi and path together."""
-
-    preactivation: bool
-    """Whether the path carries z and branches read h, instead of both h."""
-    projects: bool = False
-    """Whether a path whose shape changes passes a 1x1 convolution (option B), not zeros (A)."""
-    readout_bias: bool = True
-    num_branches: int = 1
-    """L of `scaled_residual`."""
-
-
 class Pad(nn.Module):
     """A path whose shape changes, without parameters (He 2015, option A).
 
@@ -90,175 +68,6 @@ class Pad(nn.Module):
         if self.stride > 1:
             x_BCHW = x_BCHW[:, :, :: self.stride, :: self.stride]
         return F.pad(x_BCHW, (0, 0, 0, 0, 0, self.num_zeros)) if self.num_zeros else x_BCHW
-
-
-class Layer(nn.Module):
-    """The modules of one convolution and of what makes h of it; never called itself.
-
-    `conv` and `on_branch` make the branch or, where none ends, z; `shortcut` brings the path to its
-    shape, `skip` adds, `after_sum` finishes z, `after_z` makes h of z, `after_h` drops some of it.
-    """
-
-    def __init__(self, place: Place, config: ConvConfig, form: Form, *, first: bool) -> None:
-        super().__init__()
-        adds = SKIPS[config.skip].adds
-        ends = place.ends is not None and adds
-        post = config.norm_position == "post"
-        self.conv = conv(place, config.bias)
-        self.projection: nn.Conv2d | None = None
-        self.projection_norm: nn.Module | None = None
-        self.pad: Pad | None = None
-        self.skip: Combine | None = None
-        if ends:
-            assert place.ends is not None
-            self._join(place.ends, config, form)
-        self.norm: nn.Module | None = None
-        if not (form.preactivation and adds and post and first):
-            self.norm = NORMS[config.norm](place.out_channels, config, 2)
-        self.activation = ACTIVATIONS[config.activation].build(config.negative_slope)
-        self.dropout = nn.Dropout(config.dropout) if config.dropout else None
-
-        norms = () if self.norm is None else (self.norm,)
-        phi = (self.activation,)
-        self.on_branch: tuple[nn.Module, ...] = ()
-        self.after_sum: tuple[nn.Module, ...] = ()
-        self.after_z: tuple[nn.Module, ...] = phi + norms if post and not adds else norms + phi
-        if ends and post:
-            self.after_sum, self.after_z = norms, phi
-        elif ends and not form.preactivation:
-            self.on_branch, self.after_z = norms, phi
-        self.after_h = () if self.dropout is None else (self.dropout,)
-
-    def _join(self, joint: Joint, config: ConvConfig, form: Form) -> None:
-        make = SKIPS[config.skip].combine
-        assert make is not None
-        self.skip = make(joint.out_channels, form.num_branches, partial(_gate, joint))
-        if joint.changes_shape and form.projects:
-            place = Place(joint.in_channels, joint.out_channels, 1, joint.stride)
-            self.projection = conv(place, config.bias)
-            if not form.preactivation and config.norm_position == "pre":
-                self.projection_norm = NORMS[config.norm](joint.out_channels, config, 2)
-        elif joint.changes_shape:
-            self.pad = Pad(joint)
-
-    @property
-    def shortcut(self) -> tuple[nn.Module, ...]:
-        """What the path passes before the sum."""
-        modules = (self.projection, self.projection_norm, self.pad)
-        return tuple(module for module in modules if module is not None)
-
-    @property
-    def makes_z(self) -> nn.Module:
-        """The module whose output is z."""
-        if self.after_sum:
-            return self.after_sum[-1]
-        return self.conv if self.skip is None else self.skip
-
-
-@dataclass(frozen=True)
-class Block:
-    """What a block makes of its path x: skip(shortcut(x), branch(h), h), h what the branch reads."""
-
-    before: tuple[nn.Module, ...]
-    branch: tuple[nn.Module, ...]
-    shortcut: tuple[nn.Module, ...]
-    skip: nn.Module
-    after: tuple[nn.Module, ...]
-
-    def __call__(self, x_BCHW: Tensor) -> Tensor:
-        h_BCHW = x_BCHW
-        for module in self.before:
-            h_BCHW = module(h_BCHW)
-        branch_BCHW = h_BCHW
-        for module in self.branch:
-            branch_BCHW = module(branch_BCHW)
-        for module in self.shortcut:
-            x_BCHW = module(x_BCHW)
-        z_BCHW: Tensor = self.skip(x_BCHW, branch_BCHW, h_BCHW)
-        for module in self.after:
-            z_BCHW = module(z_BCHW)
-        return z_BCHW
-
-
-class ConvNet(Network):
-    """A convolutional net of one path; its weights are not drawn yet.
-
-    Rows. z of a convolution is its output; of one that ends a branch, the sum: without a norm of
-    its own where the path carries z (`Form.preactivation`), else of the normed branch and the path,
-    and with `norm_position=post` normed itself. h is phi of z, normed as `norm_position` says; where
-    the path carries z, h is what the next branch reads. A projection's z is its output, a gate's
-    what its sigmoid reads; both have the number of the convolution that ends their block. The
-    read-out reads the mean of the last h over positions.
-    """
-
-    def __init__(
-        self, config: ConvConfig, places: Sequence[Place], form: Form, num_outputs: int
-    ) -> None:
-        super().__init__()
-        self.activation_name = config.activation
-        self.is_carried = SKIPS[config.skip].carries_z
-        self.layers = nn.ModuleList(
-            Layer(place, config, form, first=index == 0) for index, place in enumerate(places)
-        )
-        self.readout = linear(places[-1].out_channels, num_outputs, form.readout_bias)
-        # What `forward` calls, in a plain list: a module's attributes are slow to look up.
-        adds = SKIPS[config.skip].adds
-        sizes = [place.ends.num_layers for place in places if place.ends is not None and adds]
-        self._chain: list[Callable[[Tensor], Tensor]] = list(
-            _joined(self._convs(), sizes, form.preactivation)
-        )
-
-    def forward(self, x_BCHW: Tensor) -> Tensor:
-        """The outputs [B, O]."""
-        if self.recomputes:
-            h_BCHW = run_blocks(self._chain, x_BCHW, True, batch_norms(self))
-        else:
-            h_BCHW = x_BCHW
-            for step in self._chain:
-                h_BCHW = step(h_BCHW)
-        return cast(Tensor, self.readout(h_BCHW.mean((2, 3))))
-
-    def watches(self) -> list[Watch]:
-        """One watch for each kernel, in forward order, in a layer the main path's first."""
-        named: Named = {weight: (name, weight) for name, weight in self.named_parameters()}
-        watches: list[Watch] = []
-        for number, layer in enumerate(self._convs(), start=1):
-            watches.append(self._main_watch(layer, number, named))
-            if layer.projection is not None:
-                beside = layer.projection
-                watches.append(Watch(*named[beside.weight], number, "conv", preact=beside))
-            watches.extend(_gate_watches(layer, number, named))
-        number, readout = len(self.layers) + 1, self.readout
-        return [*watches, Watch(*named[readout.weight], number, "readout", preact=readout)]
-
-    def branches(self) -> list[Branch]:
-        """The branches that are added to a path as they are."""
-        if not self.is_carried:
-            return []
-        branches, weights = [], []
-        for index, layer in enumerate(self._convs()):
-            if index:
-                weights.append(f"layers.{index}.conv.weight")
-            if layer.skip is not None:
-                scale = f"layers.{index}.norm.weight" if layer.on_branch else None
-                branches.append(Branch(tuple(weights), scale))
-                weights = []
-        return branches
-
-    def _convs(self) -> Iterator[Layer]:
-        return cast(Iterator[Layer], iter(self.layers))
-
-    def _main_watch(self, layer: Layer, number: int, named: Named) -> Watch:
-        return Watch(
-            *named[layer.conv.weight],
-            number,
-            "conv",
-            preact=layer.makes_z,
-            reads_z=layer.after_z[0] is layer.activation,
-            activation=layer.activation,
-            act=layer.after_z[-1],
-            slope=slope(self.activation_name, layer.activation),
-        )
 
 
 def conv(place: Place, bias: bool) -> nn.Conv2d:
@@ -280,68 +89,43 @@ def conv(place: Place, bias: bool) -> nn.Conv2d:
     return made
 
 
-def require_positions(config: ConvConfig, task: Task, num_channels: int, num_halvings: int) -> None:
-    """Requires that no norm gets groups of a single number, which it would make 0.
-
-    Args:
-        num_channels: the fewest channels of a layer whose image is smallest.
-
-    Raises:
-        QuestionError: the smallest image is one position, and so is the norm's group.
-    """
-    height, width = (-(-size // 2**num_halvings) for size in task.shape[1:])
-    size = {"instance": 1, "group": num_channels // config.norm_groups}.get(config.norm)
-    if size == 1 and height * width == 1:
-        raise QuestionError(
-            f"model.norm is {config.norm!r} and the last images are of 1 x 1\n"
-            "reason: a channel has one value there, and normalising it alone gives 0\n"
-            f"allowed: larger images than {task.in_words}, fewer halvings, or another norm\n"
-            "nearest: layer"
-        )
-
-
-def _gate(joint: Joint) -> ConvGate:
+def gate(joint: Joint) -> ConvGate:
     padding = GATE_KERNEL // 2
     return ConvGate(
         joint.in_channels, joint.out_channels, GATE_KERNEL, joint.stride, padding, device="meta"
     )
 
 
-def _joined(
-    layers: Iterator[Layer], sizes: Sequence[int], preactivation: bool
-) -> Iterator[Callable[[Tensor], Tensor]]:
-    """The calls of a net whose last layers are blocks of `sizes` convolutions, its others plain."""
-    (*rest,) = layers
-    num_plain = len(rest) - sum(sizes)
-    plain, rest = rest[:num_plain], rest[num_plain:]
-    for layer in plain[:-1] if sizes else plain:
-        yield from (layer.conv, *layer.after_z, *layer.after_h)
-    if not sizes:
-        return
-    last = plain[-1]
-    yield from (last.conv, *(() if preactivation else last.after_z))
-    for size in sizes:
-        inner, last_before, last, rest = rest[: size - 1], last, rest[size - 1], rest[size:]
-        assert last.skip is not None
-        yield Block(
-            (*(last_before.after_z if preactivation else ()), *last_before.after_h),
-            tuple(m for lay in inner for m in (lay.conv, *lay.after_z, *lay.after_h))
-            + (last.conv, *last.on_branch),
-            last.shortcut,
-            last.skip,
-            (*last.after_sum, *(() if preactivation else last.after_z)),
+def require_positions(
+    config: ConvConfig, task: Task, channels: Sequence[int], num_halvings: int
+) -> None:
+    """Requires that a norm of each channel alone leaves something of it.
+
+    Args:
+        channels: numbers of them that are normed where images are smallest, in forward order.
+
+    Raises:
+        QuestionError: such a norm has images of one position, or is what the mean is taken of.
+    """
+    height, width = (-(-size // 2**num_halvings) for size in task.shape[1:])
+    alone = [config.norm == "instance" or _is_alone(config, num) for num in channels]
+    is_last = config.norm_position == "post" and not SKIPS[config.skip].adds
+    if any(alone) and height * width == 1:
+        raise QuestionError(
+            f"model.norm is {config.norm!r} and the last images are of 1 x 1\n"
+            "reason: a channel has one value there, and normalising it alone gives 0\n"
+            f"allowed: larger images than {task.in_words}, fewer halvings, or another norm\n"
+            "nearest: layer"
         )
-    yield from (*(last.after_z if preactivation else ()), *last.after_h)
+    if alone[-1] and is_last:
+        raise QuestionError(
+            f"model.norm is {config.norm!r} and model.norm_position is 'post'\n"
+            "reason: the read-out's mean over positions is of a channel normalised over these, and"
+            " is the same for every image\n"
+            "allowed: model.norm_position=pre, or another norm\nnearest: layer"
+        )
 
 
-def _gate_watches(layer: Layer, number: int, named: Named) -> Iterator[Watch]:
-    for gate, sigmoid in layer.skip.gates if layer.skip is not None else ():
-        yield Watch(
-            *named[gate.weight],
-            number,
-            "conv",
-            preact=gate,
-            activation=sigmoid,
-            act=sigmoid,
-            slope=slope("sigmoid", sigmoid),
-        )
+def _is_alone(config: ConvConfig, num_channels: int) -> bool:
+    """Whether group norm makes a group of each channel."""
+    return config.norm == "group" and config.norm_groups == num_channels

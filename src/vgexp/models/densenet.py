@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from vgexp.activations import ACTIVATIONS, slope
 from vgexp.config import DensenetConfig
-from vgexp.models.convolution import Place, conv, require_positions
+from vgexp.models.convolution import Named, Place, conv, require_positions
 from vgexp.models.network import Network, batch_norms, linear, run_blocks
 from vgexp.norms import NORMS
 from vgexp.tasks import Task
@@ -96,10 +96,10 @@ class Densenet(Network):
 
     def watches(self) -> list[Watch]:
         """One watch for each kernel, in forward order."""
+        named: Named = {weight: (name, weight) for name, weight in self.named_parameters()}
         watches = [
             Watch(
-                f"layers.{number - 1}.conv.weight",
-                layer.conv.weight,
+                *named[layer.conv.weight],
                 number,
                 "conv",
                 preact=layer.conv,
@@ -110,7 +110,7 @@ class Densenet(Network):
             for number, layer in enumerate(self._convs(), start=1)
         ]
         number, readout = len(self.layers) + 1, self.readout
-        return [*watches, Watch("readout.weight", readout.weight, number, "readout", readout)]
+        return [*watches, Watch(*named[readout.weight], number, "readout", preact=readout)]
 
     def _convs(self) -> Iterator[Layer]:
         return cast(Iterator[Layer], iter(self.layers))
@@ -122,8 +122,9 @@ def build(config: DensenetConfig, task: Task) -> Densenet:
     Raises:
         QuestionError: an unknown name, or a norm that channels or images do not allow.
     """
-    last, _, _ = list(_plan(config, task.shape[0]))[-1]
-    require_positions(config, task, last.out_channels, BLOCKS - 1)
+    num_convs = config.layers_per_block * (2 if config.bottleneck else 1)
+    read = [num for _, num, _ in _plan(config, task.shape[0])]
+    require_positions(config, task, read[-num_convs - 1 :], BLOCKS - 1)
     return Densenet(config, task.shape[0], task.num_outputs)
 
 

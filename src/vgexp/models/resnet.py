@@ -18,7 +18,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from vgexp.config import ResnetConfig
-from vgexp.models.convolution import ConvNet, Form, Joint, Place, require_positions
+from vgexp.models.conv_net import ConvNet, Form
+from vgexp.models.convolution import Joint, Place, require_positions
 from vgexp.tasks import Task
 
 STAGES = 3
@@ -33,8 +34,8 @@ def build(config: ResnetConfig, task: Task) -> ConvNet:
         QuestionError: an unknown name, or a norm that channels or images do not allow.
     """
     places = list(_places(config, task.shape[0]))
-    smallest = min(place.out_channels for place in places[-config.block_layers :])
-    require_positions(config, task, smallest, STAGES - 1)
+    last = [place.out_channels for place in places[-config.block_layers :]]
+    require_positions(config, task, last, STAGES - 1)
     form = Form(
         preactivation=config.preactivation,
         projects=config.shortcut == "projection",

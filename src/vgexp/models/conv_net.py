@@ -1,0 +1,247 @@
+"""Convolutional nets of one path: what `cnn` and `resnet` have in common.
+
+L convolutions, each with the sum that it may end, its norm, phi and dropout; a mean over positions;
+a read-out. A plan (`Place`, one a convolution) says channels, kernel, stride, and where a branch
+ends. Axes: B examples, C channels, H rows, W columns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import cast
+
+from torch import Tensor, nn
+
+from vgexp.activations import ACTIVATIONS, slope
+from vgexp.config import ConvConfig
+from vgexp.inits import Branch
+from vgexp.models.convolution import Joint, Named, Pad, Place, conv, gate
+from vgexp.models.network import Network, batch_norms, linear, run_blocks
+from vgexp.norms import NORMS
+from vgexp.skips import SKIPS, Combine
+from vgexp.watch import Watch
+
+
+@dataclass(frozen=True)
+class Form:
+    """How a family puts norm, phi and path together."""
+
+    preactivation: bool
+    """Whether the path carries z and branches read h, instead of both h."""
+    projects: bool = False
+    """Whether a path whose shape changes passes a 1x1 convolution (option B), not zeros (A)."""
+    readout_bias: bool = True
+    num_branches: int = 1
+    """L of `scaled_residual`."""
+
+
+class Layer(nn.Module):
+    """The modules of one convolution and of what makes h of it; never called itself.
+
+    `conv` and `on_branch` make the branch or, where none ends, z; `shortcut` brings the path to its
+    shape, `skip` adds, `after_sum` finishes z, `after_z` makes h of z, `after_h` drops some of it.
+    """
+
+    def __init__(self, place: Place, config: ConvConfig, form: Form, *, first: bool) -> None:
+        super().__init__()
+        adds = SKIPS[config.skip].adds
+        ends = place.ends is not None and adds
+        post = config.norm_position == "post"
+        self.conv = conv(place, config.bias)
+        self.projection: nn.Conv2d | None = None
+        self.projection_norm: nn.Module | None = None
+        self.pad: Pad | None = None
+        self.skip: Combine | None = None
+        if ends:
+            assert place.ends is not None
+            self._join(place.ends, config, form)
+        self.norm: nn.Module | None = None
+        if not (form.preactivation and adds and post and first):
+            self.norm = NORMS[config.norm](place.out_channels, config, 2)
+        self.activation = ACTIVATIONS[config.activation].build(config.negative_slope)
+        self.dropout = nn.Dropout(config.dropout) if config.dropout else None
+
+        norms = () if self.norm is None else (self.norm,)
+        phi = (self.activation,)
+        self.on_branch: tuple[nn.Module, ...] = ()
+        self.after_sum: tuple[nn.Module, ...] = ()
+        self.after_z: tuple[nn.Module, ...] = phi + norms if post and not adds else norms + phi
+        if ends and post:
+            self.after_sum, self.after_z = norms, phi
+        elif ends and not form.preactivation:
+            self.on_branch, self.after_z = norms, phi
+        self.after_h = () if self.dropout is None else (self.dropout,)
+
+    def _join(self, joint: Joint, config: ConvConfig, form: Form) -> None:
+        make = SKIPS[config.skip].combine
+        assert make is not None
+        self.skip = make(joint.out_channels, form.num_branches, partial(gate, joint))
+        if joint.changes_shape and form.projects:
+            place = Place(joint.in_channels, joint.out_channels, 1, joint.stride)
+            self.projection = conv(place, config.bias)
+            if not form.preactivation and config.norm_position == "pre":
+                self.projection_norm = NORMS[config.norm](joint.out_channels, config, 2)
+        elif joint.changes_shape:
+            self.pad = Pad(joint)
+
+    @property
+    def shortcut(self) -> tuple[nn.Module, ...]:
+        """What the path passes before the sum."""
+        modules = (self.projection, self.projection_norm, self.pad)
+        return tuple(module for module in modules if module is not None)
+
+    @property
+    def makes_z(self) -> nn.Module:
+        """The module whose output is z."""
+        if self.after_sum:
+            return self.after_sum[-1]
+        return self.conv if self.skip is None else self.skip
+
+
+@dataclass(frozen=True)
+class Block:
+    """What a block makes of its path x: skip(shortcut(x), branch(h), h), h = before(x)."""
+
+    before: tuple[nn.Module, ...]
+    branch: tuple[nn.Module, ...]
+    shortcut: tuple[nn.Module, ...]
+    skip: nn.Module
+    after: tuple[nn.Module, ...]
+
+    def __call__(self, x_BCHW: Tensor) -> Tensor:
+        h_BCHW = x_BCHW
+        for module in self.before:
+            h_BCHW = module(h_BCHW)
+        branch_BCHW = h_BCHW
+        for module in self.branch:
+            branch_BCHW = module(branch_BCHW)
+        for module in self.shortcut:
+            x_BCHW = module(x_BCHW)
+        z_BCHW: Tensor = self.skip(x_BCHW, branch_BCHW, h_BCHW)
+        for module in self.after:
+            z_BCHW = module(z_BCHW)
+        return z_BCHW
+
+
+class ConvNet(Network):
+    """A convolutional net of one path; its weights are not drawn yet.
+
+    Rows. z of a convolution is its output; of one that ends a branch it is the sum: of path and
+    branch where the path carries z (`Form.preactivation`), of path and normed branch where it
+    carries h, and with `norm_position=post` the sum normed. h is phi of z, normed as
+    `norm_position` says; where the path carries z, it is computed as the next branch reads it. A
+    projection's z is its output, a gate's what its sigmoid reads; both have the number of the
+    convolution that ends their block. The read-out reads the mean of the last h over positions.
+    """
+
+    def __init__(
+        self, config: ConvConfig, places: Sequence[Place], form: Form, num_outputs: int
+    ) -> None:
+        super().__init__()
+        self.activation_name = config.activation
+        self.is_carried = SKIPS[config.skip].carries_z
+        self.layers = nn.ModuleList(
+            Layer(place, config, form, first=index == 0) for index, place in enumerate(places)
+        )
+        self.readout = linear(places[-1].out_channels, num_outputs, form.readout_bias)
+        # What `forward` calls, in a plain list: a module's attributes are slow to look up.
+        adds = SKIPS[config.skip].adds
+        sizes = [place.ends.num_layers for place in places if place.ends is not None and adds]
+        self._chain: list[Callable[[Tensor], Tensor]] = list(
+            _joined(self._convs(), sizes, form.preactivation)
+        )
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        """The outputs [B, O]."""
+        if self.recomputes:
+            h_BCHW = run_blocks(self._chain, x_BCHW, True, batch_norms(self))
+        else:
+            h_BCHW = x_BCHW
+            for step in self._chain:
+                h_BCHW = step(h_BCHW)
+        return cast(Tensor, self.readout(h_BCHW.mean((2, 3))))
+
+    def watches(self) -> list[Watch]:
+        """One watch for each kernel, in forward order, in a layer the main path's first."""
+        named: Named = {weight: (name, weight) for name, weight in self.named_parameters()}
+        watches: list[Watch] = []
+        for number, layer in enumerate(self._convs(), start=1):
+            watches.append(self._main_watch(layer, number, named))
+            if layer.projection is not None:
+                beside = layer.projection
+                watches.append(Watch(*named[beside.weight], number, "conv", preact=beside))
+            watches.extend(_gate_watches(layer, number, named))
+        number, readout = len(self.layers) + 1, self.readout
+        return [*watches, Watch(*named[readout.weight], number, "readout", preact=readout)]
+
+    def branches(self) -> list[Branch]:
+        """The branches that are added to a path as they are."""
+        if not self.is_carried:
+            return []
+        branches, weights = [], []
+        for index, layer in enumerate(self._convs()):
+            if index:
+                weights.append(f"layers.{index}.conv.weight")
+            if layer.skip is not None:
+                scale = f"layers.{index}.norm.weight" if layer.on_branch else None
+                branches.append(Branch(tuple(weights), scale))
+                weights = []
+        return branches
+
+    def _convs(self) -> Iterator[Layer]:
+        return cast(Iterator[Layer], iter(self.layers))
+
+    def _main_watch(self, layer: Layer, number: int, named: Named) -> Watch:
+        return Watch(
+            *named[layer.conv.weight],
+            number,
+            "conv",
+            preact=layer.makes_z,
+            reads_z=layer.after_z[0] is layer.activation,
+            activation=layer.activation,
+            act=layer.after_z[-1],
+            slope=slope(self.activation_name, layer.activation),
+        )
+
+
+def _joined(
+    layers: Iterator[Layer], sizes: Sequence[int], preactivation: bool
+) -> Iterator[Callable[[Tensor], Tensor]]:
+    """The calls of a net: a first convolution and blocks of `sizes`; no blocks: all plain."""
+    rest = list(layers)
+    if not sizes:
+        yield from _plain(rest)
+        return
+    last, *rest = rest
+    yield from (last.conv, *(() if preactivation else last.after_z))
+    for size in sizes:
+        inner, last_before, last, rest = rest[: size - 1], last, rest[size - 1], rest[size:]
+        assert last.skip is not None
+        yield Block(
+            (*(last_before.after_z if preactivation else ()), *last_before.after_h),
+            (*_plain(inner), last.conv, *last.on_branch),
+            last.shortcut,
+            last.skip,
+            (*last.after_sum, *(() if preactivation else last.after_z)),
+        )
+    yield from (*(last.after_z if preactivation else ()), *last.after_h)
+
+
+def _plain(layers: Sequence[Layer]) -> Iterator[nn.Module]:
+    """Each reads the output of the one before."""
+    return (m for lay in layers for m in (lay.conv, *lay.after_z, *lay.after_h))
+
+
+def _gate_watches(layer: Layer, number: int, named: Named) -> Iterator[Watch]:
+    for affine, sigmoid in layer.skip.gates if layer.skip is not None else ():
+        yield Watch(
+            *named[affine.weight],
+            number,
+            "conv",
+            preact=affine,
+            activation=sigmoid,
+            act=sigmoid,
+            slope=slope("sigmoid", sigmoid),
+        )
