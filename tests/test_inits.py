@@ -8,12 +8,13 @@ from typing import Any
 import pytest
 import torch
 from reference import vectors
+from reference_images import images
 from torch import Tensor, nn
 
-from vgexp.config import MlpConfig
+from vgexp.config import CnnConfig, ConvConfig, MlpConfig, ResnetConfig
 from vgexp.errors import QuestionError
 from vgexp.inits import INITS, initialise
-from vgexp.models import Mlp, build
+from vgexp.models import Mlp, Network, build
 from vgexp.seeds import generator
 from vgexp.skips import SKIPS
 
@@ -30,10 +31,16 @@ REFERENCES: dict[str, tuple[str, float] | None] = {
     "normal": ("normal", 1.0),
     "uniform": ("uniform", 1 / math.sqrt(FAN_IN) / math.sqrt(3)),
     "torch_default": ("uniform", 1 / math.sqrt(FAN_IN) / math.sqrt(3)),
+    "fixup": ("normal", math.sqrt(2 / FAN_IN)),
+    "zero_last": ("normal", math.sqrt(2 / FAN_IN)),
     "orthogonal": None,
+    "delta_orthogonal": None,
     "lsuv": None,
 }
 DRAWN = [name for name, reference in REFERENCES.items() if reference]
+OF_BRANCHES = ("fixup", "zero_last")
+"""Need a path beside the weights that they set to 0."""
+ANYWHERE = [name for name in INITS if name not in OF_BRANCHES]
 
 
 def batch(rows: int = 64, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -47,7 +54,7 @@ def initialised(seed: int = 0, **values: Any) -> Mlp:
     return model
 
 
-def weights(model: Mlp) -> list[Tensor]:
+def weights(model: Network) -> list[Tensor]:
     return [watch.weight.detach().clone() for watch in model.watches()]
 
 
@@ -100,7 +107,7 @@ def test_orthogonal_has_orthonormal_rows_or_columns_times_gain(shape: tuple[int,
 
 
 @pytest.mark.parametrize("skip", SKIPS)
-@pytest.mark.parametrize("name", INITS)
+@pytest.mark.parametrize("name", ANYWHERE)
 def test_every_weight_is_drawn_from_the_generator_alone(name: str, skip: str) -> None:
     torch.manual_seed(1)
     before = torch.get_rng_state()
@@ -118,7 +125,7 @@ def test_every_weight_is_drawn_from_the_generator_alone(name: str, skip: str) ->
     assert all(0.01 < std < 3 for std in drawn)
 
 
-@pytest.mark.parametrize("name", [name for name in INITS if name != "lsuv"])
+@pytest.mark.parametrize("name", [name for name in ANYWHERE if name != "lsuv"])
 def test_bias_noise_leaves_the_weights_alone(name: str) -> None:
     plain, noisy = (initialised(init=name, skip="highway", bias_std=std) for std in (0.0, 0.5))
     for a, b in zip(weights(plain), weights(noisy), strict=True):
@@ -126,7 +133,7 @@ def test_bias_noise_leaves_the_weights_alone(name: str) -> None:
 
 
 @pytest.mark.parametrize("bias_std", [0.0, 0.5])
-@pytest.mark.parametrize("name", INITS)
+@pytest.mark.parametrize("name", ANYWHERE)
 def test_biases_start_at_zero_gates_at_minus_two_and_noise_is_added(
     name: str, bias_std: float
 ) -> None:
@@ -161,13 +168,14 @@ def test_without_biases_there_is_nothing_to_draw_for_them() -> None:
 
 def test_a_gain_of_zero_draws_zeros() -> None:
     for name in INITS:
-        assert all(not w.any() for w in weights(initialised(init=name, gain=0.0)))
+        skip = "residual" if name in OF_BRANCHES else "none"
+        assert all(not w.any() for w in weights(initialised(init=name, gain=0.0, skip=skip)))
 
 
 # ---------------------------------------------------------------- lsuv
 
 
-def output_variances(model: Mlp, x: Tensor) -> list[float]:
+def output_variances(model: Network, x: Tensor) -> list[float]:
     """Variance of each weight module's own output, in a forward pass of the model."""
     modules = [model.get_submodule(w.name.removesuffix(".weight")) for w in model.watches()]
     found: dict[nn.Module, float] = {}
@@ -269,10 +277,179 @@ def test_an_unknown_init_is_a_question() -> None:
 def test_one_seed_gives_one_network_in_every_dtype(name: str) -> None:
     drawn = {}
     for dtype in (torch.float32, torch.float64):
-        config = MlpConfig(depth=3, width=9, init=name, bias_std=0.1, activation="tanh")
+        skip = "residual" if name in OF_BRANCHES else "none"
+        config = MlpConfig(depth=3, width=9, init=name, bias_std=0.1, activation="tanh", skip=skip)
         model = build(config, vectors(5, 4), dtype)
         batch = torch.randn(32, 5, generator=generator(0, "data"), dtype=torch.float64)
         initialise(model, config, generator(3, "init"), batch.to(dtype))
         drawn[dtype] = [p.detach().double() for p in model.parameters()]
     for single, double in zip(drawn[torch.float32], drawn[torch.float64], strict=True):
         torch.testing.assert_close(single, double, rtol=1e-5, atol=1e-6)
+
+
+# ---------------------------------------------------------------- images
+
+
+IMAGES = images(3, 12, 10, 5)
+
+
+def convolutional(config: ConvConfig, dtype: torch.dtype = torch.float64) -> tuple[Network, Tensor]:
+    """An initialised net, and images."""
+    x = torch.randn(6, *IMAGES.shape, dtype=dtype, generator=generator(5, "data"))
+    model = build(config, IMAGES, dtype)
+    initialise(model, config, generator(0, "init"), x)
+    return model, x
+
+
+def kernels(model: Network) -> dict[str, Tensor]:
+    return {w.name: w.weight.detach() for w in model.watches() if w.weight is not None}
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        CnnConfig(depth=12, width=8, init="lsuv", activation="tanh"),
+        CnnConfig(depth=12, width=8, init="lsuv", skip="highway"),
+        ResnetConfig(depth=20, width=8, init="lsuv"),
+        ResnetConfig(depth=14, width=8, init="lsuv", norm="none", preactivation=True),
+    ],
+)
+def test_lsuv_brings_every_convolutions_output_to_variance_one(config: ConvConfig) -> None:
+    model, x = convolutional(config)
+    assert output_variances(model, x) == pytest.approx([1.0] * len(model.watches()), abs=0.1001)
+
+
+@pytest.mark.parametrize(("num_out", "num_in"), [(9, 9), (9, 4), (4, 9)])
+def test_delta_orthogonal_has_an_orthogonal_centre_and_zeros_around(
+    num_out: int, num_in: int
+) -> None:
+    weight = torch.full((num_out, num_in, 3, 3), torch.nan, dtype=torch.float64)
+    INITS["delta_orthogonal"].draw(weight, 1.5, generator(0, "init"))
+    centre = weight[:, :, 1, 1].clone()
+    short = centre if num_out <= num_in else centre.T
+    identity = torch.eye(len(short), dtype=torch.float64)
+    torch.testing.assert_close(short @ short.T, 1.5**2 * identity)
+    weight[:, :, 1, 1] = 0
+    assert not weight.any()
+
+
+def test_delta_orthogonal_keeps_the_norm_of_every_position_through_a_hundred_linear_layers() -> (
+    None
+):
+    config = CnnConfig(
+        depth=100, width=6, stages=1, activation="linear", init="delta_orthogonal", bias=False
+    )
+    model, x = convolutional(config)
+    seen: dict[str, Tensor] = {}
+    for watch in model.watches()[:-1]:
+        assert watch.preact is not None
+        watch.preact.register_forward_hook(
+            lambda _m, _a, y, name=watch.name: seen.update({name: y})
+        )
+    model(x)
+    for z in seen.values():
+        torch.testing.assert_close(z.norm(dim=1), x.norm(dim=1))
+
+
+def test_delta_orthogonal_of_a_matrix_is_orthogonal() -> None:
+    one, other = torch.empty(2, 7, 5, dtype=torch.float64)
+    INITS["delta_orthogonal"].draw(one, 2.0, generator(0, "init"))
+    INITS["orthogonal"].draw(other, 2.0, generator(0, "init"))
+    assert torch.equal(one, other)
+
+
+# ---------------------------------------------------------------- residual branches
+
+
+def first_and_last_z(model: Network, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Of the main path, the read-out left out."""
+    seen: list[Tensor] = []
+    main = [w for w in model.watches() if w.kind != "readout" and "projection" not in w.name]
+    for watch in (main[0], main[-1]):
+        assert watch.preact is not None
+        watch.preact.register_forward_hook(lambda _m, _a, y: seen.append(y))
+    model(x)
+    return seen[0], seen[1]
+
+
+@pytest.mark.parametrize("skip", ["residual", "scaled_residual"])
+@pytest.mark.parametrize("init", OF_BRANCHES)
+def test_a_perceptron_with_branches_from_zero_starts_as_the_identity(init: str, skip: str) -> None:
+    model = initialised(init=init, skip=skip, depth=7)
+    first, last = first_and_last_z(model, batch())
+    assert torch.equal(first, last)
+    drawn = [bool(w.any()) for w in weights(model)]
+    assert drawn == [True] + [False] * 6 + [init == "zero_last"]
+
+
+@pytest.mark.parametrize("norm", ["batch", "none", "layer"])
+@pytest.mark.parametrize("preactivation", [False, True])
+def test_zero_last_starts_every_block_as_its_path(norm: str, preactivation: bool) -> None:
+    config = ResnetConfig(
+        depth=14, width=6, init="zero_last", norm=norm, preactivation=preactivation
+    )
+    model, x = convolutional(config)
+    first, last = first_and_last_z(model, x)
+    start = first if preactivation else model.layers[0].activation(model_norm(model)(first))
+    torch.testing.assert_close(last[:, :6], start[:, :, ::4, ::4])
+    assert not last[:, 6:].any()
+    scales = [v for name, v in model.named_parameters() if name.endswith("norm.weight")]
+    ends_with_norm = norm != "none" and not preactivation
+    assert sum(not bool(scale.any()) for scale in scales) == 6 * ends_with_norm
+    zeros = [name for name, weight in kernels(model).items() if not bool(weight.any())]
+    last_of_blocks = [f"layers.{i}.conv.weight" for i in range(2, 13, 2)]
+    assert zeros == ([] if ends_with_norm else last_of_blocks)
+
+
+def model_norm(model: Network) -> nn.Module:
+    return model.layers[0].norm or nn.Identity()
+
+
+@pytest.mark.parametrize(
+    ("bottleneck", "depth", "exponent"), [(False, 14, -1 / 2), (True, 20, -1 / 4)]
+)
+def test_fixup_scales_all_but_the_last_weight_of_a_branch_by_the_papers_power(
+    bottleneck: bool, depth: int, exponent: float
+) -> None:
+    """L^(-1/(2m - 2)) for L branches of m weights."""
+    values: dict[str, Any] = {"depth": depth, "width": 8, "norm": "none", "bottleneck": bottleneck}
+    fixed, plain = (
+        kernels(convolutional(ResnetConfig(init=init, **values))[0])
+        for init in ("fixup", "he_normal")
+    )
+    size = 3 if bottleneck else 2
+    for index, (name, weight) in enumerate(fixed.items()):
+        if name == "readout.weight" or (index and index % size == 0):
+            assert not weight.any()
+        else:
+            factor = 6**exponent if index else 1.0
+            torch.testing.assert_close(weight, factor * plain[name])
+
+
+def test_fixups_second_update_moves_its_function_alike_at_every_depth() -> None:
+    """The paper's aim: an update of size eta moves the function by an amount free of depth."""
+    moved = []
+    for depth in (8, 32, 128):
+        config = ResnetConfig(depth=depth, width=6, norm="none", init="fixup", bias=True)
+        model, x = convolutional(config)
+        y = torch.arange(6) % 5
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
+        before = model(x).detach()
+        for _ in range(2):
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(model(x), y).backward()
+            optimizer.step()
+        moved.append(float((model(x).detach() - before).norm()))
+    assert max(moved) / min(moved) < 1.5
+
+
+@pytest.mark.parametrize("init", OF_BRANCHES)
+@pytest.mark.parametrize("skip", ["none", "rezero", "highway", "dense"])
+def test_branches_from_zero_need_a_path_and_nothing_else_that_is_zero(init: str, skip: str) -> None:
+    with pytest.raises(QuestionError, match=f"{init}' on a model without residual branches"):
+        initialised(init=init, skip=skip)
+
+
+def test_fixup_is_refused_where_norms_end_the_branches() -> None:
+    with pytest.raises(QuestionError, match=r"allowed: model\.norm=none"):
+        convolutional(ResnetConfig(depth=8, init="fixup"))

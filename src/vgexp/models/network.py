@@ -89,15 +89,20 @@ def batch_norms(model: nn.Module) -> list[_BatchNorm]:
 
 @contextmanager
 def _not_counting(norms: Sequence[_BatchNorm]) -> Iterator[None]:
-    """Batch norms use the batch's statistics, as they do in training, and note nothing of it."""
-    tracking = [norm for norm in norms if norm.training and norm.track_running_stats]
-    for norm in tracking:
-        norm.track_running_stats = False
+    """Batch norms note the batch's statistics in copies of their buffers, which are thrown away.
+
+    Without buffers they would keep fewer tensors than the pass that is repeated; to write the old
+    values back would change what autograd has kept.
+    """
+    kept = [dict(norm._buffers) for norm in norms]
+    for norm in norms:
+        for name, buffer in norm._buffers.items():
+            norm._buffers[name] = None if buffer is None else buffer.clone()
     try:
         yield
     finally:
-        for norm in tracking:
-            norm.track_running_stats = True
+        for norm, buffers in zip(norms, kept, strict=True):
+            norm._buffers.update(buffers)
 
 
 def _run(blocks: Sequence[Callable[[State], State]], state: State) -> State:
