@@ -23,9 +23,9 @@ class Groups:
     norm_groups: int
 
 
-def standardised(x: Array, axis: int) -> Array:
-    centred = x - x.mean(axis, keepdims=True)
-    return centred / np.sqrt((centred**2).mean(axis, keepdims=True) + EPS)
+def standardised(x: Array, *axes: int) -> Array:
+    centred = x - x.mean(axes, keepdims=True)
+    return centred / np.sqrt((centred**2).mean(axes, keepdims=True) + EPS)
 
 
 # The normalisation of [B, W] with three groups; None: there is none, or it is refused.
@@ -50,6 +50,65 @@ def test_a_norm_computes_its_formula(name: str, scale: float) -> None:
     assert module is not None
     y = module.double()(torch.from_numpy(x))
     np.testing.assert_allclose(y.detach().numpy(), reference(x), rtol=1e-9, atol=0)
+
+
+# The normalisation of [B, C, P..] with three groups over the axes of positions P.
+OF_POSITIONS: dict[str, Callable[[Array, tuple[int, ...]], Array] | None] = {
+    "none": None,
+    "batch": lambda x, p: standardised(x, 0, *p),
+    "layer": lambda x, p: standardised(x, 1, *p),
+    "instance": lambda x, p: standardised(x, *p),
+    "group": lambda x, p: np.concatenate(
+        [standardised(part, 1, *p) for part in np.split(x, 3, axis=1)], 1
+    ),
+    "rms": lambda x, p: x / np.sqrt((x**2).mean((1, *p), keepdims=True) + EPS),
+}
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e-3, 1.0, 1e30])
+@pytest.mark.parametrize("shape", [(4, 5), (7,)])
+@pytest.mark.parametrize("name", NORMS)
+def test_a_norm_of_positions_computes_its_formula_with_a_scale_and_shift_a_channel(
+    name: str, shape: tuple[int, ...], scale: float
+) -> None:
+    reference = OF_POSITIONS[name]
+    module = NORMS[name](12, Groups(3), len(shape))
+    if reference is None:
+        assert module is None
+        return
+    assert module is not None
+    rng, ones = np.random.default_rng(1), (1,) * len(shape)
+    x = rng.normal(0.7, 2.0, (5, 12, *shape)) * np.linspace(1, 3, 12).reshape(12, *ones) * scale
+    own = dict(module.double().named_parameters())
+    assert {value.shape for value in own.values()} == {(12,)}
+    for name_, start in (("weight", 1.0), ("bias", 0.0)):
+        assert all(value == start for value in own.get(name_, torch.full((1,), start)).tolist())
+    y = module(torch.from_numpy(x)).detach().numpy()
+    axes = tuple(range(2, 2 + len(shape)))
+    np.testing.assert_allclose(y, reference(x, axes), rtol=1e-8, atol=0)
+    with torch.no_grad():
+        own["weight"].copy_(torch.linspace(2, 3, 12))
+    y = module(torch.from_numpy(x)).detach().numpy()
+    scaled = reference(x, axes) * np.linspace(2, 3, 12).reshape(12, *ones)
+    np.testing.assert_allclose(y, scaled, rtol=1e-6, atol=0)
+
+
+def test_on_images_group_norm_may_have_a_group_a_channel_and_is_then_instance_norm() -> None:
+    x = torch.randn(4, 6, 3, 5, generator=torch.Generator().manual_seed(0))
+    group, instance = NORMS["group"](6, Groups(6), 2), NORMS["instance"](6, Groups(6), 2)
+    assert group is not None
+    assert instance is not None
+    torch.testing.assert_close(group(x), instance(x))
+    torch.testing.assert_close(group(x), torch.nn.functional.instance_norm(x))
+
+
+def test_groups_that_do_not_divide_the_channels_of_images_are_refused() -> None:
+    with pytest.raises(QuestionError) as caught:
+        NORMS["group"](12, Groups(8), 2)
+    assert str(caught.value) == (
+        "model.norm_groups is 8 and a layer has 12 channels\n"
+        "allowed: divisors of the channels\nnearest: 4, 6, 12"
+    )
 
 
 def test_none_builds_nothing() -> None:
@@ -85,5 +144,5 @@ def test_group_norm_of_one_group_is_layer_norm() -> None:
 
 
 def test_every_norm_has_a_reference_and_a_summary() -> None:
-    assert set(REFERENCES) == set(NORMS)
+    assert set(REFERENCES) == set(OF_POSITIONS) == set(NORMS)
     assert all(0 < len(NORMS.summary(name)) < 90 for name in NORMS)

@@ -39,6 +39,10 @@ SINGLE = (
     "thousand_layers",
     "post_ln_deep",
     "pre_ln_deep",
+    "plain20",
+    "plain110",
+    "resnet20",
+    "resnet110",
 )
 SWEEPS = {"adam_rescue": 14, "arsenal": 16, "shallow_vs_deep": 15}
 """Preset -> jobs of its grid."""
@@ -62,6 +66,9 @@ PAIRS: dict[str, tuple[str, dict[str, Any]]] = {
     "pre_ln_deep": ("post_ln_deep", {"model.norm_position": "pre"}),
     "highway_rescue": ("sigmoid_deep", {"model.skip": "highway"}),
     "dense_rescue": ("sigmoid_deep", {"model.skip": "dense"}),
+    "plain110": ("plain20", {"model.depth": 110}),
+    "resnet20": ("plain20", {"model.skip": "residual"}),
+    "resnet110": ("plain110", {"model.skip": "residual"}),
 }
 """Preset -> the preset it is compared with, and all that differs."""
 

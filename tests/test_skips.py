@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from vgexp.skips import SKIPS, Combine, Highway
+from vgexp.skips import SKIPS, Combine, ConvGate, Highway
 
 Array = NDArray[np.float64]
 DEPTH, WIDTH, BATCH = 7, 5, 3
@@ -88,6 +88,43 @@ def test_a_highway_gate_starts_at_minus_two_and_its_sigmoid_is_a_module() -> Non
     one, zero = torch.ones(BATCH, WIDTH), torch.zeros(BATCH, WIDTH)
     share = 1 / (1 + np.exp(2.0))
     assert module(zero, one, one).detach().numpy() == pytest.approx(share)
+
+
+def test_a_highway_takes_a_gate_of_another_shape() -> None:
+    combine = SKIPS["highway"].combine
+    assert combine is not None
+    before = torch.get_rng_state()
+    module = combine(4, 1, lambda: ConvGate(3, 4, 3, 2, 1, device="meta")).double()
+    assert torch.equal(torch.get_rng_state(), before)
+    assert torch.equal(module.gate.bias, torch.full((4,), -2.0, dtype=torch.float64))
+    generator = torch.Generator().manual_seed(3)
+    nn.init.normal_(module.gate.weight, 0.3, 1.0, generator=generator)
+    z, branch = torch.randn(2, BATCH, 4, 3, 4, dtype=torch.float64, generator=generator)
+    h = torch.randn(BATCH, 3, 6, 7, dtype=torch.float64, generator=generator)
+    weight, bias = module.gate.weight, module.gate.bias
+    # A convolution as a product with the patches under the kernel.
+    patches = nn.functional.unfold(h, 3, padding=1, stride=2)
+    gate = weight.flatten(1) @ patches + bias[:, None]
+    share = (1 / (1 + torch.exp(-gate))).reshape(branch.shape)
+    torch.testing.assert_close(module(z, branch, h), share * branch + (1 - share) * z)
+
+
+@pytest.mark.parametrize("name", [name for name in SKIPS if SKIPS[name].adds])
+def test_z_is_carried_where_the_branch_is_zero_and_its_weights_learn(name: str) -> None:
+    """By the derivative to the branch, which is 0 where a zero alpha multiplies it."""
+    combine = SKIPS[name].combine
+    assert combine is not None
+    module = combine(WIDTH, DEPTH)
+    for parameter in module.parameters():
+        if parameter.ndim > 1:
+            nn.init.zeros_(parameter)
+    z = torch.randn(BATCH, WIDTH, generator=torch.Generator().manual_seed(0))
+    branch = torch.zeros_like(z).requires_grad_()
+    joined = module(z, branch, z)
+    joined.sum().backward()
+    assert branch.grad is not None
+    carries = torch.equal(joined, z) and bool(branch.grad.all())
+    assert SKIPS[name].carries_z == carries
 
 
 @pytest.mark.parametrize("name", [name for name in SKIPS if SKIPS[name].adds])
