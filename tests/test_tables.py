@@ -15,7 +15,7 @@ from vgexp.errors import QuestionError
 from vgexp.records import TABLES
 
 STEPS_HEADER = ",".join(column.name for column in TABLES["steps"]) + "\n"
-STEPS_ROWS = "0,0,0.1,2.3,0.5,1.5,1.0,1,0\n1,0,0.1,nan,,inf,-inf,,0\n"
+STEPS_ROWS = "0,0,0.1,2.3,0.5,1.5,1.0,1,0,8.0\n1,0,0.1,nan,,inf,-inf,,0,\n"
 
 
 def write(folder: Path, name: str, text: str) -> Path:
@@ -44,7 +44,7 @@ def test_values_come_back_exactly_with_nan_and_infinities_as_values(tmp_path: Pa
 @pytest.mark.parametrize("exponent", [-323, -308, -45, -38, -8, 0, 8, 38, 307])
 def test_shortest_float_forms_read_back_to_the_same_number(tmp_path: Path, exponent: int) -> None:
     values = np.random.default_rng(0).uniform(1, 10, 20) * 10.0**exponent
-    rows = "".join(f"{i},0,{float(v)!r},,,,,,\n" for i, v in enumerate(values))
+    rows = "".join(f"{i},0,{float(v)!r},,,,,,,\n" for i, v in enumerate(values))
     frame = tables.read(write(tmp_path, "steps.csv", STEPS_HEADER + rows), "steps")
     assert frame["lr"].tolist() == values.tolist()
 
@@ -69,7 +69,7 @@ def test_empty_cells_are_told_apart_from_nan(tmp_path: Path) -> None:
 @pytest.mark.parametrize("quote", ["", '"'])
 def test_named_columns_are_read_as_they_are_in_the_whole_table(quote: str, tmp_path: Path) -> None:
     header = [column.name for column in TABLES["steps"]]
-    rows = [["0", "0", "0.1", "nan", "", "1", "inf", "0", "0"], ["1", "0"] + [""] * 7]
+    rows = [["0", "0", "0.1", "nan", "", "1", "inf", "0", "0", "8"], ["1", "0"] + [""] * 8]
     lines = [",".join(header), *(f"{quote}{r[0]}{quote},{','.join(r[1:])}" for r in rows), "2,"]
     (tmp_path / "steps.csv").write_text("\n".join(lines))
     whole, empty = tables.read(tmp_path, "steps"), tables.empty_cells(tmp_path, "steps")
@@ -88,8 +88,8 @@ def test_named_columns_are_read_as_they_are_in_the_whole_table(quote: str, tmp_p
 
 def test_rows_too_long_and_too_short_do_not_make_up_for_each_other(tmp_path: Path) -> None:
     header = ",".join(column.name for column in TABLES["steps"])
-    (tmp_path / "steps.csv").write_text(f"{header}\n0{',1' * 9}\n1{',1' * 7}\n")
-    with pytest.raises(QuestionError, match="10 cells in line 2, not 9"):
+    (tmp_path / "steps.csv").write_text(f"{header}\n0{',1' * 10}\n1{',1' * 8}\n")
+    with pytest.raises(QuestionError, match="11 cells in line 2, not 10"):
         tables.read(tmp_path, "steps", ["step", "loss"])
 
 
@@ -138,9 +138,9 @@ def test_names_with_commas_and_quotes_survive(tmp_path: Path) -> None:
         ("", "is empty"),
         ("step,epo", "ends within its header"),
         ("step,epoch,lr\n0,0,0.1\n", "lacks the columns loss, accuracy, grad_norm"),
-        (STEPS_HEADER + "0,0,0.1\n", "3 cells in line 2, not 9"),
+        (STEPS_HEADER + "0,0,0.1\n", "3 cells in line 2, not 10"),
         (STEPS_HEADER + STEPS_ROWS.replace("2.3", "two"), "column loss"),
-        (STEPS_HEADER + ",0,0.1,2.3,0.5,1.5,1.0,1,0\n", "column step"),
+        (STEPS_HEADER + ",0,0.1,2.3,0.5,1.5,1.0,1,0,\n", "column step"),
         (STEPS_HEADER + STEPS_ROWS + "\0\0\n", "1 cells in line 4"),
     ],
 )
@@ -287,7 +287,7 @@ def test_dates_that_cannot_be_are_no_yaml(tmp_path: Path) -> None:
 
 
 def rows(steps: list[int], num_rows: int) -> str:
-    return "".join(f"{step},0,{'0' * 40},,,,,,\n" for step in steps for _ in range(num_rows))
+    return "".join(f"{step},0,{'0' * 40},,,,,,,\n" for step in steps for _ in range(num_rows))
 
 
 @pytest.mark.parametrize("num_rows", [1, 3, 5000])

@@ -18,7 +18,7 @@ from vgexp.activations import ACTIVATIONS, slope
 from vgexp.config import ConvConfig
 from vgexp.inits import Branch
 from vgexp.models.convolution import Joint, Named, Pad, Place, conv, gate
-from vgexp.models.network import Network, batch_norms, linear, run_blocks
+from vgexp.models.network import Network, linear, run_blocks
 from vgexp.norms import NORMS
 from vgexp.skips import SKIPS, Combine
 from vgexp.watch import Watch
@@ -156,7 +156,7 @@ class ConvNet(Network):
     def forward(self, x_BCHW: Tensor) -> Tensor:
         """The outputs [B, O]."""
         if self.recomputes:
-            h_BCHW = run_blocks(self._chain, x_BCHW, True, batch_norms(self))
+            h_BCHW = run_blocks(self._chain, x_BCHW, True)
         else:
             h_BCHW = x_BCHW
             for step in self._chain:

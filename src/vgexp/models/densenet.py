@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from vgexp.activations import ACTIVATIONS, slope
 from vgexp.config import DensenetConfig
 from vgexp.models.convolution import Named, Place, conv, require_positions
-from vgexp.models.network import Network, batch_norms, linear, run_blocks
+from vgexp.models.network import Network, linear, run_blocks
 from vgexp.norms import NORMS
 from vgexp.tasks import Task
 from vgexp.watch import Watch
@@ -87,7 +87,7 @@ class Densenet(Network):
     def forward(self, x_BCHW: Tensor) -> Tensor:
         """The outputs [B, O]."""
         if self.recomputes:
-            h_BCHW = run_blocks(self._chain, x_BCHW, True, batch_norms(self))
+            h_BCHW = run_blocks(self._chain, x_BCHW, True)
         else:
             h_BCHW = x_BCHW
             for step in self._chain:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from vgexp.activations import ACTIVATIONS, slope
 from vgexp.config import MlpConfig
 from vgexp.inits import Branch
-from vgexp.models.network import Network, batch_norms, linear, run_blocks
+from vgexp.models.network import Network, linear, run_blocks
 from vgexp.norms import NORMS
 from vgexp.skips import SKIPS, Combine
 from vgexp.tasks import Task
@@ -114,10 +114,9 @@ class Mlp(Network):
     def forward(self, x_BI: Tensor) -> Tensor:
         """The outputs [B, O]."""
         if self._chain is None:
-            norms = batch_norms(self) if self.recomputes else ()
-            h_BW, _, _ = run_blocks(self._steps, (x_BI, x_BI, x_BI), self.recomputes, norms)
+            h_BW, _, _ = run_blocks(self._steps, (x_BI, x_BI, x_BI), self.recomputes)
         elif self.recomputes:
-            h_BW = run_blocks(self._chain, x_BI, True, batch_norms(self))
+            h_BW = run_blocks(self._chain, x_BI, True)
         else:
             h_BW = x_BI
             for module in self._chain:

@@ -11,6 +11,7 @@ from typing import TypeVar
 import torch
 from torch import Generator, Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.module import register_module_forward_pre_hook
 from torch.utils.checkpoint import checkpoint
 
 from vgexp.inits import Branch
@@ -54,61 +55,55 @@ State = TypeVar("State")
 """What one block hands to the next: a tensor, or a tuple of tensors."""
 
 
-def run_blocks(
-    blocks: Sequence[Callable[[State], State]],
-    state: State,
-    recomputes: bool,
-    counting: Sequence[_BatchNorm] = (),
-) -> State:
+def run_blocks(blocks: Sequence[Callable[[State], State]], state: State, recomputes: bool) -> State:
     """The blocks one after another; recomputing, in about sqrt(n) segments of sqrt(n) blocks.
 
     Of each segment only the input is kept for the backward pass, and one segment at a time is
-    computed again, so that memory grows as sqrt(n) instead of n (Chen 2016).
-
-    Args:
-        counting: modules of the blocks whose running statistics move once for each forward pass,
-            computed again or not.
+    computed again, so that memory grows as sqrt(n) instead of n (Chen 2016). What is computed again
+    draws the same masks, and moves the running statistics of no batch norm again.
     """
     if not (recomputes and torch.is_grad_enabled()):
         return _run(blocks, state)
-
-    def contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
-        return nullcontext(), _not_counting(counting)
-
     size = max(1, math.isqrt(len(blocks)))
     for start in range(0, len(blocks), size):
         segment = blocks[start : start + size]
-        state = checkpoint(_run, segment, state, use_reentrant=False, context_fn=contexts)
+        state = checkpoint(_run, segment, state, use_reentrant=False, context_fn=_contexts)
     return state
-
-
-def batch_norms(model: nn.Module) -> list[_BatchNorm]:
-    """Its modules with running statistics."""
-    return [module for module in model.modules() if isinstance(module, _BatchNorm)]
-
-
-@contextmanager
-def _not_counting(norms: Sequence[_BatchNorm]) -> Iterator[None]:
-    """Batch norms note the batch's statistics in copies of their buffers, which are thrown away.
-
-    Without buffers they would keep fewer tensors than the pass that is repeated; to write the old
-    values back would change what autograd has kept.
-    """
-    kept = [dict(norm._buffers) for norm in norms]
-    for norm in norms:
-        for name, buffer in norm._buffers.items():
-            norm._buffers[name] = None if buffer is None else buffer.clone()
-    try:
-        yield
-    finally:
-        for norm, buffers in zip(norms, kept, strict=True):
-            norm._buffers.update(buffers)
 
 
 def _run(blocks: Sequence[Callable[[State], State]], state: State) -> State:
     for block in blocks:
         state = block(state)
     return state
+
+
+def _contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+    """Around a segment's first forward pass, and around the one that repeats it."""
+    return nullcontext(), _statistics_kept()
+
+
+@contextmanager
+def _statistics_kept() -> Iterator[None]:
+    """Batch norms called within move copies of their running statistics, and get back their own.
+
+    A hook on every module's call finds them, whatever the blocks are.
+    """
+    own: dict[nn.Module, dict[str, Tensor]] = {}
+
+    def lend_copies(module: nn.Module, _args: object) -> None:
+        if isinstance(module, _BatchNorm) and module not in own:
+            own[module] = dict(module.named_buffers(recurse=False))
+            for name, buffer in own[module].items():
+                setattr(module, name, buffer.clone())
+
+    hook = register_module_forward_pre_hook(lend_copies)
+    try:
+        yield
+    finally:
+        hook.remove()
+        for module, buffers in own.items():
+            for name, buffer in buffers.items():
+                setattr(module, name, buffer)
 
 
 def linear(num_features: int, num_units: int, bias: bool) -> nn.Linear:
