@@ -57,7 +57,9 @@ def assemble(config: Config) -> Trainer:
     if config.run.threads is not None:
         torch.set_num_threads(config.run.threads)
     dataset = _dataset(config, dtype).to(device)
-    loss = losses.build(config.train.loss or dataset.loss, config.train.label_smoothing)
+    named = config.train.loss or dataset.loss
+    losses.require_targets(named, dataset.train.targets, dataset.name)
+    loss = losses.build(named, config.train.label_smoothing)
     batches = Batches(dataset.train, config.data.batch_size, generator(config.seed, "order"))
     model = _model(config, dataset, device, dtype)
     watches = model.watches()

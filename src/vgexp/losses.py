@@ -29,9 +29,9 @@ class Loss:
     summary: str
     mean: Callable[[Tensor, Tensor], Tensor]
     """0-d: the mean over the targets, in the outputs' dtype."""
-    smoothed: Callable[[float, Tensor, Tensor], Tensor] | None
-    """The same, given before them the share of the target probability to spread over the classes;
-    None: no classes."""
+    smoothed: Callable[[Loss, float], Loss] | None
+    """The same loss with a share of the target probability spread over all classes; None: targets
+    are values and no classes."""
     hits: Callable[[Tensor, Tensor], Tensor] | None
     """0-d: how many targets were answered right; None where right is not defined."""
     constant: Callable[[Tensor, int], float]
@@ -54,7 +54,24 @@ def build(name: str, label_smoothing: float = 0.0) -> Loss:
             f"train.label_smoothing is {label_smoothing}, but train.loss={name} has no classes\n"
             "allowed: train.label_smoothing=0, or train.loss=cross_entropy"
         )
-    return dataclasses.replace(loss, mean=partial(loss.smoothed, label_smoothing))
+    return loss.smoothed(loss, label_smoothing)
+
+
+def require_targets(loss: str, targets: Tensor, data: str) -> None:
+    """Requires a loss that is made for the targets of a data set: classes, or values.
+
+    Raises:
+        QuestionError: it is not.
+    """
+    are_classes = not targets.is_floating_point()
+    words = {True: "classes", False: "values"}
+    fitting = [name for name in LOSSES if (LOSSES[name].smoothed is not None) == are_classes]
+    if loss not in fitting:
+        raise QuestionError(
+            f"train.loss is {loss!r}, which is for {words[not are_classes]}; the targets of"
+            f" data={data} are {words[are_classes]}\n"
+            f"allowed: {', '.join(fitting)}, or null, which takes what the data are for"
+        )
 
 
 def num_targets(outputs: Tensor) -> int:
@@ -71,7 +88,12 @@ def _cross_entropy(outputs: Tensor, targets: Tensor) -> Tensor:
     return F.cross_entropy(outputs, targets)
 
 
-def _smoothed(share: float, outputs: Tensor, targets: Tensor) -> Tensor:
+def _smoothed(loss: Loss, share: float) -> Loss:
+    mean, constant = partial(_smoothed_cross_entropy, share), partial(_smoothed_entropy, share)
+    return dataclasses.replace(loss, mean=mean, constant=constant)
+
+
+def _smoothed_cross_entropy(share: float, outputs: Tensor, targets: Tensor) -> Tensor:
     outputs_NC, targets_N = outputs.flatten(0, -2), targets.flatten()
     return F.cross_entropy(outputs_NC, targets_N, label_smoothing=share)
 
@@ -81,11 +103,16 @@ def _hits(outputs: Tensor, targets: Tensor) -> Tensor:
 
 
 def _label_entropy(targets: Tensor, num_outputs: int) -> float:
+    return _smoothed_entropy(0.0, targets, num_outputs)
+
+
+def _smoothed_entropy(share: float, targets: Tensor, num_outputs: int) -> float:
     positions_NT = targets.reshape(len(targets), -1)
     num_positions = positions_NT.shape[1]
     numbered_NT = positions_NT + num_outputs * torch.arange(num_positions)
     count_TC = torch.bincount(numbered_NT.flatten(), minlength=num_positions * num_outputs)
-    return float(torch.special.entr(count_TC.double() / len(targets)).sum()) / num_positions
+    asked_TC = (1 - share) * count_TC.double() / len(targets) + share / num_outputs
+    return float(torch.special.entr(asked_TC).sum()) / num_positions
 
 
 # ---------------------------------------------------------------- squared error

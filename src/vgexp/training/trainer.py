@@ -88,10 +88,10 @@ class Trainer:
         self.clock = Clock(self._seconds_before)
         if state.step == 0:
             yield from self._evaluation()
-        state.stream.begin()
-        self._take_snapshot()
-        self._attach()
         try:
+            state.stream.begin()
+            self._take_snapshot()
+            self._attach()
             while state.step < self.num_steps and not self._stop_asked:
                 yield from self._rows_of_step(whole=state.step == self.num_steps - 1)
                 if self._stopping:
