@@ -211,7 +211,7 @@ def test_missing_files_are_one_block_at_once(
     assert main(["train", f"data={which}"]) == 2
     shown = capsys.readouterr().err
     words = " ".join(shown.split())
-    assert f"error: data.root is 'data', but files of data={which} are missing there" in words
+    assert f"error: data.root is 'data', but files of {which} are missing there" in words
     assert str(tmp_path / "data" / image_files.FOLDERS[which]) in words
     assert next(iter(STORED[which].files)) in words
     assert "data.download=true" in words
@@ -280,19 +280,28 @@ DAMAGES: dict[Callable[[Path], None], str] = {
 
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_a_damaged_file_is_named_with_what_is_wrong(
-    damage: Callable[[Path], None],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    damage: Callable[[Path], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     written("mnist", tmp_path, monkeypatch)
     path = tmp_path / "MNIST/raw/train-images-idx3-ubyte"
     damage(path)
+    with pytest.raises(QuestionError) as caught:
+        data.load(MnistConfig(root=str(tmp_path)), 0, torch.float32)
+    named = path if damage not in (fewer, other_labels) else path.with_name(LABELS)
+    said = f"{named} is not as it should be: {DAMAGES[damage]}"
+    assert str(caught.value).splitlines()[0].startswith(said)
+
+
+def test_at_the_command_line_damage_is_a_wrong_question(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    written("mnist", tmp_path, monkeypatch)
+    cut_header(tmp_path / "MNIST/raw" / LABELS)
     assert main(["train", "data=mnist", f"data.root={tmp_path}"]) == 2
     shown = capsys.readouterr().err
     words = " ".join(shown.split())
-    named = path if damage not in (fewer, other_labels) else path.with_name(LABELS)
-    assert f"error: {named} is not as it should be: {DAMAGES[damage]}" in words
+    assert f"{LABELS} is not as it should be: its header promises 43 bytes, it holds 2" in words
+    assert shown.startswith("error: ")
     assert "Traceback" not in shown
 
 
@@ -390,18 +399,15 @@ def garbled(*_: object, **__: object) -> None:
 @pytest.mark.parametrize("network", [no_name, silent, garbled])
 @pytest.mark.parametrize("which", SETS)
 def test_without_a_network_a_download_is_one_block(
-    which: str,
-    network: Callable[..., None],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    which: str, network: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(urllib.request, "urlopen", network)
-    words = [f"data={which}", "data.download=true", f"data.root={tmp_path}/new"]
-    assert main(["train", *words]) == 2
-    shown = capsys.readouterr().err
-    assert f"error: data={which} could not be fetched: " in " ".join(shown.split())
-    assert "Traceback" not in shown
+    config = SETS[which](root=str(tmp_path / "new"), download=True)
+    with pytest.raises(QuestionError) as caught:
+        data.load(config, 0, torch.float32)
+    first, allowed = str(caught.value).splitlines()
+    assert first.startswith(f"{which} could not be fetched: ")
+    assert str(tmp_path / "new" / image_files.FOLDERS[which]) in allowed
     assert socket.getdefaulttimeout() is None
 
 

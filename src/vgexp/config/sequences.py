@@ -21,7 +21,7 @@ class AddingConfig(DataConfig):
     gives: ClassVar[str] = "sequence"
     seq_len: int = 50
     """Positions in time T."""
-    num_examples: int = 10_000
+    num_examples: int = 5000
     """Examples generated, over all splits."""
 
     def __post_init__(self) -> None:
@@ -41,7 +41,7 @@ class CopyConfig(DataConfig):
     """Different symbols; a blank and a delimiter are two more tokens."""
     copy_len: int = 10
     """Symbols to repeat; an example has `data.seq_len` + 2 `data.copy_len` positions."""
-    num_examples: int = 10_000
+    num_examples: int = 5000
     """Examples generated, over all splits."""
 
     def __post_init__(self) -> None:

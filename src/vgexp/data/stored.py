@@ -101,7 +101,7 @@ def _require_files(stored: Stored, base: Path) -> None:
     missing = [name for name in stored.files if _file(folder, name, stored) is None]
     if missing:
         raise QuestionError(
-            f"data.root is {str(base)!r}, but files of data={stored.name} are missing there\n"
+            f"data.root is {str(base)!r}, but files of {stored.name} are missing there\n"
             f"looked in: {one_line(str(folder.absolute()))}\n"
             f"missing: {', '.join(missing)}\n"
             "allowed: data.download=true, to fetch them; data.root=FOLDER with the files in"
@@ -129,7 +129,7 @@ def _fetch(stored: Stored, base: Path) -> None:
         folder = base / stored.folder
         if any(_file(folder, name, stored) is None for name in stored.files):
             raise QuestionError(
-                f"data={stored.name} could not be fetched: {one_line(reason(error))}\n"
+                f"{stored.name} could not be fetched: {one_line(reason(error))}\n"
                 f"allowed: a network that reaches it, or its files in"
                 f" {one_line(str(folder.absolute()))}: {', '.join(stored.files)}"
             ) from None
@@ -140,7 +140,7 @@ def _fetch(stored: Stored, base: Path) -> None:
 def _torchvision_class(stored: Stored) -> Callable[..., Any]:
     if find_spec("torchvision") is None:
         raise QuestionError(
-            f"data={stored.name} needs torchvision, which is not installed\n"
+            f"{stored.name} needs torchvision, which is not installed\n"
             "allowed: pip install torchvision, of the release of torch"
         )
     try:
