@@ -23,7 +23,7 @@ from vgexp.cli.main import main
 from vgexp.config import Cifar10Config, FashionMnistConfig, ImagesConfig, MnistConfig, RowsConfig
 from vgexp.config import identity as identity_of
 from vgexp.config.tree import Config
-from vgexp.data import scale, stored
+from vgexp.data import loading, scale, stored
 from vgexp.errors import QuestionError
 from vgexp.seeds import generator
 
@@ -375,7 +375,7 @@ def test_a_file_that_may_not_be_read_is_one_block(
     def refused(*_: object) -> None:
         raise PermissionError(13, "Permission denied", "some/file")
 
-    monkeypatch.setattr(stored.idx, "fault", refused)
+    monkeypatch.setattr(loading.idx, "fault", refused)
     with pytest.raises(QuestionError, match=r"MNIST/raw is not .*Permission denied: 'some/file'"):
         data.load(MnistConfig(root=str(tmp_path)), 0, torch.float32)
 
@@ -388,7 +388,7 @@ def no_name(*_: object, **__: object) -> None:
 
 
 def silent(*_: object, **__: object) -> None:
-    assert socket.getdefaulttimeout() == stored.TIMEOUT_SECONDS
+    assert socket.getdefaulttimeout() == loading.TIMEOUT_SECONDS
     raise TimeoutError("timed out")
 
 
@@ -418,7 +418,7 @@ def test_a_network_that_never_answers_is_given_up(
 
     with socket.create_server(("127.0.0.1", 0)) as deaf:
         monkeypatch.setattr(CIFAR10, "url", f"http://127.0.0.1:{deaf.getsockname()[1]}/x.tar.gz")
-        monkeypatch.setattr(stored, "TIMEOUT_SECONDS", 0.2)
+        monkeypatch.setattr(loading, "TIMEOUT_SECONDS", 0.2)
         for key in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
             monkeypatch.delenv(key, raising=False)
         with pytest.raises(QuestionError, match=r"could not be fetched: .*timed out"):
@@ -482,7 +482,7 @@ def test_without_torchvision_it_is_asked_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     written("mnist", tmp_path, monkeypatch)
-    monkeypatch.setattr(stored, "find_spec", lambda _name: None)
+    monkeypatch.setattr(loading, "find_spec", lambda _name: None)
     with pytest.raises(QuestionError, match=r"needs torchvision.*\nallowed: pip install torchvis"):
         data.load(MnistConfig(root=str(tmp_path)), 0, torch.float32)
 
@@ -502,8 +502,10 @@ def test_a_torchvision_that_does_not_fit_torch_is_one_block(
     with pytest.raises(QuestionError) as caught:
         data.load(MnistConfig(root=str(tmp_path)), 0, torch.float32)
     first, allowed = str(caught.value).splitlines()
-    assert first.startswith("torchvision 0")
-    assert f"does not go with torch {torch.__version__}: RuntimeError: operator torchvis" in first
+    assert (
+        f"torchvision does not go with torch {torch.__version__}: RuntimeError: operator torchvis"
+        in first
+    )
     assert "pip install --upgrade torch torchvision" in allowed
 
 

@@ -7,7 +7,7 @@ import dataclasses
 import torch
 
 from vgexp.config.images import ImagesConfig
-from vgexp.data import stored
+from vgexp.data import loading, stored
 from vgexp.data.examples import Examples
 from vgexp.data.stored import Stored
 from vgexp.errors import impossible
@@ -55,6 +55,6 @@ def limited(found: Examples, num_examples: int | None, seed: int) -> Examples:
 
 
 def _read(which: Stored, config: ImagesConfig, seed: int) -> Examples:
-    (inputs, targets), test = stored.read(which, config.root, config.download)
-    task = Task("image", which.shape, stored.NUM_CLASSES)
+    (inputs, targets), test = loading.read(which, config.root, config.download)
+    task = Task("image", which.shape, loading.NUM_CLASSES)
     return limited(Examples(inputs, targets, task, test=test), config.num_examples, seed)
