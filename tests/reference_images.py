@@ -67,7 +67,8 @@ class Equations:
                 h = self.densenet(self.config, x)
             case _:
                 raise AssertionError
-        out = h.mean((2, 3)) @ self.p["readout.weight"].T + self.p.get("readout.bias", 0.0)
+        pooled = h.mean((2, 3)) + self.p.get("shift_of_readout.bias", 0.0)
+        out = pooled @ self.p["readout.weight"].T + self.p.get("readout.bias", 0.0)
         last = Site("readout.weight", self.sites[-1].layer + 1, "readout", out)
         return [*self.sites, last], out
 
@@ -119,7 +120,8 @@ class Equations:
                     if config.preactivation:
                         u, h = self.phi_of_norm(name, z)
                     else:
-                        u, h = z, self.phi(name, z)
+                        u = self.shifted(name, z)
+                        h = self.phi(name, u)
                 self.show(name, number, z, u, h, at=at)
         return h
 
@@ -159,6 +161,8 @@ class Equations:
     def conv(self, name: str, x: Tensor, stride: int = 1, part: str = "conv") -> Tensor:
         kernel = self.p[f"{name}.{part}.weight"]
         bias = self.p.get(f"{name}.{part}.bias")
+        if part == "conv":
+            x = x + self.p.get(f"{name}.shift_of_conv.bias", 0.0)
         return F.conv2d(x, kernel, bias, stride, kernel.shape[-1] // 2)
 
     def norm(self, name: str, v: Tensor, part: str = "norm") -> Tensor:
@@ -176,8 +180,11 @@ class Equations:
     def phi(self, name: str, u: Tensor) -> Tensor:
         return PHI[self.config.activation](u, self.below(name))
 
+    def shifted(self, name: str, z: Tensor) -> Tensor:
+        return z + self.p.get(f"{name}.shift_of_phi.bias", 0.0)
+
     def phi_of_norm(self, name: str, z: Tensor) -> tuple[Tensor, Tensor]:
-        u = self.norm(name, z)
+        u = self.shifted(name, self.norm(name, z))
         return u, self.phi(name, u)
 
     def read(self, name: str, z: Tensor) -> tuple[Tensor, Tensor]:
@@ -191,6 +198,7 @@ class Equations:
     ) -> Tensor:
         """The sum at the end of a branch that reads h, one of `num`."""
         config = self.config
+        branch = branch * self.p.get(f"{name}.multiplier.scale", 1.0)
         if f"{name}.projection.weight" in self.p:
             beside = self.conv(name, path, stride, "projection")
             self.sites.append(Site(f"{name}.projection.weight", number, "conv", beside))
@@ -310,5 +318,5 @@ def drawn_in_place(model: nn.Module, activation: str) -> None:
             noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
             spread = 1 / math.sqrt(max(1, parameter[0].numel())) if parameter.ndim > 1 else 0.4
             parameter.copy_(0.1 + spread * noise if parameter.ndim < 2 else spread * noise)
-            if name.endswith(("norm.bias", "conv.bias")):
+            if parameter.ndim and name.endswith(("norm.bias", "conv.bias")):
                 parameter[0] = far

@@ -80,6 +80,31 @@ def test_outputs_gradients_and_every_column_are_the_equations(
     assert wrong_cells(config, model, [batches(TASK, 1, 1), batches(TASK, 2, 2)]) == []
 
 
+@pytest.mark.parametrize("preactivation", [False, True])
+@pytest.mark.parametrize("bottleneck", [False, True])
+def test_with_fixup_scalars_stand_before_each_weight_and_phi_and_on_each_branch(
+    bottleneck: bool, preactivation: bool
+) -> None:
+    config, model = drawn(
+        init="fixup",
+        norm="none",
+        activation="tanh",
+        bottleneck=bottleneck,
+        preactivation=preactivation,
+        shortcut="projection",
+    )
+    scalars = [name for name, value in model.named_parameters() if value.ndim == 0]
+    num_convs = config.depth - 1
+    assert sum(name.endswith("multiplier.scale") for name in scalars) == 3
+    assert sum(name.endswith("shift_of_conv.bias") for name in scalars) == num_convs
+    assert sum(name.endswith("shift_of_phi.bias") for name in scalars) == num_convs
+    assert len(scalars) == 2 * num_convs + 4
+    ((x, _),) = batches(TASK, 1, 3)
+    _, expected = Equations(config, dict(model.named_parameters()))(x)
+    torch.testing.assert_close(model(x), expected, rtol=1e-9, atol=1e-11)
+    assert wrong_cells(config, model, [batches(TASK, 1, 1), batches(TASK, 2, 2)]) == []
+
+
 @pytest.mark.parametrize("activation", ["relu", "prelu", "sigmoid", "selu"])
 @pytest.mark.parametrize("preactivation", [False, True])
 def test_dead_channels_and_saturated_entries_are_counted(

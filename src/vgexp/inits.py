@@ -71,6 +71,8 @@ class Init:
     draw: Draw
     draws_biases: bool = False
     fit: Callable[[Watched, float, Tensor], None] | None = None
+    adds_scalars: bool = False
+    """Whether a convolutional net with branches gets trained scalars beside its weights."""
 
 
 @torch.no_grad()
@@ -257,8 +259,9 @@ def _fix_up(model: Watched, _gain: float, _inputs: Tensor) -> None:
     """Rules 1 and 2 of Zhang 2019, which let L residual branches do without norms.
 
     1: the read-out and the last weight of each branch are 0. 2: the other m - 1 weights of a branch
-    are times L^(-1/(2m - 2)). Rule 3's scalar biases and multipliers are not added: `model.bias`
-    gives biases a channel, and a trained multiplier alone is `model.skip=rezero`.
+    are times L^(-1/(2m - 2)). Rule 3, a scalar shift before each weight and phi, from 0, and a
+    multiplier of each branch, from 1, is what `cnn` and `resnet` are built with (`adds_scalars`);
+    the perceptron has its biases. All learn at one rate (the paper's scalars at a tenth of it).
     """
     branches = _branches(model, "fixup")
     for branch in branches:
@@ -315,6 +318,7 @@ INITS: Registry[Init] = Registry(
             "he_normal by depth, residual branches and read-out from 0, no norm (Zhang 2019)",
             _normal(_he_std),
             fit=_fix_up,
+            adds_scalars=True,
         ),
         "zero_last": Init(
             "he_normal, and each residual branch starts at 0 (Goyal 2017)",

@@ -16,8 +16,17 @@ from torch import Tensor, nn
 
 from vgexp.activations import ACTIVATIONS, slope
 from vgexp.config import ConvConfig
-from vgexp.inits import Branch
-from vgexp.models.convolution import Joint, Named, Pad, Place, conv, gate
+from vgexp.inits import INITS, Branch
+from vgexp.models.convolution import (
+    Joint,
+    Multiplier,
+    Named,
+    Pad,
+    Place,
+    Shift,
+    conv,
+    gate,
+)
 from vgexp.models.network import Network, linear, run_blocks
 from vgexp.norms import NORMS
 from vgexp.skips import SKIPS, Combine
@@ -40,8 +49,10 @@ class Form:
 class Layer(nn.Module):
     """The modules of one convolution and of what makes h of it; never called itself.
 
-    `conv` and `on_branch` make the branch or, where none ends, z; `shortcut` brings the path to its
-    shape, `skip` adds, `after_sum` finishes z, `after_z` makes h of z, `after_h` drops some of it.
+    `convolves` and `on_branch` make the branch or, where none ends, z; `shortcut` brings the path
+    to its shape, `skip` adds, `after_sum` finishes z, `after_z` makes h of z, `after_h` drops some
+    of it. With `model.init=fixup` there are scalars: shifts of what conv and phi read, a multiplier
+    of each branch (Zhang 2019, rule 3).
     """
 
     def __init__(self, place: Place, config: ConvConfig, form: Form, *, first: bool) -> None:
@@ -62,9 +73,14 @@ class Layer(nn.Module):
             self.norm = NORMS[config.norm](place.out_channels, config, 2)
         self.activation = ACTIVATIONS[config.activation].build(config.negative_slope)
         self.dropout = nn.Dropout(config.dropout) if config.dropout else None
+        with_scalars = INITS[config.init].adds_scalars
+        self.shift_of_conv = Shift() if with_scalars else None
+        self.shift_of_phi = Shift() if with_scalars else None
+        self.multiplier = Multiplier() if with_scalars and ends else None
 
         norms = () if self.norm is None else (self.norm,)
-        phi = (self.activation,)
+        phi = _present(self.shift_of_phi, self.activation)
+        self.convolves = _present(self.shift_of_conv, self.conv)
         self.on_branch: tuple[nn.Module, ...] = ()
         self.after_sum: tuple[nn.Module, ...] = ()
         self.after_z: tuple[nn.Module, ...] = phi + norms if post and not adds else norms + phi
@@ -72,6 +88,7 @@ class Layer(nn.Module):
             self.after_sum, self.after_z = norms, phi
         elif ends and not form.preactivation:
             self.on_branch, self.after_z = norms, phi
+        self.on_branch += _present(self.multiplier)
         self.after_h = () if self.dropout is None else (self.dropout,)
 
     def _join(self, joint: Joint, config: ConvConfig, form: Form) -> None:
@@ -89,8 +106,7 @@ class Layer(nn.Module):
     @property
     def shortcut(self) -> tuple[nn.Module, ...]:
         """What the path passes before the sum."""
-        modules = (self.projection, self.projection_norm, self.pad)
-        return tuple(module for module in modules if module is not None)
+        return _present(self.projection, self.projection_norm, self.pad)
 
     @property
     def makes_z(self) -> nn.Module:
@@ -145,6 +161,7 @@ class ConvNet(Network):
         self.layers = nn.ModuleList(
             Layer(place, config, form, first=index == 0) for index, place in enumerate(places)
         )
+        self.shift_of_readout = Shift() if INITS[config.init].adds_scalars else None
         self.readout = linear(places[-1].out_channels, num_outputs, form.readout_bias)
         # What `forward` calls, in a plain list: a module's attributes are slow to look up.
         adds = SKIPS[config.skip].adds
@@ -161,7 +178,10 @@ class ConvNet(Network):
             h_BCHW = x_BCHW
             for step in self._chain:
                 h_BCHW = step(h_BCHW)
-        return cast(Tensor, self.readout(h_BCHW.mean((2, 3))))
+        h_BC = h_BCHW.mean((2, 3))
+        if self.shift_of_readout is not None:
+            h_BC = self.shift_of_readout(h_BC)
+        return cast(Tensor, self.readout(h_BC))
 
     def watches(self) -> list[Watch]:
         """One watch for each kernel, in forward order, in a layer the main path's first."""
@@ -185,7 +205,9 @@ class ConvNet(Network):
             if index:
                 weights.append(f"layers.{index}.conv.weight")
             if layer.skip is not None:
-                scale = f"layers.{index}.norm.weight" if layer.on_branch else None
+                scale = None
+                if layer.norm is not None and layer.norm in layer.on_branch:
+                    scale = f"layers.{index}.norm.weight"
                 branches.append(Branch(tuple(weights), scale))
                 weights = []
         return branches
@@ -215,13 +237,13 @@ def _joined(
         yield from _plain(rest)
         return
     last, *rest = rest
-    yield from (last.conv, *(() if preactivation else last.after_z))
+    yield from (*last.convolves, *(() if preactivation else last.after_z))
     for size in sizes:
         inner, last_before, last, rest = rest[: size - 1], last, rest[size - 1], rest[size:]
         assert last.skip is not None
         yield Block(
             (*(last_before.after_z if preactivation else ()), *last_before.after_h),
-            (*_plain(inner), last.conv, *last.on_branch),
+            (*_plain(inner), *last.convolves, *last.on_branch),
             last.shortcut,
             last.skip,
             (*last.after_sum, *(() if preactivation else last.after_z)),
@@ -229,9 +251,13 @@ def _joined(
     yield from (*(last.after_z if preactivation else ()), *last.after_h)
 
 
+def _present(*modules: nn.Module | None) -> tuple[nn.Module, ...]:
+    return tuple(module for module in modules if module is not None)
+
+
 def _plain(layers: Sequence[Layer]) -> Iterator[nn.Module]:
     """Each reads the output of the one before."""
-    return (m for lay in layers for m in (lay.conv, *lay.after_z, *lay.after_h))
+    return (m for lay in layers for m in (*lay.convolves, *lay.after_z, *lay.after_h))
 
 
 def _gate_watches(layer: Layer, number: int, named: Named) -> Iterator[Watch]:

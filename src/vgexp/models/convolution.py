@@ -70,6 +70,30 @@ class Pad(nn.Module):
         return F.pad(x_BCHW, (0, 0, 0, 0, 0, self.num_zeros)) if self.num_zeros else x_BCHW
 
 
+class Shift(nn.Module):
+    """x + one trained number, from 0."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bias = nn.Parameter(torch.zeros(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Of x's shape."""
+        return x + self.bias
+
+
+class Multiplier(nn.Module):
+    """x times one trained number, from 1."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Of x's shape."""
+        return x * self.scale
+
+
 def conv(place: Place, bias: bool) -> nn.Conv2d:
     """A convolution that draws no random number; its biases are 0, its weights not set.
 
