@@ -24,8 +24,8 @@ FLOORS: tuple[frozenset[str], ...] = tuple(
         "training report",
         "models data probe diagnosis resuming",
         "activations inits norms skips losses optimizers schedulers clips noise tables checkpoints",
-        "metrics watch seeds tasks folders",
-        "registry config records interrupts",
+        "metrics watch seeds tasks folders foreign",
+        "registry config records interrupts lookup",
         "errors",
     )
 )
@@ -48,6 +48,7 @@ TORCH_SIDE = frozenset(
         "checkpoints",
         "losses",
         "tasks",
+        "foreign",
     }
 )
 

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from vgexp import foreign
 from vgexp.registry import Registry
 from vgexp.watch import Slope
 
@@ -55,12 +56,28 @@ class Derivative:
 
 
 @dataclass(frozen=True)
+class ByAutograd:
+    """phi' of modules of the user's own; in closed form where the class is one of torch's."""
+
+    peak: float | None = None
+
+    def slope(self, module: nn.Module) -> Slope:
+        """phi' of this module; it may differ from channel to channel."""
+        known = slope_of(module)
+        return known or Slope(partial(foreign.derivative, module), stackable=False)
+
+    def __call__(self, module: nn.Module, u: Tensor) -> Tensor:
+        """phi'(u) with the module's parameters of this moment."""
+        return self.slope(module).derivative(u)
+
+
+@dataclass(frozen=True)
 class Activation:
     """A named activation: `build(negative_slope)` makes a fresh module, never in place."""
 
     summary: str
     build: Callable[[float | None], nn.Module]
-    derivative: Derivative
+    derivative: Derivative | ByAutograd
     """`derivative(module, u)` is phi'(u)."""
     has_parameters: bool = False
     """Whether its modules own trained parameters."""
@@ -259,6 +276,11 @@ def _known(summary: str, cls: type[nn.Module], **options: Any) -> Activation:
     return Activation(summary, _plain(partial(cls, **options)), DERIVATIVES[cls])
 
 
+def _foreign(path: str) -> Activation:
+    build = foreign.activation(path)
+    return Activation(path, _plain(build), ByAutograd())
+
+
 ACTIVATIONS: Registry[Activation] = Registry(
     "activation",
     {
@@ -286,5 +308,6 @@ ACTIVATIONS: Registry[Activation] = Registry(
         "softplus": _known("ln(1 + e^u), a smooth relu", nn.Softplus),
         "hardtanh": _known("u cut at -1 and 1", nn.Hardtanh),
     },
+    _foreign,
 )
 """Name -> activation."""

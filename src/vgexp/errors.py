@@ -57,13 +57,13 @@ def unknown(
     for name, whole in (elsewhere or {}).items():
         written.setdefault(name, []).extend(whole)
     lines = [f"unknown {kind}: {str(asked)!r}", f"allowed: {', '.join(names) or '(none)'}"]
-    nearest = _nearest(str(asked), written)
-    if nearest:
-        lines.append(f"nearest: {', '.join(written[nearest])}")
+    near = nearest(str(asked), written)
+    if near:
+        lines.append(f"nearest: {', '.join(written[near])}")
     return QuestionError("\n".join(lines))
 
 
-def _nearest(asked: str, names: Iterable[str]) -> str | None:
+def nearest(asked: str, names: Iterable[str]) -> str | None:
     """The name that was meant; of a short word, one that is half like it was not."""
     bare = {name.lstrip("-"): name for name in names}
     word = asked.lstrip("-")

@@ -14,6 +14,7 @@ from typing import Any, Protocol, cast
 import torch
 from torch import Generator, Tensor, nn
 
+from vgexp import foreign
 from vgexp.errors import QuestionError
 from vgexp.metrics import row_moments
 from vgexp.registry import Registry
@@ -291,6 +292,10 @@ def _branches(model: Watched, name: str) -> Sequence[Branch]:
     return branches
 
 
+def _foreign(path: str) -> Init:
+    return Init(path, foreign.init(path))
+
+
 INITS: Registry[Init] = Registry(
     "init",
     {
@@ -333,5 +338,6 @@ INITS: Registry[Init] = Registry(
             draws_biases=True,
         ),
     },
+    _foreign,
 )
 """Name -> initialisation."""

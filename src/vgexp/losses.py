@@ -7,6 +7,7 @@ positions has N = B T targets: [B, T, C] and [B, T] are the same to a loss as [N
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -15,7 +16,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from vgexp import foreign
 from vgexp.errors import QuestionError
+from vgexp.lookup import is_dotted
 from vgexp.registry import Registry
 
 RIGHT_WITHIN = 0.04
@@ -37,16 +40,23 @@ class Loss:
     constant: Callable[[Tensor, int], float]
     """The best mean loss of answers that ignore the input, from all targets and C or K.
 
-    Where answers are asked for at positions, the best at each: when is known without the input."""
+    Where answers are asked for at positions, the best at each: when is known without the input.
+    nan where none is known."""
 
 
-def build(name: str, label_smoothing: float = 0.0) -> Loss:
+def build(name: str, label_smoothing: float = 0.0, *, has_classes: bool = True) -> Loss:
     """The named loss; with label smoothing its `mean` is the smoothed one (Szegedy 2016).
+
+    Args:
+        has_classes: whether targets are class numbers, without which a loss of the user's own
+            cannot tell what is right.
 
     Raises:
         QuestionError: an unknown name, or smoothing of a loss without classes.
     """
     loss = LOSSES[name]
+    if is_dotted(name) and not has_classes:
+        loss = dataclasses.replace(loss, hits=None)
     if not label_smoothing:
         return loss
     if loss.smoothed is None:
@@ -60,13 +70,15 @@ def build(name: str, label_smoothing: float = 0.0) -> Loss:
 def require_targets(loss: str, targets: Tensor, data: str) -> None:
     """Requires a loss that is made for the targets of a data set: classes, or values.
 
+    Of one of the user's own nothing is known.
+
     Raises:
         QuestionError: it is not.
     """
     are_classes = not targets.is_floating_point()
     words = {True: "classes", False: "values"}
     fitting = [name for name in LOSSES if (LOSSES[name].smoothed is not None) == are_classes]
-    if loss not in fitting:
+    if loss not in fitting and not is_dotted(loss):
         raise QuestionError(
             f"train.loss is {loss!r}, which is for {words[not are_classes]}; the targets of"
             f" data={data} are {words[are_classes]}\n"
@@ -130,6 +142,17 @@ def _variance(targets: Tensor, _num_outputs: int) -> float:
     return float(targets.double().var(0, correction=0).mean())
 
 
+# ---------------------------------------------------------------- the user's own
+
+
+def _unknown(_targets: Tensor, _num_outputs: int) -> float:
+    return math.nan
+
+
+def _foreign(path: str) -> Loss:
+    return Loss(path, foreign.loss(path), None, _hits, _unknown)
+
+
 LOSSES: Registry[Loss] = Registry(
     "loss",
     {
@@ -148,5 +171,6 @@ LOSSES: Registry[Loss] = Registry(
             _variance,
         ),
     },
+    _foreign,
 )
 """Name -> loss."""

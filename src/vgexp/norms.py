@@ -12,6 +12,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+from vgexp import foreign
 from vgexp.errors import QuestionError
 from vgexp.registry import Registry
 
@@ -129,6 +130,16 @@ def _group_counts(num_channels: int, smallest: int) -> list[int]:
     return [count for count in range(1, most + 1) if num_channels % count == 0]
 
 
+def _foreign(path: str) -> Norm:
+    """The user's own reads [B, C, P..], whatever positions there are."""
+    make = foreign.norm(path)
+
+    def build(num_channels: int, _config: NormConfig, _num_position_axes: int = 0, /) -> nn.Module:
+        return make(num_channels)
+
+    return build
+
+
 NORMS: Registry[Norm] = Registry(
     "norm",
     {
@@ -139,5 +150,6 @@ NORMS: Registry[Norm] = Registry(
         "group": _group,
         "rms": _rms,
     },
+    _foreign,
 )
 """Name -> builder."""

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Generic, TypeVar
 
-from vgexp.errors import unknown
+from vgexp.errors import QuestionError, unknown
 
 T = TypeVar("T")
 
@@ -16,17 +16,29 @@ class Registry(Mapping[str, T], Generic[T]):
 
     Entries are functions, classes or dataclass instances; `summary` is the entry's own attribute
     of that name or the first sentence of its docstring.
+
+    Args:
+        foreign: makes an entry of what `package.module.name` names, where the user's own may be
+            asked for; a name with a dot in it is looked up there.
     """
 
-    def __init__(self, kind: str, entries: Mapping[str, T]) -> None:
+    def __init__(
+        self, kind: str, entries: Mapping[str, T], foreign: Callable[[str], T] | None = None
+    ) -> None:
         self.kind = kind
         self._entries = dict(entries)
+        self._foreign = foreign
 
     def __getitem__(self, name: str) -> T:
         try:
             return self._entries[name]
         except KeyError:
-            raise unknown(self.kind, name, self._entries) from None
+            if self._foreign is None:
+                raise unknown(self.kind, name, self._entries) from None
+        if "." in name:
+            return self._foreign(name)
+        question = unknown(self.kind, name, self._entries)
+        raise QuestionError(f"{question}\nor your own: package.module.name")
 
     def __contains__(self, name: object) -> bool:
         return name in self._entries

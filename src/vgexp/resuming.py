@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 from vgexp import config as configuration
 from vgexp import folders
 from vgexp.config import Config
-from vgexp.errors import QuestionError
+from vgexp.errors import QuestionError, one_line
 from vgexp.folders import Prefix
 from vgexp.records import COMMON, TABLES
 
@@ -18,6 +19,8 @@ _CLOCK = "timing"
 """The table that no promise is made of."""
 ENDED = ("completed", "diverged", "stopped")
 """Statuses of runs that nothing is to be added to."""
+TRUST = "--trust"
+"""What says on a command line that recorded code may be executed."""
 FAILED = "failed"
 INTERRUPTED = "interrupted"
 
@@ -39,6 +42,23 @@ class Start:
 def is_open(folder: Path) -> bool:
     """Whether a run's summary is missing, torn, or says that it did not come to its end."""
     return folders.summary_of(folder).get("status") not in ENDED
+
+
+def require_trust(folder: Path, config: Config) -> None:
+    """Refuses a recorded configuration that names code: going on with it would execute that code.
+
+    Raises:
+        QuestionError: it does; with every name, and how to say that it is trusted.
+    """
+    named = configuration.targets(config)
+    if named:
+        lines = [f"  {key}: {one_line(path)}" for key, path in named.items()]
+        raise QuestionError(
+            f"{folder} names code, which going on would execute\n"
+            + "\n".join(lines)
+            + f"\nallowed, if you trust it: {shlex.join(['vgexp', 'resume', str(folder), TRUST])}"
+            + "\nin Python: vgexp.resume(folder, trust=True)"
+        )
 
 
 def save(

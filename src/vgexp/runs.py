@@ -134,7 +134,9 @@ def run(config: Config, folder: Path | str | None = None, *, command: str = "") 
         return _trained(folder, trainer, config)
 
 
-def resume(folder: Path | str, say: Callable[[str], None] | None = None) -> Run:
+def resume(
+    folder: Path | str, say: Callable[[str], None] | None = None, *, trust: bool = False
+) -> Run:
     """Goes on with a run that was interrupted, killed or failed, from its last whole checkpoint.
 
     Its tables end byte for byte as if nothing had happened, but for `timing.csv`. Rows that came
@@ -143,10 +145,12 @@ def resume(folder: Path | str, say: Callable[[str], None] | None = None) -> Run:
 
     Args:
         say: is told from where it goes on.
+        trust: whether code that the recorded configuration names (`model.target`, ...) may be
+            executed.
 
     Raises:
-        QuestionError: there is no run, another process writes it, or its checkpoints are those of
-            another configuration or version.
+        QuestionError: there is no run, another process writes it, its checkpoints are those of
+            another configuration or version, or it names code and is not trusted.
     """
     folder = Path(folder)
     if not (folder / folders.CONFIG).exists():
@@ -156,6 +160,8 @@ def resume(folder: Path | str, say: Callable[[str], None] | None = None) -> Run:
         if not resuming.is_open(folder):
             return done
         config = done.config
+        if not trust:
+            resuming.require_trust(folder, config)
         trainer = _assembled(config)
         folders.tidied(folder)
         start = resuming.start_of(folder, config, summaries.computed_by(trainer), trainer.tables)
@@ -168,6 +174,8 @@ def resume(folder: Path | str, say: Callable[[str], None] | None = None) -> Run:
 
 def finish(config: Config, folder: Path | str, *, command: str = "") -> Run:
     """Brings the run of a folder to its end from wherever it is: not begun, cut short, ended.
+
+    Code that the configuration names is executed: who gives it asks for that.
 
     Raises:
         QuestionError: the folder holds a run of another configuration, or what `run` and
@@ -184,7 +192,7 @@ def finish(config: Config, folder: Path | str, *, command: str = "") -> Run:
     if there != config and resuming.is_open(folder):
         with folders.occupied(folder):  # another device, say
             folders.write_config(folder, config, command)
-    return resume(folder)
+    return resume(folder, trust=True)
 
 
 def _assembled(config: Config) -> Trainer:

@@ -12,6 +12,7 @@ from pathlib import Path
 from vgexp.cli import blocks
 from vgexp.cli.interrupts import exit_code
 from vgexp.errors import QuestionError, printable
+from vgexp.resuming import TRUST
 
 LOG = "train.log"
 LINE = "[%(asctime)s][%(name)s][%(levelname)s] - %(message)s"
@@ -31,6 +32,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--failed", action="store_true", help="for a sweep: jobs that failed once more, too"
     )
+    parser.add_argument(
+        TRUST, action="store_true", help="code that was recorded (model.target, ...) may be run"
+    )
 
 
 def main(args: argparse.Namespace) -> int:
@@ -42,7 +46,9 @@ def main(args: argparse.Namespace) -> int:
     if _is_sweep(Path(args.path)):
         from vgexp.cli import resume_sweep
 
-        return resume_sweep.resume(Path(args.path), args.overrides, retries_failed=args.failed)
+        return resume_sweep.resume(
+            Path(args.path), args.overrides, retries_failed=args.failed, trusts=args.trust
+        )
     if args.overrides or args.failed:
         asked = [*args.overrides, *(["--failed"] if args.failed else [])]
         raise QuestionError(
@@ -51,12 +57,12 @@ def main(args: argparse.Namespace) -> int:
         )
     folder = _run_folder(args.path)
     try:
-        return _run(folder)
+        return _run(folder, trusts=args.trust)
     finally:
         _tell_sweep(folder)
 
 
-def _run(folder: Path) -> int:
+def _run(folder: Path, *, trusts: bool) -> int:
     from vgexp import resuming, runs
     from vgexp.cli.door import close_run
 
@@ -66,7 +72,7 @@ def _run(folder: Path) -> int:
         return 0
     try:
         with _logged(folder):
-            done = runs.resume(folder, lambda story: print(printable(story), file=sys.stderr))
+            done = runs.resume(folder, _say, trust=trusts)
     except KeyboardInterrupt as error:
         blocks.interruption(error, folder)
         return exit_code(error)
@@ -81,6 +87,10 @@ def _run(folder: Path) -> int:
     if not done.config.output.quiet:
         close_run(done)
     return 0
+
+
+def _say(story: str) -> None:
+    print(printable(story), file=sys.stderr)
 
 
 def _is_sweep(folder: Path) -> bool:

@@ -2,6 +2,7 @@
 
 What a file says is repeated only as far as it can do no harm: jobs by their recorded values, the
 launcher by its name and numbers. Commands that could execute something are shown, to be typed.
+Code that recorded values name (`model.target`, ...) is executed only where the user trusts it.
 """
 
 from __future__ import annotations
@@ -11,12 +12,13 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
+from vgexp import folders, resuming
 from vgexp.cli import blocks, door
 from vgexp.cli.interrupts import exit_code
 from vgexp.cli.job import Job
 from vgexp.cli.listing import experiments
 from vgexp.cli.session import Session, session
-from vgexp.config import CHOICES, sections
+from vgexp.config import CHOICES, TARGETS, sections
 from vgexp.errors import QuestionError
 from vgexp.sweep import place, plan
 
@@ -31,20 +33,22 @@ _SWEEPER = re.compile(
     r"=[\w.-]+|hydra\.sweep\.(dir|subdir)=[^\n]*|hydra\.mode=MULTIRUN"
 )
 _KEY = re.compile(rf"({'|'.join(sections())})\.\w+=[^\n]*|(seed|device|dtype)=[^\n]*")
-_EXECUTED = ("model.target", "data.target", "train.loss")
-"""Keys whose values may name code."""
+_PLAIN = re.compile(r"[\w,]*")
+"""Names of our own entries, in which there is no dot."""
 _FLAGS = ("-m", "--multirun")
 _ABOUT_LAUNCHERS = re.compile(r"hydra[/.]launcher\b")
 
 
-def resume(folder: Path, typed: Sequence[str], *, retries_failed: bool) -> int:
+def resume(folder: Path, typed: Sequence[str], *, retries_failed: bool, trusts: bool) -> int:
     """Sees to every job of the sweep that has not ended; the sweep's exit code.
 
     Args:
         typed: Hydra's overrides about launchers; others come from the sweep's own command.
+        trusts: whether code that was recorded may be executed.
 
     Raises:
-        QuestionError: no plan, or overrides that are about something else.
+        QuestionError: no plan, overrides that are about something else, or a job that names code
+            and is not trusted.
     """
     known = place.admit(folder)
     if known is None or not (known.entries or known.pending):
@@ -58,6 +62,8 @@ def resume(folder: Path, typed: Sequence[str], *, retries_failed: bool) -> int:
                 f"{word!r} cannot be changed: jobs go on as they were asked for\n"
                 "allowed: hydra/launcher=NAME, hydra.launcher.KEY=VALUE"
             )
+    if not trusts:
+        _require_no_code(folder, known, retries_failed)
     place.keep(folder, known)
     command = known.commands[-1] if known.commands else ("train", "-m")
     job = _job_of(command)
@@ -70,13 +76,36 @@ def resume(folder: Path, typed: Sequence[str], *, retries_failed: bool) -> int:
             return exit_code(error)
     # Read again: a search may have ended meanwhile in another process.
     now = plan.read(folder) or known
-    codes = [_go_on_with(folder, pending) for pending in now.pending]
+    codes = [_go_on_with(folder, pending, trusts) for pending in now.pending]
     return max(codes) if codes else door.close_sweep(folder, job)
 
 
-def is_harmless(command: Sequence[str]) -> bool:
-    """Whether a recorded command names nothing that could be executed."""
-    return command[:1] == ("train",) and all(map(_is_harmless_word, command[1:]))
+def is_harmless(command: Sequence[str], *, trusts: bool = False) -> bool:
+    """Whether a recorded command names nothing that could be executed.
+
+    Args:
+        trusts: whether code may be that a configuration names.
+    """
+    return command[:1] == ("train",) and all(
+        _is_harmless_word(word, trusts=trusts) for word in command[1:]
+    )
+
+
+def _require_no_code(folder: Path, known: plan.Plan, retries_failed: bool) -> None:
+    """Refuses before anything is done where a job that is to be done names code.
+
+    Raises:
+        QuestionError: one does.
+    """
+    for entry in known.entries:
+        status = folders.summary_of(folder / entry.folder).get("status")
+        if status in resuming.ENDED or (status == resuming.FAILED and not retries_failed):
+            continue
+        try:
+            config = entry.config
+        except QuestionError:  # it will fail by itself
+            continue
+        resuming.require_trust(folder, config)
 
 
 def _job_of(command: Sequence[str]) -> Job:
@@ -86,7 +115,7 @@ def _job_of(command: Sequence[str]) -> Job:
         return Job("", [])
 
 
-def _is_harmless_word(word: str) -> bool:
+def _is_harmless_word(word: str, *, trusts: bool) -> bool:
     if word.startswith("-"):
         return word in _FLAGS
     key, _, value = word.removeprefix("+").partition("=")
@@ -95,10 +124,9 @@ def _is_harmless_word(word: str) -> bool:
         return {*names} <= {name for name, _ in experiments()}
     if key in CHOICES:
         return {*names} <= {*CHOICES[key]}
-    return (
-        bool(_LAUNCHER.fullmatch(word) or _SWEEPER.fullmatch(word) or _KEY.fullmatch(word))
-        and key not in _EXECUTED
-    )
+    if key in TARGETS and not trusts and not _PLAIN.fullmatch(value):
+        return False
+    return bool(_LAUNCHER.fullmatch(word) or _SWEEPER.fullmatch(word) or _KEY.fullmatch(word))
 
 
 def _launcher(command: Sequence[str], typed: Sequence[str]) -> list[str]:
@@ -116,11 +144,11 @@ def _launcher(command: Sequence[str], typed: Sequence[str]) -> list[str]:
     return [*kept, *typed]
 
 
-def _go_on_with(folder: Path, command: Sequence[str]) -> int:
+def _go_on_with(folder: Path, command: Sequence[str], trusts: bool) -> int:
     """Types a command again whose jobs are not all in the plan, into the sweep's folder."""
     words = [word for word in command[1:] if not word.startswith("hydra.sweep.dir=")]
     words.append(door.into(folder))
-    if is_harmless(command):
+    if is_harmless(command, trusts=trusts):
         return door.train(words)
     blocks.show(
         blocks.block(

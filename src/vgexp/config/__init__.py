@@ -9,6 +9,12 @@ from vgexp.config.data import (
     GaussianConfig,
     SpiralsConfig,
 )
+from vgexp.config.foreign import (
+    TARGETS,
+    CustomConfig,
+    CustomDataConfig,
+    TorchvisionConfig,
+)
 from vgexp.config.images import (
     Cifar10Config,
     FashionMnistConfig,
@@ -79,6 +85,7 @@ from vgexp.config.tree import (
     identity,
     require,
     sections,
+    targets,
     to_dict,
 )
 
@@ -93,6 +100,7 @@ __all__ = [
     "SEED_LIMIT",
     "SETS",
     "SOURCES",
+    "TARGETS",
     "AdamConfig",
     "AdamwConfig",
     "AddingConfig",
@@ -107,6 +115,8 @@ __all__ = [
     "ConvConfig",
     "CopyConfig",
     "CosineConfig",
+    "CustomConfig",
+    "CustomDataConfig",
     "DataConfig",
     "DensenetConfig",
     "DigitsConfig",
@@ -138,6 +148,7 @@ __all__ = [
     "SpiralsConfig",
     "StepConfig",
     "TextConfig",
+    "TorchvisionConfig",
     "TrainConfig",
     "TransformerConfig",
     "ValueClipConfig",
@@ -151,5 +162,6 @@ __all__ = [
     "identity",
     "require",
     "sections",
+    "targets",
     "to_dict",
 ]

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from vgexp.config import attention, convolution, data, images, model, recurrence, sequences
+from vgexp.config import attention, convolution, data, foreign, images, model, recurrence, sequences
 from vgexp.config.data import DataConfig, DigitsConfig
 from vgexp.config.kinds import require_kinds
 from vgexp.config.model import MlpConfig, ModelConfig
@@ -79,10 +79,16 @@ FAMILIES: Mapping[str, type[ModelConfig]] = {
     **convolution.FAMILIES,
     **recurrence.FAMILIES,
     **attention.FAMILIES,
+    **foreign.FAMILIES,
 }
 """Choice of `model` -> its dataclass."""
 
-SETS: Mapping[str, type[DataConfig]] = {**data.SETS, **images.SETS, **sequences.SETS}
+SETS: Mapping[str, type[DataConfig]] = {
+    **data.SETS,
+    **images.SETS,
+    **sequences.SETS,
+    **foreign.SETS,
+}
 """Choice of `data` -> its dataclass."""
 
 CHOICES: Mapping[str, Registry[type]] = {
@@ -207,10 +213,15 @@ def flatten(config: Config) -> dict[str, Any]:
         if key in CHOICES:
             flat[key] = choice(key, getattr(config, key))
         if isinstance(value, dict):
-            flat.update({f"{key}.{inner}": v for inner, v in value.items()})
+            flat.update(_flat(f"{key}.", value))
         else:
             flat[key] = value
     return flat
+
+
+def targets(config: Config) -> dict[str, str]:
+    """Key -> package.module.name, of every key that names code which a run would execute."""
+    return foreign.targets(flatten(config))
 
 
 def identity(config: Config) -> str:
@@ -226,6 +237,18 @@ def deciding(config: Config) -> dict[str, Any]:
         if not {key, key.split(".")[0]} & set(_NO_IDENTITY)
     }
     return {**flat, "run.threads": config.run.threads}
+
+
+def _flat(prefix: str, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Of values that are mappings in turn, each value by itself: `model.kwargs.width`."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        flat.update(
+            _flat(f"{prefix}{key}.", value)
+            if value and isinstance(value, dict)
+            else {f"{prefix}{key}": value}
+        )
+    return flat
 
 
 def _shown(value: object) -> str:

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from vgexp.config import DataConfig, choice
-from vgexp.data import digits, generated, images, rows, sequences, text
-from vgexp.data.examples import Examples, Pair, num_held
+from vgexp.data import digits, generated, images, own, rows, sequences, text
+from vgexp.data.examples import AnySplit, Examples, Pair, num_held
+from vgexp.data.own import Own
 from vgexp.data.scale import Scale
 from vgexp.registry import Registry
 from vgexp.seeds import generator
@@ -43,15 +44,19 @@ class Split:
         """The same on a device."""
         return Split(self.inputs.to(device), self.targets.to(device))
 
+    def flattened(self) -> Split:
+        """The same with each example's input as a vector of features."""
+        return Split(self.inputs.flatten(1), self.targets)
+
 
 @dataclass(frozen=True)
 class Dataset:
     """A data set in three disjoint splits."""
 
     name: str
-    train: Split
-    val: Split
-    test: Split
+    train: AnySplit
+    val: AnySplit
+    test: AnySplit
     task: Task
     loss: str = "cross_entropy"
     """Name of the loss that its targets are for."""
@@ -63,16 +68,12 @@ class Dataset:
 
     def flattened(self) -> Dataset:
         """The same with each example's input as a vector of features."""
-
-        def flat(split: Split) -> Split:
-            return Split(split.inputs.flatten(1), split.targets)
-
-        train, val, test = (flat(split) for split in (self.train, self.val, self.test))
+        train, val, test = (split.flattened() for split in (self.train, self.val, self.test))
         task = self.task.flattened()
         return dataclasses.replace(self, train=train, val=val, test=test, task=task)
 
 
-Source = Callable[[Any, int], Examples]
+Source = Callable[[Any, int], Examples | Own]
 
 DATA: Registry[Source] = Registry(
     "data",
@@ -87,6 +88,7 @@ DATA: Registry[Source] = Registry(
         "copy": sequences.copy,
         "rows": rows.read,
         "text": text.read,
+        "custom": own.read,
     },
 )
 """Name -> function of (configuration, seed)."""
@@ -97,13 +99,17 @@ def load(config: DataConfig, seed: int, dtype: torch.dtype) -> Dataset:
 
     Of n examples round(val_fraction n) are for validation, as many again for the test, unless the
     set has such splits of its own. Values and splits depend on `seed`, not on `dtype`, which only
-    rounds. Tokens and class numbers are as they are.
+    rounds. Tokens, class numbers and a user's own inputs are as they are.
 
     Raises:
         QuestionError: no example is left for training, or the data cannot be had.
     """
     name = choice("data", config)
     found = DATA[name](config, seed)
+    if isinstance(found, Own):
+        own_splits = (Split(*s) if isinstance(s, tuple) else s for s in found.splits(dtype))
+        train, val, test = own_splits
+        return Dataset(name, train, val, test, found.task, found.loss)
     pairs = _parted(found, config.val_fraction, seed)
     inputs = _prepared(found, [pair[0] for pair in pairs], dtype)
     targets = [pair[1] for pair in pairs]

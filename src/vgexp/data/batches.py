@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from vgexp import metrics
-from vgexp.data import Split
+from vgexp.data.examples import AnySplit
 from vgexp.errors import impossible
 
 
@@ -21,7 +21,7 @@ class Batches:
         QuestionError: the split has fewer examples than one batch.
     """
 
-    def __init__(self, split: Split, batch_size: int, generator: torch.Generator) -> None:
+    def __init__(self, split: AnySplit, batch_size: int, generator: torch.Generator) -> None:
         if batch_size > len(split):
             raise impossible(
                 "data.batch_size",
@@ -74,7 +74,7 @@ class Batches:
         self._order_N = metrics.sent(order_N, self._split.targets.device)
 
 
-def full(split: Split, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
+def full(split: AnySplit, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
     """The whole split once, in order, nothing dropped; no batch of an empty split."""
     for start in range(0, len(split), batch_size):
         yield split.part(start, start + batch_size)

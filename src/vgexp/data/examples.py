@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
+import torch
 from torch import Tensor
 
 from vgexp.errors import impossible
@@ -51,3 +53,30 @@ def num_held(val_fraction: float, num_examples: int, num_splits: int) -> int:
             f"a share that leaves some of the {num_examples} examples for training",
         )
     return held
+
+
+class AnySplit(Protocol):
+    """Examples of one purpose, in memory or read when they are asked for."""
+
+    @property
+    def targets(self) -> Tensor:
+        """[N, ...]: every target, on the device of the batches."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def take(self, rows_B: Tensor) -> tuple[Tensor, Tensor]:
+        """Inputs and targets of some examples, by their numbers."""
+        ...
+
+    def part(self, start: int, end: int) -> tuple[Tensor, Tensor]:
+        """Inputs and targets of examples in a row."""
+        ...
+
+    def to(self, device: torch.device) -> AnySplit:
+        """The same on a device."""
+        ...
+
+    def flattened(self) -> AnySplit:
+        """The same with each example's input as a vector of features."""
+        ...

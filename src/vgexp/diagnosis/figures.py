@@ -13,7 +13,12 @@ _AVERAGED = "mean over the {} 20 updates (over all where there are fewer)"
 FIGURES = (
     Column("status", "how it ended: completed, diverged, stopped, interrupted or failed", "text"),
     Column("reason", "why it failed, in one line", "text"),
-    Column("verdict", "diverged, healthy, vanishing, exploding or stalled", "text"),
+    Column(
+        "verdict",
+        "diverged, healthy, vanishing, exploding or stalled; null where the loss is one of which "
+        "nobody knows what guessing costs",
+        "text",
+    ),
     Column("cause", "the evidence for the verdict, with this run's numbers", "text"),
     Column("signal", "at step 0: vanishing, exploding or steady, by the attenuation", "text"),
     Column("signal_last", "the same at the last step with a signal measured", "text"),

@@ -18,19 +18,29 @@ from vgexp.diagnosis.words import NUM_STEPS_AVERAGED, cause_of
 LEARNED_BELOW = 0.9
 
 
-def learned(steps: pd.DataFrame, constant_loss: float) -> bool:
+def learned(steps: pd.DataFrame, constant_loss: float) -> bool | None:
     """Whether the best mean training loss over 20 steps is below 0.9 of a constant guess's.
 
     A window that holds a non-finite loss does not count. Fewer than 20 steps: the mean over all.
+    None where a constant guess's loss is not known (nan).
     """
+    if math.isnan(constant_loss):
+        return None
     means = _running_means(steps["loss"])
     return bool((means < LEARNED_BELOW * constant_loss).any())
 
 
-def verdict_of(status: str, has_diverged: bool, has_learned: bool, signal: str) -> str:
-    """`diverged`, else `healthy` if it learned, else the signal unless steady, else `stalled`."""
+def verdict_of(
+    status: str, has_diverged: bool, has_learned: bool | None, signal: str
+) -> str | None:
+    """`diverged`, else `healthy` if it learned, else the signal unless steady, else `stalled`.
+
+    None where it is not known whether it learned.
+    """
     if status == "diverged" or has_diverged:
         return "diverged"
+    if has_learned is None:
+        return None
     if has_learned:
         return "healthy"
     return signal if signal != "steady" else "stalled"
@@ -52,7 +62,7 @@ def summarise(
 
     Args:
         layers, steps, evals: the tables.
-        constant_loss: the best loss of a prediction that ignores the input.
+        constant_loss: the best loss of a prediction that ignores the input; nan: not known.
         num_examples: N of an update, all micro-batches together.
         dtype: of the network.
         status: how the run ended.
@@ -81,7 +91,7 @@ def summarise(
         "verdict": verdict,
         "underflow": underflow(layers, num_examples, dtype, _loss_scale(steps)),
         "num_layers": first.num_layers,
-        "depth_trained": first.num_layers if verdict == "healthy" else 0,
+        "depth_trained": _depth_trained(verdict, first),
         "dtype": dtype,
         "constant_loss": constant_loss,
         **_training_figures(steps),
@@ -101,6 +111,12 @@ def _loss_scale(steps: pd.DataFrame) -> pd.Series | None:
     if "loss_scale" not in steps:
         return None
     return steps.drop_duplicates("step").set_index("step")["loss_scale"]
+
+
+def _depth_trained(verdict: str | None, signal: Signal) -> int | None:
+    if verdict is None:
+        return None
+    return signal.num_layers if verdict == "healthy" else 0
 
 
 def _running_means(values: pd.Series) -> np.ndarray:

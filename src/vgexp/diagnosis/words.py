@@ -15,6 +15,7 @@ from vgexp.errors import QuestionError
 _VERBS = {"vanishing": "vanishes", "exploding": "explodes", "steady": "is steady"}
 # A loss within this share of a constant guess's is what guessing gives.
 _GUESSING = 0.01
+_UNKNOWN = "what guessing costs is not known of this loss, hence no verdict"
 NUM_STEPS_AVERAGED = 20
 
 
@@ -80,6 +81,8 @@ def cause_of(summary: Mapping[str, Any], divergence: str) -> str:
         return divergence
     if verdict in ("vanishing", "exploding"):
         return _signal_words(summary)
+    if verdict is None and summary["loss_first"] is not None:
+        return f"{_UNKNOWN}: {_signal_words(summary)}"
     losses = f"best training loss {_loss(summary['loss_best_mean_20'])}"
     losses += f", a constant guess's {_loss(summary['constant_loss'])}"
     if verdict == "healthy":
@@ -158,8 +161,13 @@ def _later_words(summary: Mapping[str, Any]) -> str:
 def _loss_words(summary: Mapping[str, Any]) -> str:
     first, last = summary["loss_first"], summary["loss_last_mean_20"]
     guess, best = summary["constant_loss"], summary["loss_best_mean_20"]
-    if last is None or guess is None:
+    if last is None:
         return ""
+    if guess is None:
+        return (
+            f"The training loss went from {_loss(first)} to {_loss(last)} (best {_loss(best)}); "
+            f"{_UNKNOWN}."
+        )
     if summary["verdict"] == "healthy":
         opening = "It learned" if summary["signal"] == "steady" else "Even so it learned"
         return (

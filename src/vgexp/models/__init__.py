@@ -6,9 +6,10 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch import nn
 
 from vgexp import config as _config
-from vgexp.models import cnn, densenet, mlp, recurrence, resnet
+from vgexp.models import cnn, densenet, foreign, mlp, recurrence, resnet
 from vgexp.models.attention import transformer, vit
 from vgexp.models.mlp import Mlp
 from vgexp.models.network import Network
@@ -18,7 +19,7 @@ from vgexp.tasks import Task
 
 __all__ = ["MODELS", "RECURRENT_INITS", "Mlp", "Network", "Recurrent", "build"]
 
-MODELS: Registry[Callable[[Any, Task], Network]] = Registry(
+MODELS: Registry[Callable[[Any, Task], nn.Module]] = Registry(
     "model",
     {
         "mlp": mlp.build,
@@ -30,13 +31,15 @@ MODELS: Registry[Callable[[Any, Task], Network]] = Registry(
         "gru": recurrence.build,
         "transformer": transformer.build,
         "vit": vit.build,
+        "torchvision": foreign.torchvision,
+        "custom": foreign.custom,
     },
 )
 """Family -> builder from (configuration, task)."""
 
 
-def build(model_config: _config.ModelConfig, task: Task, dtype: torch.dtype) -> Network:
-    """The model of a configuration, on CPU; `inits.initialise` then draws its weights.
+def build(model_config: _config.ModelConfig, task: Task, dtype: torch.dtype) -> nn.Module:
+    """The model of a configuration, on CPU; `inits.initialise` then draws a `Network`'s weights.
 
     Raises:
         QuestionError: an unknown name, or values that do not go together.

@@ -38,7 +38,7 @@ def closing(
         console.print()
     show_words(console, sentence(summary))
     console.print()
-    show_line(console, f"Verdict: {summary['verdict']}", "bold")
+    show_line(console, f"Verdict: {summary['verdict'] or 'none'}", "bold")
     show_line(console, f"Written to {folder}")
     names = [str(_within(Path(file), folder)) for file in files]
     if names:

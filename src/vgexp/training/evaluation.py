@@ -8,8 +8,8 @@ from typing import Any
 import torch
 
 from vgexp import losses
-from vgexp.data import Split
 from vgexp.data.batches import full
+from vgexp.data.examples import AnySplit
 from vgexp.records import Rows
 from vgexp.training.state import TrainState
 
@@ -17,7 +17,7 @@ EVAL_BATCH = 1024
 """Examples in one forward pass of an evaluation."""
 
 
-def evaluated(state: TrainState, name: str, split: Split, epoch: int) -> list[Rows]:
+def evaluated(state: TrainState, name: str, split: AnySplit, epoch: int) -> list[Rows]:
     """One row of `evals.csv`; none of a split without examples."""
     if not len(split):
         return []
@@ -33,7 +33,7 @@ def evaluated(state: TrainState, name: str, split: Split, epoch: int) -> list[Ro
 
 
 @torch.no_grad()
-def evaluate(state: TrainState, split: Split) -> tuple[Any, Any]:
+def evaluate(state: TrainState, split: AnySplit) -> tuple[Any, Any]:
     """Mean loss and accuracy over a split in evaluation mode, in the parameters' dtype.
 
     The means of batches of 1,024 are weighed in float64; the accuracy is None where right is not

@@ -16,7 +16,8 @@ from torch.nn.modules.dropout import _DropoutNd
 
 from vgexp.clips import Clipped
 from vgexp.config import ProbeConfig, TrainConfig
-from vgexp.data import Dataset, Split
+from vgexp.data import Dataset
+from vgexp.data.examples import AnySplit
 from vgexp.probe import Probe
 from vgexp.records import COMMON, Rows
 from vgexp.training import update
@@ -45,7 +46,7 @@ class Trainer:
         self,
         state: TrainState,
         dataset: Dataset,
-        watches: list[Watch],
+        watches: list[Watch] | None,
         train: TrainConfig,
         probe: ProbeConfig,
         num_steps: int,
@@ -63,7 +64,10 @@ class Trainer:
         self.num_steps = num_steps
         self._dataset = dataset
         self._watches, self._meters = watches, meters
-        self._draws = any(isinstance(m, _DropoutNd) for m in state.model.modules())
+        # Of a model that does not say where to look, nobody knows what it draws either.
+        self._draws = watches is None or any(
+            isinstance(m, _DropoutNd) for m in state.model.modules()
+        )
         self._train, self._probe_config = train, probe
         self._deferred = deferred
         self._handed_on = False
@@ -86,10 +90,10 @@ class Trainer:
         """
         state = self.state
         self.clock = Clock(self._seconds_before)
-        if state.step == 0:
-            yield from self._evaluation()
+        state.stream.begin()
         try:
-            state.stream.begin()
+            if state.step == 0:
+                yield from self._evaluation()
             self._take_snapshot()
             self._attach()
             while state.step < self.num_steps and not self._stop_asked:
@@ -107,11 +111,11 @@ class Trainer:
                 if not self._last_is_whole:
                     yield from self._rows_of_step(whole=True)
                     yield from self.flush()
+            if state.step == self.num_steps:
+                yield from self._evaluated("test", self._dataset.test)
         finally:
             self._probe.__exit__(None, None, None)
             state.stream.end()
-        if state.step == self.num_steps:
-            yield from self._evaluated("test", self._dataset.test)
 
     def _rows_of_step(self, *, whole: bool) -> Iterator[Rows]:
         """Makes a step, and yields what is to be handed on after it."""
@@ -184,8 +188,10 @@ class Trainer:
         return sum(p.numel() for p in self._parameters)
 
     @property
-    def num_layers(self) -> int:
-        """L, the hidden layers of the main path, measured or not."""
+    def num_layers(self) -> int | None:
+        """L, the hidden layers of the main path, measured or not; None where the rows tell."""
+        if self._watches is None:
+            return None
         return max(watch.layer for watch in self._watches if watch.kind != "readout")
 
     @property
@@ -273,7 +279,7 @@ class Trainer:
                 self._snapshot["schedule"] = copied(self.state.schedule.state_dict())
         return [*train, *val]
 
-    def _evaluated(self, name: str, split: Split) -> list[Rows]:
+    def _evaluated(self, name: str, split: AnySplit) -> list[Rows]:
         return evaluated(self.state, name, split, self._epoch)
 
     # ------------------------------------------------------------ divergence

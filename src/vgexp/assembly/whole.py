@@ -6,28 +6,26 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import nn
 
 from vgexp import clips, data, inits, losses, models, optimizers, schedulers, tasks
 from vgexp.activations import ACTIVATIONS
+from vgexp.assembly.networks import model_of
 from vgexp.config import (
     HALF_DTYPES,
     SETS,
     Config,
     DataConfig,
-    NetConfig,
-    RecurrentConfig,
     TrainConfig,
     choice,
     require,
 )
 from vgexp.data import Dataset
 from vgexp.data.batches import Batches
-from vgexp.errors import QuestionError, impossible
-from vgexp.models import memory
+from vgexp.errors import QuestionError
 from vgexp.noise import Noise
 from vgexp.norms import NORMS
 from vgexp.registry import Registry
+from vgexp.schedulers import Schedule
 from vgexp.seeds import GlobalStream, generator
 from vgexp.skips import SKIPS
 from vgexp.training import Half, Trainer, TrainState
@@ -45,11 +43,23 @@ _REGISTRIES: Mapping[str, Registry[Any]] = {
 def assemble(config: Config) -> Trainer:
     """Builds everything that a run needs; nothing is written.
 
+    What the user's own code draws from torch's global generator as it is built comes from the
+    stream `init`.
+
     Raises:
         QuestionError: a name that does not exist, values that do not go together, a device that is
             not there, or a model beyond the memory there is.
     """
     require(config)
+    stream = GlobalStream(config.seed, "init", torch.device("cpu"))
+    stream.begin()
+    try:
+        return _assembled(config)
+    finally:
+        stream.end()
+
+
+def _assembled(config: Config) -> Trainer:
     _require_names(config)
     device, asked = device_of(config.device), getattr(torch, config.dtype)
     is_half = config.dtype in HALF_DTYPES
@@ -57,34 +67,27 @@ def assemble(config: Config) -> Trainer:
     if config.run.threads is not None:
         torch.set_num_threads(config.run.threads)
     dataset = _dataset(config, dtype).to(device)
-    named = config.train.loss or dataset.loss
-    losses.require_targets(named, dataset.train.targets, dataset.name)
-    loss = losses.build(named, config.train.label_smoothing)
+    loss = _loss(config, dataset)
     batches = Batches(dataset.train, config.data.batch_size, generator(config.seed, "order"))
-    model = _model(config, dataset, device, dtype)
-    watches = model.watches()
-    optimizer = optimizers.build(config.optimizer, model.parameters())
-    matrices = [w.weight for w in watches if w.weight is not None and w.kind != "readout"]
-    clip = clips.build(config.clip, matrices)
+    model = model_of(config, dataset, loss, device, dtype)
+    optimizer = optimizers.build(config.optimizer, model.module.parameters())
+    clip = clips.build(config.clip, model.matrices)
     steps = config.train.num_steps(batches.per_epoch)
     schedule = schedulers.build(config.scheduler, optimizer, steps)
-    if schedule.hears_evaluations and not len(dataset.val):
-        raise _nothing_to_hear(config)
-    if schedule.hears_evaluations and not config.train.eval_every:
-        raise _never_heard(config)
+    _require_heard(config, schedule, dataset)
     stream = GlobalStream(config.seed, "dropout", device)
     half = Half(asked, device, optimizer) if is_half else None
     noise = _noise(config)
-    state = TrainState(model, loss, optimizer, schedule, clip, batches, stream, half, noise)
+    state = TrainState(model.module, loss, optimizer, schedule, clip, batches, stream, half, noise)
     return Trainer(
         state,
         dataset,
-        watches,
+        model.watches,
         config.train,
         config.probe,
         steps,
         deferred=device.type != "cpu",
-        meters=model.meters(),
+        meters=model.meters,
         checkpoint_every=config.run.checkpoint_every,
     )
 
@@ -106,13 +109,12 @@ def device_of(name: str) -> torch.device:
 
 
 def _require_names(config: Config) -> None:
-    """Looks the model's names up before anything costs time."""
-    model = config.model
+    """Looks the names of the model and the loss up before anything costs time."""
     if config.train.loss is not None:
         losses.LOSSES[config.train.loss]
     for key, registry in _REGISTRIES.items():
-        if hasattr(model, key):
-            registry[getattr(model, key)]
+        if hasattr(config.model, key):
+            registry[getattr(config.model, key)]
 
 
 def _dataset(config: Config, dtype: torch.dtype) -> Dataset:
@@ -126,30 +128,25 @@ def _dataset(config: Config, dtype: torch.dtype) -> Dataset:
     return dataset.flattened() if reads[:1] == ("vector",) else dataset
 
 
-def _model(
-    config: Config, dataset: Dataset, device: torch.device, dtype: torch.dtype
-) -> models.Network:
-    assert isinstance(config.model, NetConfig | RecurrentConfig)
-    needed = memory.need(config.model, dataset.task, config.data.batch_size)
-    memory.require(needed, dtype, device, optimizers.num_states(config.optimizer))
-    model = models.build(config.model, dataset.task, dtype)
-    model.recomputes = config.train.checkpoint_activations
-    model.time_points = config.probe.time_points
-    is_batch_norm = any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in model.modules())
-    if is_batch_norm and config.data.batch_size < 2:
-        raise impossible(
-            "data.batch_size", config.data.batch_size, "at least 2 with model.norm=batch"
-        )
-    # Drawn on the CPU, so that one seed gives one network on every device.
-    batch = dataset.train.inputs[: config.data.batch_size].cpu()
-    inits.initialise(model, config.model, generator(config.seed, "init"), batch)
-    model.to(device)
-    return model
+def _loss(config: Config, dataset: Dataset) -> losses.Loss:
+    name, targets = config.train.loss or dataset.loss, dataset.train.targets
+    losses.require_targets(name, targets, dataset.name)
+    return losses.build(
+        name, config.train.label_smoothing, has_classes=targets.dtype == torch.int64
+    )
 
 
 def _noise(config: Config) -> Noise | None:
     eta, decay = config.train.gradient_noise, config.train.gradient_noise_decay
     return Noise(eta, decay, generator(config.seed, "noise")) if eta else None
+
+
+def _require_heard(config: Config, schedule: Schedule, dataset: Dataset) -> None:
+    """A schedule that follows evaluations needs some."""
+    if schedule.hears_evaluations and not len(dataset.val):
+        raise _nothing_to_hear(config)
+    if schedule.hears_evaluations and not config.train.eval_every:
+        raise _never_heard(config)
 
 
 def _nothing_to_hear(config: Config) -> QuestionError:

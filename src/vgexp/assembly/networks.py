@@ -1,0 +1,145 @@
+"""The model of a run: built, its weights drawn, where to look; one that is not ours tried first."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from vgexp import foreign, inits, losses, models, optimizers
+from vgexp.config import (
+    Config,
+    CustomConfig,
+    NetConfig,
+    RecurrentConfig,
+    TorchvisionConfig,
+    choice,
+    targets,
+)
+from vgexp.data import Dataset
+from vgexp.errors import QuestionError, impossible
+from vgexp.lookup import call, is_dotted
+from vgexp.models import Network, memory
+from vgexp.models.foreign import Tried, explained, tried
+from vgexp.probe.plan import plan_of_module
+from vgexp.seeds import generator
+from vgexp.tasks import Task
+from vgexp.watch import Meter, Watch
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model with its weights drawn, and where to look; None where it does not say."""
+
+    module: nn.Module
+    watches: list[Watch] | None
+    matrices: Sequence[nn.Parameter]
+    """Its weights but for the read-out's."""
+    meters: Sequence[Meter] = ()
+
+
+def model_of(
+    config: Config, dataset: Dataset, loss: losses.Loss, device: torch.device, dtype: torch.dtype
+) -> Model:
+    """The configured model on its device.
+
+    Raises:
+        QuestionError: values that do not go together, a model beyond the memory there is, or one of
+            the user's own that does not do what a model does.
+    """
+    _require_memory(config, dataset.task, device, dtype)
+    module = models.build(config.model, dataset.task, dtype)
+    is_batch_norm = any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in module.modules())
+    if is_batch_norm and config.data.batch_size < 2:
+        allowed = "at least 2 with batch norm (model.norm=batch, or in the model)"
+        raise impossible("data.batch_size", config.data.batch_size, allowed)
+    # Drawn on the CPU, so that one seed gives one network on every device.
+    x, y = (part.cpu() for part in dataset.train.part(0, config.data.batch_size))
+    if isinstance(module, Network):
+        assert isinstance(config.model, NetConfig | RecurrentConfig)
+        module.recomputes = config.train.checkpoint_activations
+        module.time_points = config.probe.time_points
+        inits.initialise(module, config.model, generator(config.seed, "init"), x)
+        watches = module.watches()
+        weights = [w.weight for w in watches if w.weight is not None and w.kind != "readout"]
+        made = Model(module, watches, weights, module.meters())
+    else:
+        made = Model(module, None, _tried(config, module, dataset.task, x, y))
+    if is_dotted(config.train.loss):
+        _try_loss(config, module, loss, x, y)
+    module.to(device)
+    return made
+
+
+def _require_memory(config: Config, task: Task, device: torch.device, dtype: torch.dtype) -> None:
+    """Of the user's own code nothing is known before it runs, and it is run once only."""
+    if any(key.startswith("model.") for key in targets(config)):
+        return
+    try:
+        needed = memory.need(config.model, task, config.data.batch_size)
+    except QuestionError:
+        raise
+    except Exception as error:
+        if isinstance(config.model, TorchvisionConfig):
+            raise explained(config.model, task, error) from error
+        raise
+    memory.require(needed, dtype, device, optimizers.num_states(config.optimizer))
+
+
+def _tried(
+    config: Config, module: nn.Module, task: Task, x: Tensor, y: Tensor
+) -> list[nn.Parameter]:
+    """Tries a model that is not ours on a batch; its weights but for the read-out's.
+
+    Raises:
+        QuestionError: it raises something, its output is not what the loss needs, or it has
+            nothing to train.
+    """
+    if config.train.checkpoint_activations:
+        raise QuestionError(
+            f"train.checkpoint_activations is true, but model={choice('model', config.model)} does"
+            " not say what its blocks are\nallowed: false, or a model of vgexp's own"
+        )
+    if isinstance(config.model, CustomConfig):
+        key, name = "model.target", str(config.model.target)
+    else:
+        assert isinstance(config.model, TorchvisionConfig)
+        key, name = "model.arch", config.model.arch
+    shown: Tried = call(key, name, tried, module, x)
+    loss = config.train.loss
+    for when, output in (("", shown.output), (" in training", shown.output_in_training)):
+        _require_output(f"{key} is {name!r}: its output{when}", output, x, y, task, loss)
+    if not any(p.requires_grad for p in module.parameters()):
+        raise QuestionError(f"{key} is {name!r}: it has no parameter to train")
+    readouts = {id(p) for last in shown.last for p in last.parameters(recurse=False)}
+    rows = plan_of_module(module, None).rows
+    return [
+        row.weight
+        for row in rows
+        if row.weight is not None and not (row.kind == "linear" and id(row.weight) in readouts)
+    ]
+
+
+def _require_output(
+    what: str, output: object, x: Tensor, y: Tensor, task: Task, loss: str | None
+) -> None:
+    """Requires a tensor, and the shape that a loss of ours needs."""
+    wanted = [len(x), *y.shape[1:], task.num_outputs] if y.dtype == torch.int64 else list(y.shape)
+    if not isinstance(output, Tensor):
+        kind = type(output).__name__
+        raise QuestionError(f"{what} is a {kind}\nallowed: one tensor {wanted}")
+    if not is_dotted(loss) and list(output.shape) != wanted:
+        why = "a logit a class" if y.dtype == torch.int64 else "a value for each of the target's"
+        raise QuestionError(
+            f"{what} is {list(output.shape)} for inputs {list(x.shape)}\nallowed: {wanted}, {why}"
+        )
+
+
+@torch.no_grad()
+def _try_loss(config: Config, module: nn.Module, loss: losses.Loss, x: Tensor, y: Tensor) -> None:
+    module.eval()
+    outputs = module(x)
+    module.train()
+    foreign.require_loss(str(config.train.loss), loss.mean, outputs, y)

@@ -1,0 +1,116 @@
+"""What is not ours: torchvision's models, and models and data that the user wrote."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Optional
+
+from vgexp.config.data import DataConfig
+from vgexp.config.model import ModelConfig
+from vgexp.config.ranges import at_least
+from vgexp.errors import impossible
+
+TARGETS = (
+    *("model.target", "data.target", "train.loss"),
+    *("model.activation", "model.init", "model.norm"),
+)
+"""Keys whose value, with a dot in it, names code that a run of the configuration executes."""
+
+_MOST_VALUES = 10_000
+_DEEPEST = 10
+
+
+@dataclass
+class TorchvisionConfig(ModelConfig):
+    """A classifier of torchvision, with random weights and a head for the data's classes."""
+
+    reads: ClassVar[tuple[str, ...]] = ("image",)
+    arch: str = "resnet18"
+    """Name of one of torchvision's classifiers: resnet18, vgg16, densenet121, vit_b_16, ..."""
+    kwargs: Any = None
+    """More arguments of its builder: {name: value, ...}; null: none."""
+
+    def __post_init__(self) -> None:
+        require_arguments("model.kwargs", self.kwargs)
+
+
+@dataclass
+class CustomConfig(ModelConfig):
+    """Any `nn.Module` of your own: code that runs."""
+
+    target: Optional[str] = None
+    """Class, or function that returns a module, as package.module.name; from the current folder
+    too."""
+    kwargs: Any = None
+    """Arguments it is called with: {name: value, ...}; null: none."""
+
+    def __post_init__(self) -> None:
+        require_arguments("model.kwargs", self.kwargs)
+
+
+@dataclass
+class CustomDataConfig(DataConfig):
+    """Any `torch.utils.data.Dataset`s of your own: code that runs."""
+
+    target: Optional[str] = None
+    """Function that returns (train, validation) or (train, validation, test), or one data set,
+    which is then split by `data.val_fraction`; as package.module.name."""
+    kwargs: Any = None
+    """Arguments it is called with: {name: value, ...}; null: none."""
+    num_classes: Optional[int] = None
+    """Classes; null: what the data set says (`classes`, `num_classes`), else the largest class
+    number and one."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_arguments("data.kwargs", self.kwargs)
+        at_least("data.num_classes", self.num_classes, 2)
+
+
+FAMILIES: Mapping[str, type[ModelConfig]] = {
+    "torchvision": TorchvisionConfig,
+    "custom": CustomConfig,
+}
+"""Choice of `model` -> its dataclass, of this file."""
+
+SETS: Mapping[str, type[DataConfig]] = {"custom": CustomDataConfig}
+"""Choice of `data` -> its dataclass, of this file."""
+
+
+def targets(flat: Mapping[str, Any]) -> dict[str, str]:
+    """Key -> the name of code, of every key of a flat configuration that names code."""
+    asked = {key: flat.get(key) for key in TARGETS}
+    return {k: v for k, v in asked.items() if isinstance(v, str) and "." in v}
+
+
+def require_arguments(key: str, value: object) -> None:
+    """Requires names with plain values, as a file of settings can hold them; None passes.
+
+    Raises:
+        QuestionError: anything else.
+    """
+    if value is not None and not (isinstance(value, dict) and _is_plain(value)):
+        raise impossible(
+            key, value, "{name: value, ...} of numbers, text, true, false, null, lists, or null"
+        )
+
+
+def _is_plain(value: object) -> bool:
+    """Whether it is made of plain values; a file can make it deep, endless, or its own part."""
+    waiting = [(value, 0)]
+    for _ in range(_MOST_VALUES):
+        if not waiting:
+            return True
+        each, depth = waiting.pop()
+        if depth > _DEEPEST:
+            return False
+        if isinstance(each, dict):
+            if not all(isinstance(name, str) for name in each):
+                return False
+            waiting += [(inner, depth + 1) for inner in each.values()]
+        elif isinstance(each, list):
+            waiting += [(inner, depth + 1) for inner in each]
+        elif not (each is None or isinstance(each, bool | int | float | str)):
+            return False
+    return False
