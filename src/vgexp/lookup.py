@@ -90,7 +90,7 @@ def make(
     assert path is not None
     if not callable(function):
         raise QuestionError(
-            f"{key} is {path!r}, a {type(function).__name__}\nallowed: a class or a function"
+            f"{key} is {path!r}, of type {type(function).__name__}\nallowed: a class or a function"
         )
     kwargs = dict(given or {})
     names = parameters(function)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -18,10 +19,12 @@ from vgexp.config import (
     TrainConfig,
     choice,
     require,
+    targets,
 )
 from vgexp.data import Dataset
 from vgexp.data.batches import Batches
 from vgexp.errors import QuestionError
+from vgexp.lookup import find
 from vgexp.noise import Noise
 from vgexp.norms import NORMS
 from vgexp.registry import Registry
@@ -44,23 +47,31 @@ def assemble(config: Config) -> Trainer:
     """Builds everything that a run needs; nothing is written.
 
     What the user's own code draws from torch's global generator as it is built comes from the
-    stream `init`.
+    stream `init`; what it draws as it is imported, which is done once in a process, from another.
 
     Raises:
         QuestionError: a name that does not exist, values that do not go together, a device that is
             not there, or a model beyond the memory there is.
     """
     require(config)
-    stream = GlobalStream(config.seed, "init", torch.device("cpu"))
+    with _lent(config, "import"):
+        _require_names(config)
+    with _lent(config, "init"):
+        return _assembled(config)
+
+
+@contextmanager
+def _lent(config: Config, name: str) -> Iterator[None]:
+    """Within, torch's global generator of the CPU is at the beginning of a stream."""
+    stream = GlobalStream(config.seed, name, torch.device("cpu"))
     stream.begin()
     try:
-        return _assembled(config)
+        yield
     finally:
         stream.end()
 
 
 def _assembled(config: Config) -> Trainer:
-    _require_names(config)
     device, asked = device_of(config.device), getattr(torch, config.dtype)
     is_half = config.dtype in HALF_DTYPES
     dtype = torch.float32 if is_half else asked
@@ -110,6 +121,8 @@ def device_of(name: str) -> torch.device:
 
 def _require_names(config: Config) -> None:
     """Looks the names of the model and the loss up before anything costs time."""
+    for key, path in targets(config).items():
+        find(key, path)
     if config.train.loss is not None:
         losses.LOSSES[config.train.loss]
     for key, registry in _REGISTRIES.items():
@@ -129,10 +142,10 @@ def _dataset(config: Config, dtype: torch.dtype) -> Dataset:
 
 
 def _loss(config: Config, dataset: Dataset) -> losses.Loss:
-    name, targets = config.train.loss or dataset.loss, dataset.train.targets
-    losses.require_targets(name, targets, dataset.name)
+    name, answers = config.train.loss or dataset.loss, dataset.train.targets
+    losses.require_targets(name, answers, dataset.name)
     return losses.build(
-        name, config.train.label_smoothing, has_classes=targets.dtype == torch.int64
+        name, config.train.label_smoothing, has_classes=answers.dtype == torch.int64
     )
 
 

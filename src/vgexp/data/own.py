@@ -122,6 +122,7 @@ def read(config: CustomDataConfig, seed: int) -> Own:
         QuestionError: there is no such code, it raised something, or what it returns are no data
             sets of pairs.
     """
+    lookup.find(KEY, config.target)  # what importing draws is not drawn again in this process
     stream = GlobalStream(seed, "data", torch.device("cpu"))
     stream.begin()
     try:
