@@ -82,7 +82,7 @@ def test_the_whole_network_has_the_dtype(dtype: str) -> None:
     kinds = {p.dtype for p in trainer.state.model.parameters()}
     # Half precision is the forward pass's: its parameters are of float32.
     assert kinds == {getattr(torch, dtype) if dtype == "float64" else torch.float32}
-    assert trainer.state.batches.next()[0].dtype == getattr(torch, dtype)
+    assert {trainer.state.batches.next()[0].dtype} == kinds
 
 
 def test_the_number_of_threads_is_set(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -80,7 +80,9 @@ def test_a_default_is_shown_as_it_is_typed(value: object, shown: str) -> None:
 
 def test_the_readme_names_every_choice_and_every_key_in_the_row_of_its_group() -> None:
     section = README[README.index("## Configuration") : README.index("Exit codes: 0 done")]
-    rows = dict(re.findall(r"^\| `?(\w+)`? \| (.*) \|$", section, re.MULTILINE))
+    rows = dict.fromkeys([*sections(), "root"], "")
+    for group, row in re.findall(r"^\| `?(\w+)`?[^|]* \| (.*) \|$", section, re.MULTILINE):
+        rows[group] = rows.get(group, "") + row
     for group, classes in sections().items():
         words = re.findall(r"`(\w+)`", rows[group])
         fields = {field.name for cls in classes.values() for field in dataclasses.fields(cls)}
