@@ -19,7 +19,8 @@ example and a time.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import ClassVar, cast
 
 import torch
@@ -206,6 +207,35 @@ def cell_of(equations: Equations, num_inputs: int) -> nn.Module:
     return equations.fused(num_inputs).to_empty(device=torch.get_default_device())
 
 
+def advanced(cell: nn.Module, x_BSI: Tensor, states: States) -> tuple[Tensor, States]:
+    """h of each step [B, S, H], and the last states [1, B, H], from the states before."""
+    hx = None if not states else states[0] if len(states) == 1 else states
+    with _no_onednn() if _lacks_float16(cell, x_BSI) else nullcontext():
+        h_BSH, last = cell(x_BSI, hx)
+    return h_BSH, (last,) if isinstance(last, Tensor) else last
+
+
+def _lacks_float16(cell: nn.Module, x: Tensor) -> bool:
+    """Whether torch would take oneDNN's LSTM in float16, which few processors have."""
+    is_onednn = x.is_cpu and isinstance(cell, nn.LSTM)
+    return (
+        is_onednn
+        and torch.is_autocast_enabled("cpu")
+        and torch.get_autocast_dtype("cpu") is torch.float16
+    )
+
+
+@contextmanager
+def _no_onednn() -> Iterator[None]:
+    # torch.backends.mkldnn.flags would set more than this, and warns of it where there is no XPU.
+    before = torch._C._get_mkldnn_enabled()
+    torch._C._set_mkldnn_enabled(False)
+    try:
+        yield
+    finally:
+        torch._C._set_mkldnn_enabled(before)
+
+
 def projected(cell: nn.Module, which: str, x: Tensor) -> Tensor:
     """a of the inputs (`ih`), or r of the states h (`hh`): [..., G] of [..., I] or [..., H]."""
     weight = cast(Tensor, getattr(cell, f"weight_{which}_l0"))
@@ -226,4 +256,6 @@ def _norms(equations: Equations) -> dict[str, nn.Module]:
 def _normed(cell: nn.Module, place: str, x: Tensor) -> Tensor:
     if not isinstance(cell, Unrolled) or place not in cell.norms:
         return x
-    return cast(Tensor, cell.norms[place](x))
+    norm = cell.norms[place]
+    # Under autocast x may be narrower than the norm's own scale, which torch's rms norm warns of.
+    return cast(Tensor, norm(x.to(cast(Tensor, norm.weight).dtype)))
