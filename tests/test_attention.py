@@ -421,6 +421,14 @@ def test_memory_is_told_before_anything_is_allocated(
     assert needed.num_activations == pytest.approx(memory._kept(model, task, 16), rel=0.1)
 
 
+@pytest.mark.parametrize("depth", [1, 2, 5])
+@pytest.mark.parametrize("skip", SKIP_NAMES)
+def test_the_memory_of_any_depth_is_told_from_two(skip: str, depth: int) -> None:
+    config = VitConfig(**{**SMALL, "depth": depth}, skip=skip, patch=2, norm_position="post")
+    assert need(config, IMAGES, 16) == memory._rehearsed(config, IMAGES, 16)
+    assert need(VitConfig(depth=10**9, patch=2), IMAGES, 16).num_parameters > 10**13
+
+
 def test_long_sequences_do_not_count_every_weight_of_attention() -> None:
     length = 2048
     task = Task("tokens", (length,), 5, 5, per_position=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from vgexp.activations import ACTIVATIONS
-from vgexp.config import MlpConfig, ModelConfig, choice
+from vgexp.config import AttentionConfig, MlpConfig, ModelConfig, choice
 from vgexp.errors import QuestionError
 from vgexp.models import MODELS
 from vgexp.models.mlp import norms_the_sum
@@ -46,7 +47,21 @@ def need(config: ModelConfig, task: Task, batch_size: int) -> Need:
             num_parameters(config, task.num_features, task.num_outputs),
             num_activations(config, task.num_features, task.num_outputs, batch_size),
         )
+    if isinstance(config, AttentionConfig):
+        return _stretched(config, task, batch_size)
     return _rehearsed(config, task, batch_size)
+
+
+def _stretched(config: AttentionConfig, task: Task, batch_size: int) -> Need:
+    """Of equal blocks: the line through one of them and two, so that any depth is told at once."""
+    one, two = (
+        _rehearsed(dataclasses.replace(config, depth=depth), task, batch_size) for depth in (1, 2)
+    )
+    more = config.depth - 1
+    return Need(
+        one.num_parameters + more * (two.num_parameters - one.num_parameters),
+        one.num_activations + more * (two.num_activations - one.num_activations),
+    )
 
 
 def _rehearsed(config: ModelConfig, task: Task, batch_size: int) -> Need:
