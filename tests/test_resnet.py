@@ -20,6 +20,7 @@ from vgexp.models import Network, build
 from vgexp.models.convolution import Pad
 from vgexp.models.memory import need
 from vgexp.norms import NORMS
+from vgexp.probe import stacks
 from vgexp.skips import SKIPS
 
 TASK = images(2, 7, 5, 3)
@@ -112,6 +113,17 @@ def test_dead_channels_and_saturated_entries_are_counted(
 ) -> None:
     config, model = drawn(activation=activation, preactivation=preactivation)
     assert wrong_cells(config, model, [batches(TASK, 1, 1), batches(TASK, 2, 2)]) == []
+
+
+def test_maps_too_large_for_one_stack_have_right_rows_too() -> None:
+    task = images(3, 40, 44, 3)
+    config = ResnetConfig(depth=8, width=26, activation="relu")
+    model = build(config, task, torch.float64)
+    reference_images.drawn_in_place(model, "relu")
+    update = batches(task, 2, 1)
+    assert stacks.is_large(torch.empty(reference_images.BATCH, 26, 40, 44))
+    assert stacks.most_together(torch.empty(reference_images.BATCH, 26, 40, 44)) == 1
+    assert wrong_cells(config, model, [update, update]) == []
 
 
 @pytest.mark.parametrize("bottleneck", [False, True])
