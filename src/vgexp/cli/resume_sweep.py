@@ -32,7 +32,7 @@ _SWEEPER = re.compile(
     r"|hydra\.sweeper\.(n_trials|n_jobs|max_batch_size|max_failure_rate|direction|sampler\.seed)"
     r"=[\w.-]+|hydra\.sweep\.(dir|subdir)=[^\n]*|hydra\.mode=MULTIRUN"
 )
-_KEY = re.compile(rf"({'|'.join(sections())})\.\w+=[^\n]*|(seed|device|dtype)=[^\n]*")
+_KEY = re.compile(rf"\+?({'|'.join(sections())})(\.\w+)+=[^\n]*|(seed|device|dtype)=[^\n]*")
 _PLAIN = re.compile(r"[\w,]*")
 """Names of our own entries, in which there is no dot."""
 _FLAGS = ("-m", "--multirun")
