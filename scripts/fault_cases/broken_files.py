@@ -7,8 +7,10 @@ import json
 import os
 import pickle
 import random
+import re
 import shutil
 import signal
+import sys
 import zipfile
 from collections import Counter
 from collections.abc import Iterator
@@ -175,6 +177,7 @@ def hostile(work: Path, every: int = 1) -> Result:
     result = Result("files made to execute something, or to choke on")
     whole = two_runs(work)[1]
     mark = work / "executed"
+    sys.path.insert(0, _with_evil(work, mark))
     for name, content in islice(_hostile_files(whole, mark), 0, None, every):
         for ended in (False, True):
             folder = work / "hostile"
@@ -193,7 +196,17 @@ def hostile(work: Path, every: int = 1) -> Result:
                 mark.unlink(missing_ok=True)
                 result.num_cases += 1
             shutil.rmtree(folder)
+    sys.path.remove(str(work))
     return result
+
+
+def _with_evil(work: Path, mark: Path) -> str:
+    """The folder, with a module in it that leaves a mark where it is imported or called."""
+    (work / "evil.py").write_text(
+        f"from pathlib import Path\nPath({str(mark)!r}).touch()\n"
+        f"def run(*_, **__):\n    Path({str(mark)!r}).touch()\n"
+    )
+    return str(work)
 
 
 class _Malice:
@@ -231,6 +244,15 @@ def _hostile_files(whole: Path, mark: Path) -> Iterator[tuple[str, bytes]]:
     ):
         yield "config.yaml", f"{config}\n{line}\n".encode()
         yield "config.yaml", config.replace("seed: 0", line).encode()
+    for key in ("activation", "init", "norm", "loss"):
+        yield "config.yaml", re.sub(rf"(?m)^  {key}: .*$", f"  {key}: evil.run", config).encode()
+    for group in ("model", "data"):
+        custom = re.sub(rf"(?m)^- {group}: .*$", f"- {group}: custom", config)
+        for value in ("os.system", "evil.run", "evil", "&a [*a]", "[" * 1_000):
+            keys = f'{group}: {{target: {value}, kwargs: {{command: "{touch}"}}}}'
+            yield "config.yaml", re.sub(rf"(?m)^{group}:\n(  .*\n)*", f"{keys}\n", custom).encode()
+        endless = f"{group}: {{target: evil.run, kwargs: &a {{a: *a}}}}"
+        yield "config.yaml", re.sub(rf"(?m)^{group}:\n(  .*\n)*", f"{endless}\n", custom).encode()
     for value in (
         "[" * 10_000,
         "9" * 5_000,
