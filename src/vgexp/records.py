@@ -148,6 +148,16 @@ ATTENTION = (
     Column("logit_max", "largest magnitude of q.k / sqrt(units of a head) where a query may look"),
 )
 
+PRETRAINING = (
+    Column("step", "the update of this layer's pretraining, from 0", "int"),
+    Column("name", "the layer's weight", "text"),
+    Column(
+        "loss",
+        "of the reconstruction, before the update: cross-entropy in nats where the layer reads "
+        "units of bounded range, else squared error over their variance; means over entries",
+    ),
+)
+
 TABLES: Mapping[str, tuple[Column, ...]] = {
     "layers": LAYERS,
     "steps": STEPS,
@@ -156,6 +166,7 @@ TABLES: Mapping[str, tuple[Column, ...]] = {
     "time": TIME,
     "recurrence": RECURRENCE,
     "attention": ATTENTION,
+    "pretraining": PRETRAINING,
 }
 """Table (its file is `<table>.csv`) -> its columns in order."""
 

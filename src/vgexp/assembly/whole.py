@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from torch import nn
 
 from vgexp import clips, data, inits, losses, models, optimizers, schedulers, tasks
 from vgexp.activations import ACTIVATIONS
@@ -16,12 +17,13 @@ from vgexp.config import (
     SETS,
     Config,
     DataConfig,
+    MlpConfig,
     TrainConfig,
     choice,
     require,
     targets,
 )
-from vgexp.data import Dataset
+from vgexp.data import Dataset, Split
 from vgexp.data.batches import Batches
 from vgexp.errors import QuestionError
 from vgexp.lookup import find
@@ -31,7 +33,7 @@ from vgexp.registry import Registry
 from vgexp.schedulers import Schedule
 from vgexp.seeds import GlobalStream, generator
 from vgexp.skips import SKIPS
-from vgexp.training import Half, Trainer, TrainState
+from vgexp.training import Half, Pretraining, Trainer, TrainState
 
 _REGISTRIES: Mapping[str, Registry[Any]] = {
     "activation": ACTIVATIONS,
@@ -99,6 +101,7 @@ def _assembled(config: Config) -> Trainer:
         steps,
         deferred=device.type != "cpu",
         meters=model.meters,
+        pretraining=_pretraining(config, model.module, dataset),
         checkpoint_every=config.run.checkpoint_every,
     )
 
@@ -121,6 +124,8 @@ def device_of(name: str) -> torch.device:
 
 def _require_names(config: Config) -> None:
     """Looks the names of the model and the loss up before anything costs time."""
+    if config.train.pretrain_steps:
+        _require_plain(config)
     for key, path in targets(config).items():
         find(key, path)
     if config.train.loss is not None:
@@ -146,6 +151,38 @@ def _loss(config: Config, dataset: Dataset) -> losses.Loss:
     losses.require_targets(name, answers, dataset.name)
     return losses.build(
         name, config.train.label_smoothing, has_classes=answers.dtype == torch.int64
+    )
+
+
+def _pretraining(config: Config, model: nn.Module, dataset: Dataset) -> Pretraining | None:
+    train = config.train
+    if not train.pretrain_steps:
+        return None
+    assert isinstance(model, models.Mlp)
+    if not isinstance(dataset.train, Split):
+        raise QuestionError(
+            f"train.pretrain_steps is {train.pretrain_steps}, but data={dataset.name} are read one"
+            " by one\nallowed: a data set in memory, or train.pretrain_steps=0"
+        )
+    batch_size, drawn = config.data.batch_size, generator(config.seed, "pretraining")
+
+    def batches_of(split: Split) -> Batches:
+        return Batches(split, batch_size, drawn)
+
+    return Pretraining(model, dataset.train, batches_of, train.pretrain_steps, train.pretrain_lr)
+
+
+def _require_plain(config: Config) -> None:
+    """Requires a net whose layers can be trained one after another."""
+    model = config.model
+    asked = f"model={choice('model', model)}"
+    if isinstance(model, MlpConfig):
+        if model.skip == model.norm == "none":
+            return
+        asked = f"model.skip={model.skip} model.norm={model.norm}"
+    raise QuestionError(
+        f"train.pretrain_steps is {config.train.pretrain_steps} with {asked}\n"
+        "allowed: model=mlp model.skip=none model.norm=none, or train.pretrain_steps=0"
     )
 
 

@@ -29,6 +29,11 @@ class TrainConfig:
     """`cross_entropy` or `mse`; null: what the data are for."""
     label_smoothing: float = 0.0
     """Share of the target probability that cross-entropy spreads over all classes."""
+    pretrain_steps: int = 0
+    """Steps in which each hidden layer is first trained to be decoded to what it reads; 0: none.
+    For a perceptron without skips and norms."""
+    pretrain_lr: float = 0.01
+    """Learning rate of that, by Adam."""
     gradient_noise: float = 0.0
     """Variance of Gaussian noise on the clipped gradient at step 0, that over (1 + t)^decay at step
     t; 0: none. Neelakantan (2015) has 0.01, 0.3 or 1."""
@@ -49,6 +54,8 @@ class TrainConfig:
         at_least("train.epochs", self.epochs, 1)
         at_least("train.accumulate", self.accumulate, 1)
         at_least("train.eval_every", self.eval_every, 0)
+        at_least("train.pretrain_steps", self.pretrain_steps, 0)
+        at_least("train.pretrain_lr", self.pretrain_lr, 0.0)
         at_least("train.gradient_noise", self.gradient_noise, 0.0)
         at_least("train.gradient_noise_decay", self.gradient_noise_decay, 0.0)
         within("train.label_smoothing", self.label_smoothing, 0.0, 1.0)

@@ -25,6 +25,7 @@ from vgexp.training.divergence import around, last_step, layer_of_divergence
 from vgexp.training.evaluation import evaluated
 from vgexp.training.half import SKIPS_IN_A_ROW
 from vgexp.training.history import Clock, History, Step
+from vgexp.training.pretraining import Pretraining
 from vgexp.training.saving import Saving
 from vgexp.training.state import TrainState
 from vgexp.training.update import Batch, Outcome
@@ -53,6 +54,7 @@ class Trainer:
         *,
         deferred: bool,
         meters: Sequence[Meter] = (),
+        pretraining: Pretraining | None = None,
         checkpoint_every: int | None = 0,
     ) -> None:
         self.state = state
@@ -64,6 +66,7 @@ class Trainer:
         self.num_steps = num_steps
         self._dataset = dataset
         self._watches, self._meters = watches, meters
+        self._pretraining = pretraining
         # Of a model that does not say where to look, nobody knows what it draws either.
         self._draws = watches is None or any(
             isinstance(m, _DropoutNd) for m in state.model.modules()
@@ -86,9 +89,14 @@ class Trainer:
     def rows(self) -> Iterator[Rows]:
         """Trains to the end, to divergence, or until `stop`.
 
-        The first and the last step are measured whole.
+        The first and the last step are measured whole. Pretraining comes before; one that was
+        stopped is done anew by the run that goes on.
         """
         state = self.state
+        if state.step == 0 and self._pretraining is not None:
+            yield from self._pretraining.rows(lambda: self._stop_asked)
+            if self._stop_asked:
+                return
         self.clock = Clock(self._seconds_before)
         state.stream.begin()
         try:
@@ -180,7 +188,8 @@ class Trainer:
     @property
     def tables(self) -> tuple[str, ...]:
         """The tables that the run has."""
-        return (*COMMON, *dict.fromkeys(meter.table for meter in self._meters))
+        before = () if self._pretraining is None else ("pretraining",)
+        return (*COMMON, *before, *dict.fromkeys(meter.table for meter in self._meters))
 
     @property
     def num_parameters(self) -> int:
