@@ -75,6 +75,30 @@ class Bare(nn.Module):
         return x[:, :3]
 
 
+class Flat(Net):
+    def forward(self, x):
+        return super().forward(x)[:, 0]
+
+
+class Recurrent(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.cells = nn.LSTM(1, 4, batch_first=True)
+        self.head = nn.Linear(4, 3)
+
+    def forward(self, x):
+        return self.head(self.cells(x[..., None])[0][:, -1])
+
+
+class Scale(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(3))
+
+    def forward(self, x):
+        return x[:, :3] * self.scale
+
+
 class Lazy(nn.Sequential):
     def __init__(self):
         super().__init__(nn.LazyLinear(4), nn.ReLU(), nn.LazyLinear(3))
@@ -355,6 +379,24 @@ def test_blocks_of_others_are_not_known_and_cannot_be_recomputed() -> None:
     assert "model=custom does not say what its blocks are" in refused(chosen)
 
 
+@pytest.mark.parametrize(
+    ("name", "layers", "said"),
+    [
+        ("Recurrent", 1, "of the one hidden layer no signal was measured"),
+        ("Scale", 0, "no hidden layer has weights that were measured"),
+    ],
+)
+def test_of_what_the_probe_cannot_see_the_summary_says_so(
+    name: str, layers: int, said: str, tmp_path: Path
+) -> None:
+    train = TrainConfig(steps=3)
+    chosen = config(model=CustomConfig(target=f"mine.{name}"), train=train)
+    summary = vgexp.run(chosen, tmp_path / "run").summary
+    assert summary["num_layers"] == layers
+    assert said in summary["cause"]
+    assert bool(summary["unseen"]) == (name == "Recurrent")
+
+
 @pytest.mark.parametrize("value", [3, {"a": object()}, {1: 2}, ["a"], {"a": {"b": torch.ones(1)}}])
 def test_arguments_are_plain_values_by_name(value: Any) -> None:
     with pytest.raises(QuestionError, match=r"model\.kwargs is .*\nallowed: \{name: value"):
@@ -525,6 +567,21 @@ def test_a_loss_of_the_users_trains_and_no_verdict_is_given(name: str, tmp_path:
     assert done.summary["constant_loss"] is None
     assert done.summary["depth_trained"] is None
     assert "what guessing costs is not known of this loss" in done.summary["cause"]
+
+
+def test_what_is_right_is_told_only_of_a_logit_for_each_class(own_folder: Path) -> None:
+    (own_folder / "binary.py").write_text(
+        "from torch.nn.functional import binary_cross_entropy_with_logits as cost\n"
+        "def loss(outputs, targets):\n"
+        "    return cost(outputs[:, 0], (targets > 0).to(outputs.dtype))\n"
+    )
+    for num_outputs, is_told in ((1, False), (3, True)):
+        model = CustomConfig(target="mine.Net", kwargs={"num_outputs": num_outputs})
+        chosen = config(model=model, train=TrainConfig(steps=2, loss="binary.loss"))
+        rows = table(assemble(chosen), "steps")
+        assert all(("accuracy" in row) == is_told for row in rows)
+    flat = dataclasses.replace(chosen, model=CustomConfig(target="mine.Flat"))
+    assert "its output is [8] for inputs [8, 5]" in refused(flat)
 
 
 def test_a_diverged_run_with_a_loss_of_the_users_has_diverged(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import pkgutil
 import sys
 import sysconfig
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NoReturn
@@ -189,14 +189,9 @@ def _require_arguments(
     near = nearest(strange[0], names) if strange else None
     raise QuestionError(
         f"{path} cannot be called with {own} = {_shown(kwargs)}: {complaint}\n"
-        f"allowed: {path.rpartition('.')[2]}{signature_words(names)}"
+        f"allowed: {path.rpartition('.')[2]}({', '.join(names)})"
         + (f"\nnearest: {near}" if near else "")
     )
-
-
-def signature_words(names: Iterable[str]) -> str:
-    """`(width, depth)`."""
-    return f"({', '.join(names)})"
 
 
 def _shown(kwargs: Mapping[str, Any]) -> str:

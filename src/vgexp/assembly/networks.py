@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -40,9 +41,7 @@ class Model:
     meters: Sequence[Meter] = ()
 
 
-def model_of(
-    config: Config, dataset: Dataset, loss: losses.Loss, device: torch.device, dtype: torch.dtype
-) -> Model:
+def model_of(config: Config, dataset: Dataset, device: torch.device, dtype: torch.dtype) -> Model:
     """The configured model on its device.
 
     Raises:
@@ -67,8 +66,6 @@ def model_of(
         made = Model(module, watches, weights, module.meters())
     else:
         made = Model(module, None, _tried(config, module, dataset.task, x, y))
-    if is_dotted(config.train.loss):
-        _try_loss(config, module, loss, x, y)
     module.to(device)
     return made
 
@@ -81,6 +78,8 @@ def _require_memory(config: Config, task: Task, device: torch.device, dtype: tor
         needed = memory.need(config.model, task, config.data.batch_size)
     except QuestionError:
         raise
+    except NotImplementedError:  # a model that looks at numbers as it is built (regnet)
+        return
     except Exception as error:
         if isinstance(config.model, TorchvisionConfig):
             raise explained(config.model, task, error) from error
@@ -104,10 +103,14 @@ def _tried(
         )
     if isinstance(config.model, CustomConfig):
         key, name = "model.target", str(config.model.target)
+        shown: Tried = call(key, name, tried, module, x)
     else:
         assert isinstance(config.model, TorchvisionConfig)
         key, name = "model.arch", config.model.arch
-    shown: Tried = call(key, name, tried, module, x)
+        try:
+            shown = tried(module, x)
+        except Exception as error:
+            raise explained(config.model, task, error) from error
     loss = config.train.loss
     for when, output in (("", shown.output), (" in training", shown.output_in_training)):
         _require_output(f"{key} is {name!r}: its output{when}", output, x, y, task, loss)
@@ -125,12 +128,14 @@ def _tried(
 def _require_output(
     what: str, output: object, x: Tensor, y: Tensor, task: Task, loss: str | None
 ) -> None:
-    """Requires a tensor, and the shape that a loss of ours needs."""
+    """Requires a tensor, and the shape that a loss of ours needs; of another, examples first."""
     wanted = [len(x), *y.shape[1:], task.num_outputs] if y.dtype == torch.int64 else list(y.shape)
     if not isinstance(output, Tensor):
         kind = type(output).__name__
         raise QuestionError(f"{what} is a {kind}\nallowed: one tensor {wanted}")
-    if not is_dotted(loss) and list(output.shape) != wanted:
+    if is_dotted(loss) and output.ndim > 1 and len(output) == len(x):
+        return
+    if list(output.shape) != wanted:
         why = "a logit a class" if y.dtype == torch.int64 else "a value for each of the target's"
         raise QuestionError(
             f"{what} is {list(output.shape)} for inputs {list(x.shape)}\nallowed: {wanted}, {why}"
@@ -138,8 +143,18 @@ def _require_output(
 
 
 @torch.no_grad()
-def _try_loss(config: Config, module: nn.Module, loss: losses.Loss, x: Tensor, y: Tensor) -> None:
+def tried_loss(
+    config: Config, module: nn.Module, loss: losses.Loss, dataset: Dataset
+) -> losses.Loss:
+    """A loss of the user's own, tried on a batch; what is right is known only of a logit a class.
+
+    Raises:
+        QuestionError: it raises something, or what it returns cannot be minimised.
+    """
+    x, y = dataset.train.part(0, config.data.batch_size)
     module.eval()
     outputs = module(x)
     module.train()
     foreign.require_loss(str(config.train.loss), loss.mean, outputs, y)
+    are_logits = outputs.shape == (*y.shape, dataset.task.num_outputs)
+    return loss if are_logits else dataclasses.replace(loss, hits=None)

@@ -11,7 +11,7 @@ from torch import nn
 
 from vgexp import clips, data, inits, losses, models, optimizers, schedulers, tasks
 from vgexp.activations import ACTIVATIONS
-from vgexp.assembly.networks import model_of
+from vgexp.assembly.networks import model_of, tried_loss
 from vgexp.config import (
     HALF_DTYPES,
     SETS,
@@ -26,7 +26,7 @@ from vgexp.config import (
 from vgexp.data import Dataset, Split
 from vgexp.data.batches import Batches
 from vgexp.errors import QuestionError
-from vgexp.lookup import find
+from vgexp.lookup import find, is_dotted
 from vgexp.noise import Noise
 from vgexp.norms import NORMS
 from vgexp.registry import Registry
@@ -82,7 +82,9 @@ def _assembled(config: Config) -> Trainer:
     dataset = _dataset(config, dtype).to(device)
     loss = _loss(config, dataset)
     batches = Batches(dataset.train, config.data.batch_size, generator(config.seed, "order"))
-    model = model_of(config, dataset, loss, device, dtype)
+    model = model_of(config, dataset, device, dtype)
+    if is_dotted(config.train.loss):
+        loss = tried_loss(config, model.module, loss, dataset)
     optimizer = optimizers.build(config.optimizer, model.module.parameters())
     clip = clips.build(config.clip, model.matrices)
     steps = config.train.num_steps(batches.per_epoch)

@@ -28,11 +28,11 @@ class NetConfig(ModelConfig):
     width: int = 64
     """Units in each hidden layer."""
     activation: str = "relu"
-    """Name of the activation phi; `vgexp list activations`."""
+    """Name of the activation phi, `vgexp list activations`; or your own, package.module.name."""
     negative_slope: Optional[float] = None
     """Slope below zero of leaky_relu, and where prelu's starts; null: 0.01 and 0.25."""
     init: str = "he_normal"
-    """Name of the weight initialisation; `vgexp list inits`."""
+    """Name of the weight initialisation, `vgexp list inits`; or your own, package.module.name."""
     gain: float = 1.0
     """Multiplies the initialisation's standard deviation."""
     bias: bool = True
@@ -40,7 +40,7 @@ class NetConfig(ModelConfig):
     bias_std: float = 0.0
     """Standard deviation of the biases at the start; 0: all zero."""
     norm: str = "none"
-    """Name of the normalisation; `vgexp list norms`."""
+    """Name of the normalisation, `vgexp list norms`; or your own, package.module.name."""
     norm_position: str = "pre"
     """`pre`: phi(norm(z)); `post`: norm(phi(z)), with an adding skip norm(z + branch)."""
     norm_groups: int = 8

@@ -26,7 +26,8 @@ class TrainConfig:
     stop_on_divergence: bool = True
     """Whether a run ends at its first non-finite step."""
     loss: Optional[str] = None
-    """`cross_entropy` or `mse`; null: what the data are for."""
+    """`cross_entropy` or `mse`, or your own, package.module.name: f(outputs, targets) -> mean loss;
+    null: what the data are for."""
     label_smoothing: float = 0.0
     """Share of the target probability that cross-entropy spreads over all classes."""
     pretrain_steps: int = 0

@@ -126,6 +126,10 @@ def _signal_words(summary: Mapping[str, Any]) -> str:
             return "layer 1 gets a signal beyond the range of the numbers"
         if summary["unmeasured_ends"]:
             return _unmeasured_words(summary)
+        if not last:
+            return "no hidden layer has weights that were measured"
+        if last == 1:
+            return "of the one hidden layer no signal was measured, or none that is finite"
         return f"layer 1 and layer {last} cannot be compared (no value, zero or not finite)"
     if attenuation == 0:
         return "layer 1 gets exactly nothing"
