@@ -205,6 +205,9 @@ def tokens():
 def triples():
     return dataset(lambda x, y: (x, y, y))
 
+def noisy():
+    return dataset(lambda x, y: (x + torch.randn(5), y))
+
 def texts():
     return dataset(lambda x, y: ("text", y))
 
@@ -624,6 +627,16 @@ def test_data_that_are_read_one_by_one_train_as_the_same_in_memory(tmp_path: Pat
     assert one.evals.equals(two.evals)
     assert one.layers.equals(two.layers)
     assert set(one.evals["split"]) == {"train", "val"}
+
+
+def test_what_examples_draw_as_they_are_read_is_the_runs_own_and_goes_on(tmp_path: Path) -> None:
+    vgexp.run(own_data("noisy"), tmp_path / "one")
+    torch.rand(3)
+    vgexp.run(own_data("noisy"), tmp_path / "two")
+    assert contents(tmp_path / "one") == contents(tmp_path / "two")
+    (tmp_path / "two" / "summary.json").unlink()
+    vgexp.resume(tmp_path / "two", trust=True)
+    assert contents(tmp_path / "one") == contents(tmp_path / "two")
 
 
 def test_inputs_are_as_they_were_given_in_the_runs_dtype() -> None:
