@@ -21,7 +21,7 @@ from vgexp.errors import QuestionError
             False,
             "hydra.sweep.dir is not where a single run goes\nallowed: hydra.run.dir='a b'",
         ),
-        (["model=5"], False, "unknown model: '5'\nallowed: mlp"),
+        (["model=5"], False, "unknown model: '5'\nallowed: "),
         (["+model=true"], True, "unknown model: 'true'"),
         (["optimizer=null"], False, "unknown optimizer: 'null'\nallowed: adam"),
         (["optimizer=[adam,sgd]"], False, "optimizer is several choices at once: [adam,sgd]"),
