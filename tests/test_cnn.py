@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import copy
 import itertools
+import math
 from typing import Any
 
+import numpy as np
 import pytest
 import reference_images
 import torch
 import torch.nn.functional as F
-from reference import snapshot
+from reference import measured_rows, snapshot
 from reference_images import Equations, batches, expected_rows, images, wrong_cells
 from torch import Tensor, nn
 
 from vgexp.activations import ACTIVATIONS
 from vgexp.config import CnnConfig
 from vgexp.errors import QuestionError
+from vgexp.inits import initialise
 from vgexp.models import Network, build
 from vgexp.norms import NORMS
+from vgexp.probe import Probe
 from vgexp.skips import SKIPS
 
 IN, OUT = 2, 3
@@ -80,6 +84,47 @@ def test_gradients_are_those_of_the_equations() -> None:
     F.cross_entropy(out, y).backward()
     for name, parameter in model.named_parameters():
         torch.testing.assert_close(parameter.grad, p[name].grad, rtol=1e-9, atol=1e-11)
+
+
+# ---------------------------------------------------------------- laws
+
+
+def test_law_zeros_around_the_image_lose_what_the_init_keeps() -> None:
+    """A linear net with variance 1/fan_in passes delta on through the taps that see the image.
+
+    In the mean, delta^2 at a position is the sum over the 3x3 positions of the layer after it,
+    divided by 9: along each axis the matrix T of ones on three diagonals, over 3. From the pooling,
+    delta starts equal everywhere, so that delta_rms k layers down is mean(T^k 1) times as large.
+    """
+    size, depth, width, num_seeds = 4, 16, 128, 2
+    step_IJ = np.tri(size, size, 1) * np.tri(size, size, 1).T / 3
+    profile_I, expected = np.ones(size), []
+    for _ in range(depth):
+        expected.append(math.log(profile_I.mean()))
+        profile_I = step_IJ @ profile_I
+    config = CnnConfig(
+        depth=depth, width=width, stages=1, activation="linear", init="lecun_normal", bias=False
+    )
+    task = images(1, size, size, 5)
+    logs = np.zeros(depth)
+    for seed in range(num_seeds):
+        model = build(config, task, torch.float32)
+        x, y = torch.randn(8, 1, size, size, generator=torch.Generator().manual_seed(seed)), [0] * 8
+        initialise(model, config, torch.Generator().manual_seed(seed), x)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+        with Probe(model, optimizer, watches=model.watches()) as probe:
+            F.cross_entropy(model(x), torch.tensor(y)).backward()
+            optimizer.step()
+        deltas = [float(row["delta_rms"]) for row in measured_rows(probe)[-2::-1]]
+        logs += np.log(np.array(deltas) / deltas[0]) / num_seeds
+    # A layer's mean-square factor has a variance of at most 2/width: after k layers ln rms has
+    # walked sqrt(k / (2 width)), less for the mean of seeds. Four of these.
+    walked = 4 * np.sqrt(np.arange(depth) / (2 * width * num_seeds))
+    assert (np.abs(logs - expected) <= walked + 1e-6).all()
+    # Far from the read-out, the largest eigenvalue of T a layer.
+    assert expected[-1] - expected[-2] == pytest.approx(
+        math.log((1 + 2 * math.cos(math.pi / 5)) / 3)
+    )
 
 
 # ---------------------------------------------------------------- shapes

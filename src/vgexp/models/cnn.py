@@ -5,6 +5,10 @@ W * h + b with * a convolution with zeros around the image; a mean of h_L over p
 Layers fall into stages of equal number; the first of each stage but the first has stride 2 and
 doubles the channels. There, what a skip carries is every other row and column of z, with zeros for
 the new channels; a gate is a 3x3 convolution of h.
+
+At the border a kernel sees zeros, which no init counts with: far from its ends, a linear net whose
+weights have variance 1/fan_in multiplies delta_rms by (1 + 2 cos(pi / (n + 1))) / 3 a layer on
+images of n x n: by 0.960 on 8x8, by 0.996 on 28x28.
 """
 
 from __future__ import annotations
