@@ -34,6 +34,7 @@ SINGLE = (
     "residual_rescue",
     "highway_rescue",
     "dense_rescue",
+    "pretraining_rescue",
     "lsuv",
     "selu",
     "thousand_layers",
@@ -44,7 +45,7 @@ SINGLE = (
     "resnet20",
     "resnet110",
 )
-SWEEPS = {"adam_rescue": 14, "arsenal": 16, "shallow_vs_deep": 15}
+SWEEPS = {"adam_rescue": 14, "arsenal": 16, "covariate_shift": 2, "shallow_vs_deep": 15}
 """Preset -> jobs of its grid."""
 
 SEARCHES = ("deepest",)
@@ -69,6 +70,7 @@ PAIRS: dict[str, tuple[str, dict[str, Any]]] = {
     "plain110": ("plain20", {"model.depth": 110}),
     "resnet20": ("plain20", {"model.skip": "residual"}),
     "resnet110": ("plain110", {"model.skip": "residual"}),
+    "pretraining_rescue": ("sigmoid_deep", {"train.pretrain_steps": 200}),
 }
 """Preset -> the preset it is compared with, and all that differs."""
 

@@ -33,7 +33,7 @@ def lines(path: Path) -> list[list[str]]:
 
 
 def test_every_table_begins_with_its_header(tmp_path: Path) -> None:
-    CsvFiles(tmp_path).close()
+    CsvFiles(tmp_path, TABLES).close()
     for table, columns in TABLES.items():
         assert lines(tmp_path / f"{table}.csv") == [[column.name for column in columns]]
 

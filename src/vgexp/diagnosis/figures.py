@@ -37,6 +37,14 @@ FIGURES = (
         "smallest normal number of the dtype, at any step",
         "int",
     ),
+    Column(
+        "shift_preact",
+        "how far an update moves mean m and deviation s of z: sqrt(dm^2 + ds^2) / s, mean over "
+        "hidden layers and updates (null unless probe.activations_every=1)",
+    ),
+    Column("shift_act", "the same of h, which is what the next layer reads"),
+    Column("drift_preact", "how far all updates moved z: from the first to the last measured"),
+    Column("drift_act", "the same of h"),
     Column("num_layers", "hidden weight layers of the main path", "int"),
     Column("depth_trained", "num_layers of a net that learned, 0 of one that did not", "int"),
     Column("num_parameters", "trainable numbers in the model", "int"),

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from vgexp.diagnosis.shift import shifts
 from vgexp.diagnosis.signal import Signal, signal_of, underflow
 from vgexp.diagnosis.words import NUM_STEPS_AVERAGED, cause_of
 
@@ -99,6 +100,7 @@ def summarise(
         **_signal_figures(first, ""),
         **_signal_figures(last, "_last"),
         "layers_left_out": first.num_left_out,
+        **shifts(layers),
         "unmeasured_ends": list(first.unmeasured_ends),
     }
     summary = {key: _for_json(value) for key, value in summary.items()}
