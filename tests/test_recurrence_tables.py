@@ -233,14 +233,17 @@ def test_derivatives_far_below_what_squares_hold_are_measured() -> None:
 # ---------------------------------------------------------------- recurrence.csv
 
 
+@pytest.mark.parametrize(("points", "times"), [(3, (1, 3, 6)), (None, range(TIMES))])
 @pytest.mark.parametrize("config", VARIANTS, ids=name_of)
-def test_the_gates_are_those_of_the_equations(config: Config) -> None:
+def test_the_gates_are_those_of_the_equations(
+    config: Config, points: int | None, times: Sequence[int]
+) -> None:
     config = sized(config)
     model = drawn(config)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter *= 3  # so that some gates saturate
-    model.time_points = 3
+    model.time_points = points
     update = batches(sequences(), (3, 2))
     runs = [looped(model, config, x) for x, _ in update]
     weights = {n: p.detach().numpy().copy() for n, p in model.named_parameters()}
@@ -251,7 +254,7 @@ def test_the_gates_are_those_of_the_equations(config: Config) -> None:
     ]
     shares = []
     for row, (layer, gate) in zip(rows, keys, strict=True):
-        u = torch.cat([run.gates[layer, gate, t].flatten() for run in runs for t in (1, 3, 6)])
+        u = torch.cat([run.gates[layer, gate, t].flatten() for run in runs for t in times])
         phi = getattr(config, "activation", "sigmoid" if gate not in ("cell", "new") else "tanh")
         y = model.layers[layer].cell.activation(u) if phi == "softplus" else PHI_OF[phi](u)
         assert row["gate_mean"] == pytest.approx(float(y.detach().mean()), rel=1e-9, abs=1e-12)
