@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import itertools
 import math
 from typing import Any
@@ -33,7 +34,7 @@ STEPS = Task("sequence", (LENGTH, FEATURES), OUTPUTS)
 LABELLED = Task("sequence", (LENGTH, FEATURES), OUTPUTS, per_position=True)
 IMAGES = Task("image", (2, 4, 6), OUTPUTS)
 SAME = Task("tokens", (LENGTH,), NUM_TOKENS, NUM_TOKENS, per_position=True)
-SMALL = {"depth": 2, "width": 12, "heads": 3, "mlp_ratio": 2}
+SMALL: dict[str, Any] = {"depth": 2, "width": 12, "heads": 3, "mlp_ratio": 2}
 
 CASES: list[tuple[type[Any], dict[str, Any], Task]] = [
     *[
@@ -311,7 +312,11 @@ def started(config: Any, task: Task, dtype: torch.dtype = torch.float64) -> Netw
     return model
 
 
-@pytest.mark.parametrize("init", [name for name in INITS if name != "lsuv"])
+FITTED = ("lsuv", "fixup", "zero_last")
+"""Inits that change what they drew."""
+
+
+@pytest.mark.parametrize("init", [name for name in INITS if name not in FITTED])
 def test_queries_keys_and_values_are_drawn_each_as_a_matrix_of_its_own(init: str) -> None:
     config = TransformerConfig(depth=1, width=64, heads=2, mlp_ratio=3, init=init, gain=0.5)
     model = started(config, STEPS)
@@ -381,6 +386,28 @@ def test_lsuv_brings_each_weights_output_to_variance_one() -> None:
     model(x)
     assert len(stds) == 1 + 6 * SMALL["depth"] + 1
     assert all(value == pytest.approx(1, abs=0.06) for value in stds.values()), stds
+
+
+@pytest.mark.parametrize("init", ["zero_last", "fixup"])
+def test_each_block_starts_as_its_stream_where_its_halves_start_at_zero(init: str) -> None:
+    config = TransformerConfig(**SMALL, init=init, skip="residual")
+    model = started(config, TOKENS)
+    x = inputs(TOKENS)
+    stream = model.embedding(x)
+    for block in model.blocks:
+        assert torch.equal(block(stream), stream)
+    drawn_he = started(dataclasses.replace(config, init="he_normal"), TOKENS)
+    for name in ("attention.value", "mlp.hidden"):
+        ours, he = (m.get_parameter(f"blocks.1.{name}.weight") for m in (model, drawn_he))
+        # Four branches of two weights: L^(-1/2).
+        torch.testing.assert_close(ours, he * (0.5 if init == "fixup" else 1.0))
+    assert (model(x) == 0).all() == (init == "fixup")
+
+
+@pytest.mark.parametrize("skip", ["none", "rezero"])
+def test_without_a_stream_that_goes_on_beside_it_no_half_starts_at_zero(skip: str) -> None:
+    with pytest.raises(QuestionError, match="without residual branches"):
+        started(TransformerConfig(**SMALL, init="zero_last", skip=skip), TOKENS)
 
 
 def test_a_copy_computes_with_its_own_modules() -> None:

@@ -12,10 +12,12 @@ from typing import cast
 from torch import Generator, Tensor, nn
 
 from vgexp.config import AttentionConfig
+from vgexp.inits import Branch
 from vgexp.models.attention.blocks import Block, Named, block_watches, dropout, norm
 from vgexp.models.attention.embeddings import Embedding, draws
 from vgexp.models.attention.meter import AttentionMeter, Site
 from vgexp.models.network import Network, linear, run_blocks
+from vgexp.skips import SKIPS
 from vgexp.watch import Meter, Watch
 
 Pick = Callable[[Tensor], Tensor]
@@ -102,6 +104,24 @@ class Stack(Network):
         for number, block in enumerate(cast(list[Block], self.blocks)):
             sites.append(Site(f"blocks.{number}.attention", number + 2, block.attention.attend))
         return [AttentionMeter(sites)]
+
+    def branches(self) -> list[Branch]:
+        """Both halves of each block, where the stream goes on beside them.
+
+        The weights of a half are those that its output is proportional to, but for phi: of
+        attention the value's and the output's.
+        """
+        if not SKIPS[self._config.skip].carries_z:
+            return []
+        halves = [
+            (f"blocks.{number}.{first}.weight", f"blocks.{number}.{second}.weight")
+            for number in range(len(self.blocks))
+            for first, second in (
+                ("attention.value", "attention.output"),
+                ("mlp.hidden", "mlp.output"),
+            )
+        ]
+        return [Branch(weights, None) for weights in halves]
 
     def special_draws(self) -> Mapping[str, Callable[[Tensor, float, Generator], None]]:
         """Those of the embedding's parameters."""
