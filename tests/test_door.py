@@ -56,10 +56,11 @@ def calls(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Calls:
         made.append((config, folder, command))
         folders.require_free(folder)
         (folder / "layers.csv").write_text("step\n")
-        if getattr(config.model, "activation", "") == "sigmod":
+        activation = getattr(config.model, "activation", "")
+        if activation == "sigmod":
             (folder / "layers.csv").unlink()
             raise QuestionError("unknown activation: 'sigmod'\nallowed: sigmoid")
-        misfortune = MISFORTUNES.get(config.model.activation)  # type: ignore[attr-defined]
+        misfortune = MISFORTUNES.get(activation)
         if misfortune:
             (folder / "summary.json").write_text('{"status": "interrupted", "loss_last": 0.7}')
             misfortune()
