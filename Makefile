@@ -30,6 +30,7 @@ test: $(READY) ## format check, lint, types, tests
 
 bench: $(READY) ## what measuring costs: a training step with and without it
 	@$(BIN)/python scripts/bench.py
+	@$(BIN)/python scripts/bench_networks.py
 
 faults: $(READY) ## kill, fill, close, break: what runs survive (about 7 minutes)
 	@$(BIN)/python scripts/faults.py

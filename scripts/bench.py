@@ -1,9 +1,9 @@
 """How much measuring costs: vgexp's training step against the same network in a bare loop.
 
 `make bench`, or `python scripts/bench.py --help`. One process, one thread; both loops train a
-perceptron of the same shape, in turns of a few steps, so that a drift of the machine's speed meets
-both. A ratio is the median over rounds of vgexp's time over the bare loop's; vgexp's includes the
-tables' writing.
+network of the same shape, in turns of a few steps, so that a drift of the machine's speed meets
+both: perceptrons here, other families in `bench_networks.py`. A ratio is the median over rounds of
+vgexp's time over the bare loop's; vgexp's includes the tables' writing.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ from vgexp.sinks.csv_files import CsvFiles
 
 Shape = tuple[int, int, int]
 """(depth, width, batch)"""
+Loss = Callable[[Tensor, Tensor], Tensor]
 
 SHAPES: tuple[Shape, ...] = ((50, 256, 128), (20, 64, 64))
 CADENCES = (("default cadence (20)", 20), ("every column, every step", 1))
@@ -73,30 +74,38 @@ def bare_loop(shape: Shape, device: torch.device, fused: bool) -> Callable[[int]
         layers += [nn.Linear(features, width), nn.Tanh()]
         features = width
     model = nn.Sequential(*layers, nn.Linear(features, CLASSES)).to(device)
-    optimizer = torch.optim.SGD(model.parameters(), lr=LEARNING_RATE, fused=fused or None)
     inputs = torch.randn(EXAMPLES, FEATURES, device=device)
     targets = torch.randint(0, CLASSES, (EXAMPLES,), device=device)
-    batches = endless_batches(batch, device)
+    return textbook(model, F.cross_entropy, (inputs, targets), batch, fused)
+
+
+def textbook(
+    model: nn.Module, loss_of: Loss, examples: tuple[Tensor, Tensor], batch: int, fused: bool
+) -> Callable[[int], int]:
+    """The loop that everybody writes, by plain gradient descent."""
+    optimizer = torch.optim.SGD(model.parameters(), lr=LEARNING_RATE, fused=fused or None)
+    inputs, targets = examples
+    batches = endless_batches(batch, targets)
 
     def run(num_steps: int) -> int:
         for _ in range(num_steps):
             rows = next(batches)
             optimizer.zero_grad()
-            loss = F.cross_entropy(model(inputs[rows]), targets[rows])
+            loss = loss_of(model(inputs[rows]), targets[rows])
             loss.backward()
             optimizer.step()
-            if device.type == "cpu":
+            if targets.device.type == "cpu":
                 loss.item()
-        finish(device)
+        finish(targets.device)
         return num_steps
 
     return run
 
 
-def endless_batches(batch: int, device: torch.device) -> Iterator[Tensor]:
+def endless_batches(batch: int, targets: Tensor) -> Iterator[Tensor]:
     """Indices of shuffled batches, a permutation an epoch."""
     while True:
-        order = torch.randperm(EXAMPLES).to(device)
+        order = torch.randperm(len(targets)).to(targets.device)
         yield from (rows for rows in order.split(batch) if len(rows) == batch)
 
 
@@ -113,8 +122,13 @@ def vgexp_loop(
         probe=probe,
         device=str(device),
     )
-    trainer, sink = assemble(config), CsvFiles(folder)
-    rows = trainer.rows()
+    return recorded(config, folder)
+
+
+def recorded(config: Config, folder: Path) -> Callable[[int], int]:
+    """What a configuration describes, by vgexp's own trainer with its CSV files."""
+    trainer = assemble(config)
+    sink, rows, device = CsvFiles(folder, trainer.tables), trainer.rows(), trainer.device
 
     def run(num_steps: int) -> int:
         start = trainer.state.step

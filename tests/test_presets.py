@@ -45,7 +45,13 @@ SINGLE = (
     "resnet20",
     "resnet110",
 )
-SWEEPS = {"adam_rescue": 14, "arsenal": 16, "covariate_shift": 2, "shallow_vs_deep": 15}
+SWEEPS = {
+    "adam_rescue": 14,
+    "arsenal": 16,
+    "covariate_shift": 2,
+    "how_far_back": 16,
+    "shallow_vs_deep": 15,
+}
 """Preset -> jobs of its grid."""
 
 SEARCHES = ("deepest",)
