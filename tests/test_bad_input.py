@@ -64,7 +64,7 @@ def assert_one_block(shown: str, *said: str) -> None:
         (["clip=norm", "clip.threshold=0"], "clip.threshold is 0.0"),
         (["device=cuda:99"], "device is 'cuda:99' allowed here: auto, cpu"),
         (["model.norm=instance"], "model.norm is 'instance' on a perceptron reason:"),
-        (["model.norm=batch", "data.batch_size=1"], "at least 2 with model.norm=batch"),
+        (["model.norm=batch", "data.batch_size=1"], "at least 2 with batch norm"),
         (
             ["model.skip=dense", "model.depth=3000", "model.width=4096"],
             "the model has 75,472,318,767,114 parameters",
