@@ -15,7 +15,7 @@ from torch import Tensor
 
 from vgexp.activations import ACTIVATIONS
 from vgexp.assembly import assemble
-from vgexp.config import AdamConfig, Config, MlpConfig, MomentumConfig, SgdConfig
+from vgexp.config import AdamConfig, Config, MlpConfig, MomentumConfig, SgdConfig, TrainConfig
 from vgexp.errors import QuestionError
 from vgexp.models import build, memory
 from vgexp.models.memory import Need, available_bytes, need, num_parameters, require
@@ -119,6 +119,21 @@ def test_a_run_is_refused_by_what_its_own_optimizer_holds(monkeypatch: pytest.Mo
             continue
         with pytest.raises(QuestionError, match=f"{needed.num_bytes(torch.float32, 2):,} bytes"):
             assemble(changed)
+
+
+def test_what_is_computed_again_need_not_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = Config(model=MlpConfig(depth=400, width=4))
+    needed = need(config.model, vectors(64, 10), config.data.batch_size)
+    # Of 400 layers, 20 segments' inputs and the 20 layers of one: a tenth.
+    again = Need(needed.num_parameters, -(-needed.num_activations // 10))
+    assert needed.recomputing(400) == again
+    assert Need(5, 77).recomputing(1) == Need(5, 77)
+    monkeypatch.setattr(
+        memory, "available_bytes", lambda _device: again.num_bytes(torch.float32, 0)
+    )
+    with pytest.raises(QuestionError, match="checkpoint_activations=true"):
+        assemble(config)
+    assemble(dataclasses.replace(config, train=TrainConfig(checkpoint_activations=True)))
 
 
 def test_available_memory_is_this_machines_and_unknown_elsewhere(

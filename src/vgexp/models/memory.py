@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -34,6 +35,12 @@ class Need:
     """Of the model; as many gradients, and as many again for each state of the optimizer."""
     num_activations: int
     """Kept by one forward pass for the backward pass."""
+
+    def recomputing(self, num_blocks: int) -> Need:
+        """With activations computed again: at once, of n blocks, the inputs of about sqrt(n)
+        segments and what one segment of sqrt(n) blocks keeps."""
+        share = min(1.0, 2 / math.sqrt(num_blocks))
+        return Need(self.num_parameters, math.ceil(share * self.num_activations))
 
     def num_bytes(self, dtype: torch.dtype, num_states: int) -> int:
         """Bytes of parameters, gradients, optimizer states (adam: 2) and activations."""
@@ -107,7 +114,8 @@ def require(needed: Need, dtype: torch.dtype, device: torch.device, num_states: 
             f"the model has {needed.num_parameters:,} parameters and its training needs"
             f" {asked:,} bytes ({asked / GIB:,.1f} GiB)\n"
             f"allowed: {available:,} bytes ({available / GIB:,.1f} GiB) available on {device}\n"
-            "remedy: a smaller model.width, model.depth or data.batch_size"
+            "remedy: a smaller model.width, model.depth or data.batch_size;"
+            " train.checkpoint_activations=true"
         )
 
 
