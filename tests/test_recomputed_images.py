@@ -17,7 +17,6 @@ from vgexp.config import (
     CnnConfig,
     Config,
     DensenetConfig,
-    MlpConfig,
     ModelConfig,
     OutputConfig,
     ProbeConfig,
@@ -32,8 +31,6 @@ MODELS = [
     ResnetConfig(depth=14, width=2, dropout=0.2),
     ResnetConfig(depth=20, width=2, preactivation=True, bottleneck=True, shortcut="projection"),
     DensenetConfig(depth=16, width=4, growth_rate=2, bottleneck=True, dropout=0.2),
-    MlpConfig(depth=6, width=8, norm="batch", dropout=0.2),
-    MlpConfig(depth=6, width=8, norm="batch", skip="residual"),
 ]
 
 
@@ -64,10 +61,7 @@ def test_tables_are_equal_byte_for_byte_and_statistics_move_once(
 @pytest.mark.parametrize("model", MODELS, ids=lambda model: type(model).__name__)
 def test_running_statistics_move_once_in_a_pass_and_go_on_moving(model: ModelConfig) -> None:
     net = build(model, images(1, 8, 8, 4), torch.float64)
-    if isinstance(model, MlpConfig):
-        x = torch.randn(5, 64, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    else:
-        x = torch.randn(5, 1, 8, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    x = torch.randn(5, 1, 8, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     for parameter in net.parameters():
         nn.init.constant_(parameter, 0.1)
     net.recomputes = True
