@@ -305,4 +305,7 @@ def _write_end(done: Run, config: Config, trainer: Trainer, error: BaseException
 
 
 def _summary(done: Run, config: Config, trainer: Trainer, status: str) -> dict[str, Any]:
-    return summaries.summary_of((done.layers, done.steps, done.evals), config, trainer, status)
+    tables = {"layers": done.layers, "steps": done.steps, "evals": done.evals}
+    if "time" in trainer.tables:
+        tables["time"] = done.time
+    return summaries.summary_of(tables, config, trainer, status)

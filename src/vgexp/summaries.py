@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from vgexp import config as configuration
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def summary_of(
-    tables: tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame],
+    tables: Mapping[str, pd.DataFrame],
     config: Config,
     trainer: Trainer,
     status: str,
@@ -25,12 +26,15 @@ def summary_of(
     """What `summary.json` holds.
 
     Args:
-        tables: layers, steps, evals.
+        tables: those that figures are made of, by name.
     """
     from vgexp import diagnosis
 
     figures = diagnosis.summarise(
-        *tables,
+        tables["layers"],
+        tables["steps"],
+        tables["evals"],
+        time=tables.get("time"),
         constant_loss=trainer.constant_loss,
         num_examples=config.data.batch_size * config.train.accumulate,
         dtype=config.dtype,

@@ -45,6 +45,12 @@ FIGURES = (
     Column("shift_act", "the same of h, which is what the next layer reads"),
     Column("drift_preact", "how far all updates moved z: from the first to the last measured"),
     Column("drift_act", "the same of h"),
+    Column(
+        "backward_factor_per_time_step",
+        "recurrent nets: the factor by which delta_rms of h of the last layer changes per step "
+        "back in time, at step 0: exp(-slope) of the least-squares line of ln delta_rms on t",
+    ),
+    Column("time_attenuation", "the same delta_rms at the first watched time over the last"),
     Column("num_layers", "hidden weight layers of the main path", "int"),
     Column("depth_trained", "num_layers of a net that learned, 0 of one that did not", "int"),
     Column("num_parameters", "trainable numbers in the model", "int"),

@@ -85,17 +85,17 @@ def signal_of(layers_at_step: pd.DataFrame, num_layers: int | None = None) -> Si
         num_layers = _num_layers(layers_at_step, numbers)
     ends = sorted({1, num_layers}) if num_layers else []
     unmeasured_ends = tuple(end for end in ends if end not in numbers)
-    attenuation = math.nan
+    ratio = math.nan
     if numbers.size and not unmeasured_ends and numbers[-1] == num_layers:
-        attenuation = _attenuation(float(deltas[0]), float(deltas[-1]))
+        ratio = attenuation(float(deltas[0]), float(deltas[-1]))
     return Signal(
-        attenuation=attenuation,
-        backward_factor_per_layer=_factor(numbers[usable], np.log(deltas[usable])),
+        attenuation=ratio,
+        backward_factor_per_layer=factor(numbers[usable], np.log(deltas[usable])),
         num_layers=num_layers,
         num_layers_used=int(usable.sum()),
         num_left_out=max(num_layers, usable.size) - int(usable.sum()),
         unmeasured_ends=unmeasured_ends,
-        signal=_kind(attenuation),
+        signal=_kind(ratio),
     )
 
 
@@ -149,7 +149,8 @@ def _num_layers(layers_at_step: pd.DataFrame, numbers: np.ndarray) -> int:
     return int(numbers[-1]) if numbers.size else 0
 
 
-def _attenuation(first: float, last: float) -> float:
+def attenuation(first: float, last: float) -> float:
+    """First over last, by the conventions of `signal_of`."""
     if not math.isfinite(last) or math.isnan(first):
         return math.nan
     if first == 0:
@@ -157,8 +158,8 @@ def _attenuation(first: float, last: float) -> float:
     return first / last if last > 0 else math.nan
 
 
-def _factor(numbers: np.ndarray, logs: np.ndarray) -> float:
-    """exp(-slope) of the least-squares line through the points."""
+def factor(numbers: np.ndarray, logs: np.ndarray) -> float:
+    """exp(-slope) of the least-squares line through the points; nan for fewer than two."""
     if numbers.size < 2:
         return math.nan
     offsets = numbers - numbers.mean()

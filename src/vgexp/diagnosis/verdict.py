@@ -14,6 +14,7 @@ import pandas as pd
 
 from vgexp.diagnosis.shift import shifts
 from vgexp.diagnosis.signal import Signal, signal_of, underflow
+from vgexp.diagnosis.through_time import through_time
 from vgexp.diagnosis.words import NUM_STEPS_AVERAGED, cause_of
 
 LEARNED_BELOW = 0.9
@@ -58,6 +59,7 @@ def summarise(
     status: str,
     divergence: str | None,
     num_layers: int | None = None,
+    time: pd.DataFrame | None = None,
 ) -> dict[str, Any]:
     """The figures of a run that its tables decide, ready for JSON.
 
@@ -69,6 +71,7 @@ def summarise(
         status: how the run ended.
         divergence: what became non-finite first and where; None if nothing did.
         num_layers: L; None for as many as the rows tell of.
+        time: `time.csv`, where the run has it.
 
     Returns:
         Among others `loss_first`, `loss_last`, `loss_best` of single updates and
@@ -101,6 +104,7 @@ def summarise(
         **_signal_figures(last, "_last"),
         "layers_left_out": first.num_left_out,
         **shifts(layers),
+        **through_time(time),
         "unmeasured_ends": list(first.unmeasured_ends),
     }
     summary = {key: _for_json(value) for key, value in summary.items()}

@@ -62,7 +62,7 @@ def diagnose(frame: pd.DataFrame) -> Diagnosis:
 
 def sentence(summary: Mapping[str, Any]) -> str:
     """What happened to the gradient and to the loss, from a summary as `summarise` gives it."""
-    parts = [_gradient_words(summary, " at step 0")]
+    parts = [_gradient_words(summary, " at step 0"), _time_words(summary)]
     if summary["verdict"] == "diverged":
         parts.append(f"The run diverged: {_as_clause(summary['cause'])}.")
     else:
@@ -142,6 +142,20 @@ def _signal_words(summary: Mapping[str, Any]) -> str:
     what = f"layer 1 gets {share} what layer {last} gets"
     # No "so": where single layers stand out, the factor's power is not the attenuation.
     return what if factor is None else f"a layer {each.format(f'{factor:.2g}')}, {what}"
+
+
+def _time_words(summary: Mapping[str, Any]) -> str:
+    """Of a recurrent net: what comes back along time."""
+    factor = summary.get("backward_factor_per_time_step")
+    if factor is None:
+        return ""
+    share = "" if (ends := summary["time_attenuation"]) is None else _of_first_time(ends)
+    return f"Back through time each step passes on {factor:.2g} of it{share}."
+
+
+def _of_first_time(ends: float) -> str:
+    times = "times" if ends > 1 else "of"
+    return f": the first watched state gets {ends:.2g} {times} what the last gets"
 
 
 def _unmeasured_words(summary: Mapping[str, Any]) -> str:
