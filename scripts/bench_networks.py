@@ -134,7 +134,8 @@ class Case:
     model: ModelConfig
     data: DataConfig
     bare: Callable[[], tuple[nn.Module, Loss, tuple[Tensor, Tensor]]]
-    num_steps: int
+    num_steps: int = 20
+    time_points: int | None = 10
 
 
 def _bare_resnet() -> tuple[nn.Module, Loss, tuple[Tensor, Tensor]]:
@@ -163,21 +164,25 @@ CASES = (
         ResnetConfig(depth=20),
         CustomDataConfig(target="bench_networks.images", batch_size=BATCH),
         _bare_resnet,
-        20,
     ),
     Case(
         "LSTM, 4 layers of 128, 100 steps",
         LSTM,
         AddingConfig(seq_len=100, num_examples=EXAMPLES, batch_size=BATCH),
         _bare_lstm,
-        20,
+    ),
+    Case(
+        "the same, every step in time watched",
+        LSTM,
+        AddingConfig(seq_len=100, num_examples=EXAMPLES, batch_size=BATCH),
+        _bare_lstm,
+        time_points=None,
     ),
     Case(
         "transformer, 8 blocks of 256, 64 tokens",
         TRANSFORMER,
         TextConfig(seq_len=64, num_examples=EXAMPLES, batch_size=BATCH // 2),
         _bare_transformer,
-        20,
     ),
 )
 
@@ -189,7 +194,7 @@ def bench(case: Case, every: int, rounds: int, device: torch.device) -> None:
         data=case.data,
         optimizer=SgdConfig(lr=LEARNING_RATE),
         train=TrainConfig(steps=10**9, eval_every=0),
-        probe=ProbeConfig(every=every, activations_every=every),
+        probe=ProbeConfig(every=every, activations_every=every, time_points=case.time_points),
         device=str(device),
     )
     model, loss_of, examples = case.bare()
