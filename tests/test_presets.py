@@ -51,6 +51,8 @@ SWEEPS = {
     "covariate_shift": 2,
     "how_far_back": 16,
     "shallow_vs_deep": 15,
+    "spectral_radius": 6,
+    "forget_bias": 4,
 }
 """Preset -> jobs of its grid."""
 
