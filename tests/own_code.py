@@ -25,3 +25,11 @@ def make(num_examples: int = 130) -> tuple[TensorDataset, TensorDataset]:
     """Vectors of five features in four classes."""
     x, y = torch.randn(num_examples, 5), torch.arange(num_examples) % 4
     return TensorDataset(x, y), TensorDataset(x[:20] + 0.1, y[:20])
+
+
+class Spare(Net):
+    """The same with a layer that is never called, as modules of torch's own have."""
+
+    def __init__(self, num_inputs: int, num_outputs: int) -> None:
+        super().__init__(num_inputs, num_outputs)
+        self.spare = nn.Linear(3, 2)

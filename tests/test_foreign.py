@@ -288,7 +288,7 @@ def test_a_model_of_the_users_is_drawn_as_it_draws_itself_from_the_stream_init()
     before = torch.get_rng_state()
     made = assemble(config(model=CustomConfig(target="mine.Net", kwargs={"width": 4}))).state.model
     assert torch.equal(torch.get_rng_state(), before)
-    torch.set_rng_state(generator(0, "init").get_state())
+    torch.set_rng_state(generator(0, "init/own").get_state())
     expected = type(made)(4)
     torch.set_rng_state(before)
     assert made.state_dict().keys() == expected.state_dict().keys()
@@ -400,6 +400,28 @@ def test_of_what_the_probe_cannot_see_the_summary_says_so(
     assert bool(summary["unseen"]) == (name == "Recurrent")
 
 
+def test_a_weight_that_is_never_called_has_no_layer_and_hides_none_of_the_others(
+    tmp_path: Path,
+) -> None:
+    runs = {}
+    for name in ("Net", "Spare"):
+        config = Config(
+            model=CustomConfig(target=f"own_code.{name}"),
+            train=TrainConfig(steps=2),
+            output=OutputConfig(quiet=True),
+        )
+        runs[name] = vgexp.run(config, tmp_path / name)
+    plain, spare = runs["Net"], vgexp.load(tmp_path / "Spare")
+    unused = spare.layers[spare.layers["name"] == "spare.weight"]
+    assert unused["layer"].isna().all()
+    assert any(line.startswith("spare.weight") for line in spare.summary["unseen"])
+    for figure in ("signal", "attenuation", "layers_left_out", "num_layers", "verdict"):
+        assert spare.summary[figure] == plain.summary[figure] is not None
+    used = spare.layers.dropna(subset="layer").reset_index(drop=True)
+    assert used["delta_rms"].tolist() == plain.layers["delta_rms"].tolist()
+    assert main(["compare", str(tmp_path / "Spare"), "--layers", "delta_rms"]) == 0
+
+
 @pytest.mark.parametrize("value", [3, {"a": object()}, {1: 2}, ["a"], {"a": {"b": torch.ones(1)}}])
 def test_arguments_are_plain_values_by_name(value: Any) -> None:
     with pytest.raises(QuestionError, match=r"model\.kwargs is .*\nallowed: \{name: value"):
@@ -443,7 +465,7 @@ def test_a_classifier_of_torchvision_has_its_own_weights_and_reads_grey_as_three
             train=TrainConfig(steps=1),
         )
     )
-    torch.set_rng_state(generator(0, "init").get_state())
+    torch.set_rng_state(generator(0, "init/own").get_state())
     expected = torchvision.models.squeezenet1_1(num_classes=3)
     for name, value in expected.state_dict().items():
         assert torch.equal(trainer.state.model.state_dict()[name], value), name

@@ -8,14 +8,24 @@ import sys
 from collections import Counter
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
 from vgexp import data
+from vgexp.assembly import assemble
 from vgexp.cli.main import main
-from vgexp.config import AddingConfig, CopyConfig, DigitsConfig, RowsConfig, TextConfig
+from vgexp.config import (
+    AddingConfig,
+    Config,
+    CopyConfig,
+    DigitsConfig,
+    GruConfig,
+    RowsConfig,
+    TextConfig,
+)
 from vgexp.data import Dataset, text
 from vgexp.errors import QuestionError
 from vgexp.losses import LOSSES, RIGHT_WITHIN
@@ -334,3 +344,19 @@ def test_ranges_are_checked_where_a_value_enters(make: object, said: str) -> Non
     with pytest.raises(QuestionError) as caught:
         make()
     assert said in str(caught.value)
+
+
+@pytest.mark.parametrize(("config", "by_position"), [(CopyConfig, True), (TextConfig, False)])
+def test_the_constant_guess_is_one_for_all_unless_positions_tell(
+    config: Any, by_position: bool
+) -> None:
+    made = Config(model=GruConfig(width=3), data=config(num_examples=60, seq_len=12, batch_size=4))
+    trainer = assemble(made)
+    targets = data.load(made.data, 0, torch.float32).train.targets
+    columns = [targets[:, t].tolist() for t in range(targets.shape[1])]
+    groups = columns if by_position else [[c for column in columns for c in column]]
+    entropies = [
+        -sum(n / len(group) * math.log(n / len(group)) for n in Counter(group).values())
+        for group in groups
+    ]
+    assert trainer.constant_loss == pytest.approx(sum(entropies) / len(entropies), rel=1e-12)

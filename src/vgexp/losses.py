@@ -40,7 +40,7 @@ class Loss:
     constant: Callable[[Tensor, int], float]
     """The best mean loss of answers that ignore the input, from all targets and C or K.
 
-    Where answers are asked for at positions, the best at each: when is known without the input.
+    Of targets [B, T] the best at each position, of [B T] one for all.
     nan where none is known."""
 
 

@@ -92,7 +92,7 @@ STEPS = (
     Column("epoch", "passes over the training split that were complete before it", "int"),
     Column("lr", "learning rate of the update"),
     Column("loss", "mean loss over the update's examples, before the update"),
-    Column("accuracy", "share of the update's examples classified right, before the update"),
+    Column("accuracy", "share of its answers that are right (values: within 0.04), before it"),
     Column("grad_norm", "L2 norm over all trainable parameters, before clipping"),
     Column("grad_norm_clipped", "the same as the optimizer saw it, noise included"),
     Column("clipped", "1 if clipping changed any entry", "int"),
@@ -105,7 +105,7 @@ EVALS = (
     Column("epoch", "passes over the training split that were complete", "int"),
     Column("split", "train, val, or once at the end test", "text"),
     Column("loss", "mean loss over the split"),
-    Column("accuracy", "share of the split classified right"),
+    Column("accuracy", "share of the split's answers that are right (values: within 0.04)"),
 )
 
 TIMING = (

@@ -29,6 +29,9 @@ class Task:
     """Of `tokens`: how many different ones there are."""
     per_position: bool = False
     """Whether an answer [num_outputs] is asked for at each position, not one for the example."""
+    positions_tell: bool = False
+    """Whether a position alone tells of its answer, as where the copy problem asks for blanks: the
+    constant guess is then the best at each position, else one for all."""
 
     @property
     def num_features(self) -> int:

@@ -48,8 +48,8 @@ _REGISTRIES: Mapping[str, Registry[Any]] = {
 def assemble(config: Config) -> Trainer:
     """Builds everything that a run needs; nothing is written.
 
-    What the user's own code draws from torch's global generator as it is built comes from the
-    stream `init`; what it draws as it is imported, which is done once in a process, from another.
+    What the user's own code draws from torch's global generator as it is built comes from a stream
+    `init/own`; what it draws as it is imported, which is done once in a process, from `import`.
 
     Raises:
         QuestionError: a name that does not exist, values that do not go together, a device that is
@@ -58,7 +58,7 @@ def assemble(config: Config) -> Trainer:
     require(config)
     with _lent(config, "import"):
         _require_names(config)
-    with _lent(config, "init"):
+    with _lent(config, "init/own"):
         return _assembled(config)
 
 
@@ -142,7 +142,7 @@ def _dataset(config: Config, dtype: torch.dtype) -> Dataset:
     dataset = data.load(config.data, config.seed, dtype)
     reads, task = config.model.reads, dataset.task
     if reads:
-        fitting = [name for name, cls in SETS.items() if cls.gives in reads]
+        fitting = [name for name, cls in SETS.items() if cls.gives in ("", *reads)]
         reader = f"model={choice('model', config.model)}"
         tasks.require_kind(task, reader, reads, f"data={', '.join(fitting)}")
     return dataset.flattened() if reads[:1] == ("vector",) else dataset

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from vgexp import folders
 from vgexp.cli.interrupts import Terminated
+from vgexp.config import targets
 from vgexp.errors import QuestionError, printable
 from vgexp.sweep import plan
 
@@ -98,7 +99,20 @@ def _files(folder: Path | None) -> list[str]:
 
 def resuming(folder: Path) -> str:
     """The command that goes on with a run or a sweep, to be pasted."""
-    return shlex.join(["vgexp", "resume", str(folder)])
+    words = ["vgexp", "resume", str(folder)]
+    return shlex.join([*words, "--trust"] if _names_code(folder) else words)
+
+
+def _names_code(folder: Path) -> bool:
+    """Whether going on would execute code of the user's own; False where that cannot be read."""
+    with suppress(Exception):
+        known = plan.read(folder)
+        if known is not None:
+            return any(targets(entry.config) for entry in known.entries)
+        from vgexp import tables
+
+        return bool(targets(tables.read_config(folder)))
+    return False
 
 
 def describe(error: BaseException) -> str:

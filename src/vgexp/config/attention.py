@@ -23,9 +23,10 @@ class AttentionConfig(NetConfig):
     width: int = 64
     """Units of the stream that blocks read and add to."""
     activation: str = "gelu"
-    """Name of the activation phi of each block's perceptron; `vgexp list activations`."""
+    """Name of the activation phi of each block's perceptron; `vgexp list activations`, or
+    your own."""
     init: str = "xavier_normal"
-    """Name of the weight initialisation; `vgexp list inits`."""
+    """Name of the weight initialisation; `vgexp list inits`, or your own."""
     norm: str = "layer"
     """`layer`, `rms` or `none`."""
     norm_position: str = "pre"

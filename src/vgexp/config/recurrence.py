@@ -65,7 +65,7 @@ class RnnConfig(RecurrentConfig):
     """A plain recurrent network: h_t = phi(W_ih x_t + W_hh h_{t-1} + b) (Elman 1990)."""
 
     activation: str = "tanh"
-    """Name of the activation phi; `vgexp list activations`."""
+    """Name of the activation phi; `vgexp list activations`, or your own."""
     negative_slope: Optional[float] = None
     """Slope below zero of leaky_relu, and where prelu's starts; null: 0.01 and 0.25."""
 

@@ -347,9 +347,10 @@ def _num_classes(config: CustomDataConfig, parts: Sequence[Part]) -> int:
         least, largest = int(part.targets.min()), int(part.targets.max())
         if least < 0 or largest >= number:
             wrong = least if least < 0 else largest
+            more = "" if least < 0 else f", or data.num_classes of at least {largest + 1}"
             raise _refused(
                 f"gives {part.purpose} data with class {wrong}, but there are {number} classes",
-                f"class numbers 0 to {number - 1}, or data.num_classes of at least {largest + 1}",
+                f"class numbers 0 to {number - 1}{more}",
             )
     return number
 

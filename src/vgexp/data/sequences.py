@@ -70,5 +70,6 @@ def copy(config: CopyConfig, seed: int) -> Examples:
         num_outputs=num_symbols + 1,
         num_tokens=num_symbols + 2,
         per_position=True,
+        positions_tell=True,
     )
     return Examples(inputs_NT, targets_NT, task)

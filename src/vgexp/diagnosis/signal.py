@@ -49,12 +49,13 @@ class Signal:
 
 
 def main_path(layers_at_step: pd.DataFrame) -> pd.DataFrame:
-    """The hidden layers of one step: the first row of each `layer`, without the read-out.
+    """The hidden layers of one step: the first row of each `layer`, without the read-out and
+    without weights that no forward pass used, which have no layer.
 
     Modules side by side (gate, shortcut, q/k/v) share the layer's number and come after it; a
     stream comes before the weights of its block.
     """
-    hidden = layers_at_step[layers_at_step["kind"] != "readout"]
+    hidden = layers_at_step[layers_at_step["kind"] != "readout"].dropna(subset="layer")
     return hidden.drop_duplicates("layer").sort_values("layer", kind="stable")
 
 

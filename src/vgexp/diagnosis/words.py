@@ -134,7 +134,7 @@ def _signal_words(summary: Mapping[str, Any]) -> str:
     if attenuation == 0:
         return "layer 1 gets exactly nothing"
     if last == 1:
-        return "there is one hidden layer, on whose way nothing can be lost"
+        return "there is one hidden layer, between layers nothing can be lost"
     if summary["signal"] == "exploding":
         each, share = "multiplies the signal by {} on average", f"{attenuation:.2g} times"
     else:
@@ -195,13 +195,17 @@ def _loss_words(summary: Mapping[str, Any]) -> str:
     if abs(last - guess) <= _GUESSING * abs(guess):
         return (
             f"It did not learn: the training loss was {_loss(last)} over the last "
-            f"{NUM_STEPS_AVERAGED} steps, which is what guessing gives ({_loss(guess)})."
+            f"{_num_averaged(summary)} steps, which is what guessing gives ({_loss(guess)})."
         )
     return (
         f"It did not learn, as far as it went: the training loss went from {_loss(first)} to "
-        f"{_loss(last)} (over {NUM_STEPS_AVERAGED} steps; best {_loss(best)}, guessing gives "
+        f"{_loss(last)} (over {_num_averaged(summary)} steps; best {_loss(best)}, guessing gives "
         f"{_loss(guess)})."
     )
+
+
+def _num_averaged(summary: Mapping[str, Any]) -> int:
+    return min(NUM_STEPS_AVERAGED, summary.get("steps") or NUM_STEPS_AVERAGED)
 
 
 def _underflow_words(summary: Mapping[str, Any]) -> str:

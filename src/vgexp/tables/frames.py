@@ -17,7 +17,8 @@ from vgexp.tables.plain import read_plain
 HALF_LINE = "half_line"
 """`read(...).attrs[HALF_LINE]` is the text of a cut last line that was dropped, else None."""
 
-# Columns that identify a row and so are never empty.
+# Columns that identify a row and so are never empty, but for the layer of a weight that a model
+# of the user's own never calls.
 _KEYS = ("step", "layer")
 _PLAIN_TYPES: Mapping[str, str] = {
     "key": "int64",
@@ -31,9 +32,9 @@ def read(folder: Path | str, table: str, columns: Collection[str] | None = None)
     """The table `table` of a run folder, in the order of its file; of it only `columns`, if named.
 
     Floats are float64 (exact: the shortest form reads back to the same number), `step` and
-    `layer` int64, other integers Int64 with <NA> where empty. Columns that `records` does not
-    know are kept. A last line without its end was cut while being written: it is dropped, and
-    its text is in `attrs[HALF_LINE]`.
+    `layer` int64 (Int64 where a weight has no layer), other integers Int64 with <NA> where empty.
+    Columns that `records` does not know are kept. A last line without its end was cut while being
+    written: it is dropped, and its text is in `attrs[HALF_LINE]`.
 
     Raises:
         QuestionError: a file that is missing, empty, of an older version or broken, or that has
@@ -110,7 +111,7 @@ def _typed(path: Path, name: str, cells: Sequence[str], kind: str | None) -> Any
     if kind is None:
         return _guessed(cells)
     try:
-        if name in _KEYS:
+        if name == "step" or (name in _KEYS and all(cells)):
             return pd.array([int(cell) for cell in cells], "int64")
         return _integers(cells) if kind == "int" else _floats(cells)
     except (ValueError, OverflowError) as error:

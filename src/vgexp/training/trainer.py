@@ -183,6 +183,8 @@ class Trainer:
     def constant_loss(self) -> float:
         """The best loss of a prediction that ignores the input."""
         targets, task = self._dataset.train.targets, self._dataset.task
+        if task.per_position and not task.positions_tell:
+            targets = targets.flatten(0, 1)
         return self.state.loss.constant(targets.cpu(), task.num_outputs)
 
     @property
