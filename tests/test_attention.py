@@ -438,7 +438,7 @@ def test_a_vision_transformer_has_the_parameters_of_its_closed_form(pool: str) -
     assert need(config, IMAGES, 8).num_parameters == expected
 
 
-@pytest.mark.parametrize(("cls", "values", "task"), CASES)
+@pytest.mark.parametrize(("cls", "values", "task"), CASES[::4])
 def test_memory_is_told_before_anything_is_allocated(
     cls: type[Any], values: dict[str, Any], task: Task
 ) -> None:
@@ -448,8 +448,8 @@ def test_memory_is_told_before_anything_is_allocated(
     assert needed.num_activations == pytest.approx(memory._kept(model, task, 16), rel=0.1)
 
 
-@pytest.mark.parametrize("depth", [1, 2, 5])
-@pytest.mark.parametrize("skip", SKIP_NAMES)
+@pytest.mark.parametrize("depth", [1, 5])
+@pytest.mark.parametrize("skip", ["residual", "rezero"])
 def test_the_memory_of_any_depth_is_told_from_two(skip: str, depth: int) -> None:
     config = VitConfig(**{**SMALL, "depth": depth}, skip=skip, patch=2, norm_position="post")
     assert need(config, IMAGES, 16) == memory._rehearsed(config, IMAGES, 16)

@@ -17,7 +17,7 @@ from vgexp import runs
 from vgexp.cli import listing
 from vgexp.cli.blocks import WIDTH
 from vgexp.cli.main import main
-from vgexp.config import Config
+from vgexp.config import AddingConfig, Config
 
 SINGLE = (
     "sigmoid_deep",
@@ -117,7 +117,11 @@ def run(folder: Path, config: Config, *, steps: int, seed: int = 0) -> dict[str,
     """Runs a preset for a few steps on the CPU and returns its summary."""
     train = dataclasses.replace(config.train, steps=steps)
     output = dataclasses.replace(config.output, quiet=True)
-    config = dataclasses.replace(config, train=train, output=output, seed=seed, device="cpu")
+    data = config.data
+    if isinstance(data, AddingConfig):
+        data = dataclasses.replace(data, num_examples=200)
+    config = dataclasses.replace(config, train=train, output=output, data=data, seed=seed)
+    config.device = "cpu"
     return runs.run(config, folder).summary
 
 

@@ -24,9 +24,13 @@ def recomputing(config: Config) -> Config:
     return changed(config, train={"checkpoint_activations": True})
 
 
-@pytest.mark.parametrize("position", ["pre", "post"])
-@pytest.mark.parametrize("norm", [name for name in NORMS if name != "instance"])
-@pytest.mark.parametrize("skip", SKIPS)
+KINDS = [
+    *[(skip, "batch", "pre") for skip in SKIPS],
+    *[("residual", norm, "post") for norm in NORMS if norm != "instance"],
+]
+
+
+@pytest.mark.parametrize(("skip", "norm", "position"), KINDS)
 def test_tables_are_the_same_cell_for_cell(skip: str, norm: str, position: str) -> None:
     model = {"skip": skip, "norm": norm, "norm_position": position, "dropout": 0.2}
     config = changed(DEEP, model=model, train={"accumulate": 2, "steps": 3})

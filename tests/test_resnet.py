@@ -16,7 +16,7 @@ from torchvision.models.resnet import BasicBlock, Bottleneck
 
 from vgexp.config import ResnetConfig
 from vgexp.errors import QuestionError
-from vgexp.models import Network, build
+from vgexp.models import Network, build, memory
 from vgexp.models.convolution import Pad
 from vgexp.models.memory import need
 from vgexp.norms import NORMS
@@ -319,3 +319,13 @@ def test_images_of_any_size_pass(size: int) -> None:
 def test_what_cannot_be_is_a_question(values: dict[str, Any], match: str) -> None:
     with pytest.raises(QuestionError, match=match):
         drawn(**values)
+
+
+@pytest.mark.parametrize("blocks", [1, 3])
+@pytest.mark.parametrize("bottleneck", [False, True])
+@pytest.mark.parametrize("skip", ["none", "residual", "highway"])
+def test_the_memory_of_any_depth_is_told_from_two(skip: str, bottleneck: bool, blocks: int) -> None:
+    depth = (9 if bottleneck else 6) * blocks + 2
+    config = ResnetConfig(depth=depth, width=3, skip=skip, bottleneck=bottleneck)
+    task = images(1, 8, 8, 4)
+    assert need(config, task, 16) == memory._rehearsed(config, task, 16)

@@ -84,7 +84,9 @@ def _require_memory(config: Config, task: Task, device: torch.device, dtype: tor
         if isinstance(config.model, TorchvisionConfig):
             raise explained(config.model, task, error) from error
         raise
-    if config.train.checkpoint_activations and isinstance(config.model, NetConfig):
+    if config.train.checkpoint_activations and isinstance(
+        config.model, NetConfig | RecurrentConfig
+    ):
         needed = needed.recomputing(config.model.depth)
     memory.require(needed, dtype, device, optimizers.num_states(config.optimizer))
 

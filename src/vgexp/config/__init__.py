@@ -2,7 +2,13 @@
 door they are plain objects, and every range is checked where the value enters."""
 
 from vgexp.config.attention import AttentionConfig, TransformerConfig, VitConfig
-from vgexp.config.convolution import CnnConfig, ConvConfig, DensenetConfig, ResnetConfig
+from vgexp.config.convolution import (
+    RESNET_STAGES,
+    CnnConfig,
+    ConvConfig,
+    DensenetConfig,
+    ResnetConfig,
+)
 from vgexp.config.data import (
     DataConfig,
     DigitsConfig,
@@ -97,6 +103,7 @@ __all__ = [
     "HALF_DTYPES",
     "NORM_POSITIONS",
     "READINGS",
+    "RESNET_STAGES",
     "SEED_LIMIT",
     "SETS",
     "SOURCES",

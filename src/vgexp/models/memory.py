@@ -13,7 +13,14 @@ import torch
 from torch import Tensor, nn
 
 from vgexp.activations import ACTIVATIONS
-from vgexp.config import AttentionConfig, MlpConfig, ModelConfig, choice
+from vgexp.config import (
+    RESNET_STAGES,
+    AttentionConfig,
+    MlpConfig,
+    ModelConfig,
+    ResnetConfig,
+    choice,
+)
 from vgexp.errors import QuestionError
 from vgexp.models import MODELS
 from vgexp.models.mlp import norms_the_sum
@@ -55,16 +62,21 @@ def need(config: ModelConfig, task: Task, batch_size: int) -> Need:
             num_activations(config, task.num_features, task.num_outputs, batch_size),
         )
     if isinstance(config, AttentionConfig):
-        return _stretched(config, task, batch_size)
+        return _stretched(config, (1, 2), task, batch_size)
+    if isinstance(config, ResnetConfig):
+        period = RESNET_STAGES * config.block_layers
+        return _stretched(config, (period + 2, 2 * period + 2), task, batch_size)
     return _rehearsed(config, task, batch_size)
 
 
-def _stretched(config: AttentionConfig, task: Task, batch_size: int) -> Need:
+def _stretched(
+    config: AttentionConfig | ResnetConfig, depths: tuple[int, int], task: Task, batch_size: int
+) -> Need:
     """Of equal blocks: the line through one of them and two, so that any depth is told at once."""
     one, two = (
-        _rehearsed(dataclasses.replace(config, depth=depth), task, batch_size) for depth in (1, 2)
+        _rehearsed(dataclasses.replace(config, depth=depth), task, batch_size) for depth in depths
     )
-    more = config.depth - 1
+    more = (config.depth - depths[0]) // (depths[1] - depths[0])
     return Need(
         one.num_parameters + more * (two.num_parameters - one.num_parameters),
         one.num_activations + more * (two.num_activations - one.num_activations),
