@@ -33,7 +33,10 @@ def test_the_last_layer_s_h_at_the_first_step_counts() -> None:
         states([7.0, 7.0, 7.0], layer=2, name="layers.1.c"),
         states([5.0, 1.0, 5.0], layer=2, name="layers.1.h").assign(step=20),
     ]
-    assert through_time(pd.concat([*others, wanted.iloc[::-1]])) == through_time(wanted)
+    figures, alone = through_time(pd.concat([*others, wanted.iloc[::-1]])), through_time(wanted)
+    for name in ("backward_factor_per_time_step", "time_attenuation"):
+        assert figures[name] == alone[name] == alone[f"{name}_last"]
+    assert figures["time_attenuation_last"] == 1
 
 
 def test_states_that_get_nothing_take_no_part_in_the_line() -> None:

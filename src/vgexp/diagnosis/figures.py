@@ -51,6 +51,8 @@ FIGURES = (
         "back in time, at step 0: exp(-slope) of the least-squares line of ln delta_rms on t",
     ),
     Column("time_attenuation", "the same delta_rms at the first watched time over the last"),
+    Column("backward_factor_per_time_step_last", "the same factor at the last measured step"),
+    Column("time_attenuation_last", "the same ratio at the last measured step"),
     Column("num_layers", "hidden weight layers of the main path", "int"),
     Column("depth_trained", "num_layers of a net that learned, 0 of one that did not", "int"),
     Column("num_parameters", "trainable numbers in the model", "int"),

@@ -2,8 +2,7 @@
 
 A recurrent net multiplies by the same matrix at each step, so that the total derivative by a state
 falls or grows as a power of the distance (Bengio 1994, Pascanu 2013). The figures are of h of the
-last stacked layer, at the first measured step: that layer's gradient comes from its own future and
-the read-out alone.
+last stacked layer: its gradient comes from its own future and the read-out alone.
 """
 
 from __future__ import annotations
@@ -14,25 +13,30 @@ import pandas as pd
 from vgexp.diagnosis.signal import attenuation, factor
 
 _STATE = ".h"
+_FIGURES = ("backward_factor_per_time_step", "time_attenuation")
 
 
 def through_time(time: pd.DataFrame | None) -> dict[str, float]:
-    """`backward_factor_per_time_step` and `time_attenuation`; nan without such a table.
+    """`backward_factor_per_time_step` and `time_attenuation` at the first measured step, both also
+    `_last` at the last; nan without such a table.
 
     The factor is exp(-slope) of the least-squares line of ln delta_rms on t, zero and non-finite
     states left out: below 1 vanishing, above 1 exploding. The attenuation is delta_rms of the first
     watched time over that of the last, by the conventions of `signal_of`.
     """
-    numbers, deltas = np.zeros(0), np.zeros(0)
-    if time is not None and len(time):
-        first = time[time["step"] == time["step"].min()]
-        last_layer = first[first["layer"] == first["layer"].max()]
-        states = last_layer[last_layer["name"].str.endswith(_STATE)].sort_values("t")
-        numbers = states["t"].to_numpy(dtype="float64")
-        deltas = states["delta_rms"].to_numpy(dtype="float64")
+    if time is None or not len(time):
+        return dict.fromkeys((*_FIGURES, *(f"{name}_last" for name in _FIGURES)), np.nan)
+    first, last = (_at(time, step) for step in (time["step"].min(), time["step"].max()))
+    return {**first, **{f"{name}_last": value for name, value in last.items()}}
+
+
+def _at(time: pd.DataFrame, step: int) -> dict[str, float]:
+    rows = time[time["step"] == step]
+    last_layer = rows[rows["layer"] == rows["layer"].max()]
+    states = last_layer[last_layer["name"].str.endswith(_STATE)].sort_values("t")
+    numbers = states["t"].to_numpy(dtype="float64")
+    deltas = states["delta_rms"].to_numpy(dtype="float64")
     usable = np.isfinite(deltas) & (deltas > 0)
+    per_step = factor(numbers[usable], np.log(deltas[usable]))
     ends = attenuation(float(deltas[0]), float(deltas[-1])) if deltas.size else np.nan
-    return {
-        "backward_factor_per_time_step": factor(numbers[usable], np.log(deltas[usable])),
-        "time_attenuation": ends,
-    }
+    return dict(zip(_FIGURES, (per_step, ends), strict=True))
