@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 import subprocess
@@ -17,6 +18,7 @@ from vgexp import sinks, sweep
 from vgexp.cli.main import main
 from vgexp.errors import QuestionError
 from vgexp.records import COMMON
+from vgexp.training import history
 
 QUICK = [
     "train.steps=4",
@@ -200,6 +202,8 @@ def test_a_run_that_fails_says_failed_and_keeps_its_traceback_in_the_log(
 ) -> None:
     error = RuntimeError("CUDA out of memory. Tried to allocate 20 GiB")
     monkeypatch.setattr(sinks, "SINKS", failing_sink(error))
+    # However slow the machine, rows are handed on at the end of the four steps.
+    monkeypatch.setattr(history, "FLUSH_SECONDS", math.inf)
     assert train("hydra.run.dir=here") == 1
     assert_one_block(
         capsys.readouterr().err, "the work failed RuntimeError: CUDA out", "here/train.log"
