@@ -139,6 +139,9 @@ def normal(weight):
 def no_init(weight):
     return torch.ones_like(weight)
 
+def scaled(weight, scale):
+    return weight.fill_(scale)
+
 
 def cross_entropy(outputs, targets):
     return F.cross_entropy(outputs, targets)
@@ -440,6 +443,8 @@ def test_the_command_line_gives_arguments_whole_and_one_by_one(
 ) -> None:
     common = ["model=custom", "model.target=mine.Net", "data=gaussian", "data.features=5"]
     common += ["data.num_classes=3", "train.steps=2", "output.quiet=true"]
+    assert main(["train", *common, "model.kwargs.width=4", "hydra.run.dir=no"]) == 2
+    assert "allowed: +model.kwargs.width=..., which adds it" in capsys.readouterr().err
     for words in (["model.kwargs={width:4}"], ["+model.kwargs.width=4"]):
         assert main(["train", *common, *words, f"hydra.run.dir={words[0][:3]}"]) == 0
         assert vgexp.load(words[0][:3]).summary["num_parameters"] == 24 + 8 + 25 + 18
@@ -550,6 +555,7 @@ def test_a_dead_unit_of_an_activation_of_the_users_is_seen() -> None:
         ({"activation": "relo"}, "nearest: relu\nor your own: package.module.name"),
         ({"norm": "mine.no_norm"}, "called with 6 it returns a int"),
         ({"norm": "mine.nothing"}, "which raised\nTypeError"),
+        ({"init": "mine.scaled"}, "it needs more than the weight and a generator"),
         ({"init": "mine.no_init"}, "it leaves 30 of 30 entries of a weight unset"),
         ({"init": "mine.Net"}, "it is a type"),
         ({"init": "torch.nn.init.zeros"}, "nearest: zeros_"),

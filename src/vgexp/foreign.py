@@ -130,6 +130,9 @@ def init(path: str) -> Callable[[Tensor, float, Generator], None]:
     is_function = callable(found) and not isinstance(found, type)
     _require(is_function, key, path, f"it is a {type(found).__name__}", allowed)
     takes_generator = "generator" in (lookup.parameters(found) or ())
+    is_given_all = (lookup.num_required(found) or 0) <= 1 + takes_generator
+    what = "it needs more than the weight and a generator"
+    _require(is_given_all, key, path, what, allowed)
 
     def draw(weight: Tensor, gain: float, generator: Generator) -> None:
         weight.fill_(torch.nan)

@@ -110,6 +110,12 @@ def _about_key(cause: OmegaConfBaseException, message: str) -> QuestionError:
             f"allowed: {_PACKAGE} as the first line of a preset; without it its keys are taken for"
             " keys of experiment"
         )
+    if parent.endswith(".kwargs"):
+        return QuestionError(
+            f"{cause.full_key} is not there to be changed{suffix}\n"
+            f"allowed: +{cause.full_key}=..., which adds it; {parent}={{{key}: ...}}, which sets"
+            " all of them"
+        )
     if isinstance(cause, (ConfigAttributeError, ConfigKeyError)):
         return QuestionError(f"{unknown_key(parent, key, _known_keys(cause))}{suffix}")
     if isinstance(cause, MissingMandatoryValue):
