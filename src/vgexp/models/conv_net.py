@@ -20,14 +20,13 @@ from vgexp.inits import INITS, Branch
 from vgexp.models.convolution import (
     Joint,
     Multiplier,
-    Named,
     Pad,
     Place,
     Shift,
     conv,
     gate,
 )
-from vgexp.models.network import Network, linear, run_blocks
+from vgexp.models.network import Named, Network, gate_watches, linear, run_blocks
 from vgexp.norms import NORMS
 from vgexp.skips import SKIPS, Combine
 from vgexp.watch import Watch
@@ -192,7 +191,7 @@ class ConvNet(Network):
             if layer.projection is not None:
                 beside = layer.projection
                 watches.append(Watch(*named[beside.weight], number, "conv", preact=beside))
-            watches.extend(_gate_watches(layer, number, named))
+            watches.extend(gate_watches(layer.skip, number, "conv", named))
         number, readout = len(self.layers) + 1, self.readout
         return [*watches, Watch(*named[readout.weight], number, "readout", preact=readout)]
 
@@ -258,16 +257,3 @@ def _present(*modules: nn.Module | None) -> tuple[nn.Module, ...]:
 def _plain(layers: Sequence[Layer]) -> Iterator[nn.Module]:
     """Each reads the output of the one before."""
     return (m for lay in layers for m in (*lay.convolves, *lay.after_z, *lay.after_h))
-
-
-def _gate_watches(layer: Layer, number: int, named: Named) -> Iterator[Watch]:
-    for affine, sigmoid in layer.skip.gates if layer.skip is not None else ():
-        yield Watch(
-            *named[affine.weight],
-            number,
-            "conv",
-            preact=affine,
-            activation=sigmoid,
-            act=sigmoid,
-            slope=slope("sigmoid", sigmoid),
-        )

@@ -5,7 +5,7 @@ Axes: B examples, C channels, H rows, W columns.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -17,8 +17,6 @@ from vgexp.errors import QuestionError
 from vgexp.skips import SKIPS, ConvGate
 from vgexp.tasks import Task
 
-Named = Mapping[Tensor, tuple[str, nn.Parameter]]
-"""A parameter -> its name in the model, and itself."""
 GATE_KERNEL = 3
 """As the branch's, since a convolutional highway's gate sees what its branch sees (Srivastava 2015,
 section 2.1)."""

@@ -22,8 +22,8 @@ from torch import Tensor, nn
 
 from vgexp.activations import ACTIVATIONS, slope
 from vgexp.config import DensenetConfig
-from vgexp.models.convolution import Named, Place, conv, require_positions
-from vgexp.models.network import Network, linear, run_blocks
+from vgexp.models.convolution import Place, conv, require_positions
+from vgexp.models.network import Named, Network, linear, run_blocks
 from vgexp.norms import NORMS
 from vgexp.tasks import Task
 from vgexp.watch import Watch

@@ -6,7 +6,7 @@ W h_L + b. Axes: B examples, I inputs, W units, O outputs, F features that a wei
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import cast
 
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from vgexp.activations import ACTIVATIONS, slope
 from vgexp.config import MlpConfig
 from vgexp.inits import Branch
-from vgexp.models.network import Network, linear, run_blocks
+from vgexp.models.network import Named, Network, gate_watches, linear, run_blocks
 from vgexp.norms import NORMS
 from vgexp.skips import SKIPS, Combine
 from vgexp.tasks import Task
@@ -24,8 +24,6 @@ from vgexp.watch import Watch
 
 Passed = tuple[Tensor, Tensor, Tensor]
 """What a layer hands on where layers are joined: h, z, and the features that the next reads."""
-Named = Mapping[Tensor, tuple[str, nn.Parameter]]
-"""A parameter -> its name in the model, and itself."""
 
 
 class Layer(nn.Module):
@@ -129,7 +127,7 @@ class Mlp(Network):
         watches: list[Watch] = []
         for number, layer in enumerate(self._hidden(), start=1):
             watches.append(self._main_watch(layer, number, named))
-            watches.extend(_gate_watches(layer, number, named))
+            watches.extend(gate_watches(layer.skip, number, "linear", named))
         number, readout = len(self.layers) + 1, self.readout
         return [*watches, Watch(*named[readout.weight], number, "readout", preact=readout)]
 
@@ -184,16 +182,3 @@ def input_widths(config: MlpConfig, num_inputs: int) -> Iterator[int]:
 def norms_the_sum(config: MlpConfig) -> bool:
     """Whether the norm is the last thing done to z: `post` with a skip that adds."""
     return SKIPS[config.skip].adds and config.norm_position == "post"
-
-
-def _gate_watches(layer: Layer, number: int, named: Named) -> Iterator[Watch]:
-    for gate, sigmoid in layer.skip.gates if layer.skip is not None else ():
-        yield Watch(
-            *named[gate.weight],
-            number,
-            "linear",
-            preact=gate,
-            activation=sigmoid,
-            act=sigmoid,
-            slope=slope("sigmoid", sigmoid),
-        )

@@ -9,13 +9,18 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TypeVar
 
 import torch
-from torch import Generator, Tensor, nn
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.module import register_module_forward_pre_hook
 from torch.utils.checkpoint import checkpoint
 
-from vgexp.inits import Branch
+from vgexp.activations import slope
+from vgexp.inits import Branch, Draw
+from vgexp.skips import Combine
 from vgexp.watch import Meter, Watch
+
+Named = Mapping[Tensor, tuple[str, nn.Parameter]]
+"""A parameter -> its name in the model, and itself."""
 
 
 class Network(nn.Module, ABC):
@@ -43,7 +48,7 @@ class Network(nn.Module, ABC):
         """Its residual branches, in forward order."""
         return ()
 
-    def special_draws(self) -> Mapping[str, Callable[[Tensor, float, Generator], None]]:
+    def special_draws(self) -> Mapping[str, Draw]:
         """Weight name -> how it is drawn, of weights that `model.init` is not about.
 
         As `Init.draw`: fills a tensor in place, given the gain and a generator.
@@ -104,6 +109,20 @@ def _statistics_kept() -> Iterator[None]:
         for module, buffers in own.items():
             for name, buffer in buffers.items():
                 setattr(module, name, buffer)
+
+
+def gate_watches(skip: Combine | None, number: int, kind: str, named: Named) -> Iterator[Watch]:
+    """One watch for each gate of a skip: z is what its sigmoid reads."""
+    for affine, sigmoid in skip.gates if skip is not None else ():
+        yield Watch(
+            *named[affine.weight],
+            number,
+            kind,
+            preact=affine,
+            activation=sigmoid,
+            act=sigmoid,
+            slope=slope("sigmoid", sigmoid),
+        )
 
 
 def linear(num_features: int, num_units: int, bias: bool) -> nn.Linear:

@@ -7,7 +7,7 @@ of the stream, H heads, D = W / H units of a head, U hidden units of the percept
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import cast
 
 import torch
@@ -17,16 +17,13 @@ from torch import Tensor, nn
 from vgexp.activations import ACTIVATIONS, slope
 from vgexp.config import AttentionConfig
 from vgexp.errors import QuestionError
-from vgexp.models.network import linear
+from vgexp.models.network import Named, linear
 from vgexp.norms import NORMS
 from vgexp.skips import SKIPS, Combine
 from vgexp.watch import Watch
 
 NORM_NAMES = ("layer", "rms", "none")
 SKIP_NAMES = ("residual", "scaled_residual", "rezero", "none")
-
-Named = Mapping[Tensor, tuple[str, nn.Parameter]]
-"""A parameter -> its name in the model, and itself."""
 
 
 class Attend(nn.Module):

@@ -15,12 +15,10 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
-from vgexp.inits import INITS
+from vgexp.inits import INITS, Draw
 
 BASE = 10_000.0
 """Wavelengths of positions go from 2 pi to this times 2 pi (Vaswani 2017, 3.5; Su 2021, 3.2)."""
-
-Draw = Callable[[Tensor, float, Generator], None]
 
 
 class TokenTable(nn.Embedding):

@@ -9,14 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import cast
 
-from torch import Generator, Tensor, nn
+from torch import Tensor, nn
 
 from vgexp.config import AttentionConfig
-from vgexp.inits import Branch
-from vgexp.models.attention.blocks import Block, Named, block_watches, dropout, norm
+from vgexp.inits import Branch, Draw
+from vgexp.models.attention.blocks import Block, block_watches, dropout, norm
 from vgexp.models.attention.embeddings import Embedding, draws
 from vgexp.models.attention.meter import AttentionMeter, Site
-from vgexp.models.network import Network, linear, run_blocks
+from vgexp.models.network import Named, Network, linear, run_blocks
 from vgexp.skips import SKIPS
 from vgexp.watch import Meter, Watch
 
@@ -123,6 +123,6 @@ class Stack(Network):
         ]
         return [Branch(weights, None) for weights in halves]
 
-    def special_draws(self) -> Mapping[str, Callable[[Tensor, float, Generator], None]]:
+    def special_draws(self) -> Mapping[str, Draw]:
         """Those of the embedding's parameters."""
         return draws(self.embedding, self._config.init, "embedding")
