@@ -26,7 +26,7 @@ test: $(READY) ## format check, lint, types, tests
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
-	@$(BIN)/pytest
+	@$(BIN)/pytest -n 2 --dist loadfile
 
 bench: $(READY) ## what measuring costs: a training step with and without it
 	@$(BIN)/python scripts/bench.py
