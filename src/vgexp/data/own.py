@@ -5,7 +5,6 @@ Inputs are not standardised: they are what the data sets give. Axes: N examples,
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,66 +12,24 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, TensorDataset
-from torch.utils.data import default_collate as collate
 
 from vgexp import lookup
 from vgexp.config import CustomDataConfig
-from vgexp.errors import QuestionError, impossible
+from vgexp.data.lazy import (
+    KEY,
+    WHOLE,
+    LazySplit,
+    collated,
+    inputs_of,
+    item_of,
+    refused,
+    targets_of,
+)
+from vgexp.errors import impossible
 from vgexp.seeds import GlobalStream, generator
 from vgexp.tasks import Task
 
-KEY = "data.target"
 _PURPOSES = ("training", "validation", "test")
-_ALLOWED = (
-    "(train, validation) or (train, validation, test), or one data set, each a"
-    " torch.utils.data.Dataset with __getitem__ and __len__"
-)
-_PAIRS = "examples (input, target), each a tensor, an array or a number"
-_WHOLE = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64, torch.bool)
-
-
-@dataclass(frozen=True)
-class LazySplit:
-    """Examples of one purpose that are read from a data set as they are asked for."""
-
-    dataset: Any
-    """Gives example i by `dataset[i]`."""
-    rows: Tensor
-    """[N] on the CPU: its examples that are for this purpose."""
-    targets: Tensor
-    """[N, ...] as the loss reads them."""
-    is_tokens: bool
-    dtype: torch.dtype
-    """Of inputs and of values."""
-    is_flat: bool = False
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def take(self, rows_B: Tensor) -> tuple[Tensor, Tensor]:
-        """Inputs and targets of some examples, by their numbers."""
-        numbers = self.rows[rows_B.to(self.rows.device)].tolist()
-        return self._batch(numbers)
-
-    def part(self, start: int, end: int) -> tuple[Tensor, Tensor]:
-        """Inputs and targets of examples in a row."""
-        return self._batch(self.rows[start:end].tolist())
-
-    def to(self, device: torch.device) -> LazySplit:
-        """The same with batches on a device."""
-        return dataclasses.replace(self, targets=self.targets.to(device))
-
-    def flattened(self) -> LazySplit:
-        """The same with each input as a vector of features."""
-        return dataclasses.replace(self, is_flat=True)
-
-    def _batch(self, numbers: Sequence[int]) -> tuple[Tensor, Tensor]:
-        inputs, targets = _collated([self.dataset[number] for number in numbers], numbers)
-        inputs = _inputs(inputs, self.is_tokens, self.dtype)
-        if self.is_flat:
-            inputs = inputs.flatten(1)
-        device = self.targets.device
-        return inputs.to(device), _targets(targets, self.dtype).to(device)
 
 
 @dataclass(frozen=True)
@@ -102,13 +59,13 @@ class Own:
         nothing = torch.empty(0, *self.task.shape, dtype=torch.int64 if is_tokens else dtype)
         found: dict[str, LazySplit | tuple[Tensor, Tensor]] = {}
         for part in self.parts:
-            targets = _targets(part.targets, dtype)
+            targets = targets_of(part.targets, dtype)
             if part.tensors is None:
                 made = LazySplit(part.dataset, part.rows, targets, is_tokens, dtype)
                 found[part.purpose] = made
             else:
                 inputs = part.tensors[0].index_select(0, part.rows)
-                found[part.purpose] = _inputs(inputs, is_tokens, dtype), targets
+                found[part.purpose] = inputs_of(inputs, is_tokens, dtype), targets
         return [found.get(purpose, (nothing, targets[:0])) for purpose in _PURPOSES]
 
 
@@ -153,7 +110,7 @@ def _chosen(given: Any, config: CustomDataConfig, seed: int) -> list[tuple[str, 
             if len(rows)
         ]
     if len(given) not in (2, 3):
-        raise _refused(f"returns {len(given)} things")
+        raise refused(f"returns {len(given)} things")
     named = zip(_PURPOSES, given, strict=False)
     return [
         (purpose, dataset, torch.arange(_length(dataset, f"the {purpose}")))
@@ -175,22 +132,18 @@ def _split(num_examples: int, fraction: float, seed: int) -> tuple[Tensor, Tenso
 
 def _length(dataset: Any, whose: str) -> int:
     if isinstance(dataset, IterableDataset):
-        raise _refused(f"returns an iterable data set as {whose} data: its order cannot be chosen")
+        raise refused(f"returns an iterable data set as {whose} data: its order cannot be chosen")
     if isinstance(dataset, DataLoader):
-        raise _refused(f"returns a DataLoader as {whose} data: give its .dataset, vgexp batches it")
+        raise refused(f"returns a DataLoader as {whose} data: give its .dataset, vgexp batches it")
     if not (hasattr(dataset, "__getitem__") and hasattr(dataset, "__len__")):
-        raise _refused(f"returns a {type(dataset).__name__} as {whose} data")
+        raise refused(f"returns a {type(dataset).__name__} as {whose} data")
     try:
         length = len(dataset)
     except Exception as error:
         raise lookup.raised(f"{KEY}: the length of {whose} data raised", error) from error
     if not length:
-        raise _refused(f"returns a {type(dataset).__name__} without examples as {whose} data")
+        raise refused(f"returns a {type(dataset).__name__} without examples as {whose} data")
     return length
-
-
-def _refused(what: str, allowed: str = _ALLOWED) -> QuestionError:
-    return QuestionError(f"{KEY}: the function {what}\nallowed: {allowed}")
 
 
 # ---------------------------------------------------------------- their examples
@@ -198,48 +151,8 @@ def _refused(what: str, allowed: str = _ALLOWED) -> QuestionError:
 
 def _example(dataset: Any) -> tuple[Tensor, Tensor]:
     """The first example's input and target."""
-    inputs, targets = _collated([_item(dataset, 0)], [0])
+    inputs, targets = collated([item_of(dataset, 0)], [0])
     return inputs[0], targets[0]
-
-
-def _item(dataset: Any, number: int) -> Any:
-    try:
-        return dataset[number]
-    except Exception as error:
-        raise lookup.raised(f"{KEY}: reading example {number} raised", error) from error
-
-
-def _collated(items: Sequence[Any], numbers: Sequence[int]) -> tuple[Tensor, Tensor]:
-    """A batch of pairs."""
-    for item, number in zip(items, numbers, strict=True):
-        if not (isinstance(item, tuple | list) and len(item) == 2):
-            length = f" of {len(item)}" if isinstance(item, tuple | list | dict) else ""
-            raise _refused(
-                f"gives data whose example {number} is a {type(item).__name__}{length}", _PAIRS
-            )
-    sides = []
-    for name, side in zip(("input", "target"), zip(*items, strict=True), strict=True):
-        try:
-            batch = collate(list(side))
-        except (TypeError, RuntimeError) as error:
-            raise _uncollated(name, side, numbers) from error
-        if not isinstance(batch, Tensor):
-            raise _refused(f"gives data whose {name} is a {type(side[0]).__name__}", _PAIRS)
-        sides.append(batch)
-    return sides[0], sides[1]
-
-
-def _uncollated(name: str, side: Sequence[Any], numbers: Sequence[int]) -> QuestionError:
-    shapes = [getattr(value, "shape", None) for value in side]
-    for number, shape in zip(numbers, shapes, strict=True):
-        if shape != shapes[0]:
-            first, this = (list(s) if s is not None else "no array" for s in (shapes[0], shape))
-            return _refused(
-                f"gives data whose {name}s differ in shape: {first} in example {numbers[0]},"
-                f" {this} in example {number}",
-                "examples of one shape",
-            )
-    return _refused(f"gives data whose {name} is a {type(side[0]).__name__}", _PAIRS)
 
 
 def _part(purpose: str, dataset: Any, rows: Tensor, example: tuple[Tensor, Tensor]) -> Part:
@@ -256,9 +169,9 @@ def _part(purpose: str, dataset: Any, rows: Tensor, example: tuple[Tensor, Tenso
     read: list[Tensor] = []
     largest = 0
     for number in rows.tolist():
-        x, y = _collated([_item(dataset, number)], [number])
+        x, y = collated([item_of(dataset, number)], [number])
         if x.shape[1:] != example[0].shape or y.shape[1:] != example[1].shape:
-            raise _refused(
+            raise refused(
                 f"gives {purpose} data whose example {number} has shapes {list(x.shape[1:])},"
                 f" {list(y.shape[1:])}; the first example {list(example[0].shape)},"
                 f" {list(example[1].shape)}",
@@ -287,7 +200,7 @@ def _known_targets(dataset: Any) -> Tensor | None:
         if targets.shape[:1] != (len(dataset),):
             return None
         for number in (0, len(dataset) // 2, len(dataset) - 1):
-            if not torch.equal(torch.as_tensor(_item(dataset, number)[1]), targets[number]):
+            if not torch.equal(torch.as_tensor(item_of(dataset, number)[1]), targets[number]):
                 return None
     except (AttributeError, TypeError, ValueError, RuntimeError, IndexError):
         return None
@@ -301,17 +214,6 @@ def _is_tokens(x: Tensor) -> bool:
     return x.ndim == 1 and x.dtype in (torch.int32, torch.int64)
 
 
-def _inputs(x: Tensor, is_tokens: bool, dtype: torch.dtype) -> Tensor:
-    return x.long() if is_tokens else x.to(dtype)
-
-
-def _targets(y: Tensor, dtype: torch.dtype) -> Tensor:
-    """Class numbers as int64; values [N, K], a single one as [N, 1]."""
-    if y.dtype in _WHOLE:
-        return y.long()
-    return y.to(dtype)[:, None] if y.ndim == 1 else y.to(dtype)
-
-
 def _task(
     config: CustomDataConfig, example: tuple[Tensor, Tensor], parts: Sequence[Part]
 ) -> tuple[Task, str]:
@@ -319,16 +221,16 @@ def _task(
     x, y = example
     kinds = {1: "tokens" if _is_tokens(x) else "vector", 2: "sequence", 3: "image"}
     if x.ndim not in kinds:
-        raise _refused(
+        raise refused(
             f"gives inputs of shape {list(x.shape)}",
             "[features], [positions, features], [channels, rows, columns], or whole numbers"
             " [positions]",
         )
     kind, shape = kinds[x.ndim], tuple(x.shape)
     num_tokens = 1 + max(part.largest_token for part in parts) if kind == "tokens" else 0
-    is_class = y.dtype in _WHOLE
+    is_class = y.dtype in WHOLE
     if y.ndim > (1 if is_class else 2):
-        raise _refused(
+        raise refused(
             f"gives targets of shape {list(y.shape)}",
             "a class number, class numbers [positions], values [K] or [positions, K]",
         )
@@ -348,7 +250,7 @@ def _num_classes(config: CustomDataConfig, parts: Sequence[Part]) -> int:
         if least < 0 or largest >= number:
             wrong = least if least < 0 else largest
             more = "" if least < 0 else f", or data.num_classes of at least {largest + 1}"
-            raise _refused(
+            raise refused(
                 f"gives {part.purpose} data with class {wrong}, but there are {number} classes",
                 f"class numbers 0 to {number - 1}{more}",
             )

@@ -171,12 +171,7 @@ class ConvNet(Network):
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         """The outputs [B, O]."""
-        if self.recomputes:
-            h_BCHW = run_blocks(self._chain, x_BCHW, True)
-        else:
-            h_BCHW = x_BCHW
-            for step in self._chain:
-                h_BCHW = step(h_BCHW)
+        h_BCHW = run_blocks(self._chain, x_BCHW, self.recomputes)
         h_BC = h_BCHW.mean((2, 3))
         if self.shift_of_readout is not None:
             h_BC = self.shift_of_readout(h_BC)

@@ -86,12 +86,7 @@ class Densenet(Network):
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         """The outputs [B, O]."""
-        if self.recomputes:
-            h_BCHW = run_blocks(self._chain, x_BCHW, True)
-        else:
-            h_BCHW = x_BCHW
-            for step in self._chain:
-                h_BCHW = step(h_BCHW)
+        h_BCHW = run_blocks(self._chain, x_BCHW, self.recomputes)
         return cast(Tensor, self.readout(h_BCHW.mean((2, 3))))
 
     def watches(self) -> list[Watch]:

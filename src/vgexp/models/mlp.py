@@ -113,12 +113,8 @@ class Mlp(Network):
         """The outputs [B, O]."""
         if self._chain is None:
             h_BW, _, _ = run_blocks(self._steps, (x_BI, x_BI, x_BI), self.recomputes)
-        elif self.recomputes:
-            h_BW = run_blocks(self._chain, x_BI, True)
         else:
-            h_BW = x_BI
-            for module in self._chain:
-                h_BW = module(h_BW)
+            h_BW = run_blocks(self._chain, x_BI, self.recomputes)
         return cast(Tensor, self.readout(h_BW))
 
     def watches(self) -> list[Watch]:
