@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Generator, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,28 +44,30 @@ def cells_of(path: Path, table: str, columns: Collection[str] | None) -> Cells:
 
 def rows_of(path: Path, table: str, half: list[str]) -> Iterator[list[str]]:
     """The header, then row by row the cells; puts a last line that was cut into `half`."""
-    reader = csv.reader(_whole_lines(path, half))
-    try:
-        header = next(reader, None)
-        if header is None:
-            raise broken(path, f"ends within its header: {half[0]!r}" if half else "is empty")
-        missing = [column.name for column in TABLES[table] if column.name not in header]
-        if missing:
-            raise broken(
-                path,
-                f"lacks the columns {', '.join(missing)}\n"
-                "it was written by another version of vgexp, or is another table",
-            )
-        yield header
-        for number, row in enumerate(reader, start=2):
-            if len(row) != len(header):
-                raise broken(path, f"has {len(row)} cells in line {number}, not {len(header)}")
-            yield row
-    except csv.Error as error:
-        raise broken(path, f"is not a table: {error}") from None
+    # Closed here, where a table turns out broken: a suspended reader would hold its file.
+    with closing(_whole_lines(path, half)) as lines:
+        reader = csv.reader(lines)
+        try:
+            header = next(reader, None)
+            if header is None:
+                raise broken(path, f"ends within its header: {half[0]!r}" if half else "is empty")
+            missing = [column.name for column in TABLES[table] if column.name not in header]
+            if missing:
+                raise broken(
+                    path,
+                    f"lacks the columns {', '.join(missing)}\n"
+                    "it was written by another version of vgexp, or is another table",
+                )
+            yield header
+            for number, row in enumerate(reader, start=2):
+                if len(row) != len(header):
+                    raise broken(path, f"has {len(row)} cells in line {number}, not {len(header)}")
+                yield row
+        except csv.Error as error:
+            raise broken(path, f"is not a table: {error}") from None
 
 
-def _whole_lines(path: Path, half: list[str]) -> Iterator[str]:
+def _whole_lines(path: Path, half: list[str]) -> Generator[str]:
     with readable(path), path.open(encoding="utf-8", newline="\n") as file:
         for line in file:
             if line.endswith("\n"):
