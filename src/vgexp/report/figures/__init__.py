@@ -1,0 +1,1 @@
+"""Pictures of tables: each a function of a DataFrame that returns a matplotlib figure."""

@@ -1,0 +1,85 @@
+"""The signal against depth: backward and forward, at the start, in the middle, at the end."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from vgexp.report.figures import style
+from vgexp.report.figures.logarithmic import log_line, log_scale
+from vgexp.report.grid import first_middle_last, grid, numbers
+
+PREDICTED = "predicted_"
+"""What the name of a column of theory begins with; the rest is the measured column's."""
+
+
+@style.drawn
+def backward_signal(layers: pd.DataFrame) -> Figure:
+    """`delta_rms` of each layer at the first, a middle and the last measured step.
+
+    Beside it what theory predicts at step 0, where the table has it.
+
+    Args:
+        layers: rows as in `layers.csv`.
+    """
+    figure, [axes] = style.canvas()
+    draw_backward_signal(axes, layers)
+    axes.set_title("Backward signal: what comes back to each layer")
+    return figure
+
+
+@style.drawn
+def forward_signal(layers: pd.DataFrame) -> Figure:
+    """Standard deviation of z of each layer, at the same steps as `backward_signal`."""
+    figure, [axes] = style.canvas()
+    draw_forward_signal(axes, layers)
+    axes.set_title("Forward signal: how far each layer's z spreads")
+    return figure
+
+
+def draw_backward_signal(axes: Axes, layers: pd.DataFrame) -> None:
+    """`backward_signal` into a panel."""
+    _draw(axes, layers, "delta_rms", "rms of N dL/dz")
+
+
+def draw_forward_signal(axes: Axes, layers: pd.DataFrame) -> None:
+    """`forward_signal` into a panel."""
+    _draw(axes, layers, "preact_std", "standard deviation of z")
+
+
+def _draw(axes: Axes, layers: pd.DataFrame, metric: str, title: str) -> None:
+    table = grid(layers, metric)
+    if table.empty:
+        style.say(axes, f"{metric} was not measured")
+        return
+    layer_numbers = numbers(table)
+    marker_every = max(1, len(layer_numbers) // 20)
+    for index, step in enumerate(first_middle_last(table.columns.tolist())):
+        look = {**style.series(index), "markevery": marker_every}
+        log_line(axes, layer_numbers, table[step], label=f"step {step}", **look)
+    _draw_prediction(axes, layers, f"{PREDICTED}{metric}")
+    log_scale(axes)
+    axes.set(xlabel="layer", ylabel=title)
+    style.whole_numbers(axes.xaxis)
+    axes.legend()
+
+
+def _draw_prediction(axes: Axes, layers: pd.DataFrame, column: str) -> None:
+    """The line of theory, where the table has one."""
+    if column not in layers.columns:
+        return
+    table = grid(layers, column)
+    if table.empty:
+        return
+    log_line(
+        axes,
+        numbers(table),
+        table.iloc[:, 0].to_numpy(dtype=np.float64),
+        label=f"theory, step {table.columns[0]}",
+        color=style.INK,
+        linestyle="--",
+        linewidth=1.2,
+        zorder=3,
+    )

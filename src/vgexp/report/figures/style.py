@@ -1,0 +1,182 @@
+"""How every picture looks: the one place that knows fonts, colours, sizes, and how files are made.
+
+Colours tell apart for colour-blind readers (Okabe and Ito 2008; viridis), and lines and cells
+differ in dashes, markers or hatching as well, so that a print in grey is read alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import wraps
+from pathlib import Path
+from typing import Any, NamedTuple, ParamSpec
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from vgexp.errors import QuestionError, one_line, unknown
+
+WIDTH, HEIGHT = 6.4, 4.0
+"""Of a figure with one panel, in inches."""
+DPI = 150
+SEQUENTIAL = "viridis"
+"""Colour map of magnitudes: its lightness rises with the value."""
+FORMATS = ("png", "svg", "pdf")
+
+INK, FAINT, PAPER = "#222222", "#d9d9d9", "#ffffff"
+_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#222222")
+_DASHES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (1, 1.4)), (0, (6, 2, 1, 2)), (0, (9, 3)))
+_MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+
+
+class Special(NamedTuple):
+    """How a value is shown that a logarithmic scale has no place for."""
+
+    label: str
+    face: str
+    hatch: str
+
+
+ZERO = Special("exactly 0", "#ffffff", "xxxx")
+UNDERFLOW = Special("underflow", "#e6e6e6", "....")
+NOT_FINITE = Special("not finite", "#D55E00", "////")
+
+_RC: Any = {
+    "font.family": "DejaVu Sans",
+    "font.size": 10.0,
+    "mathtext.fontset": "dejavusans",
+    "text.color": INK,
+    "axes.labelcolor": INK,
+    "axes.edgecolor": "#666666",
+    "axes.titlesize": 11.0,
+    "axes.titlelocation": "left",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#ebebeb",
+    "grid.linewidth": 0.8,
+    "xtick.color": "#444444",
+    "ytick.color": "#444444",
+    "lines.linewidth": 1.8,
+    "lines.markersize": 4.0,
+    "legend.frameon": False,
+    "legend.fontsize": 9.0,
+    "hatch.linewidth": 0.5,
+    "figure.facecolor": PAPER,
+    "figure.dpi": DPI,
+    "savefig.dpi": DPI,
+    # Equal tables give equal files.
+    "svg.hashsalt": "vgexp",
+    "axes.formatter.use_mathtext": True,
+}
+
+P = ParamSpec("P")
+
+
+def drawn(make: Callable[P, Figure]) -> Callable[P, Figure]:
+    """Decorates a function that makes a figure: within, matplotlib has our style."""
+
+    @wraps(make)
+    def styled(*args: P.args, **kwargs: P.kwargs) -> Figure:
+        with _style():
+            return make(*args, **kwargs)
+
+    return styled
+
+
+def canvas(
+    num_rows: int = 1,
+    num_columns: int = 1,
+    *,
+    width: float | None = None,
+    height: float | None = None,
+    **subplots: Any,
+) -> tuple[Figure, list[Axes]]:
+    """A new figure and its panels, row by row; made without pyplot, which keeps every figure.
+
+    Args:
+        width, height: of the whole in inches; None: those of one panel, times the panels.
+        subplots: what `Figure.subplots` takes, such as `sharex=True`.
+    """
+    size = (width or WIDTH * num_columns, height or HEIGHT * num_rows)
+    figure = Figure(figsize=size, layout="constrained")
+    FigureCanvasAgg(figure)
+    panels = figure.subplots(num_rows, num_columns, squeeze=False, **subplots)
+    return figure, list(panels.flat)
+
+
+def series(index: int) -> dict[str, Any]:
+    """How the line of this number looks, for `Axes.plot`: a colour, dashes and a marker."""
+    return {
+        "color": _COLOURS[index % len(_COLOURS)],
+        "linestyle": _DASHES[index % len(_DASHES)],
+        "marker": _MARKERS[index % len(_MARKERS)],
+    }
+
+
+def shade(fraction: float) -> tuple[float, float, float, float]:
+    """The colour of a line that is one of an order (layers, steps): 0 the first, 1 the last.
+
+    The light end of the map is left out, which paper swallows.
+    """
+    red, green, blue, alpha = mpl.colormaps[SEQUENTIAL](0.9 * min(1.0, max(0.0, fraction)))
+    return float(red), float(green), float(blue), float(alpha)
+
+
+def say(axes: Axes, words: str) -> None:
+    """Has a panel without data say why it is empty."""
+    axes.set_axis_off()
+    axes.text(0.5, 0.5, words, ha="center", va="center", wrap=True, transform=axes.transAxes)
+
+
+def label(text: str) -> str:
+    """A word that is not ours (a run's name, a weight's) as a label: one line, no mathematics."""
+    return one_line(text).replace("$", r"\$")
+
+
+def whole_numbers(axis: Any) -> None:
+    """Ticks of an axis of steps or layers at whole numbers only."""
+    from matplotlib.ticker import MaxNLocator
+
+    axis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+
+
+def write(figure: Figure, path: Path) -> Path:
+    """Writes a picture, whole or not at all, in the format of the path's suffix.
+
+    Raises:
+        QuestionError: a suffix that is no format, or a place where nothing can be written.
+    """
+    kind = path.suffix.lower().removeprefix(".")
+    if kind not in FORMATS:
+        raise unknown(f"picture format of {path}", kind, FORMATS)
+    temporary = path.with_name(f".{path.name}.new")
+    # The date would make files of equal pictures differ.
+    metadata = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(kind)
+    try:
+        with _style():
+            figure.savefig(temporary, format=kind, metadata=metadata)
+        temporary.replace(path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise QuestionError(f"cannot write {path}: {error.strerror}") from None
+    return path
+
+
+def finite(values: Any) -> np.ndarray:
+    """The finite ones among the values, as float64 [n]."""
+    numbers = np.asarray(values, dtype="float64").ravel()
+    return np.asarray(numbers[np.isfinite(numbers)])
+
+
+@contextmanager
+def _style() -> Iterator[None]:
+    with mpl.rc_context():
+        mpl.rcdefaults()
+        mpl.rcParams.update(_RC)
+        yield
