@@ -1,1 +1,30 @@
 """Pictures of tables: each a function of a DataFrame that returns a matplotlib figure."""
+
+from vgexp.report.figures.by_depth import attention_entropy, update_ratios
+from vgexp.report.figures.catalogue import FIGURES, Picture
+from vgexp.report.figures.depth import backward_signal, forward_signal
+from vgexp.report.figures.heat import gradient_map
+from vgexp.report.figures.of_run import draw, run_figure
+from vgexp.report.figures.overview import overview
+from vgexp.report.figures.ridges import distributions
+from vgexp.report.figures.shares import shares
+from vgexp.report.figures.through_time import through_time
+from vgexp.report.figures.training import gradient_norms, learning_curves
+
+__all__ = [
+    "FIGURES",
+    "Picture",
+    "attention_entropy",
+    "backward_signal",
+    "distributions",
+    "draw",
+    "forward_signal",
+    "gradient_map",
+    "gradient_norms",
+    "learning_curves",
+    "overview",
+    "run_figure",
+    "shares",
+    "through_time",
+    "update_ratios",
+]

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from vgexp.report.figures import style
+from vgexp.report.figures.layer_axis import layers_across
+from vgexp.report.figures.legends import legend_below
 from vgexp.report.figures.logarithmic import log_line, log_scale
 from vgexp.report.grid import first_middle_last, grid, numbers
 
@@ -41,7 +42,7 @@ def forward_signal(layers: pd.DataFrame) -> Figure:
 
 def draw_backward_signal(axes: Axes, layers: pd.DataFrame) -> None:
     """`backward_signal` into a panel."""
-    _draw(axes, layers, "delta_rms", "rms of N dL/dz")
+    _draw(axes, layers, "delta_rms", "delta_rms: rms of N dL/dz")
 
 
 def draw_forward_signal(axes: Axes, layers: pd.DataFrame) -> None:
@@ -54,16 +55,15 @@ def _draw(axes: Axes, layers: pd.DataFrame, metric: str, title: str) -> None:
     if table.empty:
         style.say(axes, f"{metric} was not measured")
         return
-    layer_numbers = numbers(table)
-    marker_every = max(1, len(layer_numbers) // 20)
-    for index, step in enumerate(first_middle_last(table.columns.tolist())):
-        look = {**style.series(index), "markevery": marker_every}
-        log_line(axes, layer_numbers, table[step], label=f"step {step}", **look)
+    steps = first_middle_last(table.columns.tolist())
+    for index, step in enumerate(steps):
+        look = style.nested(index, len(steps))
+        log_line(axes, numbers(table), table[step], label=f"step {step}", **look)
     _draw_prediction(axes, layers, f"{PREDICTED}{metric}")
     log_scale(axes)
-    axes.set(xlabel="layer", ylabel=title)
-    style.whole_numbers(axes.xaxis)
-    axes.legend()
+    layers_across(axes, numbers(table), list(table.index))
+    axes.set_ylabel(title)
+    legend_below(axes)
 
 
 def _draw_prediction(axes: Axes, layers: pd.DataFrame, column: str) -> None:
@@ -76,7 +76,7 @@ def _draw_prediction(axes: Axes, layers: pd.DataFrame, column: str) -> None:
     log_line(
         axes,
         numbers(table),
-        table.iloc[:, 0].to_numpy(dtype=np.float64),
+        table.iloc[:, 0].to_numpy(dtype="float64"),
         label=f"theory, step {table.columns[0]}",
         color=style.INK,
         linestyle="--",

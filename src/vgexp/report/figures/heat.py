@@ -5,18 +5,22 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.collections import PolyCollection
+from matplotlib.collections import PolyCollection, QuadMesh
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
-from matplotlib.ticker import FixedLocator, MaxNLocator
+from matplotlib.ticker import NullFormatter
 
 from vgexp.diagnosis.signal import SMALLEST_NORMAL
 from vgexp.report.figures import style
+from vgexp.report.figures.layer_axis import evenly, layers_down
+from vgexp.report.figures.legends import legend_below
+from vgexp.report.figures.logarithmic import log_format, log_range, log_ticks
 from vgexp.report.figures.style import NOT_FINITE, SEQUENTIAL, UNDERFLOW, ZERO, Special
-from vgexp.report.grid import READOUT, grid
+from vgexp.report.grid import grid
 
-_MOST_NAMED_LAYERS = 20
+_MOST_STEPS = 1000
+"""Columns of a map; a panel has fewer pixels."""
 
 
 @style.drawn
@@ -25,7 +29,8 @@ def gradient_map(layers: pd.DataFrame, dtype: str = "float32") -> Figure:
 
     Args:
         layers: rows as in `layers.csv`.
-        dtype: of the run: below its smallest normal number a gradient underflows.
+        dtype: of the run: below its smallest normal number a gradient underflows. In half
+            precision weights and their gradients are float32.
     """
     figure, [axes] = style.canvas()
     draw_gradient_map(axes, layers, dtype)
@@ -41,7 +46,7 @@ def draw_gradient_map(axes: Axes, layers: pd.DataFrame, dtype: str = "float32") 
         return
     # As autograd holds it: by the largest entry, which underflows last.
     largest = grid(layers, "grad_max").reindex(index=table.index, columns=table.columns)
-    smallest = SMALLEST_NORMAL.get(dtype, 0.0)
+    smallest = SMALLEST_NORMAL["float64" if dtype == "float64" else "float32"]
     values = table.to_numpy()
     underflows = (values > 0) & (largest.to_numpy() < smallest)
     draw_map(axes, table, "gradient norm (L2)", {UNDERFLOW: underflows})
@@ -56,52 +61,59 @@ def draw_map(
     """A table of magnitudes, layers by steps: colours on a log scale, its title beside the scale.
 
     Exact zeros, what is not finite and `special` cells (masks [L, S]) are hatched and named
-    below; what was not measured is left blank.
+    below; what was not measured is left blank. Of more than 1,000 steps evenly spaced ones are
+    shown.
     """
+    shown = evenly(table.shape[1], _MOST_STEPS)
+    num_steps, table = table.shape[1], table.iloc[:, shown]
     values = table.to_numpy(dtype="float64")
-    marks = {
-        **(special or {}),
-        ZERO: values == 0,
-        NOT_FINITE: np.isinf(values),
-    }
+    special = {look: mask[:, shown] for look, mask in (special or {}).items()}
+    marks = {**special, ZERO: values == 0, NOT_FINITE: np.isinf(values)}
     plain = np.isfinite(values) & (values > 0)
     for mask in marks.values():
         plain &= ~mask
     steps, rows = _edges(table.columns.to_numpy(dtype="float64")), np.arange(len(table) + 1) - 0.5
-    shown = values[plain]
-    low, high = (shown.min(), shown.max()) if shown.size else (0.1, 1.0)
-    norm = LogNorm(low, high) if low < high else LogNorm(low / 3, high * 3)
+    low, high = log_range(values[plain])
     mesh = axes.pcolormesh(
-        steps, rows, np.where(plain, values, np.nan), norm=norm, cmap=SEQUENTIAL, rasterized=True
+        steps,
+        rows,
+        np.where(plain, np.maximum(values, low), np.nan),
+        norm=LogNorm(low, high),
+        cmap=SEQUENTIAL,
+        rasterized=True,
     )
-    used = [look for look, mask in marks.items() if mask.any()]
-    for look in used:
-        _hatch(axes, marks[look], steps, rows, look)
-    if shown.size:
-        axes.figure.colorbar(mesh, ax=axes, label=title, pad=0.02)
+    for look, mask in marks.items():
+        _hatch(axes, mask, steps, rows, look)
+    if plain.any():
+        _scale_beside(axes, mesh, title)
     axes.grid(False)
-    axes.set(xlabel="step", ylabel="layer", xlim=(steps[0], steps[-1]), ylim=(rows[-1], rows[0]))
+    # A single step is a narrow column: nothing is known beside it.
+    pad = 2.0 if len(shown) == 1 else 0.0
+    axes.set(xlim=(steps[0] - pad, steps[-1] + pad), ylim=(rows[-1], rows[0]))
+    note = f" ({len(shown)} of {num_steps} measured are shown)" if len(shown) < num_steps else ""
+    axes.set_xlabel(f"step{note}")
     style.whole_numbers(axes.xaxis)
-    _name_layers(axes, list(table.index))
-    if used:
-        axes.legend(
-            handles=[
-                Patch(facecolor=look.face, hatch=look.hatch, edgecolor=style.INK, label=look.label)
-                for look in used
-            ],
-            loc="upper left",
-            bbox_to_anchor=(0.0, -0.14),
-            ncols=len(used),
-            borderaxespad=0.0,
-        )
+    if len(shown) == 1:
+        axes.set_xticks(table.columns.tolist())
+    layers_down(axes, list(table.index))
+    legend_below(axes, [_swatch(look) for look, mask in marks.items() if mask.any()])
+
+
+def _scale_beside(axes: Axes, mesh: QuadMesh, title: str) -> None:
+    low, high = mesh.get_clim()
+    bar = axes.figure.colorbar(mesh, ax=axes, label=title, pad=0.02, ticks=log_ticks(low, high))
+    bar.ax.yaxis.set_major_formatter(log_format(low, high))
+    bar.ax.yaxis.set_minor_formatter(NullFormatter())
+
+
+def _swatch(look: Special) -> Patch:
+    return Patch(facecolor=look.face, hatch=look.hatch, edgecolor=style.INK, label=look.label)
 
 
 def _edges(steps: np.ndarray) -> np.ndarray:
-    """Where the cells of measured steps meet [S + 1]: half-way, and as far beyond the ends."""
-    if steps.size == 1:
-        return np.array([steps[0] - 0.5, steps[0] + 0.5])
+    """Where the cells of measured steps meet [S + 1]: half-way; half a step beyond the ends."""
     between = (steps[1:] + steps[:-1]) / 2
-    return np.concatenate([[2 * steps[0] - between[0]], between, [2 * steps[-1] - between[-1]]])
+    return np.concatenate([[steps[0] - 0.5], between, [steps[-1] + 0.5]])
 
 
 def _hatch(
@@ -114,23 +126,10 @@ def _hatch(
         for start, end in changes.reshape(-1, 2):
             left, right, top, bottom = steps[start], steps[end], rows[row], rows[row + 1]
             corners.append([(left, top), (right, top), (right, bottom), (left, bottom)])
+    if not corners:
+        return
     axes.add_collection(
         PolyCollection(
             corners, facecolor=look.face, hatch=look.hatch, edgecolor=style.INK, linewidth=0.0
         )
     )
-
-
-def _name_layers(axes: Axes, names: list[str]) -> None:
-    """Ticks at layers: all of a shallow net, some of a deep one, the first and the read-out."""
-    last = len(names) - 1
-    wanted = MaxNLocator(_MOST_NAMED_LAYERS // 2, integer=True).tick_values(1, len(names))
-    numbered = {name: place for place, name in enumerate(names)}
-    places = {numbered[name] for tick in wanted if (name := str(int(tick))) in numbered}
-    if len(names) <= _MOST_NAMED_LAYERS:
-        places = set(range(len(names)))
-    places = {place for place in places if last - place > 0.03 * last} | {0, last}
-    ordered = sorted(places)
-    shown = ["read-out" if names[place] == READOUT else names[place] for place in ordered]
-    axes.yaxis.set_major_locator(FixedLocator(ordered))
-    axes.set_yticklabels(shown)

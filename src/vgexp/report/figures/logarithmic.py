@@ -6,19 +6,27 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.ticker import LogLocator, NullFormatter
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocator
 
-from vgexp.report.figures.style import NOT_FINITE
+from vgexp.report.figures.style import NOT_FINITE, ZERO
 
 _EDGE = 0.02
 """How far inside the panel a mark at its edge stands, as a share of its height."""
+_MOST_MARKS = 60
+_SMALLEST = 1e-307
+"""What a scale begins at: float64 without its subnormal numbers."""
+_RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+_BETWEEN = ((1.5, (1.0, 2.0, 5.0)), (3.0, (1.0, 3.0)))
+"""Up to how many decades which multiples of powers of ten are named."""
 
 
-def log_line(axes: Axes, x: Any, y: Any, **look: Any) -> None:
+def log_line(axes: Axes, x: Any, y: Any, **look: Any) -> Line2D:
     """A line over a logarithmic y axis.
 
     Breaks at what is nan or was not measured. An exact zero is an open triangle that points down
-    at the lower edge, an infinite value one that points up at the upper edge.
+    at the lower edge, an infinite value one that points up at the upper edge; the legend says so.
+    Of more than 60 of a kind evenly spaced ones are drawn. What is below 1e-307 is drawn there.
 
     Args:
         x, y: [n].
@@ -26,44 +34,101 @@ def log_line(axes: Axes, x: Any, y: Any, **look: Any) -> None:
     """
     x, y = np.asarray(x, dtype="float64"), np.asarray(y, dtype="float64")
     has_place = np.isfinite(y) & (y > 0)
-    line = axes.plot(x, np.where(has_place, y, np.nan), **look)[0]
-    edge = axes.get_xaxis_transform()
-    for there, height, marker in (
-        (y == 0, _EDGE, "v"),
-        (np.isposinf(y), 1 - _EDGE, "^"),
-    ):
-        axes.plot(
-            x[there],
-            np.full(there.sum(), height),
-            transform=edge,
-            linestyle="none",
-            marker=marker,
-            markersize=7,
-            markerfacecolor="none",
-            markeredgecolor=line.get_color() if marker == "v" else NOT_FINITE.face,
-            clip_on=False,
-        )
+    # First, so that a legend names the line before the marks.
+    line = axes.plot(x, np.where(has_place, np.maximum(y, _SMALLEST), np.nan), **look)[0]
+    size = max(5.0, line.get_markersize() + 2.0)
+    _mark(axes, x[y == 0], _EDGE, line.get_color(), size)
+    _mark(axes, x[np.isposinf(y)], 1 - _EDGE, NOT_FINITE.face, size)
+    return line
 
 
-def log_scale(axes: Axes, *, least_decades: float = 1.0) -> None:
+def log_scale(
+    axes: Axes,
+    *,
+    least_decades: float = 1.0,
+    include: tuple[float, ...] = (),
+    free_below: float = 0.0,
+) -> None:
     """Makes y logarithmic, over the values drawn so far and `least_decades` at the least.
 
     Without a value that has a place there, the scale is that of 1.
+
+    Args:
+        include: values that are on the scale as well.
+        free_below: share of the panel's height below all values, for marks of zeros.
     """
     drawn = [np.asarray(line.get_ydata(), dtype="float64") for line in axes.get_lines()
              if line.get_transform() == axes.transData]  # fmt: skip
-    values = np.concatenate(drawn) if drawn else np.empty(0)
+    low, high = log_range(np.concatenate([*drawn, include]), least_decades, margin=0.05)
+    bottom = low
+    if free_below:
+        low = max(_SMALLEST, 10 ** (np.log10(low) - _decades(low, high) * free_below))
+    axes.set_yscale("log")
+    axes.set_ylim(low, high)
+    ticks = np.asarray(log_ticks(low, high).tick_values(low, high))
+    axes.yaxis.set_major_locator(FixedLocator(ticks[ticks >= bottom].tolist()))
+    axes.yaxis.set_minor_locator(NullLocator())
+    axes.yaxis.set_major_formatter(log_format(low, high))
+
+
+def log_range(values: Any, least_decades: float = 1.0, margin: float = 0.0) -> tuple[float, float]:
+    """Lowest and highest of the positive finite values, at least so many decades apart.
+
+    Args:
+        margin: what is added at each end, as a share of the decades.
+    """
+    values = np.asarray(values, dtype="float64")
     values = values[np.isfinite(values) & (values > 0)]
     low, high = (values.min(), values.max()) if values.size else (1.0, 1.0)
-    centre, half = np.log10(low) / 2 + np.log10(high) / 2, np.log10(high) - np.log10(low)
-    half = max(half * 1.1, least_decades) / 2
-    axes.set_yscale("log")
-    axes.set_ylim(*_powers(centre - half, centre + half))
-    axes.yaxis.set_major_locator(LogLocator(numticks=8))
-    if 2 * half > 3:
-        axes.yaxis.set_minor_formatter(NullFormatter())
+    centre = np.log10(low) / 2 + np.log10(high) / 2
+    half = max(_decades(low, high) * (1 + 2 * margin), least_decades) / 2
+    # Ten to these, inside what float64 holds.
+    low, high = 10 ** max(centre - half, -307.0), 10 ** min(centre + half, 308.0)
+    return float(low), float(high)
 
 
-def _powers(low: float, high: float) -> tuple[float, float]:
-    """Ten to these, inside what float64 holds."""
-    return 10 ** max(low, -307.0), 10 ** min(high, 308.0)
+def log_ticks(low: float, high: float) -> LogLocator:
+    """Where a scale has its named ticks: about eight powers of ten, of few decades more between."""
+    decades = _decades(low, high)
+    between = next((subs for most, subs in _BETWEEN if decades < most), (1.0,))
+    return LogLocator(subs=between, numticks=8)
+
+
+def log_format(low: float, high: float) -> FuncFormatter:
+    """How ticks of such a scale are named: 0.05 where all are like that, else 5 x 10^-2."""
+    is_plain = low >= 1e-4 and high <= 1e5
+    return FuncFormatter(lambda value, _: f"{value:.4g}" if is_plain else _power(value))
+
+
+def _power(value: float) -> str:
+    exponent = int(np.floor(np.log10(value) + 1e-9))
+    mantissa = value / 10.0**exponent
+    # Not by mathtext, which takes a third of a picture's time.
+    power = "10" + str(exponent).translate(_RAISED)
+    return power if abs(mantissa - 1) < 1e-3 else f"{mantissa:.3g} × {power}"
+
+
+def _decades(low: float, high: float) -> float:
+    return float(np.log10(high) - np.log10(low))
+
+
+def _mark(axes: Axes, x: np.ndarray, height: float, colour: Any, size: float) -> None:
+    """Triangles at a height of the panel; the first of a kind brings its entry for a legend."""
+    if not len(x):
+        return
+    x = x[:: -(-len(x) // _MOST_MARKS)]
+    marker, words = ("^", NOT_FINITE.label) if height > 0.5 else ("v", ZERO.label)
+    look: dict[str, Any] = {"linestyle": "none", "marker": marker, "markerfacecolor": "none"}
+    axes.plot(
+        x,
+        np.full(len(x), height),
+        transform=axes.get_xaxis_transform(),
+        markersize=size,
+        markeredgecolor=colour,
+        zorder=4,
+        clip_on=False,
+        **look,
+    )
+    if words not in axes.get_legend_handles_labels()[1]:
+        edge = NOT_FINITE.face if marker == "^" else "#555555"
+        axes.plot([], [], label=words, markersize=7, markeredgecolor=edge, **look)

@@ -19,6 +19,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from vgexp.errors import QuestionError, one_line, unknown
+from vgexp.folders import replaced
 
 WIDTH, HEIGHT = 6.4, 4.0
 """Of a figure with one panel, in inches."""
@@ -28,9 +29,13 @@ SEQUENTIAL = "viridis"
 FORMATS = ("png", "svg", "pdf")
 
 INK, FAINT, PAPER = "#222222", "#d9d9d9", "#ffffff"
+SPIKE = "#D55E00"
+"""What stands out and has a name beside it: a spike, a step that was clipped."""
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#222222")
 _DASHES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (1, 1.4)), (0, (6, 2, 1, 2)), (0, (9, 3)))
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+# Colour, width and marker of the first, a middle and the last step.
+_NESTED = (("#9ccbea", 6.0, 7.5), ("#D55E00", 3.0, 5.0), ("#0b2e59", 1.2, 3.0))
 
 
 class Special(NamedTuple):
@@ -70,6 +75,8 @@ _RC: Any = {
     "figure.facecolor": PAPER,
     "figure.dpi": DPI,
     "savefig.dpi": DPI,
+    # Long noisy lines are drawn in pieces: Agg gives up on them as a whole.
+    "agg.path.chunksize": 10_000,
     # Equal tables give equal files.
     "svg.hashsalt": "vgexp",
     "axes.formatter.use_mathtext": True,
@@ -119,6 +126,13 @@ def series(index: int) -> dict[str, Any]:
     }
 
 
+def nested(index: int, num_lines: int) -> dict[str, Any]:
+    """How one of up to three lines looks that may coincide: broad and pale below, fine on top."""
+    places = {1: (2,), 2: (0, 2)}.get(num_lines, (0, 1, 2))
+    colour, width, size = _NESTED[places[index]]
+    return {"color": colour, "linewidth": width, "marker": "o", "markersize": size}
+
+
 def shade(fraction: float) -> tuple[float, float, float, float]:
     """The colour of a line that is one of an order (layers, steps): 0 the first, 1 the last.
 
@@ -139,15 +153,27 @@ def label(text: str) -> str:
     return one_line(text).replace("$", r"\$")
 
 
+def percent(share: float) -> str:
+    """A share in words; one that is not 0 is not called 0, nor one that is not 1 called 1."""
+    if 0 < share < 0.001:
+        return "<0.1 %"
+    if 0.999 < share < 1:
+        return ">99.9 %"
+    is_between = share < 0.01 or 0.99 < share < 1
+    return f"{100 * share:.1f} %" if share > 0 and is_between else f"{100 * share:.0f} %"
+
+
 def whole_numbers(axis: Any) -> None:
     """Ticks of an axis of steps or layers at whole numbers only."""
     from matplotlib.ticker import MaxNLocator
 
-    axis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    axis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1, steps=[1, 2, 5, 10]))
 
 
 def write(figure: Figure, path: Path) -> Path:
     """Writes a picture, whole or not at all, in the format of the path's suffix.
+
+    Its layout is made now, and stays.
 
     Raises:
         QuestionError: a suffix that is no format, or a place where nothing can be written.
@@ -155,15 +181,13 @@ def write(figure: Figure, path: Path) -> Path:
     kind = path.suffix.lower().removeprefix(".")
     if kind not in FORMATS:
         raise unknown(f"picture format of {path}", kind, FORMATS)
-    temporary = path.with_name(f".{path.name}.new")
     # The date would make files of equal pictures differ.
     metadata = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(kind)
     try:
-        with _style():
+        with _style(), replaced(path) as temporary:
+            _lay_out(figure)
             figure.savefig(temporary, format=kind, metadata=metadata)
-        temporary.replace(path)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
         raise QuestionError(f"cannot write {path}: {error.strerror}") from None
     return path
 
@@ -172,6 +196,14 @@ def finite(values: Any) -> np.ndarray:
     """The finite ones among the values, as float64 [n]."""
     numbers = np.asarray(values, dtype="float64").ravel()
     return np.asarray(numbers[np.isfinite(numbers)])
+
+
+def _lay_out(figure: Figure) -> None:
+    """Once and for all: left to itself, matplotlib draws a figure twice for each file."""
+    engine = figure.get_layout_engine()
+    if engine is not None:
+        engine.execute(figure)
+        figure.set_layout_engine(None)
 
 
 @contextmanager

@@ -1,0 +1,152 @@
+"""Curves over steps, one for each layer, shaded by depth."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import ListedColormap, Normalize
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from matplotlib.ticker import FixedLocator
+
+from vgexp.report.figures import style
+from vgexp.report.figures.layer_axis import evenly, layer_name
+from vgexp.report.figures.legends import legend_below
+from vgexp.report.figures.logarithmic import log_line, log_scale
+from vgexp.report.figures.thinning import MOST_POINTS, thinned
+from vgexp.report.grid import grid
+
+GUIDE = 1e-3
+"""A step that changes weights by a thousandth is about right (Karpathy, 2019: a rule of thumb)."""
+_MOST_LINES = 24
+_ZEROS = 0.13
+"""Height of the strip of exact zeros, a row a layer that has some, as a share of the panel's."""
+
+
+@style.drawn
+def update_ratios(layers: pd.DataFrame) -> Figure:
+    """The change of each layer's weights in a step over their norm, over steps.
+
+    Args:
+        layers: rows as in `layers.csv`.
+    """
+    figure, [axes] = style.canvas()
+    draw_update_ratios(axes, layers)
+    axes.set_title("Update ratio: how far a step moves each layer's weights")
+    return figure
+
+
+@style.drawn
+def attention_entropy(attention: pd.DataFrame) -> Figure:
+    """How widely each block's heads look, over steps: 1 everywhere alike, 0 at one position.
+
+    Args:
+        attention: rows as in `attention.csv`.
+    """
+    figure, [axes] = style.canvas()
+    draw_attention_entropy(axes, attention)
+    axes.set_title("Attention entropy of each block")
+    return figure
+
+
+def draw_update_ratios(axes: Axes, layers: pd.DataFrame) -> None:
+    """`update_ratios` into a panel. Exact zeros stand in a strip below, the first layer on top."""
+    table = grid(layers, "update_ratio").dropna(axis="index", how="all")
+    if table.empty:
+        style.say(axes, "update_ratio was not measured")
+        return
+    chosen = evenly(len(table), _MOST_LINES)
+    shades = [style.shade(place / max(1, len(table) - 1)) for place in chosen]
+    shown = table.iloc[chosen]
+    for (_, row), colour in zip(shown.iterrows(), shades, strict=True):
+        _draw_layer(axes, row.dropna(), colour)
+    has_zeros = _draw_zeros(axes, shown, shades)
+    axes.axhline(GUIDE, color=style.INK, linestyle="--", linewidth=1.2, label="guide 1e-3")
+    log_scale(axes, include=(GUIDE,), free_below=_ZEROS * 1.15 if has_zeros else 0.0)
+    axes.set_xlabel("step")
+    axes.set_ylabel("|change of W| / |W|")
+    style.whole_numbers(axes.xaxis)
+    _name_shades(axes, table, chosen)
+    legend_below(axes)
+
+
+def draw_attention_entropy(axes: Axes, attention: pd.DataFrame) -> None:
+    """`attention_entropy` into a panel: the mean over a block's heads."""
+    values = attention.groupby(["layer", "step"])["entropy_fraction"].mean()
+    table = values.unstack("step").dropna(axis="columns", how="all")  # noqa: PD010 (as in `grid`)
+    table = table.dropna(axis="index", how="all")
+    if table.empty:
+        style.say(axes, "attention was not measured")
+        return
+    table.index = table.index.astype("int64").astype("str")
+    chosen = evenly(len(table), _MOST_LINES)
+    for place in chosen:
+        row = table.iloc[place].replace([np.inf, -np.inf], np.nan).dropna()
+        marker = "o" if len(row) < 3 else None
+        colour = style.shade(place / max(1, len(table) - 1))
+        axes.plot(row.index, row, color=colour, marker=marker, linewidth=1.4)
+    axes.set_ylim(0, 1.03)
+    axes.set_xlabel("step")
+    axes.set_ylabel("entropy / largest possible, mean over heads")
+    style.whole_numbers(axes.xaxis)
+    _name_shades(axes, table, chosen)
+
+
+def _draw_layer(axes: Axes, row: pd.Series, colour: Any) -> None:
+    """One layer's curve; steps at which it was not measured do not break it."""
+    row = row.iloc[thinned(row.to_numpy())]
+    look = {"color": colour, "linewidth": 1.2, "markersize": 3.0}
+    log_line(axes, row.index, row.where(row != 0), marker="o" if len(row) < 3 else None, **look)
+
+
+def _draw_zeros(axes: Axes, table: pd.DataFrame, shades: list[Any]) -> bool:
+    """The strip at the foot: which layers' weights did not move at which steps."""
+    zeros = [(row[row == 0].index, shade) for (_, row), shade in
+             zip(table.iterrows(), shades, strict=True) if (row == 0).any()]  # fmt: skip
+    if not zeros:
+        return False
+    heights = _ZEROS * (np.arange(len(zeros), 0, -1) - 0.5) / len(zeros)
+    for (steps, shade), height in zip(zeros, heights, strict=True):
+        steps = steps[:: -(-len(steps) // MOST_POINTS)]
+        axes.plot(
+            steps,
+            np.full(len(steps), height),
+            transform=axes.get_xaxis_transform(),
+            linestyle="none",
+            marker="s",
+            markersize=max(1.6, min(3.0, 22 / len(zeros))),
+            markeredgewidth=0,
+            color=shade,
+        )
+    axes.add_patch(
+        Rectangle((0, 0), 1, _ZEROS, transform=axes.transAxes, color="#f4f4f4", zorder=0)
+    )
+    axes.annotate(
+        "0",
+        (0, _ZEROS / 2),
+        (-5, 0),
+        xycoords="axes fraction",
+        textcoords="offset points",
+        ha="right",
+        va="center",
+    )
+    return True
+
+
+def _name_shades(axes: Axes, table: pd.DataFrame, chosen: np.ndarray) -> None:
+    """A bar beside the panel that says which shade is which layer."""
+    num_shades = len(table)
+    shades = ListedColormap([style.shade(i / max(1, num_shades - 1)) for i in range(num_shades)])
+    mappable = ScalarMappable(Normalize(-0.5, num_shades - 0.5), shades)
+    note = f" ({len(chosen)} of {num_shades} drawn)" if len(chosen) < num_shades else ""
+    bar = axes.figure.colorbar(mappable, ax=axes, label=f"layer{note}", pad=0.02)
+    places = evenly(num_shades, 6).tolist()
+    bar.ax.yaxis.set_major_locator(FixedLocator(places))
+    bar.ax.set_yticklabels([layer_name(str(table.index[place])) for place in places])
+    bar.ax.minorticks_off()
+    # The first layer on top, as in maps.
+    bar.ax.invert_yaxis()

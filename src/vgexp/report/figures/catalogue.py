@@ -1,0 +1,115 @@
+"""The figures of a run, by name: which tables each shows, and what draws it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from matplotlib.figure import Figure
+
+from vgexp.registry import Registry
+from vgexp.report.figures.by_depth import attention_entropy, update_ratios
+from vgexp.report.figures.depth import PREDICTED, backward_signal, forward_signal
+from vgexp.report.figures.heat import gradient_map
+from vgexp.report.figures.ridges import distributions
+from vgexp.report.figures.shares import shares
+from vgexp.report.figures.through_time import through_time
+from vgexp.report.figures.training import gradient_norms, learning_curves
+
+_KEYS = ("step", "layer", "name", "kind")
+_EVENTS = ("clipped", "skipped")
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure of a run."""
+
+    summary: str
+    make: Callable[..., Figure]
+    """Is given the tables in the order of `columns`, then the `facts` by name."""
+    columns: Mapping[str, tuple[str, ...]]
+    """Table -> the columns that are read, where it has them. Only the first table must be there."""
+    measured: tuple[str, ...]
+    """Columns of the first table: without a value in any, there is nothing to see."""
+    facts: tuple[str, ...] = ()
+    """Keys of the summary that the figure shows as well."""
+
+    @property
+    def table(self) -> str:
+        """Without which there is no figure."""
+        return next(iter(self.columns))
+
+
+def _of_layers(
+    summary: str, make: Callable[..., Figure], *columns: str, facts: tuple[str, ...] = ()
+) -> Picture:
+    predicted = tuple(f"{PREDICTED}{name}" for name in columns)
+    return Picture(summary, make, {"layers": (*_KEYS, *columns, *predicted)}, columns, facts)
+
+
+FIGURES: Registry[Picture] = Registry(
+    "figure",
+    {
+        "gradient_map": _of_layers(
+            "gradient norm of each layer at each measured step, zeros and underflow marked",
+            gradient_map,
+            "grad_norm",
+            "grad_max",
+            facts=("dtype",),
+        ),
+        "backward_signal": _of_layers(
+            "delta_rms against depth at the first, a middle and the last step",
+            backward_signal,
+            "delta_rms",
+        ),
+        "forward_signal": _of_layers(
+            "standard deviation of z against depth at the same steps", forward_signal, "preact_std"
+        ),
+        "distributions": Picture(
+            "distributions of activations by layer at the first and the last step",
+            distributions,
+            {"histograms": ("step", "layer", "name", "quantity", "lower", "upper", "share")},
+            ("share",),
+        ),
+        "shares": _of_layers(
+            "saturated and dead shares against depth",
+            shares,
+            "saturated_fraction",
+            "dead_fraction",
+        ),
+        "update_ratios": _of_layers(
+            "change of each layer's weights in a step over their norm, with the guide 1e-3",
+            update_ratios,
+            "update_ratio",
+        ),
+        "learning_curves": Picture(
+            "loss and accuracy over steps, with clipped and skipped steps",
+            learning_curves,
+            {
+                "steps": ("step", "loss", "accuracy", *_EVENTS),
+                "evals": ("step", "split", "loss", "accuracy"),
+            },
+            ("loss",),
+            ("constant_loss",),
+        ),
+        "gradient_norms": Picture(
+            "gradient norm of the whole network over steps, before and after clipping",
+            gradient_norms,
+            {"steps": ("step", "grad_norm", "grad_norm_clipped", *_EVENTS)},
+            ("grad_norm",),
+        ),
+        "through_time": Picture(
+            "recurrent nets: delta_rms of the last layer's state against time",
+            through_time,
+            {"time": ("step", "layer", "name", "t", "delta_rms")},
+            ("delta_rms",),
+        ),
+        "attention_entropy": Picture(
+            "attention: how widely each block looks, over steps",
+            attention_entropy,
+            {"attention": ("step", "layer", "entropy_fraction")},
+            ("entropy_fraction",),
+        ),
+    },
+)
+"""Figure -> what it is; its file is `figures/<name>.png` and `.svg`."""

@@ -1,0 +1,172 @@
+"""Figures of a run folder: what is there is read once, drawn, and written beside the tables."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from pandas.api.types import is_float_dtype
+
+from vgexp import tables
+from vgexp.errors import QuestionError
+from vgexp.records import TABLES
+from vgexp.report.figures import style
+from vgexp.report.figures.catalogue import FIGURES, Picture
+from vgexp.report.figures.overview import number, overview
+
+FOLDER = "figures"
+FORMATS = ("png", "svg")
+_OF_OVERVIEW = ("layers", "steps", "evals", "time", "attention")
+_CHUNK_BYTES = 2**20
+
+
+def draw(folder: Path | str) -> list[Path]:
+    """Writes every figure whose table is there and has something: `figures/<name>.png` and `.svg`.
+
+    Older ones are replaced. Those of tables that are no longer there are removed, those of tables
+    that cannot be read stay; files of other names are left alone.
+
+    Returns:
+        The files, in the order of `FIGURES`.
+
+    Raises:
+        QuestionError: tables that cannot be read, or files that cannot be written; after all
+            figures that could be drawn were.
+    """
+    source = _Source(Path(folder), FIGURES.values())
+    written: list[Path] = []
+    problems: dict[str, list[str]] = {}
+    for name, picture in FIGURES.items():
+        paths = [source.folder / FOLDER / f"{name}.{kind}" for kind in FORMATS]
+        try:
+            if not source.has(picture):
+                _remove(paths)
+                continue
+            paths[0].parent.mkdir(exist_ok=True)
+            figure = source.drawn(picture)
+            written += [style.write(figure, path) for path in paths]
+        except QuestionError as error:
+            problems.setdefault(str(error), []).append(name)
+        except OSError as error:
+            problems.setdefault(f"cannot write {paths[0]}: {error.strerror}", []).append(name)
+    if problems:
+        lines = [f"{words}\nnot drawn: {', '.join(names)}" for words, names in problems.items()]
+        raise QuestionError("\n".join(lines))
+    return written
+
+
+def run_figure(folder: Path | str, name: str | None = None) -> Figure:
+    """One figure of a run folder; None: the overview.
+
+    Raises:
+        QuestionError: no such figure, or the run has no table for it, or one that is damaged.
+    """
+    if name is None:
+        source = _Source(Path(folder), FIGURES.values())
+        there = {table: source.table(table) for table in _OF_OVERVIEW if source.is_there(table)}
+        return overview(there, source.summary)
+    picture = FIGURES[name]
+    return _Source(Path(folder), [picture]).drawn(picture)
+
+
+class _Source:
+    """A run folder's tables as pictures need them, each read once and when it is asked for."""
+
+    def __init__(self, folder: Path, pictures: Iterable[Picture]) -> None:
+        self.folder = folder
+        self._columns: dict[str, list[str]] = {}
+        for picture in pictures:
+            for table, names in picture.columns.items():
+                self._columns.setdefault(table, []).extend(names)
+        self._frames: dict[str, pd.DataFrame] = {}
+        self._summary: dict[str, Any] | None = None
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """The summary; of a run that has none what its configuration tells."""
+        if self._summary is None:
+            self._summary = {}
+            with suppress(QuestionError):
+                self._summary = tables.read_summary(self.folder)
+        return self._summary
+
+    def is_there(self, table: str) -> bool:
+        return (self.folder / f"{table}.csv").is_file()
+
+    def table(self, table: str) -> pd.DataFrame:
+        """The columns of a table that pictures show, as they are to be drawn."""
+        if table not in self._frames:
+            there = tables.column_names(self.folder, table)
+            wanted = [name for name in there if name in self._columns[table]]
+            self._frames[table] = _with_inf(self.folder, table, wanted)
+        return self._frames[table]
+
+    def has(self, picture: Picture) -> bool:
+        """Whether there is something to see."""
+        if not self.is_there(picture.table):
+            return False
+        frame = self.table(picture.table)
+        return any(frame[name].notna().any() for name in picture.measured)
+
+    def drawn(self, picture: Picture) -> Figure:
+        frames = [
+            self.table(table)
+            if table == picture.table or self.is_there(table)
+            else _empty(table, columns)
+            for table, columns in picture.columns.items()
+        ]
+        return picture.make(*frames, **self._facts(picture.facts))
+
+    def _facts(self, names: Iterable[str]) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        if "dtype" in names:
+            found["dtype"] = self._dtype()
+        if "constant_loss" in names:
+            found["constant_loss"] = number(self.summary.get("constant_loss"))
+        return found
+
+    def _dtype(self) -> str:
+        if "dtype" in self.summary:
+            return str(self.summary["dtype"])
+        with suppress(QuestionError):
+            return tables.read_config(self.folder).dtype
+        return "float32"
+
+
+def _with_inf(folder: Path, table: str, columns: Collection[str]) -> pd.DataFrame:
+    """The columns of a table, a value that is `nan` as inf: a frame has only NaN for what is not
+    finite and for what was not measured, and a picture shows the one and leaves out the other."""
+    frame = tables.read(folder, table, columns)
+    doubtful = [str(n) for n in frame if is_float_dtype(frame[n]) and frame[n].isna().any()]
+    if doubtful and _says_nan(folder / f"{table}.csv"):
+        is_empty = tables.empty_cells(folder, table, doubtful)
+        for name in doubtful:
+            frame.loc[frame[name].isna() & ~is_empty[name], name] = np.inf
+    return frame
+
+
+def _says_nan(path: Path) -> bool:
+    """Whether a file may hold the value nan, which is told faster than where."""
+    before = b""
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK_BYTES):
+            if b",nan" in before + chunk:
+                return True
+            before = chunk[-3:]
+    return False
+
+
+def _empty(table: str, columns: Collection[str]) -> pd.DataFrame:
+    kinds = {column.name: column.kind for column in TABLES[table]}
+    types = {"int": "int64", "float": "float64", "text": "object"}
+    return pd.DataFrame({name: pd.Series(dtype=types[kinds[name]]) for name in columns})
+
+
+def _remove(paths: Iterable[Path]) -> None:
+    for path in paths:
+        path.unlink(missing_ok=True)

@@ -1,0 +1,103 @@
+"""A run on one page: the panels that tell its story, with its verdict as title."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from vgexp.report.figures import style
+from vgexp.report.figures.by_depth import draw_attention_entropy, draw_update_ratios
+from vgexp.report.figures.depth import draw_backward_signal, draw_forward_signal
+from vgexp.report.figures.heat import draw_gradient_map
+from vgexp.report.figures.shares import SHARES, draw_share, measured_shares
+from vgexp.report.figures.through_time import draw_through_time
+from vgexp.report.figures.training import draw_gradient_norms, draw_loss
+
+Draw = Callable[[Axes], None]
+
+_LINE = 105
+"""Letters of the title in a line."""
+
+
+@style.drawn
+def overview(
+    tables: Mapping[str, pd.DataFrame], summary: Mapping[str, Any] | None = None
+) -> Figure:
+    """Six panels: gradient map, backward and forward signal, update ratios, loss, and what the
+    run has besides: gradient against time, attention, shares of units, or the gradient's norm.
+
+    Args:
+        tables: table -> its rows; one that is missing leaves its panels empty.
+        summary: what `summary.json` holds: verdict, cause, dtype, constant_loss.
+    """
+    summary = summary or {}
+    figure, panels = style.canvas(2, 3, width=14.4, height=8.2)
+    for axes, (title, draw) in zip(panels, _panels(tables, summary), strict=True):
+        draw(axes)
+        axes.set_title(title)
+    figure.suptitle(verdict_line(summary), x=0.012, ha="left", fontsize=13)
+    return figure
+
+
+def verdict_line(summary: Mapping[str, Any]) -> str:
+    """Verdict and cause, or why there is none, wrapped."""
+    verdict, cause = summary.get("verdict"), summary.get("cause")
+    if not summary:
+        words = "no verdict: the run has no summary"
+    elif verdict is None:
+        words = str(cause or "no verdict")
+    else:
+        words = f"{verdict}: {cause}" if cause else str(verdict)
+    return textwrap.fill(style.label(words), _LINE, break_long_words=True)
+
+
+def _panels(
+    tables: Mapping[str, pd.DataFrame], summary: Mapping[str, Any]
+) -> list[tuple[str, Draw]]:
+    layers, steps, evals = (tables.get(name) for name in ("layers", "steps", "evals"))
+    of_layers: list[tuple[str, Any]] = [
+        ("Gradient norm of each layer", partial(draw_gradient_map, dtype=_dtype(summary))),
+        ("Backward signal", draw_backward_signal),
+        ("Forward signal", draw_forward_signal),
+        ("Update ratio", draw_update_ratios),
+    ]
+    panels = [(title, _given(draw, layers, "layers")) for title, draw in of_layers]
+    loss = partial(draw_loss, evals=evals, constant_loss=number(summary.get("constant_loss")))
+    return [*panels, ("Loss", _given(loss, steps, "steps")), _last_panel(tables)]
+
+
+def _last_panel(tables: Mapping[str, pd.DataFrame]) -> tuple[str, Draw]:
+    layers = tables.get("layers")
+    for name, title, draw in (
+        ("time", "Backward through time", draw_through_time),
+        ("attention", "Attention entropy", draw_attention_entropy),
+    ):
+        if len(tables.get(name, ())):
+            return title, _given(draw, tables[name], name)
+    for column in measured_shares(layers) if layers is not None else ():
+        return SHARES[column][0].capitalize(), _given(
+            partial(draw_share, column=column), layers, "layers"
+        )
+    return "Gradient norm", _given(draw_gradient_norms, tables.get("steps"), "steps")
+
+
+def _given(draw: Callable[..., None], frame: pd.DataFrame | None, table: str) -> Draw:
+    """What draws a table into a panel, or says that it is not there."""
+    if frame is None:
+        return lambda axes: style.say(axes, f"there is no {table}.csv")
+    return lambda axes: draw(axes, frame)
+
+
+def _dtype(summary: Mapping[str, Any]) -> str:
+    return str(summary.get("dtype") or "float32")
+
+
+def number(value: Any) -> float | None:
+    """A number of a summary; None for anything else."""
+    return float(value) if isinstance(value, int | float) else None

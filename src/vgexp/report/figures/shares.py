@@ -1,0 +1,62 @@
+"""Shares of units through which no gradient comes: saturated and dead."""
+
+from __future__ import annotations
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
+
+from vgexp.report.figures import style
+from vgexp.report.figures.layer_axis import layers_across
+from vgexp.report.figures.legends import legend_below
+from vgexp.report.grid import first_middle_last, grid, numbers
+
+SHARES = {
+    "saturated_fraction": ("saturated entries", "slope below 5 % of its largest"),
+    "dead_fraction": ("dead units", "slope 0 at every example"),
+}
+"""Column -> what it is a share of, and what these are."""
+
+
+@style.drawn
+def shares(layers: pd.DataFrame) -> Figure:
+    """The saturated and the dead share of each layer at the first, a middle and the last step.
+
+    A panel for each of the two that was measured.
+
+    Args:
+        layers: rows as in `layers.csv`.
+    """
+    measured = measured_shares(layers)
+    figure, panels = style.canvas(1, max(1, len(measured)))
+    if not measured:
+        style.say(panels[0], "neither saturated nor dead units were measured")
+    for axes, column in zip(panels, measured, strict=False):
+        draw_share(axes, layers, column)
+        what, meaning = SHARES[column]
+        axes.set_title(f"{what.capitalize()}: {meaning}")
+    return figure
+
+
+def measured_shares(layers: pd.DataFrame) -> list[str]:
+    """The columns of `SHARES` that have a value."""
+    return [name for name in SHARES if name in layers.columns and layers[name].notna().any()]
+
+
+def draw_share(axes: Axes, layers: pd.DataFrame, column: str) -> None:
+    """One of the `SHARES` into a panel; layers without a value (the read-out) are left out."""
+    table = grid(layers, column).dropna(axis="index", how="all")
+    if table.empty:
+        style.say(axes, f"{column} was not measured")
+        return
+    steps = first_middle_last(table.columns.tolist())
+    for index, step in enumerate(steps):
+        look = style.nested(index, len(steps))
+        values = table[step].where(table[step].abs() <= 1)
+        axes.plot(numbers(table), values, label=f"step {step}", clip_on=False, **look)
+    axes.set_ylim(0, 1)
+    axes.yaxis.set_major_formatter(PercentFormatter(xmax=1, symbol=" %"))
+    axes.set_ylabel(f"share of {SHARES[column][0]}")
+    layers_across(axes, numbers(table), list(table.index))
+    legend_below(axes)

@@ -1,0 +1,52 @@
+"""The gradient as it comes back through time in a recurrent net."""
+
+from __future__ import annotations
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from vgexp.report.figures import style
+from vgexp.report.figures.legends import legend_below
+from vgexp.report.figures.logarithmic import log_line, log_scale
+from vgexp.report.grid import first_middle_last
+
+_HIDDEN, _CELL = ".h", ".c"
+
+
+@style.drawn
+def through_time(time: pd.DataFrame) -> Figure:
+    """`delta_rms` of the last layer's state against time, at the first, a middle and the last step.
+
+    The hidden state's is a full line, that of an LSTM's cell state a dashed one.
+
+    Args:
+        time: rows as in `time.csv`.
+    """
+    figure, [axes] = style.canvas()
+    draw_through_time(axes, time)
+    axes.set_title("Backward through time: what comes back to each state")
+    return figure
+
+
+def draw_through_time(axes: Axes, time: pd.DataFrame) -> None:
+    """`through_time` into a panel."""
+    rows = time[time["delta_rms"].notna()]
+    if not len(rows):
+        style.say(axes, "no state was measured through time")
+        return
+    rows = rows[rows["layer"] == rows["layer"].max()]
+    steps = first_middle_last(rows["step"].unique().tolist())
+    for ending, dashes in ((_HIDDEN, "-"), (_CELL, (0, (2.5, 1.5)))):
+        states = rows[rows["name"].astype("str").str.endswith(ending)]
+        for index, step in enumerate(steps):
+            at_step = states[states["step"] == step].sort_values("t")
+            if len(at_step):
+                look = style.nested(index, len(steps)) | {"linestyle": dashes}
+                look |= {"marker": "o" if ending == _HIDDEN else None}
+                words = f"{ending[1:]}, step {step}"
+                log_line(axes, at_step["t"], at_step["delta_rms"], label=words, **look)
+    log_scale(axes)
+    axes.set(xlabel="time t", ylabel="delta_rms: rms of N dL/ds")
+    style.whole_numbers(axes.xaxis)
+    legend_below(axes)
