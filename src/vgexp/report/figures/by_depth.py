@@ -17,12 +17,13 @@ from vgexp.report.figures import style
 from vgexp.report.figures.layer_axis import evenly, layer_name
 from vgexp.report.figures.legends import legend_below
 from vgexp.report.figures.logarithmic import log_line, log_scale
-from vgexp.report.figures.thinning import MOST_POINTS, thinned
 from vgexp.report.grid import grid
 
 GUIDE = 1e-3
 """A step that changes weights by a thousandth is about right (Karpathy, 2019: a rule of thumb)."""
 _MOST_LINES = 24
+_MOST_POINTS = 200
+"""Of one curve; where it would have more than twice as many, medians of as many steps are drawn."""
 _ZEROS = 0.13
 """Height of the strip of exact zeros, a row a layer that has some, as a share of the panel's."""
 
@@ -62,12 +63,14 @@ def draw_update_ratios(axes: Axes, layers: pd.DataFrame) -> None:
     chosen = evenly(len(table), _MOST_LINES)
     shades = [style.shade(place / max(1, len(table) - 1)) for place in chosen]
     shown = table.iloc[chosen]
+    num_steps = table.shape[1]
+    together = -(-num_steps // _MOST_POINTS) if num_steps > 2 * _MOST_POINTS else 1
     for (_, row), colour in zip(shown.iterrows(), shades, strict=True):
-        _draw_layer(axes, row.dropna(), colour)
+        _draw_layer(axes, _medians(row.dropna(), together), colour)
     has_zeros = _draw_zeros(axes, shown, shades)
     axes.axhline(GUIDE, color=style.INK, linestyle="--", linewidth=1.2, label="guide 1e-3")
     log_scale(axes, include=(GUIDE,), free_below=_ZEROS * 1.15 if has_zeros else 0.0)
-    axes.set_xlabel("step")
+    axes.set_xlabel(f"step (medians of {together} measured)" if together > 1 else "step")
     axes.set_ylabel("|change of W| / |W|")
     style.whole_numbers(axes.xaxis)
     _name_shades(axes, table, chosen)
@@ -98,9 +101,18 @@ def draw_attention_entropy(axes: Axes, attention: pd.DataFrame) -> None:
 
 def _draw_layer(axes: Axes, row: pd.Series, colour: Any) -> None:
     """One layer's curve; steps at which it was not measured do not break it."""
-    row = row.iloc[thinned(row.to_numpy())]
     look = {"color": colour, "linewidth": 1.2, "markersize": 3.0}
     log_line(axes, row.index, row.where(row != 0), marker="o" if len(row) < 3 else None, **look)
+
+
+def _medians(row: pd.Series, together: int) -> pd.Series:
+    """Medians of so many values in a row, without zeros; infinite where one of them is."""
+    if together == 1:
+        return row
+    groups = np.arange(len(row)) // together
+    medians = row.where(row != 0).groupby(groups).median()
+    medians = medians.mask(np.isinf(row).groupby(groups).any(), np.inf)
+    return medians.set_axis(row.index.to_numpy("float64")[::together] + (together - 1) / 2)
 
 
 def _draw_zeros(axes: Axes, table: pd.DataFrame, shades: list[Any]) -> bool:
@@ -111,7 +123,7 @@ def _draw_zeros(axes: Axes, table: pd.DataFrame, shades: list[Any]) -> bool:
         return False
     heights = _ZEROS * (np.arange(len(zeros), 0, -1) - 0.5) / len(zeros)
     for (steps, shade), height in zip(zeros, heights, strict=True):
-        steps = steps[:: -(-len(steps) // MOST_POINTS)]
+        steps = steps[:: -(-len(steps) // (10 * _MOST_POINTS))]
         axes.plot(
             steps,
             np.full(len(steps), height),

@@ -77,7 +77,7 @@ def draw_map(
     mesh = axes.pcolormesh(
         steps,
         rows,
-        np.where(plain, np.maximum(values, low), np.nan),
+        np.where(plain, np.clip(values, low, high), np.nan),
         norm=LogNorm(low, high),
         cmap=SEQUENTIAL,
         rasterized=True,

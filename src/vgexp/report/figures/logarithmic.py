@@ -9,14 +9,13 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocator
 
-from vgexp.report.figures.style import NOT_FINITE, ZERO
+from vgexp.report.figures.style import NOT_FINITE, ZERO, ten_to
 
 _EDGE = 0.02
 """How far inside the panel a mark at its edge stands, as a share of its height."""
 _MOST_MARKS = 60
-_SMALLEST = 1e-307
-"""What a scale begins at: float64 without its subnormal numbers."""
-_RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+SMALLEST, LARGEST = 1e-300, 1e300
+"""What a scale holds: matplotlib multiplies beyond its ends, and float64 ends soon after."""
 _BETWEEN = ((1.5, (1.0, 2.0, 5.0)), (3.0, (1.0, 3.0)))
 """Up to how many decades which multiples of powers of ten are named."""
 
@@ -26,7 +25,8 @@ def log_line(axes: Axes, x: Any, y: Any, **look: Any) -> Line2D:
 
     Breaks at what is nan or was not measured. An exact zero is an open triangle that points down
     at the lower edge, an infinite value one that points up at the upper edge; the legend says so.
-    Of more than 60 of a kind evenly spaced ones are drawn. What is below 1e-307 is drawn there.
+    Of more than 60 of a kind evenly spaced ones are drawn. What is below 1e-300 or above 1e300 is
+    drawn there.
 
     Args:
         x, y: [n].
@@ -35,7 +35,7 @@ def log_line(axes: Axes, x: Any, y: Any, **look: Any) -> Line2D:
     x, y = np.asarray(x, dtype="float64"), np.asarray(y, dtype="float64")
     has_place = np.isfinite(y) & (y > 0)
     # First, so that a legend names the line before the marks.
-    line = axes.plot(x, np.where(has_place, np.maximum(y, _SMALLEST), np.nan), **look)[0]
+    line = axes.plot(x, np.where(has_place, np.clip(y, SMALLEST, LARGEST), np.nan), **look)[0]
     size = max(5.0, line.get_markersize() + 2.0)
     _mark(axes, x[y == 0], _EDGE, line.get_color(), size)
     _mark(axes, x[np.isposinf(y)], 1 - _EDGE, NOT_FINITE.face, size)
@@ -62,9 +62,10 @@ def log_scale(
     low, high = log_range(np.concatenate([*drawn, include]), least_decades, margin=0.05)
     bottom = low
     if free_below:
-        low = max(_SMALLEST, 10 ** (np.log10(low) - _decades(low, high) * free_below))
-    axes.set_yscale("log")
+        low = max(low * 1e-5, 10 ** (np.log10(low) - _decades(low, high) * free_below))
+    # First the limits: with a scale alone matplotlib looks for some, further than float64 goes.
     axes.set_ylim(low, high)
+    axes.set_yscale("log")
     ticks = np.asarray(log_ticks(low, high).tick_values(low, high))
     axes.yaxis.set_major_locator(FixedLocator(ticks[ticks >= bottom].tolist()))
     axes.yaxis.set_minor_locator(NullLocator())
@@ -79,12 +80,11 @@ def log_range(values: Any, least_decades: float = 1.0, margin: float = 0.0) -> t
     """
     values = np.asarray(values, dtype="float64")
     values = values[np.isfinite(values) & (values > 0)]
+    values = np.clip(values, SMALLEST, LARGEST)
     low, high = (values.min(), values.max()) if values.size else (1.0, 1.0)
     centre = np.log10(low) / 2 + np.log10(high) / 2
     half = max(_decades(low, high) * (1 + 2 * margin), least_decades) / 2
-    # Ten to these, inside what float64 holds.
-    low, high = 10 ** max(centre - half, -307.0), 10 ** min(centre + half, 308.0)
-    return float(low), float(high)
+    return float(10 ** max(centre - half, -303.0)), float(10 ** min(centre + half, 303.0))
 
 
 def log_ticks(low: float, high: float) -> LogLocator:
@@ -103,8 +103,7 @@ def log_format(low: float, high: float) -> FuncFormatter:
 def _power(value: float) -> str:
     exponent = int(np.floor(np.log10(value) + 1e-9))
     mantissa = value / 10.0**exponent
-    # Not by mathtext, which takes a third of a picture's time.
-    power = "10" + str(exponent).translate(_RAISED)
+    power = ten_to(exponent)
     return power if abs(mantissa - 1) < 1e-3 else f"{mantissa:.3g} × {power}"
 
 

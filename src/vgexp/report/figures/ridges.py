@@ -20,11 +20,11 @@ _HEIGHT = 0.88
 """Of a ridge; 1 from a layer to the next."""
 _TAIL = 1e-3
 """Share of a layer's entries that may lie beyond each end of the x axis."""
-_FAR_APART = 30.0
-"""Widest over narrowest ridge from which on a linear axis would show spikes only."""
-_SPIKE_SHARE, _SPIKE_DENSITY = 0.15, 4.0
-"""A bin with this share that stands so many times above the bins that have less is a spike."""
-_SYMBOLS = {"act": "h", "preact": "z"}
+_MOST_SPIKES, _LEAST_SHARE, _TOWERS = 4, 0.15, 4.0
+"""Up to so many bins that hold so much, so many times as dense as the next, are spikes."""
+_FAR_FROM_ONE = 100
+"""Decades from which on edges are told in powers of ten, for matplotlib's own arithmetic."""
+_NAMES = {"act": "Activations h", "preact": "Pre-activations z"}
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,17 @@ class _Ridge:
         return float(self.lower[low]), float(self.upper[min(int(high), len(below) - 1)])
 
     @property
+    def spread(self) -> str:
+        """The standard deviation, entries taken at the middle of their bins, in words."""
+        if len(self.share) == 1:
+            return f"< {self.upper[0] - self.lower[0]:.1g}"
+        middles, weights = (self.lower + self.upper) / 2, self.share / self.share.sum()
+        # Scaled, for squares of what is tiny or huge are not numbers.
+        scale = np.abs(middles).max() or 1.0
+        offsets = (middles - weights @ middles) / scale
+        return f"{scale * np.sqrt(weights @ offsets**2):.2g}"
+
+    @property
     def missing(self) -> float:
         """Share of entries that lie in no bin, since they are not finite."""
         return max(0.0, 1.0 - float(self.share.sum()))
@@ -55,13 +66,13 @@ Ridges = dict[tuple[int, int], _Ridge]
 
 @style.drawn
 def distributions(histograms: pd.DataFrame) -> Figure:
-    """Densities of h by layer at the first and the last measured step, on one x axis.
+    """Densities of h by layer at the first and the last measured step, each on its own axis.
 
     Each ridge is scaled to its own height, so that a spike (all units saturated, or dead) does not
-    flatten the others; a bin that towers above the rest of its ridge is a bar with its share in
-    words. The density is per unit of the axis as it is drawn, so that equal areas of a ridge are
-    equal shares on a linear and on a symmetric logarithmic axis alike. Of many layers about 12 are
-    shown. Where no h was measured it is z.
+    flatten the others; bins that tower above the rest of their ridge are a bar with their share in
+    words. Beside a ridge stands its standard deviation, as the bins tell it. Of many layers about
+    12 are shown; of each one in a thousand entries may lie beyond either end of the axis. Where no
+    h was measured it is z.
 
     Args:
         histograms: rows as in `histograms.csv`.
@@ -82,15 +93,17 @@ def draw_distributions(panels: list[Axes], histograms: pd.DataFrame) -> None:
     rows = histograms[(histograms["quantity"] == quantity) & histograms["step"].isin(steps)]
     layers = sorted(rows["layer"].dropna().astype("int64").unique().tolist())
     chosen = [layers[place] for place in evenly(len(layers), MOST_RIDGES)]
-    ridges = _ridges(rows, chosen)
+    power = _power(rows)
+    unit = "" if power == 0 else f" / {style.ten_to(power)}"
+    ridges = _ridges(rows, chosen, 10.0**-power)
     for axes, step in zip(panels, steps, strict=False):
-        _scale(axes, list(ridges.values()))
+        _scale(axes, [ridge for (_, when), ridge in ridges.items() if when == step])
         for place, layer in enumerate(chosen):
             colour = style.shade(place / max(1, len(chosen) - 1))
             _draw_ridge(axes, ridges.get((layer, step)), place, colour)
-        axes.set_title(f"{_SYMBOLS[quantity]} at step {step}")
-        axes.set_xlabel(f"{'activation' if quantity == 'act' else 'pre-activation'} "
-                        f"{_SYMBOLS[quantity]}")  # fmt: skip
+        axes.set_title(f"{_NAMES[quantity]}, step {step}")
+        axes.set_xlabel(_NAMES[quantity].lower() + unit)
+        axes.text(1.02, 1.0, "std", transform=axes.transAxes, va="top", fontsize=8)
         axes.set_ylim(len(chosen) - 0.8, -1.05)
         axes.yaxis.set_major_locator(FixedLocator(list(range(len(chosen)))))
         axes.set_yticklabels([str(layer) for layer in chosen])
@@ -110,33 +123,35 @@ def _quantity(histograms: pd.DataFrame) -> str:
     return "act" if (histograms["quantity"] == "act").any() else "preact"
 
 
-def _ridges(rows: pd.DataFrame, layers: list[int]) -> Ridges:
-    """Those of the layers; of modules side by side the first."""
+def _power(rows: pd.DataFrame) -> int:
+    """The power of ten in which edges are told: 0, unless their squares are no numbers."""
+    largest = float(np.abs(style.finite(rows[["lower", "upper"]])).max(initial=0.0))
+    power = int(np.floor(np.log10(largest))) if largest > 0 else 0
+    # Of subnormal numbers what ten to the power of 300 makes.
+    return max(-300, power) if abs(power) > _FAR_FROM_ONE else 0
+
+
+def _ridges(rows: pd.DataFrame, layers: list[int], factor: float) -> Ridges:
+    """Those of the layers, their edges times a factor; of modules side by side the first."""
     rows = rows[rows["layer"].isin(layers) & (rows["share"] > 0)]
     rows = rows[np.isfinite(rows["lower"]) & np.isfinite(rows["upper"])]
     found: Ridges = {}
     keys: Any
     for keys, group in rows.groupby(["layer", "step"]):
         first = group[group["name"] == group["name"].iloc[0]].sort_values("lower")
-        columns = (first[name].to_numpy("float64") for name in ("lower", "upper", "share"))
-        found[int(keys[0]), int(keys[1])] = _Ridge(*columns)
+        lower, upper, share = (first[name].to_numpy("float64") for name in _Ridge.__match_args__)
+        found[int(keys[0]), int(keys[1])] = _Ridge(lower * factor, upper * factor, share)
     return found
 
 
 def _scale(axes: Axes, ridges: list[_Ridge]) -> None:
-    """The x axis over all ridges: linear, or symmetric logarithmic where their widths differ."""
-    ends = np.array([ridge.ends for ridge in ridges])
-    if not len(ends):
+    """The x axis over all ridges of a panel."""
+    if not ridges:
         return
-    wide = np.array([end for end, ridge in zip(ends, ridges, strict=True) if len(ridge.share) > 2])
-    widths = np.ptp(wide, axis=1) if len(wide) else np.ones(1)
-    if widths.max() > _FAR_APART * widths.min() > 0:
-        narrow = max(float(widths.min()), float(np.abs(ends).max()) * 1e-12)
-        axes.set_xscale("symlog", linthresh=narrow)
-    to_axis = axes.xaxis.get_transform()
-    low, high = to_axis.transform(np.array([ends.min(), ends.max()]))
-    pad = 0.02 * (high - low) or 0.5
-    axes.set_xlim(*to_axis.inverted().transform(np.array([low - pad, high + pad])))
+    ends = np.array([ridge.ends for ridge in ridges])
+    low, high = float(ends.min()), float(ends.max())
+    pad = 0.02 * (high - low) or 0.5 * abs(high) or 0.5
+    axes.set_xlim(low - pad, high + pad)
 
 
 def _draw_ridge(axes: Axes, ridge: _Ridge | None, place: int, colour: Any) -> None:
@@ -144,33 +159,36 @@ def _draw_ridge(axes: Axes, ridge: _Ridge | None, place: int, colour: Any) -> No
     if ridge is None:
         _write(axes, 0.99, place, "no finite entry", "right")
         return
-    density = _density(axes, ridge)
+    span = float(np.ptp(axes.get_xlim()))
+    widths = ridge.upper - ridge.lower
+    density = ridge.share / np.where(widths > 0, widths, 1e-3 * span)
     spikes = _spikes(ridge.share, density)
     rest = np.where(spikes, 0.0, density)
     # Below a spike the rest is lower, so that the bar stands out of it.
     height = _HEIGHT * (0.6 if spikes.any() else 1.0) / (rest.max() or 1.0)
     _fill(axes, ridge, place - rest * height, place, colour)
-    for lower, upper, share in zip(
-        ridge.lower[spikes], ridge.upper[spikes], ridge.share[spikes], strict=True
-    ):
-        _draw_spike(axes, (lower, upper), share, place)
+    changes = np.flatnonzero(np.diff(np.concatenate([[0], spikes.astype("int8"), [0]])))
+    for start, end in changes.reshape(-1, 2):
+        ends = float(ridge.lower[start]), float(ridge.upper[end - 1])
+        _draw_spike(axes, ends, float(ridge.share[start:end].sum()), place)
+    axes.text(1.02, place, ridge.spread, transform=axes.get_yaxis_transform(), fontsize=8)
     if ridge.missing > 1e-4:
         _write(axes, 0.99, place, f"{style.percent(ridge.missing)} not finite", "right")
 
 
-def _density(axes: Axes, ridge: _Ridge) -> np.ndarray:
-    """Share per unit of the axis as it is drawn [n]."""
-    to_axis = axes.xaxis.get_transform()
-    widths = to_axis.transform(ridge.upper) - to_axis.transform(ridge.lower)
-    span = np.ptp(to_axis.transform(np.array(axes.get_xlim())))
-    return np.asarray(ridge.share / np.maximum(widths, 1e-6 * span))
-
-
 def _spikes(share: np.ndarray, density: np.ndarray) -> np.ndarray:
-    """Which bins [n] hold a large share and tower above all that do not."""
-    large = share >= _SPIKE_SHARE
-    rest = density[~large].max(initial=0.0)
-    return np.asarray(large & (density > _SPIKE_DENSITY * rest))
+    """Which bins [n] tower above the others: those before the steepest fall of the density."""
+    found = np.zeros(len(share), dtype="bool")
+    if len(share) <= 2:
+        return ~found
+    order = np.argsort(-density, kind="stable")
+    num_most = min(_MOST_SPIKES, len(share) - 1)
+    falls = density[order[:num_most]] / density[order[1 : num_most + 1]]
+    num_spikes = int(falls.argmax()) + 1
+    chosen = order[:num_spikes]
+    if falls.max() > _TOWERS and share[chosen].sum() >= _LEAST_SHARE:
+        found[chosen] = True
+    return found
 
 
 def _fill(axes: Axes, ridge: _Ridge, tops: np.ndarray, base: float, colour: Any) -> None:
@@ -197,16 +215,10 @@ def _draw_spike(axes: Axes, ends: tuple[float, float], share: float, place: int)
         ),
         autolim=False,
     )
-    to_panel = axes.transData + axes.transAxes.inverted()
-    across = to_panel.transform([[(lower + upper) / 2, place]])[0][0]
-    is_right = across > 0.85
-    _write(
-        axes,
-        across + (-0.015 if is_right else 0.015),
-        place,
-        style.percent(share),
-        "right" if is_right else "left",
-    )
+    left, right = axes.get_xlim()
+    across = ((lower + upper) / 2 - left) / (right - left)
+    side, away = ("right", -0.015) if across > 0.85 else ("left", 0.015)
+    _write(axes, across + away, place, style.percent(share), side)
 
 
 def _write(axes: Axes, across: float, place: int, words: str, side: str) -> None:

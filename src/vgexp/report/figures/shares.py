@@ -40,21 +40,21 @@ def shares(layers: pd.DataFrame) -> Figure:
 
 
 def measured_shares(layers: pd.DataFrame) -> list[str]:
-    """The columns of `SHARES` that have a value."""
-    return [name for name in SHARES if name in layers.columns and layers[name].notna().any()]
+    """The columns of `SHARES` that have a share in some row."""
+    return [n for n in SHARES if n in layers.columns and layers[n].between(0, 1).any()]
 
 
 def draw_share(axes: Axes, layers: pd.DataFrame, column: str) -> None:
     """One of the `SHARES` into a panel; layers without a value (the read-out) are left out."""
-    table = grid(layers, column).dropna(axis="index", how="all")
+    table = grid(layers, column)
+    table = table.where((table >= 0) & (table <= 1)).dropna(axis="index", how="all")
     if table.empty:
         style.say(axes, f"{column} was not measured")
         return
     steps = first_middle_last(table.columns.tolist())
     for index, step in enumerate(steps):
         look = style.nested(index, len(steps))
-        values = table[step].where(table[step].abs() <= 1)
-        axes.plot(numbers(table), values, label=f"step {step}", clip_on=False, **look)
+        axes.plot(numbers(table), table[step], label=f"step {step}", clip_on=False, **look)
     axes.set_ylim(0, 1)
     axes.yaxis.set_major_formatter(PercentFormatter(xmax=1, symbol=" %"))
     axes.set_ylabel(f"share of {SHARES[column][0]}")

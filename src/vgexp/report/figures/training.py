@@ -13,11 +13,11 @@ from matplotlib.ticker import PercentFormatter
 from vgexp.diagnosis.words import NUM_STEPS_AVERAGED
 from vgexp.report.figures import events, style
 from vgexp.report.figures.legends import legend_below
-from vgexp.report.figures.logarithmic import log_line, log_scale
+from vgexp.report.figures.logarithmic import LARGEST, log_line, log_scale
 from vgexp.report.figures.thinning import thinned
 
-_MANY_TIMES = 100.0
-"""Largest over smallest loss from which on the axis is logarithmic."""
+_MANY_TIMES, _HUGE = 100.0, 1e100
+"""Largest over smallest loss, and the loss itself, from which on the axis is logarithmic."""
 _EVENTS = {"clipped": "clipped", "skipped": "skipped"}
 _COLOUR, _VALIDATION, _TEST = "#0072B2", "#E69F00", "#009E73"
 
@@ -33,12 +33,13 @@ def learning_curves(
         evals: rows as in `evals.csv`.
         constant_loss: the best loss of a guess that ignores the input.
     """
-    evals = _no_evals() if evals is None else evals
-    has_accuracy = any(frame["accuracy"].notna().any() for frame in (steps, evals))
-    figure, panels = style.canvas(1, 2 if has_accuracy else 1, width=10.4 if has_accuracy else None)
+    with_accuracy = has_accuracy(steps, evals)
+    figure, panels = style.canvas(
+        1, 2 if with_accuracy else 1, width=10.4 if with_accuracy else None
+    )
     draw_loss(panels[0], steps, evals, constant_loss)
     panels[0].set_title("Loss")
-    if has_accuracy:
+    if with_accuracy:
         draw_accuracy(panels[1], steps, evals)
         panels[1].set_title("Accuracy")
     return figure
@@ -82,7 +83,7 @@ def draw_loss(
 
 def draw_accuracy(axes: Axes, steps: pd.DataFrame, evals: pd.DataFrame | None = None) -> None:
     """The accuracy into a panel, from 0 to 100 %."""
-    if steps["accuracy"].isna().all() and (evals is None or evals["accuracy"].isna().all()):
+    if not has_accuracy(steps, evals):
         style.say(axes, "accuracy was not measured")
         return
     _draw_curve(axes, steps, "accuracy")
@@ -92,6 +93,12 @@ def draw_accuracy(axes: Axes, steps: pd.DataFrame, evals: pd.DataFrame | None = 
     axes.set(xlabel="step", ylabel="share of right answers")
     style.whole_numbers(axes.xaxis)
     legend_below(axes)
+
+
+def has_accuracy(steps: pd.DataFrame, evals: pd.DataFrame | None = None) -> bool:
+    """Whether some row of either table has an accuracy."""
+    frames = [steps] if evals is None else [steps, evals]
+    return any(len(style.finite(frame["accuracy"].astype("float64"))) > 0 for frame in frames)
 
 
 def draw_gradient_norms(axes: Axes, steps: pd.DataFrame) -> None:
@@ -121,6 +128,8 @@ def draw_gradient_norms(axes: Axes, steps: pd.DataFrame) -> None:
 def _draw_curve(axes: Axes, steps: pd.DataFrame, column: str) -> None:
     """Each step faint, and over it the mean of the last 20."""
     values = steps[column].astype("float64").replace([np.inf, -np.inf], np.nan)
+    # Sums of more are no numbers.
+    values = values.clip(-LARGEST, LARGEST)
     if values.isna().all():
         return
     x = steps["step"].to_numpy("float64")
@@ -153,7 +162,7 @@ def _finish(axes: Axes, steps: pd.DataFrame, losses: np.ndarray, name: str) -> N
     """Scale, strips of events, where the loss ended, names of axes, legend."""
     finite = style.finite(np.concatenate([np.asarray(x.get_ydata()) for x in axes.get_lines()]))
     handles = _strips(axes, steps)
-    if finite.min() > 0 and finite.max() > _MANY_TIMES * finite.min():
+    if finite.min() > 0 and finite.max() > min(_MANY_TIMES * finite.min(), _HUGE):
         log_scale(
             axes, include=(float(finite.min()), float(finite.max())), free_below=_room(handles)
         )
@@ -194,7 +203,3 @@ def _room(handles: list[Any]) -> float:
 
 def _marker(num_points: int) -> str | None:
     return "o" if num_points < 3 else None
-
-
-def _no_evals() -> pd.DataFrame:
-    return pd.DataFrame({"step": [], "split": [], "loss": [], "accuracy": []})
