@@ -101,7 +101,9 @@ def draw_map(
 
 def _scale_beside(axes: Axes, mesh: QuadMesh, title: str) -> None:
     low, high = mesh.get_clim()
-    bar = axes.figure.colorbar(mesh, ax=axes, label=title, pad=0.02, ticks=log_ticks(low, high))
+    bar = axes.figure.colorbar(
+        mesh, ax=axes, label=title, pad=0.02, ticks=log_ticks(low, high).tolist()
+    )
     bar.ax.yaxis.set_major_formatter(log_format(low, high))
     bar.ax.yaxis.set_minor_formatter(NullFormatter())
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocator
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from vgexp.report.figures.style import NOT_FINITE, ZERO, ten_to
 
@@ -18,6 +18,8 @@ SMALLEST, LARGEST = 1e-300, 1e300
 """What a scale holds: matplotlib multiplies beyond its ends, and float64 ends soon after."""
 _BETWEEN = ((1.5, (1.0, 2.0, 5.0)), (3.0, (1.0, 3.0)))
 """Up to how many decades which multiples of powers of ten are named."""
+
+_MOST_TICKS, _STRIDES = 8, (1, 2, 3, 5, 10, 20, 50, 100)
 
 
 def log_line(axes: Axes, x: Any, y: Any, **look: Any) -> Line2D:
@@ -66,7 +68,7 @@ def log_scale(
     # First the limits: with a scale alone matplotlib looks for some, further than float64 goes.
     axes.set_ylim(low, high)
     axes.set_yscale("log")
-    ticks = np.asarray(log_ticks(low, high).tick_values(low, high))
+    ticks = log_ticks(low, high)
     axes.yaxis.set_major_locator(FixedLocator(ticks[ticks >= bottom].tolist()))
     axes.yaxis.set_minor_locator(NullLocator())
     axes.yaxis.set_major_formatter(log_format(low, high))
@@ -87,11 +89,17 @@ def log_range(values: Any, least_decades: float = 1.0, margin: float = 0.0) -> t
     return float(10 ** max(centre - half, -303.0)), float(10 ** min(centre + half, 303.0))
 
 
-def log_ticks(low: float, high: float) -> LogLocator:
-    """Where a scale has its named ticks: about eight powers of ten, of few decades more between."""
-    decades = _decades(low, high)
-    between = next((subs for most, subs in _BETWEEN if decades < most), (1.0,))
-    return LogLocator(subs=between, numticks=8)
+def log_ticks(low: float, high: float) -> np.ndarray:
+    """Where a scale has its named ticks: at most eight powers of ten; of few decades more between.
+
+    Not by matplotlib's locator, which looks beyond the ends, where of wide scales no float64 is.
+    """
+    first, last = int(np.ceil(np.log10(low) - 1e-9)), int(np.floor(np.log10(high) + 1e-9))
+    between = next((subs for most, subs in _BETWEEN if _decades(low, high) < most), (1.0,))
+    every = next(step for step in _STRIDES if (last - first) / step < _MOST_TICKS)
+    exponents = [e for e in range(first - 1, last + 1) if e % every == 0]
+    ticks = np.array([sub * 10.0**exponent for exponent in exponents for sub in between])
+    return ticks[(ticks >= low * (1 - 1e-9)) & (ticks <= high * (1 + 1e-9))]
 
 
 def log_format(low: float, high: float) -> FuncFormatter:
