@@ -22,6 +22,8 @@ _TAIL = 1e-3
 """Share of a layer's entries that may lie beyond each end of the x axis."""
 _MOST_SPIKES, _LEAST_SHARE, _TOWERS = 4, 0.15, 4.0
 """Up to so many bins that hold so much, so many times as dense as the next, are spikes."""
+_LEAST_ENTRY = 1e-15
+"""A smaller share is not that of an entry among those that a machine holds."""
 _FAR_FROM_ONE = 100
 """Decades from which on edges are told in powers of ten, for matplotlib's own arithmetic."""
 _NAMES = {"act": "Activations h", "preact": "Pre-activations z"}
@@ -115,8 +117,13 @@ def draw_distributions(panels: list[Axes], histograms: pd.DataFrame) -> None:
 def _ends(histograms: pd.DataFrame) -> list[int]:
     """The first and the last step at which the quantity shown was measured."""
     of_quantity = histograms["quantity"] == _quantity(histograms)
-    steps = histograms.loc[of_quantity & (histograms["share"] > 0), "step"]
+    steps = histograms.loc[of_quantity & _are_shares(histograms), "step"]
     return sorted({int(steps.min()), int(steps.max())}) if len(steps) else []
+
+
+def _are_shares(rows: pd.DataFrame) -> pd.Series:
+    """Which rows tell of a bin with entries in it."""
+    return rows["share"].between(_LEAST_ENTRY, 1)
 
 
 def _quantity(histograms: pd.DataFrame) -> str:
@@ -133,7 +140,7 @@ def _power(rows: pd.DataFrame) -> int:
 
 def _ridges(rows: pd.DataFrame, layers: list[int], factor: float) -> Ridges:
     """Those of the layers, their edges times a factor; of modules side by side the first."""
-    rows = rows[rows["layer"].isin(layers) & (rows["share"] > 0)]
+    rows = rows[rows["layer"].isin(layers) & _are_shares(rows)]
     rows = rows[np.isfinite(rows["lower"]) & np.isfinite(rows["upper"])]
     found: Ridges = {}
     keys: Any
