@@ -119,7 +119,7 @@ def test_a_run_ends_with_its_layers_a_sentence_and_its_files(
     assert "The gradient " in shown.out
     assert "Verdict: " in shown.out
     assert shown.out.rstrip().endswith(
-        "evals.csv, layers.csv, steps.csv, timing.csv, config.yaml, summary.json"
+        "evals.csv, histograms.csv, layers.csv, steps.csv, timing.csv, config.yaml,\n  summary.json"
     )
     assert max(map(len, shown.out.splitlines())) <= 80
     assert "\x1b" not in shown.out + shown.err, "no colours in a pipe"
@@ -281,7 +281,8 @@ def test_a_signal_while_training_saves_everything(
     out, err = process.communicate(timeout=60)
     assert process.returncode == code
     assert not out
-    assert_one_block(err, f"error: {word}", "saved in here: evals.csv, layers.csv, steps.csv")
+    saved = "saved in here: evals.csv, histograms.csv, layers.csv, steps.csv"
+    assert_one_block(err, f"error: {word}", saved)
     run = vgexp.load("here")
     assert run.summary["status"] == "interrupted"
     assert run.steps["step"].tolist() == list(range(run.summary["steps"]))

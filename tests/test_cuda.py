@@ -63,7 +63,7 @@ def config(device: str, case: Case, dtype: str = "float64") -> Config:
         model=MlpConfig(depth=6, width=32, **model),
         data=GaussianConfig(num_examples=512, batch_size=32),
         train=TrainConfig(steps=40, eval_every=0, **case.get("train", {})),
-        probe=ProbeConfig(every=3, activations_every=2),
+        probe=ProbeConfig(every=3, activations_every=2, histograms_every=2),
         output=OutputConfig(quiet=True),
         device=device,
         dtype=dtype,

@@ -44,7 +44,7 @@ from vgexp.errors import QuestionError
 from vgexp.records import Rows
 from vgexp.sinks.csv_files import CsvFiles
 
-EXACT = ("layers.csv", "steps.csv", "evals.csv")
+EXACT = ("layers.csv", "steps.csv", "evals.csv", "histograms.csv")
 NUM_STEPS = 40
 
 BASE = Config(
@@ -52,7 +52,7 @@ BASE = Config(
     data=GaussianConfig(num_examples=256, batch_size=16),
     optimizer=SgdConfig(lr=0.1),
     train=TrainConfig(steps=NUM_STEPS, eval_every=10),
-    probe=ProbeConfig(every=3, activations_every=5),
+    probe=ProbeConfig(every=3, activations_every=5, histograms_every=4),
     run=RunConfig(checkpoint_every=7),
     output=OutputConfig(quiet=True),
 )

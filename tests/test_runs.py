@@ -33,7 +33,7 @@ CONFIG = Config(
 DIVERGING = changed(
     CONFIG, model={"activation": "linear", "init": "he_normal"}, optimizer=SgdConfig(lr=2.0)
 )
-COMPARED = ("layers.csv", "steps.csv", "evals.csv", "config.yaml")
+COMPARED = ("layers.csv", "steps.csv", "evals.csv", "histograms.csv", "config.yaml")
 
 
 def rows_of(folder: Path, table: str) -> list[str]:
@@ -52,11 +52,12 @@ def summary_of(folder: Path) -> dict[str, Any]:
 def test_a_run_writes_every_file_and_reads_back(tmp_path: Path) -> None:
     run = vgexp.run(CONFIG, tmp_path / "a", command="vgexp train ...")
     names = {path.name for path in run.folder.iterdir()}
-    assert names == {*(f"{table}.csv" for table in COMMON), "summary.json", "config.yaml"}
+    files = {f"{table}.csv" for table in (*COMMON, "histograms")}
+    assert names == {*files, "summary.json", "config.yaml"}
     again = vgexp.load(run.folder)
     assert again.config == CONFIG
     assert again.summary == run.summary
-    for table in ("layers", "steps", "evals"):
+    for table in ("layers", "steps", "evals", "histograms"):
         pd.testing.assert_frame_equal(getattr(again, table), getattr(run, table))
         assert list(getattr(run, table).columns) == [column.name for column in TABLES[table]]
     assert (run.folder / "config.yaml").read_text().startswith("# vgexp train ...\n")

@@ -425,7 +425,8 @@ RESUMED = [
 def test_a_loaded_state_goes_on_with_exactly_the_rows_that_follow(
     config: Config, stop_after: int
 ) -> None:
-    config = changed(config, probe=ProbeConfig(every=2, activations_every=3))
+    probe = ProbeConfig(every=2, activations_every=3, histograms_every=5)
+    config = changed(config, probe=probe)
     whole = tables_of(config)
     first = assemble(config)
     head = stopped_after(first, stop_after)
@@ -438,9 +439,10 @@ def test_a_loaded_state_goes_on_with_exactly_the_rows_that_follow(
         table: {name: head[table][name] + tail[table][name] for name in head[table]}
         for table in head
     }
-    # Where it stopped every column was measured, whatever the cadence.
+    # Where it stopped everything was measured, whatever the cadence.
     for tables in (joined, whole):
-        tables["layers"] = without_step(tables["layers"], stop_after - 1)
+        for table in ("layers", "histograms"):
+            tables[table] = without_step(tables[table], stop_after - 1)
     assert_same(joined, whole)
 
 
@@ -479,8 +481,12 @@ def test_stop_ends_after_one_more_step_that_has_every_column(probe: ProbeConfig)
 
 
 @pytest.mark.parametrize("step", [0, 12, 22])
-def test_stop_within_a_step_that_has_every_column_ends_after_it(step: int) -> None:
-    trainer = assemble(changed(BASE, probe=ProbeConfig(every=2, activations_every=3)))
+@pytest.mark.parametrize("histograms_every", [0, 4])
+def test_stop_within_a_step_that_has_everything_ends_after_it(
+    step: int, histograms_every: int
+) -> None:
+    probe = ProbeConfig(every=2, activations_every=3, histograms_every=histograms_every)
+    trainer = assemble(changed(BASE, probe=probe))
     tables = stopped_during(trainer, step)
     assert tables["steps"]["step"] == list(range(step + 1))
     assert tables["layers"]["step"][-4:] == [step] * 4

@@ -114,6 +114,22 @@ TIMING = (
     Column("examples_per_second", "examples trained on since the last row, per second"),
 )
 
+HISTOGRAMS = (
+    Column("step", "the update on whose forward passes the row is measured, from 0", "int"),
+    Column("layer", "as in layers.csv", "int"),
+    Column("name", "the weight's name in the model", "text"),
+    Column("quantity", "what is distributed: preact, the entries of z, or act, those of h", "text"),
+    Column(
+        "lower", "the bin's lower edge, which is in the bin; edges are multiples of a width 2^k"
+    ),
+    Column("upper", "its upper edge, which is in the next bin"),
+    Column(
+        "share",
+        "share of all entries, over examples, units and positions, that lie in the bin; entries "
+        "that are not finite lie in none, and a bin without entries has no row",
+    ),
+)
+
 TIME = (
     Column("step", "the update on whose gradient the row is measured, from 0", "int"),
     Column("layer", "the stacked layer, from 1", "int"),
@@ -163,6 +179,7 @@ TABLES: Mapping[str, tuple[Column, ...]] = {
     "steps": STEPS,
     "evals": EVALS,
     "timing": TIMING,
+    "histograms": HISTOGRAMS,
     "time": TIME,
     "recurrence": RECURRENCE,
     "attention": ATTENTION,

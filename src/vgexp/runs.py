@@ -52,6 +52,11 @@ class Run:
         return self.table("evals")
 
     @cached_property
+    def histograms(self) -> pd.DataFrame:
+        """`histograms.csv`: a row a bin of z or h that has entries, of a weight and step."""
+        return self.table("histograms")
+
+    @cached_property
     def time(self) -> pd.DataFrame:
         """`time.csv`: a row a recurrent state and watched time; only of recurrent models."""
         return self.table("time")

@@ -77,6 +77,8 @@ class ProbeConfig:
     """Steps between weight and gradient columns."""
     activations_every: int = 20
     """Steps between the other columns."""
+    histograms_every: int = 1000
+    """Steps between the rows of `histograms.csv`, which the last step has as well; 0: never."""
     time_points: Optional[int] = 10
     """Steps in time, equally far apart, at which a recurrent state is measured; null: every one."""
     layers: Optional[str] = None
@@ -85,6 +87,7 @@ class ProbeConfig:
     def __post_init__(self) -> None:
         at_least("probe.every", self.every, 1)
         at_least("probe.activations_every", self.activations_every, 1)
+        at_least("probe.histograms_every", self.histograms_every, 0)
         at_least("probe.time_points", self.time_points, 1)
 
 

@@ -27,6 +27,8 @@ class MicroBatches:
     ) -> None:
         self._parameters = parameters
         self._channels_first = channels_first
+        self.with_histograms = False
+        """Whether passes begun from now on are for histograms as well."""
         self._note = note
         self._copies = Copies()
         self._passes: list[Pass] = []
@@ -99,7 +101,13 @@ class MicroBatches:
             earlier.reduce_accepted()
         tensor = first_tensor(inputs)
         examples = tensor.shape[0] if tensor is not None and tensor.ndim > 0 else 1
-        current = Pass(self._copies, self._channels_first, examples, backward_task())
+        current = Pass(
+            self._copies,
+            self._channels_first,
+            examples,
+            backward_task(),
+            with_histograms=self.with_histograms,
+        )
         self._passes.append(current)
         return current
 

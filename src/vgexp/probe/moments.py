@@ -32,16 +32,14 @@ since hundreds are made in a step."""
 Parts = dict[str, list[Part]]
 """Quantity (`z`, `h`, `slope`, `delta`) -> parts."""
 
+Measured = Mapping[str, tuple[Tensor, ...]]
+Measure = Callable[[Tensor, Slope | None, bool], Measured]
+"""Takes a stack, phi' where it is an activation's, and whether channels come first."""
 
-def reduce(role: str, seen: Sequence[Seen], channels_first: frozenset[int]) -> Parts:
-    """What is kept of the tensors of one role.
 
-    `z`, `h`: mean and population standard deviation. `delta`: root mean square. `slope`, from an
-    activation's input `u` or output `y`: share of saturated entries (nan where phi is unbounded)
-    and the largest |phi'| of each unit.
-    """
+def reduce(measure: Measure, seen: Sequence[Seen], channels_first: frozenset[int]) -> Parts:
+    """What a measurement of stacks makes of the tensors of one role."""
     parts: Parts = defaultdict(list)
-    measure = REDUCTIONS[role]
     for group in _groups(seen, channels_first):
         first_row, first, slope = group[0]
         num_entries = first.numel()
@@ -75,10 +73,7 @@ def _groups(seen: Sequence[Seen], channels_first: frozenset[int]) -> list[list[S
     return groups
 
 
-Measured = Mapping[str, tuple[Tensor, ...]]
-
-
-def _moments(name: str) -> Callable[[Tensor, Slope | None, bool], Measured]:
+def _moments(name: str) -> Measure:
     return lambda x, _slope, _first: {name: metrics.row_moments(x.flatten(1))}
 
 
@@ -104,7 +99,7 @@ def _output(y: Tensor, slope: Slope | None, channels_first: bool) -> Measured:
     return {**slopes, "h": metrics.row_moments(y.flatten(1))}
 
 
-REDUCTIONS: Mapping[str, Callable[[Tensor, Slope | None, bool], Measured]] = {
+REDUCTIONS: Mapping[str, Measure] = {
     "z": _moments("z"),
     "h": _moments("h"),
     "u": _input_slopes,
@@ -113,7 +108,11 @@ REDUCTIONS: Mapping[str, Callable[[Tensor, Slope | None, bool], Measured]] = {
     "delta": _rms,
 }
 """Role -> measurement of a stack: z before the activation, h after it, u its input, y its own
-output, hy where y is h, delta = dL/dz."""
+output, hy where y is h, delta = dL/dz.
+
+`z`, `h`: mean and population standard deviation. `delta`: root mean square. `slope`, from u or y:
+share of saturated entries (nan where phi is unbounded) and the largest |phi'| of each unit.
+"""
 
 
 QUANTITIES: Mapping[str, tuple[str, ...]] = {

@@ -12,7 +12,7 @@ import weakref
 
 from torch import Tensor
 
-from vgexp.probe import moments, stacks
+from vgexp.probe import histograms, moments, stacks
 from vgexp.probe.moments import Part, Seen
 from vgexp.watch import Slope
 
@@ -88,7 +88,13 @@ class Pass:
     """
 
     def __init__(
-        self, copies: Copies, channels_first: frozenset[int], examples: int, task: int
+        self,
+        copies: Copies,
+        channels_first: frozenset[int],
+        examples: int,
+        task: int,
+        *,
+        with_histograms: bool = False,
     ) -> None:
         self.examples = examples
         self.opened_in_task = task
@@ -103,6 +109,7 @@ class Pass:
         """(role, row) -> calls so far."""
         self._copies = copies
         self._channels_first = channels_first
+        self._with_histograms = with_histograms
         self._kept: dict[str, list[Kept]] = {role: [] for role in moments.REDUCTIONS}
         self._num_entries = dict.fromkeys(moments.REDUCTIONS, 0)
         self._awaited: list[Awaited] = []
@@ -203,8 +210,12 @@ class Pass:
         self._add(role, seen)
 
     def _add(self, role: str, seen: list[Seen]) -> None:
-        for quantity, parts in moments.reduce(role, seen, self._channels_first).items():
-            self.parts.setdefault(quantity, []).extend(parts)
+        measures = [moments.REDUCTIONS[role]]
+        if self._with_histograms and role in histograms.REDUCTIONS:
+            measures.append(histograms.REDUCTIONS[role])
+        for measure in measures:
+            for quantity, parts in moments.reduce(measure, seen, self._channels_first).items():
+                self.parts.setdefault(quantity, []).extend(parts)
 
 
 def _sum(gradients: list[Tensor]) -> Tensor:

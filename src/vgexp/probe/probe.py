@@ -14,11 +14,12 @@ from torch import Tensor, nn
 from vgexp.errors import QuestionError, impossible, unknown
 from vgexp.probe import block
 from vgexp.probe.block import Block, Labels, labels_of
+from vgexp.probe.cadence import Cadence, Due
 from vgexp.probe.moments import Cells
 from vgexp.probe.plan import Plan, plan_of_module, plan_of_watches
 from vgexp.probe.taps import Taps
 from vgexp.probe.weights import WeightMeter
-from vgexp.records import LAYERS, Rows
+from vgexp.records import TABLES, Rows
 from vgexp.watch import Meter, Watch
 
 if TYPE_CHECKING:
@@ -41,13 +42,14 @@ class Probe:
     Args:
         every: steps between the columns of weights and gradients; step 0 is always measured.
         activations_every: steps between the other columns.
+        histograms_every: steps between the rows of `histograms.csv`; 0: none.
         layers: a regular expression on weight names; None for all.
         loss_reduction: `mean` if the loss is a mean over the update's N examples (then `delta_rms`
             is that of N dL/dz), `sum` if it is their sum. N is the size of dim 0 of the model's
             input, over all passes of the update.
         watches: where to look, for a model that knows; None to read it off the modules.
-        meters: of narrow tables, for a model that has such; they measure where z and h are
-            measured.
+        meters: of narrow tables, for a model that has such; they measure at the steps of
+            `activations_every`.
 
     Raises:
         QuestionError: no model or optimizer, an impossible cadence, pattern or reduction.
@@ -60,21 +62,19 @@ class Probe:
         *,
         every: int = 20,
         activations_every: int = 20,
+        histograms_every: int = 0,
         layers: str | None = None,
         loss_reduction: str = "mean",
         watches: Sequence[Watch] | None = None,
         meters: Sequence[Meter] = (),
     ) -> None:
         _require_kinds(model, optimizer)
-        for key, value in (("every", every), ("activations_every", activations_every)):
-            if not isinstance(value, int) or value < 1:
-                raise impossible(key, value, "an integer of at least 1")
+        self._cadence = Cadence(every, activations_every, histograms_every)
         if layers is not None and not isinstance(layers, str):
             raise impossible("layers", layers, "a regular expression as text, or None")
         if loss_reduction not in LOSS_REDUCTIONS:
             raise unknown("loss_reduction", loss_reduction, LOSS_REDUCTIONS)
         self._optimizer = optimizer
-        self._every, self._activations_every = every, activations_every
         self._loss_is_mean = loss_reduction == "mean"
         self._plan: Plan = (
             plan_of_module(model, layers) if watches is None else plan_of_watches(watches, layers)
@@ -87,13 +87,12 @@ class Probe:
         self._meter = WeightMeter(self._plan.rows)
         self._meters = meters
         self._narrow: list[Callable[[], Rows]] = []
-        self._meter_due = False
         self._optimizer_hooks: list[Any] = []
         self._known_labels: tuple[tuple[int | None, ...], Labels] | None = None
         self._blocks: list[Block] = []
         self._rows: list[Rows] = []
         self._wanted = False
-        self._taps_due = False
+        self._due = Due()
         self._has_closure = False
         self._gradient_scale = _NO_SCALE
         self._inside = False
@@ -134,11 +133,11 @@ class Probe:
 
         With a `GradScaler`, call it after `scaler.unscale_`, where clipping belongs too.
         """
-        if self._meter_due:
+        if self._due.weights:
             self._safely(self._meter.before_clip)
 
     def want_step(self) -> None:
-        """Has every column of the current step measured; call it before the forward pass."""
+        """Has all of the current step measured; call it before the forward pass."""
         self._wanted = True
         if self._inside:
             self._prepare()
@@ -146,12 +145,12 @@ class Probe:
     @property
     def measuring(self) -> bool:
         """Whether anything of the current step is measured."""
-        return self._meter_due or self._taps_due
+        return self._due.weights or self._due.passes
 
     @property
     def measuring_all(self) -> bool:
-        """Whether every column of the current step is measured."""
-        return self._meter_due and self._taps_due
+        """Whether all that is ever measured is measured of the current step."""
+        return self._due == self._cadence.due(self.step, wanted=True)
 
     def end_step_without_update(self, loss_scale: Tensor | None = None) -> None:
         """Ends a step that the optimizer does not take, with what was measured of it.
@@ -170,21 +169,35 @@ class Probe:
         narrow, self._narrow = self._narrow, []
         return [*block.rows_of(blocks), *(rows() for rows in narrow)]
 
-    def to_frame(self) -> pandas.DataFrame:
-        """All rows so far as a DataFrame with the columns of `layers.csv`."""
+    def to_frame(self, table: str = "layers") -> pandas.DataFrame:
+        """All rows so far of a table as a DataFrame with the columns of its file.
+
+        Raises:
+            QuestionError: a table that is not measured.
+        """
         import pandas as pd
 
-        self._rows += [rows for rows in self.drain() if rows.table == "layers"]
-        names = [column.name for column in LAYERS]
-        kinds = {column.name: column.kind for column in LAYERS}
-        columns: dict[str, list[Any]] = {name: [] for name in names}
+        if table == "histograms" and not self._cadence.histograms_every:
+            raise impossible("histograms_every", 0, "an integer of at least 1, to have this table")
+        if table not in self.tables:
+            raise unknown("table", table, self.tables)
+        self._rows += self.drain()
+        kinds = {column.name: column.kind for column in TABLES[table]}
+        columns: dict[str, list[Any]] = {name: [] for name in kinds}
         for rows in self._rows:
-            for name in names:
-                columns[name] += rows.columns.get(name, [None] * len(rows))
+            if rows.table == table:
+                for name in kinds:
+                    columns[name] += rows.columns.get(name, [None] * len(rows))
         types = {"int": "Int64", "float": "float64", "text": "str"}
         return pd.DataFrame(
-            {name: pd.Series(columns[name], dtype=types[kinds[name]]) for name in names}
+            {name: pd.Series(columns[name], dtype=types[kind]) for name, kind in kinds.items()}
         )
+
+    @property
+    def tables(self) -> tuple[str, ...]:
+        """The tables that are measured, `histograms` with `histograms_every` alone."""
+        own = ("layers", "histograms") if self._cadence.histograms_every else ("layers",)
+        return (*own, *dict.fromkeys(meter.table for meter in self._meters))
 
     @property
     def unseen(self) -> list[str]:
@@ -196,14 +209,16 @@ class Probe:
 
     def _prepare(self) -> None:
         """Gets ready for the coming step, measured or not."""
-        self._meter_due = self._wanted or self.step % self._every == 0
-        self._taps_due = self._wanted or self.step % self._activations_every == 0
-        if self._taps_due:
-            self._taps.arm()
-            for meter in self._meters:
-                meter.arm()
+        self._due = self._cadence.due(self.step, wanted=self._wanted)
+        if self._due.passes:
+            self._taps.arm(with_histograms=self._due.histograms)
         else:
-            self._disarm()
+            self._taps.disarm()
+        for meter in self._meters:
+            if self._due.activations:
+                meter.arm()
+            else:
+                meter.disarm()
 
     def _disarm(self) -> None:
         self._taps.disarm()
@@ -223,21 +238,21 @@ class Probe:
     def _after_step(self, *_: object) -> None:
         if self._has_closure:
             self._safely(self._measure)
-        if self._meter_due:
+        if self._due.weights:
             self._safely(self._meter.after_step)
         self._finish()
 
     def _copy_weights(self) -> None:
-        if self._meter_due:
+        if self._due.weights:
             self._meter.copy_weights()
 
     def _measure(self) -> None:
         # A fused optimizer gets scaled gradients, and divides by this within its step.
         held = getattr(self._optimizer, "grad_scale", None)
         self._gradient_scale = _NO_SCALE if held is None else held.clone()
-        if self._meter_due:
+        if self._due.weights:
             self._meter.take_gradients()
-        if self._taps_due:
+        if self._due.passes:
             self._taps.reduce()
 
     def _finish(self, loss_scale: Tensor | None = None) -> None:
@@ -251,16 +266,19 @@ class Probe:
     def _add_block(self, loss_scale: Tensor | None) -> None:
         cells = self._meter.collect()
         factor, scale = 1, _NO_SCALE
-        if self._taps_due:
+        labels = self._labels()
+        if self._due.passes:
+            seen, examples, histograms = self._taps.collect()
+            self._note_missing(seen)
+            if self._due.histograms:
+                self._narrow.append(partial(histograms.rows, self.step, labels))
+        if self._due.activations:
             scale = _loss_scale() if loss_scale is None else loss_scale
-            seen, examples = self._taps.collect()
             cells = {**cells, **seen}
             factor = examples if self._loss_is_mean else 1
-            self._note_missing(cells)
             narrow = (meter.take(self.step, examples, scale) for meter in self._meters)
             self._narrow += [rows for rows in narrow if rows is not None]
         if cells:
-            labels = self._labels()
             self._blocks.append(
                 Block(self.step, labels, cells, factor, scale, self._gradient_scale)
             )

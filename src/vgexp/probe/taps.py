@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from vgexp.probe import moments, stacks
 from vgexp.probe.discovery import Call, number_layers
+from vgexp.probe.histograms import Histograms
 from vgexp.probe.hooks import Hook, Note, backward_task
 from vgexp.probe.micro_batches import MicroBatches
 from vgexp.probe.moments import Cells, Part
@@ -47,8 +48,9 @@ class Taps:
 
     # ------------------------------------------------------------ life
 
-    def arm(self) -> None:
-        """Sets the hooks, if they are not set."""
+    def arm(self, *, with_histograms: bool = False) -> None:
+        """Sets the hooks, if they are not set; what passes from now on is for histograms or not."""
+        self._passes.with_histograms = with_histograms
         if self._hooks:
             return
         if not self._sites:
@@ -106,8 +108,9 @@ class Taps:
             each.reduce()
             each.reduce_gradients()
 
-    def collect(self) -> tuple[dict[str, Cells], int]:
-        """Ends a step that was reduced: column -> cells, and examples, of all passes that count.
+    def collect(self) -> tuple[dict[str, Cells], int, Histograms]:
+        """Ends a step that was reduced: column -> cells, examples and histograms of all passes that
+        count.
 
         `delta_rms` is still that of dL/dz, without the factor N.
         """
@@ -123,7 +126,7 @@ class Taps:
         examples = sum(each.examples for each in used)
         self._passes.end_step()
         self.drop()
-        return _columns(parts, lost), examples
+        return _columns(parts, lost), examples, Histograms(parts, frozenset(lost))
 
     def drop(self) -> None:
         """Forgets what the current step showed."""

@@ -191,7 +191,7 @@ class Trainer:
     def tables(self) -> tuple[str, ...]:
         """The tables that the run has."""
         before = () if self._pretraining is None else ("pretraining",)
-        return (*COMMON, *before, *dict.fromkeys(meter.table for meter in self._meters))
+        return tuple(dict.fromkeys((*COMMON, *before, *self._probe.tables)))
 
     @property
     def num_parameters(self) -> int:
@@ -366,6 +366,7 @@ class Trainer:
             self.state.optimizer,
             every=self._probe_config.every,
             activations_every=self._probe_config.activations_every,
+            histograms_every=self._probe_config.histograms_every,
             layers=self._probe_config.layers,
             watches=self._watches,
             meters=self._meters,
