@@ -48,7 +48,7 @@ def test_files_are_the_same_byte_for_byte_and_so_after_a_resumption(tmp_path: Pa
     )
     vgexp.run(config, tmp_path / "kept")
     vgexp.run(recomputing(config), tmp_path / "again")
-    for name in ("layers.csv", "steps.csv", "evals.csv"):
+    for name in ("layers.csv", "steps.csv", "evals.csv", "histograms.csv"):
         one, other = (tmp_path / folder / name for folder in ("kept", "again"))
         assert one.read_bytes() == other.read_bytes(), name
 
