@@ -37,7 +37,7 @@ from vgexp.config import (
     TransformerConfig,
 )
 from vgexp.errors import QuestionError
-from vgexp.probe import Probe, stacks
+from vgexp.probe import Probe, histograms, stacks
 from vgexp.records import HISTOGRAMS
 from vgexp.training import Trainer
 
@@ -266,24 +266,26 @@ def test_a_weight_used_twice_has_the_entries_of_both_uses() -> None:
     assert found == {(0, "times.weight", "preact"): by_definition(both)}
 
 
-def test_a_z_that_was_overwritten_before_it_was_measured_has_no_bins() -> None:
+def test_a_z_of_which_one_pass_was_overwritten_before_it_was_measured_has_no_bins() -> None:
     class Overwriting(nn.Module):
         def __init__(self) -> None:
             super().__init__()
             self.first, self.second = nn.Linear(3, 3), nn.Linear(3, 3)
-            self.step = 0
+            self.at = 0, 0
 
         def forward(self, x: Tensor) -> Tensor:
             z = self.first(x)
-            if self.step == 1:
+            if self.at == (1, 1):
                 z.mul_(2)
             return self.second(z)
 
     model = Overwriting()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     with Probe(model, optimizer, activations_every=1, histograms_every=1) as probe:
-        for model.step in range(3):
-            model(torch.randn(4, 3)).sum().backward()
+        for step in range(3):
+            for number in range(2):
+                model.at = step, number
+                model(torch.randn(4, 3)).sum().backward()
             optimizer.step()
     frame, layers = probe.to_frame("histograms"), probe.to_frame()
     has_bins = {(step, name) for step, name in zip(frame["step"], frame["name"], strict=True)}
@@ -430,6 +432,19 @@ def test_steps_are_the_multiples_and_the_last_and_other_tables_stay(
     for each in (tables, without):
         each.pop("histograms")
     assert_same(tables, without)
+
+
+def test_nothing_is_counted_at_other_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    count, steps = histograms.counts, []
+    trainer = assemble(changed(BASE, train={"steps": 7}, probe=every(3, 1)))
+
+    def counting(x: Tensor) -> Tensor:
+        steps.append(trainer.state.step)
+        return count(x)
+
+    monkeypatch.setattr(histograms, "counts", counting)
+    collected(trainer.rows())
+    assert set(steps) == {0, 3, 6}
 
 
 def test_only_wanted_weights_have_rows() -> None:

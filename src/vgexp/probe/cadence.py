@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from vgexp.errors import impossible
 
 
-@dataclass(frozen=True)
-class Due:
-    """What is measured of a step."""
+class Due(NamedTuple):
+    """What is measured of a step. Made at every step, for which a dataclass is slow."""
 
-    weights: bool = False
+    weights: bool
     """The columns of weights and gradients."""
-    activations: bool = False
+    activations: bool
     """The other columns of `layers.csv`, and the tables of meters."""
-    histograms: bool = False
+    histograms: bool
 
     @property
     def passes(self) -> bool:

@@ -187,7 +187,8 @@ def _merged(
     k_O = np.full(num_owners, np.iinfo(np.int64).min)
     np.maximum.at(k_O, owner_P, k_P)
     while True:
-        # An arithmetic shift is the floor of the quotient, of negative numbers as well.
+        # A shift is the floor of the quotient, of negative numbers as well; in C it has to be
+        # below 64.
         shift_P = np.minimum(k_O[owner_P] - k_P, 63)
         first_O, last_O = np.full((2, num_owners), [[2**62], [-(2**62)]])
         np.minimum.at(first_O, owner_P, first_P >> shift_P)

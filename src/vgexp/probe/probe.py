@@ -92,7 +92,7 @@ class Probe:
         self._blocks: list[Block] = []
         self._rows: list[Rows] = []
         self._wanted = False
-        self._due = Due()
+        self._due = Due(weights=False, activations=False, histograms=False)
         self._has_closure = False
         self._gradient_scale = _NO_SCALE
         self._inside = False
