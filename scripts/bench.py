@@ -44,9 +44,10 @@ SHAPES: tuple[Shape, ...] = ((50, 256, 128), (20, 64, 64))
 CADENCES = (("default cadence (20)", 20), ("every column, every step", 1))
 NEVER = 10**9
 GROUPS = (
-    ("steps.csv only", ProbeConfig(every=NEVER, activations_every=NEVER)),
-    ("weight columns, every step", ProbeConfig(every=1, activations_every=NEVER)),
-    ("activation columns, every step", ProbeConfig(every=NEVER, activations_every=1)),
+    ("steps.csv only", ProbeConfig(NEVER, NEVER, 0)),
+    ("weight columns, every step", ProbeConfig(1, NEVER, 0)),
+    ("activation columns, every step", ProbeConfig(NEVER, 1, 0)),
+    ("histograms, every step", ProbeConfig(NEVER, NEVER, 1)),
 )
 PARTS: tuple[tuple[Any, str, str], ...] = (
     (WeightMeter, "copy_weights", "weight_norm, and the copy for update_ratio"),
