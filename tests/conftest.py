@@ -19,6 +19,13 @@ def _on_cpu(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
         monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
 
 
+@pytest.fixture(autouse=True)
+def _without_pictures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs draw no figures, which would take longer than they do, but in tests about them."""
+    if not request.node.get_closest_marker("pictures"):
+        monkeypatch.setattr("vgexp.runs.making._draw", lambda *_: None)
+
+
 @pytest.fixture
 def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """The current folder, in which code can be written; what is imported from it is forgotten."""

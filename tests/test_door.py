@@ -68,6 +68,7 @@ def calls(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Calls:
         return SimpleNamespace(folder=folder, summary=SUMMARY)
 
     monkeypatch.setattr(runs, "run", run)
+    monkeypatch.setattr("vgexp.runs.making.run", run)
     monkeypatch.setattr(door, "close_run", lambda _: None)
     monkeypatch.chdir(tmp_path)
     return made

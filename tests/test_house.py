@@ -56,7 +56,7 @@ LIBRARIES: dict[str, frozenset[str]] = {
     "hydra": frozenset({"cli"}),
     "omegaconf": frozenset({"cli"}),
     "rich": frozenset({"report", "cli", "sinks"}),
-    "matplotlib": frozenset({"report"}),
+    "matplotlib": frozenset({"report", "runs"}),
     "pandas": frozenset(
         {"tables", "diagnosis", "report", "cli.compare", "runs", "summaries", "probe"}
     ),
@@ -68,6 +68,7 @@ LIBRARIES: dict[str, frozenset[str]] = {
 LATE: frozenset[tuple[str, str]] = frozenset(
     {
         ("runs", "pandas"),
+        ("runs", "matplotlib"),
         ("probe", "pandas"),
         ("sinks", "torch"),
         ("summaries", "torch"),
@@ -77,7 +78,9 @@ LATE: frozenset[tuple[str, str]] = frozenset(
 )
 """Imports that may stand in functions only, so that the module itself stays light."""
 
-HEAVY = frozenset({"torch", "numpy", "pandas", "rich", "hydra", "omegaconf", "sklearn", "yaml"})
+HEAVY = frozenset(
+    {"torch", "numpy", "pandas", "rich", "hydra", "omegaconf", "sklearn", "yaml", "matplotlib"}
+)
 
 
 @dataclass(frozen=True)

@@ -103,6 +103,7 @@ def jobs_of(tmp_path_factory: pytest.TempPathFactory) -> Compose:
         with pytest.MonkeyPatch.context() as patch:
             patch.chdir(tmp_path_factory.mktemp(name))
             patch.setattr(runs, "run", run)
+            patch.setattr("vgexp.runs.making.run", run)
             assert main(["train", f"+experiment={name}", "output.quiet=true"]) == 0
         return made
 

@@ -113,7 +113,7 @@ def fall(folder: Path, config: Config, monkeypatch: pytest.MonkeyPatch, step: in
         raise Power
 
     cut(monkeypatch, step, gone, torn=True)
-    monkeypatch.setattr("vgexp.runs._write_end", lambda *_: None)
+    monkeypatch.setattr("vgexp.runs.making._write_end", lambda *_: None)
     with pytest.raises(Power):
         vgexp.run(config, folder)
     monkeypatch.undo()
@@ -181,7 +181,7 @@ def test_a_run_can_fall_again_and_again(
 
     for step in (9, 15, 15, 30, 39):
         cut(monkeypatch, step, gone, torn=True)
-        monkeypatch.setattr("vgexp.runs._write_end", lambda *_: None)
+        monkeypatch.setattr("vgexp.runs.making._write_end", lambda *_: None)
         with pytest.raises(Power):
             vgexp.resume(tmp_path / "a")
         monkeypatch.undo()
@@ -467,7 +467,7 @@ def test_a_run_that_begins_anew_keeps_what_was_recorded(
     for _ in range(times - 1):
         with monkeypatch.context() as patch:
             cut(patch, 20, lambda: (_ for _ in ()).throw(Power()))
-            patch.setattr("vgexp.runs._write_end", lambda *_: None)
+            patch.setattr("vgexp.runs.making._write_end", lambda *_: None)
             with pytest.raises(Power):
                 vgexp.resume(tmp_path / "a")
         recorded.append(contents(tmp_path / "a"))

@@ -96,7 +96,7 @@ def fall(folder: Path, monkeypatch: pytest.MonkeyPatch, job: int) -> None:
 
     with monkeypatch.context() as patch:
         strike(patch, job, gone)
-        patch.setattr(runs, "_write_end", lambda *_: None)
+        patch.setattr(runs.making, "_write_end", lambda *_: None)
         patch.setattr("vgexp.cli.job.Job._record", lambda *_: None)
         with pytest.raises(Power):
             train(folder)
@@ -144,7 +144,7 @@ def test_ended_jobs_are_not_run_again(
     whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shutil.copytree(whole, tmp_path / "s")
-    monkeypatch.setattr(runs, "_trained", lambda *_: pytest.fail("a job was run"))
+    monkeypatch.setattr(runs.making, "_trained", lambda *_: pytest.fail("a job was run"))
     assert resume(tmp_path / "s") == 0
     assert train(tmp_path / "s") == 0
     require_equal(tmp_path / "s", whole)

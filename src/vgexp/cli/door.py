@@ -195,10 +195,12 @@ def close_run(run: Run) -> None:
     closing(Screen(), run.folder, run.summary, run.layers, written(run.folder))
 
 
-def written(folder: Path) -> list[Path]:
-    """The files of a run folder that hold something, tables first, then the rest."""
+def written(folder: Path) -> list[Path | str]:
+    """The files of a run folder that hold something, tables first, then the rest, then pictures."""
     files = [path for path in folder.iterdir() if path.is_file() and path.stat().st_size]
-    return sorted(files, key=lambda path: (path.suffix != ".csv", path.name))
+    num_pictures = len(list(folder.glob("figures/*.png")))
+    pictures = [f"figures ({num_pictures} of them)"] if num_pictures else []
+    return [*sorted(files, key=lambda path: (path.suffix != ".csv", path.name)), *pictures]
 
 
 def _log_of(job: Job) -> Path | None:

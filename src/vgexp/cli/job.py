@@ -21,7 +21,7 @@ from vgexp.cli import blocks, overrides, schema
 from vgexp.cli.endings import ended, override_keys
 from vgexp.cli.interrupts import terminable
 from vgexp.cli.questions import translate, unknown_key
-from vgexp.config import Config
+from vgexp.config import Config, OutputConfig
 from vgexp.errors import QuestionError, reason
 from vgexp.sweep import plan
 
@@ -93,8 +93,7 @@ class Job:
         config = None
         try:
             config = entry.config
-            quiet = dataclasses.replace(config.output, quiet=True)
-            config = dataclasses.replace(config, output=quiet)
+            config = dataclasses.replace(config, output=_of_one_of_many(config.output))
             done = _finish(config, self.folder, self._own_command(entry.overrides))
             row = ended(row, done.summary)
         except folders.OccupiedError:
@@ -177,6 +176,11 @@ def _finish(config: Config, folder: Path, command: str) -> Run:
     from vgexp import runs
 
     return runs.finish(config, folder, command=command)
+
+
+def _of_one_of_many(output: OutputConfig) -> OutputConfig:
+    """A line a job is enough, and pictures of hundreds are drawn only where they are asked for."""
+    return dataclasses.replace(output, quiet=True, figures=bool(output.figures))
 
 
 def _record_failure(folder: Path, config: Config | None, error: Exception) -> None:

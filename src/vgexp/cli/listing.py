@@ -96,6 +96,7 @@ KINDS: Mapping[str, Callable[[], Entries]] = {
     "data": _choices("data"),
     "metrics": _metrics,
     "figures": _figures,
+    "pictures": _components("vgexp.report.figures", "FIGURES"),
 }
 """Kind -> what gives its names, each with its line."""
 

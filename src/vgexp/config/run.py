@@ -97,6 +97,9 @@ class OutputConfig:
 
     quiet: bool = False
     """No progress and no closing table."""
+    figures: Optional[bool] = None
+    """Whether pictures are drawn at the end, PNG and SVG in `figures/`; null: of a run alone, not
+    of a sweep's jobs, of which `vgexp show RUN --figures` draws them when they are wanted."""
 
 
 @dataclass

@@ -1,14 +1,13 @@
-"""A run: from a configuration to a folder of tables, whatever happens on the way."""
+"""Making a run: from a configuration to a folder of tables, whatever happens on the way."""
 
 from __future__ import annotations
 
 import datetime
 import logging
+import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,98 +17,15 @@ from vgexp.config import Config
 from vgexp.errors import QuestionError, printable, reason
 from vgexp.folders import Prefix
 from vgexp.interrupts import held, noticed
+from vgexp.runs.past import Run, load
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from vgexp.records import Rows
     from vgexp.sinks import Sink
     from vgexp.training import Trainer
 
 OUTPUTS = Path("outputs/train")
 _log = logging.getLogger("vgexp")
-
-
-@dataclass(frozen=True)
-class Run:
-    """A run folder, read when asked: tables as DataFrames, summary, configuration."""
-
-    folder: Path
-
-    @cached_property
-    def layers(self) -> pd.DataFrame:
-        """`layers.csv`: a row a weight and measured step."""
-        return self.table("layers")
-
-    @cached_property
-    def steps(self) -> pd.DataFrame:
-        """`steps.csv`: a row an optimizer step."""
-        return self.table("steps")
-
-    @cached_property
-    def evals(self) -> pd.DataFrame:
-        """`evals.csv`: a row an evaluation of a split."""
-        return self.table("evals")
-
-    @cached_property
-    def histograms(self) -> pd.DataFrame:
-        """`histograms.csv`: a row a bin of z or h that has entries, of a weight and step."""
-        return self.table("histograms")
-
-    @cached_property
-    def time(self) -> pd.DataFrame:
-        """`time.csv`: a row a recurrent state and watched time; only of recurrent models."""
-        return self.table("time")
-
-    @cached_property
-    def recurrence(self) -> pd.DataFrame:
-        """`recurrence.csv`: a row a recurrent matrix; only of recurrent models."""
-        return self.table("recurrence")
-
-    @cached_property
-    def attention(self) -> pd.DataFrame:
-        """`attention.csv`: a row a head and measured step, of a model that attends."""
-        return self.table("attention")
-
-    @cached_property
-    def summary(self) -> dict[str, Any]:
-        """`summary.json`."""
-        from vgexp import tables
-
-        return tables.read_summary(self.folder)
-
-    @cached_property
-    def config(self) -> Config:
-        """The resolved configuration, which `vgexp.run` takes again."""
-        from vgexp import tables
-
-        return tables.read_config(self.folder)
-
-    def table(self, name: str) -> pd.DataFrame:
-        """The table `<name>.csv`, read anew.
-
-        Raises:
-            QuestionError: the run has no such table.
-        """
-        from vgexp import tables
-
-        return tables.read(self.folder, name)
-
-
-def load(folder: Path | str) -> Run:
-    """The run in a folder.
-
-    Raises:
-        QuestionError: there is no run in it.
-    """
-    from vgexp import tables
-
-    found = tables.find_runs([folder])
-    if found != [Path(folder)]:
-        raise QuestionError(
-            f"{folder} is not a run folder but holds {len(found)}\nnearest: {found[0]}"
-        )
-    return Run(Path(folder))
 
 
 def run(config: Config, folder: Path | str | None = None, *, command: str = "") -> Run:
@@ -136,7 +52,9 @@ def run(config: Config, folder: Path | str | None = None, *, command: str = "") 
         folders.require_free(folder)
         folders.write_config(folder, config, command)
         folders.anchored(folder)
-        return _trained(folder, trainer, config)
+        done = _trained(folder, trainer, config)
+    _draw(done, config)
+    return done
 
 
 def resume(
@@ -174,7 +92,9 @@ def resume(
             say(start.story)
         _put_back(trainer, start)
         with held(trainer.stop):
-            return _trained(folder, trainer, config, start.prefixes)
+            done = _trained(folder, trainer, config, start.prefixes)
+    _draw(done, config)
+    return done
 
 
 def finish(config: Config, folder: Path | str, *, command: str = "") -> Run:
@@ -249,11 +169,27 @@ def _save(folder: Path, trainer: Trainer, config: Config, sinks: Sequence[Sink])
     try:
         resuming.save(folder, step, state, config, made_by, tables)
     except OSError as error:
-        text = f"no checkpoint at step {step}: {error}; training goes on"
-        _log.info(text)
-        # Nobody may be there to read it (`2>&1 | head`).
-        with suppress(OSError):
-            print(printable(f"warning: {text}"), file=sys.stderr, flush=True)
+        _warn(f"no checkpoint at step {step}: {error}; training goes on")
+
+
+def _draw(done: Run, config: Config) -> None:
+    """Draws the figures of a run that has come to its end; without them it is as whole."""
+    if config.output.figures is False or resuming.is_open(done.folder):
+        return
+    try:
+        from vgexp.report import figures
+
+        figures.draw(done.folder)
+    except Exception as error:
+        command = shlex.join(["vgexp", "show", str(done.folder), "--figures"])
+        _warn(f"not every figure was drawn: {reason(error)}; once more: {command}")
+
+
+def _warn(text: str) -> None:
+    """Into the log and, where somebody is there to read it (not `2>&1 | head`), on the screen."""
+    _log.info(text)
+    with suppress(OSError):
+        print(printable(f"warning: {text}"), file=sys.stderr, flush=True)
 
 
 def write_failure(folder: Path, config: Config | None, error: BaseException) -> None:
