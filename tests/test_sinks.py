@@ -1,10 +1,9 @@
-"""Sinks: CSV files that only ever hold whole lines, progress that never ends a run."""
+"""Sinks: CSV files that only ever hold whole lines."""
 
 from __future__ import annotations
 
 import csv
 import os
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,6 @@ from vgexp import sinks
 from vgexp.records import COMMON, STEPS, TABLES, Rows
 from vgexp.sinks import SinkContext, open_sinks
 from vgexp.sinks.csv_files import CsvFiles
-from vgexp.sinks.live import Live
 
 
 def steps(first: int, num: int, **columns: Any) -> Rows:
@@ -158,61 +156,3 @@ def test_all_sinks_are_closed_whichever_fails(
     ):
         assert len(opened) == 3
     assert sorted(closed) == ["a", "b", "c"]
-
-
-# ---------------------------------------------------------------- progress
-
-
-def test_progress_in_a_pipe_is_about_ten_lines_on_stderr(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    live = Live(500, quiet=False)
-    for first in range(0, 500, 7):
-        live(steps(first, min(7, 500 - first)))
-    live.close()
-    shown = capsys.readouterr()
-    assert not shown.out
-    told = shown.err.splitlines()
-    assert 9 <= len(told) <= 11
-    assert told[-1].startswith("step ")
-    assert "loss" in told[0]
-
-
-def test_progress_without_right_answers_has_no_accuracy(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    rows = steps(0, 10)
-    without = {name: values for name, values in rows.columns.items() if name != "accuracy"}
-    live = Live(10, quiet=False)
-    live(Rows("steps", without))
-    live.close()
-    told = capsys.readouterr().err
-    assert "loss" in told
-    assert "accuracy" not in told
-
-
-def test_quiet_shows_nothing(capsys: pytest.CaptureFixture[str]) -> None:
-    live = Live(10, quiet=True)
-    live(steps(0, 10))
-    live.close()
-    assert capsys.readouterr() == ("", "")
-
-
-def test_a_reader_of_the_progress_who_leaves_does_not_end_the_run(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    class Gone:
-        def write(self, _: str) -> int:
-            raise BrokenPipeError
-
-        def flush(self) -> None:
-            raise BrokenPipeError
-
-        def isatty(self) -> bool:
-            return False
-
-    monkeypatch.setattr(sys, "stderr", Gone())
-    live = Live(10, quiet=False)
-    live(steps(0, 5))
-    live(steps(5, 5))
-    live.close()

@@ -211,7 +211,14 @@ def _record(
 ) -> None:
     from vgexp.sinks import SinkContext, open_sinks, settled
 
-    context = SinkContext(folder, trainer.num_steps, config.output.quiet, trainer.tables, prefixes)
+    context = SinkContext(
+        folder,
+        trainer.num_steps,
+        config.output.quiet,
+        trainer.tables,
+        prefixes,
+        trainer.state.step,
+    )
     with open_sinks(context) as sinks:
         trainer.save = lambda: _save(folder, trainer, config, sinks)
         try:

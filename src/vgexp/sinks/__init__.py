@@ -43,13 +43,15 @@ class SinkContext:
     """Those that the run has."""
     prefixes: Mapping[str, Prefix] | None = None
     """Table -> what of its file to go on from; a new file for others."""
+    first_step: int = 0
+    """Where a run that is gone on with stands."""
 
 
 SINKS: Registry[Callable[[SinkContext], Sink]] = Registry(
     "sink",
     {
         "csv": lambda context: CsvFiles(context.folder, context.tables, context.prefixes),
-        "live": lambda context: Live(context.num_steps, context.quiet),
+        "live": lambda context: Live(context.num_steps, context.quiet, context.first_step),
     },
 )
 """Name -> factory."""

@@ -1,66 +1,116 @@
-"""Progress while a run goes: a bar in a terminal, plain lines elsewhere, nothing when quiet."""
+"""Progress while a run goes: a bar and the layers' gradient in a terminal, plain lines elsewhere,
+nothing when quiet."""
 
 from __future__ import annotations
 
 import sys
+import time
+from collections.abc import Mapping
 from contextlib import suppress
-from typing import final
+from typing import Any, NoReturn, final
 
-from rich.console import Console
+from rich.console import Console, Group
+from rich.live import Live as Display
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from vgexp.records import Rows
+from vgexp.report.show.profile import Profile, profile_of
 
 PLAIN_LINES = 10
 """Lines of progress in a run whose output is no terminal."""
+REFRESH_SECONDS = 0.25
+"""Between two pictures at the least: a fast run hands rows on far more often."""
+_END_OF_FLUSH = "timing"
+"""The table whose row comes last of those that are handed on together."""
 
 
 @final
 class Live:
-    """Shows the latest row of `steps`, on standard error so that output stays clean.
+    """Shows the latest row of `steps` and the latest gradients of `layers`, on standard error so
+    that output stays clean.
 
-    Where nobody can be shown anything any more (`2>&1 | head`), the run goes on without.
+    Drawn when rows come, by no thread of its own. Where nobody can be shown anything any more
+    (`2>&1 | head`, a terminal that was closed), the run goes on without.
     """
 
-    def __init__(self, num_steps: int, quiet: bool) -> None:
+    def __init__(self, num_steps: int, quiet: bool, first_step: int = 0) -> None:
         self._num_steps = num_steps
         self._quiet = quiet
-        self._next_line = 0.0
-        self._progress: Progress | None = None
-        console = Console(file=sys.stderr)
-        if not quiet and console.is_terminal:
-            self._progress = Progress(
-                TextColumn("step {task.completed:.0f}/{task.total:.0f}"),
-                BarColumn(bar_width=None),
-                TextColumn("{task.description}"),
-                TimeRemainingColumn(),
-                console=console,
-                transient=True,
-            )
-            self._task = self._progress.add_task("", total=num_steps)
-            self._progress.start()
+        self._last: dict[str, Any] | None = None
+        self._profile: Profile | None = None
+        self._next_line = float(first_step)
+        self._next_picture = 0.0
+        self._display: Display | None = None
+        console = _Console()
+        if quiet or not console.is_interactive:
+            return
+        self._progress = Progress(
+            TextColumn("step {task.completed:.0f}/{task.total:.0f}"),
+            BarColumn(bar_width=None),
+            TextColumn("{task.description}"),
+            TimeRemainingColumn(),
+            console=console,
+            auto_refresh=False,
+        )
+        self._task = self._progress.add_task("", total=num_steps, completed=first_step)
+        self._display = Display(
+            get_renderable=self._picture, console=console, auto_refresh=False, transient=True
+        )
+        try:
+            self._display.start(refresh=True)
+        except OSError:
+            self._give_up()
 
     def __call__(self, rows: Rows) -> None:
-        if self._quiet or rows.table != "steps":
+        if self._quiet or not len(rows):
             return
-        last = {name: values[-1] for name, values in rows.columns.items()}
+        if rows.table == "steps":
+            self._last = {name: values[-1] for name, values in rows.columns.items()}
+        elif rows.table == "layers":
+            self._profile = profile_of(rows) or self._profile
+        elif rows.table == _END_OF_FLUSH and self._last is not None:
+            try:
+                self._show(self._last)
+            except OSError:
+                self._give_up()
+
+    def close(self) -> None:
+        display, self._display = self._display, None
+        if display is not None:
+            with suppress(OSError):
+                display.stop()
+
+    def _show(self, last: Mapping[str, Any]) -> None:
         done = last["step"] + 1
         right = f"accuracy {last['accuracy']:.3f}  " if "accuracy" in last else ""
         numbers = f"loss {last['loss']:.4g}  {right}gradient {last['grad_norm']:.3g}"
-        try:
-            self._show(done, numbers)
-        except OSError:
-            self._quiet = True
-
-    def close(self) -> None:
-        if self._progress is not None:
-            with suppress(OSError):
-                self._progress.stop()
-            self._progress = None
-
-    def _show(self, done: int, numbers: str) -> None:
-        if self._progress is not None:
-            self._progress.update(self._task, completed=done, description=numbers)
+        if self._display is not None:
+            if time.monotonic() >= self._next_picture or done == self._num_steps:
+                self._progress.update(self._task, completed=done, description=numbers)
+                self._display.refresh()
+                self._next_picture = time.monotonic() + REFRESH_SECONDS
         elif done >= self._next_line:
-            print(f"step {done}/{self._num_steps}  {numbers}", file=sys.stderr, flush=True)
+            layer = "" if self._profile is None else f", of {self._profile.first}"
+            text = f"step {done}/{self._num_steps}  {numbers}{layer}"
+            print(text, file=sys.stderr, flush=True)
             self._next_line = done + max(1.0, self._num_steps / PLAIN_LINES)
+
+    def _picture(self) -> Group:
+        parts = [] if self._profile is None else [self._profile]
+        return Group(self._progress.get_renderable(), *parts)
+
+    def _give_up(self) -> None:
+        self._quiet = True
+        self.close()
+
+
+@final
+class _Console(Console):
+    """Standard error; that its reader has left is an `OSError` like any other."""
+
+    def __init__(self) -> None:
+        super().__init__(file=sys.stderr)
+
+    def on_broken_pipe(self) -> NoReturn:
+        """Rich would leave the process."""
+        raise BrokenPipeError

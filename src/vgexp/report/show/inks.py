@@ -1,0 +1,65 @@
+"""What a console can draw with: colours, characters of growing height, or plain ASCII."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from rich.console import Console
+from rich.text import Text
+
+Ink = tuple[str, str]
+"""A character and its style."""
+
+_VIRIDIS = (
+    *("#440154", "#482475", "#414487", "#355f8d", "#2a788e", "#21918c"),
+    *("#22a884", "#44bf70", "#7ad151", "#bddf26", "#fde725"),
+)
+"""Even in lightness, so that it is read in grey and by the colour-blind (van der Walt, Smith)."""
+BARS = "▁▂▃▄▅▆▇█"
+_ASCII_LEVELS = ":-=+*#%@"
+_MANY_COLOURS = ("256", "truecolor")
+
+
+@dataclass(frozen=True)
+class Inks:
+    """How levels and what is no level are drawn; every mark is one cell wide."""
+
+    levels: Sequence[Ink]
+    """From the least to the most."""
+    bars: str
+    """Characters by level, where a height is to be seen in every case."""
+    zero: Ink = ("0", "")
+    underflow: Ink = ("u", "")
+    not_finite: Ink = ("!", "bold")
+    not_measured: Ink = (".", "dim")
+    range_line: str = "|"
+    """From the least to the most of a column of a curve."""
+    guess_line: str = "-"
+
+
+def inks_for(console: Console) -> Inks:
+    """Colours where there are 256 or more, else heights, else what ASCII has."""
+    if console.options.ascii_only:
+        return Inks([(level, "") for level in _ASCII_LEVELS], _ASCII_LEVELS)
+    heights = Inks(
+        [(bar, "") for bar in BARS],
+        BARS,
+        not_measured=("·", "dim"),
+        range_line="│",
+        guess_line="┄",
+    )
+    if console.no_color or console.color_system not in _MANY_COLOURS:
+        return heights
+    return replace(
+        heights,
+        levels=[(" ", f"on {colour}") for colour in _VIRIDIS],
+        zero=("0", "white on black"),
+        underflow=("u", "white on grey27"),
+        not_finite=("!", "bold white on red3"),
+    )
+
+
+def drawn(inks: Sequence[Ink]) -> Text:
+    """The characters in a line."""
+    return Text.assemble(*inks)
