@@ -36,7 +36,8 @@ def test_version_is_the_packages(capsys: pytest.CaptureFixture[str]) -> None:
     [
         (
             ["trian"],
-            "unknown verb: 'trian'\n  allowed: compare, list, resume, train\n  nearest: train",
+            "unknown verb: 'trian'\n  allowed: compare, list, resume, show, train\n"
+            "  nearest: train",
         ),
         (["--hlep"], "nearest: --help"),
         (["list", "metric"], "nearest: metrics"),

@@ -41,7 +41,7 @@ def test_the_last_word_is_completed(line: str, expected: list[str]) -> None:
     assert completion.candidates(line) == expected
 
 
-@pytest.mark.parametrize("verb", ["compare", "resume"])
+@pytest.mark.parametrize("verb", ["compare", "resume", "show"])
 def test_runs_are_completed_by_their_folders(
     verb: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

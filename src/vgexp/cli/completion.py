@@ -18,7 +18,7 @@ from vgexp.errors import QuestionError, unknown
 
 _SHELLS = ("bash", "zsh", "fish")
 _SEPARATORS: Mapping[str, str] = {"bash": " ", "zsh": " ", "fish": "\n"}
-_OF_FOLDERS = ("compare", "resume")
+_OF_FOLDERS = ("compare", "resume", "show")
 
 
 def main(argv: Sequence[str]) -> int:

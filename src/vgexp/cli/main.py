@@ -15,6 +15,7 @@ usage: vgexp VERB ...
 verbs
   train [overrides]         build the model, train it, write one run folder
   compare RUN_OR_SWEEP...   one row a run: what differs, what came out
+  show RUN                  heat map, curves and verdict in the terminal
   resume RUN_OR_SWEEP       go on with what was cut short
   list [KIND]               experiments, activations, inits, metrics, ...
 

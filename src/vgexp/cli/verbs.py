@@ -22,6 +22,18 @@ def _compare(argv: list[str]) -> int:
     return compare.main(parser.parse_args(argv))
 
 
+def _show(argv: list[str]) -> int:
+    from vgexp.cli import show
+    from vgexp.cli.arguments import Parser
+
+    parser = Parser(
+        prog="vgexp show",
+        description="A run in the terminal: layer-by-step heat map, curves, verdict, key figures.",
+    )
+    show.add_arguments(parser)
+    return show.main(parser.parse_args(argv))
+
+
 def _resume(argv: list[str]) -> int:
     from vgexp.cli import resume
     from vgexp.cli.arguments import Parser
@@ -43,6 +55,7 @@ def _list(argv: list[str]) -> int:
 VERBS: Mapping[str, Callable[[list[str]], int]] = {
     "train": _train,
     "compare": _compare,
+    "show": _show,
     "resume": _resume,
     "list": _list,
 }

@@ -1,0 +1,53 @@
+"""`vgexp show`: one run in the terminal."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+from pathlib import Path
+
+from vgexp.errors import QuestionError
+
+_MOST_NAMED = 6
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the verb's arguments."""
+    parser.add_argument("path", metavar="RUN", help="a run folder, or a folder above one run")
+    parser.add_argument(
+        "--metric",
+        default="grad_norm",
+        metavar="METRIC",
+        help="the heat map's column of layers.csv (`vgexp list metrics`; default grad_norm)",
+    )
+
+
+def main(args: argparse.Namespace) -> int:
+    """Prints the run; 0 when done."""
+    from vgexp.cli.screen import Screen
+    from vgexp.report.show.page import show
+    from vgexp.report.show.recorded import Recorded
+
+    folder = _one_run(args.path)
+    show(Screen(), Recorded(folder), args.metric)
+    return 0
+
+
+def _one_run(path: str) -> Path:
+    """The folder of the one run in or under a path.
+
+    Raises:
+        QuestionError: there is none, or there are several.
+    """
+    from vgexp import tables
+
+    found = tables.find_runs([path])
+    if len(found) == 1:
+        return found[0]
+    shown = [f"  {shlex.join(['vgexp', 'show', str(folder)])}" for folder in found[:_MOST_NAMED]]
+    more = [f"  and {len(found) - _MOST_NAMED} more"] if len(found) > _MOST_NAMED else []
+    raise QuestionError(
+        f"{path} holds {len(found)} runs\nallowed: one run\n"
+        + "\n".join([*shown, *more])
+        + f"\nall of them side by side: {shlex.join(['vgexp', 'compare', path])}"
+    )

@@ -1,0 +1,140 @@
+"""A metric as a heat map: layers from the first (top) to the read-out, measured steps from left."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import numpy as np
+from rich.console import Console
+from rich.text import Text
+
+from vgexp.report.layout import number, show_words
+from vgexp.report.show.axes import LABEL_WIDTH, room, ticks
+from vgexp.report.show.grid import Bands, Grid, banded
+from vgexp.report.show.inks import Ink, Inks, drawn, inks_for
+from vgexp.report.show.scale import Scale, scale_for
+
+MOST_ROWS = 24
+_WIDEST_CELL = 8
+
+
+def show_heat_map(console: Console, grid: Grid, metric: str) -> None:
+    """Prints the map, its axes, and below it what its signs mean.
+
+    A map with more than `MOST_ROWS` layers, or more steps than columns, shows bands of them.
+    """
+    inks = inks_for(console)
+    width = room(console.width)
+    bands = banded(grid, MOST_ROWS, width)
+    scale = _scale_of(metric, bands)
+    places = _places(len(bands.starts), width)
+    cells = [end - start for start, end in pairwise(places)]
+    for label, values, is_tiny in zip(bands.labels, bands.values, bands.is_tiny, strict=True):
+        row = [
+            ink_of(value, tiny, scale, inks) for value, tiny in zip(values, is_tiny, strict=True)
+        ]
+        wide = [(mark * cell, style) for (mark, style), cell in zip(row, cells, strict=True)]
+        line = Text(f"{label:>{LABEL_WIDTH}} ") + drawn(wide)
+        console.print(line, soft_wrap=True, no_wrap=True)
+    _show_steps(console, grid, bands, places)
+    _show_scale(console, metric, bands, scale, inks)
+    for sentence in _sentences(grid, bands):
+        show_words(console, sentence)
+
+
+def ink_of(value: float | None, is_tiny: bool, scale: Scale | None, inks: Inks) -> Ink:
+    """How a cell is drawn; None: nothing was measured."""
+    if value is None:
+        return inks.not_measured
+    if not np.isfinite(value):
+        return inks.not_finite
+    if is_tiny:
+        return inks.underflow
+    if value == 0 and (scale is None or scale.is_log):
+        return inks.zero
+    assert scale is not None
+    return inks.levels[scale.level(value, len(inks.levels))]
+
+
+def _scale_of(metric: str, bands: Bands) -> Scale | None:
+    """Over what is drawn as a level."""
+    shown = [
+        value
+        for row, tiny_row in zip(bands.values, bands.is_tiny, strict=True)
+        for value, is_tiny in zip(row, tiny_row, strict=True)
+        if value is not None and not is_tiny
+    ]
+    return scale_for(metric, np.array(shown, "float64"))
+
+
+def _places(num_columns: int, width: int) -> list[int]:
+    """Where each column begins, and where the last ends: they share the width as evenly as cells
+    allow."""
+    width = min(width, _WIDEST_CELL * num_columns)
+    return [width * column // num_columns for column in range(num_columns + 1)]
+
+
+def _show_steps(console: Console, grid: Grid, bands: Bands, places: Sequence[int]) -> None:
+    labels, starts = [str(step) for step in bands.starts], list(places[:-1])
+    width = max(places[-1], len(labels[0]))
+    if len(labels) > 1:
+        # The last measured step stands at the end of the last column.
+        labels[-1] = str(grid.steps[-1])
+        starts[-1] = max(0, width - len(labels[-1]))
+    line = f"{'step':>{LABEL_WIDTH}} {ticks(labels, starts, width)}"
+    console.print(Text(line, style="dim"), soft_wrap=True)
+
+
+def _show_scale(
+    console: Console, metric: str, bands: Bands, scale: Scale | None, inks: Inks
+) -> None:
+    """The legend: levels between the numbers at their ends, and the marks that occur."""
+    legend = Text()
+    if scale is not None:
+        kind = "log scale" if scale.is_log else "linear"
+        ends = [number(end, 2) for end in (scale.low, scale.high)]
+        legend.append(f"{metric} {ends[0]} ")
+        wide = 2 if len(inks.levels) < len(ends[0]) + console.width // 4 else 1
+        legend.append_text(drawn([(mark * wide, style) for mark, style in inks.levels]))
+        legend.append(f" {ends[1]} ({kind})")
+    marks = _marks(bands, scale, inks)
+    for mark, meaning in marks:
+        part = drawn([mark]).append(f" {meaning}")
+        gap = "   " if legend else ""
+        if legend.cell_len + len(gap) + part.cell_len > console.width:
+            console.print(legend, soft_wrap=True)
+            legend, gap = Text(), ""
+        legend.append(gap).append_text(part)
+    console.print(legend, soft_wrap=True)
+
+
+def _marks(bands: Bands, scale: Scale | None, inks: Inks) -> list[tuple[Ink, str]]:
+    cells = [
+        ink_of(value, is_tiny, scale, inks)
+        for row, tiny_row in zip(bands.values, bands.is_tiny, strict=True)
+        for value, is_tiny in zip(row, tiny_row, strict=True)
+    ]
+    meanings = (
+        (inks.zero, "exactly 0"),
+        (inks.underflow, "underflow: below the dtype's smallest normal number"),
+        (inks.not_finite, "nan or inf"),
+        (inks.not_measured, "not measured"),
+    )
+    return [(ink, meaning) for ink, meaning in meanings if ink in cells]
+
+
+def _sentences(grid: Grid, bands: Bands) -> list[str]:
+    """How rows and columns came about, where they are not a layer and a step each."""
+    parts = []
+    if bands.layers_a_row > 1:
+        parts.append(f"rows show bands of {bands.layers_a_row} layers")
+    if bands.steps_a_column > 1:
+        parts.append(f"columns show bands of {bands.steps_a_column} measured steps")
+    sentences = []
+    if parts:
+        bad = "nan or inf if any value is"
+        sentences.append(f"{' and '.join(parts)}: the median of each, {bad}".capitalize() + ".")
+    if grid.has_blocks:
+        sentences.append("The value of a block is of all its weights together.")
+    return sentences
