@@ -1,8 +1,11 @@
-"""Numbers along the axes of what is drawn in characters."""
+"""Numbers along the axes of what is drawn in characters, and the legend below it."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+
+from rich.console import Console
+from rich.text import Text
 
 from vgexp.report.layout import number
 
@@ -10,6 +13,7 @@ LABEL_WIDTH = 8
 """Cells left of a drawing, for numbers such as `-1.2e-38`."""
 _BETWEEN = 2
 _SPACING = 10
+_APART = "   "
 
 
 def room(width: int) -> int:
@@ -43,6 +47,17 @@ def ticks(labels: Sequence[str], starts: Sequence[int], width: int) -> str:
         if place >= max(end + _BETWEEN, start + _SPACING) and is_free:
             start, end = place, _put(line, text, place)
     return "".join(line).rstrip()
+
+
+def show_parts(console: Console, parts: Iterable[Text]) -> None:
+    """Prints parts of a legend one after another, in as many lines as they need."""
+    line = Text()
+    for part in parts:
+        if line and line.cell_len + len(_APART) + part.cell_len > console.width:
+            console.print(line, soft_wrap=True)
+            line = Text()
+        line.append(_APART if line else "").append_text(part)
+    console.print(line, soft_wrap=True)
 
 
 def _put(line: list[str], text: str, place: int) -> int:

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.text import Text
 
-from vgexp.report.layout import number
-from vgexp.report.show.axes import LABEL_WIDTH, label_of, room, ticks
+from vgexp.report.layout import number, printable
+from vgexp.report.show.axes import LABEL_WIDTH, label_of, room, show_parts, ticks
 from vgexp.report.show.inks import Ink, drawn, inks_for
 from vgexp.report.show.scale import Scale
 
@@ -71,7 +71,7 @@ def show_plot(console: Console, plot: Plot) -> None:
     width = plot_width(console)
     cells = _cells(console, plot, width)
     kind = "" if plot.scale is None else ", log scale" if plot.scale.is_log else ""
-    console.print(Text(plot.title + kind, style="bold"), soft_wrap=True)
+    console.print(Text(printable(plot.title + kind, console), style="bold"))
     for label, row in zip(_labels(plot), cells, strict=True):
         line = Text(f"{label:>{LABEL_WIDTH}} ") + drawn(row)
         line.rstrip()
@@ -159,10 +159,4 @@ def _show_marks(console: Console, plot: Plot) -> None:
         parts.append(drawn([inks.zero]).append(" exactly 0"))
     if not np.isfinite(every).all():
         parts.append(drawn([inks.not_finite]).append(" nan or inf"))
-    line = Text()
-    for part in parts:
-        if line and line.cell_len + 3 + part.cell_len > console.width:
-            console.print(line, soft_wrap=True)
-            line = Text()
-        line.append("   " if line else "").append_text(part)
-    console.print(line, soft_wrap=True)
+    show_parts(console, parts)

@@ -9,8 +9,8 @@ import numpy as np
 from rich.console import Console
 from rich.text import Text
 
-from vgexp.report.layout import number, show_words
-from vgexp.report.show.axes import LABEL_WIDTH, room, ticks
+from vgexp.report.layout import number, printable, show_words
+from vgexp.report.show.axes import LABEL_WIDTH, room, show_parts, ticks
 from vgexp.report.show.grid import Bands, Grid, banded
 from vgexp.report.show.inks import Ink, Inks, drawn, inks_for
 from vgexp.report.show.scale import Scale, scale_for
@@ -90,23 +90,18 @@ def _show_scale(
     console: Console, metric: str, bands: Bands, scale: Scale | None, inks: Inks
 ) -> None:
     """The legend: levels between the numbers at their ends, and the marks that occur."""
-    legend = Text()
+    parts = []
     if scale is not None:
+        low, high = number(scale.low, 2), number(scale.high, 2)
         kind = "log scale" if scale.is_log else "linear"
-        ends = [number(end, 2) for end in (scale.low, scale.high)]
-        legend.append(f"{metric} {ends[0]} ")
-        wide = 2 if len(inks.levels) < len(ends[0]) + console.width // 4 else 1
-        legend.append_text(drawn([(mark * wide, style) for mark, style in inks.levels]))
-        legend.append(f" {ends[1]} ({kind})")
-    marks = _marks(bands, scale, inks)
-    for mark, meaning in marks:
-        part = drawn([mark]).append(f" {meaning}")
-        gap = "   " if legend else ""
-        if legend.cell_len + len(gap) + part.cell_len > console.width:
-            console.print(legend, soft_wrap=True)
-            legend, gap = Text(), ""
-        legend.append(gap).append_text(part)
-    console.print(legend, soft_wrap=True)
+        levels = drawn([(mark * 2, style) for mark, style in inks.levels])
+        name, bar = Text(f"{printable(metric, console)}, {kind}:"), Text(f"{low} ") + levels
+        bar.append(f" {high}")
+        fits = name.cell_len + 1 + bar.cell_len <= console.width
+        parts += [name.append(" ").append_text(bar)] if fits else [name, bar]
+    for mark, meaning in _marks(bands, scale, inks):
+        parts.append(drawn([mark]).append(f" {meaning}"))
+    show_parts(console, parts)
 
 
 def _marks(bands: Bands, scale: Scale | None, inks: Inks) -> list[tuple[Ink, str]]:
@@ -117,7 +112,7 @@ def _marks(bands: Bands, scale: Scale | None, inks: Inks) -> list[tuple[Ink, str
     ]
     meanings = (
         (inks.zero, "exactly 0"),
-        (inks.underflow, "underflow: below the dtype's smallest normal number"),
+        (inks.underflow, "underflow (subnormal)"),
         (inks.not_finite, "nan or inf"),
         (inks.not_measured, "not measured"),
     )

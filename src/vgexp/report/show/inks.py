@@ -17,8 +17,11 @@ _VIRIDIS = (
 )
 """Even in lightness, so that it is read in grey and by the colour-blind (van der Walt, Smith)."""
 BARS = "▁▂▃▄▅▆▇█"
+# The same way through the colours of a terminal that has 256, where the nearest ones would be the
+# same for neighbours; from dark to light as well.
+_VIRIDIS_OF_256 = tuple(f"color({number})" for number in (53, 55, 25, 30, 36, 77, 148, 226))
 _ASCII_LEVELS = ":-=+*#%@"
-_MANY_COLOURS = ("256", "truecolor")
+_PALETTES = {"256": _VIRIDIS_OF_256, "truecolor": _VIRIDIS}
 
 
 @dataclass(frozen=True)
@@ -49,11 +52,12 @@ def inks_for(console: Console) -> Inks:
         range_line="│",
         guess_line="┄",
     )
-    if console.no_color or console.color_system not in _MANY_COLOURS:
+    palette = _PALETTES.get(console.color_system or "")
+    if console.no_color or palette is None:
         return heights
     return replace(
         heights,
-        levels=[(" ", f"on {colour}") for colour in _VIRIDIS],
+        levels=[(" ", f"on {colour}") for colour in palette],
         zero=("0", "white on black"),
         underflow=("u", "white on grey27"),
         not_finite=("!", "bold white on red3"),

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 import pandas as pd
 from rich.console import Console
+from rich.text import Text
 
 from vgexp.records import EVALS
-from vgexp.report.layout import show_line, show_words
+from vgexp.report.layout import printable, show_line, show_words
 from vgexp.report.show.curve import Plot, plot_width, show_plot
 from vgexp.report.show.grid import READOUT, Grid, grid_of
 from vgexp.report.show.heat_map import show_heat_map
@@ -48,7 +51,8 @@ def show(console: Console, run: Recorded, metric: str = DEFAULT_METRIC) -> None:
 
 
 def _show_map(console: Console, run: Recorded, metric: str, frame: pd.DataFrame | None) -> None:
-    show_line(console, f"{metric} by layer (rows) and measured step (columns)", "bold")
+    title = f"{printable(metric, console)} by layer (rows) and measured step (columns)"
+    console.print(Text(title, style="bold"))
     grid = None if frame is None else grid_of(frame, metric, run.smallest_normal(metric))
     if frame is None or grid is None or not grid.labels:
         show_words(console, f"  {metric} was measured at no step.", indent="  ")
@@ -85,7 +89,7 @@ def _learning(console: Console, run: Recorded) -> list[Plot | None]:
     evals = _NO_EVALS if evals is None else evals
     guess = run.summary.get("constant_loss")
     width = plot_width(console)
-    level = float(guess) if isinstance(guess, int | float) else None
+    level = float(guess) if isinstance(guess, float) and math.isfinite(guess) else None
     return [
         of_loss(steps, evals, width, inks_for(console), level),
         of_accuracy(steps, evals, width),

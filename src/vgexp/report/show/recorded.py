@@ -57,7 +57,7 @@ class Recorded:
     @property
     def dtype(self) -> str | None:
         """The network's, of the summary or the configuration; None: neither tells."""
-        told = self.summary.get("dtype") or (self.config.dtype if self.config else None)
+        told = str(self.summary.get("dtype") or (self.config.dtype if self.config else ""))
         return told if told in SMALLEST_NORMAL else None
 
     def table(self, name: str, columns: Collection[str]) -> pd.DataFrame | None:

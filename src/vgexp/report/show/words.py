@@ -13,6 +13,7 @@ from vgexp.diagnosis import FIGURES, diagnose, sentence
 from vgexp.errors import QuestionError, one_line
 from vgexp.report.layout import number, printable, show_line, show_words
 from vgexp.report.show.recorded import RUNNING, UNFINISHED, Recorded
+from vgexp.resuming import ENDED
 
 _SHOWN = (
     *("status", "signal", "signal_last", "attenuation", "attenuation_last"),
@@ -27,11 +28,6 @@ _SHOWN = (
 _SILENT_AT_ZERO = ("layers_left_out", "underflow", "clip_fraction")
 _KNOWN = frozenset(figure.name for figure in FIGURES)
 assert _KNOWN.issuperset(_SHOWN)
-_SAID_BY_SENTENCE = {
-    *("status", "signal", "verdict", "cause", "attenuation", "backward_factor_per_layer"),
-    *("num_layers", "unmeasured_ends", "loss_first", "loss_last_mean_20", "loss_best_mean_20"),
-    *("constant_loss", "dtype"),
-}
 _OPEN = {
     RUNNING: "The run is being written by another process: this is how far it has come.",
     UNFINISHED: "The run is unfinished: it has no summary, so it was cut off, or never began.",
@@ -46,15 +42,12 @@ def show_ending(console: Console, run: Recorded, layers: pd.DataFrame | None) ->
         layers: with `delta_rms`; None: there is no such table.
     """
     summary = run.summary
-    verdict = summary.get("verdict")
+    verdict, status = summary.get("verdict"), str(summary.get("status"))
     if verdict:
         show_line(console, f"Verdict: {verdict}", "bold")
-    elif summary["status"] in _OPEN:
-        show_words(console, _OPEN[summary["status"]])
-    if summary.keys() >= _SAID_BY_SENTENCE:
-        show_words(console, sentence(summary))
-    else:
-        show_words(console, f"{_ending_words(summary)}{_so_far(layers)}".strip())
+    elif status in _OPEN:
+        show_words(console, _OPEN[status])
+    show_words(console, _told(summary) or f"{_ending_words(status, summary)}{_so_far(layers)}")
 
 
 def show_numbers(console: Console, summary: Mapping[str, Any]) -> None:
@@ -81,9 +74,16 @@ def show_notes(console: Console, run: Recorded) -> None:
         show_words(console, f"Note: {note}", indent="  ")
 
 
-def _ending_words(summary: Mapping[str, Any]) -> str:
-    status = summary.get("status")
-    if status in _OPEN:
+def _told(summary: Mapping[str, Any]) -> str:
+    """The sentence of a summary; empty where it lacks something, or somebody changed it."""
+    try:
+        return sentence(summary)
+    except (KeyError, TypeError, ValueError):
+        return ""
+
+
+def _ending_words(status: str, summary: Mapping[str, Any]) -> str:
+    if status in (*_OPEN, *ENDED):
         return ""
     reason = one_line(str(summary.get("reason") or ""))
     return f"The run did not reach its end: {status}{f': {reason}' if reason else ''}. "
