@@ -463,6 +463,7 @@ def test_evaluations_clipping_and_guessing_are_marked() -> None:
     assert below[0].split() == ["clipped", "█", "█"]
     assert [x for x, cell in enumerate(below[0][LEFT:]) if cell == "█"] == [18, 35]
     assert "guessing gives 2.25" in " ".join(below)
+    assert "clipped: share of the steps" in " ".join(below)
     assert "skipped" not in " ".join(below)
     accuracy = of_accuracy(steps, evals, 71)
     assert accuracy is not None
@@ -772,6 +773,22 @@ def test_a_folder_above_one_run_shows_it(
     assert "Verdict: vanishing" in shown.out
     assert shown.out.endswith("Run folder: above/2026/run\n")
     assert not shown.err
+
+
+def test_a_run_that_can_be_gone_on_with_says_how(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name, summary in (
+        ("cut", None),
+        ("failed", {"status": "failed"}),
+        ("ended", {"status": "completed"}),
+    ):
+        write(tmp_path / name, dataclasses.replace(recording([1.0]), summary=summary))
+    for name, is_open in (("cut", True), ("failed", True), ("ended", False)):
+        assert main.main(["show", name]) == 0
+        told = capsys.readouterr().out.splitlines()[-1]
+        assert told == (f"Go on: vgexp resume {name}" if is_open else f"Run folder: {name}")
 
 
 def test_several_runs_are_named_and_refused(

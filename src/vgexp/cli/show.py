@@ -24,12 +24,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Prints the run; 0 when done."""
+    from vgexp.cli import blocks
     from vgexp.cli.screen import Screen
+    from vgexp.report.layout import show_line
     from vgexp.report.show.page import show
     from vgexp.report.show.recorded import Recorded
 
-    folder = _one_run(args.path)
-    show(Screen(), Recorded(folder), args.metric)
+    console, run = Screen(), Recorded(_one_run(args.path))
+    show(console, run, args.metric)
+    if run.can_go_on:
+        show_line(console, f"Go on: {blocks.resuming(run.folder)}")
     return 0
 
 

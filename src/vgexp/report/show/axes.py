@@ -12,7 +12,7 @@ from vgexp.report.layout import number
 LABEL_WIDTH = 8
 """Cells left of a drawing, for numbers such as `-1.2e-38`."""
 _BETWEEN = 2
-_SPACING = 10
+_SPACING = 8
 _APART = "   "
 
 

@@ -154,6 +154,7 @@ def _show_marks(console: Console, plot: Plot) -> None:
     if plot.level is not None and plot.scale is not None:
         name, value = plot.level
         parts.append(drawn([(inks.guess_line * 2, "dim")]).append(f" {name} {number(value)}"))
+    parts += [Text(f"{name}: share of the steps") for name, _ in plot.footers]
     is_log = plot.scale is None or plot.scale.is_log
     if is_log and (every == 0).any():
         parts.append(drawn([inks.zero]).append(" exactly 0"))

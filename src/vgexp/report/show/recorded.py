@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from vgexp import folders, tables
+from vgexp import folders, resuming, tables
 from vgexp.config import Config
 from vgexp.diagnosis.signal import SMALLEST_NORMAL
 from vgexp.errors import QuestionError, unknown
@@ -53,6 +53,12 @@ class Recorded:
         except QuestionError as error:
             self._note(error)
             return None
+
+    @property
+    def can_go_on(self) -> bool:
+        """Whether it did not come to its end and can be resumed."""
+        open_statuses = (UNFINISHED, resuming.FAILED, resuming.INTERRUPTED)
+        return self.config is not None and self.summary.get("status") in open_statuses
 
     @property
     def dtype(self) -> str | None:
