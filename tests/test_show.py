@@ -25,7 +25,7 @@ from rich.console import Console
 from vgexp import folders
 from vgexp.cli import main
 from vgexp.config import Config
-from vgexp.diagnosis import summarise
+from vgexp.diagnosis import FIGURES, summarise
 from vgexp.errors import QuestionError
 from vgexp.records import TABLES
 from vgexp.report.show.axes import LABEL_WIDTH, ticks
@@ -38,6 +38,7 @@ from vgexp.report.show.page import show
 from vgexp.report.show.recorded import Recorded
 from vgexp.report.show.scale import Scale, linear_scale, log_scale, scale_for
 from vgexp.report.show.signals import against_depth, against_time, shown_steps
+from vgexp.report.show.words import SHOWN
 
 LEFT = LABEL_WIDTH + 1
 """Cells left of what is drawn."""
@@ -254,7 +255,7 @@ def test_the_dtype_of_each_step_decides_what_underflow_is() -> None:
 
 @pytest.mark.parametrize("width", [40, 60, 80, 120, 200])
 @pytest.mark.parametrize("num_steps", [1, 2, 26, 71, 300])
-@pytest.mark.parametrize("num_layers", [1, 23, 1000])
+@pytest.mark.parametrize("num_layers", [1, 23, 1000, 25_000])
 def test_no_line_of_the_map_is_wider_than_the_terminal(
     width: int, num_steps: int, num_layers: int
 ) -> None:
@@ -586,6 +587,10 @@ def test_a_page_has_map_curves_verdict_figures_and_folder(
     assert encoding == "utf-8" or text.isascii()
 
 
+def test_the_figures_told_are_figures_of_a_summary() -> None:
+    assert {figure.name for figure in FIGURES} >= set(SHOWN)
+
+
 def test_figures_stand_in_two_columns_where_there_is_room(tmp_path: Path) -> None:
     run = write(tmp_path / "run", recording([1e-9, 1.0]))
     rows = [line for line in page(run).splitlines() if line.startswith("status")]
@@ -837,9 +842,12 @@ def test_a_wrong_question_is_one_block(
 def test_a_column_of_the_users_own_is_mapped_if_it_holds_numbers(tmp_path: Path) -> None:
     run = write(tmp_path / "run", recording([1.0]))
     lines = (run / "layers.csv").read_text().splitlines()
-    ends = ["mine,word", *(f"{10**-i},a" for i in range(len(lines) - 1))]
+    ends = ["mine,word,count", ",a,", *(f"{10**-i},a,{i}" for i in range(len(lines) - 2))]
     (run / "layers.csv").write_text("".join(f"{a},{b}\n" for a, b in zip(lines, ends, strict=True)))
-    assert page(run, "mine").startswith("mine by layer")
+    for metric in ("mine", "count"):
+        text = page(run, metric)
+        assert text.startswith(f"{metric} by layer")
+        assert rows_in(text.splitlines()[1:])["1"].startswith("········")
     with pytest.raises(QuestionError, match="is a text"):
         page(run, "word")
 

@@ -13,7 +13,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 READOUT = "readout"
-_NORMS = ("grad_norm", "grad_norm_clipped", "weight_norm")
+NORMS = ("grad_norm", "grad_norm_clipped", "weight_norm")
+"""Columns of which a block has the norm over all its weights."""
 
 
 @dataclass(frozen=True)
@@ -129,7 +130,7 @@ def _of_blocks(weights: pd.DataFrame, metric: str) -> pd.DataFrame:
     values, keys = weights[metric], [weights["step"], weights["layer"]]
     largest = values.groupby(keys).transform("max")
     whole = values.groupby(keys).max()
-    if metric in _NORMS:
+    if metric in NORMS:
         # Scaled: the square of a norm can be too small or too large for a number.
         shares = (values / largest.where(largest > 0, 1.0)) ** 2
         whole = shares.groupby(keys).sum() ** 0.5 * whole

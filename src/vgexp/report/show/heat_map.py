@@ -11,7 +11,7 @@ from rich.text import Text
 
 from vgexp.report.layout import number, printable, show_words
 from vgexp.report.show.axes import LABEL_WIDTH, room, show_parts, ticks
-from vgexp.report.show.grid import Bands, Grid, banded
+from vgexp.report.show.grid import NORMS, Bands, Grid, banded
 from vgexp.report.show.inks import Ink, Inks, drawn, inks_for
 from vgexp.report.show.scale import Scale, scale_for
 
@@ -35,11 +35,13 @@ def show_heat_map(console: Console, grid: Grid, metric: str) -> None:
             ink_of(value, tiny, scale, inks) for value, tiny in zip(values, is_tiny, strict=True)
         ]
         wide = [(mark * cell, style) for (mark, style), cell in zip(row, cells, strict=True)]
-        line = Text(f"{label:>{LABEL_WIDTH}} ") + drawn(wide)
+        # Of a very deep net the number of the first layer alone has room.
+        short = label if len(label) <= LABEL_WIDTH else label.partition("-")[0]
+        line = Text(f"{short:>{LABEL_WIDTH}} ") + drawn(wide)
         console.print(line, soft_wrap=True, no_wrap=True)
     _show_steps(console, grid, bands, places)
     _show_scale(console, metric, bands, scale, inks)
-    for sentence in _sentences(grid, bands):
+    for sentence in _sentences(grid, bands, metric):
         show_words(console, sentence)
 
 
@@ -119,7 +121,7 @@ def _marks(bands: Bands, scale: Scale | None, inks: Inks) -> list[tuple[Ink, str
     return [(ink, meaning) for ink, meaning in meanings if ink in cells]
 
 
-def _sentences(grid: Grid, bands: Bands) -> list[str]:
+def _sentences(grid: Grid, bands: Bands, metric: str) -> list[str]:
     """How rows and columns came about, where they are not a layer and a step each."""
     parts = []
     if bands.layers_a_row > 1:
@@ -131,5 +133,6 @@ def _sentences(grid: Grid, bands: Bands) -> list[str]:
         bad = "nan or inf if any value is"
         sentences.append(f"{' and '.join(parts)}: the median of each, {bad}".capitalize() + ".")
     if grid.has_blocks:
-        sentences.append("The value of a block is of all its weights together.")
+        whole = "norm over" if metric in NORMS else "largest of"
+        sentences.append(f"The value of a block is the {whole} all its weights.")
     return sentences

@@ -69,7 +69,7 @@ class Recorded:
     def table(self, name: str, columns: Collection[str]) -> pd.DataFrame | None:
         """Some columns of a table; None where there is none, or none that can be read."""
         if not (self.folder / f"{name}.csv").is_file():
-            if name == "layers" or name == "steps":
+            if name in ("layers", "steps"):
                 self._note(f"{name}.csv is not there")
             return None
         try:

@@ -9,13 +9,13 @@ import pandas as pd
 from rich.cells import cell_len
 from rich.console import Console
 
-from vgexp.diagnosis import FIGURES, diagnose, sentence
+from vgexp.diagnosis import diagnose, sentence
 from vgexp.errors import QuestionError, one_line
 from vgexp.report.layout import number, printable, show_line, show_words
 from vgexp.report.show.recorded import RUNNING, UNFINISHED, Recorded
 from vgexp.resuming import ENDED
 
-_SHOWN = (
+SHOWN = (
     *("status", "signal", "signal_last", "attenuation", "attenuation_last"),
     *("backward_factor_per_layer", "backward_factor_per_layer_last", "layers_left_out"),
     *("underflow", "backward_factor_per_time_step", "time_attenuation"),
@@ -26,13 +26,13 @@ _SHOWN = (
 )
 """The figures of `summary.json` that are told; one that is null or says nothing is left out."""
 _SILENT_AT_ZERO = ("layers_left_out", "underflow", "clip_fraction")
-_KNOWN = frozenset(figure.name for figure in FIGURES)
-assert _KNOWN.issuperset(_SHOWN)
 _OPEN = {
     RUNNING: "The run is being written by another process: this is how far it has come.",
     UNFINISHED: "The run is unfinished: it has no summary, so it was cut off, or never began.",
 }
 _GAP = 2
+Pairs = Sequence[tuple[str, str]]
+"""Names and what they are."""
 
 
 def show_ending(console: Console, run: Recorded, layers: pd.DataFrame | None) -> None:
@@ -51,13 +51,12 @@ def show_ending(console: Console, run: Recorded, layers: pd.DataFrame | None) ->
 
 
 def show_numbers(console: Console, summary: Mapping[str, Any]) -> None:
-    """Prints the key figures, in as many columns as the console has room for."""
-    pairs = [(name, _text(summary[name])) for name in _SHOWN if _is_told(name, summary)]
+    """Prints the key figures, in two columns where the console has room for them."""
+    pairs = [(name, _text(summary[name])) for name in SHOWN if _is_told(name, summary)]
     pairs = [(name, printable(text, console)) for name, text in pairs]
-    num_columns = 2
-    while num_columns > 1 and sum(_widths(_columns(pairs, num_columns))) > console.width:
-        num_columns -= 1
-    columns = _columns(pairs, num_columns)
+    columns = _columns(pairs, 2)
+    if sum(_widths(columns)) > console.width:
+        columns = _columns(pairs, 1)
     for row in range(len(columns[0])):
         line = ""
         for column, width in zip(columns, _widths(columns), strict=True):
@@ -107,9 +106,6 @@ def _is_told(name: str, summary: Mapping[str, Any]) -> bool:
 
 def _text(value: Any) -> str:
     return number(value) if isinstance(value, float) else one_line(str(value))
-
-
-Pairs = Sequence[tuple[str, str]]
 
 
 def _columns(pairs: Pairs, num_columns: int) -> list[Pairs]:
