@@ -151,7 +151,7 @@ def test_a_block_counts_by_all_its_weights_and_what_is_side_by_side_by_the_first
     profile = profile_of(rows)
     assert profile is not None
     assert profile.names == ["1", "2", "readout"]
-    assert profile.norms == pytest.approx([5e-200, 5.0, 8.0], rel=1e-15)
+    assert profile.norms == pytest.approx([5e-200, 5.0, 8.0], rel=1e-15, abs=0)
 
 
 # ---------------------------------------------------------------- in a pipe
