@@ -9,7 +9,8 @@ import pandas as pd
 import pytest
 
 from vgexp.errors import QuestionError
-from vgexp.report.grid import READOUT, first_middle_last, grid, numbers
+from vgexp.records import READOUT
+from vgexp.report.grid import first_middle_last, grid, numbers
 
 COLUMNS = ["step", "layer", "name", "kind", "grad_norm", "update_ratio"]
 

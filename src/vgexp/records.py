@@ -202,6 +202,9 @@ ACTIVATION_COLUMNS = (
 )
 """The columns of `layers.csv` that need the forward pass and dL/dz (`probe.activations_every`)."""
 
+READOUT = "readout"
+"""The kind of the last weight's rows, and what they are called beside numbered layers."""
+
 WEIGHT_COLUMNS = (
     "weight_norm",
     "grad_norm",

@@ -6,7 +6,7 @@ import argparse
 import shlex
 from pathlib import Path
 
-from vgexp.errors import QuestionError
+from vgexp.errors import QuestionError, printable
 
 _MOST_NAMED = 6
 
@@ -20,6 +20,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="METRIC",
         help="the heat map's column of layers.csv (`vgexp list metrics`; default grad_norm)",
     )
+    parser.add_argument(
+        "--figures",
+        action="store_true",
+        help="draw its figures again, as PNG and SVG in RUN/figures (`vgexp list pictures`)",
+    )
 
 
 def main(args: argparse.Namespace) -> int:
@@ -32,9 +37,24 @@ def main(args: argparse.Namespace) -> int:
 
     console, run = Screen(), Recorded(_one_run(args.path))
     show(console, run, args.metric)
+    if args.figures:
+        _draw(run.folder)
     if run.can_go_on:
         show_line(console, f"Go on: {blocks.resuming(run.folder)}")
     return 0
+
+
+def _draw(folder: Path) -> None:
+    """Draws every figure, and names them.
+
+    Raises:
+        QuestionError: tables that cannot be read, after all that could be drawn was.
+    """
+    from vgexp.report import figures
+
+    drawn = figures.draw(folder)
+    names = ", ".join(dict.fromkeys(path.stem for path in drawn)) or "none: nothing was measured"
+    print(printable(f"Drawn in {folder / figures.FOLDER}: {names}"))
 
 
 def _one_run(path: str) -> Path:

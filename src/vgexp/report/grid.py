@@ -9,11 +9,11 @@ import numpy as np
 import pandas as pd
 
 from vgexp.errors import unknown
+from vgexp.records import READOUT
 
-READOUT = "readout"
 _KEYS = ("step", "layer", "name", "kind")
-# Of a block without a weight of its own: what its weights together have.
-_NORMS = ("weight_norm", "grad_norm", "grad_norm_clipped")
+NORMS = ("weight_norm", "grad_norm", "grad_norm_clipped")
+"""Columns of which a block has the norm over all its weights."""
 
 
 def grid(layers: pd.DataFrame, metric: str) -> pd.DataFrame:
@@ -38,7 +38,7 @@ def grid(layers: pd.DataFrame, metric: str) -> pd.DataFrame:
     first = rows.drop_duplicates(["step", "layer"])
     values = first.set_index(["layer", "step"])[metric].astype("float64")
     if (first["kind"] == "stream").any():
-        values = values.fillna(_of_blocks(rows, metric))
+        values = values.fillna(of_blocks(rows, metric))
     table = values.unstack("step").sort_index()  # noqa: PD010 (a pivot drops layers without values)
     table = table.dropna(axis="columns", how="all")
     readouts = first.loc[first["kind"] == READOUT, "layer"].unique()
@@ -66,11 +66,14 @@ def first_middle_last(steps: Sequence[Any]) -> list[int]:
     return sorted({ordered[0], nearest, ordered[-1]})
 
 
-def _of_blocks(rows: pd.DataFrame, metric: str) -> pd.Series:
-    """(layer, step) -> what the layer's weights have together; NaN where none has a value."""
+def of_blocks(rows: pd.DataFrame, metric: str) -> pd.Series:
+    """(layer, step) -> what the layer's weights have together; NaN where none has a value.
+
+    The norm over all of them of a norm, else the largest magnitude; inf where one is infinite.
+    """
     values = rows.set_index(["layer", "step"])[metric].astype("float64")
     largest = values.abs().groupby(level=["layer", "step"]).max()
-    if metric not in _NORMS:
+    if metric not in NORMS:
         return largest
     # Squares of what is as small as a dead gradient are not to be taken as they are.
     scale = largest.where((largest > 0) & np.isfinite(largest), 1.0)

@@ -12,6 +12,7 @@ import pandas as pd
 from rich.console import Console
 
 from vgexp.diagnosis import main_path, sentence
+from vgexp.report.grid import of_blocks
 from vgexp.report.layout import Column, number, show_line, show_table, show_words
 
 MOST_ROWS = 12
@@ -70,16 +71,13 @@ def _path_with_readout(layers_at_step: pd.DataFrame) -> pd.DataFrame:
     readout = layers_at_step[layers_at_step["kind"] == "readout"].head(1)
     path = main_path(layers_at_step)
     labels = [str(number) for number in path["layer"]] + ["readout"] * len(readout)
-    path["grad_norm"] = path["grad_norm"].where(
-        path["kind"] != "stream", _of_blocks(layers_at_step)
-    )
+    if (path["kind"] == "stream").any():
+        blocks = of_blocks(layers_at_step.dropna(subset="layer"), "grad_norm")
+        own = pd.MultiIndex.from_frame(path[["layer", "step"]])
+        path["grad_norm"] = path["grad_norm"].where(
+            path["kind"] != "stream", blocks.reindex(own).to_numpy()
+        )
     return pd.concat([path, readout]).set_axis(pd.Index(labels), axis=0)
-
-
-def _of_blocks(layers_at_step: pd.DataFrame) -> pd.Series:
-    """For each row, the gradient norm over all weights of its layer, which a stream has none of."""
-    squares = layers_at_step["grad_norm"].pow(2).groupby(layers_at_step["layer"])
-    return squares.transform(lambda block: block.sum(min_count=1)).pow(0.5)
 
 
 def _sampled(num_rows: int, has_readout: bool) -> list[int]:

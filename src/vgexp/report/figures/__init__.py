@@ -4,7 +4,7 @@ from vgexp.report.figures.by_depth import attention_entropy, update_ratios
 from vgexp.report.figures.catalogue import FIGURES, Picture
 from vgexp.report.figures.depth import backward_signal, forward_signal
 from vgexp.report.figures.heat import gradient_map
-from vgexp.report.figures.of_run import draw, run_figure
+from vgexp.report.figures.of_run import FOLDER, draw, run_figure
 from vgexp.report.figures.overview import overview
 from vgexp.report.figures.ridges import distributions
 from vgexp.report.figures.shares import shares
@@ -13,6 +13,7 @@ from vgexp.report.figures.training import gradient_norms, learning_curves
 
 __all__ = [
     "FIGURES",
+    "FOLDER",
     "Picture",
     "attention_entropy",
     "backward_signal",

@@ -12,9 +12,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-READOUT = "readout"
-NORMS = ("grad_norm", "grad_norm_clipped", "weight_norm")
-"""Columns of which a block has the norm over all its weights."""
+from vgexp.records import READOUT
+from vgexp.report.grid import of_blocks
 
 
 @dataclass(frozen=True)
@@ -116,26 +115,13 @@ def _path(rows: pd.DataFrame, metric: str) -> tuple[pd.DataFrame, bool]:
     path = hidden.drop_duplicates(["step", "layer"])
     lacks = (path["kind"] == "stream") & ~path["has_value"]
     if lacks.any():
-        whole = _of_blocks(hidden[hidden["has_value"]], metric)
-        keys = pd.MultiIndex.from_frame(path.loc[lacks, ["step", "layer"]])
-        found = whole.reindex(keys)
+        # What has a value that is not a number is not finite.
+        whole = of_blocks(hidden[hidden["has_value"]].fillna({metric: np.inf}), metric)
+        keys = pd.MultiIndex.from_frame(path.loc[lacks, ["layer", "step"]])
         path = path.copy()
-        path.loc[lacks, metric] = found[metric].to_numpy("float64")
+        path.loc[lacks, metric] = whole.reindex(keys).to_numpy("float64")
         path.loc[lacks, "has_value"] = keys.isin(whole.index)
     return pd.concat([path, readout]), bool(lacks.any())
-
-
-def _of_blocks(weights: pd.DataFrame, metric: str) -> pd.DataFrame:
-    """By step and layer, what all weights of a layer have together; nan if one has."""
-    values, keys = weights[metric], [weights["step"], weights["layer"]]
-    largest = values.groupby(keys).transform("max")
-    whole = values.groupby(keys).max()
-    if metric in NORMS:
-        # Scaled: the square of a norm can be too small or too large for a number.
-        shares = (values / largest.where(largest > 0, 1.0)) ** 2
-        whole = shares.groupby(keys).sum() ** 0.5 * whole
-    is_bad = values.isin([np.nan, np.inf, -np.inf]).groupby(keys).any()
-    return whole.mask(is_bad).to_frame(metric)
 
 
 def _by_step(smallest: pd.Series | float, steps: NDArray[np.int64]) -> NDArray[np.float64]:

@@ -8,10 +8,10 @@ import pandas as pd
 from rich.console import Console
 from rich.text import Text
 
-from vgexp.records import EVALS
+from vgexp.records import EVALS, READOUT
 from vgexp.report.layout import printable, show_line, show_words
 from vgexp.report.show.curve import Plot, plot_width, show_plot
-from vgexp.report.show.grid import READOUT, Grid, grid_of
+from vgexp.report.show.grid import Grid, grid_of
 from vgexp.report.show.heat_map import show_heat_map
 from vgexp.report.show.inks import inks_for
 from vgexp.report.show.learning import of_accuracy, of_loss

@@ -11,13 +11,12 @@ import numpy as np
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.text import Text
 
-from vgexp.records import Rows
+from vgexp.records import READOUT, Rows
 from vgexp.report.layout import number
 from vgexp.report.show.inks import Ink, Inks, drawn, inks_for
 from vgexp.report.show.scale import Scale, log_scale
 
 _WIDEST_BAR = 4
-_READOUT = "readout"
 
 
 @dataclass(frozen=True)
@@ -46,15 +45,15 @@ class Profile:
     @property
     def first(self) -> str:
         """The first layer and its norm, in a few words: the end where what is lost shows."""
-        hidden = "" if self.names[0] == _READOUT else "layer "
+        hidden = "" if self.names[0] == READOUT else "layer "
         return f"{hidden}{self.names[0]} {number(self.norms[0], 2)}"
 
     def _caption(self, scale: Scale | None, layers_a_bar: int) -> str:
         """Which layers, at which step, and what the lowest and the highest bar are."""
-        hidden = [name for name in self.names if name != _READOUT]
+        hidden = [name for name in self.names if name != READOUT]
         ends = list(dict.fromkeys(hidden[:1] + hidden[-1:]))
         parts = [f"layer{'s' * (len(ends) - 1)} {' to '.join(ends)}"] if ends else []
-        layers = " and ".join(parts + [_READOUT] * (_READOUT in self.names))
+        layers = " and ".join(parts + [READOUT] * (READOUT in self.names))
         caption = f"gradient of {layers}, step {self.step}"
         if scale is not None:
             caption += f", log scale {number(scale.low, 2)} to {number(scale.high, 2)}"
@@ -76,7 +75,7 @@ def profile_of(rows: Rows) -> Profile | None:
     for layer, kind, norm in zip(
         columns["layer"], columns["kind"], columns["grad_norm"], strict=True
     ):
-        name = _READOUT if kind == _READOUT else str(layer)
+        name = READOUT if kind == READOUT else str(layer)
         if kind == "stream":
             blocks.add(name)
         if layer is not None and norm is not None:
@@ -95,7 +94,7 @@ def bands_of(norms: Sequence[float], size: int) -> list[float]:
 
 
 def _order(name: str) -> float:
-    return math.inf if name == _READOUT else int(name)
+    return math.inf if name == READOUT else int(name)
 
 
 def _bar(value: float, scale: Scale | None, inks: Inks) -> Ink:
