@@ -419,6 +419,18 @@ def test_bins_of_unequal_width_are_as_high_as_they_are_dense() -> None:
     assert set(np.round(-ridge[:, 1], 9)) == {0, 0.88}
 
 
+def test_ridges_of_real_activations_are_their_histogram_and_their_std() -> None:
+    h = np.tanh(np.random.default_rng(0).normal(0.3, 0.7, 20_000))
+    edges = np.array([-1, -0.9, -0.5, -0.25, 0, 0.25, 0.5, 0.625, 0.75, 0.875, 1])
+    density, _ = np.histogram(h, edges, density=True)
+    shares = density * np.diff(edges)
+    rows = [(5, 1, "w", "act", *bin_) for bin_ in zip(edges, edges[1:], shares, strict=False)]
+    figure = draw("distributions", pd.DataFrame(rows, columns=BINS))
+    (ridge,) = ridges(figure.axes[0])
+    np.testing.assert_allclose(-ridge[1:-1:2, 1][:10], density / density.max() * 0.88)
+    assert float(_std_of(figure)[0]) == pytest.approx(h.std(), rel=0.05)
+
+
 def _std_of(figure: Figure) -> list[str]:
     return [text.get_text() for text in figure.axes[0].texts if text.get_position()[0] == 1.02]
 
@@ -487,11 +499,12 @@ def test_where_no_h_was_measured_it_is_z() -> None:
 
 
 NUMBERS = ("loss", "accuracy", "delta_rms", "entropy_fraction", "share", *layers().columns[4:])
-VALUES = (np.nan, 0.0, np.inf, -1.0, 1e308, 5e-324)
+VALUES = [(name, value) for name in FIGURES for value in (np.nan, 0.0, np.inf, 1e308)]
+VALUES += [(name, value) for name in ("gradient_map", "learning_curves", "distributions")
+           for value in (-1.0, 5e-324)]  # fmt: skip
 
 
-@pytest.mark.parametrize("value", VALUES)
-@pytest.mark.parametrize("name", FIGURES)
+@pytest.mark.parametrize(("name", "value"), VALUES)
 def test_a_table_of_nothing_but_one_value_is_drawn(name: str, value: float) -> None:
     frames = [
         frame.assign(**{column: value for column in NUMBERS if column in frame.columns})
