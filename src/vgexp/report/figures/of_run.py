@@ -88,7 +88,7 @@ class _Source:
 
     @property
     def summary(self) -> dict[str, Any]:
-        """The summary; of a run that has none what its configuration tells."""
+        """What `summary.json` holds; nothing where it is missing or damaged."""
         if self._summary is None:
             self._summary = {}
             with suppress(QuestionError):

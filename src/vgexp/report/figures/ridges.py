@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,58 +11,14 @@ from matplotlib.collections import PolyCollection
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator
 
-from vgexp.report.figures import style
+from vgexp.report.figures import bins, style
+from vgexp.report.figures.bins import Ridge
 from vgexp.report.figures.layer_axis import evenly
 
 MOST_RIDGES = 12
 _HEIGHT = 0.88
 """Of a ridge; 1 from a layer to the next."""
-_TAIL = 1e-3
-"""Share of a layer's entries that may lie beyond each end of the x axis."""
-_MOST_SPIKES, _LEAST_SHARE, _TOWERS = 4, 0.15, 4.0
-"""Up to so many bins that hold so much, so many times as dense as the next, are spikes."""
-_LEAST_ENTRY = 1e-15
-"""A smaller share is not that of an entry among those that a machine holds."""
-_FAR_FROM_ONE = 100
-"""Decades from which on edges are told in powers of ten, for matplotlib's own arithmetic."""
 _NAMES = {"act": "Activations h", "preact": "Pre-activations z"}
-
-
-@dataclass(frozen=True)
-class _Ridge:
-    """The bins [n] of one layer at one step, in order."""
-
-    lower: np.ndarray
-    upper: np.ndarray
-    share: np.ndarray
-
-    @property
-    def ends(self) -> tuple[float, float]:
-        """Between which all but the tails lie."""
-        below = np.cumsum(self.share) / self.share.sum()
-        # A sum of floats may stay under 1.
-        low, high = np.searchsorted(below, [_TAIL, 1 - _TAIL - 1e-9])
-        return float(self.lower[low]), float(self.upper[min(int(high), len(below) - 1)])
-
-    @property
-    def spread(self) -> str:
-        """The standard deviation, entries taken at the middle of their bins, in words."""
-        if len(self.share) == 1:
-            return f"< {self.upper[0] - self.lower[0]:.1g}"
-        middles, weights = (self.lower + self.upper) / 2, self.share / self.share.sum()
-        # Scaled, for squares of what is tiny or huge are not numbers.
-        scale = np.abs(middles).max() or 1.0
-        offsets = (middles - weights @ middles) / scale
-        return f"{scale * np.sqrt(weights @ offsets**2):.2g}"
-
-    @property
-    def missing(self) -> float:
-        """Share of entries that lie in no bin, since they are not finite."""
-        return max(0.0, 1.0 - float(self.share.sum()))
-
-
-Ridges = dict[tuple[int, int], _Ridge]
-"""(layer, step) -> its ridge; none where no entry is finite."""
 
 
 @style.drawn
@@ -79,7 +34,7 @@ def distributions(histograms: pd.DataFrame) -> Figure:
     Args:
         histograms: rows as in `histograms.csv`.
     """
-    steps = _ends(histograms)
+    steps = bins.ends_of(histograms)
     figure, panels = style.canvas(1, max(1, len(steps)), width=4.6 * max(1, len(steps)) + 0.8)
     draw_distributions(panels, histograms)
     return figure
@@ -87,17 +42,17 @@ def distributions(histograms: pd.DataFrame) -> Figure:
 
 def draw_distributions(panels: list[Axes], histograms: pd.DataFrame) -> None:
     """`distributions` into a panel for each of its steps, or into one: the first."""
-    steps = _ends(histograms)[: len(panels)]
+    steps = bins.ends_of(histograms)[: len(panels)]
     if not steps:
         style.say(panels[0], "no distribution was measured")
         return
-    quantity = _quantity(histograms)
+    quantity = bins.quantity_of(histograms)
     rows = histograms[(histograms["quantity"] == quantity) & histograms["step"].isin(steps)]
     layers = sorted(rows["layer"].dropna().astype("int64").unique().tolist())
     chosen = [layers[place] for place in evenly(len(layers), MOST_RIDGES)]
-    power = _power(rows)
+    power = bins.power_of(rows)
     unit = "" if power == 0 else f" / {style.ten_to(power)}"
-    ridges = _ridges(rows, chosen, 10.0**-power)
+    ridges = bins.ridges_of(rows, chosen, 10.0**-power)
     for axes, step in zip(panels, steps, strict=False):
         _scale(axes, [ridge for (_, when), ridge in ridges.items() if when == step])
         for place, layer in enumerate(chosen):
@@ -114,44 +69,7 @@ def draw_distributions(panels: list[Axes], histograms: pd.DataFrame) -> None:
     panels[0].set_ylabel(f"layer{note}: density, each to its own height")
 
 
-def _ends(histograms: pd.DataFrame) -> list[int]:
-    """The first and the last step at which the quantity shown was measured."""
-    of_quantity = histograms["quantity"] == _quantity(histograms)
-    steps = histograms.loc[of_quantity & _are_shares(histograms), "step"]
-    return sorted({int(steps.min()), int(steps.max())}) if len(steps) else []
-
-
-def _are_shares(rows: pd.DataFrame) -> pd.Series:
-    """Which rows tell of a bin with entries in it."""
-    return rows["share"].between(_LEAST_ENTRY, 1)
-
-
-def _quantity(histograms: pd.DataFrame) -> str:
-    return "act" if (histograms["quantity"] == "act").any() else "preact"
-
-
-def _power(rows: pd.DataFrame) -> int:
-    """The power of ten in which edges are told: 0, unless their squares are no numbers."""
-    largest = float(np.abs(style.finite(rows[["lower", "upper"]])).max(initial=0.0))
-    power = int(np.floor(np.log10(largest))) if largest > 0 else 0
-    # Of subnormal numbers what ten to the power of 300 makes.
-    return max(-300, power) if abs(power) > _FAR_FROM_ONE else 0
-
-
-def _ridges(rows: pd.DataFrame, layers: list[int], factor: float) -> Ridges:
-    """Those of the layers, their edges times a factor; of modules side by side the first."""
-    rows = rows[rows["layer"].isin(layers) & _are_shares(rows)]
-    rows = rows[np.isfinite(rows["lower"]) & np.isfinite(rows["upper"])]
-    found: Ridges = {}
-    keys: Any
-    for keys, group in rows.groupby(["layer", "step"]):
-        first = group[group["name"] == group["name"].iloc[0]].sort_values("lower")
-        lower, upper, share = (first[name].to_numpy("float64") for name in _Ridge.__match_args__)
-        found[int(keys[0]), int(keys[1])] = _Ridge(lower * factor, upper * factor, share)
-    return found
-
-
-def _scale(axes: Axes, ridges: list[_Ridge]) -> None:
+def _scale(axes: Axes, ridges: list[Ridge]) -> None:
     """The x axis over all ridges of a panel."""
     if not ridges:
         return
@@ -161,7 +79,7 @@ def _scale(axes: Axes, ridges: list[_Ridge]) -> None:
     axes.set_xlim(low - pad, high + pad)
 
 
-def _draw_ridge(axes: Axes, ridge: _Ridge | None, place: int, colour: Any) -> None:
+def _draw_ridge(axes: Axes, ridge: Ridge | None, place: int, colour: Any) -> None:
     axes.axhline(place, color=style.FAINT, linewidth=0.8, zorder=1)
     if ridge is None:
         _write(axes, 0.99, place, "no finite entry", "right")
@@ -169,7 +87,7 @@ def _draw_ridge(axes: Axes, ridge: _Ridge | None, place: int, colour: Any) -> No
     span = float(np.ptp(axes.get_xlim()))
     widths = ridge.upper - ridge.lower
     density = ridge.share / np.where(widths > 0, widths, 1e-3 * span)
-    spikes = _spikes(ridge.share, density)
+    spikes = bins.spikes_of(ridge.share, density)
     rest = np.where(spikes, 0.0, density)
     # Below a spike the rest is lower, so that the bar stands out of it.
     height = _HEIGHT * (0.6 if spikes.any() else 1.0) / (rest.max() or 1.0)
@@ -183,22 +101,7 @@ def _draw_ridge(axes: Axes, ridge: _Ridge | None, place: int, colour: Any) -> No
         _write(axes, 0.99, place, f"{style.percent(ridge.missing)} not finite", "right")
 
 
-def _spikes(share: np.ndarray, density: np.ndarray) -> np.ndarray:
-    """Which bins [n] tower above the others: those before the steepest fall of the density."""
-    found = np.zeros(len(share), dtype="bool")
-    if len(share) <= 2:
-        return ~found
-    order = np.argsort(-density, kind="stable")
-    num_most = min(_MOST_SPIKES, len(share) - 1)
-    falls = density[order[:num_most]] / density[order[1 : num_most + 1]]
-    num_spikes = int(falls.argmax()) + 1
-    chosen = order[:num_spikes]
-    if falls.max() > _TOWERS and share[chosen].sum() >= _LEAST_SHARE:
-        found[chosen] = True
-    return found
-
-
-def _fill(axes: Axes, ridge: _Ridge, tops: np.ndarray, base: float, colour: Any) -> None:
+def _fill(axes: Axes, ridge: Ridge, tops: np.ndarray, base: float, colour: Any) -> None:
     """The bins as one outline, which falls to the baseline where bins without entries lie."""
     x, y = [ridge.lower[0]], [base]
     for index, (lower, upper, top) in enumerate(zip(ridge.lower, ridge.upper, tops, strict=True)):
