@@ -50,7 +50,7 @@ def attention_entropy(attention: pd.DataFrame) -> Figure:
     """
     figure, [axes] = style.canvas()
     draw_attention_entropy(axes, attention)
-    axes.set_title("Attention entropy of each block")
+    axes.set_title("Attention entropy of each block, mean over heads")
     return figure
 
 
@@ -94,7 +94,7 @@ def draw_attention_entropy(axes: Axes, attention: pd.DataFrame) -> None:
         axes.plot(row.index, row, color=colour, marker=marker, linewidth=1.4)
     axes.set_ylim(0, 1.03)
     axes.set_xlabel("step")
-    axes.set_ylabel("entropy / largest possible, mean over heads")
+    axes.set_ylabel("entropy / largest possible")
     style.whole_numbers(axes.xaxis)
     _name_shades(axes, table, chosen)
 

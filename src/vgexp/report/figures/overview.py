@@ -21,7 +21,7 @@ from vgexp.report.figures.training import draw_gradient_norms, draw_loss
 
 Draw = Callable[[Axes], None]
 
-_LINE = 105
+_LINE = 140
 """Letters of the title in a line."""
 
 
