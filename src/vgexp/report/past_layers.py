@@ -77,6 +77,19 @@ class PastLayers:
         cells = zip(names, rows[metric].tolist(), rows[_HAS_VALUE], strict=True)
         return {name: value if has_value else None for name, value, has_value in cells}
 
+    def history(self, metric: str, end: int) -> pd.Series:
+        """Step -> value of the first (`end` 0) or the last (-1) hidden layer with a row there, at
+        the steps with a value."""
+        frame = self._frame(metric)
+        if frame is None:
+            return pd.Series(dtype="float64")
+        hidden = frame[frame["kind"] != "readout"].dropna(subset="layer")
+        # The first row of a layer is the main path's, as `main_path` has it.
+        rows = hidden.drop_duplicates(["step", "layer"])
+        ordered = rows.sort_values(["step", "layer"], kind="stable")
+        at_end = ordered.drop_duplicates("step", keep="last" if end else "first")
+        return at_end[at_end[_HAS_VALUE]].set_index("step")[metric]
+
     def _frame(self, metric: str) -> pd.DataFrame | None:
         """The rows with that column; None where it cannot be read."""
         if metric not in self.columns:
