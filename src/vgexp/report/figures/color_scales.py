@@ -1,0 +1,126 @@
+"""From a figure of runs to colours: factors around 1, magnitudes, shares, words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.colors import Colormap, LogNorm, Normalize, to_rgb
+
+from vgexp.errors import QuestionError
+from vgexp.report.figures import style
+from vgexp.report.spread import is_geometric
+
+FACTORS = ("attenuation", "backward_factor", "backward_gain")
+"""Parts of names of figures that are factors: 1 changes nothing, below it signals vanish."""
+
+DIVERGING = "PuOr"
+"""Orange below the middle, white there, purple above (ColorBrewer; safe for the colour-blind)."""
+
+_VANISHING, _STEADY, _EXPLODING = "#e08214", "#f2f2f2", "#6a51a3"
+_WORDS = {
+    "vanishing": _VANISHING,
+    "exploding": _EXPLODING,
+    "steady": _STEADY,
+    "healthy": "#c6e8f5",
+    "completed": "#c6e8f5",
+    "stalled": "#b3b3b3",
+    "stopped": "#b3b3b3",
+    "diverged": "#222222",
+    "failed": "#d55e00",
+}
+"""Words of `verdict`, `signal` and `status`; their lightness differs too."""
+_FURTHER = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#f0e442", "#7f7f7f", "#8c510a")
+_MOST_WORDS = 10
+# A map of factors reaches from 1 this far at the least, so that little is not full colour: of a
+# factor per layer, and of what many layers make of it.
+_LEAST_FACTOR, _LEAST_ATTENUATION = 1.2, 10.0
+_LARGEST = 1e300
+_WIDE = 100.0
+_NEAR_ONE = (1.05, 1.1, 1.2, 1.5, 2.0, 3.0, 5.0)
+
+
+Colour = tuple[float, float, float]
+"""Red, green, blue."""
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Colours of values."""
+
+    title: str
+    norm: Normalize | None
+    """None: of words."""
+    map: Colormap = field(default_factory=lambda: mpl.colormaps[style.SEQUENTIAL])
+    ticks: Sequence[float] | None = None
+    words: Mapping[str, str] = field(default_factory=dict)
+    """Word -> colour."""
+
+    @property
+    def is_log(self) -> bool:
+        """Whether 0 and what is below have no place."""
+        return isinstance(self.norm, LogNorm)
+
+    def colours_of(self, values: Iterable[Any]) -> dict[Any, Colour]:
+        """Value -> its colour, of those that have a place on the scale."""
+        if self.norm is None:
+            return {value: to_rgb(self.words[value]) for value in values if value in self.words}
+        placed = [
+            value
+            for value in dict.fromkeys(values)
+            if np.isfinite(value) and (value > 0 or not self.is_log)
+        ]
+        table = self.map(self.norm(placed)) if placed else ()
+        return {value: to_rgb(tuple(row)) for value, row in zip(placed, table, strict=True)}
+
+
+def scale_of(figure: str, values: Sequence[Any]) -> Scale:
+    """The scale for values of a figure, by its name and by what they span.
+
+    Factors: logarithmic and symmetric about 1, which is white. What spreads log-normally, and what
+    is above 0 and spans much: logarithmic. Words: a colour each.
+
+    Raises:
+        QuestionError: too many different words.
+    """
+    if any(isinstance(value, str) for value in values):
+        return Scale(figure, None, words=_coloured(figure, [str(value) for value in values]))
+    numbers = style.finite(values)
+    positive = numbers[numbers > 0]
+    if any(part in figure for part in FACTORS):
+        farthest = max(positive.max(initial=1.0), 1 / max(positive.min(initial=1.0), 1 / _LARGEST))
+        least = _LEAST_ATTENUATION if "attenuation" in figure else _LEAST_FACTOR
+        most = float(min(max(farthest, least), _LARGEST))
+        title = f"{figure}\nbelow 1 vanishing, above 1 exploding"
+        return Scale(title, LogNorm(1 / most, most), mpl.colormaps[DIVERGING], _ticks(most))
+    is_wide = positive.size == numbers.size > 0 and positive.max() / _WIDE > positive.min()
+    if positive.size and (is_geometric(figure) or is_wide):
+        low, high = float(positive.min()), float(positive.max())
+        return Scale(figure, LogNorm(low, high) if low < high else LogNorm(low / 3, high * 3))
+    low, high = float(numbers.min(initial=np.inf)), float(numbers.max(initial=-np.inf))
+    if not numbers.size:
+        low, high = 0.0, 1.0
+    pad = 0.0 if low < high else max(abs(low) / 10, 1e-3)
+    return Scale(figure, Normalize(low - pad, high + pad))
+
+
+def _ticks(most: float) -> list[float] | None:
+    """About 1, the same below and above; None: where decades serve."""
+    if most >= 10:
+        return None
+    above = [factor for factor in _NEAR_ONE if factor <= most * 1.0001][-2:]
+    return [*(1 / factor for factor in reversed(above)), 1.0, *above]
+
+
+def _coloured(figure: str, values: Sequence[str]) -> dict[str, str]:
+    words = list(dict.fromkeys(values))
+    if len(words) > _MOST_WORDS:
+        raise QuestionError(
+            f"{figure} has {len(words)} different values, too many for colours\n"
+            f"allowed: a number, or words of which there are at most {_MOST_WORDS}"
+        )
+    further = iter(_FURTHER * 2)
+    return {word: _WORDS.get(word) or next(further) for word in words}
