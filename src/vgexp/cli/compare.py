@@ -1,13 +1,24 @@
-"""`vgexp compare`: runs side by side in the terminal and as CSV."""
+"""`vgexp compare`: runs side by side in the terminal, as CSV and as a picture."""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+from vgexp.errors import QuestionError, impossible, unknown
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from vgexp.report.runs import PastRun
+    from vgexp.report.sheet import Comparison
 
 SUMMARY = "one row a run: what differs in the configuration, what came out"
 
 _LAYERS_WITHOUT_METRIC = ""
+# Word of --heatmap -> what it says.
+_MAP_WORDS = {"x": "x", "y": "y", "color": "color", "colour": "color"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -47,26 +58,102 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--csv", type=Path, metavar="FILE", help="write what is shown, with every digit"
     )
+    _add_picture(parser)
 
 
 def main(args: argparse.Namespace) -> int:
     """Prints the comparison that was asked for; 0 when done."""
     from vgexp.cli.screen import Screen
-    from vgexp.report import comparison, sheet
+    from vgexp.report import layout, sheet
     from vgexp.report.runs import load_runs
 
     console = Screen()
-    paths, layers = _paths_and_metric(args.paths, args.layers)
+    paths, args.layers = _paths_and_metric(args.paths, args.layers)
+    paths, words = _paths_and_words(paths, args.heatmap)
+    _require_sense(args)
     runs = load_runs(paths)
-    if layers is None:
-        table = comparison.compare_runs(runs, args.metric, args.step, args.seeds)
-    else:
-        metric = layers or args.metric or comparison.DEFAULT_LAYER_METRIC
-        table = comparison.compare_layers(runs, metric, args.step, args.seeds)
+    # Before anything is shown: what cannot be drawn is a question gone wrong.
+    picture = _draw(runs, args, words) if args.plot else None
+    table = _table(runs, args)
     sheet.show(console, table)
     if args.csv:
         sheet.write_csv(table, args.csv)
+    if picture:
+        layout.show_line(console, f"\npicture: {picture}")
     return 0
+
+
+def _add_picture(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--plot",
+        type=Path,
+        metavar="FILE",
+        help="draw it, too (.png, .svg or .pdf): over steps the training loss or --metric (any "
+        "column of steps.csv, val_loss, val_accuracy, a column of layers.csv); with --layers over "
+        "depth",
+    )
+    parser.add_argument(
+        "--panels", metavar="KEY", help="of --plot: a panel for each value of this key"
+    )
+    parser.add_argument(
+        "--heatmap",
+        nargs="*",
+        metavar="WORD",
+        help="of --plot: a sweep as a map; x=KEY y=KEY (default: the two that vary) "
+        "color=FIGURE (default: --metric, or attenuation)",
+    )
+
+
+def _require_sense(args: argparse.Namespace) -> None:
+    """Checks that options go together."""
+    of_picture = {"--heatmap": args.heatmap is not None, "--panels": args.panels is not None}
+    given = [name for name, is_given in of_picture.items() if is_given]
+    if given and args.plot is None:
+        raise QuestionError(f"{given[0]} is about a picture\nallowed: {given[0]} with --plot FILE")
+    if args.heatmap is not None and (args.panels is not None or args.layers is not None):
+        other = "--panels" if args.panels is not None else "--layers"
+        raise QuestionError(
+            f"--heatmap and {other} exclude each other\n"
+            "allowed: one of them; of a map, keys that vary beside x and y are panels by themselves"
+        )
+    if args.plot is not None:
+        from vgexp.report.figures.style import FORMATS
+
+        kind = args.plot.suffix.lower().removeprefix(".")
+        if kind not in FORMATS:
+            raise unknown(f"picture format of {args.plot}", kind, FORMATS)
+
+
+def _table(runs: Sequence[PastRun], args: argparse.Namespace) -> Comparison:
+    from vgexp.report import comparison
+
+    if args.layers is not None:
+        metric = args.layers or args.metric or comparison.DEFAULT_LAYER_METRIC
+        return comparison.compare_layers(runs, metric, args.step, args.seeds)
+    metric = args.metric
+    if metric and args.plot and args.heatmap is None:
+        # A column of another table has a place in the picture only.
+        metric = metric.removeprefix("layers.")
+        metric = metric if comparison.is_metric(runs, metric) else None
+    return comparison.compare_runs(runs, metric, args.step, args.seeds)
+
+
+def _draw(runs: Sequence[PastRun], args: argparse.Namespace, words: dict[str, str]) -> Path:
+    """Draws what was asked for; returns the picture's file."""
+    from vgexp.report import charts, comparison, sweep_grid
+    from vgexp.report.figures import comparing, style, sweep_maps
+
+    if args.heatmap is not None:
+        color = words.get("color", args.metric)
+        grid = sweep_grid.sweep_grid(runs, words.get("x"), words.get("y"), color, args.step)
+        figure = sweep_maps.draw(grid)
+    elif args.layers is None:
+        figure = comparing.draw(charts.over_steps(runs, args.metric, args.seeds, args.panels))
+    else:
+        metric = args.layers or args.metric or comparison.DEFAULT_LAYER_METRIC
+        chart = charts.over_depth(runs, metric, args.step, args.seeds, args.panels)
+        figure = comparing.draw(chart)
+    return style.write(figure, args.plot)
 
 
 def _paths_and_metric(paths: list[str], layers: str | None) -> tuple[list[str], str | None]:
@@ -74,3 +161,23 @@ def _paths_and_metric(paths: list[str], layers: str | None) -> tuple[list[str], 
     if layers and Path(layers).exists():
         return [layers, *paths], _LAYERS_WITHOUT_METRIC
     return paths, layers
+
+
+def _paths_and_words(
+    paths: list[str], heatmap: list[str] | None
+) -> tuple[list[str], dict[str, str]]:
+    """Undoes `--heatmap x=KEY RUN`: argparse takes paths after the words for words."""
+    if heatmap is None:
+        return paths, {}
+    words, found = {}, []
+    for word in [*paths, *heatmap]:
+        name, is_word, value = word.partition("=")
+        if is_word and name in _MAP_WORDS:
+            if not value:
+                raise impossible(f"{name} of --heatmap", value, f"{name}=NAME")
+            words[_MAP_WORDS[name]] = value
+        elif is_word and not Path(word).exists():
+            raise unknown("word of --heatmap", name, ("x", "y", "color"))
+        else:
+            found.append(word)
+    return found, words

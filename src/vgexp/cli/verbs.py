@@ -19,7 +19,7 @@ def _compare(argv: list[str]) -> int:
 
     parser = Parser(prog="vgexp compare", description="One row a run: what differs, what came out.")
     compare.add_arguments(parser)
-    return compare.main(parser.parse_args(argv))
+    return compare.main(parser.parse_intermixed_args(argv))
 
 
 def _show(argv: list[str]) -> int:

@@ -131,6 +131,17 @@ def compare_layers(
     )
 
 
+def is_metric(runs: Sequence[PastRun], metric: str) -> bool:
+    """Whether `compare_runs` has a column for a metric."""
+    return metric in {*layer_metrics(runs), *_figures(runs)}
+
+
+def _figures(runs: Sequence[PastRun]) -> set[str]:
+    """The names of the summaries' figures."""
+    found = {key for run in runs for key, value in run.summary.items() if _is_plain(value)}
+    return found | {figure.name for figure in FIGURES}
+
+
 def _metric_figures(runs: Sequence[PastRun], metric: str, step: str) -> dict[str, Figure]:
     of_layers = layer_metrics(runs)
     if metric in of_layers:
@@ -139,8 +150,7 @@ def _metric_figures(runs: Sequence[PastRun], metric: str, step: str) -> dict[str
             f"{metric}_first_layer": partial(at_layer, metric, step, 0),
             f"{metric}_last_layer": partial(at_layer, metric, step, -1),
         }
-    figures = {key for run in runs for key, value in run.summary.items() if _is_plain(value)}
-    figures |= {figure.name for figure in FIGURES}
+    figures = _figures(runs)
     if metric not in figures:
         error = unknown("metric", metric, {*of_layers, *figures})
         raise QuestionError(f"{error}\ndefinitions: vgexp list figures; vgexp list metrics")
