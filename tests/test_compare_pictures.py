@@ -6,6 +6,8 @@ import json
 import math
 import shutil
 import statistics
+import subprocess
+import sys
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stdout
 from io import StringIO
@@ -817,3 +819,17 @@ def test_what_cannot_be_drawn_is_one_readable_error_before_anything_is_shown(
     assert not captured.out
     assert words in captured.err
     assert "Traceback" not in captured.err
+
+
+def test_only_a_picture_needs_matplotlib_and_none_needs_pyplot_or_torch(
+    sweep: Path, tmp_path: Path
+) -> None:
+    code = (
+        "import sys; from vgexp.cli.main import main; "
+        f"assert main(['compare', {str(sweep)!r}]) == 0; assert 'matplotlib' not in sys.modules; "
+        f"assert main(['compare', {str(sweep)!r}, '--plot', {str(tmp_path / 'x.svg')!r}]) == 0; "
+        "assert 'matplotlib' in sys.modules; "
+        "assert not {'matplotlib.pyplot', 'torch'} & set(sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
