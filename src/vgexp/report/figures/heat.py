@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.collections import PolyCollection, QuadMesh
+from matplotlib.cm import ScalarMappable
+from matplotlib.collections import PolyCollection
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
@@ -38,8 +41,18 @@ def gradient_map(layers: pd.DataFrame, dtype: str = "float32") -> Figure:
     return figure
 
 
-def draw_gradient_map(axes: Axes, layers: pd.DataFrame, dtype: str = "float32") -> None:
-    """The map into a panel, with its scale beside it; the layer nearest to the input on top."""
+def draw_gradient_map(
+    axes: Axes,
+    layers: pd.DataFrame,
+    dtype: str = "float32",
+    limits: tuple[float, float] | None = None,
+) -> None:
+    """The map into a panel, with its scale beside it; the layer nearest to the input on top.
+
+    Args:
+        limits: ends of a scale that several maps share, `draw_scale` beside them; None: the
+            table's own, beside it.
+    """
     table = grid(layers, "grad_norm")
     if table.empty:
         style.say(axes, "no gradient was measured")
@@ -49,7 +62,7 @@ def draw_gradient_map(axes: Axes, layers: pd.DataFrame, dtype: str = "float32") 
     smallest = SMALLEST_NORMAL["float64" if dtype == "float64" else "float32"]
     values = table.to_numpy()
     underflows = (values > 0) & (largest.to_numpy() < smallest)
-    draw_map(axes, table, "gradient norm (L2)", {UNDERFLOW: underflows})
+    draw_map(axes, table, "gradient norm (L2)", {UNDERFLOW: underflows}, limits)
 
 
 def draw_map(
@@ -57,6 +70,7 @@ def draw_map(
     table: pd.DataFrame,
     title: str,
     special: dict[Special, np.ndarray] | None = None,
+    limits: tuple[float, float] | None = None,
 ) -> None:
     """A table of magnitudes, layers by steps: colours on a log scale, its title beside the scale.
 
@@ -73,7 +87,7 @@ def draw_map(
     for mask in marks.values():
         plain &= ~mask
     steps, rows = _edges(table.columns.to_numpy(dtype="float64")), np.arange(len(table) + 1) - 0.5
-    low, high = log_range(values[plain])
+    low, high = limits or log_range(values[plain])
     mesh = axes.pcolormesh(
         steps,
         rows,
@@ -84,8 +98,8 @@ def draw_map(
     )
     for look, mask in marks.items():
         _hatch(axes, mask, steps, rows, look)
-    if plain.any():
-        _scale_beside(axes, mesh, title)
+    if plain.any() and limits is None:
+        draw_scale([axes], mesh, title)
     axes.grid(False)
     # A single step is a narrow column: nothing is known beside it.
     pad = 2.0 if len(shown) == 1 else 0.0
@@ -99,10 +113,13 @@ def draw_map(
     legend_below(axes, [_swatch(look) for look, mask in marks.items() if mask.any()])
 
 
-def _scale_beside(axes: Axes, mesh: QuadMesh, title: str) -> None:
+def draw_scale(panels: Sequence[Axes], mesh: ScalarMappable, title: str) -> None:
+    """The scale of maps, beside them."""
     low, high = mesh.get_clim()
-    bar = axes.figure.colorbar(
-        mesh, ax=axes, label=title, pad=0.02, ticks=log_ticks(low, high).tolist()
+    assert low is not None
+    assert high is not None
+    bar = panels[0].figure.colorbar(
+        mesh, ax=list(panels), label=title, pad=0.02, ticks=log_ticks(low, high).tolist()
     )
     bar.ax.yaxis.set_major_formatter(log_format(low, high))
     bar.ax.yaxis.set_minor_formatter(NullFormatter())

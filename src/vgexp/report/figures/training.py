@@ -63,8 +63,10 @@ def draw_loss(
     steps: pd.DataFrame,
     evals: pd.DataFrame | None = None,
     constant_loss: float | None = None,
+    is_linear: bool = False,
 ) -> None:
-    """The loss into a panel; on a logarithmic scale where it spans more than two powers of ten."""
+    """The loss into a panel; on a logarithmic scale where it spans more than two powers of ten,
+    unless it `is_linear`."""
     losses = steps["loss"].to_numpy("float64")
     if not np.isfinite(losses).any():
         style.say(axes, "no loss was recorded" if not len(losses) else "no loss was finite")
@@ -78,7 +80,7 @@ def draw_loss(
             linestyle=":",
             label=f"constant guess {constant_loss:#.3g}",
         )
-    _finish(axes, steps, losses, "loss")
+    _finish(axes, steps, losses, "loss", is_linear)
 
 
 def draw_accuracy(axes: Axes, steps: pd.DataFrame, evals: pd.DataFrame | None = None) -> None:
@@ -158,11 +160,14 @@ def _draw_evals(axes: Axes, evals: pd.DataFrame | None, column: str) -> None:
             axes.plot(rows["step"], rows[column].astype("float64"), label=words, zorder=3, **look)
 
 
-def _finish(axes: Axes, steps: pd.DataFrame, losses: np.ndarray, name: str) -> None:
+def _finish(
+    axes: Axes, steps: pd.DataFrame, losses: np.ndarray, name: str, is_linear: bool
+) -> None:
     """Scale, strips of events, where the loss ended, names of axes, legend."""
     finite = style.finite(np.concatenate([np.asarray(x.get_ydata()) for x in axes.get_lines()]))
     handles = _strips(axes, steps)
-    if finite.min() > 0 and finite.max() > min(_MANY_TIMES * finite.min(), _HUGE):
+    spans_much = finite.min() > 0 and finite.max() > min(_MANY_TIMES * finite.min(), _HUGE)
+    if spans_much and not is_linear:
         log_scale(
             axes, include=(float(finite.min()), float(finite.max())), free_below=_room(handles)
         )
