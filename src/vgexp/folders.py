@@ -21,11 +21,14 @@ from vgexp.records import TABLES
 CONFIG = "config.yaml"
 SUMMARY = "summary.json"
 CHECKPOINT = "checkpoint.pt"
+TRAIN, SIGNAL = "train", "signal"
+"""What a folder is the work of."""
 _ATTEMPTS = 100
 _SETTLING_SECONDS = 600
 """After so long a system has long written what nobody waits for."""
 _TEMPORARY = ".{}.new"
 _CHUNK_BYTES = 2**20
+_VERB = re.compile(r"^# verb: (\w+)$", re.MULTILINE)
 _SEAL = re.compile(r"^# identity: (\w+)$", re.MULTILINE)
 
 
@@ -157,23 +160,36 @@ def _opened(folder: Path) -> int:
     raise FileNotFoundError(errno.ENOENT, "it is removed again and again", str(folder))
 
 
-def write_config(folder: Path, config: Config, command: str) -> None:
-    """Writes `config.yaml`: a Hydra primary config that composes against the packaged schema."""
+def write_config(folder: Path, config: Config, command: str, verb: str = TRAIN) -> None:
+    """Writes `config.yaml`: a Hydra primary config that composes against the packaged schema.
+
+    Args:
+        command: what was typed, its first line.
+        verb: what is made of the configuration.
+    """
     with replaced(folder / CONFIG) as temporary:
         # At once: a folder with something in it is not removed by one who is refused meanwhile.
         temporary.touch()
-        temporary.write_text(_config_text(config, command), encoding="utf-8")
+        temporary.write_text(_config_text(config, command, verb), encoding="utf-8")
 
 
-def _config_text(config: Config, command: str) -> str:
+def _config_text(config: Config, command: str, verb: str) -> str:
     import yaml
 
     chosen = [{group: name} for group, name in configuration.choices(config).items()]
     content = {"defaults": ["schema", *chosen, "_self_"], **configuration.to_dict(config)}
     text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
     head = f"# {one_line(command)}\n" if command else ""
+    what = "" if verb == TRAIN else f"# verb: {verb}\n"
     seal = f"# identity: {configuration.identity(config)}\n"
-    return head + text + seal
+    return head + text + what + seal
+
+
+def verb_of(folder: Path) -> str:
+    """What the folder's configuration was to be made into; `train` where it does not say."""
+    text = (folder / CONFIG).read_text(encoding="utf-8", errors="replace")
+    found = _VERB.findall(text)
+    return found[-1] if found else TRAIN
 
 
 def sealed_identity(folder: Path) -> str | None:

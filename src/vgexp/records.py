@@ -87,6 +87,21 @@ LAYERS = (
     Column("backward_gain", "delta_rms here over delta_rms of the next main-path layer"),
 )
 
+PREDICTED = (
+    Column("predicted_preact_std", "preact_std at step 0, by mean-field theory"),
+    Column("predicted_delta_rms", "delta_rms at step 0, by mean-field theory"),
+    Column("predicted_backward_gain", "backward_gain at step 0, by mean-field theory"),
+    Column(
+        "predicted_log_delta_std",
+        "standard deviation over initialisations of ln delta_rms that finite width gives",
+    ),
+)
+"""Columns that follow those of `LAYERS`, on rows of step 0; empty where theory has no answer, and
+missing in tables of before there was theory."""
+
+SEED = Column("seed", "the seed of the initialisation, and of all else that is drawn", "int")
+"""The last column of the `layers.csv` that `vgexp signal` writes."""
+
 STEPS = (
     Column("step", "the update, from 0", "int"),
     Column("epoch", "passes over the training split that were complete before it", "int"),
@@ -175,7 +190,7 @@ PRETRAINING = (
 )
 
 TABLES: Mapping[str, tuple[Column, ...]] = {
-    "layers": LAYERS,
+    "layers": (*LAYERS, *PREDICTED),
     "steps": STEPS,
     "evals": EVALS,
     "timing": TIMING,
@@ -186,6 +201,9 @@ TABLES: Mapping[str, tuple[Column, ...]] = {
     "pretraining": PRETRAINING,
 }
 """Table (its file is `<table>.csv`) -> its columns in order."""
+
+OPTIONAL = frozenset(column.name for column in PREDICTED)
+"""Columns that a table may lack."""
 
 COMMON = ("layers", "steps", "evals", "timing")
 """The tables that every run has; others are there where the run has such a thing."""

@@ -45,9 +45,16 @@ def summary_of(
     return {
         **figures,
         "steps": trainer.state.step,
-        "num_parameters": trainer.num_parameters,
         "seconds": round(trainer.clock.seconds, 3),
         "probe_overhead": trainer.clock.probe_overhead,
+        **of_process(config, trainer),
+    }
+
+
+def of_process(config: Config, trainer: Trainer) -> dict[str, Any]:
+    """What a summary says of the network and of what measured it, whatever came out."""
+    return {
+        "num_parameters": trainer.num_parameters,
         "unseen": trainer.unseen,
         "device": str(trainer.device),
         "seed": config.seed,

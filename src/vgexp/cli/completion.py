@@ -11,9 +11,10 @@ from contextlib import contextmanager, redirect_stdout, suppress
 from io import StringIO
 from pathlib import Path
 
-from vgexp.cli import door, listing, schema
+from vgexp.cli import door, listing
 from vgexp.cli.job import Job
 from vgexp.cli.verbs import VERBS
+from vgexp.cli.work import WORKS
 from vgexp.errors import QuestionError, unknown
 
 _SHELLS = ("bash", "zsh", "fish")
@@ -50,7 +51,7 @@ def candidates(line: str) -> list[str]:
         return [kind for kind in listing.KINDS if kind.startswith(last)] if len(words) == 2 else []
     if words[1] in _OF_FOLDERS:
         return _folders(last)
-    return _overrides(words[2:], last) if words[1] == "train" else []
+    return _overrides(words[1], words[2:], last) if words[1] in WORKS else []
 
 
 def _folders(start: str) -> list[str]:
@@ -70,8 +71,8 @@ def _folders(start: str) -> list[str]:
     ]
 
 
-def _overrides(words: Sequence[str], last: str) -> list[str]:
-    """Hydra's candidates for the last word of a `vgexp train` line."""
+def _overrides(verb: str, words: Sequence[str], last: str) -> list[str]:
+    """Hydra's candidates for the last word of a line."""
     try:
         args = door.parse_flags(words)
     except QuestionError:
@@ -80,17 +81,16 @@ def _overrides(words: Sequence[str], last: str) -> list[str]:
     before = door.spelled(args, args.overrides)
     line = " ".join(["vgexp", *before, last])
     with _environment(COMP_LINE=line), redirect_stdout(StringIO()) as answer:
-        _hydra(["query=bash"], args)
+        _hydra(["query=bash"], args, verb)
     return answer.getvalue().split()
 
 
-def _hydra(command: Sequence[str], given: Namespace | None = None) -> None:
-    schema.register()
+def _hydra(command: Sequence[str], given: Namespace | None = None, verb: str = "train") -> None:
     args = door.parse_flags(["-sc", *command])
     if given is not None:
         args.config_path, args.config_dir = given.config_path, given.config_dir
         args.config_name = given.config_name
-    door.compose_and_call(args, Job("", []))
+    door.compose_and_call(args, Job(verb, "", []))
 
 
 @contextmanager

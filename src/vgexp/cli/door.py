@@ -1,4 +1,4 @@
-"""`vgexp train`: what was typed goes to Hydra, what comes back becomes an exit code."""
+"""The verbs with overrides: what was typed goes to Hydra, what comes back becomes an exit code."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import hydra.version
 from hydra._internal.utils import _run_hydra, get_args_parser
@@ -27,14 +26,11 @@ from vgexp.cli.session import Refused, Session, session
 from vgexp.errors import QuestionError, printable, unknown
 from vgexp.sweep import place, plan
 
-if TYPE_CHECKING:
-    from vgexp.runs import Run
-
 _VERSION_BASE = "1.3"
 
 
-def train(argv: Sequence[str]) -> int:
-    """Runs `vgexp train ARGV...` and returns its exit code.
+def enter(verb: str, argv: Sequence[str]) -> int:
+    """Runs `vgexp VERB ARGV...` and returns its exit code.
 
     Raises:
         QuestionError: a flag, a folder or a configuration that cannot be.
@@ -44,8 +40,8 @@ def train(argv: Sequence[str]) -> int:
         return 0
     full = blocks.full_error()
     args = parse_flags(argv)
-    job = job_of(argv)
-    with session(Session(("train", *argv))) as opened:
+    job = job_of(verb, argv)
+    with session(Session((verb, *argv))) as opened:
         try:
             compose_and_call(args, job)
         except KeyboardInterrupt as error:
@@ -63,16 +59,16 @@ def train(argv: Sequence[str]) -> int:
     if job.error is not None:
         return blocks.failure(job.error, log=_log_of(job), full=full, folder=job.folder)
     if job.run is not None:
-        close_run(job.run)
+        job.work.close(job.run)
     return 0
 
 
-def job_of(argv: Sequence[str]) -> Job:
-    """The job of a `vgexp train` line, which knows how it is typed."""
+def job_of(verb: str, argv: Sequence[str]) -> Job:
+    """The job of a line, which knows how it is typed."""
     args = parse_flags(argv)
     is_swept = args.multirun or "hydra.mode=MULTIRUN" in args.overrides
-    command = shlex.join(["vgexp", "train", *argv])
-    return Job(command, _flags_of_config(args), [] if is_swept else ["hydra.mode=RUN"])
+    command = shlex.join(["vgexp", verb, *argv])
+    return Job(verb, command, _flags_of_config(args), [] if is_swept else ["hydra.mode=RUN"])
 
 
 def compose_and_call(args: argparse.Namespace, job: Job) -> None:
@@ -81,7 +77,7 @@ def compose_and_call(args: argparse.Namespace, job: Job) -> None:
     Raises:
         QuestionError: Hydra refused it, or the folder is in use.
     """
-    schema.register()
+    schema.register(job.work)
     args.overrides, job.swept = _rewrite(args)
     first = configs()
     if args.config_dir and not args.config_path:
@@ -187,25 +183,9 @@ def _rewrite(args: argparse.Namespace) -> tuple[list[str], frozenset[str]]:
         raise question from error
 
 
-def close_run(run: Run) -> None:
-    """Prints what a single run leaves: its layers, what happened, its files."""
-    from vgexp.cli.screen import Screen
-    from vgexp.report.terminal import closing
-
-    closing(Screen(), run.folder, run.summary, run.layers, written(run.folder))
-
-
-def written(folder: Path) -> list[Path | str]:
-    """The files of a run folder that hold something, tables first, then the rest, then pictures."""
-    files = [path for path in folder.iterdir() if path.is_file() and path.stat().st_size]
-    num_pictures = len(list(folder.glob("figures/*.png")))
-    pictures = [f"figures ({num_pictures} of them)"] if num_pictures else []
-    return [*sorted(files, key=lambda path: (path.suffix != ".csv", path.name)), *pictures]
-
-
 def _log_of(job: Job) -> Path | None:
     """The log that has the traceback, unless it could not be written."""
-    log = job.folder / "train.log" if job.folder else None
+    log = job.folder / f"{job.work.verb}.log" if job.folder else None
     return log if log and log.is_file() and log.stat().st_size else None
 
 

@@ -157,7 +157,7 @@ class Foreman(Launcher):
         cause = str(error).strip().splitlines()[-1] if str(error).strip() else "no more is known"
         died = RuntimeError(f"its process was killed: {cause}")
         with suppress(QuestionError):
-            runs.write_failure(self._folder / entry.folder, entry.config, died)
+            runs.write_failure(self._folder / entry.folder, entry.config, died, self.job.verb)
 
     def _wanted(self, words: tuple[str, ...], number: int) -> plan.Wanted:
         with self._composed(words, number) as composed:

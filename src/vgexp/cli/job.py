@@ -21,6 +21,7 @@ from vgexp.cli import blocks, overrides, schema
 from vgexp.cli.endings import ended, override_keys
 from vgexp.cli.interrupts import terminable
 from vgexp.cli.questions import translate, unknown_key
+from vgexp.cli.work import WORKS, Work, work_of
 from vgexp.config import Config, OutputConfig
 from vgexp.errors import QuestionError, reason
 from vgexp.sweep import plan
@@ -35,7 +36,10 @@ ELSEWHERE = "being run by another process"
 class Job:
     """The function of one composed configuration; holds how the last one ended."""
 
-    def __init__(self, command: str, flags: Sequence[str], mode: Sequence[str] = ()) -> None:
+    def __init__(
+        self, verb: str, command: str, flags: Sequence[str], mode: Sequence[str] = ()
+    ) -> None:
+        self.verb = verb
         self.command = command
         self.flags = list(flags)
         self.mode = list(mode)
@@ -51,6 +55,11 @@ class Job:
         self._pid = os.getpid()
         self.told: set[str] = set()
         """Numbers of the jobs in this process, which tells of them itself."""
+
+    @property
+    def work(self) -> Work:
+        """What is made of a configuration."""
+        return work_of(self.verb)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """In a launcher's other process, where folder names have to be resolved as well."""
@@ -72,7 +81,7 @@ class Job:
         config = None
         try:
             config = to_config(composed)
-            done = _run(config, self.folder, self.command)
+            done = self.work.begin(config, self.folder, self.command)
             self.run = None if config.output.quiet else done
         except QuestionError as error:
             self.error = error
@@ -82,7 +91,7 @@ class Job:
             raise
         except Exception as error:
             self.error = error
-            _record_failure(self.folder, config, error)
+            _record_failure(self.folder, config, error, self.verb)
 
     def _one_of_many(self, hydra: Any) -> float | None:
         assert self.folder is not None
@@ -94,12 +103,12 @@ class Job:
         try:
             config = entry.config
             config = dataclasses.replace(config, output=_of_one_of_many(config.output))
-            done = _finish(config, self.folder, self._own_command(entry.overrides))
+            done = self.work.finish(config, self.folder, self._own_command(entry.overrides))
             row = ended(row, done.summary)
         except folders.OccupiedError:
             row = dataclasses.replace(row, status=ELSEWHERE)
         except Exception as error:
-            _record_failure(self.folder, config, error)
+            _record_failure(self.folder, config, error, self.verb)
             row = dataclasses.replace(row, reason=reason(error))
         except BaseException:
             row = ended(row, {"status": resuming.INTERRUPTED, **folders.summary_of(self.folder)})
@@ -113,7 +122,7 @@ class Job:
 
     def _own_command(self, typed: Sequence[str]) -> str:
         """What to type for this job alone."""
-        return shlex.join(["vgexp", "train", *self.flags, *typed, *self.mode])
+        return shlex.join(["vgexp", self.verb, *self.flags, *typed, *self.mode])
 
     def _record(self, folder: Path, row: sweep.Row, keys: Sequence[str]) -> None:
         self._unwritten.append(row)
@@ -166,24 +175,12 @@ def _entry_of(place: Path, folder: Path) -> tuple[plan.Entry, list[str]]:
     return entry, override_keys(known.entries)
 
 
-def _run(config: Config, folder: Path, command: str) -> Run:
-    from vgexp import runs
-
-    return runs.run(config, folder, command=command)
-
-
-def _finish(config: Config, folder: Path, command: str) -> Run:
-    from vgexp import runs
-
-    return runs.finish(config, folder, command=command)
-
-
 def _of_one_of_many(output: OutputConfig) -> OutputConfig:
     """A line a job is enough, and pictures of hundreds are drawn only where they are asked for."""
     return dataclasses.replace(output, quiet=True, figures=bool(output.figures))
 
 
-def _record_failure(folder: Path, config: Config | None, error: Exception) -> None:
+def _record_failure(folder: Path, config: Config | None, error: Exception, verb: str) -> None:
     """The traceback into the job's log, `failed` into its summary, at once, as far as it goes."""
     from vgexp import runs
 
@@ -193,7 +190,7 @@ def _record_failure(folder: Path, config: Config | None, error: Exception) -> No
         for handler in logging.getLogger().handlers:
             handler.flush()
     with suppress(OSError, ValueError):
-        runs.write_failure(folder, config, error)
+        runs.write_failure(folder, config, error, verb)
 
 
 def tell(row: sweep.Row, typed: Sequence[str], swept: Collection[str]) -> None:
@@ -209,11 +206,12 @@ def _leave_nothing(folder: Path) -> None:
     """Removes what Hydra wrote for a run that could not begin, where nothing else is there."""
     # Where another process has begun a run there meanwhile, it is that one's.
     with suppress(folders.OccupiedError), folders.occupied(folder):
-        log, settings = folder / "train.log", folder / ".hydra"
-        if {path.name for path in folder.iterdir()} - {log.name, settings.name}:
+        logs, settings = [folder / f"{verb}.log" for verb in WORKS], folder / ".hydra"
+        if {path.name for path in folder.iterdir()} - {settings.name, *(log.name for log in logs)}:
             return
-        if log.exists() and not log.stat().st_size:
-            log.unlink()
+        for log in logs:
+            if log.exists() and not log.stat().st_size:
+                log.unlink()
         for path in settings.glob("*.yaml"):
             path.unlink()
         for empty in (settings, folder):

@@ -14,6 +14,7 @@ usage: vgexp VERB ...
 
 verbs
   train [overrides]         build the model, train it, write one run folder
+  signal [overrides]        signal propagation at initialisation, no training
   compare RUN_OR_SWEEP...   one row a run: what differs, what came out
   show RUN                  heat map, curves and verdict in the terminal
   resume RUN_OR_SWEEP       go on with what was cut short
@@ -67,7 +68,7 @@ def _answered(argv: list[str]) -> int:
     except QuestionError as error:
         return blocks.question(error, full=full)
     except KeyboardInterrupt as error:
-        if argv[:1] == ["train"]:
+        if argv[:1] in (["train"], ["signal"]):
             blocks.interruption(error, None)
         else:
             # There was nothing to record.

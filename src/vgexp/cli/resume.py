@@ -63,8 +63,8 @@ def main(args: argparse.Namespace) -> int:
 
 
 def _run(folder: Path, *, trusts: bool) -> int:
-    from vgexp import resuming, runs
-    from vgexp.cli.door import close_run
+    from vgexp import folders, resuming, runs
+    from vgexp.cli.work import work_of
 
     full = blocks.full_error()
     if not resuming.is_open(folder):
@@ -85,7 +85,7 @@ def _run(folder: Path, *, trusts: bool) -> int:
         told = log if _holds(log) else None
         return blocks.failure(error, log=told, full=full, folder=folder)
     if not done.config.output.quiet:
-        close_run(done)
+        work_of(folders.verb_of(folder)).close(done)
     return 0
 
 

@@ -18,6 +18,7 @@ from vgexp.cli.interrupts import exit_code
 from vgexp.cli.job import Job
 from vgexp.cli.listing import experiments
 from vgexp.cli.session import Session, session
+from vgexp.cli.work import WORKS, work_of
 from vgexp.config import CHOICES, TARGETS, sections
 from vgexp.errors import QuestionError
 from vgexp.sweep import place, plan
@@ -86,7 +87,7 @@ def is_harmless(command: Sequence[str], *, trusts: bool = False) -> bool:
     Args:
         trusts: whether code may be that a configuration names.
     """
-    return command[:1] == ("train",) and all(
+    return command[:1] in [(verb,) for verb in WORKS] and all(
         _is_harmless_word(word, trusts=trusts) for word in command[1:]
     )
 
@@ -110,9 +111,10 @@ def _require_no_code(folder: Path, known: plan.Plan, retries_failed: bool) -> No
 
 def _job_of(command: Sequence[str]) -> Job:
     try:
-        return door.job_of(command[1:])
+        verb, *words = command
+        return door.job_of(work_of(verb).verb, words)
     except QuestionError:  # a command of another version
-        return Job("", [])
+        return Job("train", "", [])
 
 
 def _is_harmless_word(word: str, *, trusts: bool) -> bool:
@@ -149,11 +151,11 @@ def _go_on_with(folder: Path, command: Sequence[str], trusts: bool) -> int:
     words = [word for word in command[1:] if not word.startswith("hydra.sweep.dir=")]
     words.append(door.into(folder))
     if is_harmless(command, trusts=trusts):
-        return door.train(words)
+        return door.enter(command[0], words)
     blocks.show(
         blocks.block(
             "not all jobs of this sweep are known, and its command could execute something",
-            f"if you trust it: {shlex.join(['vgexp', 'train', *words])}",
+            f"if you trust it: {shlex.join(['vgexp', *command[:1], *words])}",
         )
     )
     return 1

@@ -15,6 +15,7 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 
 from vgexp.cli import engines
 from vgexp.cli.groups import KEYS
+from vgexp.cli.work import Work
 from vgexp.config import CHOICES, Config, choices
 
 PRIMARY = "vgexp"
@@ -24,25 +25,8 @@ PRIMARY = "vgexp"
 _EXPERIMENT = "${oc.select:hydra.runtime.choices.experiment}"
 _MODEL = "${oc.select:hydra.runtime.choices.model}"
 _LABEL = f"${{vgexp_label:{_EXPERIMENT},{_MODEL}}}"
-_FOLDER = f"outputs/train/{_LABEL}/${{now:%Y-%m-%d_%H-%M-%S_%f}}"
+_TIME = "${now:%Y-%m-%d_%H-%M-%S_%f}"
 
-_HELP_HEADER = """\
-vgexp train [flags] [overrides]
-  builds the model, trains it, writes one run folder
-
-  vgexp train +experiment=sigmoid_deep        a preset
-  vgexp train model.depth=50 optimizer=adam   keys and groups
-  vgexp train -m model.depth=5,10 seed=1,2    a sweep: every combination
-
-flags
-  -m, --multirun         sweep over values with commas
-  -c, --cfg job          print the configuration instead of running
-  -i, --info [WHAT]      how it was composed
-  -cd, --config-dir DIR  add a folder of configurations
-  -cn, --config-name N   start from N.yaml: a run's own is `config`
-  hydra.run.dir=DIR      where the run goes; hydra.sweep.dir=DIR for a sweep
-  --hydra-help           the rest
-"""
 _DEFAULTS = " ".join(f"{group}={name}" for group, name in choices(Config()).items())
 _HELP_TEMPLATE = f"""\
 ${{hydra.help.header}}
@@ -84,8 +68,8 @@ _QUIET_LOG = {
 }
 
 
-def register() -> None:
-    """Puts everything into Hydra's ConfigStore; again is harmless."""
+def register(work: Work) -> None:
+    """Puts everything into Hydra's ConfigStore; again, for another verb, is harmless."""
     store = ConfigStore.instance()
     store.store(name="schema", node=schema())
     for group, classes in CHOICES.items():
@@ -93,7 +77,7 @@ def register() -> None:
             store.store(group=group, name=name, node=cls)
     store.store(group="hydra/job_logging", name="vgexp", node=_FILE_LOG)
     store.store(group="hydra/hydra_logging", name="vgexp", node=_QUIET_LOG)
-    store.store(group="hydra", name="config", node=_hydra())
+    store.store(group="hydra", name="config", node=_hydra(work))
     engines.adjust()
     register_resolver()
 
@@ -119,12 +103,13 @@ def schema() -> DictConfig:
     return node
 
 
-def _hydra() -> HydraConf:
+def _hydra(work: Work) -> HydraConf:
+    folder = f"outputs/{work.verb}/{_LABEL}/{_TIME}"
     node = HydraConf(
-        run=RunDir(dir=_FOLDER),
-        sweep=SweepDir(dir=_FOLDER, subdir="${hydra.job.num}"),
-        job=JobConf(name="train", chdir=False),
-        help=HelpConf(app_name="vgexp train", header=_HELP_HEADER, template=_HELP_TEMPLATE),
+        run=RunDir(dir=folder),
+        sweep=SweepDir(dir=folder, subdir="${hydra.job.num}"),
+        job=JobConf(name=work.verb, chdir=False),
+        help=HelpConf(app_name=f"vgexp {work.verb}", header=work.help, template=_HELP_TEMPLATE),
         callbacks={"vgexp": {"_target_": "vgexp.cli.doorman.Doorman"}},
     )
     ours = {"job_logging": "vgexp", "hydra_logging": "vgexp"}

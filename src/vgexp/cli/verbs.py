@@ -10,7 +10,13 @@ if TYPE_CHECKING:
 def _train(argv: list[str]) -> int:
     from vgexp.cli import door
 
-    return door.train(argv)
+    return door.enter("train", argv)
+
+
+def _signal(argv: list[str]) -> int:
+    from vgexp.cli import door
+
+    return door.enter("signal", argv)
 
 
 def _compare(argv: list[str]) -> int:
@@ -54,6 +60,7 @@ def _list(argv: list[str]) -> int:
 
 VERBS: Mapping[str, Callable[[list[str]], int]] = {
     "train": _train,
+    "signal": _signal,
     "compare": _compare,
     "show": _show,
     "resume": _resume,

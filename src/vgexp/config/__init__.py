@@ -65,6 +65,7 @@ from vgexp.config.run import (
     OutputConfig,
     ProbeConfig,
     RunConfig,
+    SignalConfig,
     TrainConfig,
 )
 from vgexp.config.sequences import (
@@ -152,6 +153,7 @@ __all__ = [
     "RunConfig",
     "SchedulerConfig",
     "SgdConfig",
+    "SignalConfig",
     "SpiralsConfig",
     "StepConfig",
     "TextConfig",

@@ -103,6 +103,19 @@ class OutputConfig:
 
 
 @dataclass
+class SignalConfig:
+    """What `vgexp signal` looks at, beside the rest of the configuration."""
+
+    seeds: int = 10
+    """Initialisations that are measured, with `seed` and the numbers after it."""
+    critical: bool = False
+    """Whether `model.gain` is set to what keeps the backward signal, by theory."""
+
+    def __post_init__(self) -> None:
+        at_least("signal.seeds", self.seeds, 1)
+
+
+@dataclass
 class RunConfig:
     """How the process runs."""
 

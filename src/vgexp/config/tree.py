@@ -36,7 +36,7 @@ from vgexp.config.optimization import (
     WarmupCosineConfig,
 )
 from vgexp.config.ranges import within
-from vgexp.config.run import OutputConfig, ProbeConfig, RunConfig, TrainConfig
+from vgexp.config.run import OutputConfig, ProbeConfig, RunConfig, SignalConfig, TrainConfig
 from vgexp.errors import QuestionError, impossible, unknown
 from vgexp.registry import Registry
 
@@ -57,6 +57,7 @@ class Config:
     clip: ClipConfig = field(default_factory=NoClipConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     probe: ProbeConfig = field(default_factory=ProbeConfig)
+    signal: SignalConfig = field(default_factory=SignalConfig)
     output: OutputConfig = field(default_factory=OutputConfig)
     run: RunConfig = field(default_factory=RunConfig)
     seed: int = 0

@@ -11,20 +11,23 @@ from typing import TYPE_CHECKING, Any
 from vgexp.diagnosis.figures import FIGURES, NUMBERS, require_number
 
 if TYPE_CHECKING:
+    from vgexp.diagnosis.at_start import summarise_start
     from vgexp.diagnosis.signal import Signal, main_path, signal_of, underflow
     from vgexp.diagnosis.verdict import learned, summarise, verdict_of
-    from vgexp.diagnosis.words import Diagnosis, diagnose, sentence
+    from vgexp.diagnosis.words import Diagnosis, diagnose, sentence, start_sentence
 
 _HOMES = {
     "Diagnosis": "words",
     "diagnose": "words",
     "sentence": "words",
+    "start_sentence": "words",
     "Signal": "signal",
     "main_path": "signal",
     "signal_of": "signal",
     "underflow": "signal",
     "learned": "verdict",
     "summarise": "verdict",
+    "summarise_start": "at_start",
     "verdict_of": "verdict",
 }
 
@@ -39,7 +42,9 @@ __all__ = [
     "require_number",
     "sentence",
     "signal_of",
+    "start_sentence",
     "summarise",
+    "summarise_start",
     "underflow",
     "verdict_of",
 ]

@@ -29,6 +29,13 @@ FIGURES = (
         "the factor by which delta_rms changes per layer towards layer 1, at step 0: exp(-slope) "
         "of the least-squares line of ln delta_rms on layer",
     ),
+    Column(
+        "attenuation_log_std",
+        "vgexp signal: standard deviation over seeds of ln attenuation, whose mean is then that of "
+        "logarithms",
+    ),
+    Column("backward_factor_log_std", "the same of the factor per layer"),
+    Column("num_seeds", "vgexp signal: initialisations that were measured", "int"),
     Column("backward_factor_per_layer_last", "the same at the last step with a signal measured"),
     Column("layers_left_out", "hidden layers without a delta_rms to fit that line to", "int"),
     Column(

@@ -96,7 +96,7 @@ def signal_of(layers_at_step: pd.DataFrame, num_layers: int | None = None) -> Si
         num_layers_used=int(usable.sum()),
         num_left_out=max(num_layers, usable.size) - int(usable.sum()),
         unmeasured_ends=unmeasured_ends,
-        signal=_kind(ratio),
+        signal=kind(ratio),
     )
 
 
@@ -171,7 +171,8 @@ def factor(numbers: np.ndarray, logs: np.ndarray) -> float:
         return math.inf
 
 
-def _kind(attenuation: float) -> str:
+def kind(attenuation: float) -> str:
+    """`vanishing`, `exploding` or, also where it is nan, `steady`."""
     if attenuation < VANISHING_BELOW:
         return "vanishing"
     return "exploding" if attenuation > EXPLODING_ABOVE else "steady"

@@ -74,6 +74,14 @@ def sentence(summary: Mapping[str, Any]) -> str:
     return " ".join(part for part in parts if part)
 
 
+def start_sentence(summary: Mapping[str, Any]) -> str:
+    """What the gradient of untrained networks does, from a summary of `summarise_start`."""
+    figures = {**summary, "unmeasured_ends": summary.get("unmeasured_ends", [])}
+    many = summary.get("num_seeds", 1)
+    when = " at initialisation" + (f" (geometric means over {many} seeds)" if many > 1 else "")
+    return _gradient_words(figures, when)
+
+
 def cause_of(summary: Mapping[str, Any], divergence: str) -> str:
     """One short phrase with numbers: what decided the verdict."""
     verdict = summary["verdict"]

@@ -40,6 +40,11 @@ def closing(
     show_words(console, sentence(summary))
     console.print()
     show_line(console, f"Verdict: {summary['verdict'] or 'none'}", "bold")
+    show_files(console, folder, files)
+
+
+def show_files(console: Console, folder: Path, files: Iterable[Path | str]) -> None:
+    """Prints the folder, to be copied, and what is in it."""
     show_line(console, f"Written to {folder}")
     names = [str(_within(Path(file), folder)) for file in files]
     if names:
@@ -50,7 +55,7 @@ def _show_layers(console: Console, layers: pd.DataFrame, is_diverged: bool) -> N
     steps = sorted({int(layers["step"].min()), int(layers["step"].max())})
     tables = [_path_with_readout(layers[layers["step"] == step]) for step in steps]
     order = tables[0].index
-    shown = order[_sampled(len(order), has_readout="readout" in order)]
+    shown = order[sampled(len(order), has_readout="readout" in order)]
     columns = []
     for name in _SHOWN:
         values = [table[name].reindex(shown) for table in tables]
@@ -80,7 +85,7 @@ def _path_with_readout(layers_at_step: pd.DataFrame) -> pd.DataFrame:
     return pd.concat([path, readout]).set_axis(pd.Index(labels), axis=0)
 
 
-def _sampled(num_rows: int, has_readout: bool) -> list[int]:
+def sampled(num_rows: int, has_readout: bool) -> list[int]:
     """Positions of at most `MOST_ROWS` rows, evenly spaced over the hidden layers."""
     num_hidden = num_rows - has_readout
     num_shown = min(num_hidden, MOST_ROWS - has_readout)

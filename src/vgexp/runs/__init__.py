@@ -1,6 +1,8 @@
 """Runs: made from a configuration, gone on with, and read back from their folders."""
 
-from vgexp.runs.making import finish, resume, run, write_failure
+from vgexp.runs.making import finish, resume, run
 from vgexp.runs.past import Run, load
+from vgexp.runs.signaling import finish_signal, signal
+from vgexp.runs.start import write_failure
 
-__all__ = ["Run", "finish", "load", "resume", "run", "write_failure"]
+__all__ = ["Run", "finish", "finish_signal", "load", "resume", "run", "signal", "write_failure"]

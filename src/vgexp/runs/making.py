@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 import logging
 import shlex
 import sys
@@ -16,15 +15,16 @@ from vgexp import folders, resuming, summaries
 from vgexp.config import Config
 from vgexp.errors import QuestionError, printable, reason
 from vgexp.folders import Prefix
-from vgexp.interrupts import held, noticed
+from vgexp.interrupts import held
+from vgexp.runs import signaling
 from vgexp.runs.past import Run, load
+from vgexp.runs.start import assembled, default_folder
 
 if TYPE_CHECKING:
     from vgexp.records import Rows
     from vgexp.sinks import Sink
     from vgexp.training import Trainer
 
-OUTPUTS = Path("outputs/train")
 _log = logging.getLogger("vgexp")
 
 
@@ -44,9 +44,9 @@ def run(config: Config, folder: Path | str | None = None, *, command: str = "") 
         Exception: the work failed; the summary says `failed`, the tables have what was recorded.
     """
     configuration.require(config)
-    folder = _default_folder(config) if folder is None else Path(folder)
+    folder = default_folder(config, folders.TRAIN) if folder is None else Path(folder)
     folders.require_free(folder)
-    trainer = _assembled(config)
+    trainer = assembled(config)
     with held(trainer.stop), folders.occupied(folder):
         # Again: another process may have been faster.
         folders.require_free(folder)
@@ -82,10 +82,12 @@ def resume(
         done = Run(folder)
         if not resuming.is_open(folder):
             return done
+        if folders.verb_of(folder) == folders.SIGNAL:
+            return signaling.go_on(folder, trust=trust)
         config = done.config
         if not trust:
             resuming.require_trust(folder, config)
-        trainer = _assembled(config)
+        trainer = assembled(config)
         folders.tidied(folder)
         start = resuming.start_of(folder, config, summaries.computed_by(trainer), trainer.tables)
         if say is not None:
@@ -118,17 +120,6 @@ def finish(config: Config, folder: Path | str, *, command: str = "") -> Run:
         with folders.occupied(folder):  # another device, say
             folders.write_config(folder, config, command)
     return resume(folder, trust=True)
-
-
-def _assembled(config: Config) -> Trainer:
-    with held(_wait):
-        from vgexp.assembly import assemble
-    with noticed():
-        return assemble(config)
-
-
-def _wait() -> None:
-    """Nothing: what is raised in the middle of torch's import can end the process."""
 
 
 def _put_back(trainer: Trainer, start: resuming.Start) -> None:
@@ -190,20 +181,6 @@ def _warn(text: str) -> None:
     _log.info(text)
     with suppress(OSError):
         print(printable(f"warning: {text}"), file=sys.stderr, flush=True)
-
-
-def write_failure(folder: Path, config: Config | None, error: BaseException) -> None:
-    """Makes a folder whose run failed say so: configuration, status and reason."""
-    folder.mkdir(parents=True, exist_ok=True)
-    if config is not None and not (folder / folders.CONFIG).exists():
-        folders.write_config(folder, config, "")
-    known = folders.summary_of(folder)
-    folders.write_summary(folder, {**known, "status": resuming.FAILED, "reason": reason(error)})
-
-
-def _default_folder(config: Config) -> Path:
-    now = datetime.datetime.now().strftime("%Y-%m-%d_%H-%M-%S_%f")
-    return OUTPUTS / configuration.choice("model", config.model) / now
 
 
 def _record(

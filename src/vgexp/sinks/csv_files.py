@@ -14,7 +14,7 @@ import orjson
 from numpy.typing import NDArray
 
 from vgexp.folders import Prefix, synced
-from vgexp.records import COMMON, TABLES, Floats, Rows
+from vgexp.records import COMMON, TABLES, Column, Floats, Rows
 
 
 @final
@@ -31,13 +31,19 @@ class CsvFiles:
         folder: Path,
         tables: Iterable[str] = COMMON,
         prefixes: Mapping[str, Prefix] | None = None,
+        columns: Mapping[str, Sequence[Column]] = TABLES,
     ) -> None:
-        """New files, but where a prefix is given one that is there, cut back to it."""
+        """New files, but where a prefix is given one that is there, cut back to it.
+
+        Args:
+            columns: of each table.
+        """
         self._files: dict[str, _File] = {}
+        self._columns = {table: [each.name for each in columns[table]] for table in tables}
         try:
-            for table in tables:
+            for table, names in self._columns.items():
                 prefix = None if prefixes is None else prefixes.get(table)
-                self._files[table] = _File(folder / f"{table}.csv", table, prefix)
+                self._files[table] = _File(folder / f"{table}.csv", names, prefix)
             # The names of the files as well: no summary or checkpoint outlasts them.
             synced(folder)
         except BaseException:
@@ -45,8 +51,7 @@ class CsvFiles:
             raise
 
     def __call__(self, rows: Rows) -> None:
-        names = [column.name for column in TABLES[rows.table]]
-        columns = [rows.columns.get(name) for name in names]
+        columns = [rows.columns.get(name) for name in self._columns[rows.table]]
         empty = [""] * len(rows)
         cells = [empty if values is None else _texts(values) for values in columns]
         lines = map(",".join, zip(*cells, strict=True))
@@ -111,7 +116,7 @@ def _quoted(text: str) -> str:
 class _File:
     """One table: a new one that begins with its header, or one that is gone on with."""
 
-    def __init__(self, path: Path, table: str, prefix: Prefix | None) -> None:
+    def __init__(self, path: Path, columns: Sequence[str], prefix: Prefix | None) -> None:
         flags = os.O_WRONLY | os.O_APPEND
         if prefix is None:
             flags |= os.O_CREAT | os.O_EXCL
@@ -119,7 +124,7 @@ class _File:
         self._path = path
         self._whole = prefix or Prefix(0, 0)
         if prefix is None:
-            self.append(",".join(column.name for column in TABLES[table]) + "\n")
+            self.append(",".join(columns) + "\n")
         else:
             os.ftruncate(self._descriptor, prefix.num_bytes)
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vgexp.errors import unknown
-from vgexp.records import TABLES
+from vgexp.records import OPTIONAL, TABLES
 from vgexp.tables.files import broken, readable
 
 
@@ -51,7 +51,8 @@ def rows_of(path: Path, table: str, half: list[str]) -> Iterator[list[str]]:
             header = next(reader, None)
             if header is None:
                 raise broken(path, f"ends within its header: {half[0]!r}" if half else "is empty")
-            missing = [column.name for column in TABLES[table] if column.name not in header]
+            needed = [c.name for c in TABLES[table] if c.name not in OPTIONAL]
+            missing = [name for name in needed if name not in header]
             if missing:
                 raise broken(
                     path,

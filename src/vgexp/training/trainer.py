@@ -125,6 +125,23 @@ class Trainer:
             self._probe.__exit__(None, None, None)
             state.stream.end()
 
+    def first_step(self) -> list[Rows]:
+        """Step 0 and nothing before or after it: the rows of its tables but for those of training.
+
+        They are those that `rows()` begins with.
+        """
+        state = self.state
+        state.stream.begin()
+        try:
+            self._take_snapshot()
+            self._attach()
+            self._probe.want_step()
+            self._step(self._next_batch())
+            return [rows for rows in self.flush() if rows.table not in COMMON[1:]]
+        finally:
+            self._probe.__exit__(None, None, None)
+            state.stream.end()
+
     def _rows_of_step(self, *, whole: bool) -> Iterator[Rows]:
         """Makes a step, and yields what is to be handed on after it."""
         state, eval_every = self.state, self._train.eval_every

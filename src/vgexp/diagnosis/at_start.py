@@ -1,0 +1,62 @@
+"""What networks at initialisation say, one a seed: the figures of `vgexp signal`'s summary.
+
+Factors over seeds are products of random factors, a layer each, so that their logarithms average:
+means are geometric, spreads are standard deviations of logarithms (Hanin and Nica 2018).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from vgexp.diagnosis.signal import kind, signal_of
+
+
+def summarise_start(layers: pd.DataFrame, num_layers: int | None = None) -> dict[str, Any]:
+    """The figures of a table of step 0 with a column `seed`.
+
+    A figure that is undefined or not finite is None.
+
+    Args:
+        num_layers: L; None: the rows tell.
+    """
+    signals = [signal_of(rows[rows["step"] == 0], num_layers) for _, rows in layers.groupby("seed")]
+    attenuation, attenuation_spread = geometric([each.attenuation for each in signals])
+    factor, factor_spread = geometric([each.backward_factor_per_layer for each in signals])
+    figures = {
+        "signal": kind(attenuation),
+        "attenuation": attenuation,
+        "attenuation_log_std": attenuation_spread,
+        "backward_factor_per_layer": factor,
+        "backward_factor_log_std": factor_spread,
+        "num_layers": max((each.num_layers for each in signals), default=0),
+        "layers_left_out": max((each.num_left_out for each in signals), default=0),
+    }
+    return {name: _for_json(value) for name, value in figures.items()}
+
+
+def geometric(values: Sequence[float]) -> tuple[float, float]:
+    """Geometric mean, and standard deviation (n - 1) of the logarithms.
+
+    A zero among the values makes the mean 0, else an infinite one inf; nan are left out. The
+    spread is over what is finite and positive; nan of fewer than two.
+    """
+    numbers = np.asarray(values, dtype="float64")
+    numbers = numbers[~np.isnan(numbers)]
+    if not numbers.size:
+        return math.nan, math.nan
+    with np.errstate(divide="ignore"):
+        logs = np.log(numbers)
+    plain = logs[np.isfinite(logs)]
+    spread = float(plain.std(ddof=1)) if plain.size > 1 else math.nan
+    if (numbers == 0).any():
+        return 0.0, spread
+    return float(np.exp(logs.mean())), spread
+
+
+def _for_json(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value

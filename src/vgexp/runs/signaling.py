@@ -1,0 +1,134 @@
+"""Signal propagation at initialisation: networks that differ in their seed, each at its step 0."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vgexp import config as configuration
+from vgexp import folders, resuming, summaries
+from vgexp.config import Config
+from vgexp.errors import reason
+from vgexp.records import SEED, TABLES, Rows
+from vgexp.runs.past import Run
+from vgexp.runs.start import assembled, default_folder
+
+if TYPE_CHECKING:
+    from vgexp.training import Trainer
+
+_log = logging.getLogger("vgexp")
+
+
+def signal(config: Config, folder: Path | str | None = None, *, command: str = "") -> Run:
+    """Measures what a configuration describes before any training, and writes a run folder.
+
+    Its tables are those of step 0 with one more column, the seed; a row of seed s is the one that
+    training with `seed=s` begins with.
+
+    Args:
+        folder: where to; None: outputs/signal/<model>/<date_time_microseconds>.
+        command: what was typed to get here; the first line of `config.yaml`.
+
+    Raises:
+        QuestionError: an impossible configuration, or a folder that holds a run already.
+        OSError: the folder cannot be written.
+        Exception: the work failed; the summary says `failed`.
+    """
+    configuration.require(config)
+    folder = default_folder(config, folders.SIGNAL) if folder is None else Path(folder)
+    folders.require_free(folder)
+    trainer = assembled(config)
+    with folders.occupied(folder):
+        # Again: another process may have been faster.
+        folders.require_free(folder)
+        folders.write_config(folder, config, command, folders.SIGNAL)
+        folders.anchored(folder)
+        return _measured(folder, config, trainer)
+
+
+def finish_signal(config: Config, folder: Path | str, *, command: str = "") -> Run:
+    """As `signal`, in a folder where the same may have begun, or have come to its end.
+
+    Raises:
+        QuestionError: the folder holds a run of another configuration.
+    """
+    folder = Path(folder)
+    if not (folder / folders.CONFIG).exists():
+        return signal(config, folder, command=command)
+    deciding = configuration.deciding
+    resuming.require_equal(
+        folder / folders.CONFIG, "configuration", deciding(Run(folder).config), deciding(config)
+    )
+    with folders.occupied(folder):
+        return go_on(folder, trust=True)
+
+
+def go_on(folder: Path, *, trust: bool) -> Run:
+    """Measures anew what did not come to its end; in an occupied folder.
+
+    Raises:
+        QuestionError: the configuration names code and is not trusted.
+    """
+    done = Run(folder)
+    if not resuming.is_open(folder):
+        return done
+    if not trust:
+        resuming.require_trust(folder, done.config)
+    folders.tidied(folder)
+    trainer = assembled(done.config)
+    for table in trainer.tables:
+        (folder / f"{table}.csv").unlink(missing_ok=True)
+    return _measured(folder, done.config, trainer)
+
+
+def _measured(folder: Path, config: Config, trainer: Trainer) -> Run:
+    done, start = Run(folder), time.perf_counter()
+    made_by = {**summaries.of_process(config, trainer), "num_seeds": config.signal.seeds}
+    try:
+        _record(folder, config, trainer)
+        ending: dict[str, Any] = {"status": "completed", **_figures(done, trainer)}
+    except BaseException as error:
+        is_failure = isinstance(error, Exception)
+        status = resuming.FAILED if is_failure else resuming.INTERRUPTED
+        why = {"reason": reason(error)} if is_failure else {}
+        folders.write_summary(folder, {"status": status, **why, **made_by})
+        raise
+    ending["seconds"] = round(time.perf_counter() - start, 3)
+    folders.write_summary(folder, {**ending, **made_by})
+    return done
+
+
+def _record(folder: Path, config: Config, trainer: Trainer) -> None:
+    from vgexp.sinks.csv_files import CsvFiles
+
+    tables = [name for name in trainer.tables if name not in _OF_TRAINING]
+    columns = {name: (*TABLES[name], SEED) for name in tables}
+    files = CsvFiles(folder, tables, columns=columns)
+    try:
+        for rows in _rows(config, trainer):
+            files(rows)
+        files.settle()
+    finally:
+        files.close()
+
+
+def _rows(config: Config, first: Trainer) -> Iterator[Rows]:
+    for number in range(config.signal.seeds):
+        seed = config.seed + number
+        trainer = first if number == 0 else assembled(dataclasses.replace(config, seed=seed))
+        for rows in trainer.first_step():
+            yield Rows(rows.table, {**rows.columns, SEED.name: [seed] * len(rows)})
+
+
+def _figures(done: Run, trainer: Trainer) -> dict[str, Any]:
+    from vgexp import diagnosis
+
+    return diagnosis.summarise_start(done.layers, trainer.num_layers)
+
+
+_OF_TRAINING = ("steps", "evals", "timing", "pretraining")
+"""Tables of what comes after step 0."""
