@@ -66,7 +66,10 @@ def compare_runs(
     Raises:
         QuestionError: no such metric or step.
     """
-    results: dict[str, Figure] = {name: partial(_figure, name) for name in RESULTS}
+    known = {name for run in runs for name in run.summary}
+    # Runs that did not train have no loss; of runs that have nothing yet, nothing is left out.
+    shown = [name for name in RESULTS if name in known or not known.intersection(RESULTS)]
+    results: dict[str, Figure] = {name: partial(_figure, name) for name in shown}
     if metric is not None:
         results |= _metric_figures(runs, metric, step)
     rows = same_but_seed(runs) if by_seed else [[run] for run in runs]

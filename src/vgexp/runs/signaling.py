@@ -87,18 +87,23 @@ def go_on(folder: Path, *, trust: bool) -> Run:
 
 def _measured(folder: Path, config: Config, trainer: Trainer) -> Run:
     done, start = Run(folder), time.perf_counter()
-    made_by = {**summaries.of_process(config, trainer), "num_seeds": config.signal.seeds}
     try:
         _record(folder, config, trainer)
-        ending: dict[str, Any] = {"status": "completed", **_figures(done, trainer)}
+        figures = _figures(done, trainer)
     except BaseException as error:
         is_failure = isinstance(error, Exception)
-        status = resuming.FAILED if is_failure else resuming.INTERRUPTED
-        why = {"reason": reason(error)} if is_failure else {}
-        folders.write_summary(folder, {"status": status, **why, **made_by})
+        ending: dict[str, Any] = {"status": resuming.FAILED if is_failure else resuming.INTERRUPTED}
+        ending |= {"reason": reason(error)} if is_failure else {}
+        folders.write_summary(folder, {**ending, **summaries.of_process(config, trainer)})
         raise
-    ending["seconds"] = round(time.perf_counter() - start, 3)
-    folders.write_summary(folder, {**ending, **made_by})
+    summary = {
+        "status": "completed",
+        **figures,
+        "num_seeds": config.signal.seeds,
+        "seconds": round(time.perf_counter() - start, 3),
+        **summaries.of_process(config, trainer),
+    }
+    folders.write_summary(folder, summary)
     return done
 
 
