@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import pickle
@@ -18,10 +19,11 @@ from rich.cells import cell_len
 
 from vgexp import config as configuration
 from vgexp import folders, runs, sweep
-from vgexp.cli import door, progress, questions, schema
+from vgexp.cli import progress, questions, schema
 from vgexp.cli.job import Job
 from vgexp.cli.listing import configs
 from vgexp.cli.main import main
+from vgexp.cli.work import WORKS
 from vgexp.config import Config, MlpConfig
 from vgexp.errors import QuestionError
 
@@ -69,7 +71,8 @@ def calls(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Calls:
 
     monkeypatch.setattr(runs, "run", run)
     monkeypatch.setattr("vgexp.runs.making.run", run)
-    monkeypatch.setattr(door, "close_run", lambda _: None)
+    training = dataclasses.replace(WORKS["train"], close=lambda _: None)
+    monkeypatch.setitem(WORKS, "train", training)
     monkeypatch.chdir(tmp_path)
     return made
 
@@ -706,9 +709,9 @@ def test_the_command_of_a_presets_job_repeats_that_job_only(calls: Calls, tmp_pa
 
 
 def test_a_job_works_in_a_launchers_other_process() -> None:
-    schema.register()
+    schema.register(WORKS["train"])
     OmegaConf.clear_resolver("vgexp_label")
-    sent = pickle.loads(pickle.dumps(Job("vgexp train", ["--config-name", "config"])))
+    sent = pickle.loads(pickle.dumps(Job("train", "vgexp train", ["--config-name", "config"])))
     assert sent.flags == ["--config-name", "config"]
     assert OmegaConf.has_resolver("vgexp_label")
 

@@ -17,6 +17,7 @@ from hydra.core.utils import JobReturn
 from vgexp import sweep
 from vgexp.cli import engines, schema
 from vgexp.cli.main import main
+from vgexp.cli.work import WORKS
 
 SMALL = ("data=gaussian", "data.num_examples=128", "data.batch_size=16", "train.steps=3")
 GRID = (*SMALL, "model.width=8", "model.depth=2,3", "seed=1,2")
@@ -136,7 +137,7 @@ def test_an_engine_that_is_not_installed_names_its_extra(
     choice: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     group, _, name = choice.rpartition("/")
-    schema.register()
+    schema.register(WORKS["train"])
     store = ConfigStore.instance()
     files = store.repo["hydra"][group.rpartition("/")[2]]
     monkeypatch.delitem(files, f"{name}.yaml")
@@ -149,8 +150,8 @@ def test_an_engine_that_is_not_installed_names_its_extra(
 
 @pytest.mark.parametrize("choice", engines.PRESETS)
 def test_what_suits_vgexp_is_set_in_the_packages_own_settings(choice: str) -> None:
-    schema.register()
-    schema.register()
+    schema.register(WORKS["train"])
+    schema.register(WORKS["train"])
     node = ConfigStore.instance().load(f"{choice}.yaml").node
     for key, value in engines.PRESETS[choice].items():
         assert node[key] == value
