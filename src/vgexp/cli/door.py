@@ -1,4 +1,4 @@
-"""The verbs with overrides: what was typed goes to Hydra, what comes back becomes an exit code."""
+"""The verbs with overrides: what was typed goes to Hydra, what comes back is an exit code."""
 
 from __future__ import annotations
 

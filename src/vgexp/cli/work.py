@@ -1,4 +1,4 @@
-"""What the verbs that take overrides make of a configuration: a training run, a look at the start."""
+"""What the verbs that take overrides make of a configuration: training, a look at the start."""
 
 from __future__ import annotations
 
