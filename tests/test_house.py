@@ -22,7 +22,7 @@ FLOORS: tuple[frozenset[str], ...] = tuple(
         "runs sweep",
         "assembly sinks summaries",
         "training report",
-        "models data probe diagnosis resuming",
+        "models data probe theory diagnosis resuming",
         "activations inits norms skips losses optimizers schedulers clips noise tables checkpoints",
         "metrics watch seeds tasks folders foreign",
         "registry config records interrupts lookup",
@@ -49,6 +49,7 @@ TORCH_SIDE = frozenset(
         "losses",
         "tasks",
         "foreign",
+        "theory",
     }
 )
 

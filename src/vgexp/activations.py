@@ -81,6 +81,8 @@ class Activation:
     """`derivative(module, u)` is phi'(u)."""
     has_parameters: bool = False
     """Whether its modules own trained parameters."""
+    kinks: tuple[float, ...] | None = ()
+    """Where phi or phi' is not smooth; None: not known."""
 
     @property
     def peak(self) -> float | None:
@@ -272,13 +274,13 @@ def _build_prelu(negative_slope: float | None) -> nn.Module:
     return nn.PReLU(init=PRELU_SLOPE if negative_slope is None else negative_slope)
 
 
-def _known(summary: str, cls: type[nn.Module], **options: Any) -> Activation:
-    return Activation(summary, _plain(partial(cls, **options)), DERIVATIVES[cls])
+def _known(summary: str, cls: type[nn.Module], kinks: tuple[float, ...] = ()) -> Activation:
+    return Activation(summary, _plain(cls), DERIVATIVES[cls], kinks=kinks)
 
 
 def _foreign(path: str) -> Activation:
     build = foreign.activation(path)
-    return Activation(path, _plain(build), ByAutograd())
+    return Activation(path, _plain(build), ByAutograd(), kinks=None)
 
 
 ACTIVATIONS: Registry[Activation] = Registry(
@@ -289,24 +291,29 @@ ACTIVATIONS: Registry[Activation] = Registry(
         ),
         "sigmoid": _known("1/(1 + e^-u), in (0, 1); phi' is at most 1/4", nn.Sigmoid),
         "tanh": _known("hyperbolic tangent, in (-1, 1); phi'(0) = 1", nn.Tanh),
-        "relu": _known("max(u, 0)", nn.ReLU),
+        "relu": _known("max(u, 0)", nn.ReLU, kinks=(0.0,)),
         "leaky_relu": Activation(
             "u above 0, negative_slope * u below (Maas 2013)",
             _build_leaky_relu,
             DERIVATIVES[nn.LeakyReLU],
+            kinks=(0.0,),
         ),
         "prelu": Activation(
             "leaky_relu with a trained slope, one a layer (He 2015)",
             _build_prelu,
             DERIVATIVES[nn.PReLU],
             has_parameters=True,
+            kinks=(0.0,),
         ),
-        "elu": _known("u above 0, e^u - 1 below (Clevert 2016)", nn.ELU),
-        "selu": _known("elu scaled to keep mean 0 and variance 1 (Klambauer 2017)", nn.SELU),
+        "elu": _known("u above 0, e^u - 1 below (Clevert 2016)", nn.ELU, kinks=(0.0,)),
+        "selu": _known(
+            "elu scaled to keep mean 0 and variance 1 (Klambauer 2017)", nn.SELU, kinks=(0.0,)
+        ),
         "gelu": _known("u Phi(u), Phi the normal distribution (Hendrycks & Gimpel 2016)", nn.GELU),
         "silu": _known("u sigmoid(u), also swish (Ramachandran 2017)", nn.SiLU),
-        "softplus": _known("ln(1 + e^u), a smooth relu", nn.Softplus),
-        "hardtanh": _known("u cut at -1 and 1", nn.Hardtanh),
+        # Above 20 torch returns u itself.
+        "softplus": _known("ln(1 + e^u), a smooth relu", nn.Softplus, kinks=(20.0,)),
+        "hardtanh": _known("u cut at -1 and 1", nn.Hardtanh, kinks=(-1.0, 1.0)),
     },
     _foreign,
 )

@@ -74,6 +74,12 @@ class Init:
     fit: Callable[[Watched, float, Tensor], None] | None = None
     adds_scalars: bool = False
     """Whether a convolutional net with branches gets trained scalars beside its weights."""
+    std: Callable[[Tensor], float] | None = None
+    """Root mean square of the entries of a weight at gain 1; None: not known."""
+    is_isometric: bool = False
+    """Whether a matrix has orthogonal rows of one length; with more rows than columns, columns."""
+    scales_outputs: bool = False
+    """Whether `fit` brings each weight module's output to variance gain^2, within 10 %."""
 
 
 @torch.no_grad()
@@ -182,6 +188,19 @@ def _delta_orthogonal(weight: Tensor, gain: float, generator: Generator) -> None
 
 def _orthonormal(weight: Tensor, _gain: float, generator: Generator) -> None:
     nn.init.orthogonal_(weight, generator=generator)
+
+
+def _orthonormal_std(weight: Tensor) -> float:
+    return 1 / math.sqrt(max(weight.shape[0], _fan_in(weight)))
+
+
+def _delta_std(weight: Tensor) -> float:
+    """Of zeros but for an orthogonal matrix at one of a kernel's positions."""
+    return 1 / math.sqrt(max(weight.shape[:2]) * weight[0, 0].numel())
+
+
+def _unit_std(_weight: Tensor) -> float:
+    return 1.0
 
 
 def _xavier_std(weight: Tensor) -> float:
@@ -300,42 +319,65 @@ INITS: Registry[Init] = Registry(
     "init",
     {
         "xavier_normal": Init(
-            "N(0, 2/(fan_in + fan_out)) (Glorot & Bengio 2010)", _normal(_xavier_std)
+            "N(0, 2/(fan_in + fan_out)) (Glorot & Bengio 2010)",
+            _normal(_xavier_std),
+            std=_xavier_std,
         ),
         "xavier_uniform": Init(
             "uniform of variance 2/(fan_in + fan_out) (Glorot & Bengio 2010)",
             _uniform(_xavier_std),
+            std=_xavier_std,
         ),
-        "he_normal": Init("N(0, 2/fan_in) (He 2015)", _normal(_he_std)),
-        "he_uniform": Init("uniform of variance 2/fan_in (He 2015)", _uniform(_he_std)),
-        "lecun_normal": Init("N(0, 1/fan_in) (LeCun 1998)", _normal(_lecun_std)),
-        "lecun_uniform": Init("uniform of variance 1/fan_in (LeCun 1998)", _uniform(_lecun_std)),
-        "orthogonal": Init("orthonormal rows or columns (Saxe 2014)", _orthogonal),
+        "he_normal": Init("N(0, 2/fan_in) (He 2015)", _normal(_he_std), std=_he_std),
+        "he_uniform": Init(
+            "uniform of variance 2/fan_in (He 2015)", _uniform(_he_std), std=_he_std
+        ),
+        "lecun_normal": Init("N(0, 1/fan_in) (LeCun 1998)", _normal(_lecun_std), std=_lecun_std),
+        "lecun_uniform": Init(
+            "uniform of variance 1/fan_in (LeCun 1998)", _uniform(_lecun_std), std=_lecun_std
+        ),
+        "orthogonal": Init(
+            "orthonormal rows or columns (Saxe 2014)",
+            _orthogonal,
+            std=_orthonormal_std,
+            is_isometric=True,
+        ),
         "delta_orthogonal": Init(
-            "orthogonal at a kernel's centre, 0 elsewhere (Xiao 2018)", _delta_orthogonal
+            "orthogonal at a kernel's centre, 0 elsewhere (Xiao 2018)",
+            _delta_orthogonal,
+            std=_delta_std,
+            is_isometric=True,
         ),
         "lsuv": Init(
             "orthonormal, then each output scaled to variance 1 on a batch (Mishkin & Matas 2016)",
             _orthonormal,
             fit=_fit_variances,
+            std=_orthonormal_std,
+            is_isometric=True,
+            scales_outputs=True,
         ),
         "fixup": Init(
             "he_normal by depth, residual branches and read-out from 0, no norm (Zhang 2019)",
             _normal(_he_std),
             fit=_fix_up,
+            std=_he_std,
             adds_scalars=True,
         ),
         "zero_last": Init(
             "he_normal, and each residual branch starts at 0 (Goyal 2017)",
             _normal(_he_std),
             fit=_zero_last,
+            std=_he_std,
         ),
-        "normal": Init("N(0, gain^2), whatever the fans", _normal(lambda _weight: 1.0)),
-        "uniform": Init("U[-1/sqrt(fan_in), 1/sqrt(fan_in)], biases 0", _uniform(_torch_std)),
+        "normal": Init("N(0, gain^2), whatever the fans", _normal(_unit_std), std=_unit_std),
+        "uniform": Init(
+            "U[-1/sqrt(fan_in), 1/sqrt(fan_in)], biases 0", _uniform(_torch_std), std=_torch_std
+        ),
         "torch_default": Init(
             "as nn.Linear does: weights and biases U[-1/sqrt(fan_in), 1/sqrt(fan_in)]",
             _uniform(_torch_std),
             draws_biases=True,
+            std=_torch_std,
         ),
     },
     _foreign,

@@ -7,6 +7,8 @@ is 1e-5, added to the variance or the mean square.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Protocol
 
 import torch
@@ -37,6 +39,38 @@ class Norm(Protocol):
             QuestionError: channels and positions that it cannot normalise.
         """
         ...
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """What a perceptron's normalisation takes its statistics of, and which it takes."""
+
+    num_entries: int | None
+    """Entries normalised together; None: an example's own over the batch, as many as there are."""
+    centred: bool
+    """Whether their mean is taken off before they are divided by their root mean square."""
+
+
+@dataclass(frozen=True)
+class NormEntry:
+    """A named normalisation: `build` makes its modules, `statistics` is what theory knows of it."""
+
+    build: Norm
+    statistics: Callable[[int, NormConfig], Statistics] | None = None
+    """Of a width; None: there is none to take, or it is not known."""
+    is_known: bool = True
+    """Whether it is one of ours."""
+
+    @property
+    def summary(self) -> str:
+        """The line that describes it."""
+        return (self.build.__doc__ or "").strip().split("\n\n")[0]
+
+    def __call__(
+        self, num_channels: int, config: NormConfig, num_position_axes: int = 0, /
+    ) -> nn.Module | None:
+        """The module, as `Norm` says."""
+        return self.build(num_channels, config, num_position_axes)
 
 
 class ChannelRms(nn.Module):
@@ -78,7 +112,7 @@ def _instance(num_channels: int, _config: NormConfig, num_position_axes: int = 0
     """Each example and channel over its positions (Ulyanov 2016); not for a perceptron."""
     if num_position_axes:
         return nn.GroupNorm(num_channels, num_channels, eps=EPS)
-    allowed = ", ".join(name for name in NORMS if NORMS[name] is not _instance)
+    allowed = ", ".join(name for name in NORMS if NORMS[name].build is not _instance)
     raise QuestionError(
         "model.norm is 'instance' on a perceptron\n"
         "reason: a channel has one value, and normalising it over no positions gives 0\n"
@@ -130,25 +164,28 @@ def _group_counts(num_channels: int, smallest: int) -> list[int]:
     return [count for count in range(1, most + 1) if num_channels % count == 0]
 
 
-def _foreign(path: str) -> Norm:
+def _foreign(path: str) -> NormEntry:
     """The user's own reads [B, C, P..], whatever positions there are."""
     make = foreign.norm(path)
 
     def build(num_channels: int, _config: NormConfig, _num_position_axes: int = 0, /) -> nn.Module:
         return make(num_channels)
 
-    return build
+    build.__doc__ = path
+    return NormEntry(build, is_known=False)
 
 
-NORMS: Registry[Norm] = Registry(
+NORMS: Registry[NormEntry] = Registry(
     "norm",
     {
-        "none": _none,
-        "batch": _batch,
-        "layer": _layer,
-        "instance": _instance,
-        "group": _group,
-        "rms": _rms,
+        "none": NormEntry(_none),
+        "batch": NormEntry(_batch, lambda _width, _config: Statistics(None, centred=True)),
+        "layer": NormEntry(_layer, lambda width, _config: Statistics(width, centred=True)),
+        "instance": NormEntry(_instance),
+        "group": NormEntry(
+            _group, lambda width, config: Statistics(width // config.norm_groups, centred=True)
+        ),
+        "rms": NormEntry(_rms, lambda width, _config: Statistics(width, centred=False)),
     },
     _foreign,
 )

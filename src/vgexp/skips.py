@@ -57,6 +57,30 @@ class MakeCombine(Protocol):
         ...
 
 
+Mean = Callable[[Callable[[Tensor], Tensor], float, Tensor], Tensor]
+"""`mean(f, m, q)`: the mean of f(N(m, q)), for each variance of q."""
+
+
+@dataclass(frozen=True)
+class Mix:
+    """What a skip does to variances, all factors mean-square, at the start of training.
+
+    With v the variance of the branch and q that of z: the next z has `branch` v + `carried` q. With
+    chi v's derivative by z as mean squares, dL/dz of an example has (`backward` chi + `carried`)
+    times the mean square of the next.
+    """
+
+    branch: Tensor | float
+    carried: Tensor | float
+    backward: Tensor | float
+    gate: Tensor | float | None = None
+    """dL/d(gate's z) over dL/d(next z)."""
+
+
+MakeMix = Callable[[Tensor, Tensor, int, Mean], Mix]
+"""From v, q, the depth, and how a mean is taken."""
+
+
 @dataclass(frozen=True)
 class Skip:
     """A named skip connection.
@@ -68,6 +92,8 @@ class Skip:
     summary: str
     combine: MakeCombine | None = None
     concatenates: bool = False
+    mix: MakeMix = lambda _v, _q, _depth, _mean: Mix(1.0, 0.0, 1.0)
+    """What it does to variances."""
     carries_z: bool = False
     """Whether the next z is z where the branch is 0, and the branch's weights learn there."""
 
@@ -132,6 +158,20 @@ class Highway(Combine):
         return t_BW * branch_BW + (1 - t_BW) * z_BW
 
 
+def _highway_mix(v: Tensor, q: Tensor, _depth: int, mean: Mean) -> Mix:
+    """Of a gate that reads what the branch reads, with weights of the same variance.
+
+    Its z has the branch's variance about b_T, and both are independent of each other and of z: the
+    next variance is E[T^2] v + E[(1 - T)^2] q. Going back, the branch's weights bring E[T^2] and
+    the gate's E[(T (1 - T))^2] (v + q), since dz'/d(gate's z) = T (1 - T) (branch - z).
+    """
+    opened = mean(lambda g: torch.sigmoid(g).square(), HIGHWAY_BIAS, v)
+    carried = mean(lambda g: torch.sigmoid(-g).square(), HIGHWAY_BIAS, v)
+    swing = mean(lambda g: (torch.sigmoid(g) * torch.sigmoid(-g)).square(), HIGHWAY_BIAS, v)
+    gate = swing * (v + q)
+    return Mix(opened, carried, opened + gate, gate)
+
+
 SKIPS: Registry[Skip] = Registry(
     "skip",
     {
@@ -139,20 +179,24 @@ SKIPS: Registry[Skip] = Registry(
         "residual": Skip(
             "z + W h + b (He 2016)",
             lambda _width, _depth, _make_gate=None: Residual(),
+            mix=lambda _v, _q, _depth, _mean: Mix(1.0, 1.0, 1.0),
             carries_z=True,
         ),
         "scaled_residual": Skip(
             "z + (W h + b) / sqrt(L), L the depth",
             lambda _width, depth, _make_gate=None: ScaledResidual(depth),
+            mix=lambda _v, _q, depth, _mean: Mix(1 / depth, 1.0, 1 / depth),
             carries_z=True,
         ),
         "rezero": Skip(
             "z + alpha (W h + b), alpha trained from 0 (Bachlechner 2020)",
             lambda _width, _depth, _make_gate=None: Rezero(),
+            mix=lambda _v, _q, _depth, _mean: Mix(0.0, 1.0, 0.0),
         ),
         "highway": Skip(
             "T (W h + b) + (1 - T) z, T a trained gate (Srivastava 2015)",
             lambda width, _depth, make_gate=None: Highway(width, make_gate),
+            mix=_highway_mix,
         ),
         "dense": Skip("W on every earlier h side by side (Huang 2017)", concatenates=True),
     },

@@ -1,0 +1,135 @@
+"""Mean squares of N dL/dz through a perceptron of large width, from the read-out back.
+
+The weights on the way back are taken to be independent of those on the way forward, which is right
+to leading order in the width (Yang 2020). With D the mean square over a layer's units, J_l the mean
+of phi'^2 with what dropout and a norm between z and phi do, and the numbers of `Mix`:
+
+    chi_l = num_units_{l+1} Var(W_{l+1}) J_l,      D_l = D_{l+1} (backward chi_l + carried)
+
+dense: every later layer reads h_l, and D_l = J_l sum_{k>l} num_units_k Var(W_k) D_k.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from vgexp.skips import SKIPS
+from vgexp.theory.forward import TINY, Hidden, Net, number
+from vgexp.theory.sample import OutputGradient
+
+
+@dataclass(frozen=True)
+class Back:
+    """dL/dz of one layer."""
+
+    square_A: Tensor
+    """D."""
+    chi: float
+    """Mean-square factor of the branch alone; 0 at the read-out."""
+    factor: float
+    """Mean-square factor of the whole block, D_l over D_{l+1}; 1 at the read-out."""
+    carried: float
+    """Its part that passes beside the branch."""
+    alike: float
+    """Mean square cosine of dL/dz of different examples."""
+    aligned: float = 0.0
+    """Share of D, relative to the rest, that comes of z . dL/dz being of one sign."""
+    handed: float = 1.0
+    """Share of what comes back to the layer before that passes this one; 1 but for dense."""
+
+
+def backward(net: Net, layers: Sequence[Hidden], output: OutputGradient) -> list[Back]:
+    """All layers and the read-out, first to last."""
+    found = [Back(output.square_A, 0.0, 1.0, 0.0, output.alike)]
+    joined_A = torch.zeros_like(output.square_A)
+    aligned_A = output.aligned_A
+    for index in range(len(layers) - 2, -1, -1):
+        layer, following, after = layers[index], layers[index + 1], found[-1]
+        made = layer.moments
+        assert made is not None
+        spread = following.weight.num_units * following.weight_variance
+        is_last = index == len(layers) - 2
+        if SKIPS[net.config.skip].concatenates and not is_last:
+            came_A = spread * after.square_A
+            joined_A = joined_A + came_A
+            found[-1] = replace(after, handed=_mean(came_A) / max(_mean(joined_A), TINY))
+            square_A, carried_A = made.back_A * joined_A, torch.zeros_like(joined_A)
+            chi, aligned = spread * _mean(made.back_A), 0.0
+        else:
+            scaled_A = 1.0 if following.scaled_A is None else following.scaled_A
+            chi_A = spread * made.back_A * following.mix.backward * scaled_A
+            carried_A = following.mix.carried * scaled_A * torch.ones_like(chi_A)
+            square_A = after.square_A * (chi_A + carried_A)
+            aligned_A, beside_A = _aligned(layer, following, aligned_A)
+            beside = _mean(beside_A) / max(_mean(square_A), TINY)
+            aligned = after.aligned + beside * (1 + after.aligned)
+            square_A = square_A + beside_A
+            chi = _mean(chi_A)
+        carried = _mean(carried_A)
+        total = chi + carried
+        alike = _alike(layer, following, after.alike, chi / total if total > 0 else 0.0)
+        before = _mean(after.square_A)
+        factor = _mean(square_A) / before if before > 0 else 0.0
+        found.append(Back(square_A, chi, factor, carried, alike, aligned))
+    return found[::-1]
+
+
+def _aligned(layer: Hidden, following: Hidden, dots_A: Tensor) -> tuple[Tensor, Tensor]:
+    """What the independence of the weights on both ways leaves out of a plain net, to order 1/n.
+
+    Given z' = W h, W is z' h^T / |h|^2 and what is independent of both, so that W^T d has the part
+    h (z' . d) / |h|^2. A loss whose gradient looks at its outputs has z' . d of one sign at the
+    read-out (p . z - z_y of softmax), and it comes back as z . d = z' . d E(z phi phi') / E phi^2:
+    unchanged of relu, where this part is added anew by each layer, until dL/dz has grown by so much
+    that its z . d is no more than usual.
+
+    Args:
+        dots_A: mean square of z' . d, beyond that of vectors in no relation.
+
+    Returns:
+        The same of this layer, and what comes beside D.
+    """
+    made = layer.moments
+    assert made is not None
+    if number(following.mix.carried) or layer.norm is not None or following.is_fitted:
+        return torch.zeros_like(dots_A), torch.zeros_like(dots_A)
+    shape, n = made.shape, layer.weight.num_units
+    dots_A = dots_A * following.of_weight**2
+    # E phi'^2 phi^2 / (E phi'^2 E phi^2), with bends that `shape` has taken off put back.
+    together = shape.both[0] + 2 * shape.back_by_q * shape.h_by_q + 1
+    beside_A = together * made.slope_A / made.h_A.clamp(min=TINY) * dots_A / n**2
+    left_A = dots_A * shape.h_by_q**2 - layer.q_A * n * beside_A
+    return left_A.clamp(min=0), beside_A
+
+
+def _alike(layer: Hidden, following: Hidden, alike: float, weight: float) -> float:
+    """The mean square cosine of two examples' dL/dz, one layer further back.
+
+    In the limit times the square of (weight E phi' phi' / E phi'^2 + 1 - weight). The n units there
+    are bring random dot products beside it, and random lengths: for s = W^T delta,
+
+        E (d . d')^2 = (n^2 - n) rho^2 crossed^2 + n kappa (1 + 2 rho^2),  E |d|^2 |d'|^2 =
+        n^2 - n + n kappa (1 + 2 rho^2),
+
+    where W is orthogonal less what only Gaussian numbers bring.
+    """
+    assert layer.moments is not None
+    shape, n = layer.moments.shape, layer.weight.num_units
+    crossed, kappa = layer.moments.back_alike, shape.kurtosis[1]
+    limit = alike * (weight * crossed + 1 - weight) ** 2
+    less = 1.0 if following.weight.keeps_backward else 0.0
+    # Of d . d' and |d|^2 |d'|^2, over n^2: of the branch alone, and of its meeting the carried.
+    own = kappa * (1 + 2 * alike)
+    dots = own - alike * crossed**2 - less * (1 + alike) * crossed**2
+    sizes = own - 1 - less * 2 * alike
+    met = 2 * weight * (1 - weight) * (1 + alike)
+    found = (limit + (weight**2 * dots + met) / n) / (1 + (weight**2 * sizes + met * alike) / n)
+    return min(max(found, 0.0), 1.0)
+
+
+def _mean(x_A: Tensor) -> float:
+    return float(x_A.mean())

@@ -1,0 +1,232 @@
+"""Variances of z through a perceptron of large width, for the examples there are.
+
+A: groups of examples of about one length. At initialisation the units of a layer are Gaussian,
+independent of each other; z of an example has variance q, and of two examples, on average,
+covariance r (all pairs are taken to have the mean one). By skip (`Mix`), with v the variance of the
+branch W h + b:
+
+    v_{l+1} = fan_in Var(W) E h_l^2 + Var(b),      q_{l+1} = branch v_{l+1} + carried q_l
+
+and the same of covariances.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+from vgexp.config import MlpConfig
+from vgexp.inits import LSUV_TOLERANCE, LSUV_TRIES
+from vgexp.norms import EPS, NORMS, Statistics
+from vgexp.skips import SKIPS, Mix
+from vgexp.theory import moments
+from vgexp.theory.function import Function
+from vgexp.theory.moments import Means, Moments, Norm
+from vgexp.theory.quadrature import COARSE, Resolution, line
+from vgexp.theory.sample import Lengths
+from vgexp.theory.weights import Weight
+
+SMOOTH = Resolution(8, 2.0, (1.0, 2.0, 4.0, 8.0, 16.0, 32.0))
+"""1e-7 of what a sigmoid makes."""
+TINY = 1e-300
+"""Keeps 0 / 0 at 0."""
+
+
+@dataclass(frozen=True)
+class Hidden:
+    """One hidden layer, or the read-out (without `moments`)."""
+
+    weight: Weight
+    weight_variance: float
+    """Of its entries, after lsuv has scaled them."""
+    is_fitted: bool
+    """Whether lsuv scaled them."""
+    branch_A: Tensor
+    """v."""
+    of_weight: float
+    """The share of v that the weights make; the rest is the biases'."""
+    mix: Mix
+    scaled_A: Tensor | None
+    """Factor on the mean square of dL/dz of a norm that z ends with; None: there is none."""
+    q_A: Tensor
+    c: float
+    """r over the mean q."""
+    moments: Moments | None = None
+    norm: Norm | None = None
+    """The norm between z and phi."""
+
+    @property
+    def q(self) -> float:
+        """The mean over examples; of equal groups."""
+        return float(self.q_A.mean())
+
+
+@dataclass(frozen=True)
+class Net:
+    """What of a configuration every layer has."""
+
+    means: Means
+    config: MlpConfig
+    groups: Lengths
+
+    @property
+    def statistics(self) -> Statistics | None:
+        """What its norm takes; None: it has none."""
+        entry = NORMS[self.config.norm]
+        return entry.statistics(self.config.width, self.config) if entry.statistics else None
+
+    @property
+    def norms_the_sum(self) -> bool:
+        """Whether z ends with a norm from the second layer on."""
+        return SKIPS[self.config.skip].adds and self.config.norm_position == "post"
+
+
+def forward(net: Net, weights: Sequence[Weight]) -> list[Hidden]:
+    """All layers and the read-out."""
+    *hidden, readout = weights
+    layers: list[Hidden] = []
+    diversity = net.groups.diversity
+    read_A: Tensor = net.groups.square_A / hidden[0].fan_in
+    read = net.groups.covariance / hidden[0].fan_in
+    for number, weight in enumerate(hidden):
+        before = layers[-1] if layers and SKIPS[net.config.skip].adds else None
+        layer = _branch(net, weight, read_A, read, before, diversity)
+        layer = _with_moments(net, layer, diversity)
+        diversity = _next_diversity(net, layer, diversity)
+        layers.append(layer)
+        made = layer.moments
+        assert made is not None
+        if SKIPS[net.config.skip].concatenates and number:
+            read_A, read = (
+                (number * read_A + made.h_A) / (number + 1),
+                (number * read + made.hh) / (number + 1),
+            )
+        else:
+            read_A, read = made.h_A, made.hh
+    last = layers[-1].moments
+    assert last is not None
+    return [*layers, _branch(net, readout, last.h_A, last.hh, None, diversity)]
+
+
+def _branch(
+    net: Net,
+    weight: Weight,
+    read_A: Tensor,
+    read: float,
+    before: Hidden | None,
+    diversity: float,
+) -> Hidden:
+    """A layer's z from the second moments of what its weights read."""
+    mean_read = float(read_A.mean())
+    pooled = _pooled(net, read, mean_read, weight.num_units)
+    variance, is_fitted = _fitted(weight, mean_read, pooled)
+    of_weights_A = weight.fan_in * variance * read_A
+    v_A = of_weights_A + weight.bias_variance
+    v = weight.fan_in * variance * read + weight.bias_variance
+    made = float(of_weights_A.mean()) / max(float(v_A.mean()), TINY)
+    if before is None:
+        mix, q_A, r = Mix(1.0, 0.0, 1.0), v_A, v
+    else:
+        mix = SKIPS[net.config.skip].mix(v_A, before.q_A, net.config.depth, _mean)
+        q_A = mix.branch * v_A + mix.carried * before.q_A
+        r = number(mix.branch) * v + number(mix.carried) * before.c * before.q
+    scaled_A = None
+    c = _correlation(r, float(q_A.mean()))
+    if before is not None and net.norms_the_sum and net.statistics is not None:
+        norm = _norm(net.statistics, 1 / net.groups.num_examples + diversity)
+        within_A = q_A * (1 - c) if norm.over_batch else q_A
+        left = 1 - (1 + norm.centred) / norm.size
+        scaled_A = norm.inverse_square * left / (within_A + EPS)
+        c = -1 / (norm.size - 1) if norm.over_batch else c
+        q_A = within_A / (within_A + EPS)
+    return Hidden(weight, variance, is_fitted, v_A, made, mix, scaled_A, q_A, c)
+
+
+def _with_moments(net: Net, layer: Hidden, diversity: float) -> Hidden:
+    """The layer with what its activation makes of z."""
+    norm = None
+    if net.statistics is not None and not net.norms_the_sum:
+        norm = _norm(net.statistics, 1 / net.groups.num_examples + diversity)
+    if norm is not None and net.config.norm_position == "post":
+        made = moments.post(net.means, layer.q_A, layer.c, norm)
+    else:
+        made = moments.pre(net.means, layer.q_A, layer.c, norm)
+    return replace(layer, moments=made, norm=norm)
+
+
+def _next_diversity(net: Net, layer: Hidden, diversity: float) -> float:
+    """Mean square correlation of centred examples at the next z, where a norm over the batch asks.
+
+    A layer brings 1/width by itself, of its units' random kernel. Of a sum of z and a branch the
+    correlations mix as the variances do.
+    """
+    taken = net.statistics
+    if taken is None or taken.num_entries is not None:
+        return diversity
+    root = math.sqrt(_memory(net.means.phi))
+    if not SKIPS[net.config.skip].adds:
+        return diversity * root**2 + 1 / net.config.width
+    branch = number(layer.mix.branch) * float(layer.branch_A.mean())
+    share = branch / max(branch + number(layer.mix.carried) * layer.q, TINY)
+    return diversity * (1 - share + share * root) ** 2 + share**2 / net.config.width
+
+
+def _norm(statistics: Statistics, concentration: float) -> Norm:
+    """The norm's dimensions; over a batch those that the examples' spread really has."""
+    size = statistics.num_entries
+    if size is not None:
+        return Norm(size, size - statistics.centred, statistics.centred)
+    dimensions = 1 / concentration
+    return Norm(dimensions + 1, dimensions, statistics.centred, over_batch=True)
+
+
+@lru_cache(maxsize=32)
+def _memory(phi: Function) -> float:
+    """Factor of a layer on the mean square correlation of centred examples, at variance 1: the
+    slope of the correlation map of phi less its mean at 0, squared."""
+    one = line(torch.ones(1, dtype=torch.float64), phi.kinks, COARSE)
+    value, slope = phi.value(one.u_AN), phi.slope(one.u_AN)
+    variance = float(one.mean(value.square())) - float(one.mean(value)) ** 2
+    return min((float(one.mean(slope)) ** 2 / max(variance, TINY)) ** 2, 1.0)
+
+
+def _pooled(net: Net, read: float, mean_read: float, num_units: int) -> float:
+    """Share of the mean square of an output that is left about the mean of all its entries."""
+    num = net.groups.num_examples
+    c = _correlation(read, mean_read)
+    return 1 - (1 / num + (1 - 1 / num) * c) / num_units
+
+
+def _fitted(weight: Weight, mean_read: float, pooled: float) -> tuple[float, bool]:
+    """The variance of entries once lsuv has scaled them, as `inits` does, and whether it did."""
+    target, variance = weight.output_variance, weight.variance
+    if target is None:
+        return variance, False
+    for tried in range(LSUV_TRIES):
+        found = pooled * (weight.fan_in * variance * mean_read + weight.bias_variance)
+        if abs(found - target) < LSUV_TOLERANCE * target or found == 0:
+            return variance, tried > 0
+        variance *= target / found
+    return variance, True
+
+
+def _mean(f: Callable[[Tensor], Tensor], at: float, q_A: Tensor) -> Tensor:
+    """Of a smooth f, a gate's."""
+    nodes = line(q_A, (), SMOOTH)
+    return nodes.mean(f(at + nodes.u_AN))
+
+
+def _correlation(covariance: float, variance: float) -> float:
+    if not variance > 0 or not math.isfinite(covariance):
+        return 0.0
+    return min(max(covariance / variance, -1.0), 1.0)
+
+
+def number(value: Tensor | float) -> float:
+    """The mean over groups of examples."""
+    return float(value.mean()) if isinstance(value, Tensor) else value

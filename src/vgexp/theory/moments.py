@@ -1,0 +1,241 @@
+"""Means over the units of one layer: of h, of phi', and of what finite width makes fluctuate.
+
+u is what phi reads: z, or z normalised. Axes: A groups of examples, N nodes.
+
+A normalisation of few Gaussian numbers makes points of a sphere of them, not Gaussian ones
+(`quadrature.sphere_line`), and divides by a root mean square that fluctuates: with d dimensions
+left of m numbers, E 1/s^2 = m / ((d - 2) q). dL/dz is (dL/du less its projections on 1, where it
+centres, and on u) / s.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from vgexp.norms import EPS
+from vgexp.theory.function import Function
+from vgexp.theory.quadrature import COARSE, Line, line, plane, sphere_line
+from vgexp.theory.tables import squares
+
+FEWEST = 4
+"""Dimensions that must be left to a normalisation: with fewer the mean of 1/s^2 is ruled by rare
+draws, or infinite."""
+
+MOVED = 0.1
+"""Change of ln q, and of c over 1 - c, up to which fluctuations are taken to be the same."""
+NEAR = 1e-4
+SMALLEST, LARGEST = 1e-60, 1e60
+"""Variances beyond which fluctuations are those of the nearer: their fourth powers end."""
+
+
+@dataclass(frozen=True)
+class Norm:
+    """A normalisation: how many numbers together, how many dimensions they have left."""
+
+    size: float
+    dimensions: float
+    centred: bool
+    over_batch: bool = False
+
+    @property
+    def inverse_square(self) -> float:
+        """E q / s^2."""
+        return self.size / (self.dimensions - 2)
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Of one layer: second moments of each group, and two examples' shared ones."""
+
+    h_A: Tensor
+    """E h^2."""
+    hh: float
+    """E h h' of two examples."""
+    back_A: Tensor
+    """E phi'^2, with what dropout and the norm do to dL/dh on its way to z."""
+    back_alike: float
+    """The same of two examples over that of one: how far their dL/dz stay alike."""
+    slope_A: Tensor
+    """E phi'^2 alone."""
+    shape: Shape
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Fluctuations of the mean of phi'^2 and phi^2 over the units at a given mean of z^2.
+
+    Covariances for one example with itself, and for two, each relative to the means' product.
+    """
+
+    slopes: tuple[float, float]
+    """Of phi'^2."""
+    squares: tuple[float, float]
+    """Of phi^2."""
+    both: tuple[float, float]
+    """Of phi'^2 with phi^2."""
+    kurtosis: tuple[float, float]
+    """E phi'^2 phi'^2 over the squared mean."""
+    back_by_q: float
+    """d ln E phi'^2 / d ln q."""
+    h_by_q: float
+    """d ln E phi^2 / d ln q."""
+    crossed: float
+    """E phi' phi' of two examples over E phi'^2."""
+    product: float
+    """E phi phi of two examples, to 1e-4."""
+
+
+class Means:
+    """Means of one activation; what hardly changes from layer to layer is not taken again.
+
+    Args:
+        keep: probability with which dropout keeps a unit, divided by it.
+    """
+
+    def __init__(self, phi: Function, keep: float) -> None:
+        self.phi, self.keep = phi, keep
+        self._shape: tuple[float, float, Shape] | None = None
+        self._sphere: tuple[Norm, Tensor, tuple[Tensor, Tensor, Tensor]] | None = None
+
+    def shape(self, q: float, c: float) -> Shape:
+        """`shape` at about this variance and correlation, with `product` moved to them.
+
+        Kept until ln q has moved by `MOVED`, or c by that share of 1 - c: E phi phi' is then right
+        to second order in that, with the slope q E phi' phi' of Price's theorem.
+        """
+        scale, asked = (q, 1.0) if self.phi.is_homogeneous else (1.0, q)
+        at = min(max(asked, SMALLEST), LARGEST)
+        kept = self._shape
+        if kept is None or not (abs(at / kept[0] - 1) < MOVED if kept[0] > 0 else at == kept[0]):
+            kept = None
+        if kept is None or abs(c - kept[1]) >= MOVED * (1 - kept[1]):
+            kept = self._shape = at, c, shape(self.phi, at, c, self.keep)
+        before_q, before_c, found = kept
+        (square_before, square), (slope, _) = (
+            side.tolist() for side in squares(self.phi, torch.tensor([before_q, asked]).double())
+        )
+        moved = found.product + before_q * found.crossed * slope * (c - before_c)
+        product = scale * moved * (square / square_before if square_before > 0 else 1.0)
+        return replace(found, product=product)
+
+    def sphere(self, norm: Norm, scale_A: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """E phi^2, E phi'^2, and E phi'^2 with what the norm's projections leave, of its output.
+
+        Kept until dimensions or scales have moved by a part in 1e4.
+        """
+        kept = self._sphere
+        if kept is not None:
+            is_near = abs(norm.dimensions / kept[0].dimensions - 1) < NEAR
+            if is_near and bool(((scale_A - kept[1]).abs() < NEAR).all()):
+                return kept[2]
+        unit = sphere_line(norm.dimensions, self.phi.kinks, self.phi.resolution)
+        nodes = Line(unit.u_AN * scale_A.sqrt()[:, None], unit.weight_AN)
+        slope_AN = self.phi.slope(nodes.u_AN).square()
+        left_AN = (1 - norm.centred / norm.size - unit.u_AN.square() / norm.size).clamp(min=0)
+        found = (
+            nodes.mean(self.phi.value(nodes.u_AN).square()),
+            nodes.mean(slope_AN),
+            nodes.mean(slope_AN * left_AN),
+        )
+        self._sphere = norm, scale_A, found
+        return found
+
+
+def pre(means: Means, q_A: Tensor, c: float, norm: Norm | None) -> Moments:
+    """h = phi(norm(z))."""
+    keep = means.keep
+    if norm is None:
+        square_A, slope_A = squares(means.phi, q_A)
+        back_A, found = slope_A, means.shape(float(q_A.mean()), c)
+    else:
+        within_A = q_A * (1 - c) if norm.over_batch else q_A
+        scale_A = within_A / (within_A + EPS)
+        square_A, slope_A, back_A = means.sphere(norm, scale_A)
+        back_A = back_A * norm.inverse_square / (within_A + EPS)
+        pair_c = -1 / max(norm.size - 1, 1) if norm.over_batch else c
+        found = means.shape(float(scale_A.mean()), pair_c)
+    return Moments(
+        square_A / keep, found.product, back_A / keep, found.crossed * keep, slope_A, found
+    )
+
+
+def post(means: Means, q_A: Tensor, c: float, norm: Norm) -> Moments:
+    """h = norm(phi(z))."""
+    phi, keep = means.phi, means.keep
+    plain, nodes = pre(means, q_A, c, None), line(q_A, phi.kinks, phi.resolution)
+    mean_A = nodes.mean(phi.value(nodes.u_AN)) if norm.centred else torch.zeros_like(q_A)
+    shared = float(mean_A.mean()) ** 2
+    within_A = (plain.h_A * keep - mean_A.square()).clamp(min=0)
+    # Of population variances: what is left of a mean square of m numbers once centred.
+    left = 1 - norm.centred / norm.size
+    scale_A = 1 / (within_A * left + EPS)
+    within = max(float(within_A.mean()), 1e-300)
+    pair = (plain.hh - shared) / within
+    varied = _of_scale(phi, nodes, mean_A, within_A, norm)
+    unit_A = within_A * left * scale_A
+    return Moments(
+        unit_A / keep,
+        float(unit_A.mean()) * pair,
+        plain.slope_A * scale_A * varied / keep,
+        plain.back_alike,
+        plain.slope_A,
+        plain.shape,
+    )
+
+
+def _of_scale(phi: Function, nodes: Line, mean_A: Tensor, within_A: Tensor, norm: Norm) -> Tensor:
+    """Factor on the mean square of dL/dz of m numbers that are divided by their own deviation s.
+
+    With w = (phi - mean)^2 / variance: 1/s^2 has the mean 1 + Var(w)/m over the variance, phi'^2
+    goes along with s^2, and the projections on 1 and on h take their parts: to first order in 1/m,
+    1 + (Var(w) - Cov(phi'^2, w) - E phi'^2 w - centred) / m, of phi'^2 over its mean.
+    """
+    w_AN = (phi.value(nodes.u_AN) - mean_A[:, None]).square() / within_A.clamp(min=1e-300)[:, None]
+    slope_AN = phi.slope(nodes.u_AN).square()
+    along_A = nodes.mean(slope_AN * w_AN) / nodes.mean(slope_AN).clamp(min=1e-300)
+    varies_A = nodes.mean(w_AN.square()) - 1
+    return torch.exp((varies_A - (along_A - 1) - along_A - norm.centred) / norm.size)
+
+
+def shape(phi: Function, q: float, c: float, keep: float) -> Shape:
+    """Fluctuations at one variance and correlation; phi of a norm's output: q near 1.
+
+    A function f of a unit has the part f~ = f - Cov(f, w) (w - 1)/2, w = z^2/q of variance 2, that
+    a given mean of z^2 leaves open. Of two examples of correlation c, Cov(f(u), w(v)) is
+    c^2 Cov(f, w), so that Cov(f~, g~') = Cov(f, g') - c^2 Cov(f, w) Cov(g, w) / 2. And
+    d E f / d ln q = Cov(f, w) / 2. A unit that is dropped is so for phi^2 and phi'^2 together.
+    """
+    one = line(torch.tensor([q], dtype=torch.float64), phi.kinks, COARSE)
+    two = plane((q, q), c, phi.kinks, COARSE)
+    w = one.u_AN.square() / max(q, 1e-300) - 1
+
+    value_u, value_v = phi.value(two.u_N), phi.value(two.v_NM)
+    slope_u, slope_v = phi.slope(two.u_N), phi.slope(two.v_NM)
+    at_one = phi.slope(one.u_AN).square(), phi.value(one.u_AN).square()
+    at_u, at_v = (slope_u.square(), value_u.square()), (slope_v.square(), value_v.square())
+    means = [max(float(one.mean(f)), 1e-300) for f in at_one]
+    bends = [float(one.mean(f * w)) / m for f, m in zip(at_one, means, strict=True)]
+
+    def covariance(i: int, j: int) -> tuple[float, float]:
+        scale = means[i] * means[j]
+        alone = float(one.mean(at_one[i] * at_one[j])) / scale / keep - 1
+        together = float(two.mean(at_u[i], at_v[j])) / scale - 1
+        bend = bends[i] * bends[j] / 2
+        return max(alone - bend, 0.0) if i == j else alone - bend, together - c * c * bend
+
+    slopes, squares, both = covariance(0, 0), covariance(1, 1), covariance(0, 1)
+    bend = bends[0] ** 2 / 2
+    crossed = float(two.mean(slope_u, slope_v)) / means[0]
+    return Shape(
+        slopes,
+        squares,
+        both,
+        (slopes[0] + bend + 1, slopes[1] + c * c * bend + 1),
+        bends[0] / 2,
+        bends[1] / 2,
+        crossed,
+        float(two.mean(value_u, value_v)),
+    )

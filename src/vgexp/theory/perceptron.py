@@ -1,0 +1,199 @@
+"""What theory says of a perceptron's `layers.csv` at step 0."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+
+from vgexp.config import MlpConfig
+from vgexp.inits import INITS
+from vgexp.norms import NORMS
+from vgexp.theory import moments
+from vgexp.theory.backward import Back, backward
+from vgexp.theory.forward import Hidden, Net, forward, number
+from vgexp.theory.function import function
+from vgexp.theory.sample import Sample, lengths, output_gradient
+from vgexp.theory.spread import Spread, spread
+from vgexp.theory.weights import weights
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """One row: of a weight, at initialisation; None where theory has no answer.
+
+    Amplitudes are the median over initialisations of the width there is: the limit of large width
+    with what its logarithm's variance takes off (`spread`).
+    """
+
+    name: str
+    layer: int
+    preact_std: float | None
+    delta_rms: float | None
+    backward_gain: float | None
+    log_delta_std: float | None
+    """Standard deviation over initialisations of ln delta_rms."""
+    log_preact_std: float | None = None
+    """The same of ln preact_std."""
+    wide_preact_std: float | None = None
+    """In the limit of large width."""
+    wide_delta_rms: float | None = None
+    """In the limit of large width."""
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """Where a hidden layer's factor comes from, all mean-square: chi = weight_gain * mean_slope."""
+
+    variance: float
+    """q, of z."""
+    correlation: float
+    """c, of z at two examples, on average."""
+    weight_gain: float
+    """num_units Var(W) of the weight that reads the layer; sigma_w^2 of equal widths."""
+    mean_slope: float
+    """Mean of phi'(u)^2 at this layer's variance."""
+    chi: float
+    """Of the branch, with what dropout and a norm do; sqrt(chi) is the factor of `delta_rms`."""
+    carried: float
+    """What passes beside the branch."""
+    factor: float
+    """D_l / D_{l+1}, the whole block's; sqrt(factor) is `backward_gain` in the limit."""
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What is predicted, by parameter name, or in words why nothing is."""
+
+    rows: Mapping[str, Prediction]
+    layers: tuple[Explanation, ...]
+    """Hidden layers 1..L."""
+    reason: str | None = None
+    """Why nothing, or not everything, is predicted."""
+
+
+def predict(config: MlpConfig, sample: Sample, num_outputs: int) -> Forecast:
+    """The predicted columns of step 0 of a perceptron, for these examples.
+
+    Raises:
+        QuestionError: an unknown name.
+    """
+    reason = _why_not(config)
+    if reason is not None:
+        return Forecast({}, (), reason)
+    phi = function(config.activation, config.negative_slope)
+    if phi is None:
+        return Forecast({}, (), f"{config.activation} mixes units or examples: no theory of it")
+    with torch.no_grad():
+        x_BF = sample.x_BF
+        groups = lengths(x_BF)
+        net = Net(moments.Means(phi, 1 - config.dropout), config, groups)
+        if reason := _why_not_here(net):
+            return Forecast({}, (), reason)
+        layers = forward(net, weights(config, x_BF.shape[1], num_outputs))
+        last = layers[-1]
+        output = output_gradient(sample, groups, last.q_A, last.c, num_outputs)
+        backs = backward(net, layers, output)
+        spreads = spread(net, layers, backs, output)
+    return Forecast(_rows(net, layers, backs, spreads), _explanations(layers, backs))
+
+
+def _why_not(config: MlpConfig) -> str | None:
+    init, norm = INITS[config.init], NORMS[config.norm]
+    if init.fit is not None and not init.scales_outputs:
+        return f"model.init={config.init} starts branches at 0 in its own way: no theory of it"
+    if not norm.is_known:
+        return f"model.norm={config.norm} is your own: no theory of it"
+    return None
+
+
+def _why_not_here(net: Net) -> str | None:
+    """What the norm, the width or the batch stand in the way of."""
+    taken, config = net.statistics, net.config
+    if taken is None:
+        return None
+    size = net.groups.num_examples if taken.num_entries is None else taken.num_entries
+    if size - taken.centred < moments.FEWEST:
+        return (
+            f"model.norm={config.norm} takes {size} numbers together: what it divides by"
+            " fluctuates too much for a mean to tell of one draw"
+        )
+    if taken.num_entries is None and config.norm_position == "post" and not net.norms_the_sum:
+        return (
+            "batch norm after the activation: dL/dz is ruled by the units that few examples"
+            " reach: no theory of it"
+        )
+    return None
+
+
+def _rows(
+    net: Net, layers: list[Hidden], backs: list[Back], spreads: list[Spread]
+) -> dict[str, Prediction]:
+    rows: dict[str, Prediction] = {}
+    following: float | None = None
+    share = 1 / net.groups.num_examples
+    for index in range(len(layers) - 1, -1, -1):
+        layer, back, vary = layers[index], backs[index], spreads[index]
+        pooled = 1 - (share + (1 - share) * layer.c) / layer.weight.num_units
+        wide_std = math.sqrt(max(layer.q * pooled, 0.0))
+        wide_rms = math.sqrt(float(back.square_A.mean()))
+        rms = _typical(wide_rms, vary.delta_shift)
+        is_readout = layer.moments is None
+        name = "readout.weight" if is_readout else f"layers.{index}.linear.weight"
+        rows[name] = Prediction(
+            name,
+            index + 1,
+            _typical(wide_std, -vary.preact / 2),
+            rms,
+            rms / following if following and rms is not None else None,
+            _deviation(vary.delta),
+            _deviation(vary.preact),
+            wide_std,
+            wide_rms,
+        )
+        if layer.mix.gate is not None and index:
+            rows |= _gate_row(index, layer, backs[index], vary)
+        following = rms
+    return dict(reversed(rows.items()))
+
+
+def _gate_row(index: int, layer: Hidden, back: Back, vary: Spread) -> dict[str, Prediction]:
+    """The gate's z has the branch's variance; its dL/dz is the next z's times T' (branch - z)."""
+    name = f"layers.{index}.skip.gate.weight"
+    assert layer.mix.gate is not None
+    rms = math.sqrt(float((back.square_A * layer.mix.gate).mean()))
+    std = math.sqrt(float(layer.branch_A.mean()))
+    typical = _typical(rms, vary.delta_shift)
+    return {name: Prediction(name, index + 1, std, typical, None, _deviation(vary.delta))}
+
+
+def _explanations(layers: list[Hidden], backs: list[Back]) -> tuple[Explanation, ...]:
+    found = []
+    for layer, following, back in zip(layers[:-1], layers[1:], backs[:-1], strict=True):
+        assert layer.moments is not None
+        found.append(
+            Explanation(
+                layer.q,
+                layer.c,
+                following.weight.num_units * following.weight_variance,
+                number(layer.moments.slope_A),
+                back.chi,
+                back.carried,
+                back.factor,
+            )
+        )
+    return tuple(found)
+
+
+def _typical(wide: float, shift: float) -> float | None:
+    """The median of an amplitude whose mean square is that of the limit, and the mean of whose mean
+    square's logarithm is so far from it; None beyond what float64 holds."""
+    if not math.isfinite(wide):
+        return None
+    return wide * math.exp(shift / 2) if math.isfinite(shift) else wide
+
+
+def _deviation(variance: float) -> float | None:
+    return math.sqrt(variance) / 2 if math.isfinite(variance) else None

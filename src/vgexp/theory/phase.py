@@ -1,0 +1,74 @@
+"""Where a configuration's hidden layers lie in the plane of sigma_w and sigma_b."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from vgexp.config import MlpConfig
+from vgexp.norms import NORMS
+from vgexp.skips import SKIPS
+from vgexp.theory.function import function
+from vgexp.theory.maps import FixedPoint, Plain, critical_weight_variance, fixed_point
+from vgexp.theory.weights import weights
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A plain net's place between vanishing and exploding; None, in words why, of another."""
+
+    layer: Plain | None
+    """One hidden layer of equal widths; dropout counts as sigma_w^2 over the share it keeps."""
+    end: FixedPoint | None
+    """Where its deep layers end."""
+    critical_gain: float | None
+    """The `model.gain` that makes chi 1 at the fixed point."""
+    reason: str | None = None
+    """Why something of these is not there."""
+
+
+def phase(config: MlpConfig, start: float = 1.0) -> Phase:
+    """Of hidden layers in the limit of large width.
+
+    Args:
+        start: the variance of the first z.
+
+    Raises:
+        QuestionError: an unknown name.
+    """
+    layer, reason = plain_layer(config)
+    if layer is None:
+        return Phase(None, None, None, reason)
+    gain, reason = critical_gain(config)
+    return Phase(layer, fixed_point(layer, start), gain, reason)
+
+
+def critical_gain(config: MlpConfig) -> tuple[float | None, str | None]:
+    """The gain at the edge of chaos, whatever `model.gain` is; or None, and why there is none."""
+    layer, reason = plain_layer(config)
+    if layer is None:
+        return None, reason
+    if not config.gain:
+        return None, "model.gain is 0: its weights have no variance to scale"
+    try:
+        needed, _ = critical_weight_variance(layer.phi, layer.bias_variance)
+    except ValueError as error:
+        return None, str(error)
+    return config.gain * math.sqrt(needed / layer.weight_variance), None
+
+
+def plain_layer(config: MlpConfig) -> tuple[Plain | None, str | None]:
+    """One hidden layer of a net without skips and norms; or None, and why it is none."""
+    if SKIPS[config.skip].joins:
+        return None, f"model.skip={config.skip}: what passes beside the branch has no gain"
+    norm = NORMS[config.norm]
+    if norm.statistics is not None or not norm.is_known:
+        return None, f"model.norm={config.norm} takes the gain off again"
+    hidden = weights(config, config.width, config.width)[0]
+    if hidden.output_variance is not None:
+        return None, f"model.init={config.init} sets each layer's variance itself"
+    phi = function(config.activation, config.negative_slope)
+    if phi is None:
+        return None, f"{config.activation} mixes units or examples: no theory of it"
+    gain = hidden.fan_in * hidden.variance / (1 - config.dropout)
+    return Plain(phi, gain, hidden.bias_variance), None

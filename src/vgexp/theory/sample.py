@@ -1,0 +1,173 @@
+"""What theory needs of the examples: how long they are, how alike, and the loss's gradient at the
+read-out.
+
+Axes: B examples, F features, A groups of examples of about one length, C outputs.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+NUM_GROUPS = 8
+NUM_DRAWS = 64
+"""Draws of the outputs of a batch over which the loss's gradient is averaged."""
+_STEP = 0.1
+
+MeanLoss = Callable[[Tensor, Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """The examples of an update, and what is minimised: `losses.Loss.mean`."""
+
+    inputs: Tensor
+    """[B, ...], flattened to features."""
+    targets: Tensor
+    loss: MeanLoss
+
+    @property
+    def x_BF(self) -> Tensor:
+        """The inputs in float64, on the CPU."""
+        return self.inputs.detach().flatten(1).to("cpu", torch.float64)
+
+
+@dataclass(frozen=True)
+class Lengths:
+    """Examples in groups of about equal length, of equal size but for one example."""
+
+    group_B: Tensor
+    """Each example's group."""
+    share_A: Tensor
+    """Each group's share of the examples."""
+    square_A: Tensor
+    """|x|^2, the mean of a group."""
+    covariance: float
+    """x . x', the mean over pairs of different examples; of one example |x|^2."""
+    diversity: float
+    """Mean square correlation of different examples, each feature centred over them."""
+
+    @property
+    def num_examples(self) -> int:
+        """B."""
+        return len(self.group_B)
+
+
+def lengths(x_BF: Tensor) -> Lengths:
+    """The lengths of some examples and how alike they are."""
+    num = len(x_BF)
+    square_B = x_BF.square().sum(1)
+    num_groups = min(NUM_GROUPS, num)
+    group_B = torch.empty(num, dtype=torch.int64)
+    group_B[square_B.argsort(stable=True)] = torch.arange(num) * num_groups // num
+    counts_A = torch.bincount(group_B, minlength=num_groups).double()
+    square_A = torch.zeros_like(counts_A).index_add(0, group_B, square_B) / counts_A
+    total = float(square_B.sum())
+    covariance = total if num == 1 else (float(x_BF.sum(0).square().sum()) - total) / (num - 1)
+    centred_BF = x_BF - x_BF.mean(0)
+    gram_BB = centred_BF @ centred_BF.T
+    scale_B = gram_BB.diagonal().clamp(min=1e-300).rsqrt()
+    alike_BB = gram_BB * scale_B[:, None] * scale_B
+    pairs = num * (num - 1)
+    diversity = (float(alike_BB.square().sum()) - num) / pairs if pairs else 1.0
+    return Lengths(group_B, counts_A / num, square_A, covariance / num, max(diversity, 0.0))
+
+
+@dataclass(frozen=True)
+class OutputGradient:
+    """N dL/dz at the read-out over initialisations."""
+
+    square_A: Tensor
+    """Mean square over outputs, of each group of examples."""
+    square_R: Tensor
+    """The batch's mean square in each draw, over the mean of all."""
+    log_slope: float
+    """d ln(mean square) / d ln(variance of the outputs)."""
+    alike: float
+    """Mean square cosine between different examples."""
+    aligned_A: Tensor
+    """Mean square of z . dL/dz of each group, beyond what vectors in no relation would have."""
+    aligned_R: Tensor
+    """The batch's mean square of z . dL/dz in each draw, over the mean of all."""
+
+    def log_moments(self, share: float) -> tuple[float, float]:
+        """Mean and variance over draws of the logarithm of the batch's mean square, of mean 1,
+        where to each draw's `share` times what its z . dL/dz brings is added."""
+        log_R = self.square_R.log() + torch.log1p(share * self.aligned_R) - math.log1p(share)
+        known = log_R.isfinite()
+        if int(known.sum()) < 2:
+            return math.nan, math.nan
+        return float(log_R[known].mean()), float(log_R[known].var(correction=1))
+
+
+def output_gradient(
+    sample: Sample, groups: Lengths, q_A: Tensor, correlation: float, num_outputs: int
+) -> OutputGradient:
+    """Of outputs N(0, q), independent of the targets, correlated between examples.
+
+    Outputs of that distribution are drawn from a generator of its own, always the same, and the
+    loss is asked for its gradient: exact where outputs are small (softmax: 1/C less the target),
+    else good to half a percent.
+    """
+    generator = torch.Generator().manual_seed(0)
+    shape = NUM_DRAWS, groups.num_examples, num_outputs
+    own, shared = (torch.randn(shape, generator=generator, dtype=torch.float64) for _ in range(2))
+    c = min(max(correlation, 0.0), 1.0)
+    unit = math.sqrt(c) * shared[:, :1] + math.sqrt(1 - c) * own
+    q_B1 = q_A[groups.group_B][:, None]
+    delta = _gradients(sample, unit * q_B1.sqrt())
+    mean_square = delta.square().mean(-1)
+    square_A = _by_group(mean_square.mean(0), groups)
+    ends = [
+        _gradients(sample, unit * (q_B1 * math.exp(step)).sqrt()).square().mean()
+        for step in (-_STEP, _STEP)
+    ]
+    outputs = unit * q_B1.sqrt()
+    dots_RB = (outputs * delta).sum(-1).square()
+    beyond_B = dots_RB.mean(0) - q_B1[:, 0] * num_outputs * mean_square.mean(0)
+    total = mean_square.mean(1)
+    known = bool((total > 0).all()) and all(float(end) > 0 for end in ends)
+    return OutputGradient(
+        square_A,
+        total / total.mean().clamp(min=1e-300),
+        float((ends[1] / ends[0]).log()) / (2 * _STEP) if known else math.nan,
+        _alike(delta),
+        _by_group(beyond_B, groups).clamp(min=0),
+        dots_RB.mean(1) / dots_RB.mean().clamp(min=1e-300),
+    )
+
+
+def _by_group(values_B: Tensor, groups: Lengths) -> Tensor:
+    """Mean of each group."""
+    total_A = torch.zeros_like(groups.share_A).index_add(0, groups.group_B, values_B)
+    return total_A / (groups.share_A * groups.num_examples)
+
+
+def _gradients(sample: Sample, outputs: Tensor) -> Tensor:
+    """N dL/dz for each draw of a batch's outputs."""
+    targets = sample.targets.detach().cpu()
+    if targets.is_floating_point():
+        targets = targets.double()
+    found = []
+    for drawn in outputs:
+        with torch.enable_grad():
+            z = drawn.clone().requires_grad_()
+            (gradient,) = torch.autograd.grad(sample.loss(z, targets), z)
+        found.append(gradient * len(drawn))
+    return torch.stack(found)
+
+
+def _alike(delta: Tensor) -> float:
+    """Sum of squared dot products over the sum of products of squared lengths, without i = j."""
+    if delta.shape[1] < 2:
+        return 1.0
+    gram = delta @ delta.transpose(1, 2)
+    length = gram.diagonal(dim1=1, dim2=2)
+    dots = gram.square().sum((1, 2)) - length.square().sum(1)
+    sizes = length.sum(1).square() - length.square().sum(1)
+    total = float(sizes.sum())
+    return float(dots.sum()) / total if total > 0 else 0.0

@@ -1,0 +1,81 @@
+"""What theory needs of a perceptron's weights: their sizes and variances, as its init draws."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+
+from vgexp.config import MlpConfig
+from vgexp.inits import INITS, Init
+from vgexp.skips import SKIPS
+
+
+@dataclass(frozen=True)
+class Weight:
+    """One weight matrix and its biases at initialisation."""
+
+    fan_in: int
+    num_units: int
+    variance: float
+    """Mean square of an entry."""
+    bias_variance: float
+    is_isometric: bool
+    """Orthogonal rows or columns of one length."""
+    output_variance: float | None = None
+    """What the variance of its output is brought to on a batch (lsuv); None: it is left alone."""
+
+    @property
+    def keeps_forward(self) -> bool:
+        """Whether the norm of what it reads is kept, but for a constant."""
+        return self.is_isometric and self.num_units >= self.fan_in
+
+    @property
+    def keeps_backward(self) -> bool:
+        """The same of a gradient on its way back."""
+        return self.is_isometric and self.num_units <= self.fan_in
+
+
+def weights(config: MlpConfig, num_inputs: int, num_outputs: int) -> list[Weight]:
+    """The main path's weights, first to read-out."""
+    return [
+        _weight(config, fan_in, num_units)
+        for fan_in, num_units in _shapes(config, num_inputs, num_outputs)
+    ]
+
+
+def _shapes(config: MlpConfig, num_inputs: int, num_outputs: int) -> Iterator[tuple[int, int]]:
+    yield num_inputs, config.width
+    for num_before in range(1, config.depth):
+        yield config.width * (num_before if SKIPS[config.skip].concatenates else 1), config.width
+    yield config.width, num_outputs
+
+
+def _weight(config: MlpConfig, fan_in: int, num_units: int) -> Weight:
+    init = INITS[config.init]
+    bias = config.bias_std**2 + (1 / (3 * fan_in) if init.draws_biases else 0.0)
+    return Weight(
+        fan_in,
+        num_units,
+        (config.gain * _std(init, fan_in, num_units)) ** 2
+        if init.std is not None
+        else _drawn_mean_square(init, config.gain, fan_in, num_units),
+        bias if config.bias else 0.0,
+        init.is_isometric,
+        config.gain**2 if init.scales_outputs else None,
+    )
+
+
+def _std(init: Init, fan_in: int, num_units: int) -> float:
+    assert init.std is not None
+    return init.std(torch.empty(num_units, fan_in, device="meta"))
+
+
+def _drawn_mean_square(init: Init, gain: float, fan_in: int, num_units: int) -> float:
+    """Of an init that does not say: of one draw."""
+    weight = torch.zeros(num_units, fan_in, dtype=torch.float64)
+    init.draw(weight, gain, torch.Generator().manual_seed(0))
+    mean_square = float(weight.square().mean())
+    return mean_square if math.isfinite(mean_square) else math.nan
