@@ -25,6 +25,7 @@ from vgexp.inits import LSUV_TOLERANCE, LSUV_TRIES
 from vgexp.norms import EPS, NORMS, Statistics
 from vgexp.skips import SKIPS, Mix
 from vgexp.theory import moments
+from vgexp.theory.batch import Kernel
 from vgexp.theory.function import Function
 from vgexp.theory.moments import Means, Moments, Norm
 from vgexp.theory.quadrature import COARSE, Resolution, line
@@ -73,6 +74,8 @@ class Net:
     means: Means
     config: MlpConfig
     groups: Lengths
+    kernel: Kernel | None = None
+    """Of the inputs, where a norm over the batch asks for it."""
 
     @property
     def statistics(self) -> Statistics | None:
@@ -90,14 +93,14 @@ def forward(net: Net, weights: Sequence[Weight]) -> list[Hidden]:
     """All layers and the read-out."""
     *hidden, readout = weights
     layers: list[Hidden] = []
-    diversity = net.groups.diversity
+    kernel = net.kernel
     read_A: Tensor = net.groups.square_A / hidden[0].fan_in
     read = net.groups.covariance / hidden[0].fan_in
     for number, weight in enumerate(hidden):
         before = layers[-1] if layers and SKIPS[net.config.skip].adds else None
-        layer = _branch(net, weight, read_A, read, before, diversity)
-        layer = _with_moments(net, layer, diversity)
-        diversity = _next_diversity(net, layer, diversity)
+        layer = _branch(net, weight, read_A, read, before, kernel)
+        layer = _with_moments(net, layer, kernel)
+        kernel = _next_kernel(net, layer, kernel) if kernel is not None else None
         layers.append(layer)
         made = layer.moments
         assert made is not None
@@ -110,7 +113,7 @@ def forward(net: Net, weights: Sequence[Weight]) -> list[Hidden]:
             read_A, read = made.h_A, made.hh
     last = layers[-1].moments
     assert last is not None
-    return [*layers, _branch(net, readout, last.h_A, last.hh, None, diversity)]
+    return [*layers, _branch(net, readout, last.h_A, last.hh, None, kernel)]
 
 
 def _branch(
@@ -119,7 +122,7 @@ def _branch(
     read_A: Tensor,
     read: float,
     before: Hidden | None,
-    diversity: float,
+    kernel: Kernel | None,
 ) -> Hidden:
     """A layer's z from the second moments of what its weights read."""
     mean_read = float(read_A.mean())
@@ -138,20 +141,20 @@ def _branch(
     scaled_A = None
     c = _correlation(r, float(q_A.mean()))
     if before is not None and net.norms_the_sum and net.statistics is not None:
-        norm = _norm(net.statistics, 1 / net.groups.num_examples + diversity)
-        within_A = q_A * (1 - c) if norm.over_batch else q_A
+        norm = _norm(net.statistics, kernel)
+        within_A, left_A = moments.divided(norm, q_A, c)
         left = 1 - (1 + norm.centred) / norm.size
         scaled_A = norm.inverse_square * left / (within_A + EPS)
-        c = -1 / (norm.size - 1) if norm.over_batch else c
-        q_A = within_A / (within_A + EPS)
+        c = -1 / (norm.size - 1) if norm.over_batch is not None else c
+        q_A = left_A
     return Hidden(weight, variance, is_fitted, v_A, made, mix, scaled_A, q_A, c)
 
 
-def _with_moments(net: Net, layer: Hidden, diversity: float) -> Hidden:
+def _with_moments(net: Net, layer: Hidden, kernel: Kernel | None) -> Hidden:
     """The layer with what its activation makes of z."""
     norm = None
     if net.statistics is not None and not net.norms_the_sum:
-        norm = _norm(net.statistics, 1 / net.groups.num_examples + diversity)
+        norm = _norm(net.statistics, kernel)
     if norm is not None and net.config.norm_position == "post":
         made = moments.post(net.means, layer.q_A, layer.c, norm)
     else:
@@ -159,40 +162,32 @@ def _with_moments(net: Net, layer: Hidden, diversity: float) -> Hidden:
     return replace(layer, moments=made, norm=norm)
 
 
-def _next_diversity(net: Net, layer: Hidden, diversity: float) -> float:
-    """Mean square correlation of centred examples at the next z, where a norm over the batch asks.
-
-    A layer brings 1/width by itself, of its units' random kernel. Of a sum of z and a branch the
-    correlations mix as the variances do.
-    """
-    taken = net.statistics
-    if taken is None or taken.num_entries is not None:
-        return diversity
-    root = math.sqrt(_memory(net.means.phi))
+def _next_kernel(net: Net, layer: Hidden, kernel: Kernel) -> Kernel:
+    """That of the next z; of a sum of z and a branch they mix as the variances do."""
+    memory = _memory(net.means.phi)
     if not SKIPS[net.config.skip].adds:
-        return diversity * root**2 + 1 / net.config.width
+        return kernel.after(memory, 1.0, net.config.width)
     branch = number(layer.mix.branch) * float(layer.branch_A.mean())
     share = branch / max(branch + number(layer.mix.carried) * layer.q, TINY)
-    return diversity * (1 - share + share * root) ** 2 + share**2 / net.config.width
+    return kernel.after(memory, share, net.config.width)
 
 
-def _norm(statistics: Statistics, concentration: float) -> Norm:
-    """The norm's dimensions; over a batch those that the examples' spread really has."""
+def _norm(statistics: Statistics, kernel: Kernel | None) -> Norm:
     size = statistics.num_entries
     if size is not None:
         return Norm(size, size - statistics.centred, statistics.centred)
-    dimensions = 1 / concentration
-    return Norm(dimensions + 1, dimensions, statistics.centred, over_batch=True)
+    assert kernel is not None
+    return kernel.norm()
 
 
 @lru_cache(maxsize=32)
 def _memory(phi: Function) -> float:
-    """Factor of a layer on the mean square correlation of centred examples, at variance 1: the
-    slope of the correlation map of phi less its mean at 0, squared."""
+    """Factor of a layer on correlations of centred examples, at variance 1: the slope at 0 of the
+    correlation map of phi less its mean."""
     one = line(torch.ones(1, dtype=torch.float64), phi.kinks, COARSE)
     value, slope = phi.value(one.u_AN), phi.slope(one.u_AN)
     variance = float(one.mean(value.square())) - float(one.mean(value)) ** 2
-    return min((float(one.mean(slope)) ** 2 / max(variance, TINY)) ** 2, 1.0)
+    return min(float(one.mean(slope)) ** 2 / max(variance, TINY), 1.0)
 
 
 def _pooled(net: Net, read: float, mean_read: float, num_units: int) -> float:

@@ -37,6 +37,9 @@ class Plain:
     """sigma_w^2: fan_in times the variance of an entry."""
     bias_variance: float = 0.0
     """sigma_b^2."""
+    keep: float = 1.0
+    """Share of units that dropout keeps, h divided by it; `weight_variance` is over it already.
+    Masks of two examples are independent, so that the covariance is not (Schoenholz 2017, 4)."""
 
     def variance(self, q_A: Tensor) -> Tensor:
         """The next q."""
@@ -56,14 +59,14 @@ class Plain:
         """The next c of two examples of variance q."""
         phi = self.phi
         product = phi.mean_product(phi.value, phi.value, (q, q), c)
-        covariance = self.weight_variance * product + self.bias_variance
+        covariance = self.weight_variance * self.keep * product + self.bias_variance
         return covariance / (float(self.variance(_one(q))) if next_q is None else next_q)
 
     def correlation_slope(self, c: float, q: float) -> float:
         """d(next c)/dc at a fixed q = sigma_w^2 E phi'(u) phi'(v) (times q over the next q)."""
         phi = self.phi
         product = phi.mean_product(phi.slope, phi.slope, (q, q), c)
-        return self.weight_variance * product * q / float(self.variance(_one(q)))
+        return self.weight_variance * self.keep * product * q / float(self.variance(_one(q)))
 
 
 @dataclass(frozen=True)
@@ -95,7 +98,8 @@ def fixed_point(plain: Plain, start: float = 1.0) -> FixedPoint:
         at = SMALLEST if q <= 0 else LARGEST
         return FixedPoint(q, None, plain.chi(at), None, None)
     chi, slope = plain.chi(q), plain.variance_slope(q)
-    c = 1.0 if chi <= 1 + _ROUNDING else _correlation_rest(plain, q)
+    is_ordered = plain.keep == 1 and chi <= 1 + _ROUNDING
+    c = 1.0 if is_ordered else _correlation_rest(plain, q)
     rate = chi if c == 1.0 else plain.correlation_slope(c, q)
     return FixedPoint(q, c, chi, _depth_scale(slope), _depth_scale(rate))
 

@@ -35,15 +35,20 @@ SMALLEST, LARGEST = 1e-60, 1e60
 class Norm:
     """A normalisation: how many numbers together, how many dimensions they have left."""
 
-    size: float
+    size: int
     dimensions: float
     centred: bool
-    over_batch: bool = False
+    over_batch: float | None = None
+    """Of a norm over the batch: E 1/s^2 times what s^2 is on average; None: over the width."""
 
     @property
     def inverse_square(self) -> float:
-        """E q / s^2."""
-        return self.size / (self.dimensions - 2)
+        """E q / s^2; q of a batch is what two examples do not share."""
+        left = (self.size - self.centred) / self.size
+        mean = (
+            self.dimensions / (self.dimensions - 2) if self.over_batch is None else self.over_batch
+        )
+        return mean / left
 
 
 @dataclass(frozen=True)
@@ -151,15 +156,25 @@ def pre(means: Means, q_A: Tensor, c: float, norm: Norm | None) -> Moments:
         square_A, slope_A = squares(means.phi, q_A)
         back_A, found = slope_A, means.shape(float(q_A.mean()), c)
     else:
-        within_A = q_A * (1 - c) if norm.over_batch else q_A
-        scale_A = within_A / (within_A + EPS)
+        within_A, scale_A = divided(norm, q_A, c)
         square_A, slope_A, back_A = means.sphere(norm, scale_A)
         back_A = back_A * norm.inverse_square / (within_A + EPS)
-        pair_c = -1 / max(norm.size - 1, 1) if norm.over_batch else c
+        pair_c = -1 / max(norm.size - 1, 1) if norm.over_batch is not None else c
         found = means.shape(float(scale_A.mean()), pair_c)
     return Moments(
         square_A / keep, found.product, back_A / keep, found.crossed * keep, slope_A, found
     )
+
+
+def divided(norm: Norm, q_A: Tensor, c: float) -> tuple[Tensor, Tensor]:
+    """What each example is divided by, as a mean square, and what is left of its own.
+
+    Over the batch all are divided by one, the mean over examples of what two do not share.
+    """
+    if norm.over_batch is None:
+        return q_A, q_A / (q_A + EPS)
+    within_A = (q_A.mean() * (1 - c)).expand_as(q_A)
+    return within_A, q_A * (1 - c) / (within_A + EPS)
 
 
 def post(means: Means, q_A: Tensor, c: float, norm: Norm) -> Moments:
@@ -197,7 +212,7 @@ def _of_scale(phi: Function, nodes: Line, mean_A: Tensor, within_A: Tensor, norm
     slope_AN = phi.slope(nodes.u_AN).square()
     along_A = nodes.mean(slope_AN * w_AN) / nodes.mean(slope_AN).clamp(min=1e-300)
     varies_A = nodes.mean(w_AN.square()) - 1
-    return torch.exp((varies_A - (along_A - 1) - along_A - norm.centred) / norm.size)
+    return torch.exp((varies_A - (along_A - 1) - along_A - float(norm.centred)) / norm.size)
 
 
 def shape(phi: Function, q: float, c: float, keep: float) -> Shape:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -13,6 +13,7 @@ from vgexp.inits import INITS
 from vgexp.norms import NORMS
 from vgexp.theory import moments
 from vgexp.theory.backward import Back, backward
+from vgexp.theory.batch import kernel
 from vgexp.theory.forward import Hidden, Net, forward, number
 from vgexp.theory.function import function
 from vgexp.theory.sample import Sample, lengths, output_gradient
@@ -90,6 +91,8 @@ def predict(config: MlpConfig, sample: Sample, num_outputs: int) -> Forecast:
         x_BF = sample.x_BF
         groups = lengths(x_BF)
         net = Net(moments.Means(phi, 1 - config.dropout), config, groups)
+        if net.statistics is not None and net.statistics.num_entries is None:
+            net = replace(net, kernel=kernel(x_BF))
         if reason := _why_not_here(net):
             return Forecast({}, (), reason)
         layers = forward(net, weights(config, x_BF.shape[1], num_outputs))
@@ -120,6 +123,8 @@ def _why_not_here(net: Net) -> str | None:
             f"model.norm={config.norm} takes {size} numbers together: what it divides by"
             " fluctuates too much for a mean to tell of one draw"
         )
+    if taken.num_entries is None and (net.kernel is None or net.kernel.norm().dimensions < 3):
+        return f"model.norm={config.norm} meets examples that hardly differ"
     if taken.num_entries is None and config.norm_position == "post" and not net.norms_the_sum:
         return (
             "batch norm after the activation: dL/dz is ruled by the units that few examples"

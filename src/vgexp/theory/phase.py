@@ -18,7 +18,7 @@ class Phase:
     """A plain net's place between vanishing and exploding; None, in words why, of another."""
 
     layer: Plain | None
-    """One hidden layer of equal widths; dropout counts as sigma_w^2 over the share it keeps."""
+    """One hidden layer of equal widths."""
     end: FixedPoint | None
     """Where its deep layers end."""
     critical_gain: float | None
@@ -70,5 +70,5 @@ def plain_layer(config: MlpConfig) -> tuple[Plain | None, str | None]:
     phi = function(config.activation, config.negative_slope)
     if phi is None:
         return None, f"{config.activation} mixes units or examples: no theory of it"
-    gain = hidden.fan_in * hidden.variance / (1 - config.dropout)
-    return Plain(phi, gain, hidden.bias_variance), None
+    keep = 1 - config.dropout
+    return Plain(phi, hidden.fan_in * hidden.variance / keep, hidden.bias_variance, keep), None

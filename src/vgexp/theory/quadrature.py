@@ -115,8 +115,8 @@ def plane(
     """For means over (u, v) of variances q and of that correlation, in [-1, 1].
 
     v given u is Gaussian: the inner panels end where v is at a kink. The inner mean is a function
-    of u that has kinks smoothed to a width of sqrt(1 - c^2) where c v = c kink; outer panels are
-    graded about these.
+    of u that does what phi does where v's mean is at the same place, its kinks smoothed to a width
+    of sqrt(1 - c^2); outer panels are graded about these too.
     """
     root_u, root_v = (math.sqrt(max(variance, 0.0)) for variance in q)
     c, s = correlation, math.sqrt(max((1 - correlation) * (1 + correlation), 0.0))
@@ -130,7 +130,8 @@ def plane(
             for spread in SPREADS
         ]
     )
-    outer_P = torch.cat((bends_P / max(root_u, 1e-150), smoothed))
+    of_v_P = math.copysign(1.0, c) * bends_P / max(root_v, 1e-150)
+    outer_P = torch.cat((bends_P / max(root_u, 1e-150), of_v_P, smoothed))
     g_1N, weight_1N = _nodes(_panel_ends(outer_P[None], resolution, REACH), resolution.order)
     g_N, weight_N = g_1N[0], weight_1N[0]
     weight_N = weight_N * torch.exp(-0.5 * g_N * g_N) / math.sqrt(2 * math.pi)

@@ -48,8 +48,6 @@ class Lengths:
     """|x|^2, the mean of a group."""
     covariance: float
     """x . x', the mean over pairs of different examples; of one example |x|^2."""
-    diversity: float
-    """Mean square correlation of different examples, each feature centred over them."""
 
     @property
     def num_examples(self) -> int:
@@ -67,14 +65,10 @@ def lengths(x_BF: Tensor) -> Lengths:
     counts_A = torch.bincount(group_B, minlength=num_groups).double()
     square_A = torch.zeros_like(counts_A).index_add(0, group_B, square_B) / counts_A
     total = float(square_B.sum())
-    covariance = total if num == 1 else (float(x_BF.sum(0).square().sum()) - total) / (num - 1)
-    centred_BF = x_BF - x_BF.mean(0)
-    gram_BB = centred_BF @ centred_BF.T
-    scale_B = gram_BB.diagonal().clamp(min=1e-300).rsqrt()
-    alike_BB = gram_BB * scale_B[:, None] * scale_B
-    pairs = num * (num - 1)
-    diversity = (float(alike_BB.square().sum()) - num) / pairs if pairs else 1.0
-    return Lengths(group_B, counts_A / num, square_A, covariance / num, max(diversity, 0.0))
+    covariance = (
+        total if num == 1 else (float(x_BF.sum(0).square().sum()) - total) / (num - 1) / num
+    )
+    return Lengths(group_B, counts_A / num, square_A, covariance)
 
 
 @dataclass(frozen=True)

@@ -110,7 +110,7 @@ def _batch(net: Net, pair: Two) -> float:
 def _step(net: Net, layer: Hidden, following: Hidden, back: Back, after: Back) -> _Step:
     norm, num = layer.norm, layer.weight.num_units
     is_pre = norm is not None and net.config.norm_position == "pre"
-    over_batch = norm is not None and norm.over_batch
+    over_batch = norm is not None and norm.over_batch is not None
     assert layer.moments is not None
     shape = layer.moments.shape
     is_held = following.is_fitted or following.scaled_A is not None

@@ -55,13 +55,14 @@ def _shapes(config: MlpConfig, num_inputs: int, num_outputs: int) -> Iterator[tu
 
 def _weight(config: MlpConfig, fan_in: int, num_units: int) -> Weight:
     init = INITS[config.init]
+    gain = 1.0 if init.scales_outputs else config.gain
     bias = config.bias_std**2 + (1 / (3 * fan_in) if init.draws_biases else 0.0)
     return Weight(
         fan_in,
         num_units,
-        (config.gain * _std(init, fan_in, num_units)) ** 2
+        (gain * _std(init, fan_in, num_units)) ** 2
         if init.std is not None
-        else _drawn_mean_square(init, config.gain, fan_in, num_units),
+        else _drawn_mean_square(init, gain, fan_in, num_units),
         bias if config.bias else 0.0,
         init.is_isometric,
         config.gain**2 if init.scales_outputs else None,
