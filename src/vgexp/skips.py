@@ -58,7 +58,7 @@ class MakeCombine(Protocol):
 
 
 Mean = Callable[[Callable[[Tensor], Tensor], float, Tensor], Tensor]
-"""`mean(f, m, q)`: the mean of f(N(m, q)), for each variance of q."""
+"""`mean(f, m, q)`: the mean of f(N(m, q)), for each variance of q; f may put functions in front."""
 
 
 @dataclass(frozen=True)
@@ -165,9 +165,12 @@ def _highway_mix(v: Tensor, q: Tensor, _depth: int, mean: Mean) -> Mix:
     next variance is E[T^2] v + E[(1 - T)^2] q. Going back, the branch's weights bring E[T^2] and
     the gate's E[(T (1 - T))^2] (v + q), since dz'/d(gate's z) = T (1 - T) (branch - z).
     """
-    opened = mean(lambda g: torch.sigmoid(g).square(), HIGHWAY_BIAS, v)
-    carried = mean(lambda g: torch.sigmoid(-g).square(), HIGHWAY_BIAS, v)
-    swing = mean(lambda g: (torch.sigmoid(g) * torch.sigmoid(-g)).square(), HIGHWAY_BIAS, v)
+
+    def squares(g: Tensor) -> Tensor:
+        t = torch.sigmoid(g)
+        return torch.stack((t, 1 - t, t * (1 - t))).square_()
+
+    opened, carried, swing = mean(squares, HIGHWAY_BIAS, v)
     gate = swing * (v + q)
     return Mix(opened, carried, opened + gate, gate)
 

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from vgexp.skips import SKIPS
-from vgexp.theory.forward import TINY, Hidden, Net, number
+from vgexp.theory.forward import TINY, Hidden, Net
 from vgexp.theory.sample import OutputGradient
 
 
@@ -79,13 +79,18 @@ def backward(net: Net, layers: Sequence[Hidden], output: OutputGradient) -> list
 
 
 def _aligned(layer: Hidden, following: Hidden, dots_A: Tensor) -> tuple[Tensor, Tensor]:
-    """What the independence of the weights on both ways leaves out of a plain net, to order 1/n.
+    """What the independence of the weights on both ways leaves out, to order 1/n.
 
-    Given z' = W h, W is z' h^T / |h|^2 and what is independent of both, so that W^T d has the part
-    h (z' . d) / |h|^2. A loss whose gradient looks at its outputs has z' . d of one sign at the
-    read-out (p . z - z_y of softmax), and it comes back as z . d = z' . d E(z phi phi') / E phi^2:
-    unchanged of relu, where this part is added anew by each layer, until dL/dz has grown by so much
-    that its z . d is no more than usual.
+    Given the branch b = W h, W is b h^T / |h|^2 and what is independent of both, so that W^T d has
+    the part h (b . d) / |h|^2. A loss whose gradient looks at its outputs has e = z' . d of one
+    sign at the read-out (p . z - z_y of softmax). With w the branch's share of the variance of z',
+    b . d is w e, and d has the part z (1 - w) e / |z|^2 from beside. So D gains, of n units,
+
+        (w^2 E phi'^2 phi^2 / (E phi^2)^2 + 2 w (1 - w) g / q) e^2 / n^2
+
+    with g = E z phi phi' / E phi^2, and z . dL/dz is (1 - w + w g) e: unchanged of relu (g = 1),
+    where each layer adds this anew, until dL/dz has grown by so much that its z . d is no more than
+    usual.
 
     Args:
         dots_A: mean square of z' . d, beyond that of vectors in no relation.
@@ -95,15 +100,19 @@ def _aligned(layer: Hidden, following: Hidden, dots_A: Tensor) -> tuple[Tensor, 
     """
     made = layer.moments
     assert made is not None
-    if number(following.mix.carried) or layer.norm is not None or following.is_fitted:
+    if layer.norm is not None or following.is_fitted or following.scaled_A is not None:
         return torch.zeros_like(dots_A), torch.zeros_like(dots_A)
-    shape, n = made.shape, layer.weight.num_units
-    dots_A = dots_A * following.of_weight**2
-    # E phi'^2 phi^2 / (E phi'^2 E phi^2), with bends that `shape` has taken off put back.
-    together = shape.both[0] + 2 * shape.back_by_q * shape.h_by_q + 1
-    beside_A = together * made.slope_A / made.h_A.clamp(min=TINY) * dots_A / n**2
-    left_A = dots_A * shape.h_by_q**2 - layer.q_A * n * beside_A
-    return left_A.clamp(min=0), beside_A
+    shape, n, grown = made.shape, layer.weight.num_units, made.shape.h_by_q
+    branch_A = following.mix.branch * following.branch_A * following.of_weight
+    share_A = branch_A / following.q_A.clamp(min=TINY)
+    beside_A = following.mix.carried * layer.q_A / following.q_A.clamp(min=TINY)
+    # E phi'^2 phi^2 / (E phi'^2 E phi^2), with what `shape` has taken off put back.
+    together = shape.both[0] + 2 * shape.back_by_q * grown + 1
+    own_A = share_A**2 * together * made.slope_A / made.h_A.clamp(min=TINY)
+    met_A = 2 * share_A * beside_A * grown / layer.q_A.clamp(min=TINY)
+    gained_A = (own_A + met_A) * dots_A / n**2
+    left_A = dots_A * (beside_A + share_A * grown) ** 2 - layer.q_A * n * gained_A
+    return left_A.clamp(min=0), gained_A
 
 
 def _alike(layer: Hidden, following: Hidden, alike: float, weight: float) -> float:

@@ -38,16 +38,17 @@ class Kernel:
     def norm(self) -> Norm:
         """The norm of a unit by its own mean and variance over the batch.
 
-        E 1 / sum l g^2 is the integral over t > 0 of the product of (1 + 2 t l)^(-1/2); the noise
-        in l adds twice its mean square. u has the moments of a sphere of 1 / sum l^2 dimensions.
+        E 1 / sum l g^2 is the integral over t > 0 of the product of (1 + 2 t l)^(-1/2). u has the
+        moments of a sphere of 1 / sum l^2 dimensions, where the noise counts. What the noise does
+        to 1/s^2 is left out: at 64 units dL/dz may grow by 4 % a layer more (tanh; of relu 0.5 %).
         """
         eigen_E = self.eigenvalues_E
-        t_T = torch.logspace(-6, 9, 601, dtype=torch.float64)
+        t_T = torch.logspace(-6, 9, 151, dtype=torch.float64)
         integrand_T = t_T * torch.exp(-0.5 * torch.log1p(2 * t_T[:, None] * eigen_E).sum(1))
         inverse = float(torch.trapezoid(integrand_T, t_T.log())) + float(t_T[0])
         dimensions = 1 / (float(eigen_E.square().sum()) + self.noise)
         size = len(self.of_inputs_E) + 1
-        return Norm(size, dimensions, True, inverse * (1 + 2 * self.noise))
+        return Norm(size, dimensions, True, inverse)
 
     def after(self, memory: float, share: float, width: int) -> Kernel:
         """The kernel of the next z, of whose variance a branch makes that share.

@@ -72,7 +72,9 @@ class Forecast:
     layers: tuple[Explanation, ...]
     """Hidden layers 1..L."""
     reason: str | None = None
-    """Why nothing, or not everything, is predicted."""
+    """Why nothing is predicted."""
+    caveat: str | None = None
+    """What is known to be off, and by how much."""
 
 
 def predict(config: MlpConfig, sample: Sample, num_outputs: int) -> Forecast:
@@ -100,7 +102,8 @@ def predict(config: MlpConfig, sample: Sample, num_outputs: int) -> Forecast:
         output = output_gradient(sample, groups, last.q_A, last.c, num_outputs)
         backs = backward(net, layers, output)
         spreads = spread(net, layers, backs, output)
-    return Forecast(_rows(net, layers, backs, spreads), _explanations(layers, backs))
+    rows, caveat = _rows(net, layers, backs, spreads), _caveat(net, layers[-2].mix.gate is not None)
+    return Forecast(rows, _explanations(layers, backs), caveat=caveat)
 
 
 def _why_not(config: MlpConfig) -> str | None:
@@ -130,6 +133,17 @@ def _why_not_here(net: Net) -> str | None:
             "batch norm after the activation: dL/dz is ruled by the units that few examples"
             " reach: no theory of it"
         )
+    return None
+
+
+def _caveat(net: Net, has_gates: bool) -> str | None:
+    if net.kernel is not None:
+        return (
+            "batch norm in the limit of large width: at 64 units dL/dz may grow by up to 4 %"
+            " a layer more than predicted"
+        )
+    if has_gates:
+        return "the gates' own dL/dz may be up to 20 % smaller than predicted"
     return None
 
 

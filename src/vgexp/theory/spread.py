@@ -6,7 +6,7 @@ mean of phi'^2 s^2 over n units varies, relative to its mean, by (3 E phi'^4 / (
 1/n^2). Here that is split into what has causes of its own:
 
     s       2 kappa / n with kappa = E phi'^4 / (E phi'^2)^2; 2 (kappa - 1)/n of orthogonal W
-    shape   of the units' distribution at a given mean of z^2 (`moments.Shape`), which changes phi^2
+    shape   of the units' distribution at a given mean of z^2 (`shapes.Shape`), which changes phi^2
             and phi'^2 at once
     scale   of the mean of z^2 itself, which is handed on: y = ln q moves by
             y_{l+1} = F' y_l + shape + fresh, and ln D_l by X' y_l on its way back
@@ -26,8 +26,8 @@ from dataclasses import dataclass
 from vgexp.skips import SKIPS
 from vgexp.theory.backward import Back
 from vgexp.theory.forward import TINY, Hidden, Net, number
-from vgexp.theory.moments import Shape
 from vgexp.theory.sample import OutputGradient
+from vgexp.theory.shapes import Shape
 
 Two = tuple[float, float]
 """Of one example with itself, and of two."""
@@ -68,7 +68,7 @@ class _Step:
     memory: float
     """Of what moved y before, the part that moves the next y beside y itself (dense)."""
     handed: float
-    """Weight with which phi'^2's shape and s go on from this layer."""
+    """Weight with which what moves D here goes on to the layers before."""
     inverse: bool
     """Whether the next y is held, and what would move it moves D the other way."""
     is_fitted: bool
@@ -226,10 +226,11 @@ def _backward_variances(
         squares = moved * step.squares + step.persistence * later[1]
         at = step.slopes + step.persistence * later[0], squares
         on = step.slopes * step.handed + step.persistence * later[0], squares
-        by_y = step.by_y + (step.slope + step.memory) * by_y
+        by_later = (step.slope + step.memory) * by_y
+        by_y = step.handed * step.by_y + by_later
         passed = _plus(passed, step.fresh, moved**2)
         own = _plus(_with_shape(passed, step, at, 1.0), step.backward, 1.0)
-        found.append(_plus(own, scale, by_y**2))
+        found.append(_plus(own, scale, (step.by_y + by_later) ** 2))
         passed = _plus(passed, step.backward, step.handed**2)
         later, after = on, step
     return found[::-1]

@@ -1,9 +1,10 @@
 """Means over u ~ N(0, q) of one activation, tabulated in ln q: a deep net asks for many alike.
 
 Between the points of the table the logarithms of E phi^2 and E phi'^2 are cubic in ln q, with the
-slopes of Stein's identity, d E f(u) / d ln q = E f(u) (u^2/q - 1) / 2: right to about 1e-8. Beyond
-its ends the means are taken themselves. Of a homogeneous phi, phi(s u) = s phi(u) for s > 0, no
-table is needed.
+slopes of Stein's identity, d E f(u) / d ln q = E f(u) (u^2/q - 1) / 2: right to about 1e-8. Below
+its lower end, 1e-12, they are powers of q, right to about 1e-5: phi is a straight line there, on
+either side of 0. Above 1e6 the means are taken themselves. Of a homogeneous phi, one with
+phi(s u) = s phi(u) for s > 0, no table is needed.
 """
 
 from __future__ import annotations
@@ -31,18 +32,20 @@ class Table:
     slope: Tensor
 
     def __call__(self, q_A: Tensor) -> tuple[Tensor, Tensor]:
-        """E phi^2 and E phi'^2 at variances within the table."""
-        place_A = ((q_A.log() - _LOW) / _STEP).clamp(0, _POINTS - 1)
+        """E phi^2 and E phi'^2 at variances up to the table's end; below it as powers of q."""
+        log_A = q_A.clamp(min=1e-300).log()
+        place_A = ((log_A - _LOW) / _STEP).clamp(0, _POINTS - 1)
         index_A = place_A.long().clamp(max=_POINTS - 2)
         t_A = place_A - index_A
         low, high = self.log_mean[:, index_A], self.log_mean[:, index_A + 1]
         up_low, up_high = self.slope[:, index_A] * _STEP, self.slope[:, index_A + 1] * _STEP
         rest_A = 1 - t_A
-        cubic = (
-            rest_A**2 * ((1 + 2 * t_A) * low + t_A * up_low)
-            + t_A**2 * ((1 + 2 * rest_A) * high - rest_A * up_high)
-        ).exp()
-        return cubic[0], cubic[1]
+        cubic = rest_A**2 * ((1 + 2 * t_A) * low + t_A * up_low) + t_A**2 * (
+            (1 + 2 * rest_A) * high - rest_A * up_high
+        )
+        below_A = (log_A - _LOW).clamp(max=0)
+        mean = (cubic + self.slope[:, :1] * below_A).exp()
+        return mean[0], mean[1]
 
 
 def squares(phi: Function, q_A: Tensor) -> tuple[Tensor, Tensor]:
@@ -50,8 +53,7 @@ def squares(phi: Function, q_A: Tensor) -> tuple[Tensor, Tensor]:
     if phi.is_homogeneous:
         square, slope_square = _of_one(phi)
         return square * q_A, slope_square * torch.ones_like(q_A)
-    inside = bool((q_A > math.exp(_LOW)).all()) and bool((q_A < math.exp(_HIGH)).all())
-    table = _table(phi) if inside else None
+    table = _table(phi) if bool((q_A < math.exp(_HIGH)).all()) else None
     return table(q_A) if table is not None else _taken(phi, q_A)
 
 
