@@ -25,7 +25,7 @@ from vgexp.theory import Sample, predict
 from vgexp.theory.sample import lengths, output_gradient
 from vgexp.theory.weights import weights
 
-INPUTS, OUTPUTS, BATCH, SEEDS, DEPTH = 13, 5, 24, 24, 6
+INPUTS, OUTPUTS, BATCH, SEEDS, DEPTH = 13, 5, 24, 16, 5
 CASES: dict[str, dict[str, Any]] = {
     "relu": {"activation": "relu"},
     "tanh, chaotic, biases": {"activation": "tanh", "gain": 1.2, "bias_std": 0.3},

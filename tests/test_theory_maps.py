@@ -41,8 +41,8 @@ def test_the_fixed_point_is_where_iteration_ends(name: str, weight: float, bias:
     layer = plain(name, weight, bias)
     end = fixed_point(layer)
     assert end.c is not None
-    # 12 depth scales bring what is left of a deviation to e^-12 = 6e-6; 40 layers at the most.
-    steps = min(math.ceil(12 * max(end.xi_q or 1, end.xi_c or 1)), 40)
+    # 12 depth scales bring what is left of a deviation to e^-12 = 6e-6; 25 layers at the most.
+    steps = min(math.ceil(12 * max(end.xi_q or 1, end.xi_c or 1)), 25)
     left = math.exp(-steps / max(end.xi_q or 1, end.xi_c or 1))
     q, c = iterated(layer, 1.3 * end.q, 0.2, steps)
     assert q == pytest.approx(end.q, rel=1e-4 + left)
@@ -144,7 +144,7 @@ def test_where_there_is_no_critical_gain_a_reason_is_given(values: dict, word: s
 
 
 def test_dropout_keeps_examples_apart() -> None:
-    """Schoenholz 2017, section 4: with dropout no net is ordered, c* = 1 is no fixed point."""
+    """Schoenholz 2017: with dropout no net is ordered, c* = 1 is no fixed point."""
     end = fixed_point(plain("tanh", 0.9 / 0.8, 0.1, keep=0.8))
     assert end.c is not None
     assert end.c < 1

@@ -19,7 +19,7 @@ class Kernel:
 
     A unit's z over the batch is Gaussian of this covariance: with eigenvalues l, of sum 1, its
     variance over the batch is a mean variance times sum l g^2, g standard normal. Layers make
-    examples equally far from each other (Yang 2019, section 3.2, in the limit): the pattern of the
+    examples equally far from each other (Yang 2019, in the limit): the pattern of the
     inputs fades, and equal eigenvalues take its place.
     """
 

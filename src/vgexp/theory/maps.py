@@ -3,9 +3,9 @@ fixed points, chi, depth scales, the edge of chaos (Poole 2016; Schoenholz 2017)
 
 z_{l+1} = W phi(z_l) + b, the entries of W with variance sigma_w^2 / fan_in, of b with sigma_b^2:
 
-    q_{l+1} = sigma_w^2 E phi(u)^2 + sigma_b^2,                u ~ N(0, q_l)      (Poole eq. 3)
-    r_{l+1} = sigma_w^2 E phi(u) phi(v) + sigma_b^2,           c = r / q          (Poole eq. 5)
-    chi     = sigma_w^2 E phi'(u)^2                                               (Poole eq. 6)
+    q_{l+1} = sigma_w^2 E phi(u)^2 + sigma_b^2,                u ~ N(0, q_l)      (Poole 2016)
+    r_{l+1} = sigma_w^2 E phi(u) phi(v) + sigma_b^2,           c = r / q          (Poole 2016)
+    chi     = sigma_w^2 E phi'(u)^2                                               (Poole 2016)
 
 q is z's second moment, also where phi has a mean. chi is the mean-square factor of dL/dz from a
 layer to the one before, sqrt(chi) the amplitude's; and the slope of the correlation map at c = 1.
@@ -39,7 +39,7 @@ class Plain:
     """sigma_b^2."""
     keep: float = 1.0
     """Share of units that dropout keeps, h divided by it; `weight_variance` is over it already.
-    Masks of two examples are independent, so that the covariance is not (Schoenholz 2017, 4)."""
+    Masks of two examples are independent, so that the covariance is not (Schoenholz 2017, on dropout)."""
 
     def variance(self, q_A: Tensor) -> Tensor:
         """The next q."""
@@ -82,12 +82,12 @@ class FixedPoint:
     xi_q: float | None
     """Layers in which a deviation of q falls by e; inf where it does not; None as `c`."""
     xi_c: float | None
-    """Layers in which a deviation of c falls by e (Schoenholz 2017, eq. 10)."""
+    """Layers in which a deviation of c falls by e (Schoenholz 2017)."""
 
     @property
     def xi_gradient(self) -> float:
         """Layers in which the mean square of dL/dz changes by e: -1 / ln chi; negative where it
-        grows, inf where chi is 1 (Schoenholz 2017, eq. 16)."""
+        grows, inf where chi is 1 (Schoenholz 2017)."""
         return _depth_scale(self.chi, signed=True)
 
 
@@ -108,7 +108,7 @@ def critical_weight_variance(phi: Function, bias_variance: float = 0.0) -> tuple
     """The edge of chaos: sigma_w^2 at which chi is 1 at the fixed point, and that q*.
 
     chi = 1 makes sigma_w^2 = 1 / E phi'^2 a function of q*, and sigma_b^2 = q* - E phi^2 / E phi'^2
-    (Schoenholz 2017, section 3). Of a scale-free phi (relu) every q is one where sigma_b is 0, and
+    (Schoenholz 2017). Of a scale-free phi (relu) every q is one where sigma_b is 0, and
     none otherwise: q* is then 1 or inf. Where q* is 0 (tanh without biases), the limit. Of several
     the smallest q*.
 
