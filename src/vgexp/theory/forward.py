@@ -69,7 +69,7 @@ class Hidden:
 
 @dataclass(frozen=True)
 class Net:
-    """What of a configuration every layer has."""
+    """What every layer of a net has in common."""
 
     means: Means
     config: MlpConfig
@@ -96,7 +96,7 @@ def forward(net: Net, weights: Sequence[Weight]) -> list[Hidden]:
     kernel = net.kernel
     read_A: Tensor = net.groups.square_A / hidden[0].fan_in
     read = net.groups.covariance / hidden[0].fan_in
-    for number, weight in enumerate(hidden):
+    for index, weight in enumerate(hidden):
         before = layers[-1] if layers and SKIPS[net.config.skip].adds else None
         layer = _branch(net, weight, read_A, read, before, kernel)
         layer = _with_moments(net, layer, kernel)
@@ -104,10 +104,10 @@ def forward(net: Net, weights: Sequence[Weight]) -> list[Hidden]:
         layers.append(layer)
         made = layer.moments
         assert made is not None
-        if SKIPS[net.config.skip].concatenates and number:
+        if SKIPS[net.config.skip].concatenates and index:
             read_A, read = (
-                (number * read_A + made.h_A) / (number + 1),
-                (number * read + made.hh) / (number + 1),
+                (index * read_A + made.h_A) / (index + 1),
+                (index * read + made.hh) / (index + 1),
             )
         else:
             read_A, read = made.h_A, made.hh

@@ -39,7 +39,7 @@ class Plain:
     """sigma_b^2."""
     keep: float = 1.0
     """Share of units that dropout keeps, h divided by it; `weight_variance` is over it already.
-    Masks of two examples are independent, so that the covariance is not (Schoenholz 2017, on dropout)."""
+    Masks of two examples are independent, so that their covariance is not (Schoenholz 2017)."""
 
     def variance(self, q_A: Tensor) -> Tensor:
         """The next q."""

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-NUM_GROUPS = 8
+FEWEST_GROUPS, MOST_GROUPS = 8, 16
 NUM_DRAWS = 64
 """Draws of the outputs of a batch over which the loss's gradient is averaged."""
 _STEP = 0.1
@@ -38,7 +38,10 @@ class Sample:
 
 @dataclass(frozen=True)
 class Lengths:
-    """Examples in groups of about equal length, of equal size but for one example."""
+    """Examples in groups of about equal length and, but for one example, of equal size.
+
+    Means over groups are taken as if the sizes were equal.
+    """
 
     group_B: Tensor
     """Each example's group."""
@@ -59,7 +62,7 @@ def lengths(x_BF: Tensor) -> Lengths:
     """The lengths of some examples and how alike they are."""
     num = len(x_BF)
     square_B = x_BF.square().sum(1)
-    num_groups = min(NUM_GROUPS, num)
+    num_groups = _num_groups(num)
     group_B = torch.empty(num, dtype=torch.int64)
     group_B[square_B.argsort(stable=True)] = torch.arange(num) * num_groups // num
     counts_A = torch.bincount(group_B, minlength=num_groups).double()
@@ -69,6 +72,12 @@ def lengths(x_BF: Tensor) -> Lengths:
         total if num == 1 else (float(x_BF.sum(0).square().sum()) - total) / (num - 1) / num
     )
     return Lengths(group_B, counts_A / num, square_A, covariance)
+
+
+def _num_groups(num: int) -> int:
+    """As many groups of equal size as there can be; about equal where those are fewer than 8."""
+    exact = max(count for count in range(1, MOST_GROUPS + 1) if num % count == 0)
+    return max(exact, min(num, FEWEST_GROUPS))
 
 
 @dataclass(frozen=True)
