@@ -189,6 +189,32 @@ PRETRAINING = (
     ),
 )
 
+CURVATURE = (
+    Column("step", "the update before which the row is measured, on its examples, from 0", "int"),
+    Column("name", "whose Hessian: model, all trainable parameters together", "text"),
+    Column("lr", "learning rate of the update"),
+    Column(
+        "hessian_max",
+        "largest eigenvalue (by value) of the Hessian of the update's mean loss, without weight "
+        "decay, by Lanczos' method: the sharpness",
+    ),
+    Column(
+        "stability_limit",
+        "the hessian_max above which an update grows on a quadratic: (2 + 2 momentum) / lr less "
+        "the weight decay; clipping not counted; empty but for sgd and momentum: the others divide "
+        "each entry by a number of its own, and what they bear depends on both",
+    ),
+    Column(
+        "hessian_max_residual",
+        "|H v - hessian_max v| of its unit vector: an eigenvalue is at most that far away",
+    ),
+    Column("hessian_min", "smallest eigenvalue, as far as that was seen by then: at most too high"),
+    Column("hessian_min_residual", "|H v - hessian_min v| of its unit vector"),
+    Column("hessian_trace", "trace of the Hessian, by Hutchinson's method"),
+    Column("hessian_trace_error", "standard error of that"),
+    Column("num_products", "Hessian-vector products of Lanczos' method", "int"),
+)
+
 TABLES: Mapping[str, tuple[Column, ...]] = {
     "layers": (*LAYERS, *PREDICTED),
     "steps": STEPS,
@@ -199,6 +225,7 @@ TABLES: Mapping[str, tuple[Column, ...]] = {
     "recurrence": RECURRENCE,
     "attention": ATTENTION,
     "pretraining": PRETRAINING,
+    "curvature": CURVATURE,
 }
 """Table (its file is `<table>.csv`) -> its columns in order."""
 

@@ -27,6 +27,7 @@ from vgexp.models.foreign import Tried, explained, tried
 from vgexp.probe.plan import plan_of_module
 from vgexp.seeds import generator
 from vgexp.tasks import Task
+from vgexp.training import curvature
 from vgexp.watch import Meter, Watch
 
 
@@ -88,7 +89,8 @@ def _require_memory(config: Config, task: Task, device: torch.device, dtype: tor
         config.model, NetConfig | RecurrentConfig
     ):
         needed = needed.recomputing(config.model.depth)
-    memory.require(needed, dtype, device, optimizers.num_states(config.optimizer))
+    kept = curvature.NUM_KEPT if config.probe.curvature_every else 0
+    memory.require(needed, dtype, device, optimizers.num_states(config.optimizer) + kept)
 
 
 def _tried(

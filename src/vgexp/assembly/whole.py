@@ -33,7 +33,7 @@ from vgexp.registry import Registry
 from vgexp.schedulers import Schedule
 from vgexp.seeds import GlobalStream, generator
 from vgexp.skips import SKIPS
-from vgexp.training import Half, Pretraining, Trainer, TrainState
+from vgexp.training import Curvature, Half, Pretraining, Trainer, TrainState
 
 _REGISTRIES: Mapping[str, Registry[Any]] = {
     "activation": ACTIVATIONS,
@@ -93,7 +93,10 @@ def _assembled(config: Config) -> Trainer:
     stream = GlobalStream(config.seed, "dropout", device)
     half = Half(asked, device, optimizer) if is_half else None
     noise = _noise(config)
-    state = TrainState(model.module, loss, optimizer, schedule, clip, batches, stream, half, noise)
+    curvature = _curvature(config)
+    state = TrainState(
+        model.module, loss, optimizer, schedule, clip, batches, stream, half, noise, curvature
+    )
     return Trainer(
         state,
         dataset,
@@ -191,6 +194,11 @@ def _require_plain(config: Config) -> None:
 def _noise(config: Config) -> Noise | None:
     eta, decay = config.train.gradient_noise, config.train.gradient_noise_decay
     return Noise(eta, decay, generator(config.seed, "noise")) if eta else None
+
+
+def _curvature(config: Config) -> Curvature | None:
+    every = config.probe.curvature_every
+    return Curvature(every, config.seed) if every else None
 
 
 def _require_heard(config: Config, schedule: Schedule, dataset: Dataset) -> None:

@@ -79,6 +79,9 @@ class ProbeConfig:
     """Steps between the other columns."""
     histograms_every: int = 1000
     """Steps between the rows of `histograms.csv`, which the last step has as well; 0: never."""
+    curvature_every: int = 0
+    """Steps between measurements of the Hessian (`curvature.csv`), of which the first step and the
+    last have one each; 0: never."""
     time_points: Optional[int] = 10
     """Steps in time, equally far apart, at which a recurrent state is measured; null: every one."""
     layers: Optional[str] = None
@@ -88,6 +91,7 @@ class ProbeConfig:
         at_least("probe.every", self.every, 1)
         at_least("probe.activations_every", self.activations_every, 1)
         at_least("probe.histograms_every", self.histograms_every, 0)
+        at_least("probe.curvature_every", self.curvature_every, 0)
         at_least("probe.time_points", self.time_points, 1)
 
 

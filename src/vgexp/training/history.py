@@ -115,6 +115,7 @@ class Clock:
         self._measured: deque[float] = deque(maxlen=MEDIAN_STEPS)
         self._plain: deque[float] = deque(maxlen=MEDIAN_STEPS)
         self._num_measured = self._num_plain = 0
+        self._seconds_beside = 0.0
 
     def step_done(self, seconds: float, examples: int, measured: bool) -> None:
         """Counts a step of `examples` that took `seconds`."""
@@ -122,6 +123,10 @@ class Clock:
         (self._measured if measured else self._plain).append(seconds)
         self._num_measured += measured
         self._num_plain += not measured
+
+    def measured_beside(self, seconds: float) -> None:
+        """Counts time that measuring took between two steps."""
+        self._seconds_beside += seconds
 
     def row(self, step: int) -> Rows:
         """A row of `timing.csv`: where the run stands after `step` updates."""
@@ -144,11 +149,13 @@ class Clock:
     def probe_overhead(self) -> float | None:
         """Extra time of measured steps over unmeasured ones, as a share of a run without any.
 
-        By medians; None where every step is measured, or none yet.
+        By medians of steps; None where every step is measured, or none yet.
         """
         if not self._plain or not self._measured:
             return None
         plain = sorted(self._plain)[len(self._plain) // 2]
         measured = sorted(self._measured)[len(self._measured) // 2]
-        share = self._num_measured / (self._num_measured + self._num_plain)
-        return max(0.0, (measured - plain) / plain * share)
+        num_steps = self._num_measured + self._num_plain
+        share = self._num_measured / num_steps
+        beside = self._seconds_beside / (plain * num_steps)
+        return max(0.0, (measured - plain) / plain * share) + beside

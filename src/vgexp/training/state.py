@@ -14,6 +14,7 @@ from vgexp.losses import Loss
 from vgexp.noise import Noise
 from vgexp.schedulers import Schedule
 from vgexp.seeds import GlobalStream
+from vgexp.training.curvature import Curvature
 from vgexp.training.half import Half
 
 
@@ -37,6 +38,8 @@ class TrainState:
     """Half precision; None: the model's own dtype throughout."""
     noise: Noise | None = None
     """What is added to the clipped gradient; None: nothing."""
+    curvature: Curvature | None = None
+    """What measures the Hessian; None: it is never measured."""
     step: int = 0
     """Updates done."""
 
@@ -51,6 +54,7 @@ class TrainState:
             "stream": self.stream.state_dict(),
             "half": {} if self.half is None else self.half.state_dict(),
             "noise": None if self.noise is None else self.noise.state_dict(),
+            "curvature": None if self.curvature is None else self.curvature.state_dict(),
             "step": self.step,
         }
 
@@ -66,4 +70,6 @@ class TrainState:
             self.half.load_state_dict(state["half"])
         if self.noise is not None:
             self.noise.load_state_dict(state["noise"])
+        if self.curvature is not None:
+            self.curvature.load_state_dict(state["curvature"])
         self.step = state["step"]

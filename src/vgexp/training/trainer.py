@@ -148,7 +148,7 @@ class Trainer:
         if whole:
             self._probe.want_step()
         self._last_is_whole = self._probe.measuring_all
-        self._timed_step()
+        self._timed_step(is_last=whole)
         ended = state.step == self.num_steps
         evaluates = ended or (eval_every > 0 and state.step % eval_every == 0)
         saves = not ended and self._saving.wants_step(state.step)
@@ -207,8 +207,9 @@ class Trainer:
     @property
     def tables(self) -> tuple[str, ...]:
         """The tables that the run has."""
-        before = () if self._pretraining is None else ("pretraining",)
-        return tuple(dict.fromkeys((*COMMON, *before, *self._probe.tables)))
+        also = {"pretraining": self._pretraining, "curvature": self.state.curvature}
+        there = [table for table, made_by in also.items() if made_by is not None]
+        return tuple(dict.fromkeys((*COMMON, *there, *self._probe.tables)))
 
     @property
     def num_parameters(self) -> int:
@@ -239,12 +240,24 @@ class Trainer:
 
     # ------------------------------------------------------------ one step
 
-    def _timed_step(self) -> None:
+    def _timed_step(self, *, is_last: bool) -> None:
         start, measured = time.perf_counter(), self._probe.measuring
         batch = self._next_batch()
+        start += self._measure_curvature(batch, is_last=is_last)
         self._step(batch)
         num_examples = update.num_examples(batch)
         self.clock.step_done(time.perf_counter() - start, num_examples, measured)
+
+    def _measure_curvature(self, batch: Batch, *, is_last: bool) -> float:
+        """Where it is due; the seconds it took."""
+        curvature = self.state.curvature
+        if curvature is None or not curvature.is_due(self.state.step, is_last=is_last):
+            return 0.0
+        start = time.perf_counter()
+        self._layers.append(curvature.rows(self.state, batch))
+        seconds = time.perf_counter() - start
+        self.clock.measured_beside(seconds)
+        return seconds
 
     def _next_batch(self) -> Batch:
         return [self.state.batches.next() for _ in range(self._train.accumulate)]

@@ -1,0 +1,214 @@
+"""Curvature of the loss: the ends of the Hessian's spectrum, its trace, and what a step bears.
+
+Axes: P all trainable parameters, one after another.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, TypeGuard, final
+
+import torch
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from vgexp.errors import QuestionError, one_line, reason
+from vgexp.models import Network
+from vgexp.records import Rows
+from vgexp.seeds import generator
+from vgexp.training.spectrum import BASIS, Ends, Product, ends, trace
+
+if TYPE_CHECKING:
+    from vgexp.training.state import TrainState
+    from vgexp.training.update import Batch
+
+NAME = "model"
+"""The row of all trainable parameters together."""
+NUM_KEPT = BASIS + 8
+"""Numbers kept for each parameter while it is measured: basis, copy, and vectors at work."""
+PROBES = 8
+"""Vectors of signs for the trace."""
+FRESH = 0.3
+"""Length of the random part of a start, beside the last eigenvector's 1."""
+# What torch says of an operation whose derivative has none.
+_NOT_TWICE = ("is not implemented", "differentiate twice", "double backward")
+
+
+@final
+class Curvature:
+    """Rows of `curvature.csv`; remembers the last eigenvector, near which the next one is sought.
+
+    H is the Hessian of the loss that the update at hand descends on: the mean over its examples,
+    all micro-batches, with its dropout masks and batch statistics, in the parameters' dtype (no
+    autocast) and without weight decay; of all trainable parameters. It is taken on a copy of the
+    model, of which running statistics and hooks know nothing.
+
+    What is drawn depends on seed and step alone, so that the vector is all there is to remember.
+
+    Args:
+        every: steps between measurements; the first step and the last are measured too.
+    """
+
+    def __init__(self, every: int, seed: int) -> None:
+        self._every, self._seed = every, seed
+        self._vector_P: Tensor | None = None
+
+    def is_due(self, step: int, *, is_last: bool) -> bool:
+        """Whether it is measured at this step."""
+        return is_last or step % self._every == 0
+
+    def rows(self, state: TrainState, batch: Batch) -> Rows:
+        """The row of the coming update. Waits for the device.
+
+        Raises:
+            QuestionError: the model cannot be copied, or not be differentiated twice.
+        """
+        before = state.stream.state_dict()
+        try:
+            with _twice_differentiable():
+                product, like_P = _product(state, batch, before)
+                found, mean, error = self._found(product, like_P, state.step)
+        finally:
+            state.stream.load_state_dict(before)
+        self._vector_P = found.vector_P if found.largest == found.largest else None
+        columns: dict[str, Any] = {
+            "step": state.step,
+            "name": NAME,
+            "lr": state.optimizer.param_groups[0]["lr"],
+            "hessian_max": found.largest,
+            "stability_limit": stability_limit(state.optimizer),
+            "hessian_max_residual": found.largest_residual,
+            "hessian_min": found.smallest,
+            "hessian_min_residual": found.smallest_residual,
+            "hessian_trace": mean,
+            "hessian_trace_error": error,
+            "num_products": found.num_products,
+        }
+        return Rows("curvature", {name: [value] for name, value in columns.items()})
+
+    def _found(self, product: Product, like_P: Tensor, step: int) -> tuple[Ends, float, float]:
+        draws = generator(self._seed, f"curvature/{step}")
+        start_P = torch.randn(like_P.shape, generator=draws).to(like_P)
+        if self._vector_P is not None:
+            start_P = self._vector_P.to(like_P) + start_P * (FRESH / start_P.norm())
+        found = ends(product, start_P)
+        return found, *trace(product, found, _signs(like_P, draws))
+
+    def state_dict(self) -> Tensor | None:
+        """The last eigenvector."""
+        return self._vector_P
+
+    def load_state_dict(self, state: Tensor | None) -> None:
+        """Goes on from there."""
+        self._vector_P = state
+
+
+def stability_limit(optimizer: torch.optim.Optimizer) -> float | None:
+    """The largest eigenvalue of H at which an update still shrinks its direction, on a quadratic.
+
+    (2 + 2 momentum) / lr - weight_decay for SGD with heavy-ball momentum, 2 / lr without it (Polyak
+    1964; Cohen 2021, 3 and B). None for optimizers that divide each entry by something of its own:
+    what they bear depends on H and that together (Cohen 2022).
+    """
+    if not isinstance(optimizer, torch.optim.SGD):
+        return None
+    (group,) = optimizer.param_groups
+    if group["lr"] == 0:
+        return float("inf")
+    limit: float = (2 + 2 * group["momentum"]) / group["lr"] - group["weight_decay"]
+    return limit
+
+
+def _product(state: TrainState, batch: Batch, before: list[Tensor]) -> tuple[Product, Tensor]:
+    """v -> H v, and a vector of its size, dtype and device.
+
+    Of one batch the graph of its gradient is made once and kept; of several micro-batches one at a
+    time is made anew for every product, as they are there to save memory.
+
+    Args:
+        before: where the stream stands, so that every pass draws the update's masks.
+    """
+    model = _copied(state.model)
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    sizes = [p.numel() for p in parameters]
+    like_P = parameters[0].new_zeros(sum(sizes))
+
+    def gradients() -> Iterator[list[Tensor | None]]:
+        state.stream.load_state_dict(before)
+        for x, y in batch:
+            loss = state.loss.mean(model(x), y) / len(batch)
+            yield list(torch.autograd.grad(loss, parameters, create_graph=True, allow_unused=True))
+
+    held = list(gradients()) if len(batch) == 1 else None
+
+    def product(v_P: Tensor) -> Tensor:
+        parts = [
+            part.view_as(p) for part, p in zip(torch.split(v_P, sizes), parameters, strict=True)
+        ]
+        sum_P = torch.zeros_like(like_P)
+        for grads in gradients() if held is None else held:
+            sum_P += _times(grads, parameters, parts)
+        return sum_P
+
+    return product, like_P
+
+
+def _times(
+    grads: list[Tensor | None], parameters: list[nn.Parameter], parts: list[Tensor]
+) -> Tensor:
+    """The derivative of the gradient along v: 0 where a gradient does not depend on a parameter."""
+    curved = [(g, v.to(g)) for g, v in zip(grads, parts, strict=True) if _bends(g)]
+    for p in parameters:
+        p.grad = None
+    if curved:
+        # Not `grad`, which would go past an operation that says it has no second derivative.
+        torch.autograd.backward([g for g, _ in curved], [v for _, v in curved], retain_graph=True)
+    slopes = (torch.zeros_like(p) if p.grad is None else p.grad for p in parameters)
+    return torch.cat([slope.flatten() for slope in slopes])
+
+
+def _bends(grad: Tensor | None) -> TypeGuard[Tensor]:
+    return grad is not None and grad.requires_grad
+
+
+def _signs(like_P: Tensor, draws: torch.Generator) -> Iterator[Tensor]:
+    """Vectors of -1 and 1, drawn on the CPU: one seed gives one trace on every device."""
+    for _ in range(PROBES):
+        bits_P = torch.randint(2, like_P.shape, generator=draws, dtype=torch.int8)
+        yield 2 * bits_P.to(like_P) - 1
+
+
+def _copied(model: nn.Module) -> nn.Module:
+    try:
+        made = copy.deepcopy(model)
+    except Exception as error:
+        raise _refused(f"the model cannot be copied: {reason(error)}") from error
+    if isinstance(made, Network):
+        made.recomputes = False  # what is computed again is differentiated once only
+    return made
+
+
+@contextmanager
+def _twice_differentiable() -> Iterator[None]:
+    """Within, operations that have no second derivative give way to those that have one."""
+    cudnn = torch.backends.cudnn.enabled
+    torch.backends.cudnn.enabled = False
+    try:
+        with sdpa_kernel(SDPBackend.MATH):
+            yield
+    except RuntimeError as error:
+        if not any(words in str(error).lower() for words in _NOT_TWICE):
+            raise
+        raise _refused(f"the loss has no second derivative: {one_line(str(error))}") from error
+    finally:
+        torch.backends.cudnn.enabled = cudnn
+
+
+def _refused(why: str) -> QuestionError:
+    return QuestionError(
+        f"probe.curvature_every asks for the curvature of this model, but {why}\n"
+        "allowed: probe.curvature_every=0, or a model whose every operation can be differentiated"
+        " twice"
+    )
