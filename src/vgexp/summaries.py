@@ -35,6 +35,7 @@ def summary_of(
         tables["steps"],
         tables["evals"],
         time=tables.get("time"),
+        curvature=tables.get("curvature"),
         constant_loss=trainer.constant_loss,
         num_examples=config.data.batch_size * config.train.accumulate,
         dtype=config.dtype,

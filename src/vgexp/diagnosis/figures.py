@@ -60,6 +60,22 @@ FIGURES = (
     Column("time_attenuation", "the same delta_rms at the first watched time over the last"),
     Column("backward_factor_per_time_step_last", "the same factor at the last measured step"),
     Column("time_attenuation_last", "the same ratio at the last measured step"),
+    Column(
+        "sharpness_first",
+        "largest Hessian eigenvalue (by value) at the first step of curvature.csv "
+        "(probe.curvature_every)",
+    ),
+    Column("sharpness_last", "the same at the last step of curvature.csv"),
+    Column(
+        "sharpness_over_limit",
+        "the same over stability_limit, 2 / lr for sgd: median over the measured steps; null where "
+        "what a step bears is not known",
+    ),
+    Column(
+        "curvature_over_limit_max",
+        "largest |Hessian eigenvalue| over stability_limit, at any measured step: below 0.01 the "
+        "landscape is called flat",
+    ),
     Column("num_layers", "hidden weight layers of the main path", "int"),
     Column("depth_trained", "num_layers of a net that learned, 0 of one that did not", "int"),
     Column("num_parameters", "trainable numbers in the model", "int"),

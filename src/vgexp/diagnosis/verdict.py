@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from vgexp.diagnosis.landscape import landscape_figures
 from vgexp.diagnosis.shift import shifts
 from vgexp.diagnosis.signal import Signal, signal_of, underflow
 from vgexp.diagnosis.through_time import through_time
@@ -60,6 +61,7 @@ def summarise(
     divergence: str | None,
     num_layers: int | None = None,
     time: pd.DataFrame | None = None,
+    curvature: pd.DataFrame | None = None,
 ) -> dict[str, Any]:
     """The figures of a run that its tables decide, ready for JSON.
 
@@ -71,7 +73,7 @@ def summarise(
         status: how the run ended.
         divergence: what became non-finite first and where; None if nothing did.
         num_layers: L; None for as many as the rows tell of.
-        time: `time.csv`, where the run has it.
+        time, curvature: `time.csv` and `curvature.csv`, where the run has them.
 
     Returns:
         Among others `loss_first`, `loss_last`, `loss_best` of single updates and
@@ -105,6 +107,7 @@ def summarise(
         "layers_left_out": first.num_left_out,
         **shifts(layers),
         **through_time(time),
+        **landscape_figures(curvature),
         "unmeasured_ends": list(first.unmeasured_ends),
     }
     summary = {key: _for_json(value) for key, value in summary.items()}

@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 
+from vgexp.diagnosis.landscape import landscape_words
 from vgexp.diagnosis.signal import SMALLEST_NORMAL, Signal, signal_of
 from vgexp.errors import QuestionError
 
@@ -67,6 +68,7 @@ def sentence(summary: Mapping[str, Any]) -> str:
         parts.append(f"The run diverged: {_as_clause(summary['cause'])}.")
     else:
         parts.append(_loss_words(summary))
+    parts.append(landscape_words(summary))
     if summary.get("underflow"):
         parts.append(_underflow_words(summary))
     if summary["status"] not in ("completed", "diverged"):
