@@ -44,6 +44,9 @@ SINGLE = (
     "plain110",
     "resnet20",
     "resnet110",
+    "flat_signal_lost",
+    "flat_landscape",
+    "flat_step_too_large",
 )
 SWEEPS = {
     "adam_rescue": 14,
