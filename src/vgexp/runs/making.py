@@ -231,6 +231,5 @@ def _write_end(done: Run, config: Config, trainer: Trainer, error: BaseException
 
 def _summary(done: Run, config: Config, trainer: Trainer, status: str) -> dict[str, Any]:
     tables = {"layers": done.layers, "steps": done.steps, "evals": done.evals}
-    if "time" in trainer.tables:
-        tables["time"] = done.time
+    tables |= {name: done.table(name) for name in ("time", "curvature") if name in trainer.tables}
     return summaries.summary_of(tables, config, trainer, status)

@@ -57,6 +57,11 @@ class Run:
         return self.table("attention")
 
     @cached_property
+    def curvature(self) -> pd.DataFrame:
+        """`curvature.csv`: a row a measured Hessian, where `probe.curvature_every` asks for it."""
+        return self.table("curvature")
+
+    @cached_property
     def summary(self) -> dict[str, Any]:
         """`summary.json`."""
         from vgexp import tables
