@@ -28,7 +28,7 @@ NAME = "model"
 """The row of all trainable parameters together."""
 NUM_KEPT = BASIS + 8
 """Numbers kept for each parameter while it is measured: basis, copy, and vectors at work."""
-PROBES = 8
+PROBES = 6
 """Vectors of signs for the trace."""
 FRESH = 0.3
 """Length of the random part of a start, beside the last eigenvector's 1."""

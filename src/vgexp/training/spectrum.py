@@ -60,7 +60,7 @@ def ends(product: Product, start_P: Tensor, products: tuple[int, int] = PRODUCTS
         products: how many at least and at most.
     """
     least, most = products
-    basis_MP = start_P.new_zeros(min(BASIS, len(start_P)), len(start_P))
+    basis_MP = start_P.new_empty(min(BASIS, len(start_P)), len(start_P))
     basis_MP[0] = start_P / start_P.norm()
     t_MM = torch.zeros(len(basis_MP), len(basis_MP), dtype=torch.float64)
     size, count = 1, 0
@@ -113,7 +113,7 @@ def trace(product: Product, ends: Ends, probes: Iterable[Tensor]) -> tuple[float
         return ends.basis_trace, 0.0
     seen = []
     for signs_P in probes:
-        z_P = signs_P - basis_MP.T @ (basis_MP @ signs_P)
+        z_P = torch.addmv(signs_P, basis_MP.T, basis_MP @ signs_P, alpha=-1)
         seen.append(torch.dot(z_P.double(), product(z_P).double()))
     seen_N = torch.stack(seen).cpu()
     error = float(seen_N.std()) / math.sqrt(len(seen))
@@ -129,7 +129,7 @@ def _orthogonalised(w_P: Tensor, basis_MP: Tensor) -> tuple[Tensor, Tensor]:
     column_M = torch.zeros(len(basis_MP), dtype=torch.float64)
     for _ in range(2):  # once leaves what rounding brought in
         part_M = basis_MP @ rest_P
-        rest_P = rest_P - basis_MP.T @ part_M
+        rest_P = torch.addmv(rest_P, basis_MP.T, part_M, alpha=-1)
         column_M += part_M.double().cpu()
     return rest_P * peak, column_M * peak
 
