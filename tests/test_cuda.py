@@ -16,10 +16,13 @@ import vgexp
 from vgexp.assembly import assemble
 from vgexp.config import (
     DTYPES,
+    FAMILIES,
     AdamConfig,
+    AddingConfig,
     AgcClipConfig,
     AutoClipConfig,
     Config,
+    DigitsConfig,
     GaussianConfig,
     LayerClipConfig,
     MlpConfig,
@@ -168,3 +171,24 @@ def test_a_run_that_was_cut_short_ends_with_the_same_tables(
     for name in ("layers.csv", "steps.csv", "evals.csv"):
         mine, other = (tmp_path / folder / name for folder in ("cut", "whole"))
         assert mine.read_bytes() == other.read_bytes(), name
+
+
+@pytest.mark.parametrize("model", ["lstm", "vit", "mlp"])
+def test_curvature_is_what_it_is_on_the_cpu(model: str) -> None:
+    """Kernels without a second derivative (cuDNN's, fused attention) give way."""
+    rows = {}
+    for device in ("cpu", "cuda"):
+        data = AddingConfig(num_examples=64, seq_len=9) if model == "lstm" else DigitsConfig()
+        data.batch_size = 16
+        made = Config(
+            model=FAMILIES[model](width=8),
+            data=data,
+            train=TrainConfig(steps=3),
+            probe=ProbeConfig(curvature_every=1),
+            dtype="float64",
+            device=device,
+        )
+        tables = [each for each in assemble(made).rows() if each.table == "curvature"]
+        rows[device] = [each.columns["hessian_max"][0] for each in tables]
+    assert len(rows["cuda"]) == 3
+    assert rows["cuda"] == pytest.approx(rows["cpu"], rel=1e-4)

@@ -356,6 +356,18 @@ def test_the_start_is_the_last_vector_without_which_the_digits_differ() -> None:
     assert warm["hessian_max_residual"] < cold["hessian_max_residual"]
 
 
+def test_each_step_and_each_seed_draws_its_own() -> None:
+    config = config_of(dataclasses.replace(SMALL, width=40), optimizer=SgdConfig(lr=0.0))
+    trainer = assemble(config)
+    batch = [trainer.state.batches.next()]
+    traces = []
+    for step in (0, 1, 0):
+        trainer.state.step = step
+        trainer.state.curvature.load_state_dict(None)  # type: ignore[union-attr]
+        traces.append(row_of(trainer, batch)["hessian_trace"])
+    assert traces[0] == traces[2] != traces[1]
+
+
 # ---------------------------------------------------------------- refusals
 
 

@@ -120,21 +120,18 @@ def trace(product: Product, ends: Ends, probes: Iterable[Tensor]) -> tuple[float
     return ends.basis_trace + float(seen_N.mean()), error
 
 
-def _orthogonalised(w_P: Tensor, basis_MP: Tensor) -> tuple[Tensor, Tensor]:
-    """w less its part in the basis, and that part's coefficients, float64 on the host."""
-    peak = float(w_P.abs().max())
-    if not 0 < peak < math.inf:
-        return w_P, torch.full((len(basis_MP),), 0.0 if peak == 0 else math.nan).double()
-    rest_P = w_P / peak
+def _orthogonalised(rest_P: Tensor, basis_MP: Tensor) -> tuple[Tensor, Tensor]:
+    """A vector less its part in the basis, and that part's coefficients, float64 on the host."""
     column_M = torch.zeros(len(basis_MP), dtype=torch.float64)
     for _ in range(2):  # once leaves what rounding brought in
         part_M = basis_MP @ rest_P
         rest_P = torch.addmv(rest_P, basis_MP.T, part_M, alpha=-1)
         column_M += part_M.double().cpu()
-    return rest_P * peak, column_M * peak
+    return rest_P, column_M
 
 
 def _norm(x_P: Tensor) -> float:
+    """The length, of a vector whose squares the dtype does not hold too."""
     peak = float(x_P.abs().max())
     return float((x_P / peak).norm()) * peak if 0 < peak < math.inf else peak
 
