@@ -13,7 +13,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from vgexp.diagnosis.signal import kind, signal_of
+from vgexp.diagnosis.signal import Signal, kind, signal_of
+
+PREDICTED_FIGURES = ("attenuation", "backward_factor_per_layer")
+"""Those that theory predicts, as `predicted_...`."""
 
 
 def summarise_start(layers: pd.DataFrame, num_layers: int | None = None) -> dict[str, Any]:
@@ -24,7 +27,9 @@ def summarise_start(layers: pd.DataFrame, num_layers: int | None = None) -> dict
     Args:
         num_layers: L; None: the rows tell.
     """
-    signals = [signal_of(rows[rows["step"] == 0], num_layers) for _, rows in layers.groupby("seed")]
+    by_seed = [rows[rows["step"] == 0] for _, rows in layers.groupby("seed")]
+    signals = [signal_of(rows, num_layers) for rows in by_seed]
+    predictions = [predicted_signal(rows, num_layers) for rows in by_seed]
     attenuation, attenuation_spread = geometric([each.attenuation for each in signals])
     factor, factor_spread = geometric([each.backward_factor_per_layer for each in signals])
     figures = {
@@ -33,10 +38,21 @@ def summarise_start(layers: pd.DataFrame, num_layers: int | None = None) -> dict
         "attenuation_log_std": attenuation_spread,
         "backward_factor_per_layer": factor,
         "backward_factor_log_std": factor_spread,
+        **{
+            f"predicted_{name}": geometric([getattr(each, name) for each in predictions])[0]
+            for name in PREDICTED_FIGURES
+        },
         "num_layers": max((each.num_layers for each in signals), default=0),
         "layers_left_out": max((each.num_left_out for each in signals), default=0),
     }
     return {name: _for_json(value) for name, value in figures.items()}
+
+
+def predicted_signal(layers_at_start: pd.DataFrame, num_layers: int | None = None) -> Signal:
+    """`signal_of` with theory's `delta_rms` for the measured one."""
+    predicted = "predicted_delta_rms"
+    values = layers_at_start.get(predicted, pd.Series(math.nan, index=layers_at_start.index))
+    return signal_of(layers_at_start.assign(delta_rms=values), num_layers)
 
 
 def geometric(values: Sequence[float]) -> tuple[float, float]:

@@ -17,6 +17,7 @@ from vgexp.errors import QuestionError, printable, reason
 from vgexp.folders import Prefix
 from vgexp.interrupts import held
 from vgexp.runs import signaling
+from vgexp.runs.expecting import beside, expected
 from vgexp.runs.past import Run, load
 from vgexp.runs.start import assembled, default_folder
 
@@ -198,16 +199,17 @@ def _record(
     )
     with open_sinks(context) as sinks:
         trainer.save = lambda: _save(folder, trainer, config, sinks)
+        expectation = expected(config, trainer)
         try:
             for rows in trainer.rows():
-                _hand_on(sinks, rows)
+                _hand_on(sinks, beside(rows, expectation))
             # The summary that follows says that they are whole, and it outlasts a loss of power.
             settled(sinks)
         except BaseException:
             # What fails here failed already, or follows from it.
             with suppress(Exception):
                 for rows in trainer.flush():
-                    _hand_on(sinks, rows)
+                    _hand_on(sinks, beside(rows, expectation))
             raise
 
 

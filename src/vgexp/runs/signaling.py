@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import logging
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +13,7 @@ from vgexp import folders, resuming, summaries
 from vgexp.config import Config
 from vgexp.errors import reason
 from vgexp.records import SEED, TABLES, Rows
+from vgexp.runs.expecting import beside, expected
 from vgexp.runs.past import Run
 from vgexp.runs.start import assembled, default_folder
 
@@ -88,8 +88,8 @@ def go_on(folder: Path, *, trust: bool) -> Run:
 def _measured(folder: Path, config: Config, trainer: Trainer) -> Run:
     done, start = Run(folder), time.perf_counter()
     try:
-        _record(folder, config, trainer)
-        figures = _figures(done, trainer)
+        theory = _record(folder, config, trainer)
+        figures = {**_figures(done, trainer), **theory}
     except BaseException as error:
         is_failure = isinstance(error, Exception)
         ending: dict[str, Any] = {"status": resuming.FAILED if is_failure else resuming.INTERRUPTED}
@@ -107,26 +107,28 @@ def _measured(folder: Path, config: Config, trainer: Trainer) -> Run:
     return done
 
 
-def _record(folder: Path, config: Config, trainer: Trainer) -> None:
+def _record(folder: Path, config: Config, trainer: Trainer) -> dict[str, Any]:
+    """Writes the tables; returns what theory says for the summary."""
+    from vgexp.assembly.expectation import in_summary
     from vgexp.sinks.csv_files import CsvFiles
 
     tables = [name for name in trainer.tables if name not in _OF_TRAINING]
     columns = {name: (*TABLES[name], SEED) for name in tables}
     files = CsvFiles(folder, tables, columns=columns)
     try:
-        for rows in _rows(config, trainer):
-            files(rows)
+        theory: dict[str, Any] = {}
+        for number in range(config.signal.seeds):
+            one = dataclasses.replace(config, seed=config.seed + number)
+            made = trainer if number == 0 else assembled(one)
+            expectation = expected(one, made)
+            theory = theory or in_summary(expectation)
+            for rows in made.first_step():
+                seeds = {SEED.name: [one.seed] * len(rows)}
+                files(Rows(rows.table, {**beside(rows, expectation).columns, **seeds}))
         files.settle()
+        return theory
     finally:
         files.close()
-
-
-def _rows(config: Config, first: Trainer) -> Iterator[Rows]:
-    for number in range(config.signal.seeds):
-        seed = config.seed + number
-        trainer = first if number == 0 else assembled(dataclasses.replace(config, seed=seed))
-        for rows in trainer.first_step():
-            yield Rows(rows.table, {**rows.columns, SEED.name: [seed] * len(rows)})
 
 
 def _figures(done: Run, trainer: Trainer) -> dict[str, Any]:

@@ -212,6 +212,23 @@ class Trainer:
         return tuple(dict.fromkeys((*COMMON, *there, *self._probe.tables)))
 
     @property
+    def examples(self) -> AnySplit:
+        """Those that it trains on."""
+        return self._dataset.train
+
+    @property
+    def num_outputs(self) -> int:
+        """Classes, or values of an answer."""
+        return self._dataset.task.num_outputs
+
+    def coming_batch(self) -> Batch:
+        """The micro-batches of the next update, which still reads them."""
+        before = self.state.batches.state_dict()
+        batch = self._next_batch()
+        self.state.batches.load_state_dict(before)
+        return batch
+
+    @property
     def num_parameters(self) -> int:
         """Trainable numbers of the model."""
         return sum(p.numel() for p in self._parameters)

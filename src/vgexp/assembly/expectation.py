@@ -1,0 +1,86 @@
+"""What theory expects of the first step of a training run, as columns of its table of layers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from vgexp.config import Config, MlpConfig, choice
+from vgexp.data import Split
+from vgexp.norms import NORMS
+from vgexp.records import PREDICTED
+from vgexp.theory import Forecast, Phase, Sample, phase, predict
+from vgexp.training import Trainer
+
+_PREFIX = "predicted_"
+
+
+@dataclass(frozen=True)
+class Expectation:
+    """Predictions for the weights at step 0."""
+
+    columns: Mapping[str, Mapping[str, float | None]] = field(default_factory=dict)
+    """Weight -> column of `records.PREDICTED` -> value; empty where theory has no answer."""
+    note: str | None = None
+    """Why there is none, or what is known to be off."""
+    phase: Phase | None = None
+    """Where a plain net lies between vanishing and exploding."""
+
+
+def expectation(config: Config, trainer: Trainer) -> Expectation:
+    """What theory expects of the update that the trainer makes next; it reads no batch twice."""
+    model, loss = config.model, trainer.state.loss
+    reason = _why_not(config, trainer)
+    if reason is not None or not isinstance(model, MlpConfig):
+        return Expectation(note=reason)
+    batch = trainer.coming_batch()
+    statistics = NORMS[model.norm].statistics
+    is_over_batch = statistics is not None and statistics(model.width, model).num_entries is None
+    parts = batch[:1] if is_over_batch else batch
+    inputs, targets = (torch.cat(tensors) for tensors in zip(*parts, strict=True))
+    forecast = predict(model, Sample(inputs, targets, loss.mean), trainer.num_outputs)
+    return Expectation(
+        _columns(forecast), forecast.reason or forecast.caveat, phase(model, _start(forecast))
+    )
+
+
+def _why_not(config: Config, trainer: Trainer) -> str | None:
+    if not isinstance(config.model, MlpConfig):
+        return (
+            f"theory is of the perceptron (model=mlp), not of model={choice('model', config.model)}"
+        )
+    if config.train.pretrain_steps:
+        return "weights that were trained before are not those of theory"
+    if not isinstance(trainer.examples, Split):
+        return "of data that are read one by one the first batch is not looked at twice"
+    return None
+
+
+def _columns(forecast: Forecast) -> dict[str, dict[str, float | None]]:
+    names = [column.name for column in PREDICTED]
+    return {
+        name: {column: getattr(row, column.removeprefix(_PREFIX)) for column in names}
+        for name, row in forecast.rows.items()
+    }
+
+
+def _start(forecast: Forecast) -> float:
+    """The variance of the first z."""
+    return forecast.layers[0].variance if forecast.layers else 1.0
+
+
+def in_summary(expected: Expectation) -> dict[str, Any]:
+    """What a summary says of it."""
+    there = expected.phase
+    end = None if there is None else there.end
+    values = {
+        "critical_gain": None if there is None else there.critical_gain,
+        "chi": None if end is None else end.chi,
+        "depth_scale": None if end is None else end.xi_gradient,
+    }
+    plain = {k: v if v is not None and math.isfinite(v) else None for k, v in values.items()}
+    return {"theory": expected.note, **plain}
