@@ -1,0 +1,1 @@
+"""Papers reproduced, a module each: what is run, what is claimed, what is drawn."""
