@@ -21,7 +21,7 @@ FLOORS: tuple[frozenset[str], ...] = tuple(
         "cli __main__",
         "runs sweep",
         "assembly sinks summaries",
-        "training report",
+        "training report spectra",
         "models data probe theory diagnosis resuming",
         "activations inits norms skips losses optimizers schedulers clips noise tables checkpoints",
         "metrics watch seeds tasks folders foreign",
@@ -36,7 +36,18 @@ SIBLINGS: frozenset[tuple[str, str]] = frozenset({("config", "registry"), ("__ma
 
 TABLE_SIDE = frozenset({"tables", "diagnosis", "report"})
 TORCH_SIDE = frozenset(
-    {"assembly", "training", "models", "data", "probe", "activations", "inits", "norms", "skips"}
+    {
+        "assembly",
+        "training",
+        "spectra",
+        "models",
+        "data",
+        "probe",
+        "activations",
+        "inits",
+        "norms",
+        "skips",
+    }
     | {
         "optimizers",
         "schedulers",

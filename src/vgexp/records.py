@@ -215,6 +215,69 @@ CURVATURE = (
     Column("num_products", "Hessian-vector products of Lanczos' method", "int"),
 )
 
+JACOBIAN = (
+    Column("step", "0: the network as it is initialised", "int"),
+    Column("layer", "main-path layers from 1, as in layers.csv; of a block the block's", "int"),
+    Column("name", "the layer's weight or block in the model", "text"),
+    Column(
+        "largest",
+        "largest singular value of the layer's Jacobian, of what it hands on (z; a block's path) by"
+        " what it reads (input; z before); this and all: geometric mean over examples",
+    ),
+    Column("median", "median of its singular values (of their logarithms)"),
+    Column("smallest", "smallest of its singular values, zeros included"),
+    Column("rank", "number of its singular values above 0, to rounding; mean over examples"),
+    Column(
+        "effective_rank",
+        "exp of the entropy of its squared singular values over their sum; mean over examples",
+    ),
+    Column(
+        "product_largest_log10",
+        "log10 of the largest singular value of the product of Jacobians from the input to here",
+    ),
+    Column("product_median_log10", "log10 of the product's median singular value"),
+    Column("product_smallest_log10", "log10 of the product's smallest singular value"),
+    Column("product_bound_log10", "log10 of the product of the layers' largest singular values"),
+    Column("product_rank", "number of the product's singular values above 0; mean over examples"),
+    Column("product_effective_rank", "effective rank of the product; mean over examples"),
+    Column(
+        "lyapunov_largest",
+        "(1/l) ln of the product's largest singular value, l its number of factors",
+    ),
+    Column("lyapunov_mean", "the same of its singular values above 0, their mean"),
+    Column("lyapunov_smallest", "the same of its smallest singular value"),
+)
+
+PATHS = (
+    Column("step", "0: the network as it is initialised", "int"),
+    Column("name", "the layer whose z (or path) the gradient is measured at", "text"),
+    Column(
+        "length", "number k of branches that a path passes on its way back from the loss", "int"
+    ),
+    Column(
+        "share",
+        "of the gradient: <g_k, g> / <g, g> over the examples, g_k the sum over paths of this"
+        " length; sums to 1 over lengths, may be negative",
+    ),
+    Column(
+        "delta_rms", "rms over examples and units of g_k, N dL/dz of paths of this length alone"
+    ),
+    Column("binomial", "share of the number of paths: C(n, k) / 2^n, n the branches"),
+)
+
+SHATTERING = (
+    Column("step", "0: the network as it is initialised", "int"),
+    Column("layer", "main-path layers from 1, as in layers.csv; 0: the input", "int"),
+    Column("name", "the layer's weight or block in the model", "text"),
+    Column("inputs", "line: points of a line through input space; data: pairs of examples", "text"),
+    Column("distance", "rms over entries of the difference of two inputs; data: mean over pairs"),
+    Column(
+        "correlation",
+        "cosine of d output / dz at the two inputs, all outputs and units in one vector; mean over"
+        " pairs",
+    ),
+)
+
 TABLES: Mapping[str, tuple[Column, ...]] = {
     "layers": (*LAYERS, *PREDICTED),
     "steps": STEPS,
@@ -226,6 +289,9 @@ TABLES: Mapping[str, tuple[Column, ...]] = {
     "attention": ATTENTION,
     "pretraining": PRETRAINING,
     "curvature": CURVATURE,
+    "jacobian": JACOBIAN,
+    "paths": PATHS,
+    "shattering": SHATTERING,
 }
 """Table (its file is `<table>.csv`) -> its columns in order."""
 

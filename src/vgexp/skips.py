@@ -22,6 +22,9 @@ HIGHWAY_BIAS = -2.0
 class Combine(nn.Module, ABC):
     """Computes the next z from z_BW, the branch W h + b, and the h_BW that the branch read."""
 
+    keeps_path = True
+    """Whether the next z is z plus what is made of the branch alone."""
+
     @property
     def gates(self) -> tuple[tuple[Gate | ConvGate, nn.Sigmoid], ...]:
         """The gates' affine maps, each with the sigmoid that reads it."""
@@ -139,6 +142,8 @@ class Rezero(Combine):
 
 class Highway(Combine):
     """T branch + (1 - T) z, T = sigmoid(W_T h + b_T), b_T = -2 at the start: mostly carried."""
+
+    keeps_path = False
 
     def __init__(self, width: int, make_gate: MakeGate | None = None) -> None:
         super().__init__()

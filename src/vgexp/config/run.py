@@ -114,6 +114,13 @@ class SignalConfig:
     """Initialisations that are measured, with `seed` and the numbers after it."""
     critical: bool = False
     """Whether `model.gain` is set to what keeps the backward signal, by theory."""
+    jacobian: bool = False
+    """Whether singular values of the layers' Jacobians and of their product are measured too, of
+    the first seed: `jacobian.csv`."""
+    paths: bool = False
+    """Whether the share of the gradient by length of path is, of a residual net: `paths.csv`."""
+    shattering: bool = False
+    """Whether the correlation of gradients at nearby inputs is: `shattering.csv`."""
 
     def __post_init__(self) -> None:
         at_least("signal.seeds", self.seeds, 1)

@@ -51,6 +51,13 @@ class Batches:
             self.epoch += 1
         return self._split.take(rows_B)
 
+    def peek(self) -> tuple[Tensor, Tensor]:
+        """The batch that `next` gives next."""
+        state = self.state_dict()
+        batch = self.next()
+        self.load_state_dict(state)
+        return batch
+
     def state_dict(self) -> dict[str, Any]:
         """Where the stream stands; small, for the epoch's permutation is drawn again from it."""
         between = self._position == 0

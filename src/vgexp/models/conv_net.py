@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
 from typing import cast
 
 from torch import Tensor, nn
@@ -27,6 +28,7 @@ from vgexp.models.convolution import (
     gate,
 )
 from vgexp.models.network import Named, Network, gate_watches, linear, run_blocks
+from vgexp.models.stages import Fork, Joined, Map, Stage, chain
 from vgexp.norms import NORMS
 from vgexp.skips import SKIPS, Combine
 from vgexp.watch import Watch
@@ -139,6 +141,12 @@ class Block:
             z_BCHW = module(z_BCHW)
         return z_BCHW
 
+    @property
+    def joined(self) -> Joined:
+        """The same with its parts named."""
+        path, skip = chain(*self.shortcut), cast(Combine, self.skip)
+        return Joined(chain(*self.before), chain(*self.branch), path, skip, chain(*self.after))
+
 
 class ConvNet(Network):
     """A convolutional net of one path; its weights are not drawn yet.
@@ -172,7 +180,7 @@ class ConvNet(Network):
     def forward(self, x_BCHW: Tensor) -> Tensor:
         """The outputs [B, O]."""
         h_BCHW = run_blocks(self._chain, x_BCHW, self.recomputes)
-        h_BC = h_BCHW.mean((2, 3))
+        h_BC = _mean_over_positions(h_BCHW)
         if self.shift_of_readout is not None:
             h_BC = self.shift_of_readout(h_BC)
         return cast(Tensor, self.readout(h_BC))
@@ -205,6 +213,29 @@ class ConvNet(Network):
                 branches.append(Branch(tuple(weights), scale))
                 weights = []
         return branches
+
+    def stages(self) -> list[Stage]:
+        """Where nothing is added each z to the next; else the stem, each block, and the rest.
+
+        A block hands on its path, and has the name and number of the convolution that ends it.
+        """
+        layers = list(self._convs())
+        blocks = [call for call in self._chain if isinstance(call, Block)]
+        if blocks:
+            start = self._chain.index(blocks[0])
+            stages = [_stage(0, chain(*self._chain[:start]))]
+            ends = (index for index, layer in enumerate(layers) if layer.skip is not None)
+            for index, block in zip(ends, blocks, strict=True):
+                stages.append(_stage(index, block.joined, block.joined.forks))
+            tail = self._chain[start + len(blocks) :]
+        else:
+            stages = [_stage(0, chain(*layers[0].convolves))]
+            for index, (last, layer) in enumerate(pairwise(layers), start=1):
+                stages.append(_stage(index, chain(*_makes_h(last), *layer.convolves)))
+            tail = [*_makes_h(layers[-1])]
+        shift = _present(self.shift_of_readout)
+        readout = chain(*tail, _mean_over_positions, *shift, self.readout)
+        return [*stages, Stage("readout.weight", len(layers) + 1, readout)]
 
     def _convs(self) -> Iterator[Layer]:
         return cast(Iterator[Layer], iter(self.layers))
@@ -243,6 +274,18 @@ def _joined(
             (*last.after_sum, *(() if preactivation else last.after_z)),
         )
     yield from (*(last.after_z if preactivation else ()), *last.after_h)
+
+
+def _stage(index: int, run: Map, forks: tuple[Fork, ...] = ()) -> Stage:
+    return Stage(f"layers.{index}.conv.weight", index + 1, run, forks)
+
+
+def _makes_h(layer: Layer) -> tuple[nn.Module, ...]:
+    return (*layer.after_z, *layer.after_h)
+
+
+def _mean_over_positions(h_BCHW: Tensor) -> Tensor:
+    return h_BCHW.mean((2, 3))
 
 
 def _present(*modules: nn.Module | None) -> tuple[nn.Module, ...]:

@@ -17,6 +17,7 @@ from vgexp.activations import ACTIVATIONS, slope
 from vgexp.config import MlpConfig
 from vgexp.inits import Branch
 from vgexp.models.network import Named, Network, gate_watches, linear, run_blocks
+from vgexp.models.stages import Joined, Map, Stage, chain
 from vgexp.norms import NORMS
 from vgexp.skips import SKIPS, Combine
 from vgexp.tasks import Task
@@ -89,6 +90,32 @@ class Step:
         return h_BW, z_BW, torch.cat((features_BF, h_BW), 1) if self.grows else h_BW
 
 
+@dataclass(frozen=True)
+class Grown:
+    """From h_1..h_{l-1}, z_l side by side to h_1..h_l, z_{l+1}."""
+
+    makes_h: tuple[nn.Module, ...]
+    linear: nn.Linear
+
+    def __call__(self, x_BF: Tensor) -> Tensor:
+        h_BW = x_BF[:, -self.linear.out_features :]
+        for module in self.makes_h:
+            h_BW = module(h_BW)
+        features_BF = torch.cat((x_BF[:, : -self.linear.out_features], h_BW), 1)
+        return torch.cat((features_BF, self.linear(features_BF)), 1)
+
+
+@dataclass(frozen=True)
+class Last:
+    """What is made of the last z alone, of what is handed on side by side."""
+
+    width: int
+    makes: Map
+
+    def __call__(self, x_BF: Tensor) -> Tensor:
+        return self.makes(x_BF[:, -self.width :])
+
+
 class Mlp(Network):
     """A perceptron; its weights are not drawn yet (`inits.initialise` draws them)."""
 
@@ -132,6 +159,31 @@ class Mlp(Network):
         if not self.is_carried:
             return []
         return [Branch((f"layers.{i}.linear.weight",), None) for i in range(1, len(self.layers))]
+
+    def stages(self) -> list[Stage]:
+        """The inputs to z_1, each z_l to z_{l+1}, z_L to the outputs.
+
+        With `dense` from the second on h_1..h_{l-1} and z_l, side by side, are what is handed on.
+        """
+        first, *rest = self._hidden()
+        stages = [Stage("layers.0.linear.weight", 1, chain(first.linear, *first.after_sum))]
+        last = first
+        for number, layer in enumerate(rest, start=2):
+            makes_h = (*last.after_z, *last.after_h)
+            name = f"layers.{number - 1}.linear.weight"
+            if self.concatenates:
+                stages.append(Stage(name, number, Grown(makes_h, layer.linear)))
+            elif layer.skip is None:
+                stages.append(Stage(name, number, chain(*makes_h, layer.linear, *layer.after_sum)))
+            else:
+                branch, after = chain(layer.linear), chain(*layer.after_sum)
+                joined = Joined(chain(*makes_h), branch, chain(), layer.skip, after)
+                stages.append(Stage(name, number, joined, joined.forks))
+            last = layer
+        readout: Map = chain(*last.after_z, *last.after_h, self.readout)
+        if self.concatenates:
+            readout = Last(self.readout.in_features, readout)
+        return [*stages, Stage("readout.weight", len(self.layers) + 1, readout)]
 
     def _step_by_step(self) -> Iterator[Step]:
         for lay in self._hidden():

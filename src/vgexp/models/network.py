@@ -16,6 +16,7 @@ from torch.utils.checkpoint import checkpoint
 
 from vgexp.activations import slope
 from vgexp.inits import Branch, Draw
+from vgexp.models.stages import Stage
 from vgexp.skips import Combine
 from vgexp.watch import Meter, Watch
 
@@ -46,6 +47,13 @@ class Network(nn.Module, ABC):
 
     def branches(self) -> Sequence[Branch]:
         """Its residual branches, in forward order."""
+        return ()
+
+    def stages(self) -> Sequence[Stage]:
+        """The maps that it is made of, first to last; none: it is no chain of them.
+
+        From the inputs, or where these are tokens from what is made of them, to the outputs.
+        """
         return ()
 
     def special_draws(self) -> Mapping[str, Draw]:

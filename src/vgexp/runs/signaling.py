@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,7 +42,7 @@ def signal(config: Config, folder: Path | str | None = None, *, command: str = "
     configuration.require(config)
     folder = default_folder(config, folders.SIGNAL) if folder is None else Path(folder)
     folders.require_free(folder)
-    trainer = assembled(config)
+    trainer = _required(config)
     with folders.occupied(folder):
         # Again: another process may have been faster.
         folders.require_free(folder)
@@ -79,8 +80,8 @@ def go_on(folder: Path, *, trust: bool) -> Run:
     if not trust:
         resuming.require_trust(folder, done.config)
     folders.tidied(folder)
-    trainer = assembled(done.config)
-    for table in trainer.tables:
+    trainer = _required(done.config)
+    for table in _tables(done.config, trainer):
         (folder / f"{table}.csv").unlink(missing_ok=True)
     return _measured(folder, done.config, trainer)
 
@@ -112,7 +113,7 @@ def _record(folder: Path, config: Config, trainer: Trainer) -> dict[str, Any]:
     from vgexp.assembly.expectation import in_summary
     from vgexp.sinks.csv_files import CsvFiles
 
-    tables = [name for name in trainer.tables if name not in _OF_TRAINING]
+    tables = _tables(config, trainer)
     columns = {name: (*TABLES[name], SEED) for name in tables}
     files = CsvFiles(folder, tables, columns=columns)
     try:
@@ -122,13 +123,39 @@ def _record(folder: Path, config: Config, trainer: Trainer) -> dict[str, Any]:
             made = trainer if number == 0 else assembled(one)
             expectation = expected(one, made)
             theory = theory or in_summary(expectation)
-            for rows in made.first_step():
+            # Before the step, which moves the weights.
+            spectra = _spectra(config, made) if number == 0 else ()
+            for rows in (*spectra, *made.first_step()):
                 seeds = {SEED.name: [one.seed] * len(rows)}
                 files(Rows(rows.table, {**beside(rows, expectation).columns, **seeds}))
         files.settle()
         return theory
     finally:
         files.close()
+
+
+def _spectra(config: Config, trainer: Trainer) -> Iterator[Rows]:
+    from vgexp import spectra
+
+    state = trainer.state
+    return spectra.rows_of(config.signal, state.model, state.loss, state.batches.peek())
+
+
+def _required(config: Config) -> Trainer:
+    """The first seed's, of which all that is asked for can be measured."""
+    trainer = assembled(config)
+    from vgexp import spectra
+
+    name = configuration.choice("model", config.model)
+    spectra.require(config.signal, trainer.state.model, name)
+    return trainer
+
+
+def _tables(config: Config, trainer: Trainer) -> list[str]:
+    from vgexp import spectra
+
+    measured = (name for name in trainer.tables if name not in _OF_TRAINING)
+    return [*measured, *spectra.asked(config.signal)]
 
 
 def _figures(done: Run, trainer: Trainer) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from vgexp.activations import ACTIVATIONS, slope
 from vgexp.config import AttentionConfig
 from vgexp.errors import QuestionError
 from vgexp.models.network import Named, linear
+from vgexp.models.stages import Fork, Joined, Map, chain
 from vgexp.norms import NORMS
 from vgexp.skips import SKIPS, Combine
 from vgexp.watch import Watch
@@ -114,6 +115,24 @@ class Block(nn.Module):
         if skip is not None:
             branch_BTW = skip(x_BTW, branch_BTW, reads_BTW)
         return branch_BTW if self.norms_first or normed is None else normed(branch_BTW)
+
+    def forks(self) -> tuple[Fork, ...]:
+        """Its two halves; none where nothing is added."""
+        halves = (
+            (self.attention, self.attention_norm, self.attention_skip),
+            (self.mlp, self.mlp_norm, self.mlp_skip),
+        )
+        return tuple(fork for half in halves for fork in self._forks(*half))
+
+    def _forks(
+        self, work: nn.Module, normed: nn.Module | None, skip: Combine | None
+    ) -> tuple[Fork, ...]:
+        if skip is None:
+            return ()
+        norm = chain() if normed is None else chain(normed)
+        branch: Map = work if self.dropout is None else chain(work, self.dropout)
+        before, after = (norm, chain()) if self.norms_first else (chain(), norm)
+        return Joined(before, branch, chain(), skip, after).forks
 
 
 def block_watches(

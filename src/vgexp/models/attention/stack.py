@@ -17,6 +17,7 @@ from vgexp.models.attention.blocks import Block, block_watches, dropout, norm
 from vgexp.models.attention.embeddings import Embedding, draws
 from vgexp.models.attention.meter import AttentionMeter, Site
 from vgexp.models.network import Named, Network, linear, run_blocks
+from vgexp.models.stages import Stage, chain
 from vgexp.skips import SKIPS
 from vgexp.watch import Meter, Watch
 
@@ -122,6 +123,15 @@ class Stack(Network):
             )
         ]
         return [Branch(weights, None) for weights in halves]
+
+    def stages(self) -> list[Stage]:
+        """The embedding, each block from stream to stream, and the rest."""
+        stages = [Stage("embedding", 1, self.embedding)]
+        for number, block in enumerate(cast(list[Block], self.blocks)):
+            stages.append(Stage(f"blocks.{number}", number + 2, block, block.forks()))
+        norms = () if self.norm is None else (self.norm,)
+        readout = chain(*norms, self._pick, self.readout)
+        return [*stages, Stage("readout.weight", len(self.blocks) + 2, readout)]
 
     def special_draws(self) -> Mapping[str, Draw]:
         """Those of the embedding's parameters."""

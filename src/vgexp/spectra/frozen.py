@@ -1,0 +1,57 @@
+"""A copy of a model in which an example's output depends on that example alone."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from vgexp.models import Network
+from vgexp.models.stages import Stage
+
+
+def frozen(model: Network, x_B: Tensor) -> Network:
+    """A copy in float64 on the CPU, as the model is on a batch: nothing is drawn, none learns.
+
+    Batch norms keep the means and variances that they have on the batch: a Jacobian of it is that
+    of an example with the others' share in the statistics left out, and its own. Nothing is
+    dropped.
+    """
+    made = copy.deepcopy(model).cpu().double().eval().requires_grad_(False)
+    norms = [module for module in made.modules() if isinstance(module, _BatchNorm)]
+    handles = [norm.register_forward_pre_hook(_take_statistics) for norm in norms]
+    try:
+        with torch.no_grad():
+            made(as_input(x_B))
+    finally:
+        for handle in handles:
+            handle.remove()
+    return made
+
+
+def as_input(x_B: Tensor) -> Tensor:
+    """Inputs as the copy reads them; tokens stay integers."""
+    x_B = x_B.detach().cpu()
+    return x_B.double() if x_B.is_floating_point() else x_B
+
+
+def states(stages: Sequence[Stage], x_B: Tensor) -> list[Tensor]:
+    """The input, and what each stage hands on."""
+    found = [x_B]
+    with torch.no_grad():
+        for stage in stages:
+            found.append(stage.run(found[-1]))
+    return found
+
+
+def _take_statistics(norm: nn.Module, args: tuple[Any, ...]) -> None:
+    """Those of what the norm reads, which in the evaluation mode that it is in it then uses."""
+    assert isinstance(norm, _BatchNorm)
+    (x,) = args
+    axes = [axis for axis in range(x.ndim) if axis != 1]
+    var_C, mean_C = torch.var_mean(x, axes, correction=0)
+    norm.running_mean, norm.running_var = mean_C, var_C

@@ -1,0 +1,160 @@
+"""`jacobian.csv`: singular values of each layer's Jacobian, and of the product from the input on.
+
+The Jacobian of a layer is that of what it hands on (z, or a block's path) by what it reads of the
+one before; the first one's by the input, the read-out's that of the output. A layer of up to
+`ENTRIES` entries is written out and its values are exact; of a larger one the largest alone is
+found, from below, by `lanczos`, and from there on nothing of the product.
+
+Axes: E examples, M what a layer hands on, N what it reads, K singular values, L layers.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vgexp.models.stages import Map, Stage
+from vgexp.records import Floats, Rows
+from vgexp.spectra.frozen import states
+from vgexp.spectra.lanczos import log_largest_singular_value
+from vgexp.spectra.products import Product, effective_rank, log_singular_values
+
+EXAMPLES = 4
+"""Examples of the batch, its first; 1 where a product has a rank above `WIDE`."""
+WIDE = 256
+ENTRIES = 2**21
+"""Entries of a Jacobian that is written out."""
+_LN_10 = math.log(10)
+
+
+@dataclass(frozen=True)
+class Spectrum:
+    """Figures of one matrix's singular values, logarithms natural; None: not measured."""
+
+    log_largest: float | None = None
+    log_median: float | None = None
+    log_smallest: float | None = None
+    log_mean: float | None = None
+    """Mean of ln sigma over those above 0."""
+    rank: float | None = None
+    effective_rank: float | None = None
+
+    @classmethod
+    def of(cls, log_values_K: Tensor) -> Spectrum:
+        """Of all values in falling order, -inf: 0."""
+        above_0 = log_values_K[log_values_K > -math.inf]
+        return cls(
+            float(log_values_K[0]),
+            float(np.median(log_values_K.numpy())) if len(above_0) else -math.inf,
+            float(log_values_K[-1]),
+            float(above_0.mean()) if len(above_0) else -math.inf,
+            float(len(above_0)),
+            effective_rank(log_values_K),
+        )
+
+
+_NOT_FINITE = Spectrum(*[math.nan] * len(fields(Spectrum)))
+
+
+def jacobian_rows(stages: Sequence[Stage], x_E: Tensor) -> Rows:
+    """The table of a model in which examples do not mix; `x_E` are as it reads them.
+
+    A figure is a mean over examples: of logarithms, so that singular values are geometric means.
+    Where numbers are not finite it is nan.
+    """
+    handed_on = states(stages, x_E[:EXAMPLES])
+    sizes = [state[0].numel() for state in handed_on]
+    if min(sizes[0], *sizes[1:3]) > WIDE:
+        handed_on = [state[:1] for state in handed_on]
+    found = []
+    for example in zip(*handed_on, strict=True):
+        found.append(list(_of_example(stages, [state[None] for state in example])))
+    layers = [[layer for layer, _ in each] for each in found]
+    products = [[product for _, product in each] for each in found]
+    return _rows(stages, _mean(layers), _mean(products))
+
+
+def jacobian(run: Map, x_1N: Tensor) -> Tensor:
+    """[M, N] of one example: a copy of it for each output, differentiated all at once."""
+    with torch.no_grad():
+        num_outputs = run(x_1N).numel()
+    x_MN = x_1N.detach().expand(num_outputs, *x_1N.shape[1:]).clone().requires_grad_()
+    with torch.enable_grad():
+        y_MM = run(x_MN).flatten(1)
+        (j_MN,) = torch.autograd.grad(y_MM, x_MN, torch.eye(num_outputs, dtype=x_1N.dtype))
+    return j_MN.flatten(1)
+
+
+def _of_example(
+    stages: Sequence[Stage], handed_on: Sequence[Tensor]
+) -> list[tuple[Spectrum, Spectrum]]:
+    """Of each layer, and of the product up to it."""
+    found: list[tuple[Spectrum, Spectrum]] = []
+    product: Product | None = None
+    lost: Spectrum | None = None
+    """What is said of the product once a layer is missing in it."""
+    for stage, x_1N, y_1M in zip(stages, handed_on[:-1], handed_on[1:], strict=True):
+        layer, whole = Spectrum(), lost
+        if x_1N.numel() * y_1M.numel() > ENTRIES:
+            layer = Spectrum(log_largest=log_largest_singular_value(stage.run, x_1N))
+            lost = lost or Spectrum()
+        else:
+            j_MN = jacobian(stage.run, x_1N)
+            if not j_MN.isfinite().all():
+                layer, lost = _NOT_FINITE, lost or _NOT_FINITE
+            else:
+                layer = Spectrum.of(log_singular_values(j_MN))
+                if lost is None:
+                    product = Product.of(j_MN) if product is None else product.then(j_MN)
+                    whole = Spectrum.of(product.log_singular_values())
+        found.append((layer, lost or whole or Spectrum()))
+    return found
+
+
+def _rows(stages: Sequence[Stage], layers: _Means, products: _Means) -> Rows:
+    count_L = np.arange(1, len(stages) + 1)
+    largest_L = layers["log_largest"]
+    columns: dict[str, Sequence[object]] = {
+        "step": [0] * len(stages),
+        "layer": [stage.layer for stage in stages],
+        "name": [stage.name for stage in stages],
+        "largest": _cells(np.exp(largest_L)),
+        "median": _cells(np.exp(layers["log_median"])),
+        "smallest": _cells(np.exp(layers["log_smallest"])),
+        "rank": _cells(layers["rank"]),
+        "effective_rank": _cells(layers["effective_rank"]),
+        "product_largest_log10": _cells(products["log_largest"] / _LN_10),
+        "product_median_log10": _cells(products["log_median"] / _LN_10),
+        "product_smallest_log10": _cells(products["log_smallest"] / _LN_10),
+        "product_bound_log10": _cells(largest_L.cumsum() / _LN_10),
+        "product_rank": _cells(products["rank"]),
+        "product_effective_rank": _cells(products["effective_rank"]),
+        "lyapunov_largest": _cells(products["log_largest"] / count_L),
+        "lyapunov_mean": _cells(products["log_mean"] / count_L),
+        "lyapunov_smallest": _cells(products["log_smallest"] / count_L),
+    }
+    return Rows("jacobian", columns)
+
+
+_Means = dict[str, Any]
+"""Figure -> its mean over examples, a masked array of layers, masked where not measured."""
+
+
+def _mean(spectra_EL: Sequence[Sequence[Spectrum]]) -> _Means:
+    means = {}
+    for figure in fields(Spectrum):
+        values_EL = [[getattr(one, figure.name) for one in layers] for layers in spectra_EL]
+        is_missing_L = [None in examples for examples in zip(*values_EL, strict=True)]
+        array_EL = np.array(values_EL, dtype=np.float64)
+        means[figure.name] = np.ma.MaskedArray(array_EL.mean(0), is_missing_L)
+    return means
+
+
+def _cells(values_L: Any) -> Floats:
+    return Floats(values_L.data, ~np.ma.getmaskarray(values_L))

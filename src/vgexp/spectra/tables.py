@@ -1,0 +1,96 @@
+"""The tables that `vgexp signal` is asked for beside `layers.csv`, of one network and one batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from vgexp.config import SignalConfig
+from vgexp.errors import QuestionError
+from vgexp.losses import Loss
+from vgexp.models import Network
+from vgexp.models.stages import Stage
+from vgexp.records import Rows
+from vgexp.spectra.frozen import as_input, frozen, states
+from vgexp.spectra.jacobians import jacobian_rows
+from vgexp.spectra.paths import EXAMPLES as PATH_EXAMPLES
+from vgexp.spectra.paths import path_rows
+from vgexp.spectra.shattering import shattering_rows
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A network whose examples do not mix, and a batch, in float64."""
+
+    stages: Sequence[Stage]
+    """The first of them reads `x_B`, which is no token."""
+    x_B: Tensor
+    y_B: Tensor
+    loss: Loss
+
+
+def _jacobian(of: Subject) -> Rows:
+    return jacobian_rows(of.stages, of.x_B)
+
+
+def _paths(of: Subject) -> Rows:
+    y_E = of.y_B[:PATH_EXAMPLES]
+    # A mean over targets; the sum over examples is that of each example's own mean.
+    return path_rows(of.stages, of.x_B[: len(y_E)], lambda out: of.loss.mean(out, y_E) * len(y_E))
+
+
+def _shattering(of: Subject) -> Rows:
+    return shattering_rows(of.stages, of.x_B)
+
+
+TABLES: Mapping[str, Callable[[Subject], Rows]] = {
+    "jacobian": _jacobian,
+    "paths": _paths,
+    "shattering": _shattering,
+}
+"""Table, and key of `signal` that asks for it -> what makes it."""
+
+
+def asked(config: SignalConfig) -> tuple[str, ...]:
+    """The tables that a configuration asks for."""
+    return tuple(name for name in TABLES if getattr(config, name))
+
+
+def require(config: SignalConfig, model: nn.Module, name: str) -> None:
+    """Requires a model of which the tables that are asked for can be made.
+
+    Raises:
+        QuestionError: it is no chain of layers; or, for paths, nothing is added to a path.
+    """
+    wanted = asked(config)
+    stages = model.stages() if isinstance(model, Network) else ()
+    if wanted and not stages:
+        raise QuestionError(
+            f"signal.{wanted[0]} is true with model={name}\n"
+            "reason: it is no chain of layers, each of which reads only what the one before hands"
+            f" on\nallowed: signal.{wanted[0]}=false, or model=mlp, cnn, resnet, transformer, vit"
+        )
+    if "paths" in wanted and not any(stage.forks for stage in stages):
+        raise QuestionError(
+            "signal.paths is true, but the model adds no branch to a path that goes on as it is\n"
+            "allowed: signal.paths=false, or model.skip=residual, scaled_residual, rezero"
+        )
+
+
+def rows_of(
+    config: SignalConfig, model: nn.Module, loss: Loss, batch: tuple[Tensor, Tensor]
+) -> Iterator[Rows]:
+    """The tables that are asked for, of a model that `require` lets pass; it is not changed."""
+    wanted = asked(config)
+    if not wanted:
+        return
+    assert isinstance(model, Network)
+    x_B, y_B = (as_input(part) for part in batch)
+    stages = frozen(model, x_B).stages()
+    if not x_B.is_floating_point():
+        x_B, stages = states(stages[:1], x_B)[1], stages[1:]
+    subject = Subject(stages, x_B, y_B, loss)
+    for table in wanted:
+        yield TABLES[table](subject)
