@@ -11,12 +11,13 @@ Axes: E examples, M what a layer hands on, N what it reads, K singular values, L
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from vgexp.models.stages import Map, Stage
@@ -77,7 +78,7 @@ def jacobian_rows(stages: Sequence[Stage], x_E: Tensor) -> Rows:
         found.append(list(_of_example(stages, [state[None] for state in example])))
     layers = [[layer for layer, _ in each] for each in found]
     products = [[product for _, product in each] for each in found]
-    return _rows(stages, _mean(layers), _mean(products))
+    return _rows(stages, _means(layers), _means(products))
 
 
 def jacobian(run: Map, x_1N: Tensor) -> Tensor:
@@ -117,44 +118,41 @@ def _of_example(
     return found
 
 
-def _rows(stages: Sequence[Stage], layers: _Means, products: _Means) -> Rows:
+def _rows(stages: Sequence[Stage], layers: _Figures, products: _Figures) -> Rows:
     count_L = np.arange(1, len(stages) + 1)
-    largest_L = layers["log_largest"]
+    bound_L = layers["log_largest"].values.cumsum()
     columns: dict[str, Sequence[object]] = {
         "step": [0] * len(stages),
         "layer": [stage.layer for stage in stages],
         "name": [stage.name for stage in stages],
-        "largest": _cells(np.exp(largest_L)),
-        "median": _cells(np.exp(layers["log_median"])),
-        "smallest": _cells(np.exp(layers["log_smallest"])),
-        "rank": _cells(layers["rank"]),
-        "effective_rank": _cells(layers["effective_rank"]),
-        "product_largest_log10": _cells(products["log_largest"] / _LN_10),
-        "product_median_log10": _cells(products["log_median"] / _LN_10),
-        "product_smallest_log10": _cells(products["log_smallest"] / _LN_10),
-        "product_bound_log10": _cells(largest_L.cumsum() / _LN_10),
-        "product_rank": _cells(products["rank"]),
-        "product_effective_rank": _cells(products["effective_rank"]),
-        "lyapunov_largest": _cells(products["log_largest"] / count_L),
-        "lyapunov_mean": _cells(products["log_mean"] / count_L),
-        "lyapunov_smallest": _cells(products["log_smallest"] / count_L),
+        "product_bound_log10": Floats(bound_L / _LN_10, layers["log_largest"].present),
     }
+    for figure in ("largest", "median", "smallest"):
+        columns[figure] = _scaled(layers[f"log_{figure}"], np.exp)
+        in_decades = _scaled(products[f"log_{figure}"], lambda logs_L: logs_L / _LN_10)
+        columns[f"product_{figure}_log10"] = in_decades
+    for figure in ("rank", "effective_rank"):
+        columns[figure] = layers[figure]
+        columns[f"product_{figure}"] = products[figure]
+    for figure in ("largest", "mean", "smallest"):
+        per_layer = _scaled(products[f"log_{figure}"], lambda logs_L: logs_L / count_L)
+        columns[f"lyapunov_{figure}"] = per_layer
     return Rows("jacobian", columns)
 
 
-_Means = dict[str, Any]
-"""Figure -> its mean over examples, a masked array of layers, masked where not measured."""
+_Figures = Mapping[str, Floats]
+"""Figure of `Spectrum` -> its mean over examples, a layer each."""
 
 
-def _mean(spectra_EL: Sequence[Sequence[Spectrum]]) -> _Means:
+def _means(spectra_EL: Sequence[Sequence[Spectrum]]) -> _Figures:
     means = {}
     for figure in fields(Spectrum):
         values_EL = [[getattr(one, figure.name) for one in layers] for layers in spectra_EL]
-        is_missing_L = [None in examples for examples in zip(*values_EL, strict=True)]
-        array_EL = np.array(values_EL, dtype=np.float64)
-        means[figure.name] = np.ma.MaskedArray(array_EL.mean(0), is_missing_L)
+        present_L = [None not in examples for examples in zip(*values_EL, strict=True)]
+        mean_L = np.array(values_EL, dtype=np.float64).mean(0)
+        means[figure.name] = Floats(mean_L, np.array(present_L))
     return means
 
 
-def _cells(values_L: Any) -> Floats:
-    return Floats(values_L.data, ~np.ma.getmaskarray(values_L))
+def _scaled(cells: Floats, function: Callable[[NDArray[Any]], NDArray[Any]]) -> Floats:
+    return Floats(function(cells.values), cells.present)

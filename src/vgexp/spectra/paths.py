@@ -20,22 +20,26 @@ from torch import Tensor
 
 from vgexp.models.stages import Fork, Map, Stage
 from vgexp.records import Floats, Rows
+from vgexp.spectra.frozen import states
 
+Loss = Callable[[Tensor], Tensor]
+"""Of the outputs, summed over examples."""
 EXAMPLES = 8
 """Examples of the batch, its first."""
 _ROWS = 2048
 """Examples times lengths that are differentiated at once, for memory's sake."""
 
 
-def path_rows(
-    stages: Sequence[Stage], x_E: Tensor, summed_loss: Callable[[Tensor], Tensor]
-) -> Rows:
-    """The table, at what the first stage hands on.
+def path_rows(stages: Sequence[Stage], x_E: Tensor, origin: str, summed_loss: Loss) -> Rows:
+    """The table, where the path begins: at what is read, or what the first stage makes of it.
 
     Args:
-        stages: at least one has forks; the first has none.
-        summed_loss: the loss of the outputs, summed over examples.
+        stages: at least one has forks.
+        origin: what is read.
     """
+    first, *rest = stages
+    if not first.forks:
+        (_, x_E), origin, stages = states([first], x_E), first.name, rest
     g_KE = gradients_by_length(stages, x_E, summed_loss).flatten(1)
     total_E = g_KE.sum(0)
     scale = float(g_KE.abs().max())
@@ -50,7 +54,7 @@ def path_rows(
         "paths",
         {
             "step": [0] * len(lengths),
-            "name": [stages[0].name] * len(lengths),
+            "name": [origin] * len(lengths),
             "length": list(lengths),
             "share": Floats(share_K.numpy(), has_gradient),
             "delta_rms": Floats(rms_K.numpy()),
@@ -61,17 +65,14 @@ def path_rows(
 
 def binomial_weight(num_forks: int, length: int) -> float:
     """C(n, k) / 2^n."""
-    return math.comb(num_forks, length) / 2**num_forks
+    return math.comb(num_forks, length) / (1 << num_forks)
 
 
-def gradients_by_length(
-    stages: Sequence[Stage], x_E: Tensor, summed_loss: Callable[[Tensor], Tensor]
-) -> Tensor:
-    """[K, E, ...]: at what the first stage hands on, the gradient by paths of each length."""
-    first, *rest = stages
-    maps: list[Map] = [part for stage in rest for part in stage.forks or (stage.run,)]
+def gradients_by_length(stages: Sequence[Stage], x_E: Tensor, summed_loss: Loss) -> Tensor:
+    """[K, E, ...]: the gradient by x of paths of each length."""
+    maps: list[Map] = [part for stage in stages for part in stage.forks or (stage.run,)]
     with torch.no_grad():
-        handed_on = [first.run(x_E)]
+        handed_on = [x_E]
         for part in maps:
             handed_on.append(part(handed_on[-1]))
     out = handed_on.pop().requires_grad_()

@@ -22,8 +22,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from vgexp import metrics
+
 RANK = 2.0**-50
 """Share of a column's length, a row, below which the column lies in the span of the others."""
+_GOOD = 100.0
+"""Largest entry of T."""
+_HUGE = 500.0
 _DIRECT = math.log(1e4)
 """Largest over smallest of D, in logarithms, up to which one SVD is as good."""
 _SWEEPS = 3
@@ -66,7 +71,7 @@ def log_singular_values(j_MN: Tensor) -> Tensor:
 
     Columns of very different lengths, such as those of W diag(phi'), keep their small values.
     """
-    length_N = torch.linalg.vector_norm(j_MN, dim=0)
+    length_N = metrics.row_norms(j_MN.T)
     unit_MN = torch.where(length_N > 0, j_MN / length_N, 0.0)
     return _padded(_log_values(unit_MN, length_N.log()), min(j_MN.shape))
 
@@ -84,29 +89,62 @@ def effective_rank(log_values_K: Tensor) -> float:
 
 
 def _factored(b_MK: Tensor, log_d_K: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Q [M, R], log D [R] and T [R, K] of B diag(exp log_d); T has no entry far above 1."""
+    """Q [M, R], log D [R] and T [R, K] of B diag(exp log_d); T has no entry far above 1.
+
+    Columns are taken in order of their length; where that is not enough, in order of what is left
+    of them beside those taken before, which costs more.
+    """
     length_K = torch.linalg.vector_norm(b_MK, dim=0)
+    unit_MK = b_MK / torch.where(length_K > 0, length_K, 1.0)
     log_size_K = log_d_K + length_K.log()
     order_K = torch.argsort(log_size_K, descending=True, stable=True)
     order_K = order_K[log_size_K[order_K] > -math.inf]
-    unit_MK = b_MK[:, order_K] / length_K[order_K]
-    q, r = torch.linalg.qr(unit_MK)
-    own = r.diagonal().abs() > RANK * len(b_MK)
-    if not own.all():
-        # A column in the span of those before it has made a row of noise: such columns last.
-        rest = torch.ones(len(order_K) - len(own), dtype=torch.bool)
-        behind = torch.cat((~own, rest)).to(torch.int64)
-        order_K = order_K[torch.argsort(behind, stable=True)]
-        q, r = torch.linalg.qr(b_MK[:, order_K] / length_K[order_K])
-        own = r.diagonal().abs() > RANK * len(b_MK)
-    rank = int(own.to(torch.int64).cumprod(0).sum())
-    log_size_K = log_size_K[order_K]
-    pivot_R = r.diagonal()[:rank]
-    share_RK = torch.exp(log_size_K[None, :] - log_size_K[:rank, None])
-    upper_RK = r[:rank] / pivot_R[:, None] * share_RK
-    t_RK = b_MK.new_zeros(rank, b_MK.shape[1])
+    found = _in_order(unit_MK[:, order_K], log_size_K[order_K])
+    if found is None:
+        order_K = _pivoted(unit_MK, log_size_K, order_K)
+        found = _in_order(unit_MK[:, order_K], log_size_K[order_K], is_pivoted=True)
+    assert found is not None
+    q_MR, log_d_R, upper_RK = found
+    t_RK = b_MK.new_zeros(len(log_d_R), b_MK.shape[1])
     t_RK[:, order_K] = upper_RK
-    return q[:, :rank] * pivot_R.sign(), pivot_R.abs().log() + log_size_K[:rank], t_RK
+    return q_MR, log_d_R, t_RK
+
+
+def _in_order(
+    unit_MK: Tensor, log_size_K: Tensor, *, is_pivoted: bool = False
+) -> tuple[Tensor, Tensor, Tensor] | None:
+    """The same of columns in their order, T upper triangular; None: the order is no good."""
+    q, r = torch.linalg.qr(unit_MK)
+    is_new = r.diagonal().abs() > RANK * len(unit_MK)
+    if not (is_pivoted or is_new.all()):
+        return None
+    rank = int(is_new.to(torch.int64).cumprod(0).sum())
+    pivot_R, log_size_R = r.diagonal()[:rank], log_size_K[:rank]
+    share_RK = torch.exp((log_size_K[None, :] - log_size_R[:, None]).clamp(max=_HUGE))
+    upper_RK = r[:rank] / pivot_R[:, None] * share_RK
+    if not is_pivoted and rank and upper_RK.abs().max() > _GOOD:
+        return None
+    return q[:, :rank] * pivot_R.sign(), pivot_R.abs().log() + log_size_R, upper_RK
+
+
+def _pivoted(unit_MK: Tensor, log_size_K: Tensor, order_K: Tensor) -> Tensor:
+    """The order in which each column is the longest of what the ones before have left."""
+    left_MK = unit_MK[:, order_K]
+    log_left_K = log_size_K[order_K]
+    places: list[int] = []
+    rest_K = torch.ones(len(order_K), dtype=torch.bool)
+    for _ in range(min(left_MK.shape)):
+        length_K = torch.linalg.vector_norm(left_MK, dim=0)
+        is_new_K = rest_K & (length_K > RANK * len(left_MK))
+        if not is_new_K.any():
+            break
+        place = int(torch.where(is_new_K, log_left_K + length_K.log(), -math.inf).argmax())
+        q_M = left_MK[:, place] / length_K[place]
+        left_MK = left_MK - torch.outer(q_M, q_M @ left_MK)
+        places.append(place)
+        rest_K[place] = False
+    behind = torch.nonzero(rest_K).flatten()
+    return order_K[torch.cat((torch.tensor(places, dtype=torch.int64), behind))]
 
 
 def _log_values(b_MK: Tensor, log_d_K: Tensor) -> Tensor:

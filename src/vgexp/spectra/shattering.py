@@ -32,9 +32,9 @@ EXAMPLES = 32
 """Examples of the batch, its first, that make pairs."""
 
 
-def shattering_rows(stages: Sequence[Stage], x_E: Tensor) -> Rows:
-    """The table: the input (layer 0) and every layer but the last, whose gradient is a constant."""
-    names = ["input", *(stage.name for stage in stages[:-1])]
+def shattering_rows(stages: Sequence[Stage], x_E: Tensor, origin: str = "input") -> Rows:
+    """The table: what is read, and every layer but the last, whose gradient is a constant."""
+    names = [origin, *(stage.name for stage in stages[:-1])]
     layers = [stages[0].layer - 1, *(stage.layer for stage in stages[:-1])]
     rows: list[tuple[str, float, Tensor]] = []
     line_P = line(x_E)
@@ -93,7 +93,8 @@ def cosines(stages: Sequence[Stage], x_P: Tensor) -> Tensor:
 
 
 def _table(names: list[str], layers: list[int], rows: list[tuple[str, float, Tensor]]) -> Rows:
-    correlation = torch.stack([values_L for _, _, values_L in rows]).numpy().ravel()
+    none = np.empty(0)
+    correlation = np.concatenate([none, *(values_L.numpy() for _, _, values_L in rows)])
     return Rows(
         "shattering",
         {

@@ -27,6 +27,8 @@ class Subject:
     stages: Sequence[Stage]
     """The first of them reads `x_B`, which is no token."""
     x_B: Tensor
+    origin: str
+    """What `x_B` is: `input`, or the name of what has made it of tokens."""
     y_B: Tensor
     loss: Loss
 
@@ -38,11 +40,15 @@ def _jacobian(of: Subject) -> Rows:
 def _paths(of: Subject) -> Rows:
     y_E = of.y_B[:PATH_EXAMPLES]
     # A mean over targets; the sum over examples is that of each example's own mean.
-    return path_rows(of.stages, of.x_B[: len(y_E)], lambda out: of.loss.mean(out, y_E) * len(y_E))
+
+    def summed_loss(outputs: Tensor) -> Tensor:
+        return of.loss.mean(outputs, y_E) * len(y_E)
+
+    return path_rows(of.stages, of.x_B[: len(y_E)], of.origin, summed_loss)
 
 
 def _shattering(of: Subject) -> Rows:
-    return shattering_rows(of.stages, of.x_B)
+    return shattering_rows(of.stages, of.x_B, of.origin)
 
 
 TABLES: Mapping[str, Callable[[Subject], Rows]] = {
@@ -89,8 +95,10 @@ def rows_of(
     assert isinstance(model, Network)
     x_B, y_B = (as_input(part) for part in batch)
     stages = frozen(model, x_B).stages()
+    origin = "input"
     if not x_B.is_floating_point():
-        x_B, stages = states(stages[:1], x_B)[1], stages[1:]
-    subject = Subject(stages, x_B, y_B, loss)
+        (first, *stages), origin = stages, stages[0].name
+        x_B = states([first], x_B)[1]
+    subject = Subject(stages, x_B, origin, y_B, loss)
     for table in wanted:
         yield TABLES[table](subject)

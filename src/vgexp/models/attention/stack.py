@@ -126,7 +126,9 @@ class Stack(Network):
 
     def stages(self) -> list[Stage]:
         """The embedding, each block from stream to stream, and the rest."""
-        stages = [Stage("embedding", 1, self.embedding)]
+        weight = self.embedding.read.weight
+        (name,) = (name for name, own in self.named_parameters() if own is weight)
+        stages = [Stage(name, 1, chain(self.embedding))]
         for number, block in enumerate(cast(list[Block], self.blocks)):
             stages.append(Stage(f"blocks.{number}", number + 2, block, block.forks()))
         norms = () if self.norm is None else (self.norm,)
