@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -27,8 +28,9 @@ from vgexp.spectra.lanczos import log_largest_singular_value
 from vgexp.spectra.products import Product, effective_rank, log_singular_values
 
 EXAMPLES = 4
-"""Examples of the batch, its first; 1 where a product has a rank above `WIDE`."""
-WIDE = 256
+"""Examples of the batch, its first; 1 where it would take long: a layer or a product is larger."""
+_LARGE_LAYER, _LARGE_PRODUCT = 512, 256
+"""Numbers of singular values up to which it is not."""
 ENTRIES = 2**21
 """Entries of a Jacobian that is written out."""
 _LN_10 = math.log(10)
@@ -71,7 +73,8 @@ def jacobian_rows(stages: Sequence[Stage], x_E: Tensor) -> Rows:
     """
     handed_on = states(stages, x_E[:EXAMPLES])
     sizes = [state[0].numel() for state in handed_on]
-    if min(sizes[0], *sizes[1:3]) > WIDE:
+    largest = max(min(pair) for pair in pairwise(sizes))
+    if largest > _LARGE_LAYER or min(sizes[0], largest) > _LARGE_PRODUCT:
         handed_on = [state[:1] for state in handed_on]
     found = []
     for example in zip(*handed_on, strict=True):

@@ -89,42 +89,49 @@ def effective_rank(log_values_K: Tensor) -> float:
 
 
 def _factored(b_MK: Tensor, log_d_K: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Q [M, R], log D [R] and T [R, K] of B diag(exp log_d); T has no entry far above 1.
-
-    Columns are taken in order of their length; where that is not enough, in order of what is left
-    of them beside those taken before, which costs more.
-    """
+    """Q [M, R], log D [R] and T [R, K] of B diag(exp log_d); T has no entry far above 1."""
     length_K = torch.linalg.vector_norm(b_MK, dim=0)
     unit_MK = b_MK / torch.where(length_K > 0, length_K, 1.0)
     log_size_K = log_d_K + length_K.log()
     order_K = torch.argsort(log_size_K, descending=True, stable=True)
     order_K = order_K[log_size_K[order_K] > -math.inf]
-    found = _in_order(unit_MK[:, order_K], log_size_K[order_K])
-    if found is None:
-        order_K = _pivoted(unit_MK, log_size_K, order_K)
-        found = _in_order(unit_MK[:, order_K], log_size_K[order_K], is_pivoted=True)
-    assert found is not None
-    q_MR, log_d_R, upper_RK = found
+    for improved in (_as_it_is, _dependent_last, _pivoted):
+        order_K = improved(unit_MK, log_size_K, order_K)
+        q_MR, log_d_R, upper_RK, is_right = _in_order(unit_MK[:, order_K], log_size_K[order_K])
+        if is_right:
+            break
     t_RK = b_MK.new_zeros(len(log_d_R), b_MK.shape[1])
     t_RK[:, order_K] = upper_RK
     return q_MR, log_d_R, t_RK
 
 
-def _in_order(
-    unit_MK: Tensor, log_size_K: Tensor, *, is_pivoted: bool = False
-) -> tuple[Tensor, Tensor, Tensor] | None:
-    """The same of columns in their order, T upper triangular; None: the order is no good."""
+def _as_it_is(_unit_MK: Tensor, _log_size_K: Tensor, order_K: Tensor) -> Tensor:
+    """By length."""
+    return order_K
+
+
+def _dependent_last(unit_MK: Tensor, _log_size_K: Tensor, order_K: Tensor) -> Tensor:
+    """With those last that lie in the span of the ones before, and would make rows of noise."""
+    own = torch.linalg.qr(unit_MK[:, order_K], mode="r").R.diagonal().abs()
+    is_new_K = torch.zeros(len(order_K), dtype=torch.bool)
+    is_new_K[: len(own)] = own > RANK * len(unit_MK)
+    return torch.cat((order_K[is_new_K], order_K[~is_new_K]))
+
+
+def _in_order(unit_MK: Tensor, log_size_K: Tensor) -> tuple[Tensor, Tensor, Tensor, bool]:
+    """Q, log D and T, upper triangular, of columns in their order; and whether it is a good one:
+
+    dependent columns come last, and no entry of T is large.
+    """
     q, r = torch.linalg.qr(unit_MK)
     is_new = r.diagonal().abs() > RANK * len(unit_MK)
-    if not (is_pivoted or is_new.all()):
-        return None
     rank = int(is_new.to(torch.int64).cumprod(0).sum())
     pivot_R, log_size_R = r.diagonal()[:rank], log_size_K[:rank]
     share_RK = torch.exp((log_size_K[None, :] - log_size_R[:, None]).clamp(max=_HUGE))
     upper_RK = r[:rank] / pivot_R[:, None] * share_RK
-    if not is_pivoted and rank and upper_RK.abs().max() > _GOOD:
-        return None
-    return q[:, :rank] * pivot_R.sign(), pivot_R.abs().log() + log_size_R, upper_RK
+    noise = r[rank:].abs().amax() if rank < len(r) else 0.0
+    is_right = bool(noise <= RANK * len(unit_MK)) and bool((upper_RK.abs() < _GOOD).all())
+    return q[:, :rank] * pivot_R.sign(), pivot_R.abs().log() + log_size_R, upper_RK, is_right
 
 
 def _pivoted(unit_MK: Tensor, log_size_K: Tensor, order_K: Tensor) -> Tensor:
