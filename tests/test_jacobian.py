@@ -24,6 +24,7 @@ from vgexp import runs
 from vgexp.config import (
     CnnConfig,
     Config,
+    DensenetConfig,
     GruConfig,
     MlpConfig,
     ModelConfig,
@@ -205,6 +206,11 @@ MODELS: list[tuple[ModelConfig, Task]] = [
     ],
     (ResnetConfig(depth=11, width=4, bottleneck=True, shortcut="projection"), IMAGES),
     (ResnetConfig(depth=8, width=4, norm="none", init="fixup"), IMAGES),
+    *[
+        (DensenetConfig(depth=10, width=4, growth_rate=3, norm=norm, bottleneck=bottleneck), IMAGES)
+        for norm, bottleneck in (("batch", True), ("none", True))
+    ],
+    (DensenetConfig(depth=7, width=4, growth_rate=3, norm="layer", compression=0.5), IMAGES),
     *[
         (TransformerConfig(**SMALL, norm_position=position, skip=skip), TOKENS)
         for position, skip in itertools.product(("pre", "post"), ("residual", "none"))

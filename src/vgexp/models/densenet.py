@@ -24,6 +24,7 @@ from vgexp.activations import ACTIVATIONS, slope
 from vgexp.config import DensenetConfig
 from vgexp.models.convolution import Place, conv, require_positions
 from vgexp.models.network import Named, Network, linear, run_blocks
+from vgexp.models.stages import Stage, chain
 from vgexp.norms import NORMS
 from vgexp.tasks import Task
 from vgexp.watch import Watch
@@ -87,7 +88,7 @@ class Densenet(Network):
     def forward(self, x_BCHW: Tensor) -> Tensor:
         """The outputs [B, O]."""
         h_BCHW = run_blocks(self._chain, x_BCHW, self.recomputes)
-        return cast(Tensor, self.readout(h_BCHW.mean((2, 3))))
+        return cast(Tensor, self.readout(_mean_over_positions(h_BCHW)))
 
     def watches(self) -> list[Watch]:
         """One watch for each kernel, in forward order."""
@@ -106,6 +107,25 @@ class Densenet(Network):
         ]
         number, readout = len(self.layers) + 1, self.readout
         return [*watches, Watch(*named[readout.weight], number, "readout", preact=readout)]
+
+    def stages(self) -> list[Stage]:
+        """The stem, each layer and transition from all channels to all channels, and the rest.
+
+        A layer hands on what it reads beside its new channels; it has the name of its last
+        convolution.
+        """
+        indices = {layer.conv: index for index, layer in enumerate(self._convs())}
+        stages: list[Stage] = []
+        since: list[Callable[[Tensor], Tensor]] = []
+        for call in self._chain:
+            since.append(call)
+            if not stages or isinstance(call, Grow) or call is _halved:
+                made = call.branch if isinstance(call, Grow) else since
+                index = max(indices[m] for m in made if isinstance(m, nn.Conv2d))
+                stages.append(Stage(f"layers.{index}.conv.weight", index + 1, chain(*since)))
+                since = []
+        readout = chain(*since, _mean_over_positions, self.readout)
+        return [*stages, Stage("readout.weight", len(self.layers) + 1, readout)]
 
     def _convs(self) -> Iterator[Layer]:
         return cast(Iterator[Layer], iter(self.layers))
@@ -161,6 +181,10 @@ def _chain(layers: list[Layer], roles: list[Role]) -> Iterator[Callable[[Tensor]
         if role == "shrinks":
             yield _halved
     yield from reads
+
+
+def _mean_over_positions(h_BCHW: Tensor) -> Tensor:
+    return h_BCHW.mean((2, 3))
 
 
 def _halved(x_BCHW: Tensor) -> Tensor:

@@ -76,7 +76,8 @@ def require(config: SignalConfig, model: nn.Module, name: str) -> None:
         raise QuestionError(
             f"signal.{wanted[0]} is true with model={name}\n"
             "reason: it is no chain of layers, each of which reads only what the one before hands"
-            f" on\nallowed: signal.{wanted[0]}=false, or model=mlp, cnn, resnet, transformer, vit"
+            f" on\nallowed: signal.{wanted[0]}=false, or model=mlp, cnn, resnet, densenet,"
+            " transformer, vit"
         )
     if "paths" in wanted and not any(stage.forks for stage in stages):
         raise QuestionError(
