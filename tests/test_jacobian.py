@@ -395,6 +395,26 @@ def test_orthogonal_linear_nets_have_ones_alone_and_reach_their_bound() -> None:
         np.testing.assert_allclose(column(rows, name), value, atol=1e-12, err_msg=name)
 
 
+def test_lyapunov_exponents_of_gaussian_nets_are_newmans() -> None:
+    # Newman 1986: of products of n x n matrices of variance 1/n the i-th exponent is the mean of
+    # ln chi(n - i + 1) less ln(n) / 2. The figures end at the 16 x 7 of the first layer's inputs:
+    # the mean of the first 7. A logarithm of chi has a variance of about 1 / (2 n).
+    depth, width, num_inputs = 300, 16, 7
+    model, x = drawn(mlp(activation="linear", bias=False, depth=depth, width=width))
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for layer in model.layers:
+            nn.init.normal_(layer.linear.weight, 0, width**-0.5, generator=generator)
+    rows = jacobian_rows(frozen(model, x).stages()[:-1], x)
+    chi_squares = torch.arange(width, width - num_inputs, -1).double()
+    exponents = (torch.digamma(chi_squares / 2) + math.log(2 / width)) / 2
+    spread = math.sqrt(1 / (2 * width * depth))
+    largest, mean = column(rows, "lyapunov_largest")[-1], column(rows, "lyapunov_mean")[-1]
+    assert mean == pytest.approx(float(exponents.mean()), abs=4 * spread / math.sqrt(num_inputs))
+    # What a finite product has of other directions: O(1 / L).
+    assert largest == pytest.approx(float(exponents[0]), abs=4 * spread + 3 / depth)
+
+
 def test_a_layer_whose_units_are_all_dead_ends_the_product() -> None:
     model, x = drawn(mlp(activation="relu", bias=True))
     with torch.no_grad():
