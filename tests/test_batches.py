@@ -85,6 +85,20 @@ def test_a_loaded_stream_goes_on_with_the_same_batches(stop: int) -> None:
     assert before + take(second, 10) == whole
 
 
+@pytest.mark.parametrize("num_before", [0, 1, 3, 4])
+def test_a_look_at_the_next_batch_changes_none(num_before: int) -> None:
+    looked_at, other = stream(), stream()
+    take(looked_at, num_before)
+    seen, _ = looked_at.peek()
+    again, _ = looked_at.peek()
+    following = take(looked_at, 8)
+    assert take(other, num_before + 8)[num_before:] == following
+    assert torch.equal(seen, again)
+    third = stream()
+    take(third, num_before)
+    assert torch.equal(third.next()[0], seen)
+
+
 def test_a_stream_can_be_loaded_into_twice_and_in_the_middle_of_an_epoch() -> None:
     batches = stream()
     take(batches, 4)

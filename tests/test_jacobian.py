@@ -104,7 +104,7 @@ def telescoping(values_LK: NDArray[np.float64], sizes: Sequence[int]) -> list[Te
     return factors
 
 
-@pytest.mark.parametrize("scale", [1.0, 1e-30, 1e30])
+@pytest.mark.parametrize("scale", [1.0, 1e-250, 1e250])
 def test_the_tail_of_a_product_is_kept_where_a_product_of_floats_has_lost_it(scale: float) -> None:
     values_K = np.array([1.0, 0.9, 0.5, 1e-3, 1e-10])
     factors = telescoping(scale * np.tile(values_K, (20, 1)), [9, *[6, 8] * 10])
@@ -475,9 +475,9 @@ def test_the_largest_value_of_a_layer_that_is_not_written_out_is_the_same(
 
 
 def test_the_largest_value_of_a_large_random_matrix_is_found_within_a_hundredth() -> None:
-    w = randn(1500, 1500) / math.sqrt(1500)
+    w = randn(800, 800) / math.sqrt(800)
     exact = float(torch.linalg.matrix_norm(w, 2))
-    found = math.exp(log_largest_singular_value(lambda x: x @ w.T, randn(1, 1500)))
+    found = math.exp(log_largest_singular_value(lambda x: x @ w.T, randn(1, 800)))
     assert 0.99 * exact < found <= exact * (1 + 1e-9)
 
 

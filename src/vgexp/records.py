@@ -222,7 +222,8 @@ JACOBIAN = (
     Column(
         "largest",
         "largest singular value of the layer's Jacobian, of what it hands on (z; a block's path) by"
-        " what it reads (input; z before); this and all: geometric mean over examples",
+        " what it reads (input; z before), batch statistics held; this and all: geometric mean over"
+        " the batch's first examples (4; 1 of large layers)",
     ),
     Column("median", "median of its singular values (of their logarithms)"),
     Column("smallest", "smallest of its singular values, zeros included"),
@@ -257,7 +258,7 @@ PATHS = (
     Column(
         "share",
         "of the gradient: <g_k, g> / <g, g> over the examples, g_k the sum over paths of this"
-        " length; sums to 1 over lengths, may be negative",
+        " length, over the batch's first 8, batch statistics held; sums to 1, may be negative",
     ),
     Column(
         "delta_rms", "rms over examples and units of g_k, N dL/dz of paths of this length alone"

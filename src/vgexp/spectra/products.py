@@ -5,11 +5,13 @@ it is kept as P = Q D T: Q with orthonormal columns, D diagonal as logarithms in
 well conditioned. One more factor is taken in by a QR decomposition of (J Q) D, whose column scales
 it keeps apart: accumulation by Gram-Schmidt (Benettin 1980; Geist 1990), sorted as for chains in
 quantum Monte Carlo (Loh 1992; Tomas 2012). What D T has for singular values is found by QR
-decompositions of its transposes (Stewart 1997), which couple values less the farther apart they
-are, and then by SVDs of windows of near ones.
+decompositions of its transposes (Mathias & Stewart 1993), which couple values less the farther
+apart they are, and then by SVDs of windows of near ones.
 
-Values below a factor's own rounding (`RANK` times its rows, of a column's length) are 0: a factor
-that is singular, as one with dead units is, takes them away for good.
+However long the product, values are right to about 1e-8 of themselves as long as each factor alone
+is: a direction that one factor shrinks by 1e-8 beside its others is known to 1e-8. Below a factor's
+own rounding (`RANK` times its rows, of a column's length) values are 0: a factor that is singular,
+as one with dead units is, takes them away for good.
 
 Axes: M rows of a factor, N rows of the last, K columns, R rank.
 """
@@ -29,6 +31,7 @@ RANK = 2.0**-50
 _GOOD = 100.0
 """Largest entry of T."""
 _HUGE = 500.0
+"""A logarithm whose exp, times an entry of R, is still a float; of orders that are no good."""
 _DIRECT = math.log(1e4)
 """Largest over smallest of D, in logarithms, up to which one SVD is as good."""
 _SWEEPS = 3
@@ -90,7 +93,7 @@ def effective_rank(log_values_K: Tensor) -> float:
 
 def _factored(b_MK: Tensor, log_d_K: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Q [M, R], log D [R] and T [R, K] of B diag(exp log_d); T has no entry far above 1."""
-    length_K = torch.linalg.vector_norm(b_MK, dim=0)
+    length_K = metrics.row_norms(b_MK.T)
     unit_MK = b_MK / torch.where(length_K > 0, length_K, 1.0)
     log_size_K = log_d_K + length_K.log()
     order_K = torch.argsort(log_size_K, descending=True, stable=True)
