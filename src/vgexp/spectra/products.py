@@ -144,13 +144,13 @@ def _pivoted(unit_MK: Tensor, log_size_K: Tensor, order_K: Tensor) -> Tensor:
     places: list[int] = []
     rest_K = torch.ones(len(order_K), dtype=torch.bool)
     for _ in range(min(left_MK.shape)):
-        length_K = torch.linalg.vector_norm(left_MK, dim=0)
+        length_K = left_MK.square().sum(0).sqrt()
         is_new_K = rest_K & (length_K > RANK * len(left_MK))
         if not is_new_K.any():
             break
         place = int(torch.where(is_new_K, log_left_K + length_K.log(), -math.inf).argmax())
         q_M = left_MK[:, place] / length_K[place]
-        left_MK = left_MK - torch.outer(q_M, q_M @ left_MK)
+        left_MK.addr_(q_M, q_M @ left_MK, alpha=-1)
         places.append(place)
         rest_K[place] = False
     behind = torch.nonzero(rest_K).flatten()
