@@ -405,7 +405,7 @@ def test_lyapunov_exponents_of_gaussian_nets_are_newmans() -> None:
     with torch.no_grad():
         for layer in model.layers:
             nn.init.normal_(layer.linear.weight, 0, width**-0.5, generator=generator)
-    rows = jacobian_rows(frozen(model, x).stages()[:-1], x)
+    rows = jacobian_rows(frozen(model, x).stages()[:-1], x[:1])
     chi_squares = torch.arange(width, width - num_inputs, -1).double()
     exponents = (torch.digamma(chi_squares / 2) + math.log(2 / width)) / 2
     spread = math.sqrt(1 / (2 * width * depth))
@@ -435,7 +435,7 @@ def test_products_far_beyond_the_range_of_floats_are_measured(scale: float) -> N
         for layer in model.layers:
             layer.linear.weight.mul_(scale ** (1 if layer is not model.layers[0] else 0))
     plain, _ = drawn(mlp(activation="linear", bias=False, depth=40))
-    rows, base = (jacobian_rows(frozen(m, x).stages()[:-1], x * 0) for m in (model, plain))
+    rows, base = (jacobian_rows(frozen(m, x).stages()[:-1], x[:1] * 0) for m in (model, plain))
     shift = np.arange(40) * math.log10(scale)
     for name in ("product_largest_log10", "product_smallest_log10", "product_bound_log10"):
         np.testing.assert_allclose(column(rows, name), column(base, name) + shift, atol=1e-8)
