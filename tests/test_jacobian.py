@@ -300,9 +300,6 @@ def expected_columns(layers: list[Any], products: list[Any]) -> dict[str, NDArra
 def test_every_column_of_a_perceptron_is_that_of_dense_jacobians_of_its_equations(
     skip: str, norm: str, position: str
 ) -> None:
-    if norm != "none" and (skip == "none" or position == "post"):
-        # Normed vectors have no component along themselves: values near 0 are lost in numpy.
-        pytest.skip("its Jacobians are singular")
     config = mlp(skip=skip, norm=norm, norm_position=position)
     model, x = drawn(config)
     x_leaf = x.requires_grad_()
@@ -313,7 +310,11 @@ def test_every_column_of_a_perceptron_is_that_of_dense_jacobians_of_its_equation
     layers = [[dense(z, before, e) for e in examples] for before, z in itertools.pairwise(zs)]
     products = [[dense(z, x_leaf, e) for e in examples] for z in zs[1:]]
     rows = jacobian_rows(frozen(model, x).stages(), x)
+    # Where a norm takes directions away, numpy has rounding for values that are 0.
+    is_singular = norm != "none" and (skip == "none" or position == "post")
     for name, expected in expected_columns(layers, products).items():
+        if is_singular and not ("largest" in name or "bound" in name or "effective" in name):
+            continue
         np.testing.assert_allclose(column(rows, name), expected, rtol=1e-7, atol=1e-9, err_msg=name)
     assert rows.columns["name"] == [s.name for s in sites if "gate" not in s.name]
     assert rows.columns["layer"] == [1, 2, 3, 4, 5]
