@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -11,9 +12,10 @@ import torch
 
 from vgexp.config import Config, MlpConfig, choice
 from vgexp.data import Split
+from vgexp.errors import QuestionError
 from vgexp.norms import NORMS
 from vgexp.records import PREDICTED
-from vgexp.theory import Forecast, Phase, Sample, phase, predict
+from vgexp.theory import Explanation, Forecast, Phase, Sample, critical_gain, phase, predict
 from vgexp.training import Trainer
 
 _PREFIX = "predicted_"
@@ -29,6 +31,8 @@ class Expectation:
     """Why there is none, or what is known to be off."""
     phase: Phase | None = None
     """Where a plain net lies between vanishing and exploding."""
+    layers: tuple[Explanation, ...] = ()
+    """Of each hidden layer, where its factor comes from."""
 
 
 def expectation(config: Config, trainer: Trainer) -> Expectation:
@@ -44,7 +48,32 @@ def expectation(config: Config, trainer: Trainer) -> Expectation:
     inputs, targets = (torch.cat(tensors) for tensors in zip(*parts, strict=True))
     forecast = predict(model, Sample(inputs, targets, loss.mean), trainer.num_outputs)
     return Expectation(
-        _columns(forecast), forecast.reason or forecast.caveat, phase(model, _start(forecast))
+        _columns(forecast),
+        forecast.reason or forecast.caveat,
+        phase(model, _start(forecast)),
+        forecast.layers,
+    )
+
+
+def at_critical_gain(config: Config) -> Config:
+    """The configuration with the `model.gain` at which theory says that chi is 1.
+
+    Raises:
+        QuestionError: theory knows none.
+    """
+    if not isinstance(config.model, MlpConfig):
+        raise QuestionError(_no_gain(f"model={choice('model', config.model)}"))
+    gain, reason = critical_gain(config.model)
+    if gain is None:
+        raise QuestionError(_no_gain(str(reason)))
+    return dataclasses.replace(config, model=dataclasses.replace(config.model, gain=gain))
+
+
+def _no_gain(reason: str) -> str:
+    return (
+        f"signal.critical is true, but theory knows no gain that keeps the signal: {reason}\n"
+        "allowed: a plain perceptron (model=mlp model.norm=none model.skip=none) with an activation"
+        " and an init that theory knows, or signal.critical=false"
     )
 
 
@@ -77,7 +106,10 @@ def in_summary(expected: Expectation) -> dict[str, Any]:
     """What a summary says of it."""
     there = expected.phase
     end = None if there is None else there.end
+    middle = expected.layers[len(expected.layers) // 2] if expected.layers else None
     values = {
+        "weight_gain": None if middle is None else middle.weight_gain,
+        "mean_slope": None if middle is None else middle.mean_slope,
         "critical_gain": None if there is None else there.critical_gain,
         "chi": None if end is None else end.chi,
         "depth_scale": None if end is None else end.xi_gradient,

@@ -35,12 +35,39 @@ def main(args: argparse.Namespace) -> int:
     from vgexp.report.show.page import show
     from vgexp.report.show.recorded import Recorded
 
-    console, run = Screen(), Recorded(_one_run(args.path))
+    folder = _one_run(args.path)
+    if _is_signal(folder):
+        return _show_signal(folder, draws=args.figures)
+    console, run = Screen(), Recorded(folder)
     show(console, run, args.metric)
     if args.figures:
         _draw(run.folder)
     if run.can_go_on:
         show_line(console, f"Go on: {blocks.resuming(run.folder)}")
+    return 0
+
+
+def _is_signal(folder: Path) -> bool:
+    from vgexp import folders
+
+    is_told = (folder / folders.CONFIG).is_file() and (folder / folders.SUMMARY).is_file()
+    return is_told and folders.verb_of(folder) == folders.SIGNAL
+
+
+def _show_signal(folder: Path, *, draws: bool) -> int:
+    """What `vgexp signal` printed."""
+    from vgexp import runs
+    from vgexp.cli.work import work_of
+
+    done = runs.load(folder)
+    if done.summary.get("status") != "completed":
+        raise QuestionError(
+            f"{folder} did not come to its end: {done.summary.get('status')}\n"
+            f"allowed: {shlex.join(['vgexp', 'resume', str(folder)])}"
+        )
+    work_of("signal").close(done)
+    if draws:
+        _draw(folder)
     return 0
 
 

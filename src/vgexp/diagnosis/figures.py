@@ -38,6 +38,10 @@ FIGURES = (
     Column("predicted_attenuation", "attenuation by mean-field theory, geometric mean over seeds"),
     Column("predicted_backward_factor_per_layer", "the factor per layer by mean-field theory"),
     Column("theory", "why theory predicts nothing, or what it is known to leave out", "text"),
+    Column(
+        "weight_gain", "theory: units of the next layer times Var(W), at the middle hidden layer"
+    ),
+    Column("mean_slope", "theory: mean of phi'^2 over the u of the middle hidden layer"),
     Column("chi", "plain nets: mean-square backward factor a layer where deep layers end"),
     Column("depth_scale", "-1 / ln chi: layers in which the mean square changes by e; null at 1"),
     Column("critical_gain", "plain nets: the model.gain that makes chi 1"),

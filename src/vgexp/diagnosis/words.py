@@ -81,7 +81,39 @@ def start_sentence(summary: Mapping[str, Any]) -> str:
     figures = {**summary, "unmeasured_ends": summary.get("unmeasured_ends", [])}
     many = summary.get("num_seeds", 1)
     when = " at initialisation" + (f" (geometric means over {many} seeds)" if many > 1 else "")
-    return _gradient_words(figures, when)
+    return " ".join([_gradient_words(figures, when), *_theory_words(summary)])
+
+
+def _theory_words(summary: Mapping[str, Any]) -> list[str]:
+    """What theory says of the factor, where it comes from, and how deep it carries."""
+    factor, note = summary.get("predicted_backward_factor_per_layer"), summary.get("theory")
+    if factor is None:
+        return [f"No prediction: {note}."] if note else []
+    words = [f"Theory says {factor:.2g}."]
+    slope, gain = summary.get("mean_slope"), summary.get("weight_gain")
+    chi = summary.get("chi")
+    if slope is not None and gain is not None and chi is not None:
+        words.append(
+            f"At the middle layer phi'^2 is {slope:.2g} on average, times sigma_w^2 = {gain:.2g}: "
+            f"the root of it, {math.sqrt(slope * gain):.2g}, is the factor of delta_rms."
+        )
+    words += _depth_words(factor, summary)
+    return [*words, f"({note})."] if note else words
+
+
+def _depth_words(factor: float, summary: Mapping[str, Any]) -> list[str]:
+    words = []
+    if 0 < factor < 1:
+        words.append(f"1e-3 of the signal is left after {math.log(1e-3) / math.log(factor):.3g}"
+                     " layers.")  # fmt: skip
+    elif factor > 1:
+        words.append(f"It has grown 1e3 times after {math.log(1e3) / math.log(factor):.3g} layers.")
+    scale, gain = summary.get("depth_scale"), summary.get("critical_gain")
+    if scale is not None:
+        words.append(f"The depth scale -1/ln chi is {scale:.3g} layers.")
+    if gain is not None:
+        words.append(f"model.gain={gain:.3g} would keep it (signal.critical=true).")
+    return words
 
 
 def cause_of(summary: Mapping[str, Any], divergence: str) -> str:

@@ -11,6 +11,8 @@ from typing import Any
 GEOMETRIC = (
     "attenuation",
     "backward_factor_per_layer",
+    "predicted_attenuation",
+    "predicted_backward_factor_per_layer",
     "backward_factor_per_time_step",
     "time_attenuation",
     "delta_rms",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -18,6 +18,9 @@ from vgexp.report.swept import apart, find_key, is_numeric, text_of, texts_of
 
 DEFAULT_COLOR = "attenuation"
 """How much of the backward signal is left at layer 1: what a sweep for a cure asks first."""
+
+PREDICTED = ("predicted_attenuation", "predicted_backward_factor_per_layer")
+"""Figures of theory, of which boundaries are drawn."""
 
 DIVERGED, FAILED, CUT_SHORT = "diverged", "failed", "cut short"
 _STATES: Mapping[Any, str] = {
@@ -49,6 +52,8 @@ class Cell:
     num_runs: int
     state: str | None
     """`diverged`, `failed` or `cut short`, if a run was; the first of these."""
+    theory: Mapping[str, float] = field(default_factory=dict)
+    """Predicted figure -> its geometric mean over the runs, where theory has an answer."""
 
 
 @dataclass(frozen=True)
@@ -208,7 +213,17 @@ def _cells(
     found: dict[tuple[str, str], list[PastRun]] = {}
     for run in runs:
         found.setdefault((text_of(run, keys[0]), text_of(run, keys[1])), []).append(run)
-    return {place: _cell(members, name, figure) for place, members in found.items()}
+    return {
+        place: replace(_cell(members, name, figure), theory=_theory(members))
+        for place, members in found.items()
+    }
+
+
+def _theory(runs: Sequence[PastRun]) -> dict[str, float]:
+    means = {
+        name: spread_of([run.summary.get(name) for run in runs], name).centre for name in PREDICTED
+    }
+    return {name: mean for name, mean in means.items() if mean is not None}
 
 
 def _cell(runs: Sequence[PastRun], name: str, figure: Callable[[PastRun], Any]) -> Cell:

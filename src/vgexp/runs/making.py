@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-import shlex
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -13,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 from vgexp import config as configuration
 from vgexp import folders, resuming, summaries
 from vgexp.config import Config
-from vgexp.errors import QuestionError, printable, reason
+from vgexp.errors import QuestionError, reason
 from vgexp.folders import Prefix
 from vgexp.interrupts import held
 from vgexp.runs import signaling
 from vgexp.runs.expecting import beside, expected
 from vgexp.runs.past import Run, load
-from vgexp.runs.start import assembled, default_folder
+from vgexp.runs.start import assembled, default_folder, drawn, warn
 
 if TYPE_CHECKING:
     from vgexp.records import Rows
@@ -54,7 +52,7 @@ def run(config: Config, folder: Path | str | None = None, *, command: str = "") 
         folders.write_config(folder, config, command)
         folders.anchored(folder)
         done = _trained(folder, trainer, config)
-    _draw(done, config)
+    drawn(done, config)
     return done
 
 
@@ -96,7 +94,7 @@ def resume(
         _put_back(trainer, start)
         with held(trainer.stop):
             done = _trained(folder, trainer, config, start.prefixes)
-    _draw(done, config)
+    drawn(done, config)
     return done
 
 
@@ -161,27 +159,7 @@ def _save(folder: Path, trainer: Trainer, config: Config, sinks: Sequence[Sink])
     try:
         resuming.save(folder, step, state, config, made_by, tables)
     except OSError as error:
-        _warn(f"no checkpoint at step {step}: {error}; training goes on")
-
-
-def _draw(done: Run, config: Config) -> None:
-    """Draws the figures of a run that has come to its end; without them it is as whole."""
-    if config.output.figures is False or resuming.is_open(done.folder):
-        return
-    try:
-        from vgexp.report import figures
-
-        figures.draw(done.folder)
-    except Exception as error:
-        command = shlex.join(["vgexp", "show", str(done.folder), "--figures"])
-        _warn(f"not every figure was drawn: {reason(error)}; once more: {command}")
-
-
-def _warn(text: str) -> None:
-    """Into the log and, where somebody is there to read it (not `2>&1 | head`), on the screen."""
-    _log.info(text)
-    with suppress(OSError):
-        print(printable(f"warning: {text}"), file=sys.stderr, flush=True)
+        warn(f"no checkpoint at step {step}: {error}; training goes on")
 
 
 def _record(

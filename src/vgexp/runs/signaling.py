@@ -16,7 +16,7 @@ from vgexp.errors import reason
 from vgexp.records import SEED, TABLES, Rows
 from vgexp.runs.expecting import beside, expected
 from vgexp.runs.past import Run
-from vgexp.runs.start import assembled, default_folder
+from vgexp.runs.start import assembled, default_folder, drawn
 
 if TYPE_CHECKING:
     from vgexp.training import Trainer
@@ -40,6 +40,7 @@ def signal(config: Config, folder: Path | str | None = None, *, command: str = "
         Exception: the work failed; the summary says `failed`.
     """
     configuration.require(config)
+    config = _resolved(config)
     folder = default_folder(config, folders.SIGNAL) if folder is None else Path(folder)
     folders.require_free(folder)
     trainer = _required(config)
@@ -48,7 +49,9 @@ def signal(config: Config, folder: Path | str | None = None, *, command: str = "
         folders.require_free(folder)
         folders.write_config(folder, config, command, folders.SIGNAL)
         folders.anchored(folder)
-        return _measured(folder, config, trainer)
+        done = _measured(folder, config, trainer)
+    drawn(done, config)
+    return done
 
 
 def finish_signal(config: Config, folder: Path | str, *, command: str = "") -> Run:
@@ -57,7 +60,7 @@ def finish_signal(config: Config, folder: Path | str, *, command: str = "") -> R
     Raises:
         QuestionError: the folder holds a run of another configuration.
     """
-    folder = Path(folder)
+    folder, config = Path(folder), _resolved(config)
     if not (folder / folders.CONFIG).exists():
         return signal(config, folder, command=command)
     deciding = configuration.deciding
@@ -84,6 +87,15 @@ def go_on(folder: Path, *, trust: bool) -> Run:
     for table in _tables(done.config, trainer):
         (folder / f"{table}.csv").unlink(missing_ok=True)
     return _measured(folder, done.config, trainer)
+
+
+def _resolved(config: Config) -> Config:
+    """With the gain that is measured, where theory is to choose it."""
+    if not config.signal.critical:
+        return config
+    from vgexp.assembly.expectation import at_critical_gain
+
+    return at_critical_gain(config)
 
 
 def _measured(folder: Path, config: Config, trainer: Trainer) -> Run:

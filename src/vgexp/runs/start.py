@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import datetime
+import logging
+import shlex
+import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vgexp import config as configuration
 from vgexp import folders, resuming
 from vgexp.config import Config
-from vgexp.errors import reason
+from vgexp.errors import printable, reason
 from vgexp.interrupts import held, noticed
 
 if TYPE_CHECKING:
+    from vgexp.runs.past import Run
     from vgexp.training import Trainer
+
+_log = logging.getLogger("vgexp")
 
 
 def assembled(config: Config) -> Trainer:
@@ -39,6 +46,26 @@ def write_failure(
         folders.write_config(folder, config, "", verb)
     known = folders.summary_of(folder)
     folders.write_summary(folder, {**known, "status": resuming.FAILED, "reason": reason(error)})
+
+
+def drawn(done: Run, config: Config) -> None:
+    """Draws the figures of a run that has come to its end; without them it is as whole."""
+    if config.output.figures is False or resuming.is_open(done.folder):
+        return
+    try:
+        from vgexp.report import figures
+
+        figures.draw(done.folder)
+    except Exception as error:
+        command = shlex.join(["vgexp", "show", str(done.folder), "--figures"])
+        warn(f"not every figure was drawn: {reason(error)}; once more: {command}")
+
+
+def warn(text: str) -> None:
+    """Into the log and, where somebody is there to read it (not `2>&1 | head`), on the screen."""
+    _log.info(text)
+    with suppress(OSError):
+        print(printable(f"warning: {text}"), file=sys.stderr, flush=True)
 
 
 def _wait() -> None:

@@ -13,11 +13,13 @@ from vgexp.report.figures.depth import PREDICTED, backward_signal, forward_signa
 from vgexp.report.figures.heat import gradient_map
 from vgexp.report.figures.ridges import distributions
 from vgexp.report.figures.shares import shares
+from vgexp.report.figures.start import at_start
 from vgexp.report.figures.through_time import through_time
 from vgexp.report.figures.training import gradient_norms, learning_curves
 
 _KEYS = ("step", "layer", "name", "kind")
 _EVENTS = ("clipped", "skipped")
+_STARTING = ("delta_rms", "preact_std", "backward_gain")
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,8 @@ class Picture:
     """Columns of the first table: without a value in any, there is nothing to see."""
     facts: tuple[str, ...] = ()
     """Keys of the summary that the figure shows as well."""
+    is_over_seeds: bool = False
+    """Whether it is of the tables of `vgexp signal`, which have a column `seed`."""
 
     @property
     def table(self) -> str:
@@ -109,6 +113,21 @@ FIGURES: Registry[Picture] = Registry(
             attention_entropy,
             {"attention": ("step", "layer", "entropy_fraction")},
             ("entropy_fraction",),
+        ),
+        "at_start": Picture(
+            "vgexp signal: backward and forward signal over seeds, measured and predicted",
+            at_start,
+            {
+                "layers": (
+                    *_KEYS,
+                    "seed",
+                    *_STARTING,
+                    *(f"{PREDICTED}{n}" for n in _STARTING),
+                    f"{PREDICTED}log_delta_std",
+                )
+            },
+            ("delta_rms",),
+            is_over_seeds=True,
         ),
     },
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 from contextlib import suppress
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,8 @@ FOLDER = "figures"
 FORMATS = ("png", "svg")
 _OF_OVERVIEW = ("layers", "steps", "evals", "time", "attention")
 _CHUNK_BYTES = 2**20
+_AT_START = "at_start"
+"""What a page of `vgexp signal`'s tables is."""
 
 
 def draw(folder: Path | str) -> list[Path]:
@@ -68,6 +71,8 @@ def run_figure(folder: Path | str, name: str | None = None) -> Figure:
     """
     if name is None:
         source = _Source(Path(folder), FIGURES.values())
+        if source.is_over_seeds:
+            return source.drawn(FIGURES[_AT_START])
         there = {table: source.table(table) for table in _OF_OVERVIEW if source.is_there(table)}
         return overview(there, source.summary)
     picture = FIGURES[name]
@@ -106,9 +111,14 @@ class _Source:
             self._frames[table] = _with_inf(self.folder, table, wanted)
         return self._frames[table]
 
+    @cached_property
+    def is_over_seeds(self) -> bool:
+        """Whether the tables are those of `vgexp signal`."""
+        return self.is_there("layers") and "seed" in tables.column_names(self.folder, "layers")
+
     def has(self, picture: Picture) -> bool:
         """Whether there is something to see."""
-        if not self.is_there(picture.table):
+        if not self.is_there(picture.table) or picture.is_over_seeds != self.is_over_seeds:
             return False
         frame = self.table(picture.table)
         return any(frame[name].notna().any() for name in picture.measured)

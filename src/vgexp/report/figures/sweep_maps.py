@@ -8,16 +8,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.collections import PolyCollection
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.patheffects import withStroke
 
 from vgexp.report.figures import style
 from vgexp.report.figures.color_scales import Colour, Scale, scale_of
+from vgexp.report.figures.frontiers import draw_frontiers
 from vgexp.report.figures.style import NOT_FINITE, ZERO, Special
 from vgexp.report.runs import load_runs
 from vgexp.report.sweep_grid import CUT_SHORT, DIVERGED, FAILED, Cell, SweepGrid, sweep_grid
@@ -84,14 +87,16 @@ def draw(grid: SweepGrid) -> Figure:
         sharex=True, sharey=True,
     )  # fmt: skip
     used: dict[Special, None] = {}
+    lines: dict[str, Line2D] = {}
     for axes, panel in zip(every, grid.panels, strict=False):
         used |= _draw_panel(axes, grid, panel.cells, scale, is_written)
+        lines |= {str(line.get_label()): line for line in draw_frontiers(axes, grid, panel.cells)}
         axes.set_title(style.label(panel.title), fontsize=10)
     _name_axes(every, len(grid.panels), grid, width / counts[0])
-    _explain(figure, every, scale, list(used))
+    _explain(figure, every, scale, [*map(_swatch, used), *lines.values()])
     title = [grid.title, *filter(None, [grid.folded])]
-    lines = [textwrap.fill(style.label(line), int(whole / _LETTER)) for line in title]
-    figure.suptitle("\n".join(lines), x=0.01, ha="left", fontsize=10)
+    words = [textwrap.fill(style.label(line), int(whole / _LETTER)) for line in title]
+    figure.suptitle("\n".join(words), x=0.01, ha="left", fontsize=10)
     return figure
 
 
@@ -194,8 +199,8 @@ def _name_axes(every: Sequence[Axes], num_panels: int, grid: SweepGrid, cell_wid
                 text.set(ha="right", rotation_mode="anchor")
 
 
-def _explain(figure: Figure, every: Sequence[Axes], scale: Scale, used: Sequence[Special]) -> None:
-    """The colours beside the panels, the hatching below them."""
+def _explain(figure: Figure, every: Sequence[Axes], scale: Scale, below: Sequence[Artist]) -> None:
+    """The colours beside the panels, hatching and theory's lines below them."""
     ink: dict[str, Any] = {"edgecolor": style.INK, "linewidth": 0.4}
     if scale.norm is None:
         handles = [
@@ -210,8 +215,12 @@ def _explain(figure: Figure, every: Sequence[Axes], scale: Scale, used: Sequence
         if scale.ticks is not None:
             bar.set_ticks(scale.ticks, labels=[f"{tick:.3g}" for tick in scale.ticks], minor=False)
             bar.ax.minorticks_off()
-    if used:
-        handles = [
-            Patch(facecolor=look.face, hatch=look.hatch, label=look.label, **ink) for look in used
-        ]
-        figure.legend(handles=handles, loc="outside lower left", ncols=min(len(used), 4))
+    if below:
+        num_columns = min(len(below), 4 if len(below) < 4 else 3)
+        figure.legend(handles=below, loc="outside lower left", ncols=num_columns)
+
+
+def _swatch(look: Special) -> Patch:
+    return Patch(
+        facecolor=look.face, hatch=look.hatch, label=look.label, edgecolor=style.INK, linewidth=0.4
+    )

@@ -1,0 +1,65 @@
+"""Boundaries of theory over the map of a sweep: where the signal is kept, and where it is lost."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+
+from vgexp.diagnosis.signal import EXPLODING_ABOVE, VANISHING_BELOW
+from vgexp.report.figures import style
+from vgexp.report.sweep_grid import Cell, SweepGrid
+
+
+class Frontier(NamedTuple):
+    """Where a predicted figure has a value."""
+
+    figure: str
+    level: float
+    dashes: Any
+    words: str
+
+
+FRONTIERS = (
+    Frontier("predicted_backward_factor_per_layer", 1.0, "-", "theory: a layer passes on all"),
+    Frontier("predicted_attenuation", VANISHING_BELOW, "--", "theory: 1e-3 reaches layer 1"),
+    Frontier("predicted_attenuation", EXPLODING_ABOVE, ":", "theory: 1e3 times reaches layer 1"),
+)
+
+
+def draw_frontiers(
+    axes: Axes, grid: SweepGrid, cells: Mapping[tuple[str, str], Cell]
+) -> list[Line2D]:
+    """Lines over the cells of two axes of numbers; entries of a legend for those that are there."""
+    if not (grid.x.is_numeric and grid.y.is_numeric):
+        return []
+    drawn = []
+    for frontier in FRONTIERS:
+        logs_YX = _logs(grid, cells, frontier.figure) - np.log(frontier.level)
+        there = logs_YX[np.isfinite(logs_YX)]
+        if min(logs_YX.shape) < 2 or not there.size or there.min() >= 0 or there.max() <= 0:
+            continue
+        look: dict[str, Any] = {"color": style.INK, "linewidth": 1.8}
+        axes.contour(
+            logs_YX, levels=[0.0], colors=style.INK, linestyles=[frontier.dashes], linewidths=1.8
+        )
+        drawn.append(Line2D([], [], linestyle=frontier.dashes, label=frontier.words, **look))
+    return drawn
+
+
+def _logs(
+    grid: SweepGrid, cells: Mapping[tuple[str, str], Cell], figure: str
+) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """Logarithms of what is predicted [Y, X]; nan where nothing is, of what is 0 or inf the end."""
+    values = [
+        [
+            cells[x, y].theory.get(figure, np.nan) if (x, y) in cells else np.nan
+            for x in grid.x.texts
+        ]
+        for y in grid.y.texts
+    ]
+    with np.errstate(divide="ignore"):
+        return np.asarray(np.log(np.array(values, dtype="float64")))

@@ -1,0 +1,85 @@
+"""Networks at initialisation over seeds, and over them the curves of theory."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from vgexp.records import READOUT
+from vgexp.report.at_start import means_over_seeds
+from vgexp.report.figures import style
+from vgexp.report.figures.depth import PREDICTED
+from vgexp.report.figures.layer_axis import layers_across
+from vgexp.report.figures.legends import legend_below
+from vgexp.report.figures.logarithmic import log_line, log_scale
+
+_SPREAD = "predicted_log_delta_std"
+_PANELS = {
+    "delta_rms": ("Backward signal", "delta_rms: rms of N dL/dz"),
+    "preact_std": ("Forward signal", "standard deviation of z"),
+    "backward_gain": ("Factor of each layer", "backward_gain: delta_rms here / in the next layer"),
+}
+
+
+@style.drawn
+def at_start(layers: pd.DataFrame) -> Figure:
+    """Backward signal, forward signal and factor per layer, each measured over seeds and predicted.
+
+    Lines are geometric means over seeds; the band is their geometric standard deviation, the
+    dashed lines around theory that which finite width is predicted to give.
+
+    Args:
+        layers: `layers.csv` of `vgexp signal`: rows of step 0 with a column `seed`.
+    """
+    figure, panels = style.canvas(1, len(_PANELS), width=14.4, height=4.4)
+    for axes, (metric, (title, name)) in zip(panels, _PANELS.items(), strict=True):
+        draw_at_start(axes, layers, metric, name)
+        axes.set_title(title)
+    return figure
+
+
+def draw_at_start(axes: Axes, layers: pd.DataFrame, metric: str, name: str) -> None:
+    """A column over depth into a panel."""
+    if layers.empty or not layers[metric].notna().any():
+        style.say(axes, f"{metric} was not measured")
+        return
+    measured = means_over_seeds(layers, metric)
+    names = [str(label) for label in measured.index]
+    numbers = np.arange(1, len(names) + 1) if READOUT in names else np.array(names, dtype="int64")
+    num_seeds = layers["seed"].nunique()
+    every = max(1, len(names) // 20)
+    blue = style.series(0)["color"]
+    mean, spread = measured["mean"].to_numpy(), measured["log_std"].to_numpy()
+    log_line(
+        axes, numbers, mean, color=blue, marker="o", markevery=every,
+        label=f"measured, {num_seeds} seed{'s' if num_seeds > 1 else ''}",
+    )  # fmt: skip
+    if np.isfinite(spread).any():
+        axes.fill_between(
+            numbers, mean * np.exp(-spread), mean * np.exp(spread),
+            color=blue, alpha=0.2, linewidth=0,
+        )  # fmt: skip
+    _draw_theory(axes, layers, metric, numbers)
+    log_scale(axes)
+    axes.set_ylabel(name)
+    layers_across(axes, numbers, names)
+    legend_below(axes)
+
+
+def _draw_theory(axes: Axes, layers: pd.DataFrame, metric: str, numbers: np.ndarray) -> None:
+    column = f"{PREDICTED}{metric}"
+    if column not in layers.columns or not layers[column].notna().any():
+        return
+    mean = means_over_seeds(layers, column)["mean"].to_numpy()
+    look = {"color": style.INK, "zorder": 3}
+    log_line(axes, numbers, mean, label="theory", linewidth=1.4, **look)
+    if metric != "delta_rms" or _SPREAD not in layers.columns:
+        return
+    spread = means_over_seeds(layers, _SPREAD)["mean"].to_numpy()
+    for sign, words in ((1, "theory's spread of single seeds"), (-1, None)):
+        log_line(
+            axes, numbers, mean * np.exp(sign * spread),
+            linestyle="--", linewidth=0.8, label=words, **look,
+        )  # fmt: skip
