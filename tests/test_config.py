@@ -70,3 +70,18 @@ def test_every_choice_passes_with_its_defaults(group: str) -> None:
 
 def test_whole_numbers_are_numbers_and_null_stays_null() -> None:
     configuration.require(Config(model=MlpConfig(gain=1, negative_slope=None)))
+
+
+def test_what_an_earlier_version_recorded_means_what_it_did_then() -> None:
+    config = Config()
+    values = configuration.to_dict(config)
+    for name in ("histograms_every", "curvature_every"):
+        del values["probe"][name]
+    del values["signal"]
+    then = configuration.from_dict(values, configuration.choices(config))
+    assert then.probe.histograms_every == then.probe.curvature_every == 0
+    assert "probe.histograms_every" not in configuration.deciding(then)
+    assert "probe.histograms_every" in configuration.deciding(config)
+    assert configuration.identity(then) != configuration.identity(config)
+    # The hash of the default configuration before there were these keys.
+    assert configuration.identity(then) == "65202c2650dc1e3c"

@@ -119,7 +119,7 @@ def test_another_seed_is_another_noise() -> None:
 @pytest.mark.parametrize("stop_after", [3, 10])
 def test_a_loaded_state_goes_on_with_the_noise_that_follows(stop_after: int) -> None:
     config = changed(NOISY, optimizer=AdamConfig(lr=0.02), model={"dropout": 0.2})
-    config = changed(config, probe=ProbeConfig(every=2, activations_every=3))
+    config = changed(config, probe=ProbeConfig(every=2, activations_every=3, histograms_every=0))
     whole = tables_of(config)
     first = assemble(config)
     head = stopped_after(first, stop_after)

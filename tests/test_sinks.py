@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 
 from vgexp import sinks
+from vgexp.folders import Prefix
 from vgexp.records import COMMON, STEPS, TABLES, Rows
 from vgexp.sinks import SinkContext, open_sinks
 from vgexp.sinks.csv_files import CsvFiles
@@ -156,3 +158,13 @@ def test_all_sinks_are_closed_whichever_fails(
     ):
         assert len(opened) == 3
     assert sorted(closed) == ["a", "b", "c"]
+
+
+def test_a_table_that_an_earlier_version_began_keeps_its_columns(tmp_path: Path) -> None:
+    path = tmp_path / "steps.csv"
+    path.write_text("step,loss\n0,0.5\n")
+    prefix = Prefix(len(path.read_bytes()), zlib.crc32(path.read_bytes()))
+    files = CsvFiles(tmp_path, ["steps"], {"steps": prefix})
+    files(steps(1, 2))
+    files.close()
+    assert lines(path) == [["step", "loss"], ["0", "0.5"], ["1", "0.1"], ["2", "0.2"]]

@@ -129,6 +129,14 @@ CHOICES: Mapping[str, Registry[type]] = {
 }
 """Group -> choice -> the dataclass whose fields are that choice's keys."""
 
+_BEFORE: Mapping[str, Any] = {
+    "probe.histograms_every": 0,
+    "probe.curvature_every": 0,
+    **{f"signal.{f.name}": f.default for f in dataclasses.fields(SignalConfig)},
+}
+"""Key that came after configurations were first recorded -> its value that does what was done
+before: what it means where it is not recorded, and with which it changes no identity."""
+
 # Fields that cannot change a table, left out of the configuration's identity.
 _NO_IDENTITY = ("output", "device", "run", "data.download")
 
@@ -181,14 +189,14 @@ def choices(config: Config) -> dict[str, str]:
 
 
 def from_dict(values: Mapping[str, Any], chosen: Mapping[str, str]) -> Config:
-    """Builds a `Config` from nested values and the chosen name of each group.
+    """Builds a `Config` from nested values as they were recorded, and each group's chosen name.
 
     Raises:
         QuestionError: an unknown key or choice, or a value out of range.
     """
     hints = typing.get_type_hints(Config)
     arguments: dict[str, Any] = {}
-    for key, value in values.items():
+    for key, value in _with_later_keys(values).items():
         if key not in hints:
             raise unknown("key", key, hints)
         if not isinstance(value, Mapping):
@@ -205,6 +213,16 @@ def from_dict(values: Mapping[str, Any], chosen: Mapping[str, str]) -> Config:
                 raise unknown(f"key of {key}", inner, allowed)
         arguments[key] = cls(**value)
     return Config(**arguments)
+
+
+def _with_later_keys(values: Mapping[str, Any]) -> dict[str, Any]:
+    """With the keys that an earlier version did not record, of the sections that it did."""
+    whole = dict(values)
+    for name, value in _BEFORE.items():
+        section, _, key = name.partition(".")
+        if isinstance(whole.get(section), Mapping):
+            whole[section] = {key: value, **whole[section]}
+    return whole
 
 
 def flatten(config: Config) -> dict[str, Any]:
@@ -236,6 +254,7 @@ def deciding(config: Config) -> dict[str, Any]:
         key: value
         for key, value in flatten(config).items()
         if not {key, key.split(".")[0]} & set(_NO_IDENTITY)
+        and (key not in _BEFORE or value != _BEFORE[key])
     }
     return {**flat, "run.threads": config.run.threads}
 

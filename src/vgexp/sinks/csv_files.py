@@ -35,6 +35,8 @@ class CsvFiles:
     ) -> None:
         """New files, but where a prefix is given one that is there, cut back to it.
 
+        A file that is there keeps its columns: an earlier version may have begun it.
+
         Args:
             columns: of each table.
         """
@@ -42,8 +44,10 @@ class CsvFiles:
         self._columns = {table: [each.name for each in columns[table]] for table in tables}
         try:
             for table, names in self._columns.items():
-                prefix = None if prefixes is None else prefixes.get(table)
-                self._files[table] = _File(folder / f"{table}.csv", names, prefix)
+                path, prefix = folder / f"{table}.csv", (prefixes or {}).get(table)
+                self._files[table] = _File(path, names, prefix)
+                if prefix is not None:
+                    self._columns[table] = _header_of(path)
             # The names of the files as well: no summary or checkpoint outlasts them.
             synced(folder)
         except BaseException:
@@ -64,6 +68,11 @@ class CsvFiles:
     def close(self) -> None:
         for file in self._files.values():
             file.close()
+
+
+def _header_of(path: Path) -> list[str]:
+    with path.open(encoding="utf-8", newline="\n") as file:
+        return file.readline().rstrip("\n").split(",")
 
 
 def _texts(values: Sequence[Any]) -> list[str]:
