@@ -1,0 +1,176 @@
+"""Theory's columns beside the measured ones: on rows of step 0, of the batch that is measured."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from test_runs import CONFIG
+from test_trainer import changed
+
+from vgexp import runs
+from vgexp.assembly import assemble
+from vgexp.assembly.expectation import Expectation, at_critical_gain, expectation
+from vgexp.cli.main import main
+from vgexp.config import CnnConfig, Config, DigitsConfig, MlpConfig, SignalConfig
+from vgexp.errors import QuestionError
+from vgexp.records import PREDICTED, Rows
+from vgexp.runs import expecting
+from vgexp.theory import Sample, predict
+
+NAMES = [column.name for column in PREDICTED]
+DEEP = changed(
+    CONFIG,
+    model=MlpConfig(depth=6, width=64, activation="tanh", init="xavier_normal"),
+    train={"steps": 5},
+    probe={"every": 2, "activations_every": 2},
+    signal=SignalConfig(seeds=8),
+)
+
+
+def test_a_run_has_predictions_on_the_rows_of_step_0_and_no_others(tmp_path: Path) -> None:
+    layers = runs.run(DEEP, tmp_path / "a").layers
+    at_start = layers["step"] == 0
+    assert layers.loc[~at_start, NAMES].isna().all().all()
+    hidden = at_start & (layers["kind"] != "readout")
+    assert layers.loc[hidden, NAMES].notna().all().all()
+    assert layers.loc[at_start & ~hidden, "predicted_delta_rms"].notna().all()
+
+
+def test_predictions_are_those_of_the_batch_that_is_measured(tmp_path: Path) -> None:
+    layers = runs.run(DEEP, tmp_path / "a").layers
+    trainer = assemble(DEEP)
+    ((x, y),) = trainer.coming_batch()
+    forecast = predict(DEEP.model, Sample(x, y, trainer.state.loss.mean), 3)
+    for _, row in layers[layers["step"] == 0].iterrows():
+        assert row["predicted_preact_std"] == forecast.rows[row["name"]].preact_std
+        assert row["predicted_delta_rms"] == forecast.rows[row["name"]].delta_rms
+    first = trainer.state.batches.next()
+    assert first[0].equal(x)
+
+
+def test_looking_at_the_coming_batch_changes_nothing() -> None:
+    looked, other = assemble(DEEP), assemble(DEEP)
+    for _ in range(3):
+        looked.coming_batch()
+    for _ in range(2 * looked.state.batches.per_epoch + 1):
+        assert looked.state.batches.next()[0].equal(other.state.batches.next()[0])
+
+
+@pytest.mark.parametrize("activation", ["tanh", "sigmoid", "relu"])
+def test_measurement_agrees_with_theory_within_the_spread_of_seeds(
+    activation: str, tmp_path: Path
+) -> None:
+    config = changed(DEEP, model={"activation": activation})
+    done = runs.signal(config, tmp_path / "a")
+    hidden = done.layers[done.layers["kind"] != "readout"]
+    off = np.log(hidden["delta_rms"] / hidden["predicted_delta_rms"])
+    by_layer = off.groupby(hidden["layer"]).mean()
+    spread = hidden.groupby("layer")["predicted_log_delta_std"].mean()
+    # Four standard errors of eight seeds, and 4 / width for what is left out at finite width.
+    assert (by_layer.abs() < 4 * spread / math.sqrt(8) + 4 / 64).all()
+    predicted = done.summary["predicted_backward_factor_per_layer"]
+    assert done.summary["backward_factor_per_layer"] == pytest.approx(predicted, rel=0.05)
+
+
+@pytest.mark.parametrize(
+    ("config", "why"),
+    [
+        (changed(CONFIG, train={"pretrain_steps": 3}), "trained before"),
+        (changed(CONFIG, model={"norm": "batch", "norm_position": "post"}), ""),
+    ],
+)
+def test_where_there_is_no_theory_cells_are_empty_and_the_reason_is_told(
+    config: Config, why: str
+) -> None:
+    expected = expectation(config, assemble(config))
+    assert expected.columns == {}
+    assert expected.note
+    assert why in expected.note
+
+
+def test_a_theory_that_fails_does_not_end_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(*_: object) -> None:
+        raise ArithmeticError("no root")
+
+    monkeypatch.setattr("vgexp.assembly.expectation.predict", failing)
+    done = runs.run(CONFIG, tmp_path / "a")
+    assert done.summary["status"] == "completed"
+    assert done.layers[NAMES].isna().all().all()
+
+
+def test_rows_that_begin_before_and_end_after_step_0_keep_their_order() -> None:
+    expected = Expectation({"a": {"predicted_delta_rms": 2.0}, "b": {}})
+    rows = Rows("layers", {"step": [0, 0, 2], "name": ["a", "b", "a"]})
+    beside = expecting.beside(rows, expected)
+    assert beside.columns["predicted_delta_rms"] == [2.0, None, None]
+    later = Rows("layers", {"step": [2], "name": ["a"]})
+    assert expecting.beside(later, expected) is later
+    steps = Rows("steps", {"step": [0]})
+    assert expecting.beside(steps, expected) is steps
+
+
+# ---------------------------------------------------------------- the critical gain
+
+
+@pytest.mark.parametrize(("activation", "gain"), [("tanh", 1.0), ("relu", math.sqrt(2))])
+def test_the_critical_gain_of_xavier_is_the_textbooks(activation: str, gain: float) -> None:
+    model = MlpConfig(activation=activation, init="lecun_normal", gain=0.3)
+    found = at_critical_gain(Config(model=model)).model
+    assert isinstance(found, MlpConfig)
+    assert found.gain == pytest.approx(gain, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [Config(model=MlpConfig(norm="layer")), Config(model=CnnConfig(), data=DigitsConfig())],
+)
+def test_a_critical_gain_that_theory_does_not_know_is_refused(config: Config) -> None:
+    with pytest.raises(QuestionError, match=r"signal\.critical is true"):
+        at_critical_gain(config)
+
+
+def test_signal_measures_at_the_critical_gain(tmp_path: Path) -> None:
+    words = ["model.depth=4", "model.activation=tanh", "signal.seeds=2", "signal.critical=true"]
+    assert main(["signal", *words, f"hydra.run.dir={tmp_path / 'a'}", "output.quiet=true"]) == 0
+    done = runs.load(tmp_path / "a")
+    assert done.config.model.gain == pytest.approx(done.summary["critical_gain"])
+    assert done.summary["chi"] == pytest.approx(1.0, abs=1e-3)
+
+
+# ---------------------------------------------------------------- on screen
+
+
+def test_the_sentence_explains_the_factor(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["model.depth=8", "model.activation=sigmoid", "model.init=xavier_normal"]
+    assert main(["signal", *words, "signal.seeds=3", f"hydra.run.dir={tmp_path / 'a'}"]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    summary = runs.load(tmp_path / "a").summary
+    root = math.sqrt(summary["weight_gain"] * summary["mean_slope"])
+    assert f"the root of it, {root:.2g}, is the factor of delta_rms" in shown
+    factor = summary["predicted_backward_factor_per_layer"]
+    assert f"is left after {math.log(1e-3) / math.log(factor):.3g} layers" in shown
+    assert "theory" in shown
+
+
+def test_show_says_of_a_signal_folder_what_signal_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["model.depth=3", "signal.seeds=2", f"hydra.run.dir={tmp_path / 'a'}"]
+    assert main(["signal", *words]) == 0
+    said = capsys.readouterr().out
+    assert main(["show", str(tmp_path / "a")]) == 0
+    assert capsys.readouterr().out == said
+
+
+def test_a_frame_of_two_seeds_is_not_taken_for_one(tmp_path: Path) -> None:
+    done = runs.signal(changed(DEEP, signal=SignalConfig(seeds=2)), tmp_path / "a")
+    assert isinstance(done.layers, pd.DataFrame)
+    assert done.layers.groupby(["seed", "name"]).size().eq(1).all()
