@@ -27,10 +27,12 @@ from vgexp.cli.verbs import VERBS
 from vgexp.errors import QuestionError
 from vgexp.records import TABLES
 from vgexp.report.bands import Line, fold, running_mean
+from vgexp.report.charts import Curve
 from vgexp.report.figures import comparing, style, sweep_maps
 from vgexp.report.figures.color_scales import scale_of
 from vgexp.report.figures.comparing import compare_figure
 from vgexp.report.figures.sweep_maps import NO_RUN, NO_VALUE, STATES, short_number, sweep_map
+from vgexp.report.groups import Group
 from vgexp.report.histories import histories
 from vgexp.report.layer_figures import at_layer
 from vgexp.report.runs import load_runs
@@ -179,6 +181,18 @@ def test_seeds_of_unequal_length_are_folded_where_they_are_and_counted() -> None
     assert fold([gap, long], "loss").seeds == "2 seeds, 1 at the fewest"
 
 
+def test_a_place_that_a_seed_passes_over_is_not_folded() -> None:
+    cut = Line(np.array([0.0, 20, 33]), np.array([1.0, 2, 900]))
+    whole = Line(np.array([0.0, 20, 40, 60]), np.array([3.0, 4, 5, 6]))
+    band = fold([cut, whole, whole], "loss")
+    assert band.x.tolist() == [0, 20, 40, 60]
+    assert band.counts.tolist() == [3, 3, 2, 2]
+    assert band.centre.tolist() == pytest.approx([7 / 3, 10 / 3, 5, 6])
+    late = Line(np.array([20.0, 40]), np.array([1.0, 1]))
+    assert fold([late, whole], "loss").counts.tolist() == [1, 2, 2, 1]
+    assert fold([Line(np.empty(0), np.empty(0)), whole], "loss").x.tolist() == [0, 20, 40, 60]
+
+
 def test_where_no_seed_has_a_logarithm_zeros_and_infinities_stay_what_they_are() -> None:
     rows = [[0.0, math.inf, 0.0, math.nan], [0.0, math.nan, 2.0, math.nan]]
     band = fold([Line(np.arange(4.0), np.array(row)) for row in rows], "grad_norm")
@@ -235,6 +249,30 @@ def test_where_a_run_ended_before_it_was_done_is_marked(sweep: Path) -> None:
     (mark,) = [line for line in figure.axes[0].get_lines() if line.get_marker() == "x"]
     assert (mark.get_xdata().item(), mark.get_ydata().item()) == (2, pytest.approx(3.8))
     assert "ended there before it was done" in remarks(figure)
+
+
+def curve_of(lines: Sequence[Line], ends: Sequence[tuple[float, float]] = ()) -> Axes:
+    """Some seeds' lines of a loss as one, drawn without markers."""
+    curve = Curve(Group([], "a", "a", []), fold(lines, "loss"), ends=ends)
+    axes = Figure().subplots()
+    comparing._draw_curve(axes, curve, False, {"color": "k", "marker": ""})
+    return axes
+
+
+def test_the_mark_of_a_run_that_ended_between_the_others_steps_is_its_own_value() -> None:
+    cut = Line(np.array([0.0, 20, 33]), np.array([1.0, 2, 900]))
+    whole = Line(np.array([0.0, 20, 40, 60]), np.array([3.0, 4, 5, 6]))
+    line, mark = curve_of([cut, whole], [(33.0, 900.0)]).get_lines()
+    assert mark.get_xydata().tolist() == [[33, 900]]
+    assert np.nan_to_num(line.get_ydata(), nan=-1).tolist() == [2, 3, -1, 5, 6]
+
+
+def test_a_line_is_broken_wherever_the_number_of_seeds_behind_it_changes() -> None:
+    gap = Line(np.arange(5.0), np.array([1, 1, math.inf, 1, 1]))
+    whole = Line(np.arange(5.0), np.full(5, 3.0))
+    line, point = curve_of([gap, whole]).get_lines()
+    assert np.nan_to_num(line.get_ydata(), nan=-1).tolist() == [2, 2, -1, 3, -1, 2, 2]
+    assert point.get_xydata().tolist() == [[2, 3]]
 
 
 def test_a_long_run_is_shown_as_a_running_mean_beside_its_faint_raw_line(tmp_path: Path) -> None:

@@ -31,7 +31,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Band:
-    """What lines have in common at each place of any of them [X]."""
+    """What lines have in common, at each place [X] of theirs that none of them passes over."""
 
     x: Floats
     centre: Floats
@@ -60,6 +60,9 @@ class Band:
 def fold(lines: Sequence[Line], metric: str) -> Band:
     """Lines as one: at each place mean and standard deviation over those that have a value there.
 
+    A place that a line passes over is left out: a run that was cut short or diverged has a last row
+    where the others have none, and alone it is no mean of them.
+
     As `spread.spread_of` folds a figure: of the logarithms where the metric spreads log-normally,
     over what is finite and, there, above zero. Where nothing counts: 0 if some line has exactly
     0, else infinity if some line has that, else nan.
@@ -73,10 +76,11 @@ def fold(lines: Sequence[Line], metric: str) -> Band:
         none = np.full(line.x.shape, np.nan)
         counts = np.isfinite(line.y).astype("int64")
         return Band(line.x, line.y, none, none, counts, 1)
-    places = np.unique(np.concatenate([line.x for line in lines]))
+    places = _shared_places(lines)
     values_RX = np.full((len(lines), places.size), np.nan)
     for row, line in zip(values_RX, lines, strict=True):
-        row[np.searchsorted(places, line.x)] = line.y
+        is_shared = np.isin(line.x, places)
+        row[np.searchsorted(places, line.x[is_shared])] = line.y[is_shared]
     geometric = is_geometric(metric)
     counted_RX = np.isfinite(values_RX) & ((values_RX > 0) | (not geometric))
     used_RX = np.where(counted_RX, values_RX, 1.0)
@@ -104,6 +108,17 @@ def running_mean(line: Line, window: int) -> Line:
     shares = np.convolve(finite.astype("float64"), weights)[: line.y.size]
     means = np.divide(sums, shares, out=np.copy(line.y), where=finite)
     return Line(line.x, np.where(finite, means, line.y))
+
+
+def _shared_places(lines: Sequence[Line]) -> Floats:
+    """The places of any line that no line passes over."""
+    places = np.unique(np.concatenate([line.x for line in lines]))
+    is_shared = np.ones(places.shape, dtype=bool)
+    for line in lines:
+        if line.x.size:
+            is_outside = (places < line.x[0]) | (places > line.x[-1])
+            is_shared &= is_outside | np.isin(places, line.x)
+    return places[is_shared]
 
 
 def _mean_and_std(

@@ -37,8 +37,8 @@ class Curve:
     band: Band
     raw: Line | None = None
     """What the line is a running mean of."""
-    ends: Sequence[float] = ()
-    """The last finite values of runs of the group that ended before they were done."""
+    ends: Sequence[tuple[float, float]] = ()
+    """Place and value: the last finite ones of runs that ended before they were done."""
     readout: float | None = None
     """Where on an axis of layers the read-out stands."""
 
@@ -164,8 +164,8 @@ def _curve(group: Group, lines: Mapping[Path, Line], history: History, is_smooth
     raw = [lines[run.folder] for run in group.runs]
     shown = [running_mean(line, WINDOW) if is_smooth else line for line in raw]
     ends = [
-        float(line.x[np.isfinite(line.y)][-1])
-        for run, line in zip(group.runs, raw, strict=True)
+        (float(line.x[np.isfinite(line.y)][-1]), float(line.y[np.isfinite(line.y)][-1]))
+        for run, line in zip(group.runs, shown, strict=True)
         if np.isfinite(line.y).any() and run.summary.get("status") not in ("completed", None)
     ]
     is_mean = is_smooth and len(raw) == 1

@@ -124,31 +124,54 @@ def _draw_panel(axes: Axes, panel: Panel, chart: Chart, looks: Mapping[str, Look
 
 def _draw_curve(axes: Axes, curve: Curve, is_log: bool, look: dict[str, Any]) -> None:
     band = curve.band
-    # No line leads from a mean over more runs to one over fewer, nor into the read-out.
-    breaks = np.searchsorted(band.x, [*curve.ends, *_before(curve.readout)], side="right")
     x, centre, low, high = (
-        np.insert(values, breaks, np.nan) for values in (band.x, band.centre, *_edges(band, is_log))
+        np.insert(values, _breaks(curve), np.nan)
+        for values in (band.x, band.centre, *_edges(band, is_log))
     )
     if is_log:
         log_line(axes, x, centre, **look)
     else:
         axes.plot(x, np.where(np.isfinite(centre), centre, np.nan), **look)
     axes.fill_between(x, low, high, color=look["color"], alpha=0.18, linewidth=0)
-    has_place = np.isfinite(band.centre) & ((band.centre > 0) | (not is_log))
+    ends = [(place, _height(band, place, own)) for place, own in curve.ends]
+    readout = [] if curve.readout is None else [(curve.readout, _height(band, curve.readout))]
     hollow = {"marker": look["marker"] or "o", "markerfacecolor": style.PAPER, "markersize": 6}
-    marks: tuple[tuple[Any, dict[str, Any]], ...] = (
-        (np.isin(band.x, curve.ends), {"marker": "x", "markersize": 8, "markeredgewidth": 1.8}),
-        (band.x == curve.readout, hollow),
+    # Between two breaks a point is no line, and would not be seen.
+    alone = list(zip(x, centre, strict=True)) if not look["marker"] else []
+    alone = [point for point, is_alone in zip(alone, _are_alone(centre), strict=False) if is_alone]
+    marks: tuple[tuple[Sequence[tuple[float, float]], dict[str, Any]], ...] = (
+        (alone, {"marker": "o", "markersize": 2.5}),
+        (ends, {"marker": "x", "markersize": 8, "markeredgewidth": 1.8}),
+        (readout, hollow),
     )
-    for places, mark in marks:
-        there = places & has_place
-        if there.any():
+    for points, mark in marks:
+        there = [(at, y) for at, y in points if np.isfinite(y) and (y > 0 or not is_log)]
+        if there:
             colour = {"color": look["color"], "linestyle": "none", "zorder": 4}
-            axes.plot(band.x[there], band.centre[there], **colour, **mark)
+            axes.plot(*zip(*there, strict=True), **colour, **mark)
 
 
-def _before(place: float | None) -> list[float]:
-    return [] if place is None else [place - 1]
+def _breaks(curve: Curve) -> np.ndarray:
+    """Before which values the line is broken: no line leads from a mean over some runs to one over
+    more or fewer, nor into the read-out."""
+    band = curve.band
+    places = [place for place, _ in curve.ends]
+    places += [] if curve.readout is None else [curve.readout - 1]
+    breaks = np.searchsorted(band.x, places, side="right")
+    changes = np.flatnonzero(np.diff(band.counts)) + 1 if band.num_lines > 1 else []
+    return np.unique(np.concatenate([breaks, changes]).astype("int64"))
+
+
+def _are_alone(values: np.ndarray) -> np.ndarray:
+    """Which values are numbers between two that are none, or an edge."""
+    is_there = np.isfinite(np.concatenate([[np.nan], values, [np.nan]]))
+    return np.asarray(is_there[1:-1] & ~is_there[:-2] & ~is_there[2:])
+
+
+def _height(band: Band, place: float, own: float = np.nan) -> float:
+    """That of the line at a place; where the line has none, the run's own value."""
+    (found,) = np.nonzero(band.x == place)
+    return float(band.centre[found[0]]) if found.size else own
 
 
 def _edges(band: Band, is_log: bool) -> tuple[np.ndarray, np.ndarray]:
