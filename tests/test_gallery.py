@@ -9,8 +9,11 @@ from pathlib import Path
 import gallery
 import pytest
 
+from vgexp import folders
 from vgexp.cli.arguments import Parser
 from vgexp.cli.compare import add_arguments
+from vgexp.config import Config
+from vgexp.sweep import plan
 
 ROOT = Path(__file__).parent.parent
 
@@ -44,12 +47,44 @@ def test_a_run_that_has_ended_is_gone_on_with_and_one_that_has_not_begun_is_type
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     typed: list[list[str]] = []
-    monkeypatch.setattr(gallery, "vgexp_main", lambda words: typed.append(words) or 0)
     job, sweep = gallery.Job("train a=1"), gallery.Job("train -m a=1,2")
+    monkeypatch.setattr(gallery, "vgexp_main", lambda words: typed.append(words) or 0)
     for _ in range(2):
         gallery._make(job, tmp_path / "run")
         gallery._make(sweep, tmp_path / "sweep")
-        for name in ("run", "sweep"):
-            (tmp_path / name).mkdir(exist_ok=True)
-            (tmp_path / name / "config.yaml").touch()
+        recorded(tmp_path, typed[:2])
     assert [words[0] for words in typed] == ["train", "train", "resume", "train"]
+
+
+@pytest.mark.parametrize(("name", "words"), [("run", "train a=2"), ("sweep", "train -m a=1,2,3")])
+def test_a_folder_with_what_another_command_made_is_refused(
+    name: str, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    typed: list[list[str]] = []
+    monkeypatch.setattr(gallery, "vgexp_main", lambda words: typed.append(words) or 0)
+    gallery._make(gallery.Job("train a=1"), tmp_path / "run")
+    gallery._make(gallery.Job("train -m a=1,2"), tmp_path / "sweep")
+    recorded(tmp_path, typed)
+    with pytest.raises(SystemExit, match="holds what another command made: vgexp train"):
+        gallery._make(gallery.Job(words), tmp_path / name)
+    assert len(typed) == 2
+
+
+def recorded(folder: Path, commands: list[list[str]]) -> None:
+    """What a run and a sweep leave of their commands."""
+    run, sweep = commands
+    (folder / "run").mkdir(exist_ok=True)
+    (folder / "sweep").mkdir(exist_ok=True)
+    folders.write_config(folder / "run", Config(), shlex.join(["vgexp", *run]))
+    plan.write(folder / "sweep", plan.Plan(commands=(tuple(sweep),)))
+
+
+def test_what_is_said_of_the_first_picture_is_what_its_run_has() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    norms = {
+        layer: float(re.search(rf"^{layer} +\S+ +\S+ +(\S+)", readme, re.MULTILINE)[1])  # type: ignore[index]
+        for layer in (1, 20)
+    }
+    for text in (readme, gallery.page()):
+        (said,) = re.findall(r"is ([\d.e-]+) of that (?:of|at) layer 20", text)
+        assert float(said) == pytest.approx(norms[1] / norms[20], rel=0.05)

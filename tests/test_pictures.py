@@ -16,6 +16,7 @@ from matplotlib.collections import PolyCollection, QuadMesh
 from matplotlib.figure import Figure
 from matplotlib.patches import Polygon
 
+from vgexp.cli.main import main
 from vgexp.errors import QuestionError
 from vgexp.records import TABLES
 from vgexp.report import figures
@@ -571,6 +572,7 @@ COMMON = {
     "update_ratios",
     "learning_curves",
     "gradient_norms",
+    "overview",
 }
 
 
@@ -578,9 +580,11 @@ def test_a_run_has_a_png_and_an_svg_of_each_figure_that_has_something(run: Path)
     written = figures.draw(run)
     assert names(run) == COMMON
     assert written == [
-        run / "figures" / f"{name}.{kind}" for name in FIGURES if name in COMMON
+        run / "figures" / f"{name}.{kind}"
+        for name in (*FIGURES, figures.OVERVIEW)
+        if name in COMMON
         for kind in ("png", "svg")
-    ]  # fmt: skip
+    ]
     assert all(path.read_bytes()[:4] == b"\x89PNG" for path in written if path.suffix == ".png")
     assert {path.name for path in (run / "figures").iterdir()} == {path.name for path in written}
 
@@ -619,10 +623,41 @@ def test_a_damaged_table_is_told_after_the_others_are_drawn_and_its_old_pictures
     assert (run / "figures" / "gradient_norms.svg").stat().st_mtime_ns == before
 
 
-def test_a_place_where_nothing_can_be_written_is_a_question(run: Path) -> None:
+def test_a_place_where_nothing_can_be_written_is_told_once_with_all_that_is_missing(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (run / "figures").touch()
-    with pytest.raises(QuestionError, match="cannot write"):
+    with pytest.raises(OSError, match="File exists") as raised:
         figures.draw(run)
+    assert str(raised.value).count("cannot write into") == 1
+    assert all(name in str(raised.value) for name in COMMON)
+    (run / "figures").unlink()
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Figure, "savefig", full)
+    with pytest.raises(OSError, match="No space left") as raised:
+        figures.draw(run)
+    assert len(str(raised.value).splitlines()) == 2
+
+
+def test_pictures_that_cannot_be_written_are_work_that_failed(
+    run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (run / "figures").touch()
+    assert main(["show", str(run), "--figures"]) == 1
+    said = capsys.readouterr().err
+    assert said.startswith("error: the work failed")
+    assert " ".join(said.split()).count("File exists") == 1
+
+
+def test_the_overview_is_drawn_by_name_beside_the_others(run: Path) -> None:
+    figures.draw(run)
+    by_name = figures.run_figure(run, "overview")
+    assert by_name.get_suptitle() == "vanishing: too deep"
+    style.write(by_name, run / "again.svg")
+    assert (run / "again.svg").read_bytes() == (run / "figures" / "overview.svg").read_bytes()
 
 
 def test_a_folder_without_tables_gets_no_figures(tmp_path: Path) -> None:

@@ -68,6 +68,12 @@ def _figures() -> Entries:
     return [(figure.name, figure.definition) for figure in FIGURES]
 
 
+def _pictures() -> Entries:
+    from vgexp.report import figures
+
+    return [*_entries(figures.FIGURES), (figures.OVERVIEW, "the most telling of them on one page")]
+
+
 def _components(module: str, name: str) -> Callable[[], Entries]:
     def entries() -> Entries:
         return _entries(getattr(importlib.import_module(module), name))
@@ -96,7 +102,7 @@ KINDS: Mapping[str, Callable[[], Entries]] = {
     "data": _choices("data"),
     "metrics": _metrics,
     "figures": _figures,
-    "pictures": _components("vgexp.report.figures", "FIGURES"),
+    "pictures": _pictures,
 }
 """Kind -> what gives its names, each with its line."""
 

@@ -76,6 +76,7 @@ def _draw(folder: Path) -> None:
 
     Raises:
         QuestionError: tables that cannot be read, after all that could be drawn was.
+        OSError: files that cannot be written, likewise.
     """
     from vgexp.report import figures
 

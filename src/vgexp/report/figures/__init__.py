@@ -1,7 +1,7 @@
 """Pictures of tables: each a function of a DataFrame that returns a matplotlib figure."""
 
 from vgexp.report.figures.by_depth import attention_entropy, update_ratios
-from vgexp.report.figures.catalogue import FIGURES, Picture
+from vgexp.report.figures.catalogue import FIGURES, OVERVIEW, Picture
 from vgexp.report.figures.depth import backward_signal, forward_signal
 from vgexp.report.figures.heat import gradient_map
 from vgexp.report.figures.of_run import FOLDER, draw, run_figure
@@ -14,6 +14,7 @@ from vgexp.report.figures.training import gradient_norms, learning_curves
 __all__ = [
     "FIGURES",
     "FOLDER",
+    "OVERVIEW",
     "Picture",
     "attention_entropy",
     "backward_signal",

@@ -51,6 +51,8 @@ def _of_layers(
     return Picture(summary, make, {"layers": (*_KEYS, *columns, *predicted)}, columns, facts)
 
 
+OVERVIEW = "overview"
+"""The name of what shows the most telling of them on one page; it is none of a table."""
 FIGURES: Registry[Picture] = Registry(
     "figure",
     {

@@ -158,8 +158,9 @@ def _breaks(curve: Curve) -> np.ndarray:
     places = [place for place, _ in curve.ends]
     places += [] if curve.readout is None else [curve.readout - 1]
     breaks = np.searchsorted(band.x, places, side="right")
-    changes = np.flatnonzero(np.diff(band.counts)) + 1 if band.num_lines > 1 else []
-    return np.unique(np.concatenate([breaks, changes]).astype("int64"))
+    if band.num_lines > 1:
+        breaks = np.concatenate([breaks, np.flatnonzero(np.diff(band.counts)) + 1])
+    return np.unique(breaks)
 
 
 def _are_alone(values: np.ndarray) -> np.ndarray:

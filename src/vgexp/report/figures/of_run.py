@@ -14,15 +14,17 @@ from matplotlib.figure import Figure
 from pandas.api.types import is_float_dtype
 
 from vgexp import tables
-from vgexp.errors import QuestionError
+from vgexp.errors import QuestionError, unknown
 from vgexp.records import TABLES
 from vgexp.report.figures import style
-from vgexp.report.figures.catalogue import FIGURES, Picture
+from vgexp.report.figures.catalogue import FIGURES, OVERVIEW, Picture
 from vgexp.report.figures.overview import number, overview
 
 FOLDER = "figures"
 FORMATS = ("png", "svg")
 _OF_OVERVIEW = ("layers", "steps", "evals", "time", "attention")
+_ON_OVERVIEW = ("gradient_map", "learning_curves")
+"""Of which it needs one: the rest is beside them."""
 _CHUNK_BYTES = 2**20
 _AT_START = "at_start"
 """What a page of `vgexp signal`'s tables is."""
@@ -31,52 +33,56 @@ _AT_START = "at_start"
 def draw(folder: Path | str) -> list[Path]:
     """Writes every figure whose table is there and has something: `figures/<name>.png` and `.svg`.
 
+    The overview is the last of them; a run of `vgexp signal` has none, its one figure is a page.
     Older ones are replaced. Those of tables that are no longer there are removed, those of tables
     that cannot be read stay; files of other names are left alone.
 
     Returns:
-        The files, in the order of `FIGURES`.
+        The files, in the order of `FIGURES`, then those of the overview.
 
     Raises:
-        QuestionError: tables that cannot be read, or files that cannot be written; after all
-            figures that could be drawn were.
+        QuestionError: tables that cannot be read; after all figures that could be drawn were.
+        OSError: files that cannot be written; likewise, and whatever else there was to be said.
     """
     source = _Source(Path(folder), FIGURES.values())
     written: list[Path] = []
     problems: dict[str, list[str]] = {}
-    for name, picture in FIGURES.items():
+    is_unwritten = False
+    for name in (*FIGURES, OVERVIEW):
         paths = [source.folder / FOLDER / f"{name}.{kind}" for kind in FORMATS]
         try:
-            if not source.has(picture):
+            if not source.has(name):
                 _remove(paths)
                 continue
             paths[0].parent.mkdir(exist_ok=True)
-            figure = source.drawn(picture)
+            figure = source.drawn(name)
             written += [style.write(figure, path) for path in paths]
+        except (style.UnwritableError, OSError) as error:
+            is_unwritten = True
+            words = f"cannot write into {source.folder / FOLDER}: {error.strerror}"
+            problems.setdefault(words, []).append(name)
         except QuestionError as error:
             problems.setdefault(str(error), []).append(name)
-        except OSError as error:
-            problems.setdefault(f"cannot write {paths[0]}: {error.strerror}", []).append(name)
     if problems:
         lines = [f"{words}\nnot drawn: {', '.join(names)}" for words, names in problems.items()]
-        raise QuestionError("\n".join(lines))
+        raise (OSError if is_unwritten else QuestionError)("\n".join(lines))
     return written
 
 
 def run_figure(folder: Path | str, name: str | None = None) -> Figure:
-    """One figure of a run folder; None: the overview.
+    """One figure of a run folder; None: its page, which is the overview or `at_start`.
 
     Raises:
         QuestionError: no such figure, or the run has no table for it, or one that is damaged.
     """
     if name is None:
         source = _Source(Path(folder), FIGURES.values())
-        if source.is_over_seeds:
-            return source.drawn(FIGURES[_AT_START])
-        there = {table: source.table(table) for table in _OF_OVERVIEW if source.is_there(table)}
-        return overview(there, source.summary)
-    picture = FIGURES[name]
-    return _Source(Path(folder), [picture]).drawn(picture)
+        return source.drawn(_AT_START if source.is_over_seeds else OVERVIEW)
+    if name == OVERVIEW:
+        return _Source(Path(folder), FIGURES.values()).drawn(OVERVIEW)
+    if name not in FIGURES:
+        raise unknown("figure", name, [*FIGURES, OVERVIEW])
+    return _Source(Path(folder), [FIGURES[name]]).drawn(name)
 
 
 class _Source:
@@ -116,14 +122,21 @@ class _Source:
         """Whether the tables are those of `vgexp signal`."""
         return self.is_there("layers") and "seed" in tables.column_names(self.folder, "layers")
 
-    def has(self, picture: Picture) -> bool:
+    def has(self, name: str) -> bool:
         """Whether there is something to see."""
+        if name == OVERVIEW:
+            return not self.is_over_seeds and any(map(self.has, _ON_OVERVIEW))
+        picture = FIGURES[name]
         if not self.is_there(picture.table) or picture.is_over_seeds != self.is_over_seeds:
             return False
         frame = self.table(picture.table)
         return any(frame[name].notna().any() for name in picture.measured)
 
-    def drawn(self, picture: Picture) -> Figure:
+    def drawn(self, name: str) -> Figure:
+        if name == OVERVIEW:
+            there = {table: self.table(table) for table in _OF_OVERVIEW if self.is_there(table)}
+            return overview(there, self.summary)
+        picture = FIGURES[name]
         frames = [
             self.table(table)
             if table == picture.table or self.is_there(table)
@@ -179,4 +192,5 @@ def _empty(table: str, columns: Collection[str]) -> pd.DataFrame:
 
 def _remove(paths: Iterable[Path]) -> None:
     for path in paths:
-        path.unlink(missing_ok=True)
+        with suppress(NotADirectoryError):  # a file has the folder's name: nothing to remove
+            path.unlink(missing_ok=True)

@@ -86,6 +86,14 @@ _RC: Any = {
 P = ParamSpec("P")
 
 
+class UnwritableError(QuestionError):
+    """A place where a picture cannot be written."""
+
+    def __init__(self, path: Path, error: OSError) -> None:
+        super().__init__(f"cannot write {path}: {error.strerror}")
+        self.strerror = error.strerror
+
+
 def drawn(make: Callable[P, Figure]) -> Callable[P, Figure]:
     """Decorates a function that makes a figure: within, matplotlib has our style."""
 
@@ -182,7 +190,8 @@ def write(figure: Figure, path: Path) -> Path:
     Its layout is made now, and stays.
 
     Raises:
-        QuestionError: a suffix that is no format, or a place where nothing can be written.
+        QuestionError: a suffix that is no format.
+        UnwritableError: a place where nothing can be written.
     """
     kind = path.suffix.lower().removeprefix(".")
     if kind not in FORMATS:
@@ -194,7 +203,7 @@ def write(figure: Figure, path: Path) -> Path:
             _lay_out(figure)
             figure.savefig(temporary, format=kind, metadata=metadata)
     except OSError as error:
-        raise QuestionError(f"cannot write {path}: {error.strerror}") from None
+        raise UnwritableError(path, error) from None
     return path
 
 
