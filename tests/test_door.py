@@ -49,13 +49,17 @@ hydra:
 PLAIN = MEDLEY[: MEDLEY.index("hydra:")]
 
 
+manners: list[runs.Manner] = []
+
+
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Calls:
     """The runs that were asked for; an activation that is no activation misbehaves."""
     made: Calls = []
 
-    def run(config: Config, folder: Path, *, command: str = "") -> Any:
+    def run(config: Config, folder: Path, *, command: str = "", manner: runs.Manner) -> Any:
         made.append((config, folder, command))
+        manners.append(manner)
         folders.require_free(folder)
         (folder / "layers.csv").write_text("step\n")
         activation = getattr(config.model, "activation", "")
@@ -69,6 +73,7 @@ def calls(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Calls:
         (folder / "summary.json").write_text(json.dumps(SUMMARY))
         return SimpleNamespace(folder=folder, summary=SUMMARY)
 
+    manners.clear()
     monkeypatch.setattr(runs, "run", run)
     monkeypatch.setattr("vgexp.runs.making.run", run)
     training = dataclasses.replace(WORKS["train"], close=lambda _: None)
@@ -512,7 +517,9 @@ def test_a_sweep_runs_every_combination_quietly_and_tells_each(
     assert train("-m", "model.depth=5,6", "seed=1,2", "hydra.sweep.dir=s") == 0
     asked = [(configuration.flatten(c)["model.depth"], c.seed) for c, _, _ in calls]
     assert asked == [(5, 1), (5, 2), (6, 1), (6, 2)]
-    assert all(config.output.quiet for config, _, _ in calls)
+    assert manners == [runs.Manner(is_quiet=True, draws=False)] * 4
+    # What is shown now is no part of what a job is.
+    assert all(config.output == configuration.OutputConfig() for config, _, _ in calls)
     assert [folder for _, folder, _ in calls] == [Path(f"s/{i}") for i in range(4)]
     assert calls[3][2] == "vgexp train model.depth=6 seed=2"
     rows = sweep.read(Path("s"))

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import base64
 import dataclasses
+import os
 import re
+import shutil
+import signal
 from pathlib import Path
 
 import pytest
@@ -13,6 +16,7 @@ from test_trainer import changed
 
 import vgexp
 from vgexp import runs
+from vgexp.cli.interrupts import Terminated
 from vgexp.cli.main import main
 from vgexp.config import Config, OutputConfig
 from vgexp.errors import QuestionError
@@ -20,6 +24,7 @@ from vgexp.report import figures
 
 pytestmark = pytest.mark.pictures
 WORDS = ["model.depth=2", "model.width=8", "data=gaussian", "data.num_examples=160"]
+DRAWN = dataclasses.replace(CONFIG.output, figures=True)
 SHORT = [*WORDS, "train.steps=3"]
 
 
@@ -29,10 +34,10 @@ def names(folder: Path) -> set[str]:
 
 @pytest.mark.parametrize("config", [CONFIG, DIVERGING])
 def test_a_run_leaves_each_figure_as_png_and_svg(config: Config, tmp_path: Path) -> None:
-    done = vgexp.run(config, tmp_path / "a")
+    done = vgexp.run(changed(config, output=DRAWN), tmp_path / "a")
     drawn = names(done.folder)
     assert {"gradient_map.png", "gradient_map.svg", "learning_curves.png"} <= drawn
-    assert {Path(name).stem for name in drawn} <= set(figures.FIGURES)
+    assert {Path(name).stem for name in drawn} <= {*figures.FIGURES, figures.OVERVIEW}
     assert {Path(name).suffix for name in drawn} == {".png", ".svg"}
 
 
@@ -40,6 +45,68 @@ def test_no_figures_where_they_are_not_wanted(tmp_path: Path) -> None:
     quiet = dataclasses.replace(CONFIG.output, figures=False)
     done = vgexp.run(changed(CONFIG, output=quiet), tmp_path / "a")
     assert not (done.folder / "figures").exists()
+    vgexp.run(CONFIG, tmp_path / "b")
+    assert not (tmp_path / "b" / "figures").exists(), "Python draws only what it is asked for"
+
+
+@pytest.mark.parametrize("verb", ["train", "signal"])
+@pytest.mark.parametrize(("words", "are_drawn"), [([], True), (["output.figures=false"], False)])
+def test_a_run_alone_on_the_command_line_draws_unless_it_is_not_to(
+    verb: str, words: list[str], are_drawn: bool, tmp_path: Path
+) -> None:
+    assert main([verb, *SHORT, *words, "signal.seeds=2", f"hydra.run.dir={tmp_path / 'a'}"]) == 0
+    assert (tmp_path / "a" / "figures").exists() == are_drawn
+
+
+def test_the_configuration_of_a_job_is_that_of_the_run_alone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["train", "-m", *SHORT, "seed=1,2", f"hydra.sweep.dir={tmp_path / 's'}"]) == 0
+    job = tmp_path / "s" / "0"
+    assert vgexp.load(job).config.output == OutputConfig()
+    again = ["--config-dir", str(job), "--config-name", "config"]
+    capsys.readouterr()
+    assert main(["train", *again, f"hydra.run.dir={tmp_path / 'a'}"]) == 0
+    assert "Verdict" in capsys.readouterr().out
+    assert (tmp_path / "a" / "figures" / "overview.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "word"),
+    [(KeyboardInterrupt, 130, "interrupted"), (Terminated, 143, "terminated")],
+)
+@pytest.mark.parametrize("words", [["train"], ["resume"]])
+def test_a_signal_while_figures_are_drawn_leaves_the_table_and_says_how_to_draw_them(
+    words: list[str],
+    error: type[KeyboardInterrupt],
+    code: int,
+    word: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    folder = tmp_path / "a"
+    asked = ["train", *SHORT, f"hydra.run.dir={folder}"]
+    if words == ["resume"]:
+        assert main([*asked, "output.quiet=false", "output.figures=null"]) == 0
+        (folder / "summary.json").unlink()
+        shutil.rmtree(folder / "figures")
+        asked = ["resume", str(folder)]
+
+    def struck(_: Path) -> None:
+        os.kill(os.getpid(), signal.SIGINT if error is KeyboardInterrupt else signal.SIGTERM)
+
+    monkeypatch.setattr(figures, "draw", struck)
+    capsys.readouterr()
+    assert main(asked) == code
+    shown = capsys.readouterr()
+    assert "Verdict: " in shown.out
+    assert shown.err.count("error: ") == 1
+    assert f"error: {word}" in shown.err
+    assert "not every figure was drawn" in shown.err
+    assert f"vgexp show {folder} --figures" in shown.err
+    assert "vgexp resume" not in shown.err
+    assert summary_of(folder)["status"] == "completed"
 
 
 @pytest.mark.parametrize(("words", "are_drawn"), [([], False), (["output.figures=true"], True)])
@@ -65,7 +132,7 @@ def test_a_run_that_cannot_draw_is_whole_and_says_how_to_draw_again(
 
 
 def test_a_run_that_has_ended_is_not_drawn_again_and_one_that_goes_on_is(tmp_path: Path) -> None:
-    done = vgexp.run(CONFIG, tmp_path / "a")
+    done = vgexp.run(changed(CONFIG, output=DRAWN), tmp_path / "a")
     picture = done.folder / "figures" / "gradient_map.png"
     picture.unlink()
     vgexp.resume(done.folder)
@@ -83,7 +150,7 @@ def test_an_interrupted_run_ends_without_drawing(
 
     monkeypatch.setattr(runs.making, "_hand_on", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        vgexp.run(CONFIG, tmp_path / "a")
+        vgexp.run(changed(CONFIG, output=DRAWN), tmp_path / "a")
     assert summary_of(tmp_path / "a")["status"] == "interrupted"
     assert not (tmp_path / "a" / "figures").exists()
 
@@ -121,7 +188,7 @@ def test_a_notebook_shows_what_there_is_of_a_run_that_was_killed(tmp_path: Path)
 def test_every_picture_has_a_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["list", "pictures"]) == 0
     shown = capsys.readouterr().out
-    assert all(name in shown for name in figures.FIGURES)
+    assert all(name in shown for name in (*figures.FIGURES, figures.OVERVIEW))
 
 
 def test_the_closing_lines_tell_of_pictures(

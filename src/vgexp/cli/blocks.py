@@ -15,6 +15,7 @@ from vgexp import folders
 from vgexp.cli.interrupts import Terminated
 from vgexp.config import targets
 from vgexp.errors import QuestionError, printable
+from vgexp.resuming import is_open
 from vgexp.sweep import plan
 
 WIDTH = 80
@@ -84,10 +85,18 @@ def _left(folder: Path | None) -> list[str]:
     if folder is not None and not files and any(folder.glob("*/steps.csv")):
         files = ["the folders of its jobs"]
     lines = [f"saved in {folder}: {', '.join(files)}" if files else "nothing was recorded yet"]
+    if folder is not None and _has_ended(folder):
+        again = shlex.join(["vgexp", "show", str(folder), "--figures"])
+        return [*lines, "the run has ended; not every figure was drawn", f"draw them: {again}"]
     marks = (folders.CONFIG, plan.FILE)
     if folder is not None and any((folder / name).exists() for name in marks):
         lines.append(f"go on: {resuming(folder)}")
     return lines
+
+
+def _has_ended(folder: Path) -> bool:
+    """Whether it is a run's, which has nothing to go on with."""
+    return (folder / folders.CONFIG).exists() and not is_open(folder)
 
 
 def _files(folder: Path | None) -> list[str]:

@@ -17,6 +17,7 @@ from hydra._internal.utils import _run_hydra, get_args_parser
 
 from vgexp import __version__, folders, resuming, sweep
 from vgexp.cli import blocks, overrides, schema
+from vgexp.cli.closing import close
 from vgexp.cli.groups import wrapped_groups
 from vgexp.cli.interrupts import exit_code
 from vgexp.cli.job import Job
@@ -59,7 +60,7 @@ def enter(verb: str, argv: Sequence[str]) -> int:
     if job.error is not None:
         return blocks.failure(job.error, log=_log_of(job), full=full, folder=job.folder)
     if job.run is not None:
-        job.work.close(job.run)
+        return close(job.run, job.output, job.work)
     return 0
 
 

@@ -50,7 +50,9 @@ class Job:
         self.folder: Path | None = None
         self.error: Exception | None = None
         self.run: Run | None = None
-        """The single run that ended well, unless it was to be quiet."""
+        """The single run that ended well."""
+        self.output = OutputConfig()
+        """What of it is to be shown."""
         self._unwritten: list[sweep.Row] = []
         self._pid = os.getpid()
         self.told: set[str] = set()
@@ -82,7 +84,7 @@ class Job:
         try:
             config = to_config(composed)
             done = self.work.begin(config, self.folder, self.command)
-            self.run = None if config.output.quiet else done
+            self.run, self.output = done, config.output
         except QuestionError as error:
             self.error = error
             _leave_nothing(self.folder)
@@ -102,7 +104,6 @@ class Job:
         config = None
         try:
             config = entry.config
-            config = dataclasses.replace(config, output=_of_one_of_many(config.output))
             done = self.work.finish(config, self.folder, self._own_command(entry.overrides))
             row = ended(row, done.summary)
         except folders.OccupiedError:
@@ -173,11 +174,6 @@ def _entry_of(place: Path, folder: Path) -> tuple[plan.Entry, list[str]]:
     entry = known.entry_in(Path(os.path.relpath(folder, place)).as_posix())
     assert entry is not None
     return entry, override_keys(known.entries)
-
-
-def _of_one_of_many(output: OutputConfig) -> OutputConfig:
-    """A line a job is enough, and pictures of hundreds are drawn only where they are asked for."""
-    return dataclasses.replace(output, quiet=True, figures=bool(output.figures))
 
 
 def _record_failure(folder: Path, config: Config | None, error: Exception, verb: str) -> None:

@@ -64,6 +64,7 @@ def main(args: argparse.Namespace) -> int:
 
 def _run(folder: Path, *, trusts: bool) -> int:
     from vgexp import folders, resuming, runs
+    from vgexp.cli.closing import close
     from vgexp.cli.work import work_of
 
     full = blocks.full_error()
@@ -72,7 +73,9 @@ def _run(folder: Path, *, trusts: bool) -> int:
         return 0
     try:
         with _logged(folder):
-            done = runs.resume(folder, _say, trust=trusts)
+            output = runs.Run(folder).config.output
+            later = runs.Manner(output.quiet, draws=False)
+            done = runs.resume(folder, _say, trust=trusts, manner=later)
     except KeyboardInterrupt as error:
         blocks.interruption(error, folder)
         return exit_code(error)
@@ -84,9 +87,7 @@ def _run(folder: Path, *, trusts: bool) -> int:
         log = folder / LOG
         told = log if _holds(log) else None
         return blocks.failure(error, log=told, full=full, folder=folder)
-    if not done.config.output.quiet:
-        work_of(folders.verb_of(folder)).close(done)
-    return 0
+    return close(done, output, work_of(folders.verb_of(folder)))
 
 
 def _say(story: str) -> None:

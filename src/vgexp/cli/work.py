@@ -11,7 +11,7 @@ from vgexp.config import Config
 from vgexp.errors import unknown
 
 if TYPE_CHECKING:
-    from vgexp.runs import Run
+    from vgexp.runs import Manner, Run
 
 
 @dataclass(frozen=True)
@@ -22,9 +22,11 @@ class Work:
     help: str
     """What its `--help` begins with."""
     begin: Callable[[Config, Path, str], Run]
-    """Makes what was asked for in a new folder; the last argument is the command."""
+    """Makes what was asked for in a new folder; the last argument is the command. Pictures are
+    drawn later."""
     finish: Callable[[Config, Path, str], Run]
-    """Brings it to its end from wherever it is; for jobs of a sweep, started twice or anywhere."""
+    """Brings it to its end from wherever it is; for jobs of a sweep, started twice or anywhere.
+    A line a job is enough, and pictures of hundreds are drawn only where they are asked for."""
     close: Callable[[Run], None]
     """Prints what a single one leaves."""
 
@@ -40,16 +42,28 @@ def work_of(verb: str) -> Work:
     return WORKS[verb]
 
 
+def _alone(config: Config) -> Manner:
+    from vgexp import runs
+
+    return runs.Manner(config.output.quiet, draws=False)
+
+
+def _one_of_many(config: Config) -> Manner:
+    from vgexp import runs
+
+    return runs.Manner(is_quiet=True, draws=bool(config.output.figures))
+
+
 def _train(config: Config, folder: Path, command: str) -> Run:
     from vgexp import runs
 
-    return runs.run(config, folder, command=command)
+    return runs.run(config, folder, command=command, manner=_alone(config))
 
 
 def _finish_training(config: Config, folder: Path, command: str) -> Run:
     from vgexp import runs
 
-    return runs.finish(config, folder, command=command)
+    return runs.finish(config, folder, command=command, manner=_one_of_many(config))
 
 
 def _close_training(done: Run) -> None:
@@ -62,13 +76,13 @@ def _close_training(done: Run) -> None:
 def _signal(config: Config, folder: Path, command: str) -> Run:
     from vgexp import runs
 
-    return runs.signal(config, folder, command=command)
+    return runs.signal(config, folder, command=command, manner=_alone(config))
 
 
 def _finish_signal(config: Config, folder: Path, command: str) -> Run:
     from vgexp import runs
 
-    return runs.finish_signal(config, folder, command=command)
+    return runs.finish_signal(config, folder, command=command, manner=_one_of_many(config))
 
 
 def _close_signal(done: Run) -> None:

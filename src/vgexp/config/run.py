@@ -102,8 +102,9 @@ class OutputConfig:
     quiet: bool = False
     """No progress and no closing table."""
     figures: Optional[bool] = None
-    """Whether pictures are drawn at the end, PNG and SVG in `figures/`; null: of a run alone, not
-    of a sweep's jobs, of which `vgexp show RUN --figures` draws them when they are wanted."""
+    """Whether pictures are drawn at the end, PNG and SVG in `figures/`; null: of a run alone on the
+    command line, not of a sweep's jobs nor of `vgexp.run` in Python; later: `vgexp show RUN
+    --figures`."""
 
 
 @dataclass

@@ -3,6 +3,16 @@
 from vgexp.runs.making import finish, resume, run
 from vgexp.runs.past import Run, load
 from vgexp.runs.signaling import finish_signal, signal
-from vgexp.runs.start import write_failure
+from vgexp.runs.start import Manner, write_failure
 
-__all__ = ["Run", "finish", "finish_signal", "load", "resume", "run", "signal", "write_failure"]
+__all__ = [
+    "Manner",
+    "Run",
+    "finish",
+    "finish_signal",
+    "load",
+    "resume",
+    "run",
+    "signal",
+    "write_failure",
+]

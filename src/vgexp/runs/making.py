@@ -17,7 +17,7 @@ from vgexp.interrupts import held
 from vgexp.runs import signaling
 from vgexp.runs.expecting import beside, expected
 from vgexp.runs.past import Run, load
-from vgexp.runs.start import assembled, default_folder, drawn, warn
+from vgexp.runs.start import Manner, assembled, default_folder, drawn, manner_of, warn
 
 if TYPE_CHECKING:
     from vgexp.records import Rows
@@ -27,14 +27,22 @@ if TYPE_CHECKING:
 _log = logging.getLogger("vgexp")
 
 
-def run(config: Config, folder: Path | str | None = None, *, command: str = "") -> Run:
+def run(
+    config: Config,
+    folder: Path | str | None = None,
+    *,
+    command: str = "",
+    manner: Manner | None = None,
+) -> Run:
     """Trains what a configuration describes and writes its run folder.
 
-    Ctrl-C and SIGTERM end it within two steps, the last measured whole, as `interrupted`.
+    Ctrl-C and SIGTERM end it within two steps, the last measured whole, as `interrupted`. Figures
+    are drawn where `output.figures` is true.
 
     Args:
         folder: where to; None: outputs/train/<model>/<date_time_microseconds>.
         command: what was typed to get here; the first line of `config.yaml`.
+        manner: what this call shows; None: what the configuration says.
 
     Raises:
         QuestionError: an impossible configuration, or a folder that holds a run already.
@@ -51,13 +59,18 @@ def run(config: Config, folder: Path | str | None = None, *, command: str = "") 
         folders.require_free(folder)
         folders.write_config(folder, config, command)
         folders.anchored(folder)
-        done = _trained(folder, trainer, config)
-    drawn(done, config)
+        manner = manner or manner_of(config)
+        done = _trained(folder, trainer, config, is_quiet=manner.is_quiet)
+    drawn(done, is_wanted=manner.draws)
     return done
 
 
 def resume(
-    folder: Path | str, say: Callable[[str], None] | None = None, *, trust: bool = False
+    folder: Path | str,
+    say: Callable[[str], None] | None = None,
+    *,
+    trust: bool = False,
+    manner: Manner | None = None,
 ) -> Run:
     """Goes on with a run that was interrupted, killed or failed, from its last whole checkpoint.
 
@@ -69,6 +82,7 @@ def resume(
         say: is told from where it goes on.
         trust: whether code that the recorded configuration names (`model.target`, ...) may be
             executed.
+        manner: as `run` takes it.
 
     Raises:
         QuestionError: there is no run, another process writes it, its checkpoints are those of
@@ -81,24 +95,20 @@ def resume(
         done = Run(folder)
         if not resuming.is_open(folder):
             return done
+        manner = manner or manner_of(done.config)
         if folders.verb_of(folder) == folders.SIGNAL:
-            return signaling.go_on(folder, trust=trust)
-        config = done.config
-        if not trust:
-            resuming.require_trust(folder, config)
-        trainer = assembled(config)
-        folders.tidied(folder)
-        start = resuming.start_of(folder, config, summaries.computed_by(trainer), trainer.tables)
-        if say is not None:
-            say(start.story)
-        _put_back(trainer, start)
-        with held(trainer.stop):
-            done = _trained(folder, trainer, config, start.prefixes)
-    drawn(done, config)
+            done = signaling.go_on(folder, trust=trust)
+        else:
+            if not trust:
+                resuming.require_trust(folder, done.config)
+            _go_on(done, say, manner)
+    drawn(done, is_wanted=manner.draws)
     return done
 
 
-def finish(config: Config, folder: Path | str, *, command: str = "") -> Run:
+def finish(
+    config: Config, folder: Path | str, *, command: str = "", manner: Manner | None = None
+) -> Run:
     """Brings the run of a folder to its end from wherever it is: not begun, cut short, ended.
 
     Code that the configuration names is executed: who gives it asks for that.
@@ -109,7 +119,7 @@ def finish(config: Config, folder: Path | str, *, command: str = "") -> Run:
     """
     folder = Path(folder)
     if not (folder / folders.CONFIG).exists():
-        return run(config, folder, command=command)
+        return run(config, folder, command=command, manner=manner)
     there = Run(folder).config
     deciding = configuration.deciding
     resuming.require_equal(
@@ -118,7 +128,20 @@ def finish(config: Config, folder: Path | str, *, command: str = "") -> Run:
     if there != config and resuming.is_open(folder):
         with folders.occupied(folder):  # another device, say
             folders.write_config(folder, config, command)
-    return resume(folder, trust=True)
+    return resume(folder, trust=True, manner=manner)
+
+
+def _go_on(begun: Run, say: Callable[[str], None] | None, manner: Manner) -> None:
+    """Trains from the last whole checkpoint, in an occupied folder."""
+    folder, config = begun.folder, begun.config
+    trainer = assembled(config)
+    folders.tidied(folder)
+    start = resuming.start_of(folder, config, summaries.computed_by(trainer), trainer.tables)
+    if say is not None:
+        say(start.story)
+    _put_back(trainer, start)
+    with held(trainer.stop):
+        _trained(folder, trainer, config, start.prefixes, is_quiet=manner.is_quiet)
 
 
 def _put_back(trainer: Trainer, start: resuming.Start) -> None:
@@ -137,12 +160,17 @@ def _put_back(trainer: Trainer, start: resuming.Start) -> None:
 
 
 def _trained(
-    folder: Path, trainer: Trainer, config: Config, prefixes: Mapping[str, Prefix] | None = None
+    folder: Path,
+    trainer: Trainer,
+    config: Config,
+    prefixes: Mapping[str, Prefix] | None = None,
+    *,
+    is_quiet: bool,
 ) -> Run:
     """Trains to the end and writes the summary, whatever the end is."""
     done = Run(folder)
     try:
-        _record(folder, trainer, config, prefixes)
+        _record(folder, trainer, config, prefixes, is_quiet=is_quiet)
     except BaseException as error:
         _write_end(done, config, trainer, error)
         raise
@@ -163,14 +191,19 @@ def _save(folder: Path, trainer: Trainer, config: Config, sinks: Sequence[Sink])
 
 
 def _record(
-    folder: Path, trainer: Trainer, config: Config, prefixes: Mapping[str, Prefix] | None
+    folder: Path,
+    trainer: Trainer,
+    config: Config,
+    prefixes: Mapping[str, Prefix] | None,
+    *,
+    is_quiet: bool,
 ) -> None:
     from vgexp.sinks import SinkContext, open_sinks, settled
 
     context = SinkContext(
         folder,
         trainer.num_steps,
-        config.output.quiet,
+        is_quiet,
         trainer.tables,
         prefixes,
         trainer.state.step,

@@ -16,7 +16,7 @@ from vgexp.errors import reason
 from vgexp.records import SEED, TABLES, Rows
 from vgexp.runs.expecting import beside, expected
 from vgexp.runs.past import Run
-from vgexp.runs.start import assembled, default_folder, drawn
+from vgexp.runs.start import Manner, assembled, default_folder, drawn, manner_of
 
 if TYPE_CHECKING:
     from vgexp.training import Trainer
@@ -24,7 +24,13 @@ if TYPE_CHECKING:
 _log = logging.getLogger("vgexp")
 
 
-def signal(config: Config, folder: Path | str | None = None, *, command: str = "") -> Run:
+def signal(
+    config: Config,
+    folder: Path | str | None = None,
+    *,
+    command: str = "",
+    manner: Manner | None = None,
+) -> Run:
     """Measures what a configuration describes before any training, and writes a run folder.
 
     Its tables are those of step 0 with one more column, the seed; a row of seed s is the one that
@@ -33,6 +39,7 @@ def signal(config: Config, folder: Path | str | None = None, *, command: str = "
     Args:
         folder: where to; None: outputs/signal/<model>/<date_time_microseconds>.
         command: what was typed to get here; the first line of `config.yaml`.
+        manner: what this call shows; None: what the configuration says.
 
     Raises:
         QuestionError: an impossible configuration, or a folder that holds a run already.
@@ -50,11 +57,13 @@ def signal(config: Config, folder: Path | str | None = None, *, command: str = "
         folders.write_config(folder, config, command, folders.SIGNAL)
         folders.anchored(folder)
         done = _measured(folder, config, trainer)
-    drawn(done, config)
+    drawn(done, is_wanted=(manner or manner_of(config)).draws)
     return done
 
 
-def finish_signal(config: Config, folder: Path | str, *, command: str = "") -> Run:
+def finish_signal(
+    config: Config, folder: Path | str, *, command: str = "", manner: Manner | None = None
+) -> Run:
     """As `signal`, in a folder where the same may have begun, or have come to its end.
 
     Raises:
@@ -62,13 +71,16 @@ def finish_signal(config: Config, folder: Path | str, *, command: str = "") -> R
     """
     folder, config = Path(folder), _resolved(config)
     if not (folder / folders.CONFIG).exists():
-        return signal(config, folder, command=command)
+        return signal(config, folder, command=command, manner=manner)
     deciding = configuration.deciding
     resuming.require_equal(
         folder / folders.CONFIG, "configuration", deciding(Run(folder).config), deciding(config)
     )
     with folders.occupied(folder):
-        return go_on(folder, trust=True)
+        was_open = resuming.is_open(folder)
+        done = go_on(folder, trust=True)
+    drawn(done, is_wanted=was_open and (manner or manner_of(config)).draws)
+    return done
 
 
 def go_on(folder: Path, *, trust: bool) -> Run:

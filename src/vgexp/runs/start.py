@@ -7,6 +7,7 @@ import logging
 import shlex
 import sys
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,21 @@ if TYPE_CHECKING:
     from vgexp.training import Trainer
 
 _log = logging.getLogger("vgexp")
+
+
+@dataclass(frozen=True)
+class Manner:
+    """What one call shows of a run; no part of what the run is, and recorded nowhere."""
+
+    is_quiet: bool
+    """No progress."""
+    draws: bool
+    """Whether figures are drawn at the end."""
+
+
+def manner_of(config: Config) -> Manner:
+    """What the configuration asks for; pictures only where it says so."""
+    return Manner(config.output.quiet, draws=bool(config.output.figures))
 
 
 def assembled(config: Config) -> Trainer:
@@ -48,17 +64,22 @@ def write_failure(
     folders.write_summary(folder, {**known, "status": resuming.FAILED, "reason": reason(error)})
 
 
-def drawn(done: Run, config: Config) -> None:
-    """Draws the figures of a run that has come to its end; without them it is as whole."""
-    if config.output.figures is False or resuming.is_open(done.folder):
-        return
-    try:
-        from vgexp.report import figures
+def drawn(done: Run, *, is_wanted: bool) -> int:
+    """Draws the figures of a run that has come to its end; without them it is as whole.
 
-        figures.draw(done.folder)
+    Returns:
+        How many there are now; 0 where none were drawn, or not every one.
+    """
+    if not is_wanted or resuming.is_open(done.folder):
+        return 0
+    try:
+        with noticed():
+            from vgexp.report import figures
+        return len({path.stem for path in figures.draw(done.folder)})
     except Exception as error:
         command = shlex.join(["vgexp", "show", str(done.folder), "--figures"])
         warn(f"not every figure was drawn: {reason(error)}; once more: {command}")
+        return 0
 
 
 def warn(text: str) -> None:
