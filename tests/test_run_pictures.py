@@ -52,8 +52,17 @@ def test_no_figures_where_they_are_not_wanted(tmp_path: Path) -> None:
 @pytest.mark.parametrize("verb", ["train", "signal"])
 @pytest.mark.parametrize(("words", "are_drawn"), [([], True), (["output.figures=false"], False)])
 def test_a_run_alone_on_the_command_line_draws_unless_it_is_not_to(
-    verb: str, words: list[str], are_drawn: bool, tmp_path: Path
+    verb: str,
+    words: list[str],
+    are_drawn: bool,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    def quick(folder: Path) -> list[Path]:
+        (folder / "figures").mkdir()
+        return [folder / "figures" / "overview.png"]
+
+    monkeypatch.setattr(figures, "draw", quick)
     assert main([verb, *SHORT, *words, "signal.seeds=2", f"hydra.run.dir={tmp_path / 'a'}"]) == 0
     assert (tmp_path / "a" / "figures").exists() == are_drawn
 
