@@ -207,7 +207,9 @@ def test_a_running_mean_is_of_the_values_before_and_forgets_a_peak() -> None:
     mean = running_mean(Line(np.arange(9.0), np.array(values)), 3)
     for place, value in enumerate(values):
         window = [v for v in values[max(0, place - 2) : place + 1] if math.isfinite(v)]
-        if math.isfinite(value):
+        if place < 2:
+            assert math.isnan(mean.y[place]), "the window is not full"
+        elif math.isfinite(value):
             assert mean.y[place] == pytest.approx(statistics.fmean(window), rel=1e-12)
         else:
             assert str(mean.y[place]) == str(value)
@@ -281,12 +283,21 @@ def test_a_long_run_is_shown_as_a_running_mean_beside_its_faint_raw_line(tmp_pat
     faint, line = figure.axes[0].get_lines()
     assert list(faint.get_ydata()) == losses
     assert faint.get_alpha() < 1
-    assert line.get_ydata()[19:] == pytest.approx(2)
-    assert line.get_ydata()[0] == pytest.approx(3)
-    assert "mean over 20 steps" in figure.axes[0].get_ylabel()
+    assert line.get_ydata()[9:] == pytest.approx(2)
+    assert np.isnan(line.get_ydata()[:9]).all()
+    assert "mean over 10 steps" in figure.axes[0].get_ylabel()
     rate = compare_figure([tmp_path / "run"], "lr").axes[0]
     assert rate.get_ylabel() == "lr"
     assert drawn(rate)[0][1] == [0.1] * 100
+
+
+def test_beside_a_long_run_each_step_of_a_short_one_is_drawn_and_said(tmp_path: Path) -> None:
+    make_run(tmp_path / "long", None, [2.0] * 300, optim__lr=1)
+    short = make_run(tmp_path / "short", None, [5.0, 4.0, 3.0], optim__lr=2)
+    figure = compare_figure([tmp_path / "long", short])
+    assert ([0, 1, 2], [5.0, 4.0, 3.0]) in drawn(figure.axes[0])
+    assert "fewer than 60 steps each step" in remarks(figure)
+    assert "each step" not in remarks(compare_figure([tmp_path / "long"]))
 
 
 def test_an_evaluation_is_drawn_at_its_steps(sweep: Path) -> None:

@@ -337,19 +337,34 @@ def test_of_many_steps_medians_are_drawn_and_an_infinite_one_stays() -> None:
     assert len(_strip(axes)) == 2
 
 
-def test_learning_curves_show_each_step_a_mean_evaluations_and_the_constant_guess() -> None:
+def test_learning_curves_show_each_step_evaluations_and_the_constant_guess() -> None:
     figure = draw("learning_curves", constant_loss=2.3)
     loss, accuracy = (named(axes) for axes in figure.axes)
     steps = steps_table()
     assert loss["training step"] == (steps["step"].tolist(), steps["loss"].tolist())
-    mean = [np.mean(steps["loss"][max(0, i - 19) : i + 1]) for i in range(len(steps))]
-    np.testing.assert_allclose(loss["mean of 20 steps"][1], mean)
+    assert not [name for name in loss if "mean" in name], "of few steps there is no mean"
     assert loss["validation"] == ([0, 40], [2.5, 1.5])
     assert loss["test"] == ([40], [1.6])
     assert loss["constant guess 2.30"][1] == [2.3, 2.3]
     assert accuracy["validation"] == ([0, 40], [0.1, 0.6])
     assert figure.axes[0].get_yscale() == "linear"
     assert "clipped: 25 % of steps" in legend_of(figure.axes[0])
+
+
+@pytest.mark.parametrize(("num_steps", "window"), [(60, 6), (120, 12), (500, 20)])
+def test_the_mean_of_a_long_run_begins_where_its_window_is_full(
+    num_steps: int, window: int
+) -> None:
+    losses = [10 / (1 + step) + (-1) ** step for step in range(num_steps)]
+    steps = pd.DataFrame({"step": range(num_steps), "loss": losses, "accuracy": np.nan})
+    axes = draw("learning_curves", steps).axes[0]
+    lines = named(axes)
+    assert lines["training step"][1] == losses
+    drawn = np.array(lines[f"mean of the last {window} steps"][1])
+    assert np.isnan(drawn[: window - 1]).all()
+    means = [np.mean(losses[end - window : end]) for end in range(window, num_steps + 1)]
+    np.testing.assert_allclose(drawn[window - 1 :], means)
+    assert f"mean of the last {window} steps" in legend_of(axes)
 
 
 def test_a_loss_over_many_powers_of_ten_is_on_a_logarithmic_scale() -> None:

@@ -15,6 +15,10 @@ from vgexp.report.spread import is_geometric
 
 Floats = NDArray[np.float64]
 
+LONGEST_WINDOW = 20
+"""Steps of a running mean at the most, as in the figures of a summary."""
+_LEAST_STEPS = 60
+
 
 @dataclass(frozen=True)
 class Line:
@@ -94,8 +98,16 @@ def fold(lines: Sequence[Line], metric: str) -> Band:
     return Band(places, centre, low, high, counts, len(lines))
 
 
+def window_for(num_steps: int) -> int:
+    """Over how many steps a running mean of so many is: a tenth of them, 20 at the most.
+
+    1, which is none, of fewer than 60: it would hide what there is.
+    """
+    return 1 if num_steps < _LEAST_STEPS else min(LONGEST_WINDOW, num_steps // 10)
+
+
 def running_mean(line: Line, window: int) -> Line:
-    """The mean of each value and the `window - 1` before it (of fewer at the start).
+    """The mean of each value and the `window - 1` before it; nan of the first, which have fewer.
 
     What is not finite is left out of its neighbours' means, and itself stays as it is.
     """
@@ -107,6 +119,8 @@ def running_mean(line: Line, window: int) -> Line:
     sums = np.convolve(np.where(finite, line.y, 0.0), weights)[: line.y.size]
     shares = np.convolve(finite.astype("float64"), weights)[: line.y.size]
     means = np.divide(sums, shares, out=np.copy(line.y), where=finite)
+    # Means of a growing window stay above a loss that falls.
+    means[: window - 1] = np.nan
     return Line(line.x, np.where(finite, means, line.y))
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from vgexp.errors import unknown
-from vgexp.report.bands import Band, Line, fold, running_mean
+from vgexp.report.bands import Band, Line, fold, running_mean, window_for
 from vgexp.report.groups import Group, grouped
 from vgexp.report.histories import DEFAULT_METRIC, History, histories
 from vgexp.report.layer_figures import PICKS, layer_metrics, layer_values, require_step
@@ -17,11 +17,7 @@ from vgexp.report.runs import PastRun
 from vgexp.report.spread import is_geometric
 from vgexp.report.swept import columns_of
 
-WINDOW = 20
-"""Steps of a running mean, as in the figures of a summary."""
-
-# With fewer steps a running mean would hide what there is; more lines hide each other's raw ones.
-_LEAST_STEPS = 3 * WINDOW
+# More lines hide each other's raw ones.
 _MOST_RAW = 4
 # A factor between largest and smallest from which a logarithmic axis tells more.
 _WIDE = 100.0
@@ -98,11 +94,11 @@ def over_steps(
     grouping = grouped(runs, by_seed, panels)
     tables = [{run.folder: history.read(run) for run in runs} for history in found]
     longest = max(line.y.size for lines in tables for line in lines.values())
-    is_smooth = found[0].is_noisy and longest >= _LEAST_STEPS
+    window = window_for(longest) if found[0].is_noisy else 1
     drawn = [
         Panel(
             ", ".join(filter(None, (title, history.where))),
-            [_curve(group, lines, history, is_smooth) for group in groups],
+            [_curve(group, lines, history, window) for group in groups],
         )
         for title, groups in grouping.panels
         for history, lines in zip(found, tables, strict=True)
@@ -111,13 +107,13 @@ def over_steps(
     return Chart(
         title=": ".join(filter(None, (label, found[0].definition))),
         x_label="step",
-        y_label=f"{label}, mean over {WINDOW} steps" if is_smooth else label,
+        y_label=f"{label}, mean over {window} steps" if window > 1 else label,
         panels=drawn,
         num_columns=len(found) if len(found) > 1 else columns_of(len(drawn)),
         keys=grouping.keys,
         is_log=_is_log(drawn, found[0].metric),
-        remarks=_remarks(drawn, found[0].metric),
-        shows_raw=is_smooth and max(len(panel.curves) for panel in drawn) <= _MOST_RAW,
+        remarks=[*_remarks(drawn, found[0].metric), *_on_short(tables, window)],
+        shows_raw=window > 1 and max(len(panel.curves) for panel in drawn) <= _MOST_RAW,
     )
 
 
@@ -160,15 +156,15 @@ def over_depth(
     )
 
 
-def _curve(group: Group, lines: Mapping[Path, Line], history: History, is_smooth: bool) -> Curve:
+def _curve(group: Group, lines: Mapping[Path, Line], history: History, window: int) -> Curve:
     raw = [lines[run.folder] for run in group.runs]
-    shown = [running_mean(line, WINDOW) if is_smooth else line for line in raw]
+    shown = [line if _is_short(line, window) else running_mean(line, window) for line in raw]
     ends = [
         (float(line.x[np.isfinite(line.y)][-1]), float(line.y[np.isfinite(line.y)][-1]))
         for run, line in zip(group.runs, shown, strict=True)
         if np.isfinite(line.y).any() and run.summary.get("status") not in ("completed", None)
     ]
-    is_mean = is_smooth and len(raw) == 1
+    is_mean = len(raw) == 1 and not _is_short(raw[0], window)
     return Curve(group, fold(shown, history.metric), raw[0] if is_mean else None, ends)
 
 
@@ -213,6 +209,18 @@ def _remarks(panels: Sequence[Panel], metric: str) -> list[str]:
     if any(curve.ends for curve in curves):
         remarks.append("×: a run ended there before it was done")
     return remarks
+
+
+def _is_short(line: Line, window: int) -> bool:
+    """Whether most of a line would be before its first mean."""
+    return window == 1 or line.y.size < 3 * window
+
+
+def _on_short(tables: Sequence[Mapping[Path, Line]], window: int) -> list[str]:
+    lines = [line for table in tables for line in table.values() if line.has_value]
+    if window == 1 or not any(_is_short(line, window) for line in lines):
+        return []
+    return [f"of runs with fewer than {3 * window} steps each step is drawn"]
 
 
 def _on_readouts(panels: Sequence[Panel]) -> list[str]:

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from vgexp.diagnosis.words import NUM_STEPS_AVERAGED
+from vgexp.report.bands import Line, running_mean, window_for
 from vgexp.report.figures import events, style
 from vgexp.report.figures.legends import legend_below
 from vgexp.report.figures.logarithmic import LARGEST, log_line, log_scale
@@ -128,22 +128,25 @@ def draw_gradient_norms(axes: Axes, steps: pd.DataFrame) -> None:
 
 
 def _draw_curve(axes: Axes, steps: pd.DataFrame, column: str) -> None:
-    """Each step faint, and over it the mean of the last 20."""
+    """Each step, faint below a running mean where there are enough steps for one."""
     values = steps[column].astype("float64").replace([np.inf, -np.inf], np.nan)
     # Sums of more are no numbers.
     values = values.clip(-LARGEST, LARGEST)
     if values.isna().all():
         return
-    x = steps["step"].to_numpy("float64")
-    means = values.rolling(NUM_STEPS_AVERAGED, min_periods=1).mean().where(values.notna())
-    marker = _marker(int(values.notna().sum()))
-    looks: tuple[tuple[pd.Series, dict[str, Any]], ...] = (
-        (values, {"alpha": 0.35, "linewidth": 0.8, "label": "training step"}),
-        (means, {"linewidth": 1.8, "label": f"mean of {NUM_STEPS_AVERAGED} steps"}),
-    )
-    for y, look in looks:
-        places = thinned(y.to_numpy())
-        axes.plot(x[places], y.to_numpy()[places], color=_COLOUR, marker=marker, **look)
+    raw = Line(steps["step"].to_numpy("float64"), values.to_numpy())
+    num_steps = int(values.notna().sum())
+    window = window_for(num_steps)
+    plain: dict[str, Any] = {"linewidth": 1.2, "label": "training step"}
+    looks = [(raw, plain)]
+    if window > 1:
+        means = {"linewidth": 1.8, "label": f"mean of the last {window} steps"}
+        looks = [(raw, plain | {"alpha": 0.35, "linewidth": 0.8}),
+                 (running_mean(raw, window), means)]  # fmt: skip
+    for line, look in looks:
+        places = thinned(line.y)
+        look |= {"color": _COLOUR, "marker": _marker(num_steps)}
+        axes.plot(line.x[places], line.y[places], **look)
 
 
 def _draw_evals(axes: Axes, evals: pd.DataFrame | None, column: str) -> None:
