@@ -95,6 +95,36 @@ def test_what_is_included_is_on_the_scale_and_marks_have_room_below() -> None:
     assert min(ticks) >= 1e-3 * (1 - 1e-9)
 
 
+@pytest.mark.parametrize("free_below", [0.0, 0.1])
+@pytest.mark.parametrize("high", [10.0, 1e40])
+def test_zeros_stand_in_a_band_of_their_own_below_every_number(
+    high: float, free_below: float
+) -> None:
+    axes = panel()
+    log_line(axes, [0, 1, 2], [1.0, 0.0, high])
+    log_scale(axes, free_below=free_below)
+    (band,) = axes.patches
+    bottom, top = band.get_y(), band.get_y() + band.get_height()
+    assert bottom == free_below
+    heights = axes.transAxes.inverted().transform(axes.transData.transform([(0, 1.0), (0, high)]))
+    assert (heights[:, 1] > top).all()
+    (mark,) = [mark for mark in axes.get_lines() if mark.get_marker() == "v" and
+               len(mark.get_xdata())]  # fmt: skip
+    assert bottom < mark.get_ydata()[0] < top
+    named = dict(zip(axes.yaxis.get_majorticklocs(), axes.get_yticklabels(), strict=True))
+    assert [text.get_text() for place, text in named.items() if place < 1 - 1e-9] == ["0"]
+    place = axes.transAxes.inverted().transform(axes.transData.transform((0, min(named))))[1]
+    assert place == pytest.approx((bottom + top) / 2)
+
+
+def test_without_zeros_there_is_no_band() -> None:
+    axes = panel()
+    log_line(axes, [0, 1, 2], [1.0, np.inf, 10.0])
+    log_scale(axes)
+    assert not axes.patches
+    assert "0" not in [text.get_text() for text in axes.get_yticklabels()]
+
+
 @pytest.mark.parametrize(
     ("low", "high", "ticks", "names"),
     [

@@ -207,7 +207,14 @@ def test_a_map_has_a_cell_for_each_layer_and_step() -> None:
     assert [text.get_text() for text in figure.axes[0].get_yticklabels()] == [
         "1", "2", "3", "read-out",
     ]  # fmt: skip
-    assert mesh.get_clim() == pytest.approx((1, 400))
+    # About 20, three decades.
+    assert mesh.get_clim() == pytest.approx((20 / 10**1.5, 20 * 10**1.5))
+
+
+def test_of_a_map_of_more_than_three_decades_the_ends_are_those_of_the_values() -> None:
+    frame = layers()
+    frame["grad_norm"] = 100.0 ** frame["layer"]
+    assert mesh_of(draw("gradient_map", frame)).get_clim() == pytest.approx((1e2, 1e8))
 
 
 def test_a_map_hatches_zeros_underflow_and_what_is_not_finite_and_says_so() -> None:

@@ -17,7 +17,7 @@ from vgexp.report.bands import Band
 from vgexp.report.charts import Chart, Curve, Panel
 from vgexp.report.comparison import DEFAULT_LAYER_METRIC
 from vgexp.report.figures import style
-from vgexp.report.figures.logarithmic import log_line, log_scale
+from vgexp.report.figures.logarithmic import drawn_values, log_limits, log_line, log_range
 from vgexp.report.figures.looks import Look, Looks, looks_of
 from vgexp.report.runs import load_runs
 
@@ -190,18 +190,17 @@ def _scale(every: Sequence[Axes], chart: Chart) -> None:
     ]
     if not chart.is_log or not panels:
         return
-    limits: list[float] = []
+    values: list[float] = []
     for axes, panel in panels:
         # Its margins would leave the range of float64.
         axes.set_autoscaley_on(False)
-        log_scale(axes)
-        limits += axes.get_ylim()
+        values += drawn_values(axes).tolist()
         for curve in panel.curves:
             centres = style.finite(curve.band.centre)
             lows = curve.band.low[curve.band.low > centres.min(initial=np.inf) / 10]
-            limits += [*style.finite(lows), *style.finite(curve.band.high)]
-    positive = [limit for limit in limits if limit > 0]
-    panels[0][0].set_ylim(min(positive), max(positive))
+            values += [*style.finite(lows), *style.finite(curve.band.high)]
+    low, high = log_range(values, margin=0.05)
+    log_limits([axes for axes, _ in panels], low, high)
 
 
 def _label_axes(every: Sequence[Axes], chart: Chart) -> None:

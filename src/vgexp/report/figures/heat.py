@@ -22,6 +22,8 @@ from vgexp.report.figures.logarithmic import log_format, log_range, log_ticks
 from vgexp.report.figures.style import NOT_FINITE, SEQUENTIAL, UNDERFLOW, ZERO, Special
 from vgexp.report.grid import grid
 
+LEAST_DECADES = 3.0
+"""Of a map's scale, as in the terminal: with fewer a steady gradient would show every colour."""
 _MOST_STEPS = 1000
 """Columns of a map; a panel has fewer pixels."""
 
@@ -87,7 +89,7 @@ def draw_map(
     for mask in marks.values():
         plain &= ~mask
     steps, rows = _edges(table.columns.to_numpy(dtype="float64")), np.arange(len(table) + 1) - 0.5
-    low, high = limits or log_range(values[plain])
+    low, high = limits or log_range(values[plain], LEAST_DECADES)
     mesh = axes.pcolormesh(
         steps,
         rows,

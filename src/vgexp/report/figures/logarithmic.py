@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
+from matplotlib.patches import Rectangle
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from vgexp.report.figures.style import NOT_FINITE, ZERO, ten_to
 
 _EDGE = 0.02
 """How far inside the panel a mark at its edge stands, as a share of its height."""
+_BAND, _BAND_FACE = 0.08, "#f0f0f0"
+"""Height of the band of exact zeros, as a share of the panel's, and its grey."""
+_ZEROS = "zeros"
+"""Group of the marks that stand in it."""
 _MOST_MARKS = 60
 SMALLEST, LARGEST = 1e-300, 1e300
 """What a scale holds: matplotlib multiplies beyond its ends, and float64 ends soon after."""
@@ -26,7 +32,8 @@ def log_line(axes: Axes, x: Any, y: Any, **look: Any) -> Line2D:
     """A line over a logarithmic y axis.
 
     Breaks at what is nan or was not measured. An exact zero is an open triangle that points down
-    at the lower edge, an infinite value one that points up at the upper edge; the legend says so.
+    at the lower edge, where `log_scale` makes a band of its own for it; an infinite value one that
+    points up at the upper edge; the legend says so.
     Of more than 60 of a kind evenly spaced ones are drawn. What is below 1e-300 or above 1e300 is
     drawn there.
 
@@ -53,25 +60,45 @@ def log_scale(
 ) -> None:
     """Makes y logarithmic, over the values drawn so far and `least_decades` at the least.
 
-    Without a value that has a place there, the scale is that of 1.
+    Without a value that has a place there, the scale is that of 1. Exact zeros stand in a grey
+    band of their own below all values, named 0.
 
     Args:
         include: values that are on the scale as well.
-        free_below: share of the panel's height below all values, for marks of zeros.
+        free_below: share of the panel's height below all values and zeros.
     """
+    values = np.concatenate([drawn_values(axes), include])
+    log_limits([axes], *log_range(values, least_decades, margin=0.05), free_below)
+
+
+def drawn_values(axes: Axes) -> np.ndarray:
+    """y of the lines [n] that a panel has so far."""
     drawn = [np.asarray(line.get_ydata(), dtype="float64") for line in axes.get_lines()
              if line.get_transform() == axes.transData]  # fmt: skip
-    low, high = log_range(np.concatenate([*drawn, include]), least_decades, margin=0.05)
-    bottom = low
-    if free_below:
-        low = max(low * 1e-5, 10 ** (np.log10(low) - _decades(low, high) * free_below))
-    # First the limits: with a scale alone matplotlib looks for some, further than float64 goes.
-    axes.set_ylim(low, high)
-    axes.set_yscale("log")
-    ticks = log_ticks(low, high)
-    axes.yaxis.set_major_locator(FixedLocator(ticks[ticks >= bottom].tolist()))
-    axes.yaxis.set_minor_locator(NullLocator())
-    axes.yaxis.set_major_formatter(log_format(low, high))
+    return np.concatenate([*drawn, []])
+
+
+def log_limits(panels: Sequence[Axes], low: float, high: float, free_below: float = 0.0) -> None:
+    """Makes y, which the panels share, logarithmic from `low` to `high`, with what `log_scale` has
+    below."""
+    band = _BAND if any(_zeros_of(axes) for axes in panels) else 0.0
+    lowest, free = low, free_below + band
+    if free:
+        lowest = 10 ** max(np.log10(low) - _decades(low, high) * free / (1 - free), -307.0)
+    ticks = log_ticks(low, high).tolist()
+    # In the middle of the band, whatever the scale is there.
+    zero = float(10 ** (np.log10(lowest) + (free_below + band / 2) * _decades(lowest, high)))
+    named = log_format(low, high)
+    for axes in panels:
+        # First the limits: with a scale alone matplotlib looks for some, beyond float64.
+        axes.set_ylim(lowest, high)
+        axes.set_yscale("log")
+        axes.yaxis.set_major_locator(FixedLocator([zero, *ticks] if band else ticks))
+        axes.yaxis.set_minor_locator(NullLocator())
+        axes.yaxis.set_major_formatter(
+            FuncFormatter(lambda value, place: "0" if value < low else named(value, place))
+        )
+        _draw_band(axes, free_below, band)
 
 
 def log_range(values: Any, least_decades: float = 1.0, margin: float = 0.0) -> tuple[float, float]:
@@ -108,6 +135,21 @@ def log_format(low: float, high: float) -> FuncFormatter:
     return FuncFormatter(lambda value, _: f"{value:.4g}" if is_plain else _power(value))
 
 
+def _draw_band(axes: Axes, bottom: float, height: float) -> None:
+    """The band of zeros, and the marks into it."""
+    if not height:
+        return
+    axes.add_patch(
+        Rectangle((0, bottom), 1, height, transform=axes.transAxes, color=_BAND_FACE, zorder=0)
+    )
+    for mark in _zeros_of(axes):
+        mark.set_ydata(np.full(len(np.asarray(mark.get_xdata())), bottom + height / 2))
+
+
+def _zeros_of(axes: Axes) -> list[Line2D]:
+    return [line for line in axes.get_lines() if line.get_gid() == _ZEROS]
+
+
 def _power(value: float) -> str:
     exponent = int(np.floor(np.log10(value) + 1e-9))
     mantissa = value / 10.0**exponent
@@ -134,6 +176,7 @@ def _mark(axes: Axes, x: np.ndarray, height: float, colour: Any, size: float) ->
         markeredgecolor=colour,
         zorder=4,
         clip_on=False,
+        gid=_ZEROS if marker == "v" else None,
         **look,
     )
     if words not in axes.get_legend_handles_labels()[1]:

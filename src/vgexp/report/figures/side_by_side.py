@@ -12,7 +12,7 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
 from vgexp.report.figures import style
-from vgexp.report.figures.heat import draw_gradient_map, draw_scale
+from vgexp.report.figures.heat import LEAST_DECADES, draw_gradient_map, draw_scale
 from vgexp.report.figures.logarithmic import log_range
 from vgexp.report.figures.training import draw_loss
 from vgexp.report.grid import grid
@@ -37,7 +37,8 @@ def side_by_side(runs: Sequence[Beside]) -> Figure:
         2, len(runs), width=_WIDTH * len(runs), height=_HEIGHT, height_ratios=[1.4, 1.0]
     )
     maps, curves = panels[: len(runs)], panels[len(runs) :]
-    limits = log_range(np.concatenate([style.finite(grid(r.layers, "grad_norm")) for r in runs]))
+    norms = np.concatenate([style.finite(grid(run.layers, "grad_norm")) for run in runs])
+    limits = log_range(norms, LEAST_DECADES)
     highest = max(_highest(run.steps) for run in runs)
     for axes, run in zip(maps, runs, strict=True):
         draw_gradient_map(axes, run.layers, limits=limits)
