@@ -18,9 +18,8 @@ import vgexp
 from vgexp.cli.main import main as vgexp_main
 from vgexp.folders import CONFIG
 from vgexp.report import figures
-from vgexp.report.figures import style
+from vgexp.report.figures import Beside, side_by_side, style
 from vgexp.report.figures.comparing import compare_figure
-from vgexp.report.figures.side_by_side import Beside, side_by_side
 from vgexp.report.figures.sweep_maps import sweep_map
 from vgexp.sweep import plan
 

@@ -16,7 +16,9 @@ from matplotlib.collections import PolyCollection, QuadMesh
 from matplotlib.figure import Figure
 from matplotlib.patches import Polygon
 
+from vgexp import folders
 from vgexp.cli.main import main
+from vgexp.config import Config, MlpConfig
 from vgexp.errors import QuestionError
 from vgexp.records import TABLES
 from vgexp.report import figures
@@ -490,8 +492,14 @@ def test_a_spike_within_a_ridge_is_named_and_does_not_flatten_the_rest() -> None
     rows = [(0, 1, "w", "act", b / 8, (b + 1) / 8, share) for b, share in enumerate(shares)]
     figure = draw("distributions", pd.DataFrame(rows, columns=BINS))
     assert "60 %" in words(figure)
+    (legend,) = legend_of(figure.axes[0])
+    assert "holds this share of the entries" in legend
     (ridge,) = ridges(figure.axes[0])
     assert -ridge[:, 1].min() == pytest.approx(0.88 * 0.6)
+
+
+def test_without_a_spike_none_is_explained() -> None:
+    assert all(axes.get_legend() is None for axes in draw("distributions").axes)
 
 
 def test_spikes_at_both_ends_are_two_bars() -> None:
@@ -612,6 +620,18 @@ def test_a_run_has_a_png_and_an_svg_of_each_figure_that_has_something(run: Path)
 
 
 @pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize("content", ["", "header"])
+def test_of_a_table_without_rows_nothing_is_drawn_and_older_pictures_go(
+    content: str, run: Path
+) -> None:
+    figures.draw(run)
+    path = run / "layers.csv"
+    path.write_text(path.read_text(encoding="utf-8").split("\n")[0] + "\n" if content else "")
+    figures.draw(run)
+    assert names(run) == {"learning_curves", "gradient_norms"}
+
+
+@pytest.mark.usefixtures("quick")
 def test_figures_of_tables_that_are_gone_do_not_stay_and_others_files_do(run: Path) -> None:
     time().to_csv(run / "time.csv", index=False)
     figures.draw(run)
@@ -720,6 +740,50 @@ def test_a_killed_run_has_figures_without_a_summary(run: Path) -> None:
     figure = figures.run_figure(run)
     assert "no summary" in figure.get_suptitle()
     assert not any(name.startswith("constant") for name in named(figure.axes[4]))
+
+
+@pytest.mark.parametrize("name", [None, "gradient_map", "learning_curves"])
+def test_a_figure_of_a_run_says_which_run_it_is_and_one_of_a_table_does_not(
+    name: str | None, run: Path
+) -> None:
+    called = run / "a $b"
+    called.mkdir()
+    for table in ("layers", "steps"):
+        (run / f"{table}.csv").rename(called / f"{table}.csv")
+    assert figures.run_figure(called, name).get_supxlabel() == r"a \$b"
+    asked = Config(model=MlpConfig(depth=7, activation="tanh"))
+    folders.write_config(called, asked, "vgexp train")
+    assert figures.run_figure(called, name).get_supxlabel() == r"a \$b: mlp, depth 7, tanh"
+    job = called.rename(run / "12")
+    assert figures.run_figure(job, name).get_supxlabel().startswith(f"{run.name}/12: mlp")
+    assert draw(name or "gradient_map").get_supxlabel() == ""
+
+
+@pytest.mark.parametrize("name", ["backward_signal", "forward_signal", "shares"])
+def test_a_last_step_of_which_layers_are_missing_is_left_out_and_said(name: str) -> None:
+    whole = layers()
+    cut = whole[(whole["step"] < 39) | (whole["layer"] < 3)]
+    axes = draw(name, cut).axes[0]
+    assert {"step 0", "step 20"} <= named(axes).keys()
+    assert "step 39" not in named(axes)
+    assert axes.get_xlabel() == "layer (step 39 left out: some layers have no row)"
+    # What is not finite has a row.
+    whole.loc[(whole["step"] == 39) & (whole["layer"] < 3), whole.columns[4:]] = np.nan
+    axes = draw(name, whole).axes[0]
+    assert "step 39" in named(axes)
+    assert axes.get_xlabel() == "layer"
+
+
+def test_distributions_leave_out_a_last_step_of_which_layers_are_missing() -> None:
+    whole = histograms()
+    figure = draw("distributions", whole[(whole["step"] < 39) | (whole["layer"] == 1)])
+    assert figure.axes[1].get_title(loc="left") == "Activations h, step 9"
+    assert "step 39 left out" in figure.axes[1].get_xlabel()
+
+
+def test_the_name_of_the_shades_stands_between_their_bar_and_the_panel() -> None:
+    (bar,) = [a for a in draw("update_ratios").axes if a.get_label() == "<colorbar>"]
+    assert bar.yaxis.get_label_position() == "left"
 
 
 def test_the_overview_has_six_panels_and_the_verdict(run: Path) -> None:

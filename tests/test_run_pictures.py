@@ -206,3 +206,17 @@ def test_the_closing_lines_tell_of_pictures(
     assert main(["train", *SHORT, f"hydra.run.dir={tmp_path / 'a'}"]) == 0
     num_pictures = len(list((tmp_path / "a" / "figures").glob("*.png")))
     assert f"figures ({num_pictures} of them)" in capsys.readouterr().out
+
+
+def test_pictures_that_are_removed_are_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    done = vgexp.run(CONFIG, tmp_path / "a")
+    path = done.folder / "layers.csv"
+    path.write_text(path.read_text(encoding="utf-8").split("\n")[0] + "\n", encoding="utf-8")
+    assert main(["show", str(done.folder), "--figures"]) == 0
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if "Removed" in line]
+    assert "gradient_map" in line
+    assert "learning_curves" not in line
+    assert main(["show", str(done.folder), "--figures"]) == 0
+    assert "Removed" not in capsys.readouterr().out

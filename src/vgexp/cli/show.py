@@ -80,9 +80,21 @@ def _draw(folder: Path) -> None:
     """
     from vgexp.report import figures
 
+    before = _names_of_figures(folder)
     drawn = figures.draw(folder)
+    removed = [name for name in before if name not in _names_of_figures(folder)]
     names = ", ".join(dict.fromkeys(path.stem for path in drawn)) or "none: nothing was measured"
     print(printable(f"Drawn in {folder / figures.FOLDER}: {names}"))
+    if removed:
+        print(f"Removed, for their tables hold nothing any more: {', '.join(removed)}")
+
+
+def _names_of_figures(folder: Path) -> list[str]:
+    """Of those that are drawn already."""
+    from vgexp.report import figures
+
+    there = {path.stem for path in (folder / figures.FOLDER).glob("*") if path.is_file()}
+    return [name for name in figures.FIGURES if name in there]
 
 
 def _one_run(path: str) -> Path:

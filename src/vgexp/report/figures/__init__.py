@@ -1,5 +1,6 @@
 """Pictures of tables: each a function of a DataFrame that returns a matplotlib figure."""
 
+from vgexp.report.figures.beside import Beside, side_by_side
 from vgexp.report.figures.by_depth import attention_entropy, update_ratios
 from vgexp.report.figures.catalogue import FIGURES, OVERVIEW, Picture
 from vgexp.report.figures.depth import backward_signal, forward_signal
@@ -15,6 +16,7 @@ __all__ = [
     "FIGURES",
     "FOLDER",
     "OVERVIEW",
+    "Beside",
     "Picture",
     "attention_entropy",
     "backward_signal",
@@ -27,6 +29,7 @@ __all__ = [
     "overview",
     "run_figure",
     "shares",
+    "side_by_side",
     "through_time",
     "update_ratios",
 ]

@@ -155,7 +155,9 @@ def _name_shades(axes: Axes, table: pd.DataFrame, chosen: np.ndarray) -> None:
     shades = ListedColormap([style.shade(i / max(1, num_shades - 1)) for i in range(num_shades)])
     mappable = ScalarMappable(Normalize(-0.5, num_shades - 0.5), shades)
     note = f" ({len(chosen)} of {num_shades} drawn)" if len(chosen) < num_shades else ""
-    bar = axes.figure.colorbar(mappable, ax=axes, label=f"layer{note}", pad=0.02)
+    bar = axes.figure.colorbar(mappable, ax=axes, label=f"layer{note}", pad=0.03)
+    # Between bar and panel: beyond the bar it would be the next panel's.
+    bar.ax.yaxis.set_label_position("left")
     places = evenly(num_shades, 6).tolist()
     bar.ax.yaxis.set_major_locator(FixedLocator(places))
     bar.ax.set_yticklabels([layer_name(str(table.index[place])) for place in places])

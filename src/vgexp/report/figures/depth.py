@@ -6,6 +6,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from vgexp.report.cut_short import without_cut_step
 from vgexp.report.figures import style
 from vgexp.report.figures.layer_axis import layers_across
 from vgexp.report.figures.legends import legend_below
@@ -51,7 +52,8 @@ def draw_forward_signal(axes: Axes, layers: pd.DataFrame) -> None:
 
 
 def _draw(axes: Axes, layers: pd.DataFrame, metric: str, title: str) -> None:
-    table = grid(layers, metric)
+    whole = without_cut_step(layers)
+    table = grid(whole.rows, metric)
     if table.empty:
         style.say(axes, f"{metric} was not measured")
         return
@@ -62,6 +64,7 @@ def _draw(axes: Axes, layers: pd.DataFrame, metric: str, title: str) -> None:
     _draw_prediction(axes, layers, f"{PREDICTED}{metric}")
     log_scale(axes)
     layers_across(axes, numbers(table), list(table.index))
+    axes.set_xlabel(f"layer{whole.note}")
     axes.set_ylabel(title)
     legend_below(axes)
 

@@ -19,6 +19,7 @@ from vgexp.records import TABLES
 from vgexp.report.figures import style
 from vgexp.report.figures.catalogue import FIGURES, OVERVIEW, Picture
 from vgexp.report.figures.overview import number, overview
+from vgexp.report.figures.signature import signature, signed
 
 FOLDER = "figures"
 FORMATS = ("png", "svg")
@@ -107,7 +108,9 @@ class _Source:
         return self._summary
 
     def is_there(self, table: str) -> bool:
-        return (self.folder / f"{table}.csv").is_file()
+        """Whether it is there and not empty, as a run leaves it that was killed at its start."""
+        path = self.folder / f"{table}.csv"
+        return path.is_file() and path.stat().st_size > 0
 
     def table(self, table: str) -> pd.DataFrame:
         """The columns of a table that pictures show, as they are to be drawn."""
@@ -135,7 +138,7 @@ class _Source:
     def drawn(self, name: str) -> Figure:
         if name == OVERVIEW:
             there = {table: self.table(table) for table in _OF_OVERVIEW if self.is_there(table)}
-            return overview(there, self.summary)
+            return self.signed(overview(there, self.summary))
         picture = FIGURES[name]
         frames = [
             self.table(table)
@@ -143,7 +146,15 @@ class _Source:
             else _empty(table, columns)
             for table, columns in picture.columns.items()
         ]
-        return picture.make(*frames, **self._facts(picture.facts))
+        return self.signed(picture.make(*frames, **self._facts(picture.facts)))
+
+    def signed(self, figure: Figure) -> Figure:
+        """The figure with the words of which run it is."""
+        return signed(figure, self._signature)
+
+    @cached_property
+    def _signature(self) -> str:
+        return signature(self.folder)
 
     def _facts(self, names: Iterable[str]) -> dict[str, Any]:
         found: dict[str, Any] = {}

@@ -9,15 +9,19 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.collections import PolyCollection
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 from matplotlib.ticker import FixedLocator
 
+from vgexp.report.cut_short import without_cut_step
 from vgexp.report.figures import bins, style
 from vgexp.report.figures.bins import Ridge
 from vgexp.report.figures.layer_axis import evenly
+from vgexp.report.figures.legends import legend_below
 
 MOST_RIDGES = 12
 _HEIGHT = 0.88
 """Of a ridge; 1 from a layer to the next."""
+_SPIKE = "one bin, or up to four, too high to draw: it holds this share of the entries"
 _NAMES = {"act": "Activations h", "preact": "Pre-activations z"}
 
 
@@ -34,7 +38,7 @@ def distributions(histograms: pd.DataFrame) -> Figure:
     Args:
         histograms: rows as in `histograms.csv`.
     """
-    steps = bins.ends_of(histograms)
+    steps = bins.ends_of(without_cut_step(histograms).rows)
     figure, panels = style.canvas(1, max(1, len(steps)), width=4.6 * max(1, len(steps)) + 0.8)
     draw_distributions(panels, histograms)
     return figure
@@ -42,6 +46,8 @@ def distributions(histograms: pd.DataFrame) -> Figure:
 
 def draw_distributions(panels: list[Axes], histograms: pd.DataFrame) -> None:
     """`distributions` into a panel for each of its steps, or into one: the first."""
+    whole = without_cut_step(histograms)
+    histograms = whole.rows
     steps = bins.ends_of(histograms)[: len(panels)]
     if not steps:
         style.say(panels[0], "no distribution was measured")
@@ -53,13 +59,15 @@ def draw_distributions(panels: list[Axes], histograms: pd.DataFrame) -> None:
     power = bins.power_of(rows)
     unit = "" if power == 0 else f" / {style.ten_to(power)}"
     ridges = bins.ridges_of(rows, chosen, 10.0**-power)
+    has_spikes = False
     for axes, step in zip(panels, steps, strict=False):
         _scale(axes, [ridge for (_, when), ridge in ridges.items() if when == step])
         for place, layer in enumerate(chosen):
             colour = style.shade(place / max(1, len(chosen) - 1))
-            _draw_ridge(axes, ridges.get((layer, step)), place, colour)
+            has_spikes |= _draw_ridge(axes, ridges.get((layer, step)), place, colour)
         axes.set_title(f"{_NAMES[quantity]}, step {step}")
-        axes.set_xlabel(_NAMES[quantity].lower() + unit)
+        note = whole.note if step == steps[-1] else ""
+        axes.set_xlabel(f"{_NAMES[quantity].lower()}{unit}{note}")
         axes.text(1.02, 1.0, "std", transform=axes.transAxes, va="top", fontsize=8)
         axes.set_ylim(len(chosen) - 0.8, -1.05)
         axes.yaxis.set_major_locator(FixedLocator(list(range(len(chosen)))))
@@ -67,6 +75,8 @@ def draw_distributions(panels: list[Axes], histograms: pd.DataFrame) -> None:
         axes.grid(False, axis="y")
     note = f" ({len(chosen)} of {len(layers)})" if len(chosen) < len(layers) else ""
     panels[0].set_ylabel(f"layer{note}: density, each to its own height")
+    if has_spikes:
+        legend_below(panels[0], [Patch(color=style.SPIKE, label=_SPIKE)])
 
 
 def _scale(axes: Axes, ridges: list[Ridge]) -> None:
@@ -79,11 +89,12 @@ def _scale(axes: Axes, ridges: list[Ridge]) -> None:
     axes.set_xlim(low - pad, high + pad)
 
 
-def _draw_ridge(axes: Axes, ridge: Ridge | None, place: int, colour: Any) -> None:
+def _draw_ridge(axes: Axes, ridge: Ridge | None, place: int, colour: Any) -> bool:
+    """Draws it; whether some of its bins are spikes."""
     axes.axhline(place, color=style.FAINT, linewidth=0.8, zorder=1)
     if ridge is None:
         _write(axes, 0.99, place, "no finite entry", "right")
-        return
+        return False
     span = float(np.ptp(axes.get_xlim()))
     widths = ridge.upper - ridge.lower
     density = ridge.share / np.where(widths > 0, widths, 1e-3 * span)
@@ -99,6 +110,7 @@ def _draw_ridge(axes: Axes, ridge: Ridge | None, place: int, colour: Any) -> Non
     axes.text(1.02, place, ridge.spread, transform=axes.get_yaxis_transform(), fontsize=8)
     if ridge.missing > 1e-4:
         _write(axes, 0.99, place, f"{style.percent(ridge.missing)} not finite", "right")
+    return bool(spikes.any())
 
 
 def _fill(axes: Axes, ridge: Ridge, tops: np.ndarray, base: float, colour: Any) -> None:

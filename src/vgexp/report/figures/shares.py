@@ -7,6 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
+from vgexp.report.cut_short import without_cut_step
 from vgexp.report.figures import style
 from vgexp.report.figures.layer_axis import layers_across
 from vgexp.report.figures.legends import legend_below
@@ -46,7 +47,8 @@ def measured_shares(layers: pd.DataFrame) -> list[str]:
 
 def draw_share(axes: Axes, layers: pd.DataFrame, column: str) -> None:
     """One of the `SHARES` into a panel; layers without a value (the read-out) are left out."""
-    table = grid(layers, column)
+    whole = without_cut_step(layers)
+    table = grid(whole.rows, column)
     table = table.where((table >= 0) & (table <= 1)).dropna(axis="index", how="all")
     if table.empty:
         style.say(axes, f"{column} was not measured")
@@ -59,4 +61,5 @@ def draw_share(axes: Axes, layers: pd.DataFrame, column: str) -> None:
     axes.yaxis.set_major_formatter(PercentFormatter(xmax=1, symbol=" %"))
     axes.set_ylabel(f"share of {SHARES[column][0]}")
     layers_across(axes, numbers(table), list(table.index))
+    axes.set_xlabel(f"layer{whole.note}")
     legend_below(axes)
