@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import io
+import itertools
 import json
 import math
 import os
@@ -28,7 +29,7 @@ from vgexp.config import Config
 from vgexp.diagnosis import FIGURES, summarise
 from vgexp.errors import QuestionError
 from vgexp.records import TABLES
-from vgexp.report.show.axes import LABEL_WIDTH, ticks
+from vgexp.report.show.axes import LABEL_WIDTH, labels_of, ticks
 from vgexp.report.show.curve import Plot, Points, show_plot
 from vgexp.report.show.grid import Grid, banded, grid_of
 from vgexp.report.show.heat_map import show_heat_map
@@ -430,8 +431,8 @@ def test_a_column_of_many_steps_shows_their_median_and_range() -> None:
     plot = of_loss(steps_of(losses.tolist()), NO_EVALS, 71, inks_for(console_of()))
     assert plot is not None
     points = plot.points[0]
-    assert len(points.y) == 71
-    column = [i for i in range(100_000) if round(i / 99_999 * 70) == 13]
+    assert len(points.y) == 36
+    column = [i for i in range(100_000) if round(i / 99_999 * 70) in (26, 27)]
     assert points.y[13] == pytest.approx(np.median(losses[column]), rel=1e-12)
     assert points.least is not None
     assert points.least[13] == losses[column].min()
@@ -439,7 +440,47 @@ def test_a_column_of_many_steps_shows_their_median_and_range() -> None:
     assert points.most[13] == losses[column].max()
     assert "median and range" in points.name
     cells, _ = canvas(plot)
-    assert all(any(row[x] == "│" for row in cells) for x in range(71))
+    ranges = [any(row[x] == "│" for row in cells) for x in range(71)]
+    assert sum(ranges) == 36
+    assert not any(left and right for left, right in itertools.pairwise(ranges[1:-1]))
+
+
+def test_ranges_do_not_break_the_line_of_what_guessing_gives() -> None:
+    losses = [2.0 + (-1) ** step for step in range(1000)]
+    plot = of_loss(steps_of(losses), NO_EVALS, 71, inks_for(console_of()), constant_loss=2.4)
+    assert plot is not None
+    cells, _ = canvas(plot)
+    assert max(row.count("┄") for row in cells) == 71
+
+
+@pytest.mark.parametrize(
+    ("values", "labels"),
+    [
+        ([2.3034, 2.3026, 2.3018], ["2.3034", "2.3026", "2.3018"]),
+        ([2.31, 2.3, 2.29], ["2.31", "2.3", "2.29"]),
+        ([1.0, 1.0, 1.0], ["1", "1", "1"]),
+        ([-1.234561e-30, -1.2345e-30, -1.2344e-30], ["-1.2e-30"] * 3),
+    ],
+)
+def test_labels_of_an_axis_have_as_many_digits_as_tell_them_apart_and_fit(
+    values: list[float], labels: list[str]
+) -> None:
+    assert labels_of(values) == labels
+
+
+@pytest.mark.parametrize(
+    ("values", "low", "high"),
+    [([0.0, 0.14], 0, 0.2), ([0.3, 0.7], 0.3, 0.7), ([0.55], 0.5, 0.6), ([1.0], 0.9, 1),
+     ([0.0], 0, 0.1), ([0.12, 0.98], 0.1, 1)],
+)  # fmt: skip
+def test_the_axis_of_accuracies_is_that_of_the_values(
+    values: list[float], low: float, high: float
+) -> None:
+    steps = steps_of([1.0] * len(values), accuracy=values)
+    plot = of_accuracy(steps, NO_EVALS, 71)
+    assert plot is not None
+    assert plot.scale is not None
+    assert (plot.scale.low, plot.scale.high) == pytest.approx((low, high))
 
 
 def test_the_loss_is_drawn_by_its_logarithm_from_a_ratio_of_a_hundred_on() -> None:

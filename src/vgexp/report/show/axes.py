@@ -27,6 +27,19 @@ def label_of(value: float) -> str:
     return text if len(text) <= LABEL_WIDTH else number(value, 2)
 
 
+def labels_of(values: Sequence[float]) -> list[str]:
+    """Numbers beside an axis, with as many digits as tell them apart where these fit."""
+    labels = [label_of(value) for value in values]
+    for digits in range(4, LABEL_WIDTH):
+        if len(set(labels)) == len(labels):
+            break
+        longer = [number(value, digits) for value in values]
+        if max(map(len, longer)) > LABEL_WIDTH:
+            break
+        labels = longer
+    return labels
+
+
 def ticks(labels: Sequence[str], starts: Sequence[int], width: int) -> str:
     """A line with the first and the last label, and those between that have room.
 

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.text import Text
 
 from vgexp.report.layout import number, printable
-from vgexp.report.show.axes import LABEL_WIDTH, label_of, room, show_parts, ticks
+from vgexp.report.show.axes import LABEL_WIDTH, labels_of, room, show_parts, ticks
 from vgexp.report.show.inks import Ink, drawn, inks_for
 from vgexp.report.show.scale import Scale
 
@@ -85,8 +85,6 @@ def show_plot(console: Console, plot: Plot) -> None:
 def _cells(console: Console, plot: Plot, width: int) -> list[list[Ink]]:
     inks = inks_for(console)
     cells = [[_BLANK] * width for _ in range(plot.height)]
-    if plot.level is not None and plot.scale is not None:
-        cells[_row(plot, plot.level[1])] = [(inks.guess_line, "dim")] * width
     for points in plot.points:
         columns = place_of(points.x, plot.first, plot.last, width)
         if points.least is not None and points.most is not None and plot.scale is not None:
@@ -94,6 +92,9 @@ def _cells(console: Console, plot: Plot, width: int) -> list[list[Ink]]:
                 if np.isfinite([least, most]).all():
                     for row in range(_row(plot, most), _row(plot, least) + 1):
                         cells[row][column] = (inks.range_line, "dim")
+    # Over the ranges, which would leave little of it.
+    if plot.level is not None and plot.scale is not None:
+        cells[_row(plot, plot.level[1])] = [(inks.guess_line, "dim")] * width
     for points in plot.points:
         columns = place_of(points.x, plot.first, plot.last, width)
         for column, y in zip(columns, points.y, strict=True):
@@ -130,11 +131,11 @@ def _covers(plot: Plot, width: int) -> bool:
 def _labels(plot: Plot) -> list[str]:
     labels = [""] * plot.height
     if plot.scale is not None:
-        for row in {0, (plot.height - 1) // 2, plot.height - 1}:
-            share = 1 - row / (plot.height - 1)
-            labels[row] = label_of(plot.scale.at(share))
-        if not plot.scale.low < plot.scale.high:
-            labels[1:] = [""] * (plot.height - 1)
+        rows = [0, (plot.height - 1) // 2, plot.height - 1]
+        rows = rows if plot.scale.low < plot.scale.high else rows[:1]
+        values = [plot.scale.at(1 - row / (plot.height - 1)) for row in rows]
+        for row, label in zip(rows, labels_of(values), strict=True):
+            labels[row] = label
     return labels
 
 

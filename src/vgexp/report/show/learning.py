@@ -14,7 +14,9 @@ from vgexp.report.show.scale import Scale, linear_scale, log_scale
 
 _TRAIN: Ink = ("o", "#e69f00")
 _EVALUATION: Ink = ("x", "#56b4e9")
-_ACCURACY_HEIGHT = 5
+_ACCURACY_HEIGHT = 7
+# Cells of a column of many steps: with a gap between them ranges are told from one another.
+_COLUMN = 2
 # From here on a loss is drawn by its logarithm.
 _LOG_FROM = 100
 _SPLITS = {"val": "validation", "train": "training split"}
@@ -83,13 +85,16 @@ def _training(steps: pd.DataFrame, name: str, first: float, last: float, width: 
     """Of the steps in one column their median, and their range behind it; nan if any is."""
     x, y = steps["step"].to_numpy("float64"), steps[name].to_numpy("float64")
     places = place_of(x, first, last, width)
+    if (pd.Series(places).groupby(places).size() > 1).any():
+        places = places // _COLUMN
     groups = pd.DataFrame({"x": x, "y": y}).groupby(places)
     middle = groups["y"].median().to_numpy()
     is_bad = pd.Series(~np.isfinite(y)).groupby(places).any().to_numpy()
     is_many = bool((groups.size() > 1).any())
     return Points(
         "training (median and range)" if is_many else "training",
-        groups["x"].median().to_numpy(),
+        # Whose cell is the column's first: columns are as far from one another.
+        groups["x"].min().to_numpy(),
         np.where(is_bad, np.nan, middle),
         _TRAIN,
         groups["y"].min().to_numpy() if is_many else None,
@@ -100,10 +105,20 @@ def _training(steps: pd.DataFrame, name: str, first: float, last: float, width: 
 def _scale(name: str, values: NDArray[np.float64]) -> Scale | None:
     finite = values[np.isfinite(values)]
     if name == "accuracy":
-        return Scale(0.0, 1.0, is_log=False) if finite.size else None
+        return _accuracy_scale(finite)
     if finite.size and finite.min() > 0 and finite.max() > _LOG_FROM * finite.min():
         return log_scale(finite)
     return linear_scale(finite)
+
+
+def _accuracy_scale(finite: NDArray[np.float64]) -> Scale | None:
+    """Over the values, to the next tenth; 0 to 1 of what is no share."""
+    if not finite.size:
+        return None
+    # Less a little: 0.3 is more than three tenths to a computer.
+    low, high = np.floor(finite.min() * 10 + 1e-9), np.ceil(finite.max() * 10 - 1e-9)
+    low, high = max(0.0, min(low, 9.0)), min(10.0, max(high, low + 1.0, 1.0))
+    return Scale(low / 10, high / 10, is_log=False)
 
 
 def _footers(
