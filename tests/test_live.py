@@ -296,13 +296,37 @@ def test_a_terminal_sees_the_bar_and_the_profile_and_in_the_end_neither(
     sent = in_terminal(work)
     lines = plain(sent).replace("\r", "\n").splitlines()
     assert next(line for line in lines if line).startswith("step 10/40 ")
-    assert any("step 20/40 " in line and "loss 1.9" in line for line in lines)
+    assert any("step 20/40 " in line and " 50 %" in line for line in lines)
+    assert any(line.startswith("loss 1.9  accuracy 1.900  gradient 1.9") for line in lines)
     assert "gradient of layers 1 to 2 and readout, step 10, log scale 1e-06 to 1" in lines
     assert "▁▁▁▁▅▅▅▅████" in lines
     assert "gradient of layers 1 to 2 and readout, step 20, log scale 1e-09 to 1" in lines
     assert sent.endswith("\x1b[2K"), "the lines are wiped out"
     assert sent.count("\x1b[?25l") == sent.count("\x1b[?25h") == 1, "the cursor is back"
     assert all(cell_len(line) <= 80 for line in lines)
+
+
+def test_beside_a_million_steps_the_time_left_is_whole_and_a_full_bar_is_no_empty_one(
+    in_terminal: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(live_module, "REFRESH_SECONDS", 0.0)
+
+    def work(_: int) -> None:
+        live = Live(1_000_000, quiet=False)
+        for done in (100_000, 200_000, 1_000_000):
+            flush(live, steps(done - 1, 1), layers([1e-6, 1.0], done - 1))
+        live.close()
+
+    sent = in_terminal(work)
+    bars = [line for line in sent.replace("\r", "\n").splitlines() if "1000000/" in plain(line)]
+    assert bars
+    assert "100 %" in plain(bars[-1])
+    empty, full = (re.search(r"\x1b\[([0-9;]+)m━", line) for line in (sent, bars[-1]))
+    assert empty is not None
+    assert full is not None
+    assert empty.group(1) != full.group(1)
+    assert all(re.search(r"[\d-]:[\d-]{2}:[\d-]{2}$", plain(line).rstrip()) for line in bars)
+    assert all(cell_len(plain(line)) <= 80 for line in bars)
 
 
 def test_a_fast_run_is_not_drawn_at_every_flush(

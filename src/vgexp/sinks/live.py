@@ -12,6 +12,8 @@ from typing import Any, NoReturn, final
 from rich.console import Console, Group
 from rich.live import Live as Display
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Column
+from rich.text import Text
 
 from vgexp.records import Rows
 from vgexp.report.show.profile import Profile, profile_of
@@ -46,12 +48,15 @@ class Live:
             return
         self._progress = Progress(
             TextColumn("step {task.completed:.0f}/{task.total:.0f}"),
-            BarColumn(bar_width=None),
-            TextColumn("{task.description}"),
-            TimeRemainingColumn(),
+            # Of the colour that it had: without colours the share in words tells.
+            BarColumn(bar_width=None, finished_style="bar.complete"),
+            TextColumn("{task.percentage:>3.0f} %"),
+            TimeRemainingColumn(table_column=Column(no_wrap=True)),
             console=console,
             auto_refresh=False,
         )
+        # On a line of their own: beside large numbers of steps there is no room for the time left.
+        self._numbers = Text(no_wrap=True, overflow="ellipsis")
         self._task = self._progress.add_task("", total=num_steps, completed=first_step)
         self._display = Display(
             get_renderable=self._picture, console=console, auto_refresh=False, transient=True
@@ -86,7 +91,8 @@ class Live:
         numbers = f"loss {last['loss']:.4g}  {right}gradient {last['grad_norm']:.3g}"
         if self._display is not None:
             if time.monotonic() >= self._next_picture or done == self._num_steps:
-                self._progress.update(self._task, completed=done, description=numbers)
+                self._progress.update(self._task, completed=done)
+                self._numbers.plain = numbers
                 self._display.refresh()
                 self._next_picture = time.monotonic() + REFRESH_SECONDS
         elif done >= self._next_line:
@@ -97,7 +103,7 @@ class Live:
 
     def _picture(self) -> Group:
         parts = [] if self._profile is None else [self._profile]
-        return Group(self._progress.get_renderable(), *parts)
+        return Group(self._progress.get_renderable(), self._numbers, *parts)
 
     def _give_up(self) -> None:
         self._quiet = True
