@@ -7,13 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
-
-from vgexp.config import Config, MlpConfig, choice
+from vgexp.assembly.predictors import PREDICTORS
+from vgexp.config import Config, choice
 from vgexp.data import Split
-from vgexp.norms import NORMS
 from vgexp.records import PREDICTED
-from vgexp.theory import Forecast, Phase, Sample, phase, predict
+from vgexp.theory import Forecast, Phase
 from vgexp.training import Trainer
 
 _PREFIX = "predicted_"
@@ -33,26 +31,16 @@ class Expectation:
 
 def expectation(config: Config, trainer: Trainer) -> Expectation:
     """What theory expects of the update that the trainer makes next; it reads no batch twice."""
-    model, loss = config.model, trainer.state.loss
+    predictor = PREDICTORS.get(type(config.model))
     reason = _why_not(config, trainer)
-    if reason is not None or not isinstance(model, MlpConfig):
-        return Expectation(note=reason)
-    batch = trainer.coming_batch()
-    statistics = NORMS[model.norm].statistics
-    is_over_batch = statistics is not None and statistics(model.width, model).num_entries is None
-    parts = batch[:1] if is_over_batch else batch
-    inputs, targets = (torch.cat(tensors) for tensors in zip(*parts, strict=True))
-    forecast = predict(model, Sample(inputs, targets, loss.mean), trainer.num_outputs)
-    return Expectation(
-        _columns(forecast), forecast.reason or forecast.caveat, phase(model, _start(forecast))
-    )
+    if predictor is None or reason is not None:
+        return Expectation(note=reason or f"no theory of model={choice('model', config.model)}")
+    found = predictor(config, trainer)
+    forecast = found.forecast
+    return Expectation(_columns(forecast), forecast.reason or forecast.caveat, found.phase)
 
 
 def _why_not(config: Config, trainer: Trainer) -> str | None:
-    if not isinstance(config.model, MlpConfig):
-        return (
-            f"theory is of the perceptron (model=mlp), not of model={choice('model', config.model)}"
-        )
     if config.train.pretrain_steps:
         return "weights that were trained before are not those of theory"
     if not isinstance(trainer.examples, Split):
@@ -66,11 +54,6 @@ def _columns(forecast: Forecast) -> dict[str, dict[str, float | None]]:
         name: {column: getattr(row, column.removeprefix(_PREFIX)) for column in names}
         for name, row in forecast.rows.items()
     }
-
-
-def _start(forecast: Forecast) -> float:
-    """The variance of the first z."""
-    return forecast.layers[0].variance if forecast.layers else 1.0
 
 
 def in_summary(expected: Expectation) -> dict[str, Any]:
