@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,6 +23,8 @@ class Expectation:
 
     columns: Mapping[str, Mapping[str, float | None]] = field(default_factory=dict)
     """Weight -> column of `records.PREDICTED` -> value; empty where theory has no answer."""
+    times: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    """State of `time.csv` -> its `predicted_delta_rms` at t = 0, 1, ..."""
     note: str | None = None
     """Why there is none, or what is known to be off."""
     phase: Phase | None = None
@@ -37,7 +39,8 @@ def expectation(config: Config, trainer: Trainer) -> Expectation:
         return Expectation(note=reason or f"no theory of model={choice('model', config.model)}")
     found = predictor(config, trainer)
     forecast = found.forecast
-    return Expectation(_columns(forecast), forecast.reason or forecast.caveat, found.phase)
+    note = forecast.reason or forecast.caveat
+    return Expectation(_columns(forecast), found.times, note, found.phase)
 
 
 def _why_not(config: Config, trainer: Trainer) -> str | None:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 import torch
 from torch import Tensor
 
-from vgexp.config import CnnConfig, Config, GruConfig, LstmConfig, MlpConfig, ModelConfig
+from vgexp.config import CnnConfig, Config, GruConfig, LstmConfig, MlpConfig, ModelConfig, RnnConfig
 from vgexp.models import cnn
+from vgexp.models.recurrence.draws import RECURRENT_INITS
 from vgexp.norms import NORMS
-from vgexp.theory import Forecast, Phase, Sample, convolution, phase, predict
+from vgexp.theory import Forecast, Phase, Sample, convolution, phase, predict, recurrence
 from vgexp.training import Trainer
 
 
@@ -23,6 +24,8 @@ class Outlook:
     forecast: Forecast
     phase: Phase | None = None
     """Where a plain net lies between vanishing and exploding."""
+    times: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    """State of `time.csv` -> its `delta_rms` at t = 0, 1, ..."""
 
 
 Family = TypeVar("Family", bound=ModelConfig)
@@ -54,6 +57,17 @@ def _convolutions(config: Config, trainer: Trainer) -> Outlook:
     return Outlook(forecast, phase(model, _start(forecast), (cnn.KERNEL, cnn.KERNEL)))
 
 
+def _recurrence(config: Config, trainer: Trainer) -> Outlook:
+    model, task = _of(config, RnnConfig), trainer.task
+    if task.per_position:
+        reason = "theory is of recurrent nets that answer once, after the last step"
+        return Outlook(Forecast({}, (), reason))
+    recurrent = RECURRENT_INITS[model.recurrent_init]
+    tokens = task.num_tokens if task.kind == "tokens" else 0
+    found = recurrence.predict(model, recurrent, _sample(trainer), tokens, task.num_outputs)
+    return Outlook(found.forecast, times=found.delta_rms)
+
+
 def _without(reason: str) -> Predictor:
     return lambda _config, _trainer: Outlook(Forecast({}, (), reason))
 
@@ -63,6 +77,7 @@ _GATED = _without("gates multiply what they also make: theory is of plain recurr
 PREDICTORS: Mapping[type[ModelConfig], Predictor] = {
     MlpConfig: _perceptron,
     CnnConfig: _convolutions,
+    RnnConfig: _recurrence,
     LstmConfig: _GATED,
     GruConfig: _GATED,
 }
