@@ -35,8 +35,8 @@ from vgexp.theory.weights import weight
 CAVEAT = (
     "of many units, and of times whose square is small beside them: one matrix drawn may differ"
 )
-NUM_DRAWS = 4
-"""Matrices over which a drawn spectral radius is averaged."""
+NUM_DRAWS, LARGEST_DRAWN = 48, 64
+"""Matrices over which a drawn spectral radius is averaged, and their most units."""
 _MOST_VARIANCES = 256
 
 
@@ -124,8 +124,8 @@ def predict(
 def recurrent_variance(config: RnnConfig, recurrent: Init) -> float:
     """Var(W_hh) as drawn and then brought to `model.spectral_radius`.
 
-    All eigenvalues of an orthogonal matrix are of its gain's size; of other inits the largest of a
-    few draws is taken.
+    All eigenvalues of an orthogonal matrix are of its gain's size; of others the largest lies
+    beyond sqrt(H Var(W_hh)) by some per cent.
     """
     assert recurrent.std is not None
     width, radius = config.width, config.spectral_radius
@@ -134,12 +134,24 @@ def recurrent_variance(config: RnnConfig, recurrent: Init) -> float:
         return drawn
     if recurrent.is_isometric:
         return radius**2 / width
-    scales = []
-    for seed in range(NUM_DRAWS):
-        weight = torch.empty(width, width, dtype=torch.float64)
-        recurrent.draw(weight, config.gain, torch.Generator().manual_seed(seed))
-        scales.append((radius / float(torch.linalg.eigvals(weight).abs().max())) ** 2)
-    return drawn * sum(scales) / NUM_DRAWS
+    return (radius * math.exp(-_excess(recurrent, width))) ** 2 / width
+
+
+def _excess(recurrent: Init, width: int) -> float:
+    """Mean of ln of the spectral radius over sqrt(H Var(W_hh)): 0 as units grow, as 1/sqrt(H).
+
+    Taken of matrices that are drawn, of no more than `LARGEST_DRAWN` units.
+    """
+    assert recurrent.std is not None
+    size = min(width, LARGEST_DRAWN)
+    drawn, generator = [], torch.Generator().manual_seed(0)
+    for _ in range(NUM_DRAWS):
+        weight = torch.empty(size, size, dtype=torch.float64)
+        recurrent.draw(weight, 1.0, generator)
+        drawn.append(weight)
+    radii = torch.linalg.eigvals(torch.stack(drawn)).abs().amax(-1)
+    expected = math.sqrt(size) * recurrent.std(drawn[0])
+    return float((radii / expected).log().mean()) * math.sqrt(size / width)
 
 
 def _why_not(config: RnnConfig, recurrent: Init) -> str | None:
