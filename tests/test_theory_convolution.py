@@ -21,7 +21,7 @@ from vgexp.theory import Forecast, Sample
 from vgexp.theory.convolution import Convolution, predict
 from vgexp.theory.function import function
 from vgexp.theory.positions import convolved, convolved_back, distances
-from vgexp.theory.series import coefficients, product
+from vgexp.theory.series import coefficients, product, scale_free
 
 OUTPUTS, BATCH, SEEDS, SHAPE = 5, 12, 12, (2, 7, 9)
 TASK = Task("image", SHAPE, OUTPUTS)
@@ -174,6 +174,17 @@ def test_the_series_is_the_integral(name: str, error: float) -> None:
         found = float(product(a[:, i], a[:, j], torch.tensor(c).double()))
         scale = math.sqrt(float(phi.square(q[i : i + 1]) * phi.square(q[j : j + 1])))
         assert found == pytest.approx(wanted, abs=error * scale)
+
+
+def test_of_a_scale_free_activation_variances_are_factors() -> None:
+    """Relu: (sqrt(1 - c^2) + c (pi - arccos c)) / (2 pi) (Cho & Saul 2009)."""
+    phi, c = function("relu"), torch.linspace(-1, 1, 21, dtype=torch.float64)
+    assert phi is not None
+    wanted = ((1 - c * c).sqrt() + c * (math.pi - c.arccos())) / (2 * math.pi)
+    torch.testing.assert_close(scale_free(phi, c), wanted, rtol=0.0, atol=5e-4)
+    a = coefficients(phi, torch.tensor([0.3, 4.0], dtype=torch.float64))
+    found = product(a[:, :1], a[:, 1:], c)
+    torch.testing.assert_close(found, scale_free(phi, c) * math.sqrt(1.2), rtol=1e-9, atol=1e-12)
 
 
 @pytest.mark.parametrize(

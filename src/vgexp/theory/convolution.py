@@ -39,7 +39,7 @@ from vgexp.theory.positions import (
     standing,
 )
 from vgexp.theory.sample import Lengths, OutputGradient, Sample, by_group, lengths, output_gradient
-from vgexp.theory.series import coefficients, product
+from vgexp.theory.series import coefficients, product, scale_free
 from vgexp.theory.tables import squares
 from vgexp.theory.weights import Weight, taps, weight
 
@@ -220,12 +220,14 @@ def _taps_back(place: Tensor, kernel: Weight, variance: float) -> Tensor:
 
 
 def _activated(net: _Net, q_BHW: Tensor, alike: Alike, stride: int) -> Alike:
-    coefficient_KBHW = coefficients(net.phi, q_BHW)
+    coefficient_KBHW = None if net.phi.is_homogeneous else coefficients(net.phi, q_BHW)
 
     def products(x_SDHW: Tensor, is_other: bool) -> Tensor:
         q_SHW = net.partners(q_BHW, is_other)
         root = (q_BHW[net.standing_S][:, None] * net.distances.moved(q_SHW, stride)).sqrt()
         c = (x_SDHW / root.clamp(min=TINY)).clamp(-1, 1)
+        if coefficient_KBHW is None:
+            return root * scale_free(net.phi, c)
         one_K = coefficient_KBHW[:, net.standing_S][:, :, None]
         two_K = torch.stack(
             [net.distances.moved(net.partners(a, is_other), stride) for a in coefficient_KBHW]

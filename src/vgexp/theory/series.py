@@ -43,6 +43,16 @@ def product(a_K: Tensor, b_K: Tensor, c: Tensor) -> Tensor:
     return total
 
 
+def scale_free(phi: Function, c: Tensor) -> Tensor:
+    """E phi(u) phi(v) at variances of 1, which is all there is of a homogeneous phi."""
+    one = torch.ones(1, dtype=torch.float64)
+    squared_K = coefficients(phi, one)[:, 0].square().tolist()
+    total = torch.full_like(c, squared_K[-1])
+    for squared in squared_K[-2::-1]:
+        total.mul_(c).add_(squared)
+    return total
+
+
 def _between(phi: Function, q: Tensor) -> Tensor:
     """Over the root of E phi^2."""
     log = q.log()
