@@ -136,6 +136,8 @@ def test_of_a_linear_net_a_step_back_is_the_radius() -> None:
     theory = expected(config, sample()).delta_rms["layers.0.h"]
     found = measured(config, sample(), TASK)["layers.0.h"].exp()
     for earlier, later in itertools.pairwise(theory):
+        assert earlier is not None
+        assert later is not None
         assert earlier / later == pytest.approx(0.83, rel=1e-12)
     torch.testing.assert_close(
         found[:, :-1] / found[:, 1:], torch.full((SEEDS, STEPS - 1), 0.83), rtol=1e-6, atol=0.0
@@ -152,6 +154,8 @@ def test_long_sequences_reach_the_fixed_point_s_factor() -> None:
     phi = function("tanh")
     assert phi is not None
     end = fixed_point(Plain(phi, 1.5**2, 1.5**2))
+    assert deltas[80] is not None
+    assert deltas[81] is not None
     assert deltas[80] / deltas[81] == pytest.approx(math.sqrt(end.chi), rel=1e-6)
 
 
@@ -189,6 +193,8 @@ def test_where_theory_has_no_answer_it_says_why(values: dict[str, Any], word: st
 
 def test_what_overflows_is_left_empty() -> None:
     config = RnnConfig(activation="linear", recurrent_init="normal", gain=1e60)
-    rows = expected(config, sample()).forecast.rows
+    theory = expected(config, sample())
+    rows = theory.forecast.rows
+    assert set(theory.delta_rms["layers.0.h"]) == {None}
     assert rows["readout.weight"].preact_std is None
     assert rows["layers.0"].delta_rms is None

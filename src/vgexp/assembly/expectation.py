@@ -23,7 +23,7 @@ class Expectation:
 
     columns: Mapping[str, Mapping[str, float | None]] = field(default_factory=dict)
     """Weight -> column of `records.PREDICTED` -> value; empty where theory has no answer."""
-    times: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    times: Mapping[str, Sequence[float | None]] = field(default_factory=dict)
     """State of `time.csv` -> its `predicted_delta_rms` at t = 0, 1, ..."""
     note: str | None = None
     """Why there is none, or what is known to be off."""

@@ -24,7 +24,7 @@ class Outlook:
     forecast: Forecast
     phase: Phase | None = None
     """Where a plain net lies between vanishing and exploding."""
-    times: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    times: Mapping[str, Sequence[float | None]] = field(default_factory=dict)
     """State of `time.csv` -> its `delta_rms` at t = 0, 1, ..."""
 
 

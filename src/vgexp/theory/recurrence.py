@@ -45,8 +45,8 @@ class ThroughTime:
     """A forecast, and its states along time."""
 
     forecast: Forecast
-    delta_rms: Mapping[str, tuple[float, ...]]
-    """State, as in `time.csv` -> rms of N dL/dh_t, t = 0..T - 1."""
+    delta_rms: Mapping[str, tuple[float | None, ...]]
+    """State, as in `time.csv` -> rms of N dL/dh_t, t = 0..T - 1; None beyond float64."""
 
 
 @dataclass(frozen=True)
@@ -236,7 +236,7 @@ def _forecast(
         following = rms
     explanations = tuple(_explained(config, variance, layer) for layer in layers)
     deltas = {
-        f"layers.{index}.h": tuple(back.total_BT.mean(0).sqrt().tolist())
+        f"layers.{index}.h": tuple(map(_root, back.total_BT.unbind(1)))
         for index, back in enumerate(backs)
     }
     return ThroughTime(Forecast(dict(reversed(rows.items())), explanations, caveat=CAVEAT), deltas)
