@@ -158,6 +158,9 @@ TIME = (
     Column("state_rms", "rms of the state over examples and units"),
 )
 
+PREDICTED_IN_TIME = (Column("predicted_delta_rms", "delta_rms at step 0, by mean-field theory"),)
+"""The same of `TIME`."""
+
 RECURRENCE = (
     Column("step", "the update before which the row is measured, from 0", "int"),
     Column("layer", "the stacked layer, from 1", "int"),
@@ -285,7 +288,7 @@ TABLES: Mapping[str, tuple[Column, ...]] = {
     "evals": EVALS,
     "timing": TIMING,
     "histograms": HISTOGRAMS,
-    "time": TIME,
+    "time": (*TIME, *PREDICTED_IN_TIME),
     "recurrence": RECURRENCE,
     "attention": ATTENTION,
     "pretraining": PRETRAINING,
@@ -296,7 +299,7 @@ TABLES: Mapping[str, tuple[Column, ...]] = {
 }
 """Table (its file is `<table>.csv`) -> its columns in order."""
 
-OPTIONAL = frozenset(column.name for column in PREDICTED)
+OPTIONAL = frozenset(column.name for column in (*PREDICTED, *PREDICTED_IN_TIME))
 """Columns that a table may lack."""
 
 COMMON = ("layers", "steps", "evals", "timing")

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
-
+from vgexp.assembly.predictors import PREDICTORS
 from vgexp.config import Config, MlpConfig, choice
 from vgexp.data import Split
 from vgexp.errors import QuestionError
-from vgexp.norms import NORMS
 from vgexp.records import PREDICTED
-from vgexp.theory import Explanation, Forecast, Phase, Sample, critical_gain, phase, predict
+from vgexp.theory import Explanation, Forecast, Phase, critical_gain
 from vgexp.training import Trainer
 
 _PREFIX = "predicted_"
@@ -27,6 +25,8 @@ class Expectation:
 
     columns: Mapping[str, Mapping[str, float | None]] = field(default_factory=dict)
     """Weight -> column of `records.PREDICTED` -> value; empty where theory has no answer."""
+    times: Mapping[str, Sequence[float | None]] = field(default_factory=dict)
+    """State of `time.csv` -> its `predicted_delta_rms` at t = 0, 1, ..."""
     note: str | None = None
     """Why there is none, or what is known to be off."""
     phase: Phase | None = None
@@ -37,22 +37,14 @@ class Expectation:
 
 def expectation(config: Config, trainer: Trainer) -> Expectation:
     """What theory expects of the update that the trainer makes next; it reads no batch twice."""
-    model, loss = config.model, trainer.state.loss
+    predictor = PREDICTORS.get(type(config.model))
     reason = _why_not(config, trainer)
-    if reason is not None or not isinstance(model, MlpConfig):
-        return Expectation(note=reason)
-    batch = trainer.coming_batch()
-    statistics = NORMS[model.norm].statistics
-    is_over_batch = statistics is not None and statistics(model.width, model).num_entries is None
-    parts = batch[:1] if is_over_batch else batch
-    inputs, targets = (torch.cat(tensors) for tensors in zip(*parts, strict=True))
-    forecast = predict(model, Sample(inputs, targets, loss.mean), trainer.num_outputs)
-    return Expectation(
-        _columns(forecast),
-        forecast.reason or forecast.caveat,
-        phase(model, _start(forecast)),
-        forecast.layers,
-    )
+    if predictor is None or reason is not None:
+        return Expectation(note=reason or f"no theory of model={choice('model', config.model)}")
+    found = predictor(config, trainer)
+    forecast = found.forecast
+    note = forecast.reason or forecast.caveat
+    return Expectation(_columns(forecast), found.times, note, found.phase, forecast.layers)
 
 
 def at_critical_gain(config: Config) -> Config:
@@ -78,10 +70,6 @@ def _no_gain(reason: str) -> str:
 
 
 def _why_not(config: Config, trainer: Trainer) -> str | None:
-    if not isinstance(config.model, MlpConfig):
-        return (
-            f"theory is of the perceptron (model=mlp), not of model={choice('model', config.model)}"
-        )
     if config.train.pretrain_steps:
         return "weights that were trained before are not those of theory"
     if not isinstance(trainer.examples, Split):
@@ -95,11 +83,6 @@ def _columns(forecast: Forecast) -> dict[str, dict[str, float | None]]:
         name: {column: getattr(row, column.removeprefix(_PREFIX)) for column in names}
         for name, row in forecast.rows.items()
     }
-
-
-def _start(forecast: Forecast) -> float:
-    """The variance of the first z."""
-    return forecast.layers[0].variance if forecast.layers else 1.0
 
 
 def in_summary(expected: Expectation) -> dict[str, Any]:

@@ -67,6 +67,10 @@ FIGURES = (
         "recurrent nets: the factor by which delta_rms of h of the last layer changes per step "
         "back in time, at step 0: exp(-slope) of the least-squares line of ln delta_rms on t",
     ),
+    Column(
+        "predicted_backward_factor_per_time_step",
+        "the same factor of theory's delta_rms (model=rnn)",
+    ),
     Column("time_attenuation", "the same delta_rms at the first watched time over the last"),
     Column("backward_factor_per_time_step_last", "the same factor at the last measured step"),
     Column("time_attenuation_last", "the same ratio at the last measured step"),

@@ -14,28 +14,35 @@ from vgexp.diagnosis.signal import attenuation, factor
 
 _STATE = ".h"
 _FIGURES = ("backward_factor_per_time_step", "time_attenuation")
+_PREDICTED_FACTOR = "predicted_backward_factor_per_time_step"
 
 
 def through_time(time: pd.DataFrame | None) -> dict[str, float]:
     """`backward_factor_per_time_step` and `time_attenuation` at the first measured step, both also
-    `_last` at the last; nan without such a table.
+    `_last` at the last, and the `predicted_` factor of step 0; nan without such a table.
 
     The factor is exp(-slope) of the least-squares line of ln delta_rms on t, zero and non-finite
     states left out: below 1 vanishing, above 1 exploding. The attenuation is delta_rms of the first
     watched time over that of the last, by the conventions of `signal_of`.
     """
     if time is None or not len(time):
-        return dict.fromkeys((*_FIGURES, *(f"{name}_last" for name in _FIGURES)), np.nan)
+        names = (*_FIGURES, *(f"{name}_last" for name in _FIGURES), _PREDICTED_FACTOR)
+        return dict.fromkeys(names, np.nan)
     first, last = (_at(time, step) for step in (time["step"].min(), time["step"].max()))
-    return {**first, **{f"{name}_last": value for name, value in last.items()}}
+    predicted = np.nan
+    if "predicted_delta_rms" in time:
+        found = _at(time, time["step"].min(), "predicted_delta_rms")
+        predicted = found["backward_factor_per_time_step"]
+    at_last = {f"{name}_last": value for name, value in last.items()}
+    return {**first, **at_last, _PREDICTED_FACTOR: predicted}
 
 
-def _at(time: pd.DataFrame, step: int) -> dict[str, float]:
+def _at(time: pd.DataFrame, step: int, column: str = "delta_rms") -> dict[str, float]:
     rows = time[time["step"] == step]
     last_layer = rows[rows["layer"] == rows["layer"].max()]
     states = last_layer[last_layer["name"].str.endswith(_STATE)].sort_values("t")
     numbers = states["t"].to_numpy(dtype="float64")
-    deltas = states["delta_rms"].to_numpy(dtype="float64")
+    deltas = states[column].to_numpy(dtype="float64")
     usable = np.isfinite(deltas) & (deltas > 0)
     per_step = factor(numbers[usable], np.log(deltas[usable]))
     ends = attenuation(float(deltas[0]), float(deltas[-1])) if deltas.size else np.nan

@@ -29,14 +29,15 @@ def build(config: CnnConfig, task: Task) -> ConvNet:
     Raises:
         QuestionError: an unknown name, or a norm that channels or images do not allow.
     """
-    places = list(_places(config, task.shape[0]))
+    places = list(plan(config, task.shape[0]))
     num_halvings = sum(place.stride == 2 for place in places)
     require_positions(config, task, [places[-1].out_channels], num_halvings)
     form = Form(preactivation=True, readout_bias=config.bias, num_branches=config.depth)
     return ConvNet(config, places, form, task.num_outputs)
 
 
-def _places(config: CnnConfig, num_channels: int) -> Iterator[Place]:
+def plan(config: CnnConfig, num_channels: int) -> Iterator[Place]:
+    """Its convolutions, of images of so many channels."""
     num_stages = min(config.stages, config.depth)
     before = 0
     for index in range(config.depth):

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from vgexp.config import Config
 from vgexp.errors import QuestionError, reason
-from vgexp.records import PREDICTED, Rows
+from vgexp.records import PREDICTED, PREDICTED_IN_TIME, Rows
 
 if TYPE_CHECKING:
     from vgexp.assembly.expectation import Expectation
@@ -33,13 +34,36 @@ def expected(config: Config, trainer: Trainer) -> Expectation:
 
 def beside(rows: Rows, expectation: Expectation) -> Rows:
     """The rows with what is expected of those of step 0; others as they are."""
-    steps = rows.columns.get("step", ())
-    if rows.table != "layers" or not expectation.columns or 0 not in steps:
+    put = _BESIDE.get(rows.table)
+    if put is None or 0 not in rows.columns.get("step", ()):
         return rows
-    names = rows.columns["name"]
+    columns = put(rows, expectation)
+    return Rows(rows.table, {**rows.columns, **columns}) if columns else rows
+
+
+def _beside_layers(rows: Rows, expectation: Expectation) -> Mapping[str, Sequence[Any]]:
+    if not expectation.columns:
+        return {}
     at_start = [
         expectation.columns.get(name, {}) if step == 0 else {}
-        for step, name in zip(steps, names, strict=True)
+        for step, name in zip(rows.columns["step"], rows.columns["name"], strict=True)
     ]
-    columns = {c.name: [cells.get(c.name) for cells in at_start] for c in PREDICTED}
-    return Rows(rows.table, {**rows.columns, **columns})
+    return {c.name: [cells.get(c.name) for cells in at_start] for c in PREDICTED}
+
+
+def _beside_times(rows: Rows, expectation: Expectation) -> Mapping[str, Sequence[Any]]:
+    if not expectation.times:
+        return {}
+    keys = zip(*(rows.columns[name] for name in ("step", "name", "t")), strict=True)
+    found = [
+        expectation.times[name][t] if step == 0 and name in expectation.times else None
+        for step, name, t in keys
+    ]
+    return {column.name: found for column in PREDICTED_IN_TIME}
+
+
+_BESIDE: Mapping[str, Callable[[Rows, Expectation], Mapping[str, Sequence[Any]]]] = {
+    "layers": _beside_layers,
+    "time": _beside_times,
+}
+"""Table -> its columns of theory."""

@@ -127,7 +127,7 @@ def _branch(
     """A layer's z from the second moments of what its weights read."""
     mean_read = float(read_A.mean())
     pooled = _pooled(net, read, mean_read, weight.num_units)
-    variance, is_fitted = _fitted(weight, mean_read, pooled)
+    variance, is_fitted = fitted(weight, mean_read, pooled)
     of_weights_A = weight.fan_in * variance * read_A
     v_A = of_weights_A + weight.bias_variance
     v = weight.fan_in * variance * read + weight.bias_variance
@@ -197,7 +197,7 @@ def _pooled(net: Net, read: float, mean_read: float, num_units: int) -> float:
     return 1 - (1 / num + (1 - 1 / num) * c) / num_units
 
 
-def _fitted(weight: Weight, mean_read: float, pooled: float) -> tuple[float, bool]:
+def fitted(weight: Weight, mean_read: float, pooled: float) -> tuple[float, bool]:
     """The variance of entries once lsuv has scaled them, as `inits` does, and whether it did."""
     target, variance = weight.output_variance, weight.variance
     if target is None:

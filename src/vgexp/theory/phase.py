@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from vgexp.config import MlpConfig
+from vgexp.config import NetConfig
 from vgexp.norms import NORMS
 from vgexp.skips import SKIPS
 from vgexp.theory.function import function
 from vgexp.theory.maps import FixedPoint, Plain, critical_weight_variance, fixed_point
-from vgexp.theory.weights import weights
+from vgexp.theory.weights import weight
 
 
 @dataclass(frozen=True)
@@ -27,25 +28,27 @@ class Phase:
     """Why something of these is not there."""
 
 
-def phase(config: MlpConfig, start: float = 1.0) -> Phase:
+def phase(config: NetConfig, start: float = 1.0, kernel: Sequence[int] = ()) -> Phase:
     """Of hidden layers in the limit of large width.
 
     Args:
         start: the variance of the first z.
+        kernel: of convolutions, its rows and columns; far from the border of an image they are as
+            matrices are (Xiao 2018).
 
     Raises:
         QuestionError: an unknown name.
     """
-    layer, reason = plain_layer(config)
+    layer, reason = plain_layer(config, kernel)
     if layer is None:
         return Phase(None, None, None, reason)
-    gain, reason = critical_gain(config)
+    gain, reason = critical_gain(config, kernel)
     return Phase(layer, fixed_point(layer, start), gain, reason)
 
 
-def critical_gain(config: MlpConfig) -> tuple[float | None, str | None]:
+def critical_gain(config: NetConfig, kernel: Sequence[int] = ()) -> tuple[float | None, str | None]:
     """The gain at the edge of chaos, whatever `model.gain` is; or None, and why there is none."""
-    layer, reason = plain_layer(config)
+    layer, reason = plain_layer(config, kernel)
     if layer is None:
         return None, reason
     if not config.gain:
@@ -57,14 +60,14 @@ def critical_gain(config: MlpConfig) -> tuple[float | None, str | None]:
     return config.gain * math.sqrt(needed / layer.weight_variance), None
 
 
-def plain_layer(config: MlpConfig) -> tuple[Plain | None, str | None]:
+def plain_layer(config: NetConfig, kernel: Sequence[int] = ()) -> tuple[Plain | None, str | None]:
     """One hidden layer of a net without skips and norms; or None, and why it is none."""
     if SKIPS[config.skip].joins:
         return None, f"model.skip={config.skip}: what passes beside the branch has no gain"
     norm = NORMS[config.norm]
     if norm.statistics is not None or not norm.is_known:
         return None, f"model.norm={config.norm} takes the gain off again"
-    hidden = weights(config, config.width, config.width)[0]
+    hidden = weight(config, (config.width, config.width, *kernel))
     if hidden.output_variance is not None:
         return None, f"model.init={config.init} sets each layer's variance itself"
     phi = function(config.activation, config.negative_slope)

@@ -107,6 +107,12 @@ class OutputGradient:
         return float(log_R[known].mean()), float(log_R[known].var(correction=1))
 
 
+def by_group(values_B: Tensor, groups: Lengths) -> Tensor:
+    """The mean of each group, of values [B]."""
+    total_A = torch.zeros_like(groups.share_A).index_add(0, groups.group_B, values_B)
+    return total_A / (groups.share_A * groups.num_examples)
+
+
 def output_gradient(
     sample: Sample, groups: Lengths, q_A: Tensor, correlation: float, num_outputs: int
 ) -> OutputGradient:
@@ -124,7 +130,7 @@ def output_gradient(
     q_B1 = q_A[groups.group_B][:, None]
     delta = _gradients(sample, unit * q_B1.sqrt())
     mean_square = delta.square().mean(-1)
-    square_A = _by_group(mean_square.mean(0), groups)
+    square_A = by_group(mean_square.mean(0), groups)
     ends = [
         _gradients(sample, unit * (q_B1 * math.exp(step)).sqrt()).square().mean()
         for step in (-_STEP, _STEP)
@@ -139,15 +145,9 @@ def output_gradient(
         total / total.mean().clamp(min=1e-300),
         float((ends[1] / ends[0]).log()) / (2 * _STEP) if known else math.nan,
         _alike(delta),
-        _by_group(beyond_B, groups).clamp(min=0),
+        by_group(beyond_B, groups).clamp(min=0),
         dots_RB.mean(1) / dots_RB.mean().clamp(min=1e-300),
     )
-
-
-def _by_group(values_B: Tensor, groups: Lengths) -> Tensor:
-    """Mean of each group."""
-    total_A = torch.zeros_like(groups.share_A).index_add(0, groups.group_B, values_B)
-    return total_A / (groups.share_A * groups.num_examples)
 
 
 def _gradients(sample: Sample, outputs: Tensor) -> Tensor:

@@ -1,21 +1,29 @@
-"""What theory needs of a perceptron's weights: their sizes and variances, as its init draws."""
+"""What theory needs of weights and kernels: their sizes and variances, as their init draws."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
+from torch import Tensor
 
 from vgexp.config import MlpConfig
-from vgexp.inits import INITS, Init
+from vgexp.inits import INITS, Init, InitConfig
 from vgexp.skips import SKIPS
+
+
+class Drawn(InitConfig, Protocol):
+    """What a weight's variance needs of a model's configuration."""
+
+    bias: bool
 
 
 @dataclass(frozen=True)
 class Weight:
-    """One weight matrix and its biases at initialisation."""
+    """One weight matrix, or a kernel as a matrix, and its biases at initialisation."""
 
     fan_in: int
     num_units: int
@@ -41,9 +49,41 @@ class Weight:
 def weights(config: MlpConfig, num_inputs: int, num_outputs: int) -> list[Weight]:
     """The main path's weights, first to read-out."""
     return [
-        _weight(config, fan_in, num_units)
+        weight(config, (num_units, fan_in))
         for fan_in, num_units in _shapes(config, num_inputs, num_outputs)
     ]
+
+
+def weight(config: Drawn, shape: Sequence[int]) -> Weight:
+    """Of a matrix or kernel [num_units, ...]; its fan_in counts a kernel's positions."""
+    init = INITS[config.init]
+    num_units, fan_in = shape[0], math.prod(shape[1:])
+    gain = 1.0 if init.scales_outputs else config.gain
+    bias = config.bias_std**2 + (1 / (3 * fan_in) if init.draws_biases else 0.0)
+    return Weight(
+        fan_in,
+        num_units,
+        (gain * init.std(torch.empty(tuple(shape), device="meta"))) ** 2
+        if init.std is not None
+        else _drawn_mean_square(init, gain, shape),
+        bias if config.bias else 0.0,
+        init.is_isometric,
+        config.gain**2 if init.scales_outputs else None,
+    )
+
+
+def taps(config: Drawn, shape: Sequence[int]) -> Tensor:
+    """[kernel, kernel], of sum 1: how a kernel's mean square is spread over its positions.
+
+    Evenly over those that one draw does not leave at 0; of an init that does not say its own mean
+    square, as one draw has it.
+    """
+    init, kernel = INITS[config.init], torch.zeros(tuple(shape), dtype=torch.float64)
+    init.draw(kernel, 1.0, torch.Generator().manual_seed(0))
+    found = kernel.square().mean((0, 1))
+    if init.std is not None:
+        found = (found > 0).double()
+    return found / found.sum().clamp(min=1e-300)
 
 
 def _shapes(config: MlpConfig, num_inputs: int, num_outputs: int) -> Iterator[tuple[int, int]]:
@@ -53,30 +93,9 @@ def _shapes(config: MlpConfig, num_inputs: int, num_outputs: int) -> Iterator[tu
     yield config.width, num_outputs
 
 
-def _weight(config: MlpConfig, fan_in: int, num_units: int) -> Weight:
-    init = INITS[config.init]
-    gain = 1.0 if init.scales_outputs else config.gain
-    bias = config.bias_std**2 + (1 / (3 * fan_in) if init.draws_biases else 0.0)
-    return Weight(
-        fan_in,
-        num_units,
-        (gain * _std(init, fan_in, num_units)) ** 2
-        if init.std is not None
-        else _drawn_mean_square(init, gain, fan_in, num_units),
-        bias if config.bias else 0.0,
-        init.is_isometric,
-        config.gain**2 if init.scales_outputs else None,
-    )
-
-
-def _std(init: Init, fan_in: int, num_units: int) -> float:
-    assert init.std is not None
-    return init.std(torch.empty(num_units, fan_in, device="meta"))
-
-
-def _drawn_mean_square(init: Init, gain: float, fan_in: int, num_units: int) -> float:
+def _drawn_mean_square(init: Init, gain: float, shape: Sequence[int]) -> float:
     """Of an init that does not say: of one draw."""
-    weight = torch.zeros(num_units, fan_in, dtype=torch.float64)
+    weight = torch.zeros(tuple(shape), dtype=torch.float64)
     init.draw(weight, gain, torch.Generator().manual_seed(0))
     mean_square = float(weight.square().mean())
     return mean_square if math.isfinite(mean_square) else math.nan

@@ -20,6 +20,7 @@ from vgexp.data import Dataset
 from vgexp.data.examples import AnySplit
 from vgexp.probe import Probe
 from vgexp.records import COMMON, Rows
+from vgexp.tasks import Task
 from vgexp.training import update
 from vgexp.training.divergence import around, last_step, layer_of_divergence
 from vgexp.training.evaluation import evaluated
@@ -215,6 +216,11 @@ class Trainer:
     def examples(self) -> AnySplit:
         """Those that it trains on."""
         return self._dataset.train
+
+    @property
+    def task(self) -> Task:
+        """The form of examples and answers."""
+        return self._dataset.task
 
     @property
     def num_outputs(self) -> int:

@@ -1,0 +1,106 @@
+"""Family -> its theory: what its columns of step 0 should be, from a configuration and a batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from vgexp.config import CnnConfig, Config, GruConfig, LstmConfig, MlpConfig, ModelConfig, RnnConfig
+from vgexp.models import cnn
+from vgexp.models.recurrence.draws import RECURRENT_INITS
+from vgexp.norms import NORMS
+from vgexp.theory import Forecast, Phase, Sample, convolution, phase, predict, recurrence
+from vgexp.training import Trainer
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """What theory says of a model."""
+
+    forecast: Forecast
+    phase: Phase | None = None
+    """Where a plain net lies between vanishing and exploding."""
+    times: Mapping[str, Sequence[float | None]] = field(default_factory=dict)
+    """State of `time.csv` -> its `delta_rms` at t = 0, 1, ..."""
+
+
+Family = TypeVar("Family", bound=ModelConfig)
+
+Predictor = Callable[[Config, Trainer], Outlook]
+
+
+def _perceptron(config: Config, trainer: Trainer) -> Outlook:
+    model = _of(config, MlpConfig)
+    statistics = NORMS[model.norm].statistics
+    is_over_batch = statistics is not None and statistics(model.width, model).num_entries is None
+    forecast = predict(model, _sample(trainer, first_only=is_over_batch), trainer.num_outputs)
+    return Outlook(forecast, phase(model, _start(forecast)))
+
+
+def _convolutions(config: Config, trainer: Trainer) -> Outlook:
+    model, sample = _of(config, CnnConfig), _sample(trainer)
+    layers = [
+        convolution.Convolution(
+            f"layers.{index}.conv.weight",
+            place.in_channels,
+            place.out_channels,
+            place.kernel,
+            place.stride,
+        )
+        for index, place in enumerate(cnn.plan(model, sample.inputs.shape[1]))
+    ]
+    forecast = convolution.predict(model, layers, sample, trainer.num_outputs)
+    return Outlook(forecast, phase(model, _start(forecast), (cnn.KERNEL, cnn.KERNEL)))
+
+
+def _recurrence(config: Config, trainer: Trainer) -> Outlook:
+    model, task = _of(config, RnnConfig), trainer.task
+    if task.per_position:
+        reason = "theory is of recurrent nets that answer once, after the last step"
+        return Outlook(Forecast({}, (), reason))
+    recurrent = RECURRENT_INITS[model.recurrent_init]
+    tokens = task.num_tokens if task.kind == "tokens" else 0
+    found = recurrence.predict(model, recurrent, _sample(trainer), tokens, task.num_outputs)
+    return Outlook(found.forecast, times=found.delta_rms)
+
+
+def _without(reason: str) -> Predictor:
+    return lambda _config, _trainer: Outlook(Forecast({}, (), reason))
+
+
+_GATED = _without("gates multiply what they also make: theory is of plain recurrence (model=rnn)")
+
+PREDICTORS: Mapping[type[ModelConfig], Predictor] = {
+    MlpConfig: _perceptron,
+    CnnConfig: _convolutions,
+    RnnConfig: _recurrence,
+    LstmConfig: _GATED,
+    GruConfig: _GATED,
+}
+"""A family's configuration -> its predictor; of others there is no theory."""
+
+
+def _sample(trainer: Trainer, *, first_only: bool = False) -> Sample:
+    """The coming update's examples, or those of its first micro-batch."""
+    batch = trainer.coming_batch()
+    inputs, targets = _together(batch[:1] if first_only else batch)
+    return Sample(inputs, targets, trainer.state.loss.mean)
+
+
+def _together(parts: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    inputs, targets = zip(*parts, strict=True)
+    return torch.cat(inputs), torch.cat(targets)
+
+
+def _start(forecast: Forecast) -> float:
+    """The variance of the first z."""
+    return forecast.layers[0].variance if forecast.layers else 1.0
+
+
+def _of(config: Config, family: type[Family]) -> Family:
+    assert isinstance(config.model, family)
+    return config.model
