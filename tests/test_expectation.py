@@ -98,7 +98,7 @@ def test_a_theory_that_fails_does_not_end_the_run(
     def failing(*_: object) -> None:
         raise ArithmeticError("no root")
 
-    monkeypatch.setattr("vgexp.assembly.expectation.predict", failing)
+    monkeypatch.setattr("vgexp.assembly.predictors.predict", failing)
     done = runs.run(CONFIG, tmp_path / "a")
     assert done.summary["status"] == "completed"
     assert done.layers[NAMES].isna().all().all()

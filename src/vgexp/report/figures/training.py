@@ -134,7 +134,7 @@ def _draw_curve(axes: Axes, steps: pd.DataFrame, column: str) -> None:
     values = values.clip(-LARGEST, LARGEST)
     if values.isna().all():
         return
-    raw = Line(steps["step"].to_numpy("float64"), values.to_numpy("float64"))
+    raw = Line(steps["step"].to_numpy("float64"), np.asarray(values, dtype="float64"))
     num_steps = int(values.notna().sum())
     window = window_for(num_steps)
     plain: dict[str, Any] = {"linewidth": 1.2, "label": "training step"}
