@@ -586,6 +586,8 @@ def test_words_have_colours_and_too_many_of_them_none(grid: Path) -> None:
     assert set(cells(figure).values()) == {"healthy"}
     known = ["vanishing", "exploding", "stalled", "diverged", "steady", "healthy"]
     assert len(set(scale_of("verdict", known).colours_of(known).values())) == len(known)
+    most = [str(number) for number in range(10)]
+    assert len(set(scale_of("cause", most).colours_of(most).values())) == len(most)
     with pytest.raises(QuestionError, match="11 different values"):
         scale_of("cause", [str(number) for number in range(11)])
 
