@@ -37,7 +37,7 @@ from vgexp.report.show.learning import of_accuracy, of_loss
 from vgexp.report.show.page import show
 from vgexp.report.show.recorded import Recorded
 from vgexp.report.show.scale import Scale, linear_scale, log_scale, scale_for
-from vgexp.report.show.signals import against_depth, against_time, shown_steps
+from vgexp.report.show.signals import against_depth, against_time
 from vgexp.report.show.words import SHOWN
 
 LEFT = LABEL_WIDTH + 1
@@ -382,9 +382,10 @@ def test_of_points_in_one_cell_the_later_is_seen_and_that_is_told() -> None:
 
 
 def test_the_signal_is_drawn_at_the_first_middle_and_last_measured_step() -> None:
-    assert shown_steps([40, 0, 20, 0, 39]) == [0, 39, 40]
-    assert shown_steps([7]) == [7]
-    assert shown_steps([]) == []
+    uneven = against_depth(frame_of({n: [1.0, 1.0, 1.0] for n in (40, 0, 20, 38, 39)}, "delta_rms"))
+    assert uneven is not None
+    middle = [points.name for points in uneven.points][1]
+    assert middle == "step 20", "as in figures: the nearest to half-way, not the middle measured"
     frame = frame_of(
         {0: [1e-4, 1.0, 9.0], 10: [1e-3, 1.0, 9.0], 20: [1e-2, 1.0, 9.0], 30: [None, None, None]},
         "delta_rms",
