@@ -255,6 +255,70 @@ def test_float64_underflows_later_and_half_precision_has_weights_in_float32() ->
     assert not legend_of(draw("gradient_map", layers(), dtype="float16").axes[0])
 
 
+def test_half_precision_underflows_below_its_own_smallest_number_over_the_loss_scale() -> None:
+    frame = layers()
+    frame["grad_max"] = np.where(frame["layer"] == 2, 1e-6, 1.0)
+    scales = pd.Series({0: 1.0, 20: 32.0, 39: 128.0})
+
+    def places(**facts: Any) -> list[list[float]]:
+        return [
+            path.vertices[:4, 0].tolist()
+            for patch in draw("gradient_map", frame, **facts).axes[0].collections
+            if isinstance(patch, PolyCollection)
+            for path in patch.get_paths()
+        ]
+
+    # 2^-14 is 6.1e-5: over 32 it is 1.9e-6, over 128 4.8e-7.
+    assert places(dtype="float16", loss_scale=scales) == [[-0.5, 29.5, 29.5, -0.5]]
+    assert places(dtype="float16") == [[-0.5, 39.5, 39.5, -0.5]]
+    assert places(dtype="bfloat16", loss_scale=scales) == places() == places(dtype=None) == []
+
+
+def test_a_step_whose_gradients_were_all_nan_is_a_column_that_is_not_finite() -> None:
+    frame = layers().assign(grad_zero_fraction=0.0)
+    frame.loc[frame["step"] == 20, ["grad_norm", "grad_max"]] = np.nan
+    figure = draw("gradient_map", frame)
+    assert legend_of(figure.axes[0]) == ["not finite"]
+    (patch,) = [p for p in figure.axes[0].collections if isinstance(p, PolyCollection)]
+    assert {tuple(np.unique(p.vertices[:, 0])) for p in patch.get_paths()} == {(10.0, 29.5)}
+    assert len(patch.get_paths()) == 4
+
+
+def test_a_step_without_a_value_is_blank_and_not_in_the_colour_of_its_neighbours() -> None:
+    frame = layers()
+    frame.loc[frame["step"] == 20, ["grad_norm", "grad_max"]] = np.nan
+    figure = draw("gradient_map", frame)
+    shown = np.asarray(np.ma.filled(mesh_of(figure).get_array(), np.nan)).reshape(4, 3)
+    assert np.isnan(shown).all(axis=0).tolist() == [False, True, False]
+    assert legend_of(figure.axes[0]) == []
+
+
+def test_one_special_cell_among_thousands_of_steps_is_seen_and_others_are_medians() -> None:
+    frame = layers(2, tuple(range(2500)))
+    frame["grad_norm"] = np.random.default_rng(0).lognormal(size=len(frame))
+    by_layer = {n: frame.index[frame["layer"] == n].to_numpy() for n in (1, 2, 3)}
+    frame.loc[by_layer[1][1000], "grad_norm"] = 0.0
+    frame.loc[by_layer[2][2000], "grad_norm"] = np.inf
+    frame.loc[by_layer[2][1999], "grad_norm"] = 0.0
+    figure = draw("gradient_map", frame)
+    shown = np.asarray(np.ma.filled(mesh_of(figure).get_array(), np.nan)).reshape(3, -1)
+    assert shown.shape[1] == -(-2500 // 3)
+    assert np.argwhere(np.isnan(shown)).tolist() == [[0, 333], [1, 666]]
+    third = frame["grad_norm"].to_numpy()[by_layer[3]]
+    expected = [sorted(third[i : i + 3])[(len(third[i : i + 3]) - 1) // 2]
+                for i in range(0, 2500, 3)]  # fmt: skip
+    np.testing.assert_allclose(shown[2], expected)
+    hatched = {
+        str(patch.get_hatch()): patch.get_paths()[0].vertices[:4, 0].tolist()
+        for patch in figure.axes[0].collections
+        if isinstance(patch, PolyCollection)
+    }
+    assert hatched == {
+        style.ZERO.hatch: [998.5, 1001.5, 1001.5, 998.5],
+        style.NOT_FINITE.hatch: [1997.5, 2000.5, 2000.5, 1997.5],
+    }
+
+
 def test_a_single_step_is_a_narrow_column() -> None:
     axes = draw("gradient_map", layers(steps=(7,))).axes[0]
     assert axes.get_xlim() == (4.5, 9.5)
@@ -263,7 +327,7 @@ def test_a_single_step_is_a_narrow_column() -> None:
 
 def test_of_very_many_steps_a_map_shows_some_and_says_so() -> None:
     figure = draw("gradient_map", layers(1, tuple(range(0, 6006, 3))).assign(grad_norm=1.0))
-    assert figure.axes[0].get_xlabel() == "step (1000 of 2002 measured are shown)"
+    assert figure.axes[0].get_xlabel() == "step (medians of 3 measured)"
     assert mesh_of(figure).get_coordinates()[0, [0, -1], 0].tolist() == [-0.5, 6003.5]
 
 
@@ -708,6 +772,15 @@ def test_the_dtype_and_the_constant_guess_come_from_the_summary(run: Path) -> No
     assert legend_of(figures.run_figure(run, "gradient_map").axes[0]) == []
     curves = named(figures.run_figure(run, "learning_curves").axes[0])
     assert "constant guess 1.25" in curves
+
+
+def test_the_loss_scale_comes_from_the_steps(run: Path) -> None:
+    layers().assign(grad_max=1e-6).to_csv(run / "layers.csv", index=False)
+    (run / "summary.json").write_text(json.dumps({"dtype": "float16"}), encoding="utf-8")
+    for scale, expected in ((32.0, ["underflow"]), (128.0, [])):
+        steps_table().assign(loss_scale=scale).to_csv(run / "steps.csv", index=False)
+        for name in ("gradient_map", None):
+            assert legend_of(figures.run_figure(run, name).axes[0]) == expected
 
 
 def test_a_killed_run_has_figures_without_a_summary(run: Path) -> None:

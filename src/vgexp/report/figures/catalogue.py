@@ -34,7 +34,7 @@ class Picture:
     measured: tuple[str, ...]
     """Columns of the first table: without a value in any, there is nothing to see."""
     facts: tuple[str, ...] = ()
-    """Keys of the summary that the figure shows as well."""
+    """Keys of the summary that the figure shows as well, and `loss_scale`, of `steps`."""
     is_over_seeds: bool = False
     """Whether it is of the tables of `vgexp signal`, which have a column `seed`."""
 
@@ -59,7 +59,7 @@ FIGURES: Registry[Picture] = Registry(
             gradient_map,
             "grad_norm",
             "grad_max",
-            facts=("dtype",),
+            facts=("dtype", "loss_scale"),
         ),
         "backward_signal": _of_layers(
             "delta_rms against depth at the first, a middle and the last step",

@@ -40,7 +40,7 @@ def against_time(frame: pd.DataFrame) -> Plot | None:
 
 
 def _plot(rows: pd.DataFrame, x: str, title: str) -> Plot | None:
-    steps = first_middle_last(rows["step"].unique())
+    steps = first_middle_last(rows["step"].unique().tolist())
     if not steps:
         return None
     points = [
