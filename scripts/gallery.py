@@ -14,11 +14,11 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-import vgexp
 from vgexp.cli.main import main as vgexp_main
 from vgexp.folders import CONFIG
 from vgexp.report import figures
-from vgexp.report.figures import Beside, side_by_side, style
+from vgexp.report.figures import style
+from vgexp.report.figures.beside import beside, side_by_side
 from vgexp.report.figures.comparing import compare_figure
 from vgexp.report.figures.sweep_maps import sweep_map
 from vgexp.sweep import plan
@@ -100,13 +100,7 @@ def run_picture(job: str, figure: str) -> Callable[[], Figure]:
 
 
 def _beside(titles: dict[str, str]) -> Figure:
-    runs = {name: vgexp.load(RUNS / name) for name in titles}
-    return side_by_side(
-        [
-            Beside(titles[name], run.layers, run.steps, run.summary["constant_loss"])
-            for name, run in runs.items()
-        ]
-    )
+    return side_by_side([beside(RUNS / name, title) for name, title in titles.items()])
 
 
 def _figure_of(job: str, name: str, title: str, text: str) -> Picture:

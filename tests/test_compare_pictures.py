@@ -32,10 +32,12 @@ from vgexp.report.figures import comparing, style, sweep_maps
 from vgexp.report.figures.color_scales import scale_of
 from vgexp.report.figures.comparing import compare_figure
 from vgexp.report.figures.sweep_maps import NO_RUN, NO_VALUE, STATES, short_number, sweep_map
+from vgexp.report.grid import grid_of
 from vgexp.report.groups import Group
 from vgexp.report.histories import histories
 from vgexp.report.layer_figures import at_layer
 from vgexp.report.runs import load_runs
+from vgexp.report.show.recorded import Recorded
 from vgexp.report.spread import spread_of
 from vgexp.report.sweep_grid import sweep_grid
 from vgexp.report.swept import apart, find_key, texts_of
@@ -341,6 +343,22 @@ def test_the_ends_over_steps_are_the_main_paths_as_at_each_step_alone(tmp_path: 
         assert found.tolist() == pytest.approx(alone, nan_ok=True)
 
 
+def test_a_block_has_in_a_comparison_what_it_has_on_screen(tmp_path: Path) -> None:
+    rows = [
+        {"step": step, "layer": 1, "name": name, "kind": kind, "grad_norm": value}
+        for step in (0, 20)
+        for name, kind, value in (("b", "stream", ""), ("b.q", "attention", 3.0 + step),
+                                  ("b.k", "attention", 4.0))
+    ]  # fmt: skip
+    write_table(make_run(tmp_path / "run"), "layers", rows)
+    (run,) = load_runs([tmp_path])
+    assert run.layers.values("grad_norm", 0) == {"1": pytest.approx(5.0)}
+    found = run.layers.history("grad_norm", 0)
+    assert found.tolist() == pytest.approx([5.0, math.hypot(23.0, 4.0)])
+    frame = Recorded(run.folder).layers(["grad_norm"])["grad_norm"]
+    assert grid_of(frame, "grad_norm").values_LS[0].tolist() == pytest.approx(found.tolist())
+
+
 def test_a_name_that_two_tables_have_is_the_steps_unless_it_says_layers(sweep: Path) -> None:
     runs = load_runs([sweep])
     assert [found.where for found in histories(runs, "grad_norm")] == [""]
@@ -635,6 +653,8 @@ def test_words_have_colours_and_too_many_of_them_none(grid: Path) -> None:
     assert set(cells(figure).values()) == {"healthy"}
     known = ["vanishing", "exploding", "stalled", "diverged", "steady", "healthy"]
     assert len(set(scale_of("verdict", known).colours_of(known).values())) == len(known)
+    most = [str(number) for number in range(10)]
+    assert len(set(scale_of("cause", most).colours_of(most).values())) == len(most)
     with pytest.raises(QuestionError, match="11 different values"):
         scale_of("cause", [str(number) for number in range(11)])
 

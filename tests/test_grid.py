@@ -10,7 +10,7 @@ import pytest
 
 from vgexp.errors import QuestionError
 from vgexp.records import READOUT
-from vgexp.report.grid import first_middle_last, grid, numbers
+from vgexp.report.grid import first_middle_last, grid, grid_of, numbers, underflows
 
 COLUMNS = ["step", "layer", "name", "kind", "grad_norm", "update_ratio"]
 
@@ -66,6 +66,41 @@ def test_steps_without_a_value_and_weights_without_a_layer_are_left_out() -> Non
 def test_a_layer_that_was_never_measured_keeps_its_row() -> None:
     rows = frame((0, 1, "a", "linear", 1.0, 0.1), (0, 2, "b", "linear", np.nan, 0.1))
     assert grid(rows, "grad_norm").index.tolist() == ["1", "2"]
+
+
+def test_nan_that_was_measured_is_told_apart_where_the_frame_can() -> None:
+    norms = {(0, 1): 1.0, (0, 2): np.nan, (5, 1): np.nan, (5, 2): np.nan}
+    rows = frame(*((s, k, f"w{k}", "linear", norm, 0.1) for (s, k), norm in norms.items()))
+    assert grid(rows, "grad_norm").columns.tolist() == [0]
+    assert grid_of(rows, "grad_norm", every_step=True).steps == [0, 5]
+    told = grid(rows.assign(has_value=[True, False, True, False]), "grad_norm")
+    np.testing.assert_array_equal(told, [[1.0, np.inf], [np.nan, np.nan]])
+    # A gradient that is nan has a share of zeros all the same; one that is not there has none.
+    witnessed = grid(rows.assign(grad_zero_fraction=[0.0, np.nan, 0.0, np.nan]), "grad_norm")
+    np.testing.assert_array_equal(witnessed, told)
+    other = grid(rows.assign(grad_zero_fraction=0.0, act_std=np.nan), "act_std")
+    assert other.empty
+
+
+def test_a_block_underflows_by_the_largest_entry_of_its_weights() -> None:
+    rows = frame(
+        (0, 1, "block", "stream", np.nan, np.nan),
+        (0, 1, "q", "attention", 1e-6, 0.2),
+        (0, 1, "k", "attention", 2e-5, 0.1),
+    ).assign(grad_max=[np.nan, 1e-7, 1e-5])
+    for scale, expected in ((1.0, True), (6.0, True), (6.2, False)):
+        assert underflows(rows, "grad_norm", "float16", pd.Series({0: scale})).tolist() == [
+            expected
+        ]
+    assert not underflows(rows, "update_ratio", "float16").any()
+
+
+def test_without_the_largest_entry_the_norm_tells_what_underflows() -> None:
+    rows = frame((0, 1, "a", "linear", 1e-39, 0.1), (0, 2, "b", "linear", 0.0, 0.1))
+    assert underflows(rows, "grad_norm", "float32").tolist() == [True, False]
+    assert not underflows(rows, "grad_norm", None).any()
+    with pytest.raises(QuestionError, match="nearest: float16"):
+        underflows(rows, "grad_norm", "flaot16")
 
 
 def test_an_empty_table_gives_an_empty_grid() -> None:

@@ -29,16 +29,17 @@ from vgexp.config import Config
 from vgexp.diagnosis import FIGURES, summarise
 from vgexp.errors import QuestionError
 from vgexp.records import TABLES
+from vgexp.report.grid import Grid, grid_of, underflows
 from vgexp.report.show.axes import LABEL_WIDTH, labels_of, ticks
+from vgexp.report.show.bands import banded
 from vgexp.report.show.curve import Plot, Points, show_plot
-from vgexp.report.show.grid import Grid, banded, grid_of
 from vgexp.report.show.heat_map import show_heat_map
 from vgexp.report.show.inks import BARS, inks_for
 from vgexp.report.show.learning import of_accuracy, of_loss
 from vgexp.report.show.page import show
 from vgexp.report.show.recorded import Recorded
 from vgexp.report.show.scale import Scale, linear_scale, log_scale, scale_for
-from vgexp.report.show.signals import against_depth, against_time, shown_steps
+from vgexp.report.show.signals import against_depth, against_time
 from vgexp.report.show.words import SHOWN
 
 LEFT = LABEL_WIDTH + 1
@@ -232,7 +233,7 @@ def test_the_legend_gives_the_ends_of_the_scale_and_the_axis_the_steps() -> None
 
 def test_zero_underflow_nan_inf_and_not_measured_are_each_seen_and_told() -> None:
     norms = {0: [0.0, 1e-39, math.nan, math.inf, None, 1.0]}
-    grid = grid_of(frame_of(norms), "grad_norm", smallest=1.1754943508222875e-38)
+    grid = grid_of(frame_of(norms), "grad_norm", "float32")
     lines = drawn(grid)
     assert [cells[0] for cells in rows_in(lines).values()] == ["0", "u", "!", "!", "·", "█"]
     told = " ".join(lines)
@@ -249,9 +250,9 @@ def test_a_zero_on_a_linear_scale_is_a_value_like_others() -> None:
 
 def test_the_dtype_of_each_step_decides_what_underflow_is() -> None:
     frame = frame_of({0: [1e-5, 1.0], 20: [1e-5, 1.0], 30: [1e-5, 1.0]})
-    smallest = 6.1e-5 / pd.Series({0: 1.0, 20: 65536.0, 25: 1.0})
-    grid = grid_of(frame, "grad_norm", smallest)
-    assert grid.is_tiny_LS[0].tolist() == [True, False, False], "step 30 as the step before"
+    scales = pd.Series({0: math.nan, 20: 1.0, 25: 65536.0})
+    grid = grid_of(frame, "grad_norm", "float16", scales)
+    assert grid.is_tiny_LS[0].tolist() == [True, True, False], "step 30 as the step before"
 
 
 @pytest.mark.parametrize("width", [40, 60, 80, 120, 200])
@@ -383,9 +384,10 @@ def test_of_points_in_one_cell_the_later_is_seen_and_that_is_told() -> None:
 
 
 def test_the_signal_is_drawn_at_the_first_middle_and_last_measured_step() -> None:
-    assert shown_steps([40, 0, 20, 0, 39]) == [0, 39, 40]
-    assert shown_steps([7]) == [7]
-    assert shown_steps([]) == []
+    uneven = against_depth(frame_of({n: [1.0, 1.0, 1.0] for n in (40, 0, 20, 38, 39)}, "delta_rms"))
+    assert uneven is not None
+    middle = [points.name for points in uneven.points][1]
+    assert middle == "step 20", "as in figures: the nearest to half-way, not the middle measured"
     frame = frame_of(
         {0: [1e-4, 1.0, 9.0], 10: [1e-3, 1.0, 9.0], 20: [1e-2, 1.0, 9.0], 30: [None, None, None]},
         "delta_rms",
@@ -781,18 +783,36 @@ def test_what_underflow_is_follows_dtype_examples_and_loss_scale(tmp_path: Path)
     of.summary["dtype"] = "float16"
     scaled = [row | {"loss_scale": 1024.0 * (1 + row["step"] % 2)} for row in of.steps]
     run = Recorded(write(tmp_path / "half", dataclasses.replace(of, steps=scaled)))
-    smallest = run.smallest_normal("grad_norm")
-    assert isinstance(smallest, pd.Series)
-    assert smallest[0] == 2**-14 / 1024
-    assert smallest[1] == 2**-14 / 2048
-    of_signal = run.smallest_normal("delta_rms")
-    assert isinstance(of_signal, pd.Series)
-    assert of_signal[1] == Config().data.batch_size * 2**-14 / 2048
+
+    def is_tiny(recorded: Recorded, metric: str, *values: float) -> list[bool]:
+        """At steps 0, 1, ..."""
+        frame = frame_of({step: [value, 1e9] for step, value in enumerate(values)}, metric)
+        return recorded.grid(frame, metric).is_tiny_LS[0].tolist()  # type: ignore[no-any-return]
+
+    limit, examples = 2**-14 / 1024, Config().data.batch_size
+    assert is_tiny(run, "grad_norm", 0.9 * limit, 0.6 * limit) == [True, False]
+    assert is_tiny(run, "grad_norm", 1.1 * limit, 0.4 * limit) == [False, True]
+    assert is_tiny(run, "delta_rms", 0.9 * limit * examples, 1.1 * limit * examples) == [
+        True,
+        False,
+    ]
     whole = Recorded(write(tmp_path / "whole", recording([1.0])))
-    assert whole.smallest_normal("grad_norm") == 2.0**-126
-    assert whole.smallest_normal("weight_norm") == 0.0
+    assert is_tiny(whole, "grad_norm", 0.9 * 2.0**-126, 1.1 * 2.0**-126) == [True, False]
+    assert is_tiny(whole, "weight_norm", 1e-39) == [False]
     unknown = dataclasses.replace(recording([1.0]), summary=None, config=None)
-    assert Recorded(write(tmp_path / "unknown", unknown)).smallest_normal("grad_norm") == 0.0
+    nameless = Recorded(write(tmp_path / "unknown", unknown))
+    assert is_tiny(nameless, "grad_norm", 1e-39) == [False]
+
+
+def test_the_screen_and_a_picture_call_the_same_cells_underflow() -> None:
+    frame = frame_of({0: [3e-5, 3e-5, 1.0], 5: [3e-5, 0.0, 1.0]})
+    # The norm is that of many entries, of which the largest underflows last.
+    frame["grad_max"] = [1e-5, 4e-5, 1.0, 1e-5, 0.0, 1.0]
+    scales = pd.Series({0: 2.0, 5: 1.0})
+    seen = grid_of(frame, "grad_norm", "float16", scales).is_tiny_LS
+    assert seen.tolist() == [[True, True], [False, False], [False, False]]
+    rows = underflows(frame, "grad_norm", "float16", scales)
+    assert rows.tolist() == [True, False, True, False, False, False]
 
 
 @pytest.mark.parametrize("value", ["x", [1], math.nan, "absent"])

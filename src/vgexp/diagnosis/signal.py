@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -100,37 +100,65 @@ def signal_of(layers_at_step: pd.DataFrame, num_layers: int | None = None) -> Si
     )
 
 
+def smallest_held(
+    dtype: str,
+    steps: Sequence[int] | pd.Series,
+    loss_scale: pd.Series | None = None,
+    num_examples: int = 1,
+) -> np.ndarray:
+    """Below this a derivative was no normal number, at each of the steps [S].
+
+    The dtype's smallest normal number times `num_examples` over the loss scale. By autocast
+    derivatives are computed in half precision while the loss scale is multiplied in, and divided
+    by it in float32; `delta_rms` is dL/dz times the examples.
+
+    Args:
+        loss_scale: by step; where it is nan 1; of a step that it lacks that of the step before.
+
+    Raises:
+        QuestionError: no such dtype.
+    """
+    if dtype not in SMALLEST_NORMAL:
+        raise unknown("dtype", dtype, SMALLEST_NORMAL)
+    smallest = SMALLEST_NORMAL[dtype] * num_examples
+    if loss_scale is None or not len(loss_scale):
+        return np.full(len(steps), smallest)
+    known = loss_scale[~loss_scale.index.duplicated()].sort_index().astype("float64").fillna(1.0)
+    places = known.index.searchsorted(np.asarray(steps, dtype="int64"), side="right") - 1
+    limits: np.ndarray = smallest / known.to_numpy()[np.maximum(places, 0)]
+    return limits
+
+
+def loss_scales(steps: pd.DataFrame) -> pd.Series | None:
+    """Step -> loss scale, of rows as in `steps.csv`; None: the table has no such column."""
+    if "loss_scale" not in steps:
+        return None
+    return steps.drop_duplicates("step").set_index("step")["loss_scale"]
+
+
 def underflow(
     layers: pd.DataFrame, num_examples: int, dtype: str, loss_scale: pd.Series | None = None
 ) -> int:
     """Main-path layers whose backward signal fell below what the dtype holds, at any step.
 
     The signal that the dtype must hold is dL/dz, whose rms is delta_rms / `num_examples`, times the
-    loss scale of the step where there is one (`loss_scale`, by step; nan: 1). A zero
+    loss scale of the step (`smallest_held`). A zero
     that is exact is no underflow: going down from the read-out, the first layer that fell below
     holds exactly 0, and either it or a layer above it has only dead units, or the weights right
     above it are all 0, or the layer above is far from the smallest number: what falls that far in
     one layer was cut off by slopes that are exactly 0. Weights not measured at a step count as at
     the step before.
     """
-    if dtype not in SMALLEST_NORMAL:
-        raise unknown("dtype", dtype, SMALLEST_NORMAL)
     tables = layers.sort_values("step", kind="stable", ignore_index=True)
     tables["weight_norm"] = tables.groupby("name")["weight_norm"].ffill()
-    smallest = SMALLEST_NORMAL[dtype] * num_examples / _scale_of(tables["step"], loss_scale)
+    limits = smallest_held(dtype, tables["step"], loss_scale, num_examples)
+    smallest = pd.Series(limits, index=tables.index)
     steps = tables.loc[tables["delta_rms"] < smallest, "step"].unique()
     below: set[int] = set()
     for step in steps:
         of_step = tables["step"] == step
         below |= _fallen_below(tables[of_step], float(smallest[of_step].iloc[0]))
     return len(below)
-
-
-def _scale_of(steps: pd.Series, loss_scale: pd.Series | None) -> pd.Series:
-    """The loss scale of each of the steps."""
-    if loss_scale is None:
-        return pd.Series(1.0, index=steps.index)
-    return steps.map(loss_scale).fillna(1.0).astype("float64")
 
 
 def _require_columns(frame: pd.DataFrame) -> None:

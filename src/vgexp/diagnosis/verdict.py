@@ -14,7 +14,7 @@ import pandas as pd
 
 from vgexp.diagnosis.landscape import landscape_figures
 from vgexp.diagnosis.shift import shifts
-from vgexp.diagnosis.signal import Signal, signal_of, underflow
+from vgexp.diagnosis.signal import Signal, loss_scales, signal_of, underflow
 from vgexp.diagnosis.through_time import through_time
 from vgexp.diagnosis.words import NUM_STEPS_AVERAGED, cause_of
 
@@ -95,7 +95,7 @@ def summarise(
         "signal": first.signal,
         "signal_last": last.signal,
         "verdict": verdict,
-        "underflow": underflow(layers, num_examples, dtype, _loss_scale(steps)),
+        "underflow": underflow(layers, num_examples, dtype, loss_scales(steps)),
         "num_layers": first.num_layers,
         "depth_trained": _depth_trained(verdict, first),
         "dtype": dtype,
@@ -113,13 +113,6 @@ def summarise(
     summary = {key: _for_json(value) for key, value in summary.items()}
     summary["cause"] = cause_of(summary, divergence or _first_bad_loss(steps))
     return summary
-
-
-def _loss_scale(steps: pd.DataFrame) -> pd.Series | None:
-    """By step; None where the table has none."""
-    if "loss_scale" not in steps:
-        return None
-    return steps.drop_duplicates("step").set_index("step")["loss_scale"]
 
 
 def _depth_trained(verdict: str | None, signal: Signal) -> int | None:

@@ -1,31 +1,117 @@
-"""A column of `layers.csv` as layers by steps: what maps, profiles and curves over depth show."""
+"""A column of `layers.csv` as layers by steps: what maps, profiles and curves over depth show.
+
+Axes: L layers (rows), S measured steps (columns).
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
+from vgexp.diagnosis.signal import smallest_held
 from vgexp.errors import unknown
 from vgexp.records import READOUT
 
-_KEYS = ("step", "layer", "name", "kind")
+HAS_VALUE = "has_value"
+"""Column of a frame that tells whether the metric's cell is not empty, where a file told it."""
 NORMS = ("weight_norm", "grad_norm", "grad_norm_clipped")
 """Columns of which a block has the norm over all its weights."""
+LARGEST_ENTRY = "grad_max"
+_OF_GRADIENTS = ("grad_norm", LARGEST_ENTRY)
+_KEYS = ("step", "layer", "name", "kind", HAS_VALUE)
+# Measured with the gradient, and a number even where that is nan.
+_WITNESS = "grad_zero_fraction"
+
+
+@dataclass(frozen=True)
+class Grid:
+    """One value a layer and step; layer 1 first, the read-out last."""
+
+    labels: Sequence[str]
+    """Numbers of the layers, and `readout`."""
+    steps: Sequence[int]
+    values_LS: NDArray[np.float64]
+    """nan where nothing was measured, and where what was measured is nan."""
+    measured_LS: NDArray[np.bool_]
+    is_tiny_LS: NDArray[np.bool_]
+    """Whether a value that is not 0 underflowed."""
+    has_blocks: bool = False
+    """Whether a row is a block, its value made of all its weights."""
+
+    def table(self) -> pd.DataFrame:
+        """The values by label and step: NaN where nothing was measured, inf where it was nan."""
+        values = np.where(self.measured_LS & np.isnan(self.values_LS), np.inf, self.values_LS)
+        return pd.DataFrame(
+            values,
+            index=pd.Index(list(self.labels), name="layer", dtype="object"),
+            columns=pd.Index(list(self.steps), name="step", dtype="int64"),
+        )
 
 
 def grid(layers: pd.DataFrame, metric: str) -> pd.DataFrame:
-    """Layers 1..L of the main path, then the read-out (rows), by measured steps (columns).
+    """`grid_of` as a table of values, of steps at which some layer has one.
 
-    A cell is the value of the layer's first weight, as in every figure of the main path. A block
-    (`stream`) has no weight: of a norm it gets the root of the squares summed over the block's
-    weights, of other columns of weights the largest. Steps at which no layer has a value are left
-    out; cells without one are NaN. Weights that no forward pass used have no layer and no row.
+    Raises:
+        QuestionError: no such column of numbers.
+    """
+    return grid_of(layers, metric).table()
+
+
+def grid_of(
+    layers: pd.DataFrame,
+    metric: str,
+    dtype: str | None = None,
+    loss_scale: pd.Series | None = None,
+    num_examples: int = 1,
+    every_step: bool = False,
+) -> Grid:
+    """The metric of the main path and the read-out, as `path_of` has it, and where it underflowed.
 
     Args:
-        layers: rows as in `layers.csv`.
+        dtype: of the run; None: not known, and nothing underflows.
+        loss_scale: by step; None: 1.
+        num_examples: of an update.
+        every_step: steps with rows but without a value keep their column as well.
+
+    Raises:
+        QuestionError: no such column of numbers, or no such dtype.
+    """
+    path, has_blocks = path_of(layers, metric)
+    path["is_tiny"] = underflows(layers, metric, dtype, loss_scale, num_examples)
+    if not every_step:
+        path = path[path["step"].isin(path.loc[path[HAS_VALUE], "step"].unique())]
+    steps_S, columns_R = np.unique(path["step"].to_numpy("int64"), return_inverse=True)
+    is_readout = (path["kind"] == READOUT).to_numpy(bool)
+    # A read-out is last, whatever its number is.
+    keys = np.where(is_readout, np.iinfo("int64").max, path["layer"].to_numpy("int64"))
+    numbers_L, rows_R = np.unique(keys, return_inverse=True)
+    shape = (numbers_L.size, steps_S.size)
+    values_LS = np.full(shape, np.nan)
+    measured_LS, is_tiny_LS = np.zeros(shape, bool), np.zeros(shape, bool)
+    values_LS[rows_R, columns_R] = path[metric].to_numpy("float64")
+    measured_LS[rows_R, columns_R] = path[HAS_VALUE].to_numpy(bool)
+    is_tiny_LS[rows_R, columns_R] = path["is_tiny"].to_numpy(bool)
+    has_readout = bool(is_readout.any())
+    hidden = [str(number) for number in numbers_L[: numbers_L.size - has_readout]]
+    labels = hidden + [READOUT] * has_readout
+    return Grid(labels, steps_S.tolist(), values_LS, measured_LS, is_tiny_LS, has_blocks)
+
+
+def path_of(layers: pd.DataFrame, metric: str) -> tuple[pd.DataFrame, bool]:
+    """One row a step and layer of the main path, then one a step of the read-out; and whether a
+    block is among them: columns `step`, `layer`, `kind`, the metric, `has_value`.
+
+    A layer's first weight counts. A block (`stream`) without a value, for it has no weight, has
+    that of its weights: of a norm the root of the summed squares, else the largest magnitude.
+    Weights that no forward pass used have no layer and no row.
+
+    A frame cannot tell nan from an empty cell unless a column `has_value` says so. Without it,
+    what is NaN was not measured; but a gradient was, where its share of zeros is a number.
 
     Raises:
         QuestionError: no such column of numbers.
@@ -33,17 +119,49 @@ def grid(layers: pd.DataFrame, metric: str) -> pd.DataFrame:
     numeric = [name for name in layers.columns if name not in _KEYS]
     if metric not in numeric:
         raise unknown("metric of layers.csv", metric, numeric)
-    rows = layers[[*_KEYS, metric]].dropna(subset="layer")
-    rows = rows.assign(layer=rows["layer"].astype("int64"))
-    first = rows.drop_duplicates(["step", "layer"])
-    values = first.set_index(["layer", "step"])[metric].astype("float64")
-    if (first["kind"] == "stream").any():
-        values = values.fillna(of_blocks(rows, metric))
-    table = values.unstack("step").sort_index()  # noqa: PD010 (a pivot drops layers without values)
-    table = table.dropna(axis="columns", how="all")
-    readouts = first.loc[first["kind"] == READOUT, "layer"].unique()
-    names = [READOUT if number in readouts else str(number) for number in table.index]
-    return table.set_axis(pd.Index(names, name="layer"), axis=0)
+    rows = layers[["step", "layer", "kind", metric]].assign(has_value=_has_value(layers, metric))
+    rows = rows[rows["layer"].notna()]
+    rows = rows.assign(layer=rows["layer"].astype("int64"), **{metric: rows[metric].astype(float)})
+    is_readout = rows["kind"] == READOUT
+    hidden = rows[~is_readout]
+    path = hidden.drop_duplicates(["step", "layer"])
+    lacks = (path["kind"] == "stream") & ~path[HAS_VALUE]
+    if lacks.any():
+        # What has a value that is not a number is not finite.
+        whole = of_blocks(hidden[hidden[HAS_VALUE]].fillna({metric: np.inf}), metric)
+        keys = pd.MultiIndex.from_frame(path.loc[lacks, ["layer", "step"]])
+        path = path.copy()
+        path.loc[lacks, metric] = whole.reindex(keys).to_numpy("float64")
+        path.loc[lacks, HAS_VALUE] = keys.isin(whole.index)
+    readout = rows[is_readout].drop_duplicates("step")
+    return pd.concat([path, readout], ignore_index=True), bool(lacks.any())
+
+
+def underflows(
+    layers: pd.DataFrame,
+    metric: str,
+    dtype: str | None,
+    loss_scale: pd.Series | None = None,
+    num_examples: int = 1,
+) -> NDArray[np.bool_]:
+    """Which rows of `path_of` hold a value that is not 0 and underflowed; arguments of `grid_of`.
+
+    A gradient where its largest entry, which is the last to, was below `smallest_held`: by
+    autocast it is computed in half precision, as large as the loss scale made it. `delta_rms`
+    where dL/dz was. Of other metrics it is not known.
+    """
+    path, _ = path_of(layers, metric)
+    values = path[metric].abs()
+    if dtype is None or metric not in (*_OF_GRADIENTS, "delta_rms"):
+        return np.zeros(len(path), bool)
+    largest = values
+    if metric in _OF_GRADIENTS and LARGEST_ENTRY in layers.columns:
+        entries, _ = path_of(layers.drop(columns=HAS_VALUE, errors="ignore"), LARGEST_ENTRY)
+        # Where it was not measured the norm tells, which is no smaller.
+        largest = entries[LARGEST_ENTRY].fillna(values)
+    count = num_examples if metric == "delta_rms" else 1
+    limits = smallest_held(dtype, path["step"], loss_scale, count)
+    return ((largest < limits) & (values > 0)).to_numpy(bool)
 
 
 def numbers(table: pd.DataFrame) -> np.ndarray:
@@ -80,3 +198,12 @@ def of_blocks(rows: pd.DataFrame, metric: str) -> pd.Series:
     shares = values / scale.reindex(values.index)
     squares = shares.pow(2).groupby(level=["layer", "step"]).sum(min_count=1)
     return squares.pow(0.5) * scale
+
+
+def _has_value(layers: pd.DataFrame, metric: str) -> pd.Series:
+    if HAS_VALUE in layers.columns:
+        return layers[HAS_VALUE].astype(bool)
+    has_value = layers[metric].notna()
+    if metric.startswith("grad_") and _WITNESS in layers.columns:
+        has_value |= layers[_WITNESS].notna()
+    return has_value

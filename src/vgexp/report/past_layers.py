@@ -10,11 +10,9 @@ import pandas as pd
 from pandas.api.types import is_numeric_dtype
 
 from vgexp import tables
-from vgexp.diagnosis import main_path
 from vgexp.errors import QuestionError
-
-# Tells, beside a metric, an empty cell from nan.
-_HAS_VALUE = "has value"
+from vgexp.records import READOUT
+from vgexp.report.grid import HAS_VALUE, path_of
 
 
 class PastLayers:
@@ -63,19 +61,25 @@ class PastLayers:
         frame = self._frame(metric)
         if frame is None:
             return []
-        return sorted(frame.loc[frame[_HAS_VALUE], "step"].unique().tolist())
+        return sorted(frame.loc[frame[HAS_VALUE], "step"].unique().tolist())
 
     def values(self, metric: str, step: int) -> dict[str, float | None]:
-        """Layer -> value of a column at a step: main path, then `readout`; None where empty."""
+        """Layer -> value of a column at a step: main path, then `readout`; None where empty.
+
+        Of a block what `path_of` makes of its weights.
+        """
         frame = self._frame(metric)
         if frame is None:
             return {}
-        at_step = frame[frame["step"] == step]
-        path, readout = main_path(at_step), at_step[at_step["kind"] == "readout"].head(1)
-        names = [*map(str, path["layer"]), *["readout"] * len(readout)]
-        rows = pd.concat([path, readout])
-        cells = zip(names, rows[metric].tolist(), rows[_HAS_VALUE], strict=True)
-        return {name: value if has_value else None for name, value, has_value in cells}
+        path, _ = path_of(frame[frame["step"] == step], metric)
+        ordered = path.sort_values("layer", kind="stable")
+        found: dict[str, float | None] = {}
+        for is_last in (False, True):
+            rows = ordered[(ordered["kind"] == READOUT) == is_last]
+            names = [READOUT] * len(rows) if is_last else map(str, rows["layer"])
+            cells = zip(names, rows[metric].tolist(), rows[HAS_VALUE], strict=True)
+            found |= {name: value if has_value else None for name, value, has_value in cells}
+        return found
 
     def history(self, metric: str, end: int) -> pd.Series:
         """Step -> value of the first (`end` 0) or the last (-1) hidden layer with a row there, at
@@ -83,12 +87,10 @@ class PastLayers:
         frame = self._frame(metric)
         if frame is None:
             return pd.Series(dtype="float64")
-        hidden = frame[frame["kind"] != "readout"].dropna(subset="layer")
-        # The first row of a layer is the main path's, as `main_path` has it.
-        rows = hidden.drop_duplicates(["step", "layer"])
-        ordered = rows.sort_values(["step", "layer"], kind="stable")
+        path, _ = path_of(frame, metric)
+        ordered = path[path["kind"] != READOUT].sort_values(["step", "layer"], kind="stable")
         at_end = ordered.drop_duplicates("step", keep="last" if end else "first")
-        return at_end[at_end[_HAS_VALUE]].set_index("step")[metric]
+        return at_end[at_end[HAS_VALUE]].set_index("step")[metric]
 
     def _frame(self, metric: str) -> pd.DataFrame | None:
         """The rows with that column; None where it cannot be read."""
@@ -105,7 +107,7 @@ class PastLayers:
     def _read(self, metric: str) -> pd.DataFrame:
         frame = tables.read(self._folder, "layers", ("step", "layer", "kind", metric))
         frame["kind"] = frame["kind"].astype("category")
-        frame[_HAS_VALUE] = ~tables.empty_cells(self._folder, "layers", [metric])[metric]
+        frame[HAS_VALUE] = ~tables.empty_cells(self._folder, "layers", [metric])[metric]
         return frame
 
     def _give_up(self, error: QuestionError) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from vgexp.errors import QuestionError, impossible, unknown
 from vgexp.report.headings import config_text
-from vgexp.report.runs import PastRun, differing_keys, short_names
+from vgexp.report.runs import PastRun, differing_keys
 
 NOT_SET = "not set"
 """The value of a key that a run's configuration does not have."""
@@ -36,11 +36,6 @@ def find_key(runs: Sequence[PastRun], word: str, asked_by: str) -> str:
             raise impossible(asked_by, word, f"one of {', '.join(found)}")
     dotted = {key.rpartition(".")[2]: [key] for key in swept or sorted(every)}
     raise unknown(f"key of {asked_by}", word, swept or every, elsewhere=dotted)
-
-
-def short_name(runs: Sequence[PastRun], key: str) -> str:
-    """What a key is called in headings."""
-    return short_names(runs, [key], ())[0]
 
 
 def texts_of(runs: Sequence[PastRun], key: str) -> list[str]:

@@ -106,13 +106,15 @@ def _draw_layer(axes: Axes, row: pd.Series, colour: Any) -> None:
 
 
 def _medians(row: pd.Series, together: int) -> pd.Series:
-    """Medians of so many values in a row, without zeros; infinite where one of them is."""
+    """Lower medians of so many values in a row, each at the mean of its steps; infinite where one
+    of them is. Zeros count: half of them make a zero, which is drawn as one."""
     if together == 1:
         return row
     groups = np.arange(len(row)) // together
-    medians = row.where(row != 0).groupby(groups).median()
+    medians = row.groupby(groups).quantile(0.5, interpolation="lower")
     medians = medians.mask(np.isinf(row).groupby(groups).any(), np.inf)
-    return medians.set_axis(row.index.to_numpy("float64")[::together] + (together - 1) / 2)
+    steps = pd.Series(row.index.to_numpy("float64")).groupby(groups).mean()
+    return medians.set_axis(steps.to_numpy())
 
 
 def _draw_zeros(axes: Axes, table: pd.DataFrame, shades: list[Any]) -> bool:

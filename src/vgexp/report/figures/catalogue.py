@@ -14,7 +14,7 @@ from vgexp.report.figures.heat import gradient_map
 from vgexp.report.figures.ridges import distributions
 from vgexp.report.figures.shares import shares
 from vgexp.report.figures.start import at_start
-from vgexp.report.figures.through_time import through_time
+from vgexp.report.figures.through_time import PREDICTION, through_time
 from vgexp.report.figures.training import gradient_norms, learning_curves
 
 _KEYS = ("step", "layer", "name", "kind")
@@ -34,7 +34,7 @@ class Picture:
     measured: tuple[str, ...]
     """Columns of the first table: without a value in any, there is nothing to see."""
     facts: tuple[str, ...] = ()
-    """Keys of the summary that the figure shows as well."""
+    """Keys of the summary that the figure shows as well, and `loss_scale`, of `steps`."""
     is_over_seeds: bool = False
     """Whether it is of the tables of `vgexp signal`, which have a column `seed`."""
 
@@ -61,7 +61,7 @@ FIGURES: Registry[Picture] = Registry(
             gradient_map,
             "grad_norm",
             "grad_max",
-            facts=("dtype",),
+            facts=("dtype", "loss_scale"),
         ),
         "backward_signal": _of_layers(
             "delta_rms against depth at the first, a middle and the last step",
@@ -107,7 +107,7 @@ FIGURES: Registry[Picture] = Registry(
         "through_time": Picture(
             "recurrent nets: delta_rms of the last layer's state against time",
             through_time,
-            {"time": ("step", "layer", "name", "t", "delta_rms")},
+            {"time": ("step", "layer", "name", "t", "delta_rms", PREDICTION)},
             ("delta_rms",),
         ),
         "attention_entropy": Picture(

@@ -33,8 +33,10 @@ _WORDS = {
     "failed": "#d55e00",
 }
 """Words of `verdict`, `signal` and `status`; their lightness differs too."""
-_FURTHER = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#f0e442", "#7f7f7f", "#8c510a")
-_MOST_WORDS = 10
+_FURTHER = (
+    *("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9"),
+    *("#f0e442", "#7f7f7f", "#8c510a", "#332288", "#882255"),
+)
 # A map of factors reaches from 1 this far at the least, so that little is not full colour: of a
 # factor per layer, and of what many layers make of it.
 _LEAST_FACTOR, _LEAST_ATTENUATION = 1.2, 10.0
@@ -117,10 +119,10 @@ def _ticks(most: float) -> list[float] | None:
 
 def _coloured(figure: str, values: Sequence[str]) -> dict[str, str]:
     words = list(dict.fromkeys(values))
-    if len(words) > _MOST_WORDS:
+    if len(words) > len(_FURTHER):
         raise QuestionError(
             f"{figure} has {len(words)} different values, too many for colours\n"
-            f"allowed: a number, or words of which there are at most {_MOST_WORDS}"
+            f"allowed: a number, or words of which there are at most {len(_FURTHER)}"
         )
-    further = iter(_FURTHER * 2)
+    further = iter(_FURTHER)
     return {word: _WORDS.get(word) or next(further) for word in words}

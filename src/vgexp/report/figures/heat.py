@@ -14,13 +14,13 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import NullFormatter
 
-from vgexp.diagnosis.signal import SMALLEST_NORMAL
 from vgexp.report.figures import style
-from vgexp.report.figures.layer_axis import evenly, layers_down
+from vgexp.report.figures.layer_axis import layers_down
 from vgexp.report.figures.legends import legend_below
 from vgexp.report.figures.logarithmic import log_format, log_range, log_ticks
 from vgexp.report.figures.style import NOT_FINITE, SEQUENTIAL, UNDERFLOW, ZERO, Special
-from vgexp.report.grid import grid
+from vgexp.report.figures.thinning import lower_medians
+from vgexp.report.grid import grid_of
 
 LEAST_DECADES = 3.0
 """Of a map's scale, as in the terminal: with fewer a steady gradient would show every colour."""
@@ -29,16 +29,23 @@ _MOST_STEPS = 1000
 
 
 @style.drawn
-def gradient_map(layers: pd.DataFrame, dtype: str = "float32") -> Figure:
+def gradient_map(
+    layers: pd.DataFrame, dtype: str | None = "float32", loss_scale: pd.Series | None = None
+) -> Figure:
     """The gradient norm of each layer at each measured step, on a logarithmic scale.
+
+    A gradient whose largest entry is below the smallest normal number of the dtype over the loss
+    scale underflows (`vgexp.report.grid.underflows`). What is NaN in the table was not measured
+    and is blank, a step without any value too; unless the gradient's share of zeros was measured,
+    when it was nan and is not finite.
 
     Args:
         layers: rows as in `layers.csv`.
-        dtype: of the run: below its smallest normal number a gradient underflows. In half
-            precision weights and their gradients are float32.
+        dtype: of the run; None: not known, and nothing underflows.
+        loss_scale: by step; None: 1.
     """
     figure, [axes] = style.canvas()
-    draw_gradient_map(axes, layers, dtype)
+    draw_gradient_map(axes, layers, dtype, loss_scale)
     axes.set_title("Gradient norm of each layer")
     return figure
 
@@ -46,7 +53,8 @@ def gradient_map(layers: pd.DataFrame, dtype: str = "float32") -> Figure:
 def draw_gradient_map(
     axes: Axes,
     layers: pd.DataFrame,
-    dtype: str = "float32",
+    dtype: str | None = "float32",
+    loss_scale: pd.Series | None = None,
     limits: tuple[float, float] | None = None,
 ) -> None:
     """The map into a panel, with its scale beside it; the layer nearest to the input on top.
@@ -55,16 +63,12 @@ def draw_gradient_map(
         limits: ends of a scale that several maps share, `draw_scale` beside them; None: the
             table's own, beside it.
     """
-    table = grid(layers, "grad_norm")
-    if table.empty:
+    found = grid_of(layers, "grad_norm", dtype, loss_scale, every_step=True)
+    if not found.measured_LS.any():
         style.say(axes, "no gradient was measured")
         return
-    # As autograd holds it: by the largest entry, which underflows last.
-    largest = grid(layers, "grad_max").reindex(index=table.index, columns=table.columns)
-    smallest = SMALLEST_NORMAL["float64" if dtype == "float64" else "float32"]
-    values = table.to_numpy()
-    underflows = (values > 0) & (largest.to_numpy() < smallest)
-    draw_map(axes, table, "gradient norm (L2)", {UNDERFLOW: underflows}, limits)
+    special = {UNDERFLOW: found.is_tiny_LS}
+    draw_map(axes, found.table(), "gradient norm (L2)", special, limits)
 
 
 def draw_map(
@@ -77,39 +81,44 @@ def draw_map(
     """A table of magnitudes, layers by steps: colours on a log scale, its title beside the scale.
 
     Exact zeros, what is not finite and `special` cells (masks [L, S]) are hatched and named
-    below; what was not measured is left blank. Of more than 1,000 steps evenly spaced ones are
-    shown.
+    below; what was not measured is left blank. Of more than 1,000 steps neighbours share a
+    column: it is special if one of them is, else their lower median.
     """
-    shown = evenly(table.shape[1], _MOST_STEPS)
-    num_steps, table = table.shape[1], table.iloc[:, shown]
     values = table.to_numpy(dtype="float64")
-    special = {look: mask[:, shown] for look, mask in (special or {}).items()}
-    marks = {**special, ZERO: values == 0, NOT_FINITE: np.isinf(values)}
-    plain = np.isfinite(values) & (values > 0)
-    for mask in marks.values():
-        plain &= ~mask
-    steps, rows = _edges(table.columns.to_numpy(dtype="float64")), np.arange(len(table) + 1) - 0.5
-    low, high = limits or log_range(values[plain], LEAST_DECADES)
+    together = -(-table.shape[1] // _MOST_STEPS)
+    starts = np.arange(0, table.shape[1], together)
+    marks = {NOT_FINITE: np.isinf(values), ZERO: values == 0, **(special or {})}
+    plain = np.where(np.isfinite(values) & (values > 0), values, np.nan)
+    plain[np.logical_or.reduce(list(marks.values()))] = np.nan
+    taken = np.zeros((len(table), len(starts)), bool)
+    for look, mask in marks.items():
+        marks[look] = np.logical_or.reduceat(mask, starts, axis=1) & ~taken
+        taken |= marks[look]
+    shown = np.where(taken, np.nan, lower_medians(plain, together))
+    edges = _edges(table.columns.to_numpy(dtype="float64"))
+    steps, rows = edges[[*starts, -1]], np.arange(len(table) + 1) - 0.5
+    low, high = limits or log_range(shown, LEAST_DECADES)
     mesh = axes.pcolormesh(
         steps,
         rows,
-        np.where(plain, np.clip(values, low, high), np.nan),
+        np.clip(shown, low, high),
         norm=LogNorm(low, high),
         cmap=SEQUENTIAL,
         rasterized=True,
     )
+    marks = dict(reversed(marks.items()))
     for look, mask in marks.items():
         _hatch(axes, mask, steps, rows, look)
-    if plain.any() and limits is None:
+    if not np.isnan(shown).all() and limits is None:
         draw_scale([axes], mesh, title)
     axes.grid(False)
     # A single step is a narrow column: nothing is known beside it.
-    pad = 2.0 if len(shown) == 1 else 0.0
+    is_single = table.shape[1] == 1
+    pad = 2.0 if is_single else 0.0
     axes.set(xlim=(steps[0] - pad, steps[-1] + pad), ylim=(rows[-1], rows[0]))
-    note = f" ({len(shown)} of {num_steps} measured are shown)" if len(shown) < num_steps else ""
-    axes.set_xlabel(f"step{note}")
+    axes.set_xlabel(f"step (medians of {together} measured)" if together > 1 else "step")
     style.whole_numbers(axes.xaxis)
-    if len(shown) == 1:
+    if is_single:
         axes.set_xticks(table.columns.tolist())
     layers_down(axes, list(table.index))
     legend_below(axes, [_swatch(look) for look, mask in marks.items() if mask.any()])

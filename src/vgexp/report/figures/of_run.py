@@ -14,11 +14,12 @@ from matplotlib.figure import Figure
 from pandas.api.types import is_float_dtype
 
 from vgexp import tables
+from vgexp.diagnosis.signal import loss_scales
 from vgexp.errors import QuestionError, unknown
 from vgexp.records import TABLES
 from vgexp.report.figures import style
 from vgexp.report.figures.catalogue import FIGURES, OVERVIEW, Picture
-from vgexp.report.figures.overview import number, overview
+from vgexp.report.figures.overview import known_dtype, number, overview
 from vgexp.report.figures.signature import signature, signed
 
 FOLDER = "figures"
@@ -86,6 +87,18 @@ def run_figure(folder: Path | str, name: str | None = None) -> Figure:
     return _Source(Path(folder), [FIGURES[name]]).drawn(name)
 
 
+def with_inf(folder: Path, table: str, columns: Collection[str]) -> pd.DataFrame:
+    """The columns of a table, a value that is `nan` as inf: a frame has only NaN for what is not
+    finite and for what was not measured, and a picture shows the one and leaves out the other."""
+    frame = tables.read(folder, table, columns)
+    doubtful = [str(n) for n in frame if is_float_dtype(frame[n]) and frame[n].isna().any()]
+    if doubtful and _says_nan(folder / f"{table}.csv"):
+        is_empty = tables.empty_cells(folder, table, doubtful)
+        for name in doubtful:
+            frame.loc[frame[name].isna() & ~is_empty[name], name] = np.inf
+    return frame
+
+
 class _Source:
     """A run folder's tables as pictures need them, each read once and when it is asked for."""
 
@@ -93,7 +106,8 @@ class _Source:
         self.folder = folder
         self._columns: dict[str, list[str]] = {}
         for picture in pictures:
-            for table, names in picture.columns.items():
+            scales = {"steps": ("step", "loss_scale")} if "loss_scale" in picture.facts else {}
+            for table, names in (*picture.columns.items(), *scales.items()):
                 self._columns.setdefault(table, []).extend(names)
         self._frames: dict[str, pd.DataFrame] = {}
         self._summary: dict[str, Any] | None = None
@@ -117,7 +131,7 @@ class _Source:
         if table not in self._frames:
             there = tables.column_names(self.folder, table)
             wanted = [name for name in there if name in self._columns[table]]
-            self._frames[table] = _with_inf(self.folder, table, wanted)
+            self._frames[table] = with_inf(self.folder, table, wanted)
         return self._frames[table]
 
     @cached_property
@@ -160,28 +174,20 @@ class _Source:
         found: dict[str, Any] = {}
         if "dtype" in names:
             found["dtype"] = self._dtype()
+        if "loss_scale" in names and self.is_there("steps"):
+            # A damaged table is told of by the figures of it.
+            with suppress(QuestionError):
+                found["loss_scale"] = loss_scales(self.table("steps"))
         if "constant_loss" in names:
             found["constant_loss"] = number(self.summary.get("constant_loss"))
         return found
 
-    def _dtype(self) -> str:
+    def _dtype(self) -> str | None:
         if "dtype" in self.summary:
-            return str(self.summary["dtype"])
+            return known_dtype(self.summary)
         with suppress(QuestionError):
             return tables.read_config(self.folder).dtype
         return "float32"
-
-
-def _with_inf(folder: Path, table: str, columns: Collection[str]) -> pd.DataFrame:
-    """The columns of a table, a value that is `nan` as inf: a frame has only NaN for what is not
-    finite and for what was not measured, and a picture shows the one and leaves out the other."""
-    frame = tables.read(folder, table, columns)
-    doubtful = [str(n) for n in frame if is_float_dtype(frame[n]) and frame[n].isna().any()]
-    if doubtful and _says_nan(folder / f"{table}.csv"):
-        is_empty = tables.empty_cells(folder, table, doubtful)
-        for name in doubtful:
-            frame.loc[frame[name].isna() & ~is_empty[name], name] = np.inf
-    return frame
 
 
 def _says_nan(path: Path) -> bool:

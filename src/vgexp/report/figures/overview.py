@@ -11,6 +11,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from vgexp.diagnosis.signal import SMALLEST_NORMAL, loss_scales
 from vgexp.report.figures import style
 from vgexp.report.figures.by_depth import draw_attention_entropy, draw_update_ratios
 from vgexp.report.figures.depth import draw_backward_signal, draw_forward_signal
@@ -61,8 +62,10 @@ def _panels(
     tables: Mapping[str, pd.DataFrame], summary: Mapping[str, Any]
 ) -> list[tuple[str, Draw]]:
     layers, steps, evals = (tables.get(name) for name in ("layers", "steps", "evals"))
+    scales = None if steps is None else loss_scales(steps)
+    gradients = partial(draw_gradient_map, dtype=known_dtype(summary), loss_scale=scales)
     of_layers: list[tuple[str, Any]] = [
-        ("Gradient norm of each layer", partial(draw_gradient_map, dtype=_dtype(summary))),
+        ("Gradient norm of each layer", gradients),
         ("Backward signal", draw_backward_signal),
         ("Forward signal", draw_forward_signal),
         ("Update ratio", draw_update_ratios),
@@ -94,8 +97,10 @@ def _given(draw: Callable[..., None], frame: pd.DataFrame | None, table: str) ->
     return lambda axes: draw(axes, frame)
 
 
-def _dtype(summary: Mapping[str, Any]) -> str:
-    return str(summary.get("dtype") or "float32")
+def known_dtype(summary: Mapping[str, Any]) -> str | None:
+    """The run's; float32 where the summary tells none, None where it is no such name."""
+    told = str(summary.get("dtype") or "float32")
+    return told if told in SMALLEST_NORMAL else None
 
 
 def number(value: Any) -> float | None:

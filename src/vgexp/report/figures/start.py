@@ -13,7 +13,7 @@ from vgexp.report.figures import style
 from vgexp.report.figures.depth import PREDICTED
 from vgexp.report.figures.layer_axis import layers_across
 from vgexp.report.figures.legends import legend_below
-from vgexp.report.figures.logarithmic import log_line, log_scale
+from vgexp.report.figures.logarithmic import LARGEST, SMALLEST, log_line, log_scale
 
 _SPREAD = "predicted_log_delta_std"
 _PANELS = {
@@ -58,7 +58,7 @@ def draw_at_start(axes: Axes, layers: pd.DataFrame, metric: str, name: str) -> N
     )  # fmt: skip
     if np.isfinite(spread).any():
         axes.fill_between(
-            numbers, mean * np.exp(-spread), mean * np.exp(spread),
+            numbers, _times(mean, -spread), _times(mean, spread),
             color=blue, alpha=0.2, linewidth=0,
         )  # fmt: skip
     _draw_theory(axes, layers, metric, numbers)
@@ -80,6 +80,14 @@ def _draw_theory(axes: Axes, layers: pd.DataFrame, metric: str, numbers: np.ndar
     spread = means_over_seeds(layers, _SPREAD)["mean"].to_numpy()
     for sign, words in ((1, "theory's spread of single seeds"), (-1, None)):
         log_line(
-            axes, numbers, mean * np.exp(sign * spread),
+            axes, numbers, _times(mean, sign * spread),
             linestyle="--", linewidth=0.8, label=words, **look,
         )  # fmt: skip
+
+
+def _times(mean: np.ndarray, log_factor: np.ndarray) -> np.ndarray:
+    """mean e^log_factor within what a scale holds; nan where the mean has no place on one."""
+    has_place = np.isfinite(mean) & (mean > 0)
+    logs = np.log(np.where(has_place, mean, 1.0)) + log_factor
+    within = np.exp(np.clip(logs, np.log(SMALLEST), np.log(LARGEST)))
+    return np.where(has_place, within, np.nan)

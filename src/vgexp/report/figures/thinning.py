@@ -25,3 +25,15 @@ def thinned(y: np.ndarray, most: int = MOST_POINTS) -> np.ndarray:
     high = np.where(np.isnan(stretches), -np.inf, stretches).argmax(axis=1)
     chosen = np.concatenate([[0], starts + low, starts + high, [len(y) - 1]])
     return np.unique(np.minimum(chosen, len(y) - 1))
+
+
+def lower_medians(values: np.ndarray, together: int) -> np.ndarray:
+    """Of so many neighbouring columns [L, S] the lower median of what is not nan; nan of none."""
+    if together == 1:
+        return values
+    num_rows, num_columns = values.shape
+    padded = np.pad(values, ((0, 0), (0, -num_columns % together)), constant_values=np.nan)
+    # What is nan comes last.
+    ordered = np.sort(padded.reshape(num_rows, -1, together), axis=2)
+    middle = (np.isfinite(ordered).sum(axis=2, keepdims=True) - 1) // 2
+    return np.take_along_axis(ordered, np.maximum(middle, 0), axis=2)[..., 0]

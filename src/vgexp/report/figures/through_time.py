@@ -11,6 +11,8 @@ from vgexp.report.figures.legends import legend_below
 from vgexp.report.figures.logarithmic import log_line, log_scale
 from vgexp.report.grid import first_middle_last
 
+PREDICTION = "predicted_delta_rms"
+"""The column of theory."""
 _HIDDEN, _CELL = ".h", ".c"
 
 
@@ -18,7 +20,8 @@ _HIDDEN, _CELL = ".h", ".c"
 def through_time(time: pd.DataFrame) -> Figure:
     """`delta_rms` of the last layer's state against time, at the first, a middle and the last step.
 
-    The hidden state's is a full line, that of an LSTM's cell state a dashed one.
+    The hidden state's is a full line, that of an LSTM's cell state a dashed one. Beside it what
+    theory predicts at step 0, where the table has it.
 
     Args:
         time: rows as in `time.csv`.
@@ -46,7 +49,18 @@ def draw_through_time(axes: Axes, time: pd.DataFrame) -> None:
                 look |= {"marker": "o" if ending == _HIDDEN else None}
                 words = f"{ending[1:]}, step {step}"
                 log_line(axes, at_step["t"], at_step["delta_rms"], label=words, **look)
+    _draw_prediction(axes, rows)
     log_scale(axes)
     axes.set(xlabel="time t", ylabel="delta_rms: rms of N dL/ds")
     style.whole_numbers(axes.xaxis)
     legend_below(axes)
+
+
+def _draw_prediction(axes: Axes, rows: pd.DataFrame) -> None:
+    if PREDICTION not in rows.columns:
+        return
+    known = rows[rows[PREDICTION].notna()].sort_values("t")
+    if len(known):
+        look = {"color": style.INK, "linestyle": "--", "linewidth": 1.2, "zorder": 3}
+        words = f"theory, step {known['step'].iloc[0]}"
+        log_line(axes, known["t"], known[PREDICTION], label=words, **look)

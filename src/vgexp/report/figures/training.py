@@ -18,7 +18,7 @@ from vgexp.report.figures.thinning import thinned
 
 _MANY_TIMES, _HUGE = 100.0, 1e100
 """Largest over smallest loss, and the loss itself, from which on the axis is logarithmic."""
-_EVENTS = {"clipped": "clipped", "skipped": "skipped"}
+_EVENTS = ("clipped", "skipped")
 _COLOUR, _VALIDATION, _TEST = "#0072B2", "#E69F00", "#009E73"
 
 
@@ -195,12 +195,12 @@ def _mark_end(axes: Axes, x: np.ndarray, losses: np.ndarray) -> None:
 
 def _strips(axes: Axes, steps: pd.DataFrame) -> list[Any]:
     handles: list[Any] = []
-    for column, words in _EVENTS.items():
+    for column in _EVENTS:
         if column in steps.columns:
             happened = (steps[column] == 1).fillna(False).to_numpy(dtype="bool")
             if happened.any():
                 x = steps["step"].to_numpy("float64")
-                handles.append(events.draw_strip(axes, x, happened, len(handles), words))
+                handles.append(events.draw_strip(axes, x, happened, len(handles), column))
     return handles
 
 

@@ -9,10 +9,10 @@ import numpy as np
 from rich.console import Console
 from rich.text import Text
 
-from vgexp.report.grid import NORMS
+from vgexp.report.grid import NORMS, Grid
 from vgexp.report.layout import number, printable, show_words
 from vgexp.report.show.axes import LABEL_WIDTH, room, show_parts, ticks
-from vgexp.report.show.grid import Bands, Grid, banded
+from vgexp.report.show.bands import Bands, banded
 from vgexp.report.show.inks import Ink, Inks, drawn, inks_for
 from vgexp.report.show.scale import Scale, scale_for
 

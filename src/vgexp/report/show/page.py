@@ -9,9 +9,9 @@ from rich.console import Console
 from rich.text import Text
 
 from vgexp.records import EVALS, READOUT
+from vgexp.report.grid import Grid
 from vgexp.report.layout import printable, show_line, show_words
 from vgexp.report.show.curve import Plot, plot_width, show_plot
-from vgexp.report.show.grid import Grid, grid_of
 from vgexp.report.show.heat_map import show_heat_map
 from vgexp.report.show.inks import inks_for
 from vgexp.report.show.learning import of_accuracy, of_loss
@@ -53,7 +53,7 @@ def show(console: Console, run: Recorded, metric: str = DEFAULT_METRIC) -> None:
 def _show_map(console: Console, run: Recorded, metric: str, frame: pd.DataFrame | None) -> None:
     title = f"{printable(metric, console)} by layer (rows) and measured step (columns)"
     console.print(Text(title, style="bold"))
-    grid = None if frame is None else grid_of(frame, metric, run.smallest_normal(metric))
+    grid = None if frame is None else run.grid(frame, metric)
     if frame is None or grid is None or not grid.labels:
         show_words(console, f"  {metric} was measured at no step.", indent="  ")
     else:

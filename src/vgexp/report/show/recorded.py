@@ -11,18 +11,15 @@ import pandas as pd
 
 from vgexp import folders, resuming, tables
 from vgexp.config import Config
-from vgexp.diagnosis.signal import SMALLEST_NORMAL
+from vgexp.diagnosis.signal import SMALLEST_NORMAL, loss_scales
 from vgexp.errors import QuestionError, unknown
 from vgexp.records import LAYERS
+from vgexp.report.grid import HAS_VALUE, LARGEST_ENTRY, Grid, grid_of
 from vgexp.report.past_layers import shortfall
 
 UNFINISHED = "unfinished"
 RUNNING = "running"
-HAS_VALUE = "has_value"
-"""Column of the frames of `Recorded.layers`: whether the metric's cell is not empty."""
 _KEYS = ("step", "layer", "kind")
-# Gradients of weights, as large as the loss scale made them, are in the run's dtype.
-_OF_GRADIENTS = ("grad_norm", "grad_max")
 
 
 class Recorded:
@@ -83,8 +80,12 @@ class Recorded:
 
     def layers(self, metrics: Collection[str]) -> dict[str, pd.DataFrame]:
         """Metric -> the rows of `layers.csv` with it, and `has_value`; the file is read once, and
-        once more where values are missing. None of them where it cannot be read."""
-        frame = self.table("layers", {*_KEYS, *metrics})
+        once more where values are missing. None of them where it cannot be read.
+
+        Beside a gradient's norm stands its largest entry, which tells where it underflowed.
+        """
+        columns = {name for metric in metrics for name in _with(metric)}
+        frame = self.table("layers", {*_KEYS, *columns})
         if frame is None:
             return {}
         frame["kind"] = frame["kind"].astype("category")
@@ -93,7 +94,7 @@ class Recorded:
         if doubtful:
             empty = tables.empty_cells(self.folder, "layers", doubtful)
         return {
-            metric: frame[[*_KEYS, metric]].assign(
+            metric: frame[[*_KEYS, *_with(metric)]].assign(
                 **{HAS_VALUE: ~empty[metric] if metric in doubtful else True}
             )
             for metric in metrics
@@ -129,21 +130,16 @@ class Recorded:
         if frame is not None and not pd.api.types.is_numeric_dtype(frame[metric]):
             raise QuestionError(f"metric {metric} is a text\nallowed: a column of numbers")
 
-    def smallest_normal(self, metric: str) -> pd.Series | float:
-        """Below this a metric was not held as a normal number, alone or by step; 0: not known.
-
-        By autocast gradients are in the run's dtype while the loss scale is multiplied in, and are
-        float32 after it is divided out; dL/dz is delta_rms over the update's examples.
-        """
-        smallest = SMALLEST_NORMAL.get(self.dtype or "", 0.0)
-        if metric == "delta_rms" and self.config is not None:
-            smallest *= self.config.data.batch_size * self.config.train.accumulate
-        elif metric not in _OF_GRADIENTS:
-            return 0.0
-        if self.steps is None or self.steps["loss_scale"].isna().all():
-            return smallest
-        by_step = self.steps.drop_duplicates("step").set_index("step")["loss_scale"]
-        return smallest / by_step.astype("float64").fillna(1.0)
+    def grid(self, frame: pd.DataFrame, metric: str) -> Grid:
+        """Of a frame of `layers`; where dtype or number of examples is not known, nothing of it
+        underflows."""
+        dtype, num_examples = self.dtype, 1
+        if self.config is not None:
+            num_examples = self.config.data.batch_size * self.config.train.accumulate
+        elif metric == "delta_rms":
+            dtype = None
+        scales = None if self.steps is None else loss_scales(self.steps)
+        return grid_of(frame, metric, dtype, scales, num_examples)
 
     @cached_property
     def _ending(self) -> dict[str, str]:
@@ -159,3 +155,7 @@ class Recorded:
         text = "; ".join(str(problem).replace(f"{self.folder}/", "").splitlines())
         if text not in self.notes:
             self.notes.append(text)
+
+
+def _with(metric: str) -> list[str]:
+    return [metric, LARGEST_ENTRY] if metric == "grad_norm" else [metric]

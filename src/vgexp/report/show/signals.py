@@ -2,24 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from vgexp.report.grid import first_middle_last
 from vgexp.report.show.curve import MARKS, Plot, Points
 from vgexp.report.show.scale import log_scale
 
 _STATE = ".h"
-
-
-def shown_steps(steps: Iterable[int]) -> list[int]:
-    """The first, the middle and the last of the measured steps, each once."""
-    ordered = sorted(set(steps))
-    if not ordered:
-        return []
-    return list(dict.fromkeys((ordered[0], ordered[len(ordered) // 2], ordered[-1])))
 
 
 def against_depth(frame: pd.DataFrame) -> Plot | None:
@@ -49,7 +40,7 @@ def against_time(frame: pd.DataFrame) -> Plot | None:
 
 
 def _plot(rows: pd.DataFrame, x: str, title: str) -> Plot | None:
-    steps = shown_steps(rows["step"])
+    steps = first_middle_last(rows["step"].unique().tolist())
     if not steps:
         return None
     points = [
