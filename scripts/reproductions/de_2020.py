@@ -23,7 +23,8 @@ NETS = {
 }
 """Label -> skip and norm."""
 NORMED, BARE, SCALED, SKIPINIT = list(NETS)[2], list(NETS)[1], list(NETS)[3], list(NETS)[4]
-SEEDS = (0, 1, 2)
+TOP = 1e3
+"""Where the picture of variances ends: without norms they go far beyond."""
 
 
 def claims(folder: Path) -> list[Claim]:
@@ -86,18 +87,19 @@ def draw(folder: Path) -> Figure:
     """Variance of z by layer, and dL/dz."""
     figure, [left, right] = style.canvas(1, 2)
     for index, label in enumerate(NETS):
-        run, look = _net(folder, label), {**style.series(index), "markevery": 9}
-        for axes, column in ((left, "preact_std"), (right, "delta_rms")):
-            means = by_layer(run.hidden, column) ** (2 if column == "preact_std" else 1)
+        run, look = _net(folder, label), {**style.series(index), "markevery": 6}
+        for axes, column, power in ((left, "preact_std", 2), (right, "delta_rms", 1)):
+            means = by_layer(run.hidden, column) ** power
+            predicted = by_layer(run.hidden, f"predicted_{column}") ** power
+            if axes is left:
+                means, predicted = means.where(means < TOP), predicted.where(predicted < TOP)
             log_line(axes, means.index, means, label=label, **look)
-            predicted = by_layer(run.hidden, f"predicted_{column}")
-            predicted = predicted ** (2 if column == "preact_std" else 1)
             log_line(axes, means.index, predicted, color=style.INK, linewidth=0.7, zorder=5)
     left.plot([], [], color=style.INK, linewidth=0.7, label="theory")
     right.plot([], [], color=style.INK, linewidth=0.7, label="theory")
     log_scale(left)
     log_scale(right)
-    left.set(title="Variance of z", xlabel="layer", ylabel="preact_std²")
+    left.set(title="Variance of z, below 1,000", xlabel="layer", ylabel="preact_std²")
     right.set(title="Gradient by z", xlabel="layer", ylabel="delta_rms")
     legend_below(left)
     legend_below(right)
