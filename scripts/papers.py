@@ -27,11 +27,11 @@ PAGE = Path("docs/papers.md")
 HEAD = """\
 # Papers, reproduced
 
-What papers on vanishing and exploding gradients say, what theory says of the nets that vgexp builds,
-and what vgexp measures on them. All of it is made by `make papers`, offline: every number in a column
-"vgexp measures", every theory column and every figure is computed from the runs of the commands
-above it. Networks and data are small (a few minutes a paper on two cores); where that, or anything
-else, makes a difference, the text below the figure says so.
+What papers on vanishing and exploding gradients say, what theory says of the nets that vgexp
+builds, and what vgexp measures on them. All of it is made by `make papers`, offline: the last two
+columns of the tables and the figures are computed from the runs of the commands above them.
+Networks and data are small (a few minutes a paper on two cores); where that or anything else makes
+a difference, the text below the figure says so. `a to b` is the range over seeds.
 """
 
 _MARK = '<a id="{}"></a>\n'
@@ -94,7 +94,7 @@ _SILENT = ("output.figures=false",)
 def section(paper: Paper, folder: Path) -> str:
     """What the page says of a paper, from its runs."""
     commands = "\n".join(
-        shlex.join(["vgexp", *into(words, Path("runs") / name)])
+        shlex.join(["vgexp", *into(words, Path("runs") / paper.name / name)])
         for name, words in paper.commands.items()
     )
     rows = [
