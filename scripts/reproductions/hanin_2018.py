@@ -163,7 +163,7 @@ def draw(runs: Path) -> Figure:
     panels[0].set_xscale("log")
     log_scale(panels[0])
     panels[0].set_xlabel("beta = 5 sum 1/n")
-    panels[0].set_ylabel("variance of ln of the squared gradient's factor")
+    panels[0].set_ylabel("variance of ln of the squared factor")
     panels[0].set_title("spread over initialisations")
     panels[0].legend()
     logs, row = _shown(runs), table.loc[_SHOWN]
@@ -175,7 +175,7 @@ def draw(runs: Path) -> Figure:
     ):
         look = {**style.series(index), "marker": ""}
         panels[1].plot(x, stats.norm.pdf(x, mean, np.sqrt(variance)), label=name, **look)
-    panels[1].set_xlabel("ln of the squared gradient's factor, layer 1 over layer L")
+    panels[1].set_xlabel("ln of the squared factor from layer L to layer 1")
     panels[1].set_ylabel("density")
     panels[1].set_title(f"width {_SHOWN[0]}, {_SHOWN[1]} layers")
     panels[1].legend()
