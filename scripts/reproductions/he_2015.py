@@ -28,7 +28,7 @@ _INITS = {"he_normal": "He", "xavier_normal": "Xavier"}
 _LEARNED = 1.0
 """Training loss below which a net has left the plateau at ln 10 = 2.3."""
 
-_FLAT = 300
+_FLAT = 200
 """A measured step before which no net from Xavier's weights at 30 layers leaves the plateau."""
 
 
@@ -39,7 +39,7 @@ def claims(runs: Path) -> Sequence[Claim]:
         _factor("Xavier, std sqrt(1/n)", "1/sqrt(2) = 0.71", xavier),
         _through_all(xavier),
         _trained(runs / "trained", 29, "He's converges, Xavier's stalls completely (Fig. 3)"),
-        _trained(runs / "slower", 29, "the same, later at this lr"),
+        _trained(runs / "slower", 29, "as above, at its lr of 0.01"),
         _trained(runs / "trained", 21, "both converge, He's begins to earlier (Fig. 2)"),
     ]
 
@@ -124,14 +124,14 @@ def verdict(runs: Path) -> str:
         " digits. The signal comes back while the loss is still flat: dL/dz at layer 1 over layer"
         f" 29 is {between(one[0] for one in signal)} at step 0 and"
         f" {between(one[1] for one in signal)} at step {_FLAT}, when no hidden weight's norm has"
-        f" changed by more than {max(grown):.1%}; a few directions of each matrix are enough."
+        f" changed by more than {100 * max(grown):.1f} %: few directions of each matrix carry it."
         f" And from He's weights {diverged[0]} of {len(fast)} nets diverge: a step of this length,"
         " with momentum 0.9, is too long for a net that passes everything on.\n\n"
         f"At a tenth of that lr {diverged[1]} of {len(slow)} of He's nets diverge, and"
         f" {learned} of {len(stuck)} of Xavier's leave the plateau within the same 1,000 steps,"
         " which is the paper's picture. So the factor per layer says how long a net stands still,"
         " in steps times learning rate; on ImageNet, which is harder than digits and where the"
-        " paper decays weights too, that was longer than the authors waited."
+        " paper decays weights too, that presumably is longer than anybody waits."
     )
 
 

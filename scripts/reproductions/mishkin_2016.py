@@ -92,7 +92,7 @@ def draw(runs: Path) -> Figure:
     panels[0].set_ylim(0, 1.02)
     panels[0].set_ylabel("best validation accuracy")
     panels[0].set_title("after 400 steps: median and range over 3 seeds")
-    panels[0].legend(loc="center left")
+    panels[0].legend(loc="center right")
     for index, job in enumerate(jobs(runs / "start").itertuples()):
         name = vgexp.load(job.folder).config.model.activation
         _draw_gain(panels[1], main_path(job.folder), name, index)
