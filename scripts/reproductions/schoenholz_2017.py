@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 import vgexp
 from reproductions.paper import Claim, Paper
-from reproductions.readings import between, factor, jobs, main_path, number
+from reproductions.readings import between, factor, jobs, main_path, number, percent
 from vgexp import theory
 from vgexp.report.figures import style
 
@@ -28,7 +28,19 @@ def claims(runs: Path) -> Sequence[Claim]:
         _critical(runs, start),
         *(_gradient(start.loc[gain]) for gain in start.index),
         *(_depth(start.loc[gain], trained) for gain in start.index),
+        _slower(runs),
     ]
+
+
+def _slower(runs: Path) -> Claim:
+    rows = jobs(runs / "slower").groupby("model.gain")["accuracy_best_mean_20"]
+    words = [f"{gain**2:.2f}: {percent(shares)}" for gain, shares in rows]
+    return Claim(
+        "60 layers at a tenth of the lr: best training accuracy by sigma_w^2",
+        "trains near the critical line, not far from it",
+        "",
+        "; ".join(words),
+    )
 
 
 def _start(runs: Path) -> pd.DataFrame:
@@ -164,9 +176,17 @@ def verdict(runs: Path) -> str:
         f" {', '.join(beyond) or 'none'}; within it fail {', '.join(short) or 'none'}."
         " xi_c is the length over which what tells two inputs apart is forgotten, not a limit: at"
         " six of them e^-6 of it is left. How much of that can be learned from depends on steps and"
-        " learning rate, as the paper's own panels of Fig. 5 for different times of training do;"
-        " and at width 64 initialisations spread around the infinite width that xi_c is of."
+        " learning rate, and at width 64 initialisations spread around the infinite width that xi_c"
+        " is of. The last row asks whether 60 layers fail for want of a signal or because the step"
+        " is too long for them: at a tenth of the lr the critical nets get to"
+        f" {_at(runs, 1.33)}, those of the ordered phase to {_at(runs, 1.0)}, of the chaotic to"
+        f" {_at(runs, 2.0)}, in the same 300 steps."
     )
+
+
+def _at(runs: Path, gain: float) -> str:
+    nets = jobs(runs / "slower")
+    return percent(nets[nets["model.gain"] == gain]["accuracy_best_mean_20"])
 
 
 PAPER = Paper(
@@ -189,6 +209,10 @@ PAPER = Paper(
         "trained": (
             "train -m +experiment=papers/schoenholz_2017 model.gain=1,1.2,1.33,1.5,1.75,2"
             " model.depth=10,30,60 seed=1,2,3"
+        ),
+        "slower": (
+            "train -m +experiment=papers/schoenholz_2017 model.gain=1,1.33,2 model.depth=60"
+            " optimizer.lr=0.001 seed=1,2,3"
         ),
     },
     claims=claims,
