@@ -1,4 +1,4 @@
-# make help | demo | test | bench | faults | gallery | clean.    Another Python: make PYTHON=python3.12 test
+# make help | demo | test | bench | faults | gallery | papers | clean.    Another Python: make PYTHON=python3.12 test
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -14,7 +14,7 @@ VERSION_CHECK := import sys; v = sys.version_info; sys.exit(0 if v >= (3, 11) el
 PROGRESS := /^ *(Downloading|Using cached)/ && !/metadata/ { n = split($$2, path, "/"); \
 	print "  " path[n], $$3, $$4; fflush() } /^Installing collected/ { print "  unpacking"; fflush() }
 
-.PHONY: help demo test bench faults gallery clean install
+.PHONY: help demo test bench faults gallery papers clean install
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -37,6 +37,9 @@ faults: $(READY) ## kill, fill, close, break: what runs survive (about 7 minutes
 
 gallery: $(READY) ## the pictures of README and docs/gallery.md, from real runs (about 10 minutes)
 	@$(BIN)/python scripts/gallery.py
+
+papers: $(READY) ## papers reproduced, docs/papers.md, from real runs (under an hour)
+	@$(BIN)/python scripts/papers.py
 
 install: $(READY) ## only make .venv
 

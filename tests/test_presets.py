@@ -130,7 +130,8 @@ def run(folder: Path, config: Config, *, steps: int, seed: int = 0) -> dict[str,
 
 
 def test_the_presets_are_those_of_the_list() -> None:
-    found = {path.stem for path in preset("any").parent.iterdir()}
+    # Those of papers are in a folder of their own, and in `test_papers`.
+    found = {path.stem for path in preset("any").parent.glob("*.yaml")}
     assert found == set(ALL)
 
 

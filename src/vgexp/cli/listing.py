@@ -36,8 +36,14 @@ def main(argv: Sequence[str]) -> int:
 
 
 def experiments() -> Entries:
-    """Presets: the file's name and the second line of its opening comment."""
-    return [(path.stem, _about(path)) for path in sorted(configs().glob("experiment/*.yaml"))]
+    """Presets: the file's name, below `experiment`, and the second line of its opening comment."""
+    folder = configs() / "experiment"
+    named = {
+        path.relative_to(folder).with_suffix("").as_posix(): path for path in folder.rglob("*.yaml")
+    }
+    # Those in folders of their own come last.
+    order = sorted(named, key=lambda name: (name.count("/"), name))
+    return [(name, _about(named[name])) for name in order]
 
 
 def configs() -> Path:

@@ -86,8 +86,13 @@ def _missing(error: MissingConfigException) -> QuestionError:
     if not_installed is not None:
         return not_installed
     group, _, name = asked.rpartition("/")
-    if error.options:
-        question = unknown(group, name, error.options)
+    options = list(error.options or ())
+    if asked.startswith("experiment/"):
+        # A preset in a folder below: Hydra takes it for one of a group of its own.
+        group, _, name = asked.partition("/")
+        options = [*options, *(preset for preset, _ in experiments() if preset not in options)]
+    if options:
+        question = unknown(group, name, options)
         preset = re.match(r"In '(experiment/[^']+)'", str(error))
         return QuestionError(f"{question}\nasked by: {preset[1]}") if preset else question
     headline = f"no configuration file {asked!r}"
