@@ -27,7 +27,7 @@ def close(done: Run, output: OutputConfig, work: Work) -> int:
             sys.stdout.flush()
         num_figures = drawn(done, is_wanted=output.figures is not False)
         if num_figures and not output.quiet:
-            print(f"figures ({num_figures} of them)", flush=True)
+            print(f"  figures ({num_figures} of them)", flush=True)
     except KeyboardInterrupt as error:
         blocks.interruption(error, done.folder)
         return exit_code(error)
