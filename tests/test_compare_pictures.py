@@ -31,7 +31,14 @@ from vgexp.report.charts import Curve
 from vgexp.report.figures import comparing, style, sweep_maps
 from vgexp.report.figures.color_scales import scale_of
 from vgexp.report.figures.comparing import compare_figure
-from vgexp.report.figures.sweep_maps import NO_RUN, NO_VALUE, STATES, short_number, sweep_map
+from vgexp.report.figures.sweep_maps import (
+    NO_RUN,
+    NO_VALUE,
+    SEVERAL,
+    STATES,
+    short_number,
+    sweep_map,
+)
 from vgexp.report.grid import grid_of
 from vgexp.report.groups import Group
 from vgexp.report.histories import histories
@@ -663,7 +670,33 @@ def test_the_most_frequent_word_stands_with_its_share(grid: Path) -> None:
     path = grid / "0" / "summary.json"
     path.write_text(path.read_text().replace("healthy", "stalled"))
     figure = sweep_map([grid], "gain", "depth", "verdict")
-    assert cells(figure)[1, 1] == "stalled\n1 of 2"
+    assert cells(figure)[1, 1] == "stalled\nhealthy\n1 of 2 each", "neither is a majority"
+    assert hatches(figure.axes[0])[1, 1] == SEVERAL.hatch
+    assert SEVERAL.label in words(figure)
+
+
+def test_hatching_is_light_on_a_dark_cell(grid: Path) -> None:
+    for job in (0, 1, 4, 5, 6, 7):
+        status = {"status": "diverged", "attenuation": 1e-9 if job < 2 else 1.0}
+        (grid / str(job) / "summary.json").write_text(json.dumps(status))
+    figure = sweep_map([grid], "gain", "depth")
+    (mesh,) = [found for found in figure.axes[0].collections if isinstance(found, QuadMesh)]
+    faces = np.asarray(mesh.get_array())
+    inks = {tuple(np.round(c.get_edgecolor()[0][:3], 2)) for c in figure.axes[0].collections
+            if isinstance(c, PolyCollection) and c.get_hatch()}  # fmt: skip
+    lightness = faces.reshape(-1, faces.shape[-1])[:, :3].mean(axis=1)
+    assert lightness.min() < 0.5 < lightness.max()
+    assert len(inks) == 2
+
+
+def test_a_failed_jobs_numbers_are_typed_like_the_others(grid: Path) -> None:
+    job = {"job": 9, "folder": "9", "overrides": ["model.gain=-1", "model.depth=3"]}
+    (grid / "plan.json").write_text(json.dumps({"jobs": [job]}))
+    (grid / "9").mkdir()
+    (grid / "9" / "summary.json").write_text(json.dumps({"status": "failed", "reason": "no"}))
+    found = sweep_grid(load_runs([grid]), "gain", "depth")
+    assert list(found.x.texts) == ["-1.0", "0.5", "10.0"]
+    assert list(found.y.texts) == ["3", "30"]
 
 
 def test_runs_that_diverged_failed_or_have_no_value_are_hatched_and_named(grid: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -88,6 +88,7 @@ def load_runs(paths: Iterable[Path | str]) -> list[PastRun]:
         _loaded(folder, name, jobs.get(folder.resolve(), SweepJob()), folder.resolve() in strict)
         for folder, name in zip(folders, _names(folders), strict=True)
     ]
+    runs = _typed_alike(runs)
     if all(run.summary.get("status") == UNREADABLE for run in runs):
         others = ", nor any other run there" if len(runs) > 1 else ""
         raise QuestionError(f"cannot read {folders[0]}: {runs[0].reason}{others}")
@@ -134,6 +135,22 @@ def same_but_seed(runs: Sequence[PastRun]) -> list[list[PastRun]]:
         else:
             groups.append((identity, [run]))
     return [members for _, members in groups]
+
+
+def _typed_alike(runs: Sequence[PastRun]) -> list[PastRun]:
+    """The runs, whole numbers as `1.0` where another run has a number with a point.
+
+    A job that failed before it had a configuration has what was typed, the others what it became.
+    """
+    with_point = {key for run in runs for key, value in run.asked.items() if type(value) is float}
+
+    def typed(key: str, value: Any) -> Any:
+        return float(value) if key in with_point and type(value) is int else value
+
+    return [
+        replace(run, asked={key: typed(key, value) for key, value in run.asked.items()})
+        for run in runs
+    ]
 
 
 def _jobs(folders: Iterable[Path]) -> dict[Path, SweepJob]:

@@ -54,6 +54,8 @@ class Cell:
     """`diverged`, `failed` or `cut short`, if a run was; the first of these."""
     theory: Mapping[str, float] = field(default_factory=dict)
     """Predicted figure -> its geometric mean over the runs, where theory has an answer."""
+    tied: Sequence[str] = ()
+    """Words that are as frequent as the value, if it is one."""
 
 
 @dataclass(frozen=True)
@@ -231,8 +233,9 @@ def _cell(runs: Sequence[PastRun], name: str, figure: Callable[[PastRun], Any]) 
     states = {_STATES.get(run.summary.get("status")) for run in runs}
     state = next((word for word in (DIVERGED, FAILED, CUT_SHORT) if word in states), None)
     if any(isinstance(value, str) for value in values):
-        word, count = Counter(map(str, values)).most_common(1)[0]
-        return Cell(word, count, len(runs), state)
+        (word, count), *others = Counter(map(str, values)).most_common()
+        tied = [other for other, times in others if times == count]
+        return Cell(word, count, len(runs), state, tied=tied)
     spread = spread_of(values, name)
     if spread.centre is not None:
         return Cell(spread.centre, spread.num_values, len(runs), state)

@@ -42,6 +42,7 @@ _SQUARE = np.array([[-0.5, -0.5], [0.5, -0.5], [0.5, 0.5], [-0.5, 0.5]])
 
 NO_RUN = Special("no run", "#e3e3e3", "")
 NO_VALUE = Special("no value", "#ffffff", "\\\\\\\\")
+SEVERAL = Special("several words, each as frequent", "#ffffff", "||")
 STATES = {
     DIVERGED: Special("diverged", "none", "////"),
     FAILED: Special("failed", "none", "++++"),
@@ -110,29 +111,29 @@ def _draw_panel(
     """Draws the cells; returns what they show beside colours."""
     colours = scale.colours_of(cell.value for cell in cells.values() if cell.value is not None)
     faces_YX3 = np.empty((len(grid.y.texts), len(grid.x.texts), 3))
-    hatched: dict[Special, list[tuple[int, int]]] = {}
+    hatched: dict[tuple[Special, str], list[tuple[int, int]]] = {}
     for row, y in enumerate(grid.y.texts):
         for column, x in enumerate(grid.x.texts):
             face, specials = _look(cells.get((x, y)), colours)
             faces_YX3[row, column] = face
             for special in specials:
-                hatched.setdefault(special, []).append((column, row))
+                hatched.setdefault((special, _ink(face)), []).append((column, row))
             if (x, y) in cells and is_written:
                 _write(axes, (column, row), cells[x, y], face)
     across, up = (np.arange(len(texts) + 1) - 0.5 for texts in (grid.x.texts, grid.y.texts))
     edges: dict[str, Any] = {"edgecolor": style.PAPER, "linewidth": 1} if is_written else {}
     axes.pcolormesh(across, up, faces_YX3, **edges)
-    for special, places in hatched.items():
+    for (special, ink), places in hatched.items():
         squares = [(np.array(place) + _SQUARE).tolist() for place in places]
         axes.add_collection(
             PolyCollection(
-                squares, facecolor="none", hatch=special.hatch, edgecolor=style.INK, linewidth=0
+                squares, facecolor="none", hatch=special.hatch, edgecolor=ink, linewidth=0
             )
         )
     axes.grid(False)
     # Words are read from the top.
     axes.set(xlim=across[[0, -1]], ylim=up[[0, -1]] if grid.y.is_numeric else up[[-1, 0]])
-    return dict.fromkeys(hatched)
+    return dict.fromkeys(special for special, _ in hatched)
 
 
 def _look(cell: Cell | None, colours: Mapping[Any, Colour]) -> tuple[Colour, list[Special]]:
@@ -140,14 +141,16 @@ def _look(cell: Cell | None, colours: Mapping[Any, Colour]) -> tuple[Colour, lis
     if cell is None:
         return to_rgb(NO_RUN.face), [NO_RUN]
     face, specials = to_rgb(style.PAPER), []
-    if cell.value in colours:
+    if cell.tied:
+        specials.append(SEVERAL)
+    elif cell.value in colours:
         face = colours[cell.value]
     elif cell.value is not None:
         specials.append(ZERO if cell.value == 0 else NOT_FINITE)
         face = to_rgb(specials[0].face)
     elif not cell.state:
         specials.append(NO_VALUE)
-    if cell.state and cell.state != cell.value:
+    if cell.state and cell.state not in (cell.value, *cell.tied):
         specials.append(STATES[cell.state])
     return face, specials
 
@@ -157,15 +160,19 @@ def _write(axes: Axes, place: tuple[int, int], cell: Cell, face: Colour) -> None
     if cell.value is None:
         return
     text = style.label(cell.value) if isinstance(cell.value, str) else short_number(cell.value)
+    text = "\n".join([text, *map(style.label, cell.tied)])
     if cell.num_counted < cell.num_runs:
-        text += f"\n{cell.num_counted} of {cell.num_runs}"
-    red, green, blue = to_rgb(face)
-    is_dark = 0.3 * red + 0.59 * green + 0.11 * blue < 0.5
-    ink, halo = (style.PAPER, face) if is_dark else (style.INK, face)
+        text += f"\n{cell.num_counted} of {cell.num_runs}{' each' if cell.tied else ''}"
     axes.text(
-        *place, text, ha="center", va="center", fontsize=8, color=ink,
-        path_effects=[withStroke(linewidth=2.5, foreground=halo)],
+        *place, text, ha="center", va="center", fontsize=6.5 if cell.tied else 8, color=_ink(face),
+        path_effects=[withStroke(linewidth=2.5, foreground=face)],
     )  # fmt: skip
+
+
+def _ink(face: Colour) -> str:
+    """What is seen on a face: dark on light, light on dark."""
+    red, green, blue = face
+    return style.PAPER if 0.3 * red + 0.59 * green + 0.11 * blue < 0.5 else style.INK
 
 
 def short_number(value: float) -> str:
