@@ -309,6 +309,41 @@ def test_beside_a_long_run_each_step_of_a_short_one_is_drawn_and_said(tmp_path: 
     assert "each step" not in remarks(compare_figure([tmp_path / "long"]))
 
 
+def test_a_picture_over_steps_has_a_title_and_what_a_column_means_is_said_below(
+    sweep: Path,
+) -> None:
+    loss = compare_figure([sweep])
+    assert loss.get_suptitle() == "Training loss over steps"
+    assert "mean over" not in remarks(loss)
+    rates = compare_figure([sweep], "lr")
+    assert rates.get_suptitle() == "lr over steps"
+    assert "lr: " in remarks(rates)
+    shares = compare_figure([sweep], "val_accuracy")
+    assert shares.get_suptitle() == "val_accuracy over steps"
+    assert "val split" in remarks(shares)
+
+
+def test_over_depth_axes_are_called_as_in_the_figures_of_a_run_and_begin_at_layer_1(
+    sweep: Path,
+) -> None:
+    (axes,) = compare_figure([sweep], "delta_rms", layers_at="first").axes
+    assert axes.get_ylabel() == "delta_rms: rms of N dL/dz"
+    assert axes.get_xlabel() == "layer"
+    labels = [text.get_text() for text in axes.get_xticklabels()]
+    assert labels[0] == "1"
+    assert axes.get_xlim()[0] > 0
+    panels = compare_figure([sweep], "delta_rms", layers_at="first", panels="depth")
+    assert "1" in [text.get_text() for text in panels.axes[-1].get_xticklabels()]
+
+
+def test_a_loss_is_drawn_of_runs_whose_layers_are_empty(sweep: Path) -> None:
+    (sweep / "0" / "layers.csv").write_text("")
+    axes = compare_figure([sweep / "0", sweep / "1"]).axes[0]
+    assert len(drawn(axes)) == 2
+    with pytest.raises(QuestionError, match="layers"):
+        compare_figure([sweep / "0", sweep / "1"], "delta_rms")
+
+
 def test_an_evaluation_is_drawn_at_its_steps(sweep: Path) -> None:
     axes = compare_figure([sweep / "0"], "val_accuracy").axes[0]
     assert drawn(axes) == [([0, 5], [0.1, 0.9])]

@@ -308,7 +308,7 @@ def test_a_diverged_run_keeps_the_text_that_names_the_layer() -> None:
     summary = summary_of(both, [2.3, 2.2, 9.0], status="diverged", divergence=text)
     assert (summary["verdict"], summary["cause"]) == ("diverged", text)
     assert summary["attenuation"] == 1.0
-    assert summary["attenuation_last"] is None
+    assert (summary["signal_last"], summary["attenuation_last"]) == (None, None)
     assert text in sentence(summary)
 
 

@@ -88,12 +88,13 @@ def summarise(
     """
     first = signal_of(layers[layers["step"] == layers["step"].min()], num_layers)
     last = signal_of(layers[layers["step"] == _last_step(layers, status)], num_layers)
+    has_no_end = status == "diverged" and math.isnan(last.attenuation)
     has_diverged = not np.isfinite(steps["loss"].to_numpy(dtype="float64")).all()
     verdict = verdict_of(status, has_diverged, learned(steps, constant_loss), first.signal)
     summary: dict[str, Any] = {
         "status": status,
         "signal": first.signal,
-        "signal_last": last.signal,
+        "signal_last": None if has_no_end else last.signal,
         "verdict": verdict,
         "underflow": underflow(layers, num_examples, dtype, loss_scales(steps)),
         "num_layers": first.num_layers,

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from vgexp.errors import unknown
+from vgexp.report.axis_names import AXIS_NAMES
 from vgexp.report.bands import Band, Line, fold, running_mean, window_for
 from vgexp.report.groups import Group, grouped
 from vgexp.report.histories import DEFAULT_METRIC, History, histories
@@ -23,6 +24,7 @@ _MOST_RAW = 4
 _WIDE = 100.0
 _SHARES = ("accuracy", "fraction", "clipped", "skipped", "epoch")
 _MOST_NAMED = 3
+_LAYER = "layer"
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,11 @@ class Chart:
     shows_raw: bool = False
 
     @property
+    def is_over_depth(self) -> bool:
+        """Whether x is the layer, and not the step."""
+        return self.x_label == _LAYER
+
+    @property
     def curves(self) -> list[Curve]:
         """Of every panel, those with a value."""
         return [curve for panel in self.panels for curve in panel.curves if not curve.is_empty]
@@ -105,14 +112,18 @@ def over_steps(
     ]
     label = found[0].label
     return Chart(
-        title=": ".join(filter(None, (label, found[0].definition))),
+        title=f"{label.capitalize() if _is_words(label) else label} over steps",
         x_label="step",
         y_label=f"{label}, mean over {window} steps" if window > 1 else label,
         panels=drawn,
         num_columns=len(found) if len(found) > 1 else columns_of(len(drawn)),
         keys=grouping.keys,
         is_log=_is_log(drawn, found[0].metric),
-        remarks=[*_remarks(drawn, found[0].metric), *_on_short(tables, window)],
+        remarks=[
+            *_meaning(found[0]),
+            *_remarks(drawn, found[0].metric),
+            *_on_short(tables, window),
+        ],
         shows_raw=window > 1 and max(len(panel.curves) for panel in drawn) <= _MOST_RAW,
     )
 
@@ -146,8 +157,8 @@ def over_depth(
         title=f"{metric} at the {step} measured step"
         if step in PICKS
         else f"{metric}, step {step}",
-        x_label="layer",
-        y_label=metric,
+        x_label=_LAYER,
+        y_label=AXIS_NAMES.get(metric, metric),
         panels=drawn,
         num_columns=columns_of(len(drawn)),
         keys=grouping.keys,
@@ -214,6 +225,17 @@ def _remarks(panels: Sequence[Panel], metric: str) -> list[str]:
 def _is_short(line: Line, window: int) -> bool:
     """Whether most of a line would be before its first mean."""
     return window == 1 or line.y.size < 3 * window
+
+
+def _meaning(history: History) -> list[str]:
+    """Below the picture, what its title calls by a column's name."""
+    is_clear = _is_words(history.label) or not history.definition
+    return [] if is_clear else [f"{history.label}: {history.definition}"]
+
+
+def _is_words(label: str) -> bool:
+    """Whether a metric is called by words, and not by a column's name."""
+    return " " in label
 
 
 def _on_short(tables: Sequence[Mapping[Path, Line]], window: int) -> list[str]:

@@ -54,7 +54,6 @@ def histories(runs: Sequence[PastRun], name: str) -> list[History]:
     """
     steps = {column.name: column.definition for column in STEPS if column.name != "step"}
     evaluations = [f"{split}_{name}" for split in SPLITS for name in ("loss", "accuracy")]
-    of_layers = layer_metrics(runs)
     column = name.removeprefix("layers.")
     if name in steps:
         read, is_noisy = partial(_of_steps, name), name not in _SMOOTH
@@ -64,6 +63,8 @@ def histories(runs: Sequence[PastRun], name: str) -> list[History]:
         meaning = next(known.definition for known in EVALS if known.name == figure)
         meaning = meaning.replace("the split", f"the {split} split")
         return [History(figure, name, meaning, partial(_of_evaluations, split, figure))]
+    # Not before: a layers.csv that cannot be read does not matter to a loss.
+    of_layers = layer_metrics(runs)
     if column in of_layers:
         meaning = next((known.definition for known in LAYERS if known.name == column), "")
         return [

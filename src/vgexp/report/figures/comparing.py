@@ -17,6 +17,7 @@ from vgexp.report.bands import Band
 from vgexp.report.charts import Chart, Curve, Panel
 from vgexp.report.comparison import DEFAULT_LAYER_METRIC
 from vgexp.report.figures import style
+from vgexp.report.figures.layer_axis import layers_across
 from vgexp.report.figures.logarithmic import drawn_values, log_limits, log_line, log_range
 from vgexp.report.figures.looks import Look, Looks, looks_of
 from vgexp.report.runs import load_runs
@@ -216,7 +217,14 @@ def _label_axes(every: Sequence[Axes], chart: Chart) -> None:
         if place % num_columns == 0:
             room = style.HEIGHT if num_panels == 1 else _PANEL_HEIGHT
             axes.set_ylabel(textwrap.fill(style.label(chart.y_label), int(room / _LETTER * 0.8)))
-    style.whole_numbers(every[0].xaxis)
+    ends = style.finite([curve.band.x[-1] for curve in chart.curves])
+    if chart.is_over_depth and ends.size:
+        # There is no layer 0.
+        numbers = np.arange(1, int(ends.max()) + 1)
+        layers_across(every[0], numbers, list(map(str, numbers)))
+        every[0].set_xlabel(chart.x_label if num_panels <= num_columns else "")
+    else:
+        style.whole_numbers(every[0].xaxis)
 
 
 def _names(chart: Chart, looks: Looks) -> list[tuple[str, Look]]:

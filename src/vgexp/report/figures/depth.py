@@ -6,6 +6,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from vgexp.report.axis_names import AXIS_NAMES
 from vgexp.report.cut_short import without_cut_step
 from vgexp.report.figures import style
 from vgexp.report.figures.layer_axis import layers_across
@@ -43,15 +44,15 @@ def forward_signal(layers: pd.DataFrame) -> Figure:
 
 def draw_backward_signal(axes: Axes, layers: pd.DataFrame) -> None:
     """`backward_signal` into a panel."""
-    _draw(axes, layers, "delta_rms", "delta_rms: rms of N dL/dz")
+    _draw(axes, layers, "delta_rms")
 
 
 def draw_forward_signal(axes: Axes, layers: pd.DataFrame) -> None:
     """`forward_signal` into a panel."""
-    _draw(axes, layers, "preact_std", "standard deviation of z")
+    _draw(axes, layers, "preact_std")
 
 
-def _draw(axes: Axes, layers: pd.DataFrame, metric: str, title: str) -> None:
+def _draw(axes: Axes, layers: pd.DataFrame, metric: str) -> None:
     whole = without_cut_step(layers)
     table = grid(whole.rows, metric)
     if table.empty:
@@ -65,7 +66,7 @@ def _draw(axes: Axes, layers: pd.DataFrame, metric: str, title: str) -> None:
     log_scale(axes)
     layers_across(axes, numbers(table), list(table.index))
     axes.set_xlabel(f"layer{whole.note}")
-    axes.set_ylabel(title)
+    axes.set_ylabel(AXIS_NAMES[metric])
     legend_below(axes)
 
 

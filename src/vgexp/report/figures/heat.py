@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import NullFormatter
 
+from vgexp.report.axis_names import AXIS_NAMES
 from vgexp.report.figures import style
 from vgexp.report.figures.layer_axis import layers_down
 from vgexp.report.figures.legends import legend_below
@@ -68,7 +69,7 @@ def draw_gradient_map(
         style.say(axes, "no gradient was measured")
         return
     special = {UNDERFLOW: found.is_tiny_LS}
-    draw_map(axes, found.table(), "gradient norm (L2)", special, limits)
+    draw_map(axes, found.table(), AXIS_NAMES["grad_norm"], special, limits)
 
 
 def draw_map(
