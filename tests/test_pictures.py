@@ -613,7 +613,7 @@ def test_a_spike_within_a_ridge_is_named_and_does_not_flatten_the_rest() -> None
     figure = draw("distributions", pd.DataFrame(rows, columns=BINS))
     assert "60 %" in words(figure)
     (legend,) = legend_of(figure.axes[0])
-    assert "holds this share of the entries" in legend
+    assert "its share of the entries" in legend
     (ridge,) = ridges(figure.axes[0])
     assert -ridge[:, 1].min() == pytest.approx(0.88 * 0.6)
 

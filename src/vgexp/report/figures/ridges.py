@@ -21,7 +21,7 @@ from vgexp.report.figures.legends import legend_below
 MOST_RIDGES = 12
 _HEIGHT = 0.88
 """Of a ridge; 1 from a layer to the next."""
-_SPIKE = "one bin, or up to four, too high to draw: it holds this share of the entries"
+_SPIKE = "bin too high to draw: its share of the entries"
 _NAMES = {"act": "Activations h", "preact": "Pre-activations z"}
 
 
