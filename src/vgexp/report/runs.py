@@ -88,7 +88,6 @@ def load_runs(paths: Iterable[Path | str]) -> list[PastRun]:
         _loaded(folder, name, jobs.get(folder.resolve(), SweepJob()), folder.resolve() in strict)
         for folder, name in zip(folders, _names(folders), strict=True)
     ]
-    runs = _typed_alike(runs)
     if all(run.summary.get("status") == UNREADABLE for run in runs):
         others = ", nor any other run there" if len(runs) > 1 else ""
         raise QuestionError(f"cannot read {folders[0]}: {runs[0].reason}{others}")
@@ -137,7 +136,7 @@ def same_but_seed(runs: Sequence[PastRun]) -> list[list[PastRun]]:
     return [members for _, members in groups]
 
 
-def _typed_alike(runs: Sequence[PastRun]) -> list[PastRun]:
+def typed_alike(runs: Sequence[PastRun]) -> list[PastRun]:
     """The runs, whole numbers as `1.0` where another run has a number with a point.
 
     A job that failed before it had a configuration has what was typed, the others what it became.
@@ -147,9 +146,13 @@ def _typed_alike(runs: Sequence[PastRun]) -> list[PastRun]:
     def typed(key: str, value: Any) -> Any:
         return float(value) if key in with_point and type(value) is int else value
 
+    asked = [{key: typed(key, value) for key, value in run.asked.items()} for run in runs]
     return [
-        replace(run, asked={key: typed(key, value) for key, value in run.asked.items()})
-        for run in runs
+        # What a run has read of its tables stays with it.
+        run
+        if all(type(new[key]) is type(run.asked[key]) for key in new)
+        else replace(run, asked=new)
+        for run, new in zip(runs, asked, strict=True)
     ]
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from vgexp.diagnosis import FIGURES
 from vgexp.errors import QuestionError, impossible, unknown
 from vgexp.report.layer_figures import PICKS, at_layer, layer_metrics, require_step
-from vgexp.report.runs import UNREADABLE, PastRun, differing_keys, short_names
+from vgexp.report.runs import UNREADABLE, PastRun, differing_keys, short_names, typed_alike
 from vgexp.report.spread import is_geometric, spread_of
 from vgexp.report.swept import apart, find_key, is_numeric, text_of, texts_of
 
@@ -133,6 +133,7 @@ def sweep_grid(
     Raises:
         QuestionError: no such key or figure; keys that are not clear, or too many that vary.
     """
+    runs = typed_alike(runs)
     name = color or DEFAULT_COLOR
     figure, meaning = _figure(runs, name, step)
     across, up = _axes(runs, x, y)
