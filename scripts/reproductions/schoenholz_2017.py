@@ -149,7 +149,7 @@ def _theory(config, largest: float) -> tuple[np.ndarray, list[theory.FixedPoint]
     """Fixed points over sigma_w^2."""
     layer, _ = theory.plain_layer(config)
     assert layer is not None
-    variances = np.linspace(0.9, largest**2 * 1.02, 60)
+    variances = np.linspace(0.9, largest**2 * 1.02, 16)
     ends = [
         theory.fixed_point(theory.Plain(layer.phi, float(variance), layer.bias_variance))
         for variance in variances
