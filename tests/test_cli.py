@@ -36,7 +36,7 @@ def test_version_is_the_packages(capsys: pytest.CaptureFixture[str]) -> None:
     [
         (
             ["trian"],
-            "unknown verb: 'trian'\n  allowed: compare, list, resume, show, train\n"
+            "unknown verb: 'trian'\n  allowed: compare, list, resume, show, signal, train\n"
             "  nearest: train",
         ),
         (["--hlep"], "nearest: --help"),
@@ -136,7 +136,7 @@ def test_an_interruption_has_its_own_exit_code(
     monkeypatch.setattr(listing, "main", interrupted)
     assert main.main(["list"]) == code == exit_code(error)
     assert capsys.readouterr().err == f"error: {word}\n", "list has nothing to record"
-    monkeypatch.setattr(door, "train", interrupted)
+    monkeypatch.setattr(door, "enter", lambda _verb, argv: interrupted(argv))
     assert main.main(["train"]) == code
     assert capsys.readouterr().err == f"error: {word}\n  nothing was recorded yet\n"
 

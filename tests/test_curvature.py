@@ -334,8 +334,10 @@ def test_a_run_that_goes_on_measures_what_it_would_have_measured(tmp_path: Path)
             raise Torn
 
     with pytest.MonkeyPatch.context() as patch:
-        handed_on: Callable[..., None] = runs._hand_on
-        patch.setattr(runs, "_hand_on", lambda sinks, rows: (tear(rows), handed_on(sinks, rows)))
+        handed_on: Callable[..., None] = runs.making._hand_on
+        patch.setattr(
+            runs.making, "_hand_on", lambda sinks, rows: (tear(rows), handed_on(sinks, rows))
+        )
         with pytest.raises(Torn):
             runs.run(config, tmp_path / "torn")
     said: list[str] = []

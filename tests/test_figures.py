@@ -22,12 +22,14 @@ KINDS: dict[str, type] = {"int": int, "float": float, "text": str}
 
 @pytest.fixture(scope="module")
 def summary(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """Of a real run that then failed, so that every key is there."""
+    """Of a real run that then failed, and of its start, so that every key is there."""
     folder = tmp_path_factory.mktemp("figures") / "run"
     config = Config(train=TrainConfig(steps=22), output=OutputConfig(quiet=True))
     vgexp.run(config, folder)
     runs.write_failure(folder, config, RuntimeError("no memory"))
-    return folders.summary_of(folder)
+    config.signal.seeds = 2
+    start = runs.signal(config, folder.parent / "signal").summary
+    return {**start, **folders.summary_of(folder)}
 
 
 def test_every_scalar_of_a_real_summary_has_a_definition_and_every_definition_a_scalar(

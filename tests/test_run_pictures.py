@@ -211,7 +211,7 @@ def test_the_closing_lines_tell_of_pictures(
 def test_pictures_that_are_removed_are_named(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    done = vgexp.run(CONFIG, tmp_path / "a")
+    done = vgexp.run(changed(CONFIG, output=OutputConfig(quiet=True, figures=True)), tmp_path / "a")
     path = done.folder / "layers.csv"
     path.write_text(path.read_text(encoding="utf-8").split("\n")[0] + "\n", encoding="utf-8")
     assert main(["show", str(done.folder), "--figures"]) == 0

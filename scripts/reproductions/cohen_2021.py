@@ -163,7 +163,7 @@ def _by_rate(values: dict[float, Sequence[float]]) -> str:
 PAPER = Paper(
     "cohen_2021",
     "Cohen, Kaur, Li, Kolter, Talwalkar: Gradient Descent on Neural Networks Typically Occurs at "
-    "the Edge of Stability (2021)",
+    "the Edge of Stability, 2021.",
     "Does full-batch gradient descent raise the largest eigenvalue of the Hessian to 2 / lr and "
     "stay there? Two tanh layers of 128 units on all 1,257 training digits instead of 5,000 "
     "images of CIFAR-10, with cross-entropy on smoothed labels: digits are separated within few "

@@ -168,7 +168,7 @@ def _short(value: float | None) -> str:
 PAPER = Paper(
     "de_2020",
     "De, Smith: Batch Normalization Biases Residual Blocks Towards the Identity Function in Deep "
-    "Networks (2020)",
+    "Networks, 2020.",
     "Is what batch norm does for residual nets that it makes each branch small beside what it is "
     "added to? Perceptrons of 100 layers of 64 ReLU units on 8 × 8 digits instead of "
     "convolutional nets on CIFAR-10.",

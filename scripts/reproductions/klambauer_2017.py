@@ -180,7 +180,7 @@ def _weighted(folder: Path, weight_variance: float) -> Measured:
 
 PAPER = Paper(
     "klambauer_2017",
-    "Klambauer, Unterthiner, Mayr, Hochreiter: Self-Normalizing Neural Networks (2017)",
+    "Klambauer, Unterthiner, Mayr, Hochreiter: Self-Normalizing Neural Networks, 2017.",
     "Do SELU layers draw the mean of activations to 0 and the variance to 1, and what does that do "
     "to gradients? 100 layers of 256 units on 8 × 8 digits, LeCun's normal weights.",
     {

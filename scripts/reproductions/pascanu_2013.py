@@ -169,7 +169,7 @@ def _list(radii: tuple[float, ...], factors: object) -> str:
 
 PAPER = Paper(
     "pascanu_2013",
-    "Pascanu, Mikolov, Bengio: On the difficulty of training recurrent neural networks (2013)",
+    "Pascanu, Mikolov, Bengio: On the difficulty of training recurrent neural networks, 2013.",
     "Does the recurrent matrix decide whether the gradient vanishes or explodes over time, and "
     "what does clipping do? One recurrent layer of 64 units on the adding problem over 100 steps, "
     "instead of the temporal-order problem and music.",

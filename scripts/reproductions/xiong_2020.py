@@ -173,7 +173,7 @@ def _losses(folder: Path) -> dict[tuple[str, str], list[float]]:
 PAPER = Paper(
     "xiong_2020",
     "Xiong, Yang, He, Zheng, Zheng, Xing, Zhang, Lan, Wang, Liu: On Layer Normalization in the "
-    "Transformer Architecture (2020)",
+    "Transformer Architecture, 2020.",
     "Is the gradient of a transformer's last block large at the start when norms follow the sum, "
     "whatever the depth, and does that make warm-up necessary? A vision transformer of 32 units on "
     "8 × 8 digits instead of translation and BERT.",

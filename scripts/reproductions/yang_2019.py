@@ -201,7 +201,7 @@ def _best(run: Measured) -> float:
 PAPER = Paper(
     "yang_2019",
     "Yang, Pennington, Rao, Sohl-Dickstein, Schoenholz: A Mean Field Theory of Batch "
-    "Normalization (2019)",
+    "Normalization, 2019.",
     "Does batch norm by itself make the gradient of a deep net without skips explode, by a factor "
     "that no initialisation changes? Perceptrons of 128 units on 8 × 8 digits; amplitude factors.",
     {

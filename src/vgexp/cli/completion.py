@@ -4,6 +4,7 @@ Hydra's."""
 from __future__ import annotations
 
 import os
+import re
 import sys
 from argparse import Namespace
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,6 +20,7 @@ from vgexp.errors import QuestionError, unknown
 
 _SHELLS = ("bash", "zsh", "fish")
 _SEPARATORS: Mapping[str, str] = {"bash": " ", "zsh": " ", "fish": "\n"}
+_EXPERIMENT = re.compile(r"(\+{0,2}experiment=)")
 _OF_FOLDERS = ("compare", "resume", "show")
 
 
@@ -82,7 +84,13 @@ def _overrides(verb: str, words: Sequence[str], last: str) -> list[str]:
     line = " ".join(["vgexp", *before, last])
     with _environment(COMP_LINE=line), redirect_stdout(StringIO()) as answer:
         _hydra(["query=bash"], args, verb)
-    return answer.getvalue().split()
+    found = answer.getvalue().split()
+    named = _EXPERIMENT.match(last)
+    if named:  # Hydra does not look into folders of presets
+        found += [f"{named[1]}{name}" for name, _ in listing.experiments()]
+    # Without the sign that a group of presets within it makes Hydra leave out.
+    found = [f"{word}=" if word.lstrip("+") == "experiment" else word for word in found]
+    return [word for word in dict.fromkeys(found) if word.startswith(last)]
 
 
 def _hydra(command: Sequence[str], given: Namespace | None = None, verb: str = "train") -> None:

@@ -19,7 +19,7 @@ from vgexp.probe.moments import Cells
 from vgexp.probe.plan import Plan, plan_of_module, plan_of_watches
 from vgexp.probe.taps import Taps
 from vgexp.probe.weights import WeightMeter
-from vgexp.records import TABLES, Rows
+from vgexp.records import OPTIONAL, TABLES, Rows
 from vgexp.watch import Meter, Watch
 
 if TYPE_CHECKING:
@@ -182,7 +182,8 @@ class Probe:
         if table not in self.tables:
             raise unknown("table", table, self.tables)
         self._rows += self.drain()
-        kinds = {column.name: column.kind for column in TABLES[table]}
+        # A guest knows of no theory.
+        kinds = {c.name: c.kind for c in TABLES[table] if c.name not in OPTIONAL}
         columns: dict[str, list[Any]] = {name: [] for name in kinds}
         for rows in self._rows:
             if rows.table == table:
