@@ -173,7 +173,8 @@ def _zero_gradients(run: Measured) -> tuple[int, int]:
 
 PAPER = Paper(
     "lu_2019",
-    "Lu, Shin, Su, Karniadakis: Dying ReLU and Initialization: Theory and Numerical Examples, 2019.",
+    "Lu, Shin, Su, Karniadakis: Dying ReLU and Initialization: Theory and Numerical Examples, "
+    "2019.",
     "With which probability is a ReLU net a constant before it has learned anything? Inputs of one "
     "feature, zero biases, 400 initialisations of each width, every depth up to 40.",
     {"widths": "signal -m +experiment=papers/lu_2019 model.width=2,3,4,5"},
