@@ -91,6 +91,11 @@ JOBS = {
         "train -m model.activation=tanh model.init=xavier_normal model.width=128 train.steps=100 "
         "model.gain=0.5,0.75,1,1.25,1.5,2,3 model.depth=5,10,20,30,40,50 optimizer.lr=0.01"
     ),
+    "start": Job("signal +experiment=sigmoid_deep"),
+    "signals": Job(
+        "signal -m model.activation=tanh model.init=xavier_normal model.width=128 signal.seeds=1 "
+        "probe.histograms_every=0 model.gain=0.5,0.75,1,1.25,1.5,2,3 model.depth=5,10,20,30,40,50"
+    ),
 }
 """Name of a folder -> what is run in it."""
 
@@ -214,22 +219,28 @@ PICTURES_OF = (
         "vgexp compare runs/depth --seeds --layers delta_rms --plot layers.png",
         lambda: compare_figure([RUNS / "depth"], metric="delta_rms", layers_at="first", seeds=True),
     ),
+    _figure_of(
+        "start",
+        "at_start",
+        "Theory beside measurement",
+        "Networks at initialisation, ten seeds, and over them what mean-field theory says, with "
+        "the spread of single seeds that finite width gives.",
+    ),
     Picture(
-        "phase_factor",
-        "A sweep as a map",
-        "tanh, Xavier's initialisation times a gain: the factor per layer at step 0. Orange "
-        "shrinks, violet grows, white keeps.",
-        ["phase"],
-        "vgexp compare runs/phase --heatmap x=model.gain y=model.depth "
-        "color=backward_factor_per_layer --plot phase.png",
-        lambda: sweep_map(
-            [RUNS / "phase"], "model.gain", "model.depth", "backward_factor_per_layer"
-        ),
+        "signals_attenuation",
+        "A sweep as a map, with theory's boundaries",
+        "tanh, Xavier's initialisation times a gain: how much of the backward signal reaches "
+        "layer 1. Orange shrinks, violet grows, white keeps. Theory's lines: where a layer passes "
+        "on all, and where a thousandth or a thousandfold reaches layer 1.",
+        ["signals"],
+        "vgexp compare runs/signals --heatmap x=model.gain y=model.depth color=attenuation "
+        "--plot map.png",
+        lambda: sweep_map([RUNS / "signals"], "model.gain", "model.depth", "attenuation"),
     ),
     Picture(
         "phase_verdict",
         "And what came of it",
-        "The verdicts on the same nets after 100 steps.",
+        "The verdicts on the same nets after 100 steps of training.",
         ["phase"],
         "vgexp compare runs/phase --heatmap x=model.gain y=model.depth color=verdict "
         "--plot verdicts.png",

@@ -354,6 +354,7 @@ def test_a_killed_process_is_gone_on_with_from_the_command_line(
     command = [sys.executable, "-m", "vgexp"]
     asked = ["train", "data=gaussian", "model.depth=3", "model.width=16", "train.steps=4000"]
     asked += ["probe.every=100", "train.eval_every=1000", "run.checkpoint_every=50", "device=cpu"]
+    asked.append("output.figures=false")
     once, again = tmp_path / "once", tmp_path / "again"
     subprocess.run([*command, *asked, f"hydra.run.dir={once}"], check=True, capture_output=True)
     with subprocess.Popen(
