@@ -38,7 +38,7 @@ faults: $(READY) ## kill, fill, close, break: what runs survive (about 7 minutes
 gallery: $(READY) ## the pictures of README and docs/gallery.md, from real runs (about 10 minutes)
 	@$(BIN)/python scripts/gallery.py
 
-papers: $(READY) ## papers reproduced, docs/papers.md, from real runs (long; goes on where it was stopped)
+papers: $(READY) ## papers reproduced, docs/papers.md, from real runs (long)
 	@$(BIN)/python scripts/papers.py
 
 install: $(READY) ## only make .venv
