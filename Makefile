@@ -35,7 +35,7 @@ bench: $(READY) ## what measuring costs: a training step with and without it
 faults: $(READY) ## kill, fill, close, break: what runs survive (about 7 minutes)
 	@$(BIN)/python scripts/faults.py
 
-gallery: $(READY) ## the pictures of README and docs/gallery.md, from real runs (about 10 minutes)
+gallery: $(READY) ## every picture of README and docs/gallery.md (about 5 minutes)
 	@$(BIN)/python scripts/gallery.py
 
 papers: $(READY) ## papers reproduced, docs/papers.md, from real runs (long)
