@@ -89,8 +89,8 @@ def test_a_loaded_stream_goes_on_with_the_same_batches(stop: int) -> None:
 def test_a_look_at_the_next_batch_changes_none(num_before: int) -> None:
     looked_at, other = stream(), stream()
     take(looked_at, num_before)
-    seen, _ = looked_at.peek()
-    again, _ = looked_at.peek()
+    ((seen, _),) = looked_at.peek(1)
+    ((again, _),) = looked_at.peek(1)
     following = take(looked_at, 8)
     assert take(other, num_before + 8)[num_before:] == following
     assert torch.equal(seen, again)

@@ -250,3 +250,13 @@ def test_help_imports_nothing_heavy(argv: list[str], absent: set[str]) -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout
+
+
+def test_the_stub_of_the_package_has_the_names_that_it_hands_out() -> None:
+    stub = ast.parse((SOURCE / "__init__.pyi").read_text(encoding="utf-8"))
+    imported = [node for node in stub.body if isinstance(node, ast.ImportFrom)]
+    homes = {alias.asname: node.module for node in imported for alias in node.names}
+    import vgexp
+
+    assert homes == vgexp._HOMES
+    assert {*homes, "__version__"} == set(vgexp.__all__)

@@ -13,6 +13,7 @@ from typing import Any
 import papers
 import pytest
 from matplotlib.figure import Figure
+from preset_opening import require_opening
 from reproductions.paper import Claim, Paper
 
 from vgexp.cli import listing
@@ -21,7 +22,6 @@ from vgexp.cli.main import main
 ROOT = Path(__file__).parent.parent
 PAPERS = papers.discovered()
 PRESETS = sorted((listing.configs() / "experiment" / "papers").glob("*.yaml"))
-LONGEST_SENTENCE = 61
 MOST_RUNS = 150
 
 by_name = pytest.mark.parametrize("paper", PAPERS.values(), ids=list(PAPERS))
@@ -86,15 +86,7 @@ def test_a_preset_belongs_to_a_paper_and_is_what_its_commands_run(path: Path) ->
 
 @by_preset
 def test_a_preset_opens_with_its_command_its_sentence_and_what_was_measured(path: Path) -> None:
-    package, command, sentence, *rest = path.read_text(encoding="utf-8").splitlines()
-    measured = [line for line in rest if line.startswith("#")]
-    assert package == "# @package _global_"
-    assert re.fullmatch(rf"# vgexp (train|signal) \+experiment=papers/{path.stem}", command)
-    assert re.fullmatch(r"# \S.*\.", sentence)
-    assert len(sentence) <= len("# ") + LONGEST_SENTENCE
-    assert re.match(r"# \d+ seeds\b", measured[0])
-    assert sum(len(re.findall(r"\d+\.?\d*", line)) for line in measured) >= 4, "figures"
-    assert rest[: len(measured)] == measured, "values follow the opening comment"
+    require_opening(path, rf"vgexp (train|signal) \+experiment=papers/{path.stem}", r"\d+")
 
 
 def test_presets_of_papers_are_listed_with_their_folder(capsys: pytest.CaptureFixture[str]) -> None:

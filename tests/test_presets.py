@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import re
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -11,6 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from preset_opening import require_opening
 
 from vgexp import config as configuration
 from vgexp import runs
@@ -85,7 +85,6 @@ PAIRS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 """Preset -> the preset it is compared with, and all that differs."""
 
-LONGEST_SENTENCE = 61
 """What `vgexp list experiments` has room for on one line."""
 
 Compose = Callable[[str], list[Config]]
@@ -137,15 +136,7 @@ def test_the_presets_are_those_of_the_list() -> None:
 
 @pytest.mark.parametrize("name", ALL)
 def test_a_preset_opens_with_its_command_its_sentence_and_what_was_measured(name: str) -> None:
-    package, command, sentence, *rest = preset(name).read_text(encoding="utf-8").splitlines()
-    measured = [line for line in rest if line.startswith("#")]
-    assert package == "# @package _global_"
-    assert re.fullmatch(rf"# vgexp train (-m )?\+experiment={name}", command)
-    assert re.fullmatch(r"# \S.*\.", sentence)
-    assert len(sentence) <= len("# ") + LONGEST_SENTENCE
-    assert re.match(r"# [3-9] seeds\b", measured[0])
-    assert sum(len(re.findall(r"\d+\.?\d*", line)) for line in measured) >= 4, "figures"
-    assert rest[: len(measured)] == measured, "values follow the opening comment"
+    require_opening(preset(name), rf"vgexp train (-m )?\+experiment={name}", "[3-9]")
 
 
 def test_the_list_prints_every_presets_sentence(capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 from reference import vectors
+from theory_reference import kept_preacts, log_signals
 from torch import Tensor
 
 from vgexp import losses
@@ -66,23 +67,12 @@ def measured(config: MlpConfig, data: Sample, seeds: int) -> dict[str, Tensor]:
         torch.manual_seed(seed)  # of dropout
         model = build(config, vectors(INPUTS, OUTPUTS), torch.float64)
         initialise(model, config, generator(seed, "init"), data.inputs)
-        seen: dict[str, Tensor] = {}
-        for watch in model.watches():
-            assert watch.preact is not None
-            hook = functools.partial(_keep, seen, watch.name)
-            watch.preact.register_forward_hook(hook)
+        seen = kept_preacts(model)
         targets = data.targets.double() if data.targets.is_floating_point() else data.targets
-        (data.loss(model(data.inputs), targets) * BATCH).backward()
-        for name, z in seen.items():
-            assert z.grad is not None
-            std, rms = z.detach().std(correction=0), z.grad.square().mean().sqrt()
-            rows.setdefault(name, []).append((math.log(std), math.log(rms)))
+        data.loss(model(data.inputs), targets).backward()
+        for name, logs in log_signals(seen, BATCH).items():
+            rows.setdefault(name, []).append(logs)
     return {name: torch.tensor(values) for name, values in rows.items()}
-
-
-def _keep(seen: dict[str, Tensor], name: str, _module: object, _args: object, z: Tensor) -> None:
-    z.retain_grad()
-    seen[name] = z
 
 
 @pytest.mark.parametrize("width", [32, 128])

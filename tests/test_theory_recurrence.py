@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from theory_reference import kept_preacts, log_signals
 from torch import Tensor
 
 from vgexp import losses
@@ -68,30 +69,20 @@ def measured(config: RnnConfig, data: Sample, task: Task) -> dict[str, Tensor]:
         model = build(config, task, torch.float64)
         initialise(model, config, generator(seed, "init"), data.inputs)
         model.time_points = None
-        seen: dict[str, Tensor] = {}
-        for watch in model.watches():
-            if watch.preact is not None:
-                watch.preact.register_forward_hook(functools.partial(_keep, seen, watch.name))
+        seen = kept_preacts(model)
         (meter,) = [meter for meter in model.meters() if meter.table == "time"]
         meter.arm()
         data.loss(model(data.inputs), data.targets).backward()
         taken = meter.take(0, BATCH, 1.0)
         assert taken is not None
         columns = taken().columns
-        for name, z in seen.items():
-            assert z.grad is not None
-            std, rms = z.detach().std(correction=0), (BATCH * z.grad).square().mean().sqrt()
-            found.setdefault(name, []).append([math.log(std), math.log(rms)])
+        for name, logs in log_signals(seen, BATCH).items():
+            found.setdefault(name, []).append(list(logs))
         for name in set(columns["name"]):
             pairs = zip(columns["name"], columns["delta_rms"], strict=True)
             rms_T = torch.tensor([float(value) for label, value in pairs if label == name])
             found.setdefault(name, []).append(rms_T.log().tolist())
     return {name: torch.tensor(values) for name, values in found.items()}
-
-
-def _keep(seen: dict[str, Tensor], name: str, _module: object, _args: object, z: Tensor) -> None:
-    z.retain_grad()
-    seen[name] = z
 
 
 @pytest.mark.parametrize("width", [32, 128])

@@ -1,14 +1,9 @@
-"""Why deep networks stop learning, seen layer by layer."""
+"""Why deep networks stop learning, seen layer by layer.
+
+Checked types of what is imported when it is asked for stand in `__init__.pyi`.
+"""
 
 from __future__ import annotations
-
-TYPE_CHECKING = False  # typing's own takes a while to load, in which Ctrl-C cannot be caught
-if TYPE_CHECKING:
-    from typing import Any
-
-    from vgexp.diagnosis import diagnose
-    from vgexp.probe import Probe
-    from vgexp.runs import Run, load, resume, run
 
 __version__ = "0.1.0"
 
@@ -24,7 +19,7 @@ _HOMES = {
 __all__ = ["Probe", "Run", "__version__", "diagnose", "load", "resume", "run"]
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     """Imports a public name from its home when it is first asked for (PEP 562)."""
     if name not in _HOMES:
         raise AttributeError(f"module 'vgexp' has no attribute {name!r}")

@@ -87,6 +87,9 @@ LAYERS = (
     Column("backward_gain", "delta_rms here over delta_rms of the next main-path layer"),
 )
 
+PREDICTION = "predicted_"
+"""What the name of a column or figure of theory begins with; the rest is the measured one's."""
+
 PREDICTED = (
     Column("predicted_preact_std", "preact_std at step 0, by mean-field theory"),
     Column("predicted_delta_rms", "delta_rms at step 0, by mean-field theory"),

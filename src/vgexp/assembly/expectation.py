@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,11 +11,9 @@ from vgexp.assembly.predictors import PREDICTORS
 from vgexp.config import Config, MlpConfig, choice
 from vgexp.data import Split
 from vgexp.errors import QuestionError
-from vgexp.records import PREDICTED
+from vgexp.records import PREDICTED, PREDICTION
 from vgexp.theory import Explanation, Forecast, Phase, critical_gain
 from vgexp.training import Trainer
-
-_PREFIX = "predicted_"
 
 
 @dataclass(frozen=True)
@@ -80,22 +77,21 @@ def _why_not(config: Config, trainer: Trainer) -> str | None:
 def _columns(forecast: Forecast) -> dict[str, dict[str, float | None]]:
     names = [column.name for column in PREDICTED]
     return {
-        name: {column: getattr(row, column.removeprefix(_PREFIX)) for column in names}
+        name: {column: getattr(row, column.removeprefix(PREDICTION)) for column in names}
         for name, row in forecast.rows.items()
     }
 
 
 def in_summary(expected: Expectation) -> dict[str, Any]:
-    """What a summary says of it."""
+    """What a summary says of it; numbers may be infinite or nan."""
     there = expected.phase
     end = None if there is None else there.end
     middle = expected.layers[len(expected.layers) // 2] if expected.layers else None
-    values = {
+    return {
+        "theory": expected.note,
         "weight_gain": None if middle is None else middle.weight_gain,
         "mean_slope": None if middle is None else middle.mean_slope,
         "critical_gain": None if there is None else there.critical_gain,
         "chi": None if end is None else end.chi,
         "depth_scale": None if end is None else end.xi_gradient,
     }
-    plain = {k: v if v is not None and math.isfinite(v) else None for k, v in values.items()}
-    return {"theory": expected.note, **plain}

@@ -94,7 +94,7 @@ def _names_of_figures(folder: Path) -> list[str]:
     from vgexp.report import figures
 
     there = {path.stem for path in (folder / figures.FOLDER).glob("*") if path.is_file()}
-    return [name for name in figures.FIGURES if name in there]
+    return [name for name in (*figures.FIGURES, figures.OVERVIEW) if name in there]
 
 
 def _one_run(path: str) -> Path:

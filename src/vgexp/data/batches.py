@@ -51,12 +51,12 @@ class Batches:
             self.epoch += 1
         return self._split.take(rows_B)
 
-    def peek(self) -> tuple[Tensor, Tensor]:
-        """The batch that `next` gives next."""
+    def peek(self, num_batches: int) -> list[tuple[Tensor, Tensor]]:
+        """The batches that `next` gives next, one after another."""
         state = self.state_dict()
-        batch = self.next()
+        batches = [self.next() for _ in range(num_batches)]
         self.load_state_dict(state)
-        return batch
+        return batches
 
     def state_dict(self) -> dict[str, Any]:
         """Where the stream stands; small, for the epoch's permutation is drawn again from it."""

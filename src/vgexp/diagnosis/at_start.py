@@ -7,25 +7,30 @@ means are geometric, spreads are standard deviations of logarithms (Hanin and Ni
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from vgexp.diagnosis.signal import Signal, kind, signal_of
+from vgexp.diagnosis.verdict import for_json
+from vgexp.records import PREDICTION
 
 PREDICTED_FIGURES = ("attenuation", "backward_factor_per_layer")
 """Those that theory predicts, as `predicted_...`."""
 
 
-def summarise_start(layers: pd.DataFrame, num_layers: int | None = None) -> dict[str, Any]:
+def summarise_start(
+    layers: pd.DataFrame, num_layers: int | None = None, theory: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
     """The figures of a table of step 0 with a column `seed`.
 
     A figure that is undefined or not finite is None.
 
     Args:
         num_layers: L; None: the rows tell.
+        theory: further figures, of theory.
     """
     by_seed = [rows[rows["step"] == 0] for _, rows in layers.groupby("seed")]
     signals = [signal_of(rows, num_layers) for rows in by_seed]
@@ -39,18 +44,19 @@ def summarise_start(layers: pd.DataFrame, num_layers: int | None = None) -> dict
         "backward_factor_per_layer": factor,
         "backward_factor_log_std": factor_spread,
         **{
-            f"predicted_{name}": geometric([getattr(each, name) for each in predictions])[0]
+            f"{PREDICTION}{name}": geometric([getattr(each, name) for each in predictions])[0]
             for name in PREDICTED_FIGURES
         },
         "num_layers": max((each.num_layers for each in signals), default=0),
         "layers_left_out": max((each.num_left_out for each in signals), default=0),
+        **(theory or {}),
     }
-    return {name: _for_json(value) for name, value in figures.items()}
+    return {name: for_json(value) for name, value in figures.items()}
 
 
 def predicted_signal(layers_at_start: pd.DataFrame, num_layers: int | None = None) -> Signal:
     """`signal_of` with theory's `delta_rms` for the measured one."""
-    predicted = "predicted_delta_rms"
+    predicted = f"{PREDICTION}delta_rms"
     values = layers_at_start.get(predicted, pd.Series(math.nan, index=layers_at_start.index))
     return signal_of(layers_at_start.assign(delta_rms=values), num_layers)
 
@@ -72,7 +78,3 @@ def geometric(values: Sequence[float]) -> tuple[float, float]:
     if (numbers == 0).any():
         return 0.0, spread
     return float(np.exp(logs.mean())), spread
-
-
-def _for_json(value: Any) -> Any:
-    return None if isinstance(value, float) and not math.isfinite(value) else value

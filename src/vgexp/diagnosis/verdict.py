@@ -76,15 +76,9 @@ def summarise(
         time, curvature: `time.csv` and `curvature.csv`, where the run has them.
 
     Returns:
-        Among others `loss_first`, `loss_last`, `loss_best` of single updates and
-        `loss_first_mean_20`, `loss_last_mean_20`, `loss_best_mean_20` of 20 in a row (all of
-        them where there are fewer); `val_*` and `test_*` from the evaluations; `_best` is the
-        lowest finite loss, the highest accuracy. `signal`, `attenuation` and
-        `backward_factor_per_layer` are of the first step, `_last` of the last one with a signal
-        measured (of a diverged run: of its last step, null if nothing there was finite).
-        `depth_trained` is L of a net that learned, 0 of one that did not.
-        `unmeasured_ends` are those of layers 1 and L that have no row, for want of which there is
-        no attenuation.
+        Those that `figures.FIGURES` defines as far as tables tell them, and `unmeasured_ends`: of
+        layers 1 and L those that have no row, for want of which there is no attenuation. Of a
+        diverged run `_last` is its last step, null if nothing there was finite.
     """
     first = signal_of(layers[layers["step"] == layers["step"].min()], num_layers)
     last = signal_of(layers[layers["step"] == _last_step(layers, status)], num_layers)
@@ -111,7 +105,7 @@ def summarise(
         **landscape_figures(curvature),
         "unmeasured_ends": list(first.unmeasured_ends),
     }
-    summary = {key: _for_json(value) for key, value in summary.items()}
+    summary = {key: for_json(value) for key, value in summary.items()}
     summary["cause"] = cause_of(summary, divergence or _first_bad_loss(steps))
     return summary
 
@@ -184,7 +178,8 @@ def _best(values: np.ndarray, better: np.ufunc) -> float | None:
     return float(better.reduce(finite)) if finite.size else None
 
 
-def _for_json(value: Any) -> Any:
+def for_json(value: Any) -> Any:
+    """A plain value of a figure; None where it is not finite."""
     if isinstance(value, float | np.floating):
         return float(value) if math.isfinite(value) else None
     return int(value) if isinstance(value, np.integer) else value

@@ -12,12 +12,11 @@ from rich.console import Console
 
 from vgexp.diagnosis import main_path, start_sentence
 from vgexp.diagnosis.at_start import geometric
-from vgexp.records import READOUT
+from vgexp.records import PREDICTION, READOUT
 from vgexp.report.layout import Column, number, show_line, show_table, show_words
 from vgexp.report.terminal import sampled, show_files
 
 _SHOWN = ("preact_std", "delta_rms", "backward_gain")
-_PREDICTED = "predicted_"
 _DIGITS = 2
 
 
@@ -70,7 +69,7 @@ def _show_layers(console: Console, layers: pd.DataFrame) -> None:
         if name == "delta_rms" and num_seeds > 1:
             spread = cells["log_std"].map(_factor)
             columns.append(Column("*/", spread.tolist(), group=name))
-        predicted = f"{_PREDICTED}{name}"
+        predicted = f"{PREDICTION}{name}"
         if predicted in layers.columns and layers[predicted].notna().any():
             values = means_over_seeds(layers, predicted)["mean"].iloc[shown]
             columns.append(Column("theory", list(map(_cell, values)), group=name))

@@ -10,7 +10,9 @@ from functools import partial
 from typing import Any
 
 from vgexp.diagnosis import FIGURES
+from vgexp.diagnosis.at_start import PREDICTED_FIGURES
 from vgexp.errors import QuestionError, impossible, unknown
+from vgexp.records import PREDICTION
 from vgexp.report.layer_figures import PICKS, at_layer, layer_metrics, require_step
 from vgexp.report.runs import UNREADABLE, PastRun, differing_keys, short_names, typed_alike
 from vgexp.report.spread import is_geometric, spread_of
@@ -19,7 +21,7 @@ from vgexp.report.swept import apart, find_key, is_numeric, text_of, texts_of
 DEFAULT_COLOR = "attenuation"
 """How much of the backward signal is left at layer 1: what a sweep for a cure asks first."""
 
-PREDICTED = ("predicted_attenuation", "predicted_backward_factor_per_layer")
+PREDICTED = tuple(f"{PREDICTION}{name}" for name in PREDICTED_FIGURES)
 """Figures of theory, of which boundaries are drawn."""
 
 DIVERGED, FAILED, CUT_SHORT = "diverged", "failed", "cut short"

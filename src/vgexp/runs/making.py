@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -17,14 +16,22 @@ from vgexp.interrupts import held
 from vgexp.runs import signaling
 from vgexp.runs.expecting import beside, expected
 from vgexp.runs.past import Run, load
-from vgexp.runs.start import Manner, assembled, default_folder, drawn, manner_of, warn
+from vgexp.runs.start import (
+    Manner,
+    assembled,
+    begun,
+    drawn,
+    ending_of,
+    free_folder,
+    manner_of,
+    require_same,
+    warn,
+)
 
 if TYPE_CHECKING:
     from vgexp.records import Rows
     from vgexp.sinks import Sink
     from vgexp.training import Trainer
-
-_log = logging.getLogger("vgexp")
 
 
 def run(
@@ -51,15 +58,9 @@ def run(
         Exception: the work failed; the summary says `failed`, the tables have what was recorded.
     """
     configuration.require(config)
-    folder = default_folder(config, folders.TRAIN) if folder is None else Path(folder)
-    folders.require_free(folder)
+    folder, manner = free_folder(folder, config, folders.TRAIN), manner or manner_of(config)
     trainer = assembled(config)
-    with held(trainer.stop), folders.occupied(folder):
-        # Again: another process may have been faster.
-        folders.require_free(folder)
-        folders.write_config(folder, config, command)
-        folders.anchored(folder)
-        manner = manner or manner_of(config)
+    with held(trainer.stop), begun(folder, config, command, folders.TRAIN):
         done = _trained(folder, trainer, config, is_quiet=manner.is_quiet)
     drawn(done, is_wanted=manner.draws)
     return done
@@ -121,19 +122,16 @@ def finish(
     if not (folder / folders.CONFIG).exists():
         return run(config, folder, command=command, manner=manner)
     there = Run(folder).config
-    deciding = configuration.deciding
-    resuming.require_equal(
-        folder / folders.CONFIG, "configuration", deciding(there), deciding(config)
-    )
+    require_same(folder, there, config)
     if there != config and resuming.is_open(folder):
         with folders.occupied(folder):  # another device, say
             folders.write_config(folder, config, command)
     return resume(folder, trust=True, manner=manner)
 
 
-def _go_on(begun: Run, say: Callable[[str], None] | None, manner: Manner) -> None:
+def _go_on(done: Run, say: Callable[[str], None] | None, manner: Manner) -> None:
     """Trains from the last whole checkpoint, in an occupied folder."""
-    folder, config = begun.folder, begun.config
+    folder, config = done.folder, done.config
     trainer = assembled(config)
     folders.tidied(folder)
     start = resuming.start_of(folder, config, summaries.computed_by(trainer), trainer.tables)
@@ -231,10 +229,7 @@ def _hand_on(sinks: list[Sink], rows: Rows) -> None:
 
 def _write_end(done: Run, config: Config, trainer: Trainer, error: BaseException) -> None:
     """The summary of a run that was torn off; as much of it as can be told and written."""
-    if isinstance(error, Exception):
-        ending = {"status": resuming.FAILED, "reason": reason(error)}
-    else:  # Ctrl-C and SIGTERM, and a cluster's end of time, which leaves the process
-        ending = {"status": resuming.INTERRUPTED}
+    ending = ending_of(error)
     figures: dict[str, Any] = {}
     with suppress(Exception):
         figures = _summary(done, config, trainer, ending["status"])

@@ -3,25 +3,30 @@
 from __future__ import annotations
 
 import dataclasses
-import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vgexp import config as configuration
 from vgexp import folders, resuming, summaries
 from vgexp.config import Config
-from vgexp.errors import reason
 from vgexp.records import SEED, TABLES, Rows
 from vgexp.runs.expecting import beside, expected
 from vgexp.runs.past import Run
-from vgexp.runs.start import Manner, assembled, default_folder, drawn, manner_of
+from vgexp.runs.start import (
+    Manner,
+    assembled,
+    begun,
+    drawn,
+    ending_of,
+    free_folder,
+    manner_of,
+    require_same,
+)
 
 if TYPE_CHECKING:
     from vgexp.training import Trainer
-
-_log = logging.getLogger("vgexp")
 
 
 def signal(
@@ -48,14 +53,9 @@ def signal(
     """
     configuration.require(config)
     config = _resolved(config)
-    folder = default_folder(config, folders.SIGNAL) if folder is None else Path(folder)
-    folders.require_free(folder)
+    folder = free_folder(folder, config, folders.SIGNAL)
     trainer = _required(config)
-    with folders.occupied(folder):
-        # Again: another process may have been faster.
-        folders.require_free(folder)
-        folders.write_config(folder, config, command, folders.SIGNAL)
-        folders.anchored(folder)
+    with begun(folder, config, command, folders.SIGNAL):
         done = _measured(folder, config, trainer)
     drawn(done, is_wanted=(manner or manner_of(config)).draws)
     return done
@@ -72,10 +72,7 @@ def finish_signal(
     folder, config = Path(folder), _resolved(config)
     if not (folder / folders.CONFIG).exists():
         return signal(config, folder, command=command, manner=manner)
-    deciding = configuration.deciding
-    resuming.require_equal(
-        folder / folders.CONFIG, "configuration", deciding(Run(folder).config), deciding(config)
-    )
+    require_same(folder, Run(folder).config, config)
     with folders.occupied(folder):
         was_open = resuming.is_open(folder)
         done = go_on(folder, trust=True)
@@ -114,11 +111,9 @@ def _measured(folder: Path, config: Config, trainer: Trainer) -> Run:
     done, start = Run(folder), time.perf_counter()
     try:
         theory = _record(folder, config, trainer)
-        figures = {**_figures(done, trainer), **theory}
+        figures = _figures(done, trainer, theory)
     except BaseException as error:
-        is_failure = isinstance(error, Exception)
-        ending: dict[str, Any] = {"status": resuming.FAILED if is_failure else resuming.INTERRUPTED}
-        ending |= {"reason": reason(error)} if is_failure else {}
+        ending = ending_of(error)
         folders.write_summary(folder, {**ending, **summaries.of_process(config, trainer)})
         raise
     summary = {
@@ -161,8 +156,8 @@ def _record(folder: Path, config: Config, trainer: Trainer) -> dict[str, Any]:
 def _spectra(config: Config, trainer: Trainer) -> Iterator[Rows]:
     from vgexp import spectra
 
-    state = trainer.state
-    return spectra.rows_of(config.signal, state.model, state.loss, state.batches.peek())
+    state, (batch,) = trainer.state, trainer.state.batches.peek(1)
+    return spectra.rows_of(config.signal, state.model, state.loss, batch)
 
 
 def _required(config: Config) -> Trainer:
@@ -182,10 +177,10 @@ def _tables(config: Config, trainer: Trainer) -> list[str]:
     return [*measured, *spectra.asked(config.signal)]
 
 
-def _figures(done: Run, trainer: Trainer) -> dict[str, Any]:
+def _figures(done: Run, trainer: Trainer, theory: Mapping[str, Any]) -> dict[str, Any]:
     from vgexp import diagnosis
 
-    return diagnosis.summarise_start(done.layers, trainer.num_layers)
+    return diagnosis.summarise_start(done.layers, trainer.num_layers, theory)
 
 
 _OF_TRAINING = ("steps", "evals", "timing", "pretraining")

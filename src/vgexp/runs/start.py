@@ -6,10 +6,11 @@ import datetime
 import logging
 import shlex
 import sys
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from vgexp import config as configuration
 from vgexp import folders, resuming
@@ -47,21 +48,61 @@ def assembled(config: Config) -> Trainer:
         return assemble(config)
 
 
-def default_folder(config: Config, verb: str) -> Path:
-    """outputs/<verb>/<model>/<date_time_microseconds>."""
+def free_folder(asked: Path | str | None, config: Config, verb: str) -> Path:
+    """The folder that was asked for; None: outputs/<verb>/<model>/<date_time_microseconds>.
+
+    Raises:
+        QuestionError: it is a file, or holds a run already.
+    """
     now = datetime.datetime.now().strftime("%Y-%m-%d_%H-%M-%S_%f")
-    return Path("outputs") / verb / configuration.choice("model", config.model) / now
+    own = Path("outputs") / verb / configuration.choice("model", config.model) / now
+    folder = own if asked is None else Path(asked)
+    folders.require_free(folder)
+    return folder
+
+
+@contextmanager
+def begun(folder: Path, config: Config, command: str, verb: str) -> Iterator[None]:
+    """Within, nobody else writes the run in this folder, whose configuration is on the disk.
+
+    Raises:
+        QuestionError: somebody was faster.
+    """
+    with folders.occupied(folder):
+        folders.require_free(folder)
+        folders.write_config(folder, config, command, verb)
+        folders.anchored(folder)
+        yield
+
+
+def require_same(folder: Path, there: Config, asked: Config) -> None:
+    """Requires that two configurations give the same tables.
+
+    Raises:
+        QuestionError: with every difference.
+    """
+    deciding = configuration.deciding
+    path = folder / folders.CONFIG
+    resuming.require_equal(path, "configuration", deciding(there), deciding(asked))
+
+
+def ending_of(error: BaseException) -> dict[str, Any]:
+    """What a summary says of a run that was torn off."""
+    if isinstance(error, Exception):
+        return {"status": resuming.FAILED, "reason": reason(error)}
+    # Ctrl-C and SIGTERM, and a cluster's end of time, which leaves the process
+    return {"status": resuming.INTERRUPTED}
 
 
 def write_failure(
-    folder: Path, config: Config | None, error: BaseException, verb: str = folders.TRAIN
+    folder: Path, config: Config | None, error: Exception, verb: str = folders.TRAIN
 ) -> None:
     """Makes a folder whose run failed say so: configuration, status and reason."""
     folder.mkdir(parents=True, exist_ok=True)
     if config is not None and not (folder / folders.CONFIG).exists():
         folders.write_config(folder, config, "", verb)
     known = folders.summary_of(folder)
-    folders.write_summary(folder, {**known, "status": resuming.FAILED, "reason": reason(error)})
+    folders.write_summary(folder, {**known, **ending_of(error)})
 
 
 def drawn(done: Run, *, is_wanted: bool) -> int:

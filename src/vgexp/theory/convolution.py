@@ -28,7 +28,7 @@ from vgexp.inits import INITS
 from vgexp.norms import NORMS
 from vgexp.skips import SKIPS
 from vgexp.theory.forward import TINY, fitted
-from vgexp.theory.function import Function, function
+from vgexp.theory.function import Function, function, no_function
 from vgexp.theory.perceptron import Explanation, Forecast, Prediction
 from vgexp.theory.positions import (
     Alike,
@@ -115,7 +115,7 @@ def predict(
         return Forecast({}, (), reason)
     phi = function(config.activation, config.negative_slope)
     if phi is None:
-        return Forecast({}, (), f"{config.activation} mixes units or examples: no theory of it")
+        return Forecast({}, (), no_function(config.activation))
     with torch.no_grad():
         net, read = _begun(config, phi, layers, sample)
         found: list[_Layer] = []

@@ -65,6 +65,11 @@ class Function:
         return max(found)
 
 
+def no_function(activation: str) -> str:
+    """Why `function` is None of it."""
+    return f"{activation} mixes units or examples: no theory of it"
+
+
 def function(name: str, negative_slope: float | None = None) -> Function | None:
     """The named activation, of ours or of the user's own; None if it is not elementwise.
 

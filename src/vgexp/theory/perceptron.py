@@ -15,7 +15,7 @@ from vgexp.theory import moments
 from vgexp.theory.backward import Back, backward
 from vgexp.theory.batch import kernel
 from vgexp.theory.forward import Hidden, Net, forward, number
-from vgexp.theory.function import function
+from vgexp.theory.function import function, no_function
 from vgexp.theory.sample import Sample, lengths, output_gradient
 from vgexp.theory.spread import Spread, spread
 from vgexp.theory.weights import weights
@@ -88,7 +88,7 @@ def predict(config: MlpConfig, sample: Sample, num_outputs: int) -> Forecast:
         return Forecast({}, (), reason)
     phi = function(config.activation, config.negative_slope)
     if phi is None:
-        return Forecast({}, (), f"{config.activation} mixes units or examples: no theory of it")
+        return Forecast({}, (), no_function(config.activation))
     with torch.no_grad():
         x_BF = sample.x_BF
         groups = lengths(x_BF)

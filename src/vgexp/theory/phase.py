@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from vgexp.config import NetConfig
 from vgexp.norms import NORMS
 from vgexp.skips import SKIPS
-from vgexp.theory.function import function
+from vgexp.theory.function import function, no_function
 from vgexp.theory.maps import FixedPoint, Plain, critical_weight_variance, fixed_point
 from vgexp.theory.weights import weight
 
@@ -72,6 +72,6 @@ def plain_layer(config: NetConfig, kernel: Sequence[int] = ()) -> tuple[Plain | 
         return None, f"model.init={config.init} sets each layer's variance itself"
     phi = function(config.activation, config.negative_slope)
     if phi is None:
-        return None, f"{config.activation} mixes units or examples: no theory of it"
+        return None, no_function(config.activation)
     keep = 1 - config.dropout
     return Plain(phi, hidden.fan_in * hidden.variance / keep, hidden.bias_variance, keep), None

@@ -25,7 +25,7 @@ from torch import Tensor
 from vgexp.config import RnnConfig
 from vgexp.inits import INITS, Init
 from vgexp.theory.forward import TINY
-from vgexp.theory.function import Function, function
+from vgexp.theory.function import Function, function, no_function
 from vgexp.theory.moments import Means
 from vgexp.theory.perceptron import Explanation, Forecast, Prediction
 from vgexp.theory.sample import Sample, lengths, output_gradient
@@ -103,7 +103,7 @@ def predict(
     """
     phi, reason = function(config.activation, config.negative_slope), _why_not(config, recurrent)
     if phi is None:
-        reason = f"{config.activation} mixes units or examples: no theory of it"
+        reason = no_function(config.activation)
     if phi is None or reason is not None:
         return ThroughTime(Forecast({}, (), reason), {})
     with torch.no_grad():

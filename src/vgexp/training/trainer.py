@@ -229,10 +229,7 @@ class Trainer:
 
     def coming_batch(self) -> Batch:
         """The micro-batches of the next update, which still reads them."""
-        before = self.state.batches.state_dict()
-        batch = self._next_batch()
-        self.state.batches.load_state_dict(before)
-        return batch
+        return self.state.batches.peek(self._train.accumulate)
 
     @property
     def num_parameters(self) -> int:

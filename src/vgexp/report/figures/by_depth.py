@@ -29,30 +29,26 @@ _ZEROS = 0.13
 """Height of the strip of exact zeros, a row a layer that has some, as a share of the panel's."""
 
 
-@style.drawn
 def update_ratios(layers: pd.DataFrame) -> Figure:
     """The change of each layer's weights in a step over their norm, over steps.
 
     Args:
         layers: rows as in `layers.csv`.
     """
-    figure, [axes] = style.canvas()
-    draw_update_ratios(axes, layers)
-    axes.set_title("Update ratio: how far a step moves each layer's weights")
-    return figure
+    return style.alone(
+        draw_update_ratios, "Update ratio: how far a step moves each layer's weights", layers
+    )
 
 
-@style.drawn
 def attention_entropy(attention: pd.DataFrame) -> Figure:
     """How widely each block's heads look, over steps: 1 everywhere alike, 0 at one position.
 
     Args:
         attention: rows as in `attention.csv`.
     """
-    figure, [axes] = style.canvas()
-    draw_attention_entropy(axes, attention)
-    axes.set_title("Attention entropy of each block, mean over heads")
-    return figure
+    return style.alone(
+        draw_attention_entropy, "Attention entropy of each block, mean over heads", attention
+    )
 
 
 def draw_update_ratios(axes: Axes, layers: pd.DataFrame) -> None:

@@ -7,14 +7,15 @@ from dataclasses import dataclass
 
 from matplotlib.figure import Figure
 
+from vgexp.records import PREDICTION
 from vgexp.registry import Registry
 from vgexp.report.figures.by_depth import attention_entropy, update_ratios
-from vgexp.report.figures.depth import PREDICTED, backward_signal, forward_signal
+from vgexp.report.figures.depth import backward_signal, forward_signal
 from vgexp.report.figures.heat import gradient_map
 from vgexp.report.figures.ridges import distributions
 from vgexp.report.figures.shares import shares
 from vgexp.report.figures.start import at_start
-from vgexp.report.figures.through_time import PREDICTION, through_time
+from vgexp.report.figures.through_time import EXPECTED, through_time
 from vgexp.report.figures.training import gradient_norms, learning_curves
 
 _KEYS = ("step", "layer", "name", "kind")
@@ -47,7 +48,7 @@ class Picture:
 def _of_layers(
     summary: str, make: Callable[..., Figure], *columns: str, facts: tuple[str, ...] = ()
 ) -> Picture:
-    predicted = tuple(f"{PREDICTED}{name}" for name in columns)
+    predicted = tuple(f"{PREDICTION}{name}" for name in columns)
     return Picture(summary, make, {"layers": (*_KEYS, *columns, *predicted)}, columns, facts)
 
 
@@ -107,7 +108,7 @@ FIGURES: Registry[Picture] = Registry(
         "through_time": Picture(
             "recurrent nets: delta_rms of the last layer's state against time",
             through_time,
-            {"time": ("step", "layer", "name", "t", "delta_rms", PREDICTION)},
+            {"time": ("step", "layer", "name", "t", "delta_rms", EXPECTED)},
             ("delta_rms",),
         ),
         "attention_entropy": Picture(
@@ -124,8 +125,8 @@ FIGURES: Registry[Picture] = Registry(
                     *_KEYS,
                     "seed",
                     *_STARTING,
-                    *(f"{PREDICTED}{n}" for n in _STARTING),
-                    f"{PREDICTED}log_delta_std",
+                    *(f"{PREDICTION}{n}" for n in _STARTING),
+                    f"{PREDICTION}log_delta_std",
                 )
             },
             ("delta_rms",),

@@ -6,6 +6,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from vgexp.records import PREDICTION
 from vgexp.report.axis_names import AXIS_NAMES
 from vgexp.report.cut_short import without_cut_step
 from vgexp.report.figures import style
@@ -14,11 +15,7 @@ from vgexp.report.figures.legends import legend_below
 from vgexp.report.figures.logarithmic import log_line, log_scale
 from vgexp.report.grid import first_middle_last, grid, numbers
 
-PREDICTED = "predicted_"
-"""What the name of a column of theory begins with; the rest is the measured column's."""
 
-
-@style.drawn
 def backward_signal(layers: pd.DataFrame) -> Figure:
     """`delta_rms` of each layer at the first, a middle and the last measured step.
 
@@ -27,19 +24,16 @@ def backward_signal(layers: pd.DataFrame) -> Figure:
     Args:
         layers: rows as in `layers.csv`.
     """
-    figure, [axes] = style.canvas()
-    draw_backward_signal(axes, layers)
-    axes.set_title("Backward signal: what comes back to each layer")
-    return figure
+    return style.alone(
+        draw_backward_signal, "Backward signal: what comes back to each layer", layers
+    )
 
 
-@style.drawn
 def forward_signal(layers: pd.DataFrame) -> Figure:
     """Standard deviation of z of each layer, at the same steps as `backward_signal`."""
-    figure, [axes] = style.canvas()
-    draw_forward_signal(axes, layers)
-    axes.set_title("Forward signal: how far each layer's z spreads")
-    return figure
+    return style.alone(
+        draw_forward_signal, "Forward signal: how far each layer's z spreads", layers
+    )
 
 
 def draw_backward_signal(axes: Axes, layers: pd.DataFrame) -> None:
@@ -62,7 +56,7 @@ def _draw(axes: Axes, layers: pd.DataFrame, metric: str) -> None:
     for index, step in enumerate(steps):
         look = style.nested(index, len(steps))
         log_line(axes, numbers(table), table[step], label=f"step {step}", **look)
-    _draw_prediction(axes, layers, f"{PREDICTED}{metric}")
+    _draw_prediction(axes, layers, f"{PREDICTION}{metric}")
     log_scale(axes)
     layers_across(axes, numbers(table), list(table.index))
     axes.set_xlabel(f"layer{whole.note}")

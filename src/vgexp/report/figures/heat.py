@@ -29,7 +29,6 @@ _MOST_STEPS = 1000
 """Columns of a map; a panel has fewer pixels."""
 
 
-@style.drawn
 def gradient_map(
     layers: pd.DataFrame, dtype: str | None = "float32", loss_scale: pd.Series | None = None
 ) -> Figure:
@@ -45,10 +44,7 @@ def gradient_map(
         dtype: of the run; None: not known, and nothing underflows.
         loss_scale: by step; None: 1.
     """
-    figure, [axes] = style.canvas()
-    draw_gradient_map(axes, layers, dtype, loss_scale)
-    axes.set_title("Gradient norm of each layer")
-    return figure
+    return style.alone(draw_gradient_map, "Gradient norm of each layer", layers, dtype, loss_scale)
 
 
 def draw_gradient_map(

@@ -7,10 +7,9 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from vgexp.records import READOUT
+from vgexp.records import PREDICTION, READOUT
 from vgexp.report.at_start import means_over_seeds
 from vgexp.report.figures import style
-from vgexp.report.figures.depth import PREDICTED
 from vgexp.report.figures.layer_axis import layers_across
 from vgexp.report.figures.legends import legend_below
 from vgexp.report.figures.logarithmic import LARGEST, SMALLEST, log_line, log_scale
@@ -69,7 +68,7 @@ def draw_at_start(axes: Axes, layers: pd.DataFrame, metric: str, name: str) -> N
 
 
 def _draw_theory(axes: Axes, layers: pd.DataFrame, metric: str, numbers: np.ndarray) -> None:
-    column = f"{PREDICTED}{metric}"
+    column = f"{PREDICTION}{metric}"
     if column not in layers.columns or not layers[column].notna().any():
         return
     mean = means_over_seeds(layers, column)["mean"].to_numpy()

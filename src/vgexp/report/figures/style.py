@@ -126,6 +126,15 @@ def canvas(
     return figure, list(panels.flat)
 
 
+@drawn
+def alone(draw: Callable[..., None], title: str, *args: Any) -> Figure:
+    """A figure of one panel, with a title; `draw` draws the arguments into the panel."""
+    figure, [axes] = canvas()
+    draw(axes, *args)
+    axes.set_title(title)
+    return figure
+
+
 def series(index: int) -> dict[str, Any]:
     """How the line of this number looks, for `Axes.plot`: a colour, dashes and a marker."""
     return {

@@ -6,17 +6,17 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from vgexp.records import PREDICTION
 from vgexp.report.figures import style
 from vgexp.report.figures.legends import legend_below
 from vgexp.report.figures.logarithmic import log_line, log_scale
 from vgexp.report.grid import first_middle_last
 
-PREDICTION = "predicted_delta_rms"
+EXPECTED = f"{PREDICTION}delta_rms"
 """The column of theory."""
 _HIDDEN, _CELL = ".h", ".c"
 
 
-@style.drawn
 def through_time(time: pd.DataFrame) -> Figure:
     """`delta_rms` of the last layer's state against time, at the first, a middle and the last step.
 
@@ -26,10 +26,9 @@ def through_time(time: pd.DataFrame) -> Figure:
     Args:
         time: rows as in `time.csv`.
     """
-    figure, [axes] = style.canvas()
-    draw_through_time(axes, time)
-    axes.set_title("Backward through time: what comes back to each state")
-    return figure
+    return style.alone(
+        draw_through_time, "Backward through time: what comes back to each state", time
+    )
 
 
 def draw_through_time(axes: Axes, time: pd.DataFrame) -> None:
@@ -57,10 +56,10 @@ def draw_through_time(axes: Axes, time: pd.DataFrame) -> None:
 
 
 def _draw_prediction(axes: Axes, rows: pd.DataFrame) -> None:
-    if PREDICTION not in rows.columns:
+    if EXPECTED not in rows.columns:
         return
-    known = rows[rows[PREDICTION].notna()].sort_values("t")
+    known = rows[rows[EXPECTED].notna()].sort_values("t")
     if len(known):
         look = {"color": style.INK, "linestyle": "--", "linewidth": 1.2, "zorder": 3}
         words = f"theory, step {known['step'].iloc[0]}"
-        log_line(axes, known["t"], known[PREDICTION], label=words, **look)
+        log_line(axes, known["t"], known[EXPECTED], label=words, **look)

@@ -45,17 +45,13 @@ def learning_curves(
     return figure
 
 
-@style.drawn
 def gradient_norms(steps: pd.DataFrame) -> Figure:
     """The gradient's norm over all parameters over steps, before and after clipping.
 
     Args:
         steps: rows as in `steps.csv`.
     """
-    figure, [axes] = style.canvas()
-    draw_gradient_norms(axes, steps)
-    axes.set_title("Gradient norm of the whole network")
-    return figure
+    return style.alone(draw_gradient_norms, "Gradient norm of the whole network", steps)
 
 
 def draw_loss(

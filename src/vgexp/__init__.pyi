@@ -1,0 +1,9 @@
+from vgexp.diagnosis import diagnose as diagnose
+from vgexp.probe import Probe as Probe
+from vgexp.runs import Run as Run
+from vgexp.runs import load as load
+from vgexp.runs import resume as resume
+from vgexp.runs import run as run
+
+__version__: str
+__all__: list[str]
