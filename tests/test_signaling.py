@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import json
 import math
+import weakref
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+from test_histograms import MODELS
 from test_runs import CONFIG, DIVERGING, summary_of
 from test_trainer import changed
 
 import vgexp
 from vgexp import folders, runs, tables
+from vgexp.assembly import assemble
 from vgexp.cli.main import main
 from vgexp.config import (
     AddingConfig,
@@ -60,6 +64,20 @@ def test_narrow_tables_of_step_0_have_a_seed_as_well(tmp_path: Path) -> None:
     time = done.table("time")
     assert time["seed"].unique().tolist() == [0, 1]
     assert time["step"].eq(0).all()
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_network_that_was_measured_leaves_memory_at_once(name: str) -> None:
+    trainer = assemble(MODELS[name])
+    trainer.first_step()
+    left = [weakref.ref(parameter) for parameter in trainer.state.model.parameters()]
+    gc.disable()
+    try:
+        assert all(each() is not None for each in left)
+        del trainer
+        assert not any(each() is not None for each in left)
+    finally:
+        gc.enable()
 
 
 def test_the_summary_has_geometric_means_over_seeds(tmp_path: Path) -> None:

@@ -93,8 +93,10 @@ def initialise(model: Watched, config: InitConfig, generator: Generator, inputs:
     """
     init, special = INITS[config.init], dict(model.special_draws())
     weights = {watch.name: watch.weight for watch in model.watches() if watch.weight is not None}
+    largest = max((p.numel() for _, p in model.named_parameters()), default=0)
+    scratch = torch.empty(largest, dtype=torch.float64, device=generator.device)
     for name, weight in weights.items():
-        _fill(weight, special.pop(name, init.draw), config.gain, generator)
+        _fill(weight, special.pop(name, init.draw), config.gain, generator, scratch)
     for name, weight in weights.items():
         owner = model.get_submodule(name.rpartition(".")[0])
         bias = getattr(owner, "bias", None)
@@ -102,14 +104,21 @@ def initialise(model: Watched, config: InitConfig, generator: Generator, inputs:
             _fill_bias(bias, owner, 1 / math.sqrt(_fan_in(weight)), config, generator)
     for name, parameter in model.named_parameters():
         if name in special:
-            _fill(parameter, special[name], config.gain, generator)
+            _fill(parameter, special[name], config.gain, generator, scratch)
     if init.fit is not None:
         init.fit(model, config.gain, inputs)
 
 
-def _fill(parameter: Tensor, draw: Draw, gain: float, generator: Generator) -> None:
-    """Draws in float64 and rounds, so that one seed gives one network in every dtype."""
-    drawn = torch.empty(parameter.shape, dtype=torch.float64, device=generator.device)
+def _fill(
+    parameter: Tensor, draw: Draw, gain: float, generator: Generator, scratch: Tensor | None = None
+) -> None:
+    """Draws in float64 and rounds, so that one seed gives one network in every dtype.
+
+    `scratch` is float64, at least as large, and overwritten: memory that was used before is faster.
+    """
+    if scratch is None:
+        scratch = torch.empty(parameter.numel(), dtype=torch.float64, device=generator.device)
+    drawn = scratch[: parameter.numel()].view(parameter.shape)
     draw(drawn, gain, generator)
     parameter.copy_(drawn)
 

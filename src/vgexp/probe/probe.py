@@ -15,6 +15,7 @@ from vgexp.errors import QuestionError, impossible, unknown
 from vgexp.probe import block
 from vgexp.probe.block import Block, Labels, labels_of
 from vgexp.probe.cadence import Cadence, Due
+from vgexp.probe.hooks import Note
 from vgexp.probe.moments import Cells
 from vgexp.probe.plan import Plan, plan_of_module, plan_of_watches
 from vgexp.probe.taps import Taps
@@ -83,6 +84,8 @@ class Probe:
         held = {id(p) for group in optimizer.param_groups for p in group["params"]}
         if held.isdisjoint(id(p) for p in model.parameters()):
             self._unseen["the model"] = "the optimizer holds none of its parameters"
+        # Holds no probe: a cycle would keep the model in memory when the run is over.
+        self._note: Note = partial(_note, self._plan, self._unseen)
         self._taps = Taps(model, self._plan, self._note)
         self._meter = WeightMeter(self._plan.rows)
         self._meters = meters
@@ -122,7 +125,7 @@ class Probe:
             handle.remove()
         self._optimizer_hooks = []
         self._disarm()
-        self._taps.drop()
+        self._taps.leave()
         self._meter.collect()
         self._inside = False
 
@@ -300,15 +303,16 @@ class Probe:
         except Exception as error:
             self._note(None, f"measuring raised {type(error).__name__}: {error}")
 
-    def _note(self, row: int | None, reason: str) -> None:
-        name = "the model" if row is None else self._plan.rows[row].name
-        self._unseen.setdefault(name, reason)
-
     def _note_missing(self, cells: Mapping[str, Cells]) -> None:
         seen = set(cells["preact_mean"].rows) if "preact_mean" in cells else set()
         for index, row in enumerate(self._plan.rows):
             if index not in seen and row.is_wanted and index in self._plan.shown:
                 self._unseen.setdefault(row.name, "no call of its module was seen with gradients")
+
+
+def _note(plan: Plan, unseen: dict[str, str], row: int | None, reason: str) -> None:
+    """Adds to `unseen` what could not be measured, and why; the first reason stays."""
+    unseen.setdefault("the model" if row is None else plan.rows[row].name, reason)
 
 
 def _require_kinds(model: object, optimizer: object) -> None:

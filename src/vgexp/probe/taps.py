@@ -95,6 +95,13 @@ class Taps:
             handle.remove()
         self._hooks.clear()
 
+    def leave(self) -> None:
+        """Takes every hook away, and keeps none."""
+        self.disarm()
+        self.drop()
+        # They hold this object; they are planned anew if the probe comes back.
+        self._sites.clear()
+
     def reduce(self) -> None:
         """Makes numbers of what the step showed; before the update, which may change a slope."""
         if self._discovering:

@@ -35,6 +35,7 @@ class WeightMeter:
         self._groups: dict[tuple[int, ...], list[tuple[int, ...]]] = {}
         self._cells: dict[str, Cells] = {}
         self._before: Stacks = []
+        self._scratch: Tensor | None = None
 
     def before_clip(self) -> None:
         """Takes the gradient's columns now; without this call `take_gradients` takes them."""
@@ -43,8 +44,7 @@ class WeightMeter:
         norms = _norms(groups)
         largest, zero = [], []
         for members, grad in groups:
-            # In place where it is our own copy.
-            size = grad.abs() if len(members) == 1 else grad.abs_()
+            size = self._size(grad) if len(members) == 1 else grad.abs_()
             largest.append(size.amax(1))
             # In place: a comparison that makes booleans is twice as slow.
             zero.append(size.eq_(0).mean(1))
@@ -92,6 +92,12 @@ class WeightMeter:
                 grads[index] = grad
         return self._stacks(grads)
 
+    def _size(self, grad: Tensor) -> Tensor:
+        """|g| of a gradient that is not ours: in memory that the one before was in, if it fits."""
+        if self._scratch is None or not _fits(grad, self._scratch):
+            self._scratch = torch.empty_like(grad)
+        return torch.abs(grad, out=self._scratch[:, : grad.shape[1]])
+
     def _stacks(self, tensors: Mapping[int, Tensor]) -> Stacks:
         present = tuple(tensors)
         groups = self._groups.get(present)
@@ -125,6 +131,11 @@ def _stacked(tensors: list[Tensor]) -> Tensor:
     if stacked.dtype is not torch.float32 and stacked.dtype is not torch.float64:
         stacked = torch.view_as_real(stacked) if stacked.is_complex() else stacked.float()
     return stacked.flatten(1)
+
+
+def _fits(x_1N: Tensor, scratch: Tensor) -> bool:
+    alike = (x_1N.dtype, x_1N.device) == (scratch.dtype, scratch.device)
+    return alike and x_1N.shape[1] <= scratch.shape[1]
 
 
 def _rows(groups: Stacks) -> tuple[int, ...]:

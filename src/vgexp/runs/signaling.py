@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +26,8 @@ from vgexp.runs.start import (
 )
 
 if TYPE_CHECKING:
+    from vgexp.assembly.expectation import Expectation
+    from vgexp.sinks.csv_files import CsvFiles
     from vgexp.training import Trainer
 
 
@@ -136,21 +138,28 @@ def _record(folder: Path, config: Config, trainer: Trainer) -> dict[str, Any]:
     columns = {name: (*TABLES[name], SEED) for name in tables}
     files = CsvFiles(folder, tables, columns=columns)
     try:
-        theory: dict[str, Any] = {}
-        for number in range(config.signal.seeds):
+        # Before the step, which moves the weights.
+        _write(files, _spectra(config, trainer), config.seed)
+        expectation = _start(files, config, trainer)
+        for number in range(1, config.signal.seeds):
             one = dataclasses.replace(config, seed=config.seed + number)
-            made = trainer if number == 0 else assembled(one)
-            expectation = expected(one, made)
-            theory = theory or in_summary(expectation)
-            # Before the step, which moves the weights.
-            spectra = _spectra(config, made) if number == 0 else ()
-            for rows in (*spectra, *made.first_step()):
-                seeds = {SEED.name: [one.seed] * len(rows)}
-                files(Rows(rows.table, {**beside(rows, expectation).columns, **seeds}))
+            _start(files, one, assembled(one))
         files.settle()
-        return theory
+        return in_summary(expectation)
     finally:
         files.close()
+
+
+def _start(files: CsvFiles, config: Config, trainer: Trainer) -> Expectation:
+    """Writes the step 0 of one network, with what theory says of it; returns that."""
+    expectation = expected(config, trainer)
+    _write(files, (beside(rows, expectation) for rows in trainer.first_step()), config.seed)
+    return expectation
+
+
+def _write(files: CsvFiles, tables: Iterable[Rows], seed: int) -> None:
+    for rows in tables:
+        files(Rows(rows.table, {**rows.columns, SEED.name: [seed] * len(rows)}))
 
 
 def _spectra(config: Config, trainer: Trainer) -> Iterator[Rows]:
