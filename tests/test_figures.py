@@ -13,7 +13,7 @@ import pytest
 import vgexp
 from vgexp import folders, runs
 from vgexp.cli import main
-from vgexp.config import Config, OutputConfig, TrainConfig
+from vgexp.config import Config, MlpConfig, OutputConfig, SignalConfig, TrainConfig
 from vgexp.diagnosis import FIGURES, NUMBERS, require_number
 from vgexp.errors import QuestionError
 
@@ -27,7 +27,8 @@ def summary(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     config = Config(train=TrainConfig(steps=22), output=OutputConfig(quiet=True))
     vgexp.run(config, folder)
     runs.write_failure(folder, config, RuntimeError("no memory"))
-    config.signal.seeds = 2
+    config.signal = SignalConfig(seeds=2, jacobian=True, paths=True, shattering=True)
+    config.model = MlpConfig(depth=3, width=6, skip="residual")
     start = runs.signal(config, folder.parent / "signal").summary
     return {**start, **folders.summary_of(folder)}
 

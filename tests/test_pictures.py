@@ -125,6 +125,41 @@ def histograms(num_layers: int = 3, steps: tuple[int, ...] = (0, 9, 39)) -> pd.D
     return pd.DataFrame(rows, columns=BINS)
 
 
+def curvature() -> pd.DataFrame:
+    return pd.DataFrame(
+        {
+            "step": [0, 50, 100],
+            "hessian_max": [1.0, 30.0, 40.0],
+            "hessian_min": [-2.0, 0.0, -0.5],
+            "stability_limit": [40.0, 40.0, 20.0],
+            "hessian_trace": [5.0, 60.0, np.nan],
+            "hessian_trace_error": [1.0, 10.0, np.nan],
+        }
+    )
+
+
+def jacobians() -> pd.DataFrame:
+    """The product's smallest value is 0 from layer 2 on, and its largest beyond float64."""
+    logs = {"product_largest_log10": [0.0, 2.0, 400.0], "product_median_log10": [-1.0, -2.0, -3.0],
+            "product_smallest_log10": [-5.0, -np.inf, -np.inf],
+            "product_bound_log10": [0.0, 3.0, 500.0]}  # fmt: skip
+    names = [*(f"layers.{n}.linear.weight" for n in (0, 1)), "readout.weight"]
+    values = {"largest": [2.0, 3.0, 4.0], "median": 1.0, "smallest": [0.1, 0.0, 0.2]}
+    return pd.DataFrame({"layer": [1, 2, 3], "name": names, **values, **logs})
+
+
+def paths() -> pd.DataFrame:
+    shares = {"share": [0.5, 0.6, -0.1], "binomial": [0.25, 0.5, 0.25]}
+    return pd.DataFrame({"name": "layers.0.linear.weight", "length": [0, 1, 2], **shares})
+
+
+def shattering() -> pd.DataFrame:
+    rows = [(layer, "line", distance, 0.1 * layer / distance)
+            for distance in np.arange(1, 11) / 4 for layer in (0, 1, 2)]  # fmt: skip
+    rows += [(layer, "data", 1.5, -0.2) for layer in (0, 1, 2)]
+    return pd.DataFrame(rows, columns=["layer", "inputs", "distance", "correlation"])
+
+
 REFERENCES: dict[str, tuple[Callable[[], pd.DataFrame], ...]] = {
     "gradient_map": (layers,),
     "backward_signal": (layers,),
@@ -137,6 +172,10 @@ REFERENCES: dict[str, tuple[Callable[[], pd.DataFrame], ...]] = {
     "through_time": (time,),
     "attention_entropy": (attention,),
     "at_start": (over_seeds,),
+    "curvature": (curvature,),
+    "jacobian": (jacobians,),
+    "paths": (paths,),
+    "shattering": (shattering,),
 }
 
 
@@ -540,6 +579,51 @@ def test_attention_is_a_mean_over_heads_for_each_block() -> None:
     np.testing.assert_allclose(found, [[0.45, 0.45], [0.65, 0.65]])
 
 
+def test_curvature_shows_what_the_step_bears_and_a_negative_eigenvalue_by_its_size() -> None:
+    sharpness, trace = draw("curvature").axes
+    lines = named(sharpness)
+    assert lines["largest eigenvalue"] == ([0, 50, 100], [1, 30, 40])
+    # An exact zero has no place on the scale and is a mark of its own.
+    np.testing.assert_equal(lines["smallest, its size where below 0"][1], [2, np.nan, 0.5])
+    assert lines["borne by this learning rate (sgd: 2 / lr)"][1] == [40, 40, 20]
+    np.testing.assert_equal(trace.get_lines()[0].get_ydata(), [5, 60, np.nan])
+    edges = trace.collections[0].get_paths()[0].vertices
+    assert {tuple(edge) for edge in edges} >= {(0.0, 4.0), (0.0, 6.0), (50.0, 50.0), (50.0, 70.0)}
+    adaptive = curvature().assign(stability_limit=np.nan)
+    assert "borne" not in str(list(named(draw("curvature", adaptive).axes[0])))
+    assert words(draw("curvature", curvature().assign(hessian_trace=np.nan))) == [
+        "no trace was finite"
+    ]
+
+
+def test_singular_values_of_a_product_beyond_float64_stand_at_the_edge_of_the_scale() -> None:
+    each, product = draw("jacobian").axes
+    assert named(each)["largest"] == ([1, 2, 3], [2, 3, 4])
+    np.testing.assert_allclose(named(product)["largest"][1], [1, 100, 1e300])
+    np.testing.assert_allclose(named(product)["smallest"][1], [1e-5, np.nan, np.nan])
+    np.testing.assert_allclose(named(product)["bound: product of the largest"][1], [1, 1e3, 1e300])
+    (zeros,) = [line for line in product.get_lines() if line.get_gid() == "zeros"]
+    assert np.asarray(zeros.get_xdata()).tolist() == [2, 3]
+    assert [text.get_text() for text in each.get_xticklabels()] == ["1", "2", "read-out"]
+
+
+def test_paths_are_bars_beside_their_number_and_may_be_negative() -> None:
+    axes = draw("paths").axes[0]
+    bars = [patch.get_height() for patch in axes.patches]
+    assert bars == [0.5, 0.6, -0.1]
+    assert named(axes)["share of the paths (binomial)"] == ([0, 1, 2], [0.25, 0.5, 0.25])
+    assert words(draw("paths", paths().assign(share=np.nan))) == ["no gradient came back"]
+
+
+def test_shattering_has_a_line_a_distance_over_depth_and_one_of_the_examples() -> None:
+    lines = named(draw("shattering").axes[0])
+    first, *_, last, examples = lines
+    assert (first, last, examples) == ("distance 0.25", "distance 2.5", "examples (1.5)")
+    assert len(lines) == 7
+    np.testing.assert_allclose(lines["distance 2.5"][1], [0, 0.04, 0.08])
+    assert lines["examples (1.5)"] == ([0, 1, 2], [-0.2] * 3)
+
+
 def ridges(axes: Axes) -> Iterator[np.ndarray]:
     return (patch.get_xy() for patch in axes.patches if isinstance(patch, Polygon))
 
@@ -649,7 +733,8 @@ def test_where_no_h_was_measured_it_is_z() -> None:
     assert figure.axes[0].get_xlabel() == "pre-activations z"
 
 
-NUMBERS = ("loss", "accuracy", "delta_rms", "entropy_fraction", "share", *layers().columns[4:])
+NUMBERS = ("loss", "accuracy", "delta_rms", "entropy_fraction", "share", *layers().columns[4:],
+           *curvature().columns[1:], *jacobians().columns[2:], "correlation")  # fmt: skip
 VALUES = [(name, value) for name in FIGURES for value in (np.nan, 0.0, np.inf, 1e308)]
 VALUES += [(name, value) for name in ("gradient_map", "learning_curves", "distributions")
            for value in (-1.0, 5e-324)]  # fmt: skip

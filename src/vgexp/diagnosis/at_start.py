@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from vgexp.diagnosis.directions import direction_figures
 from vgexp.diagnosis.signal import Signal, kind, signal_of
 from vgexp.diagnosis.verdict import for_json
 from vgexp.records import PREDICTION
@@ -22,7 +23,10 @@ PREDICTED_FIGURES = ("attenuation", "backward_factor_per_layer")
 
 
 def summarise_start(
-    layers: pd.DataFrame, num_layers: int | None = None, theory: Mapping[str, Any] | None = None
+    layers: pd.DataFrame,
+    num_layers: int | None = None,
+    theory: Mapping[str, Any] | None = None,
+    directions: Mapping[str, pd.DataFrame] | None = None,
 ) -> dict[str, Any]:
     """The figures of a table of step 0 with a column `seed`.
 
@@ -31,12 +35,14 @@ def summarise_start(
     Args:
         num_layers: L; None: the rows tell.
         theory: further figures, of theory.
+        directions: the tables of one seed that there are beside it.
     """
     by_seed = [rows[rows["step"] == 0] for _, rows in layers.groupby("seed")]
     signals = [signal_of(rows, num_layers) for rows in by_seed]
     predictions = [predicted_signal(rows, num_layers) for rows in by_seed]
     attenuation, attenuation_spread = geometric([each.attenuation for each in signals])
     factor, factor_spread = geometric([each.backward_factor_per_layer for each in signals])
+    depth = max((each.num_layers for each in signals), default=0)
     figures = {
         "signal": kind(attenuation),
         "attenuation": attenuation,
@@ -47,9 +53,10 @@ def summarise_start(
             f"{PREDICTION}{name}": geometric([getattr(each, name) for each in predictions])[0]
             for name in PREDICTED_FIGURES
         },
-        "num_layers": max((each.num_layers for each in signals), default=0),
+        "num_layers": depth,
         "layers_left_out": max((each.num_left_out for each in signals), default=0),
         **(theory or {}),
+        **direction_figures(directions or {}, depth),
     }
     return {name: for_json(value) for name, value in figures.items()}
 

@@ -45,6 +45,26 @@ FIGURES = (
     Column("chi", "plain nets: mean-square backward factor a layer where deep layers end"),
     Column("depth_scale", "-1 / ln chi: layers in which the mean square changes by e; null at 1"),
     Column("critical_gain", "plain nets: the model.gain that makes chi 1"),
+    Column(
+        "jacobian_largest_log10",
+        "signal.jacobian: log10 of the largest singular value of the product of Jacobians from the "
+        "input to the last hidden layer, of the first seed",
+    ),
+    Column("jacobian_smallest_log10", "log10 of that product's smallest; null where it is 0"),
+    Column("jacobian_bound_log10", "log10 of the product of the layers' own largest"),
+    Column("jacobian_effective_rank", "effective rank of that product"),
+    Column("lyapunov_largest", "ln of that largest singular value, a layer"),
+    Column(
+        "path_length",
+        "signal.paths: branches that the gradient of layer 1 passes on average, by the shares of "
+        "paths.csv",
+    ),
+    Column("num_branches", "the most branches that one of its paths passes"),
+    Column(
+        "gradient_correlation",
+        "signal.shattering: cosine of gradients at two examples, at the input; mean over pairs",
+    ),
+    Column("gradient_correlation_deepest", "the same at the last layer of shattering.csv"),
     Column("num_seeds", "vgexp signal: initialisations that were measured", "int"),
     Column("backward_factor_per_layer_last", "the same at the last step with a signal measured"),
     Column("layers_left_out", "hidden layers without a delta_rms to fit that line to", "int"),

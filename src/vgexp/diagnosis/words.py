@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 
+from vgexp.diagnosis.directions import direction_words
 from vgexp.diagnosis.landscape import landscape_words
 from vgexp.diagnosis.signal import SMALLEST_NORMAL, Signal, signal_of
 from vgexp.errors import QuestionError
@@ -81,7 +82,8 @@ def start_sentence(summary: Mapping[str, Any]) -> str:
     figures = {**summary, "unmeasured_ends": summary.get("unmeasured_ends", [])}
     many = summary.get("num_seeds", 1)
     when = " at initialisation" + (f" (geometric means over {many} seeds)" if many > 1 else "")
-    return " ".join([_gradient_words(figures, when), *_theory_words(summary)])
+    gradient, theory = _gradient_words(figures, when), _theory_words(summary)
+    return " ".join([gradient, *theory, *direction_words(summary)])
 
 
 def _theory_words(summary: Mapping[str, Any]) -> list[str]:

@@ -187,9 +187,10 @@ def _tables(config: Config, trainer: Trainer) -> list[str]:
 
 
 def _figures(done: Run, trainer: Trainer, theory: Mapping[str, Any]) -> dict[str, Any]:
-    from vgexp import diagnosis
+    from vgexp import diagnosis, spectra
 
-    return diagnosis.summarise_start(done.layers, trainer.num_layers, theory)
+    directions = {name: done.table(name) for name in spectra.asked(done.config.signal)}
+    return diagnosis.summarise_start(done.layers, trainer.num_layers, theory, directions)
 
 
 _OF_TRAINING = ("steps", "evals", "timing", "pretraining")

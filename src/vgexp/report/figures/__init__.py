@@ -4,11 +4,14 @@ from vgexp.report.figures.beside import Beside, side_by_side
 from vgexp.report.figures.by_depth import attention_entropy, update_ratios
 from vgexp.report.figures.catalogue import FIGURES, OVERVIEW, Picture
 from vgexp.report.figures.depth import backward_signal, forward_signal
+from vgexp.report.figures.directions import jacobian, paths, shattering
 from vgexp.report.figures.heat import gradient_map
+from vgexp.report.figures.hessian import curvature
 from vgexp.report.figures.of_run import FOLDER, draw, run_figure
 from vgexp.report.figures.overview import overview
 from vgexp.report.figures.ridges import distributions
 from vgexp.report.figures.shares import shares
+from vgexp.report.figures.start import at_start
 from vgexp.report.figures.through_time import through_time
 from vgexp.report.figures.training import gradient_norms, learning_curves
 
@@ -18,17 +21,22 @@ __all__ = [
     "OVERVIEW",
     "Beside",
     "Picture",
+    "at_start",
     "attention_entropy",
     "backward_signal",
+    "curvature",
     "distributions",
     "draw",
     "forward_signal",
     "gradient_map",
     "gradient_norms",
+    "jacobian",
     "learning_curves",
     "overview",
+    "paths",
     "run_figure",
     "shares",
+    "shattering",
     "side_by_side",
     "through_time",
     "update_ratios",

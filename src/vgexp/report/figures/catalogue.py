@@ -11,7 +11,9 @@ from vgexp.records import PREDICTION
 from vgexp.registry import Registry
 from vgexp.report.figures.by_depth import attention_entropy, update_ratios
 from vgexp.report.figures.depth import backward_signal, forward_signal
+from vgexp.report.figures.directions import jacobian, paths, shattering
 from vgexp.report.figures.heat import gradient_map
+from vgexp.report.figures.hessian import curvature
 from vgexp.report.figures.ridges import distributions
 from vgexp.report.figures.shares import shares
 from vgexp.report.figures.start import at_start
@@ -20,6 +22,7 @@ from vgexp.report.figures.training import gradient_norms, learning_curves
 
 _KEYS = ("step", "layer", "name", "kind")
 _EVENTS = ("clipped", "skipped")
+_SINGULAR = ("largest", "median", "smallest")
 _STARTING = ("delta_rms", "preact_std", "backward_gain")
 
 
@@ -50,6 +53,12 @@ def _of_layers(
 ) -> Picture:
     predicted = tuple(f"{PREDICTION}{name}" for name in columns)
     return Picture(summary, make, {"layers": (*_KEYS, *columns, *predicted)}, columns, facts)
+
+
+def _of_start(
+    summary: str, make: Callable[..., Figure], table: str, columns: tuple[str, ...], measured: str
+) -> Picture:
+    return Picture(summary, make, {table: columns}, (measured,), is_over_seeds=True)
 
 
 OVERVIEW = "overview"
@@ -105,6 +114,18 @@ FIGURES: Registry[Picture] = Registry(
             {"steps": ("step", "grad_norm", "grad_norm_clipped", *_EVENTS)},
             ("grad_norm",),
         ),
+        "curvature": Picture(
+            "largest and smallest Hessian eigenvalue beside what the step bears, and the trace",
+            curvature,
+            {
+                "curvature": (
+                    "step",
+                    *("hessian_max", "hessian_min", "stability_limit"),
+                    *("hessian_trace", "hessian_trace_error"),
+                )
+            },
+            ("hessian_max", "hessian_trace"),
+        ),
         "through_time": Picture(
             "recurrent nets: delta_rms of the last layer's state against time",
             through_time,
@@ -131,6 +152,27 @@ FIGURES: Registry[Picture] = Registry(
             },
             ("delta_rms",),
             is_over_seeds=True,
+        ),
+        "jacobian": _of_start(
+            "vgexp signal: singular values of each layer's Jacobian and of their product",
+            jacobian,
+            "jacobian",
+            ("layer", "name", *_SINGULAR, *(f"product_{n}_log10" for n in (*_SINGULAR, "bound"))),
+            "largest",
+        ),
+        "paths": _of_start(
+            "vgexp signal: share of the gradient by length of path, beside the binomial",
+            paths,
+            "paths",
+            ("name", "length", "share", "binomial"),
+            "share",
+        ),
+        "shattering": _of_start(
+            "vgexp signal: correlation of gradients at nearby inputs against depth",
+            shattering,
+            "shattering",
+            ("layer", "inputs", "distance", "correlation"),
+            "correlation",
         ),
     },
 )

@@ -1,0 +1,115 @@
+"""What a network at initialisation does to directions: the figures of `jacobian.csv`, `paths.csv`
+and `shattering.csv`, of one initialisation, and words for them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+
+def direction_figures(
+    tables: Mapping[str, pd.DataFrame], num_layers: int | None = None
+) -> dict[str, float]:
+    """The figures of those tables that are there; nan where a table has no such row.
+
+    Args:
+        tables: name -> rows of one seed.
+        num_layers: L, the last layer before the read-out; None: the table's last is taken.
+    """
+    figures: dict[str, float] = {}
+    for name, make in _FIGURES.items():
+        if name in tables:
+            figures |= make(tables[name], num_layers)
+    return figures
+
+
+def direction_words(summary: Mapping[str, Any]) -> list[str]:
+    """A sentence for each of the tables that were asked for and have something to say."""
+    return [words for make in (_jacobian_words, _path_words, _shattering_words)
+            if (words := make(summary))]  # fmt: skip
+
+
+def _jacobian(table: pd.DataFrame, num_layers: int | None) -> dict[str, float]:
+    rows = table.sort_values("layer")
+    if num_layers is not None:
+        rows = rows[rows["layer"] <= num_layers]
+    wanted = {
+        "jacobian_largest_log10": "product_largest_log10",
+        "jacobian_smallest_log10": "product_smallest_log10",
+        "jacobian_bound_log10": "product_bound_log10",
+        "jacobian_effective_rank": "product_effective_rank",
+        "lyapunov_largest": "lyapunov_largest",
+    }
+    if not len(rows):
+        return dict.fromkeys(wanted, np.nan)
+    return {figure: float(rows[column].iloc[-1]) for figure, column in wanted.items()}
+
+
+def _paths(table: pd.DataFrame, _: int | None) -> dict[str, float]:
+    length, share = (table[name].to_numpy("float64") for name in ("length", "share"))
+    return {
+        "path_length": float(length @ share) if len(table) else np.nan,
+        "num_branches": float(length.max()) if len(table) else np.nan,
+    }
+
+
+def _shattering(table: pd.DataFrame, _: int | None) -> dict[str, float]:
+    rows = table[table["inputs"] == "data"].sort_values("layer")
+    values = rows["correlation"].to_numpy("float64")
+    first, last = (values[0], values[-1]) if len(values) else (np.nan, np.nan)
+    return {"gradient_correlation": float(first), "gradient_correlation_deepest": float(last)}
+
+
+_FIGURES: Mapping[str, Callable[[pd.DataFrame, int | None], dict[str, float]]] = {
+    "jacobian": _jacobian,
+    "paths": _paths,
+    "shattering": _shattering,
+}
+"""Table -> its figures."""
+
+
+def _jacobian_words(summary: Mapping[str, Any]) -> str:
+    largest, bound = summary.get("jacobian_largest_log10"), summary.get("jacobian_bound_log10")
+    if largest is None or bound is None:
+        return ""
+    smallest = summary.get("jacobian_smallest_log10")
+    rank = summary.get("jacobian_effective_rank")
+    words = (
+        f"From the input to layer {summary['num_layers']} the Jacobian's largest singular value"
+        f" is {_power(largest)} (the product of the layers' own: {_power(bound)}), its smallest"
+        f" {'0' if smallest is None else _power(smallest)}"
+    )
+    return f"{words}; its effective rank is {rank:.3g}." if rank is not None else f"{words}."
+
+
+def _path_words(summary: Mapping[str, Any]) -> str:
+    length, most = summary.get("path_length"), summary.get("num_branches")
+    if length is None or most is None:
+        return ""
+    return (
+        f"The gradient of the first layer comes through {length:.2g} of {most:.0f} branches on"
+        f" average; a path taken at random passes {most / 2:.2g}."
+    )
+
+
+def _shattering_words(summary: Mapping[str, Any]) -> str:
+    first = summary.get("gradient_correlation")
+    last = summary.get("gradient_correlation_deepest")
+    if first is None or last is None:
+        return ""
+    return (
+        f"Gradients at two examples have a cosine of {first:.2g} at the input and of {last:.2g} at"
+        " the last layer."
+    )
+
+
+def _power(log10: float) -> str:
+    """10^x in words, beyond the range of a float too."""
+    if abs(log10) < 300:
+        return f"{10**log10:.2g}"
+    exponent = int(np.floor(log10))
+    return f"{10 ** (log10 - exponent):.2g}e{exponent:+d}"

@@ -1,0 +1,71 @@
+"""How the loss bends while a network trains."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from vgexp.report.figures import style
+from vgexp.report.figures.legends import legend_below
+from vgexp.report.figures.logarithmic import LARGEST, log_line, log_scale
+
+
+@style.drawn
+def curvature(table: pd.DataFrame) -> Figure:
+    """The largest Hessian eigenvalue and what the learning rate bears, and the trace, over steps.
+
+    Args:
+        table: rows as in `curvature.csv`.
+    """
+    figure, [sharpness, trace] = style.canvas(1, 2, width=11.6)
+    rows = table.sort_values("step")
+    _draw_sharpness(sharpness, rows)
+    _draw_trace(trace, rows)
+    sharpness.set_title("Sharpness")
+    trace.set_title("Trace of the Hessian")
+    for axes in (sharpness, trace):
+        axes.set_xlabel("step")
+        style.whole_numbers(axes.xaxis)
+        legend_below(axes)
+    return figure
+
+
+def _draw_sharpness(axes: Axes, rows: pd.DataFrame) -> None:
+    """A negative eigenvalue is drawn by its size: a logarithmic scale has no place for its sign."""
+    if rows[["hessian_max", "hessian_min"]].isna().all(axis=None):
+        style.say(axes, "no eigenvalue was measured")
+        return
+    for index, (column, words) in enumerate(
+        (("hessian_max", "largest eigenvalue"), ("hessian_min", "smallest, its size where below 0"))
+    ):
+        values = rows[column].to_numpy("float64")
+        log_line(axes, rows["step"], np.abs(values), label=words, **style.series(index))
+    limit = rows["stability_limit"].to_numpy("float64")
+    if np.isfinite(limit).any():
+        look = {"color": style.INK, "linestyle": "--", "linewidth": 1.2}
+        log_line(
+            axes, rows["step"], limit, label="borne by this learning rate (sgd: 2 / lr)", **look
+        )
+    log_scale(axes)
+    axes.set_ylabel("eigenvalue of the Hessian")
+
+
+def _draw_trace(axes: Axes, rows: pd.DataFrame) -> None:
+    # Sums of more are no numbers.
+    trace, error = (
+        rows[name].to_numpy("float64").clip(-LARGEST, LARGEST)
+        for name in ("hessian_trace", "hessian_trace_error")
+    )
+    if not np.isfinite(trace).any():
+        style.say(axes, "no trace was finite")
+        return
+    colour = style.series(0)["color"]
+    there = np.isfinite(trace) & np.isfinite(error)
+    axes.fill_between(
+        rows["step"], trace - error, trace + error, where=there, color=colour, alpha=0.2,
+        linewidth=0, label="standard error",
+    )  # fmt: skip
+    axes.plot(rows["step"], np.where(np.isfinite(trace), trace, np.nan), color=colour, marker="o")
+    axes.set_ylabel("sum of the eigenvalues")
