@@ -125,6 +125,15 @@ def histograms(num_layers: int = 3, steps: tuple[int, ...] = (0, 9, 39)) -> pd.D
     return pd.DataFrame(rows, columns=BINS)
 
 
+def time_over_seeds() -> pd.DataFrame:
+    """Each net has ten times the one before; theory has twice the gradient."""
+    frames = [time((0,)).assign(seed=seed) for seed in SEEDS]
+    for power, frame in enumerate(frames):
+        frame["delta_rms"] *= 10.0**power
+        frame["predicted_delta_rms"] *= 10.0**power
+    return pd.concat(frames, ignore_index=True)
+
+
 def curvature() -> pd.DataFrame:
     return pd.DataFrame(
         {
@@ -173,6 +182,7 @@ REFERENCES: dict[str, tuple[Callable[[], pd.DataFrame], ...]] = {
     "attention_entropy": (attention,),
     "at_start": (over_seeds,),
     "curvature": (curvature,),
+    "time_at_start": (time_over_seeds,),
     "jacobian": (jacobians,),
     "paths": (paths,),
     "shattering": (shattering,),
@@ -577,6 +587,18 @@ def test_attention_is_a_mean_over_heads_for_each_block() -> None:
     axes = draw("attention_entropy").axes[0]
     found = [line.get_ydata().tolist() for line in axes.get_lines()]
     np.testing.assert_allclose(found, [[0.45, 0.45], [0.65, 0.65]])
+
+
+def test_time_over_seeds_is_a_geometric_mean_of_the_last_layers_hidden_state() -> None:
+    axes = draw("time_at_start").axes[0]
+    lines = named(axes)
+    assert list(lines) == ["measured, 3 seeds", "theory"]
+    # The second of two layers has twice the first's.
+    np.testing.assert_allclose(lines["measured, 3 seeds"][1], [20 / 2**8, 20 / 2**4, 20])
+    np.testing.assert_allclose(lines["theory"][1], [40 / 2**8, 40 / 2**4, 40])
+    assert lines["theory"][0] == [1, 5, 9]
+    (band,) = axes.collections
+    np.testing.assert_allclose(band.get_paths()[0].vertices[:, 1].max(), 200)
 
 
 def test_curvature_shows_what_the_step_bears_and_a_negative_eigenvalue_by_its_size() -> None:

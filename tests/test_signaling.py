@@ -29,6 +29,7 @@ from vgexp.config import (
     RunConfig,
     SignalConfig,
 )
+from vgexp.diagnosis import start_sentence
 from vgexp.diagnosis.at_start import geometric
 from vgexp.errors import QuestionError
 from vgexp.records import SEED, TABLES
@@ -64,6 +65,15 @@ def test_narrow_tables_of_step_0_have_a_seed_as_well(tmp_path: Path) -> None:
     time = done.table("time")
     assert time["seed"].unique().tolist() == [0, 1]
     assert time["step"].eq(0).all()
+    logs = []
+    for seed in (0, 1):
+        of_seed = time[(time["seed"] == seed) & (time["name"] == "layers.1.h")]
+        logs.append(-np.polyfit(of_seed["t"], np.log(of_seed["delta_rms"]), 1)[0])
+    factor = done.summary["backward_factor_per_time_step"]
+    assert factor == pytest.approx(math.exp(sum(logs) / 2))
+    assert f"Back through time each step passes on {factor:.2g} of it" in start_sentence(
+        done.summary
+    )
 
 
 @pytest.mark.parametrize("name", MODELS)

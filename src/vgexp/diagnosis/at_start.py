@@ -15,6 +15,8 @@ import pandas as pd
 
 from vgexp.diagnosis.directions import direction_figures
 from vgexp.diagnosis.signal import Signal, kind, signal_of
+from vgexp.diagnosis.through_time import FIGURES as TIME_FIGURES
+from vgexp.diagnosis.through_time import through_time
 from vgexp.diagnosis.verdict import for_json
 from vgexp.records import PREDICTION
 
@@ -26,7 +28,7 @@ def summarise_start(
     layers: pd.DataFrame,
     num_layers: int | None = None,
     theory: Mapping[str, Any] | None = None,
-    directions: Mapping[str, pd.DataFrame] | None = None,
+    tables: Mapping[str, pd.DataFrame] | None = None,
 ) -> dict[str, Any]:
     """The figures of a table of step 0 with a column `seed`.
 
@@ -35,13 +37,15 @@ def summarise_start(
     Args:
         num_layers: L; None: the rows tell.
         theory: further figures, of theory.
-        directions: the tables of one seed that there are beside it.
+        tables: those that there are beside it, by name: `time` of all seeds, and those of
+            `direction_figures` of one.
     """
     by_seed = [rows[rows["step"] == 0] for _, rows in layers.groupby("seed")]
     signals = [signal_of(rows, num_layers) for rows in by_seed]
     predictions = [predicted_signal(rows, num_layers) for rows in by_seed]
     attenuation, attenuation_spread = geometric([each.attenuation for each in signals])
     factor, factor_spread = geometric([each.backward_factor_per_layer for each in signals])
+    tables = tables or {}
     depth = max((each.num_layers for each in signals), default=0)
     figures = {
         "signal": kind(attenuation),
@@ -56,7 +60,8 @@ def summarise_start(
         "num_layers": depth,
         "layers_left_out": max((each.num_left_out for each in signals), default=0),
         **(theory or {}),
-        **direction_figures(directions or {}, depth),
+        **(_time_figures(tables["time"]) if "time" in tables else {}),
+        **direction_figures(tables, depth),
     }
     return {name: for_json(value) for name, value in figures.items()}
 
@@ -66,6 +71,12 @@ def predicted_signal(layers_at_start: pd.DataFrame, num_layers: int | None = Non
     predicted = f"{PREDICTION}delta_rms"
     values = layers_at_start.get(predicted, pd.Series(math.nan, index=layers_at_start.index))
     return signal_of(layers_at_start.assign(delta_rms=values), num_layers)
+
+
+def _time_figures(time: pd.DataFrame) -> dict[str, float]:
+    """Geometric means over seeds of the figures at step 0."""
+    by_seed = [through_time(rows) for _, rows in time.groupby("seed")]
+    return {name: geometric([each[name] for each in by_seed])[0] for name in TIME_FIGURES}
 
 
 def geometric(values: Sequence[float]) -> tuple[float, float]:

@@ -13,8 +13,10 @@ import pandas as pd
 from vgexp.diagnosis.signal import attenuation, factor
 
 _STATE = ".h"
-_FIGURES = ("backward_factor_per_time_step", "time_attenuation")
+_MEASURED = ("backward_factor_per_time_step", "time_attenuation")
 _PREDICTED_FACTOR = "predicted_backward_factor_per_time_step"
+FIGURES = (*_MEASURED, _PREDICTED_FACTOR)
+"""Those of the first measured step."""
 
 
 def through_time(time: pd.DataFrame | None) -> dict[str, float]:
@@ -26,7 +28,7 @@ def through_time(time: pd.DataFrame | None) -> dict[str, float]:
     watched time over that of the last, by the conventions of `signal_of`.
     """
     if time is None or not len(time):
-        names = (*_FIGURES, *(f"{name}_last" for name in _FIGURES), _PREDICTED_FACTOR)
+        names = (*FIGURES, *(f"{name}_last" for name in _MEASURED))
         return dict.fromkeys(names, np.nan)
     first, last = (_at(time, step) for step in (time["step"].min(), time["step"].max()))
     predicted = np.nan
@@ -37,13 +39,18 @@ def through_time(time: pd.DataFrame | None) -> dict[str, float]:
     return {**first, **at_last, _PREDICTED_FACTOR: predicted}
 
 
+def last_hidden(time: pd.DataFrame) -> pd.DataFrame:
+    """The rows of h of the last stacked layer, in order of time."""
+    last_layer = time[time["layer"] == time["layer"].max()]
+    is_hidden = last_layer["name"].astype("str").str.endswith(_STATE)
+    return pd.DataFrame(last_layer[is_hidden].sort_values("t"))
+
+
 def _at(time: pd.DataFrame, step: int, column: str = "delta_rms") -> dict[str, float]:
-    rows = time[time["step"] == step]
-    last_layer = rows[rows["layer"] == rows["layer"].max()]
-    states = last_layer[last_layer["name"].str.endswith(_STATE)].sort_values("t")
+    states = last_hidden(time[time["step"] == step])
     numbers = states["t"].to_numpy(dtype="float64")
     deltas = states[column].to_numpy(dtype="float64")
     usable = np.isfinite(deltas) & (deltas > 0)
     per_step = factor(numbers[usable], np.log(deltas[usable]))
     ends = attenuation(float(deltas[0]), float(deltas[-1])) if deltas.size else np.nan
-    return dict(zip(_FIGURES, (per_step, ends), strict=True))
+    return dict(zip(_MEASURED, (per_step, ends), strict=True))

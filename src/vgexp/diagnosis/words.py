@@ -18,6 +18,7 @@ _VERBS = {"vanishing": "vanishes", "exploding": "explodes", "steady": "is steady
 # A loss within this share of a constant guess's is what guessing gives.
 _GUESSING = 0.01
 _UNKNOWN = "what guessing costs is not known of this loss, hence no verdict"
+_PREDICTED_IN_TIME = "predicted_backward_factor_per_time_step"
 NUM_STEPS_AVERAGED = 20
 
 
@@ -82,15 +83,17 @@ def start_sentence(summary: Mapping[str, Any]) -> str:
     figures = {**summary, "unmeasured_ends": summary.get("unmeasured_ends", [])}
     many = summary.get("num_seeds", 1)
     when = " at initialisation" + (f" (geometric means over {many} seeds)" if many > 1 else "")
-    gradient, theory = _gradient_words(figures, when), _theory_words(summary)
-    return " ".join([gradient, *theory, *direction_words(summary)])
+    parts = [_gradient_words(figures, when), *_theory_words(summary)]
+    parts += [_time_words(summary), _time_theory_words(summary), *direction_words(summary)]
+    return " ".join(part for part in parts if part)
 
 
 def _theory_words(summary: Mapping[str, Any]) -> list[str]:
     """What theory says of the factor, where it comes from, and how deep it carries."""
     factor, note = summary.get("predicted_backward_factor_per_layer"), summary.get("theory")
     if factor is None:
-        return [f"No prediction: {note}."] if note else []
+        nothing = summary.get(_PREDICTED_IN_TIME) is None
+        return [f"No prediction: {note}."] if note and nothing else []
     words = [f"Theory says {factor:.2g}."]
     slope, gain = summary.get("mean_slope"), summary.get("weight_gain")
     chi = summary.get("chi")
@@ -101,6 +104,15 @@ def _theory_words(summary: Mapping[str, Any]) -> list[str]:
         )
     words += _depth_words(factor, summary)
     return [*words, f"({note})."] if note else words
+
+
+def _time_theory_words(summary: Mapping[str, Any]) -> str:
+    """What theory says of the factor per step in time."""
+    factor, note = summary.get(_PREDICTED_IN_TIME), summary.get("theory")
+    if factor is None:
+        return ""
+    is_said = summary.get("predicted_backward_factor_per_layer") is not None
+    return f"Theory says {factor:.2g}" + (f" ({note})." if note and not is_said else ".")
 
 
 def _depth_words(factor: float, summary: Mapping[str, Any]) -> list[str]:

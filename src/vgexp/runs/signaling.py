@@ -189,8 +189,9 @@ def _tables(config: Config, trainer: Trainer) -> list[str]:
 def _figures(done: Run, trainer: Trainer, theory: Mapping[str, Any]) -> dict[str, Any]:
     from vgexp import diagnosis, spectra
 
-    directions = {name: done.table(name) for name in spectra.asked(done.config.signal)}
-    return diagnosis.summarise_start(done.layers, trainer.num_layers, theory, directions)
+    names = {"time"}.intersection(trainer.tables).union(spectra.asked(done.config.signal))
+    tables = {name: done.table(name) for name in names}
+    return diagnosis.summarise_start(done.layers, trainer.num_layers, theory, tables)
 
 
 _OF_TRAINING = ("steps", "evals", "timing", "pretraining")

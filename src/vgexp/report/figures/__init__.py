@@ -11,7 +11,7 @@ from vgexp.report.figures.of_run import FOLDER, draw, run_figure
 from vgexp.report.figures.overview import overview
 from vgexp.report.figures.ridges import distributions
 from vgexp.report.figures.shares import shares
-from vgexp.report.figures.start import at_start
+from vgexp.report.figures.start import at_start, time_at_start
 from vgexp.report.figures.through_time import through_time
 from vgexp.report.figures.training import gradient_norms, learning_curves
 
@@ -39,5 +39,6 @@ __all__ = [
     "shattering",
     "side_by_side",
     "through_time",
+    "time_at_start",
     "update_ratios",
 ]

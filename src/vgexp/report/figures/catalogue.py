@@ -16,7 +16,7 @@ from vgexp.report.figures.heat import gradient_map
 from vgexp.report.figures.hessian import curvature
 from vgexp.report.figures.ridges import distributions
 from vgexp.report.figures.shares import shares
-from vgexp.report.figures.start import at_start
+from vgexp.report.figures.start import at_start, time_at_start
 from vgexp.report.figures.through_time import EXPECTED, through_time
 from vgexp.report.figures.training import gradient_norms, learning_curves
 
@@ -152,6 +152,13 @@ FIGURES: Registry[Picture] = Registry(
             },
             ("delta_rms",),
             is_over_seeds=True,
+        ),
+        "time_at_start": _of_start(
+            "vgexp signal, recurrent nets: backward through time over seeds, and predicted",
+            time_at_start,
+            "time",
+            ("layer", "name", "t", "seed", "delta_rms", EXPECTED),
+            "delta_rms",
         ),
         "jacobian": _of_start(
             "vgexp signal: singular values of each layer's Jacobian and of their product",

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from vgexp.diagnosis.at_start import geometric
+from vgexp.diagnosis.through_time import last_hidden
 from vgexp.records import PREDICTION, READOUT
 from vgexp.report.at_start import means_over_seeds
 from vgexp.report.figures import style
 from vgexp.report.figures.layer_axis import layers_across
 from vgexp.report.figures.legends import legend_below
 from vgexp.report.figures.logarithmic import LARGEST, SMALLEST, log_line, log_scale
+from vgexp.report.figures.through_time import EXPECTED
 
 _SPREAD = "predicted_log_delta_std"
+_THEORY: dict[str, Any] = {"color": style.INK, "zorder": 3}
 _PANELS = {
     "delta_rms": ("Backward signal", "delta_rms: rms of N dL/dz"),
     "preact_std": ("Forward signal", "standard deviation of z"),
@@ -39,6 +45,15 @@ def at_start(layers: pd.DataFrame) -> Figure:
     return figure
 
 
+def time_at_start(time: pd.DataFrame) -> Figure:
+    """`delta_rms` of the last layer's hidden state against time, over seeds and predicted.
+
+    Args:
+        time: `time.csv` of `vgexp signal`: rows of step 0 with a column `seed`.
+    """
+    return style.alone(_draw_time, "Backward through time: what comes back to each state", time)
+
+
 def draw_at_start(axes: Axes, layers: pd.DataFrame, metric: str, name: str) -> None:
     """A column over depth into a panel."""
     if layers.empty or not layers[metric].notna().any():
@@ -47,19 +62,7 @@ def draw_at_start(axes: Axes, layers: pd.DataFrame, metric: str, name: str) -> N
     measured = means_over_seeds(layers, metric)
     names = [str(label) for label in measured.index]
     numbers = np.arange(1, len(names) + 1) if READOUT in names else np.array(names, dtype="int64")
-    num_seeds = layers["seed"].nunique()
-    every = max(1, len(names) // 20)
-    blue = style.series(0)["color"]
-    mean, spread = measured["mean"].to_numpy(), measured["log_std"].to_numpy()
-    log_line(
-        axes, numbers, mean, color=blue, marker="o", markevery=every,
-        label=f"measured, {num_seeds} seed{'s' if num_seeds > 1 else ''}",
-    )  # fmt: skip
-    if np.isfinite(spread).any():
-        axes.fill_between(
-            numbers, _times(mean, -spread), _times(mean, spread),
-            color=blue, alpha=0.2, linewidth=0,
-        )  # fmt: skip
+    _draw_measured(axes, numbers, measured, layers["seed"].nunique())
     _draw_theory(axes, layers, metric, numbers)
     log_scale(axes)
     axes.set_ylabel(name)
@@ -67,20 +70,56 @@ def draw_at_start(axes: Axes, layers: pd.DataFrame, metric: str, name: str) -> N
     legend_below(axes)
 
 
+def _draw_measured(axes: Axes, x: np.ndarray, over_seeds: pd.DataFrame, num_seeds: int) -> None:
+    """A line of geometric means over seeds, with a band of their spread."""
+    blue = style.series(0)["color"]
+    mean, spread = (over_seeds[name].to_numpy("float64") for name in ("mean", "log_std"))
+    log_line(
+        axes, x, mean, color=blue, marker="o", markevery=max(1, len(x) // 20),
+        label=f"measured, {num_seeds} seed{'s' if num_seeds > 1 else ''}",
+    )  # fmt: skip
+    if np.isfinite(spread).any():
+        axes.fill_between(
+            x, _times(mean, -spread), _times(mean, spread), color=blue, alpha=0.2, linewidth=0
+        )
+
+
+def _draw_time(axes: Axes, time: pd.DataFrame) -> None:
+    rows = last_hidden(time)
+    if not rows["delta_rms"].notna().any():
+        style.say(axes, "no state was measured through time")
+        return
+    by_time = rows.groupby("t")
+    _draw_measured(axes, *_over_seeds(by_time["delta_rms"]), rows["seed"].nunique())
+    if EXPECTED in rows.columns and rows[EXPECTED].notna().any():
+        t, expected = _over_seeds(by_time[EXPECTED])
+        log_line(axes, t, expected["mean"], label="theory", linewidth=1.4, **_THEORY)
+    log_scale(axes)
+    axes.set(xlabel="time t", ylabel="delta_rms: rms of N dL/dh")
+    style.whole_numbers(axes.xaxis)
+    legend_below(axes)
+
+
+def _over_seeds(by_time: Any) -> tuple[np.ndarray, pd.DataFrame]:
+    """Times, and `mean` and `log_std` at each."""
+    cells = {t: geometric(values.tolist()) for t, values in by_time}
+    frame = pd.DataFrame.from_dict(cells, orient="index", columns=["mean", "log_std"])
+    return frame.index.to_numpy("float64"), frame
+
+
 def _draw_theory(axes: Axes, layers: pd.DataFrame, metric: str, numbers: np.ndarray) -> None:
     column = f"{PREDICTION}{metric}"
     if column not in layers.columns or not layers[column].notna().any():
         return
     mean = means_over_seeds(layers, column)["mean"].to_numpy()
-    look = {"color": style.INK, "zorder": 3}
-    log_line(axes, numbers, mean, label="theory", linewidth=1.4, **look)
+    log_line(axes, numbers, mean, label="theory", linewidth=1.4, **_THEORY)
     if metric != "delta_rms" or _SPREAD not in layers.columns:
         return
     spread = means_over_seeds(layers, _SPREAD)["mean"].to_numpy()
     for sign, words in ((1, "theory's spread of single seeds"), (-1, None)):
         log_line(
             axes, numbers, _times(mean, sign * spread),
-            linestyle="--", linewidth=0.8, label=words, **look,
+            linestyle="--", linewidth=0.8, label=words, **_THEORY,
         )  # fmt: skip
 
 
