@@ -20,6 +20,7 @@ from torch import Tensor
 from vgexp.skips import SKIPS
 from vgexp.theory.forward import TINY, Hidden, Net
 from vgexp.theory.sample import OutputGradient
+from vgexp.theory.weights import Weight
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,8 @@ def _aligned(layer: Hidden, following: Hidden, dots_A: Tensor) -> tuple[Tensor, 
 
     with g = E z phi phi' / E phi^2, and z . dL/dz is (1 - w + w g) e: unchanged of relu (g = 1),
     where each layer adds this anew, until dL/dz has grown by so much that its z . d is no more than
-    usual.
+    usual. An orthogonal W keeps |d|, so that what lies along h is taken from the other directions:
+    w^2 E phi'^2 / E phi^2 less, and dL/dz of a linear net stays as long as it was.
 
     Args:
         dots_A: mean square of z' . d, beyond that of vectors in no relation.
@@ -108,11 +110,18 @@ def _aligned(layer: Hidden, following: Hidden, dots_A: Tensor) -> tuple[Tensor, 
     beside_A = following.mix.carried * layer.q_A / following.q_A.clamp(min=TINY)
     # E phi'^2 phi^2 / (E phi'^2 E phi^2), with what `shape` has taken off put back.
     together = shape.both[0] + 2 * shape.back_by_q * grown + 1
-    own_A = share_A**2 * together * made.slope_A / made.h_A.clamp(min=TINY)
+    own_A = (
+        share_A**2 * (together - _taken(following.weight)) * made.slope_A / made.h_A.clamp(min=TINY)
+    )
     met_A = 2 * share_A * beside_A * grown / layer.q_A.clamp(min=TINY)
     gained_A = (own_A + met_A) * dots_A / n**2
     left_A = dots_A * (beside_A + share_A * grown) ** 2 - layer.q_A * n * gained_A
     return left_A.clamp(min=0), gained_A
+
+
+def _taken(weight: Weight) -> float:
+    """Share of what W^T d has along h that its other directions lack."""
+    return min(1.0, weight.fan_in / weight.num_units) if weight.is_isometric else 0.0
 
 
 def _alike(layer: Hidden, following: Hidden, alike: float, weight: float) -> float:
