@@ -109,10 +109,9 @@ def test_the_critical_gain_is_known_of_scale_free_nets(values: dict, gain: float
     assert found == pytest.approx(gain, rel=1e-5)
 
 
-@pytest.mark.parametrize(
-    "activation", ["tanh", "sigmoid", "elu", "selu", "gelu", "silu", "hardtanh"]
-)
-def test_at_the_critical_gain_chi_is_1(activation: str) -> None:
+@pytest.mark.parametrize("start", [0.01, 1.0, 30.0])
+@pytest.mark.parametrize("activation", ["tanh", "sigmoid", "elu", "selu", "hardtanh"])
+def test_at_the_critical_gain_layers_end_where_chi_is_1(activation: str, start: float) -> None:
     config = MlpConfig(activation=activation, bias_std=0.2)
     gain, reason = critical_gain(config)
     assert reason is None
@@ -120,10 +119,24 @@ def test_at_the_critical_gain_chi_is_1(activation: str) -> None:
     config.gain = gain
     layer = phase(config).layer
     assert layer is not None
-    _, q = critical_weight_variance(layer.phi, layer.bias_variance)
-    at = torch.tensor([q], dtype=torch.float64)
-    assert layer.chi(q) == pytest.approx(1, abs=1e-9)
-    assert float(layer.variance(at)) == pytest.approx(q, rel=1e-9)
+    q = torch.tensor([start], dtype=torch.float64)
+    for _ in range(150):
+        q = layer.variance(q)
+    assert layer.chi(float(q)) == pytest.approx(1, abs=1e-4)
+    _, wanted = critical_weight_variance(layer.phi, layer.bias_variance)
+    assert float(q) == pytest.approx(wanted, rel=1e-3)
+
+
+@pytest.mark.parametrize("bias_std", [0.0, 0.2])
+@pytest.mark.parametrize("activation", ["gelu", "silu"])
+def test_a_gain_at_which_the_variance_runs_away_is_not_critical(
+    activation: str, bias_std: float
+) -> None:
+    """chi is 1 at some q*, from which every deviation of the variance grows."""
+    gain, reason = critical_gain(MlpConfig(activation=activation, bias_std=bias_std))
+    assert gain is None
+    assert reason is not None
+    assert "no stable fixed point" in reason
 
 
 @pytest.mark.parametrize(

@@ -39,14 +39,18 @@ class Back:
     """Mean square cosine of dL/dz of different examples."""
     aligned: float = 0.0
     """Share of D, relative to the rest, that comes of z . dL/dz being of one sign."""
+    together: float = 0.0
+    """Correlation of dL/dz of different examples, with its sign: -1/(B - 1) where it sums to 0 over
+    the batch, as behind a norm over it."""
     handed: float = 1.0
     """Share of what comes back to the layer before that passes this one; 1 but for dense."""
 
 
 def backward(net: Net, layers: Sequence[Hidden], output: OutputGradient) -> list[Back]:
     """All layers and the read-out, first to last."""
-    found = [Back(output.square_A, 0.0, 1.0, 0.0, output.alike)]
+    found = [Back(output.square_A, 0.0, 1.0, 0.0, output.alike, together=output.together)]
     joined_A = torch.zeros_like(output.square_A)
+    joined = 0.0
     aligned_A = output.aligned_A
     for index in range(len(layers) - 2, -1, -1):
         layer, following, after = layers[index], layers[index + 1], found[-1]
@@ -57,12 +61,14 @@ def backward(net: Net, layers: Sequence[Hidden], output: OutputGradient) -> list
         if SKIPS[net.config.skip].concatenates and not is_last:
             came_A = spread * after.square_A
             joined_A = joined_A + came_A
+            joined += (after.together - joined) * _mean(came_A) / max(_mean(joined_A), TINY)
             found[-1] = replace(after, handed=_mean(came_A) / max(_mean(joined_A), TINY))
-            square_A, carried_A = made.back_A * joined_A, torch.zeros_like(joined_A)
-            chi, aligned = spread * _mean(made.back_A), 0.0
+            back_A = made.back_at(joined)
+            square_A, carried_A = back_A * joined_A, torch.zeros_like(joined_A)
+            chi, aligned = spread * _mean(back_A), 0.0
         else:
             scaled_A = 1.0 if following.scaled_A is None else following.scaled_A
-            chi_A = spread * made.back_A * following.mix.backward * scaled_A
+            chi_A = spread * made.back_at(after.together) * following.mix.backward * scaled_A
             carried_A = following.mix.carried * scaled_A * torch.ones_like(chi_A)
             square_A = after.square_A * (chi_A + carried_A)
             aligned_A, beside_A = _aligned(layer, following, aligned_A)
@@ -75,7 +81,10 @@ def backward(net: Net, layers: Sequence[Hidden], output: OutputGradient) -> list
         alike = _alike(layer, following, after.alike, chi / total if total > 0 else 0.0)
         before = _mean(after.square_A)
         factor = _mean(square_A) / before if before > 0 else 0.0
-        found.append(Back(square_A, chi, factor, carried, alike, aligned))
+        together = after.together * carried / total if total > 0 else 0.0
+        if made.shared_A is not None and total > 0:
+            together -= chi / total / max(net.groups.num_examples - 1, 1)
+        found.append(Back(square_A, chi, factor, carried, alike, aligned, together))
     return found[::-1]
 
 

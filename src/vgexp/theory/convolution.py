@@ -97,7 +97,7 @@ class _Layer:
     stride: int
     q_BHW: Tensor
     slope_BHW: Tensor
-    """E phi'^2."""
+    """E phi'^2, over what dropout keeps."""
     mean_product: float
     """Of two of the batch's z in one channel, all pairs of examples and positions."""
 
@@ -128,9 +128,8 @@ def predict(
         output = output_gradient(sample, groups, q_A, c, num_outputs)
         start_B = num_outputs * variance * output.square_A[groups.group_B]
         deltas = _backward(found, start_B)
-    return _forecast(
-        layers, found, deltas, _End(readout, variance, q_A, c, output, net.num_examples)
-    )
+    end = _End(readout, variance, q_A, c, output, net.num_examples)
+    return _forecast(layers, found, deltas, end, 1 - config.dropout)
 
 
 @dataclass(frozen=True)
@@ -285,7 +284,11 @@ def _backward(layers: Sequence[_Layer], start_B: Tensor) -> list[Tensor]:
 
 
 def _forecast(
-    plan: Sequence[Convolution], layers: Sequence[_Layer], deltas: Sequence[Tensor], end: _End
+    plan: Sequence[Convolution],
+    layers: Sequence[_Layer],
+    deltas: Sequence[Tensor],
+    end: _End,
+    keep: float,
 ) -> Forecast:
     squares_L = [float(delta.mean()) for delta in deltas] + [float(end.output.square_A.mean())]
     gains = _gains(layers, end)
@@ -297,7 +300,7 @@ def _forecast(
         gain, slope = gains[index], float(layer.slope_BHW.mean())
         factor = squares_L[index] / max(squares_L[index + 1], TINY)
         c = layer.mean_product / max(q, TINY)
-        explanations.append(Explanation(q, c, gain, slope, gain * slope, 0.0, factor))
+        explanations.append(Explanation(q, c, gain, slope * keep, gain * slope, 0.0, factor))
     num = end.num_examples
     pair = (1 / num + (1 - 1 / num) * end.c) / end.weight.num_units
     std = math.sqrt(max(float(end.q_A.mean()) * (1 - pair), 0.0))

@@ -166,10 +166,10 @@ def _next_kernel(net: Net, layer: Hidden, kernel: Kernel) -> Kernel:
     """That of the next z; of a sum of z and a branch they mix as the variances do."""
     memory = _memory(net.means.phi)
     if not SKIPS[net.config.skip].adds:
-        return kernel.after(memory, 1.0, net.config.width)
+        return kernel.after(memory, 1.0, net.config.width, is_divided=layer.norm is not None)
     branch = number(layer.mix.branch) * float(layer.branch_A.mean())
     share = branch / max(branch + number(layer.mix.carried) * layer.q, TINY)
-    return kernel.after(memory, share, net.config.width)
+    return kernel.after(memory, share, net.config.width, is_divided=layer.norm is not None)
 
 
 def _norm(statistics: Statistics, kernel: Kernel | None) -> Norm:

@@ -16,6 +16,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -26,6 +27,8 @@ SMALLEST, LARGEST = 1e-12, 1e6
 """Variances between which fixed points are looked for."""
 _GRID = 181
 _ROUNDING = 1e-9
+_NEAR_0 = (1e-6, 1e-4, 1e-2)
+"""Variances at which growth from 0 shows."""
 
 
 @dataclass(frozen=True)
@@ -73,16 +76,32 @@ class Plain:
 class FixedPoint:
     """Where a deep plain net's variance and correlation end, and how fast."""
 
+    plain: Plain
     q: float
     """q*; 0 where the variance dies out, inf where it grows without bound (or past 1e6)."""
-    c: float | None
-    """c*: 1 in the ordered phase, below 1 in the chaotic; None where q* is 0 or inf."""
     chi: float
     """Mean-square backward factor a layer at q*."""
     xi_q: float | None
     """Layers in which a deviation of q falls by e; inf where it does not; None as `c`."""
-    xi_c: float | None
-    """Layers in which a deviation of c falls by e (Schoenholz 2017)."""
+
+    @cached_property
+    def c(self) -> float | None:
+        """c*: 1 in the ordered phase, below 1 in the chaotic; None where q* is 0 or inf.
+
+        Taken when it is asked for: integrals in the plane take the longest.
+        """
+        if self.xi_q is None:
+            return None
+        is_ordered = self.plain.keep == 1 and self.chi <= 1 + _ROUNDING
+        return 1.0 if is_ordered else _correlation_rest(self.plain, self.q)
+
+    @cached_property
+    def xi_c(self) -> float | None:
+        """Layers in which a deviation of c falls by e (Schoenholz 2017); None as `c`."""
+        if self.c is None:
+            return None
+        is_one = self.c == 1.0
+        return _depth_scale(self.chi if is_one else self.plain.correlation_slope(self.c, self.q))
 
     @property
     def xi_gradient(self) -> float:
@@ -96,44 +115,57 @@ def fixed_point(plain: Plain, start: float = 1.0) -> FixedPoint:
     q = _rest(plain, start)
     if q <= 0 or math.isinf(q):
         at = SMALLEST if q <= 0 else LARGEST
-        return FixedPoint(q, None, plain.chi(at), None, None)
-    chi, slope = plain.chi(q), plain.variance_slope(q)
-    is_ordered = plain.keep == 1 and chi <= 1 + _ROUNDING
-    c = 1.0 if is_ordered else _correlation_rest(plain, q)
-    rate = chi if c == 1.0 else plain.correlation_slope(c, q)
-    return FixedPoint(q, c, chi, _depth_scale(slope), _depth_scale(rate))
+        return FixedPoint(plain, q, plain.chi(at), None)
+    return FixedPoint(plain, q, plain.chi(q), _depth_scale(plain.variance_slope(q)))
 
 
 def critical_weight_variance(phi: Function, bias_variance: float = 0.0) -> tuple[float, float]:
     """The edge of chaos: sigma_w^2 at which chi is 1 at the fixed point, and that q*.
 
     chi = 1 makes sigma_w^2 = 1 / E phi'^2 a function of q*, and sigma_b^2 = q* - E phi^2 / E phi'^2
-    (Schoenholz 2017). Of a scale-free phi (relu) every q is one where sigma_b is 0, and
+    (after Poole 2016). Of a scale-free phi (relu) every q is one where sigma_b is 0, and
     none otherwise: q* is then 1 or inf. Where q* is 0 (tanh without biases), the limit. Of several
-    the smallest q*.
+    the smallest q* that the variance does not leave.
 
     Raises:
-        ValueError: chi is 1 at no fixed point between 1e-12 and 1e6.
+        ValueError: chi is 1 at no fixed point between 1e-12 and 1e6, or at none that is stable.
     """
     q_A = _grid()
     slope_A = phi.slope_square(q_A)
     needed_A = q_A - phi.square(q_A) / slope_A
     if bool((needed_A.abs() <= _ROUNDING * q_A).all()):
         return 1 / float(slope_A[0]), math.inf if bias_variance else 1.0
-    above_A = needed_A - bias_variance >= 0
+    found = [_crossing(phi, bias_variance, q_A, i) for i in _crossings(needed_A, bias_variance)]
     if not bias_variance and bool(needed_A[0].abs() <= _ROUNDING * q_A[0]):
-        return 1 / float(slope_A[0]), 0.0
-    crossing = (above_A[1:] != above_A[:-1]).nonzero().flatten()
-    if not len(crossing):
-        raise ValueError("chi is 1 at no fixed point of the variance between 1e-12 and 1e6")
+        found = [0.0, *found]
+    for q in found:
+        weight = 1 / float(phi.slope_square(_one(q or SMALLEST)))
+        if _is_stable(Plain(phi, weight, bias_variance), q):
+            return weight, q
+    kind = "stable " if found else ""
+    raise ValueError(f"chi is 1 at no {kind}fixed point of the variance between 1e-12 and 1e6")
 
+
+def _crossings(needed_A: Tensor, bias_variance: float) -> list[int]:
+    """Where on the grid the bias variance that is needed passes the one there is."""
+    above_A = needed_A - bias_variance >= 0
+    return [int(i) for i in (above_A[1:] != above_A[:-1]).nonzero().flatten()]
+
+
+def _crossing(phi: Function, bias_variance: float, q_A: Tensor, i: int) -> float:
     def excess(q: float) -> float:
         at = _one(q)
         return q - float(phi.square(at) / phi.slope_square(at)) - bias_variance
 
-    i = int(crossing[0])
-    q = _root(excess, float(q_A[i]), float(q_A[i + 1]))
-    return 1 / float(phi.slope_square(_one(q))), q
+    return _root(excess, float(q_A[i]), float(q_A[i + 1]))
+
+
+def _is_stable(plain: Plain, q: float) -> bool:
+    """Whether the variance stays near a fixed point: at 0 that it does not grow from there."""
+    if q > 0:
+        return plain.variance_slope(q) <= 1 + _ROUNDING
+    near_A = torch.tensor(_NEAR_0, dtype=torch.float64)
+    return bool((plain.variance(near_A) <= near_A * (1 + _ROUNDING)).all())
 
 
 def _rest(plain: Plain, start: float) -> float:

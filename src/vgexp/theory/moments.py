@@ -5,7 +5,8 @@ u is what phi reads: z, or z normalised. Axes: A groups of examples, N nodes.
 A normalisation of few Gaussian numbers makes points of a sphere of them, not Gaussian ones
 (`quadrature.sphere_line`), and divides by a root mean square that fluctuates: with d dimensions
 left of m numbers, E 1/s^2 = m / ((d - 2) q). dL/dz is (dL/du less its projections on 1, where it
-centres, and on u) / s.
+centres, and on u) / s. Over the batch, what comes back sums to 0 over examples where the next norm
+is one too, so that the projections are smaller than those of numbers in no relation: `shared_A`.
 """
 
 from __future__ import annotations
@@ -68,6 +69,15 @@ class Moments:
     slope_A: Tensor
     """E phi'^2 alone."""
     shape: Shape
+    shared_A: Tensor | None = None
+    """Of a norm over the batch: what is taken off `back_A` for each part of dL/dh that examples
+    have in common, at a correlation of 1 of different ones."""
+
+    def back_at(self, together: float) -> Tensor:
+        """`back_A` where dL/dh of two examples has this correlation, with its sign."""
+        if self.shared_A is None:
+            return self.back_A
+        return (self.back_A - together * self.shared_A).clamp(min=0)
 
 
 class Means:
@@ -81,6 +91,7 @@ class Means:
         self.phi, self.keep = phi, keep
         self._shape: tuple[float, float, Shape] | None = None
         self._sphere: tuple[Norm, Tensor, tuple[Tensor, Tensor, Tensor]] | None = None
+        self._along: tuple[float, float, float] | None = None
 
     def shape(self, q: float, c: float) -> Shape:
         """`shape` at about this variance and correlation, with `product` moved to them.
@@ -125,22 +136,40 @@ class Means:
         self._sphere = norm, scale_A, found
         return found
 
+    def along(self, q: float, c: float) -> float:
+        """E phi' phi'' + E phi' u phi'' u'' / q of two examples: how far projections of their dL/du
+        on 1 and on u add up. Kept until q has moved by a part in 1e4."""
+        kept = self._along
+        if kept is None or kept[1] != c or abs(q / kept[0] - 1) >= NEAR:
+            slope = self.phi.slope
+            both = self.phi.mean_product(slope, slope, (q, q), c)
+            with_u = self.phi.mean_product(
+                lambda u: slope(u) * u, lambda v: slope(v) * v, (q, q), c
+            )
+            kept = self._along = q, c, both + with_u / q
+        return kept[2]
+
 
 def pre(means: Means, q_A: Tensor, c: float, norm: Norm | None) -> Moments:
     """h = phi(norm(z))."""
-    keep = means.keep
+    keep, shared_A = means.keep, None
     if norm is None:
         square_A, slope_A = squares(means.phi, q_A)
         back_A, found = slope_A, means.shape(float(q_A.mean()), c)
     else:
         within_A, scale_A = divided(norm, q_A, c)
         square_A, slope_A, back_A = means.sphere(norm, scale_A)
-        back_A = back_A * norm.inverse_square / (within_A + EPS)
-        pair_c = -1 / max(norm.size - 1, 1) if norm.over_batch is not None else c
-        found = means.shape(float(scale_A.mean()), pair_c)
+        divided_by_A = norm.inverse_square / (within_A + EPS)
+        back_A = back_A * divided_by_A
+        scale = float(scale_A.mean())
+        if norm.over_batch is not None:
+            c = -1 / max(norm.size - 1, 1)
+            shared_A = means.along(scale, c) * divided_by_A * (1 - 1 / norm.size)
+        found = means.shape(scale, c)
     return Moments(
-        square_A / keep, found.product, back_A / keep, found.crossed * keep, slope_A, found
-    )
+        square_A / keep, found.product, back_A / keep, found.crossed * keep, slope_A, found,
+        shared_A,
+    )  # fmt: skip
 
 
 def divided(norm: Norm, q_A: Tensor, c: float) -> tuple[Tensor, Tensor]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -14,11 +14,18 @@ from vgexp.norms import NORMS
 from vgexp.theory import moments
 from vgexp.theory.backward import Back, backward
 from vgexp.theory.batch import kernel
-from vgexp.theory.forward import Hidden, Net, forward, number
+from vgexp.theory.forward import TINY, Hidden, Net, forward, number
 from vgexp.theory.function import function, no_function
 from vgexp.theory.sample import Sample, lengths, output_gradient
 from vgexp.theory.spread import Spread, spread
 from vgexp.theory.weights import weights
+
+_KURTOSIS, _MANY, _ALL_BUT_FEW = 4.0, 0.25, 1.0
+"""Kurtosis E phi'^4 / (E phi'^2)^2 that relu (2) does not have, and, over the number of units, from
+which on first order is not enough, and from which on nothing is predicted."""
+_UNLIKE = 0.55
+"""Root mean square less mean cosine of two inputs beyond which one does not stand for all."""
+_UNKNOWN_SPREAD = frozenset({"gates", "saturated", "pairs"})
 
 
 @dataclass(frozen=True)
@@ -100,10 +107,16 @@ def predict(config: MlpConfig, sample: Sample, num_outputs: int) -> Forecast:
         layers = forward(net, weights(config, x_BF.shape[1], num_outputs))
         last = layers[-1]
         output = output_gradient(sample, groups, last.q_A, last.c, num_outputs)
+        if reason := _saturated(layers, _ALL_BUT_FEW):
+            return Forecast({}, (), reason)
         backs = backward(net, layers, output)
         spreads = spread(net, layers, backs, output)
-    rows, caveat = _rows(net, layers, backs, spreads), _caveat(net, layers[-2].mix.gate is not None)
-    return Forecast(rows, _explanations(layers, backs), caveat=caveat)
+        caveats = _caveats(net, layers)
+    rows = _rows(net, layers, backs, spreads)
+    if _UNKNOWN_SPREAD.intersection(caveats):
+        rows = {name: replace(row, log_delta_std=None) for name, row in rows.items()}
+    said = "; ".join(caveats.values()) or None
+    return Forecast(rows, _explanations(layers, backs), caveat=said)
 
 
 def _why_not(config: MlpConfig) -> str | None:
@@ -136,15 +149,42 @@ def _why_not_here(net: Net) -> str | None:
     return None
 
 
-def _caveat(net: Net, has_gates: bool) -> str | None:
+def _saturated(layers: Sequence[Hidden], most: float) -> str | None:
+    """Why means over units do not tell of one net, where phi' is 0 at all but a few of them: its
+    square's kurtosis, over the units, is above `most`."""
+    for layer in layers[:-1]:
+        assert layer.moments is not None
+        kurtosis, num = layer.moments.shape.kurtosis[0], layer.weight.num_units
+        if kurtosis > _KURTOSIS and kurtosis / num > most:
+            return "phi' is about 0 at nearly all units: a few of them rule dL/dz of a single net"
+    return None
+
+
+def _caveats(net: Net, layers: Sequence[Hidden]) -> dict[str, str]:
+    """What is known to be off, by what makes it so."""
+    found: dict[str, str] = {}
     if net.kernel is not None:
-        return (
-            "batch norm in the limit of large width: at 64 units dL/dz may grow by up to 4 %"
+        found["batch"] = (
+            "batch norm in the limit of large width: at 64 units dL/dz may grow by up to 3 %"
             " a layer more than predicted"
         )
-    if has_gates:
-        return "the gates' own dL/dz may be up to 20 % smaller than predicted"
-    return None
+    if layers[-2].mix.gate is not None:
+        found["gates"] = (
+            "the gates' own dL/dz may be up to 20 % smaller than predicted, and how single nets"
+            " spread is not known"
+        )
+    if saturated := _saturated(layers, _MANY):
+        found["saturated"] = saturated
+    if net.groups.cosine - abs(_cosine(net)) > _UNLIKE:
+        found["pairs"] = (
+            "examples are alike or opposite in pairs: how single nets spread is not known"
+        )
+    return found
+
+
+def _cosine(net: Net) -> float:
+    """The mean one of two inputs, as theory takes it."""
+    return net.groups.covariance / max(float(net.groups.square_A.mean()), TINY)
 
 
 def _rows(

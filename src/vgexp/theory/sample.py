@@ -51,6 +51,8 @@ class Lengths:
     """|x|^2, the mean of a group."""
     covariance: float
     """x . x', the mean over pairs of different examples; of one example |x|^2."""
+    cosine: float = 0.0
+    """Root mean square cosine of pairs of different examples; 0 of one example."""
 
     @property
     def num_examples(self) -> int:
@@ -71,7 +73,16 @@ def lengths(x_BF: Tensor) -> Lengths:
     covariance = (
         total if num == 1 else (float(x_BF.sum(0).square().sum()) - total) / (num - 1) / num
     )
-    return Lengths(group_B, counts_A / num, square_A, covariance)
+    return Lengths(group_B, counts_A / num, square_A, covariance, _cosine(x_BF))
+
+
+def _cosine(x_BF: Tensor) -> float:
+    num = len(x_BF)
+    if num < 2:
+        return 0.0
+    unit_BF = torch.nn.functional.normalize(x_BF, dim=1)
+    squares = float((unit_BF @ unit_BF.T).square().sum()) - num
+    return math.sqrt(max(squares, 0.0) / (num * (num - 1)))
 
 
 def _num_groups(num: int) -> int:
@@ -92,6 +103,8 @@ class OutputGradient:
     """d ln(mean square) / d ln(variance of the outputs)."""
     alike: float
     """Mean square cosine between different examples."""
+    together: float
+    """Correlation between different examples, with its sign."""
     aligned_A: Tensor
     """Mean square of z . dL/dz of each group, beyond what vectors in no relation would have."""
     aligned_R: Tensor
@@ -145,6 +158,7 @@ def output_gradient(
         total / total.mean().clamp(min=1e-300),
         float((ends[1] / ends[0]).log()) / (2 * _STEP) if known else math.nan,
         _alike(delta),
+        _together(delta),
         by_group(beyond_B, groups).clamp(min=0),
         dots_RB.mean(1) / dots_RB.mean().clamp(min=1e-300),
     )
@@ -174,3 +188,12 @@ def _alike(delta: Tensor) -> float:
     sizes = length.sum(1).square() - length.square().sum(1)
     total = float(sizes.sum())
     return float(dots.sum()) / total if total > 0 else 0.0
+
+
+def _together(delta: Tensor) -> float:
+    """Sum of dot products over that of squared lengths, without i = j, as if all were as long."""
+    num = delta.shape[1]
+    lengths = float(delta.square().sum())
+    if num < 2 or not lengths > 0:
+        return 0.0
+    return (float(delta.sum(1).square().sum()) / lengths - 1) / (num - 1)
