@@ -51,6 +51,15 @@ def test_the_signal_is_kept_where_the_logarithm_of_the_factor_crosses_0() -> Non
     assert upper[:, 0] == pytest.approx([math.log(2) / (math.log(2) + math.log(8))])
 
 
+def test_a_boundary_reaches_the_edges_of_the_cells_and_is_seen_half_a_cell_beyond_centres() -> None:
+    points = lines_of(grid_of([[1.2, 2.0], [1.2, 2.0]]))[FACTOR.words]
+    expected = -math.log(1.2) / (math.log(2.0) - math.log(1.2))
+    assert points[:, 0] == pytest.approx([expected] * len(points))
+    assert -0.5 < expected < 0
+    assert (points[:, 1].min(), points[:, 1].max()) == (-0.5, 1.5)
+    assert FACTOR.words not in lines_of(grid_of([[1.5, 2.0], [1.5, 2.0]]))
+
+
 def test_the_signal_is_lost_where_a_thousandth_is_left_and_explodes_at_a_thousand() -> None:
     lines = lines_of(grid_of([[0.8, 1.25], [0.6, 1.6]]))
     logs = {(0, 0): 10 * math.log(0.8), (0, 1): 20 * math.log(0.6)}

@@ -8,10 +8,14 @@ from typing import Any, NamedTuple
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
+from matplotlib.patheffects import withStroke
+from numpy.typing import NDArray
 
 from vgexp.diagnosis.signal import EXPLODING_ABOVE, VANISHING_BELOW
 from vgexp.report.figures import style
 from vgexp.report.sweep_grid import Cell, SweepGrid
+
+Logs = NDArray[np.float64]
 
 
 class Frontier(NamedTuple):
@@ -39,20 +43,39 @@ def draw_frontiers(
     drawn = []
     for frontier in FRONTIERS:
         logs_YX = _logs(grid, cells, frontier.figure) - np.log(frontier.level)
+        if min(logs_YX.shape) < 2:
+            continue
+        logs_YX = _to_edges(_to_edges(logs_YX).T).T
         there = logs_YX[np.isfinite(logs_YX)]
-        if min(logs_YX.shape) < 2 or not there.size or there.min() >= 0 or there.max() <= 0:
+        if not there.size or there.min() >= 0 or there.max() <= 0:
             continue
         look: dict[str, Any] = {"color": style.INK, "linewidth": 1.8}
-        axes.contour(
-            logs_YX, levels=[0.0], colors=style.INK, linestyles=[frontier.dashes], linewidths=1.8
+        lines = axes.contour(
+            *(_places(num) for num in logs_YX.shape[::-1]),
+            logs_YX,
+            levels=[0.0],
+            colors=style.INK,
+            linestyles=[frontier.dashes],
+            linewidths=1.8,
         )
+        # Seen on dark cells too.
+        lines.set_path_effects([withStroke(linewidth=4.0, foreground=style.PAPER)])
         drawn.append(Line2D([], [], linestyle=frontier.dashes, label=frontier.words, **look))
     return drawn
 
 
-def _logs(
-    grid: SweepGrid, cells: Mapping[tuple[str, str], Cell], figure: str
-) -> np.ndarray[Any, np.dtype[np.float64]]:
+def _to_edges(logs_YX: Logs) -> Logs:
+    """With a column at each end, half a cell further, on the straight line through the last two."""
+    first, last = 1.5 * logs_YX[:, :1], 1.5 * logs_YX[:, -1:]
+    return np.hstack((first - logs_YX[:, 1:2] / 2, logs_YX, last - logs_YX[:, -2:-1] / 2))
+
+
+def _places(num: int) -> NDArray[np.float64]:
+    """Of the columns that `_to_edges` returns."""
+    return np.array([-0.5, *range(num - 2), num - 2.5])
+
+
+def _logs(grid: SweepGrid, cells: Mapping[tuple[str, str], Cell], figure: str) -> Logs:
     """Logarithms of what is predicted [Y, X]; nan where nothing is, of what is 0 or inf the end."""
     values = [
         [

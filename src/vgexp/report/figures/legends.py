@@ -27,13 +27,11 @@ def legend_below(axes: Axes, handles: Sequence[Any] | None = None) -> None:
     if not found:
         return
     found.sort(key=lambda handle: handle.get_label() in _MARKS)
-    longest = max(len(str(handle.get_label())) for handle in found)
     place = axes.get_subplotspec()
     num_panels = 1 if place is None else place.get_gridspec().ncols
     figure = axes.get_figure(root=True)
     assert figure is not None
     width = figure.get_figwidth() * 72 / num_panels - 60
-    fitting = int(width // (_LETTER_POINTS * longest + _HANDLE_POINTS))
     below = offset_copy(axes.transAxes, figure, 0, -_BELOW_POINTS, units="points")
     axes.legend(
         handles=found,
@@ -44,5 +42,11 @@ def legend_below(axes: Axes, handles: Sequence[Any] | None = None) -> None:
         borderpad=0.0,
         columnspacing=1.4,
         handlelength=2.4,
-        ncols=max(1, min(len(found), fitting)),
+        ncols=fitting(found, width),
     )
+
+
+def fitting(handles: Sequence[Any], width: float) -> int:
+    """In how many columns a legend of this width in points stands."""
+    longest = max(len(str(handle.get_label())) for handle in handles)
+    return max(1, min(len(handles), int(width // (_LETTER_POINTS * longest + _HANDLE_POINTS))))

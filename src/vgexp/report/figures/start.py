@@ -24,7 +24,7 @@ _THEORY: dict[str, Any] = {"color": style.INK, "zorder": 3}
 _PANELS = {
     "delta_rms": ("Backward signal", "delta_rms: rms of N dL/dz"),
     "preact_std": ("Forward signal", "standard deviation of z"),
-    "backward_gain": ("Factor of each layer", "backward_gain: delta_rms here / in the next layer"),
+    "backward_gain": ("Factor of each layer", "backward_gain: here / in the next layer"),
 }
 
 

@@ -21,6 +21,7 @@ from matplotlib.patheffects import withStroke
 from vgexp.report.figures import style
 from vgexp.report.figures.color_scales import Colour, Scale, scale_of
 from vgexp.report.figures.frontiers import draw_frontiers
+from vgexp.report.figures.legends import fitting
 from vgexp.report.figures.style import NOT_FINITE, ZERO, Special
 from vgexp.report.runs import load_runs
 from vgexp.report.sweep_grid import CUT_SHORT, DIVERGED, FAILED, Cell, SweepGrid, sweep_grid
@@ -223,7 +224,7 @@ def _explain(figure: Figure, every: Sequence[Axes], scale: Scale, below: Sequenc
             bar.set_ticks(scale.ticks, labels=[f"{tick:.3g}" for tick in scale.ticks], minor=False)
             bar.ax.minorticks_off()
     if below:
-        num_columns = min(len(below), 4 if len(below) < 4 else 3)
+        num_columns = fitting(below, figure.get_figwidth() * 72)
         figure.legend(handles=below, loc="outside lower left", ncols=num_columns)
 
 
