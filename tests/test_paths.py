@@ -256,6 +256,15 @@ def test_the_line_has_the_distances_that_it_says_and_misses_the_origin() -> None
     assert (points[-1] - points[0]).square().mean().sqrt() == pytest.approx(255 / 64)
 
 
+def test_of_one_feature_the_line_is_its_axis() -> None:
+    points_PD = line(torch.tensor([[0.25], [3.0]], dtype=torch.float64))
+    assert points_PD is not None
+    assert points_PD.shape[1] == 1
+    assert float(points_PD.mean()) == pytest.approx(0.25, abs=shattering.SPACING)
+    steps = points_PD.diff(dim=0)
+    torch.testing.assert_close(steps, torch.full_like(steps, shattering.SPACING))
+
+
 def test_rows_are_means_over_pairs_at_their_distance() -> None:
     model, x = perceptron(depth=2)
     rows = shattering_rows(model.stages(), x)

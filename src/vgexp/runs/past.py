@@ -62,6 +62,21 @@ class Run:
         return self.table("curvature")
 
     @cached_property
+    def jacobian(self) -> pd.DataFrame:
+        """`jacobian.csv` of `vgexp signal`: singular values by layer (`signal.jacobian`)."""
+        return self.table("jacobian")
+
+    @cached_property
+    def paths(self) -> pd.DataFrame:
+        """`paths.csv` of `vgexp signal`: the gradient by length of path (`signal.paths`)."""
+        return self.table("paths")
+
+    @cached_property
+    def shattering(self) -> pd.DataFrame:
+        """`shattering.csv` of `vgexp signal`: gradients at nearby inputs (`signal.shattering`)."""
+        return self.table("shattering")
+
+    @cached_property
     def summary(self) -> dict[str, Any]:
         """`summary.json`."""
         from vgexp import tables

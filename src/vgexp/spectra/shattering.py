@@ -2,12 +2,14 @@
 
 The gradient of the outputs (their first `OUTPUTS`, all in one vector, so that none is preferred and
 nothing is drawn) by what a layer hands on; alike is the cosine of two. Deep plain nets have
-gradients that look like white noise along a line of inputs, residual ones like a random walk.
+gradients that look like white noise along a line of inputs; one layer's look like a random walk,
+deep residual nets' like something between.
 
 Two sets of inputs. `line` is the paper's one-dimensional setting in the space that the net reads:
 x(s) = c + s u, s from -2 to 2, c the batch's first example and u what is left of another that is
 orthogonal to c, of rms 1. What W_1 c adds has the part of the paper's first biases: without, a net
-of rectifiers is linear on a ray from 0. `data` are pairs of different examples of the batch.
+of rectifiers is linear on a ray from 0. Inputs of one feature lie on x(s) = c + s. `data` are pairs
+of different examples of the batch.
 
 Axes: P points, L layers, D a layer's entries.
 """
@@ -53,13 +55,16 @@ def shattering_rows(stages: Sequence[Stage], x_E: Tensor, origin: str = "input")
 
 
 def line(x_E: Tensor) -> Tensor | None:
-    """The points [P, ...]; None where the examples span no plane."""
+    """The points [P, ...]; None where the examples span no plane. Of one feature it is its axis."""
     c_D, *others = x_E.flatten(1)
+    s_P = (torch.arange(POINTS, dtype=torch.float64) - POINTS // 2) * SPACING
+    if len(c_D) == 1:
+        axis_PD: Tensor = c_D + s_P[:, None]
+        return axis_PD.view(POINTS, *x_E.shape[1:])
     for other_D in others:
         u_D = other_D - c_D * ((c_D @ other_D) / (c_D @ c_D).clamp(min=1e-300))
         rms = u_D.square().mean().sqrt()
         if rms > 1e-8 * other_D.square().mean().sqrt():
-            s_P = (torch.arange(POINTS, dtype=torch.float64) - POINTS // 2) * SPACING
             points_PD: Tensor = c_D + s_P[:, None] * (u_D / rms)
             return points_PD.view(POINTS, *x_E.shape[1:])
     return None
