@@ -15,7 +15,16 @@ from vgexp import runs
 from vgexp.assembly import assemble
 from vgexp.assembly.expectation import Expectation, at_critical_gain, expectation
 from vgexp.cli.main import main
-from vgexp.config import CnnConfig, Config, DigitsConfig, MlpConfig, SignalConfig
+from vgexp.config import (
+    AddingConfig,
+    CnnConfig,
+    Config,
+    DigitsConfig,
+    LstmConfig,
+    MlpConfig,
+    SignalConfig,
+)
+from vgexp.diagnosis.at_start import signal_depth
 from vgexp.errors import QuestionError
 from vgexp.records import PREDICTED, Rows
 from vgexp.runs import expecting
@@ -128,11 +137,24 @@ def test_the_critical_gain_of_xavier_is_the_textbooks(activation: str, gain: flo
 
 @pytest.mark.parametrize(
     "config",
-    [Config(model=MlpConfig(norm="layer")), Config(model=CnnConfig(), data=DigitsConfig())],
+    [
+        Config(model=MlpConfig(norm="layer")),
+        Config(model=CnnConfig(skip="residual"), data=DigitsConfig()),
+        Config(model=MlpConfig(activation="gelu")),
+        Config(model=LstmConfig(), data=AddingConfig()),
+    ],
 )
 def test_a_critical_gain_that_theory_does_not_know_is_refused(config: Config) -> None:
     with pytest.raises(QuestionError, match=r"signal\.critical is true"):
         at_critical_gain(config)
+
+
+def test_a_convolutional_net_has_a_critical_gain_too() -> None:
+    """Xavier's fans are those of a kernel; far from borders it is as for a matrix."""
+    model = CnnConfig(activation="relu", init="lecun_normal", gain=0.3)
+    found = at_critical_gain(Config(model=model, data=DigitsConfig())).model
+    assert isinstance(found, CnnConfig)
+    assert found.gain == pytest.approx(math.sqrt(2), rel=1e-6)
 
 
 def test_signal_measures_at_the_critical_gain(tmp_path: Path) -> None:
@@ -146,18 +168,81 @@ def test_signal_measures_at_the_critical_gain(tmp_path: Path) -> None:
 # ---------------------------------------------------------------- on screen
 
 
+def said_of(words: list[str], folder: Path, capsys: pytest.CaptureFixture[str]) -> str:
+    """What `vgexp signal` says, in one line."""
+    assert main(["signal", *words, "signal.seeds=3", f"hydra.run.dir={folder}"]) == 0
+    return " ".join(capsys.readouterr().out.split())
+
+
 def test_the_sentence_explains_the_factor(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = ["model.depth=8", "model.activation=sigmoid", "model.init=xavier_normal"]
-    assert main(["signal", *words, "signal.seeds=3", f"hydra.run.dir={tmp_path / 'a'}"]) == 0
-    shown = " ".join(capsys.readouterr().out.split())
-    summary = runs.load(tmp_path / "a").summary
+    shown = said_of(words, tmp_path / "a", capsys)
+    done = runs.load(tmp_path / "a")
+    summary = done.summary
     root = math.sqrt(summary["weight_gain"] * summary["mean_slope"])
-    assert f"the root of it, {root:.2g}, is the factor of delta_rms" in shown
-    factor = summary["predicted_backward_factor_per_layer"]
-    assert f"is left after {math.log(1e-3) / math.log(factor):.3g} layers" in shown
-    assert "theory" in shown
+    assert f"the root of it, {root:.2g}, is the factor of delta_rms." in shown
+    deltas = done.layers.query("seed == 0 and kind != 'readout'")["predicted_delta_rms"].tolist()
+    # 1e-3 is passed between the fourth and the fifth layer before the last.
+    logs = [math.log(deltas[-1 - back] / deltas[-1]) for back in (4, 5)]
+    depth = 4 + (math.log(1e-3) - logs[0]) / (logs[1] - logs[0])
+    assert 4 < depth < 5
+    assert summary["predicted_signal_depth"] == pytest.approx(depth)
+    assert f"1e-3 of the signal is left after {depth:.3g} layers." in shown
+    assert f"a layer, {deltas[0] / deltas[-1]:.2g} in all." in shown
+    gain = summary["critical_gain"]
+    other = tmp_path / "b"
+    said_of([*words, f"model.gain={gain}"], other, capsys)
+    there = runs.load(other).summary
+    # Theory's own, of the same batch.
+    assert there["critical_attenuation"] is None
+    tried = runs.load(other).layers.query("seed == 0")["predicted_delta_rms"].tolist()
+    assert summary["critical_attenuation"] == pytest.approx(tried[0] / tried[-2])
+
+
+def test_dropout_and_skips_are_counted_in_the_factor_that_is_explained(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["model.depth=12", "model.width=256", "model.dropout=0.5"]
+    shown = said_of(words, tmp_path / "dropout", capsys)
+    assert "= 2 and 2 of dropout, norm, gate or scale: the root of it, 1.4, is the" in shown
+    shown = said_of(["model.depth=6", "model.skip=residual"], tmp_path / "skip", capsys)
+    assert "the branch passes back 1 of the mean square, the skip 1; the root of the sum, 1.4," in (
+        shown
+    )
+
+
+def test_a_gain_that_is_critical_already_is_not_proposed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shown = said_of(["model.depth=6"], tmp_path / "a", capsys)
+    assert "Deep layers end at chi = 1, between vanishing and exploding." in shown
+    assert "model.gain" not in shown
+
+
+@pytest.mark.parametrize(
+    ("deltas", "depth"),
+    [
+        # Power laws are not continued, what falls alike is, as far as ten times the depth.
+        ([1 / layer for layer in range(20, 0, -1)], math.nan),
+        ([0.5 ** (10 - layer) for layer in range(1, 10)] + [1.0], math.log(1e3) / math.log(2)),
+        ([2.0 ** (6 - layer) for layer in range(1, 6)] + [1.0], math.log(1e3) / math.log(2)),
+        ([0.99 ** (6 - layer) for layer in range(1, 7)], math.nan),
+        ([1.0, 0.0, 1.0], math.nan),
+        ([1.0], math.nan),
+    ],
+)
+def test_the_depth_at_which_a_signal_is_lost(deltas: list[float], depth: float) -> None:
+    rows = pd.DataFrame(
+        {
+            "layer": range(1, len(deltas) + 1),
+            "name": [f"w{n}" for n in range(len(deltas))],
+            "kind": "linear",
+            "predicted_delta_rms": deltas,
+        }
+    )
+    assert signal_depth(rows) == pytest.approx(depth, nan_ok=True)
 
 
 def test_show_says_of_a_signal_folder_what_signal_said(

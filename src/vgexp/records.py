@@ -217,7 +217,11 @@ CURVATURE = (
     Column("hessian_min", "smallest eigenvalue, as far as that was seen by then: at most too high"),
     Column("hessian_min_residual", "|H v - hessian_min v| of its unit vector"),
     Column("hessian_trace", "trace of the Hessian, by Hutchinson's method"),
-    Column("hessian_trace_error", "standard error of that"),
+    Column(
+        "hessian_trace_error",
+        "standard error of that, from 6 vectors of signs: of so few it may itself be off by a "
+        "factor of two",
+    ),
     Column("num_products", "Hessian-vector products of Lanczos' method", "int"),
 )
 

@@ -7,13 +7,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from vgexp.assembly.predictors import PREDICTORS
-from vgexp.config import Config, MlpConfig, choice
+from vgexp.assembly.predictors import PLAIN, PREDICTORS
+from vgexp.config import Config, NetConfig, choice
 from vgexp.data import Split
 from vgexp.errors import QuestionError
 from vgexp.records import PREDICTED, PREDICTION
 from vgexp.theory import Explanation, Forecast, Phase, critical_gain
 from vgexp.training import Trainer
+
+_SAME = 1e-3
+"""Relative difference below which a gain is the critical one."""
 
 
 @dataclass(frozen=True)
@@ -30,10 +33,16 @@ class Expectation:
     """Where a plain net lies between vanishing and exploding."""
     layers: tuple[Explanation, ...] = ()
     """Of each hidden layer, where its factor comes from."""
+    critical_attenuation: float | None = None
+    """delta_rms of layer 1 over that of the last, with the gain that makes chi 1."""
 
 
-def expectation(config: Config, trainer: Trainer) -> Expectation:
-    """What theory expects of the update that the trainer makes next; it reads no batch twice."""
+def expectation(config: Config, trainer: Trainer, *, with_critical: bool = False) -> Expectation:
+    """What theory expects of the update that the trainer makes next; it reads no batch twice.
+
+    Args:
+        with_critical: whether the critical gain is tried as well, where it is another one.
+    """
     predictor = PREDICTORS.get(type(config.model))
     reason = _why_not(config, trainer)
     if predictor is None or reason is not None:
@@ -41,7 +50,10 @@ def expectation(config: Config, trainer: Trainer) -> Expectation:
     found = predictor(config, trainer)
     forecast = found.forecast
     note = forecast.reason or forecast.caveat
-    return Expectation(_columns(forecast), found.times, note, found.phase, forecast.layers)
+    critical = _critical_attenuation(config, trainer, found.phase) if with_critical else None
+    return Expectation(
+        _columns(forecast), found.times, note, found.phase, forecast.layers, critical
+    )
 
 
 def at_critical_gain(config: Config) -> Config:
@@ -50,19 +62,26 @@ def at_critical_gain(config: Config) -> Config:
     Raises:
         QuestionError: theory knows none.
     """
-    if not isinstance(config.model, MlpConfig):
+    kernel = PLAIN.get(type(config.model))
+    if kernel is None:
         raise QuestionError(_no_gain(f"model={choice('model', config.model)}"))
-    gain, reason = critical_gain(config.model)
+    assert isinstance(config.model, NetConfig)
+    gain, reason = critical_gain(config.model, kernel)
     if gain is None:
         raise QuestionError(_no_gain(str(reason)))
+    return _with_gain(config, gain)
+
+
+def _with_gain(config: Config, gain: float) -> Config:
+    assert isinstance(config.model, NetConfig)
     return dataclasses.replace(config, model=dataclasses.replace(config.model, gain=gain))
 
 
 def _no_gain(reason: str) -> str:
     return (
         f"signal.critical is true, but theory knows no gain that keeps the signal: {reason}\n"
-        "allowed: a plain perceptron (model=mlp model.norm=none model.skip=none) with an activation"
-        " and an init that theory knows, or signal.critical=false"
+        "allowed: a plain net (model=mlp or cnn, model.norm=none model.skip=none) with an"
+        " activation and an init that theory knows, or signal.critical=false"
     )
 
 
@@ -91,7 +110,22 @@ def in_summary(expected: Expectation) -> dict[str, Any]:
         "theory": expected.note,
         "weight_gain": None if middle is None else middle.weight_gain,
         "mean_slope": None if middle is None else middle.mean_slope,
+        "branch_factor": None if middle is None else middle.chi,
+        "carried_factor": None if middle is None else middle.carried,
         "critical_gain": None if there is None else there.critical_gain,
+        "critical_attenuation": expected.critical_attenuation,
         "chi": None if end is None else end.chi,
         "depth_scale": None if end is None else end.xi_gradient,
     }
+
+
+def _critical_attenuation(config: Config, trainer: Trainer, there: Phase | None) -> float | None:
+    """At the gain that makes chi 1, where that is another one than the net's."""
+    gain = None if there is None else there.critical_gain
+    model = config.model
+    if gain is None or not isinstance(model, NetConfig) or abs(gain - model.gain) < _SAME * gain:
+        return None
+    at_gain = _with_gain(config, gain)
+    *hidden, _ = PREDICTORS[type(model)](at_gain, trainer).forecast.rows.values()
+    first, last = hidden[0].delta_rms, hidden[-1].delta_rms
+    return first / last if first is not None and last else None

@@ -54,7 +54,7 @@ def _convolutions(config: Config, trainer: Trainer) -> Outlook:
         for index, place in enumerate(cnn.plan(model, sample.inputs.shape[1]))
     ]
     forecast = convolution.predict(model, layers, sample, trainer.num_outputs)
-    return Outlook(forecast, phase(model, _start(forecast), (cnn.KERNEL, cnn.KERNEL)))
+    return Outlook(forecast, phase(model, _start(forecast), PLAIN[CnnConfig]))
 
 
 def _recurrence(config: Config, trainer: Trainer) -> Outlook:
@@ -82,6 +82,12 @@ PREDICTORS: Mapping[type[ModelConfig], Predictor] = {
     GruConfig: _GATED,
 }
 """A family's configuration -> its predictor; of others there is no theory."""
+
+PLAIN: Mapping[type[ModelConfig], Sequence[int]] = {
+    MlpConfig: (),
+    CnnConfig: (cnn.KERNEL, cnn.KERNEL),
+}
+"""Families that may be a chain of equal layers -> rows and columns of a weight's kernel."""
 
 
 def _sample(trainer: Trainer, *, first_only: bool = False) -> Sample:

@@ -13,14 +13,15 @@ from vgexp.diagnosis.figures import FIGURES, NUMBERS, require_number
 if TYPE_CHECKING:
     from vgexp.diagnosis.at_start import summarise_start
     from vgexp.diagnosis.signal import Signal, main_path, signal_of, underflow
+    from vgexp.diagnosis.start_words import start_sentence
     from vgexp.diagnosis.verdict import learned, summarise, verdict_of
-    from vgexp.diagnosis.words import Diagnosis, diagnose, sentence, start_sentence
+    from vgexp.diagnosis.words import Diagnosis, diagnose, sentence
 
 _HOMES = {
     "Diagnosis": "words",
     "diagnose": "words",
     "sentence": "words",
-    "start_sentence": "words",
+    "start_sentence": "start_words",
     "Signal": "signal",
     "main_path": "signal",
     "signal_of": "signal",

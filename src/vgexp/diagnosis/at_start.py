@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from vgexp.diagnosis.directions import direction_figures
-from vgexp.diagnosis.signal import Signal, kind, signal_of
+from vgexp.diagnosis.signal import Signal, kind, main_path, signal_of
 from vgexp.diagnosis.through_time import FIGURES as TIME_FIGURES
 from vgexp.diagnosis.through_time import through_time
 from vgexp.diagnosis.verdict import for_json
@@ -22,6 +22,11 @@ from vgexp.records import PREDICTION
 
 PREDICTED_FIGURES = ("attenuation", "backward_factor_per_layer")
 """Those that theory predicts, as `predicted_...`."""
+
+_FAR = math.log(1e3)
+_STEADY = 0.1
+"""Relative difference up to which two factors' logarithms are called equal."""
+_MOST_TIMES = 10
 
 
 def summarise_start(
@@ -57,6 +62,7 @@ def summarise_start(
             f"{PREDICTION}{name}": geometric([getattr(each, name) for each in predictions])[0]
             for name in PREDICTED_FIGURES
         },
+        "predicted_signal_depth": signal_depth(by_seed[0]) if by_seed else math.nan,
         "num_layers": depth,
         "layers_left_out": max((each.num_left_out for each in signals), default=0),
         **(theory or {}),
@@ -71,6 +77,32 @@ def predicted_signal(layers_at_start: pd.DataFrame, num_layers: int | None = Non
     predicted = f"{PREDICTION}delta_rms"
     values = layers_at_start.get(predicted, pd.Series(math.nan, index=layers_at_start.index))
     return signal_of(layers_at_start.assign(delta_rms=values), num_layers)
+
+
+def signal_depth(layers_at_start: pd.DataFrame) -> float:
+    """Layers after which theory's `delta_rms`, on its way back, has changed by the factor 1e3.
+
+    Where the net is too shallow for that, what its factor gives, if that is the same in both halves
+    of the net and no more than ten times its depth is needed; else nan.
+    """
+    path = main_path(layers_at_start).sort_values("layer")
+    deltas = path.get(f"{PREDICTION}delta_rms", pd.Series(dtype="float64")).to_numpy("float64")
+    if len(deltas) < 2 or not (np.isfinite(deltas) & (deltas > 0)).all():
+        return math.nan
+    back = np.abs(np.log(deltas[::-1] / deltas[-1]))
+    beyond = np.flatnonzero(back >= _FAR)
+    if beyond.size:
+        last = int(beyond[0])
+        return last - 1 + float((_FAR - back[last - 1]) / (back[last] - back[last - 1]))
+    # Without the last layer, whose factor is the read-out's.
+    factors = np.diff(np.log(deltas[::-1]))[1:]
+    half = len(factors) // 2
+    if not half:
+        return math.nan
+    ends = factors[:half].mean(), factors[-half:].mean()
+    is_steady = abs(ends[0] - ends[1]) <= _STEADY * max(map(abs, ends))
+    depth = _FAR / abs(float(factors.mean())) if factors.any() else math.inf
+    return depth if is_steady and depth <= _MOST_TIMES * len(deltas) else math.nan
 
 
 def _time_figures(time: pd.DataFrame) -> dict[str, float]:

@@ -42,9 +42,24 @@ FIGURES = (
         "weight_gain", "theory: units of the next layer times Var(W), at the middle hidden layer"
     ),
     Column("mean_slope", "theory: mean of phi'^2 over the u of the middle hidden layer"),
+    Column(
+        "branch_factor",
+        "theory: weight_gain times mean_slope, with what dropout and a norm do: the mean-square "
+        "factor of dL/dz through the branch of the middle hidden layer",
+    ),
+    Column("carried_factor", "theory: the same beside the branch; 0 without a skip"),
+    Column(
+        "predicted_signal_depth",
+        "theory: layers, back from the last hidden one, after which 1e-3 of dL/dz is left or 1e3 "
+        "times as much; beyond the depth of the net where the factor is steady; else null",
+    ),
     Column("chi", "plain nets: mean-square backward factor a layer where deep layers end"),
     Column("depth_scale", "-1 / ln chi: layers in which the mean square changes by e; null at 1"),
     Column("critical_gain", "plain nets: the model.gain that makes chi 1"),
+    Column(
+        "critical_attenuation",
+        "the predicted attenuation with that gain; null where it is the net's own",
+    ),
     Column(
         "jacobian_largest_log10",
         "signal.jacobian: log10 of the largest singular value of the product of Jacobians from the "

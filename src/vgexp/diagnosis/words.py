@@ -9,7 +9,6 @@ from typing import Any
 
 import pandas as pd
 
-from vgexp.diagnosis.directions import direction_words
 from vgexp.diagnosis.landscape import landscape_words
 from vgexp.diagnosis.signal import SMALLEST_NORMAL, Signal, signal_of
 from vgexp.errors import QuestionError
@@ -18,7 +17,6 @@ _VERBS = {"vanishing": "vanishes", "exploding": "explodes", "steady": "is steady
 # A loss within this share of a constant guess's is what guessing gives.
 _GUESSING = 0.01
 _UNKNOWN = "what guessing costs is not known of this loss, hence no verdict"
-_PREDICTED_IN_TIME = "predicted_backward_factor_per_time_step"
 NUM_STEPS_AVERAGED = 20
 
 
@@ -57,15 +55,15 @@ def diagnose(frame: pd.DataFrame) -> Diagnosis:
     first_step, last_step = int(measured.min()), int(measured.max())
     first = signal_of(frame[frame["step"] == first_step])
     last = signal_of(frame[frame["step"] == last_step])
-    text = _gradient_words(_figures(first), f" at step {first_step}")
+    text = gradient_words(_figures(first), f" at step {first_step}")
     if last_step != first_step:
-        text += " " + _gradient_words(_figures(last), f" at step {last_step}")
+        text += " " + gradient_words(_figures(last), f" at step {last_step}")
     return Diagnosis(first_step, last_step, first, last, text)
 
 
 def sentence(summary: Mapping[str, Any]) -> str:
     """What happened to the gradient and to the loss, from a summary as `summarise` gives it."""
-    parts = [_gradient_words(summary, " at step 0"), _time_words(summary)]
+    parts = [gradient_words(summary, " at step 0"), time_words(summary)]
     if summary["verdict"] == "diverged":
         parts.append(f"The run diverged: {_as_clause(summary['cause'])}.")
     else:
@@ -76,58 +74,6 @@ def sentence(summary: Mapping[str, Any]) -> str:
     if summary["status"] not in ("completed", "diverged"):
         parts.append(f"The run did not reach its end: {summary['status']}.")
     return " ".join(part for part in parts if part)
-
-
-def start_sentence(summary: Mapping[str, Any]) -> str:
-    """What the gradient of untrained networks does, from a summary of `summarise_start`."""
-    figures = {**summary, "unmeasured_ends": summary.get("unmeasured_ends", [])}
-    many = summary.get("num_seeds", 1)
-    when = " at initialisation" + (f" (geometric means over {many} seeds)" if many > 1 else "")
-    parts = [_gradient_words(figures, when), *_theory_words(summary)]
-    parts += [_time_words(summary), _time_theory_words(summary), *direction_words(summary)]
-    return " ".join(part for part in parts if part)
-
-
-def _theory_words(summary: Mapping[str, Any]) -> list[str]:
-    """What theory says of the factor, where it comes from, and how deep it carries."""
-    factor, note = summary.get("predicted_backward_factor_per_layer"), summary.get("theory")
-    if factor is None:
-        nothing = summary.get(_PREDICTED_IN_TIME) is None
-        return [f"No prediction: {note}."] if note and nothing else []
-    words = [f"Theory says {factor:.2g}."]
-    slope, gain = summary.get("mean_slope"), summary.get("weight_gain")
-    chi = summary.get("chi")
-    if slope is not None and gain is not None and chi is not None:
-        words.append(
-            f"At the middle layer phi'^2 is {slope:.2g} on average, times sigma_w^2 = {gain:.2g}: "
-            f"the root of it, {math.sqrt(slope * gain):.2g}, is the factor of delta_rms."
-        )
-    words += _depth_words(factor, summary)
-    return [*words, f"({note})."] if note else words
-
-
-def _time_theory_words(summary: Mapping[str, Any]) -> str:
-    """What theory says of the factor per step in time."""
-    factor, note = summary.get(_PREDICTED_IN_TIME), summary.get("theory")
-    if factor is None:
-        return ""
-    is_said = summary.get("predicted_backward_factor_per_layer") is not None
-    return f"Theory says {factor:.2g}" + (f" ({note})." if note and not is_said else ".")
-
-
-def _depth_words(factor: float, summary: Mapping[str, Any]) -> list[str]:
-    words = []
-    if 0 < factor < 1:
-        words.append(f"1e-3 of the signal is left after {math.log(1e-3) / math.log(factor):.3g}"
-                     " layers.")  # fmt: skip
-    elif factor > 1:
-        words.append(f"It has grown 1e3 times after {math.log(1e3) / math.log(factor):.3g} layers.")
-    scale, gain = summary.get("depth_scale"), summary.get("critical_gain")
-    if scale is not None:
-        words.append(f"The depth scale -1/ln chi is {scale:.3g} layers.")
-    if gain is not None:
-        words.append(f"model.gain={gain:.3g} would keep it (signal.critical=true).")
-    return words
 
 
 def cause_of(summary: Mapping[str, Any], divergence: str) -> str:
@@ -153,6 +99,11 @@ def cause_of(summary: Mapping[str, Any], divergence: str) -> str:
     return f"the signal is steady at step 0, yet no learning: {losses}{_later_words(summary)}"
 
 
+def digits(factor: float) -> str:
+    """A factor in words: near 1, where many of them make a difference, with one digit more."""
+    return f"{factor:.3g}" if 0.9 <= factor <= 1.1 else f"{factor:.2g}"
+
+
 def _figures(signal: Signal) -> dict[str, Any]:
     """A signal with the names and the nulls of a summary."""
     return {
@@ -168,7 +119,8 @@ def _finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def _gradient_words(summary: Mapping[str, Any], when: str) -> str:
+def gradient_words(summary: Mapping[str, Any], when: str) -> str:
+    """How it fares on its way back through depth; `when` begins with a space."""
     if summary["attenuation"] is None and summary["signal"] == "steady":
         return f"The gradient{when}: {_signal_words(summary)}."
     return f"The gradient {_VERBS[summary['signal']]}{when}: {_signal_words(summary)}."
@@ -197,16 +149,16 @@ def _signal_words(summary: Mapping[str, Any]) -> str:
         each, share = "passes on {} of the signal on average", f"{attenuation:.2g} of"
     what = f"layer 1 gets {share} what layer {last} gets"
     # No "so": where single layers stand out, the factor's power is not the attenuation.
-    return what if factor is None else f"a layer {each.format(f'{factor:.2g}')}, {what}"
+    return what if factor is None else f"a layer {each.format(digits(factor))}, {what}"
 
 
-def _time_words(summary: Mapping[str, Any]) -> str:
+def time_words(summary: Mapping[str, Any]) -> str:
     """Of a recurrent net: what comes back along time."""
     factor = summary.get("backward_factor_per_time_step")
     if factor is None:
         return ""
     share = "" if (ends := summary["time_attenuation"]) is None else _of_first_time(ends)
-    return f"Back through time each step passes on {factor:.2g} of it{share}."
+    return f"Back through time each step passes on {digits(factor)} of it{share}."
 
 
 def _of_first_time(ends: float) -> str:
@@ -222,7 +174,7 @@ def _unmeasured_words(summary: Mapping[str, Any]) -> str:
     if others:
         words += f" and cannot be compared with layer {others.pop()}"
     if factor is not None:
-        words += f"; a measured layer passes on {factor:.2g} of the signal on average"
+        words += f"; a measured layer passes on {digits(factor)} of the signal on average"
     return words
 
 

@@ -17,14 +17,14 @@ if TYPE_CHECKING:
 _log = logging.getLogger("vgexp")
 
 
-def expected(config: Config, trainer: Trainer) -> Expectation:
+def expected(config: Config, trainer: Trainer, *, with_critical: bool = False) -> Expectation:
     """What theory expects of step 0; where it fails it expects nothing, and training goes on."""
     from vgexp.assembly.expectation import Expectation, expectation
 
     if trainer.state.step:
         return Expectation()
     try:
-        return expectation(config, trainer)
+        return expectation(config, trainer, with_critical=with_critical)
     except QuestionError:
         raise
     except Exception as error:

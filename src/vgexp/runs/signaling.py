@@ -140,21 +140,22 @@ def _record(folder: Path, config: Config, trainer: Trainer) -> dict[str, Any]:
     try:
         # Before the step, which moves the weights.
         _write(files, _spectra(config, trainer), config.seed)
-        expectation = _start(files, config, trainer)
+        expectation = expected(config, trainer, with_critical=True)
+        _start(files, config, trainer, expectation)
         for number in range(1, config.signal.seeds):
             one = dataclasses.replace(config, seed=config.seed + number)
-            _start(files, one, assembled(one))
+            made = assembled(one)
+            _start(files, one, made, expected(one, made))
+            del made  # a network at a time
         files.settle()
         return in_summary(expectation)
     finally:
         files.close()
 
 
-def _start(files: CsvFiles, config: Config, trainer: Trainer) -> Expectation:
-    """Writes the step 0 of one network, with what theory says of it; returns that."""
-    expectation = expected(config, trainer)
+def _start(files: CsvFiles, config: Config, trainer: Trainer, expectation: Expectation) -> None:
+    """Writes the step 0 of one network, with what theory says of it."""
     _write(files, (beside(rows, expectation) for rows in trainer.first_step()), config.seed)
-    return expectation
 
 
 def _write(files: CsvFiles, tables: Iterable[Rows], seed: int) -> None:

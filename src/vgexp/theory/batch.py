@@ -35,7 +35,7 @@ class Kernel:
 
         E 1/s^2 is the integral over t > 0 of the product of (1 + 2 t l)^(-1/2). u has the moments
         of a sphere of 1 / sum l^2 dimensions, where the noise counts. What the noise does to 1/s^2
-        is left out: at 64 units dL/dz may grow by 3 % a layer more (tanh; of relu 0.5 %).
+        is left out: at 64 units dL/dz may grow by 4 % a layer more (tanh; of relu 0.5 %).
         """
         eigen_E = self.eigenvalues_E
         weight_T, _ = _weights(eigen_E)

@@ -53,7 +53,8 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Explanation:
-    """Where a hidden layer's factor comes from, all mean-square: chi = weight_gain * mean_slope."""
+    """Where a hidden layer's factor comes from, all mean-square; of a plain net without dropout chi
+    is weight_gain * mean_slope."""
 
     variance: float
     """q, of z."""
@@ -165,7 +166,7 @@ def _caveats(net: Net, layers: Sequence[Hidden]) -> dict[str, str]:
     found: dict[str, str] = {}
     if net.kernel is not None:
         found["batch"] = (
-            "batch norm in the limit of large width: at 64 units dL/dz may grow by up to 3 %"
+            "batch norm in the limit of large width: at 64 units dL/dz may grow by up to 4 %"
             " a layer more than predicted"
         )
     if layers[-2].mix.gate is not None:

@@ -2,7 +2,7 @@
 
 h_t = phi(W_ih x_t + W_hh h_{t-1} + b). Of many units u is Gaussian at each time, although each step
 has the same matrix, and dL/dh_t is independent of it, to leading order in 1/units while t^2 is
-small beside the units (Pascanu 2013; Chen 2018):
+small beside the units (Chen 2018; the product of Jacobians is Pascanu's of 2013):
 
     q_t = |x_t|^2 Var(W_ih) + H Var(W_hh) E phi(u_{t-1})^2 + Var(b),           h_{-1} = 0
     D_t = A_t + H Var(W_hh) E phi'(u_{t+1})^2 D_{t+1}

@@ -19,6 +19,7 @@ SHOWN = (
     *("status", "signal", "signal_last", "attenuation", "attenuation_last"),
     *("backward_factor_per_layer", "backward_factor_per_layer_last", "layers_left_out"),
     *("underflow", "backward_factor_per_time_step", "time_attenuation"),
+    *("sharpness_first", "sharpness_last", "sharpness_over_limit", "curvature_over_limit_max"),
     *("num_layers", "num_parameters", "steps", "constant_loss", "loss_first", "loss_last"),
     *("loss_best", "accuracy_last", "val_loss_last", "val_accuracy_last", "val_accuracy_best"),
     *("test_loss", "test_accuracy", "clip_fraction", "seconds", "probe_overhead", "dtype"),

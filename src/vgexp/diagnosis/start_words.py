@@ -1,0 +1,103 @@
+"""What untrained networks do to the gradient, measured and predicted, in words."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from vgexp.diagnosis.directions import direction_words
+from vgexp.diagnosis.words import digits, gradient_words, time_words
+
+_ROUNDING = 1e-3
+"""Relative difference below which two figures are called equal."""
+_FINITE_WIDTH = 0.02
+"""The same of a factor and its limit, beyond which the width is told of."""
+_IN_TIME = "predicted_backward_factor_per_time_step"
+
+
+def start_sentence(summary: Mapping[str, Any]) -> str:
+    """What the gradient of untrained networks does, from a summary of `summarise_start`."""
+    figures = {**summary, "unmeasured_ends": summary.get("unmeasured_ends", [])}
+    many = summary.get("num_seeds", 1)
+    when = " at initialisation" + (f" (geometric means over {many} seeds)" if many > 1 else "")
+    parts = [gradient_words(figures, when), *_theory_words(summary)]
+    parts += [time_words(summary), _time_theory_words(summary), *direction_words(summary)]
+    return " ".join(part for part in parts if part)
+
+
+def _theory_words(summary: Mapping[str, Any]) -> list[str]:
+    """What theory says of the factor, where it comes from, and how deep it carries."""
+    factor, note = summary.get("predicted_backward_factor_per_layer"), summary.get("theory")
+    if factor is None:
+        nothing = summary.get(_IN_TIME) is None
+        return [f"No prediction: {note}."] if note and nothing else []
+    total = summary.get("predicted_attenuation")
+    in_all = "" if total is None else f" a layer, {total:.2g} in all"
+    caveat = f" ({note})" if note else ""
+    return [
+        f"Theory says {digits(factor)}{in_all}{caveat}.",
+        _why(summary, factor),
+        _depth_words(summary, factor),
+        _phase_words(summary),
+    ]
+
+
+def _why(summary: Mapping[str, Any], factor: float) -> str:
+    """The middle layer's mean-square factor, taken apart."""
+    branch, carried = summary.get("branch_factor"), summary.get("carried_factor")
+    slope, gain = summary.get("mean_slope"), summary.get("weight_gain")
+    if branch is None or carried is None or slope is None or gain is None:
+        return ""
+    root = math.sqrt(branch + carried)
+    words = f"At the middle layer phi'^2 is {slope:.2g} on average, times sigma_w^2 = {gain:.2g}"
+    if abs(branch - slope * gain) > _ROUNDING * branch:
+        other = digits(branch / (slope * gain))
+        words += f" and {other} of dropout, norm, gate or scale"
+    if carried:
+        words += f": the branch passes back {digits(branch)} of the mean square, the skip"
+        words += f" {digits(carried)}; the root of the sum, {digits(root)},"
+    else:
+        words += f": the root of it, {digits(root)},"
+    words += " is the factor of delta_rms"
+    is_narrow = abs(factor / root - 1) > _FINITE_WIDTH and not carried
+    return words + (" of a wide net, far from its outputs." if is_narrow else ".")
+
+
+def _depth_words(summary: Mapping[str, Any], factor: float) -> str:
+    depth = summary.get("predicted_signal_depth")
+    if depth is None:
+        return ""
+    if factor < 1:
+        return f"1e-3 of the signal is left after {depth:.3g} layers."
+    return f"After {depth:.3g} layers it is 1e3 times as large."
+
+
+def _phase_words(summary: Mapping[str, Any]) -> str:
+    """Where deep layers end, and what the critical gain would do at this depth."""
+    chi, scale = summary.get("chi"), summary.get("depth_scale")
+    gain, would_be = summary.get("critical_gain"), summary.get("critical_attenuation")
+    words = []
+    if chi is not None and abs(chi - 1) < _ROUNDING:
+        words.append("Deep layers end at chi = 1, between vanishing and exploding.")
+    elif chi is not None and scale is not None:
+        verb = "falls" if chi < 1 else "grows"
+        words.append(
+            f"Deep layers end at chi = {chi:.3g}: the mean square {verb} by e in"
+            f" {abs(scale):.3g} layers."
+        )
+    if gain is not None and would_be is not None:
+        words.append(
+            f"model.gain={gain:.3g} makes chi 1 (signal.critical=true): at this depth layer 1 would"
+            f" get {would_be:.2g} of what the last gets."
+        )
+    return " ".join(words)
+
+
+def _time_theory_words(summary: Mapping[str, Any]) -> str:
+    """What theory says of the factor per step in time."""
+    factor, note = summary.get(_IN_TIME), summary.get("theory")
+    if factor is None:
+        return ""
+    is_said = summary.get("predicted_backward_factor_per_layer") is not None
+    return f"Theory says {digits(factor)}" + (f" ({note})." if note and not is_said else ".")
