@@ -38,7 +38,7 @@ faults: $(READY) ## kill, fill, close, break: what runs survive (about 7 minutes
 gallery: $(READY) ## every picture of README and docs/gallery.md (about 5 minutes)
 	@$(BIN)/python scripts/gallery.py
 
-papers: $(READY) ## papers reproduced, docs/papers.md, from real runs (long)
+papers: $(READY) ## papers reproduced, docs/papers.md, from real runs (about 35 minutes)
 	@$(BIN)/python scripts/papers.py
 
 install: $(READY) ## only make .venv

@@ -29,7 +29,8 @@ HEAD = """\
 
 What papers on vanishing and exploding gradients say, what theory says of the nets that vgexp
 builds, and what vgexp measures on them. All of it is made by `make papers`, offline: the last two
-columns of the tables and the figures are computed from the runs of the commands above them.
+columns of the tables and the figures are computed from the runs of the commands above them, or
+from the networks that these start, where the text says so.
 Networks and data are small (a few minutes a paper on two cores); where that or anything else makes
 a difference, the text below the figure says so. `a to b` is the range over seeds.
 """

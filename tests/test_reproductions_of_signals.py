@@ -75,19 +75,6 @@ def test_the_factor_of_batch_norm_is_that_of_a_wide_layer(activation: str) -> No
     assert ratio / units == pytest.approx(yang_2019.large_batch_factor(activation), rel=0.02)
 
 
-def test_batch_norm_flattens_the_covariance_of_a_linear_net() -> None:
-    source = torch.Generator().manual_seed(3)
-    eigen_E = torch.tensor([0.4, 0.2, 0.1, 0.1, 0.05, 0.05, 0.04, 0.03, 0.02, 0.01]).double()
-    found = yang_2019.flattened(eigen_E, 40)
-    for layer in range(4):
-        square_NE = torch.randn(200_000, 10, generator=source, dtype=torch.float64).square()
-        scale_N = square_NE @ eigen_E
-        assert found[layer] == pytest.approx(float((1 / scale_N).mean().sqrt()), rel=0.01)
-        eigen_E = (square_NE * eigen_E / scale_N[:, None]).mean(0)
-    # Flat over 10 directions: E 1 / (chi^2_10 / 10) = 10 / 8.
-    assert found[-1] == pytest.approx(math.sqrt(10 / 8), rel=2e-3)
-
-
 def test_the_jacobian_of_selu_layers_is_the_papers() -> None:
     to_mean, to_variance = klambauer_2017.jacobian()
     assert (to_mean, to_variance) == pytest.approx((0.088834, 0.782648), abs=2e-6)

@@ -23,6 +23,7 @@ from vgexp.models import build
 from vgexp.seeds import generator
 from vgexp.skips import HIGHWAY_BIAS, SKIPS
 from vgexp.theory import Sample, predict
+from vgexp.theory.batch import Kernel
 from vgexp.theory.sample import lengths, output_gradient
 from vgexp.theory.weights import weights
 
@@ -302,6 +303,29 @@ def test_where_examples_are_alike_or_opposite_no_spread_is_predicted(
     )
     assert (forecast.caveat is None) == is_known
     assert all((row.log_delta_std is not None) == is_known for row in forecast.rows.values())
+
+
+def test_batch_norm_makes_the_pattern_of_a_linear_net_fade() -> None:
+    """Of units of eigenvalues l, each divided by its own s^2 = sum l g^2."""
+    source = torch.Generator().manual_seed(3)
+    eigen_E = torch.tensor([0.4, 0.2, 0.1, 0.1, 0.05, 0.05, 0.04, 0.03, 0.02, 0.01]).double()
+    found = Kernel(eigen_E)
+    for _ in range(4):
+        square_NE = torch.randn(200_000, 10, generator=source, dtype=torch.float64).square()
+        scale_N = square_NE @ eigen_E
+        assert found.norm().over_batch == pytest.approx(float((1 / scale_N).mean()), rel=0.02)
+        eigen_E = (square_NE * eigen_E / scale_N[:, None]).mean(0)
+        found = found.after(1.0, 1.0, 10**9, is_divided=True)
+        torch.testing.assert_close(found.eigenvalues_E, eigen_E, rtol=0.02, atol=0.0)
+
+
+@pytest.mark.parametrize("num_examples", [6, 16])
+def test_the_factor_of_deep_linear_batch_norm_is_yang_s(num_examples: int) -> None:
+    """(B - 2)/(B - 3) in mean square where examples are equally far from each other (2019)."""
+    data = Sample(sample().inputs[:num_examples], sample().targets[:num_examples], sample().loss)
+    config = MlpConfig(depth=400, width=10**6, activation="linear", norm="batch", bias=False)
+    middle = predict(config, data, OUTPUTS).layers[150]
+    assert middle.chi == pytest.approx((num_examples - 2) / (num_examples - 3), rel=1e-3)
 
 
 @pytest.mark.parametrize(

@@ -183,8 +183,9 @@ PAPER = Paper(
         "Do gradients shrink on their way back through tanh layers whose weights are drawn from"
         " U[-1/sqrt(n), 1/sqrt(n)], and does the normalised initialisation keep them? What do"
         " sigmoids do early in training? Widths are 1000 as in the paper where nothing is trained,"
-        " 128 else; batches of ten as there; data are digits instead of Shapeset, MNIST, CIFAR-10"
-        " and Small-ImageNet, and one learning rate is used instead of one chosen for each net."
+        " 128 else; trained in batches of ten as there, for 2,000 or 10,000 steps instead of"
+        " millions; data are digits instead of Shapeset, MNIST, CIFAR-10 and Small-ImageNet, and"
+        " one learning rate is used instead of one chosen for each net. Softsign is left out."
     ),
     commands={
         "standard": ("signal +experiment=papers/glorot_2010 model.width=1000 data.batch_size=64"),

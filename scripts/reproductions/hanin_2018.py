@@ -212,7 +212,7 @@ PAPER = Paper(
         " one net? The squared norm of dL/dz at layer 1 over that at layer L, at one example, over"
         " 200 initialisations of each of twelve nets. The paper's Jacobian goes from output to"
         " input; here the first and the last matrix, whose widths are those of the data, are left"
-        " out."
+        " out, weights are Gaussian and biases 0."
     ),
     commands={
         "widths": (

@@ -124,9 +124,9 @@ def verdict(runs: Path) -> str:
         " digits. The signal comes back while the loss is still flat: dL/dz at layer 1 over layer"
         f" 29 is {between(one[0] for one in signal)} at step 0 and"
         f" {between(one[1] for one in signal)} at step {_FLAT}, when no hidden weight's norm has"
-        f" changed by more than {100 * max(grown):.1f} %: few directions of each matrix carry it."
-        f" And from He's weights {diverged[0]} of {len(fast)} nets diverge: a step of this length,"
-        " with momentum 0.9, is too long for a net that passes everything on.\n\n"
+        f" changed by more than a share of {max(grown):.1e}: few directions of each matrix carry"
+        f" it. And from He's weights {diverged[0]} of {len(fast)} nets diverge: a step of this"
+        " length, with momentum 0.9, is too long for a net that passes everything on.\n\n"
         f"At a tenth of that lr {diverged[1]} of {len(slow)} of He's nets diverge, and"
         f" {learned} of {len(stuck)} of Xavier's leave the plateau within the same 1,000 steps,"
         " which is the paper's picture. So the factor per layer says how long a net stands still,"
@@ -158,7 +158,8 @@ PAPER = Paper(
     question=(
         "Does a ReLU net of 30 weight layers learn from weights of std sqrt(2/n), and stall from"
         " Xavier's? Perceptrons of width 128 on digits, instead of 27 convolutions and three full"
-        " layers on ImageNet; 1,000 steps of SGD with the paper's momentum of 0.9 at lr 0.01."
+        " layers on ImageNet; 1,000 steps of SGD in batches of 64 with the paper's momentum of 0.9"
+        " at lr 0.01, without weight decay, dropout or a schedule."
     ),
     commands={
         "he": "signal +experiment=papers/he_2015",

@@ -70,7 +70,7 @@ def claims(folder: Path) -> list[Claim]:
             _list(GAUSSIAN_RADII, gaussian.values()) + " (Gaussian matrix, linear)",
         ),
         Claim(
-            "Clipping the norm lets nets train whose gradients explode",
+            "Clipping the norm keeps nets from diverging whose gradients explode",
             "rescale a gradient whose norm exceeds a threshold (algorithm 1)",
             "",
             "; ".join(
@@ -171,8 +171,10 @@ PAPER = Paper(
     "pascanu_2013",
     "Pascanu, Mikolov, Bengio: On the difficulty of training recurrent neural networks, 2013.",
     "Does the recurrent matrix decide whether the gradient vanishes or explodes over time, and "
-    "what does clipping do? One recurrent layer of 64 units on the adding problem over 100 steps, "
-    "instead of the temporal-order problem and music.",
+    "what does clipping do? One recurrent layer of 64 units on one of the paper's tasks, the "
+    "adding problem, at one length of 100 steps, from an orthogonal matrix times its radius "
+    "instead of a Gaussian one; trained for 300 updates at lr 0.1, clipped at a norm of 1. "
+    "Temporal order, music, characters and the paper's regulariser are left out.",
     {
         "radii": "signal -m +experiment=papers/pascanu_2013 model.activation=linear,tanh "
         "model.spectral_radius=0.5,0.9,1,1.1,1.5,2",
