@@ -347,18 +347,29 @@ def test_where_there_is_no_room_for_checkpoints_the_one_before_stays_and_trainin
     assert said == [warning.format(step) for step in (14, 21, 28, 35)]
 
 
+COMMAND = [sys.executable, "-m", "vgexp"]
+ASKED = [
+    *("train", "data=gaussian", "model.depth=3", "model.width=16", "train.steps=1500"),
+    *("probe.every=100", "train.eval_every=500", "run.checkpoint_every=50", "device=cpu"),
+    "output.figures=false",
+]
+
+
+@pytest.fixture(scope="module")
+def once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run that nobody kills."""
+    folder = tmp_path_factory.mktemp("killed") / "once"
+    subprocess.run([*COMMAND, *ASKED, f"hydra.run.dir={folder}"], check=True, capture_output=True)
+    return folder
+
+
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
 def test_a_killed_process_is_gone_on_with_from_the_command_line(
-    how: signal.Signals, tmp_path: Path
+    how: signal.Signals, tmp_path: Path, once: Path
 ) -> None:
-    command = [sys.executable, "-m", "vgexp"]
-    asked = ["train", "data=gaussian", "model.depth=3", "model.width=16", "train.steps=4000"]
-    asked += ["probe.every=100", "train.eval_every=1000", "run.checkpoint_every=50", "device=cpu"]
-    asked.append("output.figures=false")
-    once, again = tmp_path / "once", tmp_path / "again"
-    subprocess.run([*command, *asked, f"hydra.run.dir={once}"], check=True, capture_output=True)
+    again = tmp_path / "again"
     with subprocess.Popen(
-        [*command, *asked, f"hydra.run.dir={again}"],
+        [*COMMAND, *ASKED, f"hydra.run.dir={again}"],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     ) as process:
@@ -368,7 +379,7 @@ def test_a_killed_process_is_gone_on_with_from_the_command_line(
         process.send_signal(how)
     assert process.returncode == (143 if how == signal.SIGTERM else -9)
     assert contents(again) != contents(once)
-    resumed = subprocess.run([*command, "resume", str(again)], capture_output=True, text=True)
+    resumed = subprocess.run([*COMMAND, "resume", str(again)], capture_output=True, text=True)
     assert resumed.returncode == 0, resumed.stderr
     assert contents(again) == contents(once)
     assert json.loads((again / "summary.json").read_text())["status"] == "completed"

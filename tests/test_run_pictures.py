@@ -11,6 +11,7 @@ import signal
 from pathlib import Path
 
 import pytest
+from matplotlib.figure import Figure
 from test_runs import CONFIG, DIVERGING, summary_of
 from test_trainer import changed
 
@@ -21,11 +22,23 @@ from vgexp.cli.main import main
 from vgexp.config import Config, OutputConfig
 from vgexp.errors import QuestionError
 from vgexp.report import figures
+from vgexp.report.figures import style
 
 pytestmark = pytest.mark.pictures
 WORDS = ["model.depth=2", "model.width=8", "data=gaussian", "data.num_examples=160"]
 DRAWN = dataclasses.replace(CONFIG.output, figures=True)
 SHORT = [*WORDS, "train.steps=3"]
+
+
+@pytest.fixture
+def stubs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pictures are made but not rendered, which takes longest: where only their files matter."""
+
+    def write(_: Figure, path: Path) -> Path:
+        path.write_bytes(b"picture")
+        return path
+
+    monkeypatch.setattr(style, "write", write)
 
 
 def names(folder: Path) -> set[str]:
@@ -51,6 +64,7 @@ def test_no_figures_where_they_are_not_wanted(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("verb", ["train", "signal"])
 @pytest.mark.parametrize(("words", "are_drawn"), [([], True), (["output.figures=false"], False)])
+@pytest.mark.usefixtures("stubs")
 def test_a_run_alone_on_the_command_line_draws_unless_it_is_not_to(
     verb: str,
     words: list[str],
@@ -67,6 +81,7 @@ def test_a_run_alone_on_the_command_line_draws_unless_it_is_not_to(
     assert (tmp_path / "a" / "figures").exists() == are_drawn
 
 
+@pytest.mark.usefixtures("stubs")
 def test_the_configuration_of_a_job_is_that_of_the_run_alone(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -85,6 +100,7 @@ def test_the_configuration_of_a_job_is_that_of_the_run_alone(
     [(KeyboardInterrupt, 130, "interrupted"), (Terminated, 143, "terminated")],
 )
 @pytest.mark.parametrize("words", [["train"], ["resume"]])
+@pytest.mark.usefixtures("stubs")
 def test_a_signal_while_figures_are_drawn_leaves_the_table_and_says_how_to_draw_them(
     words: list[str],
     error: type[KeyboardInterrupt],
@@ -119,6 +135,7 @@ def test_a_signal_while_figures_are_drawn_leaves_the_table_and_says_how_to_draw_
 
 
 @pytest.mark.parametrize(("words", "are_drawn"), [([], False), (["output.figures=true"], True)])
+@pytest.mark.usefixtures("stubs")
 def test_jobs_of_a_sweep_draw_where_they_are_asked_to(
     words: list[str], are_drawn: bool, tmp_path: Path
 ) -> None:
@@ -140,6 +157,7 @@ def test_a_run_that_cannot_draw_is_whole_and_says_how_to_draw_again(
     assert summary_of(tmp_path / "a")["status"] == "completed"
 
 
+@pytest.mark.usefixtures("stubs")
 def test_a_run_that_has_ended_is_not_drawn_again_and_one_that_goes_on_is(tmp_path: Path) -> None:
     done = vgexp.run(changed(CONFIG, output=DRAWN), tmp_path / "a")
     picture = done.folder / "figures" / "gradient_map.png"
@@ -200,6 +218,7 @@ def test_every_picture_has_a_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert all(name in shown for name in (*figures.FIGURES, figures.OVERVIEW))
 
 
+@pytest.mark.usefixtures("stubs")
 def test_the_closing_lines_tell_of_pictures(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -208,6 +227,7 @@ def test_the_closing_lines_tell_of_pictures(
     assert f"figures ({num_pictures} of them)" in capsys.readouterr().out
 
 
+@pytest.mark.usefixtures("stubs")
 def test_pictures_that_are_removed_are_named(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -7,6 +7,7 @@ user replaces the primary config (`--config-dir RUN --config-name config`).
 from __future__ import annotations
 
 import dataclasses
+from functools import cache
 from typing import Any
 
 from hydra.conf import HelpConf, HydraConf, JobConf, RunDir, SweepDir
@@ -70,6 +71,15 @@ _QUIET_LOG = {
 
 def register(work: Work) -> None:
     """Puts everything into Hydra's ConfigStore; again, for another verb, is harmless."""
+    _register_schema()
+    ConfigStore.instance().store(group="hydra", name="config", node=_hydra(work))
+    engines.adjust()
+    register_resolver()
+
+
+@cache
+def _register_schema() -> None:
+    """Once a process: what is composed is a copy."""
     store = ConfigStore.instance()
     store.store(name="schema", node=schema())
     for group, classes in CHOICES.items():
@@ -77,9 +87,6 @@ def register(work: Work) -> None:
             store.store(group=group, name=name, node=cls)
     store.store(group="hydra/job_logging", name="vgexp", node=_FILE_LOG)
     store.store(group="hydra/hydra_logging", name="vgexp", node=_QUIET_LOG)
-    store.store(group="hydra", name="config", node=_hydra(work))
-    engines.adjust()
-    register_resolver()
 
 
 def register_resolver() -> None:
