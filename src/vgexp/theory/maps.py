@@ -13,10 +13,11 @@ layer to the one before, sqrt(chi) the amplitude's; and the slope of the correla
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import torch
 from torch import Tensor
@@ -119,6 +120,7 @@ def fixed_point(plain: Plain, start: float = 1.0) -> FixedPoint:
     return FixedPoint(plain, q, plain.chi(q), _depth_scale(plain.variance_slope(q)))
 
 
+@lru_cache(maxsize=64)
 def critical_weight_variance(phi: Function, bias_variance: float = 0.0) -> tuple[float, float]:
     """The edge of chaos: sigma_w^2 at which chi is 1 at the fixed point, and that q*.
 
@@ -135,29 +137,30 @@ def critical_weight_variance(phi: Function, bias_variance: float = 0.0) -> tuple
     needed_A = q_A - phi.square(q_A) / slope_A
     if bool((needed_A.abs() <= _ROUNDING * q_A).all()):
         return 1 / float(slope_A[0]), math.inf if bias_variance else 1.0
-    found = [_crossing(phi, bias_variance, q_A, i) for i in _crossings(needed_A, bias_variance)]
-    if not bias_variance and bool(needed_A[0].abs() <= _ROUNDING * q_A[0]):
-        found = [0.0, *found]
-    for q in found:
-        weight = 1 / float(phi.slope_square(_one(q or SMALLEST)))
+    starts_at_0 = not bias_variance and bool(needed_A[0].abs() <= _ROUNDING * q_A[0])
+    found = False
+    for q in itertools.chain([0.0] * starts_at_0, _crossings(phi, bias_variance, q_A, needed_A)):
+        weight, found = 1 / float(phi.slope_square(_one(q or SMALLEST))), True
         if _is_stable(Plain(phi, weight, bias_variance), q):
             return weight, q
     kind = "stable " if found else ""
     raise ValueError(f"chi is 1 at no {kind}fixed point of the variance between 1e-12 and 1e6")
 
 
-def _crossings(needed_A: Tensor, bias_variance: float) -> list[int]:
-    """Where on the grid the bias variance that is needed passes the one there is."""
-    above_A = needed_A - bias_variance >= 0
-    return [int(i) for i in (above_A[1:] != above_A[:-1]).nonzero().flatten()]
+def _crossings(
+    phi: Function, bias_variance: float, q_A: Tensor, needed_A: Tensor
+) -> Iterator[float]:
+    """Where the bias variance that is needed passes the one there is, by more than rounding."""
 
-
-def _crossing(phi: Function, bias_variance: float, q_A: Tensor, i: int) -> float:
     def excess(q: float) -> float:
         at = _one(q)
         return q - float(phi.square(at) / phi.slope_square(at)) - bias_variance
 
-    return _root(excess, float(q_A[i]), float(q_A[i + 1]))
+    over_A = needed_A - bias_variance
+    clear = (over_A.abs() > _ROUNDING * q_A).nonzero().flatten().tolist()
+    for i, j in itertools.pairwise(clear):
+        if bool(over_A[i] > 0) != bool(over_A[j] > 0):
+            yield _root(excess, float(q_A[i]), float(q_A[j]))
 
 
 def _is_stable(plain: Plain, q: float) -> bool:
