@@ -118,6 +118,13 @@ def test_only_keys_that_differ_and_can_change_a_result_are_columns(tmp_path: Pat
     assert column(comparison, "depth") == ["3", "5"]
 
 
+def test_the_sharpness_is_a_column_where_some_run_has_one(tmp_path: Path) -> None:
+    make_run(tmp_path / "0", {"model": {"depth": 3}}, sharpness_over_limit=None)
+    assert "sharpness_over_limit" not in titles(compare_runs(load_runs([tmp_path])))
+    make_run(tmp_path / "1", {"model": {"depth": 5}}, sharpness_over_limit=1.25)
+    assert column(compare_runs(load_runs([tmp_path])), "sharpness_over_limit") == [None, 1.25]
+
+
 def test_a_short_name_that_two_keys_share_is_spelled_out(tmp_path: Path) -> None:
     make_run(tmp_path / "0", {"optimizer": {"momentum": 0.5}}, {"optimizer": "momentum"})
     make_run(tmp_path / "1", {"optimizer": {"momentum": 0.9}}, {"optimizer": "momentum"})

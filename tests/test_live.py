@@ -23,7 +23,7 @@ from rich.console import Console
 from vgexp.records import Floats, Rows
 from vgexp.report.show.profile import Profile, bands_of, profile_of
 from vgexp.sinks import live as live_module
-from vgexp.sinks.live import Live
+from vgexp.sinks.live import Counting, Live
 
 BARS = "▁▂▃▄▅▆▇█"
 END_OF_FLUSH = Rows("timing", {"step": [0], "seconds": [0.1], "examples_per_second": [1.0]})
@@ -359,3 +359,39 @@ def test_a_terminal_that_is_closed_does_not_end_the_run(monkeypatch: pytest.Monk
         live.close()
         assert sys.stderr is stderr
         monkeypatch.undo()
+
+
+def test_what_takes_long_is_counted_ten_times_at_the_most(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    seconds = count()
+    monkeypatch.setattr(live_module.time, "monotonic", lambda: next(seconds) / 10)
+    tell = Counting("seed", 200, is_quiet=False)
+    for number in range(1, 200):
+        tell(number)
+    said = capsys.readouterr().err.splitlines()
+    # Two seconds pass before the first.
+    assert said[:2] == ["seed 20/200", "seed 40/200"]
+    assert len(said) == 9
+    quiet = Counting("seed", 200, is_quiet=True)
+    for number in range(1, 200):
+        quiet(number)
+    assert capsys.readouterr().err == ""
+
+
+def test_a_count_that_nobody_reads_any_more_ends_without_a_word(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Closed(io.StringIO):
+        num_tried = 0
+
+        def write(self, _: str) -> int:
+            Closed.num_tried += 1
+            raise BrokenPipeError
+
+    monkeypatch.setattr(live_module, "SILENT_SECONDS", -1.0)
+    monkeypatch.setattr(sys, "stderr", Closed())
+    tell = Counting("seed", 10, is_quiet=False)
+    for number in range(10):
+        tell(number)
+    assert Closed.num_tried == 1

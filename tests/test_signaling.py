@@ -269,6 +269,18 @@ def test_help_is_that_of_the_verb(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out.startswith("vgexp train [flags] [overrides]")
 
 
+def test_training_says_that_it_does_not_measure_what_signal_measures(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["model.depth=2", "train.steps=2", "signal.jacobian=true", "signal.paths=true"]
+    assert main(["train", *words, f"hydra.run.dir={tmp_path / 'a'}"]) == 0
+    warning = "warning: signal.jacobian, signal.paths: of vgexp signal alone"
+    assert warning in capsys.readouterr().err
+    assert not (tmp_path / "a" / "jacobian.csv").exists()
+    assert main(["train", "model.depth=2", "train.steps=2", f"hydra.run.dir={tmp_path / 'b'}"]) == 0
+    assert "warning" not in capsys.readouterr().err
+
+
 def test_training_takes_no_notice_of_how_many_seeds_signal_has(tmp_path: Path) -> None:
     one = runs.run(THREE, tmp_path / "a").folder
     other = runs.run(dataclasses.replace(THREE, signal=SignalConfig()), tmp_path / "b").folder

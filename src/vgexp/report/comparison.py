@@ -41,6 +41,8 @@ RESULTS = (
 
 DEFAULT_LAYER_METRIC = "delta_rms"
 _ENDINGS = ("status", "reason")
+MEASURED_RESULTS = ("sharpness_over_limit",)
+"""Further ones, where some run has them."""
 # Figures that are null only where they are not finite, if the run diverged.
 _LOSSES = ("loss_last", "loss_last_mean_20")
 
@@ -69,6 +71,8 @@ def compare_runs(
     known = {name for run in runs for name in run.summary}
     # Runs that did not train have no loss; of runs that have nothing yet, nothing is left out.
     shown = [name for name in RESULTS if name in known or not known.intersection(RESULTS)]
+    shown += [name for name in MEASURED_RESULTS
+              if any(run.summary.get(name) is not None for run in runs)]  # fmt: skip
     results: dict[str, Figure] = {name: partial(_figure, name) for name in shown}
     if metric is not None:
         results |= _metric_figures(runs, metric, step)

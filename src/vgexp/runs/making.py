@@ -60,10 +60,18 @@ def run(
     configuration.require(config)
     folder, manner = free_folder(folder, config, folders.TRAIN), manner or manner_of(config)
     trainer = assembled(config)
+    if not manner.is_quiet and (asked := _of_signal(config)):
+        warn(f"{asked}: of vgexp signal alone; training takes no notice")
     with held(trainer.stop), begun(folder, config, command, folders.TRAIN):
         done = _trained(folder, trainer, config, is_quiet=manner.is_quiet)
     drawn(done, is_wanted=manner.draws)
     return done
+
+
+def _of_signal(config: Config) -> str:
+    """Keys that training takes no notice of, where they ask for something."""
+    names = ("critical", "jacobian", "paths", "shattering")
+    return ", ".join(f"signal.{name}" for name in names if getattr(config.signal, name))
 
 
 def resume(

@@ -57,9 +57,10 @@ def signal(
     config = _resolved(config)
     folder = free_folder(folder, config, folders.SIGNAL)
     trainer = _required(config)
+    manner = manner or manner_of(config)
     with begun(folder, config, command, folders.SIGNAL):
-        done = _measured(folder, config, trainer)
-    drawn(done, is_wanted=(manner or manner_of(config)).draws)
+        done = _measured(folder, config, trainer, is_quiet=manner.is_quiet)
+    drawn(done, is_wanted=manner.draws)
     return done
 
 
@@ -109,10 +110,10 @@ def _resolved(config: Config) -> Config:
     return at_critical_gain(config)
 
 
-def _measured(folder: Path, config: Config, trainer: Trainer) -> Run:
+def _measured(folder: Path, config: Config, trainer: Trainer, *, is_quiet: bool = True) -> Run:
     done, start = Run(folder), time.perf_counter()
     try:
-        theory = _record(folder, config, trainer)
+        theory = _record(folder, config, trainer, is_quiet=is_quiet)
         figures = _figures(done, trainer, theory)
     except BaseException as error:
         ending = ending_of(error)
@@ -129,10 +130,11 @@ def _measured(folder: Path, config: Config, trainer: Trainer) -> Run:
     return done
 
 
-def _record(folder: Path, config: Config, trainer: Trainer) -> dict[str, Any]:
+def _record(folder: Path, config: Config, trainer: Trainer, *, is_quiet: bool) -> dict[str, Any]:
     """Writes the tables; returns what theory says for the summary."""
     from vgexp.assembly.expectation import in_summary
     from vgexp.sinks.csv_files import CsvFiles
+    from vgexp.sinks.live import Counting
 
     tables = _tables(config, trainer)
     columns = {name: (*TABLES[name], SEED) for name in tables}
@@ -142,7 +144,9 @@ def _record(folder: Path, config: Config, trainer: Trainer) -> dict[str, Any]:
         _write(files, _spectra(config, trainer), config.seed)
         expectation = expected(config, trainer, with_critical=True)
         _start(files, config, trainer, expectation)
+        tell = Counting("seed", config.signal.seeds, is_quiet=is_quiet)
         for number in range(1, config.signal.seeds):
+            tell(number)
             one = dataclasses.replace(config, seed=config.seed + number)
             made = assembled(one)
             _start(files, one, made, expected(one, made))

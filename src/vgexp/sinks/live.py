@@ -3,6 +3,7 @@ nothing when quiet."""
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from collections.abc import Mapping
@@ -20,6 +21,8 @@ from vgexp.report.show.profile import Profile, profile_of
 
 PLAIN_LINES = 10
 """Lines of progress in a run whose output is no terminal."""
+SILENT_SECONDS = 2.0
+"""What is done sooner is not counted."""
 REFRESH_SECONDS = 0.25
 """Between two pictures at the least: a fast run hands rows on far more often."""
 _END_OF_FLUSH = "timing"
@@ -108,6 +111,28 @@ class Live:
     def _give_up(self) -> None:
         self._quiet = True
         self.close()
+
+
+@final
+class Counting:
+    """How far a row of equal things has come, in a line now and then on standard error: the first
+    after two seconds, then at every tenth of them at the most."""
+
+    def __init__(self, what: str, num: int, *, is_quiet: bool) -> None:
+        self._what = what
+        self._num = num
+        self._next_line = math.inf if is_quiet else 0.0
+        self._until = time.monotonic() + SILENT_SECONDS
+
+    def __call__(self, num_done: int) -> None:
+        if num_done < self._next_line or time.monotonic() < self._until:
+            return
+        try:
+            text = f"{self._what} {num_done}/{self._num}"
+            print(text, file=sys.stderr, flush=True)
+            self._next_line = num_done + max(1.0, self._num / PLAIN_LINES)
+        except OSError:
+            self._next_line = math.inf
 
 
 @final
