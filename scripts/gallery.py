@@ -92,6 +92,11 @@ JOBS = {
         "model.gain=0.5,0.75,1,1.25,1.5,2,3 model.depth=5,10,20,30,40,50 optimizer.lr=0.01"
     ),
     "start": Job("signal +experiment=sigmoid_deep"),
+    "directions": Job(
+        "signal model.depth=20 model.skip=residual model.gain=0.5 signal.seeds=1 "
+        "signal.jacobian=true signal.paths=true signal.shattering=true"
+    ),
+    "large_step": Job("train +experiment=flat_step_too_large"),
     "signals": Job(
         "signal -m model.activation=tanh model.init=xavier_normal model.width=128 signal.seeds=1 "
         "probe.histograms_every=0 model.gain=0.5,0.75,1,1.25,1.5,2,3 model.depth=5,10,20,30,40,50"
@@ -225,6 +230,34 @@ PICTURES_OF = (
         "Theory beside measurement",
         "Networks at initialisation, ten seeds, and over them what mean-field theory says, with "
         "the spread of single seeds that finite width gives.",
+    ),
+    _figure_of(
+        "directions",
+        "jacobian",
+        "Directions: singular values",
+        "Of each layer's Jacobian, and of the product of all from the input on, whose tail is not "
+        "lost; the dotted line is the product of the layers' largest, which no product exceeds.",
+    ),
+    _figure_of(
+        "directions",
+        "paths",
+        "Directions: which paths carry the gradient",
+        "Of a residual net: the share of what comes back to layer 1 by how many of 19 branches it "
+        "passes, and how many of the paths pass as many. At half of He's gain short ones carry it.",
+    ),
+    _figure_of(
+        "directions",
+        "shattering",
+        "Directions: do gradients at nearby inputs agree?",
+        "The cosine of gradients at two points of a line through input space, by their distance, "
+        "and at two examples, at each layer.",
+    ),
+    _figure_of(
+        "large_step",
+        "curvature",
+        "Curvature",
+        "The largest eigenvalue of the Hessian against the largest that the step bears: here most "
+        "are above it. And the trace with its error.",
     ),
     Picture(
         "signals_attenuation",
