@@ -68,6 +68,15 @@ def test_only_tables_that_are_there_have_figures_and_one_without_rows_has_none_t
     assert direction_words({}) == []
 
 
+def test_behind_the_last_slope_a_cosine_of_1_tells_nothing() -> None:
+    rows = [(layer, "data", 1.0, cosine) for layer, cosine in enumerate((0.2, 0.7, 1.0, 1.0))]
+    table = pd.DataFrame(rows, columns=["layer", "inputs", "distance", "correlation"])
+    found = direction_figures({"shattering": table})
+    assert found == {"gradient_correlation": 0.2, "gradient_correlation_deepest": 0.7}
+    same = direction_figures({"shattering": table.assign(correlation=1.0)})
+    assert same == {"gradient_correlation": 1.0, "gradient_correlation_deepest": 1.0}
+
+
 def test_the_read_out_is_left_out_of_the_product() -> None:
     names = [column.name for column in JACOBIAN]
     table = pd.DataFrame([[0, n, "w", *[float(n)] * (len(names) - 3)] for n in (1, 2, 3)])
@@ -93,7 +102,13 @@ def test_words_hold_numbers_that_no_float_holds() -> None:
         " of the layers' own: 1e+02), its smallest 0; its effective rank is 1.",
         "The gradient of the first layer comes through 4.2 of 9 branches on average; a path taken"
         " at random passes 4.5.",
-        "Gradients at two examples have a cosine of 0.1 at the input and of 0.6 at the last layer.",
+        "The outputs' gradients at two examples have a cosine of 0.1 by what the first layer reads"
+        " and of 0.6 by what the deepest hands on.",
+    ]
+    bound = {"jacobian_largest_log10": None, "jacobian_bound_log10": 2.5}
+    assert direction_words(bound) == [
+        "The product of the layers' largest singular values is 3.2e+02; the product of the"
+        " Jacobians is too large to be written out, or not finite.",
     ]
     start = {"signal": "steady", "attenuation": 1.0, "backward_factor_per_layer": 1.0}
     words = start_sentence({**start, "num_layers": 2, "layers_left_out": 0, **summary})

@@ -213,6 +213,32 @@ def test_dropout_and_skips_are_counted_in_the_factor_that_is_explained(
     )
 
 
+def test_where_theory_has_no_answer_its_own_reason_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["model.activation=tanh", "model.width=8", "model.bias_std=10", "model.depth=4"]
+    assert "No prediction: phi' is about 0 at nearly all units" in said_of(
+        words, tmp_path / "a", capsys
+    )
+
+
+def test_what_borders_and_few_units_take_is_told_beside_the_factor(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = said_of(["model=cnn", "model.depth=6", "data.batch_size=8"], tmp_path / "a", capsys)
+    summary = runs.load(tmp_path / "a").summary
+    # A kernel that a stride does not thin out: 9 channels Var(W) of he_normal.
+    assert summary["weight_gain"] == pytest.approx(2)
+    there = summary["middle_factor"]
+    assert there < 0.95
+    words = (
+        "the root of it, 1, would be the factor of delta_rms there; borders or few units make it"
+    )
+    assert words in said
+    said = said_of(["model.depth=40", "model.width=12"], tmp_path / "b", capsys)
+    assert "borders or few units make it 0.9" in said
+
+
 def test_a_gain_that_is_critical_already_is_not_proposed(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -69,6 +69,11 @@ def test_the_signal_is_lost_where_a_thousandth_is_left_and_explodes_at_a_thousan
     assert EXPLODED.words in lines
 
 
+def test_where_nothing_or_everything_is_left_no_line_is_made_up() -> None:
+    assert lines_of(grid_of([[0.7, 0.0, 0.0], [0.7, 0.0, 0.0]])).keys() <= {VANISHED.words}
+    assert FACTOR.words not in lines_of(grid_of([[1.6, math.inf], [1.6, math.inf]]))
+
+
 @pytest.mark.parametrize(
     "grid",
     [

@@ -105,13 +105,9 @@ def in_summary(expected: Expectation) -> dict[str, Any]:
     """What a summary says of it; numbers may be infinite or nan."""
     there = expected.phase
     end = None if there is None else there.end
-    middle = expected.layers[len(expected.layers) // 2] if expected.layers else None
     return {
         "theory": expected.note,
-        "weight_gain": None if middle is None else middle.weight_gain,
-        "mean_slope": None if middle is None else middle.mean_slope,
-        "branch_factor": None if middle is None else middle.chi,
-        "carried_factor": None if middle is None else middle.carried,
+        **_middle(expected),
         "critical_gain": None if there is None else there.critical_gain,
         "critical_attenuation": expected.critical_attenuation,
         "chi": None if end is None else end.chi,
@@ -126,6 +122,25 @@ def _critical_attenuation(config: Config, trainer: Trainer, there: Phase | None)
     if gain is None or not isinstance(model, NetConfig) or abs(gain - model.gain) < _SAME * gain:
         return None
     at_gain = _with_gain(config, gain)
-    *hidden, _ = PREDICTORS[type(model)](at_gain, trainer).forecast.rows.values()
+    hidden = list(PREDICTORS[type(model)](at_gain, trainer).forecast.rows.values())[:-1]
+    if not hidden:
+        return None
     first, last = hidden[0].delta_rms, hidden[-1].delta_rms
     return first / last if first is not None and last else None
+
+
+def _middle(expected: Expectation) -> dict[str, float | None]:
+    """Where the factor of the middle hidden layer comes from, or of the nearest inner one."""
+    names = [name for name in expected.columns if "gate" not in name]
+    half = len(expected.layers) // 2
+    inner = [index for index, layer in enumerate(expected.layers) if layer.is_inner]
+    if not expected.layers:
+        return dict.fromkeys(_OF_MIDDLE)
+    at = min(inner, key=lambda index: abs(index - half)) if inner else half
+    layer = expected.layers[at]
+    factor = expected.columns[names[at]]["predicted_backward_gain"]
+    found = (layer.weight_gain, layer.mean_slope, layer.chi, layer.carried, factor)
+    return dict(zip(_OF_MIDDLE, found, strict=True))
+
+
+_OF_MIDDLE = ("weight_gain", "mean_slope", "branch_factor", "carried_factor", "middle_factor")

@@ -94,8 +94,7 @@ def signal_depth(layers_at_start: pd.DataFrame) -> float:
     if beyond.size:
         last = int(beyond[0])
         return last - 1 + float((_FAR - back[last - 1]) / (back[last] - back[last - 1]))
-    # Without the last layer, whose factor is the read-out's.
-    factors = np.diff(np.log(deltas[::-1]))[1:]
+    factors = np.diff(np.log(deltas[::-1]))
     half = len(factors) // 2
     if not half:
         return math.nan

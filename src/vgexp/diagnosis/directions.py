@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+_CONSTANT = 1 - 1e-9
+
 
 def direction_figures(
     tables: Mapping[str, pd.DataFrame], num_layers: int | None = None
@@ -60,8 +62,12 @@ def _paths(table: pd.DataFrame, _: int | None) -> dict[str, float]:
 def _shattering(table: pd.DataFrame, _: int | None) -> dict[str, float]:
     rows = table[table["inputs"] == "data"].sort_values("layer")
     values = rows["correlation"].to_numpy("float64")
-    first, last = (values[0], values[-1]) if len(values) else (np.nan, np.nan)
-    return {"gradient_correlation": float(first), "gradient_correlation_deepest": float(last)}
+    if not len(values):
+        values = np.array([np.nan])
+    # Behind the last slope the outputs are linear: there the cosine is 1 whatever the net is.
+    varying = values[values < _CONSTANT]
+    last = varying[-1] if len(varying) else values[-1]
+    return {"gradient_correlation": float(values[0]), "gradient_correlation_deepest": float(last)}
 
 
 _FIGURES: Mapping[str, Callable[[pd.DataFrame, int | None], dict[str, float]]] = {
@@ -74,8 +80,13 @@ _FIGURES: Mapping[str, Callable[[pd.DataFrame, int | None], dict[str, float]]] =
 
 def _jacobian_words(summary: Mapping[str, Any]) -> str:
     largest, bound = summary.get("jacobian_largest_log10"), summary.get("jacobian_bound_log10")
-    if largest is None or bound is None:
+    if bound is None:
         return ""
+    if largest is None:
+        return (
+            f"The product of the layers' largest singular values is {_power(bound)}; the product of"
+            " the Jacobians is too large to be written out, or not finite."
+        )
     smallest = summary.get("jacobian_smallest_log10")
     rank = summary.get("jacobian_effective_rank")
     words = (
@@ -102,8 +113,8 @@ def _shattering_words(summary: Mapping[str, Any]) -> str:
     if first is None or last is None:
         return ""
     return (
-        f"Gradients at two examples have a cosine of {first:.2g} at the input and of {last:.2g} at"
-        " the last layer."
+        f"The outputs' gradients at two examples have a cosine of {first:.2g} by what the first"
+        f" layer reads and of {last:.2g} by what the deepest hands on."
     )
 
 

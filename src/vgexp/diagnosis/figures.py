@@ -49,6 +49,11 @@ FIGURES = (
     ),
     Column("carried_factor", "theory: the same beside the branch; 0 without a skip"),
     Column(
+        "middle_factor",
+        "theory: backward_gain of the middle hidden layer, of the root of these two's sum what "
+        "borders, strides and a finite width leave",
+    ),
+    Column(
         "predicted_signal_depth",
         "theory: layers, back from the last hidden one, after which 1e-3 of dL/dz is left or 1e3 "
         "times as much; beyond the depth of the net where the factor is steady; else null",
@@ -77,9 +82,13 @@ FIGURES = (
     Column("num_branches", "the most branches that one of its paths passes"),
     Column(
         "gradient_correlation",
-        "signal.shattering: cosine of gradients at two examples, at the input; mean over pairs",
+        "signal.shattering: cosine of the outputs' gradients at two examples, by what the first "
+        "layer reads; mean over pairs",
     ),
-    Column("gradient_correlation_deepest", "the same at the last layer of shattering.csv"),
+    Column(
+        "gradient_correlation_deepest",
+        "the same at the deepest layer whose gradient is not the same everywhere",
+    ),
     Column("num_seeds", "vgexp signal: initialisations that were measured", "int"),
     Column("backward_factor_per_layer_last", "the same at the last step with a signal measured"),
     Column("layers_left_out", "hidden layers without a delta_rms to fit that line to", "int"),

@@ -11,8 +11,8 @@ from vgexp.diagnosis.words import digits, gradient_words, time_words
 
 _ROUNDING = 1e-3
 """Relative difference below which two figures are called equal."""
-_FINITE_WIDTH = 0.02
-"""The same of a factor and its limit, beyond which the width is told of."""
+_ALIKE = 0.02
+"""The same of factors of which one stands for the other."""
 _IN_TIME = "predicted_backward_factor_per_time_step"
 
 
@@ -22,8 +22,17 @@ def start_sentence(summary: Mapping[str, Any]) -> str:
     many = summary.get("num_seeds", 1)
     when = " at initialisation" + (f" (geometric means over {many} seeds)" if many > 1 else "")
     parts = [gradient_words(figures, when), *_theory_words(summary)]
-    parts += [time_words(summary), _time_theory_words(summary), *direction_words(summary)]
+    parts += [
+        time_words(summary),
+        _time_theory_words(summary),
+        *_of_first_seed(direction_words(summary), many),
+    ]
     return " ".join(part for part in parts if part)
+
+
+def _of_first_seed(words: list[str], num_seeds: int) -> list[str]:
+    """Directions are measured on one."""
+    return ["On the first seed:", *words] if words and num_seeds > 1 else words
 
 
 def _theory_words(summary: Mapping[str, Any]) -> list[str]:
@@ -59,9 +68,11 @@ def _why(summary: Mapping[str, Any], factor: float) -> str:
         words += f" {digits(carried)}; the root of the sum, {digits(root)},"
     else:
         words += f": the root of it, {digits(root)},"
-    words += " is the factor of delta_rms"
-    is_narrow = abs(factor / root - 1) > _FINITE_WIDTH and not carried
-    return words + (" of a wide net, far from its outputs." if is_narrow else ".")
+    there = summary.get("middle_factor") or root
+    is_less = abs(there / root - 1) > _ALIKE
+    where = " there" if abs(factor / root - 1) > _ALIKE else ""
+    words += f" {'would be' if is_less else 'is'} the factor of delta_rms{where}"
+    return words + (f"; borders or few units make it {digits(there)}." if is_less else ".")
 
 
 def _depth_words(summary: Mapping[str, Any], factor: float) -> str:

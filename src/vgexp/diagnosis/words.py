@@ -144,9 +144,9 @@ def _signal_words(summary: Mapping[str, Any]) -> str:
     if last == 1:
         return "there is one hidden layer, between layers nothing can be lost"
     if summary["signal"] == "exploding":
-        each, share = "multiplies the signal by {} on average", f"{attenuation:.2g} times"
+        each, share = "multiplies the signal by {} on average", _share(attenuation)
     else:
-        each, share = "passes on {} of the signal on average", f"{attenuation:.2g} of"
+        each, share = "passes on {} of the signal on average", _share(attenuation)
     what = f"layer 1 gets {share} what layer {last} gets"
     # No "so": where single layers stand out, the factor's power is not the attenuation.
     return what if factor is None else f"a layer {each.format(digits(factor))}, {what}"
@@ -162,8 +162,11 @@ def time_words(summary: Mapping[str, Any]) -> str:
 
 
 def _of_first_time(ends: float) -> str:
-    times = "times" if ends > 1 else "of"
-    return f": the first watched state gets {ends:.2g} {times} what the last gets"
+    return f": the first watched state gets {_share(ends)} what the last gets"
+
+
+def _share(ratio: float) -> str:
+    return f"{ratio:.2g} {'times' if ratio > 1 else 'of'}"
 
 
 def _unmeasured_words(summary: Mapping[str, Any]) -> str:

@@ -150,7 +150,7 @@ def _record(folder: Path, config: Config, trainer: Trainer, *, is_quiet: bool) -
             one = dataclasses.replace(config, seed=config.seed + number)
             made = assembled(one)
             _start(files, one, made, expected(one, made))
-            del made  # a network at a time
+            del made  # beside the first one network at a time
         files.settle()
         return in_summary(expectation)
     finally:

@@ -300,7 +300,10 @@ def _forecast(
         gain, slope = gains[index], float(layer.slope_BHW.mean())
         factor = squares_L[index] / max(squares_L[index + 1], TINY)
         c = layer.mean_product / max(q, TINY)
-        explanations.append(Explanation(q, c, gain, slope * keep, gain * slope, 0.0, factor))
+        is_inner = index + 1 < len(layers) and layers[index + 1].stride == 1
+        explanations.append(
+            Explanation(q, c, gain, slope * keep, gain * slope, 0.0, factor, is_inner)
+        )
     num = end.num_examples
     pair = (1 / num + (1 - 1 / num) * end.c) / end.weight.num_units
     std = math.sqrt(max(float(end.q_A.mean()) * (1 - pair), 0.0))

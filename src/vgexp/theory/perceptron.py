@@ -70,6 +70,8 @@ class Explanation:
     """What passes beside the branch."""
     factor: float
     """D_l / D_{l+1}, the whole block's; sqrt(factor) is `backward_gain` in the limit."""
+    is_inner: bool = True
+    """Whether what reads it is a weight like its own: no read-out, no stride."""
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,8 @@ def jacobian(table: pd.DataFrame) -> Figure:
     figure, [each, product] = style.canvas(1, 2, width=11.6, height=4.6)
     rows = table.sort_values("layer")
     _draw_values(each, rows, {name: rows[name].to_numpy("float64") for name in _VALUES})
-    each.set_ylabel("singular value")
+    for axes in (each, product):
+        axes.set_ylabel("singular value")
     each.set_title("Jacobian of each layer")
     logs = {name: f"product_{name}_log10" for name in _VALUES}
     logs["bound: product of the largest"] = "product_bound_log10"
@@ -64,12 +65,17 @@ def _draw_values(axes: Axes, rows: pd.DataFrame, values: dict[str, np.ndarray]) 
     if np.isnan([*values.values()]).all():
         style.say(axes, "no singular value was measured")
         return
+    is_readout = rows["name"].astype("str").str.startswith(READOUT).to_numpy()
     for index, (name, of_layers) in enumerate(values.items()):
         look = style.series(index) | {"markevery": max(1, len(rows) // 20)}
-        log_line(axes, numbers, of_layers, label=name, **look)
+        # Of few outputs there are few values, which do not go on with those of the layers.
+        inside = np.where(is_readout, np.nan, of_layers)
+        log_line(axes, numbers, inside, label=name, **look)
+        if is_readout.any():
+            apart = {**look, "linestyle": "none", "markevery": None}
+            log_line(axes, numbers[is_readout], of_layers[is_readout], **apart)
     names = [
-        READOUT if str(name).startswith(READOUT) else str(number)
-        for number, name in zip(numbers, rows["name"], strict=True)
+        READOUT if last else str(number) for number, last in zip(numbers, is_readout, strict=True)
     ]
     layers_across(axes, numbers, names)
 

@@ -16,6 +16,8 @@ from vgexp.report.figures import style
 from vgexp.report.sweep_grid import Cell, SweepGrid
 
 Logs = NDArray[np.float64]
+_END = 700.0
+"""Logarithm that stands for what is 0 or inf; no line goes beyond the cells from there."""
 
 
 class Frontier(NamedTuple):
@@ -66,8 +68,11 @@ def draw_frontiers(
 
 def _to_edges(logs_YX: Logs) -> Logs:
     """With a column at each end, half a cell further, on the straight line through the last two."""
-    first, last = 1.5 * logs_YX[:, :1], 1.5 * logs_YX[:, -1:]
-    return np.hstack((first - logs_YX[:, 1:2] / 2, logs_YX, last - logs_YX[:, -2:-1] / 2))
+    ends = [
+        np.where(abs(end) + abs(near) < _END, 1.5 * end - near / 2, end)
+        for end, near in ((logs_YX[:, :1], logs_YX[:, 1:2]), (logs_YX[:, -1:], logs_YX[:, -2:-1]))
+    ]
+    return np.hstack((ends[0], logs_YX, ends[1]))
 
 
 def _places(num: int) -> NDArray[np.float64]:
@@ -85,4 +90,5 @@ def _logs(grid: SweepGrid, cells: Mapping[tuple[str, str], Cell], figure: str) -
         for y in grid.y.texts
     ]
     with np.errstate(divide="ignore"):
-        return np.asarray(np.log(np.array(values, dtype="float64")))
+        logs: Logs = np.log(np.array(values, dtype="float64"))
+    return logs.clip(-_END, _END)

@@ -38,10 +38,15 @@ def _draw_sharpness(axes: Axes, rows: pd.DataFrame) -> None:
         style.say(axes, "no eigenvalue was measured")
         return
     for index, (column, words) in enumerate(
-        (("hessian_max", "largest eigenvalue"), ("hessian_min", "smallest, its size where below 0"))
+        (("hessian_max", "largest"), ("hessian_min", "smallest"))
     ):
         values = rows[column].to_numpy("float64")
-        log_line(axes, rows["step"], np.abs(values), label=words, **style.series(index))
+        look = style.series(index)
+        log_line(axes, rows["step"], np.abs(values), label=f"{words} eigenvalue", **look)
+        if (values < 0).any():
+            hollow = {**look, "linestyle": "none", "markerfacecolor": style.PAPER, "zorder": 3}
+            sizes = np.where(values < 0, -values, np.nan)
+            log_line(axes, rows["step"], sizes, label=f"{words}, below 0: its size", **hollow)
     limit = rows["stability_limit"].to_numpy("float64")
     if np.isfinite(limit).any():
         look = {"color": style.INK, "linestyle": "--", "linewidth": 1.2}
