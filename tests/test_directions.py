@@ -98,8 +98,9 @@ def test_words_hold_numbers_that_no_float_holds() -> None:
         "gradient_correlation_deepest": 0.6,
     }
     assert direction_words(summary) == [
-        "From the input to layer 400 the Jacobian's largest singular value is 3.2e-342 (the product"
-        " of the layers' own: 1e+02), its smallest 0; its effective rank is 1.",
+        "From the first layer's input to layer 400 the Jacobian's largest singular value is"
+        " 3.2e-342 (the product of the layers' own: 1e+02), its smallest 0; its effective rank is"
+        " 1.",
         "The gradient of the first layer comes through 4.2 of 9 branches on average; a path taken"
         " at random passes 4.5.",
         "The outputs' gradients at two examples have a cosine of 0.1 by what the first layer reads"
@@ -107,9 +108,10 @@ def test_words_hold_numbers_that_no_float_holds() -> None:
     ]
     bound = {"jacobian_largest_log10": None, "jacobian_bound_log10": 2.5}
     assert direction_words(bound) == [
-        "The product of the layers' largest singular values is 3.2e+02; the product of the"
-        " Jacobians is too large to be written out, or not finite.",
+        "The product of the layers' largest singular values is 3.2e+02."
     ]
+    (alone,) = direction_words({**bound, "jacobian_largest_log10": 1.0, "num_layers": 3})
+    assert alone.endswith("value is 10 (the product of the layers' own: 3.2e+02).")
     start = {"signal": "steady", "attenuation": 1.0, "backward_factor_per_layer": 1.0}
     words = start_sentence({**start, "num_layers": 2, "layers_left_out": 0, **summary})
     assert words.endswith(" ".join(direction_words(summary)))

@@ -83,18 +83,17 @@ def _jacobian_words(summary: Mapping[str, Any]) -> str:
     if bound is None:
         return ""
     if largest is None:
-        return (
-            f"The product of the layers' largest singular values is {_power(bound)}; the product of"
-            " the Jacobians is too large to be written out, or not finite."
-        )
-    smallest = summary.get("jacobian_smallest_log10")
-    rank = summary.get("jacobian_effective_rank")
+        return f"The product of the layers' largest singular values is {_power(bound)}."
     words = (
-        f"From the input to layer {summary['num_layers']} the Jacobian's largest singular value"
-        f" is {_power(largest)} (the product of the layers' own: {_power(bound)}), its smallest"
-        f" {'0' if smallest is None else _power(smallest)}"
+        f"From the first layer's input to layer {summary['num_layers']} the Jacobian's largest"
+        f" singular value is {_power(largest)} (the product of the layers' own: {_power(bound)})"
     )
-    return f"{words}; its effective rank is {rank:.3g}." if rank is not None else f"{words}."
+    # Of products that are not written out the largest alone is known.
+    if (rank := summary.get("jacobian_effective_rank")) is None:
+        return f"{words}."
+    smallest = summary.get("jacobian_smallest_log10")
+    least = "0" if smallest is None else _power(smallest)
+    return f"{words}, its smallest {least}; its effective rank is {rank:.3g}."
 
 
 def _path_words(summary: Mapping[str, Any]) -> str:

@@ -2,8 +2,8 @@
 
 The Jacobian of a layer is that of what it hands on (z, or a block's path) by what it reads of the
 one before; the first one's by the input, the read-out's that of the output. A layer of up to
-`ENTRIES` entries is written out and its values are exact; of a larger one the largest alone is
-found, from below, by `lanczos`, and from there on nothing of the product.
+`ENTRIES` entries is written out and its values are exact; of a larger one, and from there on of the
+product, the largest alone is found, from below, by `lanczos`.
 
 Axes: E examples, M what a layer hands on, N what it reads, K singular values, L layers.
 """
@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -101,24 +102,36 @@ def _of_example(
     """Of each layer, and of the product up to it."""
     found: list[tuple[Spectrum, Spectrum]] = []
     product: Product | None = None
-    lost: Spectrum | None = None
-    """What is said of the product once a layer is missing in it."""
-    for stage, x_1N, y_1M in zip(stages, handed_on[:-1], handed_on[1:], strict=True):
-        layer, whole = Spectrum(), lost
-        if x_1N.numel() * y_1M.numel() > ENTRIES:
-            layer = Spectrum(log_largest=log_largest_singular_value(stage.run, x_1N))
-            lost = lost or Spectrum()
-        else:
+    is_written_out, is_finite = True, True
+    for count, stage in enumerate(stages, 1):
+        x_1N, y_1M = handed_on[count - 1 : count + 1]
+        j_MN = None
+        if x_1N.numel() * y_1M.numel() <= ENTRIES:
             j_MN = jacobian(stage.run, x_1N)
-            if not j_MN.isfinite().all():
-                layer, lost = _NOT_FINITE, lost or _NOT_FINITE
-            else:
-                layer = Spectrum.of(log_singular_values(j_MN))
-                if lost is None:
-                    product = Product.of(j_MN) if product is None else product.then(j_MN)
-                    whole = Spectrum.of(product.log_singular_values())
-        found.append((layer, lost or whole or Spectrum()))
+            is_finite = is_finite and bool(j_MN.isfinite().all())
+            layer = Spectrum.of(log_singular_values(j_MN)) if j_MN.isfinite().all() else _NOT_FINITE
+        else:
+            layer, is_written_out = _largest(stage.run, x_1N), False
+        if not is_finite:
+            whole = _NOT_FINITE
+        elif is_written_out:
+            assert j_MN is not None
+            product = Product.of(j_MN) if product is None else product.then(j_MN)
+            whole = Spectrum.of(product.log_singular_values())
+        else:
+            whole = _largest(partial(_through, stages[:count]), handed_on[0])
+        found.append((layer, whole))
     return found
+
+
+def _largest(run: Map, x_1N: Tensor) -> Spectrum:
+    return Spectrum(log_largest=log_largest_singular_value(run, x_1N))
+
+
+def _through(stages: Sequence[Stage], x_1N: Tensor) -> Tensor:
+    for stage in stages:
+        x_1N = stage.run(x_1N)
+    return x_1N
 
 
 def _rows(stages: Sequence[Stage], layers: _Figures, products: _Figures) -> Rows:
