@@ -442,3 +442,25 @@ def test_a_frame_with_nothing_to_diagnose_is_a_question_gone_wrong() -> None:
         diagnose(STEADY.assign(delta_rms=np.nan))
     with pytest.raises(QuestionError, match="lacks the column step"):
         diagnose(STEADY.drop(columns="step"))
+
+
+@pytest.mark.parametrize(
+    ("norms", "words"),
+    [
+        ([2.0, 1.0, 4.0], "grad_norm of layer 1 is 0.5 of layer 3's"),
+        ([12.0, 1.0, 4.0], "grad_norm of layer 1 is 3 times layer 3's"),
+        # It falls by more than the root of what dL/dz falls by.
+        ([1e-3, 1.0, 4.0], None),
+        ([0.0, 1.0, 4.0], None),
+        ([math.nan, 1.0, 4.0], None),
+    ],
+)
+def test_it_is_said_where_gradients_of_weights_hide_a_lost_signal(
+    norms: list[float], words: str | None
+) -> None:
+    rows = layers_of([1e-5, 1e-3, 1.0]).assign(grad_norm=[*norms, 1.0])
+    said = sentence(summary_of(rows, [2.3] * 30))
+    assert ("hide it" in said) == (words is not None)
+    assert words is None or words in said
+    steady = layers_of([0.5, 0.7, 1.0]).assign(grad_norm=[*norms, 1.0])
+    assert "hide it" not in sentence(summary_of(steady, [2.3] * 30))

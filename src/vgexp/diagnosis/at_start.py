@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from vgexp.diagnosis.directions import direction_figures
-from vgexp.diagnosis.signal import Signal, kind, main_path, signal_of
+from vgexp.diagnosis.signal import Signal, kind, main_path, signal_of, weight_gradient_ratio
 from vgexp.diagnosis.through_time import FIGURES as TIME_FIGURES
 from vgexp.diagnosis.through_time import through_time
 from vgexp.diagnosis.verdict import for_json
@@ -63,6 +63,7 @@ def summarise_start(
             for name in PREDICTED_FIGURES
         },
         "predicted_signal_depth": signal_depth(by_seed[0]) if by_seed else math.nan,
+        "weight_gradient_ratio": geometric([weight_gradient_ratio(rows) for rows in by_seed])[0],
         "num_layers": depth,
         "layers_left_out": max((each.num_left_out for each in signals), default=0),
         **(theory or {}),

@@ -91,6 +91,11 @@ FIGURES = (
     ),
     Column("num_seeds", "vgexp signal: initialisations that were measured", "int"),
     Column("backward_factor_per_layer_last", "the same at the last step with a signal measured"),
+    Column(
+        "weight_gradient_ratio",
+        "grad_norm of layer 1 over that of the last hidden layer, at step 0: dL/dz times what the "
+        "layer reads, which may hide what becomes of dL/dz",
+    ),
     Column("layers_left_out", "hidden layers without a delta_rms to fit that line to", "int"),
     Column(
         "underflow",

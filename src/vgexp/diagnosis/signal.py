@@ -178,6 +178,19 @@ def _num_layers(layers_at_step: pd.DataFrame, numbers: np.ndarray) -> int:
     return int(numbers[-1]) if numbers.size else 0
 
 
+def weight_gradient_ratio(layers_at_step: pd.DataFrame) -> float:
+    """`grad_norm` of layer 1 over that of the last hidden layer, by the conventions of `signal_of`.
+
+    It is no measure of what comes back: a weight's gradient is dL/dz times what the layer reads,
+    and where one grows towards layer 1 as the other shrinks it is the same everywhere.
+    """
+    path = main_path(layers_at_step)
+    if "grad_norm" not in path or not len(path):
+        return math.nan
+    norms = path["grad_norm"].to_numpy(dtype="float64")
+    return attenuation(float(norms[0]), float(norms[-1]))
+
+
 def attenuation(first: float, last: float) -> float:
     """First over last, by the conventions of `signal_of`."""
     if not math.isfinite(last) or math.isnan(first):

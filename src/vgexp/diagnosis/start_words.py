@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from vgexp.diagnosis.directions import direction_words
-from vgexp.diagnosis.words import digits, gradient_words, time_words
+from vgexp.diagnosis.words import digits, gradient_words, hidden_words, time_words
 
 _ROUNDING = 1e-3
 """Relative difference below which two figures are called equal."""
@@ -21,7 +21,7 @@ def start_sentence(summary: Mapping[str, Any]) -> str:
     figures = {**summary, "unmeasured_ends": summary.get("unmeasured_ends", [])}
     many = summary.get("num_seeds", 1)
     when = " at initialisation" + (f" (geometric means over {many} seeds)" if many > 1 else "")
-    parts = [gradient_words(figures, when), *_theory_words(summary)]
+    parts = [gradient_words(figures, when), hidden_words(figures), *_theory_words(summary)]
     parts += [
         time_words(summary),
         _time_theory_words(summary),

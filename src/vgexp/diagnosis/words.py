@@ -63,7 +63,7 @@ def diagnose(frame: pd.DataFrame) -> Diagnosis:
 
 def sentence(summary: Mapping[str, Any]) -> str:
     """What happened to the gradient and to the loss, from a summary as `summarise` gives it."""
-    parts = [gradient_words(summary, " at step 0"), time_words(summary)]
+    parts = [gradient_words(summary, " at step 0"), hidden_words(summary), time_words(summary)]
     if summary["verdict"] == "diverged":
         parts.append(f"The run diverged: {_as_clause(summary['cause'])}.")
     else:
@@ -150,6 +150,19 @@ def _signal_words(summary: Mapping[str, Any]) -> str:
     what = f"layer 1 gets {share} what layer {last} gets"
     # No "so": where single layers stand out, the factor's power is not the attenuation.
     return what if factor is None else f"a layer {each.format(digits(factor))}, {what}"
+
+
+def hidden_words(summary: Mapping[str, Any]) -> str:
+    """Where gradients of weights do not show what becomes of the signal on its way back."""
+    signal, ratio = summary.get("attenuation"), summary.get("weight_gradient_ratio")
+    if summary["signal"] == "steady" or not signal or not ratio:
+        return ""
+    if abs(math.log(ratio)) > abs(math.log(signal)) / 2:
+        return ""
+    return (
+        f"The weights' own gradients hide it: grad_norm of layer 1 is {_share(ratio)} layer"
+        f" {summary['num_layers']}'s, for it is what comes back times what the layer reads."
+    )
 
 
 def time_words(summary: Mapping[str, Any]) -> str:
