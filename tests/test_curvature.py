@@ -38,12 +38,12 @@ from vgexp.config import (
     TrainConfig,
     VitConfig,
 )
+from vgexp.data.batches import Batch
 from vgexp.errors import QuestionError
 from vgexp.models import memory
 from vgexp.records import CURVATURE, Rows
 from vgexp.training import Trainer
 from vgexp.training.curvature import stability_limit
-from vgexp.training.update import Batch
 
 DATA = GaussianConfig(num_examples=120, features=4, num_classes=3, batch_size=15)
 SMALL = MlpConfig(depth=2, width=5, activation="tanh", init="xavier_normal", bias_std=0.3)

@@ -462,5 +462,8 @@ def test_it_is_said_where_gradients_of_weights_hide_a_lost_signal(
     said = sentence(summary_of(rows, [2.3] * 30))
     assert ("hide it" in said) == (words is not None)
     assert words is None or words in said
+    ratio = norms[0] / norms[-1]
+    assert signal_of(rows).weight_gradient_ratio == pytest.approx(ratio, nan_ok=True)
+    assert math.isnan(signal_of(rows[rows["layer"] != 1], 3).weight_gradient_ratio)
     steady = layers_of([0.5, 0.7, 1.0]).assign(grad_norm=[*norms, 1.0])
     assert "hide it" not in sentence(summary_of(steady, [2.3] * 30))

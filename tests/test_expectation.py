@@ -239,6 +239,19 @@ def test_what_borders_and_few_units_take_is_told_beside_the_factor(
     assert "borders or few units make it 0.9" in said
 
 
+def test_of_a_recurrent_net_the_factor_of_a_step_in_time_is_explained(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["model=rnn", "model.depth=3", "model.width=32", "data=adding", "data.seq_len=20"]
+    said = said_of([*words, "data.num_examples=64", "data.batch_size=16"], tmp_path / "a", capsys)
+    summary = runs.load(tmp_path / "a").summary
+    assert summary["middle_factor"] is None
+    root = math.sqrt(summary["weight_gain"] * summary["mean_slope"])
+    assert root == pytest.approx(summary["predicted_backward_factor_per_time_step"], rel=0.1)
+    assert said.count("At the middle layer") == 1
+    assert "is the factor of delta_rms a step" in said.partition("Back through time")[2]
+
+
 def test_a_gain_that_is_critical_already_is_not_proposed(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

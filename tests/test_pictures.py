@@ -616,9 +616,9 @@ def test_curvature_shows_what_the_step_bears_and_a_negative_eigenvalue_by_its_si
     assert {tuple(edge) for edge in edges} >= {(0.0, 4.0), (0.0, 6.0), (50.0, 50.0), (50.0, 70.0)}
     adaptive = curvature().assign(stability_limit=np.nan)
     assert "borne" not in str(list(named(draw("curvature", adaptive).axes[0])))
-    assert words(draw("curvature", curvature().assign(hessian_trace=np.nan))) == [
-        "no trace was finite"
-    ]
+    for nothing in (np.nan, np.inf):
+        drawn = draw("curvature", curvature().assign(hessian_trace=nothing))
+        assert words(drawn) == ["no trace was finite"]
 
 
 def test_singular_values_of_a_product_beyond_float64_stand_at_the_edge_of_the_scale() -> None:
@@ -640,7 +640,8 @@ def test_paths_are_bars_beside_their_number_and_may_be_negative() -> None:
     bars = [patch.get_height() for patch in axes.patches]
     assert bars == [0.5, 0.6, -0.1]
     assert named(axes)["share of the paths (binomial)"] == ([0, 1, 2], [0.25, 0.5, 0.25])
-    assert words(draw("paths", paths().assign(share=np.nan))) == ["no gradient came back"]
+    for nothing in (np.nan, np.inf):
+        assert words(draw("paths", paths().assign(share=nothing))) == ["no gradient came back"]
 
 
 def test_shattering_has_a_line_a_distance_over_depth_and_one_of_the_examples() -> None:

@@ -281,16 +281,26 @@ def test_extremes_end_in_numbers_or_empty_cells(values: dict[str, Any], scale: f
             assert row.log_delta_std is None or row.log_delta_std < 0.5 * math.sqrt(6 * depth / 20)
 
 
-def test_of_saturated_units_first_nothing_is_said_of_single_nets_and_then_nothing_at_all() -> None:
-    tanh = {"depth": 4, "width": 64, "activation": "tanh", "init": "xavier_normal"}
-    for gain, words in ((1.0, None), (30.0, "a few of them"), (1e4, "a few of them")):
-        forecast = predict(MlpConfig(**tanh, gain=gain), sample(), OUTPUTS)
-        spreads = [row.log_delta_std for row in forecast.rows.values()]
-        assert (forecast.caveat or forecast.reason) is words or str(words) in (
-            forecast.caveat or str(forecast.reason)
-        )
-        assert len(spreads) == (0 if gain > 100 else 5)
-        assert all((spread is None) == (gain > 10) for spread in spreads)
+@pytest.mark.parametrize(
+    ("gain", "num_rows", "has_spread"), [(1.0, 5, True), (30.0, 5, False), (1e4, 0, False)]
+)
+def test_of_saturated_units_first_nothing_is_said_of_single_nets_and_then_nothing_at_all(
+    gain: float, num_rows: int, has_spread: bool
+) -> None:
+    config = MlpConfig(depth=4, width=64, activation="tanh", init="xavier_normal", gain=gain)
+    forecast = predict(config, sample(), OUTPUTS)
+    assert len(forecast.rows) == num_rows
+    assert all((row.log_delta_std is not None) == has_spread for row in forecast.rows.values())
+    said = forecast.reason if num_rows == 0 else forecast.caveat
+    assert said is None if has_spread else "a few of them rule" in str(said)
+
+
+@pytest.mark.parametrize("skip", ["none", "residual", "dense"])
+def test_batch_norm_of_weights_that_are_0_is_predicted_to_pass_nothing_back(skip: str) -> None:
+    config = MlpConfig(depth=3, width=20, gain=0.0, norm="batch", skip=skip)
+    *hidden, readout = predict(config, sample(), OUTPUTS).rows.values()
+    assert [row.delta_rms for row in hidden] == [0.0] * 3
+    assert readout.delta_rms == pytest.approx(math.sqrt((1 - 1 / OUTPUTS) / OUTPUTS))
 
 
 @pytest.mark.parametrize(("num_inputs", "is_known"), [(1, False), (2, False), (INPUTS, True)])

@@ -17,6 +17,7 @@ from vgexp.training import Trainer
 
 _SAME = 1e-3
 """Relative difference below which a gain is the critical one."""
+_OF_MIDDLE = ("weight_gain", "mean_slope", "branch_factor", "carried_factor", "middle_factor")
 
 
 @dataclass(frozen=True)
@@ -130,17 +131,15 @@ def _critical_attenuation(config: Config, trainer: Trainer, there: Phase | None)
 
 
 def _middle(expected: Expectation) -> dict[str, float | None]:
-    """Where the factor of the middle hidden layer comes from, or of the nearest inner one."""
-    names = [name for name in expected.columns if "gate" not in name]
-    half = len(expected.layers) // 2
-    inner = [index for index, layer in enumerate(expected.layers) if layer.is_inner]
-    if not expected.layers:
+    """Where the factor of the middle hidden layer comes from, or of the nearest inner one; of a
+    recurrent net that of a step back in time."""
+    layers = expected.layers
+    if not layers:
         return dict.fromkeys(_OF_MIDDLE)
-    at = min(inner, key=lambda index: abs(index - half)) if inner else half
-    layer = expected.layers[at]
-    factor = expected.columns[names[at]]["predicted_backward_gain"]
-    found = (layer.weight_gain, layer.mean_slope, layer.chi, layer.carried, factor)
+    half = len(layers) // 2
+    inner = [index for index, layer in enumerate(layers) if layer.is_inner]
+    layer = layers[min(inner or [half], key=lambda index: abs(index - half))]
+    # Between layers; a step in time has no column of its own.
+    gain = None if expected.times else expected.columns[layer.name]["predicted_backward_gain"]
+    found = (layer.weight_gain, layer.mean_slope, layer.chi, layer.carried, gain)
     return dict(zip(_OF_MIDDLE, found, strict=True))
-
-
-_OF_MIDDLE = ("weight_gain", "mean_slope", "branch_factor", "carried_factor", "middle_factor")

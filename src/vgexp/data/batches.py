@@ -12,6 +12,9 @@ from vgexp import metrics
 from vgexp.data.examples import AnySplit
 from vgexp.errors import impossible
 
+Batch = list[tuple[Tensor, Tensor]]
+"""The micro-batches of one update: inputs and targets of B examples."""
+
 
 @final
 class Batches:
@@ -51,7 +54,7 @@ class Batches:
             self.epoch += 1
         return self._split.take(rows_B)
 
-    def peek(self, num_batches: int) -> list[tuple[Tensor, Tensor]]:
+    def peek(self, num_batches: int) -> Batch:
         """The batches that `next` gives next, one after another."""
         state = self.state_dict()
         batches = [self.next() for _ in range(num_batches)]

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from vgexp.diagnosis.directions import direction_figures
-from vgexp.diagnosis.signal import Signal, kind, main_path, signal_of, weight_gradient_ratio
+from vgexp.diagnosis.signal import Signal, kind, main_path, signal_of
 from vgexp.diagnosis.through_time import FIGURES as TIME_FIGURES
 from vgexp.diagnosis.through_time import through_time
 from vgexp.diagnosis.verdict import for_json
@@ -27,6 +27,7 @@ _FAR = math.log(1e3)
 _STEADY = 0.1
 """Relative difference up to which two factors' logarithms are called equal."""
 _MOST_TIMES = 10
+"""Depths of the net up to which its factor is continued."""
 
 
 def summarise_start(
@@ -63,7 +64,7 @@ def summarise_start(
             for name in PREDICTED_FIGURES
         },
         "predicted_signal_depth": signal_depth(by_seed[0]) if by_seed else math.nan,
-        "weight_gradient_ratio": geometric([weight_gradient_ratio(rows) for rows in by_seed])[0],
+        "weight_gradient_ratio": geometric([each.weight_gradient_ratio for each in signals])[0],
         "num_layers": depth,
         "layers_left_out": max((each.num_left_out for each in signals), default=0),
         **(theory or {}),

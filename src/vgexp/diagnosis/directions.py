@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 _CONSTANT = 1 - 1e-9
+"""Cosine from which on two gradients are the same, but for rounding."""
 
 
 def direction_figures(

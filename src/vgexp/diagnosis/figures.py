@@ -50,8 +50,8 @@ FIGURES = (
     Column("carried_factor", "theory: the same beside the branch; 0 without a skip"),
     Column(
         "middle_factor",
-        "theory: backward_gain of the middle hidden layer, of the root of these two's sum what "
-        "borders, strides and a finite width leave",
+        "theory: backward_gain of that layer: the root of these two's sum, less what borders and a "
+        "finite width take",
     ),
     Column(
         "predicted_signal_depth",
@@ -90,7 +90,10 @@ FIGURES = (
         "the same at the deepest layer whose gradient is not the same everywhere",
     ),
     Column("num_seeds", "vgexp signal: initialisations that were measured", "int"),
-    Column("backward_factor_per_layer_last", "the same at the last step with a signal measured"),
+    Column(
+        "backward_factor_per_layer_last",
+        "backward_factor_per_layer at the last step with a signal measured",
+    ),
     Column(
         "weight_gradient_ratio",
         "grad_norm of layer 1 over that of the last hidden layer, at step 0: dL/dz times what the "

@@ -46,6 +46,10 @@ class Signal:
     """Of layers 1 and L those that have no row."""
     signal: str
     """`vanishing`, `exploding` or `steady`."""
+    weight_gradient_ratio: float = math.nan
+    """grad_norm(1) / grad_norm(L), undefined as `attenuation`; nan without such a column. It is no
+    measure of what comes back: a weight's gradient is dL/dz times what the layer reads, and where
+    one grows towards layer 1 as the other shrinks it is the same everywhere."""
 
 
 def main_path(layers_at_step: pd.DataFrame) -> pd.DataFrame:
@@ -86,9 +90,12 @@ def signal_of(layers_at_step: pd.DataFrame, num_layers: int | None = None) -> Si
         num_layers = _num_layers(layers_at_step, numbers)
     ends = sorted({1, num_layers}) if num_layers else []
     unmeasured_ends = tuple(end for end in ends if end not in numbers)
-    ratio = math.nan
+    ratio = of_weights = math.nan
     if numbers.size and not unmeasured_ends and numbers[-1] == num_layers:
         ratio = attenuation(float(deltas[0]), float(deltas[-1]))
+        if "grad_norm" in path:
+            first, last = path["grad_norm"].to_numpy(dtype="float64")[[0, -1]]
+            of_weights = attenuation(float(first), float(last))
     return Signal(
         attenuation=ratio,
         backward_factor_per_layer=factor(numbers[usable], np.log(deltas[usable])),
@@ -97,6 +104,7 @@ def signal_of(layers_at_step: pd.DataFrame, num_layers: int | None = None) -> Si
         num_left_out=max(num_layers, usable.size) - int(usable.sum()),
         unmeasured_ends=unmeasured_ends,
         signal=kind(ratio),
+        weight_gradient_ratio=of_weights,
     )
 
 
@@ -176,19 +184,6 @@ def _num_layers(layers_at_step: pd.DataFrame, numbers: np.ndarray) -> int:
     if len(readouts):
         return int(readouts.min()) - 1
     return int(numbers[-1]) if numbers.size else 0
-
-
-def weight_gradient_ratio(layers_at_step: pd.DataFrame) -> float:
-    """`grad_norm` of layer 1 over that of the last hidden layer, by the conventions of `signal_of`.
-
-    It is no measure of what comes back: a weight's gradient is dL/dz times what the layer reads,
-    and where one grows towards layer 1 as the other shrinks it is the same everywhere.
-    """
-    path = main_path(layers_at_step)
-    if "grad_norm" not in path or not len(path):
-        return math.nan
-    norms = path["grad_norm"].to_numpy(dtype="float64")
-    return attenuation(float(norms[0]), float(norms[-1]))
 
 
 def attenuation(first: float, last: float) -> float:

@@ -46,14 +46,14 @@ def _theory_words(summary: Mapping[str, Any]) -> list[str]:
     caveat = f" ({note})" if note else ""
     return [
         f"Theory says {digits(factor)}{in_all}{caveat}.",
-        _why(summary, factor),
+        "" if summary.get(_IN_TIME) is not None else _why(summary, factor),
         _depth_words(summary, factor),
         _phase_words(summary),
     ]
 
 
-def _why(summary: Mapping[str, Any], factor: float) -> str:
-    """The middle layer's mean-square factor, taken apart."""
+def _why(summary: Mapping[str, Any], factor: float, each: str = "") -> str:
+    """The middle layer's mean-square factor, taken apart; of a recurrent net `each` step's."""
     branch, carried = summary.get("branch_factor"), summary.get("carried_factor")
     slope, gain = summary.get("mean_slope"), summary.get("weight_gain")
     if branch is None or carried is None or slope is None or gain is None:
@@ -71,7 +71,7 @@ def _why(summary: Mapping[str, Any], factor: float) -> str:
     there = summary.get("middle_factor") or root
     is_less = abs(there / root - 1) > _ALIKE
     where = " there" if abs(factor / root - 1) > _ALIKE else ""
-    words += f" {'would be' if is_less else 'is'} the factor of delta_rms{where}"
+    words += f" {'would be' if is_less else 'is'} the factor of delta_rms{each}{where}"
     return words + (f"; borders or few units make it {digits(there)}." if is_less else ".")
 
 
@@ -111,4 +111,5 @@ def _time_theory_words(summary: Mapping[str, Any]) -> str:
     if factor is None:
         return ""
     is_said = summary.get("predicted_backward_factor_per_layer") is not None
-    return f"Theory says {digits(factor)}" + (f" ({note})." if note and not is_said else ".")
+    caveat = f" ({note})" if note and not is_said else ""
+    return f"Theory says {digits(factor)}{caveat}. {_why(summary, factor, ' a step')}"

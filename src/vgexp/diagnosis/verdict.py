@@ -14,13 +14,7 @@ import pandas as pd
 
 from vgexp.diagnosis.landscape import landscape_figures
 from vgexp.diagnosis.shift import shifts
-from vgexp.diagnosis.signal import (
-    Signal,
-    loss_scales,
-    signal_of,
-    underflow,
-    weight_gradient_ratio,
-)
+from vgexp.diagnosis.signal import Signal, loss_scales, signal_of, underflow
 from vgexp.diagnosis.through_time import through_time
 from vgexp.diagnosis.words import NUM_STEPS_AVERAGED, cause_of
 
@@ -106,9 +100,7 @@ def summarise(
         **_signal_figures(first, ""),
         **_signal_figures(last, "_last"),
         "layers_left_out": first.num_left_out,
-        "weight_gradient_ratio": weight_gradient_ratio(
-            layers[layers["step"] == layers["step"].min()]
-        ),
+        "weight_gradient_ratio": first.weight_gradient_ratio,
         **shifts(layers),
         **through_time(time),
         **landscape_figures(curvature),

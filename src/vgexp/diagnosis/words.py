@@ -144,10 +144,10 @@ def _signal_words(summary: Mapping[str, Any]) -> str:
     if last == 1:
         return "there is one hidden layer, between layers nothing can be lost"
     if summary["signal"] == "exploding":
-        each, share = "multiplies the signal by {} on average", _share(attenuation)
+        each = "multiplies the signal by {} on average"
     else:
-        each, share = "passes on {} of the signal on average", _share(attenuation)
-    what = f"layer 1 gets {share} what layer {last} gets"
+        each = "passes on {} of the signal on average"
+    what = f"layer 1 gets {_share(attenuation)} what layer {last} gets"
     # No "so": where single layers stand out, the factor's power is not the attenuation.
     return what if factor is None else f"a layer {each.format(digits(factor))}, {what}"
 

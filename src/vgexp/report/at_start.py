@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,14 +45,20 @@ def means_over_seeds(layers: pd.DataFrame, column: str) -> pd.DataFrame:
 
     Of the logarithms, as `geometric` has it.
     """
-    cells = {}
+    groups: dict[Any, Sequence[float]] = {}
     readouts = layers[layers["kind"] == READOUT].drop_duplicates(["seed", "name"])
     paths = [main_path(rows) for _, rows in layers.groupby("seed")]
     for layer, rows in pd.concat(paths).groupby("layer", sort=True):
-        cells[str(layer)] = geometric(rows[column].tolist())
+        groups[str(layer)] = rows[column].tolist()
     if len(readouts):
         first = readouts["name"].iloc[0]
-        cells[READOUT] = geometric(readouts.loc[readouts["name"] == first, column].tolist())
+        groups[READOUT] = readouts.loc[readouts["name"] == first, column].tolist()
+    return geometric_means(groups)
+
+
+def geometric_means(groups: Mapping[Any, Sequence[float]]) -> pd.DataFrame:
+    """`mean` and `log_std` of each group's values, by its key."""
+    cells = {key: geometric(values) for key, values in groups.items()}
     return pd.DataFrame.from_dict(cells, orient="index", columns=["mean", "log_std"])
 
 

@@ -70,8 +70,10 @@ def run(
 
 def _of_signal(config: Config) -> str:
     """Keys that training takes no notice of, where they ask for something."""
-    names = ("critical", "jacobian", "paths", "shattering")
-    return ", ".join(f"signal.{name}" for name in names if getattr(config.signal, name))
+    from vgexp import spectra
+
+    names = (*(["critical"] if config.signal.critical else []), *spectra.asked(config.signal))
+    return ", ".join(f"signal.{name}" for name in names)
 
 
 def resume(

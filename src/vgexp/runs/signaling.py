@@ -142,24 +142,26 @@ def _record(folder: Path, config: Config, trainer: Trainer, *, is_quiet: bool) -
     try:
         # Before the step, which moves the weights.
         _write(files, _spectra(config, trainer), config.seed)
-        expectation = expected(config, trainer, with_critical=True)
-        _start(files, config, trainer, expectation)
+        expectation = _start(files, config, trainer, with_critical=True)
         tell = Counting("seed", config.signal.seeds, is_quiet=is_quiet)
         for number in range(1, config.signal.seeds):
             tell(number)
             one = dataclasses.replace(config, seed=config.seed + number)
-            made = assembled(one)
-            _start(files, one, made, expected(one, made))
-            del made  # beside the first one network at a time
+            # Not named: it is gone before the next one is made.
+            _start(files, one, assembled(one))
         files.settle()
         return in_summary(expectation)
     finally:
         files.close()
 
 
-def _start(files: CsvFiles, config: Config, trainer: Trainer, expectation: Expectation) -> None:
-    """Writes the step 0 of one network, with what theory says of it."""
+def _start(
+    files: CsvFiles, config: Config, trainer: Trainer, *, with_critical: bool = False
+) -> Expectation:
+    """Writes the step 0 of one network, with what theory says of it; returns that."""
+    expectation = expected(config, trainer, with_critical=with_critical)
     _write(files, (beside(rows, expectation) for rows in trainer.first_step()), config.seed)
+    return expectation
 
 
 def _write(files: CsvFiles, tables: Iterable[Rows], seed: int) -> None:

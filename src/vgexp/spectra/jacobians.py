@@ -105,18 +105,19 @@ def _of_example(
     is_written_out, is_finite = True, True
     for count, stage in enumerate(stages, 1):
         x_1N, y_1M = handed_on[count - 1 : count + 1]
-        j_MN = None
-        if x_1N.numel() * y_1M.numel() <= ENTRIES:
-            j_MN = jacobian(stage.run, x_1N)
-            is_finite = is_finite and bool(j_MN.isfinite().all())
-            layer = Spectrum.of(log_singular_values(j_MN)) if j_MN.isfinite().all() else _NOT_FINITE
-        else:
+        if x_1N.numel() * y_1M.numel() > ENTRIES:
             layer, is_written_out = _largest(stage.run, x_1N), False
+        else:
+            j_MN = jacobian(stage.run, x_1N)
+            if not j_MN.isfinite().all():
+                layer, is_finite = _NOT_FINITE, False
+            else:
+                layer = Spectrum.of(log_singular_values(j_MN))
+            if is_finite and is_written_out:
+                product = Product.of(j_MN) if product is None else product.then(j_MN)
         if not is_finite:
             whole = _NOT_FINITE
-        elif is_written_out:
-            assert j_MN is not None
-            product = Product.of(j_MN) if product is None else product.then(j_MN)
+        elif product is not None and is_written_out:
             whole = Spectrum.of(product.log_singular_values())
         else:
             whole = _largest(partial(_through, stages[:count]), handed_on[0])

@@ -51,7 +51,6 @@ def _shattering(of: Subject) -> Rows:
     return shattering_rows(of.stages, of.x_B, of.origin)
 
 
-_CHAINS = "mlp, cnn, resnet, densenet, transformer, vit"
 TABLES: Mapping[str, Callable[[Subject], Rows]] = {
     "jacobian": _jacobian,
     "paths": _paths,
@@ -73,17 +72,16 @@ def require(config: SignalConfig, model: nn.Module, name: str) -> None:
     """
     wanted = asked(config)
     stages = model.stages() if isinstance(model, Network) else ()
-    if wanted and not isinstance(model, Network):
-        raise QuestionError(
-            f"signal.{wanted[0]} is true with model={name}\n"
-            "reason: only of vgexp's own models are the layers known as functions of each other\n"
-            f"allowed: signal.{wanted[0]}=false, or model={_CHAINS}"
-        )
     if wanted and not stages:
+        reason = (
+            "it is no chain of layers, each of which reads only what the one before hands on"
+            if isinstance(model, Network)
+            else "only of vgexp's own models are the layers known as functions of each other"
+        )
         raise QuestionError(
-            f"signal.{wanted[0]} is true with model={name}\n"
-            "reason: it is no chain of layers, each of which reads only what the one before hands"
-            f" on\nallowed: signal.{wanted[0]}=false, or model={_CHAINS}"
+            f"signal.{wanted[0]} is true with model={name}\nreason: {reason}\n"
+            f"allowed: signal.{wanted[0]}=false, or model=mlp, cnn, resnet, densenet, transformer,"
+            " vit"
         )
     if "paths" in wanted and not any(stage.forks for stage in stages):
         raise QuestionError(

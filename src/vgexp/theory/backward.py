@@ -50,7 +50,7 @@ def backward(net: Net, layers: Sequence[Hidden], output: OutputGradient) -> list
     """All layers and the read-out, first to last."""
     found = [Back(output.square_A, 0.0, 1.0, 0.0, output.alike, together=output.together)]
     joined_A = torch.zeros_like(output.square_A)
-    joined = 0.0
+    joined_together = 0.0
     aligned_A = output.aligned_A
     for index in range(len(layers) - 2, -1, -1):
         layer, following, after = layers[index], layers[index + 1], found[-1]
@@ -61,9 +61,10 @@ def backward(net: Net, layers: Sequence[Hidden], output: OutputGradient) -> list
         if SKIPS[net.config.skip].concatenates and not is_last:
             came_A = spread * after.square_A
             joined_A = joined_A + came_A
-            joined += (after.together - joined) * _mean(came_A) / max(_mean(joined_A), TINY)
-            found[-1] = replace(after, handed=_mean(came_A) / max(_mean(joined_A), TINY))
-            back_A = made.back_at(joined)
+            share = _mean(came_A) / max(_mean(joined_A), TINY)
+            joined_together += (after.together - joined_together) * share
+            found[-1] = replace(after, handed=share)
+            back_A = made.back_at(joined_together)
             square_A, carried_A = back_A * joined_A, torch.zeros_like(joined_A)
             chi, aligned = spread * _mean(back_A), 0.0
         else:

@@ -302,7 +302,7 @@ def _forecast(
         c = layer.mean_product / max(q, TINY)
         is_inner = index + 1 < len(layers) and layers[index + 1].stride == 1
         explanations.append(
-            Explanation(q, c, gain, slope * keep, gain * slope, 0.0, factor, is_inner)
+            Explanation(place.name, q, c, gain, slope * keep, gain * slope, 0.0, factor, is_inner)
         )
     num = end.num_examples
     pair = (1 / num + (1 - 1 / num) * end.c) / end.weight.num_units

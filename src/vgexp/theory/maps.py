@@ -137,9 +137,10 @@ def critical_weight_variance(phi: Function, bias_variance: float = 0.0) -> tuple
     needed_A = q_A - phi.square(q_A) / slope_A
     if bool((needed_A.abs() <= _ROUNDING * q_A).all()):
         return 1 / float(slope_A[0]), math.inf if bias_variance else 1.0
-    starts_at_0 = not bias_variance and bool(needed_A[0].abs() <= _ROUNDING * q_A[0])
+    is_from_0 = not bias_variance and bool(needed_A[0].abs() <= _ROUNDING * q_A[0])
+    at_0 = (0.0,) if is_from_0 else ()
     found = False
-    for q in itertools.chain([0.0] * starts_at_0, _crossings(phi, bias_variance, q_A, needed_A)):
+    for q in itertools.chain(at_0, _crossings(phi, bias_variance, q_A, needed_A)):
         weight, found = 1 / float(phi.slope_square(_one(q or SMALLEST))), True
         if _is_stable(Plain(phi, weight, bias_variance), q):
             return weight, q

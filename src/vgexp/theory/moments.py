@@ -139,7 +139,7 @@ class Means:
     def along(self, q: float, c: float) -> float:
         """E phi' phi'' + E phi' u phi'' u'' / q of two examples: how far projections of their dL/du
         on 1 and on u add up. Kept until q has moved by a part in 1e4."""
-        kept = self._along
+        q, kept = max(q, SMALLEST), self._along
         if kept is None or kept[1] != c or abs(q / kept[0] - 1) >= NEAR:
             slope = self.phi.slope
             both = self.phi.mean_product(slope, slope, (q, q), c)

@@ -56,6 +56,8 @@ class Explanation:
     """Where a hidden layer's factor comes from, all mean-square; of a plain net without dropout chi
     is weight_gain * mean_slope."""
 
+    name: str
+    """The layer's weight, or the layer, as in `Forecast.rows`."""
     variance: float
     """q, of z."""
     correlation: float
@@ -108,10 +110,10 @@ def predict(config: MlpConfig, sample: Sample, num_outputs: int) -> Forecast:
         if reason := _why_not_here(net):
             return Forecast({}, (), reason)
         layers = forward(net, weights(config, x_BF.shape[1], num_outputs))
-        last = layers[-1]
-        output = output_gradient(sample, groups, last.q_A, last.c, num_outputs)
         if reason := _saturated(layers, _ALL_BUT_FEW):
             return Forecast({}, (), reason)
+        last = layers[-1]
+        output = output_gradient(sample, groups, last.q_A, last.c, num_outputs)
         backs = backward(net, layers, output)
         spreads = spread(net, layers, backs, output)
         caveats = _caveats(net, layers)
@@ -203,7 +205,7 @@ def _rows(
         wide_rms = math.sqrt(float(back.square_A.mean()))
         rms = _typical(wide_rms, vary.delta_shift)
         is_readout = layer.moments is None
-        name = "readout.weight" if is_readout else f"layers.{index}.linear.weight"
+        name = "readout.weight" if is_readout else _name(index)
         rows[name] = Prediction(
             name,
             index + 1,
@@ -221,6 +223,10 @@ def _rows(
     return dict(reversed(rows.items()))
 
 
+def _name(index: int) -> str:
+    return f"layers.{index}.linear.weight"
+
+
 def _gate_row(index: int, layer: Hidden, back: Back, vary: Spread) -> dict[str, Prediction]:
     """The gate's z has the branch's variance; its dL/dz is the next z's times T' (branch - z)."""
     name = f"layers.{index}.skip.gate.weight"
@@ -232,11 +238,12 @@ def _gate_row(index: int, layer: Hidden, back: Back, vary: Spread) -> dict[str, 
 
 
 def _explanations(layers: list[Hidden], backs: list[Back]) -> tuple[Explanation, ...]:
-    found = []
+    found: list[Explanation] = []
     for layer, following, back in zip(layers[:-1], layers[1:], backs[:-1], strict=True):
         assert layer.moments is not None
         found.append(
             Explanation(
+                _name(len(found)),
                 layer.q,
                 layer.c,
                 following.weight.num_units * following.weight_variance,

@@ -230,13 +230,15 @@ def _forecast(
     rows = {end.row.name: end.row}
     following = end.row.delta_rms
     for index in range(len(layers) - 1, -1, -1):
-        name, rms = f"layers.{index}", _root(backs[index].above_BT)
+        name, rms = _name(index), _root(backs[index].above_BT)
         gain = rms / following if rms is not None and following else None
         rows[name] = Prediction(name, index + 1, _std(phi, layers[index]), rms, gain, None)
         following = rms
-    explanations = tuple(_explained(config, variance, layer) for layer in layers)
+    explanations = tuple(
+        _explained(config, variance, layer, _name(index)) for index, layer in enumerate(layers)
+    )
     deltas = {
-        f"layers.{index}.h": tuple(map(_root, back.total_BT.unbind(1)))
+        f"{_name(index)}.h": tuple(map(_root, back.total_BT.unbind(1)))
         for index, back in enumerate(backs)
     }
     return ThroughTime(Forecast(dict(reversed(rows.items())), explanations, caveat=CAVEAT), deltas)
@@ -280,11 +282,15 @@ def _backward(
     return found[::-1]
 
 
-def _explained(config: RnnConfig, variance: float, layer: _Layer) -> Explanation:
+def _name(index: int) -> str:
+    return f"layers.{index}"
+
+
+def _explained(config: RnnConfig, variance: float, layer: _Layer, name: str) -> Explanation:
     """A step back in time: means over examples and times."""
     gain, slope = config.width * variance, float(layer.slope_BT.mean())
     chi = gain * slope
-    return Explanation(float(layer.q_BT.mean()), layer.c, gain, slope, chi, 0.0, chi)
+    return Explanation(name, float(layer.q_BT.mean()), layer.c, gain, slope, chi, 0.0, chi)
 
 
 def _std(phi: Function, layer: _Layer) -> float | None:

@@ -8,21 +8,19 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, TypeGuard, final
+from typing import Any, Protocol, TypeGuard, final
 
 import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from vgexp.data.batches import Batch
 from vgexp.errors import QuestionError, one_line, reason
+from vgexp.losses import Loss
 from vgexp.models import Network
 from vgexp.records import Rows
-from vgexp.seeds import generator
+from vgexp.seeds import GlobalStream, generator
 from vgexp.training.spectrum import BASIS, Ends, Product, ends, trace
-
-if TYPE_CHECKING:
-    from vgexp.training.state import TrainState
-    from vgexp.training.update import Batch
 
 NAME = "model"
 """The row of all trainable parameters together."""
@@ -34,6 +32,16 @@ FRESH = 0.3
 """Length of the random part of a start, beside the last eigenvector's 1."""
 # What torch says of an operation whose derivative has none.
 _NOT_TWICE = ("is not implemented", "differentiate twice", "double backward")
+
+
+class Descent(Protocol):
+    """What an update is taken of; `TrainState` is one, and has this module's `Curvature` in it."""
+
+    model: nn.Module
+    loss: Loss
+    optimizer: torch.optim.Optimizer
+    stream: GlobalStream
+    step: int
 
 
 @final
@@ -59,7 +67,7 @@ class Curvature:
         """Whether it is measured at this step."""
         return is_last or step % self._every == 0
 
-    def rows(self, state: TrainState, batch: Batch) -> Rows:
+    def rows(self, state: Descent, batch: Batch) -> Rows:
         """The row of the coming update. Waits for the device.
 
         Raises:
@@ -121,7 +129,7 @@ def stability_limit(optimizer: torch.optim.Optimizer) -> float | None:
     return limit
 
 
-def _product(state: TrainState, batch: Batch, before: list[Tensor]) -> tuple[Product, Tensor]:
+def _product(state: Descent, batch: Batch, before: list[Tensor]) -> tuple[Product, Tensor]:
     """v -> H v, and a vector of its size, dtype and device.
 
     Of one batch the graph of its gradient is made once and kept; of several micro-batches one at a

@@ -17,6 +17,7 @@ from torch.nn.modules.dropout import _DropoutNd
 from vgexp.clips import Clipped
 from vgexp.config import ProbeConfig, TrainConfig
 from vgexp.data import Dataset
+from vgexp.data.batches import Batch
 from vgexp.data.examples import AnySplit
 from vgexp.probe import Probe
 from vgexp.records import COMMON, Rows
@@ -29,7 +30,7 @@ from vgexp.training.history import Clock, History, Step
 from vgexp.training.pretraining import Pretraining
 from vgexp.training.saving import Saving
 from vgexp.training.state import TrainState
-from vgexp.training.update import Batch, Outcome
+from vgexp.training.update import Outcome
 from vgexp.watch import Meter, Watch
 
 _TENSORS = 3

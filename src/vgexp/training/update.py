@@ -12,10 +12,8 @@ from torch import Tensor, nn
 from vgexp import losses as losses_of
 from vgexp import metrics
 from vgexp.clips import Clipped
+from vgexp.data.batches import Batch
 from vgexp.training.state import TrainState
-
-Batch = list[tuple[Tensor, Tensor]]
-"""The micro-batches of one update: inputs and targets of B examples."""
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,13 @@ from vgexp.records import READOUT
 from vgexp.report.figures import style
 from vgexp.report.figures.layer_axis import evenly, layers_across
 from vgexp.report.figures.legends import legend_below
-from vgexp.report.figures.logarithmic import LARGEST, SMALLEST, log_line, log_scale
+from vgexp.report.figures.logarithmic import (
+    LARGEST,
+    SMALLEST,
+    bounded,
+    log_line,
+    log_scale,
+)
 
 _VALUES = ("largest", "median", "smallest")
 _MOST_DISTANCES = 6
@@ -89,9 +95,8 @@ def _power(log10: pd.Series) -> np.ndarray:
 
 def _draw_paths(axes: Axes, table: pd.DataFrame) -> None:
     rows = table.sort_values("length")
-    # Sums of more are no numbers.
-    share = rows["share"].to_numpy("float64").clip(-LARGEST, LARGEST)
-    if not np.isfinite(share).any():
+    share = bounded(rows["share"])
+    if np.isnan(share).all():
         style.say(axes, "no gradient came back")
         return
     first = style.series(0)["color"]

@@ -69,7 +69,7 @@ def draw_frontiers(
 def _to_edges(logs_YX: Logs) -> Logs:
     """With a column at each end, half a cell further, on the straight line through the last two."""
     ends = [
-        np.where(abs(end) + abs(near) < _END, 1.5 * end - near / 2, end)
+        np.where(np.maximum(abs(end), abs(near)) < _END / 2, 1.5 * end - near / 2, end)
         for end, near in ((logs_YX[:, :1], logs_YX[:, 1:2]), (logs_YX[:, -1:], logs_YX[:, -2:-1]))
     ]
     return np.hstack((ends[0], logs_YX, ends[1]))

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from vgexp.report.figures import style
 from vgexp.report.figures.legends import legend_below
-from vgexp.report.figures.logarithmic import LARGEST, log_line, log_scale
+from vgexp.report.figures.logarithmic import bounded, log_line, log_scale
 
 
 @style.drawn
@@ -58,19 +58,14 @@ def _draw_sharpness(axes: Axes, rows: pd.DataFrame) -> None:
 
 
 def _draw_trace(axes: Axes, rows: pd.DataFrame) -> None:
-    # Sums of more are no numbers.
-    trace, error = (
-        rows[name].to_numpy("float64").clip(-LARGEST, LARGEST)
-        for name in ("hessian_trace", "hessian_trace_error")
-    )
-    if not np.isfinite(trace).any():
+    trace, error = (bounded(rows[name]) for name in ("hessian_trace", "hessian_trace_error"))
+    if np.isnan(trace).all():
         style.say(axes, "no trace was finite")
         return
     colour = style.series(0)["color"]
-    there = np.isfinite(trace) & np.isfinite(error)
     axes.fill_between(
-        rows["step"], trace - error, trace + error, where=there, color=colour, alpha=0.2,
-        linewidth=0, label="standard error",
+        rows["step"], trace - error, trace + error, color=colour, alpha=0.2, linewidth=0,
+        label="standard error",
     )  # fmt: skip
-    axes.plot(rows["step"], np.where(np.isfinite(trace), trace, np.nan), color=colour, marker="o")
+    axes.plot(rows["step"], trace, color=colour, marker="o")
     axes.set_ylabel("sum of the eigenvalues")

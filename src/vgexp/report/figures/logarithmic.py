@@ -71,6 +71,13 @@ def log_scale(
     log_limits([axes], *log_range(values, least_decades, margin=0.05), free_below)
 
 
+def bounded(values: Any) -> np.ndarray:
+    """For a linear axis, of whose ends matplotlib takes sums: within what a scale holds; nan where
+    a value is not finite."""
+    values = np.asarray(values, dtype="float64")
+    return np.where(np.isfinite(values), values.clip(-LARGEST, LARGEST), np.nan)
+
+
 def drawn_values(axes: Axes) -> np.ndarray:
     """y of the lines [n] that a panel has so far."""
     drawn = [np.asarray(line.get_ydata(), dtype="float64") for line in axes.get_lines()

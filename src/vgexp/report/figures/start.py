@@ -9,10 +9,9 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from vgexp.diagnosis.at_start import geometric
 from vgexp.diagnosis.through_time import last_hidden
 from vgexp.records import PREDICTION, READOUT
-from vgexp.report.at_start import means_over_seeds
+from vgexp.report.at_start import geometric_means, means_over_seeds
 from vgexp.report.figures import style
 from vgexp.report.figures.layer_axis import layers_across
 from vgexp.report.figures.legends import legend_below
@@ -102,8 +101,7 @@ def _draw_time(axes: Axes, time: pd.DataFrame) -> None:
 
 def _over_seeds(by_time: Any) -> tuple[np.ndarray, pd.DataFrame]:
     """Times, and `mean` and `log_std` at each."""
-    cells = {t: geometric(values.tolist()) for t, values in by_time}
-    frame = pd.DataFrame.from_dict(cells, orient="index", columns=["mean", "log_std"])
+    frame = geometric_means({t: values.tolist() for t, values in by_time})
     return frame.index.to_numpy("float64"), frame
 
 

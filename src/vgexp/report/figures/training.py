@@ -13,7 +13,7 @@ from matplotlib.ticker import PercentFormatter
 from vgexp.report.bands import Line, running_mean, window_for
 from vgexp.report.figures import events, style
 from vgexp.report.figures.legends import legend_below
-from vgexp.report.figures.logarithmic import LARGEST, log_line, log_scale
+from vgexp.report.figures.logarithmic import bounded, log_line, log_scale
 from vgexp.report.figures.thinning import thinned
 
 _MANY_TIMES, _HUGE = 100.0, 1e100
@@ -125,13 +125,11 @@ def draw_gradient_norms(axes: Axes, steps: pd.DataFrame) -> None:
 
 def _draw_curve(axes: Axes, steps: pd.DataFrame, column: str) -> None:
     """Each step, faint below a running mean where there are enough steps for one."""
-    values = steps[column].astype("float64").replace([np.inf, -np.inf], np.nan)
-    # Sums of more are no numbers.
-    values = values.clip(-LARGEST, LARGEST)
-    if values.isna().all():
+    values = bounded(steps[column])
+    if np.isnan(values).all():
         return
-    raw = Line(steps["step"].to_numpy("float64"), np.asarray(values, dtype="float64"))
-    num_steps = int(values.notna().sum())
+    raw = Line(steps["step"].to_numpy("float64"), values)
+    num_steps = int(np.isfinite(values).sum())
     window = window_for(num_steps)
     plain: dict[str, Any] = {"linewidth": 1.2, "label": "training step"}
     looks = [(raw, plain)]
