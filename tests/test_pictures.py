@@ -24,7 +24,6 @@ from vgexp.errors import QuestionError
 from vgexp.records import OPTIONAL, TABLES
 from vgexp.report import figures
 from vgexp.report.figures import FIGURES, style
-from vgexp.report.figures.overview import verdict_line
 
 Tables = dict[str, pd.DataFrame]
 STEPS = (0, 20, 39)
@@ -1061,7 +1060,8 @@ def test_an_overview_of_nothing_says_what_is_missing() -> None:
 
 
 def test_the_title_is_neither_mathematics_nor_beyond_the_page() -> None:
-    title = verdict_line({"verdict": "diverged", "cause": "$x$ " + "long " * 60})
+    summary = {"verdict": "diverged", "cause": "$x$ " + "long " * 60}
+    title = figures.overview({}, summary).get_suptitle()
     assert "$" not in title.replace(r"\$", "")
     assert max(map(len, title.split("\n"))) <= 140
 

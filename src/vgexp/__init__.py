@@ -16,15 +16,20 @@ _HOMES = {
     "diagnose": "vgexp.diagnosis",
 }
 
-__all__ = ["Probe", "Run", "__version__", "diagnose", "load", "resume", "run"]
+_PACKAGES = ("report", "theory")
+"""Packages of functions for a user's own tables, reached as `vgexp.report.figures.overview`."""
+
+__all__ = ["Probe", "Run", "__version__", "diagnose", "load", "report", "resume", "run", "theory"]
 
 
 def __getattr__(name: str) -> object:
     """Imports a public name from its home when it is first asked for (PEP 562)."""
-    if name not in _HOMES:
+    if name not in (*_HOMES, *_PACKAGES):
         raise AttributeError(f"module 'vgexp' has no attribute {name!r}")
     import importlib
 
+    if name in _PACKAGES:
+        return importlib.import_module(f"vgexp.{name}")
     value = getattr(importlib.import_module(_HOMES[name]), name)
     globals()[name] = value
     return value

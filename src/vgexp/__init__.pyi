@@ -1,3 +1,5 @@
+from vgexp import report as report
+from vgexp import theory as theory
 from vgexp.diagnosis import diagnose as diagnose
 from vgexp.probe import Probe as Probe
 from vgexp.runs import Run as Run

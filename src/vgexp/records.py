@@ -306,6 +306,23 @@ TABLES: Mapping[str, tuple[Column, ...]] = {
 }
 """Table (its file is `<table>.csv`) -> its columns in order."""
 
+KEYS: Mapping[str, tuple[str, ...]] = {
+    "layers": ("step", "name"),
+    "steps": ("step",),
+    "evals": ("step", "split"),
+    "timing": ("step",),
+    "histograms": ("step", "name", "quantity", "lower"),
+    "time": ("step", "name", "t"),
+    "recurrence": ("step", "name"),
+    "attention": ("step", "name", "head"),
+    "pretraining": ("step", "name"),
+    "curvature": ("step", "name"),
+    "jacobian": ("step", "name"),
+    "paths": ("step", "name", "length"),
+    "shattering": ("step", "layer", "inputs", "distance"),
+}
+"""Table -> the columns that tell its rows apart, within one seed."""
+
 OPTIONAL = frozenset(column.name for column in (*PREDICTED, *PREDICTED_IN_TIME))
 """Columns that a table may lack."""
 

@@ -18,6 +18,7 @@ from vgexp.report.figures import style
 from vgexp.report.figures.layer_axis import evenly, layer_name
 from vgexp.report.figures.legends import legend_below
 from vgexp.report.figures.logarithmic import log_line, log_scale
+from vgexp.report.figures.wanted import draws_table
 from vgexp.report.grid import grid
 
 GUIDE = 1e-3
@@ -29,6 +30,7 @@ _ZEROS = 0.13
 """Height of the strip of exact zeros, a row a layer that has some, as a share of the panel's."""
 
 
+@draws_table("layers", "step", "layer", "kind", "update_ratio")
 def update_ratios(layers: pd.DataFrame) -> Figure:
     """The change of each layer's weights in a step over their norm, over steps.
 
@@ -40,6 +42,7 @@ def update_ratios(layers: pd.DataFrame) -> Figure:
     )
 
 
+@draws_table("attention", "step", "layer", "entropy_fraction")
 def attention_entropy(attention: pd.DataFrame) -> Figure:
     """How widely each block's heads look, over steps: 1 everywhere alike, 0 at one position.
 

@@ -13,9 +13,11 @@ from vgexp.report.figures import style
 from vgexp.report.figures.layer_axis import layers_across
 from vgexp.report.figures.legends import legend_below
 from vgexp.report.figures.logarithmic import log_line, log_scale
+from vgexp.report.figures.wanted import draws_table
 from vgexp.report.grid import first_middle_last, grid, numbers
 
 
+@draws_table("layers", "step", "layer", "kind", "delta_rms")
 def backward_signal(layers: pd.DataFrame) -> Figure:
     """`delta_rms` of each layer at the first, a middle and the last measured step.
 
@@ -29,6 +31,7 @@ def backward_signal(layers: pd.DataFrame) -> Figure:
     )
 
 
+@draws_table("layers", "step", "layer", "kind", "preact_std")
 def forward_signal(layers: pd.DataFrame) -> Figure:
     """Standard deviation of z of each layer, at the same steps as `backward_signal`."""
     return style.alone(

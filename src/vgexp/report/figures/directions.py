@@ -20,11 +20,13 @@ from vgexp.report.figures.logarithmic import (
     log_line,
     log_scale,
 )
+from vgexp.report.figures.wanted import draws_table
 
 _VALUES = ("largest", "median", "smallest")
 _MOST_DISTANCES = 6
 
 
+@draws_table("jacobian", "layer", "name", "largest")
 @style.drawn
 def jacobian(table: pd.DataFrame) -> Figure:
     """Singular values of each layer's Jacobian, and of the product from the input to each layer.
@@ -48,6 +50,7 @@ def jacobian(table: pd.DataFrame) -> Figure:
     return figure
 
 
+@draws_table("paths", "length", "share", "binomial")
 def paths(table: pd.DataFrame) -> Figure:
     """Share of the gradient that paths of each length carry, beside their share of all paths.
 
@@ -57,6 +60,7 @@ def paths(table: pd.DataFrame) -> Figure:
     return style.alone(_draw_paths, "Which lengths of path carry the gradient", table)
 
 
+@draws_table("shattering", "layer", "inputs", "distance", "correlation")
 def shattering(table: pd.DataFrame) -> Figure:
     """Correlation of gradients at inputs of several distances, against depth.
 

@@ -21,6 +21,7 @@ from vgexp.report.figures.legends import legend_below
 from vgexp.report.figures.logarithmic import log_format, log_range, log_ticks
 from vgexp.report.figures.style import NOT_FINITE, SEQUENTIAL, UNDERFLOW, ZERO, Special
 from vgexp.report.figures.thinning import lower_medians
+from vgexp.report.figures.wanted import draws_table
 from vgexp.report.grid import grid_of
 
 LEAST_DECADES = 3.0
@@ -29,6 +30,7 @@ _MOST_STEPS = 1000
 """Columns of a map; a panel has fewer pixels."""
 
 
+@draws_table("layers", "step", "layer", "kind", "grad_norm", "grad_max")
 def gradient_map(
     layers: pd.DataFrame, dtype: str | None = "float32", loss_scale: pd.Series | None = None
 ) -> Figure:

@@ -10,8 +10,10 @@ from matplotlib.figure import Figure
 from vgexp.report.figures import style
 from vgexp.report.figures.legends import legend_below
 from vgexp.report.figures.logarithmic import bounded, log_line, log_scale
+from vgexp.report.figures.wanted import draws_table
 
 
+@draws_table("curvature", "step", "hessian_max", "hessian_trace")
 @style.drawn
 def curvature(table: pd.DataFrame) -> Figure:
     """The largest Hessian eigenvalue and what the learning rate bears, and the trace, over steps.

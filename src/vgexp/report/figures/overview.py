@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -11,7 +11,9 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from vgexp.diagnosis import diagnose
 from vgexp.diagnosis.signal import SMALLEST_NORMAL, loss_scales
+from vgexp.errors import QuestionError
 from vgexp.report.figures import style
 from vgexp.report.figures.by_depth import draw_attention_entropy, draw_update_ratios
 from vgexp.report.figures.depth import draw_backward_signal, draw_forward_signal
@@ -19,35 +21,58 @@ from vgexp.report.figures.heat import draw_gradient_map
 from vgexp.report.figures.shares import SHARES, draw_share, measured_shares
 from vgexp.report.figures.through_time import draw_through_time
 from vgexp.report.figures.training import draw_gradient_norms, draw_loss
+from vgexp.report.figures.wanted import require_table
 
 Draw = Callable[[Axes], None]
 
 _LINE = 140
-"""Letters of the title in a line."""
+"""Letters of the headline in a line across three panels."""
+_OF_LAYERS = ("step", "layer", "kind", "grad_norm", "grad_max", "delta_rms", "preact_std")
+"""Columns without which a table of layers has no overview."""
 
 
-@style.drawn
 def overview(
-    tables: Mapping[str, pd.DataFrame], summary: Mapping[str, Any] | None = None
+    tables: Mapping[str, pd.DataFrame] | pd.DataFrame, summary: Mapping[str, Any] | None = None
 ) -> Figure:
     """Six panels: gradient map, backward and forward signal, update ratios, loss, and what the
     run has besides: gradient against time, attention, shares of units, or the gradient's norm.
 
+    A table of layers alone, such as `Probe.to_frame()`, has no loss: its page shows the first
+    four panels and the shares of units that were measured, below what `diagnose` says of it.
+
     Args:
-        tables: table -> its rows; one that is missing leaves its panels empty.
+        tables: table -> its rows; one that is missing leaves its panels empty. Or a frame with
+            rows as in `layers.csv`.
         summary: what `summary.json` holds: verdict, cause, dtype, constant_loss.
+
+    Raises:
+        QuestionError: neither a mapping nor a table of layers.
     """
-    summary = summary or {}
-    figure, panels = style.canvas(2, 3, width=14.4, height=8.2)
-    for axes, (title, draw) in zip(panels, _panels(tables, summary), strict=True):
+    if isinstance(tables, Mapping):
+        summary = summary or {}
+        return _page(_panels(tables, summary), verdict_line(summary))
+    require_table("overview", tables, "layers", _OF_LAYERS)
+    shares = [_share_panel(tables, column) for column in measured_shares(tables)]
+    return _page([*_layer_panels(tables, summary or {}), *shares], _diagnosis_line(tables))
+
+
+@style.drawn
+def _page(panels: Sequence[tuple[str, Draw]], headline: str) -> Figure:
+    """A figure of titled panels in two rows, below a headline."""
+    num_columns = -(-len(panels) // 2)
+    figure, places = style.canvas(2, num_columns, width=4.8 * num_columns, height=8.2)
+    for axes, (title, draw) in zip(places, panels, strict=False):
         draw(axes)
         axes.set_title(title)
-    figure.suptitle(verdict_line(summary), x=0.012, ha="left", fontsize=13)
+    for axes in places[len(panels) :]:
+        axes.set_axis_off()
+    words = textwrap.fill(headline, int(_LINE * num_columns / 3), break_long_words=True)
+    figure.suptitle(words, x=0.012, ha="left", fontsize=13)
     return figure
 
 
 def verdict_line(summary: Mapping[str, Any]) -> str:
-    """Verdict and cause, or why there is none, wrapped."""
+    """Verdict and cause, or why there is none."""
     verdict, cause = summary.get("verdict"), summary.get("cause")
     if not summary:
         words = "no verdict: the run has no summary"
@@ -55,7 +80,15 @@ def verdict_line(summary: Mapping[str, Any]) -> str:
         words = str(cause or "no verdict")
     else:
         words = f"{verdict}: {cause}" if cause else str(verdict)
-    return textwrap.fill(style.label(words), _LINE, break_long_words=True)
+    return style.label(words)
+
+
+def _diagnosis_line(layers: pd.DataFrame) -> str:
+    """What the table says of the gradient; why it says nothing where no signal was measured."""
+    try:
+        return style.label(diagnose(layers).sentence)
+    except QuestionError as error:
+        return style.label(str(error).splitlines()[0])
 
 
 def _panels(
@@ -63,6 +96,19 @@ def _panels(
 ) -> list[tuple[str, Draw]]:
     layers, steps, evals = (tables.get(name) for name in ("layers", "steps", "evals"))
     scales = None if steps is None else loss_scales(steps)
+    panels = _layer_panels(layers, summary, scales)
+    loss = partial(draw_loss, evals=evals, constant_loss=number(summary.get("constant_loss")))
+    return [*panels, ("Loss", _given(loss, steps, "steps")), _last_panel(tables)]
+
+
+def _layer_panels(
+    layers: pd.DataFrame | None, summary: Mapping[str, Any], scales: pd.Series | None = None
+) -> list[tuple[str, Draw]]:
+    """The four panels of a table of layers.
+
+    Args:
+        scales: the loss scale by step; None: 1.
+    """
     gradients = partial(draw_gradient_map, dtype=known_dtype(summary), loss_scale=scales)
     of_layers: list[tuple[str, Any]] = [
         ("Gradient norm of each layer", gradients),
@@ -70,9 +116,7 @@ def _panels(
         ("Forward signal", draw_forward_signal),
         ("Update ratio", draw_update_ratios),
     ]
-    panels = [(title, _given(draw, layers, "layers")) for title, draw in of_layers]
-    loss = partial(draw_loss, evals=evals, constant_loss=number(summary.get("constant_loss")))
-    return [*panels, ("Loss", _given(loss, steps, "steps")), _last_panel(tables)]
+    return [(title, _given(draw, layers, "layers")) for title, draw in of_layers]
 
 
 def _last_panel(tables: Mapping[str, pd.DataFrame]) -> tuple[str, Draw]:
@@ -84,10 +128,13 @@ def _last_panel(tables: Mapping[str, pd.DataFrame]) -> tuple[str, Draw]:
         if len(tables.get(name, ())):
             return title, _given(draw, tables[name], name)
     for column in measured_shares(layers) if layers is not None else ():
-        return SHARES[column][0].capitalize(), _given(
-            partial(draw_share, column=column), layers, "layers"
-        )
+        return _share_panel(layers, column)
     return "Gradient norm", _given(draw_gradient_norms, tables.get("steps"), "steps")
+
+
+def _share_panel(layers: pd.DataFrame | None, column: str) -> tuple[str, Draw]:
+    draw = partial(draw_share, column=column)
+    return SHARES[column][0].capitalize(), _given(draw, layers, "layers")
 
 
 def _given(draw: Callable[..., None], frame: pd.DataFrame | None, table: str) -> Draw:

@@ -17,6 +17,7 @@ from vgexp.report.figures import bins, style
 from vgexp.report.figures.bins import Ridge
 from vgexp.report.figures.layer_axis import evenly
 from vgexp.report.figures.legends import legend_below
+from vgexp.report.figures.wanted import draws_table
 
 MOST_RIDGES = 12
 _HEIGHT = 0.88
@@ -25,6 +26,7 @@ _SPIKE = "bin too high to draw: its share of the entries"
 _NAMES = {"act": "Activations h", "preact": "Pre-activations z"}
 
 
+@draws_table("histograms", "step", "layer", "quantity", "lower", "upper", "share")
 @style.drawn
 def distributions(histograms: pd.DataFrame) -> Figure:
     """Densities of h by layer at the first and the last measured step, each on its own axis.

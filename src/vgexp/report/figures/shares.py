@@ -11,6 +11,7 @@ from vgexp.report.cut_short import without_cut_step
 from vgexp.report.figures import style
 from vgexp.report.figures.layer_axis import layers_across
 from vgexp.report.figures.legends import legend_below
+from vgexp.report.figures.wanted import draws_table
 from vgexp.report.grid import first_middle_last, grid, numbers
 
 SHARES = {
@@ -20,6 +21,7 @@ SHARES = {
 """Column -> what it is a share of, and what these are."""
 
 
+@draws_table("layers", "step", "layer", "kind")
 @style.drawn
 def shares(layers: pd.DataFrame) -> Figure:
     """The saturated and the dead share of each layer at the first, a middle and the last step.

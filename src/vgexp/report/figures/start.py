@@ -17,6 +17,7 @@ from vgexp.report.figures.layer_axis import layers_across
 from vgexp.report.figures.legends import legend_below
 from vgexp.report.figures.logarithmic import LARGEST, SMALLEST, log_line, log_scale
 from vgexp.report.figures.through_time import EXPECTED
+from vgexp.report.figures.wanted import draws_table
 
 _SPREAD = "predicted_log_delta_std"
 _THEORY: dict[str, Any] = {"color": style.INK, "zorder": 3}
@@ -27,6 +28,7 @@ _PANELS = {
 }
 
 
+@draws_table("layers", "layer", "name", "kind", "seed", "delta_rms", over_seeds=True)
 @style.drawn
 def at_start(layers: pd.DataFrame) -> Figure:
     """Backward signal, forward signal and factor per layer, each measured over seeds and predicted.
@@ -44,6 +46,7 @@ def at_start(layers: pd.DataFrame) -> Figure:
     return figure
 
 
+@draws_table("time", "layer", "name", "t", "seed", "delta_rms", over_seeds=True)
 def time_at_start(time: pd.DataFrame) -> Figure:
     """`delta_rms` of the last layer's hidden state against time, over seeds and predicted.
 

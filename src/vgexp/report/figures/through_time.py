@@ -10,6 +10,7 @@ from vgexp.records import PREDICTION
 from vgexp.report.figures import style
 from vgexp.report.figures.legends import legend_below
 from vgexp.report.figures.logarithmic import log_line, log_scale
+from vgexp.report.figures.wanted import draws_table
 from vgexp.report.grid import first_middle_last
 
 EXPECTED = f"{PREDICTION}delta_rms"
@@ -17,6 +18,7 @@ EXPECTED = f"{PREDICTION}delta_rms"
 _HIDDEN, _CELL = ".h", ".c"
 
 
+@draws_table("time", "step", "layer", "name", "t", "delta_rms")
 def through_time(time: pd.DataFrame) -> Figure:
     """`delta_rms` of the last layer's state against time, at the first, a middle and the last step.
 

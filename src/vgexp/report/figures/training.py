@@ -15,6 +15,7 @@ from vgexp.report.figures import events, style
 from vgexp.report.figures.legends import legend_below
 from vgexp.report.figures.logarithmic import bounded, log_line, log_scale
 from vgexp.report.figures.thinning import thinned
+from vgexp.report.figures.wanted import draws_table
 
 _MANY_TIMES, _HUGE = 100.0, 1e100
 """Largest over smallest loss, and the loss itself, from which on the axis is logarithmic."""
@@ -22,6 +23,8 @@ _EVENTS = ("clipped", "skipped")
 _COLOUR, _VALIDATION, _TEST = "#0072B2", "#E69F00", "#009E73"
 
 
+@draws_table("steps", "step", "loss", "accuracy")
+@draws_table("evals", "step", "split", "loss", "accuracy")
 @style.drawn
 def learning_curves(
     steps: pd.DataFrame, evals: pd.DataFrame | None = None, constant_loss: float | None = None
@@ -45,6 +48,7 @@ def learning_curves(
     return figure
 
 
+@draws_table("steps", "step", "grad_norm", "grad_norm_clipped")
 def gradient_norms(steps: pd.DataFrame) -> Figure:
     """The gradient's norm over all parameters over steps, before and after clipping.
 
