@@ -881,7 +881,7 @@ def test_several_runs_are_named_and_refused(
         (["run", "--metric", "name"], "unknown metric of layers.csv: 'name'"),
         (["rnu"], "nearest: run"),
         (["run/layers.csv"], "nearest: run"),
-        (["run", "--metrik"], "unrecognized arguments: --metrik"),
+        (["run", "--metrik"], "nearest: --metric"),
         ([], "the following arguments are required: RUN"),
     ],
 )

@@ -65,13 +65,22 @@ def unknown(
 
 def nearest(asked: str, names: Iterable[str]) -> str | None:
     """The name that was meant; of a short word, one that is half like it was not."""
-    bare = {name.lstrip("-"): name for name in names}
-    word = asked.lstrip("-")
+    bare: dict[str, str] = {}
+    for name in names:
+        bare.setdefault(_spelling(name), name)
+    word = _spelling(asked)
+    if word in bare:
+        return bare[word]
     for found in difflib.get_close_matches(word, bare, n=1, cutoff=0.5):
         ratio = difflib.SequenceMatcher(None, found, word).ratio()
         if len(word) > _SHORT_WORD or ratio >= 0.7 or sorted(word) == sorted(found):
             return bare[found]
     return None
+
+
+def _spelling(name: str) -> str:
+    """A name without what people write differently: `LeakyReLU`, `leaky-relu`, `--leaky_relu`."""
+    return name.lstrip("-").casefold().replace("_", "").replace("-", "")
 
 
 def impossible(key: str, asked: object, allowed: str) -> QuestionError:

@@ -3,13 +3,27 @@
 from __future__ import annotations
 
 import argparse
-from typing import NoReturn
+import re
+from typing import Any, NoReturn
 
-from vgexp.errors import QuestionError
+from vgexp.errors import QuestionError, unknown
+
+_UNKNOWN = re.compile(r"unrecognized arguments: (?:.* )?(--?[a-z][\w-]*)")
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse, but a wrong command line raises `QuestionError` instead of leaving the process."""
+    """argparse, but a wrong command line raises `QuestionError` instead of leaving the process.
+
+    Flags are written out: the beginning of one could be meant for another.
+    """
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(allow_abbrev=False, **kwargs)
 
     def error(self, message: str) -> NoReturn:
-        raise QuestionError(f"{message}\nusage: {self.format_usage().removeprefix('usage: ')}")
+        usage = f"usage: {self.format_usage().removeprefix('usage: ')}"
+        flag = _UNKNOWN.match(message)
+        if flag:
+            question = unknown("flag", flag[1], self._option_string_actions)
+            raise QuestionError(f"{question}\n{usage}")
+        raise QuestionError(f"{message}\n{usage}")

@@ -22,9 +22,9 @@ from vgexp.cli.groups import wrapped_groups
 from vgexp.cli.interrupts import exit_code
 from vgexp.cli.job import Job
 from vgexp.cli.listing import configs
-from vgexp.cli.questions import translate
+from vgexp.cli.questions import translate, unknown_flag
 from vgexp.cli.session import Refused, Session, session
-from vgexp.errors import QuestionError, printable, unknown
+from vgexp.errors import QuestionError, printable
 from vgexp.sweep import place, plan
 
 _VERSION_BASE = "1.3"
@@ -114,23 +114,26 @@ def parse_flags(argv: Sequence[str]) -> argparse.Namespace:
     """Hydra's flags and the overrides, in any order.
 
     Raises:
-        QuestionError: an unknown flag, or one without its value.
+        QuestionError: an unknown flag, one without its value, or spaces around a `=`.
     """
     parser = get_args_parser()
     parser.exit_on_error = False
+    # Or `--experiment` would be taken for the beginning of a flag of Hydra's.
+    parser.allow_abbrev = False
     try:
         args, rest = parser.parse_known_args(list(argv))
     except argparse.ArgumentError as error:
         raise QuestionError(f"{error.argument_name}: {error.message}") from None
     flags = [token for token in rest if token.startswith("-")]
     if flags:
-        raise unknown("flag", flags[0].split("=")[0], _known_flags(parser))
+        raise unknown_flag(flags[0], argv, _known_flags(parser))
     if args.experimental_rerun is not None:
         raise QuestionError(
             "--experimental-rerun is not supported\n"
             "allowed: vgexp train --config-dir RUN --config-name config"
         )
     args.overrides = [*args.overrides, *rest]
+    overrides.require_joined(args.overrides)
     return args
 
 
@@ -194,6 +197,11 @@ def close_sweep(folder: Path, job: Job) -> int:
     """Prints what a sweep leaves, and how to go on where jobs failed or did not end."""
     rows = sweep.read(folder)
     known = plan.read(folder) or plan.Plan()
+    if not known.entries:
+        raise QuestionError(
+            "the sweep has no job: a key is swept over no value\n"
+            "allowed: at least one value for each key"
+        )
     statuses = {row["job"]: row["status"] for row in rows}
     jobs = {str(entry.job): folder / entry.folder for entry in known.entries}
     failed = [job for job in jobs if statuses.get(job) == sweep.FAILED]

@@ -102,8 +102,12 @@ def _dispatch(argv: list[str]) -> int:
     from vgexp.cli.verbs import VERBS
 
     if verb not in VERBS:
-        from vgexp.errors import unknown
+        from vgexp.errors import QuestionError, unknown
 
+        if "=" in verb and not verb.startswith("-"):
+            raise QuestionError(
+                f"{verb!r} is no verb\nallowed: {', '.join(VERBS)}\nnearest: vgexp train {verb}"
+            )
         kind = "option" if verb.startswith("-") else "verb"
         raise unknown(kind, verb, [*VERBS, "--help", "--version"] if kind == "option" else VERBS)
     return VERBS[verb](argv[1:])

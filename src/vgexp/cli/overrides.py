@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override, QuotedString
-from hydra.errors import OverrideParseException
+from hydra.core.override_parser.types import Glob, Override, QuotedString, RangeSweep
+from hydra.errors import HydraException, OverrideParseException
 
 from vgexp.config import CHOICES
 from vgexp.errors import QuestionError, unknown
 
 _EXPERIMENT = re.compile(r"^\+{0,2}experiment=")
+_RANGE = "allowed: range(START,STOP,STEP) with at least one value before STOP"
 
 
 def spell_experiment(overrides: Sequence[str], *, listed: bool) -> list[str]:
@@ -65,8 +67,8 @@ def require_possible(overrides: Sequence[str], *, is_sweep: bool) -> None:
     """Refuses what Hydra would pass over or complain of in its own words.
 
     Raises:
-        QuestionError: the folder of a sweep for a single run or the other way round, or a group
-            that is given anything but the name of a choice.
+        QuestionError: the folder of a sweep for a single run or the other way round, a group
+            that is given anything but the name of a choice, or a sweep over no value at all.
     """
     named = {o.key_or_group.lstrip("+"): o for o in _parsed(overrides)}
     ours, other = ("sweep", "run") if is_sweep else ("run", "sweep")
@@ -79,6 +81,30 @@ def require_possible(overrides: Sequence[str], *, is_sweep: bool) -> None:
     for key, override in named.items():
         if key in (*CHOICES, "experiment") and not override.is_delete():
             _require_choice(key, override)
+        if override.is_sweep_override():
+            _require_values(key, override)
+
+
+def require_joined(words: Sequence[str]) -> None:
+    """Refuses spaces around the `=` of an override: `model.depth = 5`.
+
+    Raises:
+        QuestionError: a word begins with `=`, or ends with it before a word that has none.
+    """
+    for index, word in enumerate(words):
+        before = words[index - 1] if index else ""
+        after = next(iter(words[index + 1 :]), "")
+        if word.startswith("="):
+            typed = [before, word] if word != "=" else [before, word, after]
+        elif word.endswith("=") and after and "=" not in after and after[0] not in "-~":
+            typed = [word, after]
+        else:
+            continue
+        typed = [part for part in typed if part]
+        raise QuestionError(
+            f"spaces around = in {' '.join(typed)!r}\nallowed: key=value, without spaces\n"
+            f"nearest: {shlex.quote(''.join(typed))}"
+        )
 
 
 def defer(overrides: Sequence[str], declared: Sequence[str] = ()) -> list[str]:
@@ -161,6 +187,33 @@ def _require_choice(group: str, override: Override) -> None:
             f"choices: {', '.join(CHOICES[group])}"
         )
     raise unknown(group, shown, CHOICES[group])
+
+
+def _require_values(key: str, override: Override) -> None:
+    """Refuses a sweep over nothing, which Hydra takes for a sweep of no jobs."""
+    value = override.value()
+    if isinstance(value, Glob):
+        # Hydra itself looks for the choices of groups that are not ours.
+        names = [] if "." in key else CHOICES.get(key)
+        if names is None or value.filter(list(names)):
+            return
+        allowed = (
+            f"allowed: a pattern of {', '.join(names)}"
+            if names
+            else "allowed: values, as in seed=1,2,3 or seed=range(1,5)\n"
+            "glob is for the choices of a group: optimizer=glob(*)"
+        )
+    elif isinstance(value, RangeSweep):
+        try:
+            is_empty = next(iter(value.range()), None) is None
+        except (ValueError, HydraException) as error:
+            raise QuestionError(f"{override.input_line}: {error}\n{_RANGE}") from None
+        if not is_empty:
+            return
+        allowed = _RANGE
+    else:
+        return
+    raise QuestionError(f"{override.input_line} is a sweep over no value\n{allowed}")
 
 
 def _defers(override: Override, groups: Collection[str]) -> bool:

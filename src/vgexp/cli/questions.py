@@ -7,7 +7,7 @@ import difflib
 import errno
 import re
 import typing
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +78,26 @@ def unknown_key(group: str, key: str, known: Iterable[str]) -> QuestionError:
         return QuestionError(f"{question}\n{key} is a key of: {', '.join(choices)}")
     same = {name: whole for name, whole in _groups_with().items() if name == key}
     return unknown(f"key of {group}", key, known, {**same, **_described_as(key)})
+
+
+def unknown_flag(flag: str, argv: Sequence[str], known: Iterable[str]) -> QuestionError:
+    """The error for a flag that Hydra lacks; says which override it would be: `--lr 0.1`.
+
+    Args:
+        argv: the command line, in which the flag's value may be the next word.
+    """
+    name, _, value = flag.partition("=")
+    after = argv[argv.index(flag) + 1 :][:1] if flag in argv else []
+    if not value and after and not after[0].startswith("-") and "=" not in after[0]:
+        value = after[0]
+    key = name.lstrip("-").replace("-", "_")
+    written: dict[str, list[str]] = {"--experiment": ["+experiment"]}
+    written |= {f"--{group}": [group] for group in CHOICES}
+    written |= {f"--{root}": [root] for root in ("seed", "device", "dtype")}
+    for where, whole in (*_groups_with().items(), *_described_as(key).items()):
+        written.setdefault(f"--{where.replace('_', '-')}", []).extend(whole)
+    typed = {f: [f"{word}={value or 'VALUE'}" for word in words] for f, words in written.items()}
+    return unknown("flag", name, known, typed)
 
 
 def _missing(error: MissingConfigException) -> QuestionError:

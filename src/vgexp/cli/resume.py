@@ -26,6 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "overrides",
         nargs="*",
+        default=[],  # without it argparse calls them required
         metavar="hydra/launcher=NAME",
         help="for a sweep: who runs its jobs, and hydra.launcher.KEY=VALUE; else as before",
     )

@@ -5,8 +5,12 @@ from __future__ import annotations
 import argparse
 import shlex
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from vgexp.errors import QuestionError, printable
+from vgexp.errors import QuestionError
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 _MOST_NAMED = 6
 
@@ -41,7 +45,7 @@ def main(args: argparse.Namespace) -> int:
     console, run = Screen(), Recorded(folder)
     show(console, run, args.metric)
     if args.figures:
-        _draw(run.folder)
+        _draw(console, run.folder)
     if run.can_go_on:
         show_line(console, f"Go on: {blocks.resuming(run.folder)}")
     return 0
@@ -57,6 +61,7 @@ def _is_signal(folder: Path) -> bool:
 def _show_signal(folder: Path, *, draws: bool) -> int:
     """What `vgexp signal` printed."""
     from vgexp import runs
+    from vgexp.cli.screen import Screen
     from vgexp.cli.work import work_of
 
     done = runs.load(folder)
@@ -67,11 +72,11 @@ def _show_signal(folder: Path, *, draws: bool) -> int:
         )
     work_of("signal").close(done)
     if draws:
-        _draw(folder)
+        _draw(Screen(), folder)
     return 0
 
 
-def _draw(folder: Path) -> None:
+def _draw(console: Console, folder: Path) -> None:
     """Draws every figure, and names them.
 
     Raises:
@@ -79,14 +84,18 @@ def _draw(folder: Path) -> None:
         OSError: files that cannot be written, likewise.
     """
     from vgexp.report import figures
+    from vgexp.report.layout import show_line, show_words
 
     before = _names_of_figures(folder)
     drawn = figures.draw(folder)
     removed = [name for name in before if name not in _names_of_figures(folder)]
     names = ", ".join(dict.fromkeys(path.stem for path in drawn)) or "none: nothing was measured"
-    print(printable(f"Drawn in {folder / figures.FOLDER}: {names}"))
+    show_line(console, f"Drawn in {folder / figures.FOLDER}:")
+    show_words(console, f"  {names}", "  ")
     if removed:
-        print(f"Removed, for their tables hold nothing any more: {', '.join(removed)}")
+        show_words(
+            console, f"Removed, because their tables hold nothing any more: {', '.join(removed)}"
+        )
 
 
 def _names_of_figures(folder: Path) -> list[str]:

@@ -41,8 +41,14 @@ def diagnose(frame: pd.DataFrame) -> Diagnosis:
         frame: rows as in `layers.csv` or from `Probe.to_frame()`.
 
     Raises:
-        QuestionError: columns are missing, or no row has a backward signal.
+        QuestionError: it is no frame, columns are missing, or no row has a backward signal.
     """
+    if not isinstance(frame, pd.DataFrame):
+        raise QuestionError(
+            f"diagnose was given a {type(frame).__name__}\n"
+            "allowed: a DataFrame with the rows of layers.csv, such as vgexp.load(RUN).layers or"
+            " probe.to_frame()"
+        )
     signal_of(frame.head(0))
     if "step" not in frame.columns:
         raise QuestionError("the table lacks the column step\nallowed: a table of layers")

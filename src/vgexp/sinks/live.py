@@ -116,23 +116,25 @@ class Live:
 @final
 class Counting:
     """How far a row of equal things has come, in a line now and then on standard error: the first
-    after two seconds, then at every tenth of them at the most."""
+    after two seconds, then at every tenth of them at the most, and at the last."""
 
     def __init__(self, what: str, num: int, *, is_quiet: bool) -> None:
         self._what = what
         self._num = num
+        self._is_quiet = is_quiet
         self._next_line = math.inf if is_quiet else 0.0
         self._until = time.monotonic() + SILENT_SECONDS
 
     def __call__(self, num_done: int) -> None:
-        if num_done < self._next_line or time.monotonic() < self._until:
+        is_due = num_done >= self._next_line or (num_done == self._num and not self._is_quiet)
+        if not is_due or time.monotonic() < self._until:
             return
         try:
             text = f"{self._what} {num_done}/{self._num}"
             print(text, file=sys.stderr, flush=True)
             self._next_line = num_done + max(1.0, self._num / PLAIN_LINES)
         except OSError:
-            self._next_line = math.inf
+            self._is_quiet, self._next_line = True, math.inf
 
 
 @final
