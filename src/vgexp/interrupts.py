@@ -1,6 +1,6 @@
-"""Ctrl-C and SIGTERM: none is lost while a run is set up, none tears a row while it trains.
+"""Ctrl-C, SIGTERM and SIGHUP: none is lost while a run is set up, none tears a row while it trains.
 
-Both work on whatever handlers are there (Python's own raises `KeyboardInterrupt`), and leave
+All of this works on whatever handlers are there (Python's own raises `KeyboardInterrupt`), and leave
 signals that have none, and threads other than the main one, alone.
 """
 
@@ -16,7 +16,9 @@ from typing import Any
 Handler = Callable[[int, FrameType | None], Any]
 Arrived = list[tuple[int, FrameType | None]]
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+HANG_UP: int | None = getattr(signal, "SIGHUP", None)
+"""SIGHUP: the terminal was closed, or its connection lost; None on a system without that signal."""
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, *([] if HANG_UP is None else [HANG_UP]))
 
 
 @contextmanager

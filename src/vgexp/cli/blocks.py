@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from vgexp import folders
-from vgexp.cli.interrupts import Terminated
+from vgexp.cli.interrupts import headline
 from vgexp.config import targets
 from vgexp.errors import QuestionError, printable
 from vgexp.resuming import is_open
@@ -39,11 +39,15 @@ def block(headline: str, *lines: str) -> str:
 
 
 def show(text: str) -> None:
-    """Writes a block to stderr, after whatever stdout still holds."""
+    """Writes a block to stderr, after whatever stdout still holds.
+
+    Where nobody can read it (the terminal was closed), the exit code alone tells.
+    """
     # A closed pipe must not hide the error.
     with suppress(OSError):
         sys.stdout.flush()
-    print(text, file=sys.stderr, flush=True)
+    with suppress(OSError):
+        print(text, file=sys.stderr, flush=True)
 
 
 def question(error: QuestionError, *, full: bool = False) -> int:
@@ -75,8 +79,7 @@ def failure(
 
 def interruption(error: KeyboardInterrupt, folder: Path | None) -> None:
     """Shows that the work was cut short, and what of it was saved where."""
-    headline = "terminated" if isinstance(error, Terminated) else "interrupted"
-    show(block(headline, *_left(folder)))
+    show(block(headline(error), *_left(folder)))
 
 
 def _left(folder: Path | None) -> list[str]:

@@ -190,11 +190,15 @@ def _record_failure(folder: Path, config: Config | None, error: Exception, verb:
 
 
 def tell(row: sweep.Row, typed: Sequence[str], swept: Collection[str]) -> None:
-    """Prints a line of how a job ended. A reader who has left (`| head`) does not end the sweep."""
+    """Prints a line of how a job ended.
+
+    Where the line cannot be written (`| head`, a full disk, a terminal that was closed), the sweep
+    goes on: the job's row in `sweep.csv` says the same.
+    """
     from vgexp.cli import progress
     from vgexp.cli.screen import Screen
 
-    with suppress(BrokenPipeError):
+    with suppress(OSError):
         print(progress.line(row, typed, swept, Screen().width), flush=True)
 
 
