@@ -1,7 +1,8 @@
-"""Ctrl-C, SIGTERM and SIGHUP: none is lost while a run is set up, none tears a row while it trains.
+"""Ctrl-C, SIGTERM and SIGHUP: none is lost while a run is set up, none tears a row in training.
 
-All of this works on whatever handlers are there (Python's own raises `KeyboardInterrupt`), and leave
-signals that have none, and threads other than the main one, alone.
+Both contexts put their handler before the one that is there (Python's own raises
+`KeyboardInterrupt`). Signals without a handler, and other threads than the main one, are left as
+they are.
 """
 
 from __future__ import annotations

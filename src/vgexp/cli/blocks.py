@@ -14,7 +14,7 @@ from pathlib import Path
 from vgexp import folders
 from vgexp.cli.interrupts import headline
 from vgexp.config import targets
-from vgexp.errors import QuestionError, printable
+from vgexp.errors import LostError, QuestionError, printable
 from vgexp.resuming import is_open
 from vgexp.sweep import plan
 
@@ -72,8 +72,10 @@ def failure(
     if full:
         traceback.print_exception(error)
     where = f"traceback: {log}" if log else f"{FULL_ERROR}=1 shows the traceback"
+    if full or isinstance(error, LostError):
+        where = ""
     left = _left(folder) if _files(folder) else []
-    show(block("the work failed", *describe(error).splitlines(), "" if full else where, *left))
+    show(block("the work failed", *describe(error).splitlines(), where, *left))
     return 1
 
 

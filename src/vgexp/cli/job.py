@@ -21,9 +21,11 @@ from vgexp.cli import blocks, overrides, schema
 from vgexp.cli.endings import ended, override_keys
 from vgexp.cli.interrupts import terminable
 from vgexp.cli.questions import translate, unknown_key
+from vgexp.cli.session import Refused
 from vgexp.cli.work import WORKS, Work, work_of
 from vgexp.config import Config, OutputConfig
-from vgexp.errors import QuestionError, reason
+from vgexp.errors import LostError, QuestionError, reason
+from vgexp.location import Location
 from vgexp.sweep import plan
 
 if TYPE_CHECKING:
@@ -81,23 +83,28 @@ class Job:
     def _alone(self, composed: DictConfig) -> None:
         assert self.folder is not None
         config = None
-        try:
-            config = to_config(composed)
-            done = self.work.begin(config, self.folder, self.command)
-            self.run, self.output = done, config.output
-        except QuestionError as error:
-            self.error = error
-            _leave_nothing(self.folder)
-        except KeyboardInterrupt:
-            _leave_nothing(self.folder)
-            raise
-        except Exception as error:
-            self.error = error
-            _record_failure(self.folder, config, error, self.verb)
+        with Location(self.folder) as location:
+            try:
+                config = to_config(composed)
+                done = self.work.begin(config, self.folder, self.command)
+                self.run, self.output = done, config.output
+            except QuestionError as error:
+                self.error = error
+                _leave_nothing(self.folder)
+            except KeyboardInterrupt:
+                self.folder = location.find_if_there()
+                if self.folder is not None:
+                    _leave_nothing(self.folder)
+                raise
+            except Exception as error:
+                self.error, self.folder = error, location.find_if_there()
+                if self.folder is not None:
+                    _record_failure(self.folder, config, error, self.verb)
 
     def _one_of_many(self, hydra: Any) -> float | None:
         assert self.folder is not None
         place = Path(str(hydra.sweep.dir))
+        _require_sweep(place, self.folder)
         entry, keys = _entry_of(place, Path(hydra.runtime.output_dir))
         row = sweep.Row(entry.job, sweep.FAILED, overrides.values(entry.overrides))
         self.told.add(str(entry.job))
@@ -109,12 +116,14 @@ class Job:
         except folders.OccupiedError:
             row = dataclasses.replace(row, status=ELSEWHERE)
         except Exception as error:
-            _record_failure(self.folder, config, error, self.verb)
+            if not isinstance(error, LostError):
+                _record_failure(self.folder, config, error, self.verb)
             row = dataclasses.replace(row, reason=reason(error))
         except BaseException:
             row = ended(row, {"status": resuming.INTERRUPTED, **folders.summary_of(self.folder)})
             raise
         finally:
+            _require_sweep(place, self.folder)
             if row.status != ELSEWHERE:
                 self._record(place, row, keys)
             if os.getpid() == self._pid:
@@ -164,6 +173,25 @@ def objective(summary: Mapping[str, Any], config: Config | None) -> float | None
     """What a sweeper that searches is told of a run: one figure of its summary."""
     value = None if config is None else summary.get(config.run.objective)
     return float(value) if isinstance(value, (int, float)) else None
+
+
+def _require_sweep(place: Path, folder: Path) -> None:
+    """Ends the sweep where its folder was removed or moved while its jobs ran.
+
+    Raises:
+        Refused: it was. What a job recorded is in the job's own folder, wherever that is.
+    """
+    if (place / plan.FILE).is_file():
+        return
+    if folder.is_dir():
+        _leave_nothing(folder)
+    with suppress(OSError):
+        place.rmdir()
+    lines = [
+        f"the sweep's folder {short(place)} was removed or moved while its jobs ran",
+        "if it was moved, go on: vgexp resume ITS_NEW_NAME",
+    ]
+    raise Refused(LostError("\n".join(lines))) from None
 
 
 def _entry_of(place: Path, folder: Path) -> tuple[plan.Entry, list[str]]:
