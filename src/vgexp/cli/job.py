@@ -26,6 +26,7 @@ from vgexp.cli.work import WORKS, Work, work_of
 from vgexp.config import Config, OutputConfig
 from vgexp.errors import LostError, QuestionError, reason
 from vgexp.location import Location
+from vgexp.origin import origin, typed_in
 from vgexp.sweep import plan
 
 if TYPE_CHECKING:
@@ -73,7 +74,20 @@ class Job:
     def __call__(self, composed: DictConfig) -> float | None:
         """Runs what was composed; for a sweeper that searches, the figure that it searches by."""
         hydra = HydraConfig.get()
-        self.folder = short(Path(hydra.runtime.output_dir))
+        if not hydra.job.chdir:
+            return self._done(hydra, composed)
+        here = Path(hydra.runtime.cwd)
+        with typed_in(here):
+            told = self._done(hydra, composed)
+        # Hydra goes back to where the command was typed.
+        self.folder = self.folder and short(self.folder, here)
+        self.run = self.run and dataclasses.replace(self.run, folder=short(self.run.folder, here))
+        return told
+
+    def _done(self, hydra: Any, composed: DictConfig) -> float | None:
+        folder = Path(hydra.runtime.output_dir)
+        # Where Hydra changed the current folder, only the whole name still leads there.
+        self.folder = folder if hydra.job.chdir else short(folder, origin())
         if hydra.mode != RunMode.MULTIRUN:
             self._alone(composed)
             return None
@@ -188,7 +202,7 @@ def _require_sweep(place: Path, folder: Path) -> None:
     with suppress(OSError):
         place.rmdir()
     lines = [
-        f"the sweep's folder {short(place)} was removed or moved while its jobs ran",
+        f"the sweep's folder {short(place, origin())} was removed or moved while its jobs ran",
         "if it was moved, go on: vgexp resume ITS_NEW_NAME",
     ]
     raise Refused(LostError("\n".join(lines))) from None
@@ -247,7 +261,6 @@ def _leave_nothing(folder: Path) -> None:
                 empty.rmdir()
 
 
-def short(folder: Path) -> Path:
+def short(folder: Path, here: Path) -> Path:
     """Relative to where the user stands, if that is shorter to read."""
-    here = Path.cwd()
     return folder.relative_to(here) if folder.is_relative_to(here) else folder
