@@ -237,3 +237,53 @@ def test_a_sweep_whose_lines_nobody_can_read_does_its_jobs(
     assert [json.loads(Path(f"a/{n}/summary.json").read_text())["status"] for n in (0, 1)] == [
         "completed"
     ] * 2
+
+
+# ---------------------------------------------------------------- hydra.job.chdir=true
+
+
+@pytest.mark.parametrize("is_sweep", [False, True])
+def test_a_job_that_hydra_moved_into_its_folder_finds_what_was_typed(
+    is_sweep: bool, own_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (own_folder / "text.txt").write_text("to be or not to be, that is the question. " * 20)
+    words = ["data=text", "data.path=text.txt", "data.seq_len=8", "data.batch_size=8"]
+    words += ["model=transformer", "model.depth=1", "model.width=8", "train.steps=2"]
+    where = ["hydra.sweep.dir=s", "-m"] if is_sweep else ["hydra.run.dir=r"]
+    assert main(["train", "hydra.job.chdir=true", *words, *where]) == 0
+    told = capsys.readouterr()
+    assert "error" not in told.err
+    run = Path("s/0") if is_sweep else Path("r")
+    assert json.loads((run / "summary.json").read_text())["status"] == "completed"
+    assert "path: text.txt\n" in (run / "config.yaml").read_text()
+    if not is_sweep:
+        assert "Written to r\n" in told.out
+
+
+def test_names_of_the_users_own_are_looked_up_where_the_command_was_typed(
+    own_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (own_folder / "mine_here.py").write_text(
+        "import torch\ndef phi(u):\n    return torch.tanh(u)\n"
+    )
+    words = ["train.steps=2", "model.depth=2", "hydra.job.chdir=true", "hydra.run.dir=r"]
+    assert main(["train", *words, "model.activation=mine_here.fie"]) == 2
+    assert "allowed: phi" in capsys.readouterr().err
+    assert not Path("r").exists()
+    assert main(["train", *words, "model.activation=mine_here.phi"]) == 0
+    assert Path("r/summary.json").exists()
+
+
+def test_processes_of_a_launcher_do_not_import_from_the_current_folder_first(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from vgexp.cli.foreman import safe_path
+
+    for before in (None, ""):
+        if before is None:
+            monkeypatch.delenv("PYTHONSAFEPATH", raising=False)
+        else:
+            monkeypatch.setenv("PYTHONSAFEPATH", before)
+        with safe_path():
+            assert os.environ["PYTHONSAFEPATH"] == "1"
+        assert os.environ.get("PYTHONSAFEPATH") == before

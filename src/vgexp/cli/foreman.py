@@ -131,7 +131,7 @@ class Foreman(Launcher):
                 )
                 tell(ending, typed[row["job"]], self.job.swept)
 
-        with lookout.told(self._folder, tell_of), _safe_path():
+        with lookout.told(self._folder, tell_of), safe_path():
             return self._launcher.launch(words, initial_job_idx=entries[0].job)
 
     def _is_open(self, entry: plan.Entry) -> bool:
@@ -237,7 +237,7 @@ class Replay(Sweeper):
 
 
 @contextmanager
-def _safe_path() -> Iterator[None]:
+def safe_path() -> Iterator[None]:
     """Within, a new interpreter does not import from the current folder before all else.
 
     A launcher's processes begin with `python -m`: a `types.py` of the user's would end them.
