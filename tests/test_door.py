@@ -98,11 +98,16 @@ def sigterm() -> None:
     os.kill(os.getpid(), signal.SIGTERM)
 
 
+def sighup() -> None:
+    os.kill(os.getpid(), signal.SIGHUP)
+
+
 MISFORTUNES: dict[str, Callable[[], None]] = {
     "oom": out_of_memory,
     "full": disk_full,
     "ctrl_c": ctrl_c,
     "sigterm": sigterm,
+    "sighup": sighup,
 }
 
 
@@ -499,7 +504,9 @@ def test_failed_work_is_exit_code_1_with_the_traceback_in_the_log(
     assert len(calls) == 1
 
 
-@pytest.mark.parametrize(("activation", "code"), [("ctrl_c", 130), ("sigterm", 143)])
+@pytest.mark.parametrize(
+    ("activation", "code"), [("ctrl_c", 130), ("sigterm", 143), ("sighup", 129)]
+)
 def test_an_interrupted_run_says_what_was_saved(
     activation: str, code: int, calls: Calls, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -606,7 +613,9 @@ def test_a_failed_job_is_a_row_and_the_others_run(
     assert len(calls) == 3
 
 
-@pytest.mark.parametrize(("activation", "code"), [("ctrl_c", 130), ("sigterm", 143)])
+@pytest.mark.parametrize(
+    ("activation", "code"), [("ctrl_c", 130), ("sigterm", 143), ("sighup", 129)]
+)
 def test_an_interrupted_sweep_keeps_its_rows_and_ends(
     activation: str, code: int, calls: Calls, capsys: pytest.CaptureFixture[str]
 ) -> None:

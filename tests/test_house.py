@@ -25,13 +25,15 @@ FLOORS: tuple[frozenset[str], ...] = tuple(
         "models data probe theory diagnosis resuming",
         "activations inits norms skips losses optimizers schedulers clips noise tables checkpoints",
         "metrics watch seeds tasks folders foreign",
-        "registry config records interrupts lookup",
+        "registry config records interrupts lookup location origin",
         "errors",
     )
 )
 """From the roof down. A room imports rooms of lower floors, and itself, and no other."""
 
-SIBLINGS: frozenset[tuple[str, str]] = frozenset({("config", "registry"), ("__main__", "cli")})
+SIBLINGS: frozenset[tuple[str, str]] = frozenset(
+    {("config", "registry"), ("__main__", "cli"), ("lookup", "origin")}
+)
 """Imports within a floor that are allowed nevertheless."""
 
 TABLE_SIDE = frozenset({"tables", "diagnosis", "report"})

@@ -64,11 +64,50 @@ def test_modules_of_the_current_folder_packages_and_installed_ones_are_found() -
     assert lookup.find("k", "torch.nn.init.xavier_uniform_") is torch.nn.init.xavier_uniform_
 
 
-def test_the_current_folder_comes_first_and_once(own_folder: Path) -> None:
+def test_afterwards_the_current_folder_comes_last_and_once(own_folder: Path) -> None:
+    before = [*sys.path]
     for _ in range(3):
         lookup.find("k", "mine.Net")
-    assert sys.path[0] == str(own_folder)
-    assert sys.path.count(str(own_folder)) == 1
+    assert sys.path == [*before, str(own_folder)]
+
+
+def test_a_folder_that_comes_before_pythons_own_stays_there(
+    own_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(own_folder))
+    before = [*sys.path]
+    lookup.find("k", "mine.Net")
+    assert sys.path == before
+
+
+def test_pythons_own_modules_come_before_those_of_the_folder_and_installed_ones_after(
+    own_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Each is imported for the first time by what the user's name leads to.
+    for name in ("wave", "chunk"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+        (own_folder / f"{name}.py").write_text("raise RuntimeError('it was imported')\n")
+    (own_folder / "helpers").mkdir()
+    (own_folder / "helpers" / "__init__.py").write_text("mine = 3\n")
+    elsewhere = own_folder / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "helpers.py").write_text("mine = 4\n")
+    (elsewhere / "late.py").write_text("which = 5\n")
+    (own_folder / "late.py").write_text("which = 6\n")
+    monkeypatch.setattr(sys, "path", [*sys.path, str(elsewhere)])
+    (own_folder / "asks_more.py").write_text(
+        "import wave\nfrom helpers import mine\ndef later():\n    import late\n"
+        "    return late.which\n"
+    )
+    assert lookup.find("k", "asks_more.mine") == 3
+    assert lookup.find("k", "asks_more.wave.Wave_read").__module__ == "wave"
+    assert lookup.find("k", "asks_more.later")() == 5
+
+
+def test_a_file_that_has_the_name_of_another_module_is_to_be_renamed(own_folder: Path) -> None:
+    (own_folder / "random.py").write_text("class Net: pass\n")
+    assert "remedy: rename random.py; Python imports another" in refused("random.Net")
+    assert "remedy" not in refused("mine.Nett")
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from test_trainer import changed
 
 import vgexp
 from vgexp import folders, runs, sinks, tables
-from vgexp.cli.interrupts import Terminated, terminable
+from vgexp.cli.interrupts import HungUp, Terminated, terminable
 from vgexp.config import Config, GaussianConfig, MlpConfig, OutputConfig, SgdConfig, TrainConfig
 from vgexp.errors import QuestionError
 from vgexp.records import COMMON, TABLES, Rows
@@ -238,7 +238,13 @@ def sigterm() -> None:
     os.kill(os.getpid(), signal.SIGTERM)
 
 
-@pytest.mark.parametrize(("send", "kind"), [(ctrl_c, KeyboardInterrupt), (sigterm, Terminated)])
+def sighup() -> None:
+    os.kill(os.getpid(), signal.SIGHUP)
+
+
+@pytest.mark.parametrize(
+    ("send", "kind"), [(ctrl_c, KeyboardInterrupt), (sigterm, Terminated), (sighup, HungUp)]
+)
 def test_a_signal_while_rows_are_written_tears_none(
     send: Callable[[], None],
     kind: type[BaseException],
@@ -246,10 +252,11 @@ def test_a_signal_while_rows_are_written_tears_none(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     strike(monkeypatch, 10, send)
-    before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = [signal.getsignal(number) for number in numbers]
     with pytest.raises(kind), terminable():
         vgexp.run(CONFIG, tmp_path / "a")
-    assert before == (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM))
+    assert before == [signal.getsignal(number) for number in numbers]
     run = vgexp.load(tmp_path / "a")
     assert run.summary["status"] == "interrupted"
     num_steps = run.summary["steps"]

@@ -20,6 +20,10 @@ class QuestionError(ValueError):
     """The question was wrong: an unknown name, an impossible value, a missing file. Exit code 2."""
 
 
+class LostError(RuntimeError):
+    """What a run writes into was removed or replaced meanwhile. Exit code 1, and no traceback."""
+
+
 def one_line(text: str) -> str:
     """What can be shown of a text, its ends of lines too, in a line."""
     return printable(text).replace("\n", "\\n")
@@ -36,7 +40,7 @@ def printable(text: str) -> str:
 def reason(error: BaseException) -> str:
     """Why the work failed, in one line: what summaries and tables of sweeps say."""
     text = "; ".join(line.strip() for line in str(error).splitlines() if line.strip())
-    if isinstance(error, QuestionError):
+    if isinstance(error, QuestionError | LostError):
         return text
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 

@@ -1,7 +1,8 @@
-"""Ctrl-C and SIGTERM: none is lost while a run is set up, none tears a row while it trains.
+"""Ctrl-C, SIGTERM and SIGHUP: none is lost while a run is set up, none tears a row in training.
 
-Both work on whatever handlers are there (Python's own raises `KeyboardInterrupt`), and leave
-signals that have none, and threads other than the main one, alone.
+Both contexts put their handler before the one that is there (Python's own raises
+`KeyboardInterrupt`). Signals without a handler, and other threads than the main one, are left as
+they are.
 """
 
 from __future__ import annotations
@@ -16,7 +17,9 @@ from typing import Any
 Handler = Callable[[int, FrameType | None], Any]
 Arrived = list[tuple[int, FrameType | None]]
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+HANG_UP: int | None = getattr(signal, "SIGHUP", None)
+"""SIGHUP: the terminal was closed, or its connection lost; None on a system without that signal."""
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, *([] if HANG_UP is None else [HANG_UP]))
 
 
 @contextmanager

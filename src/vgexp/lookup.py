@@ -13,11 +13,13 @@ import sys
 import sysconfig
 import traceback
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NoReturn
 
 from vgexp.errors import QuestionError, nearest, one_line, unknown
+from vgexp.origin import origin
 
 FORM = "package.module.name, such as mymodels.Net for the class Net in mymodels.py"
 _MOST_NAMES = 12
@@ -32,9 +34,10 @@ def is_dotted(name: object) -> bool:
 
 
 def find(key: str, path: str | None) -> Any:
-    """What `path` names, looked for in the current folder first and among what is installed.
+    """What `path` names, looked for in the current folder first and then among what is installed.
 
-    As for `python -m`, the current folder is put first on the import path, and stays there.
+    Modules of Python itself come before both: a `random.py` in the folder takes the place of none
+    that some library imports. What is imported later finds the folder last of all.
 
     Args:
         key: the key of the configuration that asks: `model.target`.
@@ -46,17 +49,40 @@ def find(key: str, path: str | None) -> Any:
     if path is None or len(parts) < 2 or not all(part.isidentifier() for part in parts):
         shown = "null" if path is None else repr(path)
         raise QuestionError(f"{key} is {shown}\nallowed: {FORM}")
-    here = str(Path.cwd())
-    if here not in sys.path:
-        sys.path.insert(0, here)
-    importlib.invalidate_caches()
-    found: Any = _imported(key, path, parts[0], None)
-    for position, name in enumerate(parts[1:], start=1):
-        if not hasattr(found, name):
-            found = _imported(key, path, ".".join(parts[: position + 1]), found)
-        else:
-            found = getattr(found, name)
+    with _importable(str(origin())):
+        importlib.invalidate_caches()
+        found: Any = _imported(key, path, parts[0], None)
+        for position, name in enumerate(parts[1:], start=1):
+            if not hasattr(found, name):
+                found = _imported(key, path, ".".join(parts[: position + 1]), found)
+            else:
+                found = getattr(found, name)
     return found
+
+
+@contextmanager
+def _importable(here: str) -> Iterator[None]:
+    """Within, a folder's modules are found after Python's own and before installed ones.
+
+    Afterwards they are found last. A folder that comes before Python's own modules already
+    (`PYTHONPATH`, `python -m`) stays there: that is what the user asked for.
+    """
+    end = _end_of_standard_library()
+    if here in sys.path[:end]:
+        yield
+        return
+    sys.path[:] = [*sys.path[:end], here, *(folder for folder in sys.path[end:] if folder != here)]
+    try:
+        yield
+    finally:
+        sys.path[:] = [*(folder for folder in sys.path if folder != here), here]
+
+
+def _end_of_standard_library() -> int:
+    """The position on the import path after the last folder of Python's own; 0: there is none."""
+    own = {sysconfig.get_path(name) for name in ("stdlib", "platstdlib")}
+    own |= {str(Path(folder) / "lib-dynload") for folder in own}
+    return 1 + max((i for i, folder in enumerate(sys.path) if folder in own), default=-1)
 
 
 def call(key: str, path: str, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
@@ -147,7 +173,7 @@ def _imported(key: str, path: str, name: str, above: Any) -> Any:
     near = nearest(name, {module.name for module in pkgutil.iter_modules()})
     raise QuestionError(
         f"{key} is {path!r}, but there is no module {name!r}\n"
-        f"allowed: a module in {one_line(str(Path.cwd()))}, or one that is installed"
+        f"allowed: a module in {one_line(str(origin()))}, or one that is installed"
         + (f"\nnearest: {near}" if near else "")
     )
 
@@ -156,13 +182,23 @@ def _refuse_name(key: str, path: str, name: str, above: Any) -> NoReturn:
     owner, _, last = name.rpartition(".")
     what = "module" if isinstance(above, ModuleType) else type(above).__name__
     names = sorted(_names_in(above))
-    headline = f"{key} is {path!r}, but the {what} {owner} has no {last!r}"
+    lines = [f"{key} is {path!r}, but the {what} {owner} has no {last!r}"]
     if len(names) <= _MOST_NAMES:
-        _, *rest = str(unknown("", last, names)).splitlines()
-        raise QuestionError("\n".join([headline, *rest]))
-    near = nearest(last, names)
-    allowed = f"allowed: one of its {len(names)} names"
-    raise QuestionError("\n".join([headline, allowed, *([f"nearest: {near}"] if near else [])]))
+        lines += str(unknown("", last, names)).splitlines()[1:]
+    else:
+        near = nearest(last, names)
+        lines.append(f"allowed: one of its {len(names)} names")
+        lines += [f"nearest: {near}"] if near else []
+    own = origin() / f"{owner}.py"
+    if isinstance(above, ModuleType) and own.is_file() and not _is_file_of(above, own):
+        lines.append(f"remedy: rename {own.name}; Python imports another module of that name")
+    raise QuestionError("\n".join(lines))
+
+
+def _is_file_of(module: ModuleType, file: Path) -> bool:
+    """Whether a module was imported from a file."""
+    imported = getattr(module, "__file__", None)
+    return imported is not None and Path(imported).resolve() == file.resolve()
 
 
 def _names_in(above: Any) -> Iterator[str]:

@@ -12,9 +12,9 @@ from contextlib import suppress
 from pathlib import Path
 
 from vgexp import folders
-from vgexp.cli.interrupts import Terminated
+from vgexp.cli.interrupts import headline
 from vgexp.config import targets
-from vgexp.errors import QuestionError, printable
+from vgexp.errors import LostError, QuestionError, printable
 from vgexp.resuming import is_open
 from vgexp.sweep import plan
 
@@ -39,11 +39,15 @@ def block(headline: str, *lines: str) -> str:
 
 
 def show(text: str) -> None:
-    """Writes a block to stderr, after whatever stdout still holds."""
+    """Writes a block to stderr, after whatever stdout still holds.
+
+    Where nobody can read it (the terminal was closed), the exit code alone tells.
+    """
     # A closed pipe must not hide the error.
     with suppress(OSError):
         sys.stdout.flush()
-    print(text, file=sys.stderr, flush=True)
+    with suppress(OSError):
+        print(text, file=sys.stderr, flush=True)
 
 
 def question(error: QuestionError, *, full: bool = False) -> int:
@@ -68,15 +72,16 @@ def failure(
     if full:
         traceback.print_exception(error)
     where = f"traceback: {log}" if log else f"{FULL_ERROR}=1 shows the traceback"
+    if full or isinstance(error, LostError):
+        where = ""
     left = _left(folder) if _files(folder) else []
-    show(block("the work failed", *describe(error).splitlines(), "" if full else where, *left))
+    show(block("the work failed", *describe(error).splitlines(), where, *left))
     return 1
 
 
 def interruption(error: KeyboardInterrupt, folder: Path | None) -> None:
     """Shows that the work was cut short, and what of it was saved where."""
-    headline = "terminated" if isinstance(error, Terminated) else "interrupted"
-    show(block(headline, *_left(folder)))
+    show(block(headline(error), *_left(folder)))
 
 
 def _left(folder: Path | None) -> list[str]:

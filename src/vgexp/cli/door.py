@@ -100,7 +100,7 @@ def compose_and_call(args: argparse.Namespace, job: Job) -> None:
         if error.code not in (None, 0):
             raise QuestionError(f"hydra refused: {error.code}") from None
     except Refused as refused:
-        raise refused.question from None
+        raise refused.error from None
     except BrokenPipeError:
         raise
     except Exception as error:

@@ -8,6 +8,7 @@ launcher those that have not ended, with the numbers and folders that they have 
 from __future__ import annotations
 
 import copy
+import os
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -36,6 +37,7 @@ from vgexp.sweep import plan
 
 GRID = "hydra._internal.core_plugins.basic_sweeper.BasicSweeper"
 _BY_NUMBER = "${hydra.job.num}"
+_SAFE_PATH = "PYTHONSAFEPATH"
 
 
 class Foreman(Launcher):
@@ -129,7 +131,7 @@ class Foreman(Launcher):
                 )
                 tell(ending, typed[row["job"]], self.job.swept)
 
-        with lookout.told(self._folder, tell_of):
+        with lookout.told(self._folder, tell_of), safe_path():
             return self._launcher.launch(words, initial_job_idx=entries[0].job)
 
     def _is_open(self, entry: plan.Entry) -> bool:
@@ -232,6 +234,23 @@ class Replay(Sweeper):
         for each in returned:
             _ = each.return_value  # raises what a job did not see to itself
         return returned
+
+
+@contextmanager
+def safe_path() -> Iterator[None]:
+    """Within, a new interpreter does not import from the current folder before all else.
+
+    A launcher's processes begin with `python -m`: a `types.py` of the user's would end them.
+    """
+    before = os.environ.get(_SAFE_PATH)
+    os.environ[_SAFE_PATH] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            os.environ.pop(_SAFE_PATH, None)
+        else:
+            os.environ[_SAFE_PATH] = before
 
 
 def _status(folder: Path) -> str:

@@ -21,9 +21,12 @@ from vgexp.cli import blocks, overrides, schema
 from vgexp.cli.endings import ended, override_keys
 from vgexp.cli.interrupts import terminable
 from vgexp.cli.questions import translate, unknown_key
+from vgexp.cli.session import Refused
 from vgexp.cli.work import WORKS, Work, work_of
 from vgexp.config import Config, OutputConfig
-from vgexp.errors import QuestionError, reason
+from vgexp.errors import LostError, QuestionError, reason
+from vgexp.location import Location
+from vgexp.origin import origin, typed_in
 from vgexp.sweep import plan
 
 if TYPE_CHECKING:
@@ -71,7 +74,20 @@ class Job:
     def __call__(self, composed: DictConfig) -> float | None:
         """Runs what was composed; for a sweeper that searches, the figure that it searches by."""
         hydra = HydraConfig.get()
-        self.folder = short(Path(hydra.runtime.output_dir))
+        if not hydra.job.chdir:
+            return self._done(hydra, composed)
+        here = Path(hydra.runtime.cwd)
+        with typed_in(here):
+            told = self._done(hydra, composed)
+        # Hydra goes back to where the command was typed.
+        self.folder = self.folder and short(self.folder, here)
+        self.run = self.run and dataclasses.replace(self.run, folder=short(self.run.folder, here))
+        return told
+
+    def _done(self, hydra: Any, composed: DictConfig) -> float | None:
+        folder = Path(hydra.runtime.output_dir)
+        # Where Hydra changed the current folder, only the whole name still leads there.
+        self.folder = folder if hydra.job.chdir else short(folder, origin())
         if hydra.mode != RunMode.MULTIRUN:
             self._alone(composed)
             return None
@@ -81,23 +97,28 @@ class Job:
     def _alone(self, composed: DictConfig) -> None:
         assert self.folder is not None
         config = None
-        try:
-            config = to_config(composed)
-            done = self.work.begin(config, self.folder, self.command)
-            self.run, self.output = done, config.output
-        except QuestionError as error:
-            self.error = error
-            _leave_nothing(self.folder)
-        except KeyboardInterrupt:
-            _leave_nothing(self.folder)
-            raise
-        except Exception as error:
-            self.error = error
-            _record_failure(self.folder, config, error, self.verb)
+        with Location(self.folder) as location:
+            try:
+                config = to_config(composed)
+                done = self.work.begin(config, self.folder, self.command)
+                self.run, self.output = done, config.output
+            except QuestionError as error:
+                self.error = error
+                _leave_nothing(self.folder)
+            except KeyboardInterrupt:
+                self.folder = location.find_if_there()
+                if self.folder is not None:
+                    _leave_nothing(self.folder)
+                raise
+            except Exception as error:
+                self.error, self.folder = error, location.find_if_there()
+                if self.folder is not None:
+                    _record_failure(self.folder, config, error, self.verb)
 
     def _one_of_many(self, hydra: Any) -> float | None:
         assert self.folder is not None
         place = Path(str(hydra.sweep.dir))
+        _require_sweep(place, self.folder)
         entry, keys = _entry_of(place, Path(hydra.runtime.output_dir))
         row = sweep.Row(entry.job, sweep.FAILED, overrides.values(entry.overrides))
         self.told.add(str(entry.job))
@@ -109,12 +130,14 @@ class Job:
         except folders.OccupiedError:
             row = dataclasses.replace(row, status=ELSEWHERE)
         except Exception as error:
-            _record_failure(self.folder, config, error, self.verb)
+            if not isinstance(error, LostError):
+                _record_failure(self.folder, config, error, self.verb)
             row = dataclasses.replace(row, reason=reason(error))
         except BaseException:
             row = ended(row, {"status": resuming.INTERRUPTED, **folders.summary_of(self.folder)})
             raise
         finally:
+            _require_sweep(place, self.folder)
             if row.status != ELSEWHERE:
                 self._record(place, row, keys)
             if os.getpid() == self._pid:
@@ -166,6 +189,25 @@ def objective(summary: Mapping[str, Any], config: Config | None) -> float | None
     return float(value) if isinstance(value, (int, float)) else None
 
 
+def _require_sweep(place: Path, folder: Path) -> None:
+    """Ends the sweep where its folder was removed or moved while its jobs ran.
+
+    Raises:
+        Refused: it was. What a job recorded is in the job's own folder, wherever that is.
+    """
+    if (place / plan.FILE).is_file():
+        return
+    if folder.is_dir():
+        _leave_nothing(folder)
+    with suppress(OSError):
+        place.rmdir()
+    lines = [
+        f"the sweep's folder {short(place, origin())} was removed or moved while its jobs ran",
+        "if it was moved, go on: vgexp resume ITS_NEW_NAME",
+    ]
+    raise Refused(LostError("\n".join(lines))) from None
+
+
 def _entry_of(place: Path, folder: Path) -> tuple[plan.Entry, list[str]]:
     """The job of a folder, and what the sweep's jobs override."""
     known = plan.read(place)
@@ -190,11 +232,15 @@ def _record_failure(folder: Path, config: Config | None, error: Exception, verb:
 
 
 def tell(row: sweep.Row, typed: Sequence[str], swept: Collection[str]) -> None:
-    """Prints a line of how a job ended. A reader who has left (`| head`) does not end the sweep."""
+    """Prints a line of how a job ended.
+
+    Where the line cannot be written (`| head`, a full disk, a terminal that was closed), the sweep
+    goes on: the job's row in `sweep.csv` says the same.
+    """
     from vgexp.cli import progress
     from vgexp.cli.screen import Screen
 
-    with suppress(BrokenPipeError):
+    with suppress(OSError):
         print(progress.line(row, typed, swept, Screen().width), flush=True)
 
 
@@ -215,7 +261,6 @@ def _leave_nothing(folder: Path) -> None:
                 empty.rmdir()
 
 
-def short(folder: Path) -> Path:
+def short(folder: Path, here: Path) -> Path:
     """Relative to where the user stands, if that is shorter to read."""
-    here = Path.cwd()
     return folder.relative_to(here) if folder.is_relative_to(here) else folder

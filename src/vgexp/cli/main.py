@@ -30,14 +30,13 @@ first steps
 
 exit codes
   0 done (a diverged run is a result)    1 the work failed
-  2 the question was wrong               130 interrupted, 143 terminated
+  2 the question was wrong               130 interrupted, 143 terminated,
+                                         129 hung up (terminal closed)
 
 options
   -h, --help    this page; after a verb, the verb's own
   --version     the version
 """
-
-_WORDS = {130: "interrupted", 143: "terminated"}
 
 
 def entry() -> int:
@@ -56,7 +55,7 @@ def main(argv: Sequence[str]) -> int:
 
 def _answered(argv: list[str]) -> int:
     from vgexp.cli import blocks
-    from vgexp.cli.interrupts import exit_code, terminable
+    from vgexp.cli.interrupts import exit_code, headline, terminable
     from vgexp.errors import QuestionError
 
     full = blocks.full_error()
@@ -72,7 +71,7 @@ def _answered(argv: list[str]) -> int:
             blocks.interruption(error, None)
         else:
             # There was nothing to record.
-            blocks.show(blocks.block(_WORDS[exit_code(error)]))
+            blocks.show(blocks.block(headline(error)))
         return exit_code(error)
     except SystemExit as leaving:
         # argparse, after --help.

@@ -12,6 +12,7 @@ from pathlib import Path
 from vgexp.cli import blocks
 from vgexp.cli.interrupts import exit_code
 from vgexp.errors import QuestionError, printable
+from vgexp.location import Location
 from vgexp.resuming import TRUST
 
 LOG = "train.log"
@@ -72,23 +73,26 @@ def _run(folder: Path, *, trusts: bool) -> int:
     if not resuming.is_open(folder):
         print(printable(f"{folder} has ended: {runs.load(folder).summary['status']}"))
         return 0
-    try:
-        with _logged(folder):
-            output = runs.Run(folder).config.output
-            later = runs.Manner(output.quiet, draws=False)
-            done = runs.resume(folder, _say, trust=trusts, manner=later)
-    except KeyboardInterrupt as error:
-        blocks.interruption(error, folder)
-        return exit_code(error)
-    except QuestionError:
-        raise
-    except Exception as error:
-        with suppress(OSError, ValueError):
-            runs.write_failure(folder, None, error)
-        log = folder / LOG
-        told = log if _holds(log) else None
-        return blocks.failure(error, log=told, full=full, folder=folder)
-    return close(done, output, work_of(folders.verb_of(folder)))
+    with Location(folder) as location:
+        try:
+            with _logged(folder):
+                output = runs.Run(folder).config.output
+                later = runs.Manner(output.quiet, draws=False)
+                done = runs.resume(folder, _say, trust=trusts, manner=later)
+        except KeyboardInterrupt as error:
+            blocks.interruption(error, location.find_if_there())
+            return exit_code(error)
+        except QuestionError:
+            raise
+        except Exception as error:
+            now = location.find_if_there()
+            if now is None:
+                return blocks.failure(error, full=full)
+            with suppress(OSError, ValueError):
+                runs.write_failure(now, None, error)
+            told = now / LOG if _holds(now / LOG) else None
+            return blocks.failure(error, log=told, full=full, folder=now)
+    return close(done, output, work_of(folders.verb_of(done.folder)))
 
 
 def _say(story: str) -> None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from vgexp.errors import QuestionError
+from vgexp.errors import LostError, QuestionError
 from vgexp.sweep.plan import Plan
 
 T = TypeVar("T")
@@ -36,11 +36,11 @@ _session: ContextVar[Session] = ContextVar("_session")
 
 
 class Refused(BaseException):
-    """A question that Hydra must not take for a warning or a failed job, as it does exceptions."""
+    """An error that Hydra must not take for a warning or a failed job, as it does exceptions."""
 
-    def __init__(self, question: QuestionError) -> None:
-        super().__init__(str(question))
-        self.question = question
+    def __init__(self, error: QuestionError | LostError) -> None:
+        super().__init__(error)  # its arguments, by which another process sends it to this one
+        self.error = error
 
 
 @contextmanager

@@ -19,6 +19,7 @@ from vgexp.data.examples import Pair
 from vgexp.data.stored import PACKED, Stored, damaged, located, require_files
 from vgexp.errors import QuestionError, one_line, reason
 from vgexp.folders import alone
+from vgexp.origin import from_origin
 
 NUM_CLASSES = 10
 TIMEOUT_SECONDS = 20.0
@@ -31,7 +32,7 @@ def read(stored: Stored, root: str, download: bool) -> tuple[Pair, Pair]:
     Raises:
         QuestionError: files that are missing, damaged, or cannot be fetched; no torchvision.
     """
-    base = Path(root).expanduser()
+    base = from_origin(root)
     if download:
         _fetch(stored, base)
     try:

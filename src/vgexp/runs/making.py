@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 from vgexp import config as configuration
 from vgexp import folders, resuming, summaries
 from vgexp.config import Config
-from vgexp.errors import QuestionError, reason
+from vgexp.errors import LostError, QuestionError, reason
 from vgexp.folders import Prefix
 from vgexp.interrupts import held
+from vgexp.location import Location
 from vgexp.runs import signaling
 from vgexp.runs.expecting import beside, expected
 from vgexp.runs.past import Run, load
@@ -23,6 +24,7 @@ from vgexp.runs.start import (
     drawn,
     ending_of,
     free_folder,
+    located,
     manner_of,
     require_same,
     warn,
@@ -112,7 +114,7 @@ def resume(
         else:
             if not trust:
                 resuming.require_trust(folder, done.config)
-            _go_on(done, say, manner)
+            done = _go_on(done, say, manner)
     drawn(done, is_wanted=manner.draws)
     return done
 
@@ -139,7 +141,7 @@ def finish(
     return resume(folder, trust=True, manner=manner)
 
 
-def _go_on(done: Run, say: Callable[[str], None] | None, manner: Manner) -> None:
+def _go_on(done: Run, say: Callable[[str], None] | None, manner: Manner) -> Run:
     """Trains from the last whole checkpoint, in an occupied folder."""
     folder, config = done.folder, done.config
     trainer = assembled(config)
@@ -149,7 +151,7 @@ def _go_on(done: Run, say: Callable[[str], None] | None, manner: Manner) -> None
         say(start.story)
     _put_back(trainer, start)
     with held(trainer.stop):
-        _trained(folder, trainer, config, start.prefixes, is_quiet=manner.is_quiet)
+        return _trained(folder, trainer, config, start.prefixes, is_quiet=manner.is_quiet)
 
 
 def _put_back(trainer: Trainer, start: resuming.Start) -> None:
@@ -175,41 +177,51 @@ def _trained(
     *,
     is_quiet: bool,
 ) -> Run:
-    """Trains to the end and writes the summary, whatever the end is."""
-    done = Run(folder)
-    try:
-        _record(folder, trainer, config, prefixes, is_quiet=is_quiet)
-    except BaseException as error:
-        _write_end(done, config, trainer, error)
-        raise
-    folders.write_summary(folder, _summary(done, config, trainer, summaries.status_of(trainer)))
+    """Trains to the end and writes the summary, whatever the end is.
+
+    Returns:
+        The run where it is by then: somebody may have moved its folder.
+    """
+    with located(folder) as location:
+        try:
+            _record(location, trainer, config, prefixes, is_quiet=is_quiet)
+            done = Run(location.find())
+        except BaseException as error:
+            with suppress(LostError):
+                _write_end(Run(location.find()), config, trainer, error)
+            raise
+    status = summaries.status_of(trainer)
+    folders.write_summary(done.folder, _summary(done, config, trainer, status))
     return done
 
 
-def _save(folder: Path, trainer: Trainer, config: Config, sinks: Sequence[Sink]) -> None:
+def _save(location: Location, trainer: Trainer, config: Config, sinks: Sequence[Sink]) -> None:
     """Writes a checkpoint. Where there is no room for one, training goes on without."""
     from vgexp.sinks import settled
 
     step, state, made_by = trainer.state.step, trainer.state_dict(), summaries.computed_by(trainer)
-    tables = settled(sinks)
+    tables, folder = settled(sinks), location.find()
     try:
         resuming.save(folder, step, state, config, made_by, tables)
     except OSError as error:
+        if location.find() != folder:  # moved in the middle of it
+            _save(location, trainer, config, sinks)
+            return
         warn(f"no checkpoint at step {step}: {error}; training goes on")
 
 
 def _record(
-    folder: Path,
+    location: Location,
     trainer: Trainer,
     config: Config,
     prefixes: Mapping[str, Prefix] | None,
     *,
     is_quiet: bool,
 ) -> None:
-    from vgexp.sinks import SinkContext, open_sinks, settled
+    from vgexp.sinks import SinkContext, open_sinks, require_in, settled
 
     context = SinkContext(
-        folder,
+        location.find(),
         trainer.num_steps,
         is_quiet,
         trainer.tables,
@@ -217,11 +229,13 @@ def _record(
         trainer.state.step,
     )
     with open_sinks(context) as sinks:
-        trainer.save = lambda: _save(folder, trainer, config, sinks)
+        trainer.save = lambda: _save(location, trainer, config, sinks)
         expectation = expected(config, trainer)
         try:
             for rows in trainer.rows():
+                require_in(location.find(), sinks)
                 _hand_on(sinks, beside(rows, expectation))
+            require_in(location.find(), sinks)
             # The summary that follows says that they are whole, and it outlasts a loss of power.
             settled(sinks)
         except BaseException:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vgexp import config as configuration
 from vgexp import folders, resuming, summaries
 from vgexp.config import Config
+from vgexp.errors import LostError
+from vgexp.location import Location
 from vgexp.records import SEED, TABLES, Rows
 from vgexp.runs.expecting import beside, expected
 from vgexp.runs.past import Run
@@ -21,6 +24,7 @@ from vgexp.runs.start import (
     drawn,
     ending_of,
     free_folder,
+    located,
     manner_of,
     require_same,
 )
@@ -111,14 +115,17 @@ def _resolved(config: Config) -> Config:
 
 
 def _measured(folder: Path, config: Config, trainer: Trainer, *, is_quiet: bool = True) -> Run:
-    done, start = Run(folder), time.perf_counter()
-    try:
-        theory = _record(folder, config, trainer, is_quiet=is_quiet)
-        figures = _figures(done, trainer, theory)
-    except BaseException as error:
-        ending = ending_of(error)
-        folders.write_summary(folder, {**ending, **summaries.of_process(config, trainer)})
-        raise
+    start = time.perf_counter()
+    with located(folder) as location:
+        try:
+            theory = _record(location, config, trainer, is_quiet=is_quiet)
+            done = Run(location.find())
+            figures = _figures(done, trainer, theory)
+        except BaseException as error:
+            ending = {**ending_of(error), **summaries.of_process(config, trainer)}
+            with suppress(LostError):
+                folders.write_summary(location.find(), ending)
+            raise
     summary = {
         "status": "completed",
         **figures,
@@ -126,11 +133,13 @@ def _measured(folder: Path, config: Config, trainer: Trainer, *, is_quiet: bool 
         "seconds": round(time.perf_counter() - start, 3),
         **summaries.of_process(config, trainer),
     }
-    folders.write_summary(folder, summary)
+    folders.write_summary(done.folder, summary)
     return done
 
 
-def _record(folder: Path, config: Config, trainer: Trainer, *, is_quiet: bool) -> dict[str, Any]:
+def _record(
+    location: Location, config: Config, trainer: Trainer, *, is_quiet: bool
+) -> dict[str, Any]:
     """Writes the tables; returns what theory says for the summary."""
     from vgexp.assembly.expectation import in_summary
     from vgexp.sinks.csv_files import CsvFiles
@@ -138,7 +147,7 @@ def _record(folder: Path, config: Config, trainer: Trainer, *, is_quiet: bool) -
 
     tables = _tables(config, trainer)
     columns = {name: (*TABLES[name], SEED) for name in tables}
-    files = CsvFiles(folder, tables, columns=columns)
+    files = CsvFiles(location.find(), tables, columns=columns)
     try:
         # Before the step, which moves the weights.
         _write(files, _spectra(config, trainer), config.seed)
@@ -146,9 +155,11 @@ def _record(folder: Path, config: Config, trainer: Trainer, *, is_quiet: bool) -
         tell = Counting("seed", config.signal.seeds, is_quiet=is_quiet)
         for number in range(1, config.signal.seeds):
             tell(number)
+            files.require_in(location.find())
             one = dataclasses.replace(config, seed=config.seed + number)
             # Not named: it is gone before the next one is made.
             _start(files, one, assembled(one))
+        files.require_in(location.find())
         files.settle()
         return in_summary(expectation)
     finally:

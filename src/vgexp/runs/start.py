@@ -17,6 +17,7 @@ from vgexp import folders, resuming
 from vgexp.config import Config
 from vgexp.errors import printable, reason
 from vgexp.interrupts import held, noticed
+from vgexp.location import Location
 
 if TYPE_CHECKING:
     from vgexp.runs.past import Run
@@ -121,6 +122,13 @@ def drawn(done: Run, *, is_wanted: bool) -> int:
         command = shlex.join(["vgexp", "show", str(done.folder), "--figures"])
         warn(f"not every figure was drawn: {reason(error)}; once more: {command}")
         return 0
+
+
+def located(folder: Path) -> Location:
+    """A run folder that is written to from now on; the user is told where it was moved to."""
+    return Location(
+        folder, lambda now: warn(f"the run folder was moved to {now}; it goes on there")
+    )
 
 
 def warn(text: str) -> None:

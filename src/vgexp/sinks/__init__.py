@@ -31,6 +31,10 @@ class Keeper(Protocol):
         """Waits until all rows so far are on the disk itself; table -> its file by then."""
         ...
 
+    def require_in(self, folder: Path) -> None:
+        """Requires that its files are still in a folder; else raises `LostError`."""
+        ...
+
 
 @dataclass(frozen=True)
 class SinkContext:
@@ -67,6 +71,17 @@ def open_sinks(context: SinkContext) -> Iterator[list[Sink]]:
             stack.callback(sink.close)
             sinks.append(sink)
         yield sinks
+
+
+def require_in(folder: Path, sinks: Iterable[Sink]) -> None:
+    """Requires that what the sinks write can still be found in a folder.
+
+    Raises:
+        LostError: it was removed or replaced.
+    """
+    for sink in sinks:
+        if isinstance(sink, Keeper):
+            sink.require_in(folder)
 
 
 def settled(sinks: Iterable[Sink]) -> dict[str, Prefix]:

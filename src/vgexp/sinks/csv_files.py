@@ -13,7 +13,9 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
+from vgexp.errors import LostError
 from vgexp.folders import Prefix, synced
+from vgexp.location import leads_to
 from vgexp.records import COMMON, TABLES, Column, Floats, Rows
 
 
@@ -64,6 +66,18 @@ class CsvFiles:
     def settle(self) -> Mapping[str, Prefix]:
         """Waits until all rows so far are on the disk itself; table -> its file by then."""
         return {table: file.settle() for table, file in self._files.items()}
+
+    def require_in(self, folder: Path) -> None:
+        """Requires that every file can still be found, under its name in a folder.
+
+        Raises:
+            LostError: one was removed or replaced.
+        """
+        for table, file in self._files.items():
+            if not file.is_at(folder / f"{table}.csv"):
+                raise LostError(
+                    f"{table}.csv in {folder} was removed or replaced while it was being written"
+                )
 
     def close(self) -> None:
         for file in self._files.values():
@@ -136,6 +150,11 @@ class _File:
             self.append(",".join(columns) + "\n")
         else:
             os.ftruncate(self._descriptor, prefix.num_bytes)
+        self._is_known = leads_to(path, self._descriptor)  # not where file numbers do not last
+
+    def is_at(self, path: Path) -> bool:
+        """Whether a name leads to this file, as far as that can be known."""
+        return not self._is_known or leads_to(path, self._descriptor)
 
     def append(self, lines: str) -> None:
         data = lines.encode()

@@ -11,13 +11,15 @@ from vgexp.errors import QuestionError
 # What, beside a configuration, makes a folder a run; a summary does so alone (a job that failed
 # before it had a configuration).
 _RUN_MARKS = ("layers.csv", "train.log")
+_SWEEP_MARK = "plan.json"
 _WHAT_IS_ALLOWED = "allowed: a run folder, a sweep folder, or a folder above such folders"
 
 
 def find_runs(paths: Iterable[Path | str]) -> list[Path]:
     """The run folders that the paths name or hold, each once, a sweep's in the order of its jobs.
 
-    A run folder has a summary, or a configuration and beside it a table of layers or a log.
+    A run folder has a summary, or a configuration and beside it a table of layers or a log. Folders
+    whose names begin with a dot are left out, but for those of a sweep's jobs.
 
     Raises:
         QuestionError: a path that does not exist, is a file, or has no run in or under it.
@@ -46,20 +48,23 @@ def _require_folder(path: Path) -> None:
     raise QuestionError("\n".join(lines))
 
 
-def _walk(folder: Path) -> Iterator[Path]:
+def _walk(folder: Path, *, is_of_sweep: bool = False) -> Iterator[Path]:
     if _is_run(folder):
         yield folder
         return
+    is_of_sweep = is_of_sweep or (folder / _SWEEP_MARK).is_file()
     try:
         children = [
             child
             for child in folder.iterdir()
-            if child.is_dir() and not child.is_symlink() and not child.name.startswith(".")
+            if child.is_dir()
+            and not child.is_symlink()
+            and (is_of_sweep or not child.name.startswith("."))
         ]
     except OSError as error:
         raise QuestionError(f"cannot read {folder}: {error.strerror}") from None
     for child in sorted(children, key=_job_order):
-        yield from _walk(child)
+        yield from _walk(child, is_of_sweep=is_of_sweep)
 
 
 def _is_run(folder: Path) -> bool:
@@ -68,5 +73,6 @@ def _is_run(folder: Path) -> bool:
 
 
 def _job_order(folder: Path) -> tuple[bool, int, str]:
-    is_job = folder.name.isdecimal()
-    return (not is_job, int(folder.name) if is_job else 0, folder.name)
+    name = folder.name.lstrip(".")
+    is_job = name.isdecimal()
+    return (not is_job, int(name) if is_job else 0, folder.name)

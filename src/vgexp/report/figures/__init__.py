@@ -1,5 +1,7 @@
 """Pictures of tables: each a function of a DataFrame that returns a matplotlib figure."""
 
+# First: every other module here imports matplotlib.
+from vgexp.report.figures import backend as _backend  # noqa: F401
 from vgexp.report.figures.beside import Beside, side_by_side
 from vgexp.report.figures.by_depth import attention_entropy, update_ratios
 from vgexp.report.figures.catalogue import FIGURES, OVERVIEW, Picture

@@ -6,9 +6,10 @@ differ in dashes, markers or hatching as well, so that a print in grey is read a
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import wraps
+from functools import cache, wraps
 from pathlib import Path
 from typing import Any, NamedTuple, ParamSpec
 
@@ -17,6 +18,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.font_manager import fontManager
 
 from vgexp.errors import QuestionError, one_line, unknown
 from vgexp.folders import replaced
@@ -49,6 +51,20 @@ class Special(NamedTuple):
 ZERO = Special("exactly 0", "#ffffff", "xxxx")
 UNDERFLOW = Special("underflow", "#e6e6e6", "....")
 NOT_FINITE = Special("not finite", "#D55E00", "////")
+_FURTHER_FAMILIES = (
+    "Noto Sans CJK SC",
+    "Noto Sans CJK JP",
+    "Noto Sans",
+    "WenQuanYi Zen Hei",
+    "Droid Sans Fallback",
+    "Microsoft YaHei",
+    "Yu Gothic",
+    "Malgun Gothic",
+    "PingFang SC",
+    "Hiragino Sans",
+    "Arial Unicode MS",
+)
+"""Fonts that have the letters of a user's names where ours has not, if they are installed."""
 _RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 _RC: Any = {
@@ -234,5 +250,14 @@ def _lay_out(figure: Figure) -> None:
 def _style() -> Iterator[None]:
     with mpl.rc_context():
         mpl.rcdefaults()
-        mpl.rcParams.update(_RC)
-        yield
+        mpl.rcParams.update({**_RC, "font.family": [_RC["font.family"], *_further_families()]})
+        # A letter that no font has is a box in the picture, and nobody's mistake.
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", r"Glyph \d+ .* missing from", UserWarning)
+            yield
+
+
+@cache
+def _further_families() -> tuple[str, ...]:
+    installed = {font.name for font in fontManager.ttflist}
+    return tuple(name for name in _FURTHER_FAMILIES if name in installed)
