@@ -99,7 +99,7 @@ def test_a_folder_that_cannot_be_written_fails(
     def refused(path: object, *_: object) -> int:
         raise PermissionError(13, "Permission denied", str(path))
 
-    monkeypatch.setattr("vgexp.sinks.csv_files.os.open", refused)
+    monkeypatch.setattr("vgexp.sinks.csv_files.files.open_regular", refused)
     assert train("hydra.run.dir=here", "output.quiet=true") == 1
     monkeypatch.undo()
     assert_one_block(capsys.readouterr().err, "the work failed", "Permission denied", "here/")

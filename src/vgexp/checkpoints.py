@@ -19,7 +19,7 @@ from torch import Tensor
 from vgexp import folders
 
 NEWEST = folders.CHECKPOINT
-PREVIOUS = "checkpoint.previous.pt"
+PREVIOUS = folders.PREVIOUS_CHECKPOINT
 FORMAT = 2
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from vgexp import config as configuration
+from vgexp import files
 from vgexp.config import Config
 from vgexp.errors import QuestionError, one_line
 from vgexp.records import TABLES
@@ -21,12 +22,23 @@ from vgexp.records import TABLES
 CONFIG = "config.yaml"
 SUMMARY = "summary.json"
 CHECKPOINT = "checkpoint.pt"
+PREVIOUS_CHECKPOINT = "checkpoint.previous.pt"
+FIGURES = "figures"
 TRAIN, SIGNAL = "train", "signal"
 """What a folder is the work of."""
+MOST_CONFIG_BYTES = 2**22
+MOST_SUMMARY_BYTES = 2**24
+MOST_SWEEP_BYTES = 2**28
+"""What is longer was not written by vgexp, and is not read."""
 _ATTEMPTS = 100
 _SETTLING_SECONDS = 600
 """After so long a system has long written what nobody waits for."""
 _TEMPORARY = ".{}.new"
+_REPLACED = (CONFIG, SUMMARY, CHECKPOINT)
+"""Files beside which a temporary one is written."""
+_OWN_FILES = (*_REPLACED, PREVIOUS_CHECKPOINT, f"{TRAIN}.log", f"{SIGNAL}.log")
+_HYDRAS = ".hydra"
+_OF_HYDRA = ("config.yaml", "hydra.yaml", "overrides.yaml")
 _CHUNK_BYTES = 2**20
 _VERB = re.compile(r"^# verb: (\w+)$", re.MULTILINE)
 _SEAL = re.compile(r"^# identity: (\w+)$", re.MULTILINE)
@@ -43,9 +55,9 @@ class Prefix(NamedTuple):
 def prefix_of(path: Path, num_bytes: int) -> Prefix:
     """The first bytes of a file, fewer where it is shorter; none where there is no file."""
     found = Prefix(0, 0)
-    if not path.is_file():
+    if not files.exists(path):
         return found
-    with path.open("rb") as file:
+    with files.open_to_read(path) as file:
         while chunk := file.read(min(_CHUNK_BYTES, num_bytes - found.num_bytes)):
             found = Prefix(found.num_bytes + len(chunk), zlib.crc32(chunk, found.crc32))
     return found
@@ -53,12 +65,43 @@ def prefix_of(path: Path, num_bytes: int) -> Prefix:
 
 def beginning_of(path: Path, num_bytes: int) -> bytes:
     """The first bytes of a file, fewer where it is shorter."""
-    with path.open("rb") as file:
-        return file.read(num_bytes)
+    with files.open_to_read(path) as file:
+        return file.read(min(num_bytes, os.fstat(file.fileno()).st_size))
 
 
 class OccupiedError(QuestionError):
     """Another process writes the run."""
+
+
+def require_own(folder: Path) -> None:
+    """Refuses a folder in which a link, a device or the like has the name of a run's own file.
+
+    Whatever goes on with a run asks this before it changes anything. The folder itself may be a
+    link: it is the user who names it.
+
+    Raises:
+        QuestionError: with the first of these names.
+    """
+    for name in (*_OWN_FILES, *(f"{table}.csv" for table in TABLES)):
+        files.require_regular(folder / name)
+    for name in (FIGURES, _HYDRAS):
+        files.require_folder(folder / name)
+    for name in _OF_HYDRA:
+        files.require_regular(folder / _HYDRAS / name)
+    for name in _REPLACED:
+        require_replaceable(folder / name)
+
+
+def require_replaceable(path: Path) -> None:
+    """Refuses a file that `replaced` cannot replace, or that is not a regular one.
+
+    Raises:
+        QuestionError: it is a link, a folder or the like, or its temporary file is a folder.
+    """
+    files.require_regular(path)
+    temporary = path.with_name(_TEMPORARY.format(path.name))
+    if temporary.is_dir() and not temporary.is_symlink():
+        files.require_regular(temporary)
 
 
 def require_free(folder: Path) -> None:
@@ -69,6 +112,7 @@ def require_free(folder: Path) -> None:
     """
     if folder.exists() and not folder.is_dir():
         raise QuestionError(f"run folder {folder} is a file\nallowed: a folder, new or empty")
+    require_own(folder)
     for name in (*(f"{table}.csv" for table in TABLES), SUMMARY, CONFIG):
         if (folder / name).exists():
             raise QuestionError(
@@ -168,8 +212,6 @@ def write_config(folder: Path, config: Config, command: str, verb: str = TRAIN) 
         verb: what is made of the configuration.
     """
     with replaced(folder / CONFIG) as temporary:
-        # At once: a folder with something in it is not removed by one who is refused meanwhile.
-        temporary.touch()
         temporary.write_text(_config_text(config, command, verb), encoding="utf-8")
 
 
@@ -187,15 +229,18 @@ def _config_text(config: Config, command: str, verb: str) -> str:
 
 def verb_of(folder: Path) -> str:
     """What the folder's configuration was to be made into; `train` where it does not say."""
-    text = (folder / CONFIG).read_text(encoding="utf-8", errors="replace")
-    found = _VERB.findall(text)
+    found = _VERB.findall(_text_of_config(folder))
     return found[-1] if found else TRAIN
 
 
 def sealed_identity(folder: Path) -> str | None:
     """The identity of the configuration that `config.yaml` was written with; None: cut off."""
-    found = _SEAL.findall((folder / CONFIG).read_text(encoding="utf-8", errors="replace"))
+    found = _SEAL.findall(_text_of_config(folder))
     return found[-1] if found else None
+
+
+def _text_of_config(folder: Path) -> str:
+    return files.read(folder / CONFIG, MOST_CONFIG_BYTES).decode("utf-8", errors="replace")
 
 
 def write_summary(folder: Path, summary: Mapping[str, Any]) -> None:
@@ -206,9 +251,9 @@ def write_summary(folder: Path, summary: Mapping[str, Any]) -> None:
 
 
 def summary_of(folder: Path) -> dict[str, Any]:
-    """What `summary.json` holds; nothing where there is none, or a damaged one."""
+    """What `summary.json` holds; nothing where there is none, or one that cannot be read."""
     try:
-        summary = json.loads((folder / SUMMARY).read_bytes())
+        summary = json.loads(files.read(folder / SUMMARY, MOST_SUMMARY_BYTES))
     except (OSError, ValueError, RecursionError):
         return {}
     return summary if isinstance(summary, dict) else {}
@@ -223,7 +268,9 @@ def replaced(path: Path) -> Iterator[Path]:
     temporary = path.with_name(_TEMPORARY.format(path.name))
     try:
         # What a kill left there, or a link that somebody else put there.
-        temporary.unlink(missing_ok=True)
+        files.remove(temporary)
+        # At once: a folder with something in it is not removed by one who is refused meanwhile.
+        files.create(temporary)
         yield temporary
         synced(temporary)
         temporary.replace(path)

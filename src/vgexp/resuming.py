@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from vgexp import config as configuration
-from vgexp import folders
+from vgexp import files, folders
 from vgexp.config import Config
 from vgexp.errors import QuestionError, one_line
 from vgexp.folders import Prefix
-from vgexp.records import COMMON, TABLES
+from vgexp.records import COMMON, OPTIONAL, TABLES
 
 _CLOCK = "timing"
 """The table that no promise is made of."""
+_MOST_TIMES = 2**26
+"""Bytes of that table that are kept."""
 ENDED = ("completed", "diverged", "stopped")
 """Statuses of runs that nothing is to be added to."""
 TRUST = "--trust"
@@ -145,14 +147,15 @@ def require_equal(path: Path, what: str, then: Mapping[str, Any], now: Mapping[s
 
 
 def _begins_with(folder: Path, table: str, prefix: Prefix) -> bool:
-    path = _path(folder, table)
-    return prefix.num_bytes > 0 and folders.prefix_of(path, prefix.num_bytes) == prefix
+    """Whether a table's file begins with these bytes, and they are more than part of a header."""
+    is_long_enough = prefix.num_bytes >= len(_header(table, OPTIONAL))
+    return is_long_enough and folders.prefix_of(_path(folder, table), prefix.num_bytes) == prefix
 
 
 def _clock_lines(folder: Path, num_bytes: int) -> dict[str, Prefix]:
     """The whole lines in the first bytes of the table of times; a file without them is removed."""
     path = _path(folder, _CLOCK)
-    content = path.read_bytes()[:num_bytes] if path.is_file() else b""
+    content = folders.beginning_of(path, min(num_bytes, _MOST_TIMES)) if files.exists(path) else b""
     whole = content[: content.rfind(b"\n") + 1]
     if whole.startswith(_header(_CLOCK)):
         return {_CLOCK: folders.prefix_of(path, len(whole))}
@@ -174,8 +177,9 @@ def _require_own(folder: Path, config: Config) -> None:
     require_equal(folder / folders.SUMMARY, "configuration", {"config_hash": told}, now)
 
 
-def _header(table: str) -> bytes:
-    return (",".join(column.name for column in TABLES[table]) + "\n").encode()
+def _header(table: str, without: Collection[str] = ()) -> bytes:
+    names = [column.name for column in TABLES[table] if column.name not in without]
+    return (",".join(names) + "\n").encode()
 
 
 def _headers(folder: Path, tables: Sequence[str]) -> dict[str, Prefix]:
@@ -187,7 +191,7 @@ def _headers(folder: Path, tables: Sequence[str]) -> dict[str, Prefix]:
     prefixes = {}
     for table in tables:
         header, path = _header(table), _path(folder, table)
-        if not path.exists():
+        if not files.exists(path):
             continue
         begins = folders.beginning_of(path, len(header) + 1)
         if begins == header:
@@ -205,7 +209,7 @@ def _headers(folder: Path, tables: Sequence[str]) -> dict[str, Prefix]:
 def _set_aside(folder: Path, recorded: Sequence[str]) -> Path:
     """Moves tables with rows into a folder of their own."""
     number = 1
-    while (folder / f"before_{number}").exists():
+    while files.exists(folder / f"before_{number}"):
         number += 1
     place = folder / f"before_{number}"
     place.mkdir()

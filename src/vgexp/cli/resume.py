@@ -11,6 +11,7 @@ from pathlib import Path
 
 from vgexp.cli import blocks
 from vgexp.cli.interrupts import exit_code
+from vgexp.cli.logs import RegularFileHandler
 from vgexp.errors import QuestionError, printable
 from vgexp.location import Location
 from vgexp.resuming import TRUST
@@ -70,6 +71,7 @@ def _run(folder: Path, *, trusts: bool) -> int:
     from vgexp.cli.work import work_of
 
     full = blocks.full_error()
+    folders.require_own(folder)
     if not resuming.is_open(folder):
         print(printable(f"{folder} has ended: {runs.load(folder).summary['status']}"))
         return 0
@@ -100,12 +102,12 @@ def _say(story: str) -> None:
 
 
 def _is_sweep(folder: Path) -> bool:
-    from vgexp import folders, sweep
+    from vgexp import files, folders, sweep
     from vgexp.sweep import plan
 
-    if (folder / folders.CONFIG).is_file():
+    if files.exists(folder / folders.CONFIG):
         return False
-    return any((folder / name).is_file() for name in (plan.FILE, sweep.FILE))
+    return any(files.exists(folder / name) for name in (plan.FILE, sweep.FILE))
 
 
 def _tell_sweep(run: Path) -> None:
@@ -144,7 +146,7 @@ def _run_folder(path: str) -> Path:
 @contextmanager
 def _logged(folder: Path) -> Iterator[None]:
     """Tracebacks of what goes wrong within are added to the run's log."""
-    handler = logging.FileHandler(folder / LOG, encoding="utf-8", delay=True)
+    handler = RegularFileHandler(folder / LOG, encoding="utf-8", delay=True)
     handler.setFormatter(logging.Formatter(LINE))
     _log.addHandler(handler)
     complains, logging.raiseExceptions = logging.raiseExceptions, False
@@ -153,7 +155,7 @@ def _logged(folder: Path) -> Iterator[None]:
     except QuestionError:
         raise
     except Exception as error:
-        with suppress(OSError):
+        with suppress(OSError, QuestionError):
             _log.error("the job failed", exc_info=error)
         raise
     finally:

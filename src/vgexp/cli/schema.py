@@ -45,7 +45,7 @@ _FILE_LOG = {
     "formatters": {"simple": {"format": "[%(asctime)s][%(name)s][%(levelname)s] %(message)s"}},
     "handlers": {
         "file": {
-            "class": "logging.FileHandler",
+            "class": "vgexp.cli.logs.RegularFileHandler",
             "formatter": "simple",
             "filename": "${hydra.runtime.output_dir}/${hydra.job.name}.log",
             "encoding": "utf-8",

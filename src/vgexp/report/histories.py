@@ -9,7 +9,7 @@ from functools import partial
 import numpy as np
 import pandas as pd
 
-from vgexp import tables
+from vgexp import files, tables
 from vgexp.diagnosis import FIGURES
 from vgexp.errors import QuestionError, unknown
 from vgexp.records import EVALS, LAYERS, STEPS
@@ -105,7 +105,7 @@ def _table(run: PastRun, table: str, columns: Sequence[str]) -> pd.DataFrame | N
     Raises:
         QuestionError: it cannot be read, of a run that was named itself.
     """
-    if not (run.folder / f"{table}.csv").is_file():
+    if not files.exists(run.folder / f"{table}.csv"):
         return None
     try:
         return tables.read(run.folder, table, columns)

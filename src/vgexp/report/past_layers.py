@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 from pandas.api.types import is_numeric_dtype
 
-from vgexp import tables
+from vgexp import files, tables
 from vgexp.errors import QuestionError
 from vgexp.records import READOUT
 from vgexp.report.grid import HAS_VALUE, path_of
@@ -35,7 +35,7 @@ class PastLayers:
     @property
     def exists(self) -> bool:
         """Whether there is such a file."""
-        return (self._folder / "layers.csv").is_file()
+        return files.exists(self._folder / "layers.csv")
 
     @property
     def columns(self) -> list[str]:
@@ -115,7 +115,7 @@ class PastLayers:
             raise error
         self._columns = []
         path = self._folder / "layers.csv"
-        self.problem = "; ".join(str(error).replace(f"{path} ", "").splitlines())
+        self.problem = _in_one_line(error, path)
 
 
 def shortfall(
@@ -130,7 +130,7 @@ def shortfall(
     try:
         extent = tables.extent_of(folder, table)
     except QuestionError as error:
-        return str(error)
+        return _in_one_line(error, folder / f"{table}.csv")
     if extent is None:
         return None
     parts = []
@@ -146,3 +146,8 @@ def shortfall(
     if extent.is_torn:
         parts.append("ends within a line")
     return ", ".join(parts) or None
+
+
+def _in_one_line(error: QuestionError, path: Path) -> str:
+    """What is wrong with a file, without its name."""
+    return "; ".join(str(error).replace(f"{path} ", "").splitlines())

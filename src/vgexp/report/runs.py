@@ -10,9 +10,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from vgexp import tables
+from vgexp import files, tables
 from vgexp.config import flatten
 from vgexp.errors import QuestionError
+from vgexp.folders import CONFIG, SUMMARY
 from vgexp.report.past_layers import PastLayers, shortfall
 from vgexp.tables import SweepJob
 
@@ -184,7 +185,7 @@ def _loaded(folder: Path, name: str, job: SweepJob, is_named: bool) -> PastRun:
 
 
 def _asked(folder: Path, job: SweepJob) -> dict[str, Any]:
-    if not (folder / "config.yaml").is_file():
+    if not files.exists(folder / CONFIG):
         return dict(job.overrides)
     flat = flatten(tables.read_config(folder))
     # A configuration does not tell what it was composed of: a preset.
@@ -197,7 +198,7 @@ def _deciding(asked: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _summary(folder: Path, job: SweepJob) -> dict[str, Any]:
-    if (folder / "summary.json").is_file():
+    if files.exists(folder / SUMMARY):
         return tables.read_summary(folder)
     return {"status": "unfinished", **job.ending}
 

@@ -105,6 +105,7 @@ def resume(
     if not (folder / folders.CONFIG).exists():
         folder = load(folder).folder
     with folders.occupied(folder):
+        folders.require_own(folder)
         done = Run(folder)
         if not resuming.is_open(folder):
             return done
@@ -131,6 +132,7 @@ def finish(
             `resume` refuse.
     """
     folder = Path(folder)
+    folders.require_own(folder)
     if not (folder / folders.CONFIG).exists():
         return run(config, folder, command=command, manner=manner)
     there = Run(folder).config

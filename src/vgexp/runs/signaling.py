@@ -77,6 +77,7 @@ def finish_signal(
         QuestionError: the folder holds a run of another configuration.
     """
     folder, config = Path(folder), _resolved(config)
+    folders.require_own(folder)
     if not (folder / folders.CONFIG).exists():
         return signal(config, folder, command=command, manner=manner)
     require_same(folder, Run(folder).config, config)

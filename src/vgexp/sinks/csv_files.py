@@ -13,10 +13,14 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from vgexp.errors import LostError
+from vgexp import files
+from vgexp.errors import LostError, QuestionError
 from vgexp.folders import Prefix, synced
 from vgexp.location import leads_to
 from vgexp.records import COMMON, TABLES, Column, Floats, Rows
+
+_MOST_HEADER = 2**16
+"""Bytes of the line of columns."""
 
 
 @final
@@ -37,19 +41,24 @@ class CsvFiles:
     ) -> None:
         """New files, but where a prefix is given one that is there, cut back to it.
 
-        A file that is there keeps its columns: an earlier version may have begun it.
+        A file that is there keeps its columns: an earlier version may have begun it. No file is
+        cut before each of them was found to be the table that its name says.
 
         Args:
             columns: of each table.
+
+        Raises:
+            QuestionError: a file that is there is no regular one, or is not this table.
         """
         self._files: dict[str, _File] = {}
         self._columns = {table: [each.name for each in columns[table]] for table in tables}
+        known = prefixes or {}
+        for table in self._columns.keys() & known.keys():
+            path = folder / f"{table}.csv"
+            self._columns[table] = _header_of(path, known[table], self._columns[table])
         try:
             for table, names in self._columns.items():
-                path, prefix = folder / f"{table}.csv", (prefixes or {}).get(table)
-                self._files[table] = _File(path, names, prefix)
-                if prefix is not None:
-                    self._columns[table] = _header_of(path)
+                self._files[table] = _File(folder / f"{table}.csv", names, known.get(table))
             # The names of the files as well: no summary or checkpoint outlasts them.
             synced(folder)
         except BaseException:
@@ -84,9 +93,25 @@ class CsvFiles:
             file.close()
 
 
-def _header_of(path: Path) -> list[str]:
-    with path.open(encoding="utf-8", newline="\n") as file:
-        return file.readline().rstrip("\n").split(",")
+def _header_of(path: Path, prefix: Prefix, columns: Sequence[str]) -> list[str]:
+    """The columns of a table that is to be cut back to its first bytes.
+
+    Args:
+        columns: those of this version; an earlier one may have begun it with fewer.
+
+    Raises:
+        QuestionError: these bytes do not begin with a header of this table.
+    """
+    with files.open_to_read(path) as file:
+        header = file.readline(min(prefix.num_bytes, _MOST_HEADER))
+    names = header.decode(errors="replace").rstrip("\n").split(",")
+    is_ours = names[:1] == [*columns][:1] and set(names) <= set(columns)
+    if not header.endswith(b"\n") or not is_ours:
+        raise QuestionError(
+            f"{path} does not begin with the columns of this table\n"
+            "allowed: the table that this run wrote; or train again into a new folder"
+        )
+    return names
 
 
 def _texts(values: Sequence[Any]) -> list[str]:
@@ -143,7 +168,7 @@ class _File:
         flags = os.O_WRONLY | os.O_APPEND
         if prefix is None:
             flags |= os.O_CREAT | os.O_EXCL
-        self._descriptor = os.open(path, flags, 0o644)
+        self._descriptor = files.open_regular(path, flags)
         self._path = path
         self._whole = prefix or Prefix(0, 0)
         if prefix is None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from vgexp import folders
+from vgexp import files, folders
 from vgexp.errors import QuestionError
 from vgexp.sweep import plan, table
 
@@ -15,11 +15,18 @@ def admit(folder: Path) -> plan.Plan | None:
     """The plan of the sweep that is there; None where one may begin.
 
     Raises:
-        QuestionError: it is a file, or it holds a sweep that another program made.
+        QuestionError: it is a file, it holds a sweep that another program made, or a link or the
+            like has the name of a file that is written there.
     """
     folders.refuse_file(folder)
-    if "${" in str(folder):
-        raise QuestionError(f"the sweep's folder is {folder}\nallowed: a name without ${{")
+    # The whole path: Hydra is told it, and would put a value in the place of `${...}`.
+    if "${" in str(folder.absolute()):
+        raise QuestionError(
+            f"the sweep's folder is {folder.absolute()}\nallowed: a name without ${{"
+        )
+    for name in (plan.FILE, table.FILE):
+        folders.require_replaceable(folder / name)
+    files.require_regular(folder / HYDRAS)
     if (folder / folders.CONFIG).is_file():
         raise QuestionError(
             f"{folder} holds a run\nallowed: another folder (hydra.sweep.dir) for a sweep"

@@ -10,13 +10,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from vgexp import folders
+from vgexp import files, folders
 from vgexp.errors import printable
 
 FILE = "sweep.csv"
 _FIRST = ("job", "status")
 _LAST = "reason"
 _NEEDED = {*_FIRST, _LAST}
+_MOST_DIGITS = 9
+"""Of a job's number."""
 _NO_FIGURES = (*_FIRST, _LAST, "process")
 
 
@@ -67,12 +69,12 @@ def record(
 def read(folder: Path) -> list[dict[str, str]]:
     """The rows of the folder's `sweep.csv`, column -> text; none where there is no file."""
     try:
-        with (folder / FILE).open(newline="", encoding="utf-8", errors="replace") as file:
-            reader = csv.DictReader(file, restval="")
-            rows = [{k: v for k, v in row.items() if k is not None} for row in reader]
+        text = files.read(folder / FILE, folders.MOST_SWEEP_BYTES).decode("utf-8", errors="replace")
+        reader = csv.DictReader(io.StringIO(text, newline=""), restval="")
+        rows = [{k: v for k, v in row.items() if k is not None} for row in reader]
     except (FileNotFoundError, csv.Error):
         return []
-    return [row for row in rows if row.get("job", "").isdecimal() and row.keys() >= _NEEDED]
+    return [row for row in rows if _is_number(row.get("job", "")) and row.keys() >= _NEEDED]
 
 
 def figures(summary: Mapping[str, Any]) -> dict[str, str]:
@@ -91,6 +93,10 @@ def cell(value: object) -> str:
     if isinstance(value, float) and not math.isfinite(value):
         return "nan" if math.isnan(value) else ("inf" if value > 0 else "-inf")
     return repr(value) if isinstance(value, float) else str(value)
+
+
+def _is_number(text: str) -> bool:
+    return text.isdecimal() and len(text) <= _MOST_DIGITS
 
 
 def _number(cells: Mapping[str, str]) -> int:

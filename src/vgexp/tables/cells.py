@@ -8,9 +8,10 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
+from vgexp import files
 from vgexp.errors import unknown
 from vgexp.records import OPTIONAL, TABLES
-from vgexp.tables.files import broken, readable
+from vgexp.tables.files import MOST_LINE, broken, readable
 
 
 @dataclass(frozen=True)
@@ -69,9 +70,11 @@ def rows_of(path: Path, table: str, half: list[str]) -> Iterator[list[str]]:
 
 
 def _whole_lines(path: Path, half: list[str]) -> Generator[str]:
-    with readable(path), path.open(encoding="utf-8", newline="\n") as file:
-        for line in file:
+    with readable(path), files.open_text(path, newline="\n") as file:
+        while line := file.readline(MOST_LINE):
             if line.endswith("\n"):
                 yield line
+            elif len(line) == MOST_LINE:
+                raise broken(path, f"has a line of more than {MOST_LINE:,} characters")
             else:
                 half.append(line)

@@ -8,15 +8,15 @@ from typing import Any
 
 import yaml
 
-from vgexp import config
+from vgexp import config, folders
 from vgexp.tables.files import broken, text_of
 
 
 def read_summary(folder: Path | str) -> dict[str, Any]:
     """A run's `summary.json`."""
-    path = Path(folder) / "summary.json"
+    path = Path(folder) / folders.SUMMARY
     try:
-        summary = json.loads(text_of(path))
+        summary = json.loads(text_of(path, folders.MOST_SUMMARY_BYTES))
     except (ValueError, RecursionError) as error:
         raise broken(path, f"is not JSON: {error}") from None
     if not isinstance(summary, dict):
@@ -26,8 +26,8 @@ def read_summary(folder: Path | str) -> dict[str, Any]:
 
 def read_config(folder: Path | str) -> config.Config:
     """A run's `config.yaml`, as the configuration it resolved to; nothing in it is executed."""
-    path = Path(folder) / "config.yaml"
-    text = text_of(path)
+    path = Path(folder) / folders.CONFIG
+    text = text_of(path, folders.MOST_CONFIG_BYTES)
     try:
         values = yaml.safe_load(text)
     except yaml.MarkedYAMLError as error:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
 
-from vgexp.tables.files import readable
+from vgexp import files
+from vgexp.tables.files import MOST_LINE, broken, readable
 
 _CHUNK = 2**16
+_MOST_END = 2**28
+"""Bytes of the rows of one step."""
 _MOST_DIGITS = 18
 """Of a step; Python does not even read numbers of thousands of digits."""
 
@@ -35,7 +39,7 @@ def extent_of(folder: Path | str, table: str) -> Extent | None:
         QuestionError: the file cannot be read.
     """
     path = Path(folder) / f"{table}.csv"
-    if not path.is_file():
+    if not files.exists(path):
         return None
     with readable(path):
         first, last, is_torn = _first_lines(path), *_last_lines(path)
@@ -50,9 +54,9 @@ def extent_of(folder: Path | str, table: str) -> Extent | None:
 def _first_lines(path: Path) -> list[bytes]:
     """The whole lines of the first step, and one more."""
     lines: list[bytes] = []
-    with path.open("rb") as file:
-        file.readline()
-        for line in file:
+    with files.open_to_read(path) as file:
+        file.readline(MOST_LINE)
+        while line := file.readline(MOST_LINE):
             if line.endswith(b"\n"):
                 lines.append(line)
             if _step(line) != _step(lines[0] if lines else line):
@@ -62,9 +66,12 @@ def _first_lines(path: Path) -> list[bytes]:
 
 def _last_lines(path: Path) -> tuple[list[bytes], bool]:
     """At least the whole lines of the last step, without the header; whether a line is torn."""
-    size, chunk = path.stat().st_size, _CHUNK
-    with path.open("rb") as file:
+    chunk = _CHUNK
+    with files.open_to_read(path) as file:
+        size = os.fstat(file.fileno()).st_size
         while True:
+            if chunk > _MOST_END:
+                raise broken(path, f"has no two steps in its last {_MOST_END:,} bytes")
             file.seek(max(0, size - chunk))
             *lines, torn = file.read().split(b"\n")
             # The first line is the header, or may have begun before the chunk.

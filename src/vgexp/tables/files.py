@@ -6,15 +6,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from vgexp import files
 from vgexp.errors import QuestionError
 
+MOST_LINE = 2**20
+"""Characters of a line of a table: what is longer is no table, and is not read to its end."""
 
-def text_of(path: Path) -> str:
+
+def text_of(path: Path, most_bytes: int) -> str:
     """The whole text of a file."""
-    if path.exists() and not path.is_file():
-        raise broken(path, "is not a file")
     with readable(path):
-        return path.read_text(encoding="utf-8")
+        return files.read(path, most_bytes).decode("utf-8")
 
 
 @contextmanager

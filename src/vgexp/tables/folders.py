@@ -6,6 +6,7 @@ import difflib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from vgexp import files, folders
 from vgexp.errors import QuestionError
 
 # What, beside a configuration, makes a folder a run; a summary does so alone (a job that failed
@@ -68,8 +69,10 @@ def _walk(folder: Path, *, is_of_sweep: bool = False) -> Iterator[Path]:
 
 
 def _is_run(folder: Path) -> bool:
-    has_mark = any((folder / mark).is_file() for mark in _RUN_MARKS)
-    return (folder / "summary.json").is_file() or (has_mark and (folder / "config.yaml").is_file())
+    # Whatever it is that has the name: reading it says what is wrong with it.
+    has_mark = any(files.exists(folder / mark) for mark in _RUN_MARKS)
+    has_config = files.exists(folder / folders.CONFIG)
+    return files.exists(folder / folders.SUMMARY) or (has_mark and has_config)
 
 
 def _job_order(folder: Path) -> tuple[bool, int, str]:

@@ -20,6 +20,8 @@ HALF_LINE = "half_line"
 # Columns that identify a row and so are never empty, but for the layer of a weight that a model
 # of the user's own never calls.
 _KEYS = ("step", "layer")
+_END = 2**63
+"""Of 64-bit integers."""
 _PLAIN_TYPES: Mapping[str, str] = {
     "key": "int64",
     "int": "Int64",
@@ -112,7 +114,7 @@ def _typed(path: Path, name: str, cells: Sequence[str], kind: str | None) -> Any
         return _guessed(cells)
     try:
         if name == "step" or (name in _KEYS and all(cells)):
-            return pd.array([int(cell) for cell in cells], "int64")
+            return pd.array([_whole_number(cell) for cell in cells], "int64")
         return _integers(cells) if kind == "int" else _floats(cells)
     except (ValueError, OverflowError) as error:
         raise broken(path, f"has a cell in column {name} that is no number: {error}") from None
@@ -129,7 +131,14 @@ def _guessed(cells: Sequence[str]) -> Any:
 
 
 def _integers(cells: Sequence[str]) -> Any:
-    return pd.array([int(cell) if cell else None for cell in cells], "Int64")
+    return pd.array([_whole_number(cell) if cell else None for cell in cells], "Int64")
+
+
+def _whole_number(cell: str) -> int:
+    number = int(cell)
+    if not -_END <= number < _END:  # pandas would make another number of it
+        raise ValueError(f"{cell[:40]} has more than 64 bits")
+    return number
 
 
 def _floats(cells: Sequence[str]) -> Any:

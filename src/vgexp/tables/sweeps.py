@@ -13,8 +13,10 @@ from typing import Any
 
 import yaml
 
+from vgexp import files
 from vgexp.config import CHOICES
 from vgexp.errors import QuestionError
+from vgexp.folders import MOST_SWEEP_BYTES
 from vgexp.tables.files import text_of
 
 _ENDING = ("status", "reason")
@@ -52,7 +54,7 @@ def _rows(sweep: Path) -> dict[str, dict[str, str]]:
     """Job -> its row of `sweep.csv`."""
     path = sweep / "sweep.csv"
     try:
-        text = text_of(path) if path.is_file() else ""
+        text = text_of(path, MOST_SWEEP_BYTES) if files.exists(path) else ""
         rows = list(csv.DictReader(io.StringIO(text, newline="")))
     except (QuestionError, csv.Error):
         return {}
@@ -63,7 +65,7 @@ def _planned(sweep: Path) -> dict[str, tuple[str, dict[str, Any]]]:
     """Job -> its folder and overrides in `plan.json`."""
     path = sweep / "plan.json"
     try:
-        jobs = json.loads(text_of(path))["jobs"] if path.is_file() else []
+        jobs = json.loads(text_of(path, MOST_SWEEP_BYTES))["jobs"] if files.exists(path) else []
         return {str(job["job"]): (str(job["folder"]), _read(job["overrides"])) for job in jobs}
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return {}

@@ -13,7 +13,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from pandas.api.types import is_float_dtype
 
-from vgexp import tables
+from vgexp import files, folders, tables
 from vgexp.diagnosis.signal import loss_scales
 from vgexp.errors import QuestionError, unknown
 from vgexp.records import TABLES
@@ -22,7 +22,7 @@ from vgexp.report.figures.catalogue import FIGURES, OVERVIEW, Picture
 from vgexp.report.figures.overview import known_dtype, number, overview
 from vgexp.report.figures.signature import signature, signed
 
-FOLDER = "figures"
+FOLDER = folders.FIGURES
 FORMATS = ("png", "svg")
 _OF_OVERVIEW = ("layers", "steps", "evals", "time", "attention")
 _ON_OVERVIEW = ("gradient_map", "learning_curves")
@@ -43,10 +43,12 @@ def draw(folder: Path | str) -> list[Path]:
         The files, in the order of `FIGURES`, then those of the overview.
 
     Raises:
-        QuestionError: tables that cannot be read; after all figures that could be drawn were.
+        QuestionError: tables that cannot be read, after all figures that could be drawn were; or
+            `figures` is a link or a file, and nothing was drawn.
         OSError: files that cannot be written; likewise, and whatever else there was to be said.
     """
     source = _Source(Path(folder), FIGURES.values())
+    files.require_folder(source.folder / FOLDER)
     written: list[Path] = []
     problems: dict[str, list[str]] = {}
     is_unwritten = False
@@ -124,7 +126,8 @@ class _Source:
     def is_there(self, table: str) -> bool:
         """Whether it is there and not empty, as a run leaves it that was killed at its start."""
         path = self.folder / f"{table}.csv"
-        return path.is_file() and path.stat().st_size > 0
+        # What is no regular file is refused where it is read.
+        return files.exists(path) and (not path.is_file() or path.lstat().st_size > 0)
 
     def table(self, table: str) -> pd.DataFrame:
         """The columns of a table that pictures show, as they are to be drawn."""
@@ -193,7 +196,7 @@ class _Source:
 def _says_nan(path: Path) -> bool:
     """Whether a file may hold the value nan, which is told faster than where."""
     before = b""
-    with path.open("rb") as file:
+    with files.open_to_read(path) as file:
         while chunk := file.read(_CHUNK_BYTES):
             if b",nan" in before + chunk:
                 return True

@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from vgexp import folders, resuming, tables
+from vgexp import files, folders, resuming, tables
 from vgexp.config import Config
 from vgexp.diagnosis.signal import SMALLEST_NORMAL, loss_scales
 from vgexp.errors import QuestionError, unknown
@@ -32,7 +32,7 @@ class Recorded:
     @cached_property
     def summary(self) -> dict[str, Any]:
         """The summary; `{"status": ...}` of a run that has none."""
-        if (self.folder / folders.SUMMARY).is_file():
+        if files.exists(self.folder / folders.SUMMARY):
             try:
                 return tables.read_summary(self.folder)
             except QuestionError as error:
@@ -43,7 +43,7 @@ class Recorded:
     @cached_property
     def config(self) -> Config | None:
         """The configuration, where there is one that can be read."""
-        if not (self.folder / folders.CONFIG).is_file():
+        if not files.exists(self.folder / folders.CONFIG):
             return None
         try:
             return tables.read_config(self.folder)
@@ -65,7 +65,7 @@ class Recorded:
 
     def table(self, name: str, columns: Collection[str]) -> pd.DataFrame | None:
         """Some columns of a table; None where there is none, or none that can be read."""
-        if not (self.folder / f"{name}.csv").is_file():
+        if not files.exists(self.folder / f"{name}.csv"):
             if name in ("layers", "steps"):
                 self._note(f"{name}.csv is not there")
             return None
@@ -121,7 +121,7 @@ class Recorded:
         known = {column.name: column.kind for column in LAYERS}
         allowed = [name for name, kind in known.items() if kind == "float"]
         frame = None
-        if metric not in known and (self.folder / "layers.csv").is_file():
+        if metric not in known and files.exists(self.folder / "layers.csv"):
             further = set(tables.column_names(self.folder, "layers")) - known.keys()
             allowed += sorted(further)
             frame = tables.read(self.folder, "layers", [metric]) if metric in further else None
