@@ -32,7 +32,8 @@ from vgexp.config import (
     SgdConfig,
     TrainConfig,
 )
-from vgexp.probe import block, moments
+from vgexp.probe import moments
+from vgexp.probe.block import Block
 from vgexp.probe.weights import WeightMeter
 from vgexp.sinks.csv_files import CsvFiles
 
@@ -53,7 +54,7 @@ PARTS: tuple[tuple[Any, str, str], ...] = (
     (WeightMeter, "copy_weights", "weight_norm, and the copy for update_ratio"),
     (WeightMeter, "take_gradients", "grad_norm, grad_max, grad_zero_fraction, grad_norm_clipped"),
     (WeightMeter, "after_step", "update_ratio"),
-    (block, "rows_of", "rows"),
+    (Block, "rows", "rows"),
     (CsvFiles, "__call__", "writing"),
     (metrics, "total_norm", "steps.csv: grad_norm, every step"),
 )

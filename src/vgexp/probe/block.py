@@ -5,9 +5,10 @@ Axes: S steps of one layout, C cells of a column in the order of its rows, R row
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from operator import attrgetter
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -20,7 +21,9 @@ from vgexp.probe.weights import UPDATE_NORM
 from vgexp.records import ACTIVATION_COLUMNS, WEIGHT_COLUMNS, Floats, Rows
 
 ROWS_TOGETHER = 2**14
-"""Rows that are made at a time, so that memory stays flat in depth."""
+"""Rows of a block at most, so that memory stays flat in depth while rows are made."""
+STEPS_TOGETHER = 64
+"""Steps of a block at most."""
 
 _GRADIENTS = ("grad_norm", "grad_max", "grad_norm_clipped")
 _SLOPES = ("saturated_fraction", "dead_fraction")
@@ -56,11 +59,10 @@ def labels_of(rows: Sequence[Row]) -> Labels:
 
 
 @dataclass(frozen=True)
-class Block:
-    """Cells of one step, still on the device, so that making a block never waits for it."""
+class StepCells:
+    """The cells of one step, still on the device."""
 
     step: int
-    labels: Labels
     cells: Mapping[str, Cells]
     examples: int
     """N: the factor of `delta_rms`."""
@@ -69,48 +71,113 @@ class Block:
     gradient_scale: Tensor | float
     """What the gradients are too large by."""
 
-    def continues(self, other: Block) -> bool:
-        """Whether the rows of both are made together: equal columns of equal rows."""
-        if self.labels is not other.labels or self.cells.keys() != other.cells.keys():
+
+class _Column(NamedTuple):
+    """Where a column's cells are: entries `start` to `end` of a step's row of an array."""
+
+    rows: tuple[int, ...]
+    missing: frozenset[int]
+    dtype: torch.dtype
+    start: int
+    end: int
+
+
+class Block:
+    """Consecutive steps of one layout, which have equal columns of equal rows.
+
+    Their cells are copied into one array for each dtype, on their device. So to add a step never
+    waits for the device, and of a step no small tensors remain: they would lie between the large
+    tensors of the next step, and keep the memory there from being used again.
+    """
+
+    def __init__(self, labels: Labels, first: StepCells) -> None:
+        self._labels = labels
+        self._steps: list[StepCells] = []
+        self._most = max(1, min(STEPS_TOGETHER, ROWS_TOGETHER // max(1, len(labels.order))))
+        self._pieces = _pieces(first.cells)
+        self._columns: dict[str, _Column] = {}
+        self._arrays_SC: dict[torch.dtype, Tensor] = {}
+        self._lay_out(first.cells)
+        self.add(first)
+
+    def takes(self, labels: Labels, added: StepCells) -> bool:
+        """Whether a step has this layout, and there is a place for it."""
+        if labels is not self._labels or len(self._steps) == self._most:
             return False
-        return all(
-            (cells.rows, cells.missing, len(cells.values))
-            == (earlier.rows, earlier.missing, len(earlier.values))
-            for cells, earlier in zip(self.cells.values(), other.cells.values(), strict=True)
+        cells, columns = added.cells, self._columns
+        return _pieces(cells) == self._pieces and all(
+            (one.rows, one.missing) == columns[name][:2]
+            for name, one in cells.items()
+            if one.values
         )
 
+    def add(self, added: StepCells) -> None:
+        """Adds a step that `takes` says yes to."""
+        pieces: dict[torch.dtype, list[Tensor]] = {dtype: [] for dtype in self._arrays_SC}
+        for name, column in self._columns.items():
+            pieces[column.dtype] += added.cells[name].values
+        for dtype, array_SC in self._arrays_SC.items():
+            torch.cat(pieces[dtype], out=array_SC[len(self._steps)])
+        self._steps.append(replace(added, cells={}))
 
-def rows_of(blocks: Sequence[Block]) -> list[Rows]:
-    """The blocks' rows, by step and in forward order; waits for the device."""
-    return [_Steps(together).rows() for together in _runs(blocks)]
-
-
-def _runs(blocks: Sequence[Block]) -> Iterator[list[Block]]:
-    """Consecutive blocks of one layout, no more than are to be in memory as rows."""
-    run: list[Block] = []
-    for block in blocks:
-        is_full = (len(run) + 1) * len(block.labels.order) > ROWS_TOGETHER
-        if run and (is_full or not block.continues(run[0])):
-            yield run
-            run = []
-        run.append(block)
-    if run:
-        yield run
-
-
-class _Steps:
-    """S blocks of one layout as arrays."""
-
-    def __init__(self, blocks: Sequence[Block]) -> None:
-        self._blocks = blocks
-        self._labels = blocks[0].labels
-        self._cells = blocks[0].cells
-        self._host_SC = _transferred(blocks)
+    def close(self) -> None:
+        """Gives back the memory of steps that will not come."""
+        if len(self._steps) < self._most:
+            for dtype, array_SC in self._arrays_SC.items():
+                self._arrays_SC[dtype] = array_SC[: len(self._steps)].clone()
 
     def rows(self) -> Rows:
-        num_steps, labels = len(self._blocks), self._labels
+        """The rows, by step and in forward order; waits for the device."""
+        return _Host(self._labels, self._steps, self._columns, self._host_arrays()).rows()
+
+    def _lay_out(self, cells: Mapping[str, Cells]) -> None:
+        ends: dict[torch.dtype, int] = {}
+        for name, one in cells.items():
+            if one.values:
+                dtype = max((x.dtype for x in one.values), key=lambda d: d.itemsize)
+                start = ends.get(dtype, 0)
+                ends[dtype] = start + len(one.rows)
+                self._columns[name] = _Column(one.rows, one.missing, dtype, start, ends[dtype])
+        device = next((x.device for one in cells.values() for x in one.values), None)
+        for dtype, end in ends.items():
+            self._arrays_SC[dtype] = torch.empty(self._most, end, dtype=dtype, device=device)
+
+    def _host_arrays(self) -> dict[torch.dtype, NDArray[Any]]:
+        return {d: x[: len(self._steps)].cpu().numpy() for d, x in self._arrays_SC.items()}
+
+
+def _pieces(cells: Mapping[str, Cells]) -> list[tuple[str, int, frozenset[torch.dtype]]]:
+    """The measured columns, of how many pieces each is, and their dtypes."""
+    return [
+        (name, len(one.values), frozenset(map(_dtype, one.values)))
+        for name, one in cells.items()
+        if one.values
+    ]
+
+
+_dtype = attrgetter("dtype")
+
+
+class _Host:
+    """The cells of a block as arrays on the host, one a column."""
+
+    def __init__(
+        self,
+        labels: Labels,
+        steps: Sequence[StepCells],
+        columns: Mapping[str, _Column],
+        arrays_SC: Mapping[torch.dtype, NDArray[Any]],
+    ) -> None:
+        self._labels, self._steps, self._columns = labels, steps, columns
+        self._host_SC = {
+            name: arrays_SC[column.dtype][:, column.start : column.end]
+            for name, column in columns.items()
+        }
+
+    def rows(self) -> Rows:
+        num_steps, labels = len(self._steps), self._labels
         columns: dict[str, Sequence[Any]] = {
-            "step": [block.step for block in self._blocks for _ in labels.order],
+            "step": [step.step for step in self._steps for _ in labels.order],
             "layer": labels.layers * num_steps,
             "name": labels.names * num_steps,
             "kind": labels.kinds * num_steps,
@@ -134,10 +201,10 @@ class _Steps:
         host = self._host_SC
         if "delta_rms" in host:
             # A scale that fell to 0 makes inf of this, as it does of a gradient.
-            scale_S = np.array([float(block.loss_scale) for block in self._blocks])
-            factor_S = np.array([block.examples for block in self._blocks]) / scale_S
+            scale_S = np.array([float(step.loss_scale) for step in self._steps])
+            factor_S = np.array([step.examples for step in self._steps]) / scale_S
             host["delta_rms"] = _times(host["delta_rms"], factor_S)
-        gradient_S = [float(block.gradient_scale) for block in self._blocks]
+        gradient_S = [float(step.gradient_scale) for step in self._steps]
         if any(scale != 1 for scale in gradient_S):
             for name in _GRADIENTS:
                 if name in host:
@@ -145,34 +212,15 @@ class _Steps:
 
     def _column(self, name: str, order: Sequence[int | None]) -> Floats:
         """The cells of `order`'s rows in every step; empty where a row was not measured."""
-        rows, _, missing = self._cells[name]
+        rows, missing = self._columns[name][:2]
         host_SC = self._host_SC[name]
         if not missing and rows == tuple(order):
             return Floats(host_SC.ravel())
         place: dict[int | None, int]
         place = {row: index for index, row in enumerate(rows) if row not in missing}
         index_R: _Indices = np.array([place.get(row, -1) for row in order], dtype=np.intp)
-        present = np.tile(index_R >= 0, len(self._blocks))
+        present = np.tile(index_R >= 0, len(self._steps))
         return Floats(host_SC[:, index_R].ravel(), present)
-
-
-def _transferred(blocks: Sequence[Block]) -> dict[str, NDArray[Any]]:
-    """Column -> [S, C] in the dtype it was measured in, by one copy a dtype."""
-    places: dict[torch.dtype, list[str]] = {}
-    for name, cells in blocks[0].cells.items():
-        if cells.values:
-            dtype = max((x.dtype for x in cells.values), key=lambda d: d.itemsize)
-            places.setdefault(dtype, []).append(name)
-    host = {}
-    for names in places.values():
-        pieces = [x for block in blocks for name in names for x in block.cells[name].values]
-        joined = torch.cat(pieces).cpu().numpy().reshape(len(blocks), -1)
-        start = 0
-        for name in names:
-            end = start + len(blocks[0].cells[name].rows)
-            host[name] = joined[:, start:end]
-            start = end
-    return host
 
 
 def _times(values_SC: NDArray[Any], factor_S: Sequence[float] | NDArray[Any]) -> NDArray[Any]:

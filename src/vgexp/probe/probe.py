@@ -12,8 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from vgexp.errors import QuestionError, impossible, unknown
-from vgexp.probe import block
-from vgexp.probe.block import Block, Labels, labels_of
+from vgexp.probe.block import Block, Labels, StepCells, labels_of
 from vgexp.probe.cadence import Cadence, Due
 from vgexp.probe.hooks import Note
 from vgexp.probe.moments import Cells
@@ -170,7 +169,7 @@ class Probe:
         """The rows measured since the last call; on CUDA this waits for the device."""
         blocks, self._blocks = self._blocks, []
         narrow, self._narrow = self._narrow, []
-        return [*block.rows_of(blocks), *(rows() for rows in narrow)]
+        return [*(block.rows() for block in blocks), *(rows() for rows in narrow)]
 
     def to_frame(self, table: str = "layers") -> pandas.DataFrame:
         """All rows so far of a table as a DataFrame with the columns of its file.
@@ -283,9 +282,16 @@ class Probe:
             narrow = (meter.take(self.step, examples, scale) for meter in self._meters)
             self._narrow += [rows for rows in narrow if rows is not None]
         if cells:
-            self._blocks.append(
-                Block(self.step, labels, cells, factor, scale, self._gradient_scale)
-            )
+            added = StepCells(self.step, cells, factor, scale, self._gradient_scale)
+            self._keep(labels, added)
+
+    def _keep(self, labels: Labels, added: StepCells) -> None:
+        if self._blocks and self._blocks[-1].takes(labels, added):
+            self._blocks[-1].add(added)
+            return
+        if self._blocks:
+            self._blocks[-1].close()
+        self._blocks.append(Block(labels, added))
 
     def _labels(self) -> Labels:
         """Made anew only when a forward pass has shown more of the order."""
