@@ -1,11 +1,18 @@
-"""Named generators: each use of randomness draws from its own stream, seeded from one number."""
+"""Named generators: each use of randomness draws from its own stream, seeded from one number.
+
+Modules are made here that draw nothing.
+"""
 
 from __future__ import annotations
 
 import hashlib
+from typing import TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+Module = TypeVar("Module", bound=nn.Module)
+"""The kind of a module."""
 
 
 def generator(seed: int, name: str) -> torch.Generator:
@@ -15,6 +22,16 @@ def generator(seed: int, name: str) -> torch.Generator:
     """
     digest = hashlib.sha256(f"{seed}/{name}".encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:8]) >> 1)
+
+
+def allocate(on_meta: Module) -> Module:
+    """Gives a module memory on the default device; its parameters are not set.
+
+    A module that is made on the meta device draws no random number, however torch begins it.
+    """
+    # torch 2.6 does not count `with torch.device(...)` as a change of the default device,
+    # but creates tensors there.
+    return on_meta.to_empty(device=torch.empty(0).device)
 
 
 class GlobalStream:

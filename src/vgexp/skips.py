@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from vgexp.registry import Registry
+from vgexp.seeds import allocate
 
 HIGHWAY_BIAS = -2.0
 
@@ -148,7 +149,7 @@ class Highway(Combine):
     def __init__(self, width: int, make_gate: MakeGate | None = None) -> None:
         super().__init__()
         gate = make_gate() if make_gate else Gate(width, width, device="meta")
-        self.gate = gate.to_empty(device=torch.get_default_device())
+        self.gate = allocate(gate)
         self.transform = nn.Sigmoid()
         assert self.gate.bias is not None
         nn.init.constant_(self.gate.bias, HIGHWAY_BIAS)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from vgexp.config import ConvConfig
 from vgexp.errors import QuestionError
+from vgexp.seeds import allocate
 from vgexp.skips import SKIPS, ConvGate
 from vgexp.tasks import Task
 
@@ -97,7 +98,7 @@ def conv(place: Place, bias: bool) -> nn.Conv2d:
 
     Zeros around the image, so that it keeps its size, or is divided by the stride, rounded up.
     """
-    made = nn.Conv2d(
+    on_meta = nn.Conv2d(
         place.in_channels,
         place.out_channels,
         place.kernel,
@@ -105,7 +106,8 @@ def conv(place: Place, bias: bool) -> nn.Conv2d:
         place.kernel // 2,
         bias=bias,
         device="meta",
-    ).to_empty(device=torch.get_default_device())
+    )
+    made = allocate(on_meta)
     if made.bias is not None:
         nn.init.zeros_(made.bias)
     return made

@@ -17,6 +17,7 @@ from torch.utils.checkpoint import checkpoint
 from vgexp.activations import slope
 from vgexp.inits import Branch, Draw
 from vgexp.models.stages import Stage
+from vgexp.seeds import allocate
 from vgexp.skips import Combine
 from vgexp.watch import Meter, Watch
 
@@ -135,8 +136,7 @@ def gate_watches(skip: Combine | None, number: int, kind: str, named: Named) -> 
 
 def linear(num_features: int, num_units: int, bias: bool) -> nn.Linear:
     """A linear layer that draws no random number; its biases are 0, its weights not set."""
-    on_meta = nn.Linear(num_features, num_units, bias=bias, device="meta")
-    made = on_meta.to_empty(device=torch.get_default_device())
+    made = allocate(nn.Linear(num_features, num_units, bias=bias, device="meta"))
     if made.bias is not None:
         nn.init.zeros_(made.bias)
     return made

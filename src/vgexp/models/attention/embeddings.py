@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
 from vgexp.inits import INITS, Draw
+from vgexp.seeds import allocate
 
 BASE = 10_000.0
 """Wavelengths of positions go from 2 pi to this times 2 pi (Vaswani 2017, 3.5; Su 2021, 3.2)."""
@@ -131,7 +132,7 @@ class ImageEmbedding(Embedding):
     ) -> None:
         super().__init__()
         on_meta = nn.Conv2d(channels, width, patch, stride=patch, bias=bias, device="meta")
-        self.read = on_meta.to_empty(device=torch.get_default_device())
+        self.read = allocate(on_meta)
         if self.read.bias is not None:
             nn.init.zeros_(self.read.bias)
         self.class_token = nn.Parameter(torch.empty(1, 1, width)) if token else None
@@ -148,8 +149,7 @@ class ImageEmbedding(Embedding):
 
 def token_table(num_tokens: int, width: int) -> TokenTable:
     """A token embedding that draws no random number; its weight is not set."""
-    on_meta = TokenTable(num_tokens, width, device="meta")
-    return on_meta.to_empty(device=torch.get_default_device())
+    return allocate(TokenTable(num_tokens, width, device="meta"))
 
 
 def draws(embedding: Embedding, init: str, prefix: str) -> dict[str, Draw]:

@@ -19,8 +19,7 @@ example and a time.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Mapping, Sequence
 from typing import ClassVar, cast
 
 import torch
@@ -29,7 +28,9 @@ from torch import Tensor, nn
 
 from vgexp.activations import ACTIVATIONS
 from vgexp.config import GruConfig, LstmConfig, RecurrentConfig, RnnConfig
+from vgexp.models.recurrence import fused
 from vgexp.norms import EPS
+from vgexp.seeds import allocate
 
 States = tuple[Tensor, ...]
 """What a cell hands on to its next call: h, of an LSTM h and c; none: zeros."""
@@ -204,36 +205,14 @@ def cell_of(equations: Equations, num_inputs: int) -> nn.Module:
     """The cell of a layer: torch's where it has one; its parameters are not drawn yet."""
     if not equations.is_fused:
         return Unrolled(equations, num_inputs)
-    return equations.fused(num_inputs).to_empty(device=torch.get_default_device())
+    return allocate(equations.fused(num_inputs))
 
 
 def advanced(cell: nn.Module, x_BSI: Tensor, states: States) -> tuple[Tensor, States]:
     """h of each step [B, S, H], and the last states [1, B, H], from the states before."""
     hx = None if not states else states[0] if len(states) == 1 else states
-    with _no_onednn() if _lacks_float16(cell, x_BSI) else nullcontext():
-        h_BSH, last = cell(x_BSI, hx)
+    h_BSH, last = fused.call(cell, x_BSI, hx)
     return h_BSH, (last,) if isinstance(last, Tensor) else last
-
-
-def _lacks_float16(cell: nn.Module, x: Tensor) -> bool:
-    """Whether torch would take oneDNN's LSTM in float16, which few processors have."""
-    is_onednn = x.is_cpu and isinstance(cell, nn.LSTM)
-    return (
-        is_onednn
-        and torch.is_autocast_enabled("cpu")
-        and torch.get_autocast_dtype("cpu") is torch.float16
-    )
-
-
-@contextmanager
-def _no_onednn() -> Iterator[None]:
-    # torch.backends.mkldnn.flags would set more than this, and warns of it where there is no XPU.
-    before = torch._C._get_mkldnn_enabled()
-    torch._C._set_mkldnn_enabled(False)
-    try:
-        yield
-    finally:
-        torch._C._set_mkldnn_enabled(before)
 
 
 def projected(cell: nn.Module, which: str, x: Tensor) -> Tensor:
