@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -256,15 +257,31 @@ def test_a_log_that_cannot_be_written_is_not_pointed_at(
 # ---------------------------------------------------------------- signals, from outside
 
 
-def started(*words: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "vgexp", "train", *QUICK, *words]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+Start = Callable[..., subprocess.Popen[str]]
+_MAIN = "import runpy; runpy.run_module('vgexp', run_name='__main__')"
 
 
-def wait_for(table: Path, num_lines: int) -> None:
-    deadline = time.monotonic() + 60
+@pytest.fixture
+def started() -> Iterator[Start]:
+    """Starts `vgexp train` as a process of its own, which ends with the test at the latest."""
+    processes: list[subprocess.Popen[str]] = []
+
+    def start(*words: str, code: str = _MAIN) -> subprocess.Popen[str]:
+        command = [sys.executable, "-c", code, "train", *QUICK, *words]
+        pipe = subprocess.PIPE
+        processes.append(subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True))
+        return processes[-1]
+
+    yield start
+    for process in processes:
+        process.kill()
+        process.communicate()
+
+
+def wait_for(table: Path, num_lines: int, process: subprocess.Popen[str]) -> None:
+    """Waits until a table has so many lines, as long as the process that writes it lives."""
     while not table.exists() or len(table.read_text().splitlines()) < num_lines:
-        assert time.monotonic() < deadline
+        assert process.poll() is None, "the process ended"
         time.sleep(0.01)
 
 
@@ -273,12 +290,12 @@ def wait_for(table: Path, num_lines: int) -> None:
     [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")],
 )
 def test_a_signal_while_training_saves_everything(
-    number: signal.Signals, code: int, word: str
+    number: signal.Signals, code: int, word: str, started: Start
 ) -> None:
     process = started("train.steps=10000000", "hydra.run.dir=here")
-    wait_for(Path("here/steps.csv"), 20)
+    wait_for(Path("here/steps.csv"), 20, process)
     process.send_signal(number)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate()
     assert process.returncode == code
     assert not out
     saved = "saved in here: evals.csv, histograms.csv, layers.csv, steps.csv"
@@ -289,22 +306,33 @@ def test_a_signal_while_training_saves_everything(
     assert run.layers["step"].iloc[-1] == run.summary["steps"] - 1
 
 
-def test_ctrl_c_during_setup_leaves_nothing() -> None:
-    process = started("hydra.run.dir=here", "train.steps=10000000")
-    time.sleep(0.6)
-    process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=60)
+def test_ctrl_c_during_setup_leaves_nothing(started: Start) -> None:
+    # Ctrl-C comes at the moment at which torch is to be imported.
+    code = """
+import os, runpy, signal, sys
+
+class Interrupt:
+    def find_spec(self, name, *_):
+        if name == "torch":
+            os.kill(os.getpid(), signal.SIGINT)
+
+sys.meta_path.insert(0, Interrupt())
+runpy.run_module("vgexp", run_name="__main__")
+"""
+    process = started("hydra.run.dir=here", code=code)
+    _, err = process.communicate()
     assert process.returncode == 130
-    if not Path("here/summary.json").exists():  # A fast machine was training already.
-        assert_one_block(err, "error: interrupted nothing was recorded yet")
-        assert not Path("here").exists()
+    assert_one_block(err, "error: interrupted nothing was recorded yet")
+    assert not Path("here").exists()
 
 
-def test_what_a_killed_run_recorded_is_readable(capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_a_killed_run_recorded_is_readable(
+    started: Start, capsys: pytest.CaptureFixture[str]
+) -> None:
     process = started("train.steps=10000000", "hydra.run.dir=here", "probe.every=1")
-    wait_for(Path("here/steps.csv"), 150)
+    wait_for(Path("here/steps.csv"), 150, process)
     process.kill()
-    process.communicate(timeout=60)
+    process.communicate()
     run = vgexp.load("here")
     assert run.steps["step"].tolist() == list(range(len(run.steps)))
     assert len(run.layers) > 0
