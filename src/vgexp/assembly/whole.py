@@ -12,6 +12,7 @@ from torch import nn
 from vgexp import clips, data, inits, losses, models, optimizers, schedulers, tasks
 from vgexp.activations import ACTIVATIONS
 from vgexp.assembly.networks import model_of, tried_loss
+from vgexp.assembly.rehearsal import rehearse
 from vgexp.config import (
     HALF_DTYPES,
     SETS,
@@ -95,8 +96,19 @@ def _assembled(config: Config) -> Trainer:
     noise = _noise(config)
     curvature = _curvature(config)
     state = TrainState(
-        model.module, loss, optimizer, schedule, clip, batches, stream, half, noise, curvature
+        model.module,
+        loss,
+        optimizer,
+        schedule,
+        clip,
+        batches,
+        stream,
+        half,
+        noise,
+        curvature,
+        may_be_sparse=model.watches is None,
     )
+    rehearse(config, state, *model.batch)
     return Trainer(
         state,
         dataset,
