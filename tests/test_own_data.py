@@ -13,8 +13,9 @@ import pytest
 import torch
 
 import vgexp
-from vgexp import data
+from vgexp import data, folders
 from vgexp.assembly import assemble
+from vgexp.cli import blocks
 from vgexp.cli.main import main
 from vgexp.config import (
     Config,
@@ -109,6 +110,9 @@ class Told(Lazy):
 
 def lazy_bad():
     return Lazy(64, bad=9), Lazy(20)
+
+def told_bad():
+    return Told(64, bad=3), Told(20)
 
 def lazy_wide_validation():
     return Lazy(64), Lazy(20, 7)
@@ -281,6 +285,11 @@ def test_bad_examples_of_data_that_are_read_one_by_one_are_counted_and_good_ones
 ) -> None:
     (remark,) = assemble(config("lazy_bad")).remarks
     assert remark == "data.target: of 64 examples for training, 1 holds nan or inf: example 9"
+    (remark,) = assemble(config("told_bad")).remarks
+    told = (
+        "of the first 16 examples for training, 1 holds nan or inf; the others were not looked at"
+    )
+    assert remark == f"data.target: {told}"
     assert assemble(config()).remarks == ()
     assert "remarks" not in vgexp.run(config(), tmp_path / "a").summary
 
@@ -431,3 +440,36 @@ def test_the_norm_of_a_sparse_gradient_is_that_of_its_summed_rows() -> None:
     absent = 1 - len(set(x.flatten().tolist())) / 50
     assert absent > 0
     assert float(step["grad_zero_fraction"][at]) == pytest.approx(absent)
+
+
+# ---------------------------------------------------------------- what fails again
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (ZeroDivisionError("division by zero"), None),
+        (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), None),
+        (RuntimeError("[enforce fail at alloc_cpu.cpp] tried to allocate 9 bytes"), "go on: "),
+        (RuntimeError("CUDA error: unspecified launch failure"), "go on: "),
+        (MemoryError(), "go on: "),
+        (OSError(28, "No space left on device"), "go on: "),
+    ],
+)
+def test_going_on_is_offered_where_it_may_not_fail_again(
+    error: Exception, said: str | None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for names_code in (False, True):
+        folder = tmp_path / str(names_code)
+        folder.mkdir()
+        folders.write_config(folder, config() if names_code else Config(), "")
+        (folder / "steps.csv").write_text("")
+        assert blocks.failure(error, folder=folder) == 1
+        lines = capsys.readouterr().err.splitlines()
+        told = [line.strip() for line in lines if "go on" in line]
+        trust = " --trust" if names_code else ""
+        command = f"go on: vgexp resume {folder}{trust}"
+        if said is not None:
+            assert told == [command]
+        else:
+            assert told == ([f"once your code is mended, {command}"] if names_code else [])
