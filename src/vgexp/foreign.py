@@ -57,10 +57,14 @@ def activation(path: str) -> Callable[[], nn.Module]:
             is_one = torch.equal(y.detach().nan_to_num(), again.detach().nan_to_num())
             _require(is_one, key, path, "it is random", "the same output for the same input")
             _require(torch.equal(given, u), key, path, "it changes its input", "a new tensor")
-            has_gradient = y.requires_grad and torch.autograd.grad(y.sum(), u, allow_unused=True)[0]
-            passes = has_gradient is not False and has_gradient is not None
+            slopes = lookup.call(key, path, _slopes, y, u) if y.requires_grad else None
+            passes = slopes is not None
             _require(passes, key, path, "no gradient passes it", "what autograd can differentiate")
     return build
+
+
+def _slopes(y: Tensor, u: Tensor) -> Tensor | None:
+    return torch.autograd.grad(y.sum(), u, allow_unused=True)[0]
 
 
 def derivative(module: nn.Module, u: Tensor) -> Tensor:

@@ -243,6 +243,12 @@ def _place(error: BaseException) -> str:
         for frame in traceback.extract_tb(error.__traceback__)
         if not frame.filename.startswith((_HERE, "<"))
     ]
-    own = [frame for frame in frames if not frame.filename.startswith(_INSTALLED)]
+    own = [frame for frame in frames if not _is_installed(frame.filename)]
     last = (own or frames)[-1:]
     return f"{last[0].filename}:{last[0].lineno}" if last else ""
+
+
+def _is_installed(file: str) -> bool:
+    """Whether a file belongs to Python or to a package, of whichever environment below this one."""
+    parts = Path(file).parts
+    return file.startswith(_INSTALLED) or "site-packages" in parts or "dist-packages" in parts

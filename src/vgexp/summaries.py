@@ -57,6 +57,7 @@ def of_process(config: Config, trainer: Trainer) -> dict[str, Any]:
     return {
         "num_parameters": trainer.num_parameters,
         "unseen": trainer.unseen,
+        **({"remarks": list(trainer.remarks)} if trainer.remarks else {}),
         "device": str(trainer.device),
         "seed": config.seed,
         "config_hash": configuration.identity(config),

@@ -39,6 +39,8 @@ class Model:
     watches: list[Watch] | None
     matrices: Sequence[nn.Parameter]
     """Its weights but for the read-out's."""
+    batch: tuple[Tensor, Tensor]
+    """The first examples for training, on the CPU, that it was made with."""
     meters: Sequence[Meter] = ()
 
 
@@ -64,9 +66,10 @@ def model_of(config: Config, dataset: Dataset, device: torch.device, dtype: torc
         inits.initialise(module, config.model, generator(config.seed, "init"), x)
         watches = module.watches()
         weights = [w.weight for w in watches if w.weight is not None and w.kind != "readout"]
-        made = Model(module, watches, weights, module.meters())
+        made = Model(module, watches, weights, (x, y), module.meters())
     else:
-        made = Model(module, None, _tried(config, module, dataset.task, x, y))
+        matrices = _tried(config, module, dataset.task, x, y)
+        made = Model(module, None, matrices, (x, y))
     module.to(device)
     return made
 
@@ -109,6 +112,11 @@ def _tried(
         )
     if isinstance(config.model, CustomConfig):
         key, name = "model.target", str(config.model.target)
+        if any(isinstance(m, torch.jit.ScriptModule) for m in module.modules()):
+            raise QuestionError(
+                f"{key} is {name!r}: it is a ScriptModule, or holds one, whose layers cannot be"
+                " measured\nallowed: the module as it is before torch.jit.script"
+            )
         shown: Tried = call(key, name, tried, module, x)
     else:
         assert isinstance(config.model, TorchvisionConfig)

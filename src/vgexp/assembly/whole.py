@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from vgexp import clips, data, inits, losses, models, optimizers, schedulers, tasks
 from vgexp.activations import ACTIVATIONS
 from vgexp.assembly.networks import model_of, tried_loss
+from vgexp.assembly.rehearsal import rehearse
 from vgexp.config import (
     HALF_DTYPES,
     SETS,
@@ -83,6 +85,7 @@ def _assembled(config: Config) -> Trainer:
     loss = _loss(config, dataset)
     batches = Batches(dataset.train, config.data.batch_size, generator(config.seed, "order"))
     model = model_of(config, dataset, device, dtype)
+    dataset = _remarked(dataset, model.batch[0])
     if is_dotted(config.train.loss):
         loss = tried_loss(config, model.module, loss, dataset)
     optimizer = optimizers.build(config.optimizer, model.module.parameters())
@@ -95,8 +98,19 @@ def _assembled(config: Config) -> Trainer:
     noise = _noise(config)
     curvature = _curvature(config)
     state = TrainState(
-        model.module, loss, optimizer, schedule, clip, batches, stream, half, noise, curvature
+        model.module,
+        loss,
+        optimizer,
+        schedule,
+        clip,
+        batches,
+        stream,
+        half,
+        noise,
+        curvature,
+        may_be_sparse=model.watches is None,
     )
+    rehearse(config, state, *model.batch)
     return Trainer(
         state,
         dataset,
@@ -149,6 +163,20 @@ def _dataset(config: Config, dtype: torch.dtype) -> Dataset:
         reader = f"model={choice('model', config.model)}"
         tasks.require_kind(task, reader, reads, f"data={', '.join(fitting)}")
     return dataset.flattened() if reads[:1] == ("vector",) else dataset
+
+
+def _remarked(dataset: Dataset, x: Tensor) -> Dataset:
+    """The data set, with a remark on the first examples if they are all that was looked at."""
+    if dataset.remarks or isinstance(dataset.train, Split) or not x.is_floating_point():
+        return dataset
+    num_bad = int((~torch.isfinite(x)).flatten(1).any(1).sum())
+    if not num_bad:
+        return dataset
+    remark = (
+        f"data.target: of the first {len(x):,} examples for training, {num_bad:,}"
+        f" hold{'s' if num_bad == 1 else ''} nan or inf; the others were not looked at"
+    )
+    return dataclasses.replace(dataset, remarks=(remark,))
 
 
 def _loss(config: Config, dataset: Dataset) -> losses.Loss:

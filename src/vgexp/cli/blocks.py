@@ -20,6 +20,18 @@ from vgexp.sweep import plan
 
 WIDTH = 80
 FULL_ERROR = "HYDRA_FULL_ERROR"
+_OF_CODE = (
+    TypeError,
+    ValueError,
+    LookupError,
+    AttributeError,
+    NameError,
+    ArithmeticError,
+    AssertionError,
+    NotImplementedError,
+)
+_SURROUNDINGS = re.compile(r"memory|alloc|cuda|cudnn|cublas|nccl|device|thread", re.IGNORECASE)
+"""What a `RuntimeError` of torch speaks of that another time or machine may have more of."""
 _COMMAND = re.compile(r"(^|: )vgexp ")
 
 
@@ -74,7 +86,7 @@ def failure(
     where = f"traceback: {log}" if log else f"{FULL_ERROR}=1 shows the traceback"
     if full or isinstance(error, LostError):
         where = ""
-    left = _left(folder) if _files(folder) else []
+    left = _left(folder, recurs=_recurs(error)) if _files(folder) else []
     show(block("the work failed", *describe(error).splitlines(), where, *left))
     return 1
 
@@ -84,8 +96,21 @@ def interruption(error: KeyboardInterrupt, folder: Path | None) -> None:
     show(block(headline(error), *_left(folder)))
 
 
-def _left(folder: Path | None) -> list[str]:
-    """What is saved in a run's or a sweep's folder, and how to go on from there."""
+def _recurs(error: BaseException) -> bool:
+    """Whether the same code would certainly fail in the same way again, at the same step."""
+    if isinstance(error, OSError | LostError):
+        return False
+    if type(error) is RuntimeError:
+        return _SURROUNDINGS.search(str(error)) is None
+    return isinstance(error, _OF_CODE)
+
+
+def _left(folder: Path | None, *, recurs: bool = False) -> list[str]:
+    """What is saved in a run's or a sweep's folder, and how to go on from there.
+
+    Args:
+        recurs: whether going on as it is would fail again.
+    """
     files = _files(folder)
     if folder is not None and not files and any(folder.glob("*/steps.csv")):
         files = ["the folders of its jobs"]
@@ -95,7 +120,10 @@ def _left(folder: Path | None) -> list[str]:
         return [*lines, "the run has ended; not every figure was drawn", f"draw them: {again}"]
     marks = (folders.CONFIG, plan.FILE)
     if folder is not None and any((folder / name).exists() for name in marks):
-        lines.append(f"go on: {resuming(folder)}")
+        if not recurs:
+            lines.append(f"go on: {resuming(folder)}")
+        elif _names_code(folder):
+            lines.append(f"once your code is mended, go on: {resuming(folder)}")
     return lines
 
 

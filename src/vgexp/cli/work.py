@@ -51,7 +51,7 @@ def _alone(config: Config) -> Manner:
 def _one_of_many(config: Config) -> Manner:
     from vgexp import runs
 
-    return runs.Manner(is_quiet=True, draws=bool(config.output.figures))
+    return runs.Manner(True, draws=bool(config.output.figures), remarks=False)
 
 
 def _train(config: Config, folder: Path, command: str) -> Run:

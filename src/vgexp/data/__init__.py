@@ -60,6 +60,8 @@ class Dataset:
     task: Task
     loss: str = "cross_entropy"
     """Name of the loss that its targets are for."""
+    remarks: tuple[str, ...] = ()
+    """What somebody should know of the examples, who trains on them nevertheless."""
 
     def to(self, device: torch.device) -> Dataset:
         """The same on a device."""
@@ -109,7 +111,7 @@ def load(config: DataConfig, seed: int, dtype: torch.dtype) -> Dataset:
     if isinstance(found, Own):
         own_splits = (Split(*s) if isinstance(s, tuple) else s for s in found.splits(dtype))
         train, val, test = own_splits
-        return Dataset(name, train, val, test, found.task, found.loss)
+        return Dataset(name, train, val, test, found.task, found.loss, found.remarks)
     pairs = _parted(found, config.val_fraction, seed)
     inputs = _prepared(found, [pair[0] for pair in pairs], dtype)
     targets = [pair[1] for pair in pairs]

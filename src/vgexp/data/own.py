@@ -30,6 +30,7 @@ from vgexp.seeds import GlobalStream, generator
 from vgexp.tasks import Task
 
 _PURPOSES = ("training", "validation", "test")
+_ROWS_AT_ONCE = 4096
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,8 @@ class Part:
     targets: Tensor
     largest_token: int
     tensors: tuple[Tensor, Tensor] | None
+    bad: tuple[int, ...] = ()
+    """Numbers of its examples that hold nan or inf, of those that were read."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,17 @@ class Own:
     """Training, and what there is of validation and test."""
     task: Task
     loss: str
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What somebody should know of the examples, who trains on them nevertheless."""
+        return tuple(
+            f"{KEY}: of {len(part.rows):,} examples for {part.purpose},"
+            f" {len(part.bad):,} hold{'s' if len(part.bad) == 1 else ''} nan or inf:"
+            f" {'' if len(part.bad) == 1 else 'the first is '}example {part.bad[0]}"
+            for part in self.parts
+            if part.bad
+        )
 
     def splits(self, dtype: torch.dtype) -> list[LazySplit | tuple[Tensor, Tensor]]:
         """Training, validation and test: inputs and targets where they are in memory."""
@@ -152,6 +166,9 @@ def _length(dataset: Any, whose: str) -> int:
 def _example(dataset: Any) -> tuple[Tensor, Tensor]:
     """The first example's input and target."""
     inputs, targets = collated([item_of(dataset, 0)], [0])
+    for name, values in (("inputs", inputs), ("targets", targets)):
+        if values.is_complex():
+            raise refused(f"gives {name} that are complex", "real numbers, as view_as_real gives")
     return inputs[0], targets[0]
 
 
@@ -161,25 +178,36 @@ def _part(purpose: str, dataset: Any, rows: Tensor, example: tuple[Tensor, Tenso
     tensors = _tensors(dataset)
     if tensors is not None:
         inputs, targets = tensors
-        largest = int(inputs.max()) if is_tokens else 0
-        return Part(purpose, dataset, rows, targets.index_select(0, rows), largest, tensors)
-    known = None if is_tokens else _known_targets(dataset)
+        require_alike(purpose, 0, (inputs[0], targets[0]), example)
+        largest = int(inputs.max()) if is_tokens and inputs.numel() else 0
+        bad_rows = _bad_rows(inputs, targets)
+        bad = tuple(number for number in rows.tolist() if number in bad_rows)
+        return Part(purpose, dataset, rows, targets.index_select(0, rows), largest, tensors, bad)
+    known = None if is_tokens else _known_targets(purpose, dataset, example)
     if known is not None:
         return Part(purpose, dataset, rows, known.index_select(0, rows), 0, None)
     read: list[Tensor] = []
-    largest = 0
+    largest, found = 0, []
     for number in rows.tolist():
         x, y = collated([item_of(dataset, number)], [number])
-        if x.shape[1:] != example[0].shape or y.shape[1:] != example[1].shape:
-            raise refused(
-                f"gives {purpose} data whose example {number} has shapes {list(x.shape[1:])},"
-                f" {list(y.shape[1:])}; the first example {list(example[0].shape)},"
-                f" {list(example[1].shape)}",
-                "examples of one shape",
-            )
+        require_alike(purpose, number, (x[0], y[0]), example)
         read.append(y)
-        largest = max(largest, int(x.max())) if is_tokens else 0
-    return Part(purpose, dataset, rows, torch.cat(read), largest, None)
+        largest = max(largest, int(x.max())) if is_tokens and x.numel() else 0
+        found += [number] if _bad_rows(x, y) else []
+    return Part(purpose, dataset, rows, torch.cat(read), largest, None, tuple(found))
+
+
+def _bad_rows(inputs: Tensor, targets: Tensor) -> set[int]:
+    """Rows in which an input or a target is nan or infinite."""
+    found: set[int] = set()
+    for values in (inputs, targets):
+        if values.is_floating_point():
+            # Part by part: what is compared takes memory of its own.
+            for start in range(0, len(values), _ROWS_AT_ONCE):
+                part = values[start : start + _ROWS_AT_ONCE]
+                is_bad = ~torch.isfinite(part).reshape(len(part), -1).all(1)
+                found.update((start + is_bad.nonzero().flatten()).tolist())
+    return found
 
 
 def _tensors(dataset: Any) -> tuple[Tensor, Tensor] | None:
@@ -193,21 +221,51 @@ def _tensors(dataset: Any) -> tuple[Tensor, Tensor] | None:
     return None
 
 
-def _known_targets(dataset: Any) -> Tensor | None:
+def _known_targets(purpose: str, dataset: Any, example: tuple[Tensor, Tensor]) -> Tensor | None:
     """`dataset.targets`, as torchvision's sets have it, if they are what its examples say."""
+    read = {}
     try:
         targets = torch.as_tensor(dataset.targets)
         if targets.shape[:1] != (len(dataset),):
             return None
         for number in (0, len(dataset) // 2, len(dataset) - 1):
-            if not torch.equal(torch.as_tensor(item_of(dataset, number)[1]), targets[number]):
+            read[number] = item_of(dataset, number)
+            if not torch.equal(torch.as_tensor(read[number][1]), targets[number]):
                 return None
     except (AttributeError, TypeError, ValueError, RuntimeError, IndexError):
         return None
+    for number, item in read.items():
+        x, y = collated([item], [number])
+        require_alike(purpose, number, (x[0], y[0]), example)
     return targets
 
 
 # ---------------------------------------------------------------- what they are for
+
+
+def require_alike(
+    purpose: str, number: int, found: tuple[Tensor, Tensor], example: tuple[Tensor, Tensor]
+) -> None:
+    """Requires the form of the first example for training of another one.
+
+    Raises:
+        QuestionError: its shapes differ, or one of the two has whole numbers where the other has
+            none.
+    """
+    if [x.shape for x in found] != [x.shape for x in example]:
+        shapes, first = (", ".join(str(list(x.shape)) for x in pair) for pair in (found, example))
+        raise refused(
+            f"gives {purpose} data whose example {number} has shapes {shapes}; the first example"
+            f" {first}",
+            "examples of one shape",
+        )
+    for name, this, first_one in zip(("inputs", "targets"), found, example, strict=True):
+        if (this.dtype in WHOLE) != (first_one.dtype in WHOLE):
+            raise refused(
+                f"gives {purpose} data whose {name} are {this.dtype}; those for training begin with"
+                f" {first_one.dtype}",
+                "whole numbers for every purpose, or for none",
+            )
 
 
 def _is_tokens(x: Tensor) -> bool:
@@ -220,11 +278,13 @@ def _task(
     """The form of inputs and answers, and the loss that the targets are for."""
     x, y = example
     kinds = {1: "tokens" if _is_tokens(x) else "vector", 2: "sequence", 3: "image"}
-    if x.ndim not in kinds:
+    if x.ndim not in kinds or not x.numel():
         raise refused(
             f"gives inputs of shape {list(x.shape)}",
             "[features], [positions, features], [channels, rows, columns], or whole numbers"
-            " [positions]",
+            " [positions]; none of these 0"
+            if not x.numel()
+            else " [positions]",
         )
     kind, shape = kinds[x.ndim], tuple(x.shape)
     num_tokens = 1 + max(part.largest_token for part in parts) if kind == "tokens" else 0
@@ -233,6 +293,11 @@ def _task(
         raise refused(
             f"gives targets of shape {list(y.shape)}",
             "a class number, class numbers [positions], values [K] or [positions, K]",
+        )
+    if is_class and y.shape == (1,) and not (kind in ("tokens", "sequence") and shape[0] == 1):
+        raise refused(
+            "gives class numbers of shape [1], an axis more than there should be",
+            "a class number of shape [], such as targets.squeeze(1) of a tensor of them",
         )
     if is_class:
         num_classes = _num_classes(config, parts)
@@ -246,13 +311,19 @@ def _num_classes(config: CustomDataConfig, parts: Sequence[Part]) -> int:
     asked = config.num_classes or _told_classes(train.dataset)
     number = asked or int(train.targets.max()) + 1
     for part in parts:
-        least, largest = int(part.targets.min()), int(part.targets.max())
-        if least < 0 or largest >= number:
-            wrong = least if least < 0 else largest
-            more = "" if least < 0 else f", or data.num_classes of at least {largest + 1}"
+        num_negative = int((part.targets < 0).sum())
+        if num_negative:
             raise refused(
-                f"gives {part.purpose} data with class {wrong}, but there are {number} classes",
-                f"class numbers 0 to {number - 1}{more}",
+                f"gives {part.purpose} data with class {int(part.targets.min())}: of"
+                f" {part.targets.numel():,} class numbers {num_negative:,} are below 0, which"
+                " PyTorch's losses leave out at most",
+                "class numbers from 0 on, and no examples without a class",
+            )
+        largest = int(part.targets.max())
+        if largest >= number:
+            raise refused(
+                f"gives {part.purpose} data with class {largest}, but there are {number} classes",
+                f"class numbers 0 to {number - 1}, or data.num_classes of at least {largest + 1}",
             )
     return number
 

@@ -26,6 +26,7 @@ from vgexp.runs.start import (
     free_folder,
     located,
     manner_of,
+    remark,
     require_same,
     warn,
 )
@@ -64,6 +65,7 @@ def run(
     trainer = assembled(config)
     if not manner.is_quiet and (asked := _of_signal(config)):
         warn(f"{asked}: of vgexp signal alone; training takes no notice")
+    remark(trainer, manner)
     with held(trainer.stop), begun(folder, config, command, folders.TRAIN):
         done = _trained(folder, trainer, config, is_quiet=manner.is_quiet)
     drawn(done, is_wanted=manner.draws)

@@ -26,6 +26,7 @@ from vgexp.runs.start import (
     free_folder,
     located,
     manner_of,
+    remark,
     require_same,
 )
 
@@ -62,6 +63,7 @@ def signal(
     folder = free_folder(folder, config, folders.SIGNAL)
     trainer = _required(config)
     manner = manner or manner_of(config)
+    remark(trainer, manner)
     with begun(folder, config, command, folders.SIGNAL):
         done = _measured(folder, config, trainer, is_quiet=manner.is_quiet)
     drawn(done, is_wanted=manner.draws)

@@ -34,6 +34,8 @@ class Manner:
     """No progress."""
     draws: bool
     """Whether figures are drawn at the end."""
+    remarks: bool = True
+    """Whether what is odd in the data is shown, and not only written down."""
 
 
 def manner_of(config: Config) -> Manner:
@@ -47,6 +49,15 @@ def assembled(config: Config) -> Trainer:
         from vgexp.assembly import assemble
     with noticed():
         return assemble(config)
+
+
+def remark(trainer: Trainer, manner: Manner) -> None:
+    """Says what is odd in the data: on the screen or in the log; the summary has it too."""
+    for text in trainer.remarks:
+        if manner.remarks:
+            warn(text)
+        else:
+            _log.info(text)
 
 
 def free_folder(asked: Path | str | None, config: Config, verb: str) -> Path:

@@ -195,6 +195,9 @@ def _copied(model: nn.Module) -> nn.Module:
         raise _refused(f"the model cannot be copied: {reason(error)}") from error
     if isinstance(made, Network):
         made.recomputes = False  # what is computed again is differentiated once only
+    for module in made.modules():
+        if isinstance(module, nn.Embedding | nn.EmbeddingBag):
+            module.sparse = False  # sparse gradients are differentiated once only
     return made
 
 

@@ -40,6 +40,8 @@ class TrainState:
     """What is added to the clipped gradient; None: nothing."""
     curvature: Curvature | None = None
     """What measures the Hessian; None: it is never measured."""
+    may_be_sparse: bool = False
+    """Whether gradients may be sparse tensors (`nn.Embedding(sparse=True)`); none of ours are."""
     step: int = 0
     """Updates done."""
 

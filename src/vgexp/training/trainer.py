@@ -255,6 +255,11 @@ class Trainer:
         return self._train.stop_on_divergence
 
     @property
+    def remarks(self) -> tuple[str, ...]:
+        """What somebody should know of the data, who trains on them nevertheless."""
+        return self._dataset.remarks
+
+    @property
     def unseen(self) -> list[str]:
         """What the probe could not measure."""
         return self._probe.unseen

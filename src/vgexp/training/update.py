@@ -47,9 +47,18 @@ def forward_backward(state: TrainState, batch: Batch) -> Outcome:
         num_targets += losses_of.num_targets(outputs)
         if loss_of.hits is not None:
             hits.append(loss_of.hits(outputs.detach(), y))
+    if state.may_be_sparse:
+        _make_dense(state.model)
     if half is not None:
         half.unscale()
     return Outcome(_sum(losses), _sum(hits) if hits else None, num_targets)
+
+
+def _make_dense(model: nn.Module) -> None:
+    """Writes sparse gradients out: rows that they lack are zeros to whoever measures or clips."""
+    for p in model.parameters():
+        if p.grad is not None and p.grad.layout is not torch.strided:
+            p.grad = p.grad.to_dense()
 
 
 def num_examples(batch: Batch) -> int:
