@@ -160,7 +160,7 @@ def test_a_useless_newest_checkpoint_does_not_take_the_place_of_the_good_one(
     def gone(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("vgexp.checkpoints.torch.save", gone)
+    monkeypatch.setattr("torch.save", gone)
     vgexp.resume(tmp_path / "a")
     assert [p.name for p in checkpoints.present(tmp_path / "a")] == [checkpoints.PREVIOUS]
 

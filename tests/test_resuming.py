@@ -250,7 +250,7 @@ def test_a_checkpoint_with_a_changed_byte_is_unusable_or_says_the_same(
         after = checkpoints.load(path)
     except checkpoints.UnusableError:
         return
-    assert checkpoints._digest(vars(after)) == checkpoints._digest(vars(before))
+    assert checkpoints.digest(vars(after)) == checkpoints.digest(vars(before))
 
 
 def test_a_checkpoint_executes_nothing(tmp_path: Path) -> None:

@@ -17,6 +17,8 @@ from vgexp.records import COMMON, OPTIONAL, TABLES
 
 _CLOCK = "timing"
 """The table that no promise is made of."""
+_MOST_FOR_EACH, _MOST_BESIDE = 8, 2**28
+"""Bytes of a checkpoint for each byte of the state that a run begins with, and beside them."""
 _MOST_TIMES = 2**26
 """Bytes of that table that are kept."""
 ENDED = ("completed", "diverged", "stopped")
@@ -87,12 +89,18 @@ def save(
 
 
 def start_of(
-    folder: Path, config: Config, versions: Mapping[str, str], tables: Sequence[str] = COMMON
+    folder: Path,
+    config: Config,
+    versions: Mapping[str, str],
+    tables: Sequence[str] = COMMON,
+    own: Mapping[str, Any] | None = None,
 ) -> Start:
     """The newest checkpoint that is whole and fits the tables; else the beginning.
 
     Args:
         tables: those that the run has.
+        own: the state of the run before it began, which a checkpoint's has to be like; None: not
+            known.
 
     Raises:
         QuestionError: it was made by another configuration or other versions.
@@ -101,15 +109,17 @@ def start_of(
 
     story, useless = [], []
     promised = [table for table in tables if table != _CLOCK]
+    most_bytes = None if own is None else _most_bytes_of(own)
     for path in checkpoints.present(folder):
         try:
-            found = checkpoints.load(path)
+            found = checkpoints.load(path, most_bytes)
+            require_equal(path, "configuration", found.config, configuration.deciding(config))
+            require_equal(path, "version", found.versions, versions)
+            checkpoints.require_like(found.state, own)
         except checkpoints.UnusableError as error:
             story.append(f"{path.name} is of no use: {error}")
             useless.append(path)
             continue
-        require_equal(path, "configuration", found.config, configuration.deciding(config))
-        require_equal(path, "version", found.versions, versions)
         kept = {table: Prefix(*found.tables.get(table, (0, 0))) for table in tables}
         changed = [table for table in promised if not _begins_with(folder, table, kept[table])]
         if not changed:
@@ -144,6 +154,13 @@ def require_equal(path: Path, what: str, then: Mapping[str, Any], now: Mapping[s
             + "\n".join(lines)
             + "\nallowed: the same; or train again into a new folder"
         )
+
+
+def _most_bytes_of(own: Mapping[str, Any]) -> int:
+    """Of a checkpoint: optimizers hold a few numbers for each of the model's."""
+    from vgexp import checkpoints
+
+    return _MOST_FOR_EACH * checkpoints.size_of(own) + _MOST_BESIDE
 
 
 def _begins_with(folder: Path, table: str, prefix: Prefix) -> bool:

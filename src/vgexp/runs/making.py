@@ -150,7 +150,9 @@ def _go_on(done: Run, say: Callable[[str], None] | None, manner: Manner) -> Run:
     folder, config = done.folder, done.config
     trainer = assembled(config)
     folders.tidied(folder)
-    start = resuming.start_of(folder, config, summaries.computed_by(trainer), trainer.tables)
+    start = resuming.start_of(
+        folder, config, summaries.computed_by(trainer), trainer.tables, trainer.state_dict()
+    )
     if say is not None:
         say(start.story)
     _put_back(trainer, start)
@@ -201,13 +203,14 @@ def _trained(
 
 def _save(location: Location, trainer: Trainer, config: Config, sinks: Sequence[Sink]) -> None:
     """Writes a checkpoint. Where there is no room for one, training goes on without."""
+    from vgexp.checkpoints import UnusableError
     from vgexp.sinks import settled
 
     step, state, made_by = trainer.state.step, trainer.state_dict(), summaries.computed_by(trainer)
     tables, folder = settled(sinks), location.find()
     try:
         resuming.save(folder, step, state, config, made_by, tables)
-    except OSError as error:
+    except (OSError, UnusableError) as error:
         if location.find() != folder:  # moved in the middle of it
             _save(location, trainer, config, sinks)
             return

@@ -1,0 +1,57 @@
+"""Whether a state that was read is of the form that a run's own state has."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+from vgexp.checkpoints.pieces import UnusableError
+
+_NUMBERS = (bool, int, float)
+
+
+def require_like(found: Any, own: Any, place: str = "state") -> None:
+    """Checks that values are of the types of a run's own, and tensors of their shapes.
+
+    Where the run's own is None or an empty container, as before the first step, anything may be
+    there.
+
+    Raises:
+        UnusableError: with the place of the first that differs.
+    """
+    if own is None or (isinstance(own, Mapping | list | tuple) and not own):
+        return
+    if isinstance(own, Tensor):
+        is_like = isinstance(found, Tensor) and _form(found) == _form(own)
+    elif isinstance(own, Mapping):
+        is_like = isinstance(found, Mapping) and found.keys() >= own.keys()
+    elif isinstance(own, list | tuple):
+        is_like = isinstance(found, list | tuple) and len(found) == len(own)
+    elif isinstance(own, _NUMBERS):
+        is_like = isinstance(found, _NUMBERS)
+    else:
+        is_like = isinstance(found, type(own))
+    if not is_like:
+        raise UnusableError(f"its {place} is not of the form that this run's has")
+    if isinstance(own, Mapping):
+        for key, value in own.items():
+            require_like(found[key], value, f"{place}.{key}")
+    elif isinstance(own, list | tuple):
+        for number, value in enumerate(own):
+            require_like(found[number], value, f"{place}.{number}")
+
+
+def size_of(state: Any) -> int:
+    """Bytes of the tensors in a state, each as often as it is there."""
+    if isinstance(state, Tensor):
+        return math.prod(state.shape) * state.element_size()
+    if isinstance(state, Mapping):
+        return sum(map(size_of, state.values()))
+    return sum(map(size_of, state)) if isinstance(state, list | tuple) else 0
+
+
+def _form(tensor: Tensor) -> tuple[Any, ...]:
+    return tensor.dtype, tuple(tensor.shape)

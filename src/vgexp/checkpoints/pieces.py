@@ -1,0 +1,110 @@
+"""What a checkpoint may consist of, and the sum of all of it."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections import OrderedDict
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+_PLAIN = (type(None), bool, int, float, str)
+_MOST_DEPTH = 64
+"""Of containers in one another. A list that holds itself is deeper than any number."""
+_MOST_PIECES = 5_000_000
+_MOST_REPEATED_BYTES = 2**30
+"""Of tensors beyond what their storages hold: of one element that is expanded to many, say."""
+
+
+class UnusableError(Exception):
+    """A file that is no whole checkpoint, or a state that none can hold."""
+
+
+def digest(content: Mapping[str, Any]) -> str:
+    """SHA-256 of every value with its place and type.
+
+    Raises:
+        UnusableError: there is something else in it than tensors and plain values, or it would
+            take more time or memory than any checkpoint does.
+    """
+    found = _Digest()
+    found.add(content, 0)
+    return found.sum.hexdigest()
+
+
+class _Digest:
+    """The sum so far, and what was read for it."""
+
+    def __init__(self) -> None:
+        self.sum = hashlib.sha256()
+        self._num_pieces = 0
+        self._storages: set[int] = set()
+        self._views: set[tuple[Any, ...]] = set()
+        self._num_repeated_bytes = 0
+
+    def add(self, value: Any, depth: int) -> None:
+        """Reads a value and all that is in it, in a fixed order."""
+        self._num_pieces += 1
+        if self._num_pieces > _MOST_PIECES:
+            raise UnusableError(f"it has more than {_MOST_PIECES:,} values")
+        if depth > _MOST_DEPTH:
+            raise UnusableError(f"its values lie more than {_MOST_DEPTH} deep in one another")
+        if isinstance(value, Tensor):
+            self._add_tensor(value)
+        elif type(value) in (dict, OrderedDict):
+            for key in sorted(value, key=repr):
+                self.sum.update(repr(key).encode())
+                self.add(value[key], depth + 1)
+        elif type(value) in (list, tuple):
+            self.sum.update(f"{len(value)}".encode())
+            for each in value:
+                self.add(each, depth + 1)
+        elif type(value) in _PLAIN:
+            self.sum.update(f"{type(value).__name__} {value!r}".encode())
+        else:
+            raise UnusableError(f"it holds a {type(value).__name__}, no tensor or plain value")
+
+    def _add_tensor(self, value: Tensor) -> None:
+        _require_dense(value)
+        self.sum.update(f"{value.dtype}{tuple(value.shape)}".encode())
+        if self._is_new(value):
+            flat = value.detach().cpu().contiguous().reshape(-1)
+            self.sum.update(flat.view(torch.uint8).numpy().data)
+
+    def _is_new(self, value: Tensor) -> bool:
+        """Whether its numbers were not read yet: a weight with two names is read once."""
+        storage = value.untyped_storage()
+        view = (
+            storage.data_ptr(),
+            value.storage_offset(),
+            value.dtype,
+            value.shape,
+            value.stride(),
+        )
+        if view in self._views:
+            return False
+        self._views.add(view)
+        self._num_repeated_bytes += math.prod(value.shape) * value.element_size()
+        if storage.data_ptr() not in self._storages:
+            self._storages.add(storage.data_ptr())
+            self._num_repeated_bytes -= storage.nbytes()
+        if self._num_repeated_bytes > _MOST_REPEATED_BYTES:
+            raise UnusableError("its tensors have more elements than are stored")
+        return True
+
+
+def _require_dense(value: Tensor) -> None:
+    """Checks that a tensor is one of numbers that lie in memory as they are."""
+    kinds = {
+        "a meta tensor": value.is_meta,
+        f"a tensor of layout {value.layout}": value.layout is not torch.strided,
+        "a nested tensor": value.is_nested,
+        "a quantized tensor": value.is_quantized,
+        "a conjugated view": value.is_complex() and (value.is_conj() or value.is_neg()),
+    }
+    for kind, is_it in kinds.items():
+        if is_it:
+            raise UnusableError(f"it holds {kind}")
