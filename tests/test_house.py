@@ -24,7 +24,7 @@ FLOORS: tuple[frozenset[str], ...] = tuple(
         "training report spectra",
         "models data probe theory diagnosis resuming",
         "activations inits norms skips losses optimizers schedulers clips noise tables checkpoints",
-        "metrics watch seeds tasks folders foreign",
+        "metrics watch seeds tasks folders foreign machine",
         "registry config records interrupts lookup",
         "errors",
     )
@@ -61,6 +61,7 @@ TORCH_SIDE = frozenset(
         "tasks",
         "foreign",
         "theory",
+        "machine",
     }
 )
 
