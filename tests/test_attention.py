@@ -18,7 +18,7 @@ from vgexp import inits
 from vgexp.config import ModelConfig, TransformerConfig, VitConfig
 from vgexp.errors import QuestionError
 from vgexp.inits import INITS
-from vgexp.models import Network, build, memory
+from vgexp.models import Network, build, rehearsal
 from vgexp.models.attention.blocks import NORM_NAMES, SKIP_NAMES, Block
 from vgexp.models.attention.embeddings import POSITIONS, Rotary
 from vgexp.models.memory import need
@@ -445,14 +445,14 @@ def test_memory_is_told_before_anything_is_allocated(
     config, model = drawn(cls, values, task, torch.float32)
     needed = need(config, task, 16)
     assert needed.num_parameters == sum(p.numel() for p in model.parameters())
-    assert needed.num_activations == pytest.approx(memory._kept(model, task, 16), rel=0.1)
+    assert needed.num_activations == pytest.approx(rehearsal.kept(model, task, 16), rel=0.1)
 
 
 @pytest.mark.parametrize("depth", [1, 5])
 @pytest.mark.parametrize("skip", ["residual", "rezero"])
 def test_the_memory_of_any_depth_is_told_from_two(skip: str, depth: int) -> None:
     config = VitConfig(**{**SMALL, "depth": depth}, skip=skip, patch=2, norm_position="post")
-    assert need(config, IMAGES, 16) == memory._rehearsed(config, IMAGES, 16)
+    assert need(config, IMAGES, 16) == rehearsal.rehearsed(config, IMAGES, 16)
     assert need(VitConfig(depth=10**9, patch=2), IMAGES, 16).num_parameters > 10**13
 
 

@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from vgexp import runs
+from vgexp import machine, runs
 from vgexp.assembly import assemble
 from vgexp.config import (
     FAMILIES,
@@ -40,7 +40,6 @@ from vgexp.config import (
 )
 from vgexp.data.batches import Batch
 from vgexp.errors import QuestionError
-from vgexp.models import memory
 from vgexp.records import CURVATURE, Rows
 from vgexp.training import Trainer
 from vgexp.training.curvature import stability_limit
@@ -419,7 +418,7 @@ def test_another_failure_is_none_of_ours() -> None:
 def test_what_it_keeps_of_each_parameter_counts_as_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     num_parameters = 4 * 5 + 5 * 5 + 5 * 3 + 5 + 5 + 3
     lent = 8 * num_parameters * 10 + 10_000
-    monkeypatch.setattr(memory, "available_bytes", lambda _device: lent)
+    monkeypatch.setattr(machine, "available_bytes", lambda _device: lent)
     assemble(config_of(curvature_every=0))
     with pytest.raises(QuestionError, match="its training needs"):
         assemble(config_of())

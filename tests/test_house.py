@@ -24,7 +24,7 @@ FLOORS: tuple[frozenset[str], ...] = tuple(
         "training report spectra",
         "models data probe theory diagnosis resuming",
         "activations inits norms skips losses optimizers schedulers clips noise tables checkpoints",
-        "metrics watch seeds tasks folders foreign",
+        "metrics watch seeds tasks folders foreign machine",
         "registry config records interrupts lookup location origin files",
         "errors",
     )
@@ -63,6 +63,7 @@ TORCH_SIDE = frozenset(
         "tasks",
         "foreign",
         "theory",
+        "machine",
     }
 )
 

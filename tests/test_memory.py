@@ -13,12 +13,14 @@ import torch
 from reference import vectors
 from torch import Tensor
 
+from vgexp import machine
 from vgexp.activations import ACTIVATIONS
 from vgexp.assembly import assemble
 from vgexp.config import AdamConfig, Config, MlpConfig, MomentumConfig, SgdConfig, TrainConfig
 from vgexp.errors import QuestionError
-from vgexp.models import build, memory
-from vgexp.models.memory import Need, available_bytes, need, num_parameters, require
+from vgexp.machine import available_bytes
+from vgexp.models import build
+from vgexp.models.memory import Need, need, num_parameters, require
 from vgexp.norms import NORMS
 from vgexp.skips import SKIPS
 
@@ -84,7 +86,7 @@ def test_a_model_of_any_size_is_counted_at_once(skip: str) -> None:
 
 
 def test_what_will_not_fit_is_refused_with_its_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memory, "available_bytes", lambda _device: 3 * 2**30)
+    monkeypatch.setattr(machine, "available_bytes", lambda _device: 3 * 2**30)
     config = MlpConfig(depth=2, width=20_000)
     asked = need(config, vectors(64, 10), 64)
     with pytest.raises(QuestionError) as caught:
@@ -97,7 +99,7 @@ def test_what_will_not_fit_is_refused_with_its_numbers(monkeypatch: pytest.Monke
 
 def test_what_fits_passes_to_the_byte(monkeypatch: pytest.MonkeyPatch) -> None:
     limits: dict[str, Any] = {"bytes": 4 * (4 * 100 + 7)}
-    monkeypatch.setattr(memory, "available_bytes", lambda _device: limits["bytes"])
+    monkeypatch.setattr(machine, "available_bytes", lambda _device: limits["bytes"])
     require(Need(100, 7), torch.float32, CPU, 2)
     limits["bytes"] -= 1
     with pytest.raises(QuestionError):
@@ -111,7 +113,7 @@ def test_a_run_is_refused_by_what_its_own_optimizer_holds(monkeypatch: pytest.Mo
     config = Config(model=MlpConfig(depth=2, width=50))
     needed = need(config.model, vectors(64, 10), config.data.batch_size)
     between = needed.num_bytes(torch.float32, 1)
-    monkeypatch.setattr(memory, "available_bytes", lambda _device: between)
+    monkeypatch.setattr(machine, "available_bytes", lambda _device: between)
     for optimizer, num_states in ((SgdConfig(), 0), (MomentumConfig(), 1), (AdamConfig(), 2)):
         changed = dataclasses.replace(config, optimizer=optimizer)
         if num_states <= 1:
@@ -129,7 +131,7 @@ def test_what_is_computed_again_need_not_fit(monkeypatch: pytest.MonkeyPatch) ->
     assert needed.recomputing(400) == again
     assert Need(5, 77).recomputing(1) == Need(5, 77)
     monkeypatch.setattr(
-        memory, "available_bytes", lambda _device: again.num_bytes(torch.float32, 0)
+        machine, "available_bytes", lambda _device: again.num_bytes(torch.float32, 0)
     )
     with pytest.raises(QuestionError, match="checkpoint_activations=true"):
         assemble(config)
@@ -143,12 +145,12 @@ def test_available_memory_is_this_machines_and_unknown_elsewhere(
     assert found is not None
     assert 2**26 < found < 2**50
     assert available_bytes(torch.device("meta")) is None
-    monkeypatch.setattr(memory, "OWN_CGROUPS", tmp_path / "absent")
+    monkeypatch.setattr(machine, "OWN_CGROUPS", tmp_path / "absent")
     fake = tmp_path / "meminfo"
     fake.write_text("MemTotal:  99 kB\nMemAvailable:   12 kB\n")
-    monkeypatch.setattr(memory, "MEMINFO", fake)
+    monkeypatch.setattr(machine, "MEMINFO", fake)
     assert available_bytes(CPU) == 12 * 1024
-    monkeypatch.setattr(memory, "MEMINFO", tmp_path / "absent")
+    monkeypatch.setattr(machine, "MEMINFO", tmp_path / "absent")
     without = available_bytes(CPU)
     assert without is not None
     assert without > 2**26
@@ -177,9 +179,9 @@ def test_the_least_of_free_memory_and_the_control_groups_limits_counts(
     for name, text in files.items():
         (tmp_path / "groups" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "groups" / name).write_text(text)
-    monkeypatch.setattr(memory, "MEMINFO", tmp_path / "meminfo")
-    monkeypatch.setattr(memory, "OWN_CGROUPS", tmp_path / "own")
-    monkeypatch.setattr(memory, "CGROUPS", tmp_path / "groups")
+    monkeypatch.setattr(machine, "MEMINFO", tmp_path / "meminfo")
+    monkeypatch.setattr(machine, "OWN_CGROUPS", tmp_path / "own")
+    monkeypatch.setattr(machine, "CGROUPS", tmp_path / "groups")
     assert available_bytes(CPU) == expected
 
 

@@ -16,7 +16,7 @@ from torchvision.models.resnet import BasicBlock, Bottleneck
 
 from vgexp.config import ResnetConfig
 from vgexp.errors import QuestionError
-from vgexp.models import Network, build, memory
+from vgexp.models import Network, build, rehearsal
 from vgexp.models.convolution import Pad
 from vgexp.models.memory import need
 from vgexp.norms import NORMS
@@ -328,4 +328,4 @@ def test_the_memory_of_any_depth_is_told_from_two(skip: str, bottleneck: bool, b
     depth = (9 if bottleneck else 6) * blocks + 2
     config = ResnetConfig(depth=depth, width=3, skip=skip, bottleneck=bottleneck)
     task = images(1, 8, 8, 4)
-    assert need(config, task, 16) == memory._rehearsed(config, task, 16)
+    assert need(config, task, 16) == rehearsal.rehearsed(config, task, 16)

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from vgexp import foreign
+from vgexp.config.ranges import divisors
 from vgexp.errors import QuestionError
 from vgexp.registry import Registry
 
@@ -123,8 +124,9 @@ def _instance(num_channels: int, _config: NormConfig, num_position_axes: int = 0
 def _group(num_channels: int, config: NormConfig, num_position_axes: int = 0, /) -> nn.Module:
     """Each example over groups of its channels (and positions, of images) (Wu & He 2018)."""
     asked = config.norm_groups
-    allowed = _group_counts(num_channels, smallest=1 if num_position_axes else 2)
-    if asked not in allowed:
+    smallest = 1 if num_position_axes else 2
+    if num_channels % asked or num_channels // asked < smallest:
+        allowed = divisors(num_channels, num_channels // smallest)
         nearest = sorted(sorted(allowed, key=lambda count: abs(count - asked))[:3])
         norms, alone = (
             (f"a layer has {num_channels} channels", "")
@@ -156,12 +158,6 @@ class RmsNorm(nn.RMSNorm):
         if x_BW.dtype == self.weight.dtype:
             return super().forward(x_BW)
         return super().forward(x_BW.to(self.weight.dtype)).to(x_BW.dtype)
-
-
-def _group_counts(num_channels: int, smallest: int) -> list[int]:
-    """Numbers of groups of at least `smallest` channels each."""
-    most = num_channels // smallest
-    return [count for count in range(1, most + 1) if num_channels % count == 0]
 
 
 def _foreign(path: str) -> NormEntry:

@@ -13,6 +13,7 @@ from vgexp import foreign, inits, losses, models, optimizers
 from vgexp.config import (
     Config,
     CustomConfig,
+    ModelConfig,
     NetConfig,
     RecurrentConfig,
     TorchvisionConfig,
@@ -75,25 +76,36 @@ def model_of(config: Config, dataset: Dataset, device: torch.device, dtype: torc
 
 
 def _require_memory(config: Config, task: Task, device: torch.device, dtype: torch.dtype) -> None:
-    """Of the user's own code nothing is known before it runs, and it is run once only."""
-    if any(key.startswith("model.") for key in targets(config)):
+    """Requires the memory for training, but for a model of the user's own.
+
+    Of that nothing is known before it runs, and it is run once only.
+    """
+    model = _of_ours(config)
+    if isinstance(model, CustomConfig):
         return
     try:
-        needed = memory.need(config.model, task, config.data.batch_size)
+        needed = memory.need(model, task, config.data.batch_size)
+    except OverflowError:
+        memory.refuse_largest(device)
     except QuestionError:
         raise
     except NotImplementedError:  # a model that looks at numbers as it is built (regnet)
         return
     except Exception as error:
-        if isinstance(config.model, TorchvisionConfig):
-            raise explained(config.model, task, error) from error
+        if isinstance(model, TorchvisionConfig):
+            raise explained(model, task, error) from error
         raise
-    if config.train.checkpoint_activations and isinstance(
-        config.model, NetConfig | RecurrentConfig
-    ):
-        needed = needed.recomputing(config.model.depth)
+    if config.train.checkpoint_activations and isinstance(model, NetConfig | RecurrentConfig):
+        needed = needed.recomputing(model.depth)
     kept = curvature.NUM_KEPT if config.probe.curvature_every else 0
     memory.require(needed, dtype, device, optimizers.num_states(config.optimizer) + kept)
+
+
+def _of_ours(config: Config) -> ModelConfig:
+    """The model's configuration with parts of ours, that hold about as much, for the user's own."""
+    plain = {"activation": "relu", "init": "he_normal", "norm": "none"}
+    own = {key.removeprefix("model.") for key in targets(config) if key.startswith("model.")}
+    return dataclasses.replace(config.model, **{key: plain[key] for key in own & plain.keys()})
 
 
 def _tried(

@@ -81,7 +81,7 @@ def _assembled(config: Config) -> Trainer:
     dtype = torch.float32 if is_half else asked
     if config.run.threads is not None:
         torch.set_num_threads(config.run.threads)
-    dataset = _dataset(config, dtype).to(device)
+    dataset = _dataset(config, dtype, device).to(device)
     loss = _loss(config, dataset)
     batches = Batches(dataset.train, config.data.batch_size, generator(config.seed, "order"))
     model = model_of(config, dataset, device, dtype)
@@ -154,9 +154,9 @@ def _require_names(config: Config) -> None:
             registry[getattr(config.model, key)]
 
 
-def _dataset(config: Config, dtype: torch.dtype) -> Dataset:
+def _dataset(config: Config, dtype: torch.dtype, device: torch.device) -> Dataset:
     """The data set, in a form that the model reads."""
-    dataset = data.load(config.data, config.seed, dtype)
+    dataset = data.load(config.data, config.seed, dtype, device)
     reads, task = config.model.reads, dataset.task
     if reads:
         fitting = [name for name, cls in SETS.items() if cls.gives in ("", *reads)]

@@ -79,6 +79,9 @@ def failure(
 ) -> int:
     """Shows that the work failed, why, where the traceback is, and what was saved before.
 
+    Where nothing was recorded, going on would begin anew and fail in the same way: it is not
+    offered.
+
     Returns exit code 1.
     """
     if full:
@@ -86,7 +89,7 @@ def failure(
     where = f"traceback: {log}" if log else f"{FULL_ERROR}=1 shows the traceback"
     if full or isinstance(error, LostError):
         where = ""
-    left = _left(folder, recurs=_recurs(error)) if _files(folder) else []
+    left = _left(folder, recurs=_recurs(error)) if _has_rows(folder) else []
     show(block("the work failed", *describe(error).splitlines(), where, *left))
     return 1
 
@@ -130,6 +133,21 @@ def _left(folder: Path | None, *, recurs: bool = False) -> list[str]:
 def _has_ended(folder: Path) -> bool:
     """Whether it is a run's, which has nothing to go on with."""
     return (folder / folders.CONFIG).exists() and not is_open(folder)
+
+
+def _has_rows(folder: Path | None) -> bool:
+    """Whether a step was recorded, or of a run that does not train any row."""
+    if folder is None:
+        return False
+    steps = folder / "steps.csv"
+    with suppress(OSError):
+        return any(map(_has_row, [steps] if steps.exists() else folder.glob("*.csv")))
+    return False
+
+
+def _has_row(table: Path) -> bool:
+    with table.open("rb") as lines:
+        return bool(lines.readline() and lines.readline())
 
 
 def _files(folder: Path | None) -> list[str]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from vgexp.config.model import ModelConfig, NetConfig
-from vgexp.config.ranges import at_least, one_of
+from vgexp.config.ranges import at_least, divisors, one_of
 from vgexp.errors import QuestionError
 
 POSITIONS = ("learned", "rotary", "sinusoidal", "none")
@@ -94,11 +94,12 @@ FAMILIES: Mapping[str, type[ModelConfig]] = {"transformer": TransformerConfig, "
 
 
 def _indivisible(heads: int, width: int) -> QuestionError:
-    allowed = [count for count in range(1, width + 1) if width % count == 0]
+    allowed = divisors(width, width)
     nearest = min(allowed, key=lambda count: (abs(count - heads), count))
+    more = ", ..." if allowed[-1] < width else ""
     return QuestionError(
         f"model.heads is {heads} and model.width is {width}\n"
-        f"allowed: divisors of the width: {', '.join(map(str, allowed))}\n"
+        f"allowed: divisors of the width: {', '.join(map(str, allowed))}{more}\n"
         f"nearest: {nearest}"
     )
 

@@ -7,11 +7,19 @@ from numbers import Integral, Real
 
 from vgexp.errors import impossible, unknown
 
+MOST = 2**63 - 1
+"""The largest whole number that a table, a tensor's size or a file of settings holds."""
+MOST_DIVISORS_TRIED = 4096
+
 
 def at_least(key: str, value: float | None, low: float) -> None:
     """Requires a finite number of at least `low`, a whole one where `low` is; None passes."""
-    if value is not None and not (is_number(value, low) and value >= low):
+    if value is None:
+        return
+    if not (is_number(value, low) and value >= low):
         raise impossible(key, value, f"{_number(low)} of at least {low}")
+    if isinstance(low, int) and value > MOST:
+        raise impossible(key, value, f"a whole number of at least {low} and at most {MOST}")
 
 
 def above(key: str, value: float | None, low: float) -> None:
@@ -36,6 +44,11 @@ def one_of(key: str, value: str, allowed: tuple[str, ...]) -> None:
     """Requires one of the allowed names."""
     if value not in allowed:
         raise unknown(key, value, allowed)
+
+
+def divisors(number: int, most: int) -> list[int]:
+    """The divisors of a number that are at most `most`; of a large number, the small ones."""
+    return [n for n in range(1, min(most, MOST_DIVISORS_TRIED) + 1) if number % n == 0]
 
 
 def is_number(value: object, like: float) -> bool:

@@ -9,6 +9,8 @@ from vgexp.config.ranges import at_least, within
 from vgexp.errors import QuestionError
 
 DEFAULT_STEPS = 500
+MOST_THREADS = 1024
+"""Beyond any machine's cores; a library that is asked for a million threads ends the process."""
 
 
 @dataclass
@@ -140,5 +142,6 @@ class RunConfig:
     """The figure of `summary.json` that a sweeper which searches (Optuna) is told."""
 
     def __post_init__(self) -> None:
-        at_least("run.threads", self.threads, 1)
+        if self.threads is not None:
+            within("run.threads", self.threads, 1, MOST_THREADS + 1)
         at_least("run.checkpoint_every", self.checkpoint_every, 0)

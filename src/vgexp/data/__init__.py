@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from vgexp.config import DataConfig, choice
-from vgexp.data import digits, generated, images, own, rows, sequences, text
+from vgexp.data import digits, generated, images, own, rows, sequences, sizes, text
 from vgexp.data.examples import AnySplit, Examples, Pair, num_held
 from vgexp.data.own import Own
 from vgexp.data.scale import Scale
@@ -96,16 +96,22 @@ DATA: Registry[Source] = Registry(
 """Name -> function of (configuration, seed)."""
 
 
-def load(config: DataConfig, seed: int, dtype: torch.dtype) -> Dataset:
+def load(
+    config: DataConfig, seed: int, dtype: torch.dtype, device: torch.device = sizes.CPU
+) -> Dataset:
     """The configured data set: split at random, then standardised by the training split.
 
     Of n examples round(val_fraction n) are for validation, as many again for the test, unless the
     set has such splits of its own. Values and splits depend on `seed`, not on `dtype`, which only
     rounds. Tokens, class numbers and a user's own inputs are as they are.
 
+    Args:
+        device: where they will be kept, on which there has to be room for them.
+
     Raises:
-        QuestionError: no example is left for training, or the data cannot be had.
+        QuestionError: no example is left for training, there is no room, or the data cannot be had.
     """
+    sizes.require_memory(config, dtype, device)
     name = choice("data", config)
     found = DATA[name](config, seed)
     if isinstance(found, Own):

@@ -1,0 +1,97 @@
+"""What a data set that is drawn will need of memory, known before any of it is drawn.
+
+Drawn is in float64 or int64, 8 bytes a number. At the worst moment there are the examples as they
+were drawn, once more in the order of their splits, and of inputs that are standardised their
+deviations from the mean.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from vgexp import machine
+from vgexp.config import (
+    AddingConfig,
+    CopyConfig,
+    DataConfig,
+    GaussianConfig,
+    SpiralsConfig,
+    choice,
+)
+
+_DRAWN = 8
+"""Bytes of a number as it is drawn."""
+CPU = torch.device("cpu")
+
+
+@dataclass(frozen=True)
+class Size:
+    """How many numbers a data set has, and which keys decide it."""
+
+    num_inputs: int
+    num_targets: int
+    keys: tuple[str, ...]
+    num_copies: int = 3
+    """How often its inputs are there at the worst moment."""
+
+    @property
+    def drawn_bytes(self) -> int:
+        """On the CPU, at the worst moment."""
+        return _DRAWN * (self.num_copies * self.num_inputs + 2 * self.num_targets)
+
+    def kept_bytes(self, dtype: torch.dtype) -> int:
+        """On the device, in the end."""
+        return dtype.itemsize * self.num_inputs + _DRAWN * self.num_targets
+
+
+def size_of(config: DataConfig) -> Size | None:
+    """The size of a data set that is drawn; None of any other, whose files are there already."""
+    rule = _SIZES.get(type(config))
+    return None if rule is None else rule(config)
+
+
+def require_memory(config: DataConfig, dtype: torch.dtype, device: torch.device) -> None:
+    """Requires room for a data set that is drawn, on the CPU and where it is kept.
+
+    Raises:
+        QuestionError: there is none.
+    """
+    size = size_of(config)
+    if size is None:
+        return
+    what = f"data={choice('data', config)} has {size.num_inputs:,} numbers of inputs and needs"
+    remedy = f"a smaller {' or '.join(f'data.{key}' for key in size.keys)}"
+    machine.require_bytes(size.drawn_bytes, CPU, what, remedy)
+    machine.require_bytes(size.kept_bytes(dtype), device, what, remedy)
+
+
+def _gaussian(config: GaussianConfig) -> Size:
+    keys = ("num_examples", "features")
+    return Size(config.num_examples * config.features, config.num_examples, keys)
+
+
+def _spirals(config: SpiralsConfig) -> Size:
+    # Beside the two coordinates there are a radius, an angle, their cosine and sine, and noise.
+    return Size(2 * config.num_examples, config.num_examples, ("num_examples",), num_copies=5)
+
+
+def _adding(config: AddingConfig) -> Size:
+    keys = ("num_examples", "seq_len")
+    return Size(2 * config.num_examples * config.seq_len, config.num_examples, keys)
+
+
+def _copy(config: CopyConfig) -> Size:
+    num_tokens = config.num_examples * (config.seq_len + 2 * config.copy_len)
+    return Size(num_tokens, num_tokens, ("num_examples", "seq_len", "copy_len"), num_copies=2)
+
+
+_SIZES: Mapping[type[DataConfig], Callable[[Any], Size]] = {
+    GaussianConfig: _gaussian,
+    SpiralsConfig: _spirals,
+    AddingConfig: _adding,
+    CopyConfig: _copy,
+}

@@ -1,0 +1,173 @@
+"""What a network holds while it trains, told by forward passes of small ones without numbers.
+
+Whatever size is asked for, what is built is small: a network of equal parts holds a polynomial in
+their number, which goes through the needs of a few small networks of its kind.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vgexp.config import (
+    RESNET_STAGES,
+    AttentionConfig,
+    CnnConfig,
+    DensenetConfig,
+    ModelConfig,
+    RecurrentConfig,
+    ResnetConfig,
+    choice,
+)
+from vgexp.models import MODELS
+from vgexp.tasks import Task
+
+
+@dataclass(frozen=True)
+class Need:
+    """How many numbers a training run holds at once."""
+
+    num_parameters: int
+    """Of the model; as many gradients, and as many again for each state of the optimizer."""
+    num_activations: int
+    """Kept by one forward pass for the backward pass."""
+
+    def recomputing(self, num_blocks: int) -> Need:
+        """With activations computed again: at once, of n blocks, the inputs of about sqrt(n)
+        segments and what one segment of sqrt(n) blocks keeps."""
+        share = min(1.0, 2 / math.sqrt(num_blocks))
+        return Need(self.num_parameters, math.ceil(share * self.num_activations))
+
+    def plus(self, times: int, more: Need) -> Need:
+        """With so many times as much as another holds."""
+        return Need(
+            self.num_parameters + times * more.num_parameters,
+            self.num_activations + times * more.num_activations,
+        )
+
+    def minus(self, less: Need) -> Need:
+        """Without what another holds."""
+        return self.plus(-1, less)
+
+    def num_bytes(self, dtype: torch.dtype, num_states: int) -> int:
+        """Bytes of parameters, gradients, optimizer states (adam: 2) and activations."""
+        return dtype.itemsize * (self.num_parameters * (2 + num_states) + self.num_activations)
+
+
+def estimate(config: ModelConfig, task: Task, batch_size: int) -> Need:
+    """What training on batches of `batch_size` holds, in a time that no size lengthens."""
+    rule = next((rule for cls, rule in _RULES.items() if isinstance(config, cls)), rehearsed)
+    return rule(config, task, batch_size)
+
+
+def rehearsed(config: ModelConfig, task: Task, batch_size: int) -> Need:
+    """By a forward pass without numbers, of two batches of few examples and the line through them.
+
+    Two, since a part may not depend on the batch; few, for some kernels' sizes are limited.
+    """
+    with torch.device("meta"):
+        model = MODELS[choice("model", config)](config, task)
+        first, second = (kept(model, task, examples) for examples in (2, 4))
+    return Need(
+        sum(p.numel() for p in model.parameters()), first + (second - first) // 2 * (batch_size - 2)
+    )
+
+
+def kept(model: nn.Module, task: Task, num_examples: int) -> int:
+    """Numbers that autograd keeps of a forward pass, parameters left out."""
+    own = {id(p) for p in model.parameters()}
+    found: dict[int, Tensor] = {}
+
+    def keep(x: Tensor) -> Tensor:
+        base = x if x._base is None else x._base
+        if id(base) not in own:
+            found[id(base)] = base
+        return x
+
+    dtype = torch.int64 if task.kind == "tokens" else None
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
+        model(torch.zeros(num_examples, *task.shape, dtype=dtype))
+    return sum(x.numel() for x in found.values())
+
+
+def _attention(config: AttentionConfig, task: Task, batch_size: int) -> Need:
+    """Equal blocks."""
+    return _of_depth(config, (1, 2), lambda small: rehearsed(small, task, batch_size))
+
+
+def _resnet(config: ResnetConfig, task: Task, batch_size: int) -> Need:
+    """Equal blocks, of which each stage has one more at a time."""
+    period = RESNET_STAGES * config.block_layers
+    depths = (period + 2, 2 * period + 2)
+    return _of_depth(config, depths, lambda small: rehearsed(small, task, batch_size))
+
+
+def _cnn(config: CnnConfig, task: Task, batch_size: int) -> Need:
+    """Equal layers within a stage; what is left over by an equal division stays the same."""
+    num_stages = min(config.stages, config.depth)
+    rest = config.depth % num_stages
+    depths = (2 * num_stages + rest, 3 * num_stages + rest)
+    return _of_depth(config, depths, lambda small: rehearsed(small, task, batch_size))
+
+
+def _densenet(config: DensenetConfig, task: Task, batch_size: int) -> Need:
+    """Layers that read what all before them made: a square of their number.
+
+    The parts that a transition keeps of its channels are whole for most compressions after four
+    layers of a block.
+    """
+    num_layers, first = config.layers_per_block, 4 + config.layers_per_block % 4
+    period = (config.depth - 4) // num_layers
+    depths = [4 + period * (first + more) for more in (0, 4, 8)]
+    return _of_depth(config, depths, lambda small: rehearsed(small, task, batch_size))
+
+
+def _recurrent(config: RecurrentConfig, task: Task, batch_size: int) -> Need:
+    """Equal layers but for the first, each of equal steps in time."""
+    return _of_depth(config, (2, 3), lambda small: _over_time(small, task, batch_size))
+
+
+def _over_time(config: RecurrentConfig, task: Task, batch_size: int) -> Need:
+    """Equal steps in time, and equal cuts of `truncation`."""
+    num_steps, truncation = task.shape[0], config.truncation
+    if num_steps <= 4:
+        return rehearsed(config, task, batch_size)
+
+    def of(steps: int, truncation: int | None) -> Need:
+        short = replace(task, shape=(steps, *task.shape[1:]))
+        return rehearsed(replace(config, truncation=truncation), short, batch_size)
+
+    three, four = of(3, None), of(4, None)
+    whole = three.plus(num_steps - 3, four.minus(three))
+    num_cuts = 0 if truncation is None else (num_steps - 1) // truncation
+    return whole.plus(num_cuts, of(4, 2).minus(four)) if num_cuts else whole
+
+
+def _of_depth(config: Any, depths: Sequence[int], need_of: Callable[[Any], Need]) -> Need:
+    """The need at any depth: the polynomial (Newton's) through those at equally spaced depths."""
+    if config.depth <= depths[-1]:
+        return need_of(config)
+    differences = [need_of(replace(config, depth=depth)) for depth in depths]
+    steps, order = (config.depth - depths[0]) // (depths[1] - depths[0]), 0
+    total = Need(0, 0)
+    while differences:
+        total = total.plus(math.comb(steps, order), differences[0])
+        differences = [after.minus(before) for before, after in pairwise(differences)]
+        order += 1
+    return total
+
+
+_RULES: dict[type[ModelConfig], Callable[[Any, Task, int], Need]] = {
+    AttentionConfig: _attention,
+    ResnetConfig: _resnet,
+    CnnConfig: _cnn,
+    DensenetConfig: _densenet,
+    RecurrentConfig: _recurrent,
+}
+"""Family -> its rule; any other is rehearsed as it is."""
