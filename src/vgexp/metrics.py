@@ -3,9 +3,9 @@ shares. Each works on the rows of a stack, so that a network's layers are measur
 
 Axes: R rows (one a tensor), N entries of a row.
 
-On CPU a plain reduction is tried first and only the rows where it left the safe range are done
-again on scaled entries. On CUDA, where looking at a value would wait for the device, squares of
-float32 are taken in float64, which holds them all, and every row of float64 is scaled.
+Squares of float32 fit into float64; those of float64 need entries that are scaled. On CPU a plain
+reduction is tried first, and only the rows where it left the safe range are done again in one of
+these ways. On CUDA, where looking at a value would wait for the device, all rows are.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ def row_norms(x_RN: Tensor) -> Tensor:
     A row with a nan gives nan, one with an inf gives inf.
     """
     if not _host(x_RN):
-        return _device_row_norms(x_RN).to(x_RN.dtype)
+        return _wide_row_norms(x_RN).to(x_RN.dtype)
     norm_R: Tensor = torch.linalg.vector_norm(x_RN, dim=1)
     unsafe = _outside(norm_R, _lower(x_RN.shape[1], x_RN.dtype))
     if unsafe:
-        norm_R[unsafe] = _scaled_row_norms(x_RN[unsafe])
+        norm_R[unsafe] = _wide_row_norms(_chosen(x_RN, unsafe)).to(x_RN.dtype)
     return norm_R
 
 
@@ -57,7 +57,7 @@ def row_moments(x_RN: Tensor) -> tuple[Tensor, Tensor]:
     lower = _lower(x_RN.shape[1], x_RN.dtype) / math.sqrt(x_RN.shape[1])
     unsafe = _outside(std_R, lower)
     if unsafe:
-        mean_R[unsafe], std_R[unsafe] = _scaled_row_moments(x_RN[unsafe])
+        mean_R[unsafe], std_R[unsafe] = _wide_row_moments(_chosen(x_RN, unsafe))
     return mean_R, std_R
 
 
@@ -145,11 +145,27 @@ def _scaled_row_norms(x_RN: Tensor, dtype: torch.dtype | None = None) -> Tensor:
     return norm_R.to(dtype) * scale_R.to(dtype) if dtype else norm_R * scale_R
 
 
-def _scaled_row_moments(x_RN: Tensor) -> tuple[Tensor, Tensor]:
-    scale_R = _scale(x_RN)
-    scaled_RN = x_RN / scale_R[:, None]
-    mean_R = scaled_RN.mean(1)
-    return mean_R * scale_R, row_rms(scaled_RN - mean_R[:, None]) * scale_R
+def _chosen(x_RN: Tensor, rows: list[int]) -> Tensor:
+    """Some of the rows; without a copy where they are all."""
+    return x_RN if len(rows) == len(x_RN) else x_RN[rows]
+
+
+def _wide_row_norms(x_RN: Tensor) -> Tensor:
+    """[R], float64: no square leaves the range."""
+    if x_RN.dtype is torch.float64:
+        return _scaled_row_norms(x_RN)
+    return cast(Tensor, torch.linalg.vector_norm(x_RN, dim=1, dtype=torch.float64))
+
+
+def _wide_row_moments(x_RN: Tensor) -> tuple[Tensor, Tensor]:
+    """The moments by two passes, as `row_moments` takes them, and no square leaves the range."""
+    scale_R = _scale(x_RN) if x_RN.dtype is torch.float64 else None
+    wide_RN = x_RN.double() if scale_R is None else x_RN / scale_R[:, None]
+    mean_R = wide_RN.mean(1)
+    std_R = row_rms(wide_RN - mean_R[:, None])
+    if scale_R is not None:
+        mean_R, std_R = mean_R * scale_R, std_R * scale_R
+    return mean_R.to(x_RN.dtype), std_R.to(x_RN.dtype)
 
 
 def _device_norms(tensors: Sequence[Tensor]) -> Tensor:
@@ -164,13 +180,6 @@ def _device_total_norm(tensors: Sequence[Tensor]) -> Tensor:
         flat = torch.cat([x.reshape(-1).double() for x in tensors])
         return _scaled_row_norms(flat[None])[0]
     return cast(Tensor, torch.linalg.vector_norm(_device_norms(tensors)))
-
-
-def _device_row_norms(x_RN: Tensor) -> Tensor:
-    """[R], float64."""
-    if x_RN.dtype is torch.float64:
-        return _scaled_row_norms(x_RN)
-    return cast(Tensor, torch.linalg.vector_norm(x_RN, dim=1, dtype=torch.float64))
 
 
 def _device_row_moments(x_RN: Tensor) -> tuple[Tensor, Tensor]:
