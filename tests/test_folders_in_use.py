@@ -287,3 +287,23 @@ def test_processes_of_a_launcher_do_not_import_from_the_current_folder_first(
         with safe_path():
             assert os.environ["PYTHONSAFEPATH"] == "1"
         assert os.environ.get("PYTHONSAFEPATH") == before
+
+
+def test_a_look_at_the_start_whose_folder_is_removed_ends_and_makes_no_new_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from vgexp.runs import signaling
+
+    monkeypatch.chdir(tmp_path)
+    start = signaling._start
+
+    def remove_and_start(*words: object, **more: object) -> object:
+        done = start(*words, **more)  # type: ignore[arg-type]
+        shutil.rmtree("a")
+        return done
+
+    monkeypatch.setattr(signaling, "_start", remove_and_start)
+    words = ["model.depth=2", "signal.seeds=3", "hydra.run.dir=a", "output.quiet=true"]
+    assert main(["signal", *words]) == 1
+    assert "the folder a was removed" in capsys.readouterr().err
+    assert not Path("a").exists()

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 def close(done: Run, output: OutputConfig, work: Work) -> int:
     """Prints what the run leaves and draws its figures, unless they are not wanted; the exit code.
 
-    Ctrl-C and SIGTERM end the drawing, which takes a while: by then the table is there.
+    Ctrl-C, SIGTERM and SIGHUP end the drawing, which takes a while: by then the table is there.
     """
     from vgexp.runs.start import drawn
 

@@ -46,8 +46,8 @@ def run(
 ) -> Run:
     """Trains what a configuration describes and writes its run folder.
 
-    Ctrl-C and SIGTERM end it within two steps, the last measured whole, as `interrupted`. Figures
-    are drawn where `output.figures` is true.
+    Ctrl-C, SIGTERM and SIGHUP end it within two steps, the last measured whole, as `interrupted`.
+    Figures are drawn where `output.figures` is true. A run whose folder is moved goes on there.
 
     Args:
         folder: where to; None: outputs/train/<model>/<date_time_microseconds>.
@@ -57,6 +57,7 @@ def run(
     Raises:
         QuestionError: an impossible configuration, or a folder that holds a run already.
         OSError: the folder cannot be written; what was recorded before stays.
+        LostError: the folder was removed meanwhile.
         KeyboardInterrupt: after the tables and the summary are on disk.
         Exception: the work failed; the summary says `failed`, the tables have what was recorded.
     """

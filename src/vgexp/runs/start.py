@@ -102,7 +102,7 @@ def ending_of(error: BaseException) -> dict[str, Any]:
     """What a summary says of a run that was torn off."""
     if isinstance(error, Exception):
         return {"status": resuming.FAILED, "reason": reason(error)}
-    # Ctrl-C and SIGTERM, and a cluster's end of time, which leaves the process
+    # Ctrl-C, SIGTERM and SIGHUP, and a cluster's end of time, which leaves the process
     return {"status": resuming.INTERRUPTED}
 
 
