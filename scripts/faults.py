@@ -37,7 +37,12 @@ SUITES: dict[str, Suite] = {
         lambda: broken_files.damaged(work, rng, round(1600 * size)), work / "all"
     ),
     "malice": lambda work, _rng, _size: within_a_fork(
-        lambda: [broken_files.hostile(work), broken_files.names(work)], work / "all"
+        lambda: [
+            broken_files.hostile(work),
+            broken_files.names(work),
+            broken_files.planted(work),
+        ],
+        work / "all",
     ),
     "sweeps": lambda work, rng, size: [
         sweeps.killed(work, rng, round(30 * size)),

@@ -212,14 +212,20 @@ def test_a_link_under_the_name_of_a_temporary_file_is_not_written_through(tmp_pa
     assert victim.read_text() == "mine"
 
 
-def test_a_checkpoint_of_another_state_is_a_question(tmp_path: Path) -> None:
+def test_a_checkpoint_of_another_state_is_of_no_use(tmp_path: Path) -> None:
     vgexp.run(SMALL, tmp_path / "a")
+    expected = contents(tmp_path / "a")
     (tmp_path / "a" / "summary.json").unlink()
     found = checkpoints.load(tmp_path / "a" / checkpoints.NEWEST)
     strange = checkpoints.Checkpoint(**{**vars(found), "state": {"weight": torch.zeros(1)}})
     checkpoints.save(tmp_path / "a", strange)
-    with pytest.raises(QuestionError, match="the state of something else"):
-        vgexp.resume(tmp_path / "a")
+    said: list[str] = []
+    vgexp.resume(tmp_path / "a", said.append)
+    assert said == [
+        "checkpoint.pt is of no use: its state is not of the form that this run's has; "
+        f"going on from step {found.step}"
+    ]
+    assert contents(tmp_path / "a") == expected
 
 
 def test_a_closed_folder_is_named(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import signal
 import sys
 import zipfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from itertools import islice
 from pathlib import Path
@@ -200,6 +200,62 @@ def hostile(work: Path, every: int = 1) -> Result:
     return result
 
 
+def planted(work: Path, every: int = 1) -> Result:
+    """Links, named pipes, devices and folders under the names of a run's files.
+
+    Use it in a fork, in a folder where `two_runs` were made.
+
+    Args:
+        every: 3 tries every third.
+    """
+    result = Result("links, pipes and folders in the place of files")
+    stopped, whole = work / "stopped", work / "whole"
+    victim = work / "victim"
+    victim.write_text("not a file of the run\n" * 100)
+    names = (*FILES, "histograms.csv", "train.log", "figures", ".hydra", ".checkpoint.pt.new")
+    cases = ((name, kind, base) for base in (stopped, whole) for name in names for kind in _KINDS)
+    for name, kind, base in islice(cases, 0, None, every):
+        folder, what = work / "planted", f"{kind} as {name}"
+        shutil.copytree(base, folder)
+        _plant(folder / name, kind, victim)
+        before, of_victim = _names_of(folder), victim.read_bytes()
+        for argv in (["resume"], ["show"], ["compare"], ["compare", "--layers"]):
+            code, words = said_by([argv[0], str(folder), *argv[1:]])
+            is_well = code == 0 or (code == 2 and is_one_block(words))
+            result.require(is_well, f"{argv[0]} with {what}: ended with {code}: {words[-300:]}")
+            result.require(
+                victim.read_bytes() == of_victim, f"{argv[0]} with {what}: it was written"
+            )
+            if argv == ["resume"] and code == 2:
+                result.require(_names_of(folder) == before, f"{what}: refused, and changed")
+            result.num_cases += 1
+        shutil.rmtree(folder)
+    return result
+
+
+_KINDS: dict[str, Callable[[Path, Path], object]] = {
+    "a link": lambda name, victim: name.symlink_to(victim),
+    "a link to nowhere": lambda name, victim: name.symlink_to(victim.with_name("nowhere")),
+    "a link to a device": lambda name, _: name.symlink_to("/dev/zero"),
+    "a named pipe": lambda name, _: os.mkfifo(name),
+    "a folder": lambda name, _: (name / "inside").mkdir(parents=True),
+}
+"""What is put under a name -> how."""
+
+
+def _plant(name: Path, kind: str, victim: Path) -> None:
+    if name.is_dir():
+        shutil.rmtree(name)
+    name.unlink(missing_ok=True)
+    _KINDS[kind](name, victim)
+
+
+def _names_of(folder: Path) -> dict[str, tuple[int, int]]:
+    """Name -> what kind of thing it is, and how long."""
+    found = {path: path.lstat() for path in folder.rglob("*")}
+    return {str(path): (state.st_mode, state.st_size) for path, state in found.items()}
+
+
 def _with_evil(work: Path, mark: Path) -> str:
     """The folder, with a module in it that leaves a mark where it is imported or called."""
     (work / "evil.py").write_text(
@@ -227,6 +283,7 @@ def _hostile_files(whole: Path, mark: Path) -> Iterator[tuple[str, bytes]]:
         archive.writestr("archive/data.pkl", pickle.dumps(_Malice(mark)))
         archive.writestr("archive/version", "3\n")
     yield "checkpoint.pt", (whole.parent / "malice.zip").read_bytes()
+    yield from (("checkpoint.pt", content) for content in _hostile_checkpoints(whole))
     config = (whole / "config.yaml").read_text()
     touch = f"touch '{mark}'"
     for line in (
@@ -269,6 +326,38 @@ def _hostile_files(whole: Path, mark: Path) -> Iterator[tuple[str, bytes]]:
         yield table, (whole / table).read_bytes() + b"9" * 5_000 + b"\n"
         head, _, rest = (whole / table).read_bytes().partition(b"\n")
         yield table, head + b"\n" + rest.replace(b"0,", b"9" * 30 + b",", 1)
+
+
+def _hostile_checkpoints(whole: Path) -> Iterator[bytes]:
+    """Checkpoints that would take all time or memory, or hold what no run has."""
+    import torch
+
+    from vgexp import checkpoints
+
+    good = vars(checkpoints.load(whole / checkpoints.NEWEST))
+    path = whole.parent / "made.pt"
+    itself: list[Any] = []
+    itself.append(itself)
+    shared: list[Any] = []
+    for _ in range(40):
+        shared = [shared, shared]
+    states = (torch.zeros(1).expand(10**13), torch.eye(3).to_sparse(), itself, shared)
+    for state in (*states, torch.zeros(10**13, device="meta")):
+        torch.save({"format": 2, "digest": "0" * 64, **good, "state": {"x": state}}, path)
+        yield path.read_bytes()
+    odd: tuple[dict[str, Any], ...] = (
+        *({"tables": value} for value in ([1], {"layers": (1, 2, 3)}, {"layers": "x"}, None)),
+        *({"state": {**good["state"], **value}} for value in ({"seconds": "x"}, {"training": 1})),
+        *({"step": "x"}, {"versions": 1}),
+    )
+    for parts in odd:
+        content = {**good, **parts}
+        torch.save({"format": 2, "digest": checkpoints.digest(content), **content}, path)
+        yield path.read_bytes()
+    for pickled in (b"N" * 200_000_000, b"\x80\x02]r\xff\xff\xff\xff.", b"(" * 1000):
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr("archive/data.pkl", pickled)
+        yield path.read_bytes()
 
 
 def names(work: Path) -> Result:

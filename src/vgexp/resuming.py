@@ -115,7 +115,7 @@ def start_of(
             found = checkpoints.load(path, most_bytes)
             require_equal(path, "configuration", found.config, configuration.deciding(config))
             require_equal(path, "version", found.versions, versions)
-            checkpoints.require_like(found.state, own)
+            _require_like(path, found.state, own, config)
         except checkpoints.UnusableError as error:
             story.append(f"{path.name} is of no use: {error}")
             useless.append(path)
@@ -154,6 +154,29 @@ def require_equal(path: Path, what: str, then: Mapping[str, Any], now: Mapping[s
             + "\n".join(lines)
             + "\nallowed: the same; or train again into a new folder"
         )
+
+
+def _require_like(
+    path: Path, state: Mapping[str, Any], own: Mapping[str, Any] | None, config: Config
+) -> None:
+    """Checks that a state is one that the run can go on from.
+
+    Raises:
+        UnusableError: it is of another form, and vgexp did not write it.
+        QuestionError: it is of another form, as it is where the user's own code has changed.
+    """
+    from vgexp import checkpoints
+
+    try:
+        checkpoints.require_like(state, own)
+    except checkpoints.UnusableError as error:
+        code = ", ".join(map(one_line, configuration.targets(config).values()))
+        if not code:
+            raise
+        raise QuestionError(
+            f"{path} holds the state of something else: {error}\n"
+            f"allowed: the code that the run began with ({code}); or train again into a new folder"
+        ) from None
 
 
 def _most_bytes_of(own: Mapping[str, Any]) -> int:

@@ -14,8 +14,8 @@ from torch import Tensor
 _PLAIN = (type(None), bool, int, float, str)
 _MOST_DEPTH = 64
 """Of containers in one another. A list that holds itself is deeper than any number."""
-_MOST_PIECES = 5_000_000
-_MOST_REPEATED_BYTES = 2**30
+_MOST_PIECES = 2_000_000
+_MOST_REPEATED_BYTES = 2**28
 """Of tensors beyond what their storages hold: of one element that is expanded to many, say."""
 
 

@@ -79,6 +79,8 @@ class Foreman(Launcher):
 
     def see_to(self, asked: Sequence[plan.Entry], known: plan.Plan) -> list[JobReturn]:
         """Launches those of the jobs that are to be done; a result for each."""
+        for entry in asked:
+            answered(partial(folders.require_own, self._folder / entry.folder))
         record_endings(self._folder, known)
         open_jobs = [entry for entry in asked if self._is_to_do(entry)]
         self._tell(asked, open_jobs)

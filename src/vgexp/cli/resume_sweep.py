@@ -82,10 +82,11 @@ def resume(folder: Path, typed: Sequence[str], *, retries_failed: bool, trusts: 
 
 
 def is_harmless(command: Sequence[str], *, trusts: bool = False) -> bool:
-    """Whether a recorded command names nothing that could be executed.
+    """Whether a recorded command names nothing that could be executed, and asks for no value of
+    this machine, such as a variable of the environment, to be written into the sweep.
 
     Args:
-        trusts: whether code may be that a configuration names.
+        trusts: whether it may name code in a configuration, and ask for such values.
     """
     return command[:1] in [(verb,) for verb in WORKS] and all(
         _is_harmless_word(word, trusts=trusts) for word in command[1:]
@@ -120,6 +121,9 @@ def _job_of(command: Sequence[str]) -> Job:
 def _is_harmless_word(word: str, *, trusts: bool) -> bool:
     if word.startswith("-"):
         return word in _FLAGS
+    # Hydra takes `$\{` for `${` as well, and makes a `$` of nothing but a `$`.
+    if "$" in word and not trusts:
+        return False
     key, _, value = word.removeprefix("+").partition("=")
     names = value.split(",")
     if key == "experiment":
@@ -154,7 +158,8 @@ def _go_on_with(folder: Path, command: Sequence[str], trusts: bool) -> int:
         return door.enter(command[0], words)
     blocks.show(
         blocks.block(
-            "not all jobs of this sweep are known, and its command could execute something",
+            "not all jobs of this sweep are known, and its command could execute something"
+            " or tell something of this machine",
             f"if you trust it: {shlex.join(['vgexp', *command[:1], *words])}",
         )
     )

@@ -16,7 +16,7 @@ def admit(folder: Path) -> plan.Plan | None:
 
     Raises:
         QuestionError: it is a file, it holds a sweep that another program made, or a link or the
-            like has the name of a file that is written there.
+            like has the name of a file that is written there or in a job's folder.
     """
     folders.refuse_file(folder)
     # The whole path: Hydra is told it, and would put a value in the place of `${...}`.
@@ -32,6 +32,8 @@ def admit(folder: Path) -> plan.Plan | None:
             f"{folder} holds a run\nallowed: another folder (hydra.sweep.dir) for a sweep"
         )
     known = plan.read(folder)
+    for entry in known.entries if known is not None else ():
+        folders.require_own(folder / entry.folder)
     if known is not None or not folder.is_dir():
         return known
     found = plan.found(folder)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import os
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,13 +18,15 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from vgexp import config as configuration
-from vgexp import folders
+from vgexp import files, folders
 from vgexp.config import Config
 from vgexp.errors import QuestionError
 
 FILE = "plan.json"
 FORMAT = 1
 _MOST_JOBS = 10**9
+_MOST_LETTERS = 255
+"""Of a folder's name, in bytes, on most file systems."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +73,7 @@ class Entry:
             raise QuestionError(self.reason or "a configuration that cannot be")
         try:
             config = configuration.from_dict(self.values, self.choices)
-        except (TypeError, ValueError, KeyError) as error:
+        except Exception as error:  # of many kinds, where somebody else wrote the values
             raise QuestionError(f"job {self.job} of {FILE}: {error}") from None
         if configuration.identity(config) != self.identity:
             raise QuestionError(f"job {self.job} of {FILE} has the configuration of another")
@@ -117,7 +120,7 @@ def read(sweep: Path) -> Plan | None:
     """
     path = sweep / FILE
     try:
-        content = json.loads(path.read_bytes())
+        content = json.loads(files.read(path, folders.MOST_SWEEP_BYTES))
         written, digest = content.pop("format"), content.pop("digest")
         if written != FORMAT:
             raise QuestionError(
@@ -125,7 +128,7 @@ def read(sweep: Path) -> Plan | None:
             )
         if digest != _digest(content):
             raise ValueError("its content was changed")
-        entries = tuple(map(_entry_from, content["jobs"]))
+        entries = tuple(map(_entry_from, _list(content["jobs"])))
         numbers, names = {e.job for e in entries}, {e.folder for e in entries}
         if min(len(numbers), len(names)) < len(entries):
             raise ValueError("two jobs are one")
@@ -192,10 +195,12 @@ def extended(
     for job in wanted:
         same = known.setdefault(job.identity, [])
         if met[job.identity] == len(same):
-            folder = folder_of(job, number)
+            folder = PurePosixPath(folder_of(job, number)).as_posix()
             if not _is_inside(folder):
                 raise QuestionError(
-                    f"hydra.sweep.subdir is {folder!r}\nallowed: a folder below the sweep's"
+                    f"hydra.sweep.subdir is {folder!r}\n"
+                    "allowed: a folder below the sweep's, "
+                    f"each name of at most {_MOST_LETTERS} bytes"
                 )
             if folder in taken:
                 raise QuestionError(
@@ -222,7 +227,7 @@ def found(sweep: Path) -> Plan:
 
     entries = []
     for folder in sorted(sweep.iterdir()):
-        if folder.name.isdecimal() and (folder / folders.CONFIG).is_file():
+        if folder.name.isdecimal() and files.exists(folder / folders.CONFIG):
             job = Wanted(_typed(folder), tables.read_config(folder))
             entries.append(_entry(job, int(folder.name), folder.name))
     return Plan(tuple(sorted(entries, key=lambda entry: entry.job)))
@@ -243,32 +248,48 @@ def _entry(job: Wanted, number: int, folder: str) -> Entry:
 
 def _entry_from(job: Mapping[str, Any]) -> Entry:
     """A job as it was written; the digest says that it is, but not by whom."""
-    entry = Entry(**{**job, "overrides": tuple(job["overrides"])})
+    entry = Entry(**{**job, "overrides": tuple(_list(job["overrides"]))})
     texts = (entry.folder, entry.identity, entry.reason, *entry.overrides)
     is_number = type(entry.job) is int and 0 <= entry.job < _MOST_JOBS
     if not is_number or not all(isinstance(text, str) for text in texts):
-        raise ValueError(f"{job.get('job')!r} is no job")
+        raise ValueError(f"{str(job.get('job'))[:40]!r} is no job")
     for part in (entry.choices, entry.values):
         if part is not None and not isinstance(part, Mapping):
             raise ValueError(f"job {entry.job} has no configuration")
     if not _is_inside(entry.folder):
-        raise ValueError(f"the folder {entry.folder!r} is not below the sweep's")
+        raise ValueError(f"the folder {entry.folder[:_MOST_LETTERS]!r} is not below the sweep's")
     return entry
 
 
 def _is_inside(folder: str) -> bool:
+    """Whether it names a folder below another one, in the one spelling that Hydra leaves as it is:
+    `${...}` would become a value."""
     path = PurePosixPath(folder)
-    return bool(path.parts) and not path.is_absolute() and not {"..", "\0"} & {*path.parts, *folder}
+    is_below = bool(path.parts) and not path.is_absolute() and ".." not in path.parts
+    is_plain = str(path) == folder and "\0" not in folder and "${" not in folder
+    return is_below and is_plain and all(len(os.fsencode(x)) <= _MOST_LETTERS for x in path.parts)
+
+
+def _list(value: Any) -> list[Any]:
+    if not isinstance(value, list):
+        raise ValueError(f"{str(value)[:40]!r} is no list")
+    return value
 
 
 def _typed(folder: Path) -> tuple[str, ...]:
-    """A job's overrides, as Hydra noted them."""
+    """A job's overrides, as Hydra noted them; none where that cannot be read.
+
+    Raises:
+        QuestionError: the file is a link or the like.
+    """
     import yaml
 
+    folders.require_own(folder)
+    path = folder / ".hydra" / "overrides.yaml"
     try:
-        words = yaml.safe_load((folder / ".hydra" / "overrides.yaml").read_text(encoding="utf-8"))
-        return tuple(map(str, words or ()))
-    except (OSError, ValueError, TypeError, yaml.YAMLError):
+        words = yaml.safe_load(files.read(path, folders.MOST_CONFIG_BYTES))
+        return tuple(map(str, _list(words)))
+    except Exception:  # YAML raises errors of many kinds
         return ()
 
 
@@ -280,8 +301,12 @@ def _content(plan: Plan) -> dict[str, Any]:
     return {"commands": plan.commands, "pending": plan.pending, "jobs": jobs}
 
 
-def _words(commands: Sequence[Sequence[str]]) -> tuple[tuple[str, ...], ...]:
-    return tuple(tuple(map(str, words)) for words in commands)
+def _words(commands: Any) -> tuple[tuple[str, ...], ...]:
+    """Commands as they were written: each a list of words, the first a verb."""
+    found = tuple(tuple(_list(words)) for words in _list(commands))
+    if not all(words and all(isinstance(word, str) for word in words) for words in found):
+        raise ValueError("a command is no list of words")
+    return found
 
 
 def _digest(content: Mapping[str, Any]) -> str:
