@@ -49,9 +49,10 @@ class WeightMeter:
         groups = self._gradients()
         norms, largest, zero = [], [], []
         for members, grad in groups:
-            norms.append(metrics.row_norms(grad))
             size = self._size(grad) if len(members) == 1 else grad.abs_()
-            largest.append(size.amax(1))
+            peak, norm = metrics.row_peaks_and_norms(size)
+            largest.append(peak)
+            norms.append(norm)
             # In place: a comparison that makes booleans is twice as slow.
             zero.append(size.eq_(0).mean(1))
         rows = _rows(groups)
