@@ -22,6 +22,10 @@ SMALL_TENSOR = 16_384
 """Tensors of fewer entries are copied into one stack: an operation's overhead outweighs a copy."""
 
 
+_UP = 2.0**64
+# Brings squares of what is below 2^-64 into float32's range.
+
+
 def row_norms(x_RN: Tensor) -> Tensor:
     """L2 norm of each row, in x's dtype; inf only where the norm itself exceeds the dtype.
 
@@ -34,6 +38,20 @@ def row_norms(x_RN: Tensor) -> Tensor:
     if unsafe:
         norm_R[unsafe] = _wide_row_norms(_chosen(x_RN, unsafe)).to(x_RN.dtype)
     return norm_R
+
+
+def row_peaks_and_norms(size_RN: Tensor) -> tuple[Tensor, Tensor]:
+    """The largest entry and the L2 norm of each row of magnitudes, none of them negative.
+
+    A row may be multiplied in place by a power of two.
+    """
+    peak_R = size_RN.amax(1)
+    if len(size_RN) == 1 and size_RN.dtype is torch.float32 and _host(size_RN):
+        # The peak tells that squares would be lost, so that plain ones need not be tried.
+        bound = math.sqrt(size_RN.shape[1]) * float(peak_R)
+        if 0 < bound < _lower(size_RN.shape[1], torch.float32):
+            return peak_R, row_norms(size_RN.mul_(_UP)).div_(_UP)
+    return peak_R, row_norms(size_RN)
 
 
 def row_rms(x_RN: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from itertools import groupby
 from typing import NamedTuple
 
 import torch
@@ -55,6 +56,8 @@ def reduce(measure: Measure, seen: Sequence[Seen], channels_first: frozenset[int
 
 def _groups(seen: Sequence[Seen], channels_first: frozenset[int]) -> list[list[Seen]]:
     """Tensors that can be stacked: equal kind, and no more entries than fit one stack."""
+    if len(seen) == 1:
+        return [list(seen)]
     groups: list[list[Seen]] = []
     open_groups: dict[object, list[Seen]] = {}
     last: tuple[object, ...] = ()
@@ -197,8 +200,7 @@ def combine_slopes(parts: Sequence[Part]) -> tuple[Cells, ...]:
     """Saturated share over all entries; share of units that no part found alive."""
     rows, single = _rows(parts)
     if single:
-        dead = tuple([_dead_share(part.values[1]) for part in parts])
-        return _joined(rows, parts, 0), Cells(rows, dead)
+        return _joined(rows, parts, 0), Cells(rows, _dead_shares(parts))
     if not parts:
         return ()
     shares = [Part(p.rows, p.num_entries, p.values[:1]) for p in parts]
@@ -218,6 +220,12 @@ def _largest(parts: Sequence[Part], rows: Sequence[int]) -> list[Tensor]:
             known = largest[row].get(len(new_U))
             largest[row][len(new_U)] = new_U if known is None else torch.maximum(known, new_U)
     return [torch.cat(list(largest[row].values())) for row in rows]
+
+
+def _dead_shares(parts: Sequence[Part]) -> tuple[Tensor, ...]:
+    """The same of parts one after another, those of one width together."""
+    same_width = groupby((part.values[1] for part in parts), key=lambda x: (x.shape[1], x.dtype))
+    return tuple([_dead_share(torch.cat(list(largest))) for _, largest in same_width])
 
 
 def _dead_share(largest_GU: Tensor) -> Tensor:

@@ -86,7 +86,7 @@ class Probe:
         # Holds no probe: a cycle would keep the model in memory when the run is over.
         self._note: Note = partial(_note, self._plan, self._unseen)
         self._taps = Taps(model, self._plan, self._note)
-        self._meter = WeightMeter(self._plan.rows)
+        self._meter = WeightMeter(self._plan.rows, reuse=every == 1)
         self._meters = meters
         self._narrow: list[Callable[[], Rows]] = []
         self._optimizer_hooks: list[Any] = []

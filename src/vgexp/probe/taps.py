@@ -187,20 +187,29 @@ class Taps:
 
     def _arm_free_activation(self, module: nn.Module, slope: Slope) -> None:
         """An activation of a stranger's model: its row is found when it is called."""
+        if slope.from_output is not None:
+
+            def keep_output(_: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
+                # One that works in place returns its input, which is known by what it is.
+                row = self._owner(args[0])
+                if row is not None:
+                    self._passes.last.keep("hy", row, output, slope)
+
+            self._after(module, None, keep_output)
+            return
         rows: list[int | None] = []
 
         def on_input(_: nn.Module, args: tuple[Any, ...]) -> None:
             row = self._owner(args[0])
             rows.append(row)
-            if row is not None and slope.from_output is None:
+            if row is not None:
                 # A copy, since the module may work in place.
                 self._passes.last.keep("u", row, args[0].clone(), slope)
 
         def on_output(_: nn.Module, _args: Any, output: Tensor) -> None:
             row = rows.pop() if rows else None
             if row is not None:
-                role, phi = ("h", None) if slope.from_output is None else ("hy", slope)
-                self._passes.last.keep(role, row, output, phi)
+                self._passes.last.keep("h", row, output)
 
         self._before(module, None, on_input)
         self._after(module, None, on_output)
