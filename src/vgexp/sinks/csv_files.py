@@ -71,8 +71,9 @@ class CsvFiles:
 
 
 def _header_of(path: Path) -> list[str]:
-    with path.open(encoding="utf-8", newline="\n") as file:
-        return file.readline().rstrip("\n").split(",")
+    # Not as text: damage further on is cut off, or was counted as none.
+    with path.open("rb") as file:
+        return file.readline().decode(errors="replace").rstrip("\n").split(",")
 
 
 def _texts(values: Sequence[Any]) -> list[str]:
