@@ -15,7 +15,7 @@ from fault_cases import broken_files, disks, kills, sweeps
 from fault_cases.children import CONFIGURATIONS, Result, contents, forked, train, whole
 
 import vgexp
-from vgexp import checkpoints, config, folders, resuming
+from vgexp import checkpoints, config, folders, records, resuming
 from vgexp.cli import blocks, main
 from vgexp.errors import QuestionError, printable
 from vgexp.sinks.csv_files import CsvFiles
@@ -139,6 +139,23 @@ def test_the_sum_of_a_table_goes_on_where_a_run_goes_on(tmp_path: Path) -> None:
     again.close()
     for table, prefix in first.items():
         assert folders.prefix_of(tmp_path / f"{table}.csv", 10**9) == prefix
+
+
+@pytest.mark.parametrize("place", ["below its header", "after its last line"])
+@pytest.mark.parametrize("table", records.COMMON)
+def test_bytes_that_are_no_text_in_a_table_leave_the_right_tables(
+    table: str, place: str, tmp_path: Path
+) -> None:
+    vgexp.run(SMALL, tmp_path / "a")
+    expected = contents(tmp_path / "a")
+    (tmp_path / "a" / "summary.json").unlink()
+    path = tmp_path / "a" / f"{table}.csv"
+    header, newline, rows = path.read_bytes().partition(b"\n")
+    lines = [b"\xff", rows] if place == "below its header" else [rows, b"\xff"]
+    path.write_bytes(header + newline + b"".join(lines))
+    vgexp.resume(tmp_path / "a")
+    assert contents(tmp_path / "a") == expected
+    assert b"\xff" not in path.read_bytes() or table == "timing"
 
 
 def test_times_that_are_damaged_send_no_run_back(tmp_path: Path) -> None:

@@ -19,7 +19,15 @@ from test_trainer import changed
 import vgexp
 from vgexp import folders, runs, sinks, tables
 from vgexp.cli.interrupts import HungUp, Terminated, terminable
-from vgexp.config import Config, GaussianConfig, MlpConfig, OutputConfig, SgdConfig, TrainConfig
+from vgexp.config import (
+    Config,
+    GaussianConfig,
+    MlpConfig,
+    OutputConfig,
+    RunConfig,
+    SgdConfig,
+    TrainConfig,
+)
 from vgexp.errors import QuestionError
 from vgexp.records import COMMON, TABLES, Rows
 from vgexp.tables import frames
@@ -49,13 +57,21 @@ def summary_of(folder: Path) -> dict[str, Any]:
 # ---------------------------------------------------------------- whole runs
 
 
-def test_a_run_writes_every_file_and_reads_back(tmp_path: Path) -> None:
-    run = vgexp.run(CONFIG, tmp_path / "a", command="vgexp train ...")
+@pytest.mark.parametrize(
+    ("checkpoint_every", "checkpoints"),
+    [(0, ()), (20, ("checkpoint.pt",)), (10, ("checkpoint.pt", "checkpoint.previous.pt"))],
+)
+def test_a_run_writes_every_file_and_reads_back(
+    checkpoint_every: int, checkpoints: tuple[str, ...], tmp_path: Path
+) -> None:
+    # By default it depends on the time that a run takes whether a checkpoint is written.
+    config = changed(CONFIG, run=RunConfig(checkpoint_every=checkpoint_every))
+    run = vgexp.run(config, tmp_path / "a", command="vgexp train ...")
     names = {path.name for path in run.folder.iterdir()}
     files = {f"{table}.csv" for table in (*COMMON, "histograms")}
-    assert names == {*files, "summary.json", "config.yaml"}
+    assert names == {*files, "summary.json", "config.yaml", *checkpoints}
     again = vgexp.load(run.folder)
-    assert again.config == CONFIG
+    assert again.config == config
     assert again.summary == run.summary
     for table in ("layers", "steps", "evals", "histograms"):
         pd.testing.assert_frame_equal(getattr(again, table), getattr(run, table))

@@ -39,7 +39,7 @@ from vgexp.config import (
 )
 from vgexp.errors import QuestionError
 from vgexp.records import ACTIVATION_COLUMNS, TABLES, WEIGHT_COLUMNS
-from vgexp.training import Trainer
+from vgexp.training import Trainer, history
 
 Table = dict[str, list[Any]]
 
@@ -512,7 +512,11 @@ def test_rows_come_in_bounded_batches_and_no_hook_is_left() -> None:
     assert not trainer.state.optimizer._optimizer_step_post_hooks
 
 
-def test_an_iteration_that_is_given_up_leaves_its_rest_to_flush() -> None:
+def test_an_iteration_that_is_given_up_leaves_its_rest_to_flush(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # However long the steps take, nothing is handed on before.
+    monkeypatch.setattr(history, "FLUSH_SECONDS", math.inf)
     trainer = assemble(changed(BASE, train={"eval_every": 0}))
     optimizer, calls = trainer.state.optimizer, []
 
