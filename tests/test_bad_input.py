@@ -6,18 +6,19 @@ import json
 import math
 import os
 import signal
-import subprocess
 import sys
-import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from fault_cases.children import Child, forked
 
 import vgexp
 from vgexp import sinks, sweep
 from vgexp.cli.main import main
 from vgexp.errors import QuestionError
 from vgexp.records import COMMON
+from vgexp.runs import making
 from vgexp.training import history
 
 QUICK = [
@@ -27,6 +28,9 @@ QUICK = [
     "data=gaussian",
     "data.num_examples=200",
 ]
+
+forks = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+"""Python 3.12 warns of threads that hold a lock in a fork; what is forked here has none."""
 
 
 @pytest.fixture(autouse=True)
@@ -256,55 +260,63 @@ def test_a_log_that_cannot_be_written_is_not_pointed_at(
 # ---------------------------------------------------------------- signals, from outside
 
 
-def started(*words: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "vgexp", "train", *QUICK, *words]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+@pytest.fixture
+def started(tmp_path: Path) -> Iterator[Callable[..., Child]]:
+    """Starts a run in a fork of this process, which ends with the test at the latest."""
+    children: list[Child] = []
+
+    def start(*words: str) -> Child:
+        children.append(forked(["train", *QUICK, *words], tmp_path / "said"))
+        return children[-1]
+
+    yield start
+    for child in children:
+        child.send(signal.SIGKILL)
+        child.wait()
 
 
-def wait_for(table: Path, num_lines: int) -> None:
-    deadline = time.monotonic() + 60
-    while not table.exists() or len(table.read_text().splitlines()) < num_lines:
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+def reaches(child: Child, table: Path, num_lines: int) -> bool:
+    """Whether a table has so many lines while the run goes on."""
+    return child.until(lambda: table.exists() and len(table.read_text().splitlines()) >= num_lines)
 
 
+@forks
 @pytest.mark.parametrize(
     ("number", "code", "word"),
     [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")],
 )
 def test_a_signal_while_training_saves_everything(
-    number: signal.Signals, code: int, word: str
+    number: signal.Signals, code: int, word: str, started: Callable[..., Child]
 ) -> None:
-    process = started("train.steps=10000000", "hydra.run.dir=here")
-    wait_for(Path("here/steps.csv"), 20)
-    process.send_signal(number)
-    out, err = process.communicate(timeout=60)
-    assert process.returncode == code
-    assert not out
+    child = started("train.steps=10000000", "hydra.run.dir=here")
+    assert reaches(child, Path("here/steps.csv"), 20), child.words
+    child.send(number)
+    assert child.wait() == code
     saved = "saved in here: evals.csv, histograms.csv, layers.csv, steps.csv"
-    assert_one_block(err, f"error: {word}", saved)
+    assert_one_block(child.words, f"error: {word}", saved)
     run = vgexp.load("here")
     assert run.summary["status"] == "interrupted"
     assert run.steps["step"].tolist() == list(range(run.summary["steps"]))
     assert run.layers["step"].iloc[-1] == run.summary["steps"] - 1
 
 
-def test_ctrl_c_during_setup_leaves_nothing() -> None:
-    process = started("hydra.run.dir=here", "train.steps=10000000")
-    time.sleep(0.6)
-    process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=60)
-    assert process.returncode == 130
-    if not Path("here/summary.json").exists():  # A fast machine was training already.
-        assert_one_block(err, "error: interrupted nothing was recorded yet")
-        assert not Path("here").exists()
+def test_ctrl_c_during_setup_leaves_nothing(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(making, "assembled", lambda _: os.kill(os.getpid(), signal.SIGINT))
+    assert train("hydra.run.dir=here") == 130
+    assert_one_block(capsys.readouterr().err, "error: interrupted nothing was recorded yet")
+    assert not Path("here").exists()
 
 
-def test_what_a_killed_run_recorded_is_readable(capsys: pytest.CaptureFixture[str]) -> None:
-    process = started("train.steps=10000000", "hydra.run.dir=here", "probe.every=1")
-    wait_for(Path("here/steps.csv"), 150)
-    process.kill()
-    process.communicate(timeout=60)
+@forks
+def test_what_a_killed_run_recorded_is_readable(
+    started: Callable[..., Child], capsys: pytest.CaptureFixture[str]
+) -> None:
+    child = started("train.steps=10000000", "hydra.run.dir=here", "probe.every=1")
+    assert reaches(child, Path("here/steps.csv"), 150), child.words
+    child.send(signal.SIGKILL)
+    child.wait()
     run = vgexp.load("here")
     assert run.steps["step"].tolist() == list(range(len(run.steps)))
     assert len(run.layers) > 0
