@@ -22,11 +22,11 @@ help: ## this list
 demo: $(READY) ## install, then watch the gradient of a deep sigmoid net vanish
 	@$(BIN)/vgexp train +experiment=sigmoid_deep
 
-test: $(READY) ## format check, lint, types, tests
+test: $(READY) ## format check, lint, types, tests and the slowest ten
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
-	@$(BIN)/pytest -n 2 --dist loadfile
+	@$(BIN)/pytest -n 2 --dist loadfile --durations=10
 
 bench: $(READY) ## what measuring costs: a training step with and without it
 	@$(BIN)/python scripts/bench.py

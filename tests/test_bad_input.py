@@ -6,19 +6,19 @@ import json
 import math
 import os
 import signal
-import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from fault_cases.children import Child, forked
 
 import vgexp
 from vgexp import sinks, sweep
 from vgexp.cli.main import main
 from vgexp.errors import QuestionError
 from vgexp.records import COMMON
+from vgexp.runs import making
 from vgexp.training import history
 
 QUICK = [
@@ -28,6 +28,9 @@ QUICK = [
     "data=gaussian",
     "data.num_examples=200",
 ]
+
+forks = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+"""Python 3.12 warns of threads that hold a lock in a fork; what is forked here has none."""
 
 
 @pytest.fixture(autouse=True)
@@ -257,82 +260,63 @@ def test_a_log_that_cannot_be_written_is_not_pointed_at(
 # ---------------------------------------------------------------- signals, from outside
 
 
-Start = Callable[..., subprocess.Popen[str]]
-_MAIN = "import runpy; runpy.run_module('vgexp', run_name='__main__')"
-
-
 @pytest.fixture
-def started() -> Iterator[Start]:
-    """Starts `vgexp train` as a process of its own, which ends with the test at the latest."""
-    processes: list[subprocess.Popen[str]] = []
+def started(tmp_path: Path) -> Iterator[Callable[..., Child]]:
+    """Starts a run in a fork of this process, which ends with the test at the latest."""
+    children: list[Child] = []
 
-    def start(*words: str, code: str = _MAIN) -> subprocess.Popen[str]:
-        command = [sys.executable, "-c", code, "train", *QUICK, *words]
-        pipe = subprocess.PIPE
-        processes.append(subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True))
-        return processes[-1]
+    def start(*words: str) -> Child:
+        children.append(forked(["train", *QUICK, *words], tmp_path / "said"))
+        return children[-1]
 
     yield start
-    for process in processes:
-        process.kill()
-        process.communicate()
+    for child in children:
+        child.send(signal.SIGKILL)
+        child.wait()
 
 
-def wait_for(table: Path, num_lines: int, process: subprocess.Popen[str]) -> None:
-    """Waits until a table has so many lines, as long as the process that writes it lives."""
-    while not table.exists() or len(table.read_text().splitlines()) < num_lines:
-        assert process.poll() is None, "the process ended"
-        time.sleep(0.01)
+def reaches(child: Child, table: Path, num_lines: int) -> bool:
+    """Whether a table has so many lines while the run goes on."""
+    return child.until(lambda: table.exists() and len(table.read_text().splitlines()) >= num_lines)
 
 
+@forks
 @pytest.mark.parametrize(
     ("number", "code", "word"),
     [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")],
 )
 def test_a_signal_while_training_saves_everything(
-    number: signal.Signals, code: int, word: str, started: Start
+    number: signal.Signals, code: int, word: str, started: Callable[..., Child]
 ) -> None:
-    process = started("train.steps=10000000", "hydra.run.dir=here")
-    wait_for(Path("here/steps.csv"), 20, process)
-    process.send_signal(number)
-    out, err = process.communicate()
-    assert process.returncode == code
-    assert not out
+    child = started("train.steps=10000000", "hydra.run.dir=here")
+    assert reaches(child, Path("here/steps.csv"), 20), child.words
+    child.send(number)
+    assert child.wait() == code
     saved = "saved in here: evals.csv, histograms.csv, layers.csv, steps.csv"
-    assert_one_block(err, f"error: {word}", saved)
+    assert_one_block(child.words, f"error: {word}", saved)
     run = vgexp.load("here")
     assert run.summary["status"] == "interrupted"
     assert run.steps["step"].tolist() == list(range(run.summary["steps"]))
     assert run.layers["step"].iloc[-1] == run.summary["steps"] - 1
 
 
-def test_ctrl_c_during_setup_leaves_nothing(started: Start) -> None:
-    # Ctrl-C comes at the moment at which torch is to be imported.
-    code = """
-import os, runpy, signal, sys
-
-class Interrupt:
-    def find_spec(self, name, *_):
-        if name == "torch":
-            os.kill(os.getpid(), signal.SIGINT)
-
-sys.meta_path.insert(0, Interrupt())
-runpy.run_module("vgexp", run_name="__main__")
-"""
-    process = started("hydra.run.dir=here", code=code)
-    _, err = process.communicate()
-    assert process.returncode == 130
-    assert_one_block(err, "error: interrupted nothing was recorded yet")
+def test_ctrl_c_during_setup_leaves_nothing(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(making, "assembled", lambda _: os.kill(os.getpid(), signal.SIGINT))
+    assert train("hydra.run.dir=here") == 130
+    assert_one_block(capsys.readouterr().err, "error: interrupted nothing was recorded yet")
     assert not Path("here").exists()
 
 
+@forks
 def test_what_a_killed_run_recorded_is_readable(
-    started: Start, capsys: pytest.CaptureFixture[str]
+    started: Callable[..., Child], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    process = started("train.steps=10000000", "hydra.run.dir=here", "probe.every=1")
-    wait_for(Path("here/steps.csv"), 150, process)
-    process.kill()
-    process.communicate()
+    child = started("train.steps=10000000", "hydra.run.dir=here", "probe.every=1")
+    assert reaches(child, Path("here/steps.csv"), 150), child.words
+    child.send(signal.SIGKILL)
+    child.wait()
     run = vgexp.load("here")
     assert run.steps["step"].tolist() == list(range(len(run.steps)))
     assert len(run.layers) > 0

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 from fault_cases import broken_files, disks, kills, sweeps
-from fault_cases.children import CONFIGURATIONS, Result, contents, forked, train, whole
+from fault_cases.children import BASE, CONFIGURATIONS, Result, contents, forked, train, whole
 
 import vgexp
 from vgexp import checkpoints, config, folders, records, resuming
@@ -47,8 +47,11 @@ def test_runs_killed_at_random_moments_end_as_if_nothing_had_happened(
 
 
 def test_a_sweep_killed_at_a_random_moment_ends_as_if_nothing_had_happened(
-    tmp_path: Path,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    short = [word for word in BASE if not word.startswith("train.steps=")]
+    few = (*short, "train.steps=40", "seed=1,2,3", "run.checkpoint_every=5")
+    monkeypatch.setattr(sweeps, "GRID", few)
     kept(sweeps.killed(tmp_path, random.Random(3), 1))
 
 

@@ -465,6 +465,7 @@ def test_the_largest_value_of_a_layer_that_is_not_written_out_is_the_same(
     stages: Sequence[Stage] = frozen(model, x).stages()
     if task.kind == "tokens":
         x, stages = states(stages, x)[1], stages[1:]
+    x = x[:2]
     exact = jacobian_rows(stages, x)
     monkeypatch.setattr(jacobians, "ENTRIES", 0)
     large = jacobian_rows(stages, x)

@@ -926,8 +926,17 @@ def test_pictures_that_cannot_be_written_are_work_that_failed(
     assert " ".join(said.split()).count("File exists") == 1
 
 
-def test_the_overview_is_drawn_by_name_beside_the_others(run: Path) -> None:
-    figures.draw(run)
+def test_the_overview_is_drawn_by_name_beside_the_others(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = style.write
+
+    def only_it(figure: Figure, path: Path) -> Path:
+        return write(figure, path) if path.name == "overview.svg" else path
+
+    with monkeypatch.context() as patch:
+        patch.setattr(style, "write", only_it)
+        figures.draw(run)
     by_name = figures.run_figure(run, "overview")
     assert by_name.get_suptitle() == "vanishing: too deep"
     style.write(by_name, run / "again.svg")

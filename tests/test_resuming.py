@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from fault_cases.children import forked
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -138,8 +137,10 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], dict[str,
 Whole = Callable[[str], dict[str, bytes]]
 
 
-@pytest.mark.parametrize("step", [0, 8, NUM_STEPS - 1])
-@pytest.mark.parametrize("name", CASES)
+# Before the first checkpoint all of them begin anew.
+@pytest.mark.parametrize(
+    ("name", "step"), [("sgd", 0), *itertools.product(CASES, (8, NUM_STEPS - 1))]
+)
 def test_a_loss_of_power_changes_no_table(
     name: str, step: int, whole: Whole, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -347,10 +348,9 @@ def test_where_there_is_no_room_for_checkpoints_the_one_before_stays_and_trainin
     assert said == [warning.format(step) for step in (14, 21, 28, 35)]
 
 
-COMMAND = [sys.executable, "-m", "vgexp"]
 ASKED = [
-    *("train", "data=gaussian", "model.depth=3", "model.width=16", "train.steps=1500"),
-    *("probe.every=100", "train.eval_every=500", "run.checkpoint_every=50", "device=cpu"),
+    *("train", "data=gaussian", "model.depth=3", "model.width=16", "train.steps=60"),
+    *("probe.every=10", "train.eval_every=20", "run.checkpoint_every=10", "device=cpu"),
     "output.figures=false",
 ]
 
@@ -359,28 +359,26 @@ ASKED = [
 def once(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The run that nobody kills."""
     folder = tmp_path_factory.mktemp("killed") / "once"
-    subprocess.run([*COMMAND, *ASKED, f"hydra.run.dir={folder}"], check=True, capture_output=True)
+    assert main.main([*ASKED, f"hydra.run.dir={folder}"]) == 0
     return folder
 
 
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
 def test_a_killed_process_is_gone_on_with_from_the_command_line(
     how: signal.Signals, tmp_path: Path, once: Path
 ) -> None:
-    again = tmp_path / "again"
-    with subprocess.Popen(
-        [*COMMAND, *ASKED, f"hydra.run.dir={again}"],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    ) as process:
-        until = time.monotonic() + 60
-        while not (again / checkpoints.PREVIOUS).exists() and time.monotonic() < until:
-            time.sleep(0.01)
-        process.send_signal(how)
-    assert process.returncode == (143 if how == signal.SIGTERM else -9)
+    again, said = tmp_path / "again", tmp_path / "said"
+
+    def before() -> None:
+        cut(pytest.MonkeyPatch(), 35, lambda: os.kill(os.getpid(), how))
+
+    killed = forked([*ASKED, f"hydra.run.dir={again}"], said, before)
+    assert killed.wait() == (143 if how == signal.SIGTERM else -9), killed.words
+    assert (again / checkpoints.PREVIOUS).exists()
     assert contents(again) != contents(once)
-    resumed = subprocess.run([*COMMAND, "resume", str(again)], capture_output=True, text=True)
-    assert resumed.returncode == 0, resumed.stderr
+    resumed = forked(["resume", str(again)], said)
+    assert resumed.wait() == 0, resumed.words
     assert contents(again) == contents(once)
     assert json.loads((again / "summary.json").read_text())["status"] == "completed"
 

@@ -19,7 +19,7 @@ import vgexp
 from vgexp import runs
 from vgexp.cli.interrupts import Terminated
 from vgexp.cli.main import main
-from vgexp.config import Config, OutputConfig
+from vgexp.config import OutputConfig
 from vgexp.errors import QuestionError
 from vgexp.report import figures
 from vgexp.report.figures import style
@@ -45,9 +45,8 @@ def names(folder: Path) -> set[str]:
     return {path.name for path in (folder / "figures").glob("*")}
 
 
-@pytest.mark.parametrize("config", [CONFIG, DIVERGING])
-def test_a_run_leaves_each_figure_as_png_and_svg(config: Config, tmp_path: Path) -> None:
-    done = vgexp.run(changed(config, output=DRAWN), tmp_path / "a")
+def test_a_run_leaves_each_figure_as_png_and_svg_though_it_diverged(tmp_path: Path) -> None:
+    done = vgexp.run(changed(DIVERGING, output=DRAWN), tmp_path / "a")
     drawn = names(done.folder)
     assert {"gradient_map.png", "gradient_map.svg", "learning_curves.png"} <= drawn
     assert {Path(name).stem for name in drawn} <= {*figures.FIGURES, figures.OVERVIEW}
