@@ -135,8 +135,9 @@ def gate_watches(skip: Combine | None, number: int, kind: str, named: Named) -> 
 
 def linear(num_features: int, num_units: int, bias: bool) -> nn.Linear:
     """A linear layer that draws no random number; its biases are 0, its weights not set."""
-    on_meta = nn.Linear(num_features, num_units, bias=bias, device="meta")
-    made = on_meta.to_empty(device=torch.get_default_device())
-    if made.bias is not None:
-        nn.init.zeros_(made.bias)
+    made = nn.Linear(num_features, num_units, bias=bias, device="meta")
+    # Not by `to_empty`: what it calls on the meta device imports sympy.
+    made.weight = nn.Parameter(torch.empty(num_units, num_features))
+    if bias:
+        made.bias = nn.Parameter(torch.zeros(num_units))
     return made
