@@ -1,12 +1,14 @@
 """Optimizers: torch's own classes, torch's defaults wherever the configuration is silent.
 
-Where torch has a fused kernel it is asked for: the same update in one call for all tensors.
+Where torch has a fused kernel it is asked for: the same update in one call for all tensors. None of
+them loads torch's compiler, which would be a third of a short run.
 """
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import nn
@@ -24,6 +26,10 @@ from vgexp.config import (
 from vgexp.registry import Registry
 
 Parameters = Iterable[nn.Parameter]
+AnyOptimizer = TypeVar("AnyOptimizer", bound=Optimizer)
+
+_GUARDED = ("add_param_group", "load_state_dict", "state_dict", "zero_grad")
+"""Methods that torch hides from its compiler, and loads the compiler to do so."""
 
 
 def build(config: OptimizerConfig, parameters: Parameters) -> Optimizer:
@@ -42,9 +48,30 @@ def num_states(config: OptimizerConfig) -> int:
     return sum(torch.is_tensor(state) and state.shape == parameter.shape for state in states)
 
 
+def skip_compiler(cls: type[AnyOptimizer]) -> type[AnyOptimizer]:
+    """The same optimizer, which never imports `torch._dynamo`.
+
+    torch wraps methods of an optimizer so that a compiled function which calls them works. The
+    wrappers import torch's compiler even where nothing is compiled. Nobody compiles the step of a
+    run, so the methods are called without their wrappers. A user's model may be compiled all the
+    same. A method whose wrapper does not name what it wraps stays as it is.
+    """
+    # The wrapper of `step` also turns gradients off.
+    step = torch.no_grad()(inspect.unwrap(cls.step))
+    methods = {name: inspect.unwrap(getattr(cls, name)) for name in _GUARDED}
+    names = {"__module__": __name__, "__doc__": cls.__doc__}
+    return cast(type[AnyOptimizer], type(cls.__name__, (cls,), {**names, **methods, "step": step}))
+
+
+SGD = skip_compiler(torch.optim.SGD)
+RMSprop = skip_compiler(torch.optim.RMSprop)
+Adam = skip_compiler(torch.optim.Adam)
+AdamW = skip_compiler(torch.optim.AdamW)
+
+
 def sgd(parameters: Parameters, config: SgdConfig) -> Optimizer:
     """Plain stochastic gradient descent: w <- w - lr (g + weight_decay w)."""
-    return torch.optim.SGD(parameters, lr=config.lr, weight_decay=config.weight_decay, fused=True)
+    return SGD(parameters, lr=config.lr, weight_decay=config.weight_decay, fused=True)
 
 
 def momentum(parameters: Parameters, config: MomentumConfig) -> Optimizer:
@@ -52,7 +79,7 @@ def momentum(parameters: Parameters, config: MomentumConfig) -> Optimizer:
 
     The first v is g itself; the gradient is not damped by 1 - momentum.
     """
-    return torch.optim.SGD(
+    return SGD(
         parameters,
         lr=config.lr,
         momentum=config.momentum,
@@ -66,7 +93,7 @@ def rmsprop(parameters: Parameters, config: RmspropConfig) -> Optimizer:
 
     s <- 0.99 s + 0.01 g^2 from 0 without bias correction, w <- w - lr g / (sqrt(s) + 1e-8).
     """
-    return torch.optim.RMSprop(
+    return RMSprop(
         parameters, lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay
     )
 
@@ -76,12 +103,12 @@ def adam(parameters: Parameters, config: AdamConfig) -> Optimizer:
 
     Weight decay is an L2 penalty: it is added to the gradient before the moments.
     """
-    return torch.optim.Adam(parameters, lr=config.lr, weight_decay=config.weight_decay, fused=True)
+    return Adam(parameters, lr=config.lr, weight_decay=config.weight_decay, fused=True)
 
 
 def adamw(parameters: Parameters, config: AdamwConfig) -> Optimizer:
     """Adam with decoupled weight decay (Loshchilov & Hutter 2019): w <- (1 - lr decay) w first."""
-    return torch.optim.AdamW(parameters, lr=config.lr, weight_decay=config.weight_decay, fused=True)
+    return AdamW(parameters, lr=config.lr, weight_decay=config.weight_decay, fused=True)
 
 
 OPTIMIZERS: Registry[Callable[[Parameters, Any], Optimizer]] = Registry(

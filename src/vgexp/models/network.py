@@ -17,7 +17,6 @@ from torch.utils.checkpoint import checkpoint
 from vgexp.activations import slope
 from vgexp.inits import Branch, Draw
 from vgexp.models.stages import Stage
-from vgexp.seeds import allocate
 from vgexp.skips import Combine
 from vgexp.watch import Meter, Watch
 
@@ -136,7 +135,9 @@ def gate_watches(skip: Combine | None, number: int, kind: str, named: Named) -> 
 
 def linear(num_features: int, num_units: int, bias: bool) -> nn.Linear:
     """A linear layer that draws no random number; its biases are 0, its weights not set."""
-    made = allocate(nn.Linear(num_features, num_units, bias=bias, device="meta"))
-    if made.bias is not None:
-        nn.init.zeros_(made.bias)
+    made = nn.Linear(num_features, num_units, bias=bias, device="meta")
+    # Not by `to_empty`: what it calls on the meta device imports sympy.
+    made.weight = nn.Parameter(torch.empty(num_units, num_features))
+    if bias:
+        made.bias = nn.Parameter(torch.zeros(num_units))
     return made

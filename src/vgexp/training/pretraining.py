@@ -16,6 +16,7 @@ from vgexp.data import Split
 from vgexp.data.batches import Batches, full
 from vgexp.models import Mlp
 from vgexp.models.mlp import Layer
+from vgexp.optimizers import Adam
 from vgexp.records import Floats, Rows
 from vgexp.training.evaluation import EVAL_BATCH
 
@@ -76,7 +77,7 @@ class Pretraining:
         """Trains one layer; the loss before each update, 0-d."""
         weight_WF, batches = layer.linear.weight, self._batches_of(reads)
         shift_F = torch.zeros_like(weight_WF[0], requires_grad=True)
-        optimizer = torch.optim.Adam([*layer.linear.parameters(), shift_F], self._lr, fused=True)
+        optimizer = Adam([*layer.linear.parameters(), shift_F], self._lr, fused=True)
         for _ in range(self._num_steps):
             a_BF, _ = batches.next()
             h_BW = layer.activation(layer.linear(a_BF))

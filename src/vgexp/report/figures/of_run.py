@@ -32,6 +32,7 @@ _AT_START = "at_start"
 """What a page of `vgexp signal`'s tables is."""
 
 
+@style.styled()
 def draw(folder: Path | str) -> list[Path]:
     """Writes every figure whose table is there and has something: `figures/<name>.png` and `.svg`.
 

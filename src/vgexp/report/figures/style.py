@@ -6,12 +6,14 @@ differ in dashes, markers or hatching as well, so that a print in grey is read a
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import cache, wraps
 from pathlib import Path
-from typing import Any, NamedTuple, ParamSpec
+from typing import Any, NamedTuple, ParamSpec, final
 
 import matplotlib as mpl
 import numpy as np
@@ -19,6 +21,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.font_manager import fontManager
+from matplotlib.ticker import ScalarFormatter
 
 from vgexp.errors import QuestionError, one_line, unknown
 from vgexp.folders import replaced
@@ -66,6 +69,7 @@ _FURTHER_FAMILIES = (
 )
 """Fonts that have the letters of a user's names where ours has not, if they are installed."""
 _RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+_POWER = re.compile(r"([+−]?)([\d.]+)e([-−]?\d+)")
 
 _RC: Any = {
     "font.family": "DejaVu Sans",
@@ -100,6 +104,7 @@ _RC: Any = {
 }
 
 P = ParamSpec("P")
+_is_styled: ContextVar[bool] = ContextVar("_is_styled", default=False)
 
 
 class UnwritableError(QuestionError):
@@ -110,15 +115,35 @@ class UnwritableError(QuestionError):
         self.strerror = error.strerror
 
 
+@contextmanager
+def styled() -> Iterator[None]:
+    """Within, matplotlib has our style."""
+    if _is_styled.get():
+        # Within it already. To set everything anew takes a while.
+        yield
+        return
+    token = _is_styled.set(True)
+    try:
+        with mpl.rc_context():
+            mpl.rcdefaults()
+            mpl.rcParams.update({**_RC, "font.family": [_RC["font.family"], *_further_families()]})
+            # A letter that no font has is a box in the picture, and nobody's mistake.
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", r"Glyph \d+ .* missing from", UserWarning)
+                yield
+    finally:
+        _is_styled.reset(token)
+
+
 def drawn(make: Callable[P, Figure]) -> Callable[P, Figure]:
     """Decorates a function that makes a figure: within, matplotlib has our style."""
 
     @wraps(make)
-    def styled(*args: P.args, **kwargs: P.kwargs) -> Figure:
-        with _style():
+    def make_styled(*args: P.args, **kwargs: P.kwargs) -> Figure:
+        with styled():
             return make(*args, **kwargs)
 
-    return styled
+    return make_styled
 
 
 def canvas(
@@ -138,8 +163,11 @@ def canvas(
     size = (width or WIDTH * num_columns, height or HEIGHT * num_rows)
     figure = Figure(figsize=size, layout="constrained")
     FigureCanvasAgg(figure)
-    panels = figure.subplots(num_rows, num_columns, squeeze=False, **subplots)
-    return figure, list(panels.flat)
+    panels = list(figure.subplots(num_rows, num_columns, squeeze=False, **subplots).flat)
+    for axes in panels:
+        axes.xaxis.set_major_formatter(_Plain())
+        axes.yaxis.set_major_formatter(_Plain())
+    return figure, panels
 
 
 @drawn
@@ -224,12 +252,32 @@ def write(figure: Figure, path: Path) -> Path:
     # The date would make files of equal pictures differ.
     metadata = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(kind)
     try:
-        with _style(), replaced(path) as temporary:
+        with styled(), replaced(path) as temporary:
             _lay_out(figure)
             figure.savefig(temporary, format=kind, metadata=metadata)
     except OSError as error:
         raise UnwritableError(path, error) from None
     return path
+
+
+@final
+class _Plain(ScalarFormatter):
+    """matplotlib's names of linear ticks, in letters: mathtext takes longer than all other text."""
+
+    def __init__(self) -> None:
+        super().__init__(useMathText=False)
+
+    def get_offset(self) -> str:
+        """What all ticks have in common, above the axis: `×10⁶`, `+10⁸`, `×10⁻⁷+5.01×10⁻¹`."""
+        return _POWER.sub(_in_letters, super().get_offset())
+
+
+def _in_letters(number: re.Match[str]) -> str:
+    sign, mantissa, exponent = number.groups()
+    power = ten_to(int(exponent.replace("−", "-")))
+    if mantissa == "1":
+        return f"{sign or '×'}{power}"
+    return f"{sign}{mantissa}×{power}"
 
 
 def finite(values: Any) -> np.ndarray:
@@ -244,17 +292,6 @@ def _lay_out(figure: Figure) -> None:
     if engine is not None:
         engine.execute(figure)
         figure.set_layout_engine(None)
-
-
-@contextmanager
-def _style() -> Iterator[None]:
-    with mpl.rc_context():
-        mpl.rcdefaults()
-        mpl.rcParams.update({**_RC, "font.family": [_RC["font.family"], *_further_families()]})
-        # A letter that no font has is a box in the picture, and nobody's mistake.
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", r"Glyph \d+ .* missing from", UserWarning)
-            yield
 
 
 @cache
