@@ -27,9 +27,10 @@ _UNLIKE = 0.55
 """Root mean square less mean cosine of two inputs beyond which one does not stand for all."""
 _WIDE = "wide"
 _UNKNOWN_SPREAD = frozenset({"gates", "saturated", "pairs", _WIDE})
-_MOST_BEYOND = 0.4
-"""Part of a mean square's logarithm that is not lognormal, from which on only the limit of large
-width is told: half of it is that of an amplitude."""
+_MOST_BEYOND, _SOME_BEYOND, _LARGE_SHARE = 0.4, 0.1, 0.1
+"""How far the mean of a mean square's logarithm may be from that of lognormal examples, before only
+the limit of large width is told, and before its spread is known to be larger than predicted; and
+the share of what lognormal examples add to the mean, below which neither is so."""
 
 
 @dataclass(frozen=True)
@@ -121,9 +122,9 @@ def predict(config: MlpConfig, sample: Sample, num_outputs: int) -> Forecast:
         backs = backward(net, layers, output)
         found = typical(net, layers, backs, output, sample)
         caveats = _caveats(net, layers)
-    if reason := _beyond(found):
-        caveats[_WIDE] = reason
-    is_wide = reason is not None
+    is_wide, said = _few_rule(found)
+    if said is not None:
+        caveats[_WIDE if is_wide else "spread"] = said
     rows = _rows(net, layers, backs, found, is_wide=is_wide)
     if _UNKNOWN_SPREAD.intersection(caveats):
         rows = {
@@ -199,17 +200,24 @@ def _caveats(net: Net, layers: Sequence[Hidden]) -> dict[str, str]:
     return found
 
 
-def _beyond(found: Sequence[Typical]) -> str | None:
-    """Why only the limit of large width is told, where a few nets rule the mean over them."""
-    worst = max(found, key=lambda row: max(abs(row.delta.beyond), abs(row.preact.beyond)))
-    if not max(abs(worst.delta.beyond), abs(worst.preact.beyond)) > _MOST_BEYOND:
-        return None
-    alone = max(math.sqrt(max(row.delta.alone, 0.0)) / 2 for row in found)
-    return (
-        "only the limit of infinite width: at this width and depth the signal dies out in some nets"
-        " and examples and lives in others, delta_rms of one example is larger or smaller by a"
-        f" factor of {math.exp(min(alone, 600.0)):.2g} from net to net, and no correction holds"
-    )
+def _few_rule(found: Sequence[Typical]) -> tuple[bool, str | None]:
+    """Whether only the limit of large width is told, since a few initialisations rule the mean over
+    all, and what is said of it."""
+    ruled = [
+        one.beyond for row in found for one in (row.delta, row.preact) if one.share > _LARGE_SHARE
+    ]
+    worst = max(ruled, default=0.0)
+    if worst > _MOST_BEYOND:
+        alone = max(math.sqrt(max(row.delta.alone, 0.0)) / 2 for row in found)
+        return True, (
+            "the limit of infinite width, without spread: at this width and depth the signal dies"
+            " out in some nets and lives in others, delta_rms of one example differs from net to"
+            f" net by a factor of {math.exp(min(alone, 600.0)):.2g} either way, and no correction"
+            " for the width holds"
+        )
+    if worst > _SOME_BEYOND:
+        return False, "single nets may spread up to 1.7 times as far as predicted"
+    return False, None
 
 
 def _cosine(net: Net) -> float:
