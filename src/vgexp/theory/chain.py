@@ -28,7 +28,7 @@ from vgexp.theory.fluctuations import fluctuations
 from vgexp.theory.forward import Hidden, Net
 from vgexp.theory.tables import squares, table
 
-_POINTS = 193
+_POINTS = 129
 _REACH = 5.0
 """Standard deviations of a step that a grid has room for."""
 _RARE = 1e-9
