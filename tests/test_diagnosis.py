@@ -285,8 +285,8 @@ EXPLODING = layers_of(10.0 ** np.arange(9, -1.0, -1))
 @pytest.mark.parametrize(
     ("layers", "losses", "verdict", "cause"),
     [
-        (VANISHING, [2.3] * 30, "vanishing", "a layer passes on 0.1 of the signal on average"),
-        (EXPLODING, [2.3] * 30, "exploding", "a layer multiplies the signal by 10 on average"),
+        (VANISHING, [2.3] * 30, "vanishing", "gets, a fitted factor of 0.1 a layer"),
+        (EXPLODING, [2.3] * 30, "exploding", "gets, a fitted factor of 10 a layer"),
         (STEADY, [2.3] * 30, "stalled", "best training loss 2.30, a constant guess's 2.30"),
         (VANISHING, [2.3] * 10 + [0.5] * 30, "healthy", "despite the vanishing signal"),
         (STEADY, [2.3, 0.5] * 20, "healthy", "best training loss 1.40"),
@@ -378,8 +378,7 @@ def test_a_vanishing_run_is_told_with_its_numbers_and_the_hint_at_float64() -> N
     layers = layers_of(1e-3 * 0.01 ** np.arange(19, -1.0, -1))
     text = sentence(summary_of(layers, [2.31, *[2.302] * 30]))
     assert "vanishes" in text
-    assert "a layer passes on 0.01 of the signal on average" in text
-    assert "layer 1 gets 1e-38 of what layer 20 gets" in text
+    assert "layer 1 gets 1e-38 of what layer 20 gets, a fitted factor of 0.01 a layer" in text
     assert "was 2.30 over the last 20 steps, which is what guessing gives (2.30)" in text
     assert "In 3 of 20 layers" in text
     assert "dtype=float64 shows the true value" in text
@@ -396,13 +395,17 @@ def test_a_run_that_learned_despite_its_signal_is_told_so() -> None:
     [
         (
             [1, 2, 3],
-            "layer 1 was not measured and cannot be compared with layer 4; a measured layer",
+            "layer 1 was not measured and cannot be compared with layer 4; the fitted factor",
         ),
         (
             [0, 1, 4],
-            "layer 4 was not measured and cannot be compared with layer 1; a measured layer",
+            "layer 4 was not measured and cannot be compared with layer 1; the fitted factor",
         ),
-        ([1, 2], "layer 1 and layer 4 were not measured; a measured layer passes on 0.5 of the"),
+        (
+            [1, 2],
+            "layer 1 and layer 4 were not measured; the fitted factor of those measured is 0.5 a"
+            " layer",
+        ),
         ([1, 4], "layer 1 and layer 4 were not measured."),
     ],
 )

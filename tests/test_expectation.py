@@ -190,7 +190,7 @@ def test_the_sentence_explains_the_factor(
     assert 4 < depth < 5
     assert summary["predicted_signal_depth"] == pytest.approx(depth)
     assert f"1e-3 of the signal is left after {depth:.3g} layers." in shown
-    assert f"a layer, {deltas[0] / deltas[-1]:.2g} in all." in shown
+    assert f"Theory says {deltas[0] / deltas[-1]:.2g} in all," in shown
     gain = summary["critical_gain"]
     other = tmp_path / "b"
     said_of([*words, f"model.gain={gain}"], other, capsys)
@@ -235,7 +235,7 @@ def test_what_borders_and_few_units_take_is_told_beside_the_factor(
         "the root of it, 1, would be the factor of delta_rms there; borders or few units make it"
     )
     assert words in said
-    said = said_of(["model.depth=40", "model.width=12"], tmp_path / "b", capsys)
+    said = said_of(["model.depth=16", "model.width=12"], tmp_path / "b", capsys)
     assert "borders or few units make it 0.9" in said
 
 

@@ -71,9 +71,9 @@ def test_narrow_tables_of_step_0_have_a_seed_as_well(tmp_path: Path) -> None:
         logs.append(-np.polyfit(of_seed["t"], np.log(of_seed["delta_rms"]), 1)[0])
     factor = done.summary["backward_factor_per_time_step"]
     assert factor == pytest.approx(math.exp(sum(logs) / 2))
-    assert f"Back through time each step passes on {factor:.2g} of it" in start_sentence(
-        done.summary
-    )
+    said = start_sentence(done.summary)
+    assert "Back through time the first watched state gets" in said
+    assert f"what the last gets, a fitted factor of {factor:.2g} a step." in said
 
 
 @pytest.mark.parametrize("name", MODELS)

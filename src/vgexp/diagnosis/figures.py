@@ -26,8 +26,8 @@ FIGURES = (
     Column("attenuation_last", "the same at the last step with a signal measured"),
     Column(
         "backward_factor_per_layer",
-        "the factor by which delta_rms changes per layer towards layer 1, at step 0: exp(-slope) "
-        "of the least-squares line of ln delta_rms on layer",
+        "the fitted factor by which delta_rms changes per layer towards layer 1, at step 0: "
+        "exp(-slope) of the least-squares line of ln delta_rms on layer, no mean of backward_gain",
     ),
     Column(
         "attenuation_log_std",

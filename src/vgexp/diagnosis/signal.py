@@ -1,4 +1,4 @@
-"""The backward signal over the main path: how much of it a layer passes on, and where it ends."""
+"""The backward signal over the main path: how it changes from layer to layer, and where it ends."""
 
 from __future__ import annotations
 

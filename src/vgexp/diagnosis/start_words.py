@@ -42,10 +42,10 @@ def _theory_words(summary: Mapping[str, Any]) -> list[str]:
         nothing = summary.get(_IN_TIME) is None
         return [f"No prediction: {note}."] if note and nothing else []
     total = summary.get("predicted_attenuation")
-    in_all = "" if total is None else f" a layer, {total:.2g} in all"
+    in_all = "" if total is None else f"{total:.2g} in all, "
     caveat = f" ({note})" if note else ""
     return [
-        f"Theory says {digits(factor)}{in_all}{caveat}.",
+        f"Theory says {in_all}{digits(factor)} a layer{caveat}.",
         "" if summary.get(_IN_TIME) is not None else _why(summary, factor),
         _depth_words(summary, factor),
         _phase_words(summary),
@@ -112,4 +112,4 @@ def _time_theory_words(summary: Mapping[str, Any]) -> str:
         return ""
     is_said = summary.get("predicted_backward_factor_per_layer") is not None
     caveat = f" ({note})" if note and not is_said else ""
-    return f"Theory says {digits(factor)}{caveat}. {_why(summary, factor, ' a step')}"
+    return f"Theory says {digits(factor)} a step{caveat}. {_why(summary, factor, ' a step')}"

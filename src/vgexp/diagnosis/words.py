@@ -149,13 +149,9 @@ def _signal_words(summary: Mapping[str, Any]) -> str:
         return "layer 1 gets exactly nothing"
     if last == 1:
         return "there is one hidden layer, between layers nothing can be lost"
-    if summary["signal"] == "exploding":
-        each = "multiplies the signal by {} on average"
-    else:
-        each = "passes on {} of the signal on average"
     what = f"layer 1 gets {_share(attenuation)} what layer {last} gets"
-    # No "so": where single layers stand out, the factor's power is not the attenuation.
-    return what if factor is None else f"a layer {each.format(digits(factor))}, {what}"
+    # Not an average: where single layers stand out, the factor's power is not the attenuation.
+    return what if factor is None else f"{what}, a fitted factor of {digits(factor)} a layer"
 
 
 def hidden_words(summary: Mapping[str, Any]) -> str:
@@ -176,12 +172,12 @@ def time_words(summary: Mapping[str, Any]) -> str:
     factor = summary.get("backward_factor_per_time_step")
     if factor is None:
         return ""
-    share = "" if (ends := summary["time_attenuation"]) is None else _of_first_time(ends)
-    return f"Back through time each step passes on {digits(factor)} of it{share}."
-
-
-def _of_first_time(ends: float) -> str:
-    return f": the first watched state gets {_share(ends)} what the last gets"
+    if (ends := summary["time_attenuation"]) is None:
+        return f"Back through time the fitted factor is {digits(factor)} a step."
+    return (
+        f"Back through time the first watched state gets {_share(ends)} what the last gets, a"
+        f" fitted factor of {digits(factor)} a step."
+    )
 
 
 def _share(ratio: float) -> str:
@@ -196,7 +192,7 @@ def _unmeasured_words(summary: Mapping[str, Any]) -> str:
     if others:
         words += f" and cannot be compared with layer {others.pop()}"
     if factor is not None:
-        words += f"; a measured layer passes on {digits(factor)} of the signal on average"
+        words += f"; the fitted factor of those measured is {digits(factor)} a layer"
     return words
 
 

@@ -30,12 +30,15 @@ from vgexp.theory.function import Function
 from vgexp.theory.moments import Means, Moments, Norm
 from vgexp.theory.quadrature import COARSE, Resolution, line
 from vgexp.theory.sample import Lengths
+from vgexp.theory.shapes import Shape
 from vgexp.theory.weights import Weight
 
 SMOOTH = Resolution(8, 2.0, (1.0, 2.0, 4.0, 8.0, 16.0, 32.0))
 """1e-7 of what a sigmoid makes."""
 TINY = 1e-300
 """Keeps 0 / 0 at 0."""
+_NO_MEAN = 1e-6
+"""Correlation of h below which ratios to it are not taken."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,11 @@ class Hidden:
     moments: Moments | None = None
     norm: Norm | None = None
     """The norm between z and phi."""
+    c_rms: float = 0.0
+    """Root mean square of the correlation of z at two examples: pairs differ, and a finite width
+    adds to each."""
+    shape: Shape | None = None
+    """Fluctuations over the units; those of two examples at `c_rms`."""
 
     @property
     def q(self) -> float:
@@ -100,6 +108,7 @@ def forward(net: Net, weights: Sequence[Weight]) -> list[Hidden]:
         before = layers[-1] if layers and SKIPS[net.config.skip].adds else None
         layer = _branch(net, weight, read_A, read, before, kernel)
         layer = _with_moments(net, layer, kernel)
+        layer = _with_pairs(net, layer, layers)
         kernel = _next_kernel(net, layer, kernel) if kernel is not None else None
         layers.append(layer)
         made = layer.moments
@@ -113,7 +122,8 @@ def forward(net: Net, weights: Sequence[Weight]) -> list[Hidden]:
             read_A, read = made.h_A, made.hh
     last = layers[-1].moments
     assert last is not None
-    return [*layers, _branch(net, readout, last.h_A, last.hh, None, kernel)]
+    outputs = _branch(net, readout, last.h_A, last.hh, None, kernel)
+    return [*layers, _with_pairs(net, outputs, layers)]
 
 
 def _branch(
@@ -170,6 +180,91 @@ def _next_kernel(net: Net, layer: Hidden, kernel: Kernel) -> Kernel:
     branch = number(layer.mix.branch) * float(layer.branch_A.mean())
     share = branch / max(branch + number(layer.mix.carried) * layer.q, TINY)
     return kernel.after(memory, share, net.config.width, is_divided=layer.norm is not None)
+
+
+def _with_pairs(net: Net, layer: Hidden, before: Sequence[Hidden]) -> Hidden:
+    """The layer with what tells how its examples fluctuate together."""
+    c_rms = _pairs(net, layer, before)
+    if layer.moments is None:
+        return replace(layer, c_rms=c_rms)
+    if layer.norm is not None:
+        return replace(layer, c_rms=c_rms, shape=layer.moments.shape)
+    return replace(layer, c_rms=c_rms, shape=net.means.shape(layer.q, c_rms, of_pairs=True))
+
+
+def _pairs(net: Net, layer: Hidden, before: Sequence[Hidden]) -> float:
+    """Root mean square over pairs of examples and initialisations of the correlation of z.
+
+    A pair whose correlation lies d from the mean one keeps d times the slope of the correlation
+    map, and the n units add what `drawn_square` says. Of a deep linear net that makes all
+    examples alike.
+    """
+    if not before:
+        mean = _correlation(net.groups.covariance, float(net.groups.square_A.mean()))
+        return math.hypot(layer.c, layer.of_weight * _apart(net.groups.cosine, mean))
+    last = before[-1]
+    made, shape = last.moments, last.shape
+    if made is None or shape is None or last.norm is not None or layer.scaled_A is not None:
+        return abs(layer.c)
+    h = max(float(made.h_A.mean()), TINY)
+    branch, kept = number(layer.mix.branch) * float(layer.branch_A.mean()), 0.0
+    if SKIPS[net.config.skip].adds:
+        kept = number(layer.mix.carried) * last.q
+    share = branch / max(branch + kept, TINY)
+    weight, crossed = share * layer.of_weight, 2 * share * (1 - share)
+    slope = made.shape.crossed * number(made.slope_A) * last.q / h
+    apart = _apart(last.c_rms, last.c)
+    differ = (weight * slope + 1 - share) * apart
+    one, two = (
+        total + 2 * (c * shape.h_by_q) ** 2
+        for total, c in zip(shape.squares, (1.0, last.c_rms), strict=True)
+    )
+    mean = _correlation(shape.product, float(made.h_A.mean()) * net.means.keep)
+    drawn = Drawn(
+        weight**2 * (two + 1 - mean**2) + crossed * (1 + last.c_rms**2),
+        weight**2 * (shape.cubed[1] / mean - 1 if abs(mean) > _NO_MEAN else one) + 2 * crossed,
+        weight**2 * one + 2 * crossed,
+        (weight**2 * two + 2 * crossed * last.c_rms**2) * fourth(last.c, apart),
+    )
+    return math.sqrt(
+        min(max(drawn.square(math.hypot(layer.c, differ), last.weight.num_units), layer.c**2), 1.0)
+    )
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """Variances of the mean products of two vectors over units drawn together, times their number.
+
+    A is that of the two, relative to the root of both mean squares, Q and Q' those of each with
+    itself, relative to the mean square.
+    """
+
+    product: float
+    """Var A."""
+    along: float
+    """Cov(A, Q) over the mean of A."""
+    alone: float
+    """Var Q."""
+    together: float
+    """Cov(Q, Q')."""
+
+    def square(self, mean: float, num_units: int) -> float:
+        """E A^2 / (Q Q') to first order in 1/num_units, of which the denominator's part is left
+        there: a square of a correlation that is never negative."""
+        less = 4 * self.along - 2 * self.alone - self.together
+        return (mean**2 + self.product / num_units) / (1 + max(less, 0.0) / num_units)
+
+
+def fourth(mean: float, deviation: float) -> float:
+    """E r^4 / (E r^2)^2 of a normal r, drawn towards 1 as E r^2 = a nears 1, where r is +-1."""
+    m, s = mean**2, deviation**2
+    a = min(m + s, 1.0)
+    return 1 + (1 - a) * ((m**2 + 6 * m * s + 3 * s**2) / max(a**2, TINY) - 1)
+
+
+def _apart(root_mean_square: float, mean: float) -> float:
+    """Standard deviation of correlations."""
+    return math.sqrt(max(root_mean_square**2 - mean**2, 0.0))
 
 
 def _norm(statistics: Statistics, kernel: Kernel | None) -> Norm:

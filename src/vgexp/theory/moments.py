@@ -89,23 +89,26 @@ class Means:
 
     def __init__(self, phi: Function, keep: float) -> None:
         self.phi, self.keep = phi, keep
-        self._shape: tuple[float, float, Shape] | None = None
+        self._shapes: dict[bool, tuple[float, float, Shape]] = {}
         self._sphere: tuple[Norm, Tensor, tuple[Tensor, Tensor, Tensor]] | None = None
         self._along: tuple[float, float, float] | None = None
 
-    def shape(self, q: float, c: float) -> Shape:
+    def shape(self, q: float, c: float, *, of_pairs: bool = False) -> Shape:
         """`shape` at about this variance and correlation, with `product` moved to them.
 
         Kept until ln q has moved by `MOVED`, or c by that share of 1 - c: E phi phi' is then right
         to second order in that, with the slope q E phi' phi' of Price's theorem.
+
+        Args:
+            of_pairs: whether c is the pairs' root mean square, kept beside the mean one.
         """
         scale, asked = (q, 1.0) if self.phi.is_homogeneous else (1.0, q)
         at = min(max(asked, SMALLEST), LARGEST)
-        kept = self._shape
+        kept = self._shapes.get(of_pairs)
         if kept is None or not (abs(at / kept[0] - 1) < MOVED if kept[0] > 0 else at == kept[0]):
             kept = None
         if kept is None or abs(c - kept[1]) >= MOVED * (1 - kept[1]):
-            kept = self._shape = at, c, shape(self.phi, at, c, self.keep)
+            kept = self._shapes[of_pairs] = at, c, shape(self.phi, at, c, self.keep)
         before_q, before_c, found = kept
         (square_before, square), (slope, _) = (
             side.tolist() for side in squares(self.phi, torch.tensor([before_q, asked]).double())

@@ -17,7 +17,7 @@ from vgexp.theory.batch import kernel
 from vgexp.theory.forward import TINY, Hidden, Net, forward, number
 from vgexp.theory.function import function, no_function
 from vgexp.theory.sample import Sample, lengths, output_gradient
-from vgexp.theory.spread import Spread, spread
+from vgexp.theory.typical import Typical, typical
 from vgexp.theory.weights import weights
 
 _KURTOSIS, _MANY, _ALL_BUT_FEW = 4.0, 0.25, 1.0
@@ -25,15 +25,20 @@ _KURTOSIS, _MANY, _ALL_BUT_FEW = 4.0, 0.25, 1.0
 which on first order is not enough, and from which on nothing is predicted."""
 _UNLIKE = 0.55
 """Root mean square less mean cosine of two inputs beyond which one does not stand for all."""
-_UNKNOWN_SPREAD = frozenset({"gates", "saturated", "pairs"})
+_WIDE = "wide"
+_UNKNOWN_SPREAD = frozenset({"gates", "saturated", "pairs", _WIDE})
+_MOST_BEYOND, _SOME_BEYOND, _LARGE_SHARE = 0.4, 0.1, 0.1
+"""How far the mean of a mean square's logarithm may be from that of lognormal examples, before only
+the limit of large width is told, and before its spread is known to be larger than predicted; and
+the share of what lognormal examples add to the mean, below which neither is so."""
 
 
 @dataclass(frozen=True)
 class Prediction:
     """One row: of a weight, at initialisation; None where theory has no answer.
 
-    Amplitudes are the median over initialisations of the width there is: the limit of large width
-    with what its logarithm's variance takes off (`spread`).
+    Amplitudes are the median over initialisations of the width there is (`typical`): the limit of
+    large width with what fluctuations from net to net take off.
     """
 
     name: str
@@ -115,11 +120,19 @@ def predict(config: MlpConfig, sample: Sample, num_outputs: int) -> Forecast:
         last = layers[-1]
         output = output_gradient(sample, groups, last.q_A, last.c, num_outputs)
         backs = backward(net, layers, output)
-        spreads = spread(net, layers, backs, output)
+        found = typical(net, layers, backs, output, sample)
         caveats = _caveats(net, layers)
-    rows = _rows(net, layers, backs, spreads)
+    is_wide, said = _few_rule(found)
+    if said is not None:
+        caveats[_WIDE if is_wide else "spread"] = said
+    rows = _rows(net, layers, backs, found, is_wide=is_wide)
     if _UNKNOWN_SPREAD.intersection(caveats):
-        rows = {name: replace(row, log_delta_std=None) for name, row in rows.items()}
+        rows = {
+            name: replace(
+                row, log_delta_std=None, log_preact_std=None if is_wide else row.log_preact_std
+            )
+            for name, row in rows.items()
+        }
     said = "; ".join(caveats.values()) or None
     return Forecast(rows, _explanations(layers, backs), caveat=said)
 
@@ -187,33 +200,56 @@ def _caveats(net: Net, layers: Sequence[Hidden]) -> dict[str, str]:
     return found
 
 
+def _few_rule(found: Sequence[Typical]) -> tuple[bool, str | None]:
+    """Whether only the limit of large width is told, since a few initialisations rule the mean over
+    all, and what is said of it."""
+    ruled = [
+        one.beyond for row in found for one in (row.delta, row.preact) if one.share > _LARGE_SHARE
+    ]
+    worst = max(ruled, default=0.0)
+    if worst > _MOST_BEYOND:
+        alone = max(math.sqrt(max(row.delta.alone, 0.0)) / 2 for row in found)
+        return True, (
+            "the limit of infinite width, without spread: at this width and depth the signal dies"
+            " out in some nets and lives in others, delta_rms of one example differs from net to"
+            f" net by a factor of {math.exp(min(alone, 600.0)):.2g} either way, and no correction"
+            " for the width holds"
+        )
+    if worst > _SOME_BEYOND:
+        return False, "single nets may spread up to 1.7 times as far as predicted"
+    return False, None
+
+
 def _cosine(net: Net) -> float:
     """The mean one of two inputs, as theory takes it."""
     return net.groups.covariance / max(float(net.groups.square_A.mean()), TINY)
 
 
 def _rows(
-    net: Net, layers: list[Hidden], backs: list[Back], spreads: list[Spread]
+    net: Net, layers: list[Hidden], backs: list[Back], found: list[Typical], *, is_wide: bool
 ) -> dict[str, Prediction]:
     rows: dict[str, Prediction] = {}
     following: float | None = None
     share = 1 / net.groups.num_examples
     for index in range(len(layers) - 1, -1, -1):
-        layer, back, vary = layers[index], backs[index], spreads[index]
+        layer, back, vary = layers[index], backs[index], found[index]
         pooled = 1 - (share + (1 - share) * layer.c) / layer.weight.num_units
         wide_std = math.sqrt(max(layer.q * pooled, 0.0))
-        wide_rms = math.sqrt(float(back.square_A.mean()))
-        rms = _typical(wide_rms, vary.delta_shift)
+        wide_rms = math.sqrt(float(back.wide_A.mean()))
+        rms = _typical(math.sqrt(float(back.square_A.mean())), vary.delta.shift)
+        std = _typical(wide_std, vary.preact.shift)
+        if is_wide:
+            rms, std = _typical(wide_rms, 0.0), _typical(wide_std, 0.0)
         is_readout = layer.moments is None
         name = "readout.weight" if is_readout else _name(index)
         rows[name] = Prediction(
             name,
             index + 1,
-            _typical(wide_std, -vary.preact / 2),
+            std,
             rms,
             rms / following if following and rms is not None else None,
-            _deviation(vary.delta),
-            _deviation(vary.preact),
+            _deviation(vary.delta.variance),
+            _deviation(vary.preact.variance),
             wide_std,
             wide_rms,
         )
@@ -227,14 +263,14 @@ def _name(index: int) -> str:
     return f"layers.{index}.linear.weight"
 
 
-def _gate_row(index: int, layer: Hidden, back: Back, vary: Spread) -> dict[str, Prediction]:
+def _gate_row(index: int, layer: Hidden, back: Back, vary: Typical) -> dict[str, Prediction]:
     """The gate's z has the branch's variance; its dL/dz is the next z's times T' (branch - z)."""
     name = f"layers.{index}.skip.gate.weight"
     assert layer.mix.gate is not None
     rms = math.sqrt(float((back.square_A * layer.mix.gate).mean()))
     std = math.sqrt(float(layer.branch_A.mean()))
-    typical = _typical(rms, vary.delta_shift)
-    return {name: Prediction(name, index + 1, std, typical, None, _deviation(vary.delta))}
+    typical = _typical(rms, vary.delta.shift)
+    return {name: Prediction(name, index + 1, std, typical, None, _deviation(vary.delta.variance))}
 
 
 def _explanations(layers: list[Hidden], backs: list[Back]) -> tuple[Explanation, ...]:

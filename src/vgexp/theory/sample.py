@@ -7,7 +7,7 @@ Axes: B examples, F features, A groups of examples of about one length, C output
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -135,11 +135,7 @@ def output_gradient(
     loss is asked for its gradient: exact where outputs are small (softmax: 1/C less the target),
     else good to half a percent.
     """
-    generator = torch.Generator().manual_seed(0)
-    shape = NUM_DRAWS, groups.num_examples, num_outputs
-    own, shared = (torch.randn(shape, generator=generator, dtype=torch.float64) for _ in range(2))
-    c = min(max(correlation, 0.0), 1.0)
-    unit = math.sqrt(c) * shared[:, :1] + math.sqrt(1 - c) * own
+    unit = _unit(groups.num_examples, correlation, num_outputs, NUM_DRAWS)
     q_B1 = q_A[groups.group_B][:, None]
     delta = _gradients(sample, unit * q_B1.sqrt())
     mean_square = delta.square().mean(-1)
@@ -162,6 +158,37 @@ def output_gradient(
         by_group(beyond_B, groups).clamp(min=0),
         dots_RB.mean(1) / dots_RB.mean().clamp(min=1e-300),
     )
+
+
+def log_squares(
+    sample: Sample,
+    groups: Lengths,
+    q_A: Tensor,
+    correlation: float,
+    num_outputs: int,
+    moved: Sequence[float],
+) -> list[float]:
+    """ln of the mean square of N dL/dz at outputs whose ln variance is so far from that of q, over
+    that at q itself; to a percent."""
+    unit = _unit(len(groups.group_B), correlation, num_outputs, NUM_DRAWS // 4)
+    q_B1 = q_A[groups.group_B][:, None]
+    squares = [
+        float(_gradients(sample, unit * (q_B1 * math.exp(by)).sqrt()).square().mean())
+        for by in (0.0, *moved)
+    ]
+    return [
+        math.log(square / squares[0]) if square > 0 < squares[0] else math.nan
+        for square in squares[1:]
+    ]
+
+
+def _unit(num_examples: int, correlation: float, num_outputs: int, num_draws: int) -> Tensor:
+    """Outputs of variance 1, from a generator of their own, always the same."""
+    generator = torch.Generator().manual_seed(0)
+    shape = num_draws, num_examples, num_outputs
+    own, shared = (torch.randn(shape, generator=generator, dtype=torch.float64) for _ in range(2))
+    c = min(max(correlation, 0.0), 1.0)
+    return math.sqrt(c) * shared[:, :1] + math.sqrt(1 - c) * own
 
 
 def _gradients(sample: Sample, outputs: Tensor) -> Tensor:

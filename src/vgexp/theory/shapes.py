@@ -33,6 +33,8 @@ class Shape:
     """E phi' phi' of two examples over E phi'^2."""
     product: float
     """E phi phi of two examples, to 1e-4."""
+    cubed: tuple[float, float]
+    """E f^3 f of two examples over (E f^2)^2, f = phi' and phi."""
 
 
 def shape(phi: Function, q: float, c: float, keep: float) -> Shape:
@@ -73,4 +75,8 @@ def shape(phi: Function, q: float, c: float, keep: float) -> Shape:
         bends[1] / 2,
         crossed,
         float(two.mean(value_u, value_v)),
+        (
+            float(two.mean(slope_u**3, slope_v)) / means[0] ** 2,
+            float(two.mean(value_u**3, value_v)) / means[1] ** 2,
+        ),
     )

@@ -11,8 +11,8 @@ mean of phi'^2 s^2 over n units varies, relative to its mean, by (3 E phi'^4 / (
     scale   of the mean of z^2 itself, which is handed on: y = ln q moves by
             y_{l+1} = F' y_l + shape + fresh, and ln D_l by X' y_l on its way back
 
-A batch's mean over B examples varies as (1/B) (one example with itself) + (1 - 1/B) (two examples),
-where the correlations of z, of phi'^2 and of dL/dz decide. Every number is a pair (one, two).
+Every number is a pair: of one example with itself, and of two, where the correlations of z, of
+phi'^2 and of dL/dz decide. What a batch's mean makes of both is said in `typical`.
 With a skip the units persist: shape at one layer goes with shape at the next as z does (sqrt of the
 carried share), and s meets the carried gradient (4 carried chi / n).
 """
@@ -34,15 +34,15 @@ Two = tuple[float, float]
 
 
 @dataclass(frozen=True)
-class Spread:
-    """Variances over initialisations of the logarithms of a batch's mean squares."""
+class FirstOrder:
+    """Variances of logarithms of mean squares over initialisations, to first order in 1/width."""
 
-    preact: float
+    preact: Two
     """Of z."""
-    delta: float
-    """Of dL/dz."""
-    delta_shift: float
-    """Of the mean of dL/dz's logarithm from the logarithm of the mean."""
+    delta: Two
+    """Of dL/dz, but for what the outputs alone make it vary by."""
+    shift: float
+    """What lsuv adds to the mean of dL/dz's logarithm."""
 
 
 @dataclass(frozen=True)
@@ -75,9 +75,9 @@ class _Step:
     """Whether it is so by lsuv."""
 
 
-def spread(
+def first_order(
     net: Net, layers: Sequence[Hidden], backs: Sequence[Back], output: OutputGradient
-) -> list[Spread]:
+) -> list[FirstOrder]:
     """Of all layers and the read-out."""
     steps = [
         _step(net, layer, following, back, after)
@@ -86,33 +86,22 @@ def spread(
         )
     ]
     return [
-        _of_layer(_batch(net, preact), _batch(net, delta), shift, output.log_moments(back.aligned))
-        for preact, delta, shift, back in zip(
+        FirstOrder(preact, delta, shift)
+        for preact, delta, shift in zip(
             _forward_variances(layers, steps),
             _backward_variances(layers, steps, output),
             _shifts(net, steps),
-            backs,
             strict=True,
         )
     ]
-
-
-def _of_layer(preact: float, delta: float, shift: float, of_output: tuple[float, float]) -> Spread:
-    mean, variance = of_output
-    return Spread(preact, delta + variance, shift - delta / 2 + mean)
-
-
-def _batch(net: Net, pair: Two) -> float:
-    share = 1 / net.groups.num_examples
-    return max(share * pair[0] + (1 - share) * pair[1], 0.0)
 
 
 def _step(net: Net, layer: Hidden, following: Hidden, back: Back, after: Back) -> _Step:
     norm, num = layer.norm, layer.weight.num_units
     is_pre = norm is not None and net.config.norm_position == "pre"
     over_batch = norm is not None and norm.over_batch is not None
-    assert layer.moments is not None
-    shape = layer.moments.shape
+    shape = layer.shape
+    assert shape is not None
     is_held = following.is_fitted or following.scaled_A is not None
     branch = number(following.mix.branch) * float(following.branch_A.mean())
     kept = number(following.mix.carried) * layer.q
@@ -153,7 +142,7 @@ def _fresh(layer: Hidden, following: Hidden, share: float, kept: float) -> Two:
     own = 0.0 if following.weight.keeps_forward else 2 * share**2
     num = following.weight.num_units
     return (own + 4 * share * kept) / num, (
-        own * following.c**2 + 4 * share * kept * layer.c * following.c
+        own * following.c_rms**2 + 4 * share * kept * layer.c_rms * following.c_rms
     ) / num
 
 
@@ -175,7 +164,7 @@ def _forward_variances(layers: Sequence[Hidden], steps: Sequence[_Step]) -> list
     """
     first = layers[0]
     own = 0.0 if first.weight.keeps_forward or first.is_fitted else 2 / first.weight.num_units
-    fresh: Two = own, own * first.c**2
+    fresh: Two = own, own * first.c_rms**2
     handed_on: Two = 0.0, 0.0
     along: Two = 0.0, 0.0
     found = [fresh]
@@ -240,13 +229,15 @@ def _shifts(net: Net, steps: Sequence[_Step]) -> list[float]:
     """What lsuv adds to the mean of ln D: it divides by what fluctuates, which makes D larger on
     average by the variance of that, less its covariance with phi'^2's mean."""
     found = [0.0]
+    share = 1 / net.groups.num_examples
     for step in steps[::-1]:
         shape = step.shape
         gained = [
             fresh + (step.squares**2 * squares - step.squares * step.slopes * both) / step.num_units
             for fresh, squares, both in zip(step.fresh, shape.squares, shape.both, strict=True)
         ]
-        found.append(found[-1] + (_batch(net, (gained[0], gained[1])) if step.is_fitted else 0.0))
+        more = max(share * gained[0] + (1 - share) * gained[1], 0.0)
+        found.append(found[-1] + (more if step.is_fitted else 0.0))
     return found[::-1]
 
 
