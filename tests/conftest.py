@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +18,10 @@ import pytest
 import torch
 
 torch.set_num_threads(1)
+
+_SIGNALS = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
+if hasattr(signal, "SIGHUP"):
+    _SIGNALS[signal.SIGHUP] = signal.SIG_DFL
 
 
 def pytest_collection_finish() -> None:
@@ -42,6 +47,20 @@ def _without_pictures(request: pytest.FixtureRequest, monkeypatch: pytest.Monkey
     if not request.node.get_closest_marker("pictures"):
         for module in ("making", "signaling", "start"):
             monkeypatch.setattr(f"vgexp.runs.{module}.drawn", lambda *_, **__: 0)
+
+
+@pytest.fixture(autouse=True)
+def _signals_as_at_a_terminal() -> Iterator[None]:
+    """Signals do what they do in a command that is typed.
+
+    A shell starts commands in the background with SIGINT ignored, `nohup` with SIGHUP.
+    """
+    found = {number: signal.getsignal(number) for number in _SIGNALS}
+    for number, handler in _SIGNALS.items():
+        signal.signal(number, handler)
+    yield
+    for number, handler in found.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture
