@@ -524,7 +524,7 @@ def test_a_sweep_runs_every_combination_quietly_and_tells_each(
     assert train("-m", "model.depth=5,6", "seed=1,2", "hydra.sweep.dir=s") == 0
     asked = [(configuration.flatten(c)["model.depth"], c.seed) for c, _, _ in calls]
     assert asked == [(5, 1), (5, 2), (6, 1), (6, 2)]
-    assert manners == [runs.Manner(is_quiet=True, draws=False)] * 4
+    assert manners == [runs.Manner(is_quiet=True, draws=False, remarks=False)] * 4
     # What is shown now is no part of what a job is.
     assert all(config.output == configuration.OutputConfig() for config, _, _ in calls)
     assert [folder for _, folder, _ in calls] == [Path(f"s/{i}") for i in range(4)]
