@@ -29,7 +29,7 @@ FILES = (
 )
 _STEPS = 30
 _OVERRIDES = (f"train.steps={_STEPS}", "train.eval_every=10", "run.checkpoint_every=7")
-_OVERRIDES += ("optimizer=momentum", "output.quiet=true", "probe.every=6")
+_OVERRIDES += ("optimizer=momentum", "output.quiet=true", "probe.every=6", "output.figures=false")
 NAMES = (
     *("[red]x[/red]", "\x1b[31mred", "\x1b]0;title\x07", "a\nb", "a\rb", "\u202egnp", 'say "a, b"'),
     *("-rf", "=1+1", "$(touch executed)", "caf\u00e9", "\udcff"),

@@ -260,4 +260,4 @@ def _status(folder: Path) -> str:
 
 
 def _written_since(folder: Path, seconds: float) -> bool:
-    return folder.is_dir() and any(p.stat().st_mtime >= seconds for p in folder.iterdir())
+    return folder.is_dir() and any(p.lstat().st_mtime >= seconds for p in folder.iterdir())

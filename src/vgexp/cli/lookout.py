@@ -8,6 +8,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from vgexp import sweep
+from vgexp.errors import QuestionError
 
 PAUSE_SECONDS = 1.0
 
@@ -23,7 +24,7 @@ def told(folder: Path, tell: Callable[[dict[str, str]], None]) -> Iterator[None]
 
     def look() -> None:
         # What cannot be read or shown now is in the table for later.
-        with suppress(OSError):
+        with suppress(OSError, QuestionError):
             for row in sweep.read(folder):
                 if _ending(row) not in known:
                     known.add(_ending(row))

@@ -9,6 +9,7 @@ from vgexp.errors import QuestionError
 from vgexp.sweep import plan, table
 
 HYDRAS = "multirun.yaml"
+_SUBMITITS = ".submitit"
 
 
 def admit(folder: Path) -> plan.Plan | None:
@@ -27,6 +28,7 @@ def admit(folder: Path) -> plan.Plan | None:
     for name in (plan.FILE, table.FILE):
         folders.require_replaceable(folder / name)
     files.require_regular(folder / HYDRAS)
+    files.require_folder(folder / _SUBMITITS)
     if (folder / folders.CONFIG).is_file():
         raise QuestionError(
             f"{folder} holds a run\nallowed: another folder (hydra.sweep.dir) for a sweep"
