@@ -19,10 +19,8 @@ from vgexp.report.layout import LEFT_OUT, beginning
 from vgexp.resuming import INTERRUPTED
 from vgexp.sweep import Row
 
-FEW_JOBS = 20
-"""So many are planned in less than half a second."""
-SILENT_SECONDS = 0.4
-"""What takes longer is told of, however few the jobs."""
+FEW_JOBS = 10
+"""So many are planned in about half a second at the most, and not told of."""
 LINE_SECONDS = 2.0
 """Between two lines at the least."""
 _LINES = 10
@@ -33,13 +31,13 @@ _LINES = 10
 class Planning:
     """How far a sweep has come before its first job begins, in lines on standard error.
 
-    The first comes at once, where there are many jobs or they take long.
+    The first comes at once. Of few jobs nothing is told.
     """
 
     def __init__(self, num_jobs: int, *, is_quiet: bool) -> None:
         self._num_jobs = num_jobs
-        self._is_quiet = is_quiet
-        self._next_time = time.monotonic() + (SILENT_SECONDS if num_jobs <= FEW_JOBS else 0.0)
+        self._is_quiet = is_quiet or num_jobs <= FEW_JOBS
+        self._next_time = -math.inf
         self._next_job = -math.inf
 
     def __call__(self, num_done: int) -> None:
