@@ -11,6 +11,8 @@ from collections.abc import Iterable, Mapping, Sequence
 
 _SHORT_WORD = 5
 """Letters up to which a word has to be nearer to be taken for a mistyped one."""
+_LONGEST_NAME = 200
+"""Characters of a name that are told; the time to find the nearest grows with its square."""
 # What a file holds can be deep, or long without end.
 _SHORT = reprlib.Repr()
 _SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 100
@@ -56,12 +58,12 @@ def unknown(
     Args:
         elsewhere: names that are allowed in other places, and how they are written here.
     """
-    names = sorted(allowed)
+    names, asked = sorted(allowed), _shortened(str(asked))
     written = {name: [name] for name in names}
     for name, whole in (elsewhere or {}).items():
         written.setdefault(name, []).extend(whole)
-    lines = [f"unknown {kind}: {str(asked)!r}", f"allowed: {', '.join(names) or '(none)'}"]
-    near = nearest(str(asked), written)
+    lines = [f"unknown {kind}: {asked!r}", f"allowed: {', '.join(names) or '(none)'}"]
+    near = nearest(asked, written)
     if near:
         lines.append(f"nearest: {', '.join(written[near])}")
     return QuestionError("\n".join(lines))
@@ -85,6 +87,10 @@ def nearest(asked: str, names: Iterable[str]) -> str | None:
 def _spelling(name: str) -> str:
     """A name without what people write differently: `LeakyReLU`, `leaky-relu`, `--leaky_relu`."""
     return name.lstrip("-").casefold().replace("_", "").replace("-", "")
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= _LONGEST_NAME else f"{text[:_LONGEST_NAME]}..."
 
 
 def impossible(key: str, asked: object, allowed: str) -> QuestionError:

@@ -7,14 +7,13 @@ launcher those that have not ended, with the numbers and folders that they have 
 
 from __future__ import annotations
 
-import copy
 import os
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import BrokenExecutor
 from contextlib import contextmanager, suppress
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +23,14 @@ from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext
-from omegaconf import DictConfig, open_dict, read_write
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from vgexp import folders, resuming, sweep
 from vgexp.cli import blocks, lookout, overrides
+from vgexp.cli.composing import Composer
 from vgexp.cli.endings import differing_keys, record_endings
 from vgexp.cli.job import Job, objective, tell, to_config
+from vgexp.cli.progress import Planning
 from vgexp.cli.session import answered, current
 from vgexp.diagnosis import require_number
 from vgexp.errors import QuestionError, printable, reason
@@ -62,9 +63,11 @@ class Foreman(Launcher):
         self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
     ) -> Sequence[JobReturn]:
         """Sees to every job; a result for each, of those that had ended too."""
-        wanted = [
-            self._wanted(tuple(words), initial_job_idx + i) for i, words in enumerate(job_overrides)
-        ]
+        told = Planning(len(job_overrides), is_quiet=self._is_quiet)
+        wanted = []
+        for index, words in enumerate(job_overrides):
+            told(index)
+            wanted.append(self._wanted(tuple(words), initial_job_idx + index))
         objectives = {job.config.run.objective for job in wanted if job.config is not None}
         for name in sorted(objectives):
             answered(partial(require_number, name))
@@ -164,7 +167,7 @@ class Foreman(Launcher):
             runs.write_failure(self._folder / entry.folder, entry.config, died, self.job.verb)
 
     def _wanted(self, words: tuple[str, ...], number: int) -> plan.Wanted:
-        with self._composed(words, number) as composed:
+        with self._composer.composed(words, number) as composed:
             try:
                 return plan.Wanted(words, to_config(composed))
             except Exception as error:
@@ -173,24 +176,16 @@ class Foreman(Launcher):
     def _folder_of(self, job: plan.Wanted, number: int) -> str:
         if self._config.hydra.sweep._get_node("subdir")._value() == _BY_NUMBER:
             return str(number)  # without the tenth of a second that Hydra takes
-        with self._composed(job.overrides, number):
+        with self._composer.composed(job.overrides, number, with_hydra=True):
             return str(HydraConfig.get().sweep.subdir)
 
-    @contextmanager
-    def _composed(self, words: Sequence[str], number: int) -> Iterator[DictConfig]:
-        """A job's configuration as Hydra will give it to the job; `${hydra:...}` works within."""
-        composed = self._context.config_loader.load_sweep_config(self._config, list(words))
-        with open_dict(composed.hydra.job):
-            composed.hydra.job.num = composed.hydra.job.id = number
-        before = HydraConfig.instance().cfg
-        HydraConfig.instance().set_config(composed)
-        task = copy.deepcopy(composed)
-        with read_write(task), open_dict(task):
-            del task["hydra"]
-        try:
-            yield task
-        finally:
-            HydraConfig.instance().cfg = before
+    @cached_property
+    def _composer(self) -> Composer:
+        return Composer(self._context.config_loader, self._config)
+
+    @property
+    def _is_quiet(self) -> bool:
+        return bool(OmegaConf.select(self._config, "output.quiet", default=False))
 
     @property
     def _has_all_jobs(self) -> bool:
@@ -206,10 +201,11 @@ class Foreman(Launcher):
             return
         self._told = True
         new = sum(entry.job not in before for entry in open_jobs)
+        to_do = {entry.job for entry in open_jobs}
         failed = [
             e
             for e in asked
-            if e not in open_jobs and _status(self._folder / e.folder) == sweep.FAILED
+            if e.job not in to_do and _status(self._folder / e.folder) == sweep.FAILED
         ]
         num_done = len(asked) - len(open_jobs)
         verb = "has" if num_done == 1 else "have"

@@ -1,17 +1,60 @@
-"""A line for each job of a sweep, no wider than the terminal; sweep.csv has every word."""
+"""A line for each job of a sweep, no wider than the terminal; sweep.csv has every word.
+
+And how far its planning has come, where that takes a while.
+"""
 
 from __future__ import annotations
 
+import math
+import sys
+import time
 from collections.abc import Collection, Sequence
 from itertools import groupby
+from typing import final
 
 from rich.cells import cell_len
 
 from vgexp.errors import one_line
+from vgexp.report.layout import LEFT_OUT, beginning
 from vgexp.resuming import INTERRUPTED
 from vgexp.sweep import Row
 
-_LEFT_OUT = "..."
+FEW_JOBS = 10
+"""So many are planned in about half a second at the most, and not told of."""
+LINE_SECONDS = 2.0
+"""Between two lines at the least."""
+_LINES = 10
+"""Lines at the most, after the first."""
+
+
+@final
+class Planning:
+    """How far a sweep has come before its first job begins, in lines on standard error.
+
+    The first comes at once. Of few jobs nothing is told.
+    """
+
+    def __init__(self, num_jobs: int, *, is_quiet: bool) -> None:
+        self._num_jobs = num_jobs
+        self._is_quiet = is_quiet or num_jobs <= FEW_JOBS
+        self._next_time = -math.inf
+        self._next_job = -math.inf
+
+    def __call__(self, num_done: int) -> None:
+        """To be called before each job is planned, with how many are."""
+        if self._is_quiet or num_done < self._next_job or time.monotonic() < self._next_time:
+            return
+        is_first = self._next_job < 0
+        words = f"planning {self._num_jobs} jobs" if is_first else self._words(num_done)
+        self._next_time = time.monotonic() + LINE_SECONDS
+        self._next_job = num_done + (1 if is_first else max(1, self._num_jobs // _LINES))
+        try:
+            print(words, file=sys.stderr, flush=True)
+        except OSError:
+            self._is_quiet = True
+
+    def _words(self, num_done: int) -> str:
+        return f"planned {num_done}/{self._num_jobs} jobs"
 
 
 def line(row: Row, typed: Sequence[str], swept: Collection[str], width: int) -> str:
@@ -46,7 +89,7 @@ def _ending(row: Row) -> str:
 
 def _without_constants(typed: Sequence[str], swept: Collection[str], whole_keys: bool) -> str:
     kept = [
-        (word if whole_keys else _without_group(word)) if _key(word) in swept else _LEFT_OUT
+        (word if whole_keys else _without_group(word)) if _key(word) in swept else LEFT_OUT
         for word in typed
     ]
     return " ".join(word for word, _ in groupby(kept))
@@ -65,13 +108,6 @@ def _cut(text: str, room: int, middle: bool = False) -> str:
     """The text, or both ends (else its beginning) with dots for what was left out."""
     if cell_len(text) <= room:
         return text
-    kept = max(0, room - len(_LEFT_OUT))
-    tail = _end(text, kept // 2) if middle else ""
-    return f"{_end(text[::-1], kept - cell_len(tail))[::-1]}{_LEFT_OUT}{tail}"
-
-
-def _end(text: str, room: int) -> str:
-    """As many of the last characters as fit."""
-    while cell_len(text) > room:
-        text = text[1:]
-    return text
+    kept = max(0, room - len(LEFT_OUT))
+    tail = beginning(text[::-1], kept // 2)[::-1] if middle else ""
+    return f"{beginning(text, kept - cell_len(tail))}{LEFT_OUT}{tail}"

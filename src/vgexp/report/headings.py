@@ -10,6 +10,7 @@ from pathlib import Path
 
 from rich.cells import cell_len
 
+from vgexp.report.layout import MOST_OF_REASON, shortened
 from vgexp.report.runs import PastRun, differing_keys, short_names
 
 # Longer names of runs are numbered, and spelled out below the table.
@@ -74,7 +75,7 @@ def joined(rows: Iterable[Sequence[PastRun]], names: Mapping[Path, str]) -> list
 
 def endings(runs: Sequence[PastRun], names: Mapping[Path, str]) -> list[str]:
     """Why runs failed or diverged; those with the same reason in one sentence."""
-    ended = [(f" {run.summary['status']}: {run.reason}", run) for run in runs if run.reason]
+    ended = [(_ending(run, run.reason), run) for run in runs if run.reason]
     return _told_once(ended, names)
 
 
@@ -98,6 +99,11 @@ def _differences(runs: Sequence[PastRun], rows: Rows, by_seed: bool) -> list[lis
         [f"{name}={config_text(row[0], key)}" for key, name in names.items() if key in row[0].asked]
         for row in rows
     ]
+
+
+def _ending(run: PastRun, reason: str) -> str:
+    status = shortened(str(run.summary["status"]))
+    return f" {status}: {shortened(reason, MOST_OF_REASON)}"
 
 
 def _told_once(told: Iterable[tuple[str, PastRun]], names: Mapping[Path, str]) -> list[str]:

@@ -1,7 +1,8 @@
-"""Tables as plain text that fits the console: no cell is ever cut off.
+"""Tables as plain text that fits the console: a cell is cut only where no person would read it.
 
 A table too wide is split into several, each led by the key column; a cell too wide for a whole
-line is folded over several lines. Names are text, never markup.
+line is folded over several lines. Names are text, never markup. A file may hold text without end:
+what is shown of one is bounded, and so is the time that it takes.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import groupby, zip_longest
+from itertools import accumulate, groupby, takewhile, zip_longest
 
 from rich.cells import cell_len
 from rich.console import Console
@@ -19,6 +20,13 @@ from vgexp import errors
 
 _GAP = "  "
 _SMALLEST_WIDTH = 8
+MOST_OF_CELL = 200
+"""Characters of a cell, a heading or a figure that are shown."""
+MOST_OF_REASON = 1_000
+"""Of what a file says in sentences, such as why a run failed."""
+MOST_OF_LINE = 20_000
+"""Of a line or a paragraph, whatever it is made of: more than a path has, or a list of runs."""
+LEFT_OUT = "..."
 # Headers are not folded to less than this.
 _HEADER_WIDTH = 10
 # Where a header or a long cell may be broken: after these.
@@ -48,14 +56,26 @@ def printable(text: str, console: Console) -> str:
     return plain.decode(console.encoding)
 
 
+def shortened(text: str, most: int = MOST_OF_CELL) -> str:
+    """The text, or its beginning with dots for what was left out."""
+    return text if len(text) <= most else text[: most - len(LEFT_OUT)] + LEFT_OUT
+
+
+def beginning(text: str, width: int) -> str:
+    """As many of the first characters as are no wider."""
+    ends = accumulate(map(cell_len, text))
+    return text[: sum(1 for _ in takewhile(lambda end: end <= width, ends))]
+
+
 def show_line(console: Console, text: str, style: str = "") -> None:
     """One line, whole whatever the width, so that a path in it can be copied."""
-    console.print(Text(printable(text, console), style=style), soft_wrap=True)
+    shown = printable(shortened(text, MOST_OF_LINE), console)
+    console.print(Text(shown, style=style), soft_wrap=True)
 
 
 def show_words(console: Console, text: str, indent: str = "") -> None:
     """Sentences, wrapped at the console's width; further lines of them after `indent`."""
-    whole = Text(printable(text, console))
+    whole = Text(printable(shortened(text, MOST_OF_LINE), console))
     first, *rest = whole.wrap(console, max(_SMALLEST_WIDTH, console.width - len(indent)))
     for line in (first, *(Text(indent) + line for line in rest)):
         line.rstrip()
@@ -82,13 +102,14 @@ class _Block:
     """Columns that stay together, as lines of equal width: a header, and cells row by row."""
 
     def __init__(self, console: Console, columns: Sequence[Column], room: int) -> None:
-        self.group = printable(columns[0].group, console)
+        self.group = _cell(columns[0].group, console)
         limit = room if len(columns) == 1 else max(_SMALLEST_WIDTH, room // len(columns) - 2)
-        texts = [[printable(cell, console) for cell in column.cells] for column in columns]
+        texts = [[_cell(cell, console) for cell in column.cells] for column in columns]
         cells = [[_folded(text, limit) for text in column] for column in texts]
+        titles = [_cell(column.header, console) for column in columns]
         headers = [
-            _folded(printable(column.header, console), _header_width(column.header, folded, limit))
-            for column, folded in zip(columns, cells, strict=True)
+            _folded(header, _header_width(header, folded, limit))
+            for header, folded in zip(titles, cells, strict=True)
         ]
         self._widths = [
             max(map(cell_len, (line for part in (head, *folded) for line in part)), default=0)
@@ -167,10 +188,15 @@ def _pieces(text: str) -> list[str]:
 
 def _cut(piece: str, limit: int) -> Iterator[str]:
     while cell_len(piece.rstrip()) > limit:
-        end = max(1, next(n for n in range(len(piece), 0, -1) if cell_len(piece[:n]) <= limit))
+        end = max(1, len(beginning(piece, limit)))
         yield piece[:end]
         piece = piece[end:]
     yield piece
+
+
+def _cell(text: str, console: Console) -> str:
+    # Cut again: an escape is longer than its character.
+    return shortened(printable(shortened(text), console))
 
 
 def _padded(text: str, width: int, right: bool = False) -> str:

@@ -11,7 +11,7 @@ from pandas.api.types import is_numeric_dtype
 
 from vgexp import files, tables
 from vgexp.errors import QuestionError
-from vgexp.records import READOUT
+from vgexp.records import READOUT, TABLES
 from vgexp.report.grid import HAS_VALUE, path_of
 
 
@@ -53,6 +53,9 @@ class PastLayers:
 
     def is_numeric(self, column: str) -> bool:
         """Whether a column holds nothing but numbers and empty cells."""
+        kind = next((c.kind for c in TABLES["layers"] if c.name == column), None)
+        if kind is not None:  # known without reading it
+            return kind != "text" and column in self.columns
         frame = self._frame(column)
         return frame is not None and is_numeric_dtype(frame[column])
 
@@ -107,7 +110,9 @@ class PastLayers:
     def _read(self, metric: str) -> pd.DataFrame:
         frame = tables.read(self._folder, "layers", ("step", "layer", "kind", metric))
         frame["kind"] = frame["kind"].astype("category")
-        frame[HAS_VALUE] = ~tables.empty_cells(self._folder, "layers", [metric])[metric]
+        frame[HAS_VALUE] = True
+        if frame[metric].isna().any():  # the file is read again: a nan is no empty cell
+            frame[HAS_VALUE] = ~tables.empty_cells(self._folder, "layers", [metric])[metric]
         return frame
 
     def _give_up(self, error: QuestionError) -> None:

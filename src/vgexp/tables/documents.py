@@ -11,17 +11,25 @@ import yaml
 from vgexp import config, folders
 from vgexp.tables.files import broken, text_of
 
+_MOST_DIGITS = 300
+"""Of a whole number that still has a floating form; no figure of a run has as many."""
+
 
 def read_summary(folder: Path | str) -> dict[str, Any]:
     """A run's `summary.json`."""
     path = Path(folder) / folders.SUMMARY
     try:
-        summary = json.loads(text_of(path, folders.MOST_SUMMARY_BYTES))
+        summary = json.loads(text_of(path, folders.MOST_SUMMARY_BYTES), parse_int=_whole)
     except (ValueError, RecursionError) as error:
         raise broken(path, f"is not JSON: {error}") from None
     if not isinstance(summary, dict):
         raise broken(path, f"holds a {type(summary).__name__}, not a mapping")
     return summary
+
+
+def _whole(text: str) -> int | float:
+    """A whole number; of more digits than any figure has, as a number with a point."""
+    return int(text) if len(text) <= _MOST_DIGITS else float(text)
 
 
 def read_config(folder: Path | str) -> config.Config:

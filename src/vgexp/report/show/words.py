@@ -11,7 +11,7 @@ from rich.console import Console
 
 from vgexp.diagnosis import diagnose, sentence
 from vgexp.errors import QuestionError, one_line
-from vgexp.report.layout import number, printable, show_line, show_words
+from vgexp.report.layout import MOST_OF_REASON, number, printable, shortened, show_line, show_words
 from vgexp.report.show.recorded import RUNNING, UNFINISHED, Recorded
 from vgexp.resuming import ENDED
 
@@ -45,10 +45,11 @@ def show_ending(console: Console, run: Recorded, layers: pd.DataFrame | None) ->
     summary = run.summary
     verdict, status = summary.get("verdict"), str(summary.get("status"))
     if verdict:
-        show_line(console, f"Verdict: {verdict}", "bold")
+        show_line(console, f"Verdict: {shortened(str(verdict))}", "bold")
     elif status in _OPEN:
         show_words(console, _OPEN[status])
-    show_words(console, _told(summary) or f"{_ending_words(status, summary)}{_so_far(layers)}")
+    told = shortened(_told(summary), MOST_OF_REASON)
+    show_words(console, told or f"{_ending_words(status, summary)}{_so_far(layers)}")
 
 
 def show_numbers(console: Console, summary: Mapping[str, Any]) -> None:
@@ -85,7 +86,8 @@ def _told(summary: Mapping[str, Any]) -> str:
 def _ending_words(status: str, summary: Mapping[str, Any]) -> str:
     if status in (*_OPEN, *ENDED):
         return ""
-    reason = one_line(str(summary.get("reason") or ""))
+    reason = one_line(shortened(str(summary.get("reason") or ""), MOST_OF_REASON))
+    status = shortened(status)
     return f"The run did not reach its end: {status}{f': {reason}' if reason else ''}. "
 
 
@@ -106,7 +108,7 @@ def _is_told(name: str, summary: Mapping[str, Any]) -> bool:
 
 
 def _text(value: Any) -> str:
-    return number(value) if isinstance(value, float) else one_line(str(value))
+    return number(value) if isinstance(value, float) else one_line(shortened(str(value)))
 
 
 def _columns(pairs: Pairs, num_columns: int) -> list[Pairs]:
