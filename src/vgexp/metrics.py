@@ -22,8 +22,8 @@ SMALL_TENSOR = 16_384
 """Tensors of fewer entries are copied into one stack: an operation's overhead outweighs a copy."""
 
 
-_UP = 2.0**64
-# Brings squares of what is below 2^-64 into float32's range.
+_UP, _UP_FROM_ZERO = 2.0**64, 2.0**127
+# Bring small squares into float32's range.
 
 
 def row_norms(x_RN: Tensor) -> Tensor:
@@ -33,10 +33,13 @@ def row_norms(x_RN: Tensor) -> Tensor:
     """
     if not _host(x_RN):
         return _wide_row_norms(x_RN).to(x_RN.dtype)
-    norm_R: Tensor = torch.linalg.vector_norm(x_RN, dim=1)
-    unsafe = _outside(norm_R, _lower(x_RN.shape[1], x_RN.dtype))
+    norm_R = _norms(x_RN)
+    plain_R = norm_R.tolist()
+    unsafe = _outside(plain_R, _lower(x_RN.shape[1], x_RN.dtype))
+    if len(unsafe) == len(plain_R) > 0:
+        return _norms_again(x_RN, plain_R)
     if unsafe:
-        norm_R[unsafe] = _wide_row_norms(_chosen(x_RN, unsafe)).to(x_RN.dtype)
+        norm_R[unsafe] = _norms_again(x_RN[unsafe], [plain_R[i] for i in unsafe])
     return norm_R
 
 
@@ -73,9 +76,9 @@ def row_moments(x_RN: Tensor) -> tuple[Tensor, Tensor]:
     deviation_RN = x_RN - mean_R[:, None]
     std_R = torch.linalg.vector_norm(deviation_RN, dim=1) / math.sqrt(x_RN.shape[1])
     lower = _lower(x_RN.shape[1], x_RN.dtype) / math.sqrt(x_RN.shape[1])
-    unsafe = _outside(std_R, lower)
+    unsafe = _outside(std_R.tolist(), lower)
     if unsafe:
-        mean_R[unsafe], std_R[unsafe] = _wide_row_moments(_chosen(x_RN, unsafe))
+        mean_R[unsafe], std_R[unsafe] = _wide_row_moments(x_RN[unsafe])
     return mean_R, std_R
 
 
@@ -133,9 +136,9 @@ def _host(x: Tensor) -> bool:
     return x.is_cpu
 
 
-def _outside(norm_R: Tensor, lower: float) -> list[int]:
+def _outside(norm_R: list[float], lower: float) -> list[int]:
     """Rows whose norm is not in the range where plain squares are right."""
-    return [i for i, norm in enumerate(norm_R.tolist()) if not lower <= norm < math.inf]
+    return [i for i, norm in enumerate(norm_R) if not lower <= norm < math.inf]
 
 
 @lru_cache(maxsize=1024)
@@ -163,9 +166,24 @@ def _scaled_row_norms(x_RN: Tensor, dtype: torch.dtype | None = None) -> Tensor:
     return norm_R.to(dtype) * scale_R.to(dtype) if dtype else norm_R * scale_R
 
 
-def _chosen(x_RN: Tensor, rows: list[int]) -> Tensor:
-    """Some of the rows; without a copy where they are all."""
-    return x_RN if len(rows) == len(x_RN) else x_RN[rows]
+def _norms_again(x_RN: Tensor, plain_R: list[float]) -> Tensor:
+    """The norms of rows whose plain ones are not in the range where plain squares are right.
+
+    Float32 entries need one multiplication where they are small: if a square was not 0, an entry
+    exceeded 2^-75, and 2^64 brings the norm into the range; if all were, no entry reached 2^-74,
+    and 2^127 makes the least of them 2^-22 without an overflow.
+    """
+    if x_RN.dtype is not torch.float32 or not all(plain < 1 for plain in plain_R):
+        return _wide_row_norms(x_RN).to(x_RN.dtype)
+    up_R = [_UP if plain > 0 else _UP_FROM_ZERO for plain in plain_R]
+    if len(set(up_R)) == 1:
+        return _norms(x_RN * up_R[0]).div_(up_R[0])
+    up = torch.tensor(up_R)
+    return _norms(x_RN * up[:, None]).div_(up)
+
+
+def _norms(x_RN: Tensor) -> Tensor:
+    return cast(Tensor, torch.linalg.vector_norm(x_RN, dim=1))
 
 
 def _wide_row_norms(x_RN: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ Axes: S steps of one layout, C cells of a column in the order of its rows, R row
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any, NamedTuple
 
@@ -58,8 +58,7 @@ def labels_of(rows: Sequence[Row]) -> Labels:
     return Labels(order, layers, [r.name for r in wanted], [r.kind for r in wanted], after)
 
 
-@dataclass(frozen=True)
-class StepCells:
+class StepCells(NamedTuple):
     """The cells of one step, still on the device."""
 
     step: int
@@ -118,7 +117,7 @@ class Block:
             pieces[column.dtype] += added.cells[name].values
         for dtype, array_SC in self._arrays_SC.items():
             torch.cat(pieces[dtype], out=array_SC[len(self._steps)])
-        self._steps.append(replace(added, cells={}))
+        self._steps.append(added._replace(cells={}))
 
     def close(self) -> None:
         """Gives back the memory of steps that will not come."""

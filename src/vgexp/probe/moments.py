@@ -208,7 +208,7 @@ def combine_slopes(parts: Sequence[Part]) -> tuple[Cells, ...]:
     total = torch.zeros(len(rows), dtype=torch.float64, device=count.device)
     saturated_R = total.index_add(0, index, count * saturated) / total.index_add(0, index, count)
     dtype = parts[0].values[0].dtype
-    dead = tuple([_dead_share(largest[None]) for largest in _largest(parts, rows)])
+    dead = tuple([_dead_share([largest[None]]) for largest in _largest(parts, rows)])
     return Cells(rows, (saturated_R.to(dtype),)), Cells(rows, dead)
 
 
@@ -223,14 +223,16 @@ def _largest(parts: Sequence[Part], rows: Sequence[int]) -> list[Tensor]:
 
 
 def _dead_shares(parts: Sequence[Part]) -> tuple[Tensor, ...]:
-    """The same of parts one after another, those of one width together."""
-    same_width = groupby((part.values[1] for part in parts), key=lambda x: (x.shape[1], x.dtype))
-    return tuple([_dead_share(torch.cat(list(largest))) for _, largest in same_width])
+    """[G] of parts one after another, those of one width together."""
+    largest_GU = [part.values[1] for part in parts]
+    same_width = groupby(largest_GU, key=lambda x: (x.shape[1], x.dtype))
+    return tuple([_dead_share([*together]) for _, together in same_width])
 
 
-def _dead_share(largest_GU: Tensor) -> Tensor:
+def _dead_share(largest_GU: list[Tensor]) -> Tensor:
     """[G]: share of the units U whose largest |phi'| is 0."""
-    return largest_GU.eq(0).to(largest_GU.dtype).mean(1)
+    joined_GU = torch.cat(largest_GU) if len(largest_GU) > 1 else largest_GU[0].clone()
+    return joined_GU.eq_(0).mean(1)
 
 
 def _rows(parts: Sequence[Part]) -> tuple[tuple[int, ...], bool]:

@@ -192,11 +192,12 @@ class Pass:
 
     def row_of(self, x: Tensor) -> int | None:
         """The row whose output `x` is, or is a view of."""
-        for candidate in (x, x._base):
-            known = self._row_of.get(id(candidate))
-            if known is not None and known[0]() is candidate:
-                return known[1]
-        return None
+        known = self._row_of.get(id(x))
+        if known is not None and known[0]() is x:
+            return known[1]
+        base = x._base
+        known = None if base is None else self._row_of.get(id(base))
+        return known[1] if known is not None and known[0]() is base else None
 
     def _reduce(self, role: str) -> None:
         kept = self._kept[role]

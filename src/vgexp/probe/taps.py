@@ -290,9 +290,11 @@ class Taps:
             row = current.last_row
         if row is None or row not in self._measured:
             return None
-        if current.num_calls.get(("act", row), 0) >= current.num_calls.get(("z", row), 0):
+        calls, key = current.num_calls, ("act", row)
+        num_before = calls.get(key, 0)
+        if num_before >= calls.get(("z", row), 0):
             return None
-        current.num_calls[("act", row)] = current.num_calls.get(("act", row), 0) + 1
+        calls[key] = num_before + 1
         return row
 
 
