@@ -13,10 +13,10 @@ from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
 import hydra.version
-from hydra._internal.utils import _run_hydra, get_args_parser
+from hydra._internal.utils import _run_hydra
 
 from vgexp import __version__, folders, resuming, sweep
-from vgexp.cli import blocks, overrides, schema
+from vgexp.cli import blocks, flags, overrides, schema
 from vgexp.cli.closing import close
 from vgexp.cli.groups import wrapped_groups
 from vgexp.cli.interrupts import exit_code
@@ -87,10 +87,12 @@ def compose_and_call(args: argparse.Namespace, job: Job) -> None:
     hydra.version.setbase(_VERSION_BASE)
     try:
         shown = wrapped_groups() if args.help else nullcontext()
-        with _hydra_raises(), _logging_restored(), shown:
+        # To complete a line Hydra makes its parser once more.
+        completed = flags.lazy_help() if args.shell_completion else nullcontext()
+        with _hydra_raises(), _logging_restored(), shown, completed:
             _run_hydra(
                 args=args,
-                args_parser=get_args_parser(),
+                args_parser=flags.make_parser(),
                 task_function=job,
                 config_path=str(first),
                 config_name=schema.PRIMARY,
@@ -116,7 +118,7 @@ def parse_flags(argv: Sequence[str]) -> argparse.Namespace:
     Raises:
         QuestionError: an unknown flag, one without its value, or spaces around a `=`.
     """
-    parser = get_args_parser()
+    parser = flags.make_parser()
     parser.exit_on_error = False
     # Or `--experiment` would be taken for the beginning of a flag of Hydra's.
     parser.allow_abbrev = False
@@ -124,9 +126,9 @@ def parse_flags(argv: Sequence[str]) -> argparse.Namespace:
         args, rest = parser.parse_known_args(list(argv))
     except argparse.ArgumentError as error:
         raise QuestionError(f"{error.argument_name}: {error.message}") from None
-    flags = [token for token in rest if token.startswith("-")]
-    if flags:
-        raise unknown_flag(flags[0], argv, _known_flags(parser))
+    strange = [token for token in rest if token.startswith("-")]
+    if strange:
+        raise unknown_flag(strange[0], argv, _known_flags(parser))
     if args.experimental_rerun is not None:
         raise QuestionError(
             "--experimental-rerun is not supported\n"
@@ -229,16 +231,16 @@ def close_sweep(folder: Path, job: Job) -> int:
 
 
 def _flags_of_config(args: argparse.Namespace) -> list[str]:
-    flags = []
+    words: list[str] = []
     for flag in ("config_path", "config_dir", "config_name"):
         value = getattr(args, flag)
-        flags += [f"--{flag.replace('_', '-')}", value] if value else []
-    return flags
+        words += [f"--{flag.replace('_', '-')}", value] if value else []
+    return words
 
 
 def _known_flags(parser: argparse.ArgumentParser) -> list[str]:
-    flags = re.findall(r"--[a-z-]+", parser.format_usage())
-    return [flag for flag in flags if flag != "--experimental-rerun"]
+    named = re.findall(r"--[a-z-]+", parser.format_usage())
+    return [flag for flag in named if flag != "--experimental-rerun"]
 
 
 @contextmanager
