@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import sys
 from collections.abc import Iterator
@@ -17,16 +16,6 @@ import pytest
 import torch
 
 torch.set_num_threads(1)
-
-
-def pytest_collection_finish() -> None:
-    """Has the garbage collector leave out what is there before the first test.
-
-    Thousands of tests and all modules live to the end; looking at each again and again would take a
-    tenth of the suite's time.
-    """
-    gc.collect()
-    gc.freeze()
 
 
 @pytest.fixture(autouse=True)
