@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import signal
 import sys
@@ -22,16 +21,6 @@ torch.set_num_threads(1)
 _SIGNALS = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
 if hasattr(signal, "SIGHUP"):
     _SIGNALS[signal.SIGHUP] = signal.SIG_DFL
-
-
-def pytest_collection_finish() -> None:
-    """Has the garbage collector leave out what is there before the first test.
-
-    Thousands of tests and all modules live to the end; looking at each again and again would take a
-    tenth of the suite's time.
-    """
-    gc.collect()
-    gc.freeze()
 
 
 @pytest.fixture(autouse=True)
