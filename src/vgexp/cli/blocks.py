@@ -12,6 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from vgexp import folders
+from vgexp.cli import notice
 from vgexp.cli.interrupts import Terminated
 from vgexp.config import targets
 from vgexp.errors import QuestionError, printable
@@ -40,6 +41,7 @@ def block(headline: str, *lines: str) -> str:
 
 def show(text: str) -> None:
     """Writes a block to stderr, after whatever stdout still holds."""
+    notice.take_back()
     # A closed pipe must not hide the error.
     with suppress(OSError):
         sys.stdout.flush()
