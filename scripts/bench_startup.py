@@ -61,8 +61,8 @@ def main() -> int:
         # In turns, so that a slow minute of the machine makes all of them slow. The first round
         # fills the file cache and is not counted.
         for turn in track(range(args.rounds + 1), "starts", console=Console(stderr=True)):
-            for name, case in CASES.items():
-                seconds = measured(case, Path(folder) / f"{turn}_{len(took[name])}_{name}")
+            for place, (name, case) in enumerate(CASES.items()):
+                seconds = measured(case, Path(folder) / f"{turn}_{place}")
                 if turn:
                     took[name].append(seconds)
     print(table(took))
@@ -70,10 +70,10 @@ def main() -> int:
 
 
 def measured(case: Case, folder: Path) -> Seconds:
-    """Runs the command once."""
-    into = [f"hydra.run.dir={folder.as_posix().replace(' ', '_').replace(',', '')}"]
+    """Runs the command once; what it writes goes into the folder."""
+    words = [*case.words, f"hydra.run.dir={folder}"] if case.writes else case.words
     before, began = os.times(), time.perf_counter()
-    subprocess.run([*case.words, *(into if case.writes else [])], check=True, capture_output=True)
+    subprocess.run(words, check=True, capture_output=True)
     wall, after = time.perf_counter() - began, os.times()
     processor = after.children_user - before.children_user
     return Seconds(wall, processor + after.children_system - before.children_system)
