@@ -28,9 +28,10 @@ test: $(READY) ## format check, lint, types, tests and the slowest ten
 	@$(BIN)/mypy
 	@$(BIN)/pytest -n 2 --dist loadfile --durations=10
 
-bench: $(READY) ## what measuring costs: a training step with and without it
+bench: $(READY) ## what measuring costs a training step, and what a start takes
 	@$(BIN)/python scripts/bench.py
 	@$(BIN)/python scripts/bench_networks.py
+	@$(BIN)/python scripts/bench_startup.py
 
 faults: $(READY) ## kill, fill, close, break: what runs survive (about 7 minutes)
 	@$(BIN)/python scripts/faults.py

@@ -12,6 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from vgexp import folders
+from vgexp.cli import notice
 from vgexp.cli.interrupts import headline
 from vgexp.config import targets
 from vgexp.errors import LostError, QuestionError, printable
@@ -55,6 +56,7 @@ def show(text: str) -> None:
 
     Where nobody can read it (the terminal was closed), the exit code alone tells.
     """
+    notice.take_back()
     # A closed pipe must not hide the error.
     with suppress(OSError):
         sys.stdout.flush()

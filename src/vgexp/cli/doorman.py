@@ -10,6 +10,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, open_dict, read_write
 
 from vgexp import folders
+from vgexp.cli import notice
 from vgexp.cli.session import answered, current
 from vgexp.sweep import place, plan
 
@@ -24,6 +25,7 @@ class Doorman(Callback):
         answered(lambda: place.require_no_sweep(folder))
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
+        notice.take_back()
         session = current()
         folder = Path(str(config.hydra.sweep.dir))
         session.plan = answered(lambda: place.admit(folder)) or plan.Plan()

@@ -20,6 +20,7 @@ from vgexp import folders, resuming, sweep
 from vgexp.cli import blocks, overrides, schema
 from vgexp.cli.endings import ended, override_keys
 from vgexp.cli.interrupts import terminable
+from vgexp.cli.loading import load_torch
 from vgexp.cli.questions import translate, unknown_key
 from vgexp.cli.session import Refused
 from vgexp.cli.work import WORKS, Work, work_of
@@ -100,6 +101,7 @@ class Job:
         with Location(self.folder) as location:
             try:
                 config = to_config(composed)
+                load_torch(is_quiet=config.output.quiet)
                 done = self.work.begin(config, self.folder, self.command)
                 self.run, self.output = done, config.output
             except QuestionError as error:
@@ -125,6 +127,8 @@ class Job:
         config = None
         try:
             config = entry.config
+            # One line is enough where many processes share a terminal.
+            load_torch(is_quiet=config.output.quiet or os.getpid() != self._pid)
             done = self.work.finish(config, self.folder, self._own_command(entry.overrides))
             row = ended(row, done.summary)
         except folders.OccupiedError:

@@ -9,9 +9,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from vgexp.cli import blocks
+from vgexp.cli import blocks, notice
 from vgexp.cli.interrupts import exit_code
+from vgexp.cli.loading import load_torch
 from vgexp.cli.logs import RegularFileHandler
+from vgexp.config import targets
 from vgexp.errors import QuestionError, printable
 from vgexp.location import Location
 from vgexp.resuming import TRUST
@@ -73,12 +75,16 @@ def _run(folder: Path, *, trusts: bool) -> int:
     full = blocks.full_error()
     folders.require_own(folder)
     if not resuming.is_open(folder):
+        notice.take_back()
         print(printable(f"{folder} has ended: {runs.load(folder).summary['status']}"))
         return 0
     with Location(folder) as location:
         try:
             with _logged(folder):
-                output = runs.Run(folder).config.output
+                config = runs.Run(folder).config
+                output = config.output
+                if trusts or not targets(config):
+                    load_torch(is_quiet=output.quiet)
                 later = runs.Manner(output.quiet, draws=False)
                 done = runs.resume(folder, _say, trust=trusts, manner=later)
         except KeyboardInterrupt as error:

@@ -8,15 +8,20 @@ if TYPE_CHECKING:
 
 
 def _train(argv: list[str]) -> int:
-    from vgexp.cli import door
-
-    return door.enter("train", argv)
+    return _enter("train", argv)
 
 
 def _signal(argv: list[str]) -> int:
-    from vgexp.cli import door
+    return _enter("signal", argv)
 
-    return door.enter("signal", argv)
+
+def _enter(verb: str, argv: list[str]) -> int:
+    from vgexp.cli import notice
+
+    with notice.starting(argv):
+        from vgexp.cli import door
+
+        return door.enter(verb, argv)
 
 
 def _compare(argv: list[str]) -> int:
@@ -41,7 +46,7 @@ def _show(argv: list[str]) -> int:
 
 
 def _resume(argv: list[str]) -> int:
-    from vgexp.cli import resume
+    from vgexp.cli import notice, resume
     from vgexp.cli.arguments import Parser
 
     parser = Parser(
@@ -49,7 +54,9 @@ def _resume(argv: list[str]) -> int:
         description="Goes on with a run or a sweep that was cut short, as if nothing had happened.",
     )
     resume.add_arguments(parser)
-    return resume.main(parser.parse_intermixed_args(argv))
+    args = parser.parse_intermixed_args(argv)
+    with notice.starting([]):
+        return resume.main(args)
 
 
 def _list(argv: list[str]) -> int:

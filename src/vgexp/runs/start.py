@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import datetime
+import gc
 import logging
 import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,8 +46,9 @@ def manner_of(config: Config) -> Manner:
 
 def assembled(config: Config) -> Trainer:
     """Everything that a run needs, built; a signal meanwhile ends it, and is not lost."""
-    with held(_wait):
-        from vgexp.assembly import assemble
+    load_libraries(_wait)
+    from vgexp.assembly import assemble
+
     with noticed():
         return assemble(config)
 
@@ -58,6 +60,19 @@ def remark(trainer: Trainer, manner: Manner) -> None:
             warn(text)
         else:
             _log.info(text)
+
+
+def load_libraries(stop: Callable[[], None]) -> None:
+    """Imports torch and what else a run needs; a signal meanwhile calls `stop`, then waits."""
+    # Nothing of an import is garbage, and a fifth of its time went into the search for some.
+    is_collecting = gc.isenabled()
+    gc.disable()
+    try:
+        with held(stop):
+            import vgexp.assembly  # noqa: F401
+    finally:
+        if is_collecting:
+            gc.enable()
 
 
 def free_folder(asked: Path | str | None, config: Config, verb: str) -> Path:
