@@ -57,6 +57,7 @@ def of_process(config: Config, trainer: Trainer) -> dict[str, Any]:
     return {
         "num_parameters": trainer.num_parameters,
         "unseen": trainer.unseen,
+        **_fitted(trainer),
         "device": str(trainer.device),
         "seed": config.seed,
         "config_hash": configuration.identity(config),
@@ -64,6 +65,12 @@ def of_process(config: Config, trainer: Trainer) -> dict[str, Any]:
         "host": platform.node(),
         "process": os.getpid(),
     }
+
+
+def _fitted(trainer: Trainer) -> dict[str, float]:
+    """What an init that fits weights to a batch reached there; nothing of others."""
+    found = getattr(trainer.state.model, "fitted_variances", {}).values()
+    return {"fitted_variance_min": min(found), "fitted_variance_max": max(found)} if found else {}
 
 
 def versions() -> dict[str, str]:
