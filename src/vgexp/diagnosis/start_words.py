@@ -23,7 +23,7 @@ def start_sentence(summary: Mapping[str, Any]) -> str:
     when = " at initialisation" + (f" (geometric means over {many} seeds)" if many > 1 else "")
     parts = [gradient_words(figures, when), hidden_words(figures), *_theory_words(summary)]
     parts += [
-        *_of_first_seed([words] if (words := fitted_words(summary)) else [], many),
+        fitted_words(summary, " for the first seed" if many > 1 else ""),
         time_words(summary),
         _time_theory_words(summary),
         *_of_first_seed(direction_words(summary), many),

@@ -162,15 +162,15 @@ def hidden_words(summary: Mapping[str, Any]) -> str:
     )
 
 
-def fitted_words(summary: Mapping[str, Any]) -> str:
+def fitted_words(summary: Mapping[str, Any], of_seed: str = "") -> str:
     """What an init that fits weights to a batch reached on that batch, which is not the one that
-    is measured."""
+    is measured; `of_seed` says of which seed, beginning with a space."""
     low, high = summary.get("fitted_variance_min"), summary.get("fitted_variance_max")
     if low is None or high is None:
         return ""
     return (
-        f"On the batch that lsuv fitted, the outputs of all weights have variances of {low:.2g} to"
-        f" {high:.2g}; preact_std is measured on another batch."
+        f"On the batch that lsuv fitted{of_seed}, the outputs of all weights have variances of"
+        f" {low:.2g} to {high:.2g}; preact_std is measured on another batch."
     )
 
 
