@@ -10,12 +10,12 @@ from torch.nn import functional
 
 from vgexp import data, runs
 from vgexp.assembly import assemble
-from vgexp.config import Config, DataConfig, MlpConfig, OutputConfig, SignalConfig, TrainConfig
+from vgexp.config import Config, DigitsConfig, MlpConfig, OutputConfig, SignalConfig, TrainConfig
 from vgexp.diagnosis import FIGURES, sentence, start_sentence
 
 CONFIG = Config(
     model=MlpConfig(depth=12, width=20, activation="silu", init="lsuv", gain=1.5),
-    data=DataConfig(batch_size=16),
+    data=DigitsConfig(batch_size=16),
     train=TrainConfig(steps=1),
     signal=SignalConfig(seeds=2),
     output=OutputConfig(quiet=True, figures=False),
