@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol, cast
 
 import torch
@@ -65,13 +66,14 @@ class Init:
 
     `draw(weight, gain, generator)` fills a weight in place. `draws_biases`: linear biases are
     U[-1/sqrt(fan_in), 1/sqrt(fan_in)] as PyTorch's, instead of 0. `fit(model, gain, inputs)`
-    adjusts the drawn weights to the model as a whole, or to a batch.
+    adjusts the drawn weights to the model as a whole, or to a batch; of the latter it returns the
+    variance that the output of each weight came to on that batch, by the weight's name.
     """
 
     summary: str
     draw: Draw
     draws_biases: bool = False
-    fit: Callable[[Watched, float, Tensor], None] | None = None
+    fit: Callable[[Watched, float, Tensor], Mapping[str, float] | None] | None = None
     adds_scalars: bool = False
     """Whether a convolutional net with branches gets trained scalars beside its weights."""
     std: Callable[[Tensor], float] | None = None
@@ -83,13 +85,18 @@ class Init:
 
 
 @torch.no_grad()
-def initialise(model: Watched, config: InitConfig, generator: Generator, inputs: Tensor) -> None:
+def initialise(
+    model: Watched, config: InitConfig, generator: Generator, inputs: Tensor
+) -> Mapping[str, float]:
     """Draws every watched weight, then the biases beside them, from `generator` alone.
 
     Biases start at 0, a gate's at its own start, `torch_default`'s as PyTorch's; `bias_std` adds
     N(0, bias_std). They are drawn after all weights, whose values therefore do not depend on them.
     What the model draws in its own way, weight or not, is drawn so instead.
     `inputs` is a batch that the model accepts; only `lsuv` looks at it.
+
+    Returns:
+        The variance that the output of each weight came to on that batch, where it was fitted.
     """
     init, special = INITS[config.init], dict(model.special_draws())
     weights = {watch.name: watch.weight for watch in model.watches() if watch.weight is not None}
@@ -105,8 +112,7 @@ def initialise(model: Watched, config: InitConfig, generator: Generator, inputs:
     for name, parameter in model.named_parameters():
         if name in special:
             _fill(parameter, special[name], config.gain, generator, scratch)
-    if init.fit is not None:
-        init.fit(model, config.gain, inputs)
+    return (init.fit and init.fit(model, config.gain, inputs)) or {}
 
 
 def _fill(
@@ -232,15 +238,19 @@ def _torch_std(weight: Tensor) -> float:
 # ---------------------------------------------------------------- lsuv
 
 
-def _fit_variances(model: Watched, gain: float, inputs: Tensor) -> None:
+def _fit_variances(model: Watched, gain: float, inputs: Tensor) -> Mapping[str, float]:
     """Rescales each weight in one forward pass until its module's output has variance gain^2.
 
     Each module is rescaled when the pass reaches it, and hands its new output on, so that all
     layers cost one pass. Buffers (batch statistics) come out as they went in.
+
+    Returns:
+        What each weight's module came to, by the weight's name.
     """
     buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
+    found: dict[str, float] = {}
 
-    def rescale(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
+    def rescale(name: str, module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
         weight = cast(Tensor, module.weight)
         for _ in range(LSUV_TRIES):
             rescaled = weight * _scale_to(output, gain)
@@ -248,11 +258,14 @@ def _fit_variances(model: Watched, gain: float, inputs: Tensor) -> None:
                 break
             weight.copy_(rescaled)
             output = module.forward(*args)
+        found[name] = float(row_moments(output.reshape(1, -1))[1]) ** 2
         return output
 
-    names = (w.name.rpartition(".")[0] for w in model.watches() if w.weight is not None)
-    modules = [model.get_submodule(name) for name in names]
-    handles = [module.register_forward_hook(rescale) for module in modules]
+    names = [w.name for w in model.watches() if w.weight is not None]
+    handles = [
+        model.get_submodule(name.rpartition(".")[0]).register_forward_hook(partial(rescale, name))
+        for name in names
+    ]
     try:
         model(inputs)
     finally:
@@ -260,6 +273,7 @@ def _fit_variances(model: Watched, gain: float, inputs: Tensor) -> None:
             handle.remove()
         for buffer, before in buffers:
             buffer.copy_(before)
+    return found
 
 
 def _scale_to(output: Tensor, std: float) -> float:

@@ -58,6 +58,7 @@ def of_process(config: Config, trainer: Trainer) -> dict[str, Any]:
         "num_parameters": trainer.num_parameters,
         "unseen": trainer.unseen,
         **({"remarks": list(trainer.remarks)} if trainer.remarks else {}),
+        **_fitted(trainer),
         "device": str(trainer.device),
         "seed": config.seed,
         "config_hash": configuration.identity(config),
@@ -65,6 +66,12 @@ def of_process(config: Config, trainer: Trainer) -> dict[str, Any]:
         "host": platform.node(),
         "process": os.getpid(),
     }
+
+
+def _fitted(trainer: Trainer) -> dict[str, float]:
+    """What an init that fits weights to a batch reached there; nothing of others."""
+    found = getattr(trainer.state.model, "fitted_variances", {}).values()
+    return {"fitted_variance_min": min(found), "fitted_variance_max": max(found)} if found else {}
 
 
 def versions() -> dict[str, str]:

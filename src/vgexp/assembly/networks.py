@@ -64,7 +64,8 @@ def model_of(config: Config, dataset: Dataset, device: torch.device, dtype: torc
         assert isinstance(config.model, NetConfig | RecurrentConfig)
         module.recomputes = config.train.checkpoint_activations
         module.time_points = config.probe.time_points
-        inits.initialise(module, config.model, generator(config.seed, "init"), x)
+        drawn = generator(config.seed, "init")
+        module.fitted_variances = inits.initialise(module, config.model, drawn, x)
         watches = module.watches()
         weights = [w.weight for w in watches if w.weight is not None and w.kind != "readout"]
         made = Model(module, watches, weights, (x, y), module.meters())

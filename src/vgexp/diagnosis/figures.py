@@ -144,6 +144,12 @@ FIGURES = (
     ),
     Column("num_layers", "hidden weight layers of the main path", "int"),
     Column("depth_trained", "num_layers of a net that learned, 0 of one that did not", "int"),
+    Column(
+        "fitted_variance_min",
+        "model.init=lsuv: smallest variance of a weight's output on the batch that it was fitted "
+        "to, the first data.batch_size examples of the training split",
+    ),
+    Column("fitted_variance_max", "the largest on that batch"),
     Column("num_parameters", "trainable numbers in the model", "int"),
     Column("steps", "updates done", "int"),
     Column("constant_loss", "the best loss of a prediction that ignores the input"),

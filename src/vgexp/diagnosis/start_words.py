@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from vgexp.diagnosis.directions import direction_words
-from vgexp.diagnosis.words import digits, gradient_words, hidden_words, time_words
+from vgexp.diagnosis.words import digits, fitted_words, gradient_words, hidden_words, time_words
 
 _ROUNDING = 1e-3
 """Relative difference below which two figures are called equal."""
@@ -23,6 +23,7 @@ def start_sentence(summary: Mapping[str, Any]) -> str:
     when = " at initialisation" + (f" (geometric means over {many} seeds)" if many > 1 else "")
     parts = [gradient_words(figures, when), hidden_words(figures), *_theory_words(summary)]
     parts += [
+        fitted_words(summary, " for the first seed" if many > 1 else ""),
         time_words(summary),
         _time_theory_words(summary),
         *_of_first_seed(direction_words(summary), many),

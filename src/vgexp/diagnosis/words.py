@@ -70,6 +70,7 @@ def diagnose(frame: pd.DataFrame) -> Diagnosis:
 def sentence(summary: Mapping[str, Any]) -> str:
     """What happened to the gradient and to the loss, from a summary as `summarise` gives it."""
     parts = [gradient_words(summary, " at step 0"), hidden_words(summary), time_words(summary)]
+    parts.append(fitted_words(summary))
     if summary["verdict"] == "diverged":
         parts.append(f"The run diverged: {_as_clause(summary['cause'])}.")
     else:
@@ -164,6 +165,18 @@ def hidden_words(summary: Mapping[str, Any]) -> str:
     return (
         f"The weights' own gradients hide it: grad_norm of layer 1 is {_share(ratio)} layer"
         f" {summary['num_layers']}'s, for it is what comes back times what the layer reads."
+    )
+
+
+def fitted_words(summary: Mapping[str, Any], of_seed: str = "") -> str:
+    """What an init that fits weights to a batch reached on that batch, which is not the one that
+    is measured; `of_seed` says of which seed, beginning with a space."""
+    low, high = summary.get("fitted_variance_min"), summary.get("fitted_variance_max")
+    if low is None or high is None:
+        return ""
+    return (
+        f"On the batch that lsuv fitted{of_seed}, the outputs of all weights have variances of"
+        f" {low:.2g} to {high:.2g}; preact_std is measured on another batch."
     )
 
 

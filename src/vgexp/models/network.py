@@ -6,6 +6,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from types import MappingProxyType
 from typing import TypeVar
 
 import torch
@@ -35,6 +36,10 @@ class Network(nn.Module, ABC):
 
     time_points: int | None = 10
     """Times, equally far apart, at which a recurrent state is watched; None: every one."""
+
+    fitted_variances: Mapping[str, float] = MappingProxyType({})
+    """Weight -> the variance that its output was brought to by its init, on the batch that this
+    fitted; empty: none did."""
 
     @abstractmethod
     def watches(self) -> list[Watch]:

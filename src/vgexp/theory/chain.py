@@ -67,9 +67,10 @@ class _Step:
     """From the points of a grid to the next one's."""
 
     following_H: Tensor
-    mean_G: Tensor
-    """Of the next ln q."""
-    deviation_G: Tensor
+    next_G: Tensor
+    """ln of the mean of the next q."""
+    shape_G: Tensor
+    """Of the gamma variable that it is: 1 over its relative variance."""
     gained_G: Tensor
     """ln of the mean of D's factor."""
     log_gained_G: Tensor
@@ -79,10 +80,12 @@ class _Step:
     covariance_G: Tensor
     """Of its ln and the next ln q."""
 
-    def transition(self, tilt_G: Tensor | float = 0.0) -> Tensor:
-        """[G, H]: probabilities of the next grid's points."""
-        away = (self.following_H - (self.mean_G + tilt_G)[:, None]) / self.deviation_G[:, None]
-        density = torch.exp(-away.square() / 2)
+    def transition(self, along_G: Tensor | float = 0.0) -> Tensor:
+        """[G, H]: probabilities of the next grid's points, weighted with q^along and normed."""
+        away = self.following_H - self.next_G[:, None]
+        shape = self.shape_G[:, None]
+        tilted = shape + (along_G[:, None] if isinstance(along_G, Tensor) else along_G)
+        density = torch.exp(tilted * away - shape * (away.exp() - 1))
         return density / density.sum(1, keepdim=True).clamp(min=1e-300)
 
 
@@ -154,17 +157,17 @@ def _step(net: Net, layer: Hidden, following: Hidden, place_G: Tensor, p_AG: Ten
     own_G = share_G**2 * (by.square / keep - 1 - held * by.h_by_q**2) / n
     back_G = (3 * by.slope / keep - 1 - held * by.back_by_q**2 - less) / n
     both_G = share_G * (by.both / keep - 1 - held * by.h_by_q * by.back_by_q) / n
-    log_G, spread_G = _of_gamma(own_G)
     log_back_G, spread_back_G = _of_gamma(back_G)
+    log_G, spread_G = _of_gamma(own_G)
     mean_G, deviation_G = next_G.log() + log_G, spread_G.sqrt()
     counts_G = (p_AG > _RARE * p_AG.max()).any(0)
     low = float((mean_G - _REACH * deviation_G)[counts_G].min())
     high = max(float((mean_G + _REACH * deviation_G)[counts_G].max()), low + 1e-6)
     following_H = torch.linspace(low, high, _POINTS, dtype=torch.float64)
+    sharpest = (_SHARPEST * (high - low) / (_POINTS - 1)) ** 2
     gained_G = (weight.num_units * variance * slope_G / keep).log()
-    sharpest = _SHARPEST * (high - low) / (_POINTS - 1)
     return _Step(
-        following_H, mean_G, deviation_G.clamp(min=sharpest), gained_G, gained_G + log_back_G,
+        following_H, next_G.log(), 1 / own_G.clamp(min=sharpest), gained_G, gained_G + log_back_G,
         spread_back_G, both_G.clamp(-1, 1),
     )  # fmt: skip
 
@@ -194,11 +197,11 @@ def _back(
         expected_G, place_G = next_GH @ mean_G, next_GH @ step.following_H
         squared_G = next_GH @ mean_G.square() - expected_G.square()
         along_G = next_GH @ (mean_G * step.following_H) - expected_G * place_G
-        slope_G = step.covariance_G / step.deviation_G.square()
+        slope_G = step.covariance_G * step.shape_G
         variance_G = next_GH @ variance_G + squared_G + 2 * slope_G * along_G + step.variance_G
         variance_G, mean_G = variance_G.clamp(min=0), expected_G + step.log_gained_G
         top = of_mean_G.max()
-        tilted_GH = step.transition(step.covariance_G)
+        tilted_GH = step.transition(slope_G)
         of_mean_G = (tilted_GH @ (of_mean_G - top).exp()).log() + top + step.gained_G
         spread = following.weight.num_units * following.weight_variance
         wide_A = wide_A + (spread * made.back_A).log()

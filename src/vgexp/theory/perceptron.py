@@ -31,6 +31,9 @@ _MOST_BEYOND, _SOME_BEYOND, _LARGE_SHARE = 0.4, 0.1, 0.1
 """How far the mean of a mean square's logarithm may be from that of lognormal examples, before only
 the limit of large width is told, and before its spread is known to be larger than predicted; and
 the share of what lognormal examples add to the mean, below which neither is so."""
+_FAR_APART = 1.0
+"""Standard deviation over initialisations of ln delta_rms of one example, from which on medians
+have been seen to be off by half of it."""
 
 
 @dataclass(frozen=True)
@@ -207,17 +210,22 @@ def _few_rule(found: Sequence[Typical]) -> tuple[bool, str | None]:
         one.beyond for row in found for one in (row.delta, row.preact) if one.share > _LARGE_SHARE
     ]
     worst = max(ruled, default=0.0)
+    alone = max(math.sqrt(max(row.delta.alone, 0.0)) / 2 for row in found)
     if worst > _MOST_BEYOND:
-        alone = max(math.sqrt(max(row.delta.alone, 0.0)) / 2 for row in found)
         return True, (
             "the limit of infinite width, without spread: at this width and depth the signal dies"
             " out in some nets and lives in others, delta_rms of one example differs from net to"
             f" net by a factor of {math.exp(min(alone, 600.0)):.2g} either way, and no correction"
             " for the width holds"
         )
+    said = []
+    if alone > _FAR_APART:
+        said.append(
+            f"much depth for so few units: off by up to a factor of {math.exp(alone / 2):.2g}"
+        )
     if worst > _SOME_BEYOND:
-        return False, "single nets may spread up to 1.7 times as far as predicted"
-    return False, None
+        said.append("single nets may spread up to 1.7 times as far as predicted")
+    return False, "; ".join(said) or None
 
 
 def _cosine(net: Net) -> float:
