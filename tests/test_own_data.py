@@ -356,28 +356,27 @@ def test_trying_moves_nothing_that_a_run_depends_on(
 ) -> None:
     from vgexp.assembly import whole
 
-    def state_of(trainer: Any) -> tuple[Any, ...]:
-        module = trainer.state.model
-        kept = {name: x.clone() for name, x in module.state_dict().items()}
-        return kept, all(p.grad is None for p in module.parameters()), module.training
+    def assembled() -> tuple[Any, list[Any]]:
+        random.seed(3)
+        np.random.seed(3)  # noqa: NPY002
+        torch.manual_seed(3)
+        module: Any = assemble(config(model=model)).state.model
+        of_numpy: Any = np.random.get_state()  # noqa: NPY002
+        draws = [random.getstate(), of_numpy[1].tolist(), torch.get_rng_state().tolist()]
+        has_gradients = any(p.grad is not None for p in module.parameters())
+        return module, [*draws, module.training, has_gradients]
 
-    def all_draws() -> tuple[Any, ...]:
-        return random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()  # type: ignore[index] # noqa: NPY002
-
-    chosen = config(model=model)
-    before = all_draws()
-    tried = state_of(assemble(chosen))
-    calls_when_tried = [assemble(chosen).state.model.calls]  # type: ignore[union-attr]
+    tried, after = assembled()
     monkeypatch.setattr(whole, "rehearse", lambda *_: None)
-    untried = assemble(chosen)
-    calls_when_tried.append(untried.state.model.calls)  # type: ignore[arg-type]
-    assert tried[0].keys() == untried.state.model.state_dict().keys()
-    for name, value in untried.state.model.state_dict().items():
-        torch.testing.assert_close(tried[0][name], value, rtol=0, atol=0)
-    assert tried[1:] == (True, True)
-    assert torch.get_rng_state().tolist() == before[2]
+    untried, without = assembled()
+    assert after == without
+    assert after[-2:] == [True, False]
+    values = untried.state_dict()
+    assert tried.state_dict().keys() == values.keys()
+    for name, value in tried.state_dict().items():
+        torch.testing.assert_close(value, values[name], rtol=0, atol=0)
     if model == "Draws":  # a copy was tried
-        assert calls_when_tried[0] == calls_when_tried[1]
+        assert tried.calls == untried.calls
 
 
 def test_what_is_ours_alone_is_not_tried(monkeypatch: pytest.MonkeyPatch) -> None:
