@@ -1,14 +1,17 @@
-"""How much measuring costs: vgexp's training step against the same network in a bare loop.
+"""How much measuring costs: a training step with and without it.
 
 `make bench`, or `python scripts/bench.py --help`. One process, one thread; both loops train a
 network of the same shape, in turns of a few steps, so that a drift of the machine's speed meets
 both: perceptrons here, other families in `bench_networks.py`. A ratio is the median over rounds of
-vgexp's time over the bare loop's; vgexp's includes the tables' writing.
+the measured loop's time over the bare loop's. The measured loop is vgexp's trainer (tanh, plain
+gradient descent), whose time includes the tables' writing, or, in the rows that say `Probe`, the
+bare loop itself with a probe around it (sigmoid, momentum, no table read before the end).
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import statistics
 import tempfile
 import time
@@ -32,7 +35,7 @@ from vgexp.config import (
     SgdConfig,
     TrainConfig,
 )
-from vgexp.probe import moments
+from vgexp.probe import Probe, moments
 from vgexp.probe.block import Block
 from vgexp.probe.weights import WeightMeter
 from vgexp.sinks.csv_files import CsvFiles
@@ -43,6 +46,7 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 
 SHAPES: tuple[Shape, ...] = ((50, 256, 128), (20, 64, 64))
 CADENCES = (("default cadence (20)", 20), ("every column, every step", 1))
+MOMENTUM = 0.9
 NEVER = 10**9
 GROUPS = (
     ("steps.csv only", ProbeConfig(NEVER, NEVER, 0)),
@@ -63,22 +67,33 @@ ROLES = {
     "hy": "act_mean, act_std, saturated_fraction, dead_fraction",
     "delta": "delta_rms",
 }
+CLOCK = time.process_time if os.environ.get("BENCH_CLOCK") == "processor" else time.perf_counter
+"""Wall-clock time, or with BENCH_CLOCK=processor that of the processor, where others use it too."""
 FEATURES, CLASSES, EXAMPLES, LEARNING_RATE = 64, 10, 2048, 0.01
 RAW = argparse.RawDescriptionHelpFormatter
 
 
 def bare_loop(shape: Shape, device: torch.device, fused: bool) -> Callable[[int], int]:
     """A hand-written loop without measurement; it reads its loss, as loops do."""
-    depth, width, batch = shape
+    model = perceptron(shape, nn.Tanh).to(device)
+    return textbook(model, F.cross_entropy, random_examples(device), shape[2], fused)
+
+
+def perceptron(shape: Shape, activation: type[nn.Module]) -> nn.Sequential:
+    """Depth layers of equal width, and a read-out."""
+    depth, width, _ = shape
     layers: list[nn.Module] = []
     features = FEATURES
     for _ in range(depth):
-        layers += [nn.Linear(features, width), nn.Tanh()]
+        layers += [nn.Linear(features, width), activation()]
         features = width
-    model = nn.Sequential(*layers, nn.Linear(features, CLASSES)).to(device)
+    return nn.Sequential(*layers, nn.Linear(features, CLASSES))
+
+
+def random_examples(device: torch.device) -> tuple[Tensor, Tensor]:
+    """Inputs and targets."""
     inputs = torch.randn(EXAMPLES, FEATURES, device=device)
-    targets = torch.randint(0, CLASSES, (EXAMPLES,), device=device)
-    return textbook(model, F.cross_entropy, (inputs, targets), batch, fused)
+    return inputs, torch.randint(0, CLASSES, (EXAMPLES,), device=device)
 
 
 def textbook(
@@ -86,6 +101,17 @@ def textbook(
 ) -> Callable[[int], int]:
     """The loop that everybody writes, by plain gradient descent."""
     optimizer = torch.optim.SGD(model.parameters(), lr=LEARNING_RATE, fused=fused or None)
+    return textbook_by(optimizer, model, loss_of, examples, batch)
+
+
+def textbook_by(
+    optimizer: torch.optim.Optimizer,
+    model: nn.Module,
+    loss_of: Loss,
+    examples: tuple[Tensor, Tensor],
+    batch: int,
+) -> Callable[[int], int]:
+    """The same by any optimizer."""
     inputs, targets = examples
     batches = endless_batches(batch, targets)
 
@@ -102,6 +128,26 @@ def textbook(
         return num_steps
 
     return run
+
+
+def plain_loop(
+    shape: Shape, device: torch.device, fused: bool, every: int | None
+) -> Callable[[int], int]:
+    """The loop that everybody writes, by momentum; with `every`, a probe is around its steps."""
+    model = perceptron(shape, nn.Sigmoid).to(device)
+    optimizer = torch.optim.SGD(
+        model.parameters(), lr=LEARNING_RATE, momentum=MOMENTUM, fused=fused or None
+    )
+    run = textbook_by(optimizer, model, F.cross_entropy, random_examples(device), shape[2])
+    if every is None:
+        return run
+    probe = Probe(model, optimizer, every=every, activations_every=every)
+
+    def measured(num_steps: int) -> int:
+        with probe:
+            return run(num_steps)
+
+    return measured
 
 
 def endless_batches(batch: int, targets: Tensor) -> Iterator[Tensor]:
@@ -149,10 +195,10 @@ def finish(device: torch.device) -> None:
 
 
 def seconds_per_step(run: Callable[[int], int], num_steps: int) -> float:
-    """Wall-clock seconds of a step, over `num_steps` or a few more."""
-    start = time.perf_counter()
+    """Seconds of a step, over `num_steps` or a few more."""
+    start = CLOCK()
     done = run(num_steps)
-    return (time.perf_counter() - start) / done
+    return (CLOCK() - start) / done
 
 
 def compare(
@@ -168,19 +214,51 @@ def compare(
     return statistics.median(b for _, b in pairs), [a / b for a, b in pairs]
 
 
+def steps_of(shape: Shape) -> int:
+    """Steps of a turn: a fraction of a second's worth."""
+    return 100 if shape[0] * shape[1] ** 2 * shape[2] < 10**8 else 40
+
+
 def bench(
     shape: Shape, name: str, probe: ProbeConfig, rounds: int, device: torch.device, fused: bool
 ) -> None:
-    """Prints one row of the table."""
-    num_steps = 100 if shape[0] * shape[1] ** 2 * shape[2] < 10**8 else 40
+    """Prints one row of the table: vgexp's trainer."""
     with tempfile.TemporaryDirectory() as folder:
         loop = vgexp_loop(shape, probe, Path(folder), device)
-        bare, ratios = compare(loop, bare_loop(shape, device, fused), num_steps, rounds)
+        print_row(
+            shape, name, compare(loop, bare_loop(shape, device, fused), steps_of(shape), rounds)
+        )
+
+
+def bench_plain(
+    shape: Shape, name: str, every: int, rounds: int, device: torch.device, fused: bool
+) -> None:
+    """Prints one row of the table: a probe in a loop of the user's own."""
+    loop, bare = (plain_loop(shape, device, fused, each) for each in (every, None))
+    print_row(shape, f"Probe, {name}", compare(loop, bare, steps_of(shape), rounds))
+
+
+def print_row(shape: Shape, name: str, compared: tuple[float, list[float]]) -> None:
+    """Of what `compare` gives."""
+    bare, ratios = compared
     low, high = min(ratios), max(ratios)
     print(
         f"{shape[0]:5d} {shape[1]:5d} {shape[2]:5d}  {name:32s} {1e3 * bare:8.2f} ms"
         f" {statistics.median(ratios):7.3f}  {low:.3f}-{high:.3f}",
         flush=True,
+    )
+
+
+def print_machine(device: torch.device) -> None:
+    """Prints what the figures depend on beside the shapes."""
+    if device.type == "cuda":
+        print(f"torch {torch.__version__}, {torch.cuda.get_device_name(device)}")
+        return
+    most = os.environ.get("ONEDNN_MAX_CPU_ISA", "not set")
+    print(
+        f"torch {torch.__version__}, processor capability"
+        f" {torch.backends.cpu.get_cpu_capability()}, ONEDNN_MAX_CPU_ISA {most},"
+        f" {torch.get_num_threads()} thread"
     )
 
 
@@ -196,9 +274,9 @@ def bench_parts(shape: Shape, rounds: int, fused: bool) -> None:
         spent.clear()
         seconds, bare_seconds, num_steps = 0.0, 0.0, 0
         for _ in range(rounds):
-            start = time.perf_counter()
+            start = CLOCK()
             done = loop(20)
-            seconds += time.perf_counter() - start
+            seconds += CLOCK() - start
             num_steps += done
             bare_seconds += seconds_per_step(bare, done) * done
     spent["hooks, and everything else"] = seconds - bare_seconds - sum(spent.values())
@@ -242,9 +320,9 @@ def timing(function: Callable[..., Any], name: str, spent: dict[str, float]) -> 
     """The function, its time added to `spent[name]`."""
 
     def timed_function(*arguments: Any) -> Any:
-        start = time.perf_counter()
+        start = CLOCK()
         result = function(*arguments)
-        spent[name] += time.perf_counter() - start
+        spent[name] += CLOCK() - start
         return result
 
     return timed_function
@@ -261,11 +339,14 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     device = device_of(arguments.device)
+    print_machine(device)
     print("depth width batch  measured                          bare step   ratio  min-max")
     for shape in SHAPES:
         for name, every in CADENCES:
             probe = ProbeConfig(every=every, activations_every=every)
             bench(shape, name, probe, arguments.rounds, device, arguments.fused)
+        for name, every in CADENCES:
+            bench_plain(shape, name, every, arguments.rounds, device, arguments.fused)
         for name, probe in GROUPS:
             bench(shape, name, probe, arguments.rounds, device, arguments.fused)
     if device.type == "cpu":
