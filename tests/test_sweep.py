@@ -196,7 +196,9 @@ def test_a_plan_reads_back_as_it_was_written(tmp_path: Path) -> None:
     assert done.commands == read.commands
 
 
-@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(data=st.data())
 def test_a_damaged_plan_is_a_question_or_the_same(tmp_path: Path, data: st.DataObject) -> None:
     plan.write(tmp_path, a_plan())
