@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import vgexp
@@ -352,6 +352,7 @@ def test_a_command_whose_jobs_are_not_all_known_is_typed_again(whole: Path, tmp_
     assert [words for words in now.pending if words != command] == []
 
 
+@settings(deadline=None)
 @given(st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_size=12))
 def test_any_text_can_be_given_to_a_key(text: str) -> None:
     (override,) = OverridesParser.create().parse_overrides([overrides.assigned("k", text)])
