@@ -17,7 +17,7 @@ from matplotlib.axes import Axes
 from torch import nn
 
 from vgexp import optimizers
-from vgexp.cli import loading, notice, schema
+from vgexp.cli import blocks, loading, notice, schema
 from vgexp.cli.main import main
 from vgexp.cli.work import work_of
 from vgexp.config import CHOICES
@@ -150,6 +150,13 @@ def test_an_error_block_stands_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     terminal = watch(monkeypatch)
     assert main(["train", "model.depth=x"]) == 2
     assert terminal.screen.startswith("error: model.depth is 'x'")
+
+
+def test_a_block_takes_the_line_back_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = watch(monkeypatch)
+    notice.put("loading torch ...")
+    blocks.show("error: interrupted")
+    assert terminal.screen == "error: interrupted\n"
 
 
 def test_nothing_is_written_where_nobody_watches(monkeypatch: pytest.MonkeyPatch) -> None:
