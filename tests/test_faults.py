@@ -112,9 +112,11 @@ def test_hostile_files_execute_nothing_and_are_told_in_one_block(tmp_path: Path)
     kept(broken_files.hostile(tmp_path, every=5))
 
 
-def test_hostile_names_reach_no_terminal(tmp_path: Path) -> None:
+def test_hostile_names_reach_no_terminal_and_nothing_is_read_or_written_through_links(
+    tmp_path: Path,
+) -> None:
     broken_files.two_runs(tmp_path)
-    kept(broken_files.names(tmp_path))
+    kept([broken_files.names(tmp_path), broken_files.planted(tmp_path, every=13)])
 
 
 @pytest.mark.parametrize("table", ["layers", "steps", "evals"])

@@ -17,7 +17,7 @@ from fault_cases.children import is_one_block
 
 import vgexp
 from vgexp import checkpoints, config, files, folders
-from vgexp.cli import main
+from vgexp.cli import main, schema
 from vgexp.cli.logs import RegularFileHandler
 from vgexp.errors import QuestionError
 from vgexp.folders import Prefix
@@ -282,6 +282,8 @@ def test_a_log_is_never_appended_to_through_a_link(tmp_path: Path, victim: Path)
     with pytest.raises(QuestionError, match="is a link"):
         RegularFileHandler(tmp_path / "train.log", encoding="utf-8")
     assert victim.read_text() == before
+    ours = f"{RegularFileHandler.__module__}.{RegularFileHandler.__qualname__}"
+    assert f"'class': '{ours}'" in str(schema._FILE_LOG)
 
 
 def test_a_file_that_becomes_a_link_after_it_was_looked_at_is_not_opened(
