@@ -16,6 +16,7 @@ from rich.console import Console
 from vgexp import tables
 from vgexp.cli.main import main
 from vgexp.cli.progress import line
+from vgexp.cli.screen import Screen
 from vgexp.errors import QuestionError, unknown
 from vgexp.records import LAYERS, TABLES
 from vgexp.report import layout, past_layers
@@ -159,3 +160,11 @@ def test_a_comparison_reads_the_table_once(tmp_path: Path, monkeypatch: pytest.M
     assert str(first["1"]) == "nan"
     assert first["2"] is None
     assert calls[1:] == [("read", "grad_norm"), ("empty_cells", "grad_norm")]
+
+
+@pytest.mark.parametrize(("columns", "width"), [("100000", 500), ("120", 120), ("20", 20)])
+def test_no_screen_is_wider_than_any_is(
+    columns: str, width: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", columns)
+    assert Screen().width == width

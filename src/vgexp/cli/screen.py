@@ -6,6 +6,9 @@ from typing import NoReturn, final
 
 from rich.console import Console
 
+WIDEST = 500
+"""Columns at the most, whatever `COLUMNS` says: no screen is wider, and no line is readable."""
+
 
 @final
 class Screen(Console):
@@ -13,6 +16,7 @@ class Screen(Console):
 
     def __init__(self) -> None:
         super().__init__(highlight=False)
+        self.width = min(self.width, WIDEST)
 
     def on_broken_pipe(self) -> NoReturn:
         """Rich would leave the process with code 1."""
