@@ -33,9 +33,15 @@ def somewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def shortened(words: list[str]) -> list[str]:
-    """The command with two steps instead of many, so that the suite stays fast."""
-    trains = words[1] == "train" and "--help" not in words
-    return [*words[1:], "train.steps=2"] if trains else words[1:]
+    """The command with two steps of few examples, few seeds and this process alone, to be fast."""
+    added = []
+    if words[1] == "train" and "--help" not in words:
+        added += ["train.steps=2", "data.batch_size=16"]
+    if words[1] == "signal" and not any(word.startswith("signal.seeds=") for word in words):
+        added.append("signal.seeds=2")
+    if "hydra/launcher=joblib" in words:
+        added.append("hydra.launcher.n_jobs=1")
+    return [*words[1:], *added]
 
 
 def without_repeats(words: list[str]) -> list[str]:
