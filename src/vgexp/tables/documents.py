@@ -15,8 +15,9 @@ from vgexp.tables.files import broken, text_of
 def read_summary(folder: Path | str) -> dict[str, Any]:
     """A run's `summary.json`."""
     path = Path(folder) / folders.SUMMARY
+    text = text_of(path, folders.MOST_SUMMARY_BYTES)
     try:
-        summary = json.loads(text_of(path, folders.MOST_SUMMARY_BYTES))
+        summary = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise broken(path, f"is not JSON: {error}") from None
     if not isinstance(summary, dict):
