@@ -225,7 +225,7 @@ def test_what_reads_a_folder_follows_no_link_and_waits_for_nothing(
         "summary.json": lambda: done.summary,
         "config.yaml": lambda: done.config,
     }
-    with pytest.raises(QuestionError, match=called):
+    with pytest.raises(QuestionError, match=rf"{name} is {called}\nallowed"):
         kinds[name]()
 
 

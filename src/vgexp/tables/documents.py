@@ -18,8 +18,9 @@ _MOST_DIGITS = 300
 def read_summary(folder: Path | str) -> dict[str, Any]:
     """A run's `summary.json`."""
     path = Path(folder) / folders.SUMMARY
+    text = text_of(path, folders.MOST_SUMMARY_BYTES)
     try:
-        summary = json.loads(text_of(path, folders.MOST_SUMMARY_BYTES), parse_int=_whole)
+        summary = json.loads(text, parse_int=_whole)
     except (ValueError, RecursionError) as error:
         raise broken(path, f"is not JSON: {error}") from None
     if not isinstance(summary, dict):
