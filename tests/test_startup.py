@@ -24,8 +24,11 @@ from vgexp.config import CHOICES
 from vgexp.report.figures import style
 from vgexp.runs import start
 
-NOT_LOADED = {"torch._dynamo", "torch._inductor", "sympy", "sklearn", "torchvision", "matplotlib"}
+NOT_LOADED = {"torch._dynamo", "torch._inductor", "sklearn", "torchvision", "matplotlib"}
 """What a run of one step without figures has no use for."""
+if tuple(map(int, torch.__version__.split(".")[:2])) >= (2, 14):
+    # Older ones load it for other reasons, 2.6 for one.
+    NOT_LOADED |= {"sympy"}
 
 
 class Terminal(io.StringIO):
@@ -52,11 +55,10 @@ def test_a_short_run_loads_neither_torchs_compiler_nor_libraries_it_has_no_use_f
     tmp_path: Path,
 ) -> None:
     words = ["train", "train.steps=1", "output.figures=false", f"hydra.run.dir={tmp_path / 'run'}"]
-    # torch 2.6 imports sympy itself.
     code = (
-        "import sys; import torch; of_torch = set(sys.modules); from vgexp.cli.main import main; "
+        "import sys; from vgexp.cli.main import main; "
         f"code = main({words!r}); "
-        f"loaded = sorted({NOT_LOADED!r} & set(sys.modules) - of_torch); "
+        f"loaded = sorted({NOT_LOADED!r} & set(sys.modules)); "
         "sys.exit(f'loaded: {loaded}' if loaded or code else 0)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

@@ -13,7 +13,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.module import register_module_forward_pre_hook
-from torch.utils.checkpoint import checkpoint
 
 from vgexp.activations import slope
 from vgexp.inits import Branch, Draw
@@ -82,6 +81,9 @@ def run_blocks(blocks: Sequence[Callable[[State], State]], state: State, recompu
     """
     if not (recomputes and torch.is_grad_enabled()):
         return _run(blocks, state)
+    # Loads torch's compiler, or sympy, depending on the version of torch.
+    from torch.utils.checkpoint import checkpoint
+
     size = max(1, math.isqrt(len(blocks)))
     for start in range(0, len(blocks), size):
         segment = blocks[start : start + size]
