@@ -116,7 +116,8 @@ def test_a_run_ends_with_its_layers_a_sentence_and_its_files(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "80")
-    assert train("hydra.run.dir=here") == 0
+    # By default a checkpoint is written, and named, where a run takes a second or longer.
+    assert train("hydra.run.dir=here", "run.checkpoint_every=0") == 0
     shown = capsys.readouterr()
     assert "delta_rms" in shown.out
     assert "readout" in shown.out

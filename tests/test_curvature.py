@@ -136,6 +136,7 @@ def test_of_logistic_regression_it_is_the_covariance_of_the_softmax_times_that_o
 @pytest.mark.parametrize("gain", [1e-8, 1e8])
 def test_a_linear_nets_hessian_of_squared_error_is_that_of_its_inputs(gain: float) -> None:
     """Of mean squared error over N examples and K values H is 2/K mean x x^T, K times over."""
+    torch.manual_seed(0)
     model = nn.Linear(6, 2, bias=False).double()
     x_BI, y_BK = gain * torch.randn(20, 6).double(), torch.randn(20, 2).double()
     trainer = assemble(config_of())

@@ -113,7 +113,7 @@ def test_the_readout_and_what_stands_beside_the_path_take_no_part() -> None:
     path = layers_of([0.25, 0.5, 1.0])
     gates = path.iloc[:3].assign(name="gate", delta_rms=1e9)
     mixed = pd.concat([path, gates], ignore_index=True)
-    assert signal_of(mixed) == signal_of(path)
+    assert repr(signal_of(mixed)) == repr(signal_of(path))
     assert signal_of(mixed).backward_factor_per_layer == pytest.approx(0.5)
 
 
@@ -122,13 +122,14 @@ def test_where_a_block_has_a_stream_that_is_the_path() -> None:
     weights = path.iloc[:3].assign(delta_rms=1e9)
     path.loc[path.index[:3], "kind"] = "stream"
     mixed = pd.concat([path, weights], ignore_index=True)
-    assert signal_of(mixed) == signal_of(path)
+    assert repr(signal_of(mixed)) == repr(signal_of(path))
     assert signal_of(mixed).backward_factor_per_layer == pytest.approx(0.5)
 
 
 def test_the_order_of_rows_of_different_layers_does_not_matter() -> None:
     path = layers_of([0.25, 0.5, 1.0])
-    assert signal_of(path.iloc[::-1]) == signal_of(path)
+    # As text, in which nan is nan: dataclasses compare it as a number from Python 3.13 on.
+    assert repr(signal_of(path.iloc[::-1])) == repr(signal_of(path))
 
 
 @pytest.mark.parametrize("missing", [0, 2])
