@@ -67,8 +67,8 @@ ROLES = {
     "hy": "act_mean, act_std, saturated_fraction, dead_fraction",
     "delta": "delta_rms",
 }
-CLOCK = time.process_time if os.environ.get("BENCH_CLOCK") == "processor" else time.perf_counter
-"""Wall-clock time, or with BENCH_CLOCK=processor that of the processor, where others use it too."""
+CLOCK = time.process_time if os.environ.get("VGEXP_CLOCK") == "processor" else time.perf_counter
+"""Wall-clock time, or with VGEXP_CLOCK=processor that of the processor, where others use it too."""
 FEATURES, CLASSES, EXAMPLES, LEARNING_RATE = 64, 10, 2048, 0.01
 RAW = argparse.RawDescriptionHelpFormatter
 
