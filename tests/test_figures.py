@@ -24,7 +24,11 @@ KINDS: dict[str, type] = {"int": int, "float": float, "text": str}
 def summary(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """Of a real run that then failed, and of its start, so that every key is there."""
     folder = tmp_path_factory.mktemp("figures") / "run"
-    config = Config(train=TrainConfig(steps=22), output=OutputConfig(quiet=True))
+    config = Config(
+        model=MlpConfig(depth=3, init="lsuv"),
+        train=TrainConfig(steps=22),
+        output=OutputConfig(quiet=True),
+    )
     vgexp.run(config, folder)
     runs.write_failure(folder, config, RuntimeError("no memory"))
     config.signal = SignalConfig(seeds=2, jacobian=True, paths=True, shattering=True)

@@ -197,7 +197,8 @@ def test_blocks_that_are_computed_again_keep_as_much_as_a_root_of_their_number(
 
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda saved: saved):
             output = run_blocks(list(blocks), x, recomputes)
-        forward_only = len(kept[recomputes])
+        # Of different memory: torch 2.8 keeps an empty tensor beside each input.
+        forward_only = len({saved.data_ptr() for saved in kept[recomputes] if saved.numel()})
         (gradient,) = torch.autograd.grad(output.sum(), x)
         results.append((output, gradient, forward_only))
     (output, gradient, plain), (output_again, gradient_again, few) = results

@@ -900,13 +900,6 @@ def test_a_damaged_table_is_told_after_the_others_are_drawn_and_its_old_pictures
 def test_a_place_where_nothing_can_be_written_is_told_once_with_all_that_is_missing(
     run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (run / "figures").touch()
-    with pytest.raises(OSError, match="File exists") as raised:
-        figures.draw(run)
-    assert str(raised.value).count("cannot write into") == 1
-    assert all(name in str(raised.value) for name in COMMON)
-    (run / "figures").unlink()
-
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
@@ -914,16 +907,30 @@ def test_a_place_where_nothing_can_be_written_is_told_once_with_all_that_is_miss
     with pytest.raises(OSError, match="No space left") as raised:
         figures.draw(run)
     assert len(str(raised.value).splitlines()) == 2
+    assert str(raised.value).count("cannot write into") == 1
+    assert all(name in str(raised.value) for name in COMMON)
 
 
 def test_pictures_that_cannot_be_written_are_work_that_failed(
-    run: Path, capsys: pytest.CaptureFixture[str]
+    run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (run / "figures").touch()
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Figure, "savefig", full)
     assert main(["show", str(run), "--figures"]) == 1
     said = capsys.readouterr().err
     assert said.startswith("error: the work failed")
-    assert " ".join(said.split()).count("File exists") == 1
+    assert " ".join(said.split()).count("No space left") == 1
+
+
+def test_a_file_in_the_place_of_the_figures_folder_is_a_question(
+    run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (run / "figures").write_text("mine")
+    assert main(["show", str(run), "--figures"]) == 2
+    assert "figures is a file" in " ".join(capsys.readouterr().err.split())
+    assert (run / "figures").read_text() == "mine"
 
 
 def test_the_overview_is_drawn_by_name_beside_the_others(

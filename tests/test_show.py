@@ -138,7 +138,8 @@ def test_weights_side_by_side_count_by_the_first_and_weights_without_a_layer_not
     frame = frame_of({0: [0.5, 1.0, 2.0]})
     frame["layer"] = frame["layer"].astype("Int64")
     gate = frame.iloc[:1].assign(name="gate", grad_norm=7.0)
-    unused = frame.iloc[:1].assign(name="unused", layer=pd.NA, grad_norm=9.0)
+    unused = frame.iloc[:1].assign(name="unused", grad_norm=9.0)
+    unused["layer"] = pd.array([pd.NA], "Int64")
     grid = grid_of(pd.concat([frame, gate, unused]), "grad_norm")
     assert grid.values_LS.tolist() == [[0.5], [1.0], [2.0]]
     assert not grid.has_blocks

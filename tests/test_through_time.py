@@ -52,7 +52,11 @@ def test_without_states_nothing_is_told(time: pd.DataFrame | None) -> None:
 
 @pytest.mark.parametrize(
     ("radius", "words"),
-    [(0.5, "0.5 of it: the first"), (1.0, "1 of it"), (1.25, "gets 4.1e+02 times")],
+    [
+        (0.5, "gets 7.5e-09 of what the last gets, a fitted factor of 0.5 a step"),
+        (1.0, "gets 1 of what the last gets, a fitted factor of 1 a step"),
+        (1.25, "gets 4.1e+02 times what the last gets, a fitted factor of 1.2 a step"),
+    ],
 )
 def test_a_linear_unit_passes_on_its_radius_a_step(
     radius: float, words: str, tmp_path: Path

@@ -71,17 +71,19 @@ def unknown(
 
 def nearest(asked: str, names: Iterable[str]) -> str | None:
     """The name that was meant; of a short word, one that is half like it was not."""
-    bare: dict[str, str] = {}
+    alike: dict[str, list[str]] = {}
     for name in names:
-        bare.setdefault(_spelling(name), name)
+        alike.setdefault(_spelling(name), []).append(name)
     word = _spelling(asked)
-    if word in bare:
-        return bare[word]
-    for found in difflib.get_close_matches(word, bare, n=1, cutoff=0.5):
+    for found in difflib.get_close_matches(word, alike, n=1, cutoff=0.5):
         ratio = difflib.SequenceMatcher(None, found, word).ratio()
         if len(word) > _SHORT_WORD or ratio >= 0.7 or sorted(word) == sorted(found):
-            return bare[found]
+            return max(alike[found], key=lambda name: _likeness(name, asked))
     return None
+
+
+def _likeness(name: str, asked: str) -> float:
+    return difflib.SequenceMatcher(None, name, asked).ratio()
 
 
 def _spelling(name: str) -> str:

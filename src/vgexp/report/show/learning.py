@@ -77,7 +77,8 @@ def _plot(
 
 
 def _ends(steps: pd.DataFrame, evals: pd.DataFrame) -> tuple[float, float]:
-    every = pd.concat([steps["step"], evals.loc[evals["split"].isin(_SPLITS), "step"]])
+    # By numpy, since pandas 2 warns where one of the two is empty.
+    every = np.concatenate([steps["step"], evals.loc[evals["split"].isin(_SPLITS), "step"]])
     return float(every.min()), float(every.max())
 
 
