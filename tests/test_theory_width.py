@@ -222,20 +222,26 @@ def test_where_nets_are_about_lognormal_the_width_is_counted(
 
 
 @pytest.mark.parametrize(
-    ("activation", "longest", "is_told"),
-    [("silu", 6.0, True), ("silu", 1.0, False), ("relu", 6.0, False), ("tanh", 6.0, False)],
+    ("activation", "init", "longest", "is_told"),
+    [
+        ("silu", "he_normal", 6.0, True),
+        ("silu", "lsuv", 6.0, True),
+        ("silu", "he_normal", 1.0, False),
+        ("relu", "he_normal", 6.0, False),
+        ("tanh", "he_normal", 6.0, False),
+    ],
 )
 def test_where_few_long_examples_rule_a_batch_it_is_told(
-    activation: str, longest: float, is_told: bool
+    activation: str, init: str, longest: float, is_told: bool
 ) -> None:
     """silu takes more of a short example's signal in each layer than of a long one's."""
     data = sample()
     inputs = data.inputs / data.inputs.norm(dim=1, keepdim=True) * math.sqrt(INPUTS)
     inputs[3] *= longest
-    config = MlpConfig(depth=10, width=64, activation=activation)
+    config = MlpConfig(depth=10, width=64, activation=activation, init=init)
     found = predicted(config, Sample(inputs, data.targets, data.loss))
     first = next(iter(found.rows.values()))
-    assert ("few examples are much longer" in (found.caveat or "")) == is_told
+    assert ("few examples come to be much longer" in (found.caveat or "")) == is_told
     assert (first.log_delta_std is None) == is_told
 
 

@@ -137,8 +137,8 @@ def predict(config: MlpConfig, sample: Sample, num_outputs: int) -> Forecast:
     if _few_long(x_BF, layers):
         caveats.pop("spread", None)
         caveats["lengths"] = (
-            "few examples are much longer than the others, and more so from layer to layer: off by"
-            " up to a factor of 3, and how single nets spread is not known"
+            "from layer to layer few examples come to be much longer than the others: off by up to"
+            " a factor of 3, and how single nets spread is not known"
         )
     rows = _rows(net, layers, backs, found, is_wide=is_wide)
     if _UNKNOWN_SPREAD.intersection(caveats):
