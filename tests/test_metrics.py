@@ -174,6 +174,16 @@ def test_a_total_norm_over_float32_and_float64_is_that_of_both() -> None:
     assert metrics.norms(xs).tolist() == pytest.approx([3.0, math.sqrt(7) * 1e100])
 
 
+def test_a_large_row_whose_squares_are_all_lost_has_a_finite_norm() -> None:
+    """Entries are multiplied before they are squared, and the sum of the squares must not
+    overflow in its turn."""
+    num_entries = 5 * 2**22
+    x_RN = torch.tensor([[2.6e-23]]).expand(1, num_entries)
+    # torch adds so many equal squares to about a percent only.
+    expected = math.sqrt(num_entries) * 2.6e-23
+    assert float(metrics.row_norms(x_RN)) == pytest.approx(expected, rel=0.02)
+
+
 def test_nothing_and_empty_tensors_have_norm_zero_and_no_moments() -> None:
     empty = torch.zeros(0, 3)
     assert metrics.norms([]).tolist() == []

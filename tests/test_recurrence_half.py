@@ -119,6 +119,44 @@ def test_a_cell_that_onednn_has_is_called_with_it(monkeypatch: pytest.MonkeyPatc
     assert calls == [True] * 4
 
 
+def test_a_cell_in_somebody_else_s_model_is_called_without_it_too(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    torch.manual_seed(0)
+    model = nn.ModuleDict({"cell": nn.LSTM(5, 7, batch_first=True, bidirectional=True)})
+    x_BSI = torch.randn(3, 6, 5)
+    exact, _ = copy.deepcopy(model)["cell"](x_BSI)
+    refusal = refuse(monkeypatch, "lstm", "forward")
+    fused.make_work(model)
+    for one in (model, copy.deepcopy(model)):
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            found, _ = one["cell"](x_BSI)
+            with pytest.raises(RuntimeError, match="input"):
+                one["cell"](x_BSI[..., :2])
+        assert (found.float() - exact).norm() < 0.02 * exact.norm()
+        assert torch._C._get_mkldnn_enabled(), "also where the call raised"
+    assert refusal.num_refused == 1
+
+
+def test_a_run_of_somebody_else_s_lstm_in_bfloat16_ends_well(
+    own_folder: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (own_folder / "own.py").write_text(
+        "from torch import nn\n"
+        "class Net(nn.Module):\n"
+        "    def __init__(self):\n"
+        "        super().__init__()\n"
+        "        self.cell, self.last = nn.LSTM(2, 4, batch_first=True), nn.Linear(4, 1)\n"
+        "    def forward(self, x):\n"
+        "        return self.last(self.cell(x)[0][:, -1])\n"
+    )
+    refusal = refuse(monkeypatch, "lstm", "forward")
+    words = ["model=custom", "model.target=own.Net", "data=adding", "data.num_examples=64"]
+    words += ["data.seq_len=12", "data.batch_size=16", "train.steps=2", "dtype=bfloat16"]
+    assert main.main(["train", *words, "hydra.run.dir=run"]) == 0, capfd.readouterr().err
+    assert refusal.num_refused == 1
+
+
 def test_without_autocast_nothing_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
     refusal = refuse(monkeypatch, "lstm", "forward")
     for dtype in (torch.float32, torch.float64):

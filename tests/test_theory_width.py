@@ -221,6 +221,30 @@ def test_where_nets_are_about_lognormal_the_width_is_counted(
     assert first.delta_rms != first.wide_delta_rms
 
 
+@pytest.mark.parametrize(
+    ("activation", "init", "longest", "is_told"),
+    [
+        ("silu", "he_normal", 6.0, True),
+        ("silu", "lsuv", 6.0, True),
+        ("silu", "he_normal", 1.0, False),
+        ("relu", "he_normal", 6.0, False),
+        ("tanh", "he_normal", 6.0, False),
+    ],
+)
+def test_where_few_long_examples_rule_a_batch_it_is_told(
+    activation: str, init: str, longest: float, is_told: bool
+) -> None:
+    """silu takes more of a short example's signal in each layer than of a long one's."""
+    data = sample()
+    inputs = data.inputs / data.inputs.norm(dim=1, keepdim=True) * math.sqrt(INPUTS)
+    inputs[3] *= longest
+    config = MlpConfig(depth=10, width=64, activation=activation, init=init)
+    found = predicted(config, Sample(inputs, data.targets, data.loss))
+    first = next(iter(found.rows.values()))
+    assert ("few examples come to be much longer" in (found.caveat or "")) == is_told
+    assert (first.log_delta_std is None) == is_told
+
+
 def test_one_example_is_predicted_where_a_batch_is_not() -> None:
     """Nothing is averaged over, so that it does not matter who rules an average."""
     found = predicted(MlpConfig(depth=30, width=64, activation="gelu"), sample(1))

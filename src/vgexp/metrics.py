@@ -22,7 +22,7 @@ SMALL_TENSOR = 16_384
 """Tensors of fewer entries are copied into one stack: an operation's overhead outweighs a copy."""
 
 
-_UP, _UP_FROM_ZERO = 2.0**64, 2.0**127
+_UP, _UP_FROM_ZERO = 2.0**64, 2.0**100
 # Bring small squares into float32's range.
 
 
@@ -171,7 +171,7 @@ def _norms_again(x_RN: Tensor, plain_R: list[float]) -> Tensor:
 
     Float32 entries need one multiplication where they are small: if a square was not 0, an entry
     exceeded 2^-75, and 2^64 brings the norm into the range; if all were, no entry reached 2^-74,
-    and 2^127 makes the least of them 2^-22 without an overflow.
+    and 2^100 makes the least of them 2^-49, and the squares of 2^70 of the largest no overflow.
     """
     if x_RN.dtype is not torch.float32 or not all(plain < 1 for plain in plain_R):
         return _wide_row_norms(x_RN).to(x_RN.dtype)

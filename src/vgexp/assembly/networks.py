@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from vgexp import foreign, inits, losses, models, optimizers
 from vgexp.config import (
+    HALF_DTYPES,
     Config,
     CustomConfig,
     ModelConfig,
@@ -25,6 +26,7 @@ from vgexp.errors import QuestionError, impossible
 from vgexp.lookup import call, is_dotted
 from vgexp.models import Network, memory
 from vgexp.models.foreign import Tried, explained, tried
+from vgexp.models.recurrence import fused
 from vgexp.probe.plan import plan_of_module
 from vgexp.seeds import generator
 from vgexp.tasks import Task
@@ -71,6 +73,8 @@ def model_of(config: Config, dataset: Dataset, device: torch.device, dtype: torc
         made = Model(module, watches, weights, (x, y), module.meters())
     else:
         matrices = _tried(config, module, dataset.task, x, y)
+        if config.dtype in HALF_DTYPES:
+            fused.make_work(module)
         made = Model(module, None, matrices, (x, y))
     module.to(device)
     return made

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
+from torch import Tensor
 
 from vgexp.config import MlpConfig
 from vgexp.inits import INITS
@@ -25,8 +26,13 @@ _KURTOSIS, _MANY, _ALL_BUT_FEW = 4.0, 0.25, 1.0
 which on first order is not enough, and from which on nothing is predicted."""
 _UNLIKE = 0.55
 """Root mean square less mean cosine of two inputs beyond which one does not stand for all."""
+_FEW_LONG = 0.15
+"""Share of the examples, weighted by the mean squares that their lengths come to, below which few
+examples rule a batch's means."""
+_DRIVEN_APART = 1.5
+"""How many times as far apart the logarithms of q come to lie at the least for that."""
 _WIDE = "wide"
-_UNKNOWN_SPREAD = frozenset({"gates", "saturated", "pairs", _WIDE})
+_UNKNOWN_SPREAD = frozenset({"gates", "saturated", "pairs", "lengths", _WIDE})
 _MOST_BEYOND, _SOME_BEYOND, _LARGE_SHARE = 0.4, 0.1, 0.1
 """How far the mean of a mean square's logarithm may be from that of lognormal examples, before only
 the limit of large width is told, and before its spread is known to be larger than predicted; and
@@ -128,6 +134,12 @@ def predict(config: MlpConfig, sample: Sample, num_outputs: int) -> Forecast:
     is_wide, said = _few_rule(found)
     if said is not None:
         caveats[_WIDE if is_wide else "spread"] = said
+    if _few_long(x_BF, layers):
+        caveats.pop("spread", None)
+        caveats["lengths"] = (
+            "from layer to layer few examples come to be much longer than the others: off by up to"
+            " a factor of 3, and how single nets spread is not known"
+        )
     rows = _rows(net, layers, backs, found, is_wide=is_wide)
     if _UNKNOWN_SPREAD.intersection(caveats):
         rows = {
@@ -226,6 +238,19 @@ def _few_rule(found: Sequence[Typical]) -> tuple[bool, str | None]:
     if worst > _SOME_BEYOND:
         said.append("single nets may spread up to 1.7 times as far as predicted")
     return False, "; ".join(said) or None
+
+
+def _few_long(x_BF: Tensor, layers: Sequence[Hidden]) -> bool:
+    """Whether few examples rule the means of a batch, as q of a long one dies more slowly.
+
+    Where the logarithms of q come to lie p times as far apart, q is about |x|^2p.
+    """
+    apart = [float(layer.q_A.clamp(min=TINY).log().std(correction=0)) for layer in layers]
+    if apart[0] == 0 or max(apart) < _DRIVEN_APART * apart[0]:
+        return False
+    log_B = x_BF.square().sum(1).clamp(min=TINY).log() * (max(apart) / apart[0])
+    share_B = torch.softmax(log_B, 0)
+    return 1 / float(share_B.square().sum()) < _FEW_LONG * len(x_BF)
 
 
 def _cosine(net: Net) -> float:

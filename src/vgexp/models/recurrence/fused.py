@@ -7,7 +7,7 @@ only and raises on the others. torch's own implementation computes the same ever
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from functools import cache
 from typing import Any
 
@@ -16,18 +16,62 @@ from torch import Tensor, nn
 
 from vgexp.seeds import allocate
 
+_KINDS: tuple[type[nn.RNNBase], ...] = (nn.LSTM, nn.GRU, nn.RNN)
+
 
 def call(cell: nn.Module, x_BSI: Tensor, hx: Any) -> Any:
     """What the cell returns, with whatever implementation of it works here."""
-    with _no_onednn() if _is_refused(cell, x_BSI) else nullcontext():
+    with _working(cell):
         return cell(x_BSI, hx)
 
 
-def _is_refused(cell: nn.Module, x: Tensor) -> bool:
-    if not (isinstance(cell, nn.RNNBase) and x.is_cpu and torch.is_autocast_enabled("cpu")):
+def make_work(model: nn.Module) -> None:
+    """Has the fused cells of a model that is not ours called in the same way from now on."""
+    for cell in model.modules():
+        if isinstance(cell, nn.RNNBase):
+            _surround(cell)
+
+
+def _surround(cell: nn.RNNBase) -> None:
+    entered: list[ExitStack] = []
+
+    def enter(cell: nn.Module, _: Any) -> None:
+        entered.append(ExitStack())
+        entered[-1].enter_context(_working(cell))
+
+    def leave(*_: Any) -> None:
+        # A hook before ours may have raised.
+        if entered:
+            entered.pop().close()
+
+    cell.register_forward_pre_hook(enter)
+    cell.register_forward_hook(leave, always_call=True)
+
+
+@contextmanager
+def _working(cell: nn.Module) -> Iterator[None]:
+    """Within, torch takes an implementation of the cell that works here."""
+    if not _is_refused(cell):
+        yield
+        return
+    with _no_onednn():
+        yield
+
+
+def _kind(cell: nn.Module) -> Callable[..., nn.RNNBase] | None:
+    """torch's own, of which the user's may be a special one that is made in another way."""
+    return next((kind for kind in _KINDS if isinstance(cell, kind)), None)
+
+
+def _is_refused(cell: nn.Module) -> bool:
+    kind = _kind(cell)
+    if kind is None or not torch.is_autocast_enabled("cpu"):
         return False
-    kind: Callable[..., nn.RNNBase] = type(cell)
-    return torch._C._get_mkldnn_enabled() and not _works(kind, torch.get_autocast_dtype("cpu"))
+    return (
+        next(cell.parameters()).is_cpu
+        and torch._C._get_mkldnn_enabled()
+        and not _works(kind, torch.get_autocast_dtype("cpu"))
+    )
 
 
 @cache
