@@ -462,7 +462,7 @@ def test_going_on_is_offered_where_it_may_not_fail_again(
         folder = tmp_path / str(names_code)
         folder.mkdir()
         folders.write_config(folder, config() if names_code else Config(), "")
-        (folder / "steps.csv").write_text("")
+        (folder / "steps.csv").write_text("step,loss\n0,1.5\n")
         assert blocks.failure(error, folder=folder) == 1
         lines = capsys.readouterr().err.splitlines()
         told = [line.strip() for line in lines if "go on" in line]
