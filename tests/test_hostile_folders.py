@@ -218,6 +218,7 @@ def test_what_reads_a_folder_follows_no_link_and_waits_for_nothing(
         assert code == 0 or (code == 2 and is_one_block(said.err))
         if argv == ["show"]:
             assert f"{name} is {called}" in " ".join((said.out + said.err).split())
+            assert "Go on:" not in said.out
     done = vgexp.load(tmp_path / "a")
     kinds: dict[str, Callable[[], Any]] = {
         "layers.csv": lambda: done.layers,

@@ -15,7 +15,7 @@ import zipfile
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, BinaryIO, final
+from typing import Any, BinaryIO, cast, final
 
 import torch
 from torch import Tensor
@@ -140,7 +140,7 @@ def _typed_tensor(
 def _parameter(tensor: Any, _grad: Any, _hooks: Any) -> Tensor:
     """The numbers of a parameter; a run puts them into one of its own."""
     _require(isinstance(tensor, Tensor))
-    return tensor
+    return cast(Tensor, tensor)
 
 
 def _view(storage: Any, dtype: Any, offset: Any, shape: Any, strides: Any) -> Tensor:

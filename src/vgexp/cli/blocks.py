@@ -35,7 +35,8 @@ _OF_CODE = (
 )
 _SURROUNDINGS = re.compile(r"memory|alloc|cuda|cudnn|cublas|nccl|device|thread", re.IGNORECASE)
 """What a `RuntimeError` of torch speaks of that another time or machine may have more of."""
-_COMMAND = re.compile(r"(^|: )vgexp ")
+_COMMAND = re.compile(r"(^|(?<!usage): )vgexp ")
+"""A command to be copied, which a usage is not."""
 
 
 def full_error() -> bool:
