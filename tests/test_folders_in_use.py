@@ -157,6 +157,22 @@ def test_a_checkpoint_in_the_middle_of_a_move_is_made_in_the_new_place(
     assert "no checkpoint" not in capsys.readouterr().err
 
 
+def test_a_checkpoint_in_the_middle_of_a_removal_is_no_warning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from vgexp import resuming
+
+    def remove_and_fail(folder: Path, *_: object) -> None:
+        for path in folder.iterdir():
+            path.unlink()
+        raise FileNotFoundError(2, "No such file or directory")
+
+    monkeypatch.setattr(resuming, "save", remove_and_fail)
+    with pytest.raises(LostError, match="was removed"):
+        vgexp.run(SAVED, tmp_path / "a")
+    assert "no checkpoint" not in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("what", ["", "layers.csv"])
 def test_a_run_whose_folder_or_table_is_removed_ends_soon_and_makes_no_new_one(
     what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -17,7 +17,7 @@ from fault_cases.children import is_one_block
 
 import vgexp
 from vgexp import checkpoints, config, files, folders
-from vgexp.cli import main, schema
+from vgexp.cli import blocks, main, schema
 from vgexp.cli.logs import RegularFileHandler
 from vgexp.errors import QuestionError
 from vgexp.folders import Prefix
@@ -218,6 +218,7 @@ def test_what_reads_a_folder_follows_no_link_and_waits_for_nothing(
         assert code == 0 or (code == 2 and is_one_block(said.err))
         if argv == ["show"]:
             assert f"{name} is {called}" in " ".join((said.out + said.err).split())
+            assert "Go on:" not in said.out
     done = vgexp.load(tmp_path / "a")
     kinds: dict[str, Callable[[], Any]] = {
         "layers.csv": lambda: done.layers,
@@ -227,6 +228,21 @@ def test_what_reads_a_folder_follows_no_link_and_waits_for_nothing(
     }
     with pytest.raises(QuestionError, match=rf"{name} is {called}\nallowed"):
         kinds[name]()
+
+
+@pytest.mark.parametrize("kind", LAYS)
+@pytest.mark.parametrize("name", ["steps.csv", "mine.csv"])
+def test_a_failure_is_told_without_waiting_for_what_lies_in_its_folder(
+    name: str, kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    victim = tmp_path / "victim.csv"
+    victim.write_text("step,loss\n0,1.5\n")
+    folder = tmp_path / "run"
+    folder.mkdir()
+    folders.write_config(folder, SMALL, "")
+    LAYS[kind][0](folder / name, victim)
+    assert blocks.failure(MemoryError(), folder=folder) == 1
+    assert "go on" not in capsys.readouterr().err
 
 
 def test_figures_are_drawn_through_no_link_and_none_is_removed_through_one(

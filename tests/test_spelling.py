@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import pandas as pd
@@ -74,6 +75,13 @@ def test_a_verb_without_its_folder_asks_for_the_folder_alone(
     assert "hydra/launcher" not in headline
 
 
+def test_the_further_lines_of_a_usage_are_indented(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["compare", "--foo", "x"]) == 2
+    _, usage = capsys.readouterr().err.split("  usage: ")
+    assert len(usage.splitlines()) > 1
+    assert all(line.startswith("    ") for line in usage.splitlines()[1:])
+
+
 @pytest.mark.parametrize(
     ("typed", "meant"),
     [
@@ -108,6 +116,13 @@ def test_spaces_around_an_equals_sign_are_named(
     said = answer(capsys, "train", *typed, "train.steps=1")
     assert f"spaces around = in '{' '.join(typed)}'" in said
     assert "nearest: model.depth=5" in said
+
+
+def test_a_value_of_other_letters_is_told_in_quotes(capsys: pytest.CaptureFixture[str]) -> None:
+    said = answer(capsys, "train", "hydra.run.dir=läufe")
+    nearest = shlex.split(said.split("nearest: ")[1])
+    words = ("--cfg", "job", "--package", "seed")
+    assert main(["train", *nearest, *words]) == 0
 
 
 def test_an_override_with_an_empty_value_stays_one(tmp_path: Path) -> None:

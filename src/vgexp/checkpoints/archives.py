@@ -15,18 +15,16 @@ import zipfile
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, BinaryIO, final
+from typing import Any, BinaryIO, cast, final
 
 import torch
 from torch import Tensor
 
-from vgexp.checkpoints.pieces import UnusableError
+from vgexp.checkpoints.pieces import UnusableError, require_key
 
 _MOST_PICKLE_BYTES = 2**26
 """All but the numbers of tensors; of a net with 100,000 weights it is about this."""
 _MOST_INSTRUCTIONS = 10_000_000
-_MOST_KEY = 2**31
-"""Of whole numbers as keys: larger ones could be made to collide in a dict."""
 _MOST_DIMENSIONS = 64
 _TYPES: Mapping[str, torch.dtype] = {
     "Double": torch.float64,
@@ -139,6 +137,12 @@ def _typed_tensor(
     return _view(storage, dtype, offset, shape, strides)
 
 
+def _parameter(tensor: Any, _grad: Any, _hooks: Any) -> Tensor:
+    """The numbers of a parameter; a run puts them into one of its own."""
+    _require(isinstance(tensor, Tensor))
+    return cast(Tensor, tensor)
+
+
 def _view(storage: Any, dtype: Any, offset: Any, shape: Any, strides: Any) -> Tensor:
     _require(isinstance(storage, _Storage) and isinstance(dtype, torch.dtype))
     numbers = (offset, *shape, *strides)
@@ -158,6 +162,7 @@ _NAMES: Mapping[str, Any] = {
     "collections OrderedDict": OrderedDict,
     "torch._utils _rebuild_tensor_v2": _tensor,
     "torch._utils _rebuild_tensor_v3": _typed_tensor,
+    "torch._utils _rebuild_parameter": _parameter,
     "torch.storage UntypedStorage": torch.uint8,
     **{f"torch {name}Storage": dtype for name, dtype in _TYPES.items()},
     **{f"torch {name}": x for name, x in vars(torch).items() if isinstance(x, torch.dtype)},
@@ -229,8 +234,7 @@ class _Reader:
         target = self._stack[-1]
         _require(isinstance(target, dict))
         for key, value in zip(items[::2], items[1::2], strict=True):
-            if not isinstance(key, str) and not (type(key) is int and abs(key) < _MOST_KEY):
-                raise UnusableError("it has a key that is neither a name nor a number")
+            require_key(key)
             target[key] = value
 
     def _append(self, _: Any) -> None:
@@ -265,7 +269,7 @@ class _Reader:
     def _call(self, _: Any) -> None:
         arguments, function = self._stack.pop(), self._stack.pop()
         is_empty_dict = function is OrderedDict and arguments == ()
-        _require(is_empty_dict or function in (_tensor, _typed_tensor))
+        _require(is_empty_dict or function in (_tensor, _typed_tensor, _parameter))
         self._stack.append(function(*arguments))
 
     def _describe(self, _: Any) -> None:

@@ -10,8 +10,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import Parameter
 
 _PLAIN = (type(None), bool, int, float, str)
+_TENSORS = (Tensor, Parameter)
+_MOST_KEY = 2**31
+"""Of whole numbers as keys: larger ones could be made to collide in a dict."""
 _MOST_DEPTH = 64
 """Of containers in one another. A list that holds itself is deeper than any number."""
 _MOST_PIECES = 2_000_000
@@ -41,7 +45,7 @@ class _Digest:
     def __init__(self) -> None:
         self.sum = hashlib.sha256()
         self._num_pieces = 0
-        self._storages: set[int] = set()
+        self._storages: dict[int, torch.dtype] = {}
         self._views: set[tuple[Any, ...]] = set()
         self._num_repeated_bytes = 0
 
@@ -56,6 +60,7 @@ class _Digest:
             self._add_tensor(value)
         elif type(value) in (dict, OrderedDict):
             for key in sorted(value, key=repr):
+                require_key(key)
                 self.sum.update(repr(key).encode())
                 self.add(value[key], depth + 1)
         elif type(value) in (list, tuple):
@@ -89,21 +94,36 @@ class _Digest:
         self._views.add(view)
         self._num_repeated_bytes += math.prod(value.shape) * value.element_size()
         if storage.data_ptr() not in self._storages:
-            self._storages.add(storage.data_ptr())
+            self._storages[storage.data_ptr()] = value.dtype
             self._num_repeated_bytes -= storage.nbytes()
+        if value.numel() and self._storages[storage.data_ptr()] != value.dtype:
+            raise UnusableError("it holds the same bytes as tensors of two types")
         if self._num_repeated_bytes > _MOST_REPEATED_BYTES:
             raise UnusableError("its tensors have more elements than are stored")
         return True
 
 
+def require_key(key: Any) -> None:
+    """Checks that a key of a mapping is a text or a small whole number.
+
+    Raises:
+        UnusableError: it is neither.
+    """
+    if not isinstance(key, str) and not (type(key) is int and abs(key) < _MOST_KEY):
+        raise UnusableError("it has a key that is neither a name nor a number")
+
+
 def _require_dense(value: Tensor) -> None:
-    """Checks that a tensor is one of numbers that lie in memory as they are."""
+    """Checks that a tensor is one of numbers that lie in memory as they are, and nothing besides:
+    no class of somebody's own, no attributes."""
     kinds = {
+        f"a {type(value).__name__}, a tensor of another class": type(value) not in _TENSORS,
+        "a tensor with attributes": bool(vars(value)),
         "a meta tensor": value.is_meta,
         f"a tensor of layout {value.layout}": value.layout is not torch.strided,
         "a nested tensor": value.is_nested,
         "a quantized tensor": value.is_quantized,
-        "a conjugated view": value.is_complex() and (value.is_conj() or value.is_neg()),
+        "a conjugated or negated view": value.is_conj() or value.is_neg(),
     }
     for kind, is_it in kinds.items():
         if is_it:

@@ -21,7 +21,7 @@ class Parser(argparse.ArgumentParser):
         super().__init__(allow_abbrev=False, **kwargs)
 
     def error(self, message: str) -> NoReturn:
-        usage = f"usage: {self.format_usage().removeprefix('usage: ')}"
+        usage = " ".join(self.format_usage().split())
         flag = _UNKNOWN.match(message)
         if flag:
             question = unknown("flag", flag[1], self._option_string_actions)

@@ -11,7 +11,7 @@ import traceback
 from contextlib import suppress
 from pathlib import Path
 
-from vgexp import folders
+from vgexp import files, folders
 from vgexp.cli import notice
 from vgexp.cli.interrupts import headline
 from vgexp.config import targets
@@ -20,6 +20,8 @@ from vgexp.resuming import is_open
 from vgexp.sweep import plan
 
 WIDTH = 80
+_MOST_LINE = 2**20
+"""Bytes of the line of a table's columns."""
 FULL_ERROR = "HYDRA_FULL_ERROR"
 _OF_CODE = (
     TypeError,
@@ -33,7 +35,8 @@ _OF_CODE = (
 )
 _SURROUNDINGS = re.compile(r"memory|alloc|cuda|cudnn|cublas|nccl|device|thread", re.IGNORECASE)
 """What a `RuntimeError` of torch speaks of that another time or machine may have more of."""
-_COMMAND = re.compile(r"(^|: )vgexp ")
+_COMMAND = re.compile(r"(^|(?<!usage): )vgexp ")
+"""A command to be copied, which a usage is not."""
 
 
 def full_error() -> bool:
@@ -116,10 +119,10 @@ def _left(folder: Path | None, *, recurs: bool = False) -> list[str]:
     Args:
         recurs: whether going on as it is would fail again.
     """
-    files = _files(folder)
-    if folder is not None and not files and any(folder.glob("*/steps.csv")):
-        files = ["the folders of its jobs"]
-    lines = [f"saved in {folder}: {', '.join(files)}" if files else "nothing was recorded yet"]
+    saved = _files(folder)
+    if folder is not None and not saved and any(folder.glob("*/steps.csv")):
+        saved = ["the folders of its jobs"]
+    lines = [f"saved in {folder}: {', '.join(saved)}" if saved else "nothing was recorded yet"]
     if folder is not None and _has_ended(folder):
         again = shlex.join(["vgexp", "show", str(folder), "--figures"])
         return [*lines, "the run has ended; not every figure was drawn", f"draw them: {again}"]
@@ -143,13 +146,15 @@ def _has_rows(folder: Path | None) -> bool:
         return False
     steps = folder / "steps.csv"
     with suppress(OSError):
-        return any(map(_has_row, [steps] if steps.exists() else folder.glob("*.csv")))
+        return any(map(_has_row, [steps] if files.exists(steps) else folder.glob("*.csv")))
     return False
 
 
 def _has_row(table: Path) -> bool:
-    with table.open("rb") as lines:
-        return bool(lines.readline() and lines.readline())
+    # A link, or a line without end, is no row of ours.
+    with suppress(QuestionError), files.open_to_read(table) as lines:
+        return lines.readline(_MOST_LINE).endswith(b"\n") and bool(lines.read(1))
+    return False
 
 
 def _files(folder: Path | None) -> list[str]:

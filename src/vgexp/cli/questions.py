@@ -6,6 +6,7 @@ import dataclasses
 import difflib
 import errno
 import re
+import shlex
 import typing
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -25,7 +26,7 @@ from omegaconf.errors import (
     OmegaConfBaseException,
 )
 
-from vgexp.cli import engines
+from vgexp.cli import engines, overrides
 from vgexp.cli.keys import every_key
 from vgexp.cli.listing import experiments
 from vgexp.cli.phrases import about_message
@@ -43,7 +44,7 @@ def translate(error: BaseException) -> QuestionError | None:
     if isinstance(error, QuestionError):
         return error
     if isinstance(error, OverrideParseException):
-        meant = _meant(str(error.override))
+        meant = _meant(str(error.override)) or _quoted(str(error.override))
         return QuestionError(
             f"cannot read the override {error.override!r}\n{_complaint(error.message)}\n"
             "allowed: key=value, group=choice, +experiment=NAME, with -m also key=a,b,c"
@@ -208,6 +209,14 @@ def _meant(word: str) -> list[str]:
             written.setdefault(name, []).append(f"{group}={name}")
     nearest = difflib.get_close_matches(word, written, n=1, cutoff=0.75)
     return written[nearest[0]] if nearest else []
+
+
+def _quoted(word: str) -> list[str]:
+    """The override with its value in quotes: only there does Hydra read letters beyond ASCII."""
+    key, _, value = word.partition("=")
+    if not key.isascii() or value.isascii():
+        return []
+    return [shlex.quote(overrides.assigned(key, value))]
 
 
 def _choices_with(group: str, key: str) -> list[str]:

@@ -203,9 +203,13 @@ def _trained(
 
 
 def _save(location: Location, trainer: Trainer, config: Config, sinks: Sequence[Sink]) -> None:
-    """Writes a checkpoint. Where there is no room for one, training goes on without."""
+    """Writes a checkpoint. Where there is no room for one, training goes on without.
+
+    Raises:
+        LostError: the folder, or a table in it, was removed.
+    """
     from vgexp.checkpoints import UnusableError
-    from vgexp.sinks import settled
+    from vgexp.sinks import require_in, settled
 
     step, state, made_by = trainer.state.step, trainer.state_dict(), summaries.computed_by(trainer)
     tables, folder = settled(sinks), location.find()
@@ -215,6 +219,7 @@ def _save(location: Location, trainer: Trainer, config: Config, sinks: Sequence[
         if location.find() != folder:  # moved in the middle of it
             _save(location, trainer, config, sinks)
             return
+        require_in(folder, sinks)  # while somebody removes the folder, that ends the run
         warn(f"no checkpoint at step {step}: {error}; training goes on")
 
 

@@ -55,6 +55,10 @@ class Recorded:
     def can_go_on(self) -> bool:
         """Whether it did not come to its end and can be resumed."""
         open_statuses = (UNFINISHED, resuming.FAILED, resuming.INTERRUPTED)
+        try:
+            folders.require_own(self.folder)
+        except QuestionError:  # resuming it refuses as well
+            return False
         return self.config is not None and self.summary.get("status") in open_statuses
 
     @property
