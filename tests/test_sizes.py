@@ -194,7 +194,7 @@ def test_drawn_data_need_what_is_there_to_the_byte(
         (GaussianConfig(num_examples=10**18), "data.num_examples or data.features"),
         (SpiralsConfig(num_examples=2 * 10**9), "data.num_examples"),
         (AddingConfig(seq_len=10**9), "data.num_examples or data.seq_len"),
-        (CopyConfig(copy_len=MOST), "data.num_examples or data.seq_len or data.copy_len"),
+        (CopyConfig(copy_len=MOST), "data.num_examples, data.seq_len or data.copy_len"),
     ],
     ids=lambda value: type(value).__name__,
 )
@@ -219,7 +219,7 @@ def test_no_folder_is_left_of_data_that_cannot_fit(
     assert main(["train", *words]) == 2
     assert not folder.exists()
     shown = capsys.readouterr().err
-    assert shown.startswith("error: data=gaussian has 4,096,000,000,000 numbers of inputs")
+    assert shown.startswith("error: data=gaussian has inputs of 4,096,000,000,000 numbers")
     assert "resume" not in shown
 
 

@@ -146,7 +146,7 @@ def init(path: str) -> Callable[[Tensor, float, Generator], None]:
             with _lent(generator):
                 lookup.call(key, path, found, weight)
         num_left = int(weight.isnan().sum())
-        what = f"it leaves {num_left:,} of {weight.numel():,} entries of a weight unset"
+        what = f"it leaves {num_left:,} of {weight.numel():,} entries of a weight unset or nan"
         _require(not num_left, key, path, what, allowed)
         weight.mul_(gain)
 

@@ -64,7 +64,10 @@ class Location:
             return self._folder
         now = _name_of(self._descriptor)
         if now is None or not leads_to(now, self._descriptor):
-            raise LostError(f"the folder {self._folder} was removed while it was being written")
+            raise LostError(
+                f"the folder {self._folder} was removed, or moved to another disk, while it was"
+                " being written"
+            )
         self._folder = _short(now) if not self._folder.is_absolute() else now
         if self._tell is not None:
             self._tell(self._folder)

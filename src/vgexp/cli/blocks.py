@@ -122,7 +122,9 @@ def _left(folder: Path | None, *, recurs: bool = False) -> list[str]:
     saved = _files(folder)
     if folder is not None and not saved and any(folder.glob("*/steps.csv")):
         saved = ["the folders of its jobs"]
-    lines = [f"saved in {folder}: {', '.join(saved)}" if saved else "nothing was recorded yet"]
+    is_planned = folder is not None and files.exists(folder / plan.FILE)
+    none = "no job has begun" if is_planned else "nothing was recorded yet"
+    lines = [f"saved in {folder}: {', '.join(saved)}" if saved else none]
     if folder is not None and _has_ended(folder):
         again = shlex.join(["vgexp", "show", str(folder), "--figures"])
         return [*lines, "the run has ended; not every figure was drawn", f"draw them: {again}"]

@@ -31,6 +31,11 @@ _ANSWERS = (
         r" model=mlp",
     ),
     (
+        r"In '(experiment/[^']+)': [\s\S]*Merge error: str is not a subclass of \w+. value: (\w+)",
+        r"\1.yaml gives a group the value \2, where the group's own keys stand\n"
+        r"allowed: the choice in its defaults list, as in - override /model: \2",
+    ),
+    (
         r"In '(\w+)/\w+': [\s\S]*is not a subclass of",
         r"\1 is several choices at once\nallowed: one of them",
     ),

@@ -72,7 +72,8 @@ def translate(error: BaseException) -> QuestionError | None:
 def unknown_key(group: str, key: str, known: Iterable[str]) -> QuestionError:
     """The error for a key that a group (at the root: "") lacks; says where there is such a key."""
     if not group:
-        return unknown("key", key, known, {**_groups_with(), **_described_as(key)})
+        elsewhere = {**_groups_with(), "experiment": ["+experiment=NAME"], **_described_as(key)}
+        return unknown("key", key, known, elsewhere)
     choices = _choices_with(group, key)
     if choices:
         question = unknown(f"key of {group}", key, known)

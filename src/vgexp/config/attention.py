@@ -36,7 +36,7 @@ class AttentionConfig(NetConfig):
     block."""
     dropout: float = 0.0
     """Probability with which each number that a branch adds to the stream, and each of the
-    embedded input, is set to 0 in training, the others divided by 1 less it."""
+    embedded input, is set to 0 in training, the others divided by 1 - dropout."""
     heads: int = 4
     """Heads of attention; must divide the width."""
     mlp_ratio: int = 4

@@ -60,7 +60,7 @@ class CustomDataConfig(DataConfig):
     """Arguments it is called with: {name: value, ...}; null: none."""
     num_classes: Optional[int] = None
     """Classes; null: what the data set says (`classes`, `num_classes`), else the largest class
-    number and one."""
+    number plus one."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

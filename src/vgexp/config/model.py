@@ -48,7 +48,7 @@ class NetConfig(ModelConfig):
     skip: str = "none"
     """Name of the skip connection; `vgexp list skips`."""
     dropout: float = 0.0
-    """Probability with which each h is set to 0 in training, the others divided by 1 less it."""
+    """Probability with which each h is set to 0 in training, the others divided by 1 - dropout."""
 
     def __post_init__(self) -> None:
         at_least("model.depth", self.depth, 1)

@@ -43,7 +43,7 @@ class RecurrentConfig(ModelConfig):
     """`none`, or `residual`: a layer but the first hands up its states plus what it has read."""
     dropout: float = 0.0
     """Probability with which each number handed from a layer to the next is set to 0 in training,
-    the others divided by 1 less it."""
+    the others divided by 1 - dropout."""
     truncation: Optional[int] = None
     """Steps after each of which gradients do not flow back: the state goes on as a constant after
     every so many steps; null: through the whole sequence."""

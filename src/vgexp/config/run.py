@@ -36,7 +36,7 @@ class TrainConfig:
     """Steps in which each hidden layer is first trained to be decoded to what it reads; 0: none.
     For a perceptron without skips and norms."""
     pretrain_lr: float = 0.01
-    """Learning rate of that, by Adam."""
+    """Learning rate of the pretraining, by Adam."""
     gradient_noise: float = 0.0
     """Variance of Gaussian noise on the clipped gradient at step 0, that over (1 + t)^decay at step
     t; 0: none. Neelakantan (2015) has 0.01, 0.3 or 1."""
@@ -121,9 +121,10 @@ class SignalConfig:
     """Whether singular values of the layers' Jacobians and of their product are measured too, of
     the first seed: `jacobian.csv`."""
     paths: bool = False
-    """Whether the share of the gradient by length of path is, of a residual net: `paths.csv`."""
+    """Whether the share of the gradient by length of path is measured, of a residual net:
+    `paths.csv`."""
     shattering: bool = False
-    """Whether the correlation of gradients at nearby inputs is: `shattering.csv`."""
+    """Whether the correlation of gradients at nearby inputs is measured: `shattering.csv`."""
 
     def __post_init__(self) -> None:
         at_least("signal.seeds", self.seeds, 1)

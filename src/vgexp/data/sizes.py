@@ -63,8 +63,9 @@ def require_memory(config: DataConfig, dtype: torch.dtype, device: torch.device)
     size = size_of(config)
     if size is None:
         return
-    what = f"data={choice('data', config)} has {size.num_inputs:,} numbers of inputs and needs"
-    remedy = f"a smaller {' or '.join(f'data.{key}' for key in size.keys)}"
+    what = f"data={choice('data', config)} has inputs of {size.num_inputs:,} numbers and needs"
+    *others, last = (f"data.{key}" for key in size.keys)
+    remedy = f"a smaller {', '.join(others)} or {last}" if others else f"a smaller {last}"
     machine.require_bytes(size.drawn_bytes, CPU, what, remedy)
     machine.require_bytes(size.kept_bytes(dtype), device, what, remedy)
 

@@ -7,6 +7,7 @@ import gc
 import logging
 import shlex
 import sys
+import textwrap
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -161,7 +162,17 @@ def warn(text: str) -> None:
     """Into the log and, where somebody is there to read it (not `2>&1 | head`), on the screen."""
     _log.info(text)
     with suppress(OSError):
-        print(printable(f"warning: {text}"), file=sys.stderr, flush=True)
+        print(_wrapped(f"warning: {text}"), file=sys.stderr, flush=True)
+
+
+def _wrapped(text: str) -> str:
+    return textwrap.fill(
+        printable(text),
+        80,
+        subsequent_indent="  ",
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
 
 
 def _wait() -> None:
