@@ -166,8 +166,12 @@ def warn(text: str) -> None:
 
 
 def _wrapped(text: str) -> str:
+    """The text in lines of at most 80 columns; one with a command stays whole, to be copied."""
+    text = printable(text)
+    if ": vgexp " in text:
+        return text
     return textwrap.fill(
-        printable(text),
+        text,
         80,
         subsequent_indent="  ",
         break_long_words=False,
