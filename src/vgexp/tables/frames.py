@@ -100,6 +100,10 @@ def _read_at_once(
     if plain is None:
         return None
     frame, half_line = plain
+    # Older pandas makes a negative number of one that is too large; a run writes neither.
+    integers = [name for name, kind in kinds.items() if kind == "int" and name in frame]
+    if any((frame[name] < 0).any() for name in integers):
+        return None
     for name, kind in kinds.items():
         if kind == "text":
             frame[name] = frame[name].astype("object").where(frame[name].notna(), None)
