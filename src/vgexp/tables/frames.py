@@ -100,9 +100,9 @@ def _read_at_once(
     if plain is None:
         return None
     frame, half_line = plain
-    # Older pandas makes a negative number of one that is too large; a run writes neither.
-    integers = [name for name, kind in kinds.items() if kind == "int" and name in frame]
-    if any((frame[name] < 0).any() for name in integers):
+    # Older pandas makes a negative number of one that is too large, or a column without a sign.
+    integers = [frame[name] for name, kind in kinds.items() if kind == "int" and name in frame]
+    if any((column < 0).any() or (column > _END - 1).any() for column in integers):
         return None
     for name, kind in kinds.items():
         if kind == "text":
