@@ -315,8 +315,8 @@ def _num_classes(config: CustomDataConfig, parts: Sequence[Part]) -> int:
         if num_negative:
             raise refused(
                 f"gives {part.purpose} data with class {int(part.targets.min())}: of"
-                f" {part.targets.numel():,} class numbers {num_negative:,} are below 0, which"
-                " PyTorch's losses leave out at most",
+                f" {part.targets.numel():,} class numbers {num_negative:,} are below 0"
+                " and name no class",
                 "class numbers from 0 on, and no examples without a class",
             )
         largest = int(part.targets.max())

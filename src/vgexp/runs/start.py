@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from vgexp.training import Trainer
 
 _log = logging.getLogger("vgexp")
+_WIDTH = 80
+"""Columns of a warning, as of the error blocks of the command line."""
 
 
 @dataclass(frozen=True)
@@ -166,13 +168,13 @@ def warn(text: str) -> None:
 
 
 def _wrapped(text: str) -> str:
-    """The text in lines of at most 80 columns; one with a command stays whole, to be copied."""
+    """The text in lines of `_WIDTH`; one with a command stays whole, so that it can be copied."""
     text = printable(text)
     if ": vgexp " in text:
         return text
     return textwrap.fill(
         text,
-        80,
+        _WIDTH,
         subsequent_indent="  ",
         break_long_words=False,
         break_on_hyphens=False,

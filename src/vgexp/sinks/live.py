@@ -3,7 +3,6 @@ nothing when quiet."""
 
 from __future__ import annotations
 
-import math
 import sys
 import time
 from collections.abc import Mapping
@@ -122,19 +121,19 @@ class Counting:
         self._what = what
         self._num = num
         self._is_quiet = is_quiet
-        self._next_line = math.inf if is_quiet else 0.0
+        self._next_line = 0.0
         self._until = time.monotonic() + SILENT_SECONDS
 
     def __call__(self, num_done: int) -> None:
-        is_due = num_done >= self._next_line or (num_done == self._num and not self._is_quiet)
-        if not is_due or time.monotonic() < self._until:
+        is_due = num_done >= self._next_line or num_done == self._num
+        if self._is_quiet or not is_due or time.monotonic() < self._until:
             return
         try:
             text = f"{self._what} {num_done}/{self._num}"
             print(text, file=sys.stderr, flush=True)
             self._next_line = num_done + max(1.0, self._num / PLAIN_LINES)
         except OSError:
-            self._is_quiet, self._next_line = True, math.inf
+            self._is_quiet = True
 
 
 @final
