@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from fractions import Fraction
+from itertools import product
 
 import pytest
 import torch
@@ -67,6 +68,21 @@ def test_row_norms_and_rms_equal_the_reference_at_every_scale(
         for x, norm, rms in zip(x_RN, norm_R, rms_R, strict=True):
             assert close(norm, hypot(x), dtype)
             assert close(rms, hypot(x) / math.sqrt(num_entries), dtype)
+
+
+@pytest.mark.parametrize("small", list(product((False, True), repeat=4)))
+def test_each_row_has_its_own_norm_whichever_rows_lose_their_squares(
+    small: tuple[bool, ...],
+) -> None:
+    x_RN = draw((4, 50), torch.float32, 1.0)
+    for row, is_small in enumerate(small):
+        x_RN[row] *= (row + 1) * (1e-30 if is_small else 1.0)
+    mean_R, std_R = metrics.row_moments(x_RN)
+    for row, norm in enumerate(metrics.row_norms(x_RN)):
+        mean, std = mean_and_std(x_RN[row].tolist())
+        assert close(norm, hypot(x_RN[row]), torch.float32)
+        assert close(mean_R[row], mean, torch.float32, 64)
+        assert close(std_R[row], std, torch.float32)
 
 
 @pytest.mark.parametrize(("dtype", "scale"), CASES)

@@ -39,7 +39,8 @@ def row_norms(x_RN: Tensor) -> Tensor:
     if len(unsafe) == len(plain_R) > 0:
         return _norms_again(x_RN, plain_R)
     if unsafe:
-        norm_R[unsafe] = _norms_again(x_RN[unsafe], [plain_R[i] for i in unsafe])
+        rows = _together(unsafe)
+        norm_R[rows] = _norms_again(x_RN[rows], [plain_R[i] for i in unsafe])
     return norm_R
 
 
@@ -78,7 +79,8 @@ def row_moments(x_RN: Tensor) -> tuple[Tensor, Tensor]:
     lower = _lower(x_RN.shape[1], x_RN.dtype) / math.sqrt(x_RN.shape[1])
     unsafe = _outside(std_R.tolist(), lower)
     if unsafe:
-        mean_R[unsafe], std_R[unsafe] = _wide_row_moments(x_RN[unsafe])
+        rows = _together(unsafe)
+        mean_R[rows], std_R[rows] = _wide_row_moments(x_RN[rows])
     return mean_R, std_R
 
 
@@ -139,6 +141,15 @@ def _host(x: Tensor) -> bool:
 def _outside(norm_R: list[float], lower: float) -> list[int]:
     """Rows whose norm is not in the range where plain squares are right."""
     return [i for i, norm in enumerate(norm_R) if not lower <= norm < math.inf]
+
+
+def _together(indices: list[int]) -> list[int] | slice:
+    """Ascending indices as a slice where they are consecutive, which copies no row.
+
+    In a net whose gradient vanishes the small rows are those of the first layers.
+    """
+    first, last = indices[0], indices[-1]
+    return slice(first, last + 1) if last - first + 1 == len(indices) else indices
 
 
 @lru_cache(maxsize=1024)
