@@ -34,7 +34,7 @@ def _on_cpu(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
 def _without_pictures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs draw no figures, which would take longer than they do, but in tests about them."""
     if not request.node.get_closest_marker("pictures"):
-        for module in ("making", "signaling", "start"):
+        for module in ("training", "signaling", "start"):
             monkeypatch.setattr(f"vgexp.runs.{module}.drawn", lambda *_, **__: 0)
 
 

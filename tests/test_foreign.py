@@ -766,7 +766,7 @@ def test_what_is_drawn_as_data_are_made_depends_on_the_seed_alone() -> None:
 
 @pytest.mark.parametrize("subset", [[3, 1, 8], range(2, 5)])
 def test_a_part_of_tensors_is_in_memory_too(subset: Any) -> None:
-    from vgexp.data.own import _tensors
+    from vgexp.data.user_code import _tensors
 
     x, y = torch.arange(20).reshape(10, 2), torch.arange(10)
     found = _tensors(Subset(TensorDataset(x, y), subset))

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 import torch
-from test_trainer import BASE, changed, tables_of
 from torch import Tensor
+from trainers import BASE, changed, tables_of
 
 from vgexp import losses
 from vgexp.assembly import assemble

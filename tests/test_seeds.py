@@ -8,8 +8,8 @@ import random
 
 import pytest
 import torch
-from test_trainer import BASE, changed
 from torch import Tensor
+from trainers import BASE, changed
 
 from vgexp.assembly import assemble
 from vgexp.seeds import GlobalStream, generator

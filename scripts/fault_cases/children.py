@@ -25,7 +25,7 @@ from pathlib import Path
 import torch._dynamo  # noqa: F401 - imported late by torch.optim
 
 import vgexp.assembly
-import vgexp.cli.door
+import vgexp.cli.hydra_entry
 import vgexp.diagnosis
 import vgexp.report.terminal
 import vgexp.runs

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vgexp import foreign
+from vgexp import user_code
 from vgexp.registry import Registry
 from vgexp.watch import Slope
 
@@ -64,7 +64,7 @@ class ByAutograd:
     def slope(self, module: nn.Module) -> Slope:
         """phi' of this module; it may differ from channel to channel."""
         known = slope_of(module)
-        return known or Slope(partial(foreign.derivative, module), stackable=False)
+        return known or Slope(partial(user_code.derivative, module), stackable=False)
 
     def __call__(self, module: nn.Module, u: Tensor) -> Tensor:
         """phi'(u) with the module's parameters of this moment."""
@@ -279,7 +279,7 @@ def _known(summary: str, cls: type[nn.Module], kinks: tuple[float, ...] = ()) ->
 
 
 def _foreign(path: str) -> Activation:
-    build = foreign.activation(path)
+    build = user_code.activation(path)
     return Activation(path, _plain(build), ByAutograd(), kinks=None)
 
 

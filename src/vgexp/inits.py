@@ -15,7 +15,7 @@ from typing import Any, Protocol, cast
 import torch
 from torch import Generator, Tensor, nn
 
-from vgexp import foreign
+from vgexp import user_code
 from vgexp.errors import QuestionError
 from vgexp.metrics import row_moments
 from vgexp.registry import Registry
@@ -335,7 +335,7 @@ def _branches(model: Watched, name: str) -> Sequence[Branch]:
 
 
 def _foreign(path: str) -> Init:
-    return Init(path, foreign.init(path))
+    return Init(path, user_code.init(path))
 
 
 INITS: Registry[Init] = Registry(

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vgexp import foreign
+from vgexp import user_code
 from vgexp.errors import QuestionError
 from vgexp.lookup import is_dotted
 from vgexp.registry import Registry
@@ -150,7 +150,7 @@ def _unknown(_targets: Tensor, _num_outputs: int) -> float:
 
 
 def _foreign(path: str) -> Loss:
-    return Loss(path, foreign.loss(path), None, _hits, _unknown)
+    return Loss(path, user_code.loss(path), None, _hits, _unknown)
 
 
 LOSSES: Registry[Loss] = Registry(

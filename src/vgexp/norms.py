@@ -14,7 +14,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from vgexp import foreign
+from vgexp import user_code
 from vgexp.config.ranges import divisors
 from vgexp.errors import QuestionError
 from vgexp.registry import Registry
@@ -162,7 +162,7 @@ class RmsNorm(nn.RMSNorm):
 
 def _foreign(path: str) -> NormEntry:
     """The user's own reads [B, C, P..], whatever positions there are."""
-    make = foreign.norm(path)
+    make = user_code.norm(path)
 
     def build(num_channels: int, _config: NormConfig, _num_position_axes: int = 0, /) -> nn.Module:
         return make(num_channels)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from vgexp import foreign, inits, losses, models, optimizers
+from vgexp import inits, losses, models, optimizers, user_code
 from vgexp.config import (
     HALF_DTYPES,
     Config,
@@ -25,8 +25,8 @@ from vgexp.data import Dataset
 from vgexp.errors import QuestionError, impossible
 from vgexp.lookup import call, is_dotted
 from vgexp.models import Network, memory
-from vgexp.models.foreign import Tried, explained, tried
 from vgexp.models.recurrence import fused
+from vgexp.models.user_code import Tried, explained, tried
 from vgexp.probe.plan import plan_of_module
 from vgexp.seeds import generator
 from vgexp.tasks import Task
@@ -186,6 +186,6 @@ def tried_loss(
     module.eval()
     outputs = module(x)
     module.train()
-    foreign.require_loss(str(config.train.loss), loss.mean, outputs, y)
+    user_code.require_loss(str(config.train.loss), loss.mean, outputs, y)
     are_logits = outputs.shape == (*y.shape, dataset.task.num_outputs)
     return loss if are_logits else dataclasses.replace(loss, hits=None)

@@ -11,8 +11,8 @@ from vgexp.errors import QuestionError, impossible, unknown
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from vgexp.report.runs import PastRun
-    from vgexp.report.sheet import Comparison
+    from vgexp.report.comparing.runs import PastRun
+    from vgexp.report.comparing.sheet import Comparison
 
 SUMMARY = "one row a run: what differs in the configuration, what came out"
 
@@ -64,8 +64,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> int:
     """Prints the comparison that was asked for; 0 when done."""
     from vgexp.cli.screen import Screen
-    from vgexp.report import layout, sheet
-    from vgexp.report.runs import load_runs
+    from vgexp.report.comparing import sheet
+    from vgexp.report.comparing.runs import load_runs
+    from vgexp.report.terminal import layout
 
     console = Screen()
     paths, args.layers = _paths_and_metric(args.paths, args.layers)
@@ -125,7 +126,7 @@ def _require_sense(args: argparse.Namespace) -> None:
 
 
 def _table(runs: Sequence[PastRun], args: argparse.Namespace) -> Comparison:
-    from vgexp.report import comparison
+    from vgexp.report.comparing import comparison
 
     if args.layers is not None:
         metric = args.layers or args.metric or comparison.DEFAULT_LAYER_METRIC
@@ -140,7 +141,7 @@ def _table(runs: Sequence[PastRun], args: argparse.Namespace) -> Comparison:
 
 def _draw(runs: Sequence[PastRun], args: argparse.Namespace, words: dict[str, str]) -> Path:
     """Draws what was asked for; returns the picture's file."""
-    from vgexp.report import charts, comparison, sweep_grid
+    from vgexp.report.comparing import charts, comparison, sweep_grid
     from vgexp.report.figures import comparing, style, sweep_maps
 
     if args.heatmap is not None:

@@ -12,10 +12,10 @@ from contextlib import contextmanager, redirect_stdout, suppress
 from io import StringIO
 from pathlib import Path
 
-from vgexp.cli import door, listing
+from vgexp.cli import hydra_entry, listing
+from vgexp.cli.actions import WORKS
 from vgexp.cli.job import Job
 from vgexp.cli.verbs import VERBS
-from vgexp.cli.work import WORKS
 from vgexp.errors import QuestionError, unknown
 
 _SHELLS = ("bash", "zsh", "fish")
@@ -76,11 +76,11 @@ def _folders(start: str) -> list[str]:
 def _overrides(verb: str, words: Sequence[str], last: str) -> list[str]:
     """Hydra's candidates for the last word of a line."""
     try:
-        args = door.parse_flags(words)
+        args = hydra_entry.parse_flags(words)
     except QuestionError:
         return []
     # Hydra composes what stands before the last word, and knows one spelling of `experiment`.
-    before = door.spelled(args, args.overrides)
+    before = hydra_entry.spelled(args, args.overrides)
     line = " ".join(["vgexp", *before, last])
     with _environment(COMP_LINE=line), redirect_stdout(StringIO()) as answer:
         _hydra(["query=bash"], args, verb)
@@ -94,11 +94,11 @@ def _overrides(verb: str, words: Sequence[str], last: str) -> list[str]:
 
 
 def _hydra(command: Sequence[str], given: Namespace | None = None, verb: str = "train") -> None:
-    args = door.parse_flags(["-sc", *command])
+    args = hydra_entry.parse_flags(["-sc", *command])
     if given is not None:
         args.config_path, args.config_dir = given.config_path, given.config_dir
         args.config_name = given.config_name
-    door.compose_and_call(args, Job(verb, "", []))
+    hydra_entry.compose_and_call(args, Job(verb, "", []))
 
 
 @contextmanager

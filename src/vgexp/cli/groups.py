@@ -8,7 +8,7 @@ import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 
-from vgexp.cli.blocks import WIDTH
+from vgexp.cli.error_blocks import WIDTH
 
 KEYS = "(the keys)"
 """The line of Hydra's help template that stands for the page of keys."""

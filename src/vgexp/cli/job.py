@@ -17,13 +17,13 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from vgexp import folders, resuming, sweep
-from vgexp.cli import blocks, overrides, schema
-from vgexp.cli.endings import ended, override_keys
+from vgexp.cli import error_blocks, overrides, schema
+from vgexp.cli.actions import WORKS, Work, work_of
+from vgexp.cli.hydra_errors import translate, unknown_key
 from vgexp.cli.interrupts import terminable
+from vgexp.cli.job_rows import ended, override_keys
 from vgexp.cli.loading import load_torch
-from vgexp.cli.questions import translate, unknown_key
 from vgexp.cli.session import Refused
-from vgexp.cli.work import WORKS, Work, work_of
 from vgexp.config import Config, OutputConfig
 from vgexp.errors import LostError, QuestionError, reason
 from vgexp.location import Location
@@ -160,7 +160,9 @@ class Job:
         except OSError as error:
             # Tried again with the next job's row; the job's own folder has its figures.
             self.error = error
-            blocks.show(blocks.block(f"job {row.job} is not in {folder / sweep.FILE}", str(error)))
+            error_blocks.show(
+                error_blocks.block(f"job {row.job} is not in {folder / sweep.FILE}", str(error))
+            )
 
 
 def to_config(composed: DictConfig) -> Config:

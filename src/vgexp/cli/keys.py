@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from vgexp.cli.blocks import WIDTH
+from vgexp.cli.error_blocks import WIDTH
 from vgexp.config import Config, sections
 from vgexp.config.meanings import meanings
 

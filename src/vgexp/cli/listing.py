@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from vgexp import records
-from vgexp.cli.blocks import WIDTH
+from vgexp.cli.error_blocks import WIDTH
 from vgexp.config import CHOICES
 from vgexp.diagnosis import FIGURES
 from vgexp.errors import QuestionError, printable, unknown

@@ -54,24 +54,24 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _answered(argv: list[str]) -> int:
-    from vgexp.cli import blocks
+    from vgexp.cli import error_blocks
     from vgexp.cli.interrupts import exit_code, headline, terminable
     from vgexp.errors import QuestionError
 
-    full = blocks.full_error()
+    full = error_blocks.full_error()
     try:
         with terminable():
             code = _dispatch(argv)
             sys.stdout.flush()
             return code
     except QuestionError as error:
-        return blocks.question(error, full=full)
+        return error_blocks.question(error, full=full)
     except KeyboardInterrupt as error:
         if argv[:1] in (["train"], ["signal"]):
-            blocks.interruption(error, None)
+            error_blocks.interruption(error, None)
         else:
             # There was nothing to record.
-            blocks.show(blocks.block(headline(error)))
+            error_blocks.show(error_blocks.block(headline(error)))
         return exit_code(error)
     except SystemExit as leaving:
         # argparse, after --help.
@@ -81,7 +81,7 @@ def _answered(argv: list[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 0
     except Exception as error:
-        return blocks.failure(error, full=full)
+        return error_blocks.failure(error, full=full)
 
 
 def _dispatch(argv: list[str]) -> int:

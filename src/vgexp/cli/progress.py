@@ -15,7 +15,7 @@ from typing import final
 from rich.cells import cell_len
 
 from vgexp.errors import one_line
-from vgexp.report.layout import LEFT_OUT, beginning
+from vgexp.report.terminal.layout import LEFT_OUT, beginning
 from vgexp.resuming import INTERRUPTED
 from vgexp.sweep import Row
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from vgexp.cli import blocks, notice
+from vgexp.cli import error_blocks, notice
 from vgexp.cli.interrupts import exit_code
 from vgexp.cli.loading import load_torch
 from vgexp.cli.logs import RegularFileHandler
@@ -69,10 +69,10 @@ def main(args: argparse.Namespace) -> int:
 
 def _run(folder: Path, *, trusts: bool) -> int:
     from vgexp import folders, resuming, runs
-    from vgexp.cli.closing import close
-    from vgexp.cli.work import work_of
+    from vgexp.cli.actions import work_of
+    from vgexp.cli.after_run import close
 
-    full = blocks.full_error()
+    full = error_blocks.full_error()
     folders.require_own(folder)
     if not resuming.is_open(folder):
         notice.take_back()
@@ -88,18 +88,18 @@ def _run(folder: Path, *, trusts: bool) -> int:
                 later = runs.Manner(output.quiet, draws=False)
                 done = runs.resume(folder, _say, trust=trusts, manner=later)
         except KeyboardInterrupt as error:
-            blocks.interruption(error, location.find_if_there())
+            error_blocks.interruption(error, location.find_if_there())
             return exit_code(error)
         except QuestionError:
             raise
         except Exception as error:
             now = location.find_if_there()
             if now is None:
-                return blocks.failure(error, full=full)
+                return error_blocks.failure(error, full=full)
             with suppress(OSError, ValueError):
                 runs.write_failure(now, None, error)
             told = now / LOG if _holds(now / LOG) else None
-            return blocks.failure(error, log=told, full=full, folder=now)
+            return error_blocks.failure(error, log=told, full=full, folder=now)
     return close(done, output, work_of(folders.verb_of(done.folder)))
 
 
@@ -123,7 +123,7 @@ def _tell_sweep(run: Path) -> None:
     with suppress(QuestionError):
         found = place.record_of(run)
         if found is not None:
-            from vgexp.cli.endings import record_endings
+            from vgexp.cli.job_rows import record_endings
 
             record_endings(*found)
 
@@ -141,7 +141,7 @@ def _run_folder(path: str) -> Path:
     if found == [Path(path)]:
         return found[0]
     still_open = [folder for folder in found if resuming.is_open(folder)]
-    shown = [f"  {blocks.resuming(folder)}" for folder in still_open[:6]]
+    shown = [f"  {error_blocks.resuming(folder)}" for folder in still_open[:6]]
     more = [f"  and {len(still_open) - 6} more"] if len(still_open) > 6 else []
     raise QuestionError(
         f"{path} holds {len(found)} runs, {len(still_open)} to go on with\nallowed: one run\n"

@@ -13,12 +13,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from vgexp import folders, resuming
-from vgexp.cli import blocks, door
+from vgexp.cli import error_blocks, hydra_entry
+from vgexp.cli.actions import WORKS, work_of
 from vgexp.cli.interrupts import exit_code
 from vgexp.cli.job import Job
 from vgexp.cli.listing import experiments
 from vgexp.cli.session import Session, session
-from vgexp.cli.work import WORKS, work_of
 from vgexp.config import CHOICES, TARGETS, sections
 from vgexp.errors import QuestionError
 from vgexp.sweep import place, plan
@@ -68,17 +68,17 @@ def resume(folder: Path, typed: Sequence[str], *, retries_failed: bool, trusts: 
     place.keep(folder, known)
     command = known.commands[-1] if known.commands else ("train", "-m")
     job = _job_of(command)
-    words = ["-m", door.into(folder), "hydra.output_subdir=null", *_launcher(command, typed)]
+    words = ["-m", hydra_entry.into(folder), "hydra.output_subdir=null", *_launcher(command, typed)]
     with session(Session(command, replays=True, retries_failed=retries_failed)):
         try:
-            door.compose_and_call(door.parse_flags(words), job)
+            hydra_entry.compose_and_call(hydra_entry.parse_flags(words), job)
         except KeyboardInterrupt as error:
-            blocks.interruption(error, folder)
+            error_blocks.interruption(error, folder)
             return exit_code(error)
     # Read again: a search may have ended meanwhile in another process.
     now = plan.read(folder) or known
     codes = [_go_on_with(folder, pending, trusts) for pending in now.pending]
-    return max(codes) if codes else door.close_sweep(folder, job)
+    return max(codes) if codes else hydra_entry.close_sweep(folder, job)
 
 
 def is_harmless(command: Sequence[str], *, trusts: bool = False) -> bool:
@@ -113,7 +113,7 @@ def _require_no_code(folder: Path, known: plan.Plan, retries_failed: bool) -> No
 def _job_of(command: Sequence[str]) -> Job:
     try:
         verb, *words = command
-        return door.job_of(work_of(verb).verb, words)
+        return hydra_entry.job_of(work_of(verb).verb, words)
     except QuestionError:  # a command of another version
         return Job("train", "", [])
 
@@ -143,7 +143,9 @@ def _launcher(command: Sequence[str], typed: Sequence[str]) -> list[str]:
     keys = {word.partition("=")[0] for word in typed}
     strange = [word for word in recorded if not _LAUNCHER.fullmatch(word)]
     if strange:
-        blocks.show(blocks.block(f"not repeated unless you type it: {shlex.join(strange)}"))
+        error_blocks.show(
+            error_blocks.block(f"not repeated unless you type it: {shlex.join(strange)}")
+        )
     if any(word.startswith("hydra/launcher=") for word in strange):
         return list(typed)
     kept = [w for w in recorded if w not in strange and w.partition("=")[0] not in keys]
@@ -153,11 +155,11 @@ def _launcher(command: Sequence[str], typed: Sequence[str]) -> list[str]:
 def _go_on_with(folder: Path, command: Sequence[str], trusts: bool) -> int:
     """Types a command again whose jobs are not all in the plan, into the sweep's folder."""
     words = [word for word in command[1:] if not word.startswith("hydra.sweep.dir=")]
-    words.append(door.into(folder))
+    words.append(hydra_entry.into(folder))
     if is_harmless(command, trusts=trusts):
-        return door.enter(command[0], words)
-    blocks.show(
-        blocks.block(
+        return hydra_entry.enter(command[0], words)
+    error_blocks.show(
+        error_blocks.block(
             "not all jobs of this sweep are known, and its command could execute something"
             " or tell something of this machine",
             f"if you trust it: {shlex.join(['vgexp', *command[:1], *words])}",

@@ -14,9 +14,9 @@ from hydra.conf import HelpConf, HydraConf, JobConf, RunDir, SweepDir
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
 
-from vgexp.cli import engines
+from vgexp.cli import plugins
+from vgexp.cli.actions import Work
 from vgexp.cli.groups import KEYS
-from vgexp.cli.work import Work
 from vgexp.config import CHOICES, Config, choices
 
 PRIMARY = "vgexp"
@@ -73,7 +73,7 @@ def register(work: Work) -> None:
     """Puts everything into Hydra's ConfigStore; again, for another verb, is harmless."""
     _register_schema()
     ConfigStore.instance().store(group="hydra", name="config", node=_hydra(work))
-    engines.adjust()
+    plugins.adjust()
     register_resolver()
 
 
@@ -134,7 +134,7 @@ def _hydra(work: Work) -> HydraConf:
         sweep=SweepDir(dir=folder, subdir="${hydra.job.num}"),
         job=JobConf(name=work.verb, chdir=False),
         help=HelpConf(app_name=f"vgexp {work.verb}", header=work.help, template=_HELP_TEMPLATE),
-        callbacks={"vgexp": {"_target_": "vgexp.cli.doorman.Doorman"}},
+        callbacks={"vgexp": {"_target_": "vgexp.cli.callback.FolderCallback"}},
     )
     ours = {"job_logging": "vgexp", "hydra_logging": "vgexp"}
     node.defaults = [

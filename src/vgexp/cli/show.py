@@ -33,11 +33,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Prints the run; 0 when done."""
-    from vgexp.cli import blocks
+    from vgexp.cli import error_blocks
     from vgexp.cli.screen import Screen
-    from vgexp.report.layout import show_line
-    from vgexp.report.show.page import show
-    from vgexp.report.show.recorded import Recorded
+    from vgexp.report.terminal.layout import show_line
+    from vgexp.report.terminal.page import show
+    from vgexp.report.terminal.recorded import Recorded
 
     folder = _one_run(args.path)
     if _is_signal(folder):
@@ -47,7 +47,7 @@ def main(args: argparse.Namespace) -> int:
     if args.figures:
         _draw(console, run.folder)
     if run.can_go_on:
-        show_line(console, f"Go on: {blocks.resuming(run.folder)}")
+        show_line(console, f"Go on: {error_blocks.resuming(run.folder)}")
     return 0
 
 
@@ -61,8 +61,8 @@ def _is_signal(folder: Path) -> bool:
 def _show_signal(folder: Path, *, draws: bool) -> int:
     """What `vgexp signal` printed."""
     from vgexp import runs
+    from vgexp.cli.actions import work_of
     from vgexp.cli.screen import Screen
-    from vgexp.cli.work import work_of
 
     done = runs.load(folder)
     if done.summary.get("status") != "completed":
@@ -84,7 +84,7 @@ def _draw(console: Console, folder: Path) -> None:
         OSError: files that cannot be written, likewise.
     """
     from vgexp.report import figures
-    from vgexp.report.layout import show_line, show_words
+    from vgexp.report.terminal.layout import show_line, show_words
 
     before = _names_of_figures(folder)
     drawn = figures.draw(folder)

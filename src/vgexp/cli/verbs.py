@@ -19,9 +19,9 @@ def _enter(verb: str, argv: list[str]) -> int:
     from vgexp.cli import notice
 
     with notice.starting(argv):
-        from vgexp.cli import door
+        from vgexp.cli import hydra_entry
 
-        return door.enter(verb, argv)
+        return hydra_entry.enter(verb, argv)
 
 
 def _compare(argv: list[str]) -> int:

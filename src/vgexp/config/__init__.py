@@ -15,12 +15,6 @@ from vgexp.config.data import (
     GaussianConfig,
     SpiralsConfig,
 )
-from vgexp.config.foreign import (
-    TARGETS,
-    CustomConfig,
-    CustomDataConfig,
-    TorchvisionConfig,
-)
 from vgexp.config.images import (
     Cifar10Config,
     FashionMnistConfig,
@@ -95,6 +89,7 @@ from vgexp.config.tree import (
     targets,
     to_dict,
 )
+from vgexp.config.user_code import TARGETS, CustomConfig, CustomDataConfig, TorchvisionConfig
 
 __all__ = [
     "CHOICES",

@@ -10,7 +10,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from vgexp.config import attention, convolution, data, foreign, images, model, recurrence, sequences
+from vgexp.config import (
+    attention,
+    convolution,
+    data,
+    images,
+    model,
+    recurrence,
+    sequences,
+    user_code,
+)
 from vgexp.config.data import DataConfig, DigitsConfig
 from vgexp.config.kinds import require_kinds
 from vgexp.config.model import MlpConfig, ModelConfig
@@ -80,7 +89,7 @@ FAMILIES: Mapping[str, type[ModelConfig]] = {
     **convolution.FAMILIES,
     **recurrence.FAMILIES,
     **attention.FAMILIES,
-    **foreign.FAMILIES,
+    **user_code.FAMILIES,
 }
 """Choice of `model` -> its dataclass."""
 
@@ -88,7 +97,7 @@ SETS: Mapping[str, type[DataConfig]] = {
     **data.SETS,
     **images.SETS,
     **sequences.SETS,
-    **foreign.SETS,
+    **user_code.SETS,
 }
 """Choice of `data` -> its dataclass."""
 
@@ -240,7 +249,7 @@ def flatten(config: Config) -> dict[str, Any]:
 
 def targets(config: Config) -> dict[str, str]:
     """Key -> package.module.name, of every key that names code which a run would execute."""
-    return foreign.targets(flatten(config))
+    return user_code.targets(flatten(config))
 
 
 def identity(config: Config) -> str:

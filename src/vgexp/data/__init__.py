@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from vgexp.config import DataConfig, choice
-from vgexp.data import digits, generated, images, own, rows, sequences, sizes, text
+from vgexp.data import digits, generated, images, rows, sequences, sizes, text, user_code
 from vgexp.data.examples import AnySplit, Examples, Pair, num_held
-from vgexp.data.own import Own
 from vgexp.data.scale import Scale
+from vgexp.data.user_code import Own
 from vgexp.registry import Registry
 from vgexp.seeds import generator
 from vgexp.tasks import Task
@@ -90,7 +90,7 @@ DATA: Registry[Source] = Registry(
         "copy": sequences.copy,
         "rows": rows.read,
         "text": text.read,
-        "custom": own.read,
+        "custom": user_code.read,
     },
 )
 """Name -> function of (configuration, seed)."""

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from vgexp import config as _config
-from vgexp.models import cnn, densenet, foreign, mlp, recurrence, resnet
+from vgexp.models import cnn, densenet, mlp, recurrence, resnet, user_code
 from vgexp.models.attention import transformer, vit
 from vgexp.models.mlp import Mlp
 from vgexp.models.network import Network
@@ -31,8 +31,8 @@ MODELS: Registry[Callable[[Any, Task], nn.Module]] = Registry(
         "gru": recurrence.build,
         "transformer": transformer.build,
         "vit": vit.build,
-        "torchvision": foreign.torchvision,
-        "custom": foreign.custom,
+        "torchvision": user_code.torchvision,
+        "custom": user_code.custom,
     },
 )
 """Family -> builder from (configuration, task)."""

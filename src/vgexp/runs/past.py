@@ -102,9 +102,9 @@ class Run:
 
     def _repr_html_(self) -> str:
         """What a notebook shows: verdict, words, figures and the overview."""
-        from vgexp.report import card
+        from vgexp.report import notebook
 
-        return card.as_html(self.folder)
+        return notebook.as_html(self.folder)
 
     def table(self, name: str) -> pd.DataFrame:
         """The table `<name>.csv`, read anew.

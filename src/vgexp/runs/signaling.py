@@ -15,8 +15,8 @@ from vgexp.config import Config
 from vgexp.errors import LostError
 from vgexp.location import Location
 from vgexp.records import SEED, TABLES, Rows
-from vgexp.runs.expecting import beside, expected
 from vgexp.runs.past import Run
+from vgexp.runs.predictions import beside, expected
 from vgexp.runs.start import (
     Manner,
     assembled,

@@ -16,7 +16,7 @@ from rich.table import Column
 from rich.text import Text
 
 from vgexp.records import Rows
-from vgexp.report.show.profile import Profile, profile_of
+from vgexp.report.terminal.profile import Profile, profile_of
 
 PLAIN_LINES = 10
 """Lines of progress in a run whose output is no terminal."""

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import FixedLocator
 
-from vgexp.report.axis_names import AXIS_NAMES
+from vgexp.report.comparing.axis_names import AXIS_NAMES
 from vgexp.report.figures import style
 from vgexp.report.figures.layer_axis import evenly, layer_name
 from vgexp.report.figures.legends import legend_below

@@ -11,8 +11,8 @@ import numpy as np
 from matplotlib.colors import Colormap, LogNorm, Normalize, to_rgb
 
 from vgexp.errors import QuestionError
+from vgexp.report.comparing.spread import is_geometric
 from vgexp.report.figures import style
-from vgexp.report.spread import is_geometric
 
 FACTORS = ("attenuation", "backward_factor", "backward_gain")
 """Parts of names of figures that are factors: 1 changes nothing, below it signals vanish."""

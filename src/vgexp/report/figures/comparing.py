@@ -12,15 +12,15 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from vgexp.report import charts
-from vgexp.report.bands import Band
-from vgexp.report.charts import Chart, Curve, Panel
-from vgexp.report.comparison import DEFAULT_LAYER_METRIC
+from vgexp.report.comparing import charts
+from vgexp.report.comparing.bands import Band
+from vgexp.report.comparing.charts import Chart, Curve, Panel
+from vgexp.report.comparing.comparison import DEFAULT_LAYER_METRIC
+from vgexp.report.comparing.runs import load_runs
 from vgexp.report.figures import style
 from vgexp.report.figures.layer_axis import layers_across
 from vgexp.report.figures.logarithmic import drawn_values, log_limits, log_line, log_range
 from vgexp.report.figures.looks import Look, Looks, looks_of
-from vgexp.report.runs import load_runs
 
 _PANEL_WIDTH, _PANEL_HEIGHT = 3.4, 2.7
 """Of one of several panels, in inches."""

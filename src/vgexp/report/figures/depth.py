@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from vgexp.records import PREDICTION
-from vgexp.report.axis_names import AXIS_NAMES
+from vgexp.report.comparing.axis_names import AXIS_NAMES
 from vgexp.report.cut_short import without_cut_step
 from vgexp.report.figures import style
 from vgexp.report.figures.layer_axis import layers_across

@@ -12,8 +12,8 @@ from matplotlib.patheffects import withStroke
 from numpy.typing import NDArray
 
 from vgexp.diagnosis.signal import EXPLODING_ABOVE, VANISHING_BELOW
+from vgexp.report.comparing.sweep_grid import Cell, SweepGrid
 from vgexp.report.figures import style
-from vgexp.report.sweep_grid import Cell, SweepGrid
 
 Logs = NDArray[np.float64]
 _END = 700.0

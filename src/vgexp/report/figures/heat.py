@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import NullFormatter
 
-from vgexp.report.axis_names import AXIS_NAMES
+from vgexp.report.comparing.axis_names import AXIS_NAMES
 from vgexp.report.figures import style
 from vgexp.report.figures.layer_axis import layers_down
 from vgexp.report.figures.legends import legend_below

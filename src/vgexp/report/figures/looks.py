@@ -7,9 +7,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
+from vgexp.report.comparing.groups import Group
+from vgexp.report.comparing.swept import NOT_SET
 from vgexp.report.figures import style
-from vgexp.report.groups import Group
-from vgexp.report.swept import NOT_SET
 
 _MOST_COLOURS, _MOST_DASHES = 7, 5
 """That `style.series` tells apart."""

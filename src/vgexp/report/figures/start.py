@@ -11,13 +11,13 @@ from matplotlib.figure import Figure
 
 from vgexp.diagnosis.through_time import last_hidden
 from vgexp.records import PREDICTION, READOUT
-from vgexp.report.at_start import geometric_means, means_over_seeds
 from vgexp.report.figures import style
 from vgexp.report.figures.layer_axis import layers_across
 from vgexp.report.figures.legends import legend_below
 from vgexp.report.figures.logarithmic import LARGEST, SMALLEST, log_line, log_scale
 from vgexp.report.figures.through_time import EXPECTED
 from vgexp.report.figures.wanted import draws_table
+from vgexp.report.terminal.at_start import geometric_means, means_over_seeds
 
 _SPREAD = "predicted_log_delta_std"
 _THEORY: dict[str, Any] = {"color": style.INK, "zorder": 3}

@@ -18,14 +18,21 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.patheffects import withStroke
 
+from vgexp.report.comparing.runs import load_runs
+from vgexp.report.comparing.sweep_grid import (
+    CUT_SHORT,
+    DIVERGED,
+    FAILED,
+    Cell,
+    SweepGrid,
+    sweep_grid,
+)
+from vgexp.report.comparing.swept import columns_of
 from vgexp.report.figures import style
 from vgexp.report.figures.color_scales import Colour, Scale, scale_of
 from vgexp.report.figures.frontiers import draw_frontiers
 from vgexp.report.figures.legends import fitting
 from vgexp.report.figures.style import NOT_FINITE, ZERO, Special
-from vgexp.report.runs import load_runs
-from vgexp.report.sweep_grid import CUT_SHORT, DIVERGED, FAILED, Cell, SweepGrid, sweep_grid
-from vgexp.report.swept import columns_of
 
 _CELL = 0.72, 0.46
 """Inches of a cell, as long as a panel has room."""

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from vgexp.report.bands import Line, running_mean, window_for
+from vgexp.report.comparing.bands import Line, running_mean, window_for
 from vgexp.report.figures import events, style
 from vgexp.report.figures.legends import legend_below
 from vgexp.report.figures.logarithmic import bounded, log_line, log_scale

@@ -1,0 +1,146 @@
+"""What the verbs that take overrides make of a configuration: training, a look at the start."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from vgexp.config import Config
+from vgexp.errors import unknown
+
+if TYPE_CHECKING:
+    from vgexp.runs import Manner, Run
+
+
+@dataclass(frozen=True)
+class Work:
+    """A verb's own part of what is otherwise alike."""
+
+    verb: str
+    help: str
+    """What its `--help` begins with."""
+    begin: Callable[[Config, Path, str], Run]
+    """Makes what was asked for in a new folder; the last argument is the command. Pictures are
+    drawn later."""
+    finish: Callable[[Config, Path, str], Run]
+    """Brings it to its end from wherever it is; for jobs of a sweep, started twice or anywhere.
+    A line a job is enough, and pictures of hundreds are drawn only where they are asked for."""
+    close: Callable[[Run], None]
+    """Prints what a single one leaves."""
+
+
+def work_of(verb: str) -> Work:
+    """The work of a verb.
+
+    Raises:
+        QuestionError: no such verb.
+    """
+    if verb not in WORKS:
+        raise unknown("verb with overrides", verb, WORKS)
+    return WORKS[verb]
+
+
+def _alone(config: Config) -> Manner:
+    from vgexp import runs
+
+    return runs.Manner(config.output.quiet, draws=False)
+
+
+def _one_of_many(config: Config) -> Manner:
+    from vgexp import runs
+
+    return runs.Manner(True, draws=bool(config.output.figures), remarks=False)
+
+
+def _train(config: Config, folder: Path, command: str) -> Run:
+    from vgexp import runs
+
+    return runs.run(config, folder, command=command, manner=_alone(config))
+
+
+def _finish_training(config: Config, folder: Path, command: str) -> Run:
+    from vgexp import runs
+
+    return runs.finish(config, folder, command=command, manner=_one_of_many(config))
+
+
+def _close_training(done: Run) -> None:
+    from vgexp.cli.screen import Screen
+    from vgexp.report.terminal.closing import closing
+
+    closing(Screen(), done.folder, done.summary, done.layers, written(done.folder))
+
+
+def _signal(config: Config, folder: Path, command: str) -> Run:
+    from vgexp import runs
+
+    return runs.signal(config, folder, command=command, manner=_alone(config))
+
+
+def _finish_signal(config: Config, folder: Path, command: str) -> Run:
+    from vgexp import runs
+
+    return runs.finish_signal(config, folder, command=command, manner=_one_of_many(config))
+
+
+def _close_signal(done: Run) -> None:
+    from vgexp.cli.screen import Screen
+    from vgexp.report.terminal.at_start import closing
+
+    closing(Screen(), done.folder, done.summary, done.layers, written(done.folder))
+
+
+def written(folder: Path) -> list[Path | str]:
+    """The files of a run folder that hold something, tables first, then the rest, then pictures."""
+    files = [path for path in folder.iterdir() if path.is_file() and path.stat().st_size]
+    num_pictures = len(list(folder.glob("figures/*.png")))
+    pictures = [f"figures ({num_pictures} of them)"] if num_pictures else []
+    return [*sorted(files, key=lambda path: (path.suffix != ".csv", path.name)), *pictures]
+
+
+_FLAGS = """\
+flags
+  -m, --multirun         sweep over values with commas
+  -c, --cfg job          print the configuration instead of running
+  -i, --info [WHAT]      how it was composed
+  -cd, --config-dir DIR  add a folder of configurations
+  -cn, --config-name N   start from N.yaml: a run's own is `config`
+  hydra.run.dir=DIR      where the run goes; hydra.sweep.dir=DIR for a sweep
+  --hydra-help           the rest
+"""
+
+WORKS: Mapping[str, Work] = {
+    "train": Work(
+        "train",
+        f"""\
+vgexp train [flags] [overrides]
+  builds the model, trains it, writes one run folder
+
+  vgexp train +experiment=sigmoid_deep        a preset
+  vgexp train model.depth=50 optimizer=adam   keys and groups
+  vgexp train -m model.depth=5,10 seed=1,2    a sweep: every combination
+
+{_FLAGS}""",
+        _train,
+        _finish_training,
+        _close_training,
+    ),
+    "signal": Work(
+        "signal",
+        f"""\
+vgexp signal [flags] [overrides]
+  signal propagation at initialisation, measured over seeds and predicted
+
+  vgexp signal +experiment=sigmoid_deep       a preset, not trained
+  vgexp signal model.depth=50 model.gain=1.5 signal.seeds=20
+  vgexp signal -m model.gain=0.5,1,2 model.depth=10,30    a phase diagram
+
+{_FLAGS}""",
+        _signal,
+        _finish_signal,
+        _close_signal,
+    ),
+}
+"""Verb -> its work."""

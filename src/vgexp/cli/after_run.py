@@ -1,0 +1,34 @@
+"""What a single run leaves on the screen when it has ended: its table first, then its pictures."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+from vgexp.cli import error_blocks
+from vgexp.cli.actions import Work
+from vgexp.cli.interrupts import exit_code
+from vgexp.config import OutputConfig
+
+if TYPE_CHECKING:
+    from vgexp.runs import Run
+
+
+def close(done: Run, output: OutputConfig, work: Work) -> int:
+    """Prints what the run leaves and draws its figures, unless they are not wanted; the exit code.
+
+    Ctrl-C, SIGTERM and SIGHUP end the drawing, which takes a while: by then the table is there.
+    """
+    from vgexp.runs.start import drawn
+
+    try:
+        if not output.quiet:
+            work.close(done)
+            sys.stdout.flush()
+        num_figures = drawn(done, is_wanted=output.figures is not False)
+        if num_figures and not output.quiet:
+            print(f"  figures ({num_figures} of them)", flush=True)
+    except KeyboardInterrupt as error:
+        error_blocks.interruption(error, done.folder)
+        return exit_code(error)
+    return 0

@@ -1,0 +1,64 @@
+"""Hydra's callback: checks folders before Hydra writes into them, and sets vgexp's launcher."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from hydra.core.plugins import Plugins
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig, open_dict, read_write
+
+from vgexp import folders
+from vgexp.cli import notice
+from vgexp.cli.session import answered, current
+from vgexp.sweep import place, plan
+
+
+class FolderCallback(Callback):
+    """Refuses a folder that is in use; notes a sweep's."""
+
+    def on_run_start(self, config: DictConfig, **_: Any) -> None:
+        folder = Path(str(config.hydra.run.dir))
+        answered(lambda: folders.refuse_file(folder))
+        answered(lambda: folders.require_free(folder))
+        answered(lambda: place.require_no_sweep(folder))
+
+    def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
+        notice.take_back()
+        session = current()
+        folder = Path(str(config.hydra.sweep.dir))
+        session.plan = answered(lambda: place.admit(folder)) or plan.Plan()
+        session.folder = folder
+        if not session.replays:
+            begun = session.plan.begun(session.command)
+            answered(lambda: plan.change(folder, lambda _: begun))
+        _put_launcher_in(config)
+
+    def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
+        del config
+        session = current()
+        folder = session.folder
+        if folder is not None and not session.replays:
+            answered(lambda: plan.change(folder, lambda now: now.done_with(session.command)))
+
+
+def _put_launcher_in(config: DictConfig) -> None:
+    from hydra_plugins import _vgexp as plugins
+    from vgexp.cli.launcher import GRID
+
+    session = current()
+    for plugin in (plugins.PlannedLauncher, plugins.Grid, plugins.PlanSweeper):
+        Plugins.instance().register(plugin)
+    with read_write(config), open_dict(config.hydra):
+        session.launcher = config.hydra.launcher
+        config.hydra.launcher = {"_target_": _target(plugins.PlannedLauncher)}
+        if session.replays:
+            config.hydra.sweeper = {"_target_": _target(plugins.PlanSweeper)}
+        elif config.hydra.sweeper.get("_target_") == GRID:
+            config.hydra.sweeper["_target_"] = _target(plugins.Grid)
+
+
+def _target(plugin: type) -> str:
+    """The name by which Hydra instantiates one of our plugins."""
+    return f"{plugin.__module__}.{plugin.__name__}"

@@ -1,0 +1,283 @@
+"""The verbs with overrides: what was typed goes to Hydra, what comes back is an exit code."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import re
+import shlex
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext, suppress
+from pathlib import Path
+
+import hydra.version
+from hydra._internal.utils import _run_hydra
+
+from vgexp import __version__, folders, resuming, sweep
+from vgexp.cli import error_blocks, flags, overrides, schema
+from vgexp.cli.after_run import close
+from vgexp.cli.groups import wrapped_groups
+from vgexp.cli.hydra_errors import translate, unknown_flag
+from vgexp.cli.interrupts import exit_code
+from vgexp.cli.job import Job
+from vgexp.cli.listing import configs
+from vgexp.cli.session import Refused, Session, session
+from vgexp.errors import QuestionError, printable
+from vgexp.sweep import place, plan
+
+_VERSION_BASE = "1.3"
+
+
+def enter(verb: str, argv: Sequence[str]) -> int:
+    """Runs `vgexp VERB ARGV...` and returns its exit code.
+
+    Raises:
+        QuestionError: a flag, a folder or a configuration that cannot be.
+    """
+    if "--version" in argv:
+        print(f"vgexp {__version__}")
+        return 0
+    full = error_blocks.full_error()
+    args = parse_flags(argv)
+    job = job_of(verb, argv)
+    with session(Session((verb, *argv))) as opened:
+        try:
+            compose_and_call(args, job)
+        except KeyboardInterrupt as error:
+            error_blocks.interruption(error, opened.folder or job.folder)
+            return exit_code(error)
+        except QuestionError:
+            if opened.folder is not None and opened.command not in opened.plan.commands:
+                with suppress(QuestionError, OSError):
+                    place.withdraw(opened.folder, opened.command)
+            raise
+        if opened.folder is not None:
+            return close_sweep(opened.folder, job)
+    if isinstance(job.error, QuestionError):
+        return error_blocks.question(job.error, full=full)
+    if job.error is not None:
+        return error_blocks.failure(job.error, log=_log_of(job), full=full, folder=job.folder)
+    if job.run is not None:
+        return close(job.run, job.output, job.work)
+    return 0
+
+
+def job_of(verb: str, argv: Sequence[str]) -> Job:
+    """The job of a line, which knows how it is typed."""
+    args = parse_flags(argv)
+    is_swept = args.multirun or "hydra.mode=MULTIRUN" in args.overrides
+    command = shlex.join(["vgexp", verb, *argv])
+    return Job(verb, command, _flags_of_config(args), [] if is_swept else ["hydra.mode=RUN"])
+
+
+def compose_and_call(args: argparse.Namespace, job: Job) -> None:
+    """Hands the command line to Hydra, which calls the job, or prints what a flag asked for.
+
+    Raises:
+        QuestionError: Hydra refused it, or the folder is in use.
+    """
+    schema.register(job.work)
+    args.overrides, job.swept = _rewrite(args)
+    first = configs()
+    if args.config_dir and not args.config_path:
+        # Hydra searches the task's own folder first, so the two change places.
+        first, args.config_dir = _own_folder(args.config_dir), str(first)
+    hydra.version.setbase(_VERSION_BASE)
+    try:
+        shown = wrapped_groups() if args.help else nullcontext()
+        # To complete a line Hydra makes its parser once more.
+        completed = flags.lazy_help() if args.shell_completion else nullcontext()
+        with _hydra_raises(), _logging_restored(), shown, completed:
+            _run_hydra(
+                args=args,
+                args_parser=flags.make_parser(),
+                task_function=job,
+                config_path=str(first),
+                config_name=schema.PRIMARY,
+            )
+    except SystemExit as error:
+        # After --help and --hydra-help; a message or a code above 0 is a refusal.
+        if error.code not in (None, 0):
+            raise QuestionError(f"hydra refused: {error.code}") from None
+    except Refused as refused:
+        raise refused.error from None
+    except BrokenPipeError:
+        raise
+    except Exception as error:
+        question = translate(error)
+        if question is None:
+            raise
+        raise question from error
+
+
+def parse_flags(argv: Sequence[str]) -> argparse.Namespace:
+    """Hydra's flags and the overrides, in any order.
+
+    Raises:
+        QuestionError: an unknown flag, one without its value, or spaces around a `=`.
+    """
+    parser = flags.make_parser()
+    parser.exit_on_error = False
+    # Or `--experiment` would be taken for the beginning of a flag of Hydra's.
+    parser.allow_abbrev = False
+    try:
+        args, rest = parser.parse_known_args(list(argv))
+    except argparse.ArgumentError as error:
+        raise QuestionError(f"{error.argument_name}: {error.message}") from None
+    strange = [token for token in rest if token.startswith("-")]
+    if strange:
+        raise unknown_flag(strange[0], argv, _known_flags(parser))
+    if args.experimental_rerun is not None:
+        raise QuestionError(
+            "--experimental-rerun is not supported\n"
+            "allowed: vgexp train --config-dir RUN --config-name config"
+        )
+    args.overrides = [*args.overrides, *rest]
+    overrides.require_joined(args.overrides)
+    return args
+
+
+def config_folders(args: argparse.Namespace) -> list[Path]:
+    """Where Hydra looks for files, first things first: in the user's own folder before ours."""
+    given = [Path(args.config_dir)] if args.config_dir else []
+    return [Path(args.config_path), *given] if args.config_path else [*given, configs()]
+
+
+def spelled(args: argparse.Namespace, words: Sequence[str]) -> list[str]:
+    """The words with `experiment` in the spelling that the primary config wants."""
+    name = args.config_name or schema.PRIMARY
+    return overrides.spell_experiment(
+        words, listed=overrides.lists_experiment(config_folders(args), name)
+    )
+
+
+def into(folder: Path) -> str:
+    """The override that puts a sweep there."""
+    return overrides.assigned("hydra.sweep.dir", str(folder))
+
+
+def _own_folder(given: str) -> Path:
+    folder = Path(given).absolute()
+    if not folder.is_dir():
+        raise QuestionError(
+            f"--config-dir {str(folder)!r} not found\nallowed: a folder that exists"
+        )
+    return folder
+
+
+def _rewrite(args: argparse.Namespace) -> tuple[list[str], frozenset[str]]:
+    """The overrides as Hydra wants them, and the keys that they sweep over."""
+    if args.shell_completion:
+        return list(args.overrides), frozenset()
+    words = spelled(args, args.overrides)
+    if "hydra.mode=RUN" in words:
+        return words, frozenset()
+    declared = overrides.preset_sweep(words, config_folders(args))
+    is_sweep = args.multirun or declared is not None or "hydra.mode=MULTIRUN" in words
+    overrides.require_possible(words, is_sweep=is_sweep)
+    if not is_sweep:
+        return words, frozenset()
+    declared = declared or []
+    try:
+        return overrides.defer(words, declared), overrides.swept([*declared, *words])
+    except Exception as error:
+        question = translate(error)
+        if question is None:
+            raise
+        raise question from error
+
+
+def _log_of(job: Job) -> Path | None:
+    """The log that has the traceback, unless it could not be written."""
+    log = job.folder / f"{job.work.verb}.log" if job.folder else None
+    return log if log and log.is_file() and log.stat().st_size else None
+
+
+def close_sweep(folder: Path, job: Job) -> int:
+    """Prints what a sweep leaves, and how to go on where jobs failed or did not end."""
+    rows = sweep.read(folder)
+    known = plan.read(folder) or plan.Plan()
+    if not known.entries:
+        raise QuestionError(
+            "the sweep has no job: a key is swept over no value\n"
+            "allowed: at least one value for each key"
+        )
+    statuses = {row["job"]: row["status"] for row in rows}
+    jobs = {str(entry.job): folder / entry.folder for entry in known.entries}
+    failed = [job for job in jobs if statuses.get(job) == sweep.FAILED]
+    left = [
+        at for job, at in jobs.items() if statuses.get(job) not in (*resuming.ENDED, sweep.FAILED)
+    ]
+    elsewhere = sum(folders.is_occupied(at) for at in left)
+    num_open = len(left) - elsewhere
+    total = f"{len(known.entries)} job{'s' if len(known.entries) != 1 else ''}"
+    print(printable(f"{total}, {len(failed)} failed: {folder / sweep.FILE}"))
+    print(printable(shlex.join(["vgexp", "compare", str(folder)])), flush=True)
+    again = error_blocks.resuming(folder)
+    if elsewhere:
+        error_blocks.show(
+            error_blocks.block(f"{elsewhere} of {total} are being run by another process")
+        )
+    if num_open:
+        error_blocks.show(
+            error_blocks.block(f"{num_open} of {total} did not end", f"go on: {again}")
+        )
+    if failed:
+        error_blocks.show(
+            error_blocks.block(
+                f"{len(failed)} of {total} failed: {', '.join(failed)}",
+                f"once more: {again} --failed",
+            )
+        )
+    return 1 if failed or left or job.error is not None else 0
+
+
+def _flags_of_config(args: argparse.Namespace) -> list[str]:
+    words: list[str] = []
+    for flag in ("config_path", "config_dir", "config_name"):
+        value = getattr(args, flag)
+        words += [f"--{flag.replace('_', '-')}", value] if value else []
+    return words
+
+
+def _known_flags(parser: argparse.ArgumentParser) -> list[str]:
+    named = re.findall(r"--[a-z-]+", parser.format_usage())
+    return [flag for flag in named if flag != "--experimental-rerun"]
+
+
+@contextmanager
+def _hydra_raises() -> Iterator[None]:
+    """Hydra prints an error and exits 1, unless it is told to raise it."""
+    before = os.environ.get(error_blocks.FULL_ERROR)
+    os.environ[error_blocks.FULL_ERROR] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[error_blocks.FULL_ERROR]
+        else:
+            os.environ[error_blocks.FULL_ERROR] = before
+
+
+@contextmanager
+def _logging_restored() -> Iterator[None]:
+    """Closes the log files that Hydra opened, and gives the caller's handlers back.
+
+    Within, a log that cannot be written is no error and prints no traceback.
+    """
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    complains, logging.raiseExceptions = logging.raiseExceptions, False
+    try:
+        yield
+    finally:
+        logging.raiseExceptions = complains
+        for handler in root.handlers:
+            if handler not in handlers:
+                with suppress(OSError):
+                    handler.close()
+        root.handlers[:] = handlers
+        root.setLevel(level)
+        sys.stdout.flush()

@@ -1,0 +1,82 @@
+"""A run as a notebook shows it: verdict, words, key figures and the overview, in one HTML piece."""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from vgexp import tables
+from vgexp.diagnosis import FIGURES, sentence
+from vgexp.errors import QuestionError, printable
+from vgexp.report.terminal.layout import number
+
+KEY_FIGURES = (
+    "attenuation",
+    "backward_factor_per_layer",
+    "loss_last_mean_20",
+    "val_accuracy_last",
+    "clip_fraction",
+    "steps",
+    "num_layers",
+    "seconds",
+    "device",
+    "dtype",
+)
+"""Those of `summary.json` that are shown where the run has them."""
+
+
+def as_html(folder: Path) -> str:
+    """The piece for a run folder; what cannot be read or drawn of it is said instead.
+
+    It refers to nothing outside itself, and has nothing in it but text and pictures.
+    """
+    parts = [f"<h3>{_text(folder)}</h3>"]
+    try:
+        summary = tables.read_summary(folder)
+    except QuestionError as error:
+        parts.append(f"<p>{_text(error)}</p>")
+    else:
+        parts.append(f"<p><b>{_text(summary.get('verdict') or summary.get('status'))}</b></p>")
+        parts += [_words(summary), _figures(summary)]
+    return f"<div>{''.join(parts)}{_overview(folder)}</div>"
+
+
+def _words(summary: Mapping[str, Any]) -> str:
+    try:
+        return f"<p>{_text(sentence(summary))}</p>"
+    except KeyError:  # a run that failed before it had figures
+        return f"<p>{_text(summary.get('reason', ''))}</p>"
+
+
+def _figures(summary: Mapping[str, Any]) -> str:
+    meanings = {figure.name: figure.definition for figure in FIGURES}
+    rows = [
+        f'<tr><td title="{_text(meanings[name])}">{name}</td><td>{_text(_short(value))}</td></tr>'
+        for name in KEY_FIGURES
+        if (value := summary.get(name)) is not None
+    ]
+    return f"<table>{''.join(rows)}</table>" if rows else ""
+
+
+def _overview(folder: Path) -> str:
+    from vgexp.report import figures
+
+    picture = io.BytesIO()
+    try:
+        figures.run_figure(folder).savefig(picture, format="png")
+    except QuestionError as error:
+        return f"<p>{_text(error)}</p>"
+    encoded = base64.b64encode(picture.getvalue()).decode()
+    return f'<img alt="overview of the run" src="data:image/png;base64,{encoded}">'
+
+
+def _short(value: Any) -> str:
+    return number(value) if isinstance(value, float) else str(value)
+
+
+def _text(value: object) -> str:
+    return html.escape(printable(str(value)))
