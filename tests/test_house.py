@@ -24,7 +24,7 @@ FLOORS: tuple[frozenset[str], ...] = tuple(
         "training report spectra",
         "models data probe theory diagnosis resuming",
         "activations inits norms skips losses optimizers schedulers clips noise tables checkpoints",
-        "metrics watch seeds tasks folders foreign machine",
+        "metrics watch seeds tasks folders user_code machine",
         "registry config records interrupts lookup location origin files",
         "errors",
     )
@@ -61,7 +61,7 @@ TORCH_SIDE = frozenset(
         "checkpoints",
         "losses",
         "tasks",
-        "foreign",
+        "user_code",
         "theory",
         "machine",
     }
