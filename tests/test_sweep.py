@@ -285,6 +285,14 @@ def test_the_jobs_of_a_lost_plan_are_found_in_their_folders(tmp_path: Path) -> N
     assert plan.extended(found, [wanted(10)], Counter(), numbered)[0] == found
 
 
+def test_a_new_job_is_numbered_after_the_last_though_numbers_are_missing_before_it() -> None:
+    known, _ = plan.extended(Plan(), [wanted(seed) for seed in range(4)], Counter(), numbered)
+    found = dataclasses.replace(known, entries=known.entries[2:])  # the folders of two were removed
+    larger, (new,) = plan.extended(found, [wanted(9)], Counter(), numbered)
+    assert (new.job, new.folder) == (4, "4")
+    assert [entry.job for entry in larger.entries] == [2, 3, 4]
+
+
 def test_a_run_knows_the_sweep_whose_job_it_is(tmp_path: Path) -> None:
     plan.write(tmp_path, a_plan())
     assert place.record_of(tmp_path / "0") == (tmp_path.resolve(), a_plan())
