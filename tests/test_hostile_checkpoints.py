@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import sys
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -214,6 +215,21 @@ def test_a_storage_is_as_long_as_its_record_and_a_tensor_within_its_storage(tmp_
             checkpoints.load(tmp_path / "b.pt")
 
 
+def test_numbers_in_another_order_of_bytes_are_not_taken_for_this_machine_s(tmp_path: Path) -> None:
+    """The sum, which is of bytes as they lie in memory, is the same there and here."""
+    write(tmp_path / "a.pt")
+    other = {"little": "big", "big": "little"}[sys.byteorder].encode()
+    with zipfile.ZipFile(tmp_path / "a.pt") as archive:
+        records = {name: archive.read(name) for name in archive.namelist()}
+    (name,) = (name for name in records if name.endswith("/byteorder"))
+    assert records[name].decode() == sys.byteorder
+    with zipfile.ZipFile(tmp_path / "b.pt", "w") as archive:
+        for record, content in {**records, name: other}.items():
+            archive.writestr(record, content)
+    with pytest.raises(UnusableError, match="another order of bytes"):
+        checkpoints.load(tmp_path / "b.pt")
+
+
 def test_a_file_longer_than_any_of_this_run_is_not_read(tmp_path: Path) -> None:
     (tmp_path / "a.pt").touch()
     os.truncate(tmp_path / "a.pt", 2**40)
@@ -267,6 +283,7 @@ CHANGES: dict[str, Callable[[dict[str, Any]], object]] = {
     "a generator that is short": lambda s: s["training"].update(
         stream=[torch.zeros(3, dtype=torch.uint8)]
     ),
+    "a generator too many": lambda s: s["training"].update(stream=2 * s["training"]["stream"]),
     "an order of data that is empty": lambda s: s["training"].update(batches={}),
     "an optimizer without groups": lambda s: s["training"].update(
         optimizer={"state": {}, "param_groups": []}
@@ -362,6 +379,7 @@ def _with_attribute() -> torch.Tensor:
         {1, 2},
         {(1, 2): 3},
         {2**40: 3},
+        {True: 3},
         torch.eye(2).to_sparse(),
         torch.zeros(2, device="meta"),
         torch.zeros(2).as_subclass(_Own),
