@@ -159,12 +159,14 @@ def no_norm(width):
 
 
 class Squares(Dataset):
-    def __init__(self, num_examples=40, classes=None, odd=None, item=None):
+    def __init__(self, num_examples=40, classes=None, odd=None, item=None, told=None):
         self.x = torch.arange(num_examples * 5.0).reshape(-1, 5).sin()
         self.y = torch.arange(num_examples) % 3
         self.odd, self.item, self.reads = odd, item, 0
         if classes:
             self.classes = [str(number) for number in range(classes)]
+        if told is not None:
+            self.num_classes = told
 
     def __len__(self):
         return len(self.x)
@@ -753,6 +755,13 @@ def test_values_are_one_column_and_train_by_their_squares() -> None:
 def test_classes_are_as_many_as_somebody_says() -> None:
     assert loaded("lazy", kwargs={"classes": 7}).task.num_outputs == 7
     assert loaded("lazy", kwargs={"classes": 7}, num_classes=5).task.num_outputs == 5
+
+
+@pytest.mark.parametrize(("told", "outputs"), [(7, 7), (True, 3), ("seven", 3)])
+def test_a_number_of_classes_that_data_tell_of_is_taken_where_it_is_one(
+    told: object, outputs: int
+) -> None:
+    assert loaded("lazy", kwargs={"told": told}).task.num_outputs == outputs
 
 
 def test_what_is_drawn_as_data_are_made_depends_on_the_seed_alone() -> None:
