@@ -279,6 +279,9 @@ CHANGES: dict[str, Callable[[dict[str, Any]], object]] = {
     "a step that is a tensor": lambda s: s["training"].update(step=torch.zeros(1)),
     "a model that is a list": lambda s: s["training"].update(model=[]),
     "a model without weights": lambda s: s["training"].update(model={}),
+    "weights of another type": lambda s: s["training"].update(
+        model={name: value.double() for name, value in s["training"]["model"].items()}
+    ),
     "a generator that is a text": lambda s: s["training"].update(stream=["x"]),
     "a generator that is short": lambda s: s["training"].update(
         stream=[torch.zeros(3, dtype=torch.uint8)]
@@ -392,6 +395,17 @@ def test_what_could_not_be_read_back_is_not_written(strange: Any, tmp_path: Path
     with pytest.raises(UnusableError, match=r"it h(olds|as) "):
         checkpoints.save(tmp_path, Checkpoint(1, {"x": strange}, {}, {}, {}))
     assert not list(tmp_path.iterdir())
+
+
+def test_numbers_that_are_stored_are_not_too_many_however_many_they_are(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(pieces, "_MOST_REPEATED_BYTES", 0)
+    x = torch.arange(1000.0)
+    assert pieces.digest({"whole": x}) == pieces.digest({"whole": x.clone()})
+    assert pieces.digest({"a": x[:300], "b": x[300:]})
+    with pytest.raises(UnusableError, match="more elements than are stored"):
+        pieces.digest({"whole": x, "first": x[:1]})
 
 
 def test_the_numbers_of_a_parameter_come_back(tmp_path: Path) -> None:
