@@ -46,6 +46,12 @@ def test_the_header_grows_and_reason_stays_last(tmp_path: Path) -> None:
     assert second == ["1", "completed", "2", "3", "4", ""]
 
 
+def test_what_a_job_overrides_takes_the_place_of_no_column_that_tells_of_the_job() -> None:
+    odd = {"job": "7", "status": "1", "reason": "2", "seed": "3"}
+    cells = Row(4, sweep.FAILED, odd, {"seed": "9"}, "full").cells()
+    assert cells == {"job": "4", "status": sweep.FAILED, "seed": "3", "reason": "full"}
+
+
 def test_a_job_that_ends_again_replaces_its_row(tmp_path: Path) -> None:
     for status in ("interrupted", "completed"):
         sweep.record(tmp_path, [Row(0, status), Row(1, "completed")])
