@@ -47,7 +47,7 @@ from vgexp.report.runs import load_runs
 from vgexp.report.show.recorded import Recorded
 from vgexp.report.spread import spread_of
 from vgexp.report.sweep_grid import sweep_grid
-from vgexp.report.swept import apart, find_key, texts_of
+from vgexp.report.swept import apart, columns_of, find_key, texts_of
 
 
 def write_table(folder: Path, table: str, rows: Sequence[dict[str, Any]]) -> None:
@@ -858,6 +858,10 @@ def test_values_are_numbers_in_order_or_texts_as_they_appear(tmp_path: Path) -> 
     assert texts_of(runs, "no.key") == ["not set"]
     assert [run.name for (run,) in apart(runs, ["model.gain"]).values()] == ["1", "0"]
     assert find_key(runs, "gain", "--panels") == "model.gain"
+
+
+def test_panels_stand_three_abreast_and_four_as_a_square() -> None:
+    assert list(map(columns_of, range(1, 8))) == [1, 2, 3, 2, 3, 3, 3]
 
 
 # ---------------------------------------------------------------- the verb
