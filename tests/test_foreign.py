@@ -744,6 +744,13 @@ def test_the_task_is_read_off_the_first_example_and_the_targets(
     assert found.train.take(torch.tensor([0, 1]))[0].shape == (2, *shape)
 
 
+def test_batches_of_what_is_read_one_by_one_are_on_the_device_that_was_asked_for() -> None:
+    there = loaded("lazy").train.to(torch.device("meta"))
+    batch = (*there.take(torch.tensor([0, 1])), *there.part(0, 2))
+    assert [part.device.type for part in (there.targets, *batch)] == ["meta"] * 5
+    assert [len(part) for part in batch] == [2] * 4
+
+
 def test_values_are_one_column_and_train_by_their_squares() -> None:
     found = loaded("values")
     assert found.train.targets.shape == (40, 1)
