@@ -11,7 +11,7 @@ import pytest
 
 from vgexp.diagnosis import diagnose, learned, sentence, signal_of, summarise, underflow, verdict_of
 from vgexp.errors import QuestionError
-from vgexp.records import TABLES
+from vgexp.quantities import TABLES
 
 FLOAT32_TINY = float(np.finfo(np.float32).tiny)
 GUESSING = math.log(10)

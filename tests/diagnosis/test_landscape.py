@@ -14,7 +14,7 @@ from vgexp import runs
 from vgexp.config import Config, MlpConfig, OutputConfig, ProbeConfig, SgdConfig, TrainConfig
 from vgexp.diagnosis import sentence
 from vgexp.diagnosis.landscape import FLAT_BELOW, landscape_figures, landscape_words
-from vgexp.records import CURVATURE
+from vgexp.quantities import CURVATURE
 
 LIMIT = 20.0
 

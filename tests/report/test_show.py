@@ -26,9 +26,9 @@ from rich.console import Console
 from vgexp import folders
 from vgexp.cli import main
 from vgexp.config import Config
-from vgexp.diagnosis import FIGURES, summarise
+from vgexp.diagnosis import summarise
 from vgexp.errors import QuestionError
-from vgexp.records import TABLES
+from vgexp.quantities import TABLES
 from vgexp.report.grid import Grid, grid_of, underflows
 from vgexp.report.terminal.axes import LABEL_WIDTH, labels_of, ticks
 from vgexp.report.terminal.bands import banded
@@ -40,7 +40,6 @@ from vgexp.report.terminal.page import show
 from vgexp.report.terminal.recorded import Recorded
 from vgexp.report.terminal.scale import Scale, linear_scale, log_scale, scale_for
 from vgexp.report.terminal.signals import against_depth, against_time
-from vgexp.report.terminal.words import SHOWN
 
 LEFT = LABEL_WIDTH + 1
 """Cells left of what is drawn."""
@@ -631,10 +630,6 @@ def test_a_page_has_map_curves_verdict_figures_and_folder(
     assert "Note" not in text
     assert "underflow" not in text, "there was none"
     assert encoding == "utf-8" or text.isascii()
-
-
-def test_the_figures_told_are_figures_of_a_summary() -> None:
-    assert {figure.name for figure in FIGURES} >= set(SHOWN)
 
 
 def test_figures_stand_in_two_columns_where_there_is_room(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from vgexp.assembly import assemble
 from vgexp.config import SignalConfig
 from vgexp.diagnosis import start_sentence
 from vgexp.diagnosis.directions import direction_figures, direction_words
-from vgexp.records import JACOBIAN, PATHS, SHATTERING
+from vgexp.quantities import JACOBIAN, PATHS, SHATTERING
 
 
 def empty(columns: Any) -> pd.DataFrame:

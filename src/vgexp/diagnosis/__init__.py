@@ -1,14 +1,12 @@
-"""What the tables of a run say about its gradient: signal, verdict, cause, words, figures.
+"""What the tables of a run say about its gradient: signal, verdict, cause, words, metrics.
 
-The names of the figures are there without pandas; the rest is imported when it is asked for.
+Names are imported when they are asked for, pandas with them.
 """
 
 from __future__ import annotations
 
 import importlib
 from typing import TYPE_CHECKING, Any
-
-from vgexp.diagnosis.figures import FIGURES, NUMBERS, require_number
 
 if TYPE_CHECKING:
     from vgexp.diagnosis.at_start import summarise_start
@@ -33,14 +31,11 @@ _HOMES = {
 }
 
 __all__ = [
-    "FIGURES",
-    "NUMBERS",
     "Diagnosis",
     "Signal",
     "diagnose",
     "learned",
     "main_path",
-    "require_number",
     "sentence",
     "signal_of",
     "start_sentence",

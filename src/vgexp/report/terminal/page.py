@@ -8,7 +8,7 @@ import pandas as pd
 from rich.console import Console
 from rich.text import Text
 
-from vgexp.records import EVALS, READOUT
+from vgexp.quantities import EVALS, READOUT
 from vgexp.report.grid import Grid
 from vgexp.report.terminal.curve import Plot, plot_width, show_plot
 from vgexp.report.terminal.heat_map import show_heat_map

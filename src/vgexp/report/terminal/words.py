@@ -1,4 +1,4 @@
-"""What happened, in words and numbers: verdict, sentence, key figures, what is missing."""
+"""What happened, in words and numbers: verdict, sentence, summary metrics, what is missing."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from rich.console import Console
 
 from vgexp.diagnosis import diagnose, sentence
 from vgexp.errors import QuestionError, one_line
+from vgexp.quantities import SUMMARY
+from vgexp.report.selection import SHOWN
 from vgexp.report.terminal.layout import (
     MOST_OF_REASON,
     number,
@@ -22,18 +24,6 @@ from vgexp.report.terminal.layout import (
 from vgexp.report.terminal.recorded import RUNNING, UNFINISHED, Recorded
 from vgexp.resuming import ENDED
 
-SHOWN = (
-    *("status", "signal", "signal_last", "attenuation", "attenuation_last"),
-    *("backward_factor_per_layer", "backward_factor_per_layer_last", "layers_left_out"),
-    *("underflow", "backward_factor_per_time_step", "time_attenuation"),
-    *("sharpness_first", "sharpness_last", "sharpness_over_limit", "curvature_over_limit_max"),
-    *("num_layers", "num_parameters", "steps", "constant_loss", "loss_first", "loss_last"),
-    *("loss_best", "accuracy_last", "val_loss_last", "val_accuracy_last", "val_accuracy_best"),
-    *("test_loss", "test_accuracy", "clip_fraction", "seconds", "probe_overhead", "dtype"),
-    *("device", "seed"),
-)
-"""The figures of `summary.json` that are told; one that is null or says nothing is left out."""
-_SILENT_AT_ZERO = ("layers_left_out", "underflow", "clip_fraction")
 _OPEN = {
     RUNNING: "The run is being written by another process: this is how far it has come.",
     UNFINISHED: "The run is unfinished: it has no summary, so it was cut off, or never began.",
@@ -60,7 +50,7 @@ def show_ending(console: Console, run: Recorded, layers: pd.DataFrame | None) ->
 
 
 def show_numbers(console: Console, summary: Mapping[str, Any]) -> None:
-    """Prints the key figures, in two columns where the console has room for them."""
+    """Prints summary metrics, in two columns where the console has room for them."""
     pairs = [(name, _text(summary[name])) for name in SHOWN if _is_told(name, summary)]
     pairs = [(name, printable(text, console)) for name, text in pairs]
     columns = _columns(pairs, 2)
@@ -111,7 +101,7 @@ def _so_far(layers: pd.DataFrame | None) -> str:
 def _is_told(name: str, summary: Mapping[str, Any]) -> bool:
     value = summary.get(name)
     is_plain = isinstance(value, str | int | float)
-    return is_plain and not (value == 0 and name in _SILENT_AT_ZERO)
+    return is_plain and not (value == 0 and SUMMARY[name].silent_at_zero)
 
 
 def _text(value: Any) -> str:
