@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import ClassVar
 
-from vgexp.config.model import ModelConfig, NetConfig
+from vgexp.config.model import NetConfig
 from vgexp.config.ranges import above, at_least, one_of, within
 from vgexp.errors import QuestionError
 
@@ -37,7 +37,7 @@ class ConvConfig(NetConfig):
 
 
 @dataclass
-class CnnConfig(ConvConfig):
+class CnnConfig(ConvConfig, choice="cnn"):
     """The perceptron's equations with 3x3 convolutions, a pooling over positions, a read-out."""
 
     stages: int = 3
@@ -54,7 +54,7 @@ class CnnConfig(ConvConfig):
 
 
 @dataclass
-class ResnetConfig(ConvConfig):
+class ResnetConfig(ConvConfig, choice="resnet"):
     """A residual network as for CIFAR (He 2015, 2016): three stages of blocks, and a read-out."""
 
     depth: int = 20
@@ -105,7 +105,7 @@ class ResnetConfig(ConvConfig):
 
 
 @dataclass
-class DensenetConfig(ConvConfig):
+class DensenetConfig(ConvConfig, choice="densenet"):
     """A densely connected network as for CIFAR (Huang 2017): three dense blocks, a read-out."""
 
     depth: int = 40
@@ -166,11 +166,3 @@ def _require_form(key: str, value: int, factor: int, rest: int, form: str) -> No
 
 def _listed(numbers: Iterable[int]) -> str:
     return ", ".join(map(str, numbers))
-
-
-FAMILIES: Mapping[str, type[ModelConfig]] = {
-    "cnn": CnnConfig,
-    "resnet": ResnetConfig,
-    "densenet": DensenetConfig,
-}
-"""Choice -> its dataclass, of this file."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Optional
 
@@ -61,7 +60,7 @@ class RecurrentConfig(ModelConfig):
 
 
 @dataclass
-class RnnConfig(RecurrentConfig):
+class RnnConfig(RecurrentConfig, choice="rnn"):
     """A plain recurrent network: h_t = phi(W_ih x_t + W_hh h_{t-1} + b) (Elman 1990)."""
 
     activation: str = "tanh"
@@ -75,7 +74,7 @@ class RnnConfig(RecurrentConfig):
 
 
 @dataclass
-class LstmConfig(RecurrentConfig):
+class LstmConfig(RecurrentConfig, choice="lstm"):
     """Long short-term memory: a cell state that gates write, keep and read (Hochreiter 1997)."""
 
     forget_bias: float = 1.0
@@ -88,13 +87,5 @@ class LstmConfig(RecurrentConfig):
 
 
 @dataclass
-class GruConfig(RecurrentConfig):
+class GruConfig(RecurrentConfig, choice="gru"):
     """Gated recurrent units: a state between its last value and a new one (Cho 2014)."""
-
-
-FAMILIES: Mapping[str, type[ModelConfig]] = {
-    "rnn": RnnConfig,
-    "lstm": LstmConfig,
-    "gru": GruConfig,
-}
-"""Choice -> its dataclass, of this file."""

@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from vgexp.config import CnnConfig
+from vgexp.models import families
 from vgexp.models.conv_net import ConvNet, Form
 from vgexp.models.convolution import Joint, Place, require_positions
 from vgexp.tasks import Task
@@ -23,6 +24,7 @@ from vgexp.tasks import Task
 KERNEL = 3
 
 
+@families.make.register
 def build(config: CnnConfig, task: Task) -> ConvNet:
     """The plain convolutional net of a configuration, its weights not drawn yet.
 

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from vgexp.activations import ACTIVATIONS, slope
 from vgexp.config import DensenetConfig
+from vgexp.models import families
 from vgexp.models.convolution import Place, conv, require_positions
 from vgexp.models.network import Named, Network, linear, run_blocks
 from vgexp.models.stages import Stage, chain
@@ -131,6 +132,7 @@ class Densenet(Network):
         return cast(Iterator[Layer], iter(self.layers))
 
 
+@families.make.register
 def build(config: DensenetConfig, task: Task) -> Densenet:
     """The densely connected net of a configuration, its weights not drawn yet.
 

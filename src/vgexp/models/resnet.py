@@ -18,6 +18,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from vgexp.config import ResnetConfig
+from vgexp.models import families
 from vgexp.models.conv_net import ConvNet, Form
 from vgexp.models.convolution import Joint, Place, require_positions
 from vgexp.tasks import Task
@@ -27,6 +28,7 @@ EXPANSION = 4
 """Channels of a bottleneck's end over those of its middle."""
 
 
+@families.make.register
 def build(config: ResnetConfig, task: Task) -> ConvNet:
     """The residual net of a configuration, its weights not drawn yet.
 

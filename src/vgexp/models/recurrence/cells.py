@@ -56,6 +56,11 @@ class Equations(ABC):
         self.config = config
 
     @property
+    def bias_starts(self) -> Mapping[str, float]:
+        """Gate -> the number at which its biases start; the others start at 0."""
+        return {}
+
+    @property
     def is_fused(self) -> bool:
         """Whether torch has the cell."""
         return self.config.norm == "none"
@@ -116,6 +121,11 @@ class LstmEquations(Equations):
     gates = ("input", "forget", "cell", "output")
     states = ("h", "c")
     norms: ClassVar[Mapping[str, int]] = {"ih": 4, "hh": 4, "c": 1}
+    config: LstmConfig
+
+    @property
+    def bias_starts(self) -> Mapping[str, float]:
+        return {"forget": self.config.forget_bias}
 
     def fused(self, num_inputs: int) -> nn.RNNBase:
         width, bias = self.config.width, self.config.bias

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from vgexp.config import RecurrentConfig
 from vgexp.inits import Draw
+from vgexp.models import families
 from vgexp.models.network import Network, linear, run_blocks
 from vgexp.models.recurrence import draws
 from vgexp.models.recurrence.cells import EQUATIONS, Equations, cell_of
@@ -95,7 +96,7 @@ class Recurrent(Network):
 
     def special_draws(self) -> Mapping[str, Draw]:
         """All parameters of the cells, norms' and activations' left out."""
-        ways = draws.draws(self.config, self.equations.gates)
+        ways = draws.draws(self.config, self.equations.gates, self.equations.bias_starts)
         present = dict(self.named_parameters())
         return {
             f"{name}.cell.{parameter}": draw
@@ -121,6 +122,7 @@ class Recurrent(Network):
         return F.one_hot(x_BT, self.num_tokens).to(self.readout.weight.dtype)
 
 
+@families.make.register
 def build(config: RecurrentConfig, task: Task) -> Recurrent:
     """The network of a configuration, its weights not drawn yet, on CPU.
 
