@@ -210,7 +210,7 @@ def _require_plain(config: Config) -> None:
     model = config.model
     asked = f"model={choice('model', model)}"
     if isinstance(model, MlpConfig):
-        if model.skip == model.norm == "none":
+        if NORMS[model.norm].is_identity and not SKIPS[model.skip].joins:
             return
         asked = f"model.skip={model.skip} model.norm={model.norm}"
     raise QuestionError(

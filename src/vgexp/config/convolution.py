@@ -46,11 +46,6 @@ class CnnConfig(ConvConfig, choice="cnn"):
     def __post_init__(self) -> None:
         super().__post_init__()
         within("model.stages", self.stages, 1, MOST_STAGES + 1)
-        if self.skip == "dense":
-            raise QuestionError(
-                "model.skip is 'dense' on model=cnn\n"
-                "allowed: a skip that adds, or model=densenet, which concatenates"
-            )
 
 
 @dataclass
@@ -81,11 +76,6 @@ class ResnetConfig(ConvConfig, choice="resnet"):
         kind = "bottleneck" if self.bottleneck else "basic"
         form = f"{RESNET_STAGES * size}n+2 with {kind} blocks"
         _require_form("model.depth", self.depth, RESNET_STAGES * size, 2, form)
-        if self.skip == "dense":
-            raise QuestionError(
-                "model.skip is 'dense' on model=resnet\n"
-                "allowed: a skip that adds, none, or model=densenet, which concatenates"
-            )
         if self.preactivation and self.norm_position == "post":
             raise QuestionError(
                 "model.norm_position is 'post' and model.preactivation is true\n"
@@ -137,11 +127,6 @@ class DensenetConfig(ConvConfig, choice="densenet"):
             )
         form = f"{self._period}n+4" + (" with bottlenecks" if self.bottleneck else "")
         _require_form("model.depth", self.depth, self._period, 4, form)
-        if self.skip != "dense":
-            raise QuestionError(
-                f"model.skip is {self.skip!r} on model=densenet\n"
-                "allowed: dense; model=resnet and model=cnn have the others"
-            )
 
     @property
     def _period(self) -> int:

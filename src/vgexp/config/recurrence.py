@@ -6,10 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Optional
 
 from vgexp.config.model import ModelConfig
-from vgexp.config.ranges import at_least, finite, one_of, within
-
-CELL_NORMS = ("none", "layer", "rms")
-STACK_SKIPS = ("none", "residual")
+from vgexp.config.ranges import at_least, finite, within
 
 
 @dataclass
@@ -53,8 +50,6 @@ class RecurrentConfig(ModelConfig):
         at_least("model.spectral_radius", self.spectral_radius, 0.0)
         at_least("model.gain", self.gain, 0.0)
         at_least("model.bias_std", self.bias_std, 0.0)
-        one_of("model.norm", self.norm, CELL_NORMS)
-        one_of("model.skip", self.skip, STACK_SKIPS)
         within("model.dropout", self.dropout, 0.0, 1.0)
         at_least("model.truncation", self.truncation, 1)
 

@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from vgexp.config import ResnetConfig
 from vgexp.models import families
 from vgexp.models.conv_net import ConvNet, Form
-from vgexp.models.convolution import Joint, Place, require_positions
+from vgexp.models.convolution import Joint, Place, require_adding, require_positions
 from vgexp.tasks import Task
 
 STAGES = 3
@@ -33,8 +33,10 @@ def build(config: ResnetConfig, task: Task) -> ConvNet:
     """The residual net of a configuration, its weights not drawn yet.
 
     Raises:
-        QuestionError: an unknown name, or a norm that channels or images do not allow.
+        QuestionError: an unknown name, a skip that concatenates, or a norm that channels or images
+            do not allow.
     """
+    require_adding(config)
     places = list(_places(config, task.shape[0]))
     last = [place.out_channels for place in places[-config.block_layers :]]
     require_positions(config, task, last, STAGES - 1)
