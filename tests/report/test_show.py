@@ -702,7 +702,8 @@ def test_a_run_that_failed_says_why(status: str, tmp_path: Path) -> None:
 def test_a_sweeps_table_tells_how_a_job_without_a_summary_ended(tmp_path: Path) -> None:
     run = write(tmp_path / "sweep" / "0", without_summary(recording([1.0, 1.0])))
     (tmp_path / "sweep" / "sweep.csv").write_text("job,status,reason\n0,failed,no memory\n")
-    assert "The run did not reach its end: failed: no memory." in page(run)
+    text = " ".join(page(run).split())
+    assert "The run did not reach its end: failed: no memory." in text
 
 
 def test_tables_without_a_row_are_told_of(tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
-"""What the tables of a run say about its gradient: signal, verdict, cause, words, figures.
+"""The diagnosis of a run or of a network: metrics, verdict, rules, and the text of their findings.
 
-The names of the figures are there without pandas; the rest is imported when it is asked for.
+The names of the metrics are there without pandas; the rest is imported when it is asked for.
 """
 
 from __future__ import annotations
@@ -12,16 +12,33 @@ from vgexp.diagnosis.figures import FIGURES, NUMBERS, require_number
 
 if TYPE_CHECKING:
     from vgexp.diagnosis.at_start import summarise_start
+    from vgexp.diagnosis.diagnosis import (
+        Diagnosis,
+        compose,
+        diagnose,
+        examine,
+        partial_sentence,
+        sentence,
+        start_sentence,
+    )
+    from vgexp.diagnosis.evidence import Evidence
+    from vgexp.diagnosis.findings import Finding, Remedy
+    from vgexp.diagnosis.rules import RULES
     from vgexp.diagnosis.signal import Signal, main_path, signal_of, underflow
-    from vgexp.diagnosis.start_words import start_sentence
     from vgexp.diagnosis.verdict import learned, summarise, verdict_of
-    from vgexp.diagnosis.words import Diagnosis, diagnose, sentence
 
 _HOMES = {
-    "Diagnosis": "words",
-    "diagnose": "words",
-    "sentence": "words",
-    "start_sentence": "start_words",
+    "RULES": "rules",
+    "Diagnosis": "diagnosis",
+    "Evidence": "evidence",
+    "Finding": "findings",
+    "Remedy": "findings",
+    "compose": "diagnosis",
+    "diagnose": "diagnosis",
+    "examine": "diagnosis",
+    "partial_sentence": "diagnosis",
+    "sentence": "diagnosis",
+    "start_sentence": "diagnosis",
     "Signal": "signal",
     "main_path": "signal",
     "signal_of": "signal",
@@ -35,11 +52,18 @@ _HOMES = {
 __all__ = [
     "FIGURES",
     "NUMBERS",
+    "RULES",
     "Diagnosis",
+    "Evidence",
+    "Finding",
+    "Remedy",
     "Signal",
+    "compose",
     "diagnose",
+    "examine",
     "learned",
     "main_path",
+    "partial_sentence",
     "require_number",
     "sentence",
     "signal_of",
