@@ -46,20 +46,18 @@ class Evidence:
     is_untrained: bool = False
     """Whether these are networks at initialisation, measured by `vgexp signal`."""
 
-    def reason_missing(self, need: str) -> str | None:
-        """Why something that a rule needs is missing; None where it is there.
+    def lacks(self, need: str) -> bool:
+        """Whether something that a rule needs is missing.
 
         Args:
-            need: a table (`curvature.csv`), a field of this class, or a metric.
+            need: a table that must have rows (`curvature.csv`), a field of this class, or a metric.
         """
         if need.endswith(_TABLE):
             table = self.tables.get(need.removesuffix(_TABLE))
-            return None if table is not None and len(table) else f"there is no {need}"
+            return table is None or not len(table)
         if need in _FACTS:
-            return f"{need} is not known" if getattr(self, need) is None else None
-        if self.metrics.get(need) is None:
-            return f"{need} was not measured or is not defined"
-        return None
+            return getattr(self, need) is None
+        return self.metrics.get(need) is None
 
     def names_of(self, *numbers: int) -> tuple[str, ...]:
         """Names of the layers with these numbers; those that no table names are left out."""

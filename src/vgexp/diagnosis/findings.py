@@ -79,8 +79,8 @@ class Rule:
 
     def reason_unchecked(self, evidence: Evidence) -> str | None:
         """Why the rule cannot be checked; None where it can be."""
-        lacking = [reason for need in self.needs if (reason := evidence.reason_missing(need))]
-        return "; ".join(lacking) or None
+        lacking = [need for need in self.needs if evidence.lacks(need)]
+        return f"needs {', '.join(lacking)}" if lacking else None
 
 
 def rule(*needs: str) -> Callable[[Callable[[Evidence], Finding | None]], Rule]:
