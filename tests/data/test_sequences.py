@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import re
 import sys
 from collections import Counter
 from fractions import Fraction
@@ -210,12 +211,15 @@ def test_a_text_is_cut_into_three_stretches_that_share_nothing(tmp_path: Path) -
 
 
 def test_characters_that_training_never_saw_are_one_token(tmp_path: Path) -> None:
-    content = "ab" * 40 + "aßcé€" * 8
+    """Those that stand before, between and after the known ones in Unicode's order."""
+    content = "bd" * 40 + "bace€" * 8
     config = TextConfig(path=written(tmp_path, content), seq_len=3, val_fraction=0.3)
     dataset = data.load(config, 0, torch.float32)
     assert sorted({*dataset.train.inputs.unique().tolist()}) == [0, 1]
     assert dataset.task.num_tokens == 3
     assert set(dataset.test.targets.unique().tolist()) == {0, 2}
+    shown = [re.sub("[ace€]", "?", content[i : i + 4]) for i in range(84, 120, 4)]
+    assert sorted(read_back(dataset, "test", "bd?")) == sorted(shown)
 
 
 def test_without_a_path_the_text_is_python_s_own_help(monkeypatch: pytest.MonkeyPatch) -> None:

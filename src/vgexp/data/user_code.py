@@ -282,9 +282,7 @@ def _task(
         raise refused(
             f"gives inputs of shape {list(x.shape)}",
             "[features], [positions, features], [channels, rows, columns], or whole numbers"
-            " [positions]; none of these 0"
-            if not x.numel()
-            else " [positions]",
+            f" [positions]{'' if x.numel() else '; none of these 0'}",
         )
     kind, shape = kinds[x.ndim], tuple(x.shape)
     num_tokens = 1 + max(part.largest_token for part in parts) if kind == "tokens" else 0
