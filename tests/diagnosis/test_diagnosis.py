@@ -1,14 +1,50 @@
 """What a run and a table of layers are told: the text, and what it is composed of."""
 
 import math
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
-from layer_tables import STEADY, VANISHING, layers_of, summary_of
+from layer_tables import EXPLODING, STEADY, VANISHING, layers_of, summary_of
 
-from vgexp.diagnosis import diagnose, sentence, signal_of
+import vgexp
+from vgexp.diagnosis import (
+    RULES,
+    Evidence,
+    Finding,
+    Remedy,
+    compose,
+    diagnose,
+    examine,
+    partial_sentence,
+    sentence,
+    signal_of,
+    start_sentence,
+)
+from vgexp.diagnosis.evidence import evidence_of_layers, evidence_of_run
 from vgexp.errors import QuestionError
+
+RECORDED = Path(__file__).parents[1] / "recorded"
+RUNS = sorted(
+    path.parent.relative_to(RECORDED).as_posix()
+    for path in RECORDED.rglob("summary.json")
+    if (path.parent / "steps.csv").exists()
+)
+FRAMES = {
+    "vanishing": VANISHING,
+    "hidden": VANISHING.assign(grad_norm=1.0),
+    "steady": STEADY.assign(grad_norm=1.0),
+    "exploding": EXPLODING.assign(grad_norm=1.0),
+    "nothing arrives": layers_of([0.0, 0.5, 1.0]),
+    "not finite": layers_of([np.inf, 0.5, 1.0]),
+    "an end without rows": layers_of([0.25, 0.5, 1.0]).iloc[1:],
+    "one layer": layers_of([1.0]),
+    "two steps": pd.concat([VANISHING.assign(grad_norm=1.0), STEADY.assign(step=20)]),
+    "ends unmeasured": pd.concat([VANISHING, STEADY.assign(step=9, delta_rms=np.nan)]),
+}
+"""Tables of layers, as a run and a guest may both have them."""
 
 
 def test_a_vanishing_run_is_told_with_its_numbers_and_the_hint_at_float64() -> None:
@@ -107,3 +143,185 @@ def test_it_is_said_where_gradients_of_weights_hide_a_lost_signal(
     assert math.isnan(signal_of(rows[rows["layer"] != 1], 3).weight_gradient_ratio)
     steady = layers_of([0.5, 0.7, 1.0]).assign(grad_norm=[*norms, 1.0])
     assert "hide it" not in sentence(summary_of(steady, [2.3] * 30))
+
+
+# ---------------------------------------------------------------- one composer
+
+
+EVERYTHING: dict[str, Any] = {
+    "gradient": {
+        "signal": "vanishing",
+        "attenuation": 1e-6,
+        "backward_factor_per_layer": 0.5,
+        "num_layers": 21,
+    },
+    "hidden_by_weights": {"weight_gradient_ratio": 1.0},
+    "gradient_last": {
+        "signal_last": "steady",
+        "attenuation_last": 1.0,
+        "backward_factor_per_layer_last": 1.0,
+        "num_layers_last": 21,
+    },
+    "prediction": {"predicted_backward_factor_per_layer": 0.5},
+    "predicted_parts": {
+        "branch_factor": 0.25,
+        "carried_factor": 0.0,
+        "mean_slope": 0.25,
+        "weight_gain": 1.0,
+    },
+    "predicted_depth": {"predicted_signal_depth": 9.0},
+    "phase": {"chi": 0.5},
+    "through_time": {"backward_factor_per_time_step": 0.9},
+    "fitted_variances": {"fitted_variance_min": 0.9, "fitted_variance_max": 1.2},
+    "jacobian": {"jacobian_bound_log10": 2.0},
+    "paths": {"path_length": 4.25, "num_branches": 9.0},
+    "shattering": {"gradient_correlation": 0.1, "gradient_correlation_deepest": 0.6},
+    "loss": {
+        "verdict": "stalled",
+        "loss_first": 2.5,
+        "loss_last_mean_20": 2.0,
+        "loss_best_mean_20": 1.9,
+        "constant_loss": 2.0,
+    },
+    "curvature": {"sharpness_last": 7.0},
+    "underflow": {"underflow": 3, "dtype": "float32"},
+    "unfinished": {"status": "interrupted"},
+}
+"""Rule -> the metrics that it needs beside those of the rules before it."""
+
+
+def test_sentences_stand_in_the_order_of_the_rules() -> None:
+    metrics = {name: value for part in EVERYTHING.values() for name, value in part.items()}
+    evidence = Evidence(metrics, dtype="float32", last_step=20)
+    findings = examine(evidence)
+    assert [finding.id for finding in findings] == list(EVERYTHING)
+    text = compose(findings)
+    places = [text.index(finding.sentence) for finding in findings]
+    assert places == sorted(places)
+
+
+def test_the_order_of_the_rules_is_fixed() -> None:
+    assert list(RULES) == [
+        *("gradient", "hidden_by_weights", "gradient_last"),
+        *("no_prediction", "prediction", "predicted_parts", "predicted_depth", "phase"),
+        *("through_time", "predicted_through_time"),
+        *("fitted_variances", "jacobian", "paths", "shattering"),
+        *("diverged", "loss", "curvature", "underflow", "unfinished"),
+    ]
+
+
+def test_a_remedy_follows_its_finding_and_a_scope_is_said_once() -> None:
+    remedies = (Remedy("Do this.", "It helps."), Remedy("Or that.", "It helps too."))
+    findings = [
+        Finding("a", "One.", remedies=remedies),
+        Finding("b", "Two.", scope="On the first seed:"),
+        Finding("c", "Three.", scope="On the first seed:"),
+        Finding("d", "Four."),
+        Finding("e", "Five.", scope="On the first seed:"),
+    ]
+    assert compose(findings) == (
+        "One. Do this. Or that. On the first seed: Two. Three. Four. On the first seed: Five."
+    )
+    assert compose([]) == ""
+
+
+@pytest.mark.parametrize("run", RUNS)
+def test_a_guest_is_told_of_a_recorded_table_what_the_run_was_told(run: str) -> None:
+    done = vgexp.load(RECORDED / run)
+    require_alike(done.layers, done.summary)
+
+
+@pytest.mark.parametrize("name", FRAMES)
+def test_a_guest_is_told_of_a_table_what_a_run_is_told(name: str) -> None:
+    require_alike(FRAMES[name], summary_of(FRAMES[name], [2.3] * 30))
+
+
+def require_alike(layers: pd.DataFrame, summary: dict[str, Any]) -> None:
+    """Checks that whatever a guest's table tells is what a run with that table is told."""
+    guest = diagnose(layers)
+    of_run = {each.id: each for each in examine(evidence_of_run(summary, {"layers": layers}))}
+    assert "gradient" in guest.checked
+    assert {name: of_run.get(name) for name in guest.checked} == {
+        name: next((each for each in guest.findings if each.id == name), None)
+        for name in guest.checked
+    }
+    for finding in guest.findings:
+        # A summary alone knows no last measured step.
+        assert finding.id == "gradient_last" or finding.sentence in sentence(summary)
+
+
+def test_a_guest_is_told_that_the_gradients_of_weights_hide_a_lost_signal() -> None:
+    diagnosis = diagnose(VANISHING.assign(grad_norm=1.0))
+    assert [finding.id for finding in diagnosis.findings] == ["gradient", "hidden_by_weights"]
+    assert "The weights' own gradients hide it: grad_norm of layer 1 is 1 of" in str(diagnosis)
+    assert str(diagnosis) == compose(diagnosis.findings)
+
+
+def test_a_diagnosis_says_what_was_checked_and_what_was_not() -> None:
+    diagnosis = diagnose(VANISHING.assign(grad_norm=1.0))
+    assert diagnosis.checked == ("gradient", "hidden_by_weights", "gradient_last")
+    assert {*diagnosis.checked, *diagnosis.unchecked} == set(RULES)
+    assert diagnosis.unchecked["underflow"] == "needs underflow, dtype"
+    assert diagnosis.unchecked["curvature"] == "needs sharpness_last"
+    assert diagnose(VANISHING).unchecked["hidden_by_weights"] == "needs weight_gradient_ratio"
+
+
+def test_a_run_without_metrics_is_told_what_its_layers_and_its_ending_tell() -> None:
+    ending = {"status": "failed", "reason": "no memory"}
+    ended = "The run did not reach its end: failed: no memory."
+    told = str(diagnose(VANISHING))
+    assert partial_sentence(ending, VANISHING) == f"{told} {ended}"
+    assert partial_sentence(ending, None) == ended
+    assert partial_sentence(ending, VANISHING.assign(delta_rms=np.nan)) == ended
+    assert partial_sentence({}, VANISHING) == told
+    assert partial_sentence({}, None) == ""
+
+
+def test_a_summary_without_metrics_has_no_sentence() -> None:
+    with pytest.raises(QuestionError, match="the summary lacks signal, verdict\nallowed"):
+        sentence({"status": "failed", "reason": "no memory"})
+
+
+def test_a_summary_that_lacks_some_metrics_tells_the_rest() -> None:
+    whole = summary_of(VANISHING, [2.3] * 30)
+    without = {name: value for name, value in whole.items() if not name.startswith("loss")}
+    assert sentence(without) == sentence(whole).split(" It did not learn")[0]
+
+
+def test_a_trained_run_does_not_repeat_what_theory_said_of_its_start() -> None:
+    summary = {**summary_of(STEADY, [2.3]), "predicted_backward_factor_per_time_step": 0.5}
+    assert "Theory" not in sentence(summary)
+    assert "Theory says 0.5 a step." in start_sentence(summary)
+
+
+# ---------------------------------------------------------------- evidence
+
+
+def test_a_run_knows_the_steps_and_the_layers_of_the_tables_at_hand() -> None:
+    tables = {"layers": pd.concat([VANISHING, STEADY.assign(step=20)])}
+    summary = summary_of(tables["layers"], [2.3] * 30)
+    evidence = evidence_of_run(summary, tables)
+    assert (evidence.first_step, evidence.last_step) == (0, 20)
+    assert evidence.names_of(1, 10, 99) == ("layers.0", "layers.9")
+    assert evidence.dtype == "float32"
+    assert evidence_of_run(summary).last_step is None
+    assert evidence_of_run(summary).names_of(1) == ()
+
+
+def test_a_run_with_a_configuration_knows_the_examples_of_an_update() -> None:
+    done = vgexp.load(RECORDED / "run")
+    evidence = evidence_of_run(done.summary, config=done.config)
+    assert done.config.train.accumulate * done.config.data.batch_size == evidence.num_examples
+    assert evidence_of_run(done.summary).num_examples is None
+
+
+def test_lost_numbers_are_counted_for_a_guest_whose_dtype_and_examples_are_known() -> None:
+    layers = layers_of([1e-40, 1e-37, 1.0])
+    for known, num_below in (
+        ({"dtype": "float32", "num_examples": 1}, 1),
+        ({"dtype": "float32", "num_examples": 64}, 2),
+        ({"dtype": "float64", "num_examples": 64}, 0),
+    ):
+        assert evidence_of_layers(layers, **known).metrics["underflow"] == num_below  # type: ignore[arg-type]
+    assert evidence_of_layers(layers, dtype="float32").lacks("underflow")
+    assert evidence_of_layers(layers, num_examples=64).lacks("underflow")

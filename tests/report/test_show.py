@@ -677,6 +677,17 @@ def test_a_run_without_a_summary_says_so_and_what_its_layers_tell(tmp_path: Path
         assert "being written by another process" in " ".join(page(run).split())
 
 
+@pytest.mark.parametrize("metric", ["grad_norm", "delta_rms"])
+def test_a_run_without_a_summary_is_told_that_gradients_of_weights_hide_it(
+    metric: str, tmp_path: Path
+) -> None:
+    of = without_summary(recording([1e-9, 1.0]))
+    for row in of.layers:
+        row["grad_norm"] = 1.0
+    text = " ".join(page(write(tmp_path / "run", of), metric).split())
+    assert "hide it: grad_norm of layer 1 is 1 of layer 2's" in text
+
+
 def test_a_run_killed_within_a_line_shows_what_is_whole(tmp_path: Path) -> None:
     run = write(tmp_path / "run", without_summary(recording([1e-9, 1.0])))
     for table in ("layers", "steps"):
