@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 import torch
+from columns import WEIGHT_COLUMNS
 from deferred_runs import trained
-from support.columns import WEIGHT_COLUMNS
 from trainers import Table, assert_same, changed, collected
 
 from vgexp.assembly import assemble
