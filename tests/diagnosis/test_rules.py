@@ -191,6 +191,11 @@ TELLS: list[tuple[str, Evidence, str]] = [
     ),
     (
         "jacobian",
+        of(JACOBIAN, jacobian_largest_log10=-341.5),
+        "singular value is 3.2e-342 (the product of the layers' own: 1e+02).",
+    ),
+    (
+        "jacobian",
         of(jacobian_bound_log10=2.0),
         "The product of the layers' largest singular values is 1e+02.",
     ),
@@ -281,6 +286,16 @@ def test_a_rule_finds_what_its_evidence_shows(name: str, evidence: Evidence, wor
 @pytest.mark.parametrize(("name", "evidence"), SILENT)
 def test_a_rule_is_silent_where_its_evidence_shows_nothing(name: str, evidence: Evidence) -> None:
     assert RULES[name](evidence) is None
+
+
+def test_the_order_of_the_rules_is_fixed() -> None:
+    assert list(RULES) == [
+        *("gradient", "hidden_by_weights", "gradient_last"),
+        *("no_prediction", "prediction", "predicted_parts", "predicted_depth", "phase"),
+        *("through_time", "predicted_through_time"),
+        *("fitted_variances", "jacobian", "paths", "shattering"),
+        *("diverged", "loss", "curvature", "underflow", "unfinished"),
+    ]
 
 
 def test_every_rule_has_a_case_in_which_it_tells_and_one_in_which_it_is_silent() -> None:
