@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from layer_columns import WEIGHT_COLUMNS
 from reference import measured_rows, vectors
-from support.columns import WEIGHT_COLUMNS
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from deferred_runs import trained
-from support.columns import WEIGHT_COLUMNS
+from layer_columns import WEIGHT_COLUMNS
 from trainers import Table, assert_same, changed, collected
 
 from vgexp.assembly import assemble

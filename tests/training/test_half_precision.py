@@ -16,7 +16,7 @@ import pandas as pd
 import pytest
 import torch
 from deferred_runs import trained
-from support.columns import ACTIVATION_COLUMNS, WEIGHT_COLUMNS
+from layer_columns import ACTIVATION_COLUMNS, WEIGHT_COLUMNS
 from torch import Tensor, nn
 from trainers import Table, assert_same, changed, collected, tables_of
 

@@ -133,7 +133,8 @@ class _Source:
     def table(self, table: str) -> pd.DataFrame:
         """The columns of a table that pictures show, as they are to be drawn."""
         if table not in self._frames:
-            there = tables.column_names(self.folder, table)
+            known = [column.name for column in TABLES[table]]
+            there = dict.fromkeys((*tables.column_names(self.folder, table), *known))
             wanted = [name for name in there if name in self._columns[table]]
             self._frames[table] = with_inf(self.folder, table, wanted)
         return self._frames[table]
