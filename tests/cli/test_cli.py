@@ -182,6 +182,30 @@ def test_a_reader_who_leaves_early_sees_no_complaint() -> None:
     assert len(done.stdout.splitlines()) == 1
 
 
+@pytest.mark.parametrize("argv", [["--version"], ["list", "metrics"]], ids=["short", "long"])
+def test_after_the_reader_has_left_the_code_is_0_and_the_last_flush_has_nobody_to_fail(
+    argv: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    reading, writing = os.pipe()
+    before = os.dup(1)
+    os.close(reading)
+    try:
+        os.dup2(writing, 1)
+        with (
+            open(1, "w", encoding="utf-8", closefd=False) as stdout,
+            monkeypatch.context() as patch,
+        ):
+            patch.setattr(sys, "stdout", stdout)
+            assert main.main(argv) == 0
+            stdout.flush()  # as the interpreter does when it ends
+            assert os.path.samestat(os.fstat(1), Path(os.devnull).stat())
+    finally:
+        os.dup2(before, 1)
+        for descriptor in (before, writing):
+            os.close(descriptor)
+    assert capsys.readouterr().err == ""
+
+
 def test_full_disk_and_other_errors_of_the_system_keep_their_words() -> None:
     assert error_blocks.describe(OSError(28, "No space left on device")) == (
         "[Errno 28] No space left on device"

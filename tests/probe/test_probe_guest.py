@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from layer_columns import WEIGHT_COLUMNS
+from columns import WEIGHT_COLUMNS
 from reference import measured_rows, vectors
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint

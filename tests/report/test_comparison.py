@@ -383,6 +383,23 @@ def test_a_table_that_was_cut_is_not_shown_as_if_it_were_whole(tmp_path: Path, c
     assert f"\n\nrun cut: layers.csv {said}\n\n" in text
 
 
+@pytest.mark.parametrize(("chosen", "said"), [(None, True), ("first", False)])
+def test_a_table_cut_within_its_only_step_has_fewer_rows_than_the_run_has_layers(
+    tmp_path: Path, chosen: str | None, said: bool
+) -> None:
+    """No step before it tells how many there were; nor do layers, where some were chosen."""
+    probe = {"probe": {"layers": chosen}}
+    run = make_run(tmp_path / "0", probe, steps=(0,), num_layers=3)
+    path = run / "summary.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"steps": 1}))
+    write_steps(run, 1)
+    path = run / "layers.csv"
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[:3]))
+    text = printed(compare_runs(load_runs([tmp_path])), 200)
+    assert ("run 0: layers.csv has 2 of 4 rows at step 0\n" in text) == said
+    assert (".csv" in text) == said
+
+
 def test_steps_that_are_missing_are_told_once_for_all_runs_that_miss_the_same(
     tmp_path: Path,
 ) -> None:

@@ -1031,6 +1031,17 @@ def test_a_last_step_of_which_layers_are_missing_is_left_out_and_said(name: str)
     assert axes.get_xlabel() == "layer"
 
 
+@pytest.mark.parametrize(("steps", "is_left_out"), [((0,), False), ((0, 39), True)])
+def test_of_one_step_there_is_nothing_to_leave_out_and_of_two_there_is(
+    steps: tuple[int, ...], is_left_out: bool
+) -> None:
+    whole = layers()
+    few = whole[whole["step"].isin(steps) & ((whole["step"] < 39) | (whole["layer"] < 3))]
+    axes = draw("backward_signal", few).axes[0]
+    assert "step 0" in named(axes)
+    assert ("left out" in axes.get_xlabel()) == is_left_out
+
+
 def test_distributions_leave_out_a_last_step_of_which_layers_are_missing() -> None:
     whole = histograms()
     figure = draw("distributions", whole[(whole["step"] < 39) | (whole["layer"] == 1)])

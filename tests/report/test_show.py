@@ -672,6 +672,17 @@ def test_a_run_without_a_summary_says_so_and_what_its_layers_tell(tmp_path: Path
         assert "being written by another process" in " ".join(page(run).split())
 
 
+@pytest.mark.parametrize("metric", ["grad_norm", "delta_rms"])
+def test_a_run_without_a_summary_is_told_that_gradients_of_weights_hide_it(
+    metric: str, tmp_path: Path
+) -> None:
+    of = without_summary(recording([1e-9, 1.0]))
+    for row in of.layers:
+        row["grad_norm"] = 1.0
+    text = " ".join(page(write(tmp_path / "run", of), metric).split())
+    assert "hide it: grad_norm of layer 1 is 1 of layer 2's" in text
+
+
 def test_a_run_killed_within_a_line_shows_what_is_whole(tmp_path: Path) -> None:
     run = write(tmp_path / "run", without_summary(recording([1e-9, 1.0])))
     for table in ("layers", "steps"):
@@ -697,7 +708,8 @@ def test_a_run_that_failed_says_why(status: str, tmp_path: Path) -> None:
 def test_a_sweeps_table_tells_how_a_job_without_a_summary_ended(tmp_path: Path) -> None:
     run = write(tmp_path / "sweep" / "0", without_summary(recording([1.0, 1.0])))
     (tmp_path / "sweep" / "sweep.csv").write_text("job,status,reason\n0,failed,no memory\n")
-    assert "The run did not reach its end: failed: no memory." in page(run)
+    text = " ".join(page(run).split())
+    assert "The run did not reach its end: failed: no memory." in text
 
 
 def test_tables_without_a_row_are_told_of(tmp_path: Path) -> None:

@@ -304,6 +304,17 @@ def test_a_signal_in_the_last_step_leaves_a_completed_run(
     assert run.evals["split"].iloc[-1] == "test"
 
 
+def test_what_a_summary_says_of_an_end_is_replaced_by_a_failure_and_the_rest_is_kept(
+    tmp_path: Path,
+) -> None:
+    folders.write_summary(tmp_path, {"status": "interrupted", "reason": "before", "steps": 7})
+    runs.write_failure(tmp_path, CONFIG, OSError(28, "No space left on device"))
+    summary = summary_of(tmp_path)
+    assert (summary["status"], summary["steps"]) == ("failed", 7)
+    assert "No space left" in summary["reason"]
+    assert vgexp.load(tmp_path).config == CONFIG
+
+
 @pytest.mark.parametrize(
     "error", [RuntimeError("CUDA out of memory"), OSError(28, "No space left on device")]
 )

@@ -15,8 +15,8 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
+from columns import ACTIVATION_COLUMNS, WEIGHT_COLUMNS
 from deferred_runs import trained
-from layer_columns import ACTIVATION_COLUMNS, WEIGHT_COLUMNS
 from torch import Tensor, nn
 from trainers import Table, assert_same, changed, collected, tables_of
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from layer_columns import ACTIVATION_COLUMNS, WEIGHT_COLUMNS
+from columns import ACTIVATION_COLUMNS, WEIGHT_COLUMNS
 from torch import Tensor, nn
 from trainers import (
     BASE,

@@ -9,8 +9,8 @@ import pandas as pd
 from rich.cells import cell_len
 from rich.console import Console
 
-from vgexp.diagnosis import diagnose, sentence
-from vgexp.errors import QuestionError, one_line
+from vgexp.diagnosis import partial_sentence, sentence
+from vgexp.errors import one_line
 from vgexp.quantities import SUMMARY
 from vgexp.report.selection import SHOWN
 from vgexp.report.terminal.layout import (
@@ -22,7 +22,6 @@ from vgexp.report.terminal.layout import (
     show_words,
 )
 from vgexp.report.terminal.recorded import RUNNING, UNFINISHED, Recorded
-from vgexp.resuming import ENDED
 
 _OPEN = {
     RUNNING: "The run is being written by another process: this is how far it has come.",
@@ -34,10 +33,11 @@ Pairs = Sequence[tuple[str, str]]
 
 
 def show_ending(console: Console, run: Recorded, layers: pd.DataFrame | None) -> None:
-    """Prints the verdict and the sentence; of a run without a summary what its layers tell.
+    """Prints the verdict and the text of the diagnosis.
 
     Args:
-        layers: with `delta_rms`; None: there is no such table.
+        layers: with `delta_rms` and `grad_norm`, for a run whose summary has no metrics; None
+            where there is no such table.
     """
     summary = run.summary
     verdict, status = summary.get("verdict"), str(summary.get("status"))
@@ -45,8 +45,7 @@ def show_ending(console: Console, run: Recorded, layers: pd.DataFrame | None) ->
         show_line(console, f"Verdict: {shortened(str(verdict))}", "bold")
     elif status in _OPEN:
         show_words(console, _OPEN[status])
-    told = shortened(_told(summary), MOST_OF_REASON)
-    show_words(console, told or f"{_ending_words(status, summary)}{_so_far(layers)}")
+    show_words(console, _diagnose(summary, layers))
 
 
 def show_numbers(console: Console, summary: Mapping[str, Any]) -> None:
@@ -72,30 +71,15 @@ def show_notes(console: Console, run: Recorded) -> None:
         show_words(console, f"Note: {note}", indent="  ")
 
 
-def _told(summary: Mapping[str, Any]) -> str:
-    """The sentence of a summary; empty where it lacks something, or somebody changed it."""
+def _diagnose(summary: Mapping[str, Any], layers: pd.DataFrame | None) -> str:
+    """The text of a summary; where it has no metrics, or somebody changed it, that of the layers
+    and of how the run ended."""
     try:
-        return sentence(summary)
+        return shortened(sentence(summary), MOST_OF_REASON)
     except (KeyError, TypeError, ValueError):
-        return ""
-
-
-def _ending_words(status: str, summary: Mapping[str, Any]) -> str:
-    if status in (*_OPEN, *ENDED):
-        return ""
-    reason = one_line(shortened(str(summary.get("reason") or ""), MOST_OF_REASON))
-    status = shortened(status)
-    return f"The run did not reach its end: {status}{f': {reason}' if reason else ''}. "
-
-
-def _so_far(layers: pd.DataFrame | None) -> str:
-    """What the layers alone tell; empty where they tell nothing."""
-    if layers is None:
-        return ""
-    try:
-        return str(diagnose(layers))
-    except QuestionError:
-        return ""
+        told = {name: str(summary.get(name) or "") for name in ("status", "reason")}
+        ending = {name: shortened(text, MOST_OF_REASON) for name, text in told.items() if text}
+        return partial_sentence({} if told["status"] in _OPEN else ending, layers)
 
 
 def _is_told(name: str, summary: Mapping[str, Any]) -> bool:
