@@ -1,4 +1,4 @@
-"""What is told of a run once it has ended: figures, status, and what it was computed by."""
+"""What is told of a run once it has ended: metrics, status, and what it was computed by."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ def summary_of(
     """What `summary.json` holds.
 
     Args:
-        tables: those that figures are made of, by name.
+        tables: those that metrics are made of, by name.
     """
     from vgexp import diagnosis
 
-    figures = diagnosis.summarise(
+    metrics = diagnosis.summarise(
         tables["layers"],
         tables["steps"],
         tables["evals"],
@@ -44,7 +44,7 @@ def summary_of(
         num_layers=trainer.num_layers,
     )
     return {
-        **figures,
+        **metrics,
         "steps": trainer.state.step,
         "seconds": round(trainer.clock.seconds, 3),
         "probe_overhead": trainer.clock.probe_overhead,

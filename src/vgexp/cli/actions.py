@@ -22,11 +22,11 @@ class Work:
     help: str
     """What its `--help` begins with."""
     begin: Callable[[Config, Path, str], Run]
-    """Makes what was asked for in a new folder; the last argument is the command. Pictures are
+    """Makes what was asked for in a new folder; the last argument is the command. Figures are
     drawn later."""
     finish: Callable[[Config, Path, str], Run]
     """Brings it to its end from wherever it is; for jobs of a sweep, started twice or anywhere.
-    A line a job is enough, and pictures of hundreds are drawn only where they are asked for."""
+    A line a job is enough, and figures of hundreds are drawn only where they are asked for."""
     close: Callable[[Run], None]
     """Prints what a single one leaves."""
 
@@ -93,11 +93,11 @@ def _close_signal(done: Run) -> None:
 
 
 def written(folder: Path) -> list[Path | str]:
-    """The files of a run folder that hold something, tables first, then the rest, then pictures."""
+    """The files of a run folder that hold something, tables first, then the rest, then figures."""
     files = [path for path in folder.iterdir() if path.is_file() and path.stat().st_size]
-    num_pictures = len(list(folder.glob("figures/*.png")))
-    pictures = [f"figures ({num_pictures} of them)"] if num_pictures else []
-    return [*sorted(files, key=lambda path: (path.suffix != ".csv", path.name)), *pictures]
+    num_figures = len(list(folder.glob("figures/*.png")))
+    figures = [f"figures ({num_figures} of them)"] if num_figures else []
+    return [*sorted(files, key=lambda path: (path.suffix != ".csv", path.name)), *figures]
 
 
 _FLAGS = """\

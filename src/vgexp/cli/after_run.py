@@ -1,4 +1,4 @@
-"""What a single run leaves on the screen when it has ended: its table first, then its pictures."""
+"""What a single run leaves on the screen when it has ended: its table first, then its figures."""
 
 from __future__ import annotations
 

@@ -104,7 +104,7 @@ class OutputConfig:
     quiet: bool = False
     """No progress and no closing table."""
     figures: Optional[bool] = None
-    """Whether pictures are drawn at the end, PNG and SVG in `figures/`; null: of a run alone on the
+    """Whether figures are drawn at the end, PNG and SVG in `figures/`; null: of a run alone on the
     command line, not of a sweep's jobs nor of `vgexp.run` in Python; later: `vgexp show RUN
     --figures`."""
 
@@ -140,7 +140,7 @@ class RunConfig:
     """Steps between checkpoints, from which `vgexp resume` goes on; null: about a second, or what
     costs 1 %, whichever is longer; 0: only where a run stops."""
     objective: str = "loss_last_mean_20"
-    """The figure of `summary.json` that a sweeper which searches (Optuna) is told."""
+    """The summary metric (`vgexp list summary`) that a sweeper which searches (Optuna) is told."""
 
     def __post_init__(self) -> None:
         if self.threads is not None:

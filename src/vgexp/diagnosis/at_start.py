@@ -1,4 +1,4 @@
-"""What networks at initialisation say, one a seed: the figures of `vgexp signal`'s summary.
+"""What networks at initialisation say, one a seed: the metrics of `vgexp signal`'s summary.
 
 Factors over seeds are products of random factors, a layer each, so that their logarithms average:
 means are geometric, spreads are standard deviations of logarithms (Hanin and Nica 2018).
@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from vgexp.diagnosis.directions import direction_figures
+from vgexp.diagnosis.directions import direction_metrics
 from vgexp.diagnosis.signal import Signal, kind, main_path, signal_of
-from vgexp.diagnosis.through_time import FIGURES as TIME_FIGURES
+from vgexp.diagnosis.through_time import METRICS as TIME_METRICS
 from vgexp.diagnosis.through_time import through_time
 from vgexp.diagnosis.verdict import for_json
 from vgexp.quantities import PREDICTION
@@ -36,15 +36,15 @@ def summarise_start(
     theory: Mapping[str, Any] | None = None,
     tables: Mapping[str, pd.DataFrame] | None = None,
 ) -> dict[str, Any]:
-    """The figures of a table of step 0 with a column `seed`.
+    """The metrics of a table of step 0 with a column `seed`.
 
-    A figure that is undefined or not finite is None.
+    A metric that is undefined or not finite is None.
 
     Args:
         num_layers: L; None: the rows tell.
-        theory: further figures, of theory.
+        theory: further metrics, of theory.
         tables: those that there are beside it, by name: `time` of all seeds, and those of
-            `direction_figures` of one.
+            `direction_metrics` of one.
     """
     by_seed = [rows[rows["step"] == 0] for _, rows in layers.groupby("seed")]
     signals = [signal_of(rows, num_layers) for rows in by_seed]
@@ -53,7 +53,7 @@ def summarise_start(
     factor, factor_spread = geometric([each.backward_factor_per_layer for each in signals])
     tables = tables or {}
     depth = max((each.num_layers for each in signals), default=0)
-    figures = {
+    metrics = {
         "signal": kind(attenuation),
         "attenuation": attenuation,
         "attenuation_log_std": attenuation_spread,
@@ -68,10 +68,10 @@ def summarise_start(
         "num_layers": depth,
         "layers_left_out": max((each.num_left_out for each in signals), default=0),
         **(theory or {}),
-        **(_time_figures(tables["time"]) if "time" in tables else {}),
-        **direction_figures(tables, depth),
+        **(_time_metrics(tables["time"]) if "time" in tables else {}),
+        **direction_metrics(tables, depth),
     }
-    return {name: for_json(value) for name, value in figures.items()}
+    return {name: for_json(value) for name, value in metrics.items()}
 
 
 def predicted_signal(layers_at_start: pd.DataFrame, num_layers: int | None = None) -> Signal:
@@ -106,10 +106,10 @@ def signal_depth(layers_at_start: pd.DataFrame) -> float:
     return depth if is_steady and depth <= _MOST_TIMES * len(deltas) else math.nan
 
 
-def _time_figures(time: pd.DataFrame) -> dict[str, float]:
-    """Geometric means over seeds of the figures at step 0."""
+def _time_metrics(time: pd.DataFrame) -> dict[str, float]:
+    """Geometric means over seeds of the metrics at step 0."""
     by_seed = [through_time(rows) for _, rows in time.groupby("seed")]
-    return {name: geometric([each[name] for each in by_seed])[0] for name in TIME_FIGURES}
+    return {name: geometric([each[name] for each in by_seed])[0] for name in TIME_METRICS}
 
 
 def geometric(values: Sequence[float]) -> tuple[float, float]:

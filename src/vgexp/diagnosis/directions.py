@@ -1,4 +1,4 @@
-"""What a network at initialisation does to directions: the figures of `jacobian.csv`, `paths.csv`
+"""What a network at initialisation does to directions: the metrics of `jacobian.csv`, `paths.csv`
 and `shattering.csv`, of one initialisation, and words for them.
 """
 
@@ -13,20 +13,20 @@ _CONSTANT = 1 - 1e-9
 """Cosine from which on two gradients are the same, but for rounding."""
 
 
-def direction_figures(
+def direction_metrics(
     tables: Mapping[str, pd.DataFrame], num_layers: int | None = None
 ) -> dict[str, float]:
-    """The figures of those tables that are there; nan where a table has no such row.
+    """The metrics of those tables that are there; nan where a table has no such row.
 
     Args:
         tables: name -> rows of one seed.
         num_layers: L, the last layer before the read-out; None: the table's last is taken.
     """
-    figures: dict[str, float] = {}
-    for name, make in _FIGURES.items():
+    metrics: dict[str, float] = {}
+    for name, make in _METRICS.items():
         if name in tables:
-            figures |= make(tables[name], num_layers)
-    return figures
+            metrics |= make(tables[name], num_layers)
+    return metrics
 
 
 def _jacobian(table: pd.DataFrame, num_layers: int | None) -> dict[str, float]:
@@ -42,7 +42,7 @@ def _jacobian(table: pd.DataFrame, num_layers: int | None) -> dict[str, float]:
     }
     if not len(rows):
         return dict.fromkeys(wanted, np.nan)
-    return {figure: float(rows[column].iloc[-1]) for figure, column in wanted.items()}
+    return {metric: float(rows[column].iloc[-1]) for metric, column in wanted.items()}
 
 
 def _paths(table: pd.DataFrame, _: int | None) -> dict[str, float]:
@@ -64,9 +64,9 @@ def _shattering(table: pd.DataFrame, _: int | None) -> dict[str, float]:
     return {"gradient_correlation": float(values[0]), "gradient_correlation_deepest": float(last)}
 
 
-_FIGURES: Mapping[str, Callable[[pd.DataFrame, int | None], dict[str, float]]] = {
+_METRICS: Mapping[str, Callable[[pd.DataFrame, int | None], dict[str, float]]] = {
     "jacobian": _jacobian,
     "paths": _paths,
     "shattering": _shattering,
 }
-"""Table -> its figures."""
+"""Table -> its metrics."""

@@ -1,7 +1,7 @@
 """The gradient as it comes back through time, of `time.csv`: what one step back leaves of it.
 
 A recurrent net multiplies by the same matrix at each step, so that the total derivative by a state
-falls or grows as a power of the distance (Bengio 1994, Pascanu 2013). The figures are of h of the
+falls or grows as a power of the distance (Bengio 1994, Pascanu 2013). The metrics are of h of the
 last stacked layer: its gradient comes from its own future and the read-out alone.
 """
 
@@ -15,7 +15,7 @@ from vgexp.diagnosis.signal import attenuation, factor
 _STATE = ".h"
 _MEASURED = ("backward_factor_per_time_step", "time_attenuation")
 _PREDICTED_FACTOR = "predicted_backward_factor_per_time_step"
-FIGURES = (*_MEASURED, _PREDICTED_FACTOR)
+METRICS = (*_MEASURED, _PREDICTED_FACTOR)
 """Those of the first measured step."""
 
 
@@ -28,7 +28,7 @@ def through_time(time: pd.DataFrame | None) -> dict[str, float]:
     watched time over that of the last, by the conventions of `signal_of`.
     """
     if time is None or not len(time):
-        names = (*FIGURES, *(f"{name}_last" for name in _MEASURED))
+        names = (*METRICS, *(f"{name}_last" for name in _MEASURED))
         return dict.fromkeys(names, np.nan)
     first, last = (_at(time, step) for step in (time["step"].min(), time["step"].max()))
     predicted = np.nan

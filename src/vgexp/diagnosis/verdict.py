@@ -1,6 +1,6 @@
-"""The verdict on a run and the figures that `summary.json` keeps of its tables.
+"""The verdict on a run and the metrics that `summary.json` keeps of its tables.
 
-A figure that is undefined, not measured or not finite is null: JSON has no other numbers, and a
+A metric that is undefined, not measured or not finite is null: JSON has no other numbers, and a
 text in a column of numbers would break every reader. `signal`, `verdict` and `cause` say which.
 """
 
@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from vgexp.diagnosis.cause import cause_of
-from vgexp.diagnosis.landscape import landscape_figures
+from vgexp.diagnosis.landscape import landscape_metrics
 from vgexp.diagnosis.shift import shifts
 from vgexp.diagnosis.signal import Signal, loss_scales, signal_of, underflow
 from vgexp.diagnosis.through_time import through_time
@@ -66,7 +66,7 @@ def summarise(
     time: pd.DataFrame | None = None,
     curvature: pd.DataFrame | None = None,
 ) -> dict[str, Any]:
-    """The figures of a run that its tables decide, ready for JSON.
+    """The metrics of a run that its tables decide, ready for JSON.
 
     Args:
         layers, steps, evals: the tables.
@@ -79,9 +79,9 @@ def summarise(
         time, curvature: `time.csv` and `curvature.csv`, where the run has them.
 
     Returns:
-        Those that `figures.FIGURES` defines as far as tables tell them, and `unmeasured_ends`: of
-        layers 1 and L those that have no row, for want of which there is no attenuation. Of a
-        diverged run `_last` is its last step, null if nothing there was finite.
+        Those of `quantities.SUMMARY` that tables tell, and `unmeasured_ends`: of layers 1 and L
+        those that have no row, for want of which there is no attenuation. Of a diverged run `_last`
+        is its last step, null if nothing there was finite.
     """
     first = signal_of(layers[layers["step"] == layers["step"].min()], num_layers)
     last = signal_of(layers[layers["step"] == _last_step(layers, status)], num_layers)
@@ -98,15 +98,15 @@ def summarise(
         "depth_trained": _depth_trained(verdict, first),
         "dtype": dtype,
         "constant_loss": constant_loss,
-        **_training_figures(steps),
-        **_evaluation_figures(evals),
-        **_signal_figures(first, ""),
-        **_signal_figures(last, "_last"),
+        **_training_metrics(steps),
+        **_evaluation_metrics(evals),
+        **_signal_metrics(first, ""),
+        **_signal_metrics(last, "_last"),
         "layers_left_out": first.num_left_out,
         "weight_gradient_ratio": first.weight_gradient_ratio,
         **shifts(layers),
         **through_time(time),
-        **landscape_figures(curvature),
+        **landscape_metrics(curvature),
         "unmeasured_ends": list(first.unmeasured_ends),
     }
     summary = {key: for_json(value) for key, value in summary.items()}
@@ -143,34 +143,34 @@ def _first_bad_loss(steps: pd.DataFrame) -> str:
     return f"the loss became {bad['loss'].iloc[0]} at step {bad['step'].iloc[0]}"
 
 
-def _training_figures(steps: pd.DataFrame) -> dict[str, Any]:
+def _training_metrics(steps: pd.DataFrame) -> dict[str, Any]:
     clipped = steps["clipped"].dropna()
-    figures: dict[str, Any] = {}
+    metrics: dict[str, Any] = {}
     for name, best in (("loss", np.fmin), ("accuracy", np.fmax)):
         series = (
             ("", steps[name].to_numpy(dtype="float64")),
             (f"_mean_{NUM_STEPS_AVERAGED}", _running_means(steps[name])),
         )
         for suffix, values in series:
-            figures[f"{name}_first{suffix}"] = values[0] if values.size else None
-            figures[f"{name}_last{suffix}"] = values[-1] if values.size else None
-            figures[f"{name}_best{suffix}"] = _best(values, best)
-    figures["clip_fraction"] = float((clipped == 1).mean()) if len(clipped) else None
-    return figures
+            metrics[f"{name}_first{suffix}"] = values[0] if values.size else None
+            metrics[f"{name}_last{suffix}"] = values[-1] if values.size else None
+            metrics[f"{name}_best{suffix}"] = _best(values, best)
+    metrics["clip_fraction"] = float((clipped == 1).mean()) if len(clipped) else None
+    return metrics
 
 
-def _evaluation_figures(evals: pd.DataFrame) -> dict[str, Any]:
+def _evaluation_metrics(evals: pd.DataFrame) -> dict[str, Any]:
     val, test = evals[evals["split"] == "val"], evals[evals["split"] == "test"]
-    figures: dict[str, Any] = {}
+    metrics: dict[str, Any] = {}
     for name, best in (("loss", np.fmin), ("accuracy", np.fmax)):
         values = val[name].to_numpy(dtype="float64")
-        figures[f"val_{name}_last"] = values[-1] if values.size else None
-        figures[f"val_{name}_best"] = _best(values, best)
-        figures[f"test_{name}"] = test[name].iloc[-1] if len(test) else None
-    return figures
+        metrics[f"val_{name}_last"] = values[-1] if values.size else None
+        metrics[f"val_{name}_best"] = _best(values, best)
+        metrics[f"test_{name}"] = test[name].iloc[-1] if len(test) else None
+    return metrics
 
 
-def _signal_figures(signal: Signal, suffix: str) -> dict[str, Any]:
+def _signal_metrics(signal: Signal, suffix: str) -> dict[str, Any]:
     return {
         f"attenuation{suffix}": signal.attenuation,
         f"backward_factor_per_layer{suffix}": signal.backward_factor_per_layer,
@@ -183,7 +183,7 @@ def _best(values: np.ndarray, better: np.ufunc) -> float | None:
 
 
 def for_json(value: Any) -> Any:
-    """A plain value of a figure; None where it is not finite."""
+    """A plain value of a metric; None where it is not finite."""
     if isinstance(value, float | np.floating):
         return float(value) if math.isfinite(value) else None
     return int(value) if isinstance(value, np.integer) else value

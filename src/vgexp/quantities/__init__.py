@@ -9,7 +9,7 @@ from vgexp.quantities.layers import LAYERS, PREDICTED, READOUT, SEED
 from vgexp.quantities.networks import ATTENTION, HISTOGRAMS, PREDICTED_IN_TIME, RECURRENCE, TIME
 from vgexp.quantities.quantity import FIRST_VERSION, PREDICTION, Quantity
 from vgexp.quantities.summary import NUMBERS, SUMMARY, metric_of, require_number
-from vgexp.quantities.tables import COMMON, KEYS, TABLES, column_of, lacking_columns
+from vgexp.quantities.tables import COMMON, KEYS, TABLES, absence, column_of, lacking_columns
 from vgexp.quantities.training import CURVATURE, EVALS, PRETRAINING, STEPS, TIMING
 
 __all__ = [
@@ -38,6 +38,7 @@ __all__ = [
     "TIME",
     "TIMING",
     "Quantity",
+    "absence",
     "column_of",
     "lacking_columns",
     "metric_of",

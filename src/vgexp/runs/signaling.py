@@ -124,7 +124,7 @@ def _measured(folder: Path, config: Config, trainer: Trainer, *, is_quiet: bool 
         try:
             theory = _record(location, config, trainer, is_quiet=is_quiet)
             done = Run(location.find())
-            figures = _figures(done, trainer, theory)
+            metrics = _metrics(done, trainer, theory)
         except BaseException as error:
             ending = {**ending_of(error), **summaries.of_process(config, trainer)}
             with suppress(LostError):
@@ -132,7 +132,7 @@ def _measured(folder: Path, config: Config, trainer: Trainer, *, is_quiet: bool 
             raise
     summary = {
         "status": "completed",
-        **figures,
+        **metrics,
         "num_seeds": config.signal.seeds,
         "seconds": round(time.perf_counter() - start, 3),
         **summaries.of_process(config, trainer),
@@ -208,7 +208,7 @@ def _tables(config: Config, trainer: Trainer) -> list[str]:
     return [*measured, *spectra.asked(config.signal)]
 
 
-def _figures(done: Run, trainer: Trainer, theory: Mapping[str, Any]) -> dict[str, Any]:
+def _metrics(done: Run, trainer: Trainer, theory: Mapping[str, Any]) -> dict[str, Any]:
     from vgexp import diagnosis, spectra
 
     names = {"time"}.intersection(trainer.tables).union(spectra.asked(done.config.signal))

@@ -43,7 +43,7 @@ class Manner:
 
 
 def manner_of(config: Config) -> Manner:
-    """What the configuration asks for; pictures only where it says so."""
+    """What the configuration asks for; figures only where it says so."""
     return Manner(config.output.quiet, draws=bool(config.output.figures))
 
 

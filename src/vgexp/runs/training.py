@@ -267,11 +267,11 @@ def _hand_on(sinks: list[Sink], rows: Rows) -> None:
 def _write_end(done: Run, config: Config, trainer: Trainer, error: BaseException) -> None:
     """The summary of a run that was torn off; as much of it as can be told and written."""
     ending = ending_of(error)
-    figures: dict[str, Any] = {}
+    metrics: dict[str, Any] = {}
     with suppress(Exception):
-        figures = _summary(done, config, trainer, ending["status"])
+        metrics = _summary(done, config, trainer, ending["status"])
     with suppress(OSError):
-        folders.write_summary(done.folder, {**figures, **ending})
+        folders.write_summary(done.folder, {**metrics, **ending})
 
 
 def _summary(done: Run, config: Config, trainer: Trainer, status: str) -> dict[str, Any]:

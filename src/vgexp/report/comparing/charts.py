@@ -230,7 +230,7 @@ def _is_short(line: Line, window: int) -> bool:
 
 
 def _meaning(history: History) -> list[str]:
-    """Below the picture, what its title calls by a column's name."""
+    """Below the figure, what its title calls by a column's name."""
     is_clear = _is_words(history.label) or not history.definition
     return [] if is_clear else [f"{history.label}: {history.definition}"]
 
