@@ -23,7 +23,7 @@ _Array = NDArray[np.float64]
 _Rows = NDArray[np.intp]
 
 
-def shifts(layers: pd.DataFrame) -> dict[str, float]:
+def shift_metrics(layers: pd.DataFrame) -> dict[str, float]:
     """The metrics `shift_*` and `drift_*`.
 
     `shift_*` is the shift from an update to the next, `drift_*` that from the first measured update

@@ -94,18 +94,18 @@ def signal_of(layers_at_step: pd.DataFrame, num_layers: int | None = None) -> Si
     unmeasured_ends = tuple(end for end in ends if end not in numbers)
     ratio = of_weights = math.nan
     if numbers.size and not unmeasured_ends and numbers[-1] == num_layers:
-        ratio = attenuation(float(deltas[0]), float(deltas[-1]))
+        ratio = attenuation_of(float(deltas[0]), float(deltas[-1]))
         if "grad_norm" in path:
             first, last = path["grad_norm"].to_numpy(dtype="float64")[[0, -1]]
-            of_weights = attenuation(float(first), float(last))
+            of_weights = attenuation_of(float(first), float(last))
     return Signal(
         attenuation=ratio,
-        backward_factor_per_layer=factor(numbers[usable], np.log(deltas[usable])),
+        backward_factor_per_layer=fit_factor(numbers[usable], np.log(deltas[usable])),
         num_layers=num_layers,
         num_layers_used=int(usable.sum()),
         num_left_out=max(num_layers, usable.size) - int(usable.sum()),
         unmeasured_ends=unmeasured_ends,
-        signal=kind(ratio),
+        signal=classify(ratio),
         weight_gradient_ratio=of_weights,
     )
 
@@ -190,7 +190,7 @@ def _num_layers(layers_at_step: pd.DataFrame, numbers: np.ndarray) -> int:
     return int(numbers[-1]) if numbers.size else 0
 
 
-def attenuation(first: float, last: float) -> float:
+def attenuation_of(first: float, last: float) -> float:
     """The first value over the last, by the conventions of `signal_of`."""
     if not math.isfinite(last) or math.isnan(first):
         return math.nan
@@ -199,7 +199,7 @@ def attenuation(first: float, last: float) -> float:
     return first / last if last > 0 else math.nan
 
 
-def factor(numbers: np.ndarray, logs: np.ndarray) -> float:
+def fit_factor(numbers: np.ndarray, logs: np.ndarray) -> float:
     """exp(-slope) of the least-squares line through the points; nan for fewer than two."""
     if numbers.size < 2:
         return math.nan
@@ -211,7 +211,7 @@ def factor(numbers: np.ndarray, logs: np.ndarray) -> float:
         return math.inf
 
 
-def kind(attenuation: float) -> str:
+def classify(attenuation: float) -> str:
     """`vanishing`, `exploding` or, also where it is nan, `steady`."""
     if attenuation < VANISHING_BELOW:
         return "vanishing"
