@@ -107,8 +107,8 @@ def test_words_hold_numbers_that_no_float_holds() -> None:
         " 1.",
         "The gradient of the first layer comes through 4.2 of 9 branches on average; a path taken"
         " at random passes 4.5.",
-        "The outputs' gradients at two examples have a cosine of 0.1 by what the first layer reads"
-        " and of 0.6 by what the deepest hands on.",
+        "The gradients of the outputs at two examples have a cosine of 0.1 with respect to the"
+        " input of the first layer and of 0.6 with respect to the output of the deepest.",
     ]
     bound = {"jacobian_largest_log10": None, "jacobian_bound_log10": 2.5}
     assert sentences(bound) == ["The product of the layers' largest singular values is 3.2e+02."]

@@ -72,8 +72,9 @@ def shattering(evidence: Evidence) -> Finding | None:
     first = evidence.metrics["gradient_correlation"]
     last = evidence.metrics["gradient_correlation_deepest"]
     sentence = (
-        f"The outputs' gradients at two examples have a cosine of {first:.2g} by what the first"
-        f" layer reads and of {last:.2g} by what the deepest hands on."
+        f"The gradients of the outputs at two examples have a cosine of {first:.2g} with respect to"
+        f" the input of the first layer and of {last:.2g} with respect to the output of the"
+        " deepest."
     )
     numbers = {"gradient_correlation": Number(first), "gradient_correlation_deepest": Number(last)}
     return _find_at_start(evidence, shattering.id, sentence, numbers)
