@@ -279,6 +279,20 @@ def test_a_summary_that_lacks_some_metrics_tells_the_rest() -> None:
     assert sentence(without) == sentence(whole).split(" It did not learn")[0]
 
 
+@pytest.mark.parametrize("name", [*summary_of(VANISHING.assign(grad_norm=1.0), [2.3] * 30)])
+@pytest.mark.parametrize("value", [None, "absent"])
+def test_any_metric_may_be_missing_from_a_summary(name: str, value: str | None) -> None:
+    summary = summary_of(VANISHING.assign(grad_norm=1.0), [2.3] * 30)
+    summary |= {"sharpness_last": 7.0, "underflow": 3, name: None}
+    if value == "absent":
+        del summary[name]
+    if name in ("status", "signal", "verdict") and value == "absent":
+        with pytest.raises(QuestionError, match=f"the summary lacks {name}"):
+            sentence(summary)
+    else:
+        assert sentence(summary).endswith(".")
+
+
 def test_a_trained_run_does_not_repeat_what_theory_said_of_its_start() -> None:
     summary = {**summary_of(STEADY, [2.3]), "predicted_backward_factor_per_time_step": 0.5}
     assert "Theory" not in sentence(summary)
