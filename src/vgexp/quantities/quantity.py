@@ -8,7 +8,7 @@ from typing import Any, Literal
 Kind = Literal["float", "int", "text"]
 Role = Literal["value", "key", "label"]
 Spread = Literal["geometric", "arithmetic"]
-Scale = Literal["linear", "by_range", "log", "factor", "product"]
+Scale = Literal["share", "linear", "by_range", "log", "factor", "product"]
 Scaling = Literal["gradient", "delta", "nothing"]
 OfBlock = Literal["norm", "largest"]
 
@@ -40,8 +40,8 @@ class Quantity:
     """How values over seeds become one. `geometric`: they are products of one random factor a
     layer, so that their logarithms average. None of keys, labels and texts."""
     scale: Scale | None = None
-    """Of an axis and of colours. `linear` and `log` always are that, `by_range` is logarithmic
-    where values are above 0 and span much. `factor` is logarithmic about 1, at which nothing
+    """Of an axis and of colours. `linear` and `log` always are that, `share` is linear from 0 to
+    1, `by_range` is logarithmic where values are above 0 and span much. `factor` is logarithmic about 1, at which nothing
     changes; `product` is that of many factors, and spans more."""
     axis: str = ""
     """What an axis calls it; empty: the name says enough."""
@@ -124,7 +124,7 @@ def amount(name: str, definition: str, **more: Any) -> Quantity:
 
 def share(name: str, definition: str, **more: Any) -> Quantity:
     """A number from 0 to 1."""
-    return amount(name, definition, scale="linear", **more)
+    return amount(name, definition, scale="share", **more)
 
 
 def magnitude(name: str, definition: str, **more: Any) -> Quantity:
