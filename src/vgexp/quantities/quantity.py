@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+from vgexp.quantities.reading import Reading
+
 Kind = Literal["float", "int", "text"]
 Role = Literal["value", "key", "label"]
 Spread = Literal["geometric", "arithmetic"]
@@ -41,8 +43,8 @@ class Quantity:
     layer, so that their logarithms average. None of keys, labels and texts."""
     scale: Scale | None = None
     """Of an axis and of colours. `linear` and `log` always are that, `share` is linear from 0 to
-    1, `by_range` is logarithmic where values are above 0 and span much. `factor` is logarithmic about 1, at which nothing
-    changes; `product` is that of many factors, and spans more."""
+    1, `by_range` is logarithmic where values are above 0 and span much. `factor` is logarithmic
+    about 1, at which nothing changes; `product` is that of many factors, and spans more."""
     axis: str = ""
     """What an axis calls it; empty: the name says enough."""
     asked_by: str = ""
@@ -58,6 +60,8 @@ class Quantity:
     """Whether a run that diverged lacks it only because it is not finite."""
     silent_at_zero: bool = False
     """Whether 0 is what is usual and needs no line."""
+    reading: Reading | None = None
+    """Of a summary metric: how it is read off a table; None where more has to be computed."""
     since: str = FIRST_VERSION
     """The version of vgexp that was the first to record it."""
 

@@ -67,7 +67,8 @@ def linear_scale(values: NDArray[np.float64]) -> Scale | None:
 
 
 def scale_for(metric: str, values: NDArray[np.float64]) -> Scale | None:
-    """The scale that suits a column of `layers.csv`: shares from 0 to 1, log unless some value is negative."""
+    """The scale that suits a column of `layers.csv`: shares from 0 to 1, logarithmic unless some
+    value is negative."""
     if column_of("layers", metric).scale == "share":
         return Scale(0.0, 1.0, is_log=False) if np.isfinite(values).any() else None
     has_negative = bool((values[np.isfinite(values)] < 0).any())
