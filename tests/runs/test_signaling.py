@@ -30,7 +30,7 @@ from vgexp.config import (
     SignalConfig,
 )
 from vgexp.diagnosis import start_sentence
-from vgexp.diagnosis.at_start import geometric
+from vgexp.diagnosis.at_start import average_geometrically
 from vgexp.errors import QuestionError
 from vgexp.quantities import SEED, TABLES
 
@@ -120,13 +120,13 @@ def test_the_summary_has_geometric_means_over_seeds(tmp_path: Path) -> None:
     ],
 )
 def test_a_geometric_mean_knows_zero_and_infinity(values: list[float], mean: float) -> None:
-    assert geometric(values)[0] == pytest.approx(mean)
+    assert average_geometrically(values)[0] == pytest.approx(mean)
 
 
 def test_the_geometric_mean_of_nothing_is_nan() -> None:
-    assert all(map(math.isnan, geometric([math.nan])))
-    assert geometric([5.0])[0] == pytest.approx(5.0)
-    assert math.isnan(geometric([5.0])[1])
+    assert all(map(math.isnan, average_geometrically([math.nan])))
+    assert average_geometrically([5.0])[0] == pytest.approx(5.0)
+    assert math.isnan(average_geometrically([5.0])[1])
 
 
 def test_a_network_that_overflows_at_once_is_a_result(tmp_path: Path) -> None:
