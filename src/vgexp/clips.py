@@ -29,6 +29,7 @@ from vgexp.config import (
     NoClipConfig,
     NormClipConfig,
     ValueClipConfig,
+    unmade,
 )
 
 HISTORY = 1000
@@ -95,7 +96,7 @@ class Clip:
 @singledispatch
 def build(config: ClipConfig, matrices: Sequence[nn.Parameter]) -> Clip:  # noqa: ARG001
     """Builds the configured clip; `matrices` are all weight matrices but the read-out's."""
-    raise TypeError(f"no clip is made of {type(config).__name__}")
+    raise unmade(config)
 
 
 @build.register

@@ -22,6 +22,7 @@ from vgexp.config import (
     OptimizerConfig,
     RmspropConfig,
     SgdConfig,
+    unmade,
 )
 
 Parameters = Iterable[nn.Parameter]
@@ -34,7 +35,7 @@ _GUARDED = ("add_param_group", "load_state_dict", "state_dict", "zero_grad")
 @singledispatch
 def build(config: OptimizerConfig, parameters: Parameters) -> Optimizer:  # noqa: ARG001
     """Builds the configured optimizer over `parameters`, in one parameter group."""
-    raise TypeError(f"no optimizer is made of {type(config).__name__}")
+    raise unmade(config)
 
 
 def num_states(config: OptimizerConfig) -> int:

@@ -25,6 +25,7 @@ from vgexp.config import (
     SchedulerConfig,
     StepConfig,
     WarmupCosineConfig,
+    unmade,
 )
 
 
@@ -80,7 +81,7 @@ class Schedule:
 @singledispatch
 def build(config: SchedulerConfig, optimizer: Optimizer, num_steps: int) -> Schedule:  # noqa: ARG001
     """Builds the configured schedule for a run of `num_steps` optimizer steps."""
-    raise TypeError(f"no scheduler is made of {type(config).__name__}")
+    raise unmade(config)
 
 
 @build.register

@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from vgexp.config import CnnConfig
 from vgexp.models import families
 from vgexp.models.conv_net import ConvNet, Form
-from vgexp.models.convolution import Joint, Place, require_adding, require_positions
+from vgexp.models.convolution import ConvPlan, Joint, require_adding, require_positions
 from vgexp.tasks import Task
 
 KERNEL = 3
@@ -40,7 +40,7 @@ def build(config: CnnConfig, task: Task) -> ConvNet:
     return ConvNet(config, places, form, task.num_outputs)
 
 
-def plan(config: CnnConfig, num_channels: int) -> Iterator[Place]:
+def plan(config: CnnConfig, num_channels: int) -> Iterator[ConvPlan]:
     """Its convolutions, of images of so many channels."""
     num_stages = min(config.stages, config.depth)
     before = 0
@@ -48,5 +48,5 @@ def plan(config: CnnConfig, num_channels: int) -> Iterator[Place]:
         stage = index * num_stages // config.depth
         width, stride = config.width * 2**stage, 2 if stage > before else 1
         joint = Joint(num_channels, width, stride, 1) if index else None
-        yield Place(num_channels, width, KERNEL, stride, joint)
+        yield ConvPlan(num_channels, width, KERNEL, stride, joint)
         num_channels, before = width, stage

@@ -1,7 +1,7 @@
 """Convolutional nets of one path: what `cnn` and `resnet` have in common.
 
 L convolutions, each with the sum that it may end, its norm, phi and dropout; a mean over positions;
-a read-out. A plan (`Place`, one a convolution) says channels, kernel, stride, and where a branch
+a read-out. A plan (`ConvPlan`, one a convolution) says channels, kernel, stride, and where a branch
 ends. Axes: B examples, C channels, H rows, W columns.
 """
 
@@ -19,10 +19,10 @@ from vgexp.activations import ACTIVATIONS, slope
 from vgexp.config import ConvConfig
 from vgexp.inits import INITS, Branch
 from vgexp.models.convolution import (
+    ConvPlan,
     Joint,
     Multiplier,
     Pad,
-    Place,
     Shift,
     conv,
     gate,
@@ -47,7 +47,7 @@ class Form:
     """L of `scaled_residual`."""
 
 
-class Layer(nn.Module):
+class ConvLayer(nn.Module):
     """The modules of one convolution and of what makes h of it; never called itself.
 
     `convolves` and `on_branch` make the branch or, where none ends, z; `shortcut` brings the path
@@ -56,7 +56,7 @@ class Layer(nn.Module):
     of each branch (Zhang 2019, rule 3).
     """
 
-    def __init__(self, place: Place, config: ConvConfig, form: Form, *, first: bool) -> None:
+    def __init__(self, place: ConvPlan, config: ConvConfig, form: Form, *, first: bool) -> None:
         super().__init__()
         adds = SKIPS[config.skip].adds
         ends = place.ends is not None and adds
@@ -97,7 +97,7 @@ class Layer(nn.Module):
         assert make is not None
         self.skip = make(joint.out_channels, form.num_branches, partial(gate, joint))
         if joint.changes_shape and form.projects:
-            place = Place(joint.in_channels, joint.out_channels, 1, joint.stride)
+            place = ConvPlan(joint.in_channels, joint.out_channels, 1, joint.stride)
             self.projection = conv(place, config.bias)
             if not form.preactivation and config.norm_position == "pre":
                 self.projection_norm = NORMS[config.norm](joint.out_channels, config, 2)
@@ -118,7 +118,7 @@ class Layer(nn.Module):
 
 
 @dataclass(frozen=True)
-class Block:
+class ConvBlock:
     """What a block makes of its path x: skip(shortcut(x), branch(h), h), h = before(x)."""
 
     before: tuple[nn.Module, ...]
@@ -160,13 +160,13 @@ class ConvNet(Network):
     """
 
     def __init__(
-        self, config: ConvConfig, places: Sequence[Place], form: Form, num_outputs: int
+        self, config: ConvConfig, places: Sequence[ConvPlan], form: Form, num_outputs: int
     ) -> None:
         super().__init__()
         self.activation_name = config.activation
         self.is_carried = SKIPS[config.skip].carries_z
         self.layers = nn.ModuleList(
-            Layer(place, config, form, first=index == 0) for index, place in enumerate(places)
+            ConvLayer(place, config, form, first=index == 0) for index, place in enumerate(places)
         )
         self.shift_of_readout = Shift() if INITS[config.init].adds_scalars else None
         self.readout = linear(places[-1].out_channels, num_outputs, form.readout_bias)
@@ -220,7 +220,7 @@ class ConvNet(Network):
         A block hands on its path, and has the name and number of the convolution that ends it.
         """
         layers = list(self._convs())
-        blocks = [call for call in self._chain if isinstance(call, Block)]
+        blocks = [call for call in self._chain if isinstance(call, ConvBlock)]
         if blocks:
             start = self._chain.index(blocks[0])
             stages = [_stage(0, chain(*self._chain[:start]))]
@@ -237,10 +237,10 @@ class ConvNet(Network):
         readout = chain(*tail, _mean_over_positions, *shift, self.readout)
         return [*stages, Stage("readout.weight", len(layers) + 1, readout)]
 
-    def _convs(self) -> Iterator[Layer]:
-        return cast(Iterator[Layer], iter(self.layers))
+    def _convs(self) -> Iterator[ConvLayer]:
+        return cast(Iterator[ConvLayer], iter(self.layers))
 
-    def _main_watch(self, layer: Layer, number: int, named: Named) -> Watch:
+    def _main_watch(self, layer: ConvLayer, number: int, named: Named) -> Watch:
         return Watch(
             *named[layer.conv.weight],
             number,
@@ -254,7 +254,7 @@ class ConvNet(Network):
 
 
 def _joined(
-    layers: Iterator[Layer], sizes: Sequence[int], preactivation: bool
+    layers: Iterator[ConvLayer], sizes: Sequence[int], preactivation: bool
 ) -> Iterator[Callable[[Tensor], Tensor]]:
     """The calls of a net: a first convolution and blocks of `sizes`; no blocks: all plain."""
     rest = list(layers)
@@ -266,7 +266,7 @@ def _joined(
     for size in sizes:
         inner, last_before, last, rest = rest[: size - 1], last, rest[size - 1], rest[size:]
         assert last.skip is not None
-        yield Block(
+        yield ConvBlock(
             (*(last_before.after_z if preactivation else ()), *last_before.after_h),
             (*_plain(inner), *last.convolves, *last.on_branch),
             last.shortcut,
@@ -280,7 +280,7 @@ def _stage(index: int, run: Map, forks: tuple[Fork, ...] = ()) -> Stage:
     return Stage(f"layers.{index}.conv.weight", index + 1, run, forks)
 
 
-def _makes_h(layer: Layer) -> tuple[nn.Module, ...]:
+def _makes_h(layer: ConvLayer) -> tuple[nn.Module, ...]:
     return (*layer.after_z, *layer.after_h)
 
 
@@ -292,6 +292,6 @@ def _present(*modules: nn.Module | None) -> tuple[nn.Module, ...]:
     return tuple(module for module in modules if module is not None)
 
 
-def _plain(layers: Sequence[Layer]) -> Iterator[nn.Module]:
+def _plain(layers: Sequence[ConvLayer]) -> Iterator[nn.Module]:
     """Each reads the output of the one before."""
     return (m for lay in layers for m in (*lay.convolves, *lay.after_z, *lay.after_h))

@@ -41,7 +41,7 @@ class Joint:
 
 
 @dataclass(frozen=True)
-class Place:
+class ConvPlan:
     """One convolution of a plan."""
 
     in_channels: int
@@ -94,7 +94,7 @@ class Multiplier(nn.Module):
         return x * self.scale
 
 
-def conv(place: Place, bias: bool) -> nn.Conv2d:
+def conv(place: ConvPlan, bias: bool) -> nn.Conv2d:
     """A convolution that draws no random number; its biases are 0, its weights not set.
 
     Zeros around the image, so that it keeps its size, or is divided by the stride, rounded up.

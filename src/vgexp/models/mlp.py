@@ -28,7 +28,7 @@ Passed = tuple[Tensor, Tensor, Tensor]
 """What a layer hands on where layers are joined: h, z, and the features that the next reads."""
 
 
-class Layer(nn.Module):
+class MlpLayer(nn.Module):
     """The modules of one hidden layer, in the order in which the perceptron calls them.
 
     `linear` makes the branch, `skip` combines it with the last z, `after_sum` finishes z, `after_z`
@@ -68,7 +68,7 @@ class Layer(nn.Module):
 
 
 @dataclass(frozen=True)
-class Step:
+class MlpStep:
     """What a layer that is joined to others makes of h, z and the features of the one before."""
 
     linear: nn.Module
@@ -92,7 +92,7 @@ class Step:
 
 
 @dataclass(frozen=True)
-class Grown:
+class DenseStage:
     """From h_1..h_{l-1}, z_l side by side to h_1..h_l, z_{l+1}."""
 
     makes_h: tuple[nn.Module, ...]
@@ -107,7 +107,7 @@ class Grown:
 
 
 @dataclass(frozen=True)
-class Last:
+class DenseReadout:
     """What is made of the last z alone, of what is handed on side by side."""
 
     width: int
@@ -126,7 +126,7 @@ class Mlp(Network):
         self.concatenates = SKIPS[config.skip].concatenates
         self.is_carried = SKIPS[config.skip].carries_z
         self.layers = nn.ModuleList(
-            Layer(width, config, first=index == 0)
+            MlpLayer(width, config, first=index == 0)
             for index, width in enumerate(input_widths(config, num_inputs))
         )
         self.readout = linear(config.width, num_outputs, config.bias)
@@ -173,7 +173,7 @@ class Mlp(Network):
             makes_h = (*last.after_z, *last.after_h)
             name = f"layers.{number - 1}.linear.weight"
             if self.concatenates:
-                stages.append(Stage(name, number, Grown(makes_h, layer.linear)))
+                stages.append(Stage(name, number, DenseStage(makes_h, layer.linear)))
             elif layer.skip is None:
                 stages.append(Stage(name, number, chain(*makes_h, layer.linear, *layer.after_sum)))
             else:
@@ -183,18 +183,18 @@ class Mlp(Network):
             last = layer
         readout: Map = chain(*last.after_z, *last.after_h, self.readout)
         if self.concatenates:
-            readout = Last(self.readout.in_features, readout)
+            readout = DenseReadout(self.readout.in_features, readout)
         return [*stages, Stage("readout.weight", len(self.layers) + 1, readout)]
 
-    def _step_by_step(self) -> Iterator[Step]:
+    def _step_by_step(self) -> Iterator[MlpStep]:
         for lay in self._hidden():
             grows = self.concatenates and lay is not self.layers[0]
-            yield Step(lay.linear, lay.skip, lay.after_sum, lay.after_z + lay.after_h, grows)
+            yield MlpStep(lay.linear, lay.skip, lay.after_sum, lay.after_z + lay.after_h, grows)
 
-    def _hidden(self) -> Iterator[Layer]:
-        return cast(Iterator[Layer], iter(self.layers))
+    def _hidden(self) -> Iterator[MlpLayer]:
+        return cast(Iterator[MlpLayer], iter(self.layers))
 
-    def _main_watch(self, layer: Layer, number: int, named: Named) -> Watch:
+    def _main_watch(self, layer: MlpLayer, number: int, named: Named) -> Watch:
         return Watch(
             *named[layer.linear.weight],
             number,
@@ -207,7 +207,7 @@ class Mlp(Network):
         )
 
 
-def _chain(layers: Iterable[Layer]) -> list[nn.Module]:
+def _chain(layers: Iterable[MlpLayer]) -> list[nn.Module]:
     """The modules of layers without skips, each of which reads the output of the one before."""
     return [m for lay in layers for m in (lay.linear, *lay.after_sum, *lay.after_z, *lay.after_h)]
 

@@ -84,7 +84,7 @@ class Perceptron(nn.Module):
         return cast(Tensor, self.output(self.activation(self.hidden(x_BTW))))
 
 
-class Block(nn.Module):
+class TransformerBlock(nn.Module):
     """Attention and a perceptron, one after the other around the stream x_BTW."""
 
     def __init__(self, config: AttentionConfig, turn: nn.Module | None, *, causal: bool) -> None:
@@ -133,7 +133,7 @@ class Block(nn.Module):
 
 
 def block_watches(
-    block: Block, name: str, layer: int, activation: str, named: Named
+    block: TransformerBlock, name: str, layer: int, activation: str, named: Named
 ) -> Iterator[Watch]:
     """The stream that a block hands on, then its six weights, all of one layer."""
     yield Watch(name, None, layer, "stream", preact=block)

@@ -22,7 +22,7 @@ CHUNK_ENTRIES = 2**22
 
 
 @dataclass(frozen=True)
-class Site:
+class MeteredHeads:
     """Where a layer's heads are."""
 
     name: str
@@ -53,7 +53,7 @@ class AttentionMeter:
 
     table = "attention"
 
-    def __init__(self, sites: Sequence[Site]) -> None:
+    def __init__(self, sites: Sequence[MeteredHeads]) -> None:
         self._sites = sites
         self._seen = [_Seen() for _ in sites]
         self._hooks: list[Any] = []
@@ -139,7 +139,7 @@ def _real(x: Tensor) -> Tensor:
     return x.detach() if x.dtype is torch.float64 else x.detach().float()
 
 
-def _rows(step: int, seen: Sequence[tuple[Site, _Seen]]) -> Rows:
+def _rows(step: int, seen: Sequence[tuple[MeteredHeads, _Seen]]) -> Rows:
     """One row a head, by layer; waits for the device."""
     entropy_SH = torch.stack(
         [torch.stack([e for e, _ in one.sums]).sum(0) / one.examples for _, one in seen]

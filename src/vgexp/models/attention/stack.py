@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from vgexp.config import AttentionConfig
 from vgexp.inits import Branch, Draw
-from vgexp.models.attention.blocks import Block, block_watches, dropout, norm
+from vgexp.models.attention.blocks import TransformerBlock, block_watches, dropout, norm
 from vgexp.models.attention.embeddings import Embedding, draws
-from vgexp.models.attention.meter import AttentionMeter, Site
+from vgexp.models.attention.meter import AttentionMeter, MeteredHeads
 from vgexp.models.network import Named, Network, linear, run_blocks
 from vgexp.models.stages import Stage, chain
 from vgexp.skips import SKIPS
@@ -63,7 +63,7 @@ class Stack(Network):
         self._pick = pick
         self.embedding = embedding
         self.dropout = dropout(config)
-        blocks = [Block(config, turn, causal=causal) for _ in range(config.depth)]
+        blocks = [TransformerBlock(config, turn, causal=causal) for _ in range(config.depth)]
         self.blocks = nn.ModuleList(blocks)
         self.norm = norm(config) if config.norm_position == "pre" else None
         self.readout = linear(config.width, num_outputs, config.bias)
@@ -91,7 +91,7 @@ class Stack(Network):
         watches = [Watch(*named[read.weight], 1, kind, preact=self.embedding)]
         for number, block in enumerate(self.blocks):
             phi, name = self._config.activation, f"blocks.{number}"
-            watches += block_watches(cast(Block, block), name, number + 2, phi, named)
+            watches += block_watches(cast(TransformerBlock, block), name, number + 2, phi, named)
         name, weight = named[readout.weight]
         if readout.weight is read.weight:
             watch = Watch("readout.weight", None, len(self.blocks) + 2, "readout", preact=readout)
@@ -102,8 +102,10 @@ class Stack(Network):
     def meters(self) -> list[Meter]:
         """What measures `attention.csv`."""
         sites = []
-        for number, block in enumerate(cast(list[Block], self.blocks)):
-            sites.append(Site(f"blocks.{number}.attention", number + 2, block.attention.attend))
+        for number, block in enumerate(cast(list[TransformerBlock], self.blocks)):
+            sites.append(
+                MeteredHeads(f"blocks.{number}.attention", number + 2, block.attention.attend)
+            )
         return [AttentionMeter(sites)]
 
     def branches(self) -> list[Branch]:
@@ -129,7 +131,7 @@ class Stack(Network):
         weight = self.embedding.read.weight
         (name,) = (name for name, own in self.named_parameters() if own is weight)
         stages = [Stage(name, 1, chain(self.embedding))]
-        for number, block in enumerate(cast(list[Block], self.blocks)):
+        for number, block in enumerate(cast(list[TransformerBlock], self.blocks)):
             stages.append(Stage(f"blocks.{number}", number + 2, block, block.forks()))
         norms = () if self.norm is None else (self.norm,)
         readout = chain(*norms, self._pick, self.readout)

@@ -32,7 +32,7 @@ from vgexp.records import Floats, Rows
 from vgexp.watch import SATURATED_SHARE
 
 
-class Site(nn.Module):
+class HookPoint(nn.Module):
     """Where meters hook a layer: called once a pass, it does nothing."""
 
     def forward(self, x_BTI: Tensor, h_BTH: Tensor) -> None:
@@ -40,10 +40,10 @@ class Site(nn.Module):
 
 
 @dataclass(frozen=True)
-class Place:
+class MeteredLayer:
     """A stacked layer, as its meters know it."""
 
-    site: Site
+    site: HookPoint
     cell: nn.Module
 
 
@@ -51,7 +51,7 @@ class _LayerMeter(ABC):
     """Keeps figures of each pass through each layer until the step ends."""
 
     def __init__(
-        self, places: Mapping[str, Place], equations: Equations, time_points: int | None
+        self, places: Mapping[str, MeteredLayer], equations: Equations, time_points: int | None
     ) -> None:
         self._places = places
         self._equations = equations
@@ -207,7 +207,7 @@ class GateMeter(_LayerMeter):
     table = "recurrence"
 
     def __init__(
-        self, places: Mapping[str, Place], equations: Equations, time_points: int | None
+        self, places: Mapping[str, MeteredLayer], equations: Equations, time_points: int | None
     ) -> None:
         super().__init__(places, equations, time_points)
         self._weights: dict[str, Tensor] = {}

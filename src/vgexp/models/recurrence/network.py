@@ -25,7 +25,7 @@ from vgexp.models import families
 from vgexp.models.network import Network, linear, run_blocks
 from vgexp.models.recurrence import draws
 from vgexp.models.recurrence.cells import EQUATIONS, Equations, cell_of
-from vgexp.models.recurrence.meters import GateMeter, Place, Site, TimeMeter
+from vgexp.models.recurrence.meters import GateMeter, HookPoint, MeteredLayer, TimeMeter
 from vgexp.models.recurrence.segments import in_segments, segments
 from vgexp.norms import NORMS
 from vgexp.skips import SKIPS
@@ -33,13 +33,13 @@ from vgexp.tasks import Task
 from vgexp.watch import Meter, Watch
 
 
-class Layer(nn.Module):
+class RecurrentLayer(nn.Module):
     """A stacked layer: a cell, called once, or once between two cuts of `truncation`."""
 
     def __init__(self, equations: Equations, num_inputs: int, *, first: bool) -> None:
         super().__init__()
         self.cell = cell_of(equations, num_inputs)
-        self.site = Site()
+        self.site = HookPoint()
         self.truncation = equations.config.truncation
         self.adds = SKIPS[equations.config.skip].is_sum and not first
 
@@ -63,7 +63,7 @@ class Recurrent(Network):
         self.per_position = task.per_position
         num_inputs = self.num_tokens or task.shape[-1]
         self.layers = nn.ModuleList(
-            Layer(self.equations, config.width if index else num_inputs, first=index == 0)
+            RecurrentLayer(self.equations, config.width if index else num_inputs, first=index == 0)
             for index in range(config.depth)
         )
         self.dropout = nn.Dropout(config.dropout) if config.dropout else None
@@ -94,7 +94,9 @@ class Recurrent(Network):
 
     def meters(self) -> list[Meter]:
         """Of `time.csv` and `recurrence.csv`."""
-        places = {name: Place(layer.site, layer.cell) for name, layer in self._named_layers()}
+        places = {
+            name: MeteredLayer(layer.site, layer.cell) for name, layer in self._named_layers()
+        }
         return [kind(places, self.equations, self.time_points) for kind in (TimeMeter, GateMeter)]
 
     def special_draws(self) -> Mapping[str, Draw]:
@@ -116,8 +118,8 @@ class Recurrent(Network):
             x_BTI = self.dropout(x_BTI)
         return cast(Tensor, self.layers[index](x_BTI))
 
-    def _named_layers(self) -> list[tuple[str, Layer]]:
-        return [(f"layers.{i}", cast(Layer, layer)) for i, layer in enumerate(self.layers)]
+    def _named_layers(self) -> list[tuple[str, RecurrentLayer]]:
+        return [(f"layers.{i}", cast(RecurrentLayer, layer)) for i, layer in enumerate(self.layers)]
 
     def _one_hot(self, x_BT: Tensor) -> Tensor:
         """[B, T, V]: a fused cell multiplies its inputs itself, and a few tokens cost it little."""
