@@ -59,7 +59,7 @@ def test_the_page_has_every_key_of_every_choice_with_its_default() -> None:
         "optimizer.lr=0.001 Learning rate where the factor of the schedule is 1. (rmsprop, adam",
         "optimizer.momentum=0.9 Share of the last update that the next one keeps. (momentum)",
         "train.steps=null Number of optimizer steps; null: 500",
-        "clip.threshold=1.0 The norm, or for `value` the entry, above which a gradient is clipped. (norm, value, layer)",
+        "clip.threshold=1.0 The norm, or for `value` the entry, above which",
         "seed=0 Seed of every random number.",
     ):
         assert said in words

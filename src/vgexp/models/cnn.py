@@ -1,4 +1,4 @@
-"""The plain convolutional net: the perceptron's equations with convolutions of 3x3.
+"""The plain convolutional net: the perceptron's equations with 3x3 convolutions.
 
 z_1 = W_1 * x + b_1, h_l = phi(norm(z_l)) or norm(phi(z_l)), z_{l+1} as the skip says, its branch
 W * h + b with * a convolution with zeros around the image; a mean of h_L over positions; read-out.
@@ -26,7 +26,7 @@ KERNEL = 3
 
 @families.make.register
 def build(config: CnnConfig, task: Task) -> ConvNet:
-    """The plain convolutional net of a configuration, its weights not drawn yet.
+    """Makes the plain convolutional net of a configuration; its weights are not drawn yet.
 
     Raises:
         QuestionError: an unknown name, a skip that concatenates, or a norm that channels or images
@@ -41,7 +41,7 @@ def build(config: CnnConfig, task: Task) -> ConvNet:
 
 
 def plan(config: CnnConfig, num_channels: int) -> Iterator[ConvPlan]:
-    """Its convolutions, of images of so many channels."""
+    """Plans its convolutions, for images with `num_channels` channels."""
     num_stages = min(config.stages, config.depth)
     before = 0
     for index in range(config.depth):

@@ -1,4 +1,4 @@
-"""Convolutional nets of one path: what `cnn` and `resnet` have in common.
+"""Convolutional nets with one path: what `cnn` and `resnet` have in common.
 
 L convolutions, each with the sum that it may end, its norm, phi and dropout; a mean over positions;
 a read-out. A plan (`ConvPlan`, one a convolution) says channels, kernel, stride, and where a branch
@@ -39,16 +39,16 @@ class Form:
     """How a family puts norm, phi and path together."""
 
     preactivation: bool
-    """Whether the path carries z and branches read h, instead of both h."""
+    """Whether the path carries z and branches read h, or else both have h."""
     projects: bool = False
-    """Whether a path whose shape changes passes a 1x1 convolution (option B), not zeros (A)."""
+    """Whether a path changes its shape by a 1x1 convolution (option B), or else by zeros (A)."""
     readout_bias: bool = True
     num_branches: int = 1
     """L of `scaled_residual`."""
 
 
 class ConvLayer(nn.Module):
-    """The modules of one convolution and of what makes h of it; never called itself.
+    """The modules of one convolution and of what makes h of it; the net calls them one by one.
 
     `convolves` and `on_branch` make the branch or, where none ends, z; `shortcut` brings the path
     to its shape, `skip` adds, `after_sum` finishes z, `after_z` makes h of z, `after_h` drops some
@@ -106,7 +106,7 @@ class ConvLayer(nn.Module):
 
     @property
     def shortcut(self) -> tuple[nn.Module, ...]:
-        """What the path passes before the sum."""
+        """The modules that the path passes before the sum."""
         return _present(self.projection, self.projection_norm, self.pad)
 
     @property
@@ -119,7 +119,7 @@ class ConvLayer(nn.Module):
 
 @dataclass(frozen=True)
 class ConvBlock:
-    """What a block makes of its path x: skip(shortcut(x), branch(h), h), h = before(x)."""
+    """Computes after(skip(shortcut(x), branch(h), h)) with h = before(x), for a path x."""
 
     before: tuple[nn.Module, ...]
     branch: tuple[nn.Module, ...]
@@ -143,13 +143,13 @@ class ConvBlock:
 
     @property
     def joined(self) -> Joined:
-        """The same with its parts named."""
+        """The same map with named parts."""
         path, skip = chain(*self.shortcut), cast(Combine, self.skip)
         return Joined(chain(*self.before), chain(*self.branch), path, skip, chain(*self.after))
 
 
 class ConvNet(Network):
-    """A convolutional net of one path; its weights are not drawn yet.
+    """A convolutional net with one path; its weights are not drawn yet.
 
     Rows. z of a convolution is its output; of one that ends a branch it is the sum: of path and
     branch where the path carries z (`Form.preactivation`), of path and normed branch where it
@@ -178,7 +178,7 @@ class ConvNet(Network):
         )
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
-        """The outputs [B, O]."""
+        """Returns the outputs [B, O]."""
         h_BCHW = run_blocks(self._chain, x_BCHW, self.recomputes)
         h_BC = _mean_over_positions(h_BCHW)
         if self.shift_of_readout is not None:
@@ -186,7 +186,7 @@ class ConvNet(Network):
         return cast(Tensor, self.readout(h_BC))
 
     def watches(self) -> list[Watch]:
-        """One watch for each kernel, in forward order, in a layer the main path's first."""
+        """Watches each kernel, in forward order; within a layer the main path comes first."""
         named: Named = {weight: (name, weight) for name, weight in self.named_parameters()}
         watches: list[Watch] = []
         for number, layer in enumerate(self._convs(), start=1):
@@ -199,7 +199,7 @@ class ConvNet(Network):
         return [*watches, Watch(*named[readout.weight], number, "readout", preact=readout)]
 
     def branches(self) -> list[Branch]:
-        """The branches that are added to a path as they are."""
+        """Returns the branches that are added to a path as they are."""
         if not self.is_carried:
             return []
         branches, weights = [], []
@@ -215,7 +215,7 @@ class ConvNet(Network):
         return branches
 
     def stages(self) -> list[Stage]:
-        """Where nothing is added each z to the next; else the stem, each block, and the rest.
+        """Returns the stem, each block and the rest; where nothing is added, each z to the next.
 
         A block hands on its path, and has the name and number of the convolution that ends it.
         """
@@ -256,7 +256,7 @@ class ConvNet(Network):
 def _joined(
     layers: Iterator[ConvLayer], sizes: Sequence[int], preactivation: bool
 ) -> Iterator[Callable[[Tensor], Tensor]]:
-    """The calls of a net: a first convolution and blocks of `sizes`; no blocks: all plain."""
+    """Yields the calls of a net: a first convolution, then blocks of `sizes`, if any."""
     rest = list(layers)
     if not sizes:
         yield from _plain(rest)
@@ -293,5 +293,5 @@ def _present(*modules: nn.Module | None) -> tuple[nn.Module, ...]:
 
 
 def _plain(layers: Sequence[ConvLayer]) -> Iterator[nn.Module]:
-    """Each reads the output of the one before."""
+    """Returns the modules of layers, each of which reads the output of the one before."""
     return (m for lay in layers for m in (*lay.convolves, *lay.after_z, *lay.after_h))

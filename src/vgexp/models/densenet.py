@@ -34,11 +34,11 @@ from vgexp.watch import Watch
 
 BLOCKS = 3
 BOTTLENECK = 4
-"""Channels of a bottleneck over the growth rate."""
+"""Number of channels of a bottleneck, divided by the growth rate."""
 
 
 class DensenetLayer(nn.Module):
-    """One convolution, and the norm, phi and dropout of what the next one reads.
+    """One convolution, and the norm, phi and dropout before the next.
 
     The layer is never called itself, which would cost a call.
     """
@@ -59,7 +59,7 @@ class DensenetLayer(nn.Module):
 
 @dataclass(frozen=True)
 class Concatenation:
-    """[x, branch(x)], side by side."""
+    """Concatenates x and branch(x)."""
 
     branch: tuple[nn.Module, ...]
 
@@ -89,12 +89,12 @@ class Densenet(Network):
         self._chain = list(_chain(list(self._convs()), [role for _, _, role in plan]))
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
-        """The outputs [B, O]."""
+        """Returns the outputs [B, O]."""
         h_BCHW = run_blocks(self._chain, x_BCHW, self.recomputes)
         return cast(Tensor, self.readout(_mean_over_positions(h_BCHW)))
 
     def watches(self) -> list[Watch]:
-        """One watch for each kernel, in forward order."""
+        """Watches each kernel, in forward order."""
         named: Named = {weight: (name, weight) for name, weight in self.named_parameters()}
         watches = [
             Watch(
@@ -112,7 +112,7 @@ class Densenet(Network):
         return [*watches, Watch(*named[readout.weight], number, "readout", preact=readout)]
 
     def stages(self) -> list[Stage]:
-        """The stem, each layer and transition from all channels to all channels, and the rest.
+        """Returns the stem, each layer and transition from all channels to all, and the rest.
 
         A layer hands on what it reads beside its new channels; it has the name of its last
         convolution.
@@ -136,7 +136,7 @@ class Densenet(Network):
 
 @families.make.register
 def build(config: DensenetConfig, task: Task) -> Densenet:
-    """The densely connected net of a configuration, its weights not drawn yet.
+    """Makes the densely connected net of a configuration; its weights are not drawn yet.
 
     Raises:
         QuestionError: an unknown name, a skip that does not concatenate, or a norm that channels or
@@ -158,7 +158,7 @@ Role = str
 
 
 def _plan(config: DensenetConfig, num_channels: int) -> Iterator[tuple[ConvPlan, int, Role]]:
-    """Each convolution, the channels that the next one reads, and what is done with its output."""
+    """Yields each convolution, the number of channels that the next one reads, and its role."""
     k = config.growth_rate
     yield ConvPlan(num_channels, config.width, 3), config.width, "stem"
     width = config.width
@@ -177,7 +177,7 @@ def _plan(config: DensenetConfig, num_channels: int) -> Iterator[tuple[ConvPlan,
 
 
 def _chain(layers: list[DensenetLayer], roles: list[Role]) -> Iterator[Callable[[Tensor], Tensor]]:
-    """The calls, each of which reads the output of the one before."""
+    """Yields the calls, each of which reads the output of the one before."""
     reads: tuple[nn.Module, ...] = ()
     for layer, role in zip(layers, roles, strict=True):
         branch = (*reads, layer.conv)
@@ -198,5 +198,5 @@ def _mean_over_positions(h_BCHW: Tensor) -> Tensor:
 
 
 def _halved(x_BCHW: Tensor) -> Tensor:
-    """The mean of each 2x2 positions; an odd last row or column is a mean of those it has."""
+    """Averages each 2x2 positions; an odd last row or column averages those it has."""
     return F.avg_pool2d(x_BCHW, 2, ceil_mode=True, count_include_pad=False)

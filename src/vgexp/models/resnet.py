@@ -25,12 +25,12 @@ from vgexp.tasks import Task
 
 STAGES = 3
 EXPANSION = 4
-"""Channels of a bottleneck's end over those of its middle."""
+"""Number of channels at a bottleneck's end, divided by that in its middle."""
 
 
 @families.make.register
 def build(config: ResnetConfig, task: Task) -> ConvNet:
-    """The residual net of a configuration, its weights not drawn yet.
+    """Makes the residual net of a configuration; its weights are not drawn yet.
 
     Raises:
         QuestionError: an unknown name, a skip that concatenates, or a norm that channels or images

@@ -22,31 +22,31 @@ from vgexp.skips import SKIPS
 from vgexp.watch import Meter, Watch
 
 Pick = Callable[[Tensor], Tensor]
-"""What the read-out reads of the stream [B, T, W]."""
+"""Picks what the read-out reads from the stream [B, T, W]."""
 
 
 def every(x_BTW: Tensor) -> Tensor:
-    """[B, T, W]: an answer at each position."""
+    """Picks every position: an answer at each."""
     return x_BTW
 
 
 def last(x_BTW: Tensor) -> Tensor:
-    """[B, W]: of a causal stack, the position that has seen all."""
+    """Picks the last position, which has seen all others in a causal stack."""
     return x_BTW[:, -1]
 
 
 def first(x_BTW: Tensor) -> Tensor:
-    """[B, W]: the class token."""
+    """Picks the first position, the class token."""
     return x_BTW[:, 0]
 
 
 def mean(x_BTW: Tensor) -> Tensor:
-    """[B, W]."""
+    """Returns the mean over positions."""
     return x_BTW.mean(1)
 
 
 class Stack(Network):
-    """Embedding, blocks, a last norm where they norm first, read-out; weights not drawn yet."""
+    """An embedding, blocks, a last norm if blocks norm first, a read-out; weights are not drawn."""
 
     def __init__(
         self,
@@ -69,7 +69,7 @@ class Stack(Network):
         self.readout = linear(config.width, num_outputs, config.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        """The outputs: [B, T, C] at each position, or [B, C]."""
+        """Returns the outputs: [B, T, C] at each position, or [B, C]."""
         x_BTW: Tensor = self.embedding(x)
         if self.dropout is not None:
             x_BTW = self.dropout(x_BTW)
@@ -79,7 +79,7 @@ class Stack(Network):
         return cast(Tensor, self.readout(self._pick(x_BTW)))
 
     def watches(self) -> list[Watch]:
-        """The embedding's, each block's stream and weights, the read-out's.
+        """Watches the embedding, the stream and the weights of each block, and the read-out.
 
         z of the embedding is the first stream: positions added, before dropout. A tied read-out
         has a row of z alone: its weight's row is the embedding's, whose gradient is the sum of
@@ -100,7 +100,7 @@ class Stack(Network):
         return [*watches, watch]
 
     def meters(self) -> list[Meter]:
-        """What measures `attention.csv`."""
+        """Returns the meter of `attention.csv`."""
         sites = []
         for number, block in enumerate(cast(list[TransformerBlock], self.blocks)):
             sites.append(
@@ -109,7 +109,7 @@ class Stack(Network):
         return [AttentionMeter(sites)]
 
     def branches(self) -> list[Branch]:
-        """Both halves of each block, where the stream goes on beside them.
+        """Returns both halves of each block, if the stream passes beside them.
 
         The weights of a half are those that its output is proportional to, but for phi: of
         attention the value's and the output's.
@@ -127,7 +127,7 @@ class Stack(Network):
         return [Branch(weights, None) for weights in halves]
 
     def stages(self) -> list[Stage]:
-        """The embedding, each block from stream to stream, and the rest."""
+        """Returns the embedding, each block from stream to stream, and the rest."""
         weight = self.embedding.read.weight
         (name,) = (name for name, own in self.named_parameters() if own is weight)
         stages = [Stage(name, 1, chain(self.embedding))]
@@ -138,5 +138,5 @@ class Stack(Network):
         return [*stages, Stage("readout.weight", len(self.blocks) + 2, readout)]
 
     def special_draws(self) -> Mapping[str, Draw]:
-        """Those of the embedding's parameters."""
+        """Returns the draws of the embedding's parameters."""
         return draws(self.embedding, self._config.init, "embedding")

@@ -34,7 +34,7 @@ from vgexp.watch import Meter, Watch
 
 
 class RecurrentLayer(nn.Module):
-    """A stacked layer: a cell, called once, or once between two cuts of `truncation`."""
+    """A stacked layer: a cell that is called once, or once between two cuts of `truncation`."""
 
     def __init__(self, equations: Equations, num_inputs: int, *, first: bool) -> None:
         super().__init__()
@@ -44,7 +44,7 @@ class RecurrentLayer(nn.Module):
         self.adds = SKIPS[equations.config.skip].is_sum and not first
 
     def forward(self, x_BTI: Tensor) -> Tensor:
-        """What it hands up [B, T, H]."""
+        """Returns what the layer hands up [B, T, H]."""
         plan = segments(x_BTI.shape[1], 0, self.truncation)
         parts = [h_BSH for _, h_BSH, _ in in_segments(self.cell, x_BTI, plan)]
         h_BTH = parts[0] if len(parts) == 1 else torch.cat(parts, 1)
@@ -70,13 +70,13 @@ class Recurrent(Network):
         self.readout = linear(config.width, task.num_outputs, config.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        """The outputs [B, O], or [B, T, O] where an answer is asked for at each position."""
+        """Returns the outputs [B, O], or [B, T, O] where the task asks for answers at positions."""
         x_BTI = x if self.num_tokens is None else self._one_hot(x)
         h_BTH = run_blocks(self._blocks(), x_BTI, self.recomputes)
         return cast(Tensor, self.readout(h_BTH if self.per_position else h_BTH[:, -1]))
 
     def watches(self) -> list[Watch]:
-        """In each layer what it hands up, then its weight of inputs and that of states.
+        """Watches what each layer hands up, then its weight of inputs and that of states.
 
         Of the stream, z is what the layer hands up, and delta the derivative that comes to it
         from above, at every position: zero where nothing above reads it. The cell's own z and h
@@ -93,14 +93,14 @@ class Recurrent(Network):
         return [*watches, Watch(weight, named[weight], number, "readout", preact=readout)]
 
     def meters(self) -> list[Meter]:
-        """Of `time.csv` and `recurrence.csv`."""
+        """Returns the meters of `time.csv` and `recurrence.csv`."""
         places = {
             name: MeteredLayer(layer.site, layer.cell) for name, layer in self._named_layers()
         }
         return [kind(places, self.equations, self.time_points) for kind in (TimeMeter, GateMeter)]
 
     def special_draws(self) -> Mapping[str, Draw]:
-        """All parameters of the cells, norms' and activations' left out."""
+        """Maps the cells' parameters to their draws; norms and activations have none."""
         ways = draws.draws(self.config, self.equations.gates, self.equations.bias_starts)
         present = dict(self.named_parameters())
         return {
@@ -129,7 +129,7 @@ class Recurrent(Network):
 
 @families.make.register
 def build(config: RecurrentConfig, task: Task) -> Recurrent:
-    """The network of a configuration, its weights not drawn yet, on CPU.
+    """Makes the network of a configuration; its weights are not drawn yet.
 
     Raises:
         QuestionError: an unknown name, an initialisation that recurrent weights cannot have, a norm
