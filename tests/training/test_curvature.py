@@ -40,7 +40,8 @@ from vgexp.config import (
 )
 from vgexp.data.batches import Batch
 from vgexp.errors import QuestionError
-from vgexp.records import CURVATURE, Rows
+from vgexp.quantities import CURVATURE
+from vgexp.records import Rows
 from vgexp.training import Trainer
 from vgexp.training.curvature import stability_limit
 
