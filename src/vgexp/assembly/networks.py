@@ -135,13 +135,14 @@ def _tried(
                 " measured\nallowed: the module as it is before torch.jit.script"
             )
         shown: Tried = call(key, name, tried, module, x)
-    else:
-        assert isinstance(config.model, TorchvisionConfig)
+    elif isinstance(config.model, TorchvisionConfig):
         key, name = "model.arch", config.model.arch
         try:
             shown = tried(module, x)
         except Exception as error:
             raise explained(config.model, task, error) from error
+    else:
+        key, name, shown = "model", choice("model", config.model), tried(module, x)
     loss = config.train.loss
     for when, output in (("", shown.output), (" in training", shown.output_in_training)):
         _require_output(f"{key} is {name!r}: its output{when}", output, x, y, task, loss)

@@ -1,4 +1,4 @@
-"""What kind of value a field holds, in words, and the check that it does."""
+"""The type of each field in words, and the check that a value has it."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ _ACCEPTED: dict[type, type] = {int: Integral, float: Real, bool: bool, str: str}
 
 
 def in_words(cls: type, field: str) -> str | None:
-    """What a field may hold, for a reader: `a whole number, or null`; None: a section of its own.
+    """Returns what a field may hold, for a reader: `a whole number, or null`.
 
-    A name that is no field is None too.
+    None for a section, and for a name that is no field.
     """
     return _words(_options(cls).get(field, ()))
 
 
 def require_kinds(section: Any, prefix: str = "") -> None:
-    """Requires that each plain field of a dataclass instance holds the kind of value it is for.
+    """Requires that each plain field of a dataclass instance holds a value of its type.
 
     Raises:
         QuestionError: one does not.

@@ -16,7 +16,7 @@ from vgexp.activations import ACTIVATIONS
 from vgexp.data import Split
 from vgexp.data.batches import Batches, full
 from vgexp.models import Mlp
-from vgexp.models.mlp import Layer
+from vgexp.models.mlp import MlpLayer
 from vgexp.optimizers import Adam
 from vgexp.records import Floats, Rows
 from vgexp.training.evaluation import EVAL_BATCH
@@ -54,7 +54,7 @@ class Pretraining:
         names = {id(p): name for name, p in self._model.named_parameters()}
         reads, bounds = self._train, None
         for each in self._model.layers:
-            layer = cast(Layer, each)
+            layer = cast(MlpLayer, each)
             losses: list[Tensor] = []
             for loss in self._fitted(layer, reads, bounds):
                 losses.append(loss)
@@ -66,7 +66,7 @@ class Pretraining:
             reads, bounds = _encoded(layer, reads), ACTIVATIONS[self._model.activation_name].bounds
 
     def _fitted(
-        self, layer: Layer, reads: Split, bounds: tuple[float, float] | None
+        self, layer: MlpLayer, reads: Split, bounds: tuple[float, float] | None
     ) -> Iterator[Tensor]:
         """Trains one layer; the loss before each update, 0-d."""
         weight_WF, batches = layer.linear.weight, self._batches_of(reads)
@@ -92,7 +92,7 @@ def _error(r_BF: Tensor, a_BF: Tensor, bounds: tuple[float, float] | None) -> Te
 
 
 @torch.no_grad()
-def _encoded(layer: Layer, reads: Split) -> Split:
+def _encoded(layer: MlpLayer, reads: Split) -> Split:
     """What the layer hands on, of every example."""
     parts = [layer.activation(layer.linear(a)) for a, _ in full(reads, EVAL_BATCH)]
     return Split(torch.cat(parts), reads.targets)
