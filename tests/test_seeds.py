@@ -12,6 +12,7 @@ from torch import Tensor
 from trainers import BASE, changed
 
 from vgexp.assembly import assemble
+from vgexp.probe import Probe
 from vgexp.seeds import GlobalStream, generator
 
 CPU = torch.device("cpu")
@@ -103,10 +104,10 @@ def test_a_probe_that_cannot_begin_gives_the_generator_back(
 ) -> None:
     trainer = assemble(DROPPING)
 
-    def fail() -> None:
+    def fail(_: Probe) -> None:
         raise MemoryError
 
-    monkeypatch.setattr(trainer, "_attach", fail)
+    monkeypatch.setattr(Probe, "__enter__", fail)
     with pytest.raises(MemoryError):
         list(trainer.rows())
     assert torch.equal(torch.get_rng_state(), outside)

@@ -16,13 +16,13 @@ from small_runs import CONFIG, DIVERGING, summary_of
 from trainers import changed
 
 import vgexp
-from vgexp import runs
 from vgexp.cli.interrupts import Terminated
 from vgexp.cli.main import main
 from vgexp.config import OutputConfig
 from vgexp.errors import QuestionError
 from vgexp.report import figures
 from vgexp.report.figures import style
+from vgexp.sinks.csv_files import CsvFiles
 
 pytestmark = pytest.mark.pictures
 WORDS = ["model.depth=2", "model.width=8", "data=gaussian", "data.num_examples=160"]
@@ -174,7 +174,7 @@ def test_an_interrupted_run_ends_without_drawing(
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(runs.training, "_hand_on", interrupted)
+    monkeypatch.setattr(CsvFiles, "__call__", interrupted)
     with pytest.raises(KeyboardInterrupt):
         vgexp.run(changed(CONFIG, output=DRAWN), tmp_path / "a")
     assert summary_of(tmp_path / "a")["status"] == "interrupted"

@@ -118,18 +118,8 @@ def infinite_gradient(trainer: Trainer) -> None:
 @pytest.mark.parametrize("deferred", [False, True], ids=["cpu", "cuda"])
 def test_a_gradient_that_is_not_finite_is_divergence_though_the_loss_is(deferred: bool) -> None:
     config = changed(BASE, model={"init": "orthogonal"})
-    trainer = assemble(config)
+    trainer = assemble(config, is_deferred=deferred)
     infinite_gradient(trainer)
-    if deferred:
-        trainer = Trainer(
-            trainer.state,
-            trainer._dataset,
-            trainer._watches,
-            config.train,
-            config.probe,
-            40,
-            deferred=True,
-        )
     tables = collected(trainer.rows())
     assert trainer.divergence == (
         "step 0: the gradient of layer 2 (layers.1.linear.weight) is the last that is not finite"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Optional
 
 from vgexp.config.ranges import at_least, within
@@ -99,7 +99,7 @@ class ProbeConfig:
 
 @dataclass
 class OutputConfig:
-    """What is shown."""
+    """What is shown, and where rows go beside the tables."""
 
     quiet: bool = False
     """No progress and no closing table."""
@@ -107,6 +107,9 @@ class OutputConfig:
     """Whether pictures are drawn at the end, PNG and SVG in `figures/`; null: of a run alone on the
     command line, not of a sweep's jobs nor of `vgexp.run` in Python; later: `vgexp show RUN
     --figures`."""
+    sinks: list[str] = field(default_factory=lambda: ["csv"])
+    """Where the rows of all tables go: `csv`, which every run has, and your own, as
+    package.module.Name."""
 
 
 @dataclass

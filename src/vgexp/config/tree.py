@@ -247,8 +247,8 @@ def flatten(config: Config) -> dict[str, Any]:
     return flat
 
 
-def targets(config: Config) -> dict[str, str]:
-    """Key -> package.module.name, of every key that names code which a run would execute."""
+def targets(config: Config) -> list[tuple[str, str]]:
+    """Key and package.module.name of everything that names code which a run would execute."""
     return user_code.targets(flatten(config))
 
 

@@ -14,8 +14,9 @@ from vgexp.errors import impossible
 TARGETS = (
     *("model.target", "data.target", "train.loss"),
     *("model.activation", "model.init", "model.norm"),
+    "output.sinks",
 )
-"""Keys whose value, with a dot in it, names code that a run of the configuration executes."""
+"""Keys whose value, or an entry of it, names code that a run executes where it has a dot."""
 
 _MOST_VALUES = 10_000
 _DEEPEST = 10
@@ -78,10 +79,11 @@ SETS: Mapping[str, type[DataConfig]] = {"custom": CustomDataConfig}
 """Choice of `data` -> its dataclass, of this file."""
 
 
-def targets(flat: Mapping[str, Any]) -> dict[str, str]:
-    """Key -> the name of code, of every key of a flat configuration that names code."""
-    asked = {key: flat.get(key) for key in TARGETS}
-    return {k: v for k, v in asked.items() if isinstance(v, str) and "." in v}
+def targets(flat: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Key and name of everything in a flat configuration that names code."""
+    asked = [(key, flat.get(key)) for key in TARGETS]
+    named = [(k, name) for k, v in asked for name in (v if isinstance(v, list) else [v])]
+    return [(k, name) for k, name in named if isinstance(name, str) and "." in name]
 
 
 def require_arguments(key: str, value: object) -> None:

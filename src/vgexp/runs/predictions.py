@@ -1,4 +1,4 @@
-"""Predictions beside measurements: theory's columns on the rows of step 0."""
+"""Adds theory's columns to the rows of step 0."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _log = logging.getLogger("vgexp")
 
 
 def expected(config: Config, trainer: Trainer, *, with_critical: bool = False) -> Expectation:
-    """What theory expects of step 0; where it fails it expects nothing, and training goes on."""
+    """Predicts step 0 by theory; if theory fails, nothing is predicted and training goes on."""
     from vgexp.assembly.expectation import Expectation, expectation
 
     if trainer.state.step:
@@ -33,7 +33,7 @@ def expected(config: Config, trainer: Trainer, *, with_critical: bool = False) -
 
 
 def beside(rows: Rows, expectation: Expectation) -> Rows:
-    """The rows with what is expected of those of step 0; others as they are."""
+    """Adds the predicted columns to rows that hold step 0; other rows stay as they are."""
     put = _BESIDE.get(rows.table)
     if put is None or 0 not in rows.columns.get("step", ()):
         return rows
@@ -66,4 +66,4 @@ _BESIDE: Mapping[str, Callable[[Rows, Expectation], Mapping[str, Sequence[Any]]]
     "layers": _beside_layers,
     "time": _beside_times,
 }
-"""Table -> its columns of theory."""
+"""Table -> what makes its predicted columns."""
