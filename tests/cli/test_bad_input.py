@@ -17,7 +17,8 @@ import vgexp
 from vgexp import sweep
 from vgexp.cli.main import main
 from vgexp.errors import QuestionError
-from vgexp.records import COMMON, Rows
+from vgexp.quantities import COMMON
+from vgexp.records import Rows
 from vgexp.sinks.csv_files import CsvFiles
 from vgexp.training import history
 

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from vgexp.folders import Prefix
-from vgexp.records import STEPS, TABLES, Rows
+from vgexp.quantities import STEPS, TABLES
+from vgexp.records import Rows
 from vgexp.sinks.csv_files import CsvFiles
 
 

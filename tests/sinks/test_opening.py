@@ -15,7 +15,7 @@ from vgexp import runs, sinks, tables
 from vgexp.cli.main import main
 from vgexp.config import Config, OutputConfig, RunConfig, SignalConfig
 from vgexp.errors import QuestionError
-from vgexp.records import COMMON, SEED, TABLES
+from vgexp.quantities import COMMON, SEED, TABLES
 
 MINE = '''
 import json

@@ -16,8 +16,8 @@ from vgexp.activations import ACTIVATIONS
 from vgexp.assembly.networks import Model, model_of, tried_loss
 from vgexp.assembly.rehearsal import rehearse
 from vgexp.config import (
+    CHOICES,
     HALF_DTYPES,
-    SETS,
     Config,
     DataConfig,
     MlpConfig,
@@ -33,7 +33,7 @@ from vgexp.lookup import find, is_dotted
 from vgexp.noise import Noise
 from vgexp.norms import NORMS
 from vgexp.probe import Probe
-from vgexp.records import COMMON
+from vgexp.quantities import COMMON
 from vgexp.registry import Registry
 from vgexp.schedulers import Schedule
 from vgexp.seeds import GlobalStream, generator
@@ -194,7 +194,7 @@ def _load_dataset(config: Config, dtype: torch.dtype, device: torch.device) -> D
     dataset = data.load(config.data, config.seed, dtype, device)
     reads, task = config.model.reads, dataset.task
     if reads:
-        fitting = [name for name, cls in SETS.items() if cls.gives in ("", *reads)]
+        fitting = [name for name, cls in CHOICES["data"].items() if cls.gives in ("", *reads)]
         reader = f"model={choice('model', config.model)}"
         tasks.require_kind(task, reader, reads, f"data={', '.join(fitting)}")
     return dataset.flattened() if reads[:1] == ("vector",) else dataset
@@ -245,7 +245,7 @@ def _require_plain(config: Config) -> None:
     model = config.model
     asked = f"model={choice('model', model)}"
     if isinstance(model, MlpConfig):
-        if model.skip == model.norm == "none":
+        if NORMS[model.norm].is_identity and not SKIPS[model.skip].joins:
             return
         asked = f"model.skip={model.skip} model.norm={model.norm}"
     raise QuestionError(

@@ -14,7 +14,8 @@ from vgexp.errors import LostError, QuestionError, reason
 from vgexp.folders import Prefix
 from vgexp.interrupts import held
 from vgexp.location import Location
-from vgexp.records import TABLES, Rows
+from vgexp.quantities import TABLES
+from vgexp.records import Rows
 from vgexp.runs.kind import Kind, Say
 from vgexp.runs.past import Run
 from vgexp.runs.predictions import beside, expected

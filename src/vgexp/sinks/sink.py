@@ -9,7 +9,8 @@ from typing import Protocol
 
 from vgexp.config import Config
 from vgexp.folders import Prefix
-from vgexp.records import Column, Rows
+from vgexp.quantities import Quantity
+from vgexp.records import Rows
 
 
 class Sink(Protocol):
@@ -26,7 +27,7 @@ class SinkContext:
 
     folder: Path
     """The run folder, as it is called when the run begins."""
-    tables: Mapping[str, Sequence[Column]]
+    tables: Mapping[str, Sequence[Quantity]]
     """Table -> its columns, of every table that the run has."""
     config: Config
     first_step: int = 0

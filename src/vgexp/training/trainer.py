@@ -9,7 +9,8 @@ from typing import Any
 from vgexp.config import TrainConfig
 from vgexp.data.batches import Batch
 from vgexp.probe import Probe
-from vgexp.records import COMMON, Rows
+from vgexp.quantities import COMMON
+from vgexp.records import Rows
 from vgexp.training.divergence import Divergence
 from vgexp.training.evaluation import evaluate_as_rows
 from vgexp.training.facts import RunFacts
