@@ -117,12 +117,12 @@ def test_a_theory_that_fails_does_not_end_the_run(
 def test_rows_that_begin_before_and_end_after_step_0_keep_their_order() -> None:
     expected = Expectation({"a": {"predicted_delta_rms": 2.0}, "b": {}})
     rows = Rows("layers", {"step": [0, 0, 2], "name": ["a", "b", "a"]})
-    beside = predictions.beside(rows, expected)
+    beside = predictions.add_predictions(rows, expected)
     assert beside.columns["predicted_delta_rms"] == [2.0, None, None]
     later = Rows("layers", {"step": [2], "name": ["a"]})
-    assert predictions.beside(later, expected) is later
+    assert predictions.add_predictions(later, expected) is later
     steps = Rows("steps", {"step": [0]})
-    assert predictions.beside(steps, expected) is steps
+    assert predictions.add_predictions(steps, expected) is steps
 
 
 # ---------------------------------------------------------------- the critical gain

@@ -30,7 +30,7 @@ class Kind:
     build: Callable[[Config], Trainer]
     """Builds all that the run needs; refuses what cannot be measured."""
     hold_signals: Callable[[Trainer], AbstractContextManager[None]]
-    """Within, what Ctrl-C, SIGTERM and SIGHUP do to the work."""
+    """Handles Ctrl-C, SIGTERM and SIGHUP during the work."""
     make: Callable[[Path, Config, Trainer, Display], Run]
     """Does the work in a folder that holds the configuration alone, and writes the summary."""
     go_on: Callable[[Run, Display, Say], Run]

@@ -18,7 +18,7 @@ from vgexp.quantities import SEED, TABLES
 from vgexp.records import Rows
 from vgexp.runs.kind import Kind, Say
 from vgexp.runs.past import Run
-from vgexp.runs.predictions import beside, expected
+from vgexp.runs.predictions import add_predictions, predict_start
 from vgexp.runs.start import Display, build_trainer, ending_of, locate, warn
 
 if TYPE_CHECKING:
@@ -99,8 +99,10 @@ def _start(
     sinks: Sinks, config: Config, trainer: Trainer, *, with_critical: bool = False
 ) -> Expectation:
     """Hands on the rows of one network's step 0 with theory's columns; returns what it expects."""
-    expectation = expected(config, trainer, with_critical=with_critical)
-    _hand_on(sinks, (beside(rows, expectation) for rows in trainer.first_step()), config.seed)
+    expectation = predict_start(config, trainer, with_critical=with_critical)
+    _hand_on(
+        sinks, (add_predictions(rows, expectation) for rows in trainer.first_step()), config.seed
+    )
     return expectation
 
 

@@ -18,7 +18,7 @@ from vgexp import config as configuration
 from vgexp import folders, resuming
 from vgexp.config import Config
 from vgexp.errors import printable, reason
-from vgexp.interrupts import held, noticed
+from vgexp.interrupts import hold_signals, pass_signals_on
 from vgexp.location import Location
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def build_trainer(config: Config) -> Trainer:
     from vgexp import sinks
     from vgexp.assembly import assemble
 
-    with noticed():
+    with pass_signals_on():
         sinks.require(config.output.sinks)
         return assemble(config)
 
@@ -73,7 +73,7 @@ def load_libraries(stop: Callable[[], None]) -> None:
     is_collecting = gc.isenabled()
     gc.disable()
     try:
-        with held(stop):
+        with hold_signals(stop):
             import vgexp.assembly  # noqa: F401
     finally:
         if is_collecting:
@@ -146,7 +146,7 @@ def draw_figures(done: Run, *, is_wanted: bool) -> int:
     if not is_wanted or resuming.is_open(done.folder):
         return 0
     try:
-        with noticed():
+        with pass_signals_on():
             from vgexp.report import figures
         return len({path.stem for path in figures.draw(done.folder)})
     except Exception as error:

@@ -12,13 +12,13 @@ from vgexp import folders, resuming, summaries
 from vgexp.config import Config
 from vgexp.errors import LostError, QuestionError, reason
 from vgexp.folders import Prefix
-from vgexp.interrupts import held
+from vgexp.interrupts import hold_signals
 from vgexp.location import Location
 from vgexp.quantities import TABLES
 from vgexp.records import Rows
 from vgexp.runs.kind import Kind, Say
 from vgexp.runs.past import Run
-from vgexp.runs.predictions import beside, expected
+from vgexp.runs.predictions import add_predictions, predict_start
 from vgexp.runs.start import Display, build_trainer, ending_of, locate, warn
 
 if TYPE_CHECKING:
@@ -47,8 +47,8 @@ def _go_on(done: Run, display: Display, say: Say) -> Run:
 
 
 def _hold_signals(trainer: Trainer) -> AbstractContextManager[None]:
-    """Within, a signal ends training after the step at hand."""
-    return held(trainer.stop)
+    """Ends training after the current step, within, when a signal comes."""
+    return hold_signals(trainer.stop)
 
 
 def _load_checkpoint(trainer: Trainer, start: resuming.Start) -> None:
@@ -137,10 +137,10 @@ def _record(
         open_sinks(context, warn) as sinks,
         closing(Live(facts.num_steps, is_quiet, first_step)) as live,
     ):
-        expectation = expected(config, trainer)
+        expectation = predict_start(config, trainer)
 
         def hand_on(measured: Rows) -> None:
-            rows = beside(measured, expectation)
+            rows = add_predictions(measured, expectation)
             sinks(rows)
             live(rows)
 
