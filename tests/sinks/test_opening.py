@@ -274,9 +274,14 @@ def test_what_is_no_list_of_names_is_refused(value: Any) -> None:
         Config(output=OutputConfig(sinks=value))
 
 
-def test_an_entry_is_a_function_with_a_line_about_it() -> None:
-    assert list(sinks.SINKS) == ["csv"]
-    assert sinks.SINKS.summary("csv")
+@pytest.mark.parametrize("name", sinks.SINKS)
+def test_every_sink_of_ours_goes_with_a_run_and_has_a_line_about_it(
+    name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert runs.run(config(name), "a").summary["status"] == "completed"
+    assert "warning: " not in capsys.readouterr().err
+    assert main(["list", "sinks"]) == 0
+    assert f"{name} {sinks.SINKS.summary(name)}" in " ".join(capsys.readouterr().out.split())
 
 
 # ---------------------------------------------------------------- the command line

@@ -108,7 +108,7 @@ class OutputConfig:
     command line, not of a sweep's jobs nor of `vgexp.run` in Python; later: `vgexp show RUN
     --figures`."""
     sinks: list[str] = field(default_factory=lambda: ["csv"])
-    """Where the rows of all tables go: `csv`, which every run has, and your own, as
+    """Names of the sinks that rows are handed to, `vgexp list sinks`, `csv` always; or your own,
     package.module.Name."""
 
 
