@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from small_runs import CONFIG, strike
 from trainers import changed
 
@@ -19,6 +21,7 @@ from vgexp.quantities import COMMON, SEED, TABLES
 
 MINE = '''
 import json
+import sys
 import random
 
 import numpy
@@ -198,6 +201,23 @@ def test_no_number_of_a_run_depends_on_its_sinks() -> None:
         assert (one / f"{table}.csv").read_bytes() == (other / f"{table}.csv").read_bytes()
     summaries = [tables.read_summary(folder) for folder in (one, other)]
     assert summaries[0]["config_hash"] == summaries[1]["config_hash"]
+
+
+def test_what_a_module_draws_as_it_is_imported_is_the_same_with_a_sink_in_it(
+    own_folder: Path,
+) -> None:
+    (own_folder / "shared.py").write_text(
+        "import torch\nSTART = torch.rand(())\n"
+        "def fill(weight):\n    return weight.fill_(START)\n"
+        "def count():\n    return lambda rows: None\n"
+    )
+    starts = []
+    for index, names in enumerate(([], ["shared.count"])):
+        sys.modules.pop("shared", None)
+        torch.manual_seed(index)
+        done = runs.run(config(*names, model={"init": "shared.fill"}), f"run{index}")
+        starts.append(done.layers["weight_norm"][0])
+    assert starts[0] == starts[1]
 
 
 # ---------------------------------------------------------------- what fails

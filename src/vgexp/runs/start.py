@@ -54,8 +54,10 @@ def build_trainer(config: Config) -> Trainer:
     from vgexp.assembly import assemble
 
     with pass_signals_on():
+        trainer = assemble(config)
+        # Later: what the user's code draws as it is imported belongs to the run.
         sinks.require(config.output.sinks)
-        return assemble(config)
+    return trainer
 
 
 def show_remarks(trainer: Trainer, display: Display) -> None:

@@ -5,7 +5,7 @@ of these arguments that it names:
 
     folder      the run folder, a `pathlib.Path`
     tables      table -> its columns, `{"steps": ["step", "epoch", "lr", ...], ...}`
-    config      the run's `vgexp.config.Config`
+    config      a copy of the run's `vgexp.config.Config`
     first_step  0; in a run that is gone on with, the step that it goes on from: rows of this step
                 and of later ones may have come before, when the run was cut short
 
@@ -23,6 +23,7 @@ random numbers does not change the run's numbers.
 
 from __future__ import annotations
 
+import copy
 import inspect
 from typing import Any
 
@@ -62,7 +63,7 @@ def own_sink(path: str) -> Make:
         given: dict[str, Any] = {
             "folder": context.folder,
             "tables": tables,
-            "config": context.config,
+            "config": copy.deepcopy(context.config),
             "first_step": context.first_step,
         }
         return _OwnSink(found(**{name: given[name] for name in names}))
