@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Optional
 
 from vgexp.config.ranges import at_least, within
@@ -102,7 +102,7 @@ class ProbeConfig:
 
 @dataclass
 class OutputConfig:
-    """What is shown."""
+    """What is shown, and where rows go beside the tables."""
 
     quiet: bool = False
     """No progress and no closing table."""
@@ -110,6 +110,9 @@ class OutputConfig:
     """Whether figures are drawn at the end, PNG and SVG in `figures/`; null: of a run alone on the
     command line, not of a sweep's jobs nor of `vgexp.run` in Python; later: `vgexp show RUN
     --figures`."""
+    sinks: list[str] = field(default_factory=lambda: ["csv"])
+    """Names of the sinks that rows are handed to, `vgexp list sinks`, `csv` always; or your own,
+    package.module.Name."""
 
 
 @dataclass
