@@ -348,7 +348,7 @@ def test_one_seed_gives_one_run_and_what_is_cut_short_ends_the_same(tmp_path: Pa
 
 def test_lazy_modules_get_their_shapes_before_anything_is_trained() -> None:
     trainer = assemble(config(model=CustomConfig(target="mine.Lazy")))
-    assert trainer.num_parameters == 5 * 4 + 4 + 4 * 3 + 3
+    assert trainer.facts.num_parameters == 5 * 4 + 4 + 4 * 3 + 3
     assert len(table(trainer, "steps")) == 12
 
 

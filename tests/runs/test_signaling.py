@@ -143,7 +143,7 @@ def test_what_was_cut_short_is_measured_anew_and_equal(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = runs.signal(THREE, tmp_path / "whole")
-    original = runs.signaling.assembled
+    original = runs.signaling.build_trainer
     calls: list[int] = []
 
     def interrupted(config: Config) -> Any:
@@ -152,7 +152,7 @@ def test_what_was_cut_short_is_measured_anew_and_equal(
             raise KeyboardInterrupt
         return original(config)
 
-    monkeypatch.setattr(runs.signaling, "assembled", interrupted)
+    monkeypatch.setattr(runs.signaling, "build_trainer", interrupted)
     cut = tmp_path / "cut"
     with pytest.raises(KeyboardInterrupt):
         runs.signal(THREE, cut)
@@ -183,8 +183,9 @@ def test_a_folder_with_a_run_is_refused_and_one_of_another_configuration_too(
     with pytest.raises(QuestionError, match="holds a run already"):
         runs.signal(THREE, tmp_path / "a")
     with pytest.raises(QuestionError, match="seed"):
-        runs.finish_signal(changed(THREE, seed=9), tmp_path / "a")
-    assert runs.finish_signal(THREE, tmp_path / "a").summary["num_seeds"] == 3
+        runs.finish(changed(THREE, seed=9), tmp_path / "a", verb="signal")
+    done = runs.finish(THREE, tmp_path / "a", verb="signal")
+    assert done.summary["num_seeds"] == 3
 
 
 # ---------------------------------------------------------------- the command line

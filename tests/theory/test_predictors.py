@@ -27,7 +27,7 @@ from vgexp.config import (
     TrainConfig,
 )
 from vgexp.diagnosis.through_time import time_metrics
-from vgexp.runs.start import assembled
+from vgexp.runs.start import build_trainer
 
 ADDING = AddingConfig(num_examples=64, seq_len=20, batch_size=16)
 RECURRENT = Config(
@@ -54,7 +54,7 @@ def test_the_table_names_configurations_of_families() -> None:
     ],
 )
 def test_of_others_a_reason_is_given(config: Config, word: str) -> None:
-    found = expectation(config, assembled(config))
+    found = expectation(config, build_trainer(config))
     assert not found.columns
     assert not found.times
     assert word in str(found.note)

@@ -14,14 +14,13 @@ import pandas as pd
 
 from vgexp.diagnosis.cause import cause_of
 from vgexp.diagnosis.landscape import landscape_metrics
+from vgexp.diagnosis.readings import read_metrics, running_means
 from vgexp.diagnosis.shift import shift_metrics
 from vgexp.diagnosis.signal import Signal, loss_scales, signal_of, underflow
 from vgexp.diagnosis.through_time import time_metrics
 
 LEARNED_BELOW = 0.9
 """Share of a constant guess's loss below which a network has learned."""
-NUM_STEPS_AVERAGED = 20
-"""Updates in a row over which a mean loss is taken."""
 
 
 def has_learned(steps: pd.DataFrame, constant_loss: float) -> bool | None:
@@ -32,7 +31,7 @@ def has_learned(steps: pd.DataFrame, constant_loss: float) -> bool | None:
     """
     if math.isnan(constant_loss):
         return None
-    means = _running_means(steps["loss"])
+    means = running_means(steps["loss"])
     return bool((means < LEARNED_BELOW * constant_loss).any())
 
 
@@ -83,6 +82,13 @@ def summarise(
         layers 1 and L that have no row, without which there is no attenuation. The last step of a
         diverged run is its very last one; its metrics are null if nothing in it was finite.
     """
+    tables = {
+        "layers": layers,
+        "steps": steps,
+        "evals": evals,
+        "time": time,
+        "curvature": curvature,
+    }
     first = signal_of(layers[layers["step"] == layers["step"].min()], num_layers)
     last = signal_of(layers[layers["step"] == _last_step(layers, status)], num_layers)
     has_no_end = status == "diverged" and math.isnan(last.attenuation)
@@ -98,8 +104,7 @@ def summarise(
         "depth_trained": _depth_trained(verdict, first),
         "dtype": dtype,
         "constant_loss": constant_loss,
-        **_training_metrics(steps),
-        **_evaluation_metrics(evals),
+        **read_metrics(tables),
         **_signal_metrics(first, ""),
         **_signal_metrics(last, "_last"),
         "layers_left_out": first.num_left_out,
@@ -120,17 +125,6 @@ def _depth_trained(verdict: str | None, signal: Signal) -> int | None:
     return signal.num_layers if verdict == "healthy" else 0
 
 
-def _running_means(values: pd.Series) -> np.ndarray:
-    """Means over 20 values in a row, each summed anew, so that a huge value spoils no other."""
-    numbers = values.to_numpy(dtype="float64")
-    if not numbers.size:
-        return numbers
-    window = min(NUM_STEPS_AVERAGED, numbers.size)
-    with np.errstate(all="ignore"):
-        means = np.lib.stride_tricks.sliding_window_view(numbers, window).mean(axis=1)
-    return np.asarray(means)
-
-
 def _last_step(layers: pd.DataFrame, status: str) -> int | None:
     with_signal = layers if status == "diverged" else layers[layers["delta_rms"].notna()]
     return int(with_signal["step"].max()) if len(with_signal) else None
@@ -143,43 +137,11 @@ def _first_bad_loss(steps: pd.DataFrame) -> str:
     return f"the loss became {bad['loss'].iloc[0]} at step {bad['step'].iloc[0]}"
 
 
-def _training_metrics(steps: pd.DataFrame) -> dict[str, Any]:
-    clipped = steps["clipped"].dropna()
-    metrics: dict[str, Any] = {}
-    for name, best in (("loss", np.fmin), ("accuracy", np.fmax)):
-        series = (
-            ("", steps[name].to_numpy(dtype="float64")),
-            (f"_mean_{NUM_STEPS_AVERAGED}", _running_means(steps[name])),
-        )
-        for suffix, values in series:
-            metrics[f"{name}_first{suffix}"] = values[0] if values.size else None
-            metrics[f"{name}_last{suffix}"] = values[-1] if values.size else None
-            metrics[f"{name}_best{suffix}"] = _best(values, best)
-    metrics["clip_fraction"] = float((clipped == 1).mean()) if len(clipped) else None
-    return metrics
-
-
-def _evaluation_metrics(evals: pd.DataFrame) -> dict[str, Any]:
-    val, test = evals[evals["split"] == "val"], evals[evals["split"] == "test"]
-    metrics: dict[str, Any] = {}
-    for name, best in (("loss", np.fmin), ("accuracy", np.fmax)):
-        values = val[name].to_numpy(dtype="float64")
-        metrics[f"val_{name}_last"] = values[-1] if values.size else None
-        metrics[f"val_{name}_best"] = _best(values, best)
-        metrics[f"test_{name}"] = test[name].iloc[-1] if len(test) else None
-    return metrics
-
-
 def _signal_metrics(signal: Signal, suffix: str) -> dict[str, Any]:
     return {
         f"attenuation{suffix}": signal.attenuation,
         f"backward_factor_per_layer{suffix}": signal.backward_factor_per_layer,
     }
-
-
-def _best(values: np.ndarray, better: np.ufunc) -> float | None:
-    finite = values[np.isfinite(values)]
-    return float(better.reduce(finite)) if finite.size else None
 
 
 def for_json(value: Any) -> Any:

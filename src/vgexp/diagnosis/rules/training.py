@@ -10,8 +10,9 @@ from vgexp.diagnosis.findings import Finding, Number, Remedy, rule
 from vgexp.diagnosis.landscape import FLAT_BELOW
 from vgexp.diagnosis.phrases import UNKNOWN_GUESS, format_loss
 from vgexp.diagnosis.signal import SMALLEST_NORMAL
-from vgexp.diagnosis.verdict import LEARNED_BELOW, NUM_STEPS_AVERAGED
+from vgexp.diagnosis.verdict import LEARNED_BELOW
 from vgexp.errors import one_line
+from vgexp.quantities import NUM_STEPS_AVERAGED
 
 _GUESSING = 0.01
 """Relative difference up to which a loss is what guessing gives."""
