@@ -80,11 +80,19 @@ def test_a_limit_of_infinity_where_the_learning_rate_is_zero_is_borne() -> None:
         ([0.0] * 3, "stalled", "The landscape is flat: no Hessian eigenvalue was above 0 of"),
         ([50.0] * 3, "stalled", "The step is too large for the curvature: the largest Hessian"),
         ([50.0] * 3, "diverged", "The step is too large for the curvature: the largest Hessian"),
-        ([21.0] * 3, "healthy", "The largest Hessian eigenvalue was mostly 1.1 times what this"),
-        ([10.0] * 3, "healthy", "The largest Hessian eigenvalue was mostly 0.5 of what this"),
-        ([0.09] * 3, "healthy", "The largest Hessian eigenvalue was mostly 0.0045 of what this"),
-        ([10.0] * 3, "stalled", "The largest Hessian eigenvalue was mostly 0.5 of what this"),
-        ([10.0] * 3, None, "The largest Hessian eigenvalue was mostly 0.5 of what this"),
+        (
+            [21.0] * 3,
+            "healthy",
+            "The largest Hessian eigenvalue was mostly 1.1 times the stability",
+        ),
+        ([10.0] * 3, "healthy", "The largest Hessian eigenvalue was mostly 0.5 of the stability"),
+        (
+            [0.09] * 3,
+            "healthy",
+            "The largest Hessian eigenvalue was mostly 0.0045 of the stability",
+        ),
+        ([10.0] * 3, "stalled", "The largest Hessian eigenvalue was mostly 0.5 of the stability"),
+        ([10.0] * 3, None, "The largest Hessian eigenvalue was mostly 0.5 of the stability"),
     ],
 )
 def test_three_kinds_of_flat_loss_are_told_apart(

@@ -1,8 +1,8 @@
-"""How the loss bends, of `curvature.csv`: which of three kinds of flat loss it is.
+"""Metrics of the loss landscape, from `curvature.csv`.
 
-A loss that does not fall may have lost its signal on the way back, lie on ground that is flat
-though the signal arrives, or be stepped over: the largest Hessian eigenvalue, the sharpness, is
-above what an update of this size bears (Cohen 2021).
+A loss may fail to fall for three reasons. The signal is lost on its way back. The landscape is flat
+although the signal arrives. Or the step is too large: the sharpness, which is the largest Hessian
+eigenvalue, is above the stability limit of this learning rate (Cohen 2021).
 """
 
 from __future__ import annotations
@@ -13,19 +13,18 @@ import numpy as np
 import pandas as pd
 
 FLAT_BELOW = 0.01
-"""Largest |eigenvalue| over the stability limit below which the ground is called flat: a step a
-hundred times as large would be borne there."""
+"""Largest |eigenvalue| over the stability limit below which the landscape is called flat: a step a
+hundred times as large would be stable."""
 
 _METRICS = ("sharpness_first", "sharpness_last", "sharpness_over_limit", "curvature_over_limit_max")
 
 
 def landscape_metrics(curvature: pd.DataFrame | None) -> dict[str, float]:
-    """The metrics `sharpness_*` and `curvature_over_limit_max`; nan without such a table, and where
-    no limit is known.
+    """The metrics `sharpness_*` and `curvature_over_limit_max`; nan where they are not known.
 
     Rows that are not finite are left out. `sharpness_over_limit` is the median over the measured
-    steps (of an even number the lower of the two in the middle): at the edge of stability it is
-    about 1.
+    steps, and for an even number of steps the lower of the two in the middle. It is about 1 at the
+    edge of stability.
     """
     metrics = dict.fromkeys(_METRICS, np.nan)
     if curvature is None:

@@ -1,7 +1,7 @@
 """The verdict on a run and the metrics that `summary.json` keeps of its tables.
 
-A metric that is undefined, not measured or not finite is null: JSON has no other numbers, and a
-text in a column of numbers would break every reader. `signal`, `verdict` and `cause` say which.
+A metric that is undefined, not measured or not finite is null: JSON has no such numbers, and a text
+in a column of numbers would break every reader. `signal`, `verdict` and `cause` say which it is.
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ import pandas as pd
 from vgexp.diagnosis.cause import cause_of
 from vgexp.diagnosis.landscape import landscape_metrics
 from vgexp.diagnosis.readings import read_metrics, running_means
-from vgexp.diagnosis.shift import shifts
+from vgexp.diagnosis.shift import shift_metrics
 from vgexp.diagnosis.signal import Signal, loss_scales, signal_of, underflow
-from vgexp.diagnosis.through_time import through_time
+from vgexp.diagnosis.through_time import time_metrics
 
 LEARNED_BELOW = 0.9
 """Share of a constant guess's loss below which a network has learned."""
 
 
-def learned(steps: pd.DataFrame, constant_loss: float) -> bool | None:
+def has_learned(steps: pd.DataFrame, constant_loss: float) -> bool | None:
     """Whether the best mean training loss over 20 steps is below 0.9 of a constant guess's.
 
-    A window that holds a non-finite loss does not count. Fewer than 20 steps: the mean over all.
-    None where a constant guess's loss is not known (nan).
+    A window with a non-finite loss does not count. With fewer than 20 steps it is the mean over
+    all. None if the loss of a constant guess is not known (nan).
     """
     if math.isnan(constant_loss):
         return None
@@ -40,7 +40,7 @@ def verdict_of(
 ) -> str | None:
     """`diverged`, else `healthy` if it learned, else the signal unless steady, else `stalled`.
 
-    None where it is not known whether it learned.
+    None if nobody knows whether it learned.
     """
     if status == "diverged" or has_diverged:
         return "diverged"
@@ -65,7 +65,7 @@ def summarise(
     time: pd.DataFrame | None = None,
     curvature: pd.DataFrame | None = None,
 ) -> dict[str, Any]:
-    """The metrics of a run that its tables decide, ready for JSON.
+    """The metrics of a run that follow from its tables, ready for JSON.
 
     Args:
         layers, steps, evals: the tables.
@@ -74,13 +74,13 @@ def summarise(
         dtype: of the network.
         status: how the run ended.
         divergence: what became non-finite first and where; None if nothing did.
-        num_layers: L; None for as many as the rows tell of.
+        num_layers: L; None to take it from the rows.
         time, curvature: `time.csv` and `curvature.csv`, where the run has them.
 
     Returns:
-        Those of `quantities.SUMMARY` that tables tell, and `unmeasured_ends`: of layers 1 and L
-        those that have no row, for want of which there is no attenuation. Of a diverged run `_last`
-        is its last step, null if nothing there was finite.
+        Those of `quantities.SUMMARY` that follow from tables, and `unmeasured_ends`: those of
+        layers 1 and L that have no row, without which there is no attenuation. The last step of a
+        diverged run is its very last one; its metrics are null if nothing in it was finite.
     """
     tables = {
         "layers": layers,
@@ -93,7 +93,7 @@ def summarise(
     last = signal_of(layers[layers["step"] == _last_step(layers, status)], num_layers)
     has_no_end = status == "diverged" and math.isnan(last.attenuation)
     has_diverged = not np.isfinite(steps["loss"].to_numpy(dtype="float64")).all()
-    verdict = verdict_of(status, has_diverged, learned(steps, constant_loss), first.signal)
+    verdict = verdict_of(status, has_diverged, has_learned(steps, constant_loss), first.signal)
     summary: dict[str, Any] = {
         "status": status,
         "signal": first.signal,
@@ -109,8 +109,8 @@ def summarise(
         **_signal_metrics(last, "_last"),
         "layers_left_out": first.num_left_out,
         "weight_gradient_ratio": first.weight_gradient_ratio,
-        **shifts(layers),
-        **through_time(time),
+        **shift_metrics(layers),
+        **time_metrics(time),
         **landscape_metrics(curvature),
         "unmeasured_ends": list(first.unmeasured_ends),
     }
@@ -145,7 +145,7 @@ def _signal_metrics(signal: Signal, suffix: str) -> dict[str, Any]:
 
 
 def for_json(value: Any) -> Any:
-    """A plain value of a metric; None where it is not finite."""
+    """The value of a metric as JSON has it; None if it is not finite."""
     if isinstance(value, float | np.floating):
         return float(value) if math.isfinite(value) else None
     return int(value) if isinstance(value, np.integer) else value

@@ -1,4 +1,4 @@
-"""What is measured along time: `time.csv`, of the states, and `recurrence.csv`, of the gates.
+"""Measurements along time: `time.csv` of the states, and `recurrence.csv` of the gates.
 
 A layer is run by one call of its cell, within which no state can be seen. At a measured step it is
 therefore run once more, as the backward pass reaches it, from what it read and with the gradient
@@ -32,26 +32,26 @@ from vgexp.records import Floats, Rows
 from vgexp.watch import SATURATED_SHARE
 
 
-class Site(nn.Module):
-    """Where meters hook a layer: called once a pass, it does nothing."""
+class HookPoint(nn.Module):
+    """A module without effect, called once in a pass, on which meters set their hooks."""
 
     def forward(self, x_BTI: Tensor, h_BTH: Tensor) -> None:
-        """Takes what the layer reads, and the states h that it makes of it."""
+        """Takes what the layer reads, and the states h that it computes."""
 
 
 @dataclass(frozen=True)
-class Place:
+class MeteredLayer:
     """A stacked layer, as its meters know it."""
 
-    site: Site
+    site: HookPoint
     cell: nn.Module
 
 
 class _LayerMeter(ABC):
-    """Keeps measures of each pass through each layer until the step ends."""
+    """Keeps the numbers of each pass through each layer until the step ends."""
 
     def __init__(
-        self, places: Mapping[str, Place], equations: Equations, time_points: int | None
+        self, places: Mapping[str, MeteredLayer], equations: Equations, time_points: int | None
     ) -> None:
         self._places = places
         self._equations = equations
@@ -83,13 +83,13 @@ class _LayerMeter(ABC):
 
     @abstractmethod
     def _look(self, name: str, x_BTI: Tensor, h_BTH: Tensor) -> None:
-        """Sees to it that measures of this pass are kept."""
+        """Arranges that the numbers of this pass are kept."""
 
     def _keep(self, name: str, num_examples: int, measures: Tensor) -> None:
         self._measures[name].append((num_examples, measures))
 
     def _of_update(self, num_examples: int) -> tuple[Tensor | None, list[float]]:
-        """Measures [L, M, ..] of the update's own passes, and their shares of its examples.
+        """Returns the numbers [L, M, ..] of the update's passes, and their shares of its examples.
 
         They are the last: a pass that is made again, to be looked at whole, stands twice.
         """
@@ -207,7 +207,7 @@ class GateMeter(_LayerMeter):
     table = "recurrence"
 
     def __init__(
-        self, places: Mapping[str, Place], equations: Equations, time_points: int | None
+        self, places: Mapping[str, MeteredLayer], equations: Equations, time_points: int | None
     ) -> None:
         super().__init__(places, equations, time_points)
         self._weights: dict[str, Tensor] = {}
@@ -303,12 +303,12 @@ def _before(times: Sequence[int], h_BTH: Tensor) -> Tensor:
 
 
 def _measurable(x: Tensor) -> Tensor:
-    """Half precision is measured in float32."""
+    """Returns a tensor that can be measured: half precision becomes float32."""
     return x.detach() if x.dtype in (torch.float32, torch.float64) else x.detach().float()
 
 
 def _autocast(device: str) -> Callable[[], Any]:
-    """What makes a region that computes as the forward pass at hand does."""
+    """Returns what makes a region with the autocast of the present forward pass."""
     is_on, dtype = torch.is_autocast_enabled(device), torch.get_autocast_dtype(device)
     return lambda: torch.autocast(device, dtype=dtype, enabled=is_on)
 

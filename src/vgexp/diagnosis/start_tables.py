@@ -1,5 +1,5 @@
-"""What a network at initialisation does to directions: the metrics of `jacobian.csv`, `paths.csv`
-and `shattering.csv`, of one initialisation, and words for them.
+"""Metrics of the tables that `vgexp signal` makes of one network: `jacobian.csv`, `paths.csv` and
+`shattering.csv`.
 """
 
 from __future__ import annotations
@@ -10,17 +10,17 @@ import numpy as np
 import pandas as pd
 
 _CONSTANT = 1 - 1e-9
-"""Cosine from which on two gradients are the same, but for rounding."""
+"""Cosine above which two gradients are equal up to rounding."""
 
 
-def direction_metrics(
+def start_table_metrics(
     tables: Mapping[str, pd.DataFrame], num_layers: int | None = None
 ) -> dict[str, float]:
-    """The metrics of those tables that are there; nan where a table has no such row.
+    """The metrics of those of the tables that are there; nan where a table has no rows for them.
 
     Args:
         tables: name -> rows of one seed.
-        num_layers: L, the last layer before the read-out; None: the table's last is taken.
+        num_layers: L, the last layer before the read-out; None to take the last of the table.
     """
     metrics: dict[str, float] = {}
     for name, make in _METRICS.items():
@@ -69,4 +69,4 @@ _METRICS: Mapping[str, Callable[[pd.DataFrame, int | None], dict[str, float]]] =
     "paths": _paths,
     "shattering": _shattering,
 }
-"""Table -> its metrics."""
+"""Table -> the function that computes its metrics."""
