@@ -26,7 +26,7 @@ from vgexp.errors import QuestionError, impossible
 from vgexp.lookup import call, is_dotted
 from vgexp.models import Network, memory
 from vgexp.models.recurrence import fused
-from vgexp.models.user_code import Tried, explained, tried
+from vgexp.models.user_code import Tried, misfit, try_model
 from vgexp.probe.plan import plan_of_module
 from vgexp.seeds import generator
 from vgexp.tasks import Task
@@ -99,7 +99,7 @@ def _require_memory(config: Config, task: Task, device: torch.device, dtype: tor
         return
     except Exception as error:
         if isinstance(model, TorchvisionConfig):
-            raise explained(model, task, error) from error
+            raise misfit(model, task, error) from error
         raise
     if config.train.checkpoint_activations and isinstance(model, NetConfig | RecurrentConfig):
         needed = needed.recomputing(model.depth)
@@ -135,15 +135,15 @@ def _tried(
                 f"{key} is {name!r}: it is a ScriptModule, or holds one, whose layers cannot be"
                 " measured\nallowed: the module as it is before torch.jit.script"
             )
-        shown: Tried = call(key, name, tried, module, x)
+        shown: Tried = call(key, name, try_model, module, x)
     elif isinstance(config.model, TorchvisionConfig):
         key, name = "model.arch", config.model.arch
         try:
-            shown = tried(module, x)
+            shown = try_model(module, x)
         except Exception as error:
-            raise explained(config.model, task, error) from error
+            raise misfit(config.model, task, error) from error
     else:
-        key, name, shown = "model", choice("model", config.model), tried(module, x)
+        key, name, shown = "model", choice("model", config.model), try_model(module, x)
     loss = config.train.loss
     for when, output in (("", shown.output), (" in training", shown.output_in_training)):
         _require_output(f"{key} is {name!r}: its output{when}", output, x, y, task, loss)
