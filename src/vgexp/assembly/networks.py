@@ -73,7 +73,7 @@ def model_of(config: Config, dataset: Dataset, device: torch.device, dtype: torc
         weights = [w.weight for w in watches if w.weight is not None and w.kind != "readout"]
         made = Model(module, watches, weights, (x, y), module.meters())
     else:
-        matrices = _tried(config, module, dataset.task, x, y)
+        matrices = _try_model(config, module, dataset.task, x, y)
         if config.dtype in HALF_DTYPES:
             fused.make_work(module)
         made = Model(module, None, matrices, (x, y))
@@ -86,7 +86,7 @@ def _require_memory(config: Config, task: Task, device: torch.device, dtype: tor
 
     What such a model needs is not known before it runs.
     """
-    model = _of_ours(config)
+    model = _with_known_parts(config)
     if isinstance(model, CustomConfig):
         return
     try:
@@ -107,17 +107,17 @@ def _require_memory(config: Config, task: Task, device: torch.device, dtype: tor
     memory.require(needed, dtype, device, optimizers.num_states(config.optimizer) + kept)
 
 
-def _of_ours(config: Config) -> ModelConfig:
-    """The model's configuration with parts of ours, that hold about as much, for the user's own."""
+def _with_known_parts(config: Config) -> ModelConfig:
+    """Replaces the user's own parts of a model by vgexp's, which need about as much memory."""
     plain = {"activation": "relu", "init": "he_normal", "norm": "none"}
     own = {key.removeprefix("model.") for key, _ in targets(config) if key.startswith("model.")}
     return dataclasses.replace(config.model, **{key: plain[key] for key in own & plain.keys()})
 
 
-def _tried(
+def _try_model(
     config: Config, module: nn.Module, task: Task, x: Tensor, y: Tensor
 ) -> list[nn.Parameter]:
-    """Tries a model that is not ours on a batch; its weights but for the read-out's.
+    """Tries a model of the user's own on a batch; returns its weights without the read-out's.
 
     Raises:
         QuestionError: it raises something, its output is not what the loss needs, or it has
