@@ -26,7 +26,7 @@ def grid_of(factors_YX: list[list[float | None]], *, is_numeric: bool = True) ->
     for y, row in zip(ys, factors_YX, strict=True):
         for x, factor in zip(xs, row, strict=True):
             theory = {} if factor is None else {
-                FACTOR.figure: factor, VANISHED.figure: factor ** int(y)
+                FACTOR.metric: factor, VANISHED.metric: factor ** int(y)
             }  # fmt: skip
             cells[x, y] = Cell(1.0, 1, 1, None, theory)
     axis = Axis("gain", xs, is_numeric), Axis("depth", ys, True)
