@@ -56,7 +56,7 @@ def test_every_choice_of_every_group_assembles_and_takes_two_steps(
             families = configuration.CHOICES["model"].values()
             chosen["model"] = next(c() for c in families if cls.gives in c.reads)
         trainer = assemble(changed(Config(), **chosen, train={"steps": 2}))
-        assert trainer.device == device_of("auto")
+        assert trainer.facts.device == device_of("auto")
         assert sum(1 for rows in trainer.rows() if rows.table == "steps") >= 1
         assert trainer.state.step == 2
         assert trainer.divergence is None

@@ -9,7 +9,13 @@ from typing import Any
 
 from vgexp.errors import impossible
 
-_WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
+_WORDS = {
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    str: "text",
+    list: "a list of text, as in [a,b]",
+}
 _ACCEPTED: dict[type, type] = {int: Integral, float: Real, bool: bool, str: str}
 
 
@@ -46,9 +52,17 @@ def _fits(value: object, options: tuple[type, ...]) -> bool:
         return type(None) in options
     if isinstance(value, bool):
         return bool in options
+    if isinstance(value, list):
+        return list in options and all(isinstance(each, str) for each in value)
     return any(isinstance(value, _ACCEPTED[o]) for o in options if o in _ACCEPTED)
 
 
 def _options(cls: type) -> dict[str, tuple[type, ...]]:
     hints = typing.get_type_hints(cls)
-    return {name: typing.get_args(hint) or (hint,) for name, hint in hints.items()}
+    return {name: _kinds(hint) for name, hint in hints.items()}
+
+
+def _kinds(hint: Any) -> tuple[type, ...]:
+    if typing.get_origin(hint) is list:
+        return (list,)
+    return typing.get_args(hint) or (hint,)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Optional
 
 from vgexp.config.ranges import at_least, within
@@ -102,14 +102,17 @@ class ProbeConfig:
 
 @dataclass
 class OutputConfig:
-    """What is shown."""
+    """What is shown, and where rows go beside the tables."""
 
     quiet: bool = False
     """No progress and no closing table."""
     figures: Optional[bool] = None
-    """Whether pictures are drawn at the end, PNG and SVG in `figures/`; null: of a run alone on the
+    """Whether figures are drawn at the end, PNG and SVG in `figures/`; null: of a run alone on the
     command line, not of a sweep's jobs nor of `vgexp.run` in Python; later: `vgexp show RUN
     --figures`."""
+    sinks: list[str] = field(default_factory=lambda: ["csv"])
+    """Names of the sinks that rows are handed to, `vgexp list sinks`, `csv` always; or your own,
+    package.module.Name."""
 
 
 @dataclass
@@ -145,7 +148,7 @@ class RunConfig:
     second, or the time of which writing takes 1 %, whichever is longer; 0: only where a run
     stops."""
     objective: str = "loss_last_mean_20"
-    """The figure of `summary.json` that a sweeper which searches (Optuna) is told."""
+    """The summary metric (`vgexp list summary`) that a sweeper which searches (Optuna) is told."""
 
     def __post_init__(self) -> None:
         if self.threads is not None:

@@ -166,11 +166,12 @@ def flatten(config: Config) -> dict[str, Any]:
     return flat
 
 
-def targets(config: Config) -> dict[str, str]:
-    """Maps each key that names code, which a run would execute, to its package.module.name."""
+def targets(config: Config) -> list[tuple[str, str]]:
+    """Returns key and package.module.name of all code that a run of the configuration executes."""
     flat = flatten(config)
-    asked = {key: flat.get(key) for key in TARGETS}
-    return {k: v for k, v in asked.items() if isinstance(v, str) and "." in v}
+    asked = [(key, flat.get(key)) for key in TARGETS]
+    named = [(k, name) for k, v in asked for name in (v if isinstance(v, list) else [v])]
+    return [(k, name) for k, name in named if isinstance(name, str) and "." in name]
 
 
 def identity(config: Config) -> str:

@@ -13,8 +13,9 @@ from vgexp.errors import impossible
 TARGETS = (
     *("model.target", "data.target", "train.loss"),
     *("model.activation", "model.init", "model.norm"),
+    "output.sinks",
 )
-"""Keys whose value names code if it has a dot in it; a run of the configuration executes it."""
+"""Keys whose value, or an entry of it, names code if it has a dot; a run executes it."""
 
 _MOST_VALUES = 10_000
 _DEEPEST = 10

@@ -56,8 +56,8 @@ class _LayerMeter(ABC):
         self._places = places
         self._equations = equations
         self._time_points = time_points
-        self._figures: dict[str, list[tuple[int, Tensor]]] = {name: [] for name in places}
-        """Layer -> B and figures of its passes."""
+        self._measures: dict[str, list[tuple[int, Tensor]]] = {name: [] for name in places}
+        """Layer -> B and measures of its passes."""
         self._times: tuple[int, ...] = ()
         self._handles: list[Any] = []
 
@@ -85,8 +85,8 @@ class _LayerMeter(ABC):
     def _look(self, name: str, x_BTI: Tensor, h_BTH: Tensor) -> None:
         """Arranges that the numbers of this pass are kept."""
 
-    def _keep(self, name: str, num_examples: int, figures: Tensor) -> None:
-        self._figures[name].append((num_examples, figures))
+    def _keep(self, name: str, num_examples: int, measures: Tensor) -> None:
+        self._measures[name].append((num_examples, measures))
 
     def _of_update(self, num_examples: int) -> tuple[Tensor | None, list[float]]:
         """Returns the numbers [L, M, ..] of the update's passes, and their shares of its examples.
@@ -95,19 +95,19 @@ class _LayerMeter(ABC):
         """
         found: list[Tensor] = []
         shares: list[float] = []
-        for passes in self._figures.values():
+        for passes in self._measures.values():
             missing, own = num_examples, []
             while passes and missing > 0:
                 own.append(passes.pop())
                 missing -= own[-1][0]
             if own:
-                found.append(torch.stack([figures for _, figures in own]))
+                found.append(torch.stack([measures for _, measures in own]))
                 shares = [examples / num_examples for examples, _ in own]
         self._forget()
         return torch.stack(found) if found else None, shares
 
     def _forget(self) -> None:
-        for passes in self._figures.values():
+        for passes in self._measures.values():
             passes.clear()
 
 
@@ -122,7 +122,7 @@ class TimeMeter(_LayerMeter):
     is a function: c_t as it makes h_t is not counted, so that the last one's is 0. It is 0 too
     where nothing comes, as before a cut of `truncation` where the last step alone is answered.
 
-    The figures of a pass are [2, S, P]: norms of the states and of the derivatives.
+    The measures of a pass are [2, S, P]: norms of the states and of the derivatives.
     """
 
     table = "time"
@@ -200,7 +200,7 @@ class TimeMeter(_LayerMeter):
 class GateMeter(_LayerMeter):
     """`recurrence.csv`: spectral radii, and the gates at the watched times, of every layer.
 
-    The gates are computed once more from x_t and h_{t-1}. The figures of a pass are [2, G]: means
+    The gates are computed once more from x_t and h_{t-1}. The measures of a pass are [2, G]: means
     of phi(u), and saturated shares (nan of an unbounded phi).
     """
 
@@ -219,17 +219,17 @@ class GateMeter(_LayerMeter):
         loss_scale: Tensor | float,  # noqa: ARG002
     ) -> Callable[[], Rows] | None:
         weights = self._weights
-        figures_LM2G, shares_M = self._of_update(num_examples)
-        if figures_LM2G is None:
+        measures_LM2G, shares_M = self._of_update(num_examples)
+        if measures_LM2G is None:
             return None
 
         def rows() -> Rows:
-            host = figures_LM2G.cpu().numpy()
-            figures_2LG = np.einsum("lmqg,m->qlg", host.astype(np.float64), shares_M)
+            host = measures_LM2G.cpu().numpy()
+            measures_2LG = np.einsum("lmqg,m->qlg", host.astype(np.float64), shares_M)
             # Where a gate's mean is not finite, phi' of it says nothing of saturation.
-            figures_2LG[1, ~np.isfinite(figures_2LG[0])] = np.nan
+            measures_2LG[1, ~np.isfinite(measures_2LG[0])] = np.nan
             radius_LG = torch.stack([self._radii(weights[name].cpu()) for name in self._places])
-            return self._rows(step, radius_LG.numpy(), figures_2LG.astype(host.dtype))
+            return self._rows(step, radius_LG.numpy(), measures_2LG.astype(host.dtype))
 
         return rows
 
@@ -250,7 +250,7 @@ class GateMeter(_LayerMeter):
         """[G], of each gate's own matrix."""
         return spectral_radii(torch.stack(weight.chunk(len(self._equations.gates))))
 
-    def _rows(self, step: int, radius_LG: NDArray[Any], figures_2LG: NDArray[Any]) -> Rows:
+    def _rows(self, step: int, radius_LG: NDArray[Any], measures_2LG: NDArray[Any]) -> Rows:
         keys = [
             (layer, f"{name}.{gate}", _is_bounded(phi))
             for layer, (name, place) in enumerate(self._places.items(), start=1)
@@ -266,8 +266,8 @@ class GateMeter(_LayerMeter):
                 "layer": layers,
                 "name": labels,
                 "spectral_radius": Floats(radius_LG.ravel()),
-                "gate_mean": Floats(figures_2LG[0].ravel()),
-                "saturated_fraction": Floats(figures_2LG[1].ravel(), np.array(is_bounded)),
+                "gate_mean": Floats(measures_2LG[0].ravel()),
+                "saturated_fraction": Floats(measures_2LG[1].ravel(), np.array(is_bounded)),
             },
         )
 
