@@ -35,14 +35,14 @@ def main(args: argparse.Namespace) -> int:
     """Prints the run; 0 when done."""
     from vgexp.cli import error_blocks
     from vgexp.cli.screen import Screen
+    from vgexp.past import PastRun
     from vgexp.report.terminal.layout import show_line
     from vgexp.report.terminal.page import show
-    from vgexp.report.terminal.recorded import Recorded
 
     folder = _one_run(args.path)
     if _is_signal(folder):
         return _show_signal(folder, draws=args.figures)
-    console, run = Screen(), Recorded(folder)
+    console, run = Screen(), PastRun(folder, is_strict=False)
     show(console, run, args.metric)
     if args.figures:
         _draw(console, run.folder)

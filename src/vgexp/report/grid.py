@@ -16,9 +16,8 @@ from numpy.typing import NDArray
 from vgexp.diagnosis.signal import smallest_held
 from vgexp.errors import unknown
 from vgexp.records import READOUT
+from vgexp.tables import HAS_VALUE
 
-HAS_VALUE = "has_value"
-"""Column of a frame that tells whether the metric's cell is not empty, where a file told it."""
 NORMS = ("weight_norm", "grad_norm", "grad_norm_clipped")
 """Columns of which a block has the norm over all its weights."""
 LARGEST_ENTRY = "grad_max"

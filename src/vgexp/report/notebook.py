@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from vgexp import tables
 from vgexp.diagnosis import FIGURES, sentence
 from vgexp.errors import QuestionError, printable
+from vgexp.past import PastRun
 from vgexp.report.terminal.layout import number
 
 KEY_FIGURES = (
@@ -36,7 +36,7 @@ def as_html(folder: Path) -> str:
     """
     parts = [f"<h3>{_text(folder)}</h3>"]
     try:
-        summary = tables.read_summary(folder)
+        summary = PastRun(folder).require_summary()
     except QuestionError as error:
         parts.append(f"<p>{_text(error)}</p>")
     else:

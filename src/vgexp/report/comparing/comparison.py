@@ -27,7 +27,7 @@ from vgexp.report.comparing.layer_figures import (
 )
 from vgexp.report.comparing.runs import (
     UNREADABLE,
-    PastRun,
+    ComparedRun,
     differing_keys,
     same_but_seed,
     short_names,
@@ -52,12 +52,12 @@ MEASURED_RESULTS = ("sharpness_over_limit",)
 # Figures that are null only where they are not finite, if the run diverged.
 _LOSSES = ("loss_last", "loss_last_mean_20")
 
-Figure = Callable[[PastRun], Any]
+Figure = Callable[[ComparedRun], Any]
 """A column of results: what it shows of a run."""
 
 
 def compare_runs(
-    runs: Sequence[PastRun],
+    runs: Sequence[ComparedRun],
     metric: str | None = None,
     step: str = "first",
     by_seed: bool = False,
@@ -104,7 +104,7 @@ def compare_runs(
 
 
 def compare_layers(
-    runs: Sequence[PastRun],
+    runs: Sequence[ComparedRun],
     metric: str = DEFAULT_LAYER_METRIC,
     step: str = "first",
     by_seed: bool = False,
@@ -134,7 +134,7 @@ def compare_layers(
     when = step if step in PICKS else f"step {step}"
     legend = [f"{metric} at {when}{' measured step' if step in PICKS else ''}"]
     names = {run.folder: run.name for run in runs}
-    blank = [r for r in runs if r.summary.get("status") == UNREADABLE or not r.layers.columns]
+    blank = [r for r in runs if r.summary.get("status") == UNREADABLE or not values[r.folder]]
     return Comparison(
         columns,
         [*legend, *spread_legend(columns)],
@@ -144,18 +144,18 @@ def compare_layers(
     )
 
 
-def is_metric(runs: Sequence[PastRun], metric: str) -> bool:
+def is_metric(runs: Sequence[ComparedRun], metric: str) -> bool:
     """Whether `compare_runs` has a column for a metric."""
     return metric in {*layer_metrics(runs), *_figures(runs)}
 
 
-def _figures(runs: Sequence[PastRun]) -> set[str]:
+def _figures(runs: Sequence[ComparedRun]) -> set[str]:
     """The names of the summaries' figures."""
     found = {key for run in runs for key, value in run.summary.items() if _is_plain(value)}
     return found | {figure.name for figure in FIGURES}
 
 
-def _metric_figures(runs: Sequence[PastRun], metric: str, step: str) -> dict[str, Figure]:
+def _metric_figures(runs: Sequence[ComparedRun], metric: str, step: str) -> dict[str, Figure]:
     of_layers = layer_metrics(runs)
     if metric in of_layers:
         require_step(runs, metric, step)
@@ -170,11 +170,13 @@ def _metric_figures(runs: Sequence[PastRun], metric: str, step: str) -> dict[str
     return {metric: partial(_figure, metric)}
 
 
-def _figure(name: str, run: PastRun) -> Any:
+def _figure(name: str, run: ComparedRun) -> Any:
     return run.summary.get(name)
 
 
-def _result(name: str, figure: Figure, rows: Sequence[Sequence[PastRun]], by_seed: bool) -> Shown:
+def _result(
+    name: str, figure: Figure, rows: Sequence[Sequence[ComparedRun]], by_seed: bool
+) -> Shown:
     values = [[figure(run) for run in row] for row in rows]
     written = _folded(values, name, by_seed)
     if name != "verdict" and by_seed:
@@ -183,7 +185,7 @@ def _result(name: str, figure: Figure, rows: Sequence[Sequence[PastRun]], by_see
     return Shown(name, _folded(words, name, by_seed), written=written)
 
 
-def _in_words(name: str, value: Any, run: PastRun) -> Any:
+def _in_words(name: str, value: Any, run: ComparedRun) -> Any:
     """A figure as the terminal says it: the verdict tells of runs that did not complete, too."""
     status = run.summary.get("status")
     if value is None and name in _LOSSES and status == "diverged":
@@ -193,7 +195,7 @@ def _in_words(name: str, value: Any, run: PastRun) -> Any:
     return status if value is None else f"{value} ({status})"
 
 
-def _endings(rows: Sequence[Sequence[PastRun]], by_seed: bool) -> list[Shown]:
+def _endings(rows: Sequence[Sequence[ComparedRun]], by_seed: bool) -> list[Shown]:
     """How runs ended and why they failed or diverged, as columns; none where all ended well."""
     statuses = [[run.summary.get("status") for run in row] for row in rows]
     if all(status == "completed" for row in statuses for status in row):

@@ -16,7 +16,7 @@ from vgexp.records import PREDICTION
 from vgexp.report.comparing.layer_figures import PICKS, at_layer, layer_metrics, require_step
 from vgexp.report.comparing.runs import (
     UNREADABLE,
-    PastRun,
+    ComparedRun,
     differing_keys,
     short_names,
     typed_alike,
@@ -124,7 +124,7 @@ class SweepGrid:
 
 
 def sweep_grid(
-    runs: Sequence[PastRun],
+    runs: Sequence[ComparedRun],
     x: str | None = None,
     y: str | None = None,
     color: str | None = None,
@@ -161,7 +161,7 @@ def sweep_grid(
     return SweepGrid(axes[0], axes[1], name, panels, meaning)
 
 
-def _axes(runs: Sequence[PastRun], x: str | None, y: str | None) -> tuple[str, str]:
+def _axes(runs: Sequence[ComparedRun], x: str | None, y: str | None) -> tuple[str, str]:
     """The keys of both axes."""
     varying = differing_keys(runs)
     asked = [find_key(runs, word, "--heatmap") if word else None for word in (x, y)]
@@ -179,13 +179,13 @@ def _axes(runs: Sequence[PastRun], x: str | None, y: str | None) -> tuple[str, s
     return across, up
 
 
-def _follows(runs: Sequence[PastRun], key: str, axis: str) -> bool:
+def _follows(runs: Sequence[ComparedRun], key: str, axis: str) -> bool:
     """Whether each value of the axis goes with one value of the key."""
     found: dict[str, str] = {}
     return all(found.setdefault(text_of(r, axis), text_of(r, key)) == text_of(r, key) for r in runs)
 
 
-def _axis(runs: Sequence[PastRun], key: str, followers: Sequence[str]) -> Axis:
+def _axis(runs: Sequence[ComparedRun], key: str, followers: Sequence[str]) -> Axis:
     label = short_names(runs, [key], ())[0]
     if followers:
         names = short_names(runs, followers[:_FOLLOWERS_NAMED], ())
@@ -194,7 +194,9 @@ def _axis(runs: Sequence[PastRun], key: str, followers: Sequence[str]) -> Axis:
     return Axis(label, texts_of(runs, key), is_numeric(runs, key))
 
 
-def _figure(runs: Sequence[PastRun], name: str, step: str) -> tuple[Callable[[PastRun], Any], str]:
+def _figure(
+    runs: Sequence[ComparedRun], name: str, step: str
+) -> tuple[Callable[[ComparedRun], Any], str]:
     """How the colour is read of a run, and what it means."""
     of_layers = layer_metrics(runs)
     ends = {name.removesuffix("_last_layer"): -1, name.removesuffix("_first_layer"): 0, name: 0}
@@ -216,12 +218,12 @@ def _figure(runs: Sequence[PastRun], name: str, step: str) -> tuple[Callable[[Pa
 
 
 def _cells(
-    runs: Sequence[PastRun],
+    runs: Sequence[ComparedRun],
     keys: tuple[str, str],
     name: str,
-    figure: Callable[[PastRun], Any],
+    figure: Callable[[ComparedRun], Any],
 ) -> dict[tuple[str, str], Cell]:
-    found: dict[tuple[str, str], list[PastRun]] = {}
+    found: dict[tuple[str, str], list[ComparedRun]] = {}
     for run in runs:
         found.setdefault((text_of(run, keys[0]), text_of(run, keys[1])), []).append(run)
     return {
@@ -230,14 +232,14 @@ def _cells(
     }
 
 
-def _theory(runs: Sequence[PastRun]) -> dict[str, float]:
+def _theory(runs: Sequence[ComparedRun]) -> dict[str, float]:
     means = {
         name: spread_of([run.summary.get(name) for run in runs], name).centre for name in PREDICTED
     }
     return {name: mean for name, mean in means.items() if mean is not None}
 
 
-def _cell(runs: Sequence[PastRun], name: str, figure: Callable[[PastRun], Any]) -> Cell:
+def _cell(runs: Sequence[ComparedRun], name: str, figure: Callable[[ComparedRun], Any]) -> Cell:
     values = [value for run in runs if (value := figure(run)) is not None]
     states = {_STATES.get(run.summary.get("status")) for run in runs}
     state = next((word for word in (DIVERGED, FAILED, CUT_SHORT) if word in states), None)

@@ -11,6 +11,7 @@ from rich.console import Console
 
 from vgexp.diagnosis import diagnose, sentence
 from vgexp.errors import QuestionError, one_line
+from vgexp.past import UNFINISHED
 from vgexp.report.terminal.layout import (
     MOST_OF_REASON,
     number,
@@ -19,9 +20,10 @@ from vgexp.report.terminal.layout import (
     show_line,
     show_words,
 )
-from vgexp.report.terminal.recorded import RUNNING, UNFINISHED, Recorded
 from vgexp.resuming import ENDED
 
+RUNNING = "running"
+"""The status of a run without a summary that another process writes."""
 SHOWN = (
     *("status", "signal", "signal_last", "attenuation", "attenuation_last"),
     *("backward_factor_per_layer", "backward_factor_per_layer_last", "layers_left_out"),
@@ -43,13 +45,13 @@ Pairs = Sequence[tuple[str, str]]
 """Names and what they are."""
 
 
-def show_ending(console: Console, run: Recorded, layers: pd.DataFrame | None) -> None:
+def show_ending(console: Console, summary: Mapping[str, Any], layers: pd.DataFrame | None) -> None:
     """Prints the verdict and the sentence; of a run without a summary what its layers tell.
 
     Args:
+        summary: of a run without one its status.
         layers: with `delta_rms`; None: there is no such table.
     """
-    summary = run.summary
     verdict, status = summary.get("verdict"), str(summary.get("status"))
     if verdict:
         show_line(console, f"Verdict: {shortened(str(verdict))}", "bold")
@@ -76,10 +78,10 @@ def show_numbers(console: Console, summary: Mapping[str, Any]) -> None:
         show_words(console, line.rstrip(), indent=" " * _GAP)
 
 
-def show_notes(console: Console, run: Recorded) -> None:
+def show_notes(console: Console, problems: Sequence[str]) -> None:
     """Prints what is missing or damaged."""
-    for note in run.notes:
-        show_words(console, f"Note: {note}", indent="  ")
+    for problem in problems:
+        show_words(console, f"Note: {problem}", indent="  ")
 
 
 def _told(summary: Mapping[str, Any]) -> str:
