@@ -31,7 +31,7 @@ from vgexp.config import (
 )
 from vgexp.errors import QuestionError
 from vgexp.probe import Probe
-from vgexp.records import OPTIONAL
+from vgexp.quantities import PREDICTION
 from vgexp.seeds import generator
 from vgexp.training import Trainer
 
@@ -657,7 +657,7 @@ def test_data_that_are_read_one_by_one_train_as_the_same_in_memory(tmp_path: Pat
     assert one.steps.equals(two.steps)
     assert one.evals.equals(two.evals)
     # What is read one by one is not looked at before: theory has no answer there.
-    measured = [name for name in one.layers if name not in OPTIONAL]
+    measured = [name for name in one.layers if not name.startswith(PREDICTION)]
     assert one.layers[measured].equals(two.layers[measured])
     assert set(one.evals["split"]) == {"train", "val"}
 

@@ -69,7 +69,7 @@ class Meter(Protocol):
 
     @property
     def table(self) -> str:
-        """The table's name in `records.TABLES`."""
+        """The table's name in `quantities.TABLES`."""
         ...
 
     def arm(self) -> None:

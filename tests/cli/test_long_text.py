@@ -19,8 +19,8 @@ from vgexp.cli.progress import line
 from vgexp.cli.screen import Screen
 from vgexp.errors import QuestionError, unknown
 from vgexp.past import PastRun
-from vgexp.records import LAYERS, TABLES
-from vgexp.report.comparing.layer_figures import layer_values
+from vgexp.quantities import LAYERS, TABLES
+from vgexp.report.comparing.layer_values import layer_values
 from vgexp.report.comparing.runs import ComparedRun
 from vgexp.report.terminal import layout
 from vgexp.report.terminal.layout import MOST_OF_CELL, Column, beginning, shortened, show_table

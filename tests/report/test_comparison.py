@@ -21,7 +21,7 @@ from rich.console import Console
 from vgexp import config
 from vgexp.cli import compare
 from vgexp.errors import QuestionError
-from vgexp.records import TABLES
+from vgexp.quantities import SUMMARY, TABLES
 from vgexp.report.comparing.comparison import Comparison, compare_layers, compare_runs
 from vgexp.report.comparing.runs import load_runs
 from vgexp.report.comparing.sheet import show, write_csv
@@ -597,7 +597,10 @@ def test_a_long_runs_table_is_not_read_as_a_whole(tmp_path: Path) -> None:
 
 def test_a_spread_is_mean_and_deviation_and_geometric_for_factors() -> None:
     values = [0.5, 2.0, 8.0]
-    plain, factor = spread_of(values, "loss_last_mean_20"), spread_of(values, "attenuation_last")
+    plain, factor = (
+        spread_of(values, SUMMARY["loss_last_mean_20"]),
+        spread_of(values, SUMMARY["attenuation_last"]),
+    )
     assert plain.centre == pytest.approx(statistics.fmean(values))
     assert plain.spread == pytest.approx(statistics.stdev(values))
     assert factor.centre == pytest.approx(2.0)
@@ -607,16 +610,16 @@ def test_a_spread_is_mean_and_deviation_and_geometric_for_factors() -> None:
 
 def test_values_that_do_not_count_are_left_out_and_counted() -> None:
     values = [None, math.nan, math.inf, 0.0, 4.0]
-    factor = spread_of(values, "attenuation")
+    factor = spread_of(values, SUMMARY["attenuation"])
     assert (factor.centre, factor.spread) == (pytest.approx(4.0), None)
     assert (factor.num_values, factor.num_seeds) == (1, 5)
-    assert spread_of(values, "underflow").num_values == 2
-    assert spread_of([None], "underflow").centre is None
+    assert spread_of(values, SUMMARY["underflow"]).num_values == 2
+    assert spread_of([None], SUMMARY["underflow"]).centre is None
 
 
 @pytest.mark.parametrize("exponent", [-300, 300])
 def test_a_geometric_mean_of_extreme_numbers_stays_in_range(exponent: int) -> None:
-    spread = spread_of([10.0**exponent] * 5, "attenuation")
+    spread = spread_of([10.0**exponent] * 5, SUMMARY["attenuation"])
     assert spread.centre == pytest.approx(10.0**exponent, rel=1e-10)
     assert spread.spread == pytest.approx(1.0)
 

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from vgexp.errors import QuestionError
-from vgexp.records import READOUT
+from vgexp.quantities import READOUT
 from vgexp.report.grid import first_middle_last, grid, grid_of, numbers, underflows
 
 COLUMNS = ["step", "layer", "name", "kind", "grad_norm", "update_ratio"]

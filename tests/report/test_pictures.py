@@ -21,7 +21,7 @@ from vgexp import folders
 from vgexp.cli.main import main
 from vgexp.config import Config, MlpConfig
 from vgexp.errors import QuestionError
-from vgexp.records import OPTIONAL, TABLES
+from vgexp.quantities import TABLES
 from vgexp.report import figures
 from vgexp.report.figures import FIGURES, style
 
@@ -83,7 +83,7 @@ def time(steps: tuple[int, ...] = STEPS) -> pd.DataFrame:
         for state in ("h", "c")
         for t in (9, 1, 5)
     ]
-    frame = pd.DataFrame(rows, columns=[c.name for c in TABLES["time"] if c.name not in OPTIONAL])
+    frame = pd.DataFrame(rows, columns=[c.name for c in TABLES["time"] if not c.is_predicted])
     at_start = (frame["step"] == steps[0]) & frame["name"].str.endswith("h")
     return frame.assign(predicted_delta_rms=frame["delta_rms"].where(at_start) * 2)
 

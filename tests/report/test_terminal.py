@@ -12,7 +12,7 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from vgexp.diagnosis import summarise
-from vgexp.records import TABLES
+from vgexp.quantities import TABLES
 from vgexp.report.terminal.closing import closing
 from vgexp.report.terminal.layout import Column, show_table
 

@@ -27,7 +27,7 @@ from vgexp.config import (
     TrainConfig,
 )
 from vgexp.errors import QuestionError
-from vgexp.records import COMMON, TABLES
+from vgexp.quantities import COMMON, TABLES
 from vgexp.tables import frames
 
 COMPARED = ("layers.csv", "steps.csv", "evals.csv", "histograms.csv", "config.yaml")

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from columns import WEIGHT_COLUMNS
 from deferred_runs import trained
 from trainers import Table, assert_same, changed, collected
 
@@ -28,7 +29,7 @@ from vgexp.config import (
     StepConfig,
     TrainConfig,
 )
-from vgexp.records import WEIGHT_COLUMNS, Rows
+from vgexp.records import Rows
 from vgexp.training import Trainer, update
 from vgexp.training.divergence import layer_of_divergence
 from vgexp.training.state import TrainState

@@ -11,7 +11,7 @@ from vgexp.assembly.predictors import PLAIN, PREDICTORS
 from vgexp.config import Config, NetConfig, choice
 from vgexp.data import Split
 from vgexp.errors import QuestionError
-from vgexp.records import PREDICTED, PREDICTION
+from vgexp.quantities import PREDICTED, PREDICTION
 from vgexp.theory import Explanation, Forecast, Phase, critical_gain
 from vgexp.training import Trainer
 
@@ -25,7 +25,7 @@ class Expectation:
     """Predictions for the weights at step 0."""
 
     columns: Mapping[str, Mapping[str, float | None]] = field(default_factory=dict)
-    """Weight -> column of `records.PREDICTED` -> value; empty where theory has no answer."""
+    """Weight -> column of `quantities.PREDICTED` -> value; empty where theory has no answer."""
     times: Mapping[str, Sequence[float | None]] = field(default_factory=dict)
     """State of `time.csv` -> its `predicted_delta_rms` at t = 0, 1, ..."""
     note: str | None = None

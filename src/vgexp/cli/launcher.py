@@ -32,8 +32,8 @@ from vgexp.cli.job import Job, objective, tell, to_config
 from vgexp.cli.job_rows import differing_keys, record_endings
 from vgexp.cli.progress import Planning
 from vgexp.cli.session import answered, current
-from vgexp.diagnosis import require_number
 from vgexp.errors import QuestionError, printable, reason
+from vgexp.quantities import require_number
 from vgexp.sweep import plan
 
 GRID = "hydra._internal.core_plugins.basic_sweeper.BasicSweeper"

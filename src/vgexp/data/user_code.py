@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, Tenso
 
 from vgexp import lookup
 from vgexp.config import CustomDataConfig
+from vgexp.data import sources
 from vgexp.data.lazy import (
     KEY,
     WHOLE,
@@ -83,6 +84,7 @@ class Own:
         return [found.get(purpose, (nothing, targets[:0])) for purpose in _PURPOSES]
 
 
+@sources.read.register
 def read(config: CustomDataConfig, seed: int) -> Own:
     """Any `torch.utils.data.Dataset`s of your own: code that runs.
 

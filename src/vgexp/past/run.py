@@ -18,7 +18,7 @@ from vgexp.diagnosis.signal import SMALLEST_NORMAL, loss_scales
 from vgexp.errors import QuestionError
 from vgexp.past.extent import shortfall
 from vgexp.past.sweep import job_of
-from vgexp.records import TABLES
+from vgexp.quantities import TABLES
 from vgexp.tables import HAS_VALUE, SweepJob
 
 UNFINISHED = "unfinished"
@@ -193,7 +193,8 @@ class PastRun:
         """Metric -> the rows of `layers.csv`: step, layer, kind, the metric and whether it has a
         value (`has_value`), even if that is nan. The file is read once for all of them.
 
-        A metric that has no column is left out; so are all where the file cannot be read.
+        A metric that nobody declared and that has no column is left out; so are all where the file
+        cannot be read.
 
         Args:
             metrics: columns of numbers.
@@ -230,10 +231,12 @@ class PastRun:
         return self._try(folders.SUMMARY, self.require_summary) if has_one else None
 
     def _read(self, table: str, columns: Collection[str] | None) -> pd.DataFrame:
-        """Reads a file; where an older file has not every column, this is the place to say so."""
+        """Reads a file. Of the columns that it lacks, those that `quantities` declares come empty,
+        since an earlier version wrote it, and the others do not come."""
         if columns is not None:
-            there = self._columns.get(table) or tables.column_names(self.folder, table)
-            columns = [name for name in there if name in columns]
+            declared = {column.name for column in TABLES[table]}
+            there = self.columns(table) if not declared.issuperset(columns) else ()
+            columns = [name for name in columns if name in declared or name in there]
         return tables.read(self.folder, table, columns)
 
     def _table(self, table: str, read: Callable[[], pd.DataFrame]) -> pd.DataFrame | None:

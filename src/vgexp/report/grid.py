@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from vgexp.diagnosis.signal import smallest_held
 from vgexp.errors import unknown
-from vgexp.records import READOUT
+from vgexp.quantities import READOUT
 from vgexp.tables import HAS_VALUE
 
 NORMS = ("weight_norm", "grad_norm", "grad_norm_clipped")

@@ -32,7 +32,7 @@ class Run:
     """A run folder: its tables as DataFrames, its summary and its configuration.
 
     Each is read when it is first asked for, and then kept. A table that the run does not have is a
-    `QuestionError`. There is an attribute for each of `records.TABLES`.
+    `QuestionError`. There is an attribute for each of `quantities.TABLES`.
     """
 
     folder: Path

@@ -20,7 +20,8 @@ from vgexp.data import Dataset
 from vgexp.data.batches import Batch
 from vgexp.data.examples import AnySplit
 from vgexp.probe import Probe
-from vgexp.records import COMMON, Rows
+from vgexp.quantities import COMMON
+from vgexp.records import Rows
 from vgexp.tasks import Task
 from vgexp.training import update
 from vgexp.training.divergence import around, last_step, layer_of_divergence

@@ -14,9 +14,9 @@ from matplotlib.figure import Figure
 from vgexp import files, folders
 from vgexp.errors import QuestionError, unknown
 from vgexp.past import PastRun
-from vgexp.records import TABLES
+from vgexp.quantities import TABLES
 from vgexp.report.figures import style
-from vgexp.report.figures.catalogue import FIGURES, OVERVIEW, Picture
+from vgexp.report.figures.catalogue import FIGURES, OVERVIEW, RunFigure
 from vgexp.report.figures.overview import number, overview_of_run
 from vgexp.report.figures.signature import sign
 
@@ -90,7 +90,7 @@ def run_figure(folder: Path | str, name: str | None = None) -> Figure:
 class _Source:
     """A run folder's tables as figures need them, each read once and when it is asked for."""
 
-    def __init__(self, folder: Path, pictures: Iterable[Picture]) -> None:
+    def __init__(self, folder: Path, pictures: Iterable[RunFigure]) -> None:
         # Damage to a summary or a configuration keeps nothing from being drawn.
         self.run = PastRun(folder, is_strict=False)
         self._columns: dict[str, list[str]] = {"steps": ["step", "loss_scale"]}

@@ -8,7 +8,7 @@ import pandas as pd
 
 from vgexp.errors import QuestionError, unknown
 from vgexp.past import PastRun
-from vgexp.records import LAYERS
+from vgexp.quantities import LAYERS
 from vgexp.report.grid import LARGEST_ENTRY, Grid, grid_of
 
 

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.text import Text
 
 from vgexp.past import PastRun
-from vgexp.records import EVALS, READOUT
+from vgexp.quantities import EVALS, READOUT
 from vgexp.report.grid import Grid
 from vgexp.report.terminal.curve import Plot, plot_width, show_plot
 from vgexp.report.terminal.heat_map import show_heat_map
@@ -23,6 +23,7 @@ from vgexp.report.terminal.words import RUNNING, show_ending, show_notes, show_n
 DEFAULT_METRIC = "grad_norm"
 _SIGNAL = "delta_rms"
 _OF_STEPS = ("step", "loss", "accuracy", "clipped", "skipped", "loss_scale")
+_OF_WEIGHTS = "grad_norm"
 _NO_EVALS = pd.DataFrame({column.name: [] for column in EVALS})
 
 
@@ -37,7 +38,7 @@ def show(console: Console, run: PastRun, metric: str = DEFAULT_METRIC) -> None:
     """
     require_metric(run, metric)
     outcome = {**run.outcome, "status": RUNNING} if run.is_running else run.outcome
-    layers = layers_of(run, sorted({metric, _SIGNAL}))
+    layers = layers_of(run, sorted({metric, _SIGNAL, _OF_WEIGHTS}))
     steps = run.table("steps", _OF_STEPS)
     signal = layers.get(_SIGNAL)
     _show_map(console, run, metric, layers.get(metric))
@@ -50,6 +51,8 @@ def show(console: Console, run: PastRun, metric: str = DEFAULT_METRIC) -> None:
             *_learning(console, run, steps),
         ],
     )
+    if signal is not None:
+        signal = signal.assign(**{_OF_WEIGHTS: layers[_OF_WEIGHTS][_OF_WEIGHTS]})
     show_ending(console, outcome, signal)
     console.print()
     show_numbers(console, outcome)

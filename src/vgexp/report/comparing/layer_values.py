@@ -8,7 +8,7 @@ from itertools import pairwise
 import pandas as pd
 
 from vgexp.errors import QuestionError, unknown
-from vgexp.records import LAYERS, READOUT
+from vgexp.quantities import LAYERS, READOUT
 from vgexp.report.comparing.runs import ComparedRun
 from vgexp.report.grid import path_of
 from vgexp.tables import HAS_VALUE
