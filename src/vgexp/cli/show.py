@@ -7,7 +7,7 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vgexp.errors import QuestionError
+from vgexp.errors import QuestionError, reason
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -60,7 +60,7 @@ def _is_signal(folder: Path) -> bool:
 
 def _show_signal(folder: Path, *, draws: bool) -> int:
     """What `vgexp signal` printed."""
-    from vgexp import runs
+    from vgexp import folders, runs
     from vgexp.cli.actions import work_of
     from vgexp.cli.screen import Screen
 
@@ -70,7 +70,14 @@ def _show_signal(folder: Path, *, draws: bool) -> int:
             f"{folder} did not come to its end: {done.summary.get('status')}\n"
             f"allowed: {shlex.join(['vgexp', 'resume', str(folder)])}"
         )
-    work_of("signal").close(done)
+    try:
+        work_of("signal").close(done)
+    except QuestionError:
+        raise
+    except (LookupError, TypeError, ValueError) as error:
+        raise QuestionError(
+            f"{folder / folders.SUMMARY} is not as vgexp signal writes it: {reason(error)}"
+        ) from error
     if draws:
         _draw(Screen(), folder)
     return 0

@@ -36,7 +36,8 @@ def as_html(folder: Path) -> str:
 def _words(summary: Mapping[str, Any]) -> str:
     try:
         return f"<p>{_text(sentence(summary))}</p>"
-    except QuestionError:  # a run that failed before it had metrics
+    # It failed before it had metrics, or somebody changed them.
+    except (LookupError, TypeError, ValueError):
         return f"<p>{_text(summary.get('reason', ''))}</p>"
 
 
