@@ -23,10 +23,10 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, *([] if HANG_UP is None else [HANG_UP
 
 
 @contextmanager
-def noticed() -> Iterator[None]:
-    """Within, a signal is handed on at once, and once more at the end if nothing came of it.
+def pass_signals_on() -> Iterator[None]:
+    """Passes a signal on at once, within, and again at the end if it had no effect.
 
-    Libraries swallow what is raised in the middle of their import, or make another error of it.
+    Libraries swallow an exception that is raised in the middle of their import, or replace it.
     """
     with _instead(lambda _arrived, before: before) as hand_on:
         try:
@@ -38,8 +38,8 @@ def noticed() -> Iterator[None]:
 
 
 @contextmanager
-def held(stop: Callable[[], None]) -> Iterator[None]:
-    """Within, the first signal calls `stop` and waits for the end; a second is handed on now."""
+def hold_signals(stop: Callable[[], None]) -> Iterator[None]:
+    """Holds the first signal back until the end, within, and calls `stop`; passes a second on."""
 
     def hold(arrived: Arrived, before: Handler) -> Handler:
         return before if len(arrived) > 1 else lambda *_: stop()
@@ -51,7 +51,7 @@ def held(stop: Callable[[], None]) -> Iterator[None]:
 
 @contextmanager
 def _instead(choose: Callable[[Arrived, Handler], Handler]) -> Iterator[Callable[[], None]]:
-    """Puts a handler before each signal's; yields what hands the first arrival on to its own."""
+    """Puts a handler before each signal's own; yields what passes the first arrival on to that."""
     arrived: Arrived = []
     before: dict[int, Handler] = {}
     if threading.current_thread() is threading.main_thread():

@@ -53,7 +53,7 @@ def test_a_run_has_predictions_on_the_rows_of_step_0_and_no_others(tmp_path: Pat
 def test_predictions_are_those_of_the_batch_that_is_measured(tmp_path: Path) -> None:
     layers = runs.run(DEEP, tmp_path / "a").layers
     trainer = assemble(DEEP)
-    ((x, y),) = trainer.coming_batch()
+    ((x, y),) = trainer.state.coming_batch()
     forecast = predict(DEEP.model, Sample(x, y, trainer.state.loss.mean), 3)
     for _, row in layers[layers["step"] == 0].iterrows():
         assert row["predicted_preact_std"] == forecast.rows[row["name"]].preact_std
@@ -65,7 +65,7 @@ def test_predictions_are_those_of_the_batch_that_is_measured(tmp_path: Path) -> 
 def test_looking_at_the_coming_batch_changes_nothing() -> None:
     looked, other = assemble(DEEP), assemble(DEEP)
     for _ in range(3):
-        looked.coming_batch()
+        looked.state.coming_batch()
     for _ in range(2 * looked.state.batches.per_epoch + 1):
         assert looked.state.batches.next()[0].equal(other.state.batches.next()[0])
 
@@ -117,12 +117,12 @@ def test_a_theory_that_fails_does_not_end_the_run(
 def test_rows_that_begin_before_and_end_after_step_0_keep_their_order() -> None:
     expected = Expectation({"a": {"predicted_delta_rms": 2.0}, "b": {}})
     rows = Rows("layers", {"step": [0, 0, 2], "name": ["a", "b", "a"]})
-    beside = predictions.beside(rows, expected)
+    beside = predictions.add_predictions(rows, expected)
     assert beside.columns["predicted_delta_rms"] == [2.0, None, None]
     later = Rows("layers", {"step": [2], "name": ["a"]})
-    assert predictions.beside(later, expected) is later
+    assert predictions.add_predictions(later, expected) is later
     steps = Rows("steps", {"step": [0]})
-    assert predictions.beside(steps, expected) is steps
+    assert predictions.add_predictions(steps, expected) is steps
 
 
 # ---------------------------------------------------------------- the critical gain

@@ -1,4 +1,4 @@
-"""What theory expects of the first step of a training run, as columns of its table of layers."""
+"""Theory's predictions for the first step of a run, as columns of its tables."""
 
 from __future__ import annotations
 
@@ -22,27 +22,27 @@ _OF_MIDDLE = ("weight_gain", "mean_slope", "branch_factor", "carried_factor", "m
 
 @dataclass(frozen=True)
 class Expectation:
-    """Predictions for the weights at step 0."""
+    """What theory predicts for step 0."""
 
     columns: Mapping[str, Mapping[str, float | None]] = field(default_factory=dict)
     """Weight -> column of `quantities.PREDICTED` -> value; empty where theory has no answer."""
     times: Mapping[str, Sequence[float | None]] = field(default_factory=dict)
     """State of `time.csv` -> its `predicted_delta_rms` at t = 0, 1, ..."""
     note: str | None = None
-    """Why there is none, or what is known to be off."""
+    """Why there is no prediction, or what is known to be inaccurate in it."""
     phase: Phase | None = None
     """Where a plain net lies between vanishing and exploding."""
     layers: tuple[Explanation, ...] = ()
-    """Of each hidden layer, where its factor comes from."""
+    """For each hidden layer, the parts that its factor is the product of."""
     critical_attenuation: float | None = None
-    """delta_rms of layer 1 over that of the last, with the gain that makes chi 1."""
+    """delta_rms of layer 1 over that of the last layer, at the gain that makes chi 1."""
 
 
 def expectation(config: Config, trainer: Trainer, *, with_critical: bool = False) -> Expectation:
-    """What theory expects of the update that the trainer makes next; it reads no batch twice.
+    """Predicts the trainer's next update; the trainer still reads that update's batch.
 
     Args:
-        with_critical: whether the critical gain is tried as well, where it is another one.
+        with_critical: whether to predict for the critical gain as well, if it is another one.
     """
     predictor = PREDICTORS.get(type(config.model))
     reason = _why_not(config, trainer)
@@ -58,7 +58,7 @@ def expectation(config: Config, trainer: Trainer, *, with_critical: bool = False
 
 
 def at_critical_gain(config: Config) -> Config:
-    """The configuration with the `model.gain` at which theory says that chi is 1.
+    """Sets `model.gain` to the value at which chi is 1 by theory.
 
     Raises:
         QuestionError: theory knows none.
@@ -89,7 +89,7 @@ def _no_gain(reason: str) -> str:
 def _why_not(config: Config, trainer: Trainer) -> str | None:
     if config.train.pretrain_steps:
         return "weights that were trained before are not those of theory"
-    if not isinstance(trainer.examples, Split):
+    if not isinstance(trainer.facts.dataset.train, Split):
         return "of data that are read one by one the first batch is not looked at twice"
     return None
 
@@ -103,7 +103,7 @@ def _columns(forecast: Forecast) -> dict[str, dict[str, float | None]]:
 
 
 def in_summary(expected: Expectation) -> dict[str, Any]:
-    """What a summary says of it; numbers may be infinite or nan."""
+    """Makes the part of a summary about theory; numbers may be infinite or nan."""
     there = expected.phase
     end = None if there is None else there.end
     return {
@@ -117,7 +117,7 @@ def in_summary(expected: Expectation) -> dict[str, Any]:
 
 
 def _critical_attenuation(config: Config, trainer: Trainer, there: Phase | None) -> float | None:
-    """At the gain that makes chi 1, where that is another one than the net's."""
+    """Predicts the attenuation at the gain that makes chi 1, if the net's is another one."""
     gain = None if there is None else there.critical_gain
     model = config.model
     if gain is None or not isinstance(model, NetConfig) or abs(gain - model.gain) < _SAME * gain:
@@ -131,8 +131,10 @@ def _critical_attenuation(config: Config, trainer: Trainer, there: Phase | None)
 
 
 def _middle(expected: Expectation) -> dict[str, float | None]:
-    """Where the factor of the middle hidden layer comes from, or of the nearest inner one; of a
-    recurrent net that of a step back in time."""
+    """The parts of the factor of the middle hidden layer, or of the nearest inner one.
+
+    For a recurrent net they are those of the factor of a step back in time.
+    """
     layers = expected.layers
     if not layers:
         return dict.fromkeys(_OF_MIDDLE)

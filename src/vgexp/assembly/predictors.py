@@ -1,4 +1,4 @@
-"""Family -> its theory: what its columns of step 0 should be, from a configuration and a batch."""
+"""The theory of each model family: predicts its columns of step 0 for a configuration."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from vgexp.training import Trainer
 
 @dataclass(frozen=True)
 class Outlook:
-    """What theory says of a model."""
+    """What theory predicts for a model."""
 
     forecast: Forecast
     phase: Phase | None = None
@@ -34,15 +34,16 @@ Predictor = Callable[[Config, Trainer], Outlook]
 
 
 def _perceptron(config: Config, trainer: Trainer) -> Outlook:
-    model = _of(config, MlpConfig)
+    model, task = _of(config, MlpConfig), trainer.facts.dataset.task
     statistics = NORMS[model.norm].statistics
     is_over_batch = statistics is not None and statistics(model.width, model).num_entries is None
-    forecast = predict(model, _sample(trainer, first_only=is_over_batch), trainer.num_outputs)
+    forecast = predict(model, _sample(trainer, first_only=is_over_batch), task.num_outputs)
     return Outlook(forecast, phase(model, _start(forecast)))
 
 
 def _convolutions(config: Config, trainer: Trainer) -> Outlook:
     model, sample = _of(config, CnnConfig), _sample(trainer)
+    task = trainer.facts.dataset.task
     layers = [
         convolution.Convolution(
             f"layers.{index}.conv.weight",
@@ -53,12 +54,12 @@ def _convolutions(config: Config, trainer: Trainer) -> Outlook:
         )
         for index, place in enumerate(cnn.plan(model, sample.inputs.shape[1]))
     ]
-    forecast = convolution.predict(model, layers, sample, trainer.num_outputs)
+    forecast = convolution.predict(model, layers, sample, task.num_outputs)
     return Outlook(forecast, phase(model, _start(forecast), PLAIN[CnnConfig]))
 
 
 def _recurrence(config: Config, trainer: Trainer) -> Outlook:
-    model, task = _of(config, RnnConfig), trainer.task
+    model, task = _of(config, RnnConfig), trainer.facts.dataset.task
     if task.per_position:
         reason = "theory is of recurrent nets that answer once, after the last step"
         return Outlook(Forecast({}, (), reason))
@@ -81,7 +82,7 @@ PREDICTORS: Mapping[type[ModelConfig], Predictor] = {
     LstmConfig: _GATED,
     GruConfig: _GATED,
 }
-"""A family's configuration -> its predictor; of others there is no theory."""
+"""A family's configuration -> its predictor; for other families there is no theory."""
 
 PLAIN: Mapping[type[ModelConfig], Sequence[int]] = {
     MlpConfig: (),
@@ -91,10 +92,10 @@ PLAIN: Mapping[type[ModelConfig], Sequence[int]] = {
 
 
 def _sample(trainer: Trainer, *, first_only: bool = False) -> Sample:
-    """The coming update's examples, or those of its first micro-batch."""
-    batch = trainer.coming_batch()
+    """The examples of the coming update, or those of its first micro-batch."""
+    batch = trainer.state.coming_batch()
     inputs, targets = _together(batch[:1] if first_only else batch)
-    return Sample(inputs, targets, trainer.state.loss.mean)
+    return Sample(inputs, targets, trainer.facts.loss.mean)
 
 
 def _together(parts: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:

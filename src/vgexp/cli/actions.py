@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from vgexp import folders
 from vgexp.config import Config
 from vgexp.errors import unknown
 
 if TYPE_CHECKING:
-    from vgexp.runs import Manner, Run
+    from vgexp.runs import Display, Run
 
 
 @dataclass(frozen=True)
@@ -22,11 +23,11 @@ class Work:
     help: str
     """What its `--help` begins with."""
     begin: Callable[[Config, Path, str], Run]
-    """Makes what was asked for in a new folder; the last argument is the command. Pictures are
+    """Makes what was asked for in a new folder; the last argument is the command. Figures are
     drawn later."""
     finish: Callable[[Config, Path, str], Run]
     """Brings it to its end from wherever it is; for jobs of a sweep, started twice or anywhere.
-    A line a job is enough, and pictures of hundreds are drawn only where they are asked for."""
+    A line a job is enough, and figures of hundreds are drawn only where they are asked for."""
     close: Callable[[Run], None]
     """Prints what a single one leaves."""
 
@@ -42,28 +43,28 @@ def work_of(verb: str) -> Work:
     return WORKS[verb]
 
 
-def _alone(config: Config) -> Manner:
+def _alone(config: Config) -> Display:
     from vgexp import runs
 
-    return runs.Manner(config.output.quiet, draws=False)
+    return runs.Display(config.output.quiet, draws=False)
 
 
-def _one_of_many(config: Config) -> Manner:
+def _one_of_many(config: Config) -> Display:
     from vgexp import runs
 
-    return runs.Manner(True, draws=bool(config.output.figures), remarks=False)
+    return runs.Display(True, draws=bool(config.output.figures), remarks=False)
 
 
 def _train(config: Config, folder: Path, command: str) -> Run:
     from vgexp import runs
 
-    return runs.run(config, folder, command=command, manner=_alone(config))
+    return runs.run(config, folder, command=command, display=_alone(config))
 
 
 def _finish_training(config: Config, folder: Path, command: str) -> Run:
     from vgexp import runs
 
-    return runs.finish(config, folder, command=command, manner=_one_of_many(config))
+    return runs.finish(config, folder, command=command, display=_one_of_many(config))
 
 
 def _close_training(done: Run) -> None:
@@ -76,13 +77,15 @@ def _close_training(done: Run) -> None:
 def _signal(config: Config, folder: Path, command: str) -> Run:
     from vgexp import runs
 
-    return runs.signal(config, folder, command=command, manner=_alone(config))
+    return runs.signal(config, folder, command=command, display=_alone(config))
 
 
 def _finish_signal(config: Config, folder: Path, command: str) -> Run:
     from vgexp import runs
 
-    return runs.finish_signal(config, folder, command=command, manner=_one_of_many(config))
+    return runs.finish(
+        config, folder, verb=folders.SIGNAL, command=command, display=_one_of_many(config)
+    )
 
 
 def _close_signal(done: Run) -> None:
@@ -93,11 +96,11 @@ def _close_signal(done: Run) -> None:
 
 
 def written(folder: Path) -> list[Path | str]:
-    """The files of a run folder that hold something, tables first, then the rest, then pictures."""
+    """The files of a run folder that hold something, tables first, then the rest, then figures."""
     files = [path for path in folder.iterdir() if path.is_file() and path.stat().st_size]
-    num_pictures = len(list(folder.glob("figures/*.png")))
-    pictures = [f"figures ({num_pictures} of them)"] if num_pictures else []
-    return [*sorted(files, key=lambda path: (path.suffix != ".csv", path.name)), *pictures]
+    num_figures = len(list(folder.glob("figures/*.png")))
+    figures = [f"figures ({num_figures} of them)"] if num_figures else []
+    return [*sorted(files, key=lambda path: (path.suffix != ".csv", path.name)), *figures]
 
 
 _FLAGS = """\

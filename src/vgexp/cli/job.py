@@ -73,7 +73,7 @@ class Job:
         schema.register_resolver()
 
     def __call__(self, composed: DictConfig) -> float | None:
-        """Runs what was composed; for a sweeper that searches, the figure that it searches by."""
+        """Runs what was composed; for a sweeper that searches, the metric that it searches by."""
         hydra = HydraConfig.get()
         if not hydra.job.chdir:
             return self._done(hydra, composed)
@@ -158,7 +158,7 @@ class Job:
             sweep.record(folder, self._unwritten, keys)
             self._unwritten.clear()
         except OSError as error:
-            # Tried again with the next job's row; the job's own folder has its figures.
+            # Tried again with the next job's row; the job's own folder has its metrics.
             self.error = error
             error_blocks.show(
                 error_blocks.block(f"job {row.job} is not in {folder / sweep.FILE}", str(error))
@@ -190,7 +190,7 @@ def _refuse_strangers(composed: DictConfig, config: Any, path: str) -> None:
 
 
 def objective(summary: Mapping[str, Any], config: Config | None) -> float | None:
-    """What a sweeper that searches is told of a run: one figure of its summary."""
+    """What a sweeper that searches is told of a run: one metric of its summary."""
     value = None if config is None else summary.get(config.run.objective)
     return float(value) if isinstance(value, (int, float)) else None
 

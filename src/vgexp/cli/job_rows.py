@@ -32,7 +32,7 @@ def ended(row: sweep.Row, summary: Mapping[str, Any]) -> sweep.Row:
     return dataclasses.replace(
         row,
         status=str(summary.get("status", "completed")),
-        figures=sweep.figures(summary),
+        metrics=sweep.metrics(summary),
         reason=str(summary.get("reason", "")),
     )
 

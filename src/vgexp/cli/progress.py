@@ -81,7 +81,7 @@ def line(row: Row, typed: Sequence[str], swept: Collection[str], width: int) -> 
 
 
 def _ending(row: Row) -> str:
-    verdict = row.figures.get("verdict") or row.status
+    verdict = row.metrics.get("verdict") or row.status
     if row.status == INTERRUPTED and verdict != row.status:
         return f"interrupted, until then {verdict}"
     return f"{row.status}: {row.reason}" if row.reason else verdict

@@ -18,7 +18,7 @@ from vgexp.diagnosis.signal import SMALLEST_NORMAL, loss_scales
 from vgexp.errors import QuestionError
 from vgexp.past.extent import shortfall
 from vgexp.past.sweep import job_of
-from vgexp.quantities import TABLES
+from vgexp.quantities import TABLES, absence
 from vgexp.tables import HAS_VALUE, SweepJob
 
 UNFINISHED = "unfinished"
@@ -52,6 +52,7 @@ class PastRun:
         self.is_strict = is_strict
         self._job = job
         self._problems: dict[str, list[str]] = {}
+        self._absent: dict[str, list[str]] = {}
         self._columns: dict[str, list[str]] = {}
         self._frames: dict[str, list[pd.DataFrame]] = {}
         self._layers: dict[tuple[str, ...], dict[str, pd.DataFrame]] = {}
@@ -223,6 +224,11 @@ class PastRun:
             return self._words(error)
         return f"{table}.csv {gap}" if gap else None
 
+    def absence(self, table: str) -> str | None:
+        """Says which columns that were asked for an older table does not have."""
+        words = absence(table, self._absent.get(table, []))
+        return f"{table}.csv {words}" if words else None
+
     # ---------------------------------------------------------------- how it is read
 
     @cached_property
@@ -237,7 +243,10 @@ class PastRun:
             declared = {column.name for column in TABLES[table]}
             there = self.columns(table) if not declared.issuperset(columns) else ()
             columns = [name for name in columns if name in declared or name in there]
-        return tables.read(self.folder, table, columns)
+        frame = tables.read(self.folder, table, columns)
+        known = self._absent.setdefault(table, [])
+        known += [name for name in frame.attrs[tables.ABSENT] if name not in known]
+        return frame
 
     def _table(self, table: str, read: Callable[[], pd.DataFrame]) -> pd.DataFrame | None:
         file = f"{table}.csv"
@@ -246,8 +255,9 @@ class PastRun:
                 self._note(file, f"{file} is not there")
             return None
         frame = self._try(file, read)
-        if frame is not None and not self.is_strict and (gap := self.shortfall(table)):
-            self._note(file, gap)
+        if frame is not None and not self.is_strict:
+            for words in filter(None, (self.shortfall(table), self.absence(table))):
+                self._note(file, words)
         return frame
 
     def _layer_rows(

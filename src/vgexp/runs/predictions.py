@@ -1,4 +1,4 @@
-"""Predictions beside measurements: theory's columns on the rows of step 0."""
+"""Adds theory's columns to the rows of step 0."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 _log = logging.getLogger("vgexp")
 
 
-def expected(config: Config, trainer: Trainer, *, with_critical: bool = False) -> Expectation:
-    """What theory expects of step 0; where it fails it expects nothing, and training goes on."""
+def predict_start(config: Config, trainer: Trainer, *, with_critical: bool = False) -> Expectation:
+    """Predicts step 0 by theory; if theory fails, nothing is predicted and training goes on."""
     from vgexp.assembly.expectation import Expectation, expectation
 
     if trainer.state.step:
@@ -33,16 +33,16 @@ def expected(config: Config, trainer: Trainer, *, with_critical: bool = False) -
         return Expectation(note=f"theory failed: {reason(error)}")
 
 
-def beside(rows: Rows, expectation: Expectation) -> Rows:
-    """The rows with what is expected of those of step 0; others as they are."""
-    put = _BESIDE.get(rows.table)
+def add_predictions(rows: Rows, expectation: Expectation) -> Rows:
+    """Adds the predicted columns to rows that hold step 0; other rows stay as they are."""
+    put = _COLUMNS.get(rows.table)
     if put is None or 0 not in rows.columns.get("step", ()):
         return rows
     columns = put(rows, expectation)
     return Rows(rows.table, {**rows.columns, **columns}) if columns else rows
 
 
-def _beside_layers(rows: Rows, expectation: Expectation) -> Mapping[str, Sequence[Any]]:
+def _layer_columns(rows: Rows, expectation: Expectation) -> Mapping[str, Sequence[Any]]:
     if not expectation.columns:
         return {}
     at_start = [
@@ -52,7 +52,7 @@ def _beside_layers(rows: Rows, expectation: Expectation) -> Mapping[str, Sequenc
     return {c.name: [cells.get(c.name) for cells in at_start] for c in PREDICTED}
 
 
-def _beside_times(rows: Rows, expectation: Expectation) -> Mapping[str, Sequence[Any]]:
+def _time_columns(rows: Rows, expectation: Expectation) -> Mapping[str, Sequence[Any]]:
     if not expectation.times:
         return {}
     keys = zip(*(rows.columns[name] for name in ("step", "name", "t")), strict=True)
@@ -63,8 +63,8 @@ def _beside_times(rows: Rows, expectation: Expectation) -> Mapping[str, Sequence
     return {column.name: found for column in PREDICTED_IN_TIME}
 
 
-_BESIDE: Mapping[str, Callable[[Rows, Expectation], Mapping[str, Sequence[Any]]]] = {
-    "layers": _beside_layers,
-    "time": _beside_times,
+_COLUMNS: Mapping[str, Callable[[Rows, Expectation], Mapping[str, Sequence[Any]]]] = {
+    "layers": _layer_columns,
+    "time": _time_columns,
 }
-"""Table -> its columns of theory."""
+"""Table -> what makes its predicted columns."""

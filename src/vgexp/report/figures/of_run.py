@@ -90,12 +90,12 @@ def run_figure(folder: Path | str, name: str | None = None) -> Figure:
 class _Source:
     """A run folder's tables as figures need them, each read once and when it is asked for."""
 
-    def __init__(self, folder: Path, pictures: Iterable[RunFigure]) -> None:
+    def __init__(self, folder: Path, wanted: Iterable[RunFigure]) -> None:
         # Damage to a summary or a configuration keeps nothing from being drawn.
         self.run = PastRun(folder, is_strict=False)
         self._columns: dict[str, list[str]] = {"steps": ["step", "loss_scale"]}
-        for picture in pictures:
-            for table, names in picture.columns.items():
+        for figure in wanted:
+            for table, names in figure.columns.items():
                 self._columns.setdefault(table, []).extend(names)
         self._frames: dict[str, pd.DataFrame] = {}
 
@@ -124,26 +124,26 @@ class _Source:
         """Whether there is something to see."""
         if name == OVERVIEW:
             return not self.is_over_seeds and any(map(self.has, _ON_OVERVIEW))
-        picture = FIGURES[name]
-        if not self.is_there(picture.table) or picture.is_over_seeds != self.is_over_seeds:
+        figure = FIGURES[name]
+        if not self.is_there(figure.table) or figure.is_over_seeds != self.is_over_seeds:
             return False
-        frame = self.table(picture.table)
-        return any(frame[name].notna().any() for name in picture.measured)
+        frame = self.table(figure.table)
+        return any(frame[name].notna().any() for name in figure.measured)
 
     def draw(self, name: str) -> Figure:
         """Draws a figure, with the words of which run it is."""
         if name == OVERVIEW:
             there = {table: self.table(table) for table in _OF_OVERVIEW if self.is_there(table)}
             return sign(overview_of_run(there, self.run.summary, self.run.dtype), self.run)
-        picture = FIGURES[name]
+        figure = FIGURES[name]
         frames = [
             self.table(table)
-            if table == picture.table or self.is_there(table)
+            if table == figure.table or self.is_there(table)
             else _empty(table, columns)
-            for table, columns in picture.columns.items()
+            for table, columns in figure.columns.items()
         ]
-        facts = {name: _FACTS[name](self.run) for name in picture.facts}
-        return sign(picture.make(*frames, **facts), self.run)
+        facts = {name: _FACTS[name](self.run) for name in figure.facts}
+        return sign(figure.make(*frames, **facts), self.run)
 
 
 _FACTS: Mapping[str, Callable[[PastRun], Any]] = {

@@ -28,7 +28,7 @@ _NO_EVALS = pd.DataFrame({column.name: [] for column in EVALS})
 
 
 def show(console: Console, run: PastRun, metric: str = DEFAULT_METRIC) -> None:
-    """Prints the heat map of a metric, the curves, the verdict, the key figures and the folder.
+    """Prints the heat map of a metric, the curves, the verdict, summary metrics and the folder.
 
     Args:
         run: not a strict one: what is missing or damaged is left out, and said at the end.
