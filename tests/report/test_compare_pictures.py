@@ -399,7 +399,7 @@ def test_a_block_has_in_a_comparison_what_it_has_on_screen(tmp_path: Path) -> No
     assert layer_values(run, "grad_norm", "0") == {"1": pytest.approx(5.0)}
     found = history_of_layer(run, "grad_norm", 0)
     assert found.tolist() == pytest.approx([5.0, math.hypot(23.0, 4.0)])
-    frame = layers_of(run.past, ["grad_norm"])["grad_norm"]
+    frame = layers_of(run.past, "grad_norm")["grad_norm"]
     assert grid_of(frame, "grad_norm").values_LS[0].tolist() == pytest.approx(found.tolist())
 
 

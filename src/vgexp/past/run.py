@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
-import numpy as np
 import pandas as pd
-from pandas.api.types import is_float_dtype, is_numeric_dtype
+from pandas.api.types import is_numeric_dtype
 
 from vgexp import files, folders, resuming, tables
 from vgexp.config import Config
@@ -18,8 +17,9 @@ from vgexp.diagnosis.signal import SMALLEST_NORMAL, loss_scales
 from vgexp.errors import QuestionError
 from vgexp.past.extent import shortfall
 from vgexp.past.sweep import job_of
+from vgexp.past.values import find_values, put_inf_for_nan, split_by_metric
 from vgexp.quantities import TABLES, absence
-from vgexp.tables import HAS_VALUE, SweepJob
+from vgexp.tables import SweepJob
 
 UNFINISHED = "unfinished"
 """The status of a run that has no summary, and of which no sweep knows how it ended."""
@@ -55,7 +55,7 @@ class PastRun:
         self._absent: dict[str, list[str]] = {}
         self._columns: dict[str, list[str]] = {}
         self._frames: dict[str, list[pd.DataFrame]] = {}
-        self._layers: dict[tuple[str, ...], dict[str, pd.DataFrame]] = {}
+        self._layers: dict[tuple[str, ...], Mapping[str, pd.DataFrame]] = {}
 
     @property
     def problems(self) -> list[str]:
@@ -179,18 +179,16 @@ class PastRun:
     def read_with_inf(self, table: str, columns: Collection[str]) -> pd.DataFrame:
         """The columns as `read` has them, with inf for a value that is nan.
 
-        In a frame NaN is both what is not finite and what was not measured. A picture shows the
+        In a frame NaN is both what is not finite and what was not measured. A figure shows the
         one and leaves out the other.
         """
         frame = self.read(table, columns)
-        is_nan = frame.isna() & self._has_value(table, frame)
-        for name in is_nan.columns[is_nan.any()]:
-            frame.loc[is_nan[name], name] = np.inf
+        put_inf_for_nan(frame, find_values(self.folder, table, frame))
         return frame
 
     def layers(
         self, metrics: Collection[str], beside: Collection[str] = ()
-    ) -> dict[str, pd.DataFrame]:
+    ) -> Mapping[str, pd.DataFrame]:
         """Metric -> the rows of `layers.csv`: step, layer, kind, the metric and whether it has a
         value (`has_value`), even if that is nan. The file is read once for all of them.
 
@@ -262,33 +260,15 @@ class PastRun:
 
     def _layer_rows(
         self, metrics: Collection[str], beside: Collection[str]
-    ) -> dict[str, pd.DataFrame]:
+    ) -> Mapping[str, pd.DataFrame]:
         wanted = {*_KEYS, *metrics, *beside}
         frame = self._table("layers", lambda: self._read("layers", wanted))
         if frame is None:
             return {}
         frame["kind"] = frame["kind"].astype("category")
-        there = [name for name in metrics if name in frame]
-        has_value = self._try("layers.csv", lambda: self._has_value("layers", frame[there]))
-        if has_value is None:
-            return {}
-        further = [name for name in beside if name in frame]
-        return {
-            name: frame[list(dict.fromkeys((*_KEYS, name, *further)))].assign(
-                **{HAS_VALUE: has_value[name]}
-            )
-            for name in there
-        }
-
-    def _has_value(self, table: str, frame: pd.DataFrame) -> pd.DataFrame:
-        """Where the cells are not empty; the file is read again for columns that have NaN."""
-        has_value = frame.notna()
-        doubtful = [str(n) for n in frame if is_float_dtype(frame[n]) and not has_value[n].all()]
-        if doubtful and tables.may_hold_nan(self.folder, table):
-            is_empty = tables.empty_cells(self.folder, table, doubtful)
-            # By now a run that is going on may have written further rows.
-            has_value[doubtful] = ~is_empty.reindex(frame.index, fill_value=True)
-        return has_value
+        there = frame[[name for name in metrics if name in frame]]
+        found = self._try("layers.csv", lambda: find_values(self.folder, "layers", there))
+        return {} if found is None else split_by_metric(frame, found, _KEYS, beside)
 
     def _num_rows(self, table: str) -> int:
         """Rows of each step at the least: the weights of the main path and the read-out."""

@@ -56,7 +56,8 @@ class ComparedRun:
             is_telling = self.summary.get("status") == "completed"
             found = ["layers.csv is not there"] if is_telling else []
         ends = [None if found else self.past.shortfall("layers"), self.past.shortfall("steps")]
-        return [*found, *(gap for gap in (*ends, self.past.absence("layers")) if gap)]
+        told = (*found, *ends, self.past.absence("layers"))
+        return list(dict.fromkeys(gap for gap in told if gap))
 
 
 def load_runs(paths: Iterable[Path | str]) -> list[ComparedRun]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Mapping
 
 import pandas as pd
 
@@ -29,12 +29,13 @@ def require_metric(run: PastRun, metric: str) -> None:
         raise QuestionError(f"metric {metric} is a text\nallowed: a column of numbers")
 
 
-def layers_of(run: PastRun, metrics: Collection[str]) -> dict[str, pd.DataFrame]:
-    """Metric -> its rows of `layers.csv`, as `PastRun.layers` has them.
+def layers_of(run: PastRun, shown: str, *others: str) -> Mapping[str, pd.DataFrame]:
+    """The metric that is shown, and others -> its rows, as `PastRun.layers` has them.
 
     Beside a gradient's norm stands its largest entry, which tells where it underflowed.
     """
-    return run.layers(metrics, [LARGEST_ENTRY] if "grad_norm" in metrics else [])
+    beside = [LARGEST_ENTRY] if shown == "grad_norm" else []
+    return run.layers(sorted({shown, *others}), beside)
 
 
 def make_grid(run: PastRun, frame: pd.DataFrame, metric: str) -> Grid:

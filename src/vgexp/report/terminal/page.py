@@ -38,7 +38,7 @@ def show(console: Console, run: PastRun, metric: str = DEFAULT_METRIC) -> None:
     """
     require_metric(run, metric)
     outcome = {**run.outcome, "status": RUNNING} if run.is_running else run.outcome
-    layers = layers_of(run, sorted({metric, _SIGNAL, _OF_WEIGHTS}))
+    layers = layers_of(run, metric, _SIGNAL, _OF_WEIGHTS)
     steps = run.table("steps", _OF_STEPS)
     signal = layers.get(_SIGNAL)
     _show_map(console, run, metric, layers.get(metric))
