@@ -36,8 +36,7 @@ def as_html(folder: Path) -> str:
 def _words(summary: Mapping[str, Any]) -> str:
     try:
         return f"<p>{_text(sentence(summary))}</p>"
-    # It failed before it had metrics, or somebody changed them.
-    except (LookupError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError):  # it has no metrics, or somebody changed them
         return f"<p>{_text(summary.get('reason', ''))}</p>"
 
 

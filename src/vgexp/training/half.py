@@ -50,7 +50,7 @@ class Half:
         """The factor of the loss, 0-d; None: there is none."""
         return None if self._scaler is None else self._scaler.scale(self._one)
 
-    def scaled(self, loss: Tensor) -> Tensor:
+    def scale(self, loss: Tensor) -> Tensor:
         """Multiplies the loss by the scale."""
         return loss if self._scaler is None else self._scaler.scale(loss)
 
@@ -104,12 +104,12 @@ def _skip_without_waiting(optimizer: Optimizer) -> None:
 
     def keep(*_: object) -> None:
         before.clear()
-        before.update({id(x): x if is_fused else x.clone() for x in _moved(optimizer)})
+        before.update({id(x): x if is_fused else x.clone() for x in _changed_by(optimizer)})
 
     @torch.no_grad()
     def put_back(*_: object) -> None:
         is_found = optimizer.found_inf.bool()  # type: ignore[attr-defined]
-        for x in _moved(optimizer):
+        for x in _changed_by(optimizer):
             known = before.get(id(x))
             if known is None:
                 x.masked_fill_(is_found, 0.0)
@@ -121,7 +121,7 @@ def _skip_without_waiting(optimizer: Optimizer) -> None:
     optimizer.register_step_post_hook(put_back)
 
 
-def _moved(optimizer: Optimizer) -> list[Tensor]:
+def _changed_by(optimizer: Optimizer) -> list[Tensor]:
     """The tensors that a step changes: parameters, and their states on the same device."""
     found = []
     for group in optimizer.param_groups:
