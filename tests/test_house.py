@@ -22,6 +22,7 @@ FLOORS: tuple[frozenset[str], ...] = tuple(
         "runs sweep",
         "assembly sinks summaries",
         "training report spectra",
+        "past",
         "models data probe theory diagnosis resuming",
         "activations inits norms skips losses optimizers schedulers clips noise tables checkpoints",
         "metrics watch seeds tasks folders user_code machine",
@@ -36,7 +37,7 @@ SIBLINGS: frozenset[tuple[str, str]] = frozenset(
 )
 """Imports within a floor that are allowed nevertheless."""
 
-TABLE_SIDE = frozenset({"tables", "diagnosis", "report"})
+TABLE_SIDE = frozenset({"tables", "diagnosis", "past", "report"})
 TORCH_SIDE = frozenset(
     {
         "assembly",
@@ -73,7 +74,7 @@ LIBRARIES: dict[str, frozenset[str]] = {
     "rich": frozenset({"report", "cli"}),
     "matplotlib": frozenset({"report", "runs"}),
     "pandas": frozenset(
-        {"tables", "diagnosis", "report", "cli.compare", "runs", "summaries", "probe"}
+        {"tables", "diagnosis", "past", "report", "cli.compare", "runs", "summaries", "probe"}
     ),
     "torch": TORCH_SIDE | {"summaries", "sinks"},
     "torchvision": frozenset({"data", "models"}),

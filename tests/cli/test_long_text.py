@@ -18,9 +18,10 @@ from vgexp.cli.main import main
 from vgexp.cli.progress import line
 from vgexp.cli.screen import Screen
 from vgexp.errors import QuestionError, unknown
+from vgexp.past import PastRun
 from vgexp.quantities import LAYERS, TABLES
-from vgexp.report.comparing import past_layers
-from vgexp.report.comparing.past_layers import PastLayers
+from vgexp.report.comparing.layer_values import layer_values
+from vgexp.report.comparing.runs import ComparedRun
 from vgexp.report.terminal import layout
 from vgexp.report.terminal.layout import MOST_OF_CELL, Column, beginning, shortened, show_table
 from vgexp.report.terminal.words import show_ending, show_numbers
@@ -107,13 +108,10 @@ def test_compare_shows_a_page_of_it(
 
 
 def test_show_tells_a_page_of_it(folder: Path) -> None:
-    class Recorded:
-        summary = tables.read_summary(folder)
-
     file = io.StringIO()
-    console, run = Console(file=file, width=80), Recorded()
-    show_ending(console, run, None)  # type: ignore[arg-type]
-    show_numbers(console, run.summary)
+    console, summary = Console(file=file, width=80), PastRun(folder).summary
+    show_ending(console, summary, None)
+    show_numbers(console, summary)
     assert len(file.getvalue()) < 5_000
     assert file.getvalue().count("...") >= 3
 
@@ -142,25 +140,31 @@ def test_a_comparison_reads_the_table_once(tmp_path: Path, monkeypatch: pytest.M
 
     def noted(name: str, call: Callable[..., Any]) -> Callable[..., Any]:
         def reads(*given: Any) -> Any:
-            calls.append((name, given[2][-1]))
+            calls.append((name, *sorted({*given[2]} - {"step", "layer", "kind"})))
             return call(*given)
 
         return reads
 
     for name in ("read", "empty_cells"):
-        monkeypatch.setattr(past_layers.tables, name, noted(name, getattr(tables, name)))
-    layers = PastLayers(tmp_path, strict=True)
-    assert all(layers.is_numeric(c.name) for c in LAYERS if c.kind == "float")
-    assert layers.is_numeric("predicted_delta_rms")
-    assert not layers.is_numeric("name")
-    assert not layers.is_numeric("no_such")
+        monkeypatch.setattr(tables, name, noted(name, getattr(tables, name)))
+    run = PastRun(tmp_path)
+    assert all(run.is_numeric("layers", c.name) for c in LAYERS if c.kind == "float")
+    assert run.is_numeric("layers", "predicted_delta_rms")
+    assert not run.is_numeric("layers", "name")
+    assert not run.is_numeric("layers", "no_such")
     assert calls == []
-    assert layers.values("delta_rms", 1) == {"1": 0.5, "2": 0.5}
+    compared = ComparedRun(run, "run", {}, {})
+    assert layer_values(compared, "delta_rms", "last") == {"1": 0.5, "2": 0.5}
     assert calls == [("read", "delta_rms")]
-    first = layers.values("grad_norm", 0)
+    first = layer_values(compared, "grad_norm", "first")
     assert str(first["1"]) == "nan"
     assert first["2"] is None
     assert calls[1:] == [("read", "grad_norm"), ("empty_cells", "grad_norm")]
+    # Where no cell of the file says nan, those without a value are empty.
+    frame.to_csv(path, index=False, lineterminator="\n")
+    compared = ComparedRun(PastRun(tmp_path), "run", {}, {})
+    assert layer_values(compared, "act_std", "0") == {"1": None, "2": None}
+    assert calls[3:] == [("read", "act_std")]
 
 
 @pytest.mark.parametrize(("columns", "width"), [("100000", 500), ("120", 120), ("20", 20)])

@@ -30,7 +30,7 @@ from vgexp.report.comparing.bands import Line, fold, running_mean
 from vgexp.report.comparing.charts import Curve
 from vgexp.report.comparing.groups import Group
 from vgexp.report.comparing.histories import histories
-from vgexp.report.comparing.layer_values import at_layer
+from vgexp.report.comparing.layer_values import at_layer, history_of_layer, layer_values
 from vgexp.report.comparing.runs import load_runs
 from vgexp.report.comparing.spread import spread_of
 from vgexp.report.comparing.sweep_grid import sweep_grid
@@ -47,7 +47,7 @@ from vgexp.report.figures.sweep_maps import (
     sweep_map,
 )
 from vgexp.report.grid import grid_of
-from vgexp.report.terminal.recorded import Recorded
+from vgexp.report.terminal.metric import layers_of
 
 LOSS, GRAD_NORM = column_of("steps", "loss"), column_of("steps", "grad_norm")
 
@@ -381,7 +381,7 @@ def test_the_ends_over_steps_are_the_main_paths_as_at_each_step_alone(tmp_path: 
     write_table(make_run(tmp_path / "run"), "layers", rows)
     (run,) = load_runs([tmp_path])
     for end, steps in ((0, [0, 20, 40]), (-1, [0, 40])):
-        found = run.layers.history("delta_rms", end)
+        found = history_of_layer(run, "delta_rms", end)
         assert found.index.tolist() == steps
         alone = [at_layer("delta_rms", str(step), end, run) for step in steps]
         assert found.tolist() == pytest.approx(alone, nan_ok=True)
@@ -396,10 +396,10 @@ def test_a_block_has_in_a_comparison_what_it_has_on_screen(tmp_path: Path) -> No
     ]  # fmt: skip
     write_table(make_run(tmp_path / "run"), "layers", rows)
     (run,) = load_runs([tmp_path])
-    assert run.layers.values("grad_norm", 0) == {"1": pytest.approx(5.0)}
-    found = run.layers.history("grad_norm", 0)
+    assert layer_values(run, "grad_norm", "0") == {"1": pytest.approx(5.0)}
+    found = history_of_layer(run, "grad_norm", 0)
     assert found.tolist() == pytest.approx([5.0, math.hypot(23.0, 4.0)])
-    frame = Recorded(run.folder).layers(["grad_norm"])["grad_norm"]
+    frame = layers_of(run.past, "grad_norm")["grad_norm"]
     assert grid_of(frame, "grad_norm").values_LS[0].tolist() == pytest.approx(found.tolist())
 
 

@@ -975,10 +975,11 @@ def test_a_table_with_a_cut_last_line_is_drawn(run: Path) -> None:
 
 def test_the_dtype_and_the_constant_guess_come_from_the_summary(run: Path) -> None:
     layers().assign(grad_max=1e-39).to_csv(run / "layers.csv", index=False)
-    assert legend_of(figures.run_figure(run, "gradient_map").axes[0]) == ["underflow"]
-    summary = {"dtype": "float64", "constant_loss": 1.25}
-    (run / "summary.json").write_text(json.dumps(summary), encoding="utf-8")
-    assert legend_of(figures.run_figure(run, "gradient_map").axes[0]) == []
+    for dtype, expected in (("float32", ["underflow"]), ("float64", []), (None, []), (7, [])):
+        summary = {"dtype": dtype, "constant_loss": 1.25}
+        (run / "summary.json").write_text(json.dumps(summary), encoding="utf-8")
+        for name in ("gradient_map", None):
+            assert legend_of(figures.run_figure(run, name).axes[0]) == expected
     curves = named(figures.run_figure(run, "learning_curves").axes[0])
     assert "constant guess 1.25" in curves
 

@@ -28,6 +28,7 @@ from vgexp.cli import main
 from vgexp.config import Config
 from vgexp.diagnosis import summarise
 from vgexp.errors import QuestionError
+from vgexp.past import PastRun
 from vgexp.quantities import TABLES
 from vgexp.report.grid import Grid, grid_of, underflows
 from vgexp.report.terminal.axes import LABEL_WIDTH, labels_of, ticks
@@ -36,8 +37,8 @@ from vgexp.report.terminal.curve import Plot, Points, show_plot
 from vgexp.report.terminal.heat_map import show_heat_map
 from vgexp.report.terminal.inks import BARS, inks_for
 from vgexp.report.terminal.learning import of_accuracy, of_loss
+from vgexp.report.terminal.metric import make_grid
 from vgexp.report.terminal.page import show
-from vgexp.report.terminal.recorded import Recorded
 from vgexp.report.terminal.scale import Scale, linear_scale, log_scale, scale_for
 from vgexp.report.terminal.signals import against_depth, against_time
 
@@ -605,9 +606,14 @@ def write(folder: Path, of: Recording, **tables: list[dict[str, Any]]) -> Path:
     return folder
 
 
+def told(folder: Path) -> PastRun:
+    """The run as `vgexp show` reads it."""
+    return PastRun(folder, is_strict=False)
+
+
 def page(folder: Path, metric: str = "grad_norm", width: int = 80, **options: Any) -> str:
     console = console_of(width, **options)
-    show(console, Recorded(folder), metric)
+    show(console, told(folder), metric)
     lines = lines_of(console)
     assert all(cell_len(line) <= width or "Run folder" in line for line in lines)
     return "\n".join(lines)
@@ -790,12 +796,12 @@ def test_what_underflow_is_follows_dtype_examples_and_loss_scale(tmp_path: Path)
     assert of.summary is not None
     of.summary["dtype"] = "float16"
     scaled = [row | {"loss_scale": 1024.0 * (1 + row["step"] % 2)} for row in of.steps]
-    run = Recorded(write(tmp_path / "half", dataclasses.replace(of, steps=scaled)))
+    run = told(write(tmp_path / "half", dataclasses.replace(of, steps=scaled)))
 
-    def is_tiny(recorded: Recorded, metric: str, *values: float) -> list[bool]:
+    def is_tiny(of_run: PastRun, metric: str, *values: float) -> list[bool]:
         """At steps 0, 1, ..."""
         frame = frame_of({step: [value, 1e9] for step, value in enumerate(values)}, metric)
-        return recorded.grid(frame, metric).is_tiny_LS[0].tolist()  # type: ignore[no-any-return]
+        return make_grid(of_run, frame, metric).is_tiny_LS[0].tolist()  # type: ignore[no-any-return]
 
     limit, examples = 2**-14 / 1024, Config().data.batch_size
     assert is_tiny(run, "grad_norm", 0.9 * limit, 0.6 * limit) == [True, False]
@@ -804,11 +810,11 @@ def test_what_underflow_is_follows_dtype_examples_and_loss_scale(tmp_path: Path)
         True,
         False,
     ]
-    whole = Recorded(write(tmp_path / "whole", recording([1.0])))
+    whole = told(write(tmp_path / "whole", recording([1.0])))
     assert is_tiny(whole, "grad_norm", 0.9 * 2.0**-126, 1.1 * 2.0**-126) == [True, False]
     assert is_tiny(whole, "weight_norm", 1e-39) == [False]
     unknown = dataclasses.replace(recording([1.0]), summary=None, config=None)
-    nameless = Recorded(write(tmp_path / "unknown", unknown))
+    nameless = told(write(tmp_path / "unknown", unknown))
     assert is_tiny(nameless, "grad_norm", 1e-39) == [False]
 
 

@@ -11,7 +11,7 @@ from vgexp.errors import QuestionError, impossible, unknown
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from vgexp.report.comparing.runs import PastRun
+    from vgexp.report.comparing.runs import ComparedRun
     from vgexp.report.comparing.sheet import Comparison
 
 SUMMARY = "one row a run: what differs in the configuration, what came out"
@@ -125,7 +125,7 @@ def _require_sense(args: argparse.Namespace) -> None:
             raise unknown(f"figure format of {args.plot}", kind, FORMATS)
 
 
-def _table(runs: Sequence[PastRun], args: argparse.Namespace) -> Comparison:
+def _table(runs: Sequence[ComparedRun], args: argparse.Namespace) -> Comparison:
     from vgexp.report.comparing import comparison
 
     if args.layers is not None:
@@ -139,7 +139,7 @@ def _table(runs: Sequence[PastRun], args: argparse.Namespace) -> Comparison:
     return comparison.compare_runs(runs, metric, args.step, args.seeds)
 
 
-def _draw(runs: Sequence[PastRun], args: argparse.Namespace, words: dict[str, str]) -> Path:
+def _draw(runs: Sequence[ComparedRun], args: argparse.Namespace, words: dict[str, str]) -> Path:
     """Draws what was asked for; returns the figure's file."""
     from vgexp.report.comparing import charts, comparison, sweep_grid
     from vgexp.report.figures import comparing, style, sweep_maps

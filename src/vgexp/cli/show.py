@@ -7,7 +7,7 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vgexp.errors import QuestionError
+from vgexp.errors import QuestionError, reason
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -35,14 +35,14 @@ def main(args: argparse.Namespace) -> int:
     """Prints the run; 0 when done."""
     from vgexp.cli import error_blocks
     from vgexp.cli.screen import Screen
+    from vgexp.past import PastRun
     from vgexp.report.terminal.layout import show_line
     from vgexp.report.terminal.page import show
-    from vgexp.report.terminal.recorded import Recorded
 
     folder = _one_run(args.path)
     if _is_signal(folder):
         return _show_signal(folder, draws=args.figures)
-    console, run = Screen(), Recorded(folder)
+    console, run = Screen(), PastRun(folder, is_strict=False)
     show(console, run, args.metric)
     if args.figures:
         _draw(console, run.folder)
@@ -60,7 +60,7 @@ def _is_signal(folder: Path) -> bool:
 
 def _show_signal(folder: Path, *, draws: bool) -> int:
     """What `vgexp signal` printed."""
-    from vgexp import runs
+    from vgexp import folders, runs
     from vgexp.cli.actions import work_of
     from vgexp.cli.screen import Screen
 
@@ -70,7 +70,14 @@ def _show_signal(folder: Path, *, draws: bool) -> int:
             f"{folder} did not come to its end: {done.summary.get('status')}\n"
             f"allowed: {shlex.join(['vgexp', 'resume', str(folder)])}"
         )
-    work_of("signal").close(done)
+    try:
+        work_of("signal").close(done)
+    except QuestionError:
+        raise
+    except (LookupError, TypeError, ValueError) as error:
+        raise QuestionError(
+            f"{folder / folders.SUMMARY} is not as vgexp signal writes it: {reason(error)}"
+        ) from error
     if draws:
         _draw(Screen(), folder)
     return 0

@@ -16,9 +16,8 @@ from numpy.typing import NDArray
 from vgexp.diagnosis.signal import smallest_held
 from vgexp.errors import unknown
 from vgexp.quantities import READOUT, column_of
+from vgexp.tables import HAS_VALUE
 
-HAS_VALUE = "has_value"
-"""Column of a frame that tells whether the metric's cell is not empty, where a file told it."""
 LARGEST_ENTRY = "grad_max"
 _OF_GRADIENTS = ("grad_norm", LARGEST_ENTRY)
 _KEYS = ("step", "layer", "name", "kind", HAS_VALUE)

@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from vgexp import tables
 from vgexp.diagnosis import sentence
 from vgexp.errors import QuestionError, printable
+from vgexp.past import PastRun
 from vgexp.quantities import SUMMARY
 from vgexp.report.selection import ON_CARD
 from vgexp.report.terminal.layout import number
@@ -24,7 +24,7 @@ def as_html(folder: Path) -> str:
     """
     parts = [f"<h3>{_text(folder)}</h3>"]
     try:
-        summary = tables.read_summary(folder)
+        summary = PastRun(folder).require_summary()
     except QuestionError as error:
         parts.append(f"<p>{_text(error)}</p>")
     else:

@@ -1,4 +1,4 @@
-"""A run that was made: its folder, read when asked."""
+"""A run that was made, as a user of Python has it: its folder, read when something is asked for."""
 
 from __future__ import annotations
 
@@ -14,81 +14,60 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
+    from vgexp.past import PastRun
+
+
+def _table(name: str) -> cached_property[pd.DataFrame]:
+    """Makes the property that reads a table once and keeps it."""
+
+    def read(run: Run) -> pd.DataFrame:
+        return run.table(name)
+
+    read.__doc__ = f"The table `{name}.csv`; `vgexp list metrics` says what a column means."
+    return cached_property(read)
+
 
 @dataclass(frozen=True)
 class Run:
-    """A run folder, read when asked: tables as DataFrames, summary, configuration."""
+    """A run folder: its tables as DataFrames, its summary and its configuration.
+
+    Each is read when it is first asked for, and then kept. A table that the run does not have is a
+    `QuestionError`. There is an attribute for each of `quantities.TABLES`.
+    """
 
     folder: Path
 
-    @cached_property
-    def layers(self) -> pd.DataFrame:
-        """`layers.csv`: a row a weight and measured step."""
-        return self.table("layers")
-
-    @cached_property
-    def steps(self) -> pd.DataFrame:
-        """`steps.csv`: a row an optimizer step."""
-        return self.table("steps")
-
-    @cached_property
-    def evals(self) -> pd.DataFrame:
-        """`evals.csv`: a row an evaluation of a split."""
-        return self.table("evals")
-
-    @cached_property
-    def histograms(self) -> pd.DataFrame:
-        """`histograms.csv`: a row a bin of z or h that has entries, of a weight and step."""
-        return self.table("histograms")
-
-    @cached_property
-    def time(self) -> pd.DataFrame:
-        """`time.csv`: a row a recurrent state and watched time; only of recurrent models."""
-        return self.table("time")
-
-    @cached_property
-    def recurrence(self) -> pd.DataFrame:
-        """`recurrence.csv`: a row a recurrent matrix; only of recurrent models."""
-        return self.table("recurrence")
-
-    @cached_property
-    def attention(self) -> pd.DataFrame:
-        """`attention.csv`: a row a head and measured step, of a model that attends."""
-        return self.table("attention")
-
-    @cached_property
-    def curvature(self) -> pd.DataFrame:
-        """`curvature.csv`: a row a measured Hessian, where `probe.curvature_every` asks for it."""
-        return self.table("curvature")
-
-    @cached_property
-    def jacobian(self) -> pd.DataFrame:
-        """`jacobian.csv` of `vgexp signal`: singular values by layer (`signal.jacobian`)."""
-        return self.table("jacobian")
-
-    @cached_property
-    def paths(self) -> pd.DataFrame:
-        """`paths.csv` of `vgexp signal`: the gradient by length of path (`signal.paths`)."""
-        return self.table("paths")
-
-    @cached_property
-    def shattering(self) -> pd.DataFrame:
-        """`shattering.csv` of `vgexp signal`: gradients at nearby inputs (`signal.shattering`)."""
-        return self.table("shattering")
+    layers = _table("layers")
+    steps = _table("steps")
+    evals = _table("evals")
+    timing = _table("timing")
+    histograms = _table("histograms")
+    time = _table("time")
+    recurrence = _table("recurrence")
+    attention = _table("attention")
+    pretraining = _table("pretraining")
+    curvature = _table("curvature")
+    jacobian = _table("jacobian")
+    paths = _table("paths")
+    shattering = _table("shattering")
 
     @cached_property
     def summary(self) -> dict[str, Any]:
-        """`summary.json`."""
-        from vgexp import tables
+        """What `summary.json` holds.
 
-        return tables.read_summary(self.folder)
+        Raises:
+            QuestionError: it is missing or damaged.
+        """
+        return self._read().require_summary()
 
     @cached_property
     def config(self) -> Config:
-        """The resolved configuration, which `vgexp.run` takes again."""
-        from vgexp import tables
+        """The resolved configuration, which `vgexp.run` takes again.
 
-        return tables.read_config(self.folder)
+        Raises:
+            QuestionError: it is missing or damaged.
+        """
+        return self._read().require_config()
 
     def plot(self, name: str | None = None) -> Figure:
         """A figure of the run: its overview, or the one of a name (`vgexp list figures`).
@@ -112,9 +91,13 @@ class Run:
         Raises:
             QuestionError: the run has no such table.
         """
-        from vgexp import tables
+        return self._read().read(name)
 
-        return tables.read(self.folder, name)
+    def _read(self) -> PastRun:
+        """A reader of the folder as it is now."""
+        from vgexp.past import PastRun
+
+        return PastRun(self.folder)
 
 
 def load(folder: Path | str) -> Run:

@@ -140,8 +140,9 @@ def read(sweep: Path) -> Plan | None:
     except QuestionError:
         raise
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        what = "it is not text" if isinstance(error, UnicodeDecodeError) else error
         raise QuestionError(
-            f"{path} is damaged: {error}\nallowed: remove it, and type the sweep's command again:"
+            f"{path} is damaged: {what}\nallowed: remove it, and type the sweep's command again:"
             " the jobs in its folders are found"
         ) from None
     return Plan(entries, commands, pending)

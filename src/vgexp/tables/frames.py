@@ -8,17 +8,23 @@ from typing import Any
 
 import pandas as pd
 
+from vgexp import files
 from vgexp.errors import unknown
 from vgexp.quantities import TABLES
 from vgexp.tables.cells import cells_of, rows_of
-from vgexp.tables.files import broken
+from vgexp.tables.files import broken, readable
 from vgexp.tables.plain import read_plain
 
 HALF_LINE = "half_line"
 """`read(...).attrs[HALF_LINE]` is the text of a cut last line that was dropped, else None."""
 
+HAS_VALUE = "has_value"
+"""The column of a frame that says whether a cell is not empty, where a file said so."""
+
 ABSENT = "absent"
 """`read(...).attrs[ABSENT]` are the columns that the file does not have and that read as empty."""
+
+_CHUNK_BYTES = 2**20
 
 # Columns that identify a row and so are never empty, but for the layer of a weight that a model
 # of the user's own never calls.
@@ -71,6 +77,18 @@ def empty_cells(
     return pd.DataFrame(
         {name: pd.array([not c for c in cells], bool) for name, cells in text.columns.items()}
     )
+
+
+def may_hold_nan(folder: Path | str, table: str) -> bool:
+    """Says whether some cell of a table may hold the value nan, which is faster than where."""
+    before = b""
+    path = _table_path(folder, table)
+    with readable(path), files.open_to_read(path) as file:
+        while chunk := file.read(_CHUNK_BYTES):
+            if b"nan" in (before + chunk).lower():
+                return True
+            before = chunk[-2:]
+    return False
 
 
 def column_names(folder: Path | str, table: str) -> list[str]:

@@ -14,7 +14,7 @@ from vgexp.report.comparing.bands import Band, Line, fold, running_mean, window_
 from vgexp.report.comparing.groups import Group, grouped
 from vgexp.report.comparing.histories import DEFAULT_METRIC, History, histories
 from vgexp.report.comparing.layer_values import PICKS, layer_metrics, layer_values, require_step
-from vgexp.report.comparing.runs import PastRun
+from vgexp.report.comparing.runs import ComparedRun
 from vgexp.report.comparing.swept import columns_of
 
 # More lines hide each other's raw ones.
@@ -80,7 +80,7 @@ class Chart:
 
 
 def over_steps(
-    runs: Sequence[PastRun],
+    runs: Sequence[ComparedRun],
     metric: str | None = None,
     by_seed: bool = False,
     panels: str | None = None,
@@ -127,7 +127,7 @@ def over_steps(
 
 
 def over_depth(
-    runs: Sequence[PastRun],
+    runs: Sequence[ComparedRun],
     metric: str,
     step: str = "first",
     by_seed: bool = False,

@@ -21,7 +21,7 @@ from vgexp.report.comparing.layer_values import PICKS, layer_metrics, layer_valu
 from vgexp.report.comparing.results import Result, named_results, summary_names, summary_result
 from vgexp.report.comparing.runs import (
     UNREADABLE,
-    PastRun,
+    ComparedRun,
     differing_keys,
     same_but_seed,
     short_names,
@@ -36,7 +36,7 @@ _ENDINGS = ("status", "reason")
 
 
 def compare_runs(
-    runs: Sequence[PastRun],
+    runs: Sequence[ComparedRun],
     metric: str | None = None,
     step: str = "first",
     by_seed: bool = False,
@@ -77,7 +77,7 @@ def compare_runs(
 
 
 def compare_layers(
-    runs: Sequence[PastRun],
+    runs: Sequence[ComparedRun],
     metric: str = DEFAULT_LAYER_METRIC,
     step: str = "first",
     by_seed: bool = False,
@@ -108,7 +108,7 @@ def compare_layers(
     when = step if step in PICKS else f"step {step}"
     legend = [f"{metric} at {when}{' measured step' if step in PICKS else ''}"]
     names = {run.folder: run.name for run in runs}
-    blank = [r for r in runs if r.summary.get("status") == UNREADABLE or not r.layers.columns]
+    blank = [r for r in runs if r.summary.get("status") == UNREADABLE or not values[r.folder]]
     return Comparison(
         columns,
         [*legend, *spread_legend(columns)],
@@ -118,12 +118,12 @@ def compare_layers(
     )
 
 
-def is_metric(runs: Sequence[PastRun], metric: str) -> bool:
+def is_metric(runs: Sequence[ComparedRun], metric: str) -> bool:
     """Whether `compare_runs` has a column for a metric."""
     return metric in {*layer_metrics(runs), *summary_names(runs)}
 
 
-def _shown_by_default(runs: Sequence[PastRun]) -> list[str]:
+def _shown_by_default(runs: Sequence[ComparedRun]) -> list[str]:
     """The names in `COMPARED` of which the runs have something.
 
     Runs that did not train have no loss. Of runs without any of them, nothing is left out but what
@@ -139,7 +139,7 @@ def _shown_by_default(runs: Sequence[PastRun]) -> list[str]:
     ]
 
 
-def _column(result: Result, rows: Sequence[Sequence[PastRun]], by_seed: bool) -> Shown:
+def _column(result: Result, rows: Sequence[Sequence[ComparedRun]], by_seed: bool) -> Shown:
     values = [[result.read(run) for run in row] for row in rows]
     written = _folded(values, result.quantity, by_seed)
     if result.title != "verdict" and by_seed:
@@ -148,7 +148,7 @@ def _column(result: Result, rows: Sequence[Sequence[PastRun]], by_seed: bool) ->
     return Shown(result.title, _folded(words, result.quantity, by_seed), written=written)
 
 
-def _in_words(result: Result, run: PastRun) -> Any:
+def _in_words(result: Result, run: ComparedRun) -> Any:
     """A value as the terminal says it: the verdict tells of runs that did not complete, too."""
     value, status = result.read(run), run.summary.get("status")
     if value is None and result.quantity.null_is_infinite and status == "diverged":
@@ -158,7 +158,7 @@ def _in_words(result: Result, run: PastRun) -> Any:
     return status if value is None else f"{value} ({status})"
 
 
-def _endings(rows: Sequence[Sequence[PastRun]], by_seed: bool) -> list[Shown]:
+def _endings(rows: Sequence[Sequence[ComparedRun]], by_seed: bool) -> list[Shown]:
     """How runs ended and why they failed or diverged, as columns; none where all ended well."""
     statuses = [[run.summary.get("status") for run in row] for row in rows]
     if all(status == "completed" for row in statuses for status in row):

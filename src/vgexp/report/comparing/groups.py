@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from vgexp.report.comparing.headings import Rows, joined, row_names
-from vgexp.report.comparing.runs import PastRun, differing_keys, same_but_seed, short_names
+from vgexp.report.comparing.runs import ComparedRun, differing_keys, same_but_seed, short_names
 from vgexp.report.comparing.swept import apart, find_key, text_of
 
 _LONGEST_LABEL = 44
@@ -16,7 +16,7 @@ _LONGEST_LABEL = 44
 class Group:
     """Runs that are one line: a run, or those equal but for the seed."""
 
-    runs: Sequence[PastRun]
+    runs: Sequence[ComparedRun]
     label: str
     """What differs; where that tells lines of a panel not apart or is long, the runs' names."""
     series: str
@@ -40,7 +40,7 @@ class Grouping:
         return [group for _, groups in self.panels for group in groups]
 
 
-def grouped(runs: Sequence[PastRun], by_seed: bool, panels: str | None) -> Grouping:
+def grouped(runs: Sequence[ComparedRun], by_seed: bool, panels: str | None) -> Grouping:
     """The runs as lines.
 
     Args:
@@ -70,7 +70,7 @@ def grouped(runs: Sequence[PastRun], by_seed: bool, panels: str | None) -> Group
     return Grouping(found, short_names(runs, others, ()))
 
 
-def _labels(runs: Sequence[PastRun], rows: Rows, keys: Sequence[str]) -> list[str]:
+def _labels(runs: Sequence[ComparedRun], rows: Rows, keys: Sequence[str]) -> list[str]:
     """What each row's runs have of the keys; empty where they have none."""
     calls = dict(zip(keys, short_names(runs, keys, ()), strict=True))
     return [
@@ -79,7 +79,7 @@ def _labels(runs: Sequence[PastRun], rows: Rows, keys: Sequence[str]) -> list[st
     ]
 
 
-def _by_name(runs: Sequence[PastRun], rows: Rows) -> list[str]:
+def _by_name(runs: Sequence[ComparedRun], rows: Rows) -> list[str]:
     names, _ = row_names(runs)
     called = joined(rows, names)
     return [

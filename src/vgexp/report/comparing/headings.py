@@ -10,7 +10,7 @@ from pathlib import Path
 
 from rich.cells import cell_len
 
-from vgexp.report.comparing.runs import PastRun, differing_keys, short_names
+from vgexp.report.comparing.runs import ComparedRun, differing_keys, short_names
 from vgexp.report.terminal.layout import MOST_OF_REASON, shortened
 
 # Longer names of runs are numbered, and spelled out below the table.
@@ -19,7 +19,7 @@ _LONGEST_NAME = 20
 _MOST_KEYS = 2
 _LONGEST_TITLE = 24
 
-Rows = Sequence[Sequence[PastRun]]
+Rows = Sequence[Sequence[ComparedRun]]
 """Runs in groups that are shown as one: a run each, or those equal but for the seed."""
 
 
@@ -34,7 +34,7 @@ class Headings:
     """The runs behind numbers."""
 
 
-def titles(runs: Sequence[PastRun], rows: Rows, by_seed: bool) -> list[str]:
+def titles(runs: Sequence[ComparedRun], rows: Rows, by_seed: bool) -> list[str]:
     """What differs, a key a line; with the run's name where that does not tell rows apart."""
     labels = ["\n".join(parts) for parts in _differences(runs, rows, by_seed)]
     if len(set(labels)) == len(labels) and all(labels):
@@ -42,7 +42,7 @@ def titles(runs: Sequence[PastRun], rows: Rows, by_seed: bool) -> list[str]:
     return [f"{label}\nrun {row[0].name}".strip() for label, row in zip(labels, rows, strict=True)]
 
 
-def headings(runs: Sequence[PastRun], rows: Rows, by_seed: bool) -> Headings:
+def headings(runs: Sequence[ComparedRun], rows: Rows, by_seed: bool) -> Headings:
     """The titles, or names of runs and a key where some title is too long for a heading."""
     whole = titles(runs, rows, by_seed)
     if not any(map(_is_long, whole)):
@@ -54,7 +54,7 @@ def headings(runs: Sequence[PastRun], rows: Rows, by_seed: bool) -> Headings:
     return Headings(texts, key, spelled_out)
 
 
-def row_names(runs: Sequence[PastRun]) -> tuple[dict[Path, str], list[str]]:
+def row_names(runs: Sequence[ComparedRun]) -> tuple[dict[Path, str], list[str]]:
     """Folder -> what its run is called in a row; the names behind the numbers.
 
     Where names are long: the first folder of the run's path (its preset, in `outputs/train`) if
@@ -63,28 +63,28 @@ def row_names(runs: Sequence[PastRun]) -> tuple[dict[Path, str], list[str]]:
     return _named(runs, [run.name for run in runs])
 
 
-def row_paths(runs: Sequence[PastRun]) -> dict[Path, str]:
+def row_paths(runs: Sequence[ComparedRun]) -> dict[Path, str]:
     """Folder -> its whole path."""
     return {run.folder: str(run.folder) for run in runs}
 
 
-def joined(rows: Iterable[Sequence[PastRun]], names: Mapping[Path, str]) -> list[str]:
+def joined(rows: Iterable[Sequence[ComparedRun]], names: Mapping[Path, str]) -> list[str]:
     """The names of each row's runs."""
     return [", ".join(names[run.folder] for run in row) for row in rows]
 
 
-def endings(runs: Sequence[PastRun], names: Mapping[Path, str]) -> list[str]:
+def endings(runs: Sequence[ComparedRun], names: Mapping[Path, str]) -> list[str]:
     """Why runs failed or diverged; those with the same reason in one sentence."""
     ended = [(_ending(run, run.reason), run) for run in runs if run.reason]
     return _told_once(ended, names)
 
 
-def gaps(runs: Sequence[PastRun], names: Mapping[Path, str]) -> list[str]:
+def gaps(runs: Sequence[ComparedRun], names: Mapping[Path, str]) -> list[str]:
     """What is missing of tables; of runs that miss the same in one sentence."""
     return _told_once([(f": {gap}", run) for run in runs for gap in run.gaps], names)
 
 
-def config_text(run: PastRun, key: str) -> str | None:
+def config_text(run: ComparedRun, key: str) -> str | None:
     """What a run was asked, as it is typed; None where it has no such key."""
     if key not in run.asked:
         return None
@@ -92,7 +92,7 @@ def config_text(run: PastRun, key: str) -> str | None:
     return json.dumps(value) if value is None or isinstance(value, bool) else str(value)
 
 
-def _differences(runs: Sequence[PastRun], rows: Rows, by_seed: bool) -> list[list[str]]:
+def _differences(runs: Sequence[ComparedRun], rows: Rows, by_seed: bool) -> list[list[str]]:
     keys = differing_keys(runs, ignored=("seed",) if by_seed else ())
     names = dict(zip(keys, short_names(runs, keys, ()), strict=True))
     return [
@@ -101,12 +101,12 @@ def _differences(runs: Sequence[PastRun], rows: Rows, by_seed: bool) -> list[lis
     ]
 
 
-def _ending(run: PastRun, reason: str) -> str:
+def _ending(run: ComparedRun, reason: str) -> str:
     status = shortened(str(run.summary["status"]))
     return f" {status}: {shortened(reason, MOST_OF_REASON)}"
 
 
-def _told_once(told: Iterable[tuple[str, PastRun]], names: Mapping[Path, str]) -> list[str]:
+def _told_once(told: Iterable[tuple[str, ComparedRun]], names: Mapping[Path, str]) -> list[str]:
     same: dict[str, list[str]] = {}
     for words, run in told:
         same.setdefault(words, []).append(names[run.folder])
@@ -121,7 +121,7 @@ def _is_long(title: str) -> bool:
     return len(parts) > _MOST_KEYS or cell_len(", ".join(parts)) > _LONGEST_TITLE
 
 
-def _short_names(runs: Sequence[PastRun]) -> tuple[dict[Path, str], list[str]]:
+def _short_names(runs: Sequence[ComparedRun]) -> tuple[dict[Path, str], list[str]]:
     """As `row_names`, by the one part of the runs' paths that tells them apart, if there is one."""
     parts: tuple[Callable[[str], str], ...] = (
         lambda name: name.split("/")[0],
@@ -133,7 +133,7 @@ def _short_names(runs: Sequence[PastRun]) -> tuple[dict[Path, str], list[str]]:
     return _named(runs, min(telling, key=lambda names: max(map(cell_len, names))))
 
 
-def _named(runs: Sequence[PastRun], names: Sequence[str]) -> tuple[dict[Path, str], list[str]]:
+def _named(runs: Sequence[ComparedRun], names: Sequence[str]) -> tuple[dict[Path, str], list[str]]:
     if all(map(_is_short, names)):
         return {run.folder: name for run, name in zip(runs, names, strict=True)}, []
     firsts = [run.name.split("/")[0] for run in runs]

@@ -9,12 +9,11 @@ from functools import partial
 import numpy as np
 import pandas as pd
 
-from vgexp import files, tables
 from vgexp.errors import QuestionError, unknown
 from vgexp.quantities import STEPS, SUMMARY, Quantity, column_of
 from vgexp.report.comparing.bands import Line
-from vgexp.report.comparing.layer_values import layer_metrics
-from vgexp.report.comparing.runs import PastRun
+from vgexp.report.comparing.layer_values import history_of_layer, layer_metrics
+from vgexp.report.comparing.runs import ComparedRun
 
 DEFAULT_METRIC = "loss"
 """The training loss of each update."""
@@ -30,13 +29,13 @@ class History:
     quantity: Quantity
     label: str
     definition: str
-    read: Callable[[PastRun], Line]
+    read: Callable[[ComparedRun], Line]
     """Without a value: an empty line."""
     where: str = ""
     """Which layer it is of."""
 
 
-def histories(runs: Sequence[PastRun], name: str) -> list[History]:
+def histories(runs: Sequence[ComparedRun], name: str) -> list[History]:
     """What a name asks for: a column of steps.csv, `<split>_loss` or `<split>_accuracy` of
     evals.csv, or a column of layers.csv, then at the first and at the last hidden layer.
 
@@ -73,39 +72,23 @@ def histories(runs: Sequence[PastRun], name: str) -> list[History]:
     raise unknown("metric over steps", name, {*steps, *evaluations, *of_layers, *twice})
 
 
-def _of_steps(column: str, run: PastRun) -> Line:
-    frame = _table(run, "steps", ("step", column))
+def _of_steps(column: str, run: ComparedRun) -> Line:
+    frame = run.past.table("steps", ("step", column))
     if frame is None:
         return _EMPTY
     return _line(frame.drop_duplicates("step", keep="last").set_index("step")[column])
 
 
-def _of_evaluations(split: str, column: str, run: PastRun) -> Line:
-    frame = _table(run, "evals", ("step", "split", column))
+def _of_evaluations(split: str, column: str, run: ComparedRun) -> Line:
+    frame = run.past.table("evals", ("step", "split", column))
     if frame is None:
         return _EMPTY
     frame = frame[frame["split"] == split].drop_duplicates("step", keep="last")
     return _line(frame.set_index("step")[column])
 
 
-def _of_layer(metric: str, end: int, run: PastRun) -> Line:
-    return _line(run.layers.history(metric, end))
-
-
-def _table(run: PastRun, table: str, columns: Sequence[str]) -> pd.DataFrame | None:
-    """The columns of a run's table; None where there is no such file, or it cannot be read.
-
-    Raises:
-        QuestionError: it cannot be read, of a run that was named itself.
-    """
-    if not files.exists(run.folder / f"{table}.csv"):
-        return None
-    try:
-        return tables.read(run.folder, table, columns)
-    except QuestionError:
-        if run.is_named:
-            raise
-        return None
+def _of_layer(metric: str, end: int, run: ComparedRun) -> Line:
+    return _line(history_of_layer(run, metric, end))
 
 
 def _line(values: pd.Series) -> Line:

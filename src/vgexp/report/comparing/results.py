@@ -10,7 +10,7 @@ from typing import Any
 from vgexp.errors import QuestionError, unknown
 from vgexp.quantities import SUMMARY, Quantity, column_of, metric_of
 from vgexp.report.comparing.layer_values import PICKS, at_layer, layer_metrics, require_step
-from vgexp.report.comparing.runs import PastRun
+from vgexp.report.comparing.runs import ComparedRun
 
 _ENDS = {"first": 0, "last": -1}
 _PLAIN = (str, int, float)
@@ -22,7 +22,7 @@ class Result:
 
     quantity: Quantity
     """Its name is the title."""
-    read: Callable[[PastRun], Any]
+    read: Callable[[ComparedRun], Any]
 
     @property
     def title(self) -> str:
@@ -43,7 +43,7 @@ def layer_result(metric: str, step: str, end: str) -> Result:
     return Result(column, partial(at_layer, metric, step, _ENDS[end]))
 
 
-def named_results(runs: Sequence[PastRun], metric: str, step: str) -> list[Result]:
+def named_results(runs: Sequence[ComparedRun], metric: str, step: str) -> list[Result]:
     """What a name means: a column of `layers.csv`, then two results, or a summary metric.
 
     Raises:
@@ -59,7 +59,7 @@ def named_results(runs: Sequence[PastRun], metric: str, step: str) -> list[Resul
     return [summary_result(metric)]
 
 
-def one_result(runs: Sequence[PastRun], name: str, step: str) -> Result:
+def one_result(runs: Sequence[ComparedRun], name: str, step: str) -> Result:
     """What a name means as one value a run: a summary metric; else a column of `layers.csv` at the
     first hidden layer, or at the last (`<column>_last_layer`).
 
@@ -79,7 +79,7 @@ def one_result(runs: Sequence[PastRun], name: str, step: str) -> Result:
     raise _unknown_metric("metric of --heatmap color", name, {*of_summaries, *of_layers})
 
 
-def summary_names(runs: Sequence[PastRun]) -> set[str]:
+def summary_names(runs: Sequence[ComparedRun]) -> set[str]:
     """The names of summary metrics: the known ones, and further plain values of the runs'."""
     found = {
         key
@@ -96,5 +96,5 @@ def _unknown_metric(what: str, name: str, allowed: set[str]) -> QuestionError:
     return QuestionError(f"{error}\ndefinitions: vgexp list summary; vgexp list metrics")
 
 
-def _in_summary(name: str, run: PastRun) -> Any:
+def _in_summary(name: str, run: ComparedRun) -> Any:
     return run.summary.get(name)

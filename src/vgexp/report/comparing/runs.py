@@ -6,31 +6,26 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from vgexp import files, tables
+from vgexp import tables
 from vgexp.config import flatten
 from vgexp.errors import QuestionError
-from vgexp.folders import CONFIG, SUMMARY
-from vgexp.quantities import absence
-from vgexp.report.comparing.past_layers import PastLayers, shortfall
-from vgexp.tables import SweepJob
+from vgexp.past import PastRun, jobs_of
 
 # Sections whose keys cannot change a result.
 _NO_RESULT = ("output", "run", "hydra")
-# Folders at most from a job's up to its sweep's (`hydra.sweep.subdir`).
-_SWEEP_ABOVE = 3
 UNREADABLE = "unreadable"
 """The status of a run one of whose files is damaged."""
 
 
 @dataclass(frozen=True)
-class PastRun:
-    """A run on disk, its tables read when they are asked for."""
+class ComparedRun:
+    """A run that stands beside others."""
 
-    folder: Path
+    past: PastRun
+    """It is strict if a path named the run itself."""
     name: str
     """Short and unique among the runs it is compared with: a job's number in one sweep."""
     asked: Mapping[str, Any]
@@ -39,8 +34,11 @@ class PastRun:
     summary: Mapping[str, Any]
     """Without a summary on disk: `status` and `reason` from the sweep's table, or `unfinished`.
     Where a file cannot be read: `unreadable` and why, beside what the others tell."""
-    is_named: bool = False
-    """Whether a path named it itself, so that what cannot be read of it is an error."""
+
+    @property
+    def folder(self) -> Path:
+        """The run's folder."""
+        return self.past.folder
 
     @property
     def reason(self) -> str | None:
@@ -49,33 +47,20 @@ class PastRun:
         told = self.summary.get("reason") or (self.summary.get("cause") if has_diverged else None)
         return "; ".join(str(told).splitlines()) if told else None
 
-    @cached_property
-    def layers(self) -> PastLayers:
-        """Its `layers.csv`."""
-        return PastLayers(self.folder, self.is_named)
-
     @property
     def gaps(self) -> list[str]:
         """What its tables lack that it recorded or should have, a phrase each."""
-        # A run that did not complete may have had no table.
-        is_telling = self.layers.exists or self.summary.get("status") == "completed"
-        problem = self.layers.problem if is_telling else None
-        found = {
-            "layers": problem or shortfall(self.folder, "layers", self.summary, self._num_layers),
-            "steps": shortfall(self.folder, "steps", self.summary),
-        }
-        told = [*found.items(), ("layers", absence("layers", self.layers.absent))]
-        return [f"{table}.csv {gap}" for table, gap in told if gap]
-
-    @property
-    def _num_layers(self) -> int:
-        """Weights that have rows at the least: the main path and the read-out, unless chosen."""
-        num_layers = self.summary.get("num_layers")
-        is_whole = "probe.layers" in self.asked and self.asked["probe.layers"] is None
-        return num_layers + 1 if is_whole and isinstance(num_layers, int) else 0
+        found = self.past.problems_of("layers")
+        if not self.past.has_table("layers"):
+            # A run that did not complete may have had no table.
+            is_telling = self.summary.get("status") == "completed"
+            found = ["layers.csv is not there"] if is_telling else []
+        ends = [None if found else self.past.shortfall("layers"), self.past.shortfall("steps")]
+        told = (*found, *ends, self.past.absence("layers"))
+        return list(dict.fromkeys(gap for gap in told if gap))
 
 
-def load_runs(paths: Iterable[Path | str]) -> list[PastRun]:
+def load_runs(paths: Iterable[Path | str]) -> list[ComparedRun]:
     """Every run that the paths name or hold.
 
     Raises:
@@ -86,9 +71,9 @@ def load_runs(paths: Iterable[Path | str]) -> list[PastRun]:
     if not folders:
         raise QuestionError("no run was named\nallowed: vgexp compare RUN_OR_SWEEP...")
     strict = {path.resolve() for path in named}
-    jobs = _jobs(folders)
+    jobs = jobs_of(folders)
     runs = [
-        _loaded(folder, name, jobs.get(folder.resolve(), SweepJob()), folder.resolve() in strict)
+        _loaded(PastRun(folder, is_strict=folder.resolve() in strict, job=jobs[folder]), name)
         for folder, name in zip(folders, _names(folders), strict=True)
     ]
     if all(run.summary.get("status") == UNREADABLE for run in runs):
@@ -97,7 +82,7 @@ def load_runs(paths: Iterable[Path | str]) -> list[PastRun]:
     return runs
 
 
-def differing_keys(runs: Sequence[PastRun], ignored: Sequence[str] = ()) -> list[str]:
+def differing_keys(runs: Sequence[ComparedRun], ignored: Sequence[str] = ()) -> list[str]:
     """Keys with more than one value among the runs that have them, in the configuration's order.
 
     A key that exists only for some choices of a group (`clip.threshold`) follows from the choice
@@ -113,19 +98,21 @@ def differing_keys(runs: Sequence[PastRun], ignored: Sequence[str] = ()) -> list
     ]
 
 
-def short_names(runs: Sequence[PastRun], keys: Sequence[str], taken: Iterable[str]) -> list[str]:
+def short_names(
+    runs: Sequence[ComparedRun], keys: Sequence[str], taken: Iterable[str]
+) -> list[str]:
     """The keys' last parts where no other key and no name in `taken` is called so."""
     every = dict.fromkeys(key for run in runs for key in run.asked)
     uses = Counter([_last_part(key) for key in every] + list(taken))
     return [_last_part(key) if uses[_last_part(key)] == 1 else key for key in keys]
 
 
-def same_but_seed(runs: Sequence[PastRun]) -> list[list[PastRun]]:
+def same_but_seed(runs: Sequence[ComparedRun]) -> list[list[ComparedRun]]:
     """The runs in groups that differ in nothing but the seed, in order of first appearance.
 
     An unreadable run of which nothing is known stays alone.
     """
-    groups: list[tuple[dict[str, Any], list[PastRun]]] = []
+    groups: list[tuple[dict[str, Any], list[ComparedRun]]] = []
     for run in runs:
         identity = {key: value for key, value in run.asked.items() if key != "seed"}
         if not identity and run.summary.get("status") == UNREADABLE:
@@ -139,7 +126,7 @@ def same_but_seed(runs: Sequence[PastRun]) -> list[list[PastRun]]:
     return [members for _, members in groups]
 
 
-def typed_alike(runs: Sequence[PastRun]) -> list[PastRun]:
+def typed_alike(runs: Sequence[ComparedRun]) -> list[ComparedRun]:
     """The runs, whole numbers as `1.0` where another run has a number with a point.
 
     A job that failed before it had a configuration has what was typed, the others what it became.
@@ -159,50 +146,24 @@ def typed_alike(runs: Sequence[PastRun]) -> list[PastRun]:
     ]
 
 
-def _jobs(folders: Iterable[Path]) -> dict[Path, SweepJob]:
-    """Run folder -> what the sweep above it knows of its job."""
-    above = {sweep for folder in folders for sweep in folder.resolve().parents[:_SWEEP_ABOVE]}
-    return {
-        sweep / folder: job for sweep in above for folder, job in tables.sweep_jobs(sweep).items()
-    }
+def _loaded(past: PastRun, name: str) -> ComparedRun:
+    """Reads what a comparison needs of a run in any case."""
+    asked, summary = _asked(past), past.outcome
+    if past.problems:
+        summary = {**summary, "status": UNREADABLE, "reason": "; ".join(past.problems)}
+    return ComparedRun(past, name, _deciding(asked), summary)
 
 
-def _loaded(folder: Path, name: str, job: SweepJob, is_named: bool) -> PastRun:
-    """The run of a folder; `is_named`: one that cannot be read is an error."""
-    asked, summary, problems = dict(job.overrides), {}, []
-    try:
-        asked = _asked(folder, job)
-    except QuestionError as error:
-        problems.append(error)
-    try:
-        summary = _summary(folder, job)
-    except QuestionError as error:
-        problems.append(error)
-    if is_named and problems:
-        raise problems[0]
-    if problems:
-        why = "; ".join(str(problem).replace(f"{folder}/", "") for problem in problems)
-        summary = {**summary, "status": UNREADABLE, "reason": why}
-    return PastRun(folder, name, _deciding(asked), summary, is_named)
-
-
-def _asked(folder: Path, job: SweepJob) -> dict[str, Any]:
-    if not files.exists(folder / CONFIG):
-        return dict(job.overrides)
-    flat = flatten(tables.read_config(folder))
+def _asked(past: PastRun) -> dict[str, Any]:
+    if past.config is None:
+        return dict(past.job.overrides)
     # A configuration does not tell what it was composed of: a preset.
-    groups = {key: value for key, value in job.overrides.items() if "." not in key}
-    return groups | flat
+    groups = {key: value for key, value in past.job.overrides.items() if "." not in key}
+    return groups | flatten(past.config)
 
 
 def _deciding(asked: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in asked.items() if key.split(".")[0] not in _NO_RESULT}
-
-
-def _summary(folder: Path, job: SweepJob) -> dict[str, Any]:
-    if files.exists(folder / SUMMARY):
-        return tables.read_summary(folder)
-    return {"status": "unfinished", **job.ending}
 
 
 def _names(folders: Sequence[Path]) -> list[str]:

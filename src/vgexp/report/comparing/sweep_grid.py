@@ -14,7 +14,7 @@ from vgexp.quantities import PREDICTION, SUMMARY, Quantity
 from vgexp.report.comparing.results import Result, one_result
 from vgexp.report.comparing.runs import (
     UNREADABLE,
-    PastRun,
+    ComparedRun,
     differing_keys,
     short_names,
     typed_alike,
@@ -119,7 +119,7 @@ class SweepGrid:
 
 
 def sweep_grid(
-    runs: Sequence[PastRun],
+    runs: Sequence[ComparedRun],
     x: str | None = None,
     y: str | None = None,
     color: str | None = None,
@@ -155,7 +155,7 @@ def sweep_grid(
     return SweepGrid(axes[0], axes[1], result.quantity, panels)
 
 
-def _axes(runs: Sequence[PastRun], x: str | None, y: str | None) -> tuple[str, str]:
+def _axes(runs: Sequence[ComparedRun], x: str | None, y: str | None) -> tuple[str, str]:
     """The keys of both axes."""
     varying = differing_keys(runs)
     asked = [find_key(runs, word, "--heatmap") if word else None for word in (x, y)]
@@ -173,13 +173,13 @@ def _axes(runs: Sequence[PastRun], x: str | None, y: str | None) -> tuple[str, s
     return across, up
 
 
-def _follows(runs: Sequence[PastRun], key: str, axis: str) -> bool:
+def _follows(runs: Sequence[ComparedRun], key: str, axis: str) -> bool:
     """Whether each value of the axis goes with one value of the key."""
     found: dict[str, str] = {}
     return all(found.setdefault(text_of(r, axis), text_of(r, key)) == text_of(r, key) for r in runs)
 
 
-def _axis(runs: Sequence[PastRun], key: str, followers: Sequence[str]) -> Axis:
+def _axis(runs: Sequence[ComparedRun], key: str, followers: Sequence[str]) -> Axis:
     label = short_names(runs, [key], ())[0]
     if followers:
         names = short_names(runs, followers[:_FOLLOWERS_NAMED], ())
@@ -189,9 +189,9 @@ def _axis(runs: Sequence[PastRun], key: str, followers: Sequence[str]) -> Axis:
 
 
 def _cells(
-    runs: Sequence[PastRun], keys: tuple[str, str], result: Result
+    runs: Sequence[ComparedRun], keys: tuple[str, str], result: Result
 ) -> dict[tuple[str, str], Cell]:
-    found: dict[tuple[str, str], list[PastRun]] = {}
+    found: dict[tuple[str, str], list[ComparedRun]] = {}
     for run in runs:
         found.setdefault((text_of(run, keys[0]), text_of(run, keys[1])), []).append(run)
     return {
@@ -200,7 +200,7 @@ def _cells(
     }
 
 
-def _theory(runs: Sequence[PastRun]) -> dict[str, float]:
+def _theory(runs: Sequence[ComparedRun]) -> dict[str, float]:
     means = {
         name: spread_of([run.summary.get(name) for run in runs], SUMMARY[name]).centre
         for name in PREDICTED
@@ -208,7 +208,7 @@ def _theory(runs: Sequence[PastRun]) -> dict[str, float]:
     return {name: mean for name, mean in means.items() if mean is not None}
 
 
-def _cell(runs: Sequence[PastRun], result: Result) -> Cell:
+def _cell(runs: Sequence[ComparedRun], result: Result) -> Cell:
     values = [value for run in runs if (value := result.read(run)) is not None]
     states = {_STATES.get(run.summary.get("status")) for run in runs}
     state = next((word for word in (DIVERGED, FAILED, CUT_SHORT) if word in states), None)

@@ -7,7 +7,7 @@ from typing import Any
 
 from vgexp.errors import QuestionError, impossible, unknown
 from vgexp.report.comparing.headings import config_text
-from vgexp.report.comparing.runs import PastRun, differing_keys
+from vgexp.report.comparing.runs import ComparedRun, differing_keys
 
 NOT_SET = "not set"
 """The value of a key that a run's configuration does not have."""
@@ -15,7 +15,7 @@ NOT_SET = "not set"
 MOST_PANELS = 12
 
 
-def find_key(runs: Sequence[PastRun], word: str, asked_by: str) -> str:
+def find_key(runs: Sequence[ComparedRun], word: str, asked_by: str) -> str:
     """The key that a word names: dotted, or its last part where that is no other key's.
 
     Args:
@@ -38,7 +38,7 @@ def find_key(runs: Sequence[PastRun], word: str, asked_by: str) -> str:
     raise unknown(f"key of {asked_by}", word, swept or every, elsewhere=dotted)
 
 
-def texts_of(runs: Sequence[PastRun], key: str) -> list[str]:
+def texts_of(runs: Sequence[ComparedRun], key: str) -> list[str]:
     """The values of a key as they are typed, each once: numbers ascending, else as they appear.
 
     A missing one comes last.
@@ -50,13 +50,13 @@ def texts_of(runs: Sequence[PastRun], key: str) -> list[str]:
     return [*found, *([NOT_SET] if missing else [])]
 
 
-def text_of(run: PastRun, key: str) -> str:
+def text_of(run: ComparedRun, key: str) -> str:
     """What a run was asked, as it is typed."""
     text = config_text(run, key)
     return NOT_SET if text is None else text
 
 
-def is_numeric(runs: Sequence[PastRun], key: str) -> bool:
+def is_numeric(runs: Sequence[ComparedRun], key: str) -> bool:
     """Whether all values of a key are numbers."""
     return all(is_number(run.asked[key]) for run in runs if key in run.asked)
 
@@ -66,14 +66,16 @@ def is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def apart(runs: Sequence[PastRun], keys: Sequence[str]) -> dict[tuple[str, ...], list[PastRun]]:
+def apart(
+    runs: Sequence[ComparedRun], keys: Sequence[str]
+) -> dict[tuple[str, ...], list[ComparedRun]]:
     """Values of keys -> the runs with these, in the order of the values; panels of a figure.
 
     Raises:
         QuestionError: more than `MOST_PANELS`.
     """
     order = [{text: place for place, text in enumerate(texts_of(runs, key))} for key in keys]
-    found: dict[tuple[str, ...], list[PastRun]] = {}
+    found: dict[tuple[str, ...], list[ComparedRun]] = {}
     for run in runs:
         found.setdefault(tuple(text_of(run, key) for key in keys), []).append(run)
     if len(found) > MOST_PANELS:

@@ -15,13 +15,12 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
-from vgexp import tables
 from vgexp.diagnosis.signal import loss_scales
+from vgexp.past import PastRun
 from vgexp.report.figures import style
 from vgexp.report.figures.heat import LEAST_DECADES, draw_gradient_map, draw_scale
 from vgexp.report.figures.logarithmic import log_range
-from vgexp.report.figures.of_run import with_inf
-from vgexp.report.figures.overview import known_dtype, number
+from vgexp.report.figures.overview import number
 from vgexp.report.figures.training import draw_loss
 from vgexp.report.grid import grid
 
@@ -49,13 +48,13 @@ def beside(folder: Path, title: str) -> Beside:
     Raises:
         QuestionError: a table or the summary is missing or cannot be read.
     """
-    summary = tables.read_summary(folder)
+    run = PastRun(folder)
     return Beside(
         title,
-        with_inf(folder, "layers", _LAYERS),
-        with_inf(folder, "steps", _STEPS),
-        number(summary.get("constant_loss")),
-        known_dtype(summary),
+        run.read_with_inf("layers", _LAYERS),
+        run.read_with_inf("steps", _STEPS),
+        number(run.require_summary().get("constant_loss")),
+        run.dtype,
     )
 
 

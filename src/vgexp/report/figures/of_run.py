@@ -2,32 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from pandas.api.types import is_float_dtype
 
-from vgexp import files, folders, tables
-from vgexp.diagnosis.signal import loss_scales
+from vgexp import files, folders
 from vgexp.errors import QuestionError, unknown
+from vgexp.past import PastRun
 from vgexp.quantities import TABLES
 from vgexp.report.figures import style
 from vgexp.report.figures.catalogue import FIGURES, OVERVIEW, RunFigure
-from vgexp.report.figures.overview import known_dtype, number, overview
-from vgexp.report.figures.signature import signature, signed
+from vgexp.report.figures.overview import number, overview_of_run
+from vgexp.report.figures.signature import sign
 
 FOLDER = folders.FIGURES
 FORMATS = ("png", "svg")
 _OF_OVERVIEW = ("layers", "steps", "evals", "time", "attention")
 _ON_OVERVIEW = ("gradient_map", "learning_curves")
 """Of which it needs one: the rest is beside them."""
-_CHUNK_BYTES = 2**20
 _AT_START = "at_start"
 """What a page of `vgexp signal`'s tables is."""
 
@@ -49,22 +46,22 @@ def draw(folder: Path | str) -> list[Path]:
         OSError: files that cannot be written; likewise, and whatever else there was to be said.
     """
     source = _Source(Path(folder), FIGURES.values())
-    files.require_folder(source.folder / FOLDER)
+    files.require_folder(source.run.folder / FOLDER)
     written: list[Path] = []
     problems: dict[str, list[str]] = {}
     is_unwritten = False
     for name in (*FIGURES, OVERVIEW):
-        paths = [source.folder / FOLDER / f"{name}.{kind}" for kind in FORMATS]
+        paths = [source.run.folder / FOLDER / f"{name}.{kind}" for kind in FORMATS]
         try:
             if not source.has(name):
                 _remove(paths)
                 continue
             paths[0].parent.mkdir(exist_ok=True)
-            figure = source.drawn(name)
+            figure = source.draw(name)
             written += [style.write(figure, path) for path in paths]
         except (style.UnwritableError, OSError) as error:
             is_unwritten = True
-            words = f"cannot write into {source.folder / FOLDER}: {error.strerror}"
+            words = f"cannot write into {source.run.folder / FOLDER}: {error.strerror}"
             problems.setdefault(words, []).append(name)
         except QuestionError as error:
             problems.setdefault(str(error), []).append(name)
@@ -82,67 +79,46 @@ def run_figure(folder: Path | str, name: str | None = None) -> Figure:
     """
     if name is None:
         source = _Source(Path(folder), FIGURES.values())
-        return source.drawn(_AT_START if source.is_over_seeds else OVERVIEW)
+        return source.draw(_AT_START if source.is_over_seeds else OVERVIEW)
     if name == OVERVIEW:
-        return _Source(Path(folder), FIGURES.values()).drawn(OVERVIEW)
+        return _Source(Path(folder), FIGURES.values()).draw(OVERVIEW)
     if name not in FIGURES:
         raise unknown("figure", name, [*FIGURES, OVERVIEW])
-    return _Source(Path(folder), [FIGURES[name]]).drawn(name)
-
-
-def with_inf(folder: Path, table: str, columns: Collection[str]) -> pd.DataFrame:
-    """The columns of a table, a value that is `nan` as inf: a frame has only NaN for what is not
-    finite and for what was not measured, and a figure shows the one and leaves out the other."""
-    frame = tables.read(folder, table, columns)
-    doubtful = [str(n) for n in frame if is_float_dtype(frame[n]) and frame[n].isna().any()]
-    if doubtful and _says_nan(folder / f"{table}.csv"):
-        is_empty = tables.empty_cells(folder, table, doubtful)
-        for name in doubtful:
-            frame.loc[frame[name].isna() & ~is_empty[name], name] = np.inf
-    return frame
+    return _Source(Path(folder), [FIGURES[name]]).draw(name)
 
 
 class _Source:
     """A run folder's tables as figures need them, each read once and when it is asked for."""
 
     def __init__(self, folder: Path, wanted: Iterable[RunFigure]) -> None:
-        self.folder = folder
-        self._columns: dict[str, list[str]] = {}
+        # Damage to a summary or a configuration keeps nothing from being drawn.
+        self.run = PastRun(folder, is_strict=False)
+        self._columns: dict[str, list[str]] = {"steps": ["step", "loss_scale"]}
         for figure in wanted:
-            scales = {"steps": ("step", "loss_scale")} if "loss_scale" in figure.facts else {}
-            for table, names in (*figure.columns.items(), *scales.items()):
+            for table, names in figure.columns.items():
                 self._columns.setdefault(table, []).extend(names)
         self._frames: dict[str, pd.DataFrame] = {}
-        self._summary: dict[str, Any] | None = None
-
-    @property
-    def summary(self) -> dict[str, Any]:
-        """What `summary.json` holds; nothing where it is missing or damaged."""
-        if self._summary is None:
-            self._summary = {}
-            with suppress(QuestionError):
-                self._summary = tables.read_summary(self.folder)
-        return self._summary
 
     def is_there(self, table: str) -> bool:
         """Whether it is there and not empty, as a run leaves it that was killed at its start."""
-        path = self.folder / f"{table}.csv"
+        path = self.run.folder / f"{table}.csv"
         # What is no regular file is refused where it is read.
-        return files.exists(path) and (not path.is_file() or path.lstat().st_size > 0)
+        return self.run.has_table(table) and (not path.is_file() or path.lstat().st_size > 0)
 
     def table(self, table: str) -> pd.DataFrame:
-        """The columns of a table that figures show, as they are to be drawn."""
+        """The columns of a table that figures show, as they are to be drawn.
+
+        Raises:
+            QuestionError: it cannot be read.
+        """
         if table not in self._frames:
-            known = [column.name for column in TABLES[table]]
-            there = dict.fromkeys((*tables.column_names(self.folder, table), *known))
-            wanted = [name for name in there if name in self._columns[table]]
-            self._frames[table] = with_inf(self.folder, table, wanted)
+            self._frames[table] = self.run.read_with_inf(table, self._columns[table])
         return self._frames[table]
 
     @cached_property
     def is_over_seeds(self) -> bool:
         """Whether the tables are those of `vgexp signal`."""
-        return self.is_there("layers") and "seed" in tables.column_names(self.folder, "layers")
+        return self.is_there("layers") and "seed" in self.run.columns("layers")
 
     def has(self, name: str) -> bool:
         """Whether there is something to see."""
@@ -154,10 +130,11 @@ class _Source:
         frame = self.table(figure.table)
         return any(frame[name].notna().any() for name in figure.measured)
 
-    def drawn(self, name: str) -> Figure:
+    def draw(self, name: str) -> Figure:
+        """Draws a figure, with the words of which run it is."""
         if name == OVERVIEW:
             there = {table: self.table(table) for table in _OF_OVERVIEW if self.is_there(table)}
-            return self.signed(overview(there, self.summary))
+            return sign(overview_of_run(there, self.run.summary, self.run.dtype), self.run)
         figure = FIGURES[name]
         frames = [
             self.table(table)
@@ -165,45 +142,16 @@ class _Source:
             else _empty(table, columns)
             for table, columns in figure.columns.items()
         ]
-        return self.signed(figure.make(*frames, **self._facts(figure.facts)))
-
-    def signed(self, figure: Figure) -> Figure:
-        """The figure with the words of which run it is."""
-        return signed(figure, self._signature)
-
-    @cached_property
-    def _signature(self) -> str:
-        return signature(self.folder)
-
-    def _facts(self, names: Iterable[str]) -> dict[str, Any]:
-        found: dict[str, Any] = {}
-        if "dtype" in names:
-            found["dtype"] = self._dtype()
-        if "loss_scale" in names and self.is_there("steps"):
-            # A damaged table is told of by the figures of it.
-            with suppress(QuestionError):
-                found["loss_scale"] = loss_scales(self.table("steps"))
-        if "constant_loss" in names:
-            found["constant_loss"] = number(self.summary.get("constant_loss"))
-        return found
-
-    def _dtype(self) -> str | None:
-        if "dtype" in self.summary:
-            return known_dtype(self.summary)
-        with suppress(QuestionError):
-            return tables.read_config(self.folder).dtype
-        return "float32"
+        facts = {name: _FACTS[name](self.run) for name in figure.facts}
+        return sign(figure.make(*frames, **facts), self.run)
 
 
-def _says_nan(path: Path) -> bool:
-    """Whether a file may hold the value nan, which is told faster than where."""
-    before = b""
-    with files.open_to_read(path) as file:
-        while chunk := file.read(_CHUNK_BYTES):
-            if b",nan" in before + chunk:
-                return True
-            before = chunk[-3:]
-    return False
+_FACTS: Mapping[str, Callable[[PastRun], Any]] = {
+    "dtype": lambda run: run.dtype,
+    "loss_scale": lambda run: run.loss_scales,
+    "constant_loss": lambda run: number(run.summary.get("constant_loss")),
+}
+"""What figures are told beside their tables -> how it is read of a run."""
 
 
 def _empty(table: str, columns: Collection[str]) -> pd.DataFrame:

@@ -48,12 +48,20 @@ def overview(
     Raises:
         QuestionError: neither a mapping nor a table of layers.
     """
+    summary = summary or {}
+    dtype = _known_dtype(summary)
     if isinstance(tables, Mapping):
-        summary = summary or {}
-        return _page(_panels(tables, summary), verdict_line(summary))
+        return overview_of_run(tables, summary, dtype)
     require_table("overview", tables, "layers", _OF_LAYERS)
     shares = [_share_panel(tables, column) for column in measured_shares(tables)]
-    return _page([*_layer_panels(tables, summary or {}), *shares], _diagnosis_line(tables))
+    return _page([*_layer_panels(tables, dtype), *shares], _diagnosis_line(tables))
+
+
+def overview_of_run(
+    tables: Mapping[str, pd.DataFrame], summary: Mapping[str, Any], dtype: str | None
+) -> Figure:
+    """The same six panels; `dtype` is the run's, or None where nobody knows it."""
+    return _page(_panels(tables, summary, dtype), verdict_line(summary))
 
 
 @style.drawn
@@ -92,24 +100,24 @@ def _diagnosis_line(layers: pd.DataFrame) -> str:
 
 
 def _panels(
-    tables: Mapping[str, pd.DataFrame], summary: Mapping[str, Any]
+    tables: Mapping[str, pd.DataFrame], summary: Mapping[str, Any], dtype: str | None
 ) -> list[tuple[str, Draw]]:
     layers, steps, evals = (tables.get(name) for name in ("layers", "steps", "evals"))
     scales = None if steps is None else loss_scales(steps)
-    panels = _layer_panels(layers, summary, scales)
+    panels = _layer_panels(layers, dtype, scales)
     loss = partial(draw_loss, evals=evals, constant_loss=number(summary.get("constant_loss")))
     return [*panels, ("Loss", _given(loss, steps, "steps")), _last_panel(tables)]
 
 
 def _layer_panels(
-    layers: pd.DataFrame | None, summary: Mapping[str, Any], scales: pd.Series | None = None
+    layers: pd.DataFrame | None, dtype: str | None, scales: pd.Series | None = None
 ) -> list[tuple[str, Draw]]:
     """The four panels of a table of layers.
 
     Args:
         scales: the loss scale by step; None: 1.
     """
-    gradients = partial(draw_gradient_map, dtype=known_dtype(summary), loss_scale=scales)
+    gradients = partial(draw_gradient_map, dtype=dtype, loss_scale=scales)
     of_layers: list[tuple[str, Any]] = [
         ("Gradient norm of each layer", gradients),
         ("Backward signal", draw_backward_signal),
@@ -144,10 +152,10 @@ def _given(draw: Callable[..., None], frame: pd.DataFrame | None, table: str) ->
     return lambda axes: draw(axes, frame)
 
 
-def known_dtype(summary: Mapping[str, Any]) -> str | None:
-    """The run's; float32 where the summary tells none, None where it is no such name."""
-    told = str(summary.get("dtype") or "float32")
-    return told if told in SMALLEST_NORMAL else None
+def _known_dtype(summary: Mapping[str, Any]) -> str | None:
+    """The run's dtype: float32 where there is no word of it, None where it is not known."""
+    told = summary.get("dtype", "float32")
+    return told if isinstance(told, str) and told in SMALLEST_NORMAL else None
 
 
 def number(value: Any) -> float | None:

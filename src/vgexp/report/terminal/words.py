@@ -11,6 +11,7 @@ from rich.console import Console
 
 from vgexp.diagnosis import partial_sentence, sentence
 from vgexp.errors import one_line
+from vgexp.past import UNFINISHED
 from vgexp.quantities import SUMMARY
 from vgexp.report.selection import SHOWN
 from vgexp.report.terminal.layout import (
@@ -21,8 +22,9 @@ from vgexp.report.terminal.layout import (
     show_line,
     show_words,
 )
-from vgexp.report.terminal.recorded import RUNNING, UNFINISHED, Recorded
 
+RUNNING = "running"
+"""The status of a run without a summary that another process writes."""
 _OPEN = {
     RUNNING: "The run is being written by another process: this is how far it has come.",
     UNFINISHED: "The run is unfinished: it has no summary, so it was cut off, or never began.",
@@ -32,14 +34,14 @@ Pairs = Sequence[tuple[str, str]]
 """Names and what they are."""
 
 
-def show_ending(console: Console, run: Recorded, layers: pd.DataFrame | None) -> None:
+def show_ending(console: Console, summary: Mapping[str, Any], layers: pd.DataFrame | None) -> None:
     """Prints the verdict and the text of the diagnosis.
 
     Args:
+        summary: for a run without one its status.
         layers: with `delta_rms` and `grad_norm`, for a run whose summary has no metrics; None
             where there is no such table.
     """
-    summary = run.summary
     verdict, status = summary.get("verdict"), str(summary.get("status"))
     if verdict:
         show_line(console, f"Verdict: {shortened(str(verdict))}", "bold")
@@ -65,10 +67,10 @@ def show_numbers(console: Console, summary: Mapping[str, Any]) -> None:
         show_words(console, line.rstrip(), indent=" " * _GAP)
 
 
-def show_notes(console: Console, run: Recorded) -> None:
+def show_notes(console: Console, problems: Sequence[str]) -> None:
     """Prints what is missing or damaged."""
-    for note in run.notes:
-        show_words(console, f"Note: {note}", indent="  ")
+    for problem in problems:
+        show_words(console, f"Note: {problem}", indent="  ")
 
 
 def _diagnose(summary: Mapping[str, Any], layers: pd.DataFrame | None) -> str:
