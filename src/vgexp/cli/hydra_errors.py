@@ -190,12 +190,16 @@ def _groups_with() -> dict[str, list[str]]:
 
 
 def _described_as(words: str) -> dict[str, list[str]]:
-    """The keys of another name whose meaning begins with these words: `learning_rate` is
-    optimizer.lr."""
+    """The keys whose meaning begins with these words: `learning_rate` is optimizer.lr."""
     wanted = words.replace("_", " ").lower()
-    pattern = rf"{re.escape(wanted)}\b"
-    others = [key for key in every_key() if len(wanted) > 3 and key.name != words]
-    found = [key.name for key in others if re.match(pattern, key.meaning.lower())]
+    found = [
+        key.name
+        for key in every_key()
+        # A key of this very name is found by its name.
+        if len(wanted) > 3
+        and key.name.rpartition(".")[2] != words
+        and re.match(rf"{re.escape(wanted)}\b", key.meaning.lower())
+    ]
     return {words: list(dict.fromkeys(found))} if found else {}
 
 
