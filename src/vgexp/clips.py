@@ -31,6 +31,7 @@ from vgexp.config import (
     choice,
 )
 from vgexp.registry import Registry
+from vgexp.torch_internals import multiply_each, norm_each
 
 HISTORY = 1000
 """Norms that `auto` remembers."""
@@ -234,9 +235,9 @@ def _scale_each(grads: list[Tensor], norm_R: Tensor, limit: float | Tensor) -> T
 
 def _multiply(tensors: list[Tensor], factor_R: Tensor) -> None:
     if not _host(factor_R):
-        torch._foreach_mul_(tensors, factor_R.unbind())
+        multiply_each(tensors, factor_R.unbind())
     elif bool((factor_R != 1).any()):
-        torch._foreach_mul_(tensors, factor_R.tolist())
+        multiply_each(tensors, factor_R.tolist())
 
 
 def _factors(norm_R: Tensor, limit: float | Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
@@ -254,7 +255,7 @@ def _peak(tensors: list[Tensor]) -> Tensor:
     """A vector of magnitudes, the largest of all entries among them; nan where an entry is nan."""
     if sum(x.numel() for x in tensors) <= metrics.SMALL_TENSOR * len(tensors):
         return torch.cat([x.flatten() for x in tensors]).abs().amax(0, keepdim=True)
-    return torch.stack(torch._foreach_norm(tensors, torch.inf))
+    return torch.stack(norm_each(tensors, torch.inf))
 
 
 def _stacks(matrices: Sequence[nn.Parameter]) -> list[list[tuple[Tensor, Tensor]]]:

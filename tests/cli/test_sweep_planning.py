@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 from hydra import initialize_config_dir
+from hydra._internal import config_loader_impl
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
@@ -115,8 +117,15 @@ def samples() -> list[tuple[str, ...]]:
 NUM_SAMPLES = 12
 
 
-def test_jobs_are_composed_as_hydra_composes_them(sweep: tuple[ConfigLoader, DictConfig]) -> None:
-    composer = Composer(*sweep)
+@pytest.mark.parametrize("lost", ["", "_apply_overrides_to_config", "get_overrides_dirname"])
+def test_jobs_are_composed_as_hydra_composes_them(
+    lost: str, sweep: tuple[ConfigLoader, DictConfig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        if lost:
+            owner = config_loader_impl if lost.startswith("get") else ConfigLoaderImpl
+            patch.delattr(owner, lost)
+        composer = Composer(*sweep)
     for number, words in enumerate(samples()):
         expected = outcome(by_hydra(*sweep, words, number))
         whole = outcome(composer.composed(words, number, with_hydra=True))

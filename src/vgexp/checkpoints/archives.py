@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from vgexp.checkpoints.pieces import UnusableError, require_key
+from vgexp.torch_internals import PICKLED_PARAMETER, PICKLED_TENSOR, PICKLED_TYPED_TENSOR
 
 _MOST_PICKLE_BYTES = 2**26
 """All but the numbers of tensors; of a net with 100,000 weights it is about this."""
@@ -160,9 +161,9 @@ def _view(storage: Any, dtype: Any, offset: Any, shape: Any, strides: Any) -> Te
 
 _NAMES: Mapping[str, Any] = {
     "collections OrderedDict": OrderedDict,
-    "torch._utils _rebuild_tensor_v2": _tensor,
-    "torch._utils _rebuild_tensor_v3": _typed_tensor,
-    "torch._utils _rebuild_parameter": _parameter,
+    PICKLED_TENSOR: _tensor,
+    PICKLED_TYPED_TENSOR: _typed_tensor,
+    PICKLED_PARAMETER: _parameter,
     "torch.storage UntypedStorage": torch.uint8,
     **{f"torch {name}Storage": dtype for name, dtype in _TYPES.items()},
     **{f"torch {name}": x for name, x in vars(torch).items() if isinstance(x, torch.dtype)},

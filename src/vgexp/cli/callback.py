@@ -45,7 +45,7 @@ class FolderCallback(Callback):
 
 def _put_launcher_in(config: DictConfig) -> None:
     from hydra_plugins import _vgexp as plugins
-    from vgexp.cli.launcher import GRID
+    from vgexp.cli.hydra_internals import GRID
 
     session = current()
     for plugin in (plugins.PlannedLauncher, plugins.Grid, plugins.PlanSweeper):

@@ -13,10 +13,9 @@ from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
 import hydra.version
-from hydra._internal.utils import _run_hydra
 
 from vgexp import __version__, folders, resuming, sweep
-from vgexp.cli import error_blocks, flags, overrides, schema
+from vgexp.cli import error_blocks, hydra_internals, overrides, schema
 from vgexp.cli.after_run import close
 from vgexp.cli.groups import wrapped_groups
 from vgexp.cli.hydra_errors import translate, unknown_flag
@@ -88,15 +87,9 @@ def compose_and_call(args: argparse.Namespace, job: Job) -> None:
     try:
         shown = wrapped_groups() if args.help else nullcontext()
         # To complete a line Hydra makes its parser once more.
-        completed = flags.lazy_help() if args.shell_completion else nullcontext()
+        completed = hydra_internals.allow_lazy_help() if args.shell_completion else nullcontext()
         with _hydra_raises(), _logging_restored(), shown, completed:
-            _run_hydra(
-                args=args,
-                args_parser=flags.make_parser(),
-                task_function=job,
-                config_path=str(first),
-                config_name=schema.PRIMARY,
-            )
+            hydra_internals.run(args, job, first, schema.PRIMARY)
     except SystemExit as error:
         # After --help and --hydra-help; a message or a code above 0 is a refusal.
         if error.code not in (None, 0):
@@ -118,7 +111,7 @@ def parse_flags(argv: Sequence[str]) -> argparse.Namespace:
     Raises:
         QuestionError: an unknown flag, one without its value, or spaces around a `=`.
     """
-    parser = flags.make_parser()
+    parser = hydra_internals.make_parser()
     parser.exit_on_error = False
     # Or `--experiment` would be taken for the beginning of a flag of Hydra's.
     parser.allow_abbrev = False

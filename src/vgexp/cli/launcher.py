@@ -28,6 +28,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from vgexp import folders, resuming, sweep
 from vgexp.cli import error_blocks, overrides, watcher
 from vgexp.cli.composing import Composer
+from vgexp.cli.hydra_internals import GRID
 from vgexp.cli.job import Job, objective, tell, to_config
 from vgexp.cli.job_rows import differing_keys, record_endings
 from vgexp.cli.progress import Planning
@@ -36,7 +37,6 @@ from vgexp.diagnosis import require_number
 from vgexp.errors import QuestionError, printable, reason
 from vgexp.sweep import plan
 
-GRID = "hydra._internal.core_plugins.basic_sweeper.BasicSweeper"
 _BY_NUMBER = "${hydra.job.num}"
 _SAFE_PATH = "PYTHONSAFEPATH"
 
@@ -174,7 +174,8 @@ class PlannedLauncher(Launcher):
                 return plan.Wanted(words, None, reason(error))
 
     def _folder_of(self, job: plan.Wanted, number: int) -> str:
-        if self._config.hydra.sweep._get_node("subdir")._value() == _BY_NUMBER:
+        given = OmegaConf.to_container(self._config.hydra.sweep, resolve=False)
+        if isinstance(given, dict) and given["subdir"] == _BY_NUMBER:
             return str(number)  # without the tenth of a second that Hydra takes
         with self._composer.composed(job.overrides, number, with_hydra=True):
             return str(HydraConfig.get().sweep.subdir)

@@ -14,7 +14,7 @@ from hydra.conf import HelpConf, HydraConf, JobConf, RunDir, SweepDir
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
 
-from vgexp.cli import plugins
+from vgexp.cli import hydra_internals, plugins
 from vgexp.cli.actions import Work
 from vgexp.cli.groups import KEYS
 from vgexp.config import CHOICES, Config, choices
@@ -80,7 +80,7 @@ def register(work: Work) -> None:
 @cache
 def _register_schema() -> None:
     """Once a process: what is composed is a copy."""
-    _share_store()
+    hydra_internals.share_store()
     store = ConfigStore.instance()
     store.store(name="schema", node=schema())
     for group, classes in CHOICES.items():
@@ -88,22 +88,6 @@ def _register_schema() -> None:
             store.store(group=group, name=name, node=cls)
     store.store(group="hydra/job_logging", name="vgexp", node=_FILE_LOG)
     store.store(group="hydra/hydra_logging", name="vgexp", node=_QUIET_LOG)
-
-
-def _share_store() -> None:
-    """Makes a deep copy of Hydra's store the store itself.
-
-    Hydra copies its repository, with everything stored, for each composition, and about 90 times
-    to list the options of groups for `--help`. It needs a list of sources of its own, but never
-    changes what is stored: `ConfigStore.load` returns a copy.
-    """
-    if not hasattr(ConfigStore, "__deepcopy__"):
-
-        def itself(store: ConfigStore, memo: dict[int, Any]) -> ConfigStore:
-            del memo
-            return store
-
-        ConfigStore.__deepcopy__ = itself  # type: ignore[attr-defined]
 
 
 def register_resolver() -> None:

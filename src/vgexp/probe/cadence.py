@@ -31,6 +31,8 @@ class Cadence:
     activations_every: int
     histograms_every: int
     """0: there are none."""
+    sees_passes: bool = True
+    """Whether forward and backward passes can be measured; if not, nothing of them is ever due."""
 
     def __post_init__(self) -> None:
         for key, least in (("every", 1), ("activations_every", 1), ("histograms_every", 0)):
@@ -42,6 +44,8 @@ class Cadence:
         """What is due at a step; of one that is wanted, all that is ever measured."""
         return Due(
             wanted or step % self.every == 0,
-            wanted or step % self.activations_every == 0,
-            self.histograms_every > 0 and (wanted or step % self.histograms_every == 0),
+            self.sees_passes and (wanted or step % self.activations_every == 0),
+            self.sees_passes
+            and self.histograms_every > 0
+            and (wanted or step % self.histograms_every == 0),
         )

@@ -5,11 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import torch
-
-backward_task: Callable[[], int] = torch._C._current_graph_task_id
-# Autograd's number of the backward pass that is running; -1 outside of any.
-
 Note = Callable[[int | None, str], None]
 """Takes a row (None: the model) and what could not be measured of it."""
 

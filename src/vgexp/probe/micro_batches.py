@@ -9,9 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vgexp.probe.hooks import Hook, Note, backward_task
+from vgexp.probe.hooks import Hook, Note
 from vgexp.probe.passes import Copies, Pass
 from vgexp.probe.plan import first_tensor
+from vgexp.torch_internals import backward_task, call_after_backward, version_of
 
 
 class MicroBatches:
@@ -121,8 +122,7 @@ class MicroBatches:
             return
         current.backward_tasks.add(task)
         self._before_backward = self._marks()
-        ends = Hook(self._note, None, self._backward_ends)
-        torch.autograd.Variable._execution_engine.queue_callback(ends)
+        call_after_backward(Hook(self._note, None, self._backward_ends))
 
     def _backward_ends(self) -> None:
         self._after_backward = self._marks()
@@ -143,4 +143,4 @@ class MicroBatches:
 
     def _marks(self) -> list[tuple[int, int]]:
         """What changes when something is added to a gradient, or it is made or cleared."""
-        return [(id(g), g._version) for p in self._parameters if (g := p.grad) is not None]
+        return [(id(g), version_of(g)) for p in self._parameters if (g := p.grad) is not None]

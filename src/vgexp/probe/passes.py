@@ -14,6 +14,7 @@ from torch import Tensor
 
 from vgexp.probe import histograms, moments, stacks
 from vgexp.probe.moments import Part, Seen
+from vgexp.torch_internals import base_of, version_of
 from vgexp.watch import Slope
 
 Kept = tuple[int, Tensor, int, Tensor | None, Slope | None]
@@ -49,10 +50,10 @@ class Copies:
         """Keeps `x` as a reference or a copy."""
         x = x.detach()
         if self._learning:
-            return row, x.clone(), x._version, x, slope
+            return row, x.clone(), version_of(x), x, slope
         if self._needed and (role, row) in self._needed:
             x = x.clone()
-        return row, x, x._version, None, slope
+        return row, x, version_of(x), None, slope
 
     def intact(self, role: str, kept: list[Kept]) -> tuple[list[Seen], set[int]]:
         """Those whose value is still what passed by, and the rows of the others.
@@ -60,12 +61,12 @@ class Copies:
         Which tensors were overwritten is remembered for the next time.
         """
         if not self._learning:
-            intact = [(row, x, slope) for row, x, at, _, slope in kept if x._version == at]
+            intact = [(row, x, slope) for row, x, at, _, slope in kept if version_of(x) == at]
             if len(intact) == len(kept):
                 return intact, set()
         seen, lost = [], set()
         for row, tensor, version, original, slope in kept:
-            if (tensor if original is None else original)._version != version:
+            if version_of(tensor if original is None else original) != version:
                 self._needed.add((role, row))
                 self.are_none = False
                 if original is None:
@@ -126,7 +127,7 @@ class Pass:
         key = (role, row)
         self.num_calls[key] = self.num_calls.get(key, 0) + 1
         if self._copies.are_none:
-            kept: Kept = (row, x.detach(), x._version, None, slope)
+            kept: Kept = (row, x.detach(), version_of(x), None, slope)
         else:
             kept = self._copies.take(role, row, x, slope)
         self._kept[role].append(kept)
@@ -195,7 +196,7 @@ class Pass:
         known = self._row_of.get(id(x))
         if known is not None and known[0]() is x:
             return known[1]
-        base = x._base
+        base = base_of(x)
         known = None if base is None else self._row_of.get(id(base))
         return known[1] if known is not None and known[0]() is base else None
 

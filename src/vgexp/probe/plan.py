@@ -11,14 +11,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _NormBase
-from torch.nn.modules.conv import _ConvNd
 
 from vgexp.activations import slope_of
 from vgexp.errors import QuestionError
+from vgexp.torch_internals import BATCH_AND_INSTANCE_NORMS, CONVOLUTIONS
 from vgexp.watch import Slope, Watch
 
-NORMS = (nn.LayerNorm, nn.RMSNorm, nn.GroupNorm, _NormBase)
+NORMS = (nn.LayerNorm, nn.RMSNorm, nn.GroupNorm, *BATCH_AND_INSTANCE_NORMS)
 """Normalisations: their parameters have no rows, whatever their shape."""
 NO_SINGLE_OUTPUT = "its module has no single output that is its z"
 
@@ -134,7 +133,7 @@ def _stacked_layers(own: dict[str, int]) -> list[tuple[int, ...]]:
 
 def _kind(module: nn.Module) -> str:
     kinds: tuple[tuple[type | tuple[type, ...], str], ...] = (
-        (_ConvNd, "conv"),
+        (CONVOLUTIONS, "conv"),
         ((nn.RNNBase, nn.RNNCellBase), "recurrent"),
         (nn.MultiheadAttention, "attention"),
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from types import TracebackType
@@ -10,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+from torch.amp import GradScaler
 
+from vgexp import torch_internals
 from vgexp.errors import QuestionError, impossible, unknown
 from vgexp.probe.block import Block, Labels, StepCells, labels_of
 from vgexp.probe.cadence import Cadence, Due
@@ -50,9 +51,11 @@ class Probe:
         watches: where to look, for a model that knows; None to read it off the modules.
         meters: of narrow tables, for a model that has such; they measure at the steps of
             `activations_every`.
+        scaler: the `GradScaler` that scales the loss, whose scale is divided out of `delta_rms`;
+            None: the one that calls the optimizer, if one does.
 
     Raises:
-        QuestionError: no model or optimizer, an impossible cadence, pattern or reduction.
+        QuestionError: no model or optimizer, an impossible cadence, pattern, reduction or scaler.
     """
 
     def __init__(
@@ -67,9 +70,12 @@ class Probe:
         loss_reduction: str = "mean",
         watches: Sequence[Watch] | None = None,
         meters: Sequence[Meter] = (),
+        scaler: GradScaler | None = None,
     ) -> None:
         _require_kinds(model, optimizer)
-        self._cadence = Cadence(every, activations_every, histograms_every)
+        _require_scaler(scaler)
+        sees_passes = not torch_internals.LOST_PASSES
+        self._cadence = Cadence(every, activations_every, histograms_every, sees_passes)
         if layers is not None and not isinstance(layers, str):
             raise impossible("layers", layers, "a regular expression as text, or None")
         if loss_reduction not in LOSS_REDUCTIONS:
@@ -79,7 +85,8 @@ class Probe:
         self._plan: Plan = (
             plan_of_module(model, layers) if watches is None else plan_of_watches(watches, layers)
         )
-        self._unseen = dict(self._plan.unseen)
+        self._scaler = scaler
+        self._unseen = {**_lost_to_torch(scaler), **self._plan.unseen}
         held = {id(p) for group in optimizer.param_groups for p in group["params"]}
         if held.isdisjoint(id(p) for p in model.parameters()):
             self._unseen["the model"] = "the optimizer holds none of its parameters"
@@ -276,7 +283,7 @@ class Probe:
             if self._due.histograms:
                 self._narrow.append(partial(histograms.rows, self.step, labels))
         if self._due.activations:
-            scale = _loss_scale() if loss_scale is None else loss_scale
+            scale = self._loss_scale() if loss_scale is None else loss_scale
             cells = {**cells, **seen}
             factor = examples if self._loss_is_mean else 1
             narrow = (meter.take(self.step, examples, scale) for meter in self._meters)
@@ -284,6 +291,11 @@ class Probe:
         if cells:
             added = StepCells(self.step, cells, factor, scale, self._gradient_scale)
             self._keep(labels, added)
+
+    def _loss_scale(self) -> Tensor | float:
+        """What the loss is multiplied by now; 1 where no scaler is given and none is found."""
+        scaler = self._scaler or torch_internals.find_calling_scaler()
+        return _NO_SCALE if scaler is None else torch_internals.scale_of(scaler)
 
     def _keep(self, labels: Labels, added: StepCells) -> None:
         if self._blocks and self._blocks[-1].takes(labels, added):
@@ -334,25 +346,20 @@ def _require_kinds(model: object, optimizer: object) -> None:
     )
 
 
+def _require_scaler(scaler: object) -> None:
+    if scaler is not None and not isinstance(scaler, GradScaler):
+        raise QuestionError(
+            f"Probe: scaler is of type {type(scaler).__name__}\n"
+            "allowed: a torch.amp.GradScaler, or None where the loss is not scaled"
+        )
+
+
+def _lost_to_torch(scaler: GradScaler | None) -> dict[str, str]:
+    """What cannot be measured with the installed version of torch, and why."""
+    lost = {"z, h and dL/dz": torch_internals.LOST_PASSES}
+    if scaler is None:
+        lost["the loss scale"] = torch_internals.LOST_SCALER
+    return {what: reason for what, reason in lost.items() if reason}
+
+
 _NO_SCALE: Tensor | float = 1.0
-_SCALER_STEP = torch.amp.GradScaler.step.__code__
-
-
-def _loss_scale() -> Tensor | float:
-    """The loss scale of the `GradScaler` that is calling the optimizer, if one is; else 1.
-
-    The scaler is found on the call stack: dL/dz was taken on the scaled loss, and nothing that an
-    optimizer hook is given says by how much. Reading the tensor does not wait for the device.
-    """
-    frame = sys._getframe(1)
-    for _ in range(10):
-        if frame is None or frame.f_back is None:
-            return 1.0
-        frame = frame.f_back
-        # Only a scaler's own frames: to look into the user's would keep its variables alive.
-        if frame.f_code is not _SCALER_STEP:
-            continue
-        scale = frame.f_locals["self"]._scale
-        # A copy: the scaler changes it in place before the rows are read.
-        return 1.0 if scale is None else scale.clone()
-    return 1.0

@@ -15,11 +15,12 @@ from torch import Tensor, nn
 from vgexp.probe import moments, stacks
 from vgexp.probe.discovery import Call, number_layers
 from vgexp.probe.histograms import Histograms
-from vgexp.probe.hooks import Hook, Note, backward_task
+from vgexp.probe.hooks import Hook, Note
 from vgexp.probe.micro_batches import MicroBatches
 from vgexp.probe.moments import Cells, Part
 from vgexp.probe.passes import Pass
 from vgexp.probe.plan import Plan, first_tensor
+from vgexp.torch_internals import backward_task
 from vgexp.watch import Slope
 
 USED_AGAIN = (

@@ -8,10 +8,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from vgexp.models import Network
 from vgexp.models.stages import Stage
+from vgexp.torch_internals import BATCH_NORMS
 
 
 def frozen(model: Network, x_B: Tensor) -> Network:
@@ -22,7 +22,7 @@ def frozen(model: Network, x_B: Tensor) -> Network:
     dropped.
     """
     made = copy.deepcopy(model).cpu().double().eval().requires_grad_(False)
-    norms = [module for module in made.modules() if isinstance(module, _BatchNorm)]
+    norms = [module for module in made.modules() if isinstance(module, BATCH_NORMS)]
     handles = [norm.register_forward_pre_hook(_take_statistics) for norm in norms]
     try:
         with torch.no_grad():
@@ -50,7 +50,6 @@ def states(stages: Sequence[Stage], x_B: Tensor) -> list[Tensor]:
 
 def _take_statistics(norm: nn.Module, args: tuple[Any, ...]) -> None:
     """Those of what the norm reads, which in the evaluation mode that it is in it then uses."""
-    assert isinstance(norm, _BatchNorm)
     (x,) = args
     axes = [axis for axis in range(x.ndim) if axis != 1]
     var_C, mean_C = torch.var_mean(x, axes, correction=0)

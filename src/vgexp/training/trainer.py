@@ -12,7 +12,6 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn import Parameter
-from torch.nn.modules.dropout import _DropoutNd
 
 from vgexp.clips import Clipped
 from vgexp.config import ProbeConfig, TrainConfig
@@ -22,6 +21,7 @@ from vgexp.data.examples import AnySplit
 from vgexp.probe import Probe
 from vgexp.records import COMMON, Rows
 from vgexp.tasks import Task
+from vgexp.torch_internals import DROPOUTS
 from vgexp.training import update
 from vgexp.training.divergence import around, last_step, layer_of_divergence
 from vgexp.training.evaluation import evaluated
@@ -70,9 +70,7 @@ class Trainer:
         self._watches, self._meters = watches, meters
         self._pretraining = pretraining
         # Of a model that does not say where to look, nobody knows what it draws either.
-        self._draws = watches is None or any(
-            isinstance(m, _DropoutNd) for m in state.model.modules()
-        )
+        self._draws = watches is None or any(isinstance(m, DROPOUTS) for m in state.model.modules())
         self._train, self._probe_config = train, probe
         self._deferred = deferred
         self._handed_on = False
