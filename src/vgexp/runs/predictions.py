@@ -1,4 +1,4 @@
-"""Predictions beside measurements: theory's columns on the rows of step 0."""
+"""Adds theory's columns to the rows of step 0."""
 
 from __future__ import annotations
 
@@ -8,62 +8,70 @@ from typing import TYPE_CHECKING, Any
 
 from vgexp.config import Config
 from vgexp.errors import QuestionError, reason
-from vgexp.records import PREDICTED, PREDICTED_IN_TIME, Rows
+from vgexp.records import PREDICTED, PREDICTED_IN_TIME, PREDICTION, Rows
 
 if TYPE_CHECKING:
-    from vgexp.assembly.expectation import Expectation
+    from vgexp.theory import Forecast
     from vgexp.training import Trainer
 
 _log = logging.getLogger("vgexp")
 
 
-def expected(config: Config, trainer: Trainer, *, with_critical: bool = False) -> Expectation:
-    """What theory expects of step 0; where it fails it expects nothing, and training goes on."""
-    from vgexp.assembly.expectation import Expectation, expectation
+def forecast_start(config: Config, trainer: Trainer, *, with_critical: bool = False) -> Forecast:
+    """Predicts step 0, if the run begins there. Where theory fails, the forecast says so.
+
+    Args:
+        with_critical: whether to predict it at the critical gain as well, where this is another.
+    """
+    from vgexp.assembly.forecasts import forecast_first_step
+    from vgexp.theory import Forecast
 
     if trainer.state.step:
-        return Expectation()
+        return Forecast()
     try:
-        return expectation(config, trainer, with_critical=with_critical)
+        return forecast_first_step(config, trainer, with_critical=with_critical)
     except QuestionError:
         raise
     except Exception as error:
         _log.exception("theory failed")
-        return Expectation(note=f"theory failed: {reason(error)}")
+        return Forecast(reason=f"theory failed: {reason(error)}")
 
 
-def beside(rows: Rows, expectation: Expectation) -> Rows:
-    """The rows with what is expected of those of step 0; others as they are."""
-    put = _BESIDE.get(rows.table)
-    if put is None or 0 not in rows.columns.get("step", ()):
+def add_predictions(rows: Rows, forecast: Forecast) -> Rows:
+    """The rows, with predicted columns where some are of step 0."""
+    predict = _PREDICTED.get(rows.table)
+    if predict is None or 0 not in rows.columns.get("step", ()):
         return rows
-    columns = put(rows, expectation)
+    columns = predict(rows, forecast)
     return Rows(rows.table, {**rows.columns, **columns}) if columns else rows
 
 
-def _beside_layers(rows: Rows, expectation: Expectation) -> Mapping[str, Sequence[Any]]:
-    if not expectation.columns:
+def _predict_layers(rows: Rows, forecast: Forecast) -> Mapping[str, Sequence[Any]]:
+    if not forecast.rows:
         return {}
     at_start = [
-        expectation.columns.get(name, {}) if step == 0 else {}
+        forecast.rows.get(name) if step == 0 else None
         for step, name in zip(rows.columns["step"], rows.columns["name"], strict=True)
     ]
-    return {c.name: [cells.get(c.name) for cells in at_start] for c in PREDICTED}
+    return {
+        c.name: [getattr(row, c.name.removeprefix(PREDICTION), None) for row in at_start]
+        for c in PREDICTED
+    }
 
 
-def _beside_times(rows: Rows, expectation: Expectation) -> Mapping[str, Sequence[Any]]:
-    if not expectation.times:
+def _predict_times(rows: Rows, forecast: Forecast) -> Mapping[str, Sequence[Any]]:
+    if not forecast.times:
         return {}
     keys = zip(*(rows.columns[name] for name in ("step", "name", "t")), strict=True)
     found = [
-        expectation.times[name][t] if step == 0 and name in expectation.times else None
+        forecast.times[name][t] if step == 0 and name in forecast.times else None
         for step, name, t in keys
     ]
     return {column.name: found for column in PREDICTED_IN_TIME}
 
 
-_BESIDE: Mapping[str, Callable[[Rows, Expectation], Mapping[str, Sequence[Any]]]] = {
-    "layers": _beside_layers,
-    "time": _beside_times,
+_PREDICTED: Mapping[str, Callable[[Rows, Forecast], Mapping[str, Sequence[Any]]]] = {
+    "layers": _predict_layers,
+    "time": _predict_times,
 }
-"""Table -> its columns of theory."""
+"""Table -> the function that makes its predicted columns."""

@@ -16,7 +16,7 @@ from vgexp.errors import LostError
 from vgexp.location import Location
 from vgexp.records import SEED, TABLES, Rows
 from vgexp.runs.past import Run
-from vgexp.runs.predictions import beside, expected
+from vgexp.runs.predictions import add_predictions, forecast_start
 from vgexp.runs.start import (
     Manner,
     assembled,
@@ -31,8 +31,8 @@ from vgexp.runs.start import (
 )
 
 if TYPE_CHECKING:
-    from vgexp.assembly.expectation import Expectation
     from vgexp.sinks.csv_files import CsvFiles
+    from vgexp.theory import Forecast
     from vgexp.training import Trainer
 
 
@@ -112,9 +112,9 @@ def _resolved(config: Config) -> Config:
     """With the gain that is measured, where theory is to choose it."""
     if not config.signal.critical:
         return config
-    from vgexp.assembly.expectation import at_critical_gain
+    from vgexp.assembly.forecasts import set_critical_gain
 
-    return at_critical_gain(config)
+    return set_critical_gain(config)
 
 
 def _measured(folder: Path, config: Config, trainer: Trainer, *, is_quiet: bool = True) -> Run:
@@ -144,7 +144,7 @@ def _record(
     location: Location, config: Config, trainer: Trainer, *, is_quiet: bool
 ) -> dict[str, Any]:
     """Writes the tables; returns what theory says for the summary."""
-    from vgexp.assembly.expectation import in_summary
+    from vgexp.assembly.forecasts import summarise_forecast
     from vgexp.sinks.csv_files import CsvFiles
     from vgexp.sinks.live import Counting
 
@@ -154,7 +154,7 @@ def _record(
     try:
         # Before the step, which moves the weights.
         _write(files, _spectra(config, trainer), config.seed)
-        expectation = _start(files, config, trainer, with_critical=True)
+        forecast = _start(files, config, trainer, with_critical=True)
         tell = Counting("seed", config.signal.seeds, is_quiet=is_quiet)
         for number in range(1, config.signal.seeds):
             tell(number)
@@ -164,18 +164,18 @@ def _record(
             _start(files, one, assembled(one))
         files.require_in(location.find())
         files.settle()
-        return in_summary(expectation)
+        return summarise_forecast(forecast)
     finally:
         files.close()
 
 
 def _start(
     files: CsvFiles, config: Config, trainer: Trainer, *, with_critical: bool = False
-) -> Expectation:
-    """Writes the step 0 of one network, with what theory says of it; returns that."""
-    expectation = expected(config, trainer, with_critical=with_critical)
-    _write(files, (beside(rows, expectation) for rows in trainer.first_step()), config.seed)
-    return expectation
+) -> Forecast:
+    """Writes step 0 of one network with what theory predicts; returns the forecast."""
+    forecast = forecast_start(config, trainer, with_critical=with_critical)
+    _write(files, (add_predictions(rows, forecast) for rows in trainer.first_step()), config.seed)
+    return forecast
 
 
 def _write(files: CsvFiles, tables: Iterable[Rows], seed: int) -> None:

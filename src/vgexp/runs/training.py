@@ -16,7 +16,7 @@ from vgexp.interrupts import held
 from vgexp.location import Location
 from vgexp.runs import signaling
 from vgexp.runs.past import Run, load
-from vgexp.runs.predictions import beside, expected
+from vgexp.runs.predictions import add_predictions, forecast_start
 from vgexp.runs.start import (
     Manner,
     assembled,
@@ -243,11 +243,11 @@ def _record(
     )
     with open_sinks(context) as sinks:
         trainer.save = lambda: _save(location, trainer, config, sinks)
-        expectation = expected(config, trainer)
+        forecast = forecast_start(config, trainer)
         try:
             for rows in trainer.rows():
                 require_in(location.find(), sinks)
-                _hand_on(sinks, beside(rows, expectation))
+                _hand_on(sinks, add_predictions(rows, forecast))
             require_in(location.find(), sinks)
             # The summary that follows says that they are whole, and it outlasts a loss of power.
             settled(sinks)
@@ -255,7 +255,7 @@ def _record(
             # What fails here failed already, or follows from it.
             with suppress(Exception):
                 for rows in trainer.flush():
-                    _hand_on(sinks, beside(rows, expectation))
+                    _hand_on(sinks, add_predictions(rows, forecast))
             raise
 
 

@@ -27,9 +27,9 @@ from vgexp.config import ConvConfig
 from vgexp.inits import INITS
 from vgexp.norms import NORMS
 from vgexp.skips import SKIPS
+from vgexp.theory.forecast import Explanation, Forecast, ForecastRow
 from vgexp.theory.forward import TINY, fitted
 from vgexp.theory.function import Function, function, no_function
-from vgexp.theory.perceptron import Explanation, Forecast, Prediction
 from vgexp.theory.positions import (
     Alike,
     Distances,
@@ -112,10 +112,10 @@ def predict(
     """
     reason = _why_not(config)
     if reason is not None:
-        return Forecast({}, (), reason)
+        return Forecast(reason=reason)
     phi = function(config.activation, config.negative_slope)
     if phi is None:
-        return Forecast({}, (), no_function(config.activation))
+        return Forecast(reason=no_function(config.activation))
     with torch.no_grad():
         net, read = _begun(config, phi, layers, sample)
         found: list[_Layer] = []
@@ -319,10 +319,10 @@ def _gains(layers: Sequence[_Layer], end: _End) -> list[float]:
     return [*inner, end.weight.num_units * end.variance / num_positions**2]
 
 
-def _row(name: str, index: int, std: float, squares_L: Sequence[float]) -> Prediction:
+def _row(name: str, index: int, std: float, squares_L: Sequence[float]) -> ForecastRow:
     rms = math.sqrt(squares_L[index]) if math.isfinite(squares_L[index]) else None
     gain = None
     if rms is not None and index + 1 < len(squares_L) and 0 < squares_L[index + 1] < math.inf:
         gain = rms / math.sqrt(squares_L[index + 1])
     known = std if math.isfinite(std) else None
-    return Prediction(name, index + 1, known, rms, gain, None, None, known, rms)
+    return ForecastRow(name, index + 1, known, rms, gain, None, None, known, rms)

@@ -16,7 +16,6 @@ Axes: B examples, T steps in time, I inputs, H units.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import torch
@@ -24,10 +23,10 @@ from torch import Tensor
 
 from vgexp.config import RnnConfig
 from vgexp.inits import INITS, Init
+from vgexp.theory.forecast import Explanation, Forecast, ForecastRow
 from vgexp.theory.forward import TINY
 from vgexp.theory.function import Function, function, no_function
 from vgexp.theory.moments import Means
-from vgexp.theory.perceptron import Explanation, Forecast, Prediction
 from vgexp.theory.sample import Sample, lengths, output_gradient
 from vgexp.theory.tables import squares
 from vgexp.theory.weights import weight
@@ -38,15 +37,6 @@ CAVEAT = (
 NUM_DRAWS, LARGEST_DRAWN = 48, 64
 """Matrices over which a drawn spectral radius is averaged, and their most units."""
 _MOST_VARIANCES = 256
-
-
-@dataclass(frozen=True)
-class ThroughTime:
-    """A forecast, and its states along time."""
-
-    forecast: Forecast
-    delta_rms: Mapping[str, tuple[float | None, ...]]
-    """State, as in `time.csv` -> rms of N dL/dh_t, t = 0..T - 1; None beyond float64."""
 
 
 @dataclass(frozen=True)
@@ -84,14 +74,14 @@ class _Back:
 
 @dataclass(frozen=True)
 class _End:
-    row: Prediction
+    row: ForecastRow
     back_B: Tensor
     """Mean square of the derivative by the last state."""
 
 
 def predict(
     config: RnnConfig, recurrent: Init, sample: Sample, num_tokens: int, num_outputs: int
-) -> ThroughTime:
+) -> Forecast:
     """The predicted columns of step 0 of a recurrent net that answers after its last step.
 
     Args:
@@ -105,7 +95,7 @@ def predict(
     if phi is None:
         reason = no_function(config.activation)
     if phi is None or reason is not None:
-        return ThroughTime(Forecast({}, (), reason), {})
+        return Forecast(reason=reason)
     with torch.no_grad():
         variance = recurrent_variance(config, recurrent)
         read = _tokens(sample.inputs) if num_tokens else _numbers(sample.inputs)
@@ -222,7 +212,7 @@ def _forecast(
     layers: list[_Layer],
     sample: Sample,
     num_outputs: int,
-) -> ThroughTime:
+) -> Forecast:
     end = _readout(config, layers[-1], sample, num_outputs)
     above_BT = torch.zeros_like(layers[-1].q_BT)
     above_BT[:, -1] = end.back_B
@@ -232,16 +222,16 @@ def _forecast(
     for index in range(len(layers) - 1, -1, -1):
         name, rms = _name(index), _root(backs[index].above_BT)
         gain = rms / following if rms is not None and following else None
-        rows[name] = Prediction(name, index + 1, _std(phi, layers[index]), rms, gain, None)
+        rows[name] = ForecastRow(name, index + 1, _std(phi, layers[index]), rms, gain, None)
         following = rms
     explanations = tuple(
         _explained(config, variance, layer, _name(index)) for index, layer in enumerate(layers)
     )
-    deltas = {
+    times = {
         f"{_name(index)}.h": tuple(map(_root, back.total_BT.unbind(1)))
         for index, back in enumerate(backs)
     }
-    return ThroughTime(Forecast(dict(reversed(rows.items())), explanations, caveat=CAVEAT), deltas)
+    return Forecast(dict(reversed(rows.items())), explanations, caveat=CAVEAT, times=times)
 
 
 def _readout(config: RnnConfig, last: _Layer, sample: Sample, num_outputs: int) -> _End:
@@ -257,7 +247,7 @@ def _readout(config: RnnConfig, last: _Layer, sample: Sample, num_outputs: int) 
     output = output_gradient(sample, groups, groups.square_A, c, num_outputs)
     pair = (1 / num + (1 - 1 / num) * c) / num_outputs
     std = math.sqrt(max(q * (1 - pair), 0.0)) if math.isfinite(q) else None
-    row = Prediction("readout.weight", config.depth + 1, std, _root(output.square_A), None, None)
+    row = ForecastRow("readout.weight", config.depth + 1, std, _root(output.square_A), None, None)
     return _End(row, num_outputs * drawn.variance * output.square_A[groups.group_B])
 
 

@@ -1,18 +1,15 @@
-"""What theory expects of the first step of a training run, as columns of its table of layers."""
+"""Asks theory about the first step of a run, and makes the entries of the summary of its answer."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 from vgexp.assembly.predictors import PLAIN, PREDICTORS
 from vgexp.config import Config, NetConfig, choice
 from vgexp.data import Split
 from vgexp.errors import QuestionError
-from vgexp.records import PREDICTED, PREDICTION
-from vgexp.theory import Explanation, Forecast, Phase, critical_gain
+from vgexp.theory import Forecast, Phase, critical_gain
 from vgexp.training import Trainer
 
 _SAME = 1e-3
@@ -20,44 +17,26 @@ _SAME = 1e-3
 _OF_MIDDLE = ("weight_gain", "mean_slope", "branch_factor", "carried_factor", "middle_factor")
 
 
-@dataclass(frozen=True)
-class Expectation:
-    """Predictions for the weights at step 0."""
-
-    columns: Mapping[str, Mapping[str, float | None]] = field(default_factory=dict)
-    """Weight -> column of `records.PREDICTED` -> value; empty where theory has no answer."""
-    times: Mapping[str, Sequence[float | None]] = field(default_factory=dict)
-    """State of `time.csv` -> its `predicted_delta_rms` at t = 0, 1, ..."""
-    note: str | None = None
-    """Why there is none, or what is known to be off."""
-    phase: Phase | None = None
-    """Where a plain net lies between vanishing and exploding."""
-    layers: tuple[Explanation, ...] = ()
-    """Of each hidden layer, where its factor comes from."""
-    critical_attenuation: float | None = None
-    """delta_rms of layer 1 over that of the last, with the gain that makes chi 1."""
-
-
-def expectation(config: Config, trainer: Trainer, *, with_critical: bool = False) -> Expectation:
-    """What theory expects of the update that the trainer makes next; it reads no batch twice.
+def forecast_first_step(
+    config: Config, trainer: Trainer, *, with_critical: bool = False
+) -> Forecast:
+    """Predicts the update that the trainer makes next; reads no batch twice.
 
     Args:
-        with_critical: whether the critical gain is tried as well, where it is another one.
+        with_critical: whether to predict it at the critical gain as well, where this is another.
     """
-    predictor = PREDICTORS.get(type(config.model))
+    predict = PREDICTORS.get(type(config.model))
     reason = _why_not(config, trainer)
-    if predictor is None or reason is not None:
-        return Expectation(note=reason or f"no theory of model={choice('model', config.model)}")
-    found = predictor(config, trainer)
-    forecast = found.forecast
-    note = forecast.reason or forecast.caveat
-    critical = _critical_attenuation(config, trainer, found.phase) if with_critical else None
-    return Expectation(
-        _columns(forecast), found.times, note, found.phase, forecast.layers, critical
-    )
+    if predict is None or reason is not None:
+        return Forecast(reason=reason or f"no theory of model={choice('model', config.model)}")
+    forecast = predict(config, trainer)
+    if not with_critical:
+        return forecast
+    attenuation = _critical_attenuation(config, trainer, forecast.phase)
+    return dataclasses.replace(forecast, critical_attenuation=attenuation)
 
 
-def at_critical_gain(config: Config) -> Config:
+def set_critical_gain(config: Config) -> Config:
     """The configuration with the `model.gain` at which theory says that chi is 1.
 
     Raises:
@@ -94,23 +73,15 @@ def _why_not(config: Config, trainer: Trainer) -> str | None:
     return None
 
 
-def _columns(forecast: Forecast) -> dict[str, dict[str, float | None]]:
-    names = [column.name for column in PREDICTED]
-    return {
-        name: {column: getattr(row, column.removeprefix(PREDICTION)) for column in names}
-        for name, row in forecast.rows.items()
-    }
-
-
-def in_summary(expected: Expectation) -> dict[str, Any]:
-    """What a summary says of it; numbers may be infinite or nan."""
-    there = expected.phase
+def summarise_forecast(forecast: Forecast) -> dict[str, Any]:
+    """The entries of a summary that theory gives; numbers may be infinite or nan."""
+    there = forecast.phase
     end = None if there is None else there.end
     return {
-        "theory": expected.note,
-        **_middle(expected),
+        "theory": forecast.note,
+        **_middle(forecast),
         "critical_gain": None if there is None else there.critical_gain,
-        "critical_attenuation": expected.critical_attenuation,
+        "critical_attenuation": forecast.critical_attenuation,
         "chi": None if end is None else end.chi,
         "depth_scale": None if end is None else end.xi_gradient,
     }
@@ -123,23 +94,23 @@ def _critical_attenuation(config: Config, trainer: Trainer, there: Phase | None)
     if gain is None or not isinstance(model, NetConfig) or abs(gain - model.gain) < _SAME * gain:
         return None
     at_gain = _with_gain(config, gain)
-    hidden = list(PREDICTORS[type(model)](at_gain, trainer).forecast.rows.values())[:-1]
+    hidden = list(PREDICTORS[type(model)](at_gain, trainer).rows.values())[:-1]
     if not hidden:
         return None
     first, last = hidden[0].delta_rms, hidden[-1].delta_rms
     return first / last if first is not None and last else None
 
 
-def _middle(expected: Expectation) -> dict[str, float | None]:
+def _middle(forecast: Forecast) -> dict[str, float | None]:
     """Where the factor of the middle hidden layer comes from, or of the nearest inner one; of a
     recurrent net that of a step back in time."""
-    layers = expected.layers
+    layers = forecast.layers
     if not layers:
         return dict.fromkeys(_OF_MIDDLE)
     half = len(layers) // 2
     inner = [index for index, layer in enumerate(layers) if layer.is_inner]
     layer = layers[min(inner or [half], key=lambda index: abs(index - half))]
     # Between layers; a step in time has no column of its own.
-    gain = None if expected.times else expected.columns[layer.name]["predicted_backward_gain"]
+    gain = None if forecast.times else forecast.rows[layer.name].backward_gain
     found = (layer.weight_gain, layer.mean_slope, layer.chi, layer.carried, gain)
     return dict(zip(_OF_MIDDLE, found, strict=True))
