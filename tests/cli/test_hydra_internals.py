@@ -14,7 +14,7 @@ from hydra.core.config_store import ConfigStore
 
 from vgexp import sweep
 from vgexp.cli import composing, hydra_internals, schema
-from vgexp.cli.actions import work_of
+from vgexp.cli.actions import find_work
 from vgexp.cli.main import main
 
 SMALL = ("data=gaussian", "data.num_examples=128", "data.batch_size=16", "train.steps=2")
@@ -90,6 +90,6 @@ def test_a_store_that_says_how_it_is_copied_is_left_alone(monkeypatch: pytest.Mo
 
 
 def test_a_copy_of_the_store_is_the_store() -> None:
-    schema.register(work_of("train"))
+    schema.register(find_work("train"))
     store = ConfigStore.instance()
     assert copy.deepcopy(store) is store

@@ -15,7 +15,7 @@ from rich.console import Console
 
 from vgexp import tables
 from vgexp.cli.main import main
-from vgexp.cli.progress import line
+from vgexp.cli.progress import format_line
 from vgexp.cli.screen import Screen
 from vgexp.errors import QuestionError, unknown
 from vgexp.records import LAYERS, TABLES
@@ -70,7 +70,7 @@ def test_the_beginning_is_as_wide_as_there_is_room(text: str, width: int, expect
 def test_the_line_of_a_job_is_cut_in_its_middle() -> None:
     row = Row(3, "completed", figures={"verdict": "healthy"})
     typed = [f"probe.layers={'a' * 10**5}{'z' * 10**5}"]
-    text = line(row, typed, {"probe.layers"}, 60)
+    text = format_line(row, typed, {"probe.layers"}, 60)
     assert cell_len(text) <= 60
     assert text.startswith("#3  layers=aaa")
     assert text.endswith("zzz  healthy")

@@ -355,7 +355,7 @@ def test_a_command_whose_jobs_are_not_all_known_is_typed_again(whole: Path, tmp_
 @settings(deadline=None)
 @given(st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_size=12))
 def test_any_text_can_be_given_to_a_key(text: str) -> None:
-    (override,) = OverridesParser.create().parse_overrides([overrides.assigned("k", text)])
+    (override,) = OverridesParser.create().parse_overrides([overrides.assign("k", text)])
     value = override.value()
     assert str(getattr(value, "text", value)).replace("\\${", "${") == text
 
@@ -384,7 +384,7 @@ def test_an_impossible_job_never_becomes_another(
 ) -> None:
     words = [word.replace("model.depth=2,3", "model.depth=2,-1") for word in GRID]
     with monkeypatch.context() as patch:
-        patch.setattr("vgexp.cli.job.Job._one_of_many", lambda *_: (_ for _ in ()).throw(Power()))
+        patch.setattr("vgexp.cli.job.Job._run_in_sweep", lambda *_: (_ for _ in ()).throw(Power()))
         with pytest.raises(Power):
             train(tmp_path / "s", *words)
     assert resume(tmp_path / "s") == 1

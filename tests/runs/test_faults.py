@@ -261,11 +261,13 @@ def test_a_closed_folder_is_named(tmp_path: Path) -> None:
 
 def test_a_block_keeps_commands_and_long_paths_whole(tmp_path: Path) -> None:
     folder = tmp_path / ("a b" * 30)
-    block = error_blocks.block(
-        "interrupted", f"go on: {error_blocks.resuming(folder)}", f"in {folder}x there"
+    block = error_blocks.format_block(
+        "interrupted", f"go on: {error_blocks.format_resume(folder)}", f"in {folder}x there"
     )
     assert f"vgexp resume '{folder}'" in block
-    assert error_blocks.block("x" * 100 + " is not there") == f"error: {'x' * 100} is not there"
+    assert (
+        error_blocks.format_block("x" * 100 + " is not there") == f"error: {'x' * 100} is not there"
+    )
 
 
 @pytest.mark.parametrize("name", broken_files.NAMES)

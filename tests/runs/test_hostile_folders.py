@@ -241,7 +241,7 @@ def test_a_failure_is_told_without_waiting_for_what_lies_in_its_folder(
     folder.mkdir()
     folders.write_config(folder, SMALL, "")
     LAYS[kind][0](folder / name, victim)
-    assert error_blocks.failure(MemoryError(), folder=folder) == 1
+    assert error_blocks.show_failure(MemoryError(), folder=folder) == 1
     assert "go on" not in capsys.readouterr().err
 
 

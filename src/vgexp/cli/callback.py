@@ -1,4 +1,4 @@
-"""Hydra's callback: checks folders before Hydra writes into them, and sets vgexp's launcher."""
+"""Hydra's callback: it checks folders before Hydra writes into them, and sets vgexp's launcher."""
 
 from __future__ import annotations
 
@@ -11,43 +11,43 @@ from omegaconf import DictConfig, open_dict, read_write
 
 from vgexp import folders
 from vgexp.cli import notice
-from vgexp.cli.session import answered, current
+from vgexp.cli.session import call_or_refuse, current_session
 from vgexp.sweep import place, plan
 
 
 class FolderCallback(Callback):
-    """Refuses a folder that is in use; notes a sweep's."""
+    """Refuses a folder that is in use, and records the command of a sweep in its plan."""
 
     def on_run_start(self, config: DictConfig, **_: Any) -> None:
         folder = Path(str(config.hydra.run.dir))
-        answered(lambda: folders.refuse_file(folder))
-        answered(lambda: folders.require_free(folder))
-        answered(lambda: place.require_no_sweep(folder))
+        call_or_refuse(lambda: folders.refuse_file(folder))
+        call_or_refuse(lambda: folders.require_free(folder))
+        call_or_refuse(lambda: place.require_no_sweep(folder))
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
         notice.take_back()
-        session = current()
+        session = current_session()
         folder = Path(str(config.hydra.sweep.dir))
-        session.plan = answered(lambda: place.admit(folder)) or plan.Plan()
+        session.plan = call_or_refuse(lambda: place.admit(folder)) or plan.Plan()
         session.folder = folder
         if not session.replays:
             begun = session.plan.begun(session.command)
-            answered(lambda: plan.change(folder, lambda _: begun))
+            call_or_refuse(lambda: plan.change(folder, lambda _: begun))
         _put_launcher_in(config)
 
     def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
         del config
-        session = current()
+        session = current_session()
         folder = session.folder
         if folder is not None and not session.replays:
-            answered(lambda: plan.change(folder, lambda now: now.done_with(session.command)))
+            call_or_refuse(lambda: plan.change(folder, lambda now: now.done_with(session.command)))
 
 
 def _put_launcher_in(config: DictConfig) -> None:
     from hydra_plugins import _vgexp as plugins
     from vgexp.cli.hydra_internals import GRID
 
-    session = current()
+    session = current_session()
     for plugin in (plugins.PlannedLauncher, plugins.Grid, plugins.PlanSweeper):
         Plugins.instance().register(plugin)
     with read_write(config), open_dict(config.hydra):
@@ -60,5 +60,5 @@ def _put_launcher_in(config: DictConfig) -> None:
 
 
 def _target(plugin: type) -> str:
-    """The name by which Hydra instantiates one of our plugins."""
+    """The name by which Hydra instantiates one of vgexp's plugins."""
     return f"{plugin.__module__}.{plugin.__name__}"

@@ -23,20 +23,20 @@ from vgexp.cli import hydra_internals
 from vgexp.cli.hydra_internals import Parts
 
 _MOST_KEPT = 64
-"""Compositions of choices that are kept; a sweep over more has them composed again."""
+"""The most compositions that are kept."""
 _INTERPOLATION = "${"
 
 
 @dataclass(frozen=True)
 class _Common:
-    """What jobs of the same choices have in common."""
+    """The configuration that jobs of the same choices have in common."""
 
     whole: DictConfig
-    """With Hydra's own part."""
+    """With Hydra's own section."""
     task: DictConfig
-    """Without."""
+    """Without Hydra's own section."""
     is_literal: bool
-    """Whether no value refers to another, and so none to Hydra's part."""
+    """Whether no value refers to another, and so none to Hydra's section."""
 
 
 class Composer:
@@ -48,18 +48,18 @@ class Composer:
 
     def __init__(self, loader: ConfigLoader, master: DictConfig) -> None:
         self._loader, self._master = loader, master
-        self._parse = lru_cache(maxsize=4096)(self._parsed)
-        self._common = lru_cache(maxsize=_MOST_KEPT)(self._composed_of)
+        self._parse = lru_cache(maxsize=4096)(self._parse_one)
+        self._common = lru_cache(maxsize=_MOST_KEPT)(self._compose_common)
         self._parts = hydra_internals.find_parts(loader, master)
 
     @contextmanager
-    def composed(
+    def compose(
         self, words: Sequence[str], number: int, *, with_hydra: bool = False
     ) -> Iterator[DictConfig]:
-        """A job's configuration as Hydra will give it to the job; `${hydra:...}` works within.
+        """Composes a job's configuration as Hydra will for the job; `${hydra:...}` works within.
 
         Args:
-            with_hydra: whether `HydraConfig` is to be the job's within, whatever its values are.
+            with_hydra: whether to set `HydraConfig` to the job's, whatever its values are.
         """
         overrides = [self._parse(word) for word in words]
         is_own = [self._parts is not None and _sets_a_value(o, self._parts) for o in overrides]
@@ -78,12 +78,12 @@ class Composer:
         finally:
             HydraConfig.instance().cfg = before
 
-    def _parsed(self, word: str) -> Override:
+    def _parse_one(self, word: str) -> Override:
         return OverridesParser.create().parse_overrides([word])[0]
 
-    def _composed_of(self, words: tuple[str, ...]) -> _Common:
+    def _compose_common(self, words: tuple[str, ...]) -> _Common:
         whole = self._loader.load_sweep_config(self._master, list(words))
-        task = _without_hydra(whole)
+        task = _remove_hydra(whole)
         return _Common(whole, task, _INTERPOLATION not in OmegaConf.to_yaml(task))
 
     def _with_values(self, config: DictConfig, values: list[Override]) -> DictConfig:
@@ -93,7 +93,7 @@ class Composer:
         return own
 
     def _note(self, whole: DictConfig, overrides: Sequence[Override], number: int) -> None:
-        """Has Hydra's part say which job it is, as Hydra does once values are applied."""
+        """Writes into Hydra's section which job it is, as Hydra does once values are applied."""
         with read_write(whole.hydra), open_dict(whole.hydra):
             whole.hydra.job.num = whole.hydra.job.id = number
             if self._parts is None:  # all overrides were composed, which notes the rest
@@ -109,7 +109,7 @@ class Composer:
             )
 
 
-def _without_hydra(whole: DictConfig) -> DictConfig:
+def _remove_hydra(whole: DictConfig) -> DictConfig:
     task = copy.deepcopy(whole)
     with read_write(task), open_dict(task):
         del task["hydra"]

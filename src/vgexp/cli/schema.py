@@ -1,4 +1,4 @@
-"""What Hydra is told: the schema, each group's choices, and Hydra's own settings.
+"""Registers the schema, the choices of each group, and Hydra's own settings with Hydra.
 
 All of it lives in the ConfigStore and not in `configs/vgexp.yaml`, so that it also holds when a
 user replaces the primary config (`--config-dir RUN --config-name config`).
@@ -70,7 +70,7 @@ _QUIET_LOG = {
 
 
 def register(work: Work) -> None:
-    """Puts everything into Hydra's ConfigStore; again, for another verb, is harmless."""
+    """Puts everything into Hydra's ConfigStore. It may be called again, for another verb."""
     _register_schema()
     ConfigStore.instance().store(group="hydra", name="config", node=_hydra(work))
     plugins.adjust()
@@ -79,10 +79,10 @@ def register(work: Work) -> None:
 
 @cache
 def _register_schema() -> None:
-    """Once a process: what is composed is a copy."""
+    """Stores the schema once a process, since Hydra composes copies of it."""
     hydra_internals.share_store()
     store = ConfigStore.instance()
-    store.store(name="schema", node=schema())
+    store.store(name="schema", node=make_schema())
     for group, classes in CHOICES.items():
         for name, cls in classes.items():
             store.store(group=group, name=name, node=cls)
@@ -91,15 +91,15 @@ def _register_schema() -> None:
 
 
 def register_resolver() -> None:
-    """Teaches OmegaConf how folders are named; all that a launcher's other process needs."""
+    """Registers the resolver that names folders; another process of a launcher needs no more."""
     OmegaConf.register_new_resolver("vgexp_label", _label, use_cache=True, replace=True)
 
 
-def schema() -> DictConfig:
-    """`Config` with each group missing, to be filled by the choice that is composed.
+def make_schema() -> DictConfig:
+    """Makes a node of `Config` in which each group is missing, until a choice is composed.
 
-    Sections are taken as classes: as instances they would have gone through `__post_init__`
-    already, and `train.steps` would say 500 before anybody chose `train.epochs`.
+    Sections are added as classes. As instances they would have gone through `__post_init__`
+    already, and `train.steps` would be 500 before the user could choose `train.epochs`.
     """
     node = OmegaConf.structured(Config)
     for field in dataclasses.fields(Config):
