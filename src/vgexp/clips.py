@@ -188,8 +188,8 @@ class _History:
     def limit(self, norm: Tensor) -> Tensor:
         """Appends `norm` if it is finite; the percentile of what is remembered then."""
         if self._ring.device != norm.device:
-            self._ring = metrics.sent(self._ring, norm.device)
-            self._count = metrics.sent(self._count, norm.device)
+            self._ring = metrics.to_device(self._ring, norm.device)
+            self._count = metrics.to_device(self._count, norm.device)
         finite = torch.isfinite(norm)
         slot = (self._count % HISTORY).reshape(1)
         entry = torch.where(finite, norm, self._ring[slot])

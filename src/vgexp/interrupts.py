@@ -1,8 +1,7 @@
-"""Ctrl-C, SIGTERM and SIGHUP: none is lost while a run is set up, none tears a row in training.
+"""Handles Ctrl-C, SIGTERM and SIGHUP: none is lost in an import, and none ends a step halfway.
 
-Both contexts put their handler before the one that is there (Python's own raises
-`KeyboardInterrupt`). Signals without a handler, and other threads than the main one, are left as
-they are.
+Both contexts replace the handler that is set (Python's own raises `KeyboardInterrupt`), and call it
+themselves. Signals without a handler, and threads other than the main one, are left alone.
 """
 
 from __future__ import annotations
@@ -23,12 +22,13 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, *([] if HANG_UP is None else [HANG_UP
 
 
 @contextmanager
-def noticed() -> Iterator[None]:
-    """Within, a signal is handed on at once, and once more at the end if nothing came of it.
+def repeat_lost_signals() -> Iterator[None]:
+    """Within, calls the handler of a signal at once, and again at the end.
 
-    Libraries swallow what is raised in the middle of their import, or make another error of it.
+    The second call is for libraries that swallow what is raised while they are imported, or make
+    another error of it.
     """
-    with _instead(lambda _arrived, before: before) as hand_on:
+    with _replace_handlers(lambda _arrived, before: before) as hand_on:
         try:
             yield
         except Exception:
@@ -38,20 +38,22 @@ def noticed() -> Iterator[None]:
 
 
 @contextmanager
-def held(stop: Callable[[], None]) -> Iterator[None]:
-    """Within, the first signal calls `stop` and waits for the end; a second is handed on now."""
+def defer_signals(stop: Callable[[], None]) -> Iterator[None]:
+    """Within, the first signal calls `stop`, and at the end its handler; a second calls its own."""
 
     def hold(arrived: Arrived, before: Handler) -> Handler:
         return before if len(arrived) > 1 else lambda *_: stop()
 
-    with _instead(hold) as hand_on:
+    with _replace_handlers(hold) as hand_on:
         yield
     hand_on()
 
 
 @contextmanager
-def _instead(choose: Callable[[Arrived, Handler], Handler]) -> Iterator[Callable[[], None]]:
-    """Puts a handler before each signal's; yields what hands the first arrival on to its own."""
+def _replace_handlers(
+    choose: Callable[[Arrived, Handler], Handler],
+) -> Iterator[Callable[[], None]]:
+    """Replaces the handler of each signal. Yields a function that calls the first one's own."""
     arrived: Arrived = []
     before: dict[int, Handler] = {}
     if threading.current_thread() is threading.main_thread():

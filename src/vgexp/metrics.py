@@ -130,7 +130,7 @@ def _few_parts(tensors: Sequence[Tensor]) -> list[Tensor]:
     return flat + [x for x in tensors if x.numel() > SMALL_TENSOR or x.dtype != dtype]
 
 
-def sent(x: Tensor, device: torch.device) -> Tensor:
+def to_device(x: Tensor, device: torch.device) -> Tensor:
     """`x` on the device; from pinned memory, since a plain copy to CUDA waits for the device."""
     return x.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else x.to(device)
 

@@ -189,16 +189,18 @@ def _most_bytes_of(own: Mapping[str, Any]) -> int:
 def _begins_with(folder: Path, table: str, prefix: Prefix) -> bool:
     """Whether a table's file begins with these bytes, and they are more than part of a header."""
     is_long_enough = prefix.num_bytes >= len(_header(table, OPTIONAL))
-    return is_long_enough and folders.prefix_of(_path(folder, table), prefix.num_bytes) == prefix
+    return is_long_enough and folders.read_prefix(_path(folder, table), prefix.num_bytes) == prefix
 
 
 def _clock_lines(folder: Path, num_bytes: int) -> dict[str, Prefix]:
     """The whole lines in the first bytes of the table of times; a file without them is removed."""
     path = _path(folder, _CLOCK)
-    content = folders.beginning_of(path, min(num_bytes, _MOST_TIMES)) if files.exists(path) else b""
+    content = (
+        folders.read_beginning(path, min(num_bytes, _MOST_TIMES)) if files.exists(path) else b""
+    )
     whole = content[: content.rfind(b"\n") + 1]
     if whole.startswith(_header(_CLOCK)):
-        return {_CLOCK: folders.prefix_of(path, len(whole))}
+        return {_CLOCK: folders.read_prefix(path, len(whole))}
     path.unlink(missing_ok=True)
     return {}
 
@@ -233,9 +235,9 @@ def _headers(folder: Path, tables: Sequence[str]) -> dict[str, Prefix]:
         header, path = _header(table), _path(folder, table)
         if not files.exists(path):
             continue
-        begins = folders.beginning_of(path, len(header) + 1)
+        begins = folders.read_beginning(path, len(header) + 1)
         if begins == header:
-            prefixes[table] = folders.prefix_of(path, len(header))
+            prefixes[table] = folders.read_prefix(path, len(header))
         elif header.startswith(begins.rstrip(b"\0")):
             path.unlink()  # torn as it was made; a loss of power may leave zeros
         elif not begins.startswith(header) and table != _CLOCK:

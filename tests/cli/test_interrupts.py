@@ -8,7 +8,7 @@ from contextlib import suppress
 
 import pytest
 
-from vgexp.interrupts import held, noticed
+from vgexp.interrupts import defer_signals, repeat_lost_signals
 
 
 def interrupt() -> None:
@@ -22,17 +22,17 @@ def test_an_error_that_a_signal_brought_about_is_the_signal() -> None:
         except KeyboardInterrupt:
             raise ImportError("cannot load module more than once per process") from None
 
-    with pytest.raises(KeyboardInterrupt), noticed():
+    with pytest.raises(KeyboardInterrupt), repeat_lost_signals():
         load()
 
 
 def test_a_signal_that_is_swallowed_comes_once_more() -> None:
-    with pytest.raises(KeyboardInterrupt), noticed(), suppress(KeyboardInterrupt):
+    with pytest.raises(KeyboardInterrupt), repeat_lost_signals(), suppress(KeyboardInterrupt):
         interrupt()
 
 
 def test_an_error_of_its_own_stays_one() -> None:
-    with pytest.raises(ImportError, match="none"), noticed():
+    with pytest.raises(ImportError, match="none"), repeat_lost_signals():
         raise ImportError("none")
 
 
@@ -43,6 +43,6 @@ def test_a_signal_that_is_held_comes_at_the_end() -> None:
         interrupt()
         heard.append("goes on")
 
-    with pytest.raises(KeyboardInterrupt), held(lambda: heard.append("stop")):
+    with pytest.raises(KeyboardInterrupt), defer_signals(lambda: heard.append("stop")):
         load()
     assert heard == ["stop", "goes on"]

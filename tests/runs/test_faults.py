@@ -143,7 +143,7 @@ def test_the_sum_of_a_table_goes_on_where_a_run_goes_on(tmp_path: Path) -> None:
     assert again.settle() == first
     again.close()
     for table, prefix in first.items():
-        assert folders.prefix_of(tmp_path / f"{table}.csv", 10**9) == prefix
+        assert folders.read_prefix(tmp_path / f"{table}.csv", 10**9) == prefix
 
 
 @pytest.mark.parametrize("place", ["below its header", "after its last line"])

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from vgexp.config import Config, targets
 from vgexp.errors import QuestionError
-from vgexp.lookup import raised
+from vgexp.lookup import explain_error
 from vgexp.losses import Loss
 from vgexp.training import TrainState
 
@@ -73,7 +73,7 @@ def _cut(tried: str, why: str) -> QuestionError:
 
 
 def _explained(tried: str, error: Exception) -> QuestionError:
-    question = raised(f"{tried}: the forward or the backward pass raised", error)
+    question = explain_error(f"{tried}: the forward or the backward pass raised", error)
     if not any(words in str(error) for words in _IN_PLACE):
         return question
     # Where the backward pass stood is no place in the user's code.

@@ -50,11 +50,11 @@ def save(folder: Path, checkpoint: Checkpoint) -> None:
     content = dict(vars(checkpoint))
     content = {"format": FORMAT, "digest": digest(content), **content}
     newest = folder / NEWEST
-    with folders.replaced(newest) as temporary:
+    with folders.replace_file(newest) as temporary:
         # Into a file of Python's: given a path, torch hides why it cannot write.
         with temporary.open("wb") as file:
             torch.save(content, file)
-        folders.synced(temporary)
+        folders.sync(temporary)
         if newest.exists():
             newest.replace(folder / PREVIOUS)
 

@@ -27,7 +27,7 @@ from vgexp.cli.session import Refused
 from vgexp.config import Config, OutputConfig
 from vgexp.errors import LostError, QuestionError, reason
 from vgexp.location import Location
-from vgexp.origin import origin, typed_in
+from vgexp.origin import origin, set_origin
 from vgexp.sweep import plan
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ class Job:
         if not hydra.job.chdir:
             return self._run_in_folder(hydra, composed)
         here = Path(hydra.runtime.cwd)
-        with typed_in(here):
+        with set_origin(here):
             told = self._run_in_folder(hydra, composed)
         # Hydra goes back to where the command was typed.
         self.folder = self.folder and short(self.folder, here)
@@ -256,7 +256,7 @@ def tell(row: sweep.Row, typed: Sequence[str], swept: Collection[str]) -> None:
 def _remove_unused(folder: Path) -> None:
     """Removes what Hydra wrote for a run that could not begin, if the folder holds nothing else."""
     # Where another process has begun a run there meanwhile, it is that one's.
-    with suppress(folders.OccupiedError), folders.occupied(folder):
+    with suppress(folders.OccupiedError), folders.occupy(folder):
         logs, settings = [folder / f"{verb}.log" for verb in WORKS], folder / ".hydra"
         if {path.name for path in folder.iterdir()} - {settings.name, *(log.name for log in logs)}:
             return

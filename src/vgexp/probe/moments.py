@@ -250,9 +250,11 @@ def _aligned(parts: Sequence[Part], rows: tuple[int, ...]) -> tuple[Tensor, Tens
     """Positions in `rows`, entry counts and quantities of all parts, each one float64 vector."""
     device = parts[0].values[0].device
     position = {row: i for i, row in enumerate(rows)}
-    index = metrics.sent(torch.tensor([position[r] for part in parts for r in part.rows]), device)
+    index = metrics.to_device(
+        torch.tensor([position[r] for part in parts for r in part.rows]), device
+    )
     counts = [float(part.num_entries) for part in parts for _ in part.rows]
-    count = metrics.sent(torch.tensor(counts, dtype=torch.float64), device)
+    count = metrics.to_device(torch.tensor(counts, dtype=torch.float64), device)
     num_quantities = len(parts[0].values)
     values = [torch.cat([part.values[q] for part in parts]).double() for q in range(num_quantities)]
     return index, count, values

@@ -83,7 +83,7 @@ def finish_signal(
     if not (folder / folders.CONFIG).exists():
         return signal(config, folder, command=command, manner=manner)
     require_same(folder, Run(folder).config, config)
-    with folders.occupied(folder):
+    with folders.occupy(folder):
         was_open = resuming.is_open(folder)
         done = go_on(folder, trust=True)
     drawn(done, is_wanted=was_open and (manner or manner_of(config)).draws)
@@ -101,7 +101,7 @@ def go_on(folder: Path, *, trust: bool) -> Run:
         return done
     if not trust:
         resuming.require_trust(folder, done.config)
-    folders.tidied(folder)
+    folders.remove_leftovers(folder)
     trainer = _required(done.config)
     for table in _tables(done.config, trainer):
         (folder / f"{table}.csv").unlink(missing_ok=True)

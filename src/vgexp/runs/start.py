@@ -18,7 +18,7 @@ from vgexp import config as configuration
 from vgexp import folders, resuming
 from vgexp.config import Config
 from vgexp.errors import printable, reason
-from vgexp.interrupts import held, noticed
+from vgexp.interrupts import defer_signals, repeat_lost_signals
 from vgexp.location import Location
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def assembled(config: Config) -> Trainer:
     load_libraries(_wait)
     from vgexp.assembly import assemble
 
-    with noticed():
+    with repeat_lost_signals():
         return assemble(config)
 
 
@@ -71,7 +71,7 @@ def load_libraries(stop: Callable[[], None]) -> None:
     is_collecting = gc.isenabled()
     gc.disable()
     try:
-        with held(stop):
+        with defer_signals(stop):
             import vgexp.assembly  # noqa: F401
     finally:
         if is_collecting:
@@ -98,10 +98,10 @@ def begun(folder: Path, config: Config, command: str, verb: str) -> Iterator[Non
     Raises:
         QuestionError: somebody was faster.
     """
-    with folders.occupied(folder):
+    with folders.occupy(folder):
         folders.require_free(folder)
         folders.write_config(folder, config, command, verb)
-        folders.anchored(folder)
+        folders.sync_names(folder)
         yield
 
 
@@ -144,7 +144,7 @@ def drawn(done: Run, *, is_wanted: bool) -> int:
     if not is_wanted or resuming.is_open(done.folder):
         return 0
     try:
-        with noticed():
+        with repeat_lost_signals():
             from vgexp.report import figures
         return len({path.stem for path in figures.draw(done.folder)})
     except Exception as error:

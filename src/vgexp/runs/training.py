@@ -12,7 +12,7 @@ from vgexp import folders, resuming, summaries
 from vgexp.config import Config
 from vgexp.errors import LostError, QuestionError, reason
 from vgexp.folders import Prefix
-from vgexp.interrupts import held
+from vgexp.interrupts import defer_signals
 from vgexp.location import Location
 from vgexp.runs import signaling
 from vgexp.runs.past import Run, load
@@ -67,7 +67,7 @@ def run(
     if not manner.is_quiet and (asked := _of_signal(config)):
         warn(f"{asked}: of vgexp signal alone; training takes no notice")
     remark(trainer, manner)
-    with held(trainer.stop), begun(folder, config, command, folders.TRAIN):
+    with defer_signals(trainer.stop), begun(folder, config, command, folders.TRAIN):
         done = _trained(folder, trainer, config, is_quiet=manner.is_quiet)
     drawn(done, is_wanted=manner.draws)
     return done
@@ -107,7 +107,7 @@ def resume(
     folder = Path(folder)
     if not (folder / folders.CONFIG).exists():
         folder = load(folder).folder
-    with folders.occupied(folder):
+    with folders.occupy(folder):
         folders.require_own(folder)
         done = Run(folder)
         if not resuming.is_open(folder):
@@ -141,7 +141,7 @@ def finish(
     there = Run(folder).config
     require_same(folder, there, config)
     if there != config and resuming.is_open(folder):
-        with folders.occupied(folder):  # another device, say
+        with folders.occupy(folder):  # another device, say
             folders.write_config(folder, config, command)
     return resume(folder, trust=True, manner=manner)
 
@@ -150,14 +150,14 @@ def _go_on(done: Run, say: Callable[[str], None] | None, manner: Manner) -> Run:
     """Trains from the last whole checkpoint, in an occupied folder."""
     folder, config = done.folder, done.config
     trainer = assembled(config)
-    folders.tidied(folder)
+    folders.remove_leftovers(folder)
     start = resuming.start_of(
         folder, config, summaries.computed_by(trainer), trainer.tables, trainer.state_dict()
     )
     if say is not None:
         say(start.story)
     _put_back(trainer, start)
-    with held(trainer.stop):
+    with defer_signals(trainer.stop):
         return _trained(folder, trainer, config, start.prefixes, is_quiet=manner.is_quiet)
 
 

@@ -153,13 +153,13 @@ def write(sweep: Path, plan: Plan) -> None:
     head = {"format": FORMAT, "digest": _digest(content), **content}
     jobs = ",\n".join(json.dumps(job) for job in head.pop("jobs"))
     text = json.dumps(head)[:-1] + f', "jobs": [\n{jobs}\n]}}\n'
-    with folders.replaced(sweep / FILE) as temporary:
+    with folders.replace_file(sweep / FILE) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
 def change(sweep: Path, changed_from: Callable[[Plan], Plan]) -> Plan:
     """Replaces the plan by another, one process at a time."""
-    with folders.alone(sweep):
+    with folders.lock_out_others(sweep):
         changed = changed_from(read(sweep) or Plan())
         write(sweep, changed)
     return changed

@@ -60,7 +60,7 @@ def record(
         OSError: nothing could be written; the file is as it was.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with folders.alone(folder):
+    with folders.lock_out_others(folder):
         table = {} if anew else {cells["job"]: cells for cells in read(folder)}
         table.update({str(row.job): row.cells() for row in rows})
         _replace(folder / FILE, list(keys), sorted(table.values(), key=_number))
@@ -110,5 +110,5 @@ def _replace(path: Path, keys: Sequence[str], rows: Sequence[Mapping[str, str]])
     writer = csv.DictWriter(text, header, restval="", lineterminator="\n")
     writer.writerow({name: printable(name) for name in header})
     writer.writerows({name: printable(text) for name, text in row.items()} for row in rows)
-    with folders.replaced(path) as temporary:
+    with folders.replace_file(path) as temporary:
         temporary.write_text(text.getvalue(), encoding="utf-8", newline="")
