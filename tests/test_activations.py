@@ -264,3 +264,30 @@ def test_summaries_are_one_short_line_each() -> None:
     assert all(0 < len(text) < 80 and "\n" not in text for text in summaries)
     assert len(set(summaries)) == len(summaries)
     assert all(isinstance(ACTIVATIONS[name], Activation) for name in ACTIVATIONS)
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_the_bounds_are_the_smallest_and_the_largest_value_and_absent_where_there_is_none(
+    name: str,
+) -> None:
+    activation = ACTIVATIONS[name]
+    far = torch.tensor([-1e6, 0.0, 1e6])
+    values = activation.build(None)(far).detach()
+    bounded = bool((values.abs() <= 1).all())
+    assert (activation.bounds is not None) == bounded
+    if activation.bounds is not None:
+        assert activation.bounds == (float(values.min()), float(values.max()))
+
+
+@pytest.mark.parametrize("name", [n for n in ACTIVATIONS if ACTIVATIONS[n].rnn_nonlinearity])
+def test_torchs_recurrent_cell_computes_the_activation_that_names_its_nonlinearity(
+    name: str,
+) -> None:
+    cell = nn.RNNCell(1, 1, bias=False, nonlinearity=str(ACTIVATIONS[name].rnn_nonlinearity))
+    nn.init.ones_(cell.weight_ih)
+    u = torch.linspace(-3, 3, 25)[:, None]
+    torch.testing.assert_close(cell(u), ACTIVATIONS[name].build(None)(u))
+
+
+def test_torchs_recurrent_cell_is_used_for_both_activations_that_it_has() -> None:
+    assert [n for n in ACTIVATIONS if ACTIVATIONS[n].rnn_nonlinearity] == ["tanh", "relu"]

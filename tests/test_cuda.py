@@ -15,8 +15,8 @@ import torch
 import vgexp
 from vgexp.assembly import assemble
 from vgexp.config import (
+    CHOICES,
     DTYPES,
-    FAMILIES,
     AdamConfig,
     AddingConfig,
     AgcClipConfig,
@@ -181,7 +181,7 @@ def test_curvature_is_what_it_is_on_the_cpu(model: str) -> None:
         data = AddingConfig(num_examples=64, seq_len=9) if model == "lstm" else DigitsConfig()
         data.batch_size = 16
         made = Config(
-            model=FAMILIES[model](width=8),
+            model=CHOICES["model"][model](width=8),
             data=data,
             train=TrainConfig(steps=3),
             probe=ProbeConfig(curvature_every=1),

@@ -26,8 +26,8 @@ FLOORS: tuple[frozenset[str], ...] = tuple(
         "models data probe theory diagnosis resuming",
         "activations inits norms skips losses optimizers schedulers clips noise tables checkpoints",
         "metrics watch seeds tasks folders user_code machine",
-        "registry config records interrupts lookup location origin files torch_internals",
-        "errors",
+        "registry config quantities records interrupts lookup location origin files",
+        "errors torch_internals",
     )
 )
 """From the roof down. A room imports rooms of lower floors, and itself, and no other."""

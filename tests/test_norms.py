@@ -146,3 +146,36 @@ def test_group_norm_of_one_group_is_layer_norm() -> None:
 def test_every_norm_has_a_reference_and_a_summary() -> None:
     assert set(REFERENCES) == set(OF_POSITIONS) == set(NORMS)
     assert all(0 < len(NORMS.summary(name)) < 90 for name in NORMS)
+
+
+@pytest.mark.parametrize("name", NORMS)
+def test_a_norm_of_units_normalises_each_vector_alone(name: str) -> None:
+    make, reference = NORMS[name].of_units, REFERENCES[name]
+    assert (make is not None) == (name in ("none", "layer", "rms"))
+    module = None if make is None else make(12)
+    if module is None:
+        return
+    assert reference is not None
+    x = np.random.default_rng(4).normal(0.7, 2.0, (2, 5, 12))
+    y = module.double()(torch.from_numpy(x)).detach().numpy()
+    expected = np.stack([reference(vectors) for vectors in x])
+    np.testing.assert_allclose(y, expected, rtol=1e-9, atol=0)
+
+
+@pytest.mark.parametrize("groups", [3, 6])
+@pytest.mark.parametrize("name", NORMS)
+def test_a_norm_says_whether_each_channel_of_an_image_is_normalised_alone(
+    name: str, groups: int
+) -> None:
+    entry = NORMS[name]
+    module = entry(6, Groups(groups), 2)
+    assert entry.is_identity == (module is None)
+    if module is None:
+        assert not entry.is_per_channel(6, Groups(groups))
+        return
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(2, 6, 3, 4, generator=generator, dtype=torch.float64, requires_grad=True)
+    # What one number of the output depends on: its example and channel alone, or more.
+    (gradient,) = torch.autograd.grad(module.double()(x)[0, 0, 0, 0], x)
+    is_felt = gradient.flatten(2).abs().amax(2) > 1e-12
+    assert entry.is_per_channel(6, Groups(groups)) == (int(is_felt.sum()) == 1)

@@ -84,7 +84,7 @@ def configurations(name: str) -> list[OptimizerConfig]:
     return [cls(), cls(**keys)]
 
 
-@pytest.mark.parametrize("name", optimizers.OPTIMIZERS)
+@pytest.mark.parametrize("name", CHOICES["optimizer"])
 def test_three_updates_equal_those_written_out_by_hand(name: str) -> None:
     for config in configurations(name):
         starts = [0.3, -2.0, 1e-3]
@@ -114,10 +114,7 @@ def test_the_states_are_those_of_the_update_rule(config: OptimizerConfig, expect
     assert optimizers.num_states(config) == expected
 
 
-def test_every_choice_of_the_configuration_has_an_optimizer() -> None:
-    assert set(optimizers.OPTIMIZERS) == set(CHOICES["optimizer"])
-
-
-def test_every_optimizer_has_a_summary_of_one_line() -> None:
-    for name in optimizers.OPTIMIZERS:
-        assert 10 < len(optimizers.OPTIMIZERS.summary(name)) < 100
+def test_every_optimizer_has_a_reference_and_a_summary_of_one_line() -> None:
+    assert set(REFERENCES) == set(CHOICES["optimizer"])
+    for name in CHOICES["optimizer"]:
+        assert 10 < len(CHOICES["optimizer"].summary(name)) < 100

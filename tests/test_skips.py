@@ -139,3 +139,19 @@ def test_building_draws_no_random_number(name: str) -> None:
 def test_every_skip_has_a_reference_and_a_summary() -> None:
     assert set(REFERENCES) == set(SKIPS)
     assert all(0 < len(SKIPS.summary(name)) < 90 for name in SKIPS)
+
+
+@pytest.mark.parametrize("name", [name for name in SKIPS if SKIPS[name].adds])
+def test_a_skip_says_whether_it_keeps_its_path_and_whether_it_is_a_plain_sum(name: str) -> None:
+    module, skip = built(name), SKIPS[name]
+    rng = np.random.default_rng(5)
+    z, other, branch, h = (torch.from_numpy(x) for x in rng.normal(size=(4, BATCH, WIDTH)))
+    keeps = torch.allclose(module(z, branch, h) - z, module(other, branch, h) - other)
+    assert skip.keeps_path == module.keeps_path == keeps
+    assert skip.is_sum == torch.allclose(module(z, branch, h), z + branch)
+
+
+def test_a_skip_without_a_module_keeps_no_path() -> None:
+    alone = [skip for skip in SKIPS.values() if not skip.adds]
+    assert alone
+    assert not any(skip.keeps_path or skip.is_sum for skip in alone)

@@ -31,7 +31,7 @@ from vgexp.config import (
 )
 from vgexp.errors import QuestionError
 from vgexp.probe import Probe
-from vgexp.records import OPTIONAL
+from vgexp.quantities import PREDICTION
 from vgexp.seeds import generator
 from vgexp.training import Trainer
 
@@ -159,12 +159,14 @@ def no_norm(width):
 
 
 class Squares(Dataset):
-    def __init__(self, num_examples=40, classes=None, odd=None, item=None):
+    def __init__(self, num_examples=40, classes=None, odd=None, item=None, told=None):
         self.x = torch.arange(num_examples * 5.0).reshape(-1, 5).sin()
         self.y = torch.arange(num_examples) % 3
         self.odd, self.item, self.reads = odd, item, 0
         if classes:
             self.classes = [str(number) for number in range(classes)]
+        if told is not None:
+            self.num_classes = told
 
     def __len__(self):
         return len(self.x)
@@ -655,7 +657,7 @@ def test_data_that_are_read_one_by_one_train_as_the_same_in_memory(tmp_path: Pat
     assert one.steps.equals(two.steps)
     assert one.evals.equals(two.evals)
     # What is read one by one is not looked at before: theory has no answer there.
-    measured = [name for name in one.layers if name not in OPTIONAL]
+    measured = [name for name in one.layers if not name.startswith(PREDICTION)]
     assert one.layers[measured].equals(two.layers[measured])
     assert set(one.evals["split"]) == {"train", "val"}
 
@@ -742,6 +744,13 @@ def test_the_task_is_read_off_the_first_example_and_the_targets(
     assert found.train.take(torch.tensor([0, 1]))[0].shape == (2, *shape)
 
 
+def test_batches_of_what_is_read_one_by_one_are_on_the_device_that_was_asked_for() -> None:
+    there = loaded("lazy").train.to(torch.device("meta"))
+    batch = (*there.take(torch.tensor([0, 1])), *there.part(0, 2))
+    assert [part.device.type for part in (there.targets, *batch)] == ["meta"] * 5
+    assert [len(part) for part in batch] == [2] * 4
+
+
 def test_values_are_one_column_and_train_by_their_squares() -> None:
     found = loaded("values")
     assert found.train.targets.shape == (40, 1)
@@ -753,6 +762,13 @@ def test_values_are_one_column_and_train_by_their_squares() -> None:
 def test_classes_are_as_many_as_somebody_says() -> None:
     assert loaded("lazy", kwargs={"classes": 7}).task.num_outputs == 7
     assert loaded("lazy", kwargs={"classes": 7}, num_classes=5).task.num_outputs == 5
+
+
+@pytest.mark.parametrize(("told", "outputs"), [(7, 7), (True, 3), ("seven", 3)])
+def test_a_number_of_classes_that_data_tell_of_is_taken_where_it_is_one(
+    told: object, outputs: int
+) -> None:
+    assert loaded("lazy", kwargs={"told": told}).task.num_outputs == outputs
 
 
 def test_what_is_drawn_as_data_are_made_depends_on_the_seed_alone() -> None:
@@ -782,7 +798,8 @@ def test_a_part_of_tensors_is_in_memory_too(subset: Any) -> None:
         ("texts", {}, "whose input is a str"),
         ("objects", {}, "whose input is a object"),
         ("raises", {}, "reading example 0 raised\nZeroDivisionError"),
-        ("scalars", {}, "gives inputs of shape []"),
+        ("scalars", {}, "gives inputs of shape []\nallowed: [features], [positions, features], ["),
+        ("scalars", {}, ", columns], or whole numbers [positions]"),
         ("lazy", {"kwargs": {"odd": 7}}, "example 7 has shapes [4], []; the first example [5], []"),
         ("lazy", {"num_classes": 2}, "with class 2, but there are 2 classes"),
         ("strange_class", {}, "gives validation data with class 4, but there are 3 classes"),

@@ -83,6 +83,10 @@ class Activation:
     """Whether its modules own trained parameters."""
     kinks: tuple[float, ...] | None = ()
     """Where phi or phi' is not smooth; None: not known."""
+    bounds: tuple[float, float] | None = None
+    """The smallest and the largest phi; None: one of them is infinite, or not known."""
+    rnn_nonlinearity: str | None = None
+    """`nonlinearity` with which torch's fused recurrent cell computes it; None: that cannot."""
 
     @property
     def peak(self) -> float | None:
@@ -274,8 +278,8 @@ def _build_prelu(negative_slope: float | None) -> nn.Module:
     return nn.PReLU(init=PRELU_SLOPE if negative_slope is None else negative_slope)
 
 
-def _known(summary: str, cls: type[nn.Module], kinks: tuple[float, ...] = ()) -> Activation:
-    return Activation(summary, _plain(cls), DERIVATIVES[cls], kinks=kinks)
+def _known(summary: str, cls: type[nn.Module], **known: Any) -> Activation:
+    return Activation(summary, _plain(cls), DERIVATIVES[cls], **known)
 
 
 def _foreign(path: str) -> Activation:
@@ -289,9 +293,16 @@ ACTIVATIONS: Registry[Activation] = Registry(
         "linear": Activation(
             "u itself: a deep linear net", _plain(nn.Identity), Derivative(torch.ones_like)
         ),
-        "sigmoid": _known("1/(1 + e^-u), in (0, 1); phi' is at most 1/4", nn.Sigmoid),
-        "tanh": _known("hyperbolic tangent, in (-1, 1); phi'(0) = 1", nn.Tanh),
-        "relu": _known("max(u, 0)", nn.ReLU, kinks=(0.0,)),
+        "sigmoid": _known(
+            "1/(1 + e^-u), in (0, 1); phi' is at most 1/4", nn.Sigmoid, bounds=(0.0, 1.0)
+        ),
+        "tanh": _known(
+            "hyperbolic tangent, in (-1, 1); phi'(0) = 1",
+            nn.Tanh,
+            bounds=(-1.0, 1.0),
+            rnn_nonlinearity="tanh",
+        ),
+        "relu": _known("max(u, 0)", nn.ReLU, kinks=(0.0,), rnn_nonlinearity="relu"),
         "leaky_relu": Activation(
             "u above 0, negative_slope * u below (Maas 2013)",
             _build_leaky_relu,
@@ -313,7 +324,7 @@ ACTIVATIONS: Registry[Activation] = Registry(
         "silu": _known("u sigmoid(u), also swish (Ramachandran 2017)", nn.SiLU),
         # Above 20 torch returns u itself.
         "softplus": _known("ln(1 + e^u), a smooth relu", nn.Softplus, kinks=(20.0,)),
-        "hardtanh": _known("u cut at -1 and 1", nn.Hardtanh, kinks=(-1.0, 1.0)),
+        "hardtanh": _known("u cut at -1 and 1", nn.Hardtanh, kinks=(-1.0, 1.0), bounds=(-1.0, 1.0)),
     },
     _foreign,
 )

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import singledispatch
 from typing import Any, final
 
 import torch
@@ -28,9 +29,7 @@ from vgexp.config import (
     NoClipConfig,
     NormClipConfig,
     ValueClipConfig,
-    choice,
 )
-from vgexp.registry import Registry
 from vgexp.torch_internals import multiply_each, norm_each
 
 HISTORY = 1000
@@ -94,21 +93,25 @@ class Clip:
             self._history.load_state_dict(state)
 
 
-def build(config: ClipConfig, matrices: Sequence[nn.Parameter]) -> Clip:
-    """The configured clip. `matrices` are the weights that `agc` acts on: all but the read-out."""
-    return CLIPS[choice("clip", config)](config, matrices)
+@singledispatch
+def build(config: ClipConfig, matrices: Sequence[nn.Parameter]) -> Clip:  # noqa: ARG001
+    """Builds the configured clip; `matrices` are all weight matrices but the read-out's."""
+    raise TypeError(f"no clip is made of {type(config).__name__}")
 
 
+@build.register
 def none(_config: NoClipConfig, _matrices: Sequence[nn.Parameter]) -> Clip:
     """Gradients reach the optimizer as they are."""
     return Clip(None)
 
 
+@build.register
 def norm(config: NormClipConfig, _matrices: Sequence[nn.Parameter]) -> Clip:
     """The whole gradient is scaled by min(1, threshold / norm) (Pascanu et al. 2013)."""
     return Clip(lambda grads, norm: _scale_whole(grads, norm, config.threshold))
 
 
+@build.register
 def value(config: ValueClipConfig, _matrices: Sequence[nn.Parameter]) -> Clip:
     """Each entry is cut at plus and minus the threshold."""
 
@@ -130,6 +133,7 @@ def value(config: ValueClipConfig, _matrices: Sequence[nn.Parameter]) -> Clip:
     return Clip(rule)
 
 
+@build.register
 def layer(config: LayerClipConfig, _matrices: Sequence[nn.Parameter]) -> Clip:
     """Each parameter tensor, biases too, is scaled to a norm of at most the threshold."""
 
@@ -141,6 +145,7 @@ def layer(config: LayerClipConfig, _matrices: Sequence[nn.Parameter]) -> Clip:
     return Clip(rule)
 
 
+@build.register
 def agc(config: AgcClipConfig, matrices: Sequence[nn.Parameter]) -> Clip:
     """Each row is scaled to at most a share of its weights' norm (Brock et al. 2021, eq. 3).
 
@@ -159,6 +164,7 @@ def agc(config: AgcClipConfig, matrices: Sequence[nn.Parameter]) -> Clip:
     return Clip(rule)
 
 
+@build.register
 def auto(config: AutoClipConfig, _matrices: Sequence[nn.Parameter]) -> Clip:
     """The norm threshold is a percentile of the norms seen so far (Seetharaman et al. 2020).
 
@@ -167,13 +173,6 @@ def auto(config: AutoClipConfig, _matrices: Sequence[nn.Parameter]) -> Clip:
     """
     history = _History(config.threshold)
     return Clip(lambda grads, norm: _scale_whole(grads, norm, history.limit(norm)), history)
-
-
-CLIPS: Registry[Callable[[Any, Sequence[nn.Parameter]], Clip]] = Registry(
-    "clip",
-    {"none": none, "norm": norm, "value": value, "layer": layer, "agc": agc, "auto": auto},
-)
-"""Name -> function of (configuration, weight matrices without the read-out)."""
 
 
 @final

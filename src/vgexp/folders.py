@@ -17,7 +17,7 @@ from vgexp import config as configuration
 from vgexp import files
 from vgexp.config import Config
 from vgexp.errors import QuestionError, one_line
-from vgexp.records import TABLES
+from vgexp.quantities import TABLES
 
 CONFIG = "config.yaml"
 SUMMARY = "summary.json"

@@ -59,6 +59,13 @@ class NormEntry:
     build: Norm
     statistics: Callable[[int, NormConfig], Statistics] | None = None
     """Of a width; None: there is none to take, or it is not known."""
+    of_units: Callable[[int], nn.Module | None] | None = None
+    """Makes the module that normalises each vector of [.., W] over its W units; None: there is no
+    such module."""
+    is_per_channel: Callable[[int, NormConfig], bool] = lambda _num_channels, _config: False
+    """Whether it normalises each channel of an image alone, over positions."""
+    is_identity: bool = False
+    """Whether nothing is normalised."""
     is_known: bool = True
     """Whether it is one of ours."""
 
@@ -104,9 +111,11 @@ def _batch(num_channels: int, _config: NormConfig, num_position_axes: int = 0, /
 
 def _layer(num_channels: int, _config: NormConfig, num_position_axes: int = 0, /) -> nn.Module:
     """Each example over its channels (and positions, of images) (Ba 2016)."""
-    if num_position_axes:
-        return nn.GroupNorm(1, num_channels, eps=EPS)
-    return nn.LayerNorm(num_channels, eps=EPS)
+    return nn.GroupNorm(1, num_channels, eps=EPS) if num_position_axes else _layer_of(num_channels)
+
+
+def _layer_of(num_units: int) -> nn.Module:
+    return nn.LayerNorm(num_units, eps=EPS)
 
 
 def _instance(num_channels: int, _config: NormConfig, num_position_axes: int = 0, /) -> nn.Module:
@@ -148,7 +157,11 @@ def _rms(num_channels: int, _config: NormConfig, num_position_axes: int = 0, /) 
     """Each example divided by the rms of its channels (and positions) (Zhang & Sennrich 2019)."""
     if num_position_axes:
         return ChannelRms(num_channels, num_position_axes)
-    return RmsNorm(num_channels, eps=EPS)
+    return _rms_of(num_channels)
+
+
+def _rms_of(num_units: int) -> nn.Module:
+    return RmsNorm(num_units, eps=EPS)
 
 
 class RmsNorm(nn.RMSNorm):
@@ -174,14 +187,20 @@ def _foreign(path: str) -> NormEntry:
 NORMS: Registry[NormEntry] = Registry(
     "norm",
     {
-        "none": NormEntry(_none),
+        "none": NormEntry(_none, of_units=lambda _num_units: None, is_identity=True),
         "batch": NormEntry(_batch, lambda _width, _config: Statistics(None, centred=True)),
-        "layer": NormEntry(_layer, lambda width, _config: Statistics(width, centred=True)),
-        "instance": NormEntry(_instance),
-        "group": NormEntry(
-            _group, lambda width, config: Statistics(width // config.norm_groups, centred=True)
+        "layer": NormEntry(
+            _layer, lambda width, _config: Statistics(width, centred=True), of_units=_layer_of
         ),
-        "rms": NormEntry(_rms, lambda width, _config: Statistics(width, centred=False)),
+        "instance": NormEntry(_instance, is_per_channel=lambda _num_channels, _config: True),
+        "group": NormEntry(
+            _group,
+            lambda width, config: Statistics(width // config.norm_groups, centred=True),
+            is_per_channel=lambda num_channels, config: num_channels == config.norm_groups,
+        ),
+        "rms": NormEntry(
+            _rms, lambda width, _config: Statistics(width, centred=False), of_units=_rms_of
+        ),
     },
     _foreign,
 )

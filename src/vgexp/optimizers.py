@@ -7,8 +7,9 @@ them loads torch's compiler, which would be a third of a short run.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable
-from typing import Any, TypeVar, cast
+from collections.abc import Iterable
+from functools import singledispatch
+from typing import TypeVar, cast
 
 import torch
 from torch import nn
@@ -21,9 +22,7 @@ from vgexp.config import (
     OptimizerConfig,
     RmspropConfig,
     SgdConfig,
-    choice,
 )
-from vgexp.registry import Registry
 
 Parameters = Iterable[nn.Parameter]
 AnyOptimizer = TypeVar("AnyOptimizer", bound=Optimizer)
@@ -32,9 +31,10 @@ _GUARDED = ("add_param_group", "load_state_dict", "state_dict", "zero_grad")
 """Methods that torch hides from its compiler, and loads the compiler to do so."""
 
 
-def build(config: OptimizerConfig, parameters: Parameters) -> Optimizer:
-    """The configured optimizer over `parameters`, in one parameter group."""
-    return OPTIMIZERS[choice("optimizer", config)](parameters, config)
+@singledispatch
+def build(config: OptimizerConfig, parameters: Parameters) -> Optimizer:  # noqa: ARG001
+    """Builds the configured optimizer over `parameters`, in one parameter group."""
+    raise TypeError(f"no optimizer is made of {type(config).__name__}")
 
 
 def num_states(config: OptimizerConfig) -> int:
@@ -69,12 +69,14 @@ Adam = skip_compiler(torch.optim.Adam)
 AdamW = skip_compiler(torch.optim.AdamW)
 
 
-def sgd(parameters: Parameters, config: SgdConfig) -> Optimizer:
+@build.register
+def sgd(config: SgdConfig, parameters: Parameters) -> Optimizer:
     """Plain stochastic gradient descent: w <- w - lr (g + weight_decay w)."""
     return SGD(parameters, lr=config.lr, weight_decay=config.weight_decay, fused=True)
 
 
-def momentum(parameters: Parameters, config: MomentumConfig) -> Optimizer:
+@build.register
+def momentum(config: MomentumConfig, parameters: Parameters) -> Optimizer:
     """Heavy-ball momentum (Polyak 1964): v <- momentum v + g, w <- w - lr v.
 
     The first v is g itself; the gradient is not damped by 1 - momentum.
@@ -88,7 +90,8 @@ def momentum(parameters: Parameters, config: MomentumConfig) -> Optimizer:
     )
 
 
-def rmsprop(parameters: Parameters, config: RmspropConfig) -> Optimizer:
+@build.register
+def rmsprop(config: RmspropConfig, parameters: Parameters) -> Optimizer:
     """RMSprop (Hinton 2012): each entry divided by its running root mean square.
 
     s <- 0.99 s + 0.01 g^2 from 0 without bias correction, w <- w - lr g / (sqrt(s) + 1e-8).
@@ -98,7 +101,8 @@ def rmsprop(parameters: Parameters, config: RmspropConfig) -> Optimizer:
     )
 
 
-def adam(parameters: Parameters, config: AdamConfig) -> Optimizer:
+@build.register
+def adam(config: AdamConfig, parameters: Parameters) -> Optimizer:
     """Adam (Kingma & Ba 2015), betas 0.9 and 0.999, epsilon 1e-8.
 
     Weight decay is an L2 penalty: it is added to the gradient before the moments.
@@ -106,13 +110,7 @@ def adam(parameters: Parameters, config: AdamConfig) -> Optimizer:
     return Adam(parameters, lr=config.lr, weight_decay=config.weight_decay, fused=True)
 
 
-def adamw(parameters: Parameters, config: AdamwConfig) -> Optimizer:
+@build.register
+def adamw(config: AdamwConfig, parameters: Parameters) -> Optimizer:
     """Adam with decoupled weight decay (Loshchilov & Hutter 2019): w <- (1 - lr decay) w first."""
     return AdamW(parameters, lr=config.lr, weight_decay=config.weight_decay, fused=True)
-
-
-OPTIMIZERS: Registry[Callable[[Parameters, Any], Optimizer]] = Registry(
-    "optimizer",
-    {"sgd": sgd, "momentum": momentum, "rmsprop": rmsprop, "adam": adam, "adamw": adamw},
-)
-"""Name -> function of (parameters, configuration)."""

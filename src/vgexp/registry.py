@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+import pkgutil
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Generic, TypeVar
 
 from vgexp.errors import QuestionError, unknown
@@ -12,7 +14,9 @@ T = TypeVar("T")
 
 
 class Registry(Mapping[str, T], Generic[T]):
-    """An immutable mapping from name to entry whose look-up names the nearest match on failure.
+    """A mapping from name to entry whose look-up names the nearest match on failure.
+
+    An entry is added once, as its module is imported, and never replaced or removed.
 
     Entries are functions, classes or dataclass instances; `summary` is the entry's own attribute
     of that name or the first sentence of its docstring.
@@ -40,6 +44,11 @@ class Registry(Mapping[str, T], Generic[T]):
         question = unknown(self.kind, name, self._entries)
         raise QuestionError(f"{question}\nor your own: package.module.name")
 
+    def add(self, name: str, entry: T) -> None:
+        """Adds an entry whose name is new."""
+        assert name not in self._entries, f"{self.kind} {name} is there already"
+        self._entries[name] = entry
+
     def __contains__(self, name: object) -> bool:
         return name in self._entries
 
@@ -54,3 +63,13 @@ class Registry(Mapping[str, T], Generic[T]):
         entry = self[name]
         text = getattr(entry, "summary", None) or inspect.getdoc(entry) or ""
         return str(text).strip().split("\n\n")[0].replace("\n", " ")
+
+
+def import_modules(package: str, path: Iterable[str]) -> None:
+    """Imports every module of a package, so that each registers what it makes.
+
+    Args:
+        path: the package's `__path__`.
+    """
+    for module in pkgutil.walk_packages(path, f"{package}."):
+        importlib.import_module(module.name)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,12 +13,14 @@ from vgexp import files, folders
 from vgexp.config import Config
 from vgexp.errors import QuestionError, one_line
 from vgexp.folders import Prefix
-from vgexp.records import COMMON, OPTIONAL, TABLES
+from vgexp.quantities import COMMON, TABLES
 
 _CLOCK = "timing"
 """The table that no promise is made of."""
 _MOST_FOR_EACH, _MOST_BESIDE = 8, 2**28
 """Bytes of a checkpoint for each byte of the state that a run begins with, and beside them."""
+_MOST_HEADER = 2**16
+"""Bytes of the line of columns."""
 _MOST_TIMES = 2**26
 """Bytes of that table that are kept."""
 ENDED = ("completed", "diverged", "stopped")
@@ -188,8 +190,10 @@ def _most_bytes_of(own: Mapping[str, Any]) -> int:
 
 def _begins_with(folder: Path, table: str, prefix: Prefix) -> bool:
     """Whether a table's file begins with these bytes, and they are more than part of a header."""
-    is_long_enough = prefix.num_bytes >= len(_header(table, OPTIONAL))
-    return is_long_enough and folders.read_prefix(_path(folder, table), prefix.num_bytes) == prefix
+    path = _path(folder, table)
+    if prefix.num_bytes <= 0 or folders.read_prefix(path, prefix.num_bytes) != prefix:
+        return False
+    return b"\n" in folders.read_beginning(path, min(prefix.num_bytes, _MOST_HEADER))
 
 
 def _clock_lines(folder: Path, num_bytes: int) -> dict[str, Prefix]:
@@ -219,9 +223,8 @@ def _require_own(folder: Path, config: Config) -> None:
     require_equal(folder / folders.SUMMARY, "configuration", {"config_hash": told}, now)
 
 
-def _header(table: str, without: Collection[str] = ()) -> bytes:
-    names = [column.name for column in TABLES[table] if column.name not in without]
-    return (",".join(names) + "\n").encode()
+def _header(table: str) -> bytes:
+    return (",".join(column.name for column in TABLES[table]) + "\n").encode()
 
 
 def _headers(folder: Path, tables: Sequence[str]) -> dict[str, Prefix]:

@@ -6,7 +6,7 @@ The learning rate of update s is the base rate times the schedule's factor at s,
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from functools import singledispatch
 from typing import Any, final
 
 from torch.optim import Optimizer
@@ -25,9 +25,7 @@ from vgexp.config import (
     SchedulerConfig,
     StepConfig,
     WarmupCosineConfig,
-    choice,
 )
-from vgexp.registry import Registry
 from vgexp.torch_internals import mark_as_stepped
 
 
@@ -78,22 +76,26 @@ class Schedule:
             group["lr"] = lr
 
 
-def build(config: SchedulerConfig, optimizer: Optimizer, num_steps: int) -> Schedule:
-    """The configured schedule for a run of `num_steps` optimizer steps."""
-    return SCHEDULERS[choice("scheduler", config)](config, optimizer, num_steps)
+@singledispatch
+def build(config: SchedulerConfig, optimizer: Optimizer, num_steps: int) -> Schedule:  # noqa: ARG001
+    """Builds the configured schedule for a run of `num_steps` optimizer steps."""
+    raise TypeError(f"no scheduler is made of {type(config).__name__}")
 
 
+@build.register
 def constant(_config: ConstantConfig, optimizer: Optimizer, _num_steps: int) -> Schedule:
     """The learning rate stays."""
     return Schedule(optimizer)
 
 
+@build.register
 def step(config: StepConfig, optimizer: Optimizer, num_steps: int) -> Schedule:
     """The learning rate falls by a factor at equal intervals: factor ** floor(s / interval)."""
     interval = max(1, round(config.interval_fraction * num_steps))
     return Schedule(optimizer, by_step=StepLR(optimizer, interval, gamma=config.factor))
 
 
+@build.register
 def cosine(_config: CosineConfig, optimizer: Optimizer, num_steps: int) -> Schedule:
     """Half a cosine from the base rate down to 0 (Loshchilov & Hutter 2017): (1 + cos(pi s/S))/2.
 
@@ -102,6 +104,7 @@ def cosine(_config: CosineConfig, optimizer: Optimizer, num_steps: int) -> Sched
     return Schedule(optimizer, by_step=CosineAnnealingLR(optimizer, T_max=num_steps))
 
 
+@build.register
 def warmup_cosine(config: WarmupCosineConfig, optimizer: Optimizer, num_steps: int) -> Schedule:
     """A linear rise, then half a cosine down to 0.
 
@@ -120,6 +123,7 @@ def warmup_cosine(config: WarmupCosineConfig, optimizer: Optimizer, num_steps: i
     return Schedule(optimizer, by_step=LambdaLR(optimizer, factor))
 
 
+@build.register
 def plateau(config: PlateauConfig, optimizer: Optimizer, _num_steps: int) -> Schedule:
     """The learning rate falls when the evaluated loss stops falling.
 
@@ -129,16 +133,3 @@ def plateau(config: PlateauConfig, optimizer: Optimizer, _num_steps: int) -> Sch
         optimizer,
         by_eval=ReduceLROnPlateau(optimizer, factor=config.factor, patience=config.patience),
     )
-
-
-SCHEDULERS: Registry[Callable[[Any, Optimizer, int], Schedule]] = Registry(
-    "scheduler",
-    {
-        "constant": constant,
-        "step": step,
-        "cosine": cosine,
-        "warmup_cosine": warmup_cosine,
-        "plateau": plateau,
-    },
-)
-"""Name -> function of (configuration, optimizer, number of steps)."""

@@ -100,6 +100,10 @@ class Skip:
     """What it does to variances."""
     carries_z: bool = False
     """Whether the next z is z where the branch is 0, and the branch's weights learn there."""
+    keeps_path: bool = False
+    """Whether the next z is z plus what is made of the branch alone."""
+    is_sum: bool = False
+    """Whether the next z is z plus the branch as it is."""
 
     @property
     def adds(self) -> bool:
@@ -190,17 +194,21 @@ SKIPS: Registry[Skip] = Registry(
             lambda _width, _depth, _make_gate=None: Residual(),
             mix=lambda _v, _q, _depth, _mean: Mix(1.0, 1.0, 1.0),
             carries_z=True,
+            keeps_path=True,
+            is_sum=True,
         ),
         "scaled_residual": Skip(
             "z + (W h + b) / sqrt(L), L the depth",
             lambda _width, depth, _make_gate=None: ScaledResidual(depth),
             mix=lambda _v, _q, depth, _mean: Mix(1 / depth, 1.0, 1 / depth),
             carries_z=True,
+            keeps_path=True,
         ),
         "rezero": Skip(
             "z + alpha (W h + b), alpha trained from 0 (Bachlechner 2020)",
             lambda _width, _depth, _make_gate=None: Rezero(),
             mix=lambda _v, _q, _depth, _mean: Mix(0.0, 1.0, 0.0),
+            keeps_path=True,
         ),
         "highway": Skip(
             "T (W h + b) + (1 - T) z, T a trained gate (Srivastava 2015)",

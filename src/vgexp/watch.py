@@ -69,7 +69,7 @@ class Meter(Protocol):
 
     @property
     def table(self) -> str:
-        """The name of the table in `records.TABLES`."""
+        """The name of the table in `quantities.TABLES`."""
         ...
 
     def arm(self) -> None:

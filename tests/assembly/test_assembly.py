@@ -16,7 +16,6 @@ from vgexp import config as configuration
 from vgexp.assembly import assemble, device_of
 from vgexp.config import Config
 from vgexp.errors import QuestionError
-from vgexp.registry import Registry
 
 
 def test_auto_is_cuda_where_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -48,11 +47,11 @@ def test_every_choice_of_every_group_assembles_and_takes_two_steps(
         own = {"model": "own_code.Net", "data": "own_code.make"} if "Custom" in cls.__name__ else {}
         chosen: dict[str, Any] = {group: cls(target=own[group]) if own else cls()}
         if group == "model" and cls.reads:
-            sets = configuration.SETS.values()
+            sets = configuration.CHOICES["data"].values()
             chosen["data"] = next(small(c) for c in sets if c.gives in cls.reads)
         if group == "data" and cls.gives:
             chosen["data"] = small(cls)
-            families = configuration.FAMILIES.values()
+            families = configuration.CHOICES["model"].values()
             chosen["model"] = next(c() for c in families if cls.gives in c.reads)
         trainer = assemble(changed(Config(), **chosen, train={"steps": 2}))
         assert trainer.device == device_of("auto")
@@ -61,19 +60,23 @@ def test_every_choice_of_every_group_assembles_and_takes_two_steps(
         assert trainer.divergence is None
 
 
-BUILDERS: dict[str, Registry[Any]] = {
-    "model": models.MODELS,
-    "data": data.DATA,
-    "optimizer": optimizers.OPTIMIZERS,
-    "scheduler": schedulers.SCHEDULERS,
-    "clip": clips.CLIPS,
+MAKERS: dict[str, Any] = {
+    "model": models.make,
+    "data": data.read,
+    "optimizer": optimizers.build,
+    "scheduler": schedulers.build,
+    "clip": clips.build,
 }
 
 
 @pytest.mark.parametrize("group", configuration.CHOICES)
-def test_what_can_be_chosen_is_what_can_be_built_in_the_same_order(group: str) -> None:
-    assert list(BUILDERS[group]) == list(configuration.CHOICES[group])
-    assert BUILDERS[group].kind == configuration.CHOICES[group].kind == group
+def test_each_choice_has_a_maker_that_is_not_that_of_another_choice(group: str) -> None:
+    made_by = MAKERS[group].registry
+    choices = configuration.CHOICES[group].values()
+    for cls in choices:
+        nearest = next(base for base in cls.__mro__ if base in made_by)
+        assert nearest is not object, f"nothing makes {cls.__name__}"
+        assert nearest is cls or nearest not in choices, f"{cls.__name__} is made as its base is"
 
 
 @pytest.mark.parametrize("dtype", configuration.DTYPES)

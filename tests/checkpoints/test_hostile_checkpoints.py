@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import sys
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -214,6 +215,21 @@ def test_a_storage_is_as_long_as_its_record_and_a_tensor_within_its_storage(tmp_
             checkpoints.load(tmp_path / "b.pt")
 
 
+def test_numbers_in_another_order_of_bytes_are_not_taken_for_this_machine_s(tmp_path: Path) -> None:
+    """The sum, which is of bytes as they lie in memory, is the same there and here."""
+    write(tmp_path / "a.pt")
+    other = {"little": "big", "big": "little"}[sys.byteorder].encode()
+    with zipfile.ZipFile(tmp_path / "a.pt") as archive:
+        records = {name: archive.read(name) for name in archive.namelist()}
+    (name,) = (name for name in records if name.endswith("/byteorder"))
+    assert records[name].decode() == sys.byteorder
+    with zipfile.ZipFile(tmp_path / "b.pt", "w") as archive:
+        for record, content in {**records, name: other}.items():
+            archive.writestr(record, content)
+    with pytest.raises(UnusableError, match="another order of bytes"):
+        checkpoints.load(tmp_path / "b.pt")
+
+
 def test_a_file_longer_than_any_of_this_run_is_not_read(tmp_path: Path) -> None:
     (tmp_path / "a.pt").touch()
     os.truncate(tmp_path / "a.pt", 2**40)
@@ -263,10 +279,14 @@ CHANGES: dict[str, Callable[[dict[str, Any]], object]] = {
     "a step that is a tensor": lambda s: s["training"].update(step=torch.zeros(1)),
     "a model that is a list": lambda s: s["training"].update(model=[]),
     "a model without weights": lambda s: s["training"].update(model={}),
+    "weights of another type": lambda s: s["training"].update(
+        model={name: value.double() for name, value in s["training"]["model"].items()}
+    ),
     "a generator that is a text": lambda s: s["training"].update(stream=["x"]),
     "a generator that is short": lambda s: s["training"].update(
         stream=[torch.zeros(3, dtype=torch.uint8)]
     ),
+    "a generator too many": lambda s: s["training"].update(stream=2 * s["training"]["stream"]),
     "an order of data that is empty": lambda s: s["training"].update(batches={}),
     "an optimizer without groups": lambda s: s["training"].update(
         optimizer={"state": {}, "param_groups": []}
@@ -362,6 +382,7 @@ def _with_attribute() -> torch.Tensor:
         {1, 2},
         {(1, 2): 3},
         {2**40: 3},
+        {True: 3},
         torch.eye(2).to_sparse(),
         torch.zeros(2, device="meta"),
         torch.zeros(2).as_subclass(_Own),
@@ -374,6 +395,17 @@ def test_what_could_not_be_read_back_is_not_written(strange: Any, tmp_path: Path
     with pytest.raises(UnusableError, match=r"it h(olds|as) "):
         checkpoints.save(tmp_path, Checkpoint(1, {"x": strange}, {}, {}, {}))
     assert not list(tmp_path.iterdir())
+
+
+def test_numbers_that_are_stored_are_not_too_many_however_many_they_are(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(pieces, "_MOST_REPEATED_BYTES", 0)
+    x = torch.arange(1000.0)
+    assert pieces.digest({"whole": x}) == pieces.digest({"whole": x.clone()})
+    assert pieces.digest({"a": x[:300], "b": x[300:]})
+    with pytest.raises(UnusableError, match="more elements than are stored"):
+        pieces.digest({"whole": x, "first": x[:1]})
 
 
 def test_the_numbers_of_a_parameter_come_back(tmp_path: Path) -> None:

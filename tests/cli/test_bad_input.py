@@ -17,7 +17,7 @@ import vgexp
 from vgexp import sinks, sweep
 from vgexp.cli.main import main
 from vgexp.errors import QuestionError
-from vgexp.records import COMMON
+from vgexp.quantities import COMMON
 from vgexp.runs import training
 from vgexp.training import history
 

@@ -83,8 +83,10 @@ def test_every_kind_lists_a_line_for_each_name(
     assert entries
     assert all(summary for _, summary in entries), entries
     assert main.main(["list", kind]) == 0
-    lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in lines if line[0] != " "] == [name for name, _ in entries]
+    lines, _, closing = capsys.readouterr().out.partition("\n\n")
+    names = [line.split()[0] for line in lines.splitlines() if line[0] != " "]
+    assert names == [name for name, _ in entries]
+    lines = [*lines.splitlines(), *closing.splitlines()]
     assert max(map(len, lines)) <= 80
 
 
@@ -178,6 +180,30 @@ def test_a_reader_who_leaves_early_sees_no_complaint() -> None:
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True)
     assert done.stderr == ""
     assert len(done.stdout.splitlines()) == 1
+
+
+@pytest.mark.parametrize("argv", [["--version"], ["list", "metrics"]], ids=["short", "long"])
+def test_after_the_reader_has_left_the_code_is_0_and_the_last_flush_has_nobody_to_fail(
+    argv: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    reading, writing = os.pipe()
+    before = os.dup(1)
+    os.close(reading)
+    try:
+        os.dup2(writing, 1)
+        with (
+            open(1, "w", encoding="utf-8", closefd=False) as stdout,
+            monkeypatch.context() as patch,
+        ):
+            patch.setattr(sys, "stdout", stdout)
+            assert main.main(argv) == 0
+            stdout.flush()  # as the interpreter does when it ends
+            assert os.path.samestat(os.fstat(1), Path(os.devnull).stat())
+    finally:
+        os.dup2(before, 1)
+        for descriptor in (before, writing):
+            os.close(descriptor)
+    assert capsys.readouterr().err == ""
 
 
 def test_full_disk_and_other_errors_of_the_system_keep_their_words() -> None:

@@ -9,7 +9,7 @@ import pytest
 from vgexp.cli import completion
 from vgexp.cli.main import main
 from vgexp.cli.verbs import VERBS
-from vgexp.config import SETS
+from vgexp.config import CHOICES
 
 
 def test_the_completed_verbs_are_the_verbs() -> None:
@@ -71,7 +71,7 @@ def test_a_shell_is_answered_in_its_own_way(
 ) -> None:
     monkeypatch.setenv("COMP_LINE", "vgexp train data=")
     assert main(["-sc", f"query={shell}"]) == 0
-    names = sorted(f"data={name}" for name in SETS)
+    names = sorted(f"data={name}" for name in CHOICES["data"])
     assert capsys.readouterr().out == separator.join(names) + "\n"
 
 

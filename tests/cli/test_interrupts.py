@@ -46,3 +46,28 @@ def test_a_signal_that_is_held_comes_at_the_end() -> None:
     with pytest.raises(KeyboardInterrupt), defer_signals(lambda: heard.append("stop")):
         load()
     assert heard == ["stop", "goes on"]
+
+
+def test_a_second_signal_while_one_is_held_is_handed_on_at_once() -> None:
+    heard: list[str] = []
+
+    def load() -> None:
+        interrupt()
+        heard.append("goes on")
+        interrupt()
+        heard.append("waits")
+
+    with pytest.raises(KeyboardInterrupt), defer_signals(lambda: heard.append("stop")):
+        load()
+    assert heard == ["stop", "goes on"]
+
+
+def test_a_second_signal_of_another_kind_is_handed_on_to_its_own_handler() -> None:
+    heard: list[str] = []
+    signal.signal(signal.SIGINT, lambda *_: heard.append("ctrl-c"))
+    signal.signal(signal.SIGTERM, lambda *_: heard.append("terminate"))
+    with defer_signals(lambda: heard.append("stop")):
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGTERM)
+        heard.append("end")
+    assert heard == ["stop", "terminate", "end", "ctrl-c"], "the first is handed on at the end"

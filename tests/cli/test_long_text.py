@@ -18,7 +18,7 @@ from vgexp.cli.main import main
 from vgexp.cli.progress import format_line
 from vgexp.cli.screen import Screen
 from vgexp.errors import QuestionError, unknown
-from vgexp.records import LAYERS, TABLES
+from vgexp.quantities import LAYERS, TABLES
 from vgexp.report.comparing import past_layers
 from vgexp.report.comparing.past_layers import PastLayers
 from vgexp.report.terminal import layout

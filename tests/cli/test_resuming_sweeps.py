@@ -8,7 +8,9 @@ import os
 import shutil
 import signal
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -18,6 +20,7 @@ from hypothesis import strategies as st
 import vgexp
 from vgexp import runs, sweep
 from vgexp.cli import overrides, resume_sweep
+from vgexp.cli.job import Job
 from vgexp.cli.main import main
 from vgexp.config import Config
 from vgexp.records import Rows
@@ -229,6 +232,42 @@ def test_a_job_that_another_process_runs_is_left_to_it(
     assert "1 of 4 jobs are being run by another process" in captured.err
     assert [row["job"] for row in table(folder)] == ["0", "2", "3"]
     os.close(descriptor)
+    assert resume(folder) == 0
+    require_equal(folder, whole)
+
+
+def elsewhere(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Has jobs run as in another process of a launcher's: no command there sees to signals.
+
+    Returns:
+        The SIGTERMs that nobody has seen to, which would have killed that process.
+    """
+    killed: list[int] = []
+    begin = Job.__init__
+
+    def begun(self: Job, *words: Any, **further: Any) -> None:
+        begin(self, *words, **further)
+        self._pid = -1
+
+    monkeypatch.setattr(Job, "__init__", begun)
+    monkeypatch.setattr("vgexp.cli.interrupts.raise_on_signals", nullcontext)
+    signal.signal(signal.SIGTERM, lambda number, _: killed.append(number))
+    return killed
+
+
+def test_a_job_that_is_terminated_in_a_launcher_s_process_says_how_far_it_came(
+    whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "s"
+    with monkeypatch.context() as patch:
+        killed = elsewhere(patch)
+        strike(patch, 1, lambda: os.kill(os.getpid(), signal.SIGTERM))
+        assert train(folder) == 143
+    assert not killed
+    assert [row["status"] for row in table(folder)] == ["completed", "interrupted"]
+    summary = json.loads((folder / "1" / "summary.json").read_text())
+    assert summary["status"] == "interrupted"
+    assert 0 < summary["steps"] < 20
     assert resume(folder) == 0
     require_equal(folder, whole)
 

@@ -67,7 +67,7 @@ def test_a_short_run_loads_neither_torchs_compiler_nor_libraries_it_has_no_use_f
     assert "loading" not in done.stderr
 
 
-@pytest.mark.parametrize("name", optimizers.OPTIMIZERS)
+@pytest.mark.parametrize("name", CHOICES["optimizer"])
 def test_no_optimizer_asks_for_torchs_compiler(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     # An entry of None makes the import fail.
     monkeypatch.setitem(sys.modules, "torch._dynamo", None)

@@ -46,6 +46,12 @@ def test_the_header_grows_and_reason_stays_last(tmp_path: Path) -> None:
     assert second == ["1", "completed", "2", "3", "4", ""]
 
 
+def test_what_a_job_overrides_takes_the_place_of_no_column_that_tells_of_the_job() -> None:
+    odd = {"job": "7", "status": "1", "reason": "2", "seed": "3"}
+    cells = Row(4, sweep.FAILED, odd, {"seed": "9"}, "full").cells()
+    assert cells == {"job": "4", "status": sweep.FAILED, "seed": "3", "reason": "full"}
+
+
 def test_a_job_that_ends_again_replaces_its_row(tmp_path: Path) -> None:
     for status in ("interrupted", "completed"):
         sweep.record(tmp_path, [Row(0, status), Row(1, "completed")])
@@ -283,6 +289,14 @@ def test_the_jobs_of_a_lost_plan_are_found_in_their_folders(tmp_path: Path) -> N
         (10, ()),
     ]
     assert plan.extended(found, [wanted(10)], Counter(), numbered)[0] == found
+
+
+def test_a_new_job_is_numbered_after_the_last_though_numbers_are_missing_before_it() -> None:
+    known, _ = plan.extended(Plan(), [wanted(seed) for seed in range(4)], Counter(), numbered)
+    found = dataclasses.replace(known, entries=known.entries[2:])  # the folders of two were removed
+    larger, (new,) = plan.extended(found, [wanted(9)], Counter(), numbered)
+    assert (new.job, new.folder) == (4, "4")
+    assert [entry.job for entry in larger.entries] == [2, 3, 4]
 
 
 def test_a_run_knows_the_sweep_whose_job_it_is(tmp_path: Path) -> None:

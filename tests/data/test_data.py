@@ -64,13 +64,13 @@ def splits(dataset: Dataset) -> list[Split]:
 
 
 def raw(name: str, seed: int = 3) -> tuple[Tensor, Tensor]:
-    found = data.DATA[name](SMALL[name], seed)
+    found = data.read(SMALL[name], seed)
     return found.inputs.flatten(1), found.targets
 
 
 def test_every_choice_of_the_configuration_has_data() -> None:
-    assert set(data.DATA) == set(CHOICES["data"]) == {*SMALL, "custom"}
-    assert all(data.DATA.summary(name) for name in data.DATA)
+    assert set(CHOICES["data"]) == {*SMALL, "custom"}
+    assert all(CHOICES["data"].summary(name) for name in CHOICES["data"])
 
 
 @pytest.mark.parametrize("name", SMALL)
@@ -197,8 +197,7 @@ def test_a_validation_share_that_leaves_nothing_to_train_on_is_an_error() -> Non
 def test_constant_inputs_are_divided_by_one(value: float, monkeypatch: pytest.MonkeyPatch) -> None:
     constant = torch.full((7, 3), value, dtype=torch.float64)
     found = Examples(constant, torch.zeros(7, dtype=torch.int64), Task("vector", (3,), 2))
-    entries = {"gaussian": lambda *_: found}
-    monkeypatch.setattr(data, "DATA", entries)
+    monkeypatch.setattr(data, "read", lambda *_: found)
     dataset = data.load(GaussianConfig(), 0, torch.float64)
     assert float(dataset.train.inputs.abs().max()) <= 1e-15 * abs(value)
 
@@ -210,7 +209,7 @@ def test_each_channel_of_an_image_has_a_mean_and_a_deviation_of_its_own(
     images = torch.randn(40, 3, 2, 5, generator=generator(0, "data"), dtype=torch.float64) * scale
     task = Task("image", (3, 2, 5), 2)
     found = Examples(images + 7 * scale, torch.arange(40) % 2, task)
-    monkeypatch.setattr(data, "DATA", {"gaussian": lambda *_: found})
+    monkeypatch.setattr(data, "read", lambda *_: found)
     train = data.load(GaussianConfig(), 0, torch.float64).train.inputs.numpy()
     np.testing.assert_allclose(train.mean((0, 2, 3)), 0, atol=1e-12)
     np.testing.assert_allclose(train.std((0, 2, 3)), 1, rtol=1e-12)
@@ -222,7 +221,7 @@ def test_a_test_split_of_a_set_s_own_is_not_split_off_and_scaled_by_the_training
     inputs = torch.arange(20, dtype=torch.float64)[:, None]
     own = (torch.tensor([[100.0], [200.0]], dtype=torch.float64), torch.tensor([1, 0]))
     found = Examples(inputs, torch.arange(20) % 2, Task("vector", (1,), 2), test=own)
-    monkeypatch.setattr(data, "DATA", {"gaussian": lambda *_: found})
+    monkeypatch.setattr(data, "read", lambda *_: found)
     loaded = data.load(GaussianConfig(val_fraction=0.25), 0, torch.float64)
     assert [len(split) for split in splits(loaded)] == [15, 5, 2]
     # The generator's own permutation: five are held out.
@@ -236,7 +235,7 @@ def test_a_test_split_of_a_set_s_own_is_not_split_off_and_scaled_by_the_training
 def test_tokens_stay_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
     tokens = torch.arange(60).reshape(20, 3) % 7
     task = Task("tokens", (3,), 7, num_tokens=7, per_position=True)
-    monkeypatch.setattr(data, "DATA", {"gaussian": lambda *_: Examples(tokens, tokens, task)})
+    monkeypatch.setattr(data, "read", lambda *_: Examples(tokens, tokens, task))
     loaded = data.load(GaussianConfig(), 0, torch.float64)
     rows = torch.cat([split.inputs for split in splits(loaded)])
     assert rows.dtype == torch.int64
@@ -248,14 +247,14 @@ def test_values_to_be_answered_have_the_dtype_of_the_network(
 ) -> None:
     inputs = torch.randn(20, 3, generator=generator(0, "data"), dtype=torch.float64)
     found = Examples(inputs, inputs[:, :2], Task("vector", (3,), 2), "mse")
-    monkeypatch.setattr(data, "DATA", {"gaussian": lambda *_: found})
+    monkeypatch.setattr(data, "read", lambda *_: found)
     loaded = data.load(GaussianConfig(), 0, torch.float32)
     assert loaded.loss == "mse"
     assert {split.targets.dtype for split in splits(loaded)} == {torch.float32}
 
 
 def test_gaussian_inputs_are_standard_normal_and_labels_uniform() -> None:
-    found = data.DATA["gaussian"](GaussianConfig(num_examples=20_000), 0)
+    found = data.read(GaussianConfig(num_examples=20_000), 0)
     inputs, targets = found.inputs, found.targets
     moments = [float((inputs**k).mean()) for k in (1, 2, 3, 4)]
     assert moments == pytest.approx([0, 1, 0, 3], abs=0.02)
@@ -265,7 +264,7 @@ def test_gaussian_inputs_are_standard_normal_and_labels_uniform() -> None:
 
 
 def test_spirals_lie_on_their_arms_up_to_the_noise() -> None:
-    found = data.DATA["spirals"](SpiralsConfig(num_examples=999, num_classes=3), 0)
+    found = data.read(SpiralsConfig(num_examples=999, num_classes=3), 0)
     inputs, targets = found.inputs, found.targets
     assert Counter(targets.tolist()) == {0: 333, 1: 333, 2: 333}
     for (x, y), label in itertools.islice(zip(inputs.tolist(), targets.tolist(), strict=True), 200):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import re
 import sys
 from collections import Counter
 from fractions import Fraction
@@ -35,7 +36,7 @@ from vgexp.losses import LOSSES, RIGHT_WITHIN
 
 @pytest.mark.parametrize("seq_len", [2, 3, 9, 50])
 def test_the_target_of_adding_is_the_sum_of_the_values_marked_in_each_half(seq_len: int) -> None:
-    found = data.DATA["adding"](AddingConfig(num_examples=300, seq_len=seq_len), 5)
+    found = data.read(AddingConfig(num_examples=300, seq_len=seq_len), 5)
     assert found.loss == "mse"
     half = seq_len // 2
     places = set()
@@ -51,7 +52,7 @@ def test_the_target_of_adding_is_the_sum_of_the_values_marked_in_each_half(seq_l
 
 
 def test_values_to_add_are_uniform_and_their_sum_s_mean_costs_a_sixth() -> None:
-    found = data.DATA["adding"](AddingConfig(num_examples=20_000, seq_len=4), 0)
+    found = data.read(AddingConfig(num_examples=20_000, seq_len=4), 0)
     values = found.inputs[..., 0]
     assert float(values.mean()) == pytest.approx(0.5, abs=5e-3)
     assert float(values.var()) == pytest.approx(1 / 12, abs=2e-3)
@@ -63,7 +64,7 @@ def test_values_to_add_are_uniform_and_their_sum_s_mean_costs_a_sixth() -> None:
 
 def test_values_and_markers_are_one_channel_so_that_markers_do_not_grow_with_time() -> None:
     config = AddingConfig(num_examples=400, seq_len=200)
-    raw = data.DATA["adding"](config, 1)
+    raw = data.read(config, 1)
     dataset = data.load(config, 1, torch.float64)
     levels = dataset.train.inputs[..., 1].unique()
     assert len(levels) == 2
@@ -88,7 +89,7 @@ def test_values_and_markers_are_one_channel_so_that_markers_do_not_grow_with_tim
 @pytest.mark.parametrize(("delay", "copy_len", "num_symbols"), [(1, 1, 2), (7, 3, 5), (50, 10, 8)])
 def test_symbols_come_back_after_the_delay(delay: int, copy_len: int, num_symbols: int) -> None:
     config = CopyConfig(num_examples=90, seq_len=delay, copy_len=copy_len, num_symbols=num_symbols)
-    found = data.DATA["copy"](config, 2)
+    found = data.read(config, 2)
     blank, delimiter = num_symbols, num_symbols + 1
     seen = set()
     for example, target in zip(found.inputs.tolist(), found.targets.tolist(), strict=True):
@@ -210,12 +211,15 @@ def test_a_text_is_cut_into_three_stretches_that_share_nothing(tmp_path: Path) -
 
 
 def test_characters_that_training_never_saw_are_one_token(tmp_path: Path) -> None:
-    content = "ab" * 40 + "aßcé€" * 8
+    """Those that stand before, between and after the known ones in Unicode's order."""
+    content = "bd" * 40 + "bace€" * 8
     config = TextConfig(path=written(tmp_path, content), seq_len=3, val_fraction=0.3)
     dataset = data.load(config, 0, torch.float32)
     assert sorted({*dataset.train.inputs.unique().tolist()}) == [0, 1]
     assert dataset.task.num_tokens == 3
     assert set(dataset.test.targets.unique().tolist()) == {0, 2}
+    shown = [re.sub("[ace€]", "?", content[i : i + 4]) for i in range(84, 120, 4)]
+    assert sorted(read_back(dataset, "test", "bd?")) == sorted(shown)
 
 
 def test_without_a_path_the_text_is_python_s_own_help(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from torch.multiprocessing.reductions import StorageWeakRef
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from vgexp import data, machine
 from vgexp.assembly import assemble
@@ -185,6 +187,45 @@ def test_drawn_data_need_what_is_there_to_the_byte(
         with pytest.raises(QuestionError, match=f"available on {place}"):
             sizes.require_memory(config, torch.float32, device)
         there[place] += 1
+
+
+class Holding(TorchDispatchMode):
+    """Counts the bytes of all tensors that are made within and there at once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.most_bytes = 0
+        self._held: dict[StorageWeakRef, int] = {}
+
+    def __torch_dispatch__(self, func: Any, _types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        made = func(*args, **(kwargs or {}))
+        for each in made if isinstance(made, tuple | list) else (made,):
+            if isinstance(each, torch.Tensor):
+                storage = each.untyped_storage()
+                self._held[StorageWeakRef(storage)] = storage.nbytes()
+        self._held = {held: size for held, size in self._held.items() if not held.expired()}
+        self.most_bytes = max(self.most_bytes, sum(self._held.values()))
+        return made
+
+
+LARGER: list[DataConfig] = [
+    GaussianConfig(num_examples=60_000, features=4),
+    SpiralsConfig(num_examples=60_000),
+    AddingConfig(num_examples=60_000, seq_len=8),
+    CopyConfig(num_examples=60_000, seq_len=9, copy_len=3),
+]
+"""Beside which the examples that are standardised at a time are few."""
+
+
+@pytest.mark.parametrize("config", LARGER, ids=lambda config: type(config).__name__)
+def test_what_drawn_data_are_said_to_need_is_what_is_there_at_the_worst_moment(
+    config: DataConfig,
+) -> None:
+    with Holding() as holding:
+        data.load(config, 0, torch.float64)
+    size = sizes.size_of(config)
+    assert size is not None
+    assert 0.85 < holding.most_bytes / size.drawn_bytes < 1.05
 
 
 @pytest.mark.parametrize(

@@ -12,9 +12,9 @@ import pytest
 
 from vgexp import runs
 from vgexp.config import Config, MlpConfig, OutputConfig, ProbeConfig, SgdConfig, TrainConfig
-from vgexp.diagnosis import sentence
-from vgexp.diagnosis.landscape import FLAT_BELOW, landscape_figures, landscape_words
-from vgexp.records import CURVATURE
+from vgexp.diagnosis import Evidence, compose, examine, sentence
+from vgexp.diagnosis.landscape import FLAT_BELOW, landscape_figures
+from vgexp.quantities import CURVATURE
 
 LIMIT = 20.0
 
@@ -29,7 +29,7 @@ def table(largest: list[float], smallest: float = 0.0, limit: float | None = LIM
 def words(largest: list[float], verdict: str | None, **more: Any) -> str:
     figures = landscape_figures(table(largest, **more))
     finite = {key: value if math.isfinite(value) else None for key, value in figures.items()}
-    return landscape_words({"verdict": verdict, **finite})
+    return compose(examine(Evidence({"verdict": verdict, **finite})))
 
 
 def test_figures_are_of_the_first_the_last_the_middle_and_the_largest() -> None:
@@ -59,7 +59,7 @@ def test_without_a_finite_row_there_is_no_figure_and_no_word(
 ) -> None:
     figures = landscape_figures(curvature)
     assert all(math.isnan(value) for value in figures.values())
-    assert landscape_words({"verdict": "stalled", **dict.fromkeys(figures)}) == ""
+    assert not examine(Evidence({"verdict": "stalled", **dict.fromkeys(figures)}))
 
 
 def test_where_the_limit_is_unknown_the_eigenvalue_alone_is_told() -> None:

@@ -34,13 +34,16 @@ from vgexp.config import ModelConfig, TransformerConfig, VitConfig
 from vgexp.errors import QuestionError
 from vgexp.inits import INITS
 from vgexp.models import Network, build, rehearsal
-from vgexp.models.attention.blocks import NORM_NAMES, SKIP_NAMES, Block
+from vgexp.models.attention.blocks import Block
 from vgexp.models.attention.embeddings import POSITIONS, Rotary
 from vgexp.models.memory import need
 from vgexp.norms import NORMS
 from vgexp.seeds import generator
 from vgexp.skips import SKIPS
 from vgexp.tasks import Task
+
+NORM_NAMES = ("layer", "rms", "none")
+SKIP_NAMES = ("residual", "scaled_residual", "rezero", "none")
 
 CASES: list[tuple[type[Any], dict[str, Any], Task]] = [
     *[

@@ -17,7 +17,7 @@ from small_transformers import IMAGES, ONE_ANSWER, TOKENS, drawn, inputs
 from torch import Tensor, nn
 
 import vgexp
-from vgexp import records
+from vgexp import quantities, records
 from vgexp.config import AdamConfig, Config, ProbeConfig, RunConfig, TrainConfig, VitConfig
 from vgexp.config import TransformerConfig as Causal
 from vgexp.errors import QuestionError
@@ -95,8 +95,8 @@ def test_each_heads_entropy_and_largest_logit_are_those_of_numpy(
     p = {name: value.detach().clone() for name, value in model.named_parameters()}
     logits = [Equations(config, task, p)(x).logits for x in batch]
     (rows,) = measured(model, batch)
-    assert list(rows.columns)[:4] == [column.name for column in records.ATTENTION][:4]
-    assert set(rows.columns) == {column.name for column in records.ATTENTION}
+    assert list(rows.columns)[:4] == [column.name for column in quantities.ATTENTION][:4]
+    assert set(rows.columns) == {column.name for column in quantities.ATTENTION}
     found = heads_of(rows)
     assert len(found) == config.depth * config.heads
     for block in range(config.depth):
@@ -247,7 +247,7 @@ def tables_of(folder: Path) -> dict[str, bytes]:
 
 def test_a_run_has_the_table_and_reads_it_back(tmp_path: Path) -> None:
     run = vgexp.run(RUN, tmp_path / "a")
-    assert list(run.attention.columns) == [column.name for column in records.ATTENTION]
+    assert list(run.attention.columns) == [column.name for column in quantities.ATTENTION]
     assert len(run.attention) == 3 * 5 * 2
     assert set(run.attention["step"]) == {0, 2, 4}
     assert run.attention["entropy_fraction"].between(0, 1).all()

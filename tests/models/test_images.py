@@ -54,7 +54,7 @@ def test_images_come_out_as_they_lie_in_the_files(
     which: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     train, test = written(which, tmp_path, monkeypatch)
-    found = data.DATA[which](SETS[which](root=str(tmp_path)), 0)
+    found = data.read(SETS[which](root=str(tmp_path)), 0)
     assert found.test is not None
     for (images, labels), expected in (
         ((found.inputs, found.targets), train),
@@ -125,7 +125,7 @@ def test_packed_files_are_read_and_nothing_is_written_beside_them(
     (folder / "t10k-labels-idx1-ubyte").write_bytes(image_files.idx(test[1]))
     before = sorted(tmp_path.rglob("*"))
     raw, packed = (
-        data.DATA[which](SETS[which](root=str(tmp_path / kind)), 0) for kind in ("raw", "packed")
+        data.read(SETS[which](root=str(tmp_path / kind)), 0) for kind in ("raw", "packed")
     )
     assert torch.equal(raw.inputs, packed.inputs)
     assert torch.equal(raw.targets, packed.targets)
@@ -140,7 +140,7 @@ def test_so_many_examples_are_drawn_from_both_parts(
 ) -> None:
     train, test = written("mnist", tmp_path, monkeypatch)
     config = MnistConfig(root=str(tmp_path), num_examples=11, val_fraction=0.2)
-    found = [data.DATA["mnist"](config, seed) for seed in (3, 3, 4)]
+    found = [data.read(config, seed) for seed in (3, 3, 4)]
     dataset = data.load(config, 3, torch.float32)
     assert [len(s) for s in (dataset.train, dataset.val, dataset.test)] == [9, 2, 11]
     for split, (images, labels) in (
@@ -431,7 +431,7 @@ def test_what_is_there_is_not_fetched_again(
     monkeypatch.setattr(urllib.request, "urlopen", no_name)
     for which, cls in SETS.items():
         train, _ = written(which, tmp_path, monkeypatch)
-        found = data.DATA[which](cls(root=str(tmp_path), download=True), 0)
+        found = data.read(cls(root=str(tmp_path), download=True), 0)
         np.testing.assert_array_equal(found.inputs.numpy(), train[0])
 
 
@@ -458,7 +458,7 @@ def test_what_is_fetched_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         (Path(download_root) / name).write_bytes(source.read_bytes())
 
     monkeypatch.setattr(mnist, "download_and_extract_archive", fetched)
-    found = data.DATA["mnist"](MnistConfig(root=str(tmp_path / "new"), download=True), 0)
+    found = data.read(MnistConfig(root=str(tmp_path / "new"), download=True), 0)
     np.testing.assert_array_equal(found.inputs.numpy(), train[0])
     assert found.test is not None
     np.testing.assert_array_equal(found.test[1].numpy(), test[1])
@@ -524,7 +524,7 @@ def test_warnings_of_torchvision_are_kept_quiet(
         return real(path)
 
     monkeypatch.setattr(mnist, "read_image_file", warned)
-    assert len(data.DATA["mnist"](MnistConfig(root=str(tmp_path)), 0).targets) == NUM_TRAIN
+    assert len(data.read(MnistConfig(root=str(tmp_path)), 0).targets) == NUM_TRAIN
 
 
 def test_a_perceptron_trains_on_images_in_files(

@@ -318,6 +318,8 @@ def test_one_seed_gives_one_network_in_every_dtype_and_draws_nothing_else() -> N
         (RnnConfig(recurrent_init="identiti"), r"unknown recurrent_init: 'identiti'.*nearest: id"),
         (RnnConfig(recurrent_init="lsuv"), r"unknown recurrent_init: 'lsuv'"),
         (GruConfig(init="he"), r"unknown init: 'he'"),
+        (LstmConfig(norm="batch"), r"unknown model\.norm: 'batch'\nallowed: layer, none, rms"),
+        (LstmConfig(skip="dense"), r"unknown model\.skip: 'dense'\nallowed: none, residual"),
     ],
 )
 def test_what_a_recurrent_network_does_not_know_is_refused(config: Config, message: str) -> None:
@@ -328,8 +330,6 @@ def test_what_a_recurrent_network_does_not_know_is_refused(config: Config, messa
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"norm": "batch"}, "unknown model.norm: 'batch'\nallowed: layer, none, rms"),
-        ({"skip": "dense"}, "unknown model.skip: 'dense'\nallowed: none, residual"),
         ({"truncation": 0}, "model.truncation is 0"),
         ({"spectral_radius": -1.0}, "model.spectral_radius is -1.0"),
         ({"dropout": 1.0}, "model.dropout is 1.0"),

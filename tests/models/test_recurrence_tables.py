@@ -39,7 +39,8 @@ from vgexp.inits import initialise
 from vgexp.models import Recurrent, build
 from vgexp.models.recurrence.draws import spectral_radii
 from vgexp.probe import Probe
-from vgexp.records import TABLES, Rows
+from vgexp.quantities import TABLES
+from vgexp.records import Rows
 from vgexp.seeds import generator
 from vgexp.tasks import Task
 

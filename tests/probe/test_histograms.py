@@ -30,7 +30,7 @@ from vgexp.config import (
 )
 from vgexp.errors import QuestionError
 from vgexp.probe import Probe, histograms, stacks
-from vgexp.records import HISTOGRAMS
+from vgexp.quantities import HISTOGRAMS
 from vgexp.training import Trainer
 
 Owner = tuple[int, str, str]

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from reference import Batches, expected_rows, measured_rows, snapshot, vectors
 from torch import Tensor, nn
 
-from vgexp import records
+from vgexp import quantities
 from vgexp.activations import ACTIVATIONS
 from vgexp.assembly import assemble
 from vgexp.config import (
@@ -128,7 +128,7 @@ def test_every_registry_entry_and_every_column_has_a_reference() -> None:
     config, model = drawn(activation="tanh")
     update = batches(1, 0)
     row = expected_rows(config, snapshot(model), snapshot(model), update)[0]
-    assert ["step", *row] == [column.name for column in records.LAYERS]
+    assert ["step", *row] == [column.name for column in quantities.LAYERS]
 
 
 def test_the_drawn_networks_have_dead_and_saturated_units_and_zero_gradients() -> None:

@@ -12,11 +12,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from columns import WEIGHT_COLUMNS
 from reference import measured_rows, vectors
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from vgexp import Probe, metrics, records
+from vgexp import Probe, metrics, quantities
 from vgexp.activations import ACTIVATIONS
 from vgexp.config import MlpConfig
 from vgexp.errors import QuestionError
@@ -336,9 +337,9 @@ def test_the_frame_has_the_columns_and_types_of_the_table() -> None:
         model(batch(0)[0]).sum().backward()
         optimizer.step()
     for frame in (probe.to_frame(), probe.to_frame()):
-        assert list(frame.columns) == [column.name for column in records.LAYERS]
+        assert list(frame.columns) == [column.name for column in quantities.LAYERS]
         assert len(frame) == 3
-        for column in records.LAYERS:
+        for column in quantities.LAYERS:
             wanted = {"int": "Int64", "float": "float64", "text": "str"}[column.kind]
             assert str(frame[column.name].dtype) in (wanted, "object", "string"), column.name
             assert wanted == "str" or str(frame[column.name].dtype) == wanted
@@ -348,7 +349,7 @@ def test_a_probe_that_measured_nothing_has_an_empty_frame_with_all_columns() -> 
     model = in_place()
     frame = Probe(model, torch.optim.SGD(model.parameters(), lr=0.1)).to_frame()
     assert len(frame) == 0
-    assert list(frame.columns) == [column.name for column in records.LAYERS]
+    assert list(frame.columns) == [column.name for column in quantities.LAYERS]
 
 
 @pytest.mark.parametrize(
@@ -368,7 +369,7 @@ def test_rows_stand_at_the_steps_of_both_cadences_with_the_columns_of_each(
     steps = [s for s in range(10) if s % every == 0 or s % activations_every == 0]
     assert [row["step"] for row in rows] == steps
     for row in rows:
-        for column in records.WEIGHT_COLUMNS:
+        for column in WEIGHT_COLUMNS:
             assert (row[column] is not None) == (row["step"] % every == 0), column
         for column in ("preact_mean", "act_std", "dead_fraction", "delta_rms", "backward_gain"):
             assert (row[column] is not None) == (row["step"] % activations_every == 0), column

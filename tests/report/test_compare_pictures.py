@@ -25,16 +25,16 @@ from vgexp import config
 from vgexp.cli import main
 from vgexp.cli.verbs import VERBS
 from vgexp.errors import QuestionError
-from vgexp.records import TABLES
+from vgexp.quantities import SUMMARY, TABLES, Quantity, column_of
 from vgexp.report.comparing.bands import Line, fold, running_mean
 from vgexp.report.comparing.charts import Curve
 from vgexp.report.comparing.groups import Group
 from vgexp.report.comparing.histories import histories
-from vgexp.report.comparing.layer_figures import at_layer
+from vgexp.report.comparing.layer_values import at_layer
 from vgexp.report.comparing.runs import load_runs
 from vgexp.report.comparing.spread import spread_of
 from vgexp.report.comparing.sweep_grid import sweep_grid
-from vgexp.report.comparing.swept import apart, find_key, texts_of
+from vgexp.report.comparing.swept import apart, columns_of, find_key, texts_of
 from vgexp.report.figures import comparing, style, sweep_maps
 from vgexp.report.figures.color_scales import scale_of
 from vgexp.report.figures.comparing import compare_figure
@@ -48,6 +48,8 @@ from vgexp.report.figures.sweep_maps import (
 )
 from vgexp.report.grid import grid_of
 from vgexp.report.terminal.recorded import Recorded
+
+LOSS, GRAD_NORM = column_of("steps", "loss"), column_of("steps", "grad_norm")
 
 
 def write_table(folder: Path, table: str, rows: Sequence[dict[str, Any]]) -> None:
@@ -156,9 +158,9 @@ def hatches(axes: Axes) -> dict[tuple[int, int], str]:
 # ---------------------------------------------------------------- folding
 
 
-@pytest.mark.parametrize("metric", ["loss", "grad_norm"])
+@pytest.mark.parametrize("metric", [LOSS, GRAD_NORM])
 @pytest.mark.parametrize("scale", [1e-30, 1.0, 1e30])
-def test_a_band_is_the_spread_of_the_seeds_at_each_place(metric: str, scale: float) -> None:
+def test_a_band_is_the_spread_of_the_seeds_at_each_place(metric: Quantity, scale: float) -> None:
     table = np.random.default_rng(0).lognormal(0, 2, (4, 7)) * scale
     table[0, 2], table[1, 3], table[2, 3] = math.nan, math.inf, 0.0
     band = fold([Line(np.arange(7.0), row) for row in table], metric)
@@ -176,35 +178,35 @@ def test_a_band_is_the_spread_of_the_seeds_at_each_place(metric: str, scale: flo
 
 def test_seeds_of_unequal_length_are_folded_where_they_are_and_counted() -> None:
     long, short = Line(np.arange(4.0), np.array([1.0, 2, 3, 4])), Line(np.arange(2.0), np.ones(2))
-    band = fold([long, short], "loss")
+    band = fold([long, short], LOSS)
     assert band.centre.tolist() == [1, 1.5, 3, 4]
     assert band.counts.tolist() == [2, 2, 1, 1]
     assert np.isnan(band.high).tolist() == [False, False, True, True]
     assert band.seeds == "2 seeds, 1 at the end"
-    assert fold([short, short], "loss").seeds == "2 seeds"
-    assert fold([short, Line(np.empty(0), np.empty(0))], "loss").seeds == "1 of 2 seeds"
-    assert fold([Line(np.arange(3.0), np.array([1, math.nan, 1])), long], "loss").seeds == (
+    assert fold([short, short], LOSS).seeds == "2 seeds"
+    assert fold([short, Line(np.empty(0), np.empty(0))], LOSS).seeds == "1 of 2 seeds"
+    assert fold([Line(np.arange(3.0), np.array([1, math.nan, 1])), long], LOSS).seeds == (
         "2 seeds, 1 at the end"
     )
     gap = Line(np.arange(4.0), np.array([1, math.nan, 1, 1]))
-    assert fold([gap, long], "loss").seeds == "2 seeds, 1 at the fewest"
+    assert fold([gap, long], LOSS).seeds == "2 seeds, 1 at the fewest"
 
 
 def test_a_place_that_a_seed_passes_over_is_not_folded() -> None:
     cut = Line(np.array([0.0, 20, 33]), np.array([1.0, 2, 900]))
     whole = Line(np.array([0.0, 20, 40, 60]), np.array([3.0, 4, 5, 6]))
-    band = fold([cut, whole, whole], "loss")
+    band = fold([cut, whole, whole], LOSS)
     assert band.x.tolist() == [0, 20, 40, 60]
     assert band.counts.tolist() == [3, 3, 2, 2]
     assert band.centre.tolist() == pytest.approx([7 / 3, 10 / 3, 5, 6])
     late = Line(np.array([20.0, 40]), np.array([1.0, 1]))
-    assert fold([late, whole], "loss").counts.tolist() == [1, 2, 2, 1]
-    assert fold([Line(np.empty(0), np.empty(0)), whole], "loss").x.tolist() == [0, 20, 40, 60]
+    assert fold([late, whole], LOSS).counts.tolist() == [1, 2, 2, 1]
+    assert fold([Line(np.empty(0), np.empty(0)), whole], LOSS).x.tolist() == [0, 20, 40, 60]
 
 
 def test_where_no_seed_has_a_logarithm_zeros_and_infinities_stay_what_they_are() -> None:
     rows = [[0.0, math.inf, 0.0, math.nan], [0.0, math.nan, 2.0, math.nan]]
-    band = fold([Line(np.arange(4.0), np.array(row)) for row in rows], "grad_norm")
+    band = fold([Line(np.arange(4.0), np.array(row)) for row in rows], GRAD_NORM)
     assert band.centre[:3].tolist() == [0.0, math.inf, 2.0]
     assert math.isnan(band.centre[3])
     assert band.counts.tolist() == [2, 0, 1, 0]
@@ -264,7 +266,7 @@ def test_where_a_run_ended_before_it_was_done_is_marked(sweep: Path) -> None:
 
 def curve_of(lines: Sequence[Line], ends: Sequence[tuple[float, float]] = ()) -> Axes:
     """Some seeds' lines of a loss as one, drawn without markers."""
-    curve = Curve(Group([], "a", "a", []), fold(lines, "loss"), ends=ends)
+    curve = Curve(Group([], "a", "a", []), fold(lines, LOSS), ends=ends)
     axes = Figure().subplots()
     comparing._draw_curve(axes, curve, False, {"color": "k", "marker": ""})
     return axes
@@ -635,14 +637,14 @@ def test_a_map_shows_values_and_where_no_run_is(grid: Path) -> None:
     assert [tick.get_text() for tick in axes.get_xticklabels()] == ["0.5", "10.0"]
     assert (axes.get_xlabel(), axes.get_ylabel()) == ("gain", "depth")
     assert axes.get_ylim() == (-0.5, 1.5)
-    (expected,) = scale_of("attenuation", [1.5, 15, 300]).colours_of([15]).values()
+    (expected,) = scale_of(SUMMARY["attenuation"], [1.5, 15, 300]).colours_of([15]).values()
     assert faces(axes)[1, 0] == pytest.approx(expected)
     assert NO_RUN.label in words(figure)
     assert "geometric mean of 2 runs" in figure.get_suptitle()
 
 
 def test_factors_are_white_at_one_and_as_far_from_it_below_as_above() -> None:
-    scale = scale_of("backward_factor_per_layer", [0.5, 1.25])
+    scale = scale_of(SUMMARY["backward_factor_per_layer"], [0.5, 1.25])
     assert scale.norm is not None
     assert (scale.norm.vmin, scale.norm.vmax) == pytest.approx((0.5, 2.0))
     below, steady, above = scale.colours_of([0.5, 1.0, 2.0]).values()
@@ -650,19 +652,21 @@ def test_factors_are_white_at_one_and_as_far_from_it_below_as_above() -> None:
     assert below[0] > below[2]  # orange
     assert above[2] > above[1]  # purple
     assert scale.ticks == pytest.approx([1 / 2, 1 / 1.5, 1, 1.5, 2])
-    assert scale_of("attenuation", [1e-310]).norm.vmax <= 1e300  # type: ignore[union-attr]
+    assert scale_of(SUMMARY["attenuation"], [1e-310]).norm.vmax <= 1e300  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize(
     ("figure", "values", "is_log"),
     [
-        ("val_accuracy_last", [0.001, 0.9], True),
+        ("val_accuracy_last", [0.001, 0.9], False),
+        ("attenuation_log_std", [0.1, 0.3], False),
+        ("backward_factor_log_std", [0.1, 0.3], False),
+        ("weight_gradient_ratio", [1.0, 2.0], True),
         ("loss_last", [1.0, 2.0], False),
         ("loss_last", [1.0, 2000.0], True),
         ("loss_last", [-1.0, 2000.0], False),
-        ("grad_norm_first_layer", [1.0, 2.0], True),
+        ("predicted_attenuation", [1.0, 2.0], True),
         ("loss_last", [3.0], False),
-        ("grad_norm", [3.0], True),
         ("loss_last", [], False),
         ("attenuation", [], True),
         ("attenuation", [0.0, math.inf], True),
@@ -672,7 +676,7 @@ def test_factors_are_white_at_one_and_as_far_from_it_below_as_above() -> None:
 def test_a_scale_of_numbers_has_a_colour_for_each_of_them(
     figure: str, values: list[float], is_log: bool
 ) -> None:
-    scale = scale_of(figure, values)
+    scale = scale_of(SUMMARY[figure], values)
     assert scale.is_log == is_log
     found = scale.colours_of(values)
     assert list(found) == [v for v in values if math.isfinite(v) and (v > 0 or not is_log)]
@@ -694,11 +698,11 @@ def test_words_have_colours_and_too_many_of_them_none(grid: Path) -> None:
     assert words(figure) == ["healthy", NO_RUN.label]
     assert set(cells(figure).values()) == {"healthy"}
     known = ["vanishing", "exploding", "stalled", "diverged", "steady", "healthy"]
-    assert len(set(scale_of("verdict", known).colours_of(known).values())) == len(known)
+    assert len(set(scale_of(SUMMARY["verdict"], known).colours_of(known).values())) == len(known)
     most = [str(number) for number in range(10)]
-    assert len(set(scale_of("cause", most).colours_of(most).values())) == len(most)
+    assert len(set(scale_of(SUMMARY["cause"], most).colours_of(most).values())) == len(most)
     with pytest.raises(QuestionError, match="11 different values"):
-        scale_of("cause", [str(number) for number in range(11)])
+        scale_of(SUMMARY["cause"], [str(number) for number in range(11)])
 
 
 def test_the_most_frequent_word_stands_with_its_share(grid: Path) -> None:
@@ -860,6 +864,10 @@ def test_values_are_numbers_in_order_or_texts_as_they_appear(tmp_path: Path) -> 
     assert find_key(runs, "gain", "--panels") == "model.gain"
 
 
+def test_panels_stand_three_abreast_and_four_as_a_square() -> None:
+    assert list(map(columns_of, range(1, 8))) == [1, 2, 3, 2, 3, 3, 3]
+
+
 # ---------------------------------------------------------------- the verb
 
 
@@ -910,7 +918,7 @@ def test_words_of_a_map_and_paths_are_told_apart_in_any_order(
     shutil.copytree(grid, tmp_path / "lr=3")
     monkeypatch.chdir(tmp_path)
     compared("--heatmap", "lr=3", "x=gain", "y=depth", "color=verdict", *end)
-    assert [found.color for found in asked] == ["verdict"] * 5
+    assert [found.color.name for found in asked] == ["verdict"] * 5
     assert [asked[place].x.label for place in (0, 1, 3, 4)] == ["gain"] * 4
     with pytest.raises(QuestionError, match=r"x of --heatmap is ''\nallowed: x=NAME"):
         compared(grid, "--heatmap", "x=", *end)

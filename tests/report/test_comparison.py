@@ -21,7 +21,7 @@ from rich.console import Console
 from vgexp import config
 from vgexp.cli import compare
 from vgexp.errors import QuestionError
-from vgexp.records import TABLES
+from vgexp.quantities import SUMMARY, TABLES
 from vgexp.report.comparing.comparison import Comparison, compare_layers, compare_runs
 from vgexp.report.comparing.runs import load_runs
 from vgexp.report.comparing.sheet import show, write_csv
@@ -383,6 +383,23 @@ def test_a_table_that_was_cut_is_not_shown_as_if_it_were_whole(tmp_path: Path, c
     assert f"\n\nrun cut: layers.csv {said}\n\n" in text
 
 
+@pytest.mark.parametrize(("chosen", "said"), [(None, True), ("first", False)])
+def test_a_table_cut_within_its_only_step_has_fewer_rows_than_the_run_has_layers(
+    tmp_path: Path, chosen: str | None, said: bool
+) -> None:
+    """No step before it tells how many there were; nor do layers, where some were chosen."""
+    probe = {"probe": {"layers": chosen}}
+    run = make_run(tmp_path / "0", probe, steps=(0,), num_layers=3)
+    path = run / "summary.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"steps": 1}))
+    write_steps(run, 1)
+    path = run / "layers.csv"
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[:3]))
+    text = printed(compare_runs(load_runs([tmp_path])), 200)
+    assert ("run 0: layers.csv has 2 of 4 rows at step 0\n" in text) == said
+    assert (".csv" in text) == said
+
+
 def test_steps_that_are_missing_are_told_once_for_all_runs_that_miss_the_same(
     tmp_path: Path,
 ) -> None:
@@ -580,7 +597,10 @@ def test_a_long_runs_table_is_not_read_as_a_whole(tmp_path: Path) -> None:
 
 def test_a_spread_is_mean_and_deviation_and_geometric_for_factors() -> None:
     values = [0.5, 2.0, 8.0]
-    plain, factor = spread_of(values, "loss_last_mean_20"), spread_of(values, "attenuation_last")
+    plain, factor = (
+        spread_of(values, SUMMARY["loss_last_mean_20"]),
+        spread_of(values, SUMMARY["attenuation_last"]),
+    )
     assert plain.centre == pytest.approx(statistics.fmean(values))
     assert plain.spread == pytest.approx(statistics.stdev(values))
     assert factor.centre == pytest.approx(2.0)
@@ -590,16 +610,16 @@ def test_a_spread_is_mean_and_deviation_and_geometric_for_factors() -> None:
 
 def test_values_that_do_not_count_are_left_out_and_counted() -> None:
     values = [None, math.nan, math.inf, 0.0, 4.0]
-    factor = spread_of(values, "attenuation")
+    factor = spread_of(values, SUMMARY["attenuation"])
     assert (factor.centre, factor.spread) == (pytest.approx(4.0), None)
     assert (factor.num_values, factor.num_seeds) == (1, 5)
-    assert spread_of(values, "underflow").num_values == 2
-    assert spread_of([None], "underflow").centre is None
+    assert spread_of(values, SUMMARY["underflow"]).num_values == 2
+    assert spread_of([None], SUMMARY["underflow"]).centre is None
 
 
 @pytest.mark.parametrize("exponent", [-300, 300])
 def test_a_geometric_mean_of_extreme_numbers_stays_in_range(exponent: int) -> None:
-    spread = spread_of([10.0**exponent] * 5, "attenuation")
+    spread = spread_of([10.0**exponent] * 5, SUMMARY["attenuation"])
     assert spread.centre == pytest.approx(10.0**exponent, rel=1e-10)
     assert spread.spread == pytest.approx(1.0)
 

@@ -9,6 +9,7 @@ import pytest
 from matplotlib.contour import QuadContourSet
 from matplotlib.figure import Figure
 
+from vgexp.quantities import SUMMARY
 from vgexp.report.comparing.sweep_grid import Axis, Cell, GridPanel, SweepGrid
 from vgexp.report.figures import style
 from vgexp.report.figures.frontiers import FRONTIERS, draw_frontiers
@@ -29,7 +30,7 @@ def grid_of(factors_YX: list[list[float | None]], *, is_numeric: bool = True) ->
             }  # fmt: skip
             cells[x, y] = Cell(1.0, 1, 1, None, theory)
     axis = Axis("gain", xs, is_numeric), Axis("depth", ys, True)
-    return SweepGrid(*axis, "attenuation", [GridPanel("", cells)])
+    return SweepGrid(*axis, SUMMARY["attenuation"], [GridPanel("", cells)])
 
 
 def lines_of(grid: SweepGrid) -> dict[str, np.ndarray]:

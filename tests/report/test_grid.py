@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from vgexp.errors import QuestionError
-from vgexp.records import READOUT
+from vgexp.quantities import READOUT
 from vgexp.report.grid import first_middle_last, grid, grid_of, numbers, underflows
 
 COLUMNS = ["step", "layer", "name", "kind", "grad_norm", "update_ratio"]
@@ -99,6 +99,8 @@ def test_without_the_largest_entry_the_norm_tells_what_underflows() -> None:
     rows = frame((0, 1, "a", "linear", 1e-39, 0.1), (0, 2, "b", "linear", 0.0, 0.1))
     assert underflows(rows, "grad_norm", "float32").tolist() == [True, False]
     assert not underflows(rows, "grad_norm", None).any()
+    some = rows.assign(grad_max=[np.nan, np.nan])  # a column that was not measured
+    assert underflows(some, "grad_norm", "float32").tolist() == [True, False]
     with pytest.raises(QuestionError, match="nearest: float16"):
         underflows(rows, "grad_norm", "flaot16")
 

@@ -21,7 +21,7 @@ from vgexp import folders
 from vgexp.cli.main import main
 from vgexp.config import Config, MlpConfig
 from vgexp.errors import QuestionError
-from vgexp.records import OPTIONAL, TABLES
+from vgexp.quantities import TABLES
 from vgexp.report import figures
 from vgexp.report.figures import FIGURES, style
 
@@ -83,7 +83,7 @@ def time(steps: tuple[int, ...] = STEPS) -> pd.DataFrame:
         for state in ("h", "c")
         for t in (9, 1, 5)
     ]
-    frame = pd.DataFrame(rows, columns=[c.name for c in TABLES["time"] if c.name not in OPTIONAL])
+    frame = pd.DataFrame(rows, columns=[c.name for c in TABLES["time"] if not c.is_predicted])
     at_start = (frame["step"] == steps[0]) & frame["name"].str.endswith("h")
     return frame.assign(predicted_delta_rms=frame["delta_rms"].where(at_start) * 2)
 
@@ -1029,6 +1029,17 @@ def test_a_last_step_of_which_layers_are_missing_is_left_out_and_said(name: str)
     axes = draw(name, whole).axes[0]
     assert "step 39" in named(axes)
     assert axes.get_xlabel() == "layer"
+
+
+@pytest.mark.parametrize(("steps", "is_left_out"), [((0,), False), ((0, 39), True)])
+def test_of_one_step_there_is_nothing_to_leave_out_and_of_two_there_is(
+    steps: tuple[int, ...], is_left_out: bool
+) -> None:
+    whole = layers()
+    few = whole[whole["step"].isin(steps) & ((whole["step"] < 39) | (whole["layer"] < 3))]
+    axes = draw("backward_signal", few).axes[0]
+    assert "step 0" in named(axes)
+    assert ("left out" in axes.get_xlabel()) == is_left_out
 
 
 def test_distributions_leave_out_a_last_step_of_which_layers_are_missing() -> None:

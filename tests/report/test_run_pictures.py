@@ -8,7 +8,10 @@ import os
 import re
 import shutil
 import signal
+import sys
+from contextlib import suppress
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from matplotlib.figure import Figure
@@ -131,6 +134,24 @@ def test_a_signal_while_figures_are_drawn_leaves_the_table_and_says_how_to_draw_
     assert f"vgexp show {folder} --figures" in shown.err
     assert "vgexp resume" not in shown.err
     assert summary_of(folder)["status"] == "completed"
+
+
+def test_a_signal_that_is_swallowed_while_drawing_is_loaded_is_not_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Swallowing(ModuleType):
+        @property
+        def figures(self) -> ModuleType:
+            with suppress(KeyboardInterrupt):
+                os.kill(os.getpid(), signal.SIGINT)
+            return figures
+
+    done = vgexp.run(CONFIG, tmp_path / "a")
+    monkeypatch.setattr(figures, "draw", lambda _: [])
+    monkeypatch.setitem(sys.modules, "vgexp.report", Swallowing("vgexp.report"))
+    with pytest.raises(KeyboardInterrupt):
+        runs.start.drawn(done, is_wanted=True)
+    assert summary_of(tmp_path / "a")["status"] == "completed"
 
 
 @pytest.mark.parametrize(("words", "are_drawn"), [([], False), (["output.figures=true"], True)])

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from matplotlib.axes import Axes
 
-from vgexp.records import TABLES
+from vgexp.quantities import TABLES
 from vgexp.report.figures.beside import Beside, beside, side_by_side
 
 

@@ -14,9 +14,9 @@ from matplotlib.figure import Figure
 
 from vgexp import diagnose
 from vgexp.errors import QuestionError
-from vgexp.records import KEYS, SEED, TABLES
+from vgexp.quantities import KEYS, SEED, TABLES
 from vgexp.report import figures
-from vgexp.report.figures import FIGURES, Picture
+from vgexp.report.figures import FIGURES, RunFigure
 
 
 def frame(table: str, *more: str) -> pd.DataFrame:
@@ -53,7 +53,9 @@ def panels(figure: Figure) -> dict[str, Axes]:
 
 @pytest.mark.parametrize("picture", [FIGURES[name] for name in FIGURES], ids=list(FIGURES))
 @pytest.mark.parametrize("table", list(TABLES))
-def test_a_figure_draws_its_own_table_and_refuses_every_other(table: str, picture: Picture) -> None:
+def test_a_figure_draws_its_own_table_and_refuses_every_other(
+    table: str, picture: RunFigure
+) -> None:
     has_seeds = SEED.name in picture.columns[picture.table]
     given = frame(table, *([SEED.name] if has_seeds else []))
     if table == picture.table:

@@ -15,7 +15,7 @@ from fault_cases import broken_files, disks, kills, sweeps
 from fault_cases.children import BASE, CONFIGURATIONS, Result, contents, forked, train, whole
 
 import vgexp
-from vgexp import checkpoints, config, folders, records, resuming
+from vgexp import checkpoints, config, folders, quantities, resuming
 from vgexp.cli import error_blocks, main
 from vgexp.errors import QuestionError, printable
 from vgexp.sinks.csv_files import CsvFiles
@@ -147,7 +147,7 @@ def test_the_sum_of_a_table_goes_on_where_a_run_goes_on(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("place", ["below its header", "after its last line"])
-@pytest.mark.parametrize("table", records.COMMON)
+@pytest.mark.parametrize("table", quantities.COMMON)
 def test_bytes_that_are_no_text_in_a_table_leave_the_right_tables(
     table: str, place: str, tmp_path: Path
 ) -> None:

@@ -21,7 +21,8 @@ from torch import Tensor, nn
 from vgexp.config import MlpConfig, ModelConfig, ResnetConfig, TransformerConfig, VitConfig
 from vgexp.losses import build as build_loss
 from vgexp.models import Mlp, Network, build
-from vgexp.records import PATHS, SHATTERING, Rows
+from vgexp.quantities import PATHS, SHATTERING
+from vgexp.records import Rows
 from vgexp.spectra import shattering
 from vgexp.spectra.frozen import frozen, states
 from vgexp.spectra.paths import binomial_weight, gradients_by_length, path_rows

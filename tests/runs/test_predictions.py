@@ -26,7 +26,8 @@ from vgexp.config import (
 )
 from vgexp.diagnosis.at_start import signal_depth
 from vgexp.errors import QuestionError
-from vgexp.records import PREDICTED, Rows
+from vgexp.quantities import PREDICTED
+from vgexp.records import Rows
 from vgexp.runs import predictions
 from vgexp.theory import Forecast, ForecastRow, Sample, predict
 

@@ -27,7 +27,7 @@ from vgexp.config import (
     TrainConfig,
 )
 from vgexp.errors import QuestionError
-from vgexp.records import COMMON, TABLES
+from vgexp.quantities import COMMON, TABLES
 from vgexp.tables import frames
 
 COMPARED = ("layers.csv", "steps.csv", "evals.csv", "histograms.csv", "config.yaml")
@@ -302,6 +302,17 @@ def test_a_signal_in_the_last_step_leaves_a_completed_run(
     run = vgexp.load(tmp_path / "a")
     assert run.summary["status"] == "completed"
     assert run.evals["split"].iloc[-1] == "test"
+
+
+def test_what_a_summary_says_of_an_end_is_replaced_by_a_failure_and_the_rest_is_kept(
+    tmp_path: Path,
+) -> None:
+    folders.write_summary(tmp_path, {"status": "interrupted", "reason": "before", "steps": 7})
+    runs.write_failure(tmp_path, CONFIG, OSError(28, "No space left on device"))
+    summary = summary_of(tmp_path)
+    assert (summary["status"], summary["steps"]) == ("failed", 7)
+    assert "No space left" in summary["reason"]
+    assert vgexp.load(tmp_path).config == CONFIG
 
 
 @pytest.mark.parametrize(

@@ -32,7 +32,7 @@ from vgexp.config import (
 from vgexp.diagnosis import start_sentence
 from vgexp.diagnosis.at_start import geometric
 from vgexp.errors import QuestionError
-from vgexp.records import SEED, TABLES
+from vgexp.quantities import SEED, TABLES
 
 THREE = changed(CONFIG, seed=4, signal=SignalConfig(seeds=3))
 WITH_DROPOUT = changed(THREE, model={"dropout": 0.3, "norm": "batch"}, train={"accumulate": 2})

@@ -13,7 +13,8 @@ import pytest
 
 from vgexp import sinks
 from vgexp.folders import Prefix
-from vgexp.records import COMMON, STEPS, TABLES, Rows
+from vgexp.quantities import COMMON, STEPS, TABLES
+from vgexp.records import Rows
 from vgexp.sinks import SinkContext, open_sinks
 from vgexp.sinks.csv_files import CsvFiles
 

@@ -15,9 +15,13 @@ from trainers import changed
 from vgexp import runs
 from vgexp.assembly import assemble
 from vgexp.config import SignalConfig
-from vgexp.diagnosis import start_sentence
-from vgexp.diagnosis.directions import direction_figures, direction_words
-from vgexp.records import JACOBIAN, PATHS, SHATTERING
+from vgexp.diagnosis import Evidence, examine, start_sentence
+from vgexp.diagnosis.directions import direction_figures
+from vgexp.quantities import JACOBIAN, PATHS, SHATTERING
+
+
+def sentences(summary: dict[str, Any]) -> list[str]:
+    return [finding.sentence for finding in examine(Evidence(summary))]
 
 
 def empty(columns: Any) -> pd.DataFrame:
@@ -64,8 +68,8 @@ def test_only_tables_that_are_there_have_figures_and_one_without_rows_has_none_t
     figures = direction_figures(tables, 4)
     assert len(figures) == 9
     assert all(math.isnan(value) for value in figures.values())
-    assert direction_words(dict.fromkeys(figures)) == []
-    assert direction_words({}) == []
+    assert sentences(dict.fromkeys(figures)) == []
+    assert sentences({}) == []
 
 
 def test_behind_the_last_slope_a_cosine_of_1_tells_nothing() -> None:
@@ -97,7 +101,7 @@ def test_words_hold_numbers_that_no_float_holds() -> None:
         "gradient_correlation": 0.1,
         "gradient_correlation_deepest": 0.6,
     }
-    assert direction_words(summary) == [
+    assert sentences(summary) == [
         "From the first layer's input to layer 400 the Jacobian's largest singular value is"
         " 3.2e-342 (the product of the layers' own: 1e+02), its smallest 0; its effective rank is"
         " 1.",
@@ -107,11 +111,9 @@ def test_words_hold_numbers_that_no_float_holds() -> None:
         " and of 0.6 by what the deepest hands on.",
     ]
     bound = {"jacobian_largest_log10": None, "jacobian_bound_log10": 2.5}
-    assert direction_words(bound) == [
-        "The product of the layers' largest singular values is 3.2e+02."
-    ]
-    (alone,) = direction_words({**bound, "jacobian_largest_log10": 1.0, "num_layers": 3})
+    assert sentences(bound) == ["The product of the layers' largest singular values is 3.2e+02."]
+    (alone,) = sentences({**bound, "jacobian_largest_log10": 1.0, "num_layers": 3})
     assert alone.endswith("value is 10 (the product of the layers' own: 3.2e+02).")
     start = {"signal": "steady", "attenuation": 1.0, "backward_factor_per_layer": 1.0}
     words = start_sentence({**start, "num_layers": 2, "layers_left_out": 0, **summary})
-    assert words.endswith(" ".join(direction_words(summary)))
+    assert words.endswith(" ".join(sentences(summary)))

@@ -37,7 +37,8 @@ from vgexp.errors import QuestionError
 from vgexp.models import Network, build
 from vgexp.models.stages import Stage
 from vgexp.norms import NORMS
-from vgexp.records import JACOBIAN, Rows
+from vgexp.quantities import JACOBIAN
+from vgexp.records import Rows
 from vgexp.skips import SKIPS
 from vgexp.spectra import jacobians, require
 from vgexp.spectra.frozen import frozen, states

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from vgexp.config import MlpConfig
 from vgexp.probe import Probe
-from vgexp.records import LAYERS
+from vgexp.quantities import LAYERS
 from vgexp.tasks import Task
 
 Numbers = dict[str, float | None]

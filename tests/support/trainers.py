@@ -14,7 +14,7 @@ from vgexp.config import (
     SgdConfig,
     TrainConfig,
 )
-from vgexp.records import TABLES
+from vgexp.quantities import TABLES
 from vgexp.training import Trainer
 
 Table = dict[str, list[Any]]

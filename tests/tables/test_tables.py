@@ -12,7 +12,7 @@ import yaml
 
 from vgexp import config, tables
 from vgexp.errors import QuestionError
-from vgexp.records import TABLES
+from vgexp.quantities import TABLES
 
 STEPS_HEADER = ",".join(column.name for column in TABLES["steps"]) + "\n"
 STEPS_ROWS = "0,0,0.1,2.3,0.5,1.5,1.0,1,0,8.0\n1,0,0.1,nan,,inf,-inf,,0,\n"

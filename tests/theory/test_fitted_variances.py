@@ -11,7 +11,8 @@ from torch.nn import functional
 from vgexp import data, runs
 from vgexp.assembly import assemble
 from vgexp.config import Config, DigitsConfig, MlpConfig, OutputConfig, SignalConfig, TrainConfig
-from vgexp.diagnosis import FIGURES, sentence, start_sentence
+from vgexp.diagnosis import sentence, start_sentence
+from vgexp.quantities import SUMMARY
 
 CONFIG = Config(
     model=MlpConfig(depth=12, width=20, activation="silu", init="lsuv", gain=1.5),
@@ -50,7 +51,7 @@ def test_the_summary_and_the_words_tell_what_lsuv_reached(tmp_path: Path) -> Non
     assert f"fitted for the first seed, the outputs of all weights {said}" in start_sentence(
         measured
     )
-    assert {"fitted_variance_min", "fitted_variance_max"} <= {figure.name for figure in FIGURES}
+    assert {"fitted_variance_min", "fitted_variance_max"} <= set(SUMMARY)
 
 
 def test_where_nothing_is_fitted_nothing_is_told(tmp_path: Path) -> None:

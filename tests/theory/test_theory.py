@@ -24,6 +24,9 @@ from vgexp.seeds import generator
 from vgexp.skips import HIGHWAY_BIAS, SKIPS
 from vgexp.theory import Sample, predict
 from vgexp.theory.batch import Kernel
+from vgexp.theory.forward import Net, forward
+from vgexp.theory.function import function
+from vgexp.theory.moments import Means
 from vgexp.theory.sample import lengths, output_gradient
 from vgexp.theory.weights import weights
 
@@ -365,6 +368,28 @@ def test_factors_are_explained_by_slope_and_weights() -> None:
         assert layer.mean_slope < 1 / 16
         assert layer.chi == pytest.approx(layer.weight_gain * layer.mean_slope, rel=1e-9)
         assert layer.factor == pytest.approx(layer.chi + layer.carried, rel=0.02)
+
+
+@pytest.mark.parametrize("width", [2, 32])
+def test_lsuv_brings_the_deviation_of_every_weight_s_output_to_the_gain(width: int) -> None:
+    rows = predict(MlpConfig(depth=4, width=width, init="lsuv", gain=5.0), sample(), OUTPUTS).rows
+    assert len(rows) == 5
+    for name, row in rows.items():
+        assert row.preact_std == pytest.approx(5.0, rel=1e-9), name
+
+
+@pytest.mark.parametrize("num_examples", [1, 2, BATCH])
+@pytest.mark.parametrize("width", [2, 32])
+def test_lsuv_s_variance_is_about_the_mean_of_all_outputs(width: int, num_examples: int) -> None:
+    """Of W x with independent entries: Var(W) (the mean of |x|^2 - |mean of x|^2 / width)."""
+    config = MlpConfig(depth=1, width=width, init="lsuv", gain=5.0)
+    x = sample().inputs[:num_examples]
+    phi = function("relu")
+    assert phi is not None
+    first, _ = forward(Net(Means(phi, 1.0), config, lengths(x)), weights(config, INPUTS, OUTPUTS))
+    about_mean = float(x.square().sum(1).mean() - x.mean(0).square().sum() / width)
+    assert first.is_fitted
+    assert first.weight_variance * about_mean == pytest.approx(25.0, rel=1e-9)
 
 
 def test_predicting_draws_no_random_number() -> None:

@@ -92,6 +92,14 @@ def test_predictions_are_what_networks_show(case: str, width: int) -> None:
         assert (off.abs() <= allowed).all(), (name, off, allowed)
 
 
+@pytest.mark.parametrize("width", [2, 16])
+def test_lsuv_brings_the_deviation_of_every_weight_s_output_to_the_gain(width: int) -> None:
+    rows = forecast(CnnConfig(depth=4, stages=2, width=width, init="lsuv", gain=5.0)).rows
+    assert len(rows) == 5
+    for name, row in rows.items():
+        assert row.preact_std == pytest.approx(5.0, rel=1e-9), name
+
+
 def test_gains_are_of_neighbouring_rows() -> None:
     rows = list(forecast(CnnConfig(depth=5)).rows.values())
     for row, following in itertools.pairwise(rows):

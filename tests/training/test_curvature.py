@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from vgexp import machine, runs
 from vgexp.assembly import assemble
 from vgexp.config import (
-    FAMILIES,
+    CHOICES,
     AdamConfig,
     AddingConfig,
     CnnConfig,
@@ -40,7 +40,8 @@ from vgexp.config import (
 )
 from vgexp.data.batches import Batch
 from vgexp.errors import QuestionError
-from vgexp.records import CURVATURE, Rows
+from vgexp.quantities import CURVATURE
+from vgexp.records import Rows
 from vgexp.training import Trainer
 from vgexp.training.curvature import stability_limit
 
@@ -211,12 +212,12 @@ DATA_OF: dict[str, DataConfig] = {
 }
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", CHOICES["model"])
 def test_of_every_family_the_gradient_bends_along_the_vector_as_much_as_it_says(
     family: str,
 ) -> None:
     """v.(g(w + e v) - g(w - e v)) / 2e by plain backward passes, fused kernels included."""
-    cls = FAMILIES[family]
+    cls = CHOICES["model"][family]
     if family in ("custom", "torchvision"):
         return
     data = DATA_OF["sequence" if "sequence" in cls.reads else "image"]

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from columns import WEIGHT_COLUMNS
 from deferred_runs import trained
 from trainers import Table, assert_same, changed, collected
 
@@ -28,9 +29,10 @@ from vgexp.config import (
     StepConfig,
     TrainConfig,
 )
-from vgexp.records import WEIGHT_COLUMNS, Rows
-from vgexp.training import Trainer
+from vgexp.records import Rows
+from vgexp.training import Trainer, update
 from vgexp.training.divergence import layer_of_divergence
+from vgexp.training.state import TrainState
 
 DATA = GaussianConfig(num_examples=160, features=6, num_classes=3, batch_size=16, val_fraction=0.2)
 BASE = Config(
@@ -170,22 +172,39 @@ def test_a_run_that_is_not_to_stop_goes_on_to_its_end(deferred: bool) -> None:
     assert tables["evals"]["split"][-1] == "test"
 
 
-def test_looking_again_at_the_step_of_divergence_changes_no_later_number() -> None:
+def test_looking_again_at_the_step_of_divergence_changes_no_later_number(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     config = changed(
         BASE,
         model={"norm": "batch", "activation": "relu"},
         train={"stop_on_divergence": False, "eval_every": 1},
     )
-    runs = []
-    for every in (1, 1000):
-        trainer = assemble(changed(config, probe=ProbeConfig(every=every, activations_every=every)))
+    looked: list[int] = []
+    again = update.forward_backward_again
+
+    def noted(state: TrainState, *passes: Any) -> None:
+        looked.append(state.step)
+        again(state, *passes)
+
+    monkeypatch.setattr(update, "forward_backward_again", noted)
+    runs, statistics = [], []
+    for every, looks in ((1, []), (1000, [5])):
+        probe = ProbeConfig(every=every, activations_every=every, histograms_every=every)
+        trainer = assemble(changed(config, probe=probe))
         once = infinite_once(trainer, step=5)
+        looked.clear()
         runs.append(collected(trainer.rows()))
         assert step_of_divergence(trainer) == 5
         assert once
+        assert looked == looks, "the one run repeats the passes of that step, the other does not"
+        statistics.append(dict(trainer.state.model.named_buffers()))
     for table in ("steps", "evals"):
         assert_same({table: runs[0][table]}, {table: runs[1][table]})
     assert math.isfinite(float(runs[0]["evals"]["loss"][-1]))
+    assert statistics[0]
+    for name, value in statistics[0].items():
+        assert torch.equal(value, statistics[1][name]), name
 
 
 def infinite_once(trainer: Trainer, step: int) -> list[int]:

@@ -15,6 +15,7 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
+from columns import ACTIVATION_COLUMNS, WEIGHT_COLUMNS
 from deferred_runs import trained
 from torch import Tensor, nn
 from trainers import Table, assert_same, changed, collected, tables_of
@@ -41,7 +42,6 @@ from vgexp.config import (
 )
 from vgexp.diagnosis import sentence, underflow
 from vgexp.errors import QuestionError
-from vgexp.records import ACTIVATION_COLUMNS, WEIGHT_COLUMNS
 from vgexp.training import Trainer, update
 
 DATA = GaussianConfig(num_examples=160, features=6, num_classes=3, batch_size=16, val_fraction=0.2)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from columns import ACTIVATION_COLUMNS, WEIGHT_COLUMNS
 from torch import Tensor, nn
 from trainers import (
     BASE,
@@ -48,7 +49,6 @@ from vgexp.config import (
     WarmupCosineConfig,
 )
 from vgexp.errors import QuestionError
-from vgexp.records import ACTIVATION_COLUMNS, WEIGHT_COLUMNS
 from vgexp.training import Trainer, history
 
 # ---------------------------------------------------------------- by hand

@@ -15,8 +15,8 @@ from vgexp.activations import ACTIVATIONS
 from vgexp.assembly.networks import model_of, tried_loss
 from vgexp.assembly.rehearsal import rehearse
 from vgexp.config import (
+    CHOICES,
     HALF_DTYPES,
-    SETS,
     Config,
     DataConfig,
     MlpConfig,
@@ -159,7 +159,7 @@ def _dataset(config: Config, dtype: torch.dtype, device: torch.device) -> Datase
     dataset = data.load(config.data, config.seed, dtype, device)
     reads, task = config.model.reads, dataset.task
     if reads:
-        fitting = [name for name, cls in SETS.items() if cls.gives in ("", *reads)]
+        fitting = [name for name, cls in CHOICES["data"].items() if cls.gives in ("", *reads)]
         reader = f"model={choice('model', config.model)}"
         tasks.require_kind(task, reader, reads, f"data={', '.join(fitting)}")
     return dataset.flattened() if reads[:1] == ("vector",) else dataset
@@ -210,7 +210,7 @@ def _require_plain(config: Config) -> None:
     model = config.model
     asked = f"model={choice('model', model)}"
     if isinstance(model, MlpConfig):
-        if model.skip == model.norm == "none":
+        if NORMS[model.norm].is_identity and not SKIPS[model.skip].joins:
             return
         asked = f"model.skip={model.skip} model.norm={model.norm}"
     raise QuestionError(

@@ -33,8 +33,8 @@ from vgexp.cli.job import Job, objective, tell, to_config
 from vgexp.cli.job_rows import find_differing_keys, record_endings
 from vgexp.cli.progress import Planning
 from vgexp.cli.session import call_or_refuse, current_session
-from vgexp.diagnosis import require_number
 from vgexp.errors import QuestionError, printable, reason
+from vgexp.quantities import require_number
 from vgexp.sweep import plan
 
 _BY_NUMBER = "${hydra.job.num}"

@@ -8,11 +8,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from vgexp import records
 from vgexp.cli.error_blocks import WIDTH
 from vgexp.config import CHOICES
-from vgexp.diagnosis import FIGURES
 from vgexp.errors import QuestionError, printable, unknown
+from vgexp.quantities import SUMMARY, TABLES
 from vgexp.registry import Registry
 
 Entries = list[tuple[str, str]]
@@ -29,9 +28,10 @@ def main(argv: Sequence[str]) -> int:
         return 0
     if len(argv) > 1:
         raise QuestionError(f"vgexp list takes one kind, not {len(argv)}\n{_USAGE}")
-    if argv and argv[0] not in KINDS:
-        raise unknown("kind", argv[0], KINDS)
-    print(printable(_one(argv[0]) if argv else _all()))
+    kind = _FORMER_NAMES.get(argv[0], argv[0]) if argv else None
+    if kind is not None and kind not in KINDS:
+        raise unknown("kind", kind, KINDS)
+    print(printable(_all() if kind is None else _one(kind)))
     return 0
 
 
@@ -64,17 +64,17 @@ def _about(path: Path) -> str:
 
 def _metrics() -> Entries:
     return [
-        (f"{table}.{column.name}", column.definition)
-        for table, columns in records.TABLES.items()
+        (f"{table}.{column.name}", column.meaning)
+        for table, columns in TABLES.items()
         for column in columns
     ]
 
 
+def _summary() -> Entries:
+    return [(metric.name, metric.meaning) for metric in SUMMARY.values()]
+
+
 def _figures() -> Entries:
-    return [(figure.name, figure.definition) for figure in FIGURES]
-
-
-def _pictures() -> Entries:
     from vgexp.report import figures
 
     return [*_entries(figures.FIGURES), (figures.OVERVIEW, "the most telling of them on one page")]
@@ -107,16 +107,26 @@ KINDS: Mapping[str, Callable[[], Entries]] = {
     "models": _choices("model"),
     "data": _choices("data"),
     "metrics": _metrics,
+    "summary": _summary,
     "figures": _figures,
-    "pictures": _pictures,
 }
 """Kind -> what gives its names, each with its line."""
+
+_FORMER_NAMES: Mapping[str, str] = {"pictures": "figures"}
+"""What a kind was called before; it still is understood."""
+_CLOSINGS: Mapping[str, str] = {
+    "figures": "the numbers of summary.json: vgexp list summary",
+    "metrics": "the numbers of summary.json: vgexp list summary",
+}
+"""Kind -> the line below its names, where another kind may have been meant."""
 
 
 def _one(kind: str) -> str:
     entries = KINDS[kind]()
     width = max((len(name) for name, _ in entries if len(name) <= _LONGEST_NAME), default=0)
-    return "\n".join(_wrap(name.ljust(width), summary, width + 2) for name, summary in entries)
+    lines = [_wrap(name.ljust(width), summary, width + 2) for name, summary in entries]
+    closing = ["", _CLOSINGS[kind]] if kind in _CLOSINGS else []
+    return "\n".join([*lines, *closing])
 
 
 def _all() -> str:

@@ -1,171 +1,20 @@
-"""The configuration: one dataclass for each choice of a group. Hydra composes these; below the
-door they are plain objects, and every range is checked where the value enters."""
+"""The configuration: one dataclass for each choice of a group.
 
-from vgexp.config.attention import AttentionConfig, TransformerConfig, VitConfig
-from vgexp.config.convolution import (
-    RESNET_STAGES,
-    CnnConfig,
-    ConvConfig,
-    DensenetConfig,
-    ResnetConfig,
-)
-from vgexp.config.data import (
-    DataConfig,
-    DigitsConfig,
-    GaussianConfig,
-    SpiralsConfig,
-)
-from vgexp.config.images import (
-    Cifar10Config,
-    FashionMnistConfig,
-    ImagesConfig,
-    MnistConfig,
-)
-from vgexp.config.model import (
-    NORM_POSITIONS,
-    MlpConfig,
-    ModelConfig,
-    NetConfig,
-)
-from vgexp.config.optimization import (
-    AdamConfig,
-    AdamwConfig,
-    AgcClipConfig,
-    AutoClipConfig,
-    ClipConfig,
-    ConstantConfig,
-    CosineConfig,
-    LayerClipConfig,
-    MomentumConfig,
-    NoClipConfig,
-    NormClipConfig,
-    OptimizerConfig,
-    PlateauConfig,
-    RmspropConfig,
-    SchedulerConfig,
-    SgdConfig,
-    StepConfig,
-    ValueClipConfig,
-    WarmupCosineConfig,
-)
-from vgexp.config.recurrence import (
-    GruConfig,
-    LstmConfig,
-    RecurrentConfig,
-    RnnConfig,
-)
-from vgexp.config.run import (
-    DEFAULT_STEPS,
-    OutputConfig,
-    ProbeConfig,
-    RunConfig,
-    SignalConfig,
-    TrainConfig,
-)
-from vgexp.config.sequences import (
-    READINGS,
-    SOURCES,
-    AddingConfig,
-    CopyConfig,
-    RowsConfig,
-    TextConfig,
-)
-from vgexp.config.tree import (
-    CHOICES,
-    DTYPES,
-    FAMILIES,
-    HALF_DTYPES,
-    SEED_LIMIT,
-    SETS,
-    Config,
-    choice,
-    choices,
-    deciding,
-    flatten,
-    from_dict,
-    identity,
-    require,
-    sections,
-    targets,
-    to_dict,
-)
-from vgexp.config.user_code import TARGETS, CustomConfig, CustomDataConfig, TorchvisionConfig
+Hydra composes these; below the command line they are plain objects, and each dataclass checks its
+ranges when it is made. Every public name of the modules below is a name of this package.
+"""
 
-__all__ = [
-    "CHOICES",
-    "DEFAULT_STEPS",
-    "DTYPES",
-    "FAMILIES",
-    "HALF_DTYPES",
-    "NORM_POSITIONS",
-    "READINGS",
-    "RESNET_STAGES",
-    "SEED_LIMIT",
-    "SETS",
-    "SOURCES",
-    "TARGETS",
-    "AdamConfig",
-    "AdamwConfig",
-    "AddingConfig",
-    "AgcClipConfig",
-    "AttentionConfig",
-    "AutoClipConfig",
-    "Cifar10Config",
-    "ClipConfig",
-    "CnnConfig",
-    "Config",
-    "ConstantConfig",
-    "ConvConfig",
-    "CopyConfig",
-    "CosineConfig",
-    "CustomConfig",
-    "CustomDataConfig",
-    "DataConfig",
-    "DensenetConfig",
-    "DigitsConfig",
-    "FashionMnistConfig",
-    "GaussianConfig",
-    "GruConfig",
-    "ImagesConfig",
-    "LayerClipConfig",
-    "LstmConfig",
-    "MlpConfig",
-    "MnistConfig",
-    "ModelConfig",
-    "MomentumConfig",
-    "NetConfig",
-    "NoClipConfig",
-    "NormClipConfig",
-    "OptimizerConfig",
-    "OutputConfig",
-    "PlateauConfig",
-    "ProbeConfig",
-    "RecurrentConfig",
-    "ResnetConfig",
-    "RmspropConfig",
-    "RnnConfig",
-    "RowsConfig",
-    "RunConfig",
-    "SchedulerConfig",
-    "SgdConfig",
-    "SignalConfig",
-    "SpiralsConfig",
-    "StepConfig",
-    "TextConfig",
-    "TorchvisionConfig",
-    "TrainConfig",
-    "TransformerConfig",
-    "ValueClipConfig",
-    "VitConfig",
-    "WarmupCosineConfig",
-    "choice",
-    "choices",
-    "deciding",
-    "flatten",
-    "from_dict",
-    "identity",
-    "require",
-    "sections",
-    "targets",
-    "to_dict",
-]
+# The order of these lines is the order of groups and choices in `vgexp list` and in help.
+# ruff: noqa: F403, I001
+from vgexp.config.model import *
+from vgexp.config.convolution import *
+from vgexp.config.recurrence import *
+from vgexp.config.attention import *
+from vgexp.config.data import *
+from vgexp.config.images import *
+from vgexp.config.sequences import *
+from vgexp.config.user_code import *
+from vgexp.config.optimization import *
+from vgexp.config.run import *
+from vgexp.config.groups import *
+from vgexp.config.tree import *

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-from vgexp.config.model import ModelConfig, NetConfig
+from vgexp.config.model import NetConfig
 from vgexp.config.ranges import at_least, divisors, one_of
 from vgexp.errors import QuestionError
 
@@ -51,7 +50,7 @@ class AttentionConfig(NetConfig):
 
 
 @dataclass
-class TransformerConfig(AttentionConfig):
+class TransformerConfig(AttentionConfig, choice="transformer"):
     """A causal transformer: each position attends to itself and those before it."""
 
     reads: ClassVar[tuple[str, ...]] = ("tokens", "sequence")
@@ -74,7 +73,7 @@ class TransformerConfig(AttentionConfig):
 
 
 @dataclass
-class VitConfig(AttentionConfig):
+class VitConfig(AttentionConfig, choice="vit"):
     """A vision transformer: patches of an image attend to each other."""
 
     reads: ClassVar[tuple[str, ...]] = ("image",)
@@ -87,10 +86,6 @@ class VitConfig(AttentionConfig):
         super().__post_init__()
         at_least("model.patch", self.patch, 1)
         one_of("model.pool", self.pool, POOLS)
-
-
-FAMILIES: Mapping[str, type[ModelConfig]] = {"transformer": TransformerConfig, "vit": VitConfig}
-"""Choice -> its dataclass, of this file."""
 
 
 def _indivisible(heads: int, width: int) -> QuestionError:

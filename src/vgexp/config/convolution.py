@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import ClassVar
 
-from vgexp.config.model import ModelConfig, NetConfig
+from vgexp.config.model import NetConfig
 from vgexp.config.ranges import above, at_least, one_of, within
 from vgexp.errors import QuestionError
 
@@ -37,7 +37,7 @@ class ConvConfig(NetConfig):
 
 
 @dataclass
-class CnnConfig(ConvConfig):
+class CnnConfig(ConvConfig, choice="cnn"):
     """The perceptron's equations with 3x3 convolutions, a pooling over positions, a read-out."""
 
     stages: int = 3
@@ -46,15 +46,10 @@ class CnnConfig(ConvConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         within("model.stages", self.stages, 1, MOST_STAGES + 1)
-        if self.skip == "dense":
-            raise QuestionError(
-                "model.skip is 'dense' on model=cnn\n"
-                "allowed: a skip that adds, or model=densenet, which concatenates"
-            )
 
 
 @dataclass
-class ResnetConfig(ConvConfig):
+class ResnetConfig(ConvConfig, choice="resnet"):
     """A residual network as for CIFAR (He 2015, 2016): three stages of blocks, and a read-out."""
 
     depth: int = 20
@@ -81,11 +76,6 @@ class ResnetConfig(ConvConfig):
         kind = "bottleneck" if self.bottleneck else "basic"
         form = f"{RESNET_STAGES * size}n+2 with {kind} blocks"
         _require_form("model.depth", self.depth, RESNET_STAGES * size, 2, form)
-        if self.skip == "dense":
-            raise QuestionError(
-                "model.skip is 'dense' on model=resnet\n"
-                "allowed: a skip that adds, none, or model=densenet, which concatenates"
-            )
         if self.preactivation and self.norm_position == "post":
             raise QuestionError(
                 "model.norm_position is 'post' and model.preactivation is true\n"
@@ -105,7 +95,7 @@ class ResnetConfig(ConvConfig):
 
 
 @dataclass
-class DensenetConfig(ConvConfig):
+class DensenetConfig(ConvConfig, choice="densenet"):
     """A densely connected network as for CIFAR (Huang 2017): three dense blocks, a read-out."""
 
     depth: int = 40
@@ -137,11 +127,6 @@ class DensenetConfig(ConvConfig):
             )
         form = f"{self._period}n+4" + (" with bottlenecks" if self.bottleneck else "")
         _require_form("model.depth", self.depth, self._period, 4, form)
-        if self.skip != "dense":
-            raise QuestionError(
-                f"model.skip is {self.skip!r} on model=densenet\n"
-                "allowed: dense; model=resnet and model=cnn have the others"
-            )
 
     @property
     def _period(self) -> int:
@@ -166,11 +151,3 @@ def _require_form(key: str, value: int, factor: int, rest: int, form: str) -> No
 
 def _listed(numbers: Iterable[int]) -> str:
     return ", ".join(map(str, numbers))
-
-
-FAMILIES: Mapping[str, type[ModelConfig]] = {
-    "cnn": CnnConfig,
-    "resnet": ResnetConfig,
-    "densenet": DensenetConfig,
-}
-"""Choice -> its dataclass, of this file."""

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
+from vgexp.config.groups import Choice
 from vgexp.config.ranges import at_least, within
 
 
 @dataclass
-class DataConfig:
+class DataConfig(Choice, group="data"):
     """What every choice of `data` extends."""
 
     gives: ClassVar[str] = ""
@@ -26,14 +26,14 @@ class DataConfig:
 
 
 @dataclass
-class DigitsConfig(DataConfig):
+class DigitsConfig(DataConfig, choice="digits"):
     """1,797 handwritten digits of 8x8 grey pixels, bundled with scikit-learn."""
 
     gives: ClassVar[str] = "image"
 
 
 @dataclass
-class GaussianConfig(DataConfig):
+class GaussianConfig(DataConfig, choice="gaussian"):
     """Inputs N(0, 1) with random labels: the input of signal-propagation theory."""
 
     gives: ClassVar[str] = "vector"
@@ -52,7 +52,7 @@ class GaussianConfig(DataConfig):
 
 
 @dataclass
-class SpiralsConfig(DataConfig):
+class SpiralsConfig(DataConfig, choice="spirals"):
     """Interleaved spiral arms in the plane, one class an arm."""
 
     gives: ClassVar[str] = "vector"
@@ -65,11 +65,3 @@ class SpiralsConfig(DataConfig):
         super().__post_init__()
         at_least("data.num_examples", self.num_examples, 2)
         at_least("data.num_classes", self.num_classes, 2)
-
-
-SETS: Mapping[str, type[DataConfig]] = {
-    "digits": DigitsConfig,
-    "gaussian": GaussianConfig,
-    "spirals": SpiralsConfig,
-}
-"""Choice -> its dataclass, of this file."""

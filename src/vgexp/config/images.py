@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Optional
 
@@ -28,23 +27,15 @@ class ImagesConfig(DataConfig):
 
 
 @dataclass
-class MnistConfig(ImagesConfig):
+class MnistConfig(ImagesConfig, choice="mnist"):
     """70,000 handwritten digits of 28x28 grey pixels, 10,000 of them for the test."""
 
 
 @dataclass
-class FashionMnistConfig(ImagesConfig):
+class FashionMnistConfig(ImagesConfig, choice="fashion_mnist"):
     """70,000 pieces of clothing of 28x28 grey pixels, 10,000 of them for the test."""
 
 
 @dataclass
-class Cifar10Config(ImagesConfig):
+class Cifar10Config(ImagesConfig, choice="cifar10"):
     """60,000 photographs of 32x32 coloured pixels, 10,000 of them for the test."""
-
-
-SETS: Mapping[str, type[DataConfig]] = {
-    "mnist": MnistConfig,
-    "fashion_mnist": FashionMnistConfig,
-    "cifar10": Cifar10Config,
-}
-"""Choice -> its dataclass, of this file."""

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Optional
 
+from vgexp.config.groups import Choice
 from vgexp.config.ranges import at_least, finite, one_of, within
 
 NORM_POSITIONS = ("pre", "post")
 
 
 @dataclass
-class ModelConfig:
+class ModelConfig(Choice, group="model"):
     """What every choice of `model` extends."""
 
     reads: ClassVar[tuple[str, ...]] = ()
@@ -62,11 +62,7 @@ class NetConfig(ModelConfig):
 
 
 @dataclass
-class MlpConfig(NetConfig):
+class MlpConfig(NetConfig, choice="mlp"):
     """A perceptron of equal hidden layers and one read-out."""
 
     reads: ClassVar[tuple[str, ...]] = ("vector", "image", "sequence")
-
-
-FAMILIES: Mapping[str, type[ModelConfig]] = {"mlp": MlpConfig}
-"""Choice -> its dataclass, of this file."""

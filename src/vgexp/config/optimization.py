@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from vgexp.config.groups import Choice
 from vgexp.config.ranges import above, at_least, within
 from vgexp.errors import impossible
 
@@ -11,7 +12,7 @@ from vgexp.errors import impossible
 
 
 @dataclass
-class OptimizerConfig:
+class OptimizerConfig(Choice, group="optimizer"):
     """What every choice of `optimizer` extends."""
 
     lr: float = 0.1
@@ -25,12 +26,12 @@ class OptimizerConfig:
 
 
 @dataclass
-class SgdConfig(OptimizerConfig):
+class SgdConfig(OptimizerConfig, choice="sgd"):
     """Plain stochastic gradient descent."""
 
 
 @dataclass
-class MomentumConfig(OptimizerConfig):
+class MomentumConfig(OptimizerConfig, choice="momentum"):
     """Stochastic gradient descent with heavy-ball momentum."""
 
     lr: float = 0.01
@@ -44,7 +45,7 @@ class MomentumConfig(OptimizerConfig):
 
 
 @dataclass
-class RmspropConfig(OptimizerConfig):
+class RmspropConfig(OptimizerConfig, choice="rmsprop"):
     """RMSprop: each entry divided by its running root mean square."""
 
     lr: float = 1e-3
@@ -58,7 +59,7 @@ class RmspropConfig(OptimizerConfig):
 
 
 @dataclass
-class AdamConfig(OptimizerConfig):
+class AdamConfig(OptimizerConfig, choice="adam"):
     """Adam (Kingma & Ba 2015)."""
 
     lr: float = 1e-3
@@ -66,7 +67,7 @@ class AdamConfig(OptimizerConfig):
 
 
 @dataclass
-class AdamwConfig(OptimizerConfig):
+class AdamwConfig(OptimizerConfig, choice="adamw"):
     """Adam with decoupled weight decay (Loshchilov & Hutter 2019)."""
 
     lr: float = 1e-3
@@ -79,17 +80,17 @@ class AdamwConfig(OptimizerConfig):
 
 
 @dataclass
-class SchedulerConfig:
+class SchedulerConfig(Choice, group="scheduler"):
     """What every choice of `scheduler` extends."""
 
 
 @dataclass
-class ConstantConfig(SchedulerConfig):
+class ConstantConfig(SchedulerConfig, choice="constant"):
     """The learning rate stays."""
 
 
 @dataclass
-class StepConfig(SchedulerConfig):
+class StepConfig(SchedulerConfig, choice="step"):
     """The learning rate falls by a factor at equal intervals."""
 
     interval_fraction: float = 1 / 3
@@ -103,12 +104,12 @@ class StepConfig(SchedulerConfig):
 
 
 @dataclass
-class CosineConfig(SchedulerConfig):
+class CosineConfig(SchedulerConfig, choice="cosine"):
     """The learning rate follows half a cosine down to 0 (Loshchilov & Hutter 2017)."""
 
 
 @dataclass
-class WarmupCosineConfig(SchedulerConfig):
+class WarmupCosineConfig(SchedulerConfig, choice="warmup_cosine"):
     """A linear rise, then half a cosine down to 0."""
 
     warmup_fraction: float = 0.1
@@ -119,7 +120,7 @@ class WarmupCosineConfig(SchedulerConfig):
 
 
 @dataclass
-class PlateauConfig(SchedulerConfig):
+class PlateauConfig(SchedulerConfig, choice="plateau"):
     """The learning rate falls when the evaluated loss stops falling."""
 
     factor: float = 0.1
@@ -136,12 +137,12 @@ class PlateauConfig(SchedulerConfig):
 
 
 @dataclass
-class ClipConfig:
+class ClipConfig(Choice, group="clip"):
     """What every choice of `clip` extends."""
 
 
 @dataclass
-class NoClipConfig(ClipConfig):
+class NoClipConfig(ClipConfig, choice="none"):
     """Gradients reach the optimizer as they are."""
 
 
@@ -155,22 +156,22 @@ class _ThresholdConfig(ClipConfig):
 
 
 @dataclass
-class NormClipConfig(_ThresholdConfig):
+class NormClipConfig(_ThresholdConfig, choice="norm"):
     """The whole gradient is scaled to a norm of at most the threshold (Pascanu 2013)."""
 
 
 @dataclass
-class ValueClipConfig(_ThresholdConfig):
+class ValueClipConfig(_ThresholdConfig, choice="value"):
     """Each entry is cut at plus and minus the threshold."""
 
 
 @dataclass
-class LayerClipConfig(_ThresholdConfig):
+class LayerClipConfig(_ThresholdConfig, choice="layer"):
     """Each parameter tensor is scaled to a norm of at most the threshold."""
 
 
 @dataclass
-class AgcClipConfig(_ThresholdConfig):
+class AgcClipConfig(_ThresholdConfig, choice="agc"):
     """Each row is scaled to at most a share of its weights' norm (Brock 2021)."""
 
     threshold: float = 0.01
@@ -178,7 +179,7 @@ class AgcClipConfig(_ThresholdConfig):
 
 
 @dataclass
-class AutoClipConfig(_ThresholdConfig):
+class AutoClipConfig(_ThresholdConfig, choice="auto"):
     """The norm threshold is a percentile of the norms seen so far (Seetharaman 2020)."""
 
     threshold: float = 10.0

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Optional
 
 from vgexp.config.model import ModelConfig
-from vgexp.config.ranges import at_least, finite, one_of, within
-
-CELL_NORMS = ("none", "layer", "rms")
-STACK_SKIPS = ("none", "residual")
+from vgexp.config.ranges import at_least, finite, within
 
 
 @dataclass
@@ -54,14 +50,12 @@ class RecurrentConfig(ModelConfig):
         at_least("model.spectral_radius", self.spectral_radius, 0.0)
         at_least("model.gain", self.gain, 0.0)
         at_least("model.bias_std", self.bias_std, 0.0)
-        one_of("model.norm", self.norm, CELL_NORMS)
-        one_of("model.skip", self.skip, STACK_SKIPS)
         within("model.dropout", self.dropout, 0.0, 1.0)
         at_least("model.truncation", self.truncation, 1)
 
 
 @dataclass
-class RnnConfig(RecurrentConfig):
+class RnnConfig(RecurrentConfig, choice="rnn"):
     """A plain recurrent network: h_t = phi(W_ih x_t + W_hh h_{t-1} + b) (Elman 1990)."""
 
     activation: str = "tanh"
@@ -75,7 +69,7 @@ class RnnConfig(RecurrentConfig):
 
 
 @dataclass
-class LstmConfig(RecurrentConfig):
+class LstmConfig(RecurrentConfig, choice="lstm"):
     """Long short-term memory: a cell state that gates write, keep and read (Hochreiter 1997)."""
 
     forget_bias: float = 1.0
@@ -88,13 +82,5 @@ class LstmConfig(RecurrentConfig):
 
 
 @dataclass
-class GruConfig(RecurrentConfig):
+class GruConfig(RecurrentConfig, choice="gru"):
     """Gated recurrent units: a state between its last value and a new one (Cho 2014)."""
-
-
-FAMILIES: Mapping[str, type[ModelConfig]] = {
-    "rnn": RnnConfig,
-    "lstm": LstmConfig,
-    "gru": GruConfig,
-}
-"""Choice -> its dataclass, of this file."""

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Optional
 
 from vgexp.config.data import DataConfig
+from vgexp.config.groups import CHOICES
 from vgexp.config.images import ImagesConfig
 from vgexp.config.ranges import at_least, one_of
 
 READINGS = ("row", "pixel")
-SOURCES = ("digits", "mnist", "fashion_mnist", "cifar10")
 
 
 @dataclass
-class AddingConfig(DataConfig):
+class AddingConfig(DataConfig, choice="adding"):
     """Two marked values in a long sequence are to be added: memory over time, as regression."""
 
     gives: ClassVar[str] = "sequence"
@@ -31,7 +30,7 @@ class AddingConfig(DataConfig):
 
 
 @dataclass
-class CopyConfig(DataConfig):
+class CopyConfig(DataConfig, choice="copy"):
     """Symbols are to be repeated after a delay: memory over time, as classification."""
 
     gives: ClassVar[str] = "tokens"
@@ -53,7 +52,7 @@ class CopyConfig(DataConfig):
 
 
 @dataclass
-class RowsConfig(ImagesConfig):
+class RowsConfig(ImagesConfig, choice="rows"):
     """Images read over time, row by row or pixel by pixel, then classified."""
 
     gives: ClassVar[str] = "sequence"
@@ -64,12 +63,12 @@ class RowsConfig(ImagesConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        one_of("data.source", self.source, SOURCES)
+        one_of("data.source", self.source, _image_sets())
         one_of("data.reading", self.reading, READINGS)
 
 
 @dataclass
-class TextConfig(DataConfig):
+class TextConfig(DataConfig, choice="text"):
     """Real text: the next character is to be foretold at each position."""
 
     gives: ClassVar[str] = "tokens"
@@ -86,10 +85,6 @@ class TextConfig(DataConfig):
         at_least("data.num_examples", self.num_examples, 2)
 
 
-SETS: Mapping[str, type[DataConfig]] = {
-    "adding": AddingConfig,
-    "copy": CopyConfig,
-    "rows": RowsConfig,
-    "text": TextConfig,
-}
-"""Choice -> its dataclass, of this file."""
+def _image_sets() -> tuple[str, ...]:
+    """The choices of `data` that give images."""
+    return tuple(name for name, cls in CHOICES["data"].items() if cls.gives == "image")

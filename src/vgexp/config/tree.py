@@ -10,44 +10,22 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from vgexp.config import (
-    attention,
-    convolution,
-    data,
-    images,
-    model,
-    recurrence,
-    sequences,
-    user_code,
-)
 from vgexp.config.data import DataConfig, DigitsConfig
+from vgexp.config.groups import CHOICES, choice
 from vgexp.config.kinds import require_kinds
 from vgexp.config.model import MlpConfig, ModelConfig
 from vgexp.config.optimization import (
-    AdamConfig,
-    AdamwConfig,
-    AgcClipConfig,
-    AutoClipConfig,
     ClipConfig,
     ConstantConfig,
-    CosineConfig,
-    LayerClipConfig,
-    MomentumConfig,
     NoClipConfig,
-    NormClipConfig,
     OptimizerConfig,
-    PlateauConfig,
-    RmspropConfig,
     SchedulerConfig,
     SgdConfig,
-    StepConfig,
-    ValueClipConfig,
-    WarmupCosineConfig,
 )
 from vgexp.config.ranges import within
 from vgexp.config.run import OutputConfig, ProbeConfig, RunConfig, SignalConfig, TrainConfig
+from vgexp.config.user_code import TARGETS
 from vgexp.errors import QuestionError, impossible, unknown
-from vgexp.registry import Registry
 
 DTYPES = ("float32", "float64", "bfloat16", "float16")
 HALF_DTYPES = ("bfloat16", "float16")
@@ -84,67 +62,16 @@ class Config:
         require(self)
 
 
-FAMILIES: Mapping[str, type[ModelConfig]] = {
-    **model.FAMILIES,
-    **convolution.FAMILIES,
-    **recurrence.FAMILIES,
-    **attention.FAMILIES,
-    **user_code.FAMILIES,
-}
-"""Choice of `model` -> its dataclass."""
-
-SETS: Mapping[str, type[DataConfig]] = {
-    **data.SETS,
-    **images.SETS,
-    **sequences.SETS,
-    **user_code.SETS,
-}
-"""Choice of `data` -> its dataclass."""
-
-CHOICES: Mapping[str, Registry[type]] = {
-    "model": Registry("model", FAMILIES),
-    "data": Registry("data", SETS),
-    "optimizer": Registry(
-        "optimizer",
-        {
-            "sgd": SgdConfig,
-            "momentum": MomentumConfig,
-            "rmsprop": RmspropConfig,
-            "adam": AdamConfig,
-            "adamw": AdamwConfig,
-        },
-    ),
-    "scheduler": Registry(
-        "scheduler",
-        {
-            "constant": ConstantConfig,
-            "step": StepConfig,
-            "cosine": CosineConfig,
-            "warmup_cosine": WarmupCosineConfig,
-            "plateau": PlateauConfig,
-        },
-    ),
-    "clip": Registry(
-        "clip",
-        {
-            "none": NoClipConfig,
-            "norm": NormClipConfig,
-            "value": ValueClipConfig,
-            "layer": LayerClipConfig,
-            "agc": AgcClipConfig,
-            "auto": AutoClipConfig,
-        },
-    ),
-}
-"""Group -> choice -> the dataclass whose fields are that choice's keys."""
-
-_BEFORE: Mapping[str, Any] = {
+_OLDER_BEHAVIOUR: Mapping[str, Any] = {
     "probe.histograms_every": 0,
     "probe.curvature_every": 0,
     **{f"signal.{f.name}": f.default for f in dataclasses.fields(SignalConfig)},
 }
-"""Key that came after configurations were first recorded -> its value that does what was done
-before: what it means where it is not recorded, and with which it changes no identity."""
+"""Key that configurations of earlier versions lack -> the value that does what those versions did.
+
+A configuration that lacks the key is read with this value, and the value adds nothing to a
+configuration's identity.
+"""
 
 # Fields that cannot change a table, left out of the configuration's identity.
 _NO_IDENTITY = ("output", "device", "run", "data.download")
@@ -177,14 +104,6 @@ def sections() -> dict[str, Mapping[str, type]]:
         if isinstance(known.default_factory, type):
             found[known.name] = CHOICES.get(known.name, {"": known.default_factory})
     return found
-
-
-def choice(group: str, config: object) -> str:
-    """The name under which a group's configuration object is chosen, e.g. `mlp`."""
-    for name, cls in CHOICES[group].items():
-        if type(config) is cls:
-            return name
-    raise unknown(f"{group} configuration", type(config).__name__, CHOICES[group])
 
 
 def to_dict(config: Config) -> dict[str, Any]:
@@ -227,7 +146,7 @@ def from_dict(values: Mapping[str, Any], chosen: Mapping[str, str]) -> Config:
 def _with_later_keys(values: Mapping[str, Any]) -> dict[str, Any]:
     """With the keys that an earlier version did not record, of the sections that it did."""
     whole = dict(values)
-    for name, value in _BEFORE.items():
+    for name, value in _OLDER_BEHAVIOUR.items():
         section, _, key = name.partition(".")
         if isinstance(whole.get(section), Mapping):
             whole[section] = {key: value, **whole[section]}
@@ -249,7 +168,9 @@ def flatten(config: Config) -> dict[str, Any]:
 
 def targets(config: Config) -> dict[str, str]:
     """Key -> package.module.name, of every key that names code which a run would execute."""
-    return user_code.targets(flatten(config))
+    flat = flatten(config)
+    asked = {key: flat.get(key) for key in TARGETS}
+    return {k: v for k, v in asked.items() if isinstance(v, str) and "." in v}
 
 
 def identity(config: Config) -> str:
@@ -263,7 +184,7 @@ def deciding(config: Config) -> dict[str, Any]:
         key: value
         for key, value in flatten(config).items()
         if not {key, key.split(".")[0]} & set(_NO_IDENTITY)
-        and (key not in _BEFORE or value != _BEFORE[key])
+        and (key not in _OLDER_BEHAVIOUR or value != _OLDER_BEHAVIOUR[key])
     }
     return {**flat, "run.threads": config.run.threads}
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Optional
 
@@ -22,7 +21,7 @@ _DEEPEST = 10
 
 
 @dataclass
-class TorchvisionConfig(ModelConfig):
+class TorchvisionConfig(ModelConfig, choice="torchvision"):
     """A classifier of torchvision, with random weights and a head for the data's classes."""
 
     reads: ClassVar[tuple[str, ...]] = ("image",)
@@ -36,7 +35,7 @@ class TorchvisionConfig(ModelConfig):
 
 
 @dataclass
-class CustomConfig(ModelConfig):
+class CustomConfig(ModelConfig, choice="custom"):
     """Any `nn.Module` of your own: code that runs."""
 
     target: Optional[str] = None
@@ -50,7 +49,7 @@ class CustomConfig(ModelConfig):
 
 
 @dataclass
-class CustomDataConfig(DataConfig):
+class CustomDataConfig(DataConfig, choice="custom"):
     """Any `torch.utils.data.Dataset`s of your own: code that runs."""
 
     target: Optional[str] = None
@@ -66,22 +65,6 @@ class CustomDataConfig(DataConfig):
         super().__post_init__()
         require_arguments("data.kwargs", self.kwargs)
         at_least("data.num_classes", self.num_classes, 2)
-
-
-FAMILIES: Mapping[str, type[ModelConfig]] = {
-    "torchvision": TorchvisionConfig,
-    "custom": CustomConfig,
-}
-"""Choice of `model` -> its dataclass, of this file."""
-
-SETS: Mapping[str, type[DataConfig]] = {"custom": CustomDataConfig}
-"""Choice of `data` -> its dataclass, of this file."""
-
-
-def targets(flat: Mapping[str, Any]) -> dict[str, str]:
-    """Key -> the name of code, of every key of a flat configuration that names code."""
-    asked = {key: flat.get(key) for key in TARGETS}
-    return {k: v for k, v in asked.items() if isinstance(v, str) and "." in v}
 
 
 def require_arguments(key: str, value: object) -> None:

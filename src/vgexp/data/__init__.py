@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from vgexp.config import DataConfig, choice
-from vgexp.data import digits, generated, images, rows, sequences, sizes, text, user_code
+from vgexp.data import sizes
 from vgexp.data.examples import AnySplit, Examples, Pair, num_held
 from vgexp.data.scale import Scale
+from vgexp.data.sources import read
 from vgexp.data.user_code import Own
-from vgexp.registry import Registry
+from vgexp.registry import import_modules
 from vgexp.seeds import generator
 from vgexp.tasks import Task
 
@@ -75,27 +75,6 @@ class Dataset:
         return dataclasses.replace(self, train=train, val=val, test=test, task=task)
 
 
-Source = Callable[[Any, int], Examples | Own]
-
-DATA: Registry[Source] = Registry(
-    "data",
-    {
-        "digits": digits.read,
-        "gaussian": generated.gaussian,
-        "spirals": generated.spirals,
-        "mnist": images.mnist,
-        "fashion_mnist": images.fashion_mnist,
-        "cifar10": images.cifar10,
-        "adding": sequences.adding,
-        "copy": sequences.copy,
-        "rows": rows.read,
-        "text": text.read,
-        "custom": user_code.read,
-    },
-)
-"""Name -> function of (configuration, seed)."""
-
-
 def load(
     config: DataConfig, seed: int, dtype: torch.dtype, device: torch.device = sizes.CPU
 ) -> Dataset:
@@ -113,7 +92,7 @@ def load(
     """
     sizes.require_memory(config, dtype, device)
     name = choice("data", config)
-    found = DATA[name](config, seed)
+    found = read(config, seed)
     if isinstance(found, Own):
         own_splits = (Split(*s) if isinstance(s, tuple) else s for s in found.splits(dtype))
         train, val, test = own_splits
@@ -151,3 +130,6 @@ def _prepared(found: Examples, parts: Sequence[Tensor], dtype: torch.dtype) -> l
         axis = 1
     scale = Scale(parts[0], axis)
     return [scale(part, dtype).reshape(len(part), *found.task.shape) for part in parts]
+
+
+import_modules(__name__, __path__)

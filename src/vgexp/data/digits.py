@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from vgexp.config import DigitsConfig
+from vgexp.data import sources
 from vgexp.data.examples import Examples
 from vgexp.tasks import Task
 
@@ -18,6 +19,7 @@ SHAPE = (1, 8, 8)
 NUM_CLASSES = 10
 
 
+@sources.read.register
 def read(_config: DigitsConfig, _seed: int) -> Examples:
     """1,797 handwritten digits of 8x8 grey pixels, bundled with scikit-learn."""
     table = _bundled_table()

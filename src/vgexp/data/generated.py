@@ -7,7 +7,9 @@ import math
 import torch
 
 from vgexp.config import GaussianConfig, SpiralsConfig
+from vgexp.data import sources
 from vgexp.data.examples import Examples
+from vgexp.data.sizes import Size, size_of
 from vgexp.seeds import generator
 from vgexp.tasks import Task
 
@@ -16,6 +18,7 @@ SPIRAL_NOISE = 0.02
 """Standard deviation of each coordinate's noise; an arm ends at radius 1."""
 
 
+@sources.read.register
 def gaussian(config: GaussianConfig, seed: int) -> Examples:
     """Inputs N(0, 1) with uniform random labels: the input of signal-propagation theory."""
     source = generator(seed, "data")
@@ -25,6 +28,7 @@ def gaussian(config: GaussianConfig, seed: int) -> Examples:
     return Examples(inputs_NF, targets_N, Task("vector", (config.features,), config.num_classes))
 
 
+@sources.read.register
 def spirals(config: SpiralsConfig, seed: int) -> Examples:
     """Interleaved noisy spiral arms in the plane, one class an arm.
 
@@ -39,3 +43,15 @@ def spirals(config: SpiralsConfig, seed: int) -> Examples:
     noise_N2 = torch.randn(arm_N2.shape, generator=source, dtype=torch.float64)
     inputs_N2 = arm_N2 + SPIRAL_NOISE * noise_N2
     return Examples(inputs_N2, targets_N, Task("vector", (2,), config.num_classes))
+
+
+@size_of.register
+def _size_of_gaussian(config: GaussianConfig) -> Size:
+    keys = ("num_examples", "features")
+    return Size(config.num_examples * config.features, config.num_examples, keys)
+
+
+@size_of.register
+def _size_of_spirals(config: SpiralsConfig) -> Size:
+    # Beside the two coordinates there are a radius, an angle, their cosine and sine, and noise.
+    return Size(2 * config.num_examples, config.num_examples, ("num_examples",), num_copies=5)

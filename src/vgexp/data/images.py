@@ -6,8 +6,8 @@ import dataclasses
 
 import torch
 
-from vgexp.config.images import ImagesConfig
-from vgexp.data import loading, stored
+from vgexp.config import Cifar10Config, FashionMnistConfig, ImagesConfig, MnistConfig
+from vgexp.data import loading, sources, stored
 from vgexp.data.examples import Examples
 from vgexp.data.stored import Stored
 from vgexp.errors import impossible
@@ -15,17 +15,20 @@ from vgexp.seeds import generator
 from vgexp.tasks import Task
 
 
-def mnist(config: ImagesConfig, seed: int) -> Examples:
+@sources.read.register
+def mnist(config: MnistConfig, seed: int) -> Examples:
     """Handwritten digits of 28x28 grey pixels (LeCun 1998); files in ROOT/MNIST/raw."""
     return _read(stored.MNIST, config, seed)
 
 
-def fashion_mnist(config: ImagesConfig, seed: int) -> Examples:
+@sources.read.register
+def fashion_mnist(config: FashionMnistConfig, seed: int) -> Examples:
     """Clothing of 28x28 grey pixels (Xiao 2017); files in ROOT/FashionMNIST/raw."""
     return _read(stored.FASHION_MNIST, config, seed)
 
 
-def cifar10(config: ImagesConfig, seed: int) -> Examples:
+@sources.read.register
+def cifar10(config: Cifar10Config, seed: int) -> Examples:
     """Photographs of 32x32 coloured pixels (Krizhevsky 2009); files in ROOT/cifar-10-batches-py.
 
     The files are Python's pickles, which could run anything as they are read; so they are read only

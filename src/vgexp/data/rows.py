@@ -5,23 +5,24 @@ Axes: N examples, C channels, H rows, W columns, T positions in time.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from typing import cast
 
 from torch import Tensor
 
-from vgexp.config import DigitsConfig, RowsConfig
-from vgexp.data import digits, images
+from vgexp.config import CHOICES, ImagesConfig, RowsConfig
+from vgexp.data import images, sources
 from vgexp.data.examples import Examples, Pair
 from vgexp.tasks import Task
 
 
+@sources.read.register
 def read(config: RowsConfig, seed: int) -> Examples:
     """Images read over time, from the upper left, then classified (Le 2015, section 4.2).
 
     `row`: T = H positions of C W pixels, channel by channel; `pixel`: T = H W positions of C.
     Standardised as the images are, each channel by a mean and a standard deviation.
     """
-    found = _SOURCES[config.source](config, seed)
+    found = _images(config, seed)
     channels, height, width = found.task.shape
     shapes = {"row": (height, channels * width), "pixel": (height * width, channels)}
     task = Task("sequence", shapes[config.reading], found.task.num_outputs)
@@ -38,18 +39,15 @@ def read(config: RowsConfig, seed: int) -> Examples:
     )
 
 
-def _digits(config: RowsConfig, seed: int) -> Examples:
-    return images.limited(digits.read(DigitsConfig(), seed), config.num_examples, seed)
-
-
-_SOURCES: Mapping[str, Callable[[RowsConfig, int], Examples]] = {
-    "digits": _digits,
-    "mnist": images.mnist,
-    "fashion_mnist": images.fashion_mnist,
-    "cifar10": images.cifar10,
-}
-
 _CHANNEL_AXIS = 2
+
+
+def _images(config: RowsConfig, seed: int) -> Examples:
+    """The images of the set that is named, as that set has them."""
+    cls = CHOICES["data"][config.source]
+    in_files = issubclass(cls, ImagesConfig)
+    source = cls(root=config.root, download=config.download) if in_files else cls()
+    return images.limited(cast(Examples, sources.read(source, seed)), config.num_examples, seed)
 
 
 def _over_time(images_NCHW: Tensor, reading: str) -> Tensor:

@@ -8,11 +8,14 @@ from __future__ import annotations
 import torch
 
 from vgexp.config import AddingConfig, CopyConfig
+from vgexp.data import sources
 from vgexp.data.examples import Examples
+from vgexp.data.sizes import Size, size_of
 from vgexp.seeds import generator
 from vgexp.tasks import Task
 
 
+@sources.read.register
 def adding(config: AddingConfig, seed: int) -> Examples:
     """The adding problem: the sum of two marked values (Hochreiter & Schmidhuber 1997, 5.4).
 
@@ -41,6 +44,7 @@ def adding(config: AddingConfig, seed: int) -> Examples:
     return Examples(inputs_NT2, targets_N1, task, loss="mse")
 
 
+@sources.read.register
 def copy(config: CopyConfig, seed: int) -> Examples:
     """The copy problem: symbols are repeated after a delay (Arjovsky 2016, section 4.1).
 
@@ -73,3 +77,15 @@ def copy(config: CopyConfig, seed: int) -> Examples:
         positions_tell=True,
     )
     return Examples(inputs_NT, targets_NT, task)
+
+
+@size_of.register
+def _size_of_adding(config: AddingConfig) -> Size:
+    keys = ("num_examples", "seq_len")
+    return Size(2 * config.num_examples * config.seq_len, config.num_examples, keys)
+
+
+@size_of.register
+def _size_of_copy(config: CopyConfig) -> Size:
+    num_tokens = config.num_examples * (config.seq_len + 2 * config.copy_len)
+    return Size(num_tokens, num_tokens, ("num_examples", "seq_len", "copy_len"), num_copies=2)

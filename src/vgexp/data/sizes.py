@@ -7,21 +7,13 @@ deviations from the mean.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from functools import singledispatch
 
 import torch
 
 from vgexp import machine
-from vgexp.config import (
-    AddingConfig,
-    CopyConfig,
-    DataConfig,
-    GaussianConfig,
-    SpiralsConfig,
-    choice,
-)
+from vgexp.config import DataConfig, choice
 
 _DRAWN = 8
 """Bytes of a number as it is drawn."""
@@ -48,10 +40,10 @@ class Size:
         return dtype.itemsize * self.num_inputs + _DRAWN * self.num_targets
 
 
-def size_of(config: DataConfig) -> Size | None:
-    """The size of a data set that is drawn; None of any other, whose files are there already."""
-    rule = _SIZES.get(type(config))
-    return None if rule is None else rule(config)
+@singledispatch
+def size_of(config: DataConfig) -> Size | None:  # noqa: ARG001
+    """The size of a data set that is drawn; None for any other, whose files are there already."""
+    return None
 
 
 def require_memory(config: DataConfig, dtype: torch.dtype, device: torch.device) -> None:
@@ -68,31 +60,3 @@ def require_memory(config: DataConfig, dtype: torch.dtype, device: torch.device)
     remedy = f"a smaller {', '.join(others)} or {last}" if others else f"a smaller {last}"
     machine.require_bytes(size.drawn_bytes, CPU, what, remedy)
     machine.require_bytes(size.kept_bytes(dtype), device, what, remedy)
-
-
-def _gaussian(config: GaussianConfig) -> Size:
-    keys = ("num_examples", "features")
-    return Size(config.num_examples * config.features, config.num_examples, keys)
-
-
-def _spirals(config: SpiralsConfig) -> Size:
-    # Beside the two coordinates there are a radius, an angle, their cosine and sine, and noise.
-    return Size(2 * config.num_examples, config.num_examples, ("num_examples",), num_copies=5)
-
-
-def _adding(config: AddingConfig) -> Size:
-    keys = ("num_examples", "seq_len")
-    return Size(2 * config.num_examples * config.seq_len, config.num_examples, keys)
-
-
-def _copy(config: CopyConfig) -> Size:
-    num_tokens = config.num_examples * (config.seq_len + 2 * config.copy_len)
-    return Size(num_tokens, num_tokens, ("num_examples", "seq_len", "copy_len"), num_copies=2)
-
-
-_SIZES: Mapping[type[DataConfig], Callable[[Any], Size]] = {
-    GaussianConfig: _gaussian,
-    SpiralsConfig: _spirals,
-    AddingConfig: _adding,
-    CopyConfig: _copy,
-}

@@ -10,12 +10,14 @@ import torch
 from torch import Tensor
 
 from vgexp.config import TextConfig
+from vgexp.data import sources
 from vgexp.data.examples import Examples, Pair, num_held
 from vgexp.errors import QuestionError
 from vgexp.origin import resolve_path
 from vgexp.tasks import Task
 
 
+@sources.read.register
 def read(config: TextConfig, _seed: int) -> Examples:
     """A text, cut into pieces of T + 1 characters; each but the last is asked for its next.
 

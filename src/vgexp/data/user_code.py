@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, Tenso
 
 from vgexp import lookup
 from vgexp.config import CustomDataConfig
+from vgexp.data import sources
 from vgexp.data.lazy import (
     KEY,
     WHOLE,
@@ -83,6 +84,7 @@ class Own:
         return [found.get(purpose, (nothing, targets[:0])) for purpose in _PURPOSES]
 
 
+@sources.read.register
 def read(config: CustomDataConfig, seed: int) -> Own:
     """Any `torch.utils.data.Dataset`s of your own: code that runs.
 
@@ -282,9 +284,7 @@ def _task(
         raise refused(
             f"gives inputs of shape {list(x.shape)}",
             "[features], [positions, features], [channels, rows, columns], or whole numbers"
-            " [positions]; none of these 0"
-            if not x.numel()
-            else " [positions]",
+            f" [positions]{'' if x.numel() else '; none of these 0'}",
         )
     kind, shape = kinds[x.ndim], tuple(x.shape)
     num_tokens = 1 + max(part.largest_token for part in parts) if kind == "tokens" else 0

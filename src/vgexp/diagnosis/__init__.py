@@ -1,6 +1,6 @@
-"""What the tables of a run say about its gradient: signal, verdict, cause, words, figures.
+"""The diagnosis of a run or of a network: signal, verdict, rules, and the text of their findings.
 
-The names of the figures are there without pandas; the rest is imported when it is asked for.
+Names are imported when they are asked for, pandas with them.
 """
 
 from __future__ import annotations
@@ -8,20 +8,35 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from vgexp.diagnosis.figures import FIGURES, NUMBERS, require_number
-
 if TYPE_CHECKING:
     from vgexp.diagnosis.at_start import summarise_start
+    from vgexp.diagnosis.diagnosis import (
+        Diagnosis,
+        compose,
+        diagnose,
+        examine,
+        partial_sentence,
+        sentence,
+        start_sentence,
+    )
+    from vgexp.diagnosis.evidence import Evidence
+    from vgexp.diagnosis.findings import Finding, Remedy
+    from vgexp.diagnosis.rules import RULES
     from vgexp.diagnosis.signal import Signal, main_path, signal_of, underflow
-    from vgexp.diagnosis.start_words import start_sentence
     from vgexp.diagnosis.verdict import learned, summarise, verdict_of
-    from vgexp.diagnosis.words import Diagnosis, diagnose, sentence
 
 _HOMES = {
-    "Diagnosis": "words",
-    "diagnose": "words",
-    "sentence": "words",
-    "start_sentence": "start_words",
+    "RULES": "rules",
+    "Diagnosis": "diagnosis",
+    "Evidence": "evidence",
+    "Finding": "findings",
+    "Remedy": "findings",
+    "compose": "diagnosis",
+    "diagnose": "diagnosis",
+    "examine": "diagnosis",
+    "partial_sentence": "diagnosis",
+    "sentence": "diagnosis",
+    "start_sentence": "diagnosis",
     "Signal": "signal",
     "main_path": "signal",
     "signal_of": "signal",
@@ -33,14 +48,18 @@ _HOMES = {
 }
 
 __all__ = [
-    "FIGURES",
-    "NUMBERS",
+    "RULES",
     "Diagnosis",
+    "Evidence",
+    "Finding",
+    "Remedy",
     "Signal",
+    "compose",
     "diagnose",
+    "examine",
     "learned",
     "main_path",
-    "require_number",
+    "partial_sentence",
     "sentence",
     "signal_of",
     "start_sentence",

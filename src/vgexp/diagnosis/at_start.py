@@ -18,9 +18,9 @@ from vgexp.diagnosis.signal import Signal, kind, main_path, signal_of
 from vgexp.diagnosis.through_time import FIGURES as TIME_FIGURES
 from vgexp.diagnosis.through_time import through_time
 from vgexp.diagnosis.verdict import for_json
-from vgexp.records import PREDICTION
+from vgexp.quantities import PREDICTION
 
-PREDICTED_FIGURES = ("attenuation", "backward_factor_per_layer")
+PREDICTED_METRICS = ("attenuation", "backward_factor_per_layer")
 """Those that theory predicts, as `predicted_...`."""
 
 _FAR = math.log(1e3)
@@ -61,7 +61,7 @@ def summarise_start(
         "backward_factor_log_std": factor_spread,
         **{
             f"{PREDICTION}{name}": geometric([getattr(each, name) for each in predictions])[0]
-            for name in PREDICTED_FIGURES
+            for name in PREDICTED_METRICS
         },
         "predicted_signal_depth": signal_depth(by_seed[0]) if by_seed else math.nan,
         "weight_gradient_ratio": geometric([each.weight_gradient_ratio for each in signals])[0],

@@ -5,7 +5,6 @@ and `shattering.csv`, of one initialisation, and words for them.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -28,12 +27,6 @@ def direction_figures(
         if name in tables:
             figures |= make(tables[name], num_layers)
     return figures
-
-
-def direction_words(summary: Mapping[str, Any]) -> list[str]:
-    """A sentence for each of the tables that were asked for and have something to say."""
-    return [words for make in (_jacobian_words, _path_words, _shattering_words)
-            if (words := make(summary))]  # fmt: skip
 
 
 def _jacobian(table: pd.DataFrame, num_layers: int | None) -> dict[str, float]:
@@ -77,50 +70,3 @@ _FIGURES: Mapping[str, Callable[[pd.DataFrame, int | None], dict[str, float]]] =
     "shattering": _shattering,
 }
 """Table -> its figures."""
-
-
-def _jacobian_words(summary: Mapping[str, Any]) -> str:
-    largest, bound = summary.get("jacobian_largest_log10"), summary.get("jacobian_bound_log10")
-    if bound is None:
-        return ""
-    if largest is None:
-        return f"The product of the layers' largest singular values is {_power(bound)}."
-    words = (
-        f"From the first layer's input to layer {summary['num_layers']} the Jacobian's largest"
-        f" singular value is {_power(largest)} (the product of the layers' own: {_power(bound)})"
-    )
-    # Of products that are not written out the largest alone is known.
-    if (rank := summary.get("jacobian_effective_rank")) is None:
-        return f"{words}."
-    smallest = summary.get("jacobian_smallest_log10")
-    least = "0" if smallest is None else _power(smallest)
-    return f"{words}, its smallest {least}; its effective rank is {rank:.3g}."
-
-
-def _path_words(summary: Mapping[str, Any]) -> str:
-    length, most = summary.get("path_length"), summary.get("num_branches")
-    if length is None or most is None:
-        return ""
-    return (
-        f"The gradient of the first layer comes through {length:.2g} of {most:.0f} branches on"
-        f" average; a path taken at random passes {most / 2:.2g}."
-    )
-
-
-def _shattering_words(summary: Mapping[str, Any]) -> str:
-    first = summary.get("gradient_correlation")
-    last = summary.get("gradient_correlation_deepest")
-    if first is None or last is None:
-        return ""
-    return (
-        f"The outputs' gradients at two examples have a cosine of {first:.2g} by what the first"
-        f" layer reads and of {last:.2g} by what the deepest hands on."
-    )
-
-
-def _power(log10: float) -> str:
-    """10^x in words, beyond the range of a float too."""
-    if abs(log10) < 300:
-        return f"{10**log10:.2g}"
-    exponent = int(np.floor(log10))
-    return f"{10 ** (log10 - exponent):.2g}e{exponent:+d}"

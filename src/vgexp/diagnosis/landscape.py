@@ -8,8 +8,6 @@ above what an update of this size bears (Cohen 2021).
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -45,30 +43,3 @@ def landscape_figures(curvature: pd.DataFrame | None) -> dict[str, float]:
         figures["sharpness_over_limit"] = float(statistics.median_low(sharpness))
         figures["curvature_over_limit_max"] = float((largest / known["stability_limit"]).max())
     return figures
-
-
-def landscape_words(summary: Mapping[str, Any]) -> str:
-    """What the curvature tells of the loss; nothing where it was not measured."""
-    last = summary.get("sharpness_last")
-    if last is None:
-        return ""
-    over, healthy = summary["sharpness_over_limit"], summary["verdict"] == "healthy"
-    if over is None:
-        return f"The largest Hessian eigenvalue was {last:.2g} at the end."
-    if over > 1:
-        too_large = "" if healthy else "The step is too large for the curvature: "
-        opening = f"{too_large}the largest Hessian eigenvalue was mostly {over:.2g} times"
-        return f"{opening[0].upper()}{opening[1:]} what this learning rate bears."
-    if healthy:
-        return f"The largest Hessian eigenvalue was mostly {over:.2g} of {_BORNE}."
-    if (largest := summary["curvature_over_limit_max"]) < FLAT_BELOW:
-        return f"The landscape is flat: no Hessian eigenvalue was above {largest:.2g} of {_BORNE}."
-    if summary["verdict"] == "vanishing":
-        return (
-            "The signal is lost, the landscape is not flat: the largest Hessian eigenvalue was"
-            f" mostly {over:.2g} of {_BORNE}."
-        )
-    return f"The largest Hessian eigenvalue was mostly {over:.2g} of {_BORNE}."
-
-
-_BORNE = "what this learning rate bears"

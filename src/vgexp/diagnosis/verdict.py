@@ -12,13 +12,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from vgexp.diagnosis.cause import cause_of
 from vgexp.diagnosis.landscape import landscape_figures
 from vgexp.diagnosis.shift import shifts
 from vgexp.diagnosis.signal import Signal, loss_scales, signal_of, underflow
 from vgexp.diagnosis.through_time import through_time
-from vgexp.diagnosis.words import NUM_STEPS_AVERAGED, cause_of
 
 LEARNED_BELOW = 0.9
+"""Share of a constant guess's loss below which a network has learned."""
+NUM_STEPS_AVERAGED = 20
+"""Updates in a row over which a mean loss is taken."""
 
 
 def learned(steps: pd.DataFrame, constant_loss: float) -> bool | None:

@@ -16,19 +16,23 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from vgexp.config import CnnConfig
+from vgexp.models import families
 from vgexp.models.conv_net import ConvNet, Form
-from vgexp.models.convolution import Joint, Place, require_positions
+from vgexp.models.convolution import Joint, Place, require_adding, require_positions
 from vgexp.tasks import Task
 
 KERNEL = 3
 
 
+@families.make.register
 def build(config: CnnConfig, task: Task) -> ConvNet:
     """The plain convolutional net of a configuration, its weights not drawn yet.
 
     Raises:
-        QuestionError: an unknown name, or a norm that channels or images do not allow.
+        QuestionError: an unknown name, a skip that concatenates, or a norm that channels or images
+            do not allow.
     """
+    require_adding(config)
     places = list(plan(config, task.shape[0]))
     num_halvings = sum(place.stride == 2 for place in places)
     require_positions(config, task, [places[-1].out_channels], num_halvings)

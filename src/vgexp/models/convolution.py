@@ -12,8 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vgexp.config import ConvConfig
+from vgexp.config import ConvConfig, choice
 from vgexp.errors import QuestionError
+from vgexp.norms import NORMS
 from vgexp.seeds import allocate
 from vgexp.skips import SKIPS, ConvGate
 from vgexp.tasks import Task
@@ -120,6 +121,19 @@ def gate(joint: Joint) -> ConvGate:
     )
 
 
+def require_adding(config: ConvConfig) -> None:
+    """Requires a skip that adds its branch to a path, or none.
+
+    Raises:
+        QuestionError: the skip concatenates.
+    """
+    if SKIPS[config.skip].concatenates:
+        raise QuestionError(
+            f"model.skip is {config.skip!r} on model={choice('model', config)}\n"
+            "allowed: a skip that adds, none, or model=densenet, which concatenates"
+        )
+
+
 def require_positions(
     config: ConvConfig, task: Task, channels: Sequence[int], num_halvings: int
 ) -> None:
@@ -132,7 +146,7 @@ def require_positions(
         QuestionError: such a norm has images of one position, or is what the mean is taken of.
     """
     height, width = (-(-size // 2**num_halvings) for size in task.shape[1:])
-    alone = [config.norm == "instance" or _is_alone(config, num) for num in channels]
+    alone = [NORMS[config.norm].is_per_channel(num, config) for num in channels]
     is_last = config.norm_position == "post" and not SKIPS[config.skip].adds
     if any(alone) and height * width == 1:
         raise QuestionError(
@@ -148,8 +162,3 @@ def require_positions(
             " is the same for every image\n"
             "allowed: model.norm_position=pre, or another norm\nnearest: layer"
         )
-
-
-def _is_alone(config: ConvConfig, num_channels: int) -> bool:
-    """Whether group norm makes a group of each channel."""
-    return config.norm == "group" and config.norm_groups == num_channels

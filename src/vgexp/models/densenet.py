@@ -22,10 +22,13 @@ from torch import Tensor, nn
 
 from vgexp.activations import ACTIVATIONS, slope
 from vgexp.config import DensenetConfig
+from vgexp.errors import QuestionError
+from vgexp.models import families
 from vgexp.models.convolution import Place, conv, require_positions
 from vgexp.models.network import Named, Network, linear, run_blocks
 from vgexp.models.stages import Stage, chain
 from vgexp.norms import NORMS
+from vgexp.skips import SKIPS
 from vgexp.tasks import Task
 from vgexp.watch import Watch
 
@@ -131,12 +134,19 @@ class Densenet(Network):
         return cast(Iterator[Layer], iter(self.layers))
 
 
+@families.make.register
 def build(config: DensenetConfig, task: Task) -> Densenet:
     """The densely connected net of a configuration, its weights not drawn yet.
 
     Raises:
-        QuestionError: an unknown name, or a norm that channels or images do not allow.
+        QuestionError: an unknown name, a skip that does not concatenate, or a norm that channels or
+            images do not allow.
     """
+    if not SKIPS[config.skip].concatenates:
+        raise QuestionError(
+            f"model.skip is {config.skip!r} on model=densenet\n"
+            "allowed: dense; model=resnet and model=cnn have the others"
+        )
     num_convs = config.layers_per_block * (2 if config.bottleneck else 1)
     read = [num for _, num, _ in _plan(config, task.shape[0])]
     require_positions(config, task, read[-num_convs - 1 :], BLOCKS - 1)

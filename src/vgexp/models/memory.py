@@ -26,17 +26,21 @@ def need(config: ModelConfig, task: Task, batch_size: int) -> Need:
         OverflowError: a single tensor of it would be larger than any can be.
     """
     try:
-        if isinstance(config, MlpConfig):
-            return Need(
-                num_parameters(config, task.num_features, task.num_outputs),
-                num_activations(config, task.num_features, task.num_outputs, batch_size),
-            )
         return estimate(config, task, batch_size)
     except (RuntimeError, TypeError) as error:
         # torch has no kind of its own for numbers beyond 64 bits.
         if "overflow" in str(error).lower():
             raise OverflowError(str(error)) from error
         raise
+
+
+@estimate.register
+def _perceptron(config: MlpConfig, task: Task, batch_size: int) -> Need:
+    """In closed form."""
+    return Need(
+        num_parameters(config, task.num_features, task.num_outputs),
+        num_activations(config, task.num_features, task.num_outputs, batch_size),
+    )
 
 
 def require(needed: Need, dtype: torch.dtype, device: torch.device, num_states: int) -> None:

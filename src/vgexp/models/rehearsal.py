@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import singledispatch
 from itertools import pairwise
 from typing import Any
 
@@ -23,9 +24,8 @@ from vgexp.config import (
     ModelConfig,
     RecurrentConfig,
     ResnetConfig,
-    choice,
 )
-from vgexp.models import MODELS
+from vgexp.models import families
 from vgexp.tasks import Task
 from vgexp.torch_internals import base_of
 
@@ -61,10 +61,13 @@ class Need:
         return dtype.itemsize * (self.num_parameters * (2 + num_states) + self.num_activations)
 
 
+@singledispatch
 def estimate(config: ModelConfig, task: Task, batch_size: int) -> Need:
-    """What training on batches of `batch_size` holds, in a time that no size lengthens."""
-    rule = next((rule for cls, rule in _RULES.items() if isinstance(config, cls)), rehearsed)
-    return rule(config, task, batch_size)
+    """Estimates what training on batches of `batch_size` holds, in a time that no size lengthens.
+
+    A family without a rule of its own is rehearsed at its full size.
+    """
+    return rehearsed(config, task, batch_size)
 
 
 def rehearsed(config: ModelConfig, task: Task, batch_size: int) -> Need:
@@ -73,7 +76,7 @@ def rehearsed(config: ModelConfig, task: Task, batch_size: int) -> Need:
     Two, since a part may not depend on the batch; few, for some kernels' sizes are limited.
     """
     with torch.device("meta"):
-        model = MODELS[choice("model", config)](config, task)
+        model = families.make(config, task)
         first, second = (kept(model, task, examples) for examples in (2, 4))
     return Need(
         sum(p.numel() for p in model.parameters()), first + (second - first) // 2 * (batch_size - 2)
@@ -98,11 +101,13 @@ def kept(model: nn.Module, task: Task, num_examples: int) -> int:
     return sum(x.numel() for x in found.values())
 
 
+@estimate.register
 def _attention(config: AttentionConfig, task: Task, batch_size: int) -> Need:
     """Equal blocks."""
     return _of_depth(config, (1, 2), lambda small: rehearsed(small, task, batch_size))
 
 
+@estimate.register
 def _resnet(config: ResnetConfig, task: Task, batch_size: int) -> Need:
     """Equal blocks, of which each stage has one more at a time."""
     period = RESNET_STAGES * config.block_layers
@@ -110,6 +115,7 @@ def _resnet(config: ResnetConfig, task: Task, batch_size: int) -> Need:
     return _of_depth(config, depths, lambda small: rehearsed(small, task, batch_size))
 
 
+@estimate.register
 def _cnn(config: CnnConfig, task: Task, batch_size: int) -> Need:
     """Equal layers within a stage; what is left over by an equal division stays the same."""
     num_stages = min(config.stages, config.depth)
@@ -118,6 +124,7 @@ def _cnn(config: CnnConfig, task: Task, batch_size: int) -> Need:
     return _of_depth(config, depths, lambda small: rehearsed(small, task, batch_size))
 
 
+@estimate.register
 def _densenet(config: DensenetConfig, task: Task, batch_size: int) -> Need:
     """Layers that read what all before them made: a square of their number.
 
@@ -130,6 +137,7 @@ def _densenet(config: DensenetConfig, task: Task, batch_size: int) -> Need:
     return _of_depth(config, depths, lambda small: rehearsed(small, task, batch_size))
 
 
+@estimate.register
 def _recurrent(config: RecurrentConfig, task: Task, batch_size: int) -> Need:
     """Equal layers but for the first, each of equal steps in time."""
     return _of_depth(config, (2, 3), lambda small: _over_time(small, task, batch_size))
@@ -163,13 +171,3 @@ def _of_depth(config: Any, depths: Sequence[int], need_of: Callable[[Any], Need]
         differences = [after.minus(before) for before, after in pairwise(differences)]
         order += 1
     return total
-
-
-_RULES: dict[type[ModelConfig], Callable[[Any, Task, int], Need]] = {
-    AttentionConfig: _attention,
-    ResnetConfig: _resnet,
-    CnnConfig: _cnn,
-    DensenetConfig: _densenet,
-    RecurrentConfig: _recurrent,
-}
-"""Family -> its rule; any other is rehearsed as it is."""

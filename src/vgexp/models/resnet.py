@@ -18,8 +18,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from vgexp.config import ResnetConfig
+from vgexp.models import families
 from vgexp.models.conv_net import ConvNet, Form
-from vgexp.models.convolution import Joint, Place, require_positions
+from vgexp.models.convolution import Joint, Place, require_adding, require_positions
 from vgexp.tasks import Task
 
 STAGES = 3
@@ -27,12 +28,15 @@ EXPANSION = 4
 """Channels of a bottleneck's end over those of its middle."""
 
 
+@families.make.register
 def build(config: ResnetConfig, task: Task) -> ConvNet:
     """The residual net of a configuration, its weights not drawn yet.
 
     Raises:
-        QuestionError: an unknown name, or a norm that channels or images do not allow.
+        QuestionError: an unknown name, a skip that concatenates, or a norm that channels or images
+            do not allow.
     """
+    require_adding(config)
     places = list(_places(config, task.shape[0]))
     last = [place.out_channels for place in places[-config.block_layers :]]
     require_positions(config, task, last, STAGES - 1)

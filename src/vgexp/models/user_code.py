@@ -19,6 +19,7 @@ from torch.nn.parameter import is_lazy
 from vgexp import lookup
 from vgexp.config import CustomConfig, TorchvisionConfig
 from vgexp.errors import QuestionError, reason, unknown
+from vgexp.models import families
 from vgexp.tasks import Task
 
 _ALLOWED = "a class of nn.Module, or a function that returns a module"
@@ -41,6 +42,7 @@ _OURS = ("num_classes", "weights", "progress", "aux_logits")
 # ---------------------------------------------------------------- torchvision
 
 
+@families.make.register
 def torchvision(config: TorchvisionConfig, task: Task) -> nn.Module:
     """A classifier of torchvision with random weights; a grey image is read as three equal colours.
 
@@ -127,6 +129,7 @@ def _repeat_channel(_model: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]
 # ---------------------------------------------------------------- the user's own
 
 
+@families.make.register
 def custom(config: CustomConfig, task: Task) -> nn.Module:
     """What the user's class or function returns; this runs their code.
 

@@ -18,14 +18,15 @@ from torch import Tensor
 from vgexp.probe.moments import Cells
 from vgexp.probe.plan import Row
 from vgexp.probe.weights import UPDATE_NORM
-from vgexp.records import ACTIVATION_COLUMNS, WEIGHT_COLUMNS, Floats, Rows
+from vgexp.quantities import LAYERS
+from vgexp.records import Floats, Rows
 
 ROWS_TOGETHER = 2**14
 """Rows of a block at most, so that memory stays flat in depth while rows are made."""
 STEPS_TOGETHER = 64
 """Steps of a block at most."""
 
-_GRADIENTS = ("grad_norm", "grad_max", "grad_norm_clipped")
+_SCALES_WITH = {UPDATE_NORM: "nothing", **{column.name: column.scales_with for column in LAYERS}}
 _SLOPES = ("saturated_fraction", "dead_fraction")
 _Indices = NDArray[np.intp]
 
@@ -190,24 +191,28 @@ class _Host:
             if "delta_rms" in measured:
                 after = self._column("delta_rms", labels.after)
                 measured["backward_gain"] = _backward_gain(measured["delta_rms"], after)
-        for name in (*WEIGHT_COLUMNS, *ACTIVATION_COLUMNS):
-            if name in measured:
-                columns[name] = measured[name]
+        columns |= {column.name: measured[column.name] for column in LAYERS
+                    if column.name in measured}  # fmt: skip
         return Rows("layers", columns)
 
     def _unscale(self) -> None:
-        """Multiplies dL/dz by N, and divides by loss scales."""
-        host = self._host_SC
-        if "delta_rms" in host:
-            # A scale that fell to 0 makes inf of this, as it does of a gradient.
-            scale_S = np.array([float(step.loss_scale) for step in self._steps])
-            factor_S = np.array([step.examples for step in self._steps]) / scale_S
-            host["delta_rms"] = _times(host["delta_rms"], factor_S)
-        gradient_S = [float(step.gradient_scale) for step in self._steps]
-        if any(scale != 1 for scale in gradient_S):
-            for name in _GRADIENTS:
-                if name in host:
-                    host[name] = _times(host[name], [1 / scale for scale in gradient_S])
+        """Multiplies what scales with dL/dz by N, and divides by the scales of loss and gradient.
+
+        A scale that fell to 0 makes inf of a value.
+        """
+        steps = self._steps
+        examples_S = np.array([step.examples for step in steps])
+        loss_scale_S = np.array([float(step.loss_scale) for step in steps])
+        gradient_scale_S = np.array([float(step.gradient_scale) for step in steps])
+        factors_S: Mapping[str | None, NDArray[np.float64]] = {
+            "delta": examples_S / loss_scale_S,
+            "gradient": 1 / gradient_scale_S,
+            "nothing": np.ones(len(steps)),
+        }
+        for name, values_SC in self._host_SC.items():
+            factor_S = factors_S[_SCALES_WITH[name]]
+            if (factor_S != 1).any():
+                self._host_SC[name] = _times(values_SC, factor_S)
 
     def _column(self, name: str, order: Sequence[int | None]) -> Floats:
         """The cells of `order`'s rows in every step; empty where a row was not measured."""

@@ -20,7 +20,8 @@ from vgexp.probe.moments import Cells
 from vgexp.probe.plan import Plan, plan_of_module, plan_of_watches
 from vgexp.probe.taps import Taps
 from vgexp.probe.weights import WeightMeter
-from vgexp.records import OPTIONAL, TABLES, Rows
+from vgexp.quantities import TABLES
+from vgexp.records import Rows
 from vgexp.watch import Meter, Watch
 
 if TYPE_CHECKING:
@@ -192,7 +193,7 @@ class Probe:
             raise unknown("table", table, self.tables)
         self._rows += self.drain()
         # A guest knows of no theory.
-        kinds = {c.name: c.kind for c in TABLES[table] if c.name not in OPTIONAL}
+        kinds = {c.name: c.kind for c in TABLES[table] if not c.is_predicted}
         columns: dict[str, list[Any]] = {name: [] for name in kinds}
         for rows in self._rows:
             if rows.table == table:

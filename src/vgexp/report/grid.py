@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from vgexp.diagnosis.signal import smallest_held
 from vgexp.errors import unknown
-from vgexp.records import READOUT
+from vgexp.quantities import READOUT
 
 HAS_VALUE = "has_value"
 """Column of a frame that tells whether the metric's cell is not empty, where a file told it."""

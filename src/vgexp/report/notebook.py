@@ -1,4 +1,4 @@
-"""A run as a notebook shows it: verdict, words, key figures and the overview, in one HTML piece."""
+"""A run as a notebook shows it: verdict, words, metrics and the overview, in one HTML piece."""
 
 from __future__ import annotations
 
@@ -10,23 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from vgexp import tables
-from vgexp.diagnosis import FIGURES, sentence
+from vgexp.diagnosis import sentence
 from vgexp.errors import QuestionError, printable
+from vgexp.quantities import SUMMARY
+from vgexp.report.selection import ON_CARD
 from vgexp.report.terminal.layout import number
-
-KEY_FIGURES = (
-    "attenuation",
-    "backward_factor_per_layer",
-    "loss_last_mean_20",
-    "val_accuracy_last",
-    "clip_fraction",
-    "steps",
-    "num_layers",
-    "seconds",
-    "device",
-    "dtype",
-)
-"""Those of `summary.json` that are shown where the run has them."""
 
 
 def as_html(folder: Path) -> str:
@@ -41,22 +29,22 @@ def as_html(folder: Path) -> str:
         parts.append(f"<p>{_text(error)}</p>")
     else:
         parts.append(f"<p><b>{_text(summary.get('verdict') or summary.get('status'))}</b></p>")
-        parts += [_words(summary), _figures(summary)]
+        parts += [_words(summary), _metrics(summary)]
     return f"<div>{''.join(parts)}{_overview(folder)}</div>"
 
 
 def _words(summary: Mapping[str, Any]) -> str:
     try:
         return f"<p>{_text(sentence(summary))}</p>"
-    except KeyError:  # a run that failed before it had figures
+    except QuestionError:  # a run that failed before it had metrics
         return f"<p>{_text(summary.get('reason', ''))}</p>"
 
 
-def _figures(summary: Mapping[str, Any]) -> str:
-    meanings = {figure.name: figure.definition for figure in FIGURES}
+def _metrics(summary: Mapping[str, Any]) -> str:
     rows = [
-        f'<tr><td title="{_text(meanings[name])}">{name}</td><td>{_text(_short(value))}</td></tr>'
-        for name in KEY_FIGURES
+        f'<tr><td title="{_text(SUMMARY[name].meaning)}">{name}</td>'
+        f"<td>{_text(_short(value))}</td></tr>"
+        for name in ON_CARD
         if (value := summary.get(name)) is not None
     ]
     return f"<table>{''.join(rows)}</table>" if rows else ""

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from vgexp.config import Config
 from vgexp.errors import QuestionError, reason
-from vgexp.records import PREDICTED, PREDICTED_IN_TIME, PREDICTION, Rows
+from vgexp.quantities import PREDICTED, PREDICTED_IN_TIME, PREDICTION
+from vgexp.records import Rows
 
 if TYPE_CHECKING:
     from vgexp.theory import Forecast

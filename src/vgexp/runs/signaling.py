@@ -14,7 +14,8 @@ from vgexp import folders, resuming, summaries
 from vgexp.config import Config
 from vgexp.errors import LostError
 from vgexp.location import Location
-from vgexp.records import SEED, TABLES, Rows
+from vgexp.quantities import SEED, TABLES
+from vgexp.records import Rows
 from vgexp.runs.past import Run
 from vgexp.runs.predictions import add_predictions, forecast_start
 from vgexp.runs.start import (

@@ -17,7 +17,8 @@ from vgexp import files
 from vgexp.errors import LostError, QuestionError
 from vgexp.folders import Prefix, sync
 from vgexp.location import leads_to
-from vgexp.records import COMMON, TABLES, Column, Floats, Rows
+from vgexp.quantities import COMMON, TABLES, Quantity
+from vgexp.records import Floats, Rows
 
 _MOST_HEADER = 2**16
 """Bytes of the line of columns."""
@@ -37,7 +38,7 @@ class CsvFiles:
         folder: Path,
         tables: Iterable[str] = COMMON,
         prefixes: Mapping[str, Prefix] | None = None,
-        columns: Mapping[str, Sequence[Column]] = TABLES,
+        columns: Mapping[str, Sequence[Quantity]] = TABLES,
     ) -> None:
         """New files, but where a prefix is given one that is there, cut back to it.
 

@@ -7,10 +7,11 @@ measured here). In a frame both `nan` and empty are NaN; `empty_cells` tells the
 from vgexp.tables.documents import read_config, read_summary
 from vgexp.tables.extents import Extent, extent_of
 from vgexp.tables.folders import find_runs
-from vgexp.tables.frames import HALF_LINE, column_names, empty_cells, read
+from vgexp.tables.frames import ABSENT, HALF_LINE, column_names, empty_cells, read
 from vgexp.tables.sweeps import SweepJob, sweep_jobs
 
 __all__ = [
+    "ABSENT",
     "HALF_LINE",
     "Extent",
     "SweepJob",

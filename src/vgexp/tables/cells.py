@@ -10,7 +10,7 @@ from pathlib import Path
 
 from vgexp import files
 from vgexp.errors import unknown
-from vgexp.records import OPTIONAL, TABLES
+from vgexp.quantities import TABLES, lacking_columns
 from vgexp.tables.files import MOST_LINE, broken, readable
 
 
@@ -20,27 +20,36 @@ class Cells:
 
     columns: dict[str, list[str]]
     half_line: str | None
+    absent: list[str]
+    """The columns among these that the file does not have."""
 
 
 def cells_of(path: Path, table: str, columns: Collection[str] | None) -> Cells:
     """The cells of the named columns, or of all.
 
+    A column that `quantities` declares and the file does not have comes last, its cells empty.
+
     Raises:
-        QuestionError: a file that is missing or broken, or that has no such column.
+        QuestionError: a file that is missing or broken, or a column that nobody knows.
     """
     half: list[str] = []
     rows = rows_of(path, table, half)
     header = next(rows)
-    wanted = header if columns is None else columns
+    declared = [column.name for column in TABLES[table]]
+    wanted = {*header, *declared} if columns is None else columns
     for name in wanted:
-        if name not in header:
+        if name not in header and name not in declared:
             raise unknown(f"column of {path}", name, header)
     places = {name: header.index(name) for name in header if name in wanted}
     cells: dict[str, list[str]] = {name: [] for name in places}
+    num_rows = 0
     for row in rows:
+        num_rows += 1
         for name, place in places.items():
             cells[name].append(row[place])
-    return Cells(cells, half[0] if half else None)
+    absent = [name for name in declared if name in wanted and name not in header]
+    cells |= {name: [""] * num_rows for name in absent}
+    return Cells(cells, half[0] if half else None, absent)
 
 
 def rows_of(path: Path, table: str, half: list[str]) -> Iterator[list[str]]:
@@ -52,13 +61,10 @@ def rows_of(path: Path, table: str, half: list[str]) -> Iterator[list[str]]:
             header = next(reader, None)
             if header is None:
                 raise broken(path, f"ends within its header: {half[0]!r}" if half else "is empty")
-            needed = [c.name for c in TABLES[table] if c.name not in OPTIONAL]
-            missing = [name for name in needed if name not in header]
+            missing = lacking_columns(table, header)
             if missing:
                 raise broken(
-                    path,
-                    f"lacks the columns {', '.join(missing)}\n"
-                    "it was written by another version of vgexp, or is another table",
+                    path, f"lacks the columns {', '.join(missing)}\nit is another table, or damaged"
                 )
             yield header
             for number, row in enumerate(reader, start=2):

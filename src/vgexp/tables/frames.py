@@ -9,13 +9,16 @@ from typing import Any
 import pandas as pd
 
 from vgexp.errors import unknown
-from vgexp.records import TABLES
+from vgexp.quantities import TABLES
 from vgexp.tables.cells import cells_of, rows_of
 from vgexp.tables.files import broken
 from vgexp.tables.plain import read_plain
 
 HALF_LINE = "half_line"
 """`read(...).attrs[HALF_LINE]` is the text of a cut last line that was dropped, else None."""
+
+ABSENT = "absent"
+"""`read(...).attrs[ABSENT]` are the columns that the file does not have and that read as empty."""
 
 # Columns that identify a row and so are never empty, but for the layer of a weight that a model
 # of the user's own never calls.
@@ -35,12 +38,13 @@ def read(folder: Path | str, table: str, columns: Collection[str] | None = None)
 
     Floats are float64 (exact: the shortest form reads back to the same number), `step` and
     `layer` int64 (Int64 where a weight has no layer), other integers Int64 with <NA> where empty.
-    Columns that `records` does not know are kept. A last line without its end was cut while being
+    Columns that `quantities` does not know are kept; one that it knows and the file lacks, as
+    that of an earlier version, is not measured: it comes last, empty, and is named in
+    `attrs[ABSENT]`. A last line without its end was cut while being
     written: it is dropped, and its text is in `attrs[HALF_LINE]`.
 
     Raises:
-        QuestionError: a file that is missing, empty, of an older version or broken, or that has
-            no such column.
+        QuestionError: a file that is missing, empty or broken, or a column that nobody knows.
     """
     path = _table_path(folder, table)
     frame = _read_at_once(path, table, columns)
@@ -51,7 +55,7 @@ def read(folder: Path | str, table: str, columns: Collection[str] | None = None)
     frame = pd.DataFrame(
         {name: _typed(path, name, cells, kinds.get(name)) for name, cells in text.columns.items()}
     )
-    frame.attrs[HALF_LINE] = text.half_line
+    frame.attrs |= {HALF_LINE: text.half_line, ABSENT: text.absent}
     return frame
 
 
@@ -73,7 +77,7 @@ def column_names(folder: Path | str, table: str) -> list[str]:
     """The columns of a run folder's table, in the order of its file; reads no more than these.
 
     Raises:
-        QuestionError: a file that is missing, empty or of an older version.
+        QuestionError: a file that is missing or empty, or is another table.
     """
     return next(rows_of(_table_path(folder, table), table, []))
 
@@ -107,7 +111,7 @@ def _read_at_once(
     for name, kind in kinds.items():
         if kind == "text":
             frame[name] = frame[name].astype("object").where(frame[name].notna(), None)
-    frame.attrs[HALF_LINE] = half_line
+    frame.attrs |= {HALF_LINE: half_line, ABSENT: []}
     return frame
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from vgexp import files
-from vgexp.records import TABLES
+from vgexp.quantities import TABLES
 from vgexp.tables.files import MOST_LINE
 
 # Text to float64 and back is the identity; from pandas 3.1 on there is no other way to read.

@@ -23,6 +23,8 @@ from torch import Tensor
 
 from vgexp.config import RnnConfig
 from vgexp.inits import INITS, Init
+from vgexp.norms import NORMS
+from vgexp.skips import SKIPS
 from vgexp.theory.forecast import Explanation, Forecast, ForecastRow
 from vgexp.theory.forward import TINY
 from vgexp.theory.function import Function, function, no_function
@@ -150,9 +152,9 @@ def _why_not(config: RnnConfig, recurrent: Init) -> str | None:
             f"model.recurrent_init={config.recurrent_init}, model.init={config.init}: theory is of"
             " weights that are drawn at random, of a known deviation"
         )
-    if config.norm != "none":
+    if not NORMS[config.norm].is_identity:
         return f"model.norm={config.norm}: theory is of recurrent nets without norms"
-    if config.skip != "none":
+    if SKIPS[config.skip].joins:
         return f"model.skip={config.skip}: theory is of recurrent nets without skips"
     return None
 

@@ -5,13 +5,14 @@ Axes: B examples, F features that a layer reads, W units.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import Any, cast, final
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from vgexp.activations import ACTIVATIONS
 from vgexp.data import Split
 from vgexp.data.batches import Batches, full
 from vgexp.models import Mlp
@@ -19,13 +20,6 @@ from vgexp.models.mlp import Layer
 from vgexp.optimizers import Adam
 from vgexp.records import Floats, Rows
 from vgexp.training.evaluation import EVAL_BATCH
-
-RANGES: Mapping[str, tuple[float, float]] = {
-    "sigmoid": (0.0, 1.0),
-    "tanh": (-1.0, 1.0),
-    "hardtanh": (-1.0, 1.0),
-}
-"""Activation -> the range of its h, where that is bounded on both sides."""
 
 
 @final
@@ -69,7 +63,7 @@ class Pretraining:
             yield _rows(names[id(layer.linear.weight)], losses)
             if is_stopped():
                 return
-            reads, bounds = _encoded(layer, reads), RANGES.get(self._model.activation_name)
+            reads, bounds = _encoded(layer, reads), ACTIVATIONS[self._model.activation_name].bounds
 
     def _fitted(
         self, layer: Layer, reads: Split, bounds: tuple[float, float] | None

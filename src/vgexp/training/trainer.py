@@ -19,7 +19,8 @@ from vgexp.data import Dataset
 from vgexp.data.batches import Batch
 from vgexp.data.examples import AnySplit
 from vgexp.probe import Probe
-from vgexp.records import COMMON, Rows
+from vgexp.quantities import COMMON
+from vgexp.records import Rows
 from vgexp.tasks import Task
 from vgexp.torch_internals import DROPOUTS
 from vgexp.training import update

@@ -7,7 +7,7 @@ of the stream, H heads, D = W / H units of a head, U hidden units of the percept
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, cast
 
 import torch
@@ -20,11 +20,8 @@ from vgexp.errors import QuestionError
 from vgexp.models.network import Named, linear
 from vgexp.models.stages import Fork, Joined, Map, chain
 from vgexp.norms import NORMS
-from vgexp.skips import SKIPS, Combine
+from vgexp.skips import SKIPS, Combine, Skip
 from vgexp.watch import Watch
-
-NORM_NAMES = ("layer", "rms", "none")
-SKIP_NAMES = ("residual", "scaled_residual", "rezero", "none")
 
 
 class Attend(nn.Module):
@@ -173,10 +170,11 @@ def norm(config: AttentionConfig) -> nn.Module | None:
     Raises:
         QuestionError: one that mixes examples or positions.
     """
-    build = NORMS[config.norm]
-    if config.norm not in NORM_NAMES:
-        raise _unsuited("norm", config.norm, NORM_NAMES, "it would mix examples or positions")
-    return build(config.width, config)
+    make = NORMS[config.norm].of_units
+    if make is None:
+        allowed = [name for name in NORMS if NORMS[name].of_units is not None]
+        raise _unsuited(config, "norm", allowed, "it would mix examples or positions")
+    return make(config.width)
 
 
 def dropout(config: AttentionConfig) -> nn.Module | None:
@@ -187,13 +185,21 @@ def dropout(config: AttentionConfig) -> nn.Module | None:
 def _skip(config: AttentionConfig) -> Combine | None:
     """How a branch joins the stream; there are 2 L branches."""
     skip = SKIPS[config.skip]
-    if config.skip not in SKIP_NAMES:
-        raise _unsuited("skip", config.skip, SKIP_NAMES, "a block adds its branches to one stream")
+    if not _fits_blocks(skip):
+        allowed = [name for name in SKIPS if _fits_blocks(SKIPS[name])]
+        raise _unsuited(config, "skip", allowed, "a block adds its branches to one stream")
     return None if skip.combine is None else skip.combine(config.width, 2 * config.depth)
 
 
-def _unsuited(key: str, asked: str, allowed: tuple[str, ...], why: str) -> QuestionError:
+def _fits_blocks(skip: Skip) -> bool:
+    return skip.keeps_path or not skip.joins
+
+
+def _unsuited(
+    config: AttentionConfig, key: str, allowed: Sequence[str], reason: str
+) -> QuestionError:
     return QuestionError(
-        f"model.{key} is {asked!r} in a block of attention\n"
-        f"reason: {why}\nallowed: {', '.join(allowed)}\nnearest: {allowed[0]}"
+        f"model.{key} is {getattr(config, key)!r} in a block of attention\n"
+        f"reason: {reason}\nallowed: {', '.join(allowed)}\n"
+        f"nearest: {getattr(AttentionConfig(), key)}"
     )

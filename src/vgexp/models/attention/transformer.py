@@ -9,6 +9,7 @@ from torch import nn
 
 from vgexp.config import TransformerConfig
 from vgexp.errors import QuestionError
+from vgexp.models import families
 from vgexp.models.attention.embeddings import (
     POSITIONS,
     Rotary,
@@ -21,6 +22,7 @@ from vgexp.models.network import linear
 from vgexp.tasks import Task, require_kind
 
 
+@families.make.register
 def build(config: TransformerConfig, task: Task) -> Stack:
     """A causal transformer: each position attends to itself and those before it.
 

@@ -19,7 +19,7 @@ example and a time.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import ClassVar, cast
 
 import torch
@@ -29,17 +29,11 @@ from torch import Tensor, nn
 from vgexp.activations import ACTIVATIONS
 from vgexp.config import GruConfig, LstmConfig, RecurrentConfig, RnnConfig
 from vgexp.models.recurrence import fused
-from vgexp.norms import EPS
+from vgexp.norms import NORMS
 from vgexp.seeds import allocate
 
 States = tuple[Tensor, ...]
 """What a cell hands on to its next call: h, of an LSTM h and c; none: zeros."""
-
-# `norms.NORMS` are those of [B, W]; these are over the last axis, whatever stands before it.
-_NORMS: Mapping[str, Callable[..., nn.Module]] = {"layer": nn.LayerNorm, "rms": nn.RMSNorm}
-
-FUSED_ACTIVATIONS = ("tanh", "relu")
-"""What torch's plain recurrent network knows."""
 
 
 class Equations(ABC):
@@ -56,9 +50,14 @@ class Equations(ABC):
         self.config = config
 
     @property
+    def bias_starts(self) -> Mapping[str, float]:
+        """Gate -> the number at which its biases start; the others start at 0."""
+        return {}
+
+    @property
     def is_fused(self) -> bool:
         """Whether torch has the cell."""
-        return self.config.norm == "none"
+        return NORMS[self.config.norm].is_identity
 
     @abstractmethod
     def fused(self, num_inputs: int) -> nn.RNNBase:
@@ -86,13 +85,18 @@ class RnnEquations(Equations):
 
     @property
     def is_fused(self) -> bool:
-        return super().is_fused and self.config.activation in FUSED_ACTIVATIONS
+        return super().is_fused and self._nonlinearity is not None
+
+    @property
+    def _nonlinearity(self) -> str | None:
+        return ACTIVATIONS[self.config.activation].rnn_nonlinearity
 
     def fused(self, num_inputs: int) -> nn.RNNBase:
+        assert self._nonlinearity is not None
         return nn.RNN(
             num_inputs,
             self.config.width,
-            nonlinearity=self.config.activation,
+            nonlinearity=self._nonlinearity,
             bias=self.config.bias,
             batch_first=True,
             device="meta",
@@ -116,6 +120,11 @@ class LstmEquations(Equations):
     gates = ("input", "forget", "cell", "output")
     states = ("h", "c")
     norms: ClassVar[Mapping[str, int]] = {"ih": 4, "hh": 4, "c": 1}
+    config: LstmConfig
+
+    @property
+    def bias_starts(self) -> Mapping[str, float]:
+        return {"forget": self.config.forget_bias}
 
     def fused(self, num_inputs: int) -> nn.RNNBase:
         width, bias = self.config.width, self.config.bias
@@ -226,10 +235,10 @@ def projected(cell: nn.Module, which: str, x: Tensor) -> Tensor:
 
 
 def _norms(equations: Equations) -> dict[str, nn.Module]:
-    if equations.config.norm not in _NORMS:
-        return {}
-    make, width = _NORMS[equations.config.norm], equations.config.width
-    return {place: make(blocks * width, eps=EPS) for place, blocks in equations.norms.items()}
+    make, width = NORMS[equations.config.norm].of_units, equations.config.width
+    assert make is not None
+    made = {place: make(blocks * width) for place, blocks in equations.norms.items()}
+    return {place: norm for place, norm in made.items() if norm is not None}
 
 
 def _normed(cell: nn.Module, place: str, x: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 import torch
 from torch import Generator, Tensor, nn
 
-from vgexp.config import LstmConfig, RecurrentConfig
+from vgexp.config import RecurrentConfig
 from vgexp.errors import impossible
 from vgexp.inits import INITS, Draw, Init
 from vgexp.registry import Registry
@@ -46,7 +46,9 @@ def require(config: RecurrentConfig) -> None:
     RECURRENT_INITS[config.recurrent_init]
 
 
-def draws(config: RecurrentConfig, gates: tuple[str, ...]) -> Mapping[str, Draw]:
+def draws(
+    config: RecurrentConfig, gates: tuple[str, ...], bias_starts: Mapping[str, float]
+) -> Mapping[str, Draw]:
     """Name of a cell's parameter -> how it is drawn.
 
     A gate's block has the fans of a matrix of its own, and is orthogonal (or the identity) by
@@ -58,7 +60,7 @@ def draws(config: RecurrentConfig, gates: tuple[str, ...]) -> Mapping[str, Draw]
     is_torchs = INITS[config.init].draws_biases
     inputs = _uniform(width) if is_torchs else INITS[config.init].draw
     plain = _uniform(width, scaled=False) if is_torchs else _zeros
-    starts = {gates.index("forget"): config.forget_bias} if isinstance(config, LstmConfig) else {}
+    starts = {gates.index(gate): start for gate, start in bias_starts.items()}
     return {
         "weight_ih_l0": _each(blocks, inputs),
         "weight_hh_l0": _each(blocks, _rescaled(config)),

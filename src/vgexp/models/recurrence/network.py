@@ -19,12 +19,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vgexp.config import RecurrentConfig
+from vgexp.config.ranges import one_of
 from vgexp.inits import Draw
+from vgexp.models import families
 from vgexp.models.network import Network, linear, run_blocks
 from vgexp.models.recurrence import draws
 from vgexp.models.recurrence.cells import EQUATIONS, Equations, cell_of
 from vgexp.models.recurrence.meters import GateMeter, Place, Site, TimeMeter
 from vgexp.models.recurrence.segments import in_segments, segments
+from vgexp.norms import NORMS
+from vgexp.skips import SKIPS
 from vgexp.tasks import Task
 from vgexp.watch import Meter, Watch
 
@@ -37,7 +41,7 @@ class Layer(nn.Module):
         self.cell = cell_of(equations, num_inputs)
         self.site = Site()
         self.truncation = equations.config.truncation
-        self.adds = equations.config.skip == "residual" and not first
+        self.adds = SKIPS[equations.config.skip].is_sum and not first
 
     def forward(self, x_BTI: Tensor) -> Tensor:
         """What it hands up [B, T, H]."""
@@ -95,7 +99,7 @@ class Recurrent(Network):
 
     def special_draws(self) -> Mapping[str, Draw]:
         """All parameters of the cells, norms' and activations' left out."""
-        ways = draws.draws(self.config, self.equations.gates)
+        ways = draws.draws(self.config, self.equations.gates, self.equations.bias_starts)
         present = dict(self.named_parameters())
         return {
             f"{name}.cell.{parameter}": draw
@@ -121,11 +125,17 @@ class Recurrent(Network):
         return F.one_hot(x_BT, self.num_tokens).to(self.readout.weight.dtype)
 
 
+@families.make.register
 def build(config: RecurrentConfig, task: Task) -> Recurrent:
     """The network of a configuration, its weights not drawn yet, on CPU.
 
     Raises:
-        QuestionError: an unknown name, or an initialisation that recurrent weights cannot have.
+        QuestionError: an unknown name, an initialisation that recurrent weights cannot have, a norm
+            that mixes examples or times, or a skip that does more than add.
     """
     draws.require(config)
+    norms = tuple(name for name in NORMS if NORMS[name].of_units is not None)
+    skips = tuple(name for name in SKIPS if SKIPS[name].is_sum or not SKIPS[name].joins)
+    one_of("model.norm", config.norm, norms)
+    one_of("model.skip", config.skip, skips)
     return Recurrent(config, task)

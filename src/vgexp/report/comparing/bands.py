@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vgexp.report.comparing.spread import is_geometric
+from vgexp.quantities import Quantity
 
 # Shapes: R lines, X places on the x axis of any line, n places of one line.
 
 Floats = NDArray[np.float64]
 
 LONGEST_WINDOW = 20
-"""Steps of a running mean at the most, as in the figures of a summary."""
+"""Steps of a running mean at the most, as in the metrics of a summary."""
 _LEAST_STEPS = 60
 
 
@@ -61,19 +61,19 @@ class Band:
         return f"{words}, {counts.min()} at the {'end' if is_end else 'fewest'}"
 
 
-def fold(lines: Sequence[Line], metric: str) -> Band:
+def fold(lines: Sequence[Line], quantity: Quantity) -> Band:
     """Lines as one: at each place mean and standard deviation over those that have a value there.
 
     A place that a line passes over is left out: a run that was cut short or diverged has a last row
     where the others have none, and alone it is no mean of them.
 
-    As `spread.spread_of` folds a figure: of the logarithms where the metric spreads log-normally,
-    over what is finite and, there, above zero. Where nothing counts: 0 if some line has exactly
-    0, else infinity if some line has that, else nan.
+    As `spread.spread_of` folds single values: the logarithms of a quantity that spreads
+    geometrically, over what is finite and, there, above zero. Where nothing counts: 0 if some
+    line has exactly 0, else infinity if some line has that, else nan.
 
     Args:
         lines: at least one.
-        metric: by whose name the mean is chosen.
+        quantity: says which mean.
     """
     if len(lines) == 1:
         line = lines[0]
@@ -85,7 +85,7 @@ def fold(lines: Sequence[Line], metric: str) -> Band:
     for row, line in zip(values_RX, lines, strict=True):
         is_shared = np.isin(line.x, places)
         row[np.searchsorted(places, line.x[is_shared])] = line.y[is_shared]
-    geometric = is_geometric(metric)
+    geometric = quantity.is_geometric
     counted_RX = np.isfinite(values_RX) & ((values_RX > 0) | (not geometric))
     used_RX = np.where(counted_RX, values_RX, 1.0)
     used_RX = np.log(used_RX) if geometric else used_RX

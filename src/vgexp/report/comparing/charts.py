@@ -9,20 +9,18 @@ from pathlib import Path
 import numpy as np
 
 from vgexp.errors import unknown
-from vgexp.report.comparing.axis_names import AXIS_NAMES
+from vgexp.quantities import Quantity, column_of
 from vgexp.report.comparing.bands import Band, Line, fold, running_mean, window_for
 from vgexp.report.comparing.groups import Group, grouped
 from vgexp.report.comparing.histories import DEFAULT_METRIC, History, histories
-from vgexp.report.comparing.layer_figures import PICKS, layer_metrics, layer_values, require_step
+from vgexp.report.comparing.layer_values import PICKS, layer_metrics, layer_values, require_step
 from vgexp.report.comparing.runs import PastRun
-from vgexp.report.comparing.spread import is_geometric
 from vgexp.report.comparing.swept import columns_of
 
 # More lines hide each other's raw ones.
 _MOST_RAW = 4
 # A factor between largest and smallest from which a logarithmic axis tells more.
 _WIDE = 100.0
-_SHARES = ("accuracy", "fraction", "clipped", "skipped", "epoch")
 _MOST_NAMED = 3
 _LAYER = "layer"
 
@@ -101,7 +99,7 @@ def over_steps(
     grouping = grouped(runs, by_seed, panels)
     tables = [{run.folder: history.read(run) for run in runs} for history in found]
     longest = max(line.y.size for lines in tables for line in lines.values())
-    window = window_for(longest) if found[0].is_noisy else 1
+    window = window_for(longest) if found[0].quantity.varies_by_batch else 1
     drawn = [
         Panel(
             ", ".join(filter(None, (title, history.where))),
@@ -118,10 +116,10 @@ def over_steps(
         panels=drawn,
         num_columns=len(found) if len(found) > 1 else columns_of(len(drawn)),
         keys=grouping.keys,
-        is_log=_is_log(drawn, found[0].metric),
+        is_log=_is_log(drawn, found[0].quantity),
         remarks=[
             *_meaning(found[0]),
-            *_remarks(drawn, found[0].metric),
+            *_remarks(drawn, found[0].quantity),
             *_on_short(tables, window),
         ],
         shows_raw=window > 1 and max(len(panel.curves) for panel in drawn) <= _MOST_RAW,
@@ -147,10 +145,11 @@ def over_depth(
     if metric not in allowed:
         raise unknown("metric of layers.csv", metric, allowed)
     require_step(runs, metric, step)
+    quantity = column_of("layers", metric)
     grouping = grouped(runs, by_seed, panels)
     values = {run.folder: layer_values(run, metric, step) for run in runs}
     drawn = [
-        Panel(title, [_profile(group, values, metric) for group in groups])
+        Panel(title, [_profile(group, values, quantity) for group in groups])
         for title, groups in grouping.panels
     ]
     return Chart(
@@ -158,12 +157,12 @@ def over_depth(
         if step in PICKS
         else f"{metric}, step {step}",
         x_label=_LAYER,
-        y_label=AXIS_NAMES.get(metric, metric),
+        y_label=quantity.label,
         panels=drawn,
         num_columns=columns_of(len(drawn)),
         keys=grouping.keys,
-        is_log=_is_log(drawn, metric),
-        remarks=[*_remarks(drawn, metric), *_on_readouts(drawn)],
+        is_log=_is_log(drawn, quantity),
+        remarks=[*_remarks(drawn, quantity), *_on_readouts(drawn)],
     )
 
 
@@ -176,10 +175,12 @@ def _curve(group: Group, lines: Mapping[Path, Line], history: History, window: i
         if np.isfinite(line.y).any() and run.summary.get("status") not in ("completed", None)
     ]
     is_mean = len(raw) == 1 and not _is_short(raw[0], window)
-    return Curve(group, fold(shown, history.metric), raw[0] if is_mean else None, ends)
+    return Curve(group, fold(shown, history.quantity), raw[0] if is_mean else None, ends)
 
 
-def _profile(group: Group, values: Mapping[Path, Mapping[str, float | None]], metric: str) -> Curve:
+def _profile(
+    group: Group, values: Mapping[Path, Mapping[str, float | None]], quantity: Quantity
+) -> Curve:
     lines, readouts = [], set()
     for run in group.runs:
         table = values[run.folder]
@@ -189,27 +190,28 @@ def _profile(group: Group, values: Mapping[Path, Mapping[str, float | None]], me
         lines.append(Line(np.array(layers, dtype="float64"), np.array(cells, dtype="float64")))
         readouts |= {float(last + 1)} if "readout" in table else set()
     # Of nets whose depth their configuration does not tell none is told apart.
-    return Curve(group, fold(lines, metric), readout=readouts.pop() if len(readouts) == 1 else None)
+    readout = readouts.pop() if len(readouts) == 1 else None
+    return Curve(group, fold(lines, quantity), readout=readout)
 
 
-def _is_log(panels: Sequence[Panel], metric: str) -> bool:
-    """Whether a logarithmic axis tells more: factors and sizes; what is above 0 and spans much."""
-    if is_geometric(metric):
-        return True
+def _is_log(panels: Sequence[Panel], quantity: Quantity) -> bool:
+    """Whether the axis is logarithmic: as declared, or where values are above 0 and span much."""
+    if quantity.scale != "by_range":
+        return quantity.scale != "linear"
     curves = [curve.band.centre for panel in panels for curve in panel.curves]
     values = np.concatenate(curves)
     values = values[np.isfinite(values)]
-    if metric.endswith(_SHARES) or not values.size or values.min() <= 0:
+    if not values.size or values.min() <= 0:
         return False
     return bool(values.max() / _WIDE > values.min())
 
 
-def _remarks(panels: Sequence[Panel], metric: str) -> list[str]:
+def _remarks(panels: Sequence[Panel], quantity: Quantity) -> list[str]:
     curves = [curve for panel in panels for curve in panel.curves]
     remarks = []
     if any((curve.band.counts > 1).any() for curve in curves):
         geometric = "geometric mean, multiplied and divided by the geometric standard deviation"
-        how = geometric if is_geometric(metric) else "mean ± standard deviation"
+        how = geometric if quantity.is_geometric else "mean ± standard deviation"
         remarks.append(f"over seeds: {how}")
     drawn = {curve.group.label for curve in curves if not curve.is_empty}
     blank = [curve.group.label for curve in curves if curve.group.label not in drawn]

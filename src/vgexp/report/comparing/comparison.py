@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 from typing import Any
 
-from vgexp.diagnosis import FIGURES
-from vgexp.errors import QuestionError, unknown
+from vgexp.errors import unknown
+from vgexp.quantities import SUMMARY, Quantity, column_of, metric_of
 from vgexp.report.comparing.headings import (
     config_text,
     endings,
@@ -18,13 +17,8 @@ from vgexp.report.comparing.headings import (
     row_paths,
     titles,
 )
-from vgexp.report.comparing.layer_figures import (
-    PICKS,
-    at_layer,
-    layer_metrics,
-    layer_values,
-    require_step,
-)
+from vgexp.report.comparing.layer_values import PICKS, layer_metrics, layer_values, require_step
+from vgexp.report.comparing.results import Result, named_results, summary_names, summary_result
 from vgexp.report.comparing.runs import (
     UNREADABLE,
     PastRun,
@@ -34,26 +28,11 @@ from vgexp.report.comparing.runs import (
 )
 from vgexp.report.comparing.sheet import Comparison, Shown, spread_legend
 from vgexp.report.comparing.spread import counts_of, spread_of
+from vgexp.report.selection import COMPARED
 from vgexp.report.terminal.layout import NOT_FINITE
-
-RESULTS = (
-    "loss_last_mean_20",
-    "val_accuracy_last",
-    "attenuation",
-    "backward_factor_per_layer",
-    "verdict",
-)
-"""The figures of every comparison, under their names in `summary.json`."""
 
 DEFAULT_LAYER_METRIC = "delta_rms"
 _ENDINGS = ("status", "reason")
-MEASURED_RESULTS = ("sharpness_over_limit",)
-"""Further ones, where some run has them."""
-# Figures that are null only where they are not finite, if the run diverged.
-_LOSSES = ("loss_last", "loss_last_mean_20")
-
-Figure = Callable[[PastRun], Any]
-"""A column of results: what it shows of a run."""
 
 
 def compare_runs(
@@ -66,7 +45,7 @@ def compare_runs(
 
     Args:
         runs: what to compare.
-        metric: a further column: a figure of the summaries, or a column of `layers.csv`, then
+        metric: a further column: a summary metric, or a column of `layers.csv`, then
             two: its value at the first and at the last hidden layer measured.
         step: of a column of `layers.csv`: a number, or each run's `first` or `last` measured.
         by_seed: whether to fold seeds into a mean and a spread.
@@ -74,14 +53,9 @@ def compare_runs(
     Raises:
         QuestionError: no such metric or step.
     """
-    known = {name for run in runs for name in run.summary}
-    # Runs that did not train have no loss; of runs that have nothing yet, nothing is left out.
-    shown = [name for name in RESULTS if name in known or not known.intersection(RESULTS)]
-    shown += [name for name in MEASURED_RESULTS
-              if any(run.summary.get(name) is not None for run in runs)]  # fmt: skip
-    results: dict[str, Figure] = {name: partial(_figure, name) for name in shown}
-    if metric is not None:
-        results |= _metric_figures(runs, metric, step)
+    chosen = [summary_result(name) for name in _shown_by_default(runs)]
+    chosen += [] if metric is None else named_results(runs, metric, step)
+    results = {result.title: result for result in chosen}
     rows = same_but_seed(runs) if by_seed else [[run] for run in runs]
     keys = differing_keys(runs, ignored=("seed",) if by_seed else ())
     names, spelled_out = row_names(runs)
@@ -92,8 +66,7 @@ def compare_runs(
     taken = ("run", *results, *_ENDINGS)
     for key, title in zip(keys, short_names(runs, keys, taken), strict=True):
         columns.append(Shown(title, [config_text(row[0], key) for row in rows]))
-    for name, figure in results.items():
-        columns.append(_result(name, figure, rows, by_seed))
+    columns += [_column(result, rows, by_seed) for result in results.values()]
     return Comparison(
         columns,
         spread_legend(columns),
@@ -126,11 +99,12 @@ def compare_layers(
     layers = sorted(numbers, key=int)
     if any("readout" in table for table in values.values()):
         layers.append("readout")
+    column = column_of("layers", metric)
     columns = [Shown("layer", layers)]
     heads = headings(runs, rows, by_seed)
     for title, heading, row in zip(titles(runs, rows, by_seed), heads.texts, rows, strict=True):
         cells = [[values[run.folder].get(layer) for run in row] for layer in layers]
-        columns.append(Shown(title, _folded(cells, metric, by_seed), heading))
+        columns.append(Shown(title, _folded(cells, column, by_seed), heading))
     when = step if step in PICKS else f"step {step}"
     legend = [f"{metric} at {when}{' measured step' if step in PICKS else ''}"]
     names = {run.folder: run.name for run in runs}
@@ -146,49 +120,40 @@ def compare_layers(
 
 def is_metric(runs: Sequence[PastRun], metric: str) -> bool:
     """Whether `compare_runs` has a column for a metric."""
-    return metric in {*layer_metrics(runs), *_figures(runs)}
+    return metric in {*layer_metrics(runs), *summary_names(runs)}
 
 
-def _figures(runs: Sequence[PastRun]) -> set[str]:
-    """The names of the summaries' figures."""
-    found = {key for run in runs for key, value in run.summary.items() if _is_plain(value)}
-    return found | {figure.name for figure in FIGURES}
+def _shown_by_default(runs: Sequence[PastRun]) -> list[str]:
+    """The names in `COMPARED` of which the runs have something.
+
+    Runs that did not train have no loss. Of runs without any of them, nothing is left out but what
+    a key has to ask for.
+    """
+    known = {name for run in runs for name in run.summary}
+    has_value = {name for name in known if any(r.summary.get(name) is not None for r in runs)}
+    lacks_all = known.isdisjoint(COMPARED)
+    return [
+        name
+        for name in COMPARED
+        if (name in has_value if SUMMARY[name].asked_by else name in known or lacks_all)
+    ]
 
 
-def _metric_figures(runs: Sequence[PastRun], metric: str, step: str) -> dict[str, Figure]:
-    of_layers = layer_metrics(runs)
-    if metric in of_layers:
-        require_step(runs, metric, step)
-        return {
-            f"{metric}_first_layer": partial(at_layer, metric, step, 0),
-            f"{metric}_last_layer": partial(at_layer, metric, step, -1),
-        }
-    figures = _figures(runs)
-    if metric not in figures:
-        error = unknown("metric", metric, {*of_layers, *figures})
-        raise QuestionError(f"{error}\ndefinitions: vgexp list figures; vgexp list metrics")
-    return {metric: partial(_figure, metric)}
+def _column(result: Result, rows: Sequence[Sequence[PastRun]], by_seed: bool) -> Shown:
+    values = [[result.read(run) for run in row] for row in rows]
+    written = _folded(values, result.quantity, by_seed)
+    if result.title != "verdict" and by_seed:
+        return Shown(result.title, written)
+    words = [[_in_words(result, run) for run in row] for row in rows]
+    return Shown(result.title, _folded(words, result.quantity, by_seed), written=written)
 
 
-def _figure(name: str, run: PastRun) -> Any:
-    return run.summary.get(name)
-
-
-def _result(name: str, figure: Figure, rows: Sequence[Sequence[PastRun]], by_seed: bool) -> Shown:
-    values = [[figure(run) for run in row] for row in rows]
-    written = _folded(values, name, by_seed)
-    if name != "verdict" and by_seed:
-        return Shown(name, written)
-    words = [[_in_words(name, figure(run), run) for run in row] for row in rows]
-    return Shown(name, _folded(words, name, by_seed), written=written)
-
-
-def _in_words(name: str, value: Any, run: PastRun) -> Any:
-    """A figure as the terminal says it: the verdict tells of runs that did not complete, too."""
-    status = run.summary.get("status")
-    if value is None and name in _LOSSES and status == "diverged":
+def _in_words(result: Result, run: PastRun) -> Any:
+    """A value as the terminal says it: the verdict tells of runs that did not complete, too."""
+    value, status = result.read(run), run.summary.get("status")
+    if value is None and result.quantity.null_is_infinite and status == "diverged":
         return NOT_FINITE
-    if name != "verdict" or status in (None, "completed", value):
+    if result.title != "verdict" or status in (None, "completed", value):
         return value
     return status if value is None else f"{value} ({status})"
 
@@ -198,18 +163,14 @@ def _endings(rows: Sequence[Sequence[PastRun]], by_seed: bool) -> list[Shown]:
     statuses = [[run.summary.get("status") for run in row] for row in rows]
     if all(status == "completed" for row in statuses for status in row):
         return []
-    columns = [Shown("status", _folded(statuses, "status", by_seed))]
+    columns = [Shown("status", _folded(statuses, metric_of("status"), by_seed))]
     reasons = [counts_of(run.reason or "" for run in row) or None for row in rows]
     return columns + ([Shown("reason", reasons)] if any(reasons) else [])
 
 
-def _folded(values: Sequence[Sequence[Any]], metric: str, by_seed: bool) -> list[Any]:
+def _folded(values: Sequence[Sequence[Any]], quantity: Quantity, by_seed: bool) -> list[Any]:
     if not by_seed:
         return [row[0] for row in values]
     if any(isinstance(value, str) for row in values for value in row):
         return [counts_of(value for value in row if value is not None) for row in values]
-    return [spread_of(row, metric) for row in values]
-
-
-def _is_plain(value: Any) -> bool:
-    return value is None or isinstance(value, str | int | float)
+    return [spread_of(row, quantity) for row in values]

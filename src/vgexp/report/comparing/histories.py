@@ -10,11 +10,10 @@ import numpy as np
 import pandas as pd
 
 from vgexp import files, tables
-from vgexp.diagnosis import FIGURES
 from vgexp.errors import QuestionError, unknown
-from vgexp.records import EVALS, LAYERS, STEPS
+from vgexp.quantities import STEPS, SUMMARY, Quantity, column_of
 from vgexp.report.comparing.bands import Line
-from vgexp.report.comparing.layer_figures import layer_metrics
+from vgexp.report.comparing.layer_values import layer_metrics
 from vgexp.report.comparing.runs import PastRun
 
 DEFAULT_METRIC = "loss"
@@ -22,23 +21,17 @@ DEFAULT_METRIC = "loss"
 
 SPLITS = ("train", "val", "test")
 _EMPTY = Line(np.empty(0), np.empty(0))
-# What does not vary from one batch to the next.
-_SMOOTH = ("lr", "epoch", "loss_scale")
-_NAMES = {"loss": "training loss", "accuracy": "training accuracy"}
 
 
 @dataclass(frozen=True)
 class History:
     """A metric over steps: what it is called, what it means, how it is read of a run."""
 
-    metric: str
-    """The column."""
+    quantity: Quantity
     label: str
     definition: str
     read: Callable[[PastRun], Line]
     """Without a value: an empty line."""
-    is_noisy: bool = False
-    """Whether one value a batch scatters, so that a running mean says more."""
     where: str = ""
     """Which layer it is of."""
 
@@ -52,26 +45,26 @@ def histories(runs: Sequence[PastRun], name: str) -> list[History]:
     Raises:
         QuestionError: no such metric; with those that there are.
     """
-    steps = {column.name: column.definition for column in STEPS if column.name != "step"}
+    steps = {column.name: column for column in STEPS if column.role == "value"}
     evaluations = [f"{split}_{name}" for split in SPLITS for name in ("loss", "accuracy")]
-    column = name.removeprefix("layers.")
     if name in steps:
-        read, is_noisy = partial(_of_steps, name), name not in _SMOOTH
-        return [History(name, _NAMES.get(name, name), steps[name], read, is_noisy)]
+        column = steps[name]
+        return [History(column, column.label, column.definition, partial(_of_steps, name))]
     if name in evaluations:
-        split, _, figure = name.partition("_")
-        meaning = next(known.definition for known in EVALS if known.name == figure)
-        meaning = meaning.replace("the split", f"the {split} split")
-        return [History(figure, name, meaning, partial(_of_evaluations, split, figure))]
+        split, _, of_split = name.partition("_")
+        column = column_of("evals", of_split)
+        meaning = column.definition.replace("the split", f"the {split} split")
+        return [History(column, name, meaning, partial(_of_evaluations, split, of_split))]
     # Not before: a layers.csv that cannot be read does not matter to a loss.
     of_layers = layer_metrics(runs)
-    if column in of_layers:
-        meaning = next((known.definition for known in LAYERS if known.name == column), "")
+    metric = name.removeprefix("layers.")
+    if metric in of_layers:
+        column = column_of("layers", metric)
         return [
-            History(column, column, meaning, partial(_of_layer, column, end), where=f"{word} layer")
-            for end, word in ((0, "first hidden"), (-1, "last hidden"))
+            History(column, metric, column.definition, partial(_of_layer, metric, end), where)
+            for end, where in ((0, "first hidden layer"), (-1, "last hidden layer"))
         ]
-    if name in {figure.name for figure in FIGURES}:
+    if name in SUMMARY:
         raise QuestionError(
             f"{name} is one number a run, not one a step\n"
             f"allowed: a column of steps.csv, evals.csv or layers.csv; --heatmap color={name}"

@@ -11,7 +11,7 @@ from pandas.api.types import is_numeric_dtype
 
 from vgexp import files, tables
 from vgexp.errors import QuestionError
-from vgexp.records import READOUT, TABLES
+from vgexp.quantities import READOUT, TABLES
 from vgexp.report.grid import HAS_VALUE, path_of
 
 

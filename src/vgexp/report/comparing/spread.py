@@ -8,21 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-GEOMETRIC = (
-    "attenuation",
-    "backward_factor_per_layer",
-    "predicted_attenuation",
-    "predicted_backward_factor_per_layer",
-    "backward_factor_per_time_step",
-    "time_attenuation",
-    "delta_rms",
-    "backward_gain",
-    "grad_norm",
-    "grad_max",
-    "update_ratio",
-)
-"""Metrics (with any suffix: `attenuation_last`, `grad_norm_clipped`) that spread log-normally over
-seeds: products of one random factor a layer, so that their logarithms average."""
+from vgexp.quantities import Quantity
 
 
 @dataclass(frozen=True)
@@ -42,14 +28,9 @@ class Spread:
     is_geometric: bool
 
 
-def is_geometric(metric: str) -> bool:
-    """Whether a metric's values over seeds are averaged as logarithms."""
-    return metric.startswith(GEOMETRIC)
-
-
-def spread_of(values: Sequence[Any], metric: str) -> Spread:
-    """The spread of a metric's values, one a seed."""
-    geometric = is_geometric(metric)
+def spread_of(values: Sequence[Any], quantity: Quantity) -> Spread:
+    """The spread of a quantity's values, one a seed."""
+    geometric = quantity.is_geometric
     finite = [float(v) for v in values if v is not None and math.isfinite(v)]
     counted = [math.log(v) for v in finite if v > 0] if geometric else finite
     centre, spread = _mean_and_std(counted)

@@ -1,19 +1,17 @@
-"""A sweep as a grid of cells: two keys as axes, a figure as colour, panels for what else varies."""
+"""A sweep as a grid of cells: two keys as axes, a metric as colour, panels for what else varies."""
 
 from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from typing import Any
 
-from vgexp.diagnosis import FIGURES
-from vgexp.diagnosis.at_start import PREDICTED_FIGURES
-from vgexp.errors import QuestionError, impossible, unknown
-from vgexp.records import PREDICTION
-from vgexp.report.comparing.layer_figures import PICKS, at_layer, layer_metrics, require_step
+from vgexp.diagnosis.at_start import PREDICTED_METRICS
+from vgexp.errors import QuestionError, impossible
+from vgexp.quantities import PREDICTION, SUMMARY, Quantity
+from vgexp.report.comparing.results import Result, one_result
 from vgexp.report.comparing.runs import (
     UNREADABLE,
     PastRun,
@@ -21,14 +19,14 @@ from vgexp.report.comparing.runs import (
     short_names,
     typed_alike,
 )
-from vgexp.report.comparing.spread import is_geometric, spread_of
+from vgexp.report.comparing.spread import spread_of
 from vgexp.report.comparing.swept import apart, find_key, is_numeric, text_of, texts_of
 
 DEFAULT_COLOR = "attenuation"
 """How much of the backward signal is left at layer 1: what a sweep for a cure asks first."""
 
-PREDICTED = tuple(f"{PREDICTION}{name}" for name in PREDICTED_FIGURES)
-"""Figures of theory, of which boundaries are drawn."""
+PREDICTED = tuple(f"{PREDICTION}{name}" for name in PREDICTED_METRICS)
+"""Summary metrics of theory, of which boundaries are drawn."""
 
 DIVERGED, FAILED, CUT_SHORT = "diverged", "failed", "cut short"
 _STATES: Mapping[Any, str] = {
@@ -39,11 +37,10 @@ _STATES: Mapping[Any, str] = {
     "stopped": CUT_SHORT,
     "unfinished": CUT_SHORT,
 }
-_PLAIN = (str, int, float)
 _FOLLOWERS_NAMED = 3
 _LONGEST_MEANING = 100
 _MOST_CELLS = 10_000
-_ALLOWED = "allowed: --heatmap x=KEY y=KEY color=FIGURE"
+_ALLOWED = "allowed: --heatmap x=KEY y=KEY color=METRIC"
 
 
 @dataclass(frozen=True)
@@ -51,7 +48,7 @@ class Cell:
     """The runs of a pair of values: several seeds, mostly."""
 
     value: float | str | None
-    """Their mean, geometric where the figure spreads log-normally; of words the most frequent.
+    """Their mean, geometric where the metric spreads so; of words the most frequent.
 
     None where no run has a value; 0 and infinity where none has another.
     """
@@ -61,7 +58,7 @@ class Cell:
     state: str | None
     """`diverged`, `failed` or `cut short`, if a run was; the first of these."""
     theory: Mapping[str, float] = field(default_factory=dict)
-    """Predicted figure -> its geometric mean over the runs, where theory has an answer."""
+    """Predicted metric -> its geometric mean over the runs, where theory has an answer."""
     tied: Sequence[str] = ()
     """Words that are as frequent as the value, if it is one."""
 
@@ -90,10 +87,8 @@ class SweepGrid:
 
     x: Axis
     y: Axis
-    color: str
+    color: Quantity
     panels: Sequence[GridPanel]
-    meaning: str = ""
-    """Of the colour, as far as it is defined here."""
 
     @property
     def cells(self) -> list[Cell]:
@@ -108,8 +103,8 @@ class SweepGrid:
     @property
     def title(self) -> str:
         """What the colour is."""
-        is_told = 0 < len(self.meaning) <= _LONGEST_MEANING
-        return f"{self.color}: {self.meaning}" if is_told else self.color
+        name, meaning = self.color.name, self.color.definition
+        return f"{name}: {meaning}" if 0 < len(meaning) <= _LONGEST_MEANING else name
 
     @property
     def folded(self) -> str:
@@ -118,7 +113,7 @@ class SweepGrid:
         if max(numbers) == 1:
             return ""
         of = f"{min(numbers)} to {max(numbers)}" if len(numbers) > 1 else f"{max(numbers)}"
-        mean = "geometric mean" if is_geometric(self.color) else "mean"
+        mean = "geometric mean" if self.color.is_geometric else "mean"
         is_words = any(isinstance(value, str) for value in self.values)
         return f"{'most frequent' if is_words else mean} of {of} runs equal but for the seed"
 
@@ -134,16 +129,15 @@ def sweep_grid(
 
     Args:
         x, y: keys, dotted or short; None: the only ones that vary, seeds left out.
-        color: a figure of the summaries; or a column of `layers.csv`, at the first hidden layer
+        color: a summary metric; or a column of `layers.csv`, at the first hidden layer
             (`<column>_last_layer`: at the last). None: the attenuation.
         step: of a column of `layers.csv`: `first`, `last` or a number.
 
     Raises:
-        QuestionError: no such key or figure; keys that are not clear, or too many that vary.
+        QuestionError: no such key or metric; keys that are not clear, or too many that vary.
     """
     runs = typed_alike(runs)
-    name = color or DEFAULT_COLOR
-    figure, meaning = _figure(runs, name, step)
+    result = one_result(runs, color or DEFAULT_COLOR, step)
     across, up = _axes(runs, x, y)
     others = [key for key in differing_keys(runs, ("seed",)) if key not in (across, up)]
     followers = {
@@ -154,11 +148,11 @@ def sweep_grid(
     panels = []
     for texts, members in apart(runs, free).items():
         title = ", ".join(f"{key}={text}" for key, text in zip(titles, texts, strict=True))
-        panels.append(GridPanel(title, _cells(members, (across, up), name, figure)))
+        panels.append(GridPanel(title, _cells(members, (across, up), result)))
     axes = [_axis(runs, key, followers[key]) for key in (across, up)]
     if len(axes[0].texts) * len(axes[1].texts) > _MOST_CELLS:
         raise impossible("the number of cells", "more", f"at most {_MOST_CELLS}")
-    return SweepGrid(axes[0], axes[1], name, panels, meaning)
+    return SweepGrid(axes[0], axes[1], result.quantity, panels)
 
 
 def _axes(runs: Sequence[PastRun], x: str | None, y: str | None) -> tuple[str, str]:
@@ -194,58 +188,35 @@ def _axis(runs: Sequence[PastRun], key: str, followers: Sequence[str]) -> Axis:
     return Axis(label, texts_of(runs, key), is_numeric(runs, key))
 
 
-def _figure(runs: Sequence[PastRun], name: str, step: str) -> tuple[Callable[[PastRun], Any], str]:
-    """How the colour is read of a run, and what it means."""
-    of_layers = layer_metrics(runs)
-    ends = {name.removesuffix("_last_layer"): -1, name.removesuffix("_first_layer"): 0, name: 0}
-    figures = {
-        key: "" for run in runs for key, value in run.summary.items() if isinstance(value, _PLAIN)
-    }
-    figures |= {figure.name: figure.definition for figure in FIGURES}
-    if name in figures:
-        return (lambda run: run.summary.get(name)), figures[name]
-    for metric, end in ends.items():
-        if metric in of_layers:
-            require_step(runs, metric, step)
-            when = f"the {step} measured step" if step in PICKS else f"step {step}"
-            where = "last" if end else "first"
-            meaning = f"of the {where} hidden layer, at {when}"
-            return partial(at_layer, metric, step, end), meaning
-    error = unknown("figure of --heatmap color", name, {*figures, *of_layers})
-    raise QuestionError(f"{error}\ndefinitions: vgexp list figures; vgexp list metrics")
-
-
 def _cells(
-    runs: Sequence[PastRun],
-    keys: tuple[str, str],
-    name: str,
-    figure: Callable[[PastRun], Any],
+    runs: Sequence[PastRun], keys: tuple[str, str], result: Result
 ) -> dict[tuple[str, str], Cell]:
     found: dict[tuple[str, str], list[PastRun]] = {}
     for run in runs:
         found.setdefault((text_of(run, keys[0]), text_of(run, keys[1])), []).append(run)
     return {
-        place: replace(_cell(members, name, figure), theory=_theory(members))
+        place: replace(_cell(members, result), theory=_theory(members))
         for place, members in found.items()
     }
 
 
 def _theory(runs: Sequence[PastRun]) -> dict[str, float]:
     means = {
-        name: spread_of([run.summary.get(name) for run in runs], name).centre for name in PREDICTED
+        name: spread_of([run.summary.get(name) for run in runs], SUMMARY[name]).centre
+        for name in PREDICTED
     }
     return {name: mean for name, mean in means.items() if mean is not None}
 
 
-def _cell(runs: Sequence[PastRun], name: str, figure: Callable[[PastRun], Any]) -> Cell:
-    values = [value for run in runs if (value := figure(run)) is not None]
+def _cell(runs: Sequence[PastRun], result: Result) -> Cell:
+    values = [value for run in runs if (value := result.read(run)) is not None]
     states = {_STATES.get(run.summary.get("status")) for run in runs}
     state = next((word for word in (DIVERGED, FAILED, CUT_SHORT) if word in states), None)
     if any(isinstance(value, str) for value in values):
         (word, count), *others = Counter(map(str, values)).most_common()
         tied = [other for other, times in others if times == count]
         return Cell(word, count, len(runs), state, tied=tied)
-    spread = spread_of(values, name)
+    spread = spread_of(values, result.quantity)
     if spread.centre is not None:
         return Cell(spread.centre, spread.num_values, len(runs), state)
     # Nothing with a place on its scale.

@@ -4,7 +4,7 @@
 from vgexp.report.figures import backend as _backend  # noqa: F401
 from vgexp.report.figures.beside import Beside, side_by_side
 from vgexp.report.figures.by_depth import attention_entropy, update_ratios
-from vgexp.report.figures.catalogue import FIGURES, OVERVIEW, Picture
+from vgexp.report.figures.catalogue import FIGURES, OVERVIEW, RunFigure
 from vgexp.report.figures.depth import backward_signal, forward_signal
 from vgexp.report.figures.directions import jacobian, paths, shattering
 from vgexp.report.figures.heat import gradient_map
@@ -22,7 +22,7 @@ __all__ = [
     "FOLDER",
     "OVERVIEW",
     "Beside",
-    "Picture",
+    "RunFigure",
     "at_start",
     "attention_entropy",
     "backward_signal",

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import FixedLocator
 
-from vgexp.report.comparing.axis_names import AXIS_NAMES
+from vgexp.quantities import column_of
 from vgexp.report.figures import style
 from vgexp.report.figures.layer_axis import evenly, layer_name
 from vgexp.report.figures.legends import legend_below
@@ -71,7 +71,7 @@ def draw_update_ratios(axes: Axes, layers: pd.DataFrame) -> None:
     axes.axhline(GUIDE, color=style.INK, linestyle="--", linewidth=1.2, label="guide 1e-3")
     log_scale(axes, include=(GUIDE,), free_below=_ZEROS * 1.15 if has_zeros else 0.0)
     axes.set_xlabel(f"step (medians of {together} measured)" if together > 1 else "step")
-    axes.set_ylabel(AXIS_NAMES["update_ratio"])
+    axes.set_ylabel(column_of("layers", "update_ratio").label)
     style.whole_numbers(axes.xaxis)
     _name_shades(axes, table, chosen)
     legend_below(axes)

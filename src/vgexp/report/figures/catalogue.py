@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from matplotlib.figure import Figure
 
-from vgexp.records import PREDICTION
+from vgexp.quantities import PREDICTION
 from vgexp.registry import Registry
 from vgexp.report.figures.by_depth import attention_entropy, update_ratios
 from vgexp.report.figures.depth import backward_signal, forward_signal
@@ -27,7 +27,7 @@ _STARTING = ("delta_rms", "preact_std", "backward_gain")
 
 
 @dataclass(frozen=True)
-class Picture:
+class RunFigure:
     """A figure of a run."""
 
     summary: str
@@ -50,20 +50,20 @@ class Picture:
 
 def _of_layers(
     summary: str, make: Callable[..., Figure], *columns: str, facts: tuple[str, ...] = ()
-) -> Picture:
+) -> RunFigure:
     predicted = tuple(f"{PREDICTION}{name}" for name in columns)
-    return Picture(summary, make, {"layers": (*_KEYS, *columns, *predicted)}, columns, facts)
+    return RunFigure(summary, make, {"layers": (*_KEYS, *columns, *predicted)}, columns, facts)
 
 
 def _of_start(
     summary: str, make: Callable[..., Figure], table: str, columns: tuple[str, ...], measured: str
-) -> Picture:
-    return Picture(summary, make, {table: columns}, (measured,), is_over_seeds=True)
+) -> RunFigure:
+    return RunFigure(summary, make, {table: columns}, (measured,), is_over_seeds=True)
 
 
 OVERVIEW = "overview"
 """The name of what shows the most telling of them on one page; it is none of a table."""
-FIGURES: Registry[Picture] = Registry(
+FIGURES: Registry[RunFigure] = Registry(
     "figure",
     {
         "gradient_map": _of_layers(
@@ -81,7 +81,7 @@ FIGURES: Registry[Picture] = Registry(
         "forward_signal": _of_layers(
             "standard deviation of z against depth at the same steps", forward_signal, "preact_std"
         ),
-        "distributions": Picture(
+        "distributions": RunFigure(
             "distributions of activations by layer at the first and the last step",
             distributions,
             {"histograms": ("step", "layer", "name", "quantity", "lower", "upper", "share")},
@@ -98,7 +98,7 @@ FIGURES: Registry[Picture] = Registry(
             update_ratios,
             "update_ratio",
         ),
-        "learning_curves": Picture(
+        "learning_curves": RunFigure(
             "loss and accuracy over steps, with clipped and skipped steps",
             learning_curves,
             {
@@ -108,13 +108,13 @@ FIGURES: Registry[Picture] = Registry(
             ("loss",),
             ("constant_loss",),
         ),
-        "gradient_norms": Picture(
+        "gradient_norms": RunFigure(
             "gradient norm of the whole network over steps, before and after clipping",
             gradient_norms,
             {"steps": ("step", "grad_norm", "grad_norm_clipped", *_EVENTS)},
             ("grad_norm",),
         ),
-        "curvature": Picture(
+        "curvature": RunFigure(
             "largest and smallest Hessian eigenvalue beside what the step bears, and the trace",
             curvature,
             {
@@ -126,19 +126,19 @@ FIGURES: Registry[Picture] = Registry(
             },
             ("hessian_max", "hessian_trace"),
         ),
-        "through_time": Picture(
+        "through_time": RunFigure(
             "recurrent nets: delta_rms of the last layer's state against time",
             through_time,
             {"time": ("step", "layer", "name", "t", "delta_rms", EXPECTED)},
             ("delta_rms",),
         ),
-        "attention_entropy": Picture(
+        "attention_entropy": RunFigure(
             "attention: how widely each block looks, over steps",
             attention_entropy,
             {"attention": ("step", "layer", "entropy_fraction")},
             ("entropy_fraction",),
         ),
-        "at_start": Picture(
+        "at_start": RunFigure(
             "vgexp signal: backward and forward signal over seeds, measured and predicted",
             at_start,
             {

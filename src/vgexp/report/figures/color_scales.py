@@ -1,4 +1,4 @@
-"""From a figure of runs to colours: factors around 1, magnitudes, shares, words."""
+"""From a metric of runs to colours: factors around 1, magnitudes, shares, words."""
 
 from __future__ import annotations
 
@@ -11,11 +11,8 @@ import numpy as np
 from matplotlib.colors import Colormap, LogNorm, Normalize, to_rgb
 
 from vgexp.errors import QuestionError
-from vgexp.report.comparing.spread import is_geometric
+from vgexp.quantities import Quantity
 from vgexp.report.figures import style
-
-FACTORS = ("attenuation", "backward_factor", "backward_gain")
-"""Parts of names of figures that are factors: 1 changes nothing, below it signals vanish."""
 
 DIVERGING = "PuOr"
 """Orange below the middle, white there, purple above (ColorBrewer; safe for the colour-blind)."""
@@ -39,7 +36,7 @@ _FURTHER = (
 )
 # A map of factors reaches from 1 this far at the least, so that little is not full colour: of a
 # factor per layer, and of what many layers make of it.
-_LEAST_FACTOR, _LEAST_ATTENUATION = 1.2, 10.0
+_LEAST = {"factor": 1.2, "product": 10.0}
 _LARGEST = 1e300
 _WIDE = 100.0
 _NEAR_ONE = (1.05, 1.1, 1.2, 1.5, 2.0, 3.0, 5.0)
@@ -79,34 +76,36 @@ class Scale:
         return {value: to_rgb(tuple(row)) for value, row in zip(placed, table, strict=True)}
 
 
-def scale_of(figure: str, values: Sequence[Any]) -> Scale:
-    """The scale for values of a figure, by its name and by what they span.
+def scale_of(quantity: Quantity, values: Sequence[Any]) -> Scale:
+    """The scale for values of a quantity, as it is declared and by what they span.
 
-    Factors: logarithmic and symmetric about 1, which is white. What spreads log-normally, and what
-    is above 0 and spans much: logarithmic. Words: a colour each.
+    Factors: logarithmic and symmetric about 1, which is white. Words: a colour each.
 
     Raises:
         QuestionError: too many different words.
     """
     if any(isinstance(value, str) for value in values):
-        return Scale(figure, None, words=_coloured(figure, [str(value) for value in values]))
+        words = [str(value) for value in values]
+        return Scale(quantity.name, None, words=_coloured(quantity.name, words))
     numbers = style.finite(values)
     positive = numbers[numbers > 0]
-    if any(part in figure for part in FACTORS):
+    if quantity.scale in _LEAST:
         farthest = max(positive.max(initial=1.0), 1 / max(positive.min(initial=1.0), 1 / _LARGEST))
-        least = _LEAST_ATTENUATION if "attenuation" in figure else _LEAST_FACTOR
-        most = float(min(max(farthest, least), _LARGEST))
-        title = f"{figure}\nbelow 1 vanishing, above 1 exploding"
+        most = float(min(max(farthest, _LEAST[quantity.scale]), _LARGEST))
+        title = f"{quantity.name}\nbelow 1 vanishing, above 1 exploding"
         return Scale(title, LogNorm(1 / most, most), mpl.colormaps[DIVERGING], _ticks(most))
     is_wide = positive.size == numbers.size > 0 and positive.max() / _WIDE > positive.min()
-    if positive.size and (is_geometric(figure) or is_wide):
+    is_log = quantity.scale == "log" or (quantity.scale == "by_range" and is_wide)
+    if positive.size and is_log:
         low, high = float(positive.min()), float(positive.max())
-        return Scale(figure, LogNorm(low, high) if low < high else LogNorm(low / 3, high * 3))
+        return Scale(
+            quantity.name, LogNorm(low, high) if low < high else LogNorm(low / 3, high * 3)
+        )
     low, high = float(numbers.min(initial=np.inf)), float(numbers.max(initial=-np.inf))
     if not numbers.size:
         low, high = 0.0, 1.0
     pad = 0.0 if low < high else max(abs(low) / 10, 1e-3)
-    return Scale(figure, Normalize(low - pad, high + pad))
+    return Scale(quantity.name, Normalize(low - pad, high + pad))
 
 
 def _ticks(most: float) -> list[float] | None:
@@ -117,11 +116,11 @@ def _ticks(most: float) -> list[float] | None:
     return [*(1 / factor for factor in reversed(above)), 1.0, *above]
 
 
-def _coloured(figure: str, values: Sequence[str]) -> dict[str, str]:
+def _coloured(name: str, values: Sequence[str]) -> dict[str, str]:
     words = list(dict.fromkeys(values))
     if len(words) > len(_FURTHER):
         raise QuestionError(
-            f"{figure} has {len(words)} different values, too many for colours\n"
+            f"{name} has {len(words)} different values, too many for colours\n"
             f"allowed: a number, or words of which there are at most {len(_FURTHER)}"
         )
     further = iter(_FURTHER)

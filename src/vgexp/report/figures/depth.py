@@ -6,8 +6,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from vgexp.records import PREDICTION
-from vgexp.report.comparing.axis_names import AXIS_NAMES
+from vgexp.quantities import PREDICTION, column_of
 from vgexp.report.cut_short import without_cut_step
 from vgexp.report.figures import style
 from vgexp.report.figures.layer_axis import layers_across
@@ -63,7 +62,7 @@ def _draw(axes: Axes, layers: pd.DataFrame, metric: str) -> None:
     log_scale(axes)
     layers_across(axes, numbers(table), list(table.index))
     axes.set_xlabel(f"layer{whole.note}")
-    axes.set_ylabel(AXIS_NAMES[metric])
+    axes.set_ylabel(column_of("layers", metric).label)
     legend_below(axes)
 
 

@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from vgexp.records import READOUT
+from vgexp.quantities import READOUT
 from vgexp.report.figures import style
 from vgexp.report.figures.layer_axis import evenly, layers_across
 from vgexp.report.figures.legends import legend_below

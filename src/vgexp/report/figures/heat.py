@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import NullFormatter
 
-from vgexp.report.comparing.axis_names import AXIS_NAMES
+from vgexp.quantities import column_of
 from vgexp.report.figures import style
 from vgexp.report.figures.layer_axis import layers_down
 from vgexp.report.figures.legends import legend_below
@@ -67,7 +67,7 @@ def draw_gradient_map(
         style.say(axes, "no gradient was measured")
         return
     special = {UNDERFLOW: found.is_tiny_LS}
-    draw_map(axes, found.table(), AXIS_NAMES["grad_norm"], special, limits)
+    draw_map(axes, found.table(), column_of("layers", "grad_norm").label, special, limits)
 
 
 def draw_map(

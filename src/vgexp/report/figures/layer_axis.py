@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator
 
-from vgexp.records import READOUT
+from vgexp.quantities import READOUT
 
 _MOST_TICKS = 12
 _NEAR_ACROSS, _NEAR_DOWN = 0.12, 0.04

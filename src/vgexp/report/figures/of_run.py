@@ -16,9 +16,9 @@ from pandas.api.types import is_float_dtype
 from vgexp import files, folders, tables
 from vgexp.diagnosis.signal import loss_scales
 from vgexp.errors import QuestionError, unknown
-from vgexp.records import TABLES
+from vgexp.quantities import TABLES
 from vgexp.report.figures import style
-from vgexp.report.figures.catalogue import FIGURES, OVERVIEW, Picture
+from vgexp.report.figures.catalogue import FIGURES, OVERVIEW, RunFigure
 from vgexp.report.figures.overview import known_dtype, number, overview
 from vgexp.report.figures.signature import signature, signed
 
@@ -105,7 +105,7 @@ def with_inf(folder: Path, table: str, columns: Collection[str]) -> pd.DataFrame
 class _Source:
     """A run folder's tables as pictures need them, each read once and when it is asked for."""
 
-    def __init__(self, folder: Path, pictures: Iterable[Picture]) -> None:
+    def __init__(self, folder: Path, pictures: Iterable[RunFigure]) -> None:
         self.folder = folder
         self._columns: dict[str, list[str]] = {}
         for picture in pictures:

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from vgexp.diagnosis.through_time import last_hidden
-from vgexp.records import PREDICTION, READOUT
+from vgexp.quantities import PREDICTION, READOUT
 from vgexp.report.figures import style
 from vgexp.report.figures.layer_axis import layers_across
 from vgexp.report.figures.legends import legend_below

@@ -6,7 +6,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from vgexp.records import PREDICTION
+from vgexp.quantities import PREDICTION
 from vgexp.report.figures import style
 from vgexp.report.figures.legends import legend_below
 from vgexp.report.figures.logarithmic import log_line, log_scale

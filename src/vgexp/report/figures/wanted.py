@@ -11,7 +11,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from vgexp.errors import QuestionError
-from vgexp.records import KEYS, SEED, TABLES
+from vgexp.quantities import KEYS, SEED, TABLES
 
 P = ParamSpec("P")
 

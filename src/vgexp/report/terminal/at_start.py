@@ -12,7 +12,7 @@ from rich.console import Console
 
 from vgexp.diagnosis import main_path, start_sentence
 from vgexp.diagnosis.at_start import geometric
-from vgexp.records import PREDICTION, READOUT
+from vgexp.quantities import PREDICTION, READOUT
 from vgexp.report.terminal.closing import sampled, show_files
 from vgexp.report.terminal.layout import Column, number, show_line, show_table, show_words
 

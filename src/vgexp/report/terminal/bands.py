@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from vgexp.records import READOUT
+from vgexp.quantities import READOUT
 from vgexp.report.grid import Grid
 
 

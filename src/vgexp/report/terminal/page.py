@@ -8,7 +8,7 @@ import pandas as pd
 from rich.console import Console
 from rich.text import Text
 
-from vgexp.records import EVALS, READOUT
+from vgexp.quantities import EVALS, READOUT
 from vgexp.report.grid import Grid
 from vgexp.report.terminal.curve import Plot, plot_width, show_plot
 from vgexp.report.terminal.heat_map import show_heat_map
@@ -21,6 +21,7 @@ from vgexp.report.terminal.words import show_ending, show_notes, show_numbers
 
 DEFAULT_METRIC = "grad_norm"
 _SIGNAL = "delta_rms"
+_OF_WEIGHTS = "grad_norm"
 _NO_EVALS = pd.DataFrame({column.name: [] for column in EVALS})
 
 
@@ -31,7 +32,7 @@ def show(console: Console, run: Recorded, metric: str = DEFAULT_METRIC) -> None:
         QuestionError: `layers.csv` has no such column of numbers.
     """
     run.require_metric(metric)
-    layers = run.layers({metric, _SIGNAL})
+    layers = run.layers({metric, _SIGNAL, _OF_WEIGHTS})
     signal = layers.get(_SIGNAL)
     _show_map(console, run, metric, layers.get(metric))
     time = run.table("time", ("step", "layer", "name", "t", _SIGNAL))
@@ -43,6 +44,8 @@ def show(console: Console, run: Recorded, metric: str = DEFAULT_METRIC) -> None:
             *_learning(console, run),
         ],
     )
+    if signal is not None:
+        signal = signal.assign(**{_OF_WEIGHTS: layers[_OF_WEIGHTS][_OF_WEIGHTS]})
     show_ending(console, run, signal)
     console.print()
     show_numbers(console, run.summary)

@@ -11,7 +11,8 @@ import numpy as np
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.text import Text
 
-from vgexp.records import READOUT, Rows
+from vgexp.quantities import READOUT
+from vgexp.records import Rows
 from vgexp.report.terminal.inks import Ink, Inks, drawn, inks_for
 from vgexp.report.terminal.layout import number
 from vgexp.report.terminal.scale import Scale, log_scale

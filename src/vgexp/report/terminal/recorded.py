@@ -13,7 +13,7 @@ from vgexp import files, folders, resuming, tables
 from vgexp.config import Config
 from vgexp.diagnosis.signal import SMALLEST_NORMAL, loss_scales
 from vgexp.errors import QuestionError, unknown
-from vgexp.records import LAYERS
+from vgexp.quantities import LAYERS
 from vgexp.report.comparing.past_layers import shortfall
 from vgexp.report.grid import HAS_VALUE, LARGEST_ENTRY, Grid, grid_of
 

@@ -1,4 +1,4 @@
-"""What happened, in words and numbers: verdict, sentence, key figures, what is missing."""
+"""What happened, in words and numbers: verdict, sentence, summary metrics, what is missing."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ import pandas as pd
 from rich.cells import cell_len
 from rich.console import Console
 
-from vgexp.diagnosis import diagnose, sentence
-from vgexp.errors import QuestionError, one_line
+from vgexp.diagnosis import partial_sentence, sentence
+from vgexp.errors import one_line
+from vgexp.quantities import SUMMARY
+from vgexp.report.selection import SHOWN
 from vgexp.report.terminal.layout import (
     MOST_OF_REASON,
     number,
@@ -20,20 +22,7 @@ from vgexp.report.terminal.layout import (
     show_words,
 )
 from vgexp.report.terminal.recorded import RUNNING, UNFINISHED, Recorded
-from vgexp.resuming import ENDED
 
-SHOWN = (
-    *("status", "signal", "signal_last", "attenuation", "attenuation_last"),
-    *("backward_factor_per_layer", "backward_factor_per_layer_last", "layers_left_out"),
-    *("underflow", "backward_factor_per_time_step", "time_attenuation"),
-    *("sharpness_first", "sharpness_last", "sharpness_over_limit", "curvature_over_limit_max"),
-    *("num_layers", "num_parameters", "steps", "constant_loss", "loss_first", "loss_last"),
-    *("loss_best", "accuracy_last", "val_loss_last", "val_accuracy_last", "val_accuracy_best"),
-    *("test_loss", "test_accuracy", "clip_fraction", "seconds", "probe_overhead", "dtype"),
-    *("device", "seed"),
-)
-"""The figures of `summary.json` that are told; one that is null or says nothing is left out."""
-_SILENT_AT_ZERO = ("layers_left_out", "underflow", "clip_fraction")
 _OPEN = {
     RUNNING: "The run is being written by another process: this is how far it has come.",
     UNFINISHED: "The run is unfinished: it has no summary, so it was cut off, or never began.",
@@ -44,10 +33,11 @@ Pairs = Sequence[tuple[str, str]]
 
 
 def show_ending(console: Console, run: Recorded, layers: pd.DataFrame | None) -> None:
-    """Prints the verdict and the sentence; of a run without a summary what its layers tell.
+    """Prints the verdict and the text of the diagnosis.
 
     Args:
-        layers: with `delta_rms`; None: there is no such table.
+        layers: with `delta_rms` and `grad_norm`, for a run whose summary has no metrics; None
+            where there is no such table.
     """
     summary = run.summary
     verdict, status = summary.get("verdict"), str(summary.get("status"))
@@ -55,12 +45,11 @@ def show_ending(console: Console, run: Recorded, layers: pd.DataFrame | None) ->
         show_line(console, f"Verdict: {shortened(str(verdict))}", "bold")
     elif status in _OPEN:
         show_words(console, _OPEN[status])
-    told = shortened(_told(summary), MOST_OF_REASON)
-    show_words(console, told or f"{_ending_words(status, summary)}{_so_far(layers)}")
+    show_words(console, _diagnose(summary, layers))
 
 
 def show_numbers(console: Console, summary: Mapping[str, Any]) -> None:
-    """Prints the key figures, in two columns where the console has room for them."""
+    """Prints summary metrics, in two columns where the console has room for them."""
     pairs = [(name, _text(summary[name])) for name in SHOWN if _is_told(name, summary)]
     pairs = [(name, printable(text, console)) for name, text in pairs]
     columns = _columns(pairs, 2)
@@ -82,36 +71,21 @@ def show_notes(console: Console, run: Recorded) -> None:
         show_words(console, f"Note: {note}", indent="  ")
 
 
-def _told(summary: Mapping[str, Any]) -> str:
-    """The sentence of a summary; empty where it lacks something, or somebody changed it."""
+def _diagnose(summary: Mapping[str, Any], layers: pd.DataFrame | None) -> str:
+    """The text of a summary; where it has no metrics, or somebody changed it, that of the layers
+    and of how the run ended."""
     try:
-        return sentence(summary)
+        return shortened(sentence(summary), MOST_OF_REASON)
     except (KeyError, TypeError, ValueError):
-        return ""
-
-
-def _ending_words(status: str, summary: Mapping[str, Any]) -> str:
-    if status in (*_OPEN, *ENDED):
-        return ""
-    reason = one_line(shortened(str(summary.get("reason") or ""), MOST_OF_REASON))
-    status = shortened(status)
-    return f"The run did not reach its end: {status}{f': {reason}' if reason else ''}. "
-
-
-def _so_far(layers: pd.DataFrame | None) -> str:
-    """What the layers alone tell; empty where they tell nothing."""
-    if layers is None:
-        return ""
-    try:
-        return str(diagnose(layers))
-    except QuestionError:
-        return ""
+        told = {name: str(summary.get(name) or "") for name in ("status", "reason")}
+        ending = {name: shortened(text, MOST_OF_REASON) for name, text in told.items() if text}
+        return partial_sentence({} if told["status"] in _OPEN else ending, layers)
 
 
 def _is_told(name: str, summary: Mapping[str, Any]) -> bool:
     value = summary.get(name)
     is_plain = isinstance(value, str | int | float)
-    return is_plain and not (value == 0 and name in _SILENT_AT_ZERO)
+    return is_plain and not (value == 0 and SUMMARY[name].silent_at_zero)
 
 
 def _text(value: Any) -> str:

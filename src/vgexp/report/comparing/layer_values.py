@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 
 from vgexp.errors import QuestionError, unknown
-from vgexp.records import LAYERS
+from vgexp.quantities import LAYERS
 from vgexp.report.comparing.runs import PastRun
 
 PICKS: Mapping[str, Callable[[list[int]], int]] = {"first": min, "last": max}

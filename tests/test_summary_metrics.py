@@ -1,4 +1,4 @@
-"""The figures of a summary: each is defined in one place, by the name and kind it has on disk."""
+"""Summary metrics: each is declared in one place, with the name and kind it has on disk."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ import vgexp
 from vgexp import folders, runs
 from vgexp.cli import main
 from vgexp.config import Config, MlpConfig, OutputConfig, SignalConfig, TrainConfig
-from vgexp.diagnosis import FIGURES, NUMBERS, require_number
 from vgexp.errors import QuestionError
+from vgexp.quantities import NUMBERS, SUMMARY, require_number
 
 KINDS: dict[str, type] = {"int": int, "float": float, "text": str}
 
@@ -41,14 +41,13 @@ def test_every_scalar_of_a_real_summary_has_a_definition_and_every_definition_a_
     summary: dict[str, Any],
 ) -> None:
     scalars = {key for key, value in summary.items() if not isinstance(value, dict | list)}
-    assert scalars == {figure.name for figure in FIGURES}
-    assert len(FIGURES) == len(scalars)
+    assert scalars == set(SUMMARY)
 
 
-def test_a_figure_is_of_the_kind_that_its_definition_says(summary: dict[str, Any]) -> None:
-    for figure in FIGURES:
-        value = summary[figure.name]
-        assert value is None or type(value) is KINDS[figure.kind], figure.name
+def test_a_metric_is_of_the_kind_that_its_definition_says(summary: dict[str, Any]) -> None:
+    for metric in SUMMARY.values():
+        value = summary[metric.name]
+        assert value is None or type(value) is KINDS[metric.kind], metric.name
 
 
 def test_a_search_can_go_by_every_number_and_by_nothing_else(summary: dict[str, Any]) -> None:
@@ -63,9 +62,9 @@ def test_a_search_can_go_by_every_number_and_by_nothing_else(summary: dict[str, 
     require_number(Config().run.objective)
 
 
-def test_names_of_figures_are_there_without_what_makes_them() -> None:
+def test_names_of_metrics_are_there_without_what_makes_them() -> None:
     code = (
-        "import sys; from vgexp.diagnosis import NUMBERS; assert 'loss_last' in NUMBERS; "
+        "import sys; from vgexp.quantities import NUMBERS; assert 'loss_last' in NUMBERS; "
         "sys.exit(bool({'torch', 'pandas', 'numpy'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
@@ -80,12 +79,12 @@ def test_what_is_imported_when_asked_for_is_the_same_in_any_order(first: str) ->
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def test_figures_are_listed_a_line_each(
+def test_summary_metrics_are_listed_a_line_each(
     summary: dict[str, Any], capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    assert main.main(["list", "figures"]) == 0
+    assert main.main(["list", "summary"]) == 0
     listed = capsys.readouterr().out
     assert "\nattenuation " in listed
     (tmp_path / "summary.json").write_text(json.dumps(summary))
     assert main.main(["compare", str(tmp_path), "--metric", "atenuation"]) == 2
-    assert "vgexp list figures" in capsys.readouterr().err
+    assert "vgexp list summary" in capsys.readouterr().err

@@ -1,0 +1,54 @@
+"""The choices of each group: a choice is a dataclass that says its own name.
+
+    @dataclass
+    class AdamwConfig(OptimizerConfig, choice="adamw"):
+        ...
+
+What makes it is entered on a higher floor, beside the function that does, by this class:
+`optimizers.build`, `models.build` and the like.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from vgexp.errors import unknown
+from vgexp.registry import Registry
+
+_GROUPS: dict[str, Registry[type[Any]]] = {}
+
+CHOICES: Mapping[str, Registry[type[Any]]] = _GROUPS
+"""Group -> choice -> the dataclass whose fields are that choice's keys.
+
+Groups and choices are in the order in which `vgexp.config` imports their modules.
+"""
+
+
+class Choice:
+    """The base of each group's base class.
+
+    Args:
+        group: the name of the group whose choices extend the class.
+        choice: the name under which the class is chosen; None: it is a base of choices only.
+    """
+
+    _group: ClassVar[str]
+
+    def __init_subclass__(
+        cls, *, group: str | None = None, choice: str | None = None, **kwargs: Any
+    ) -> None:
+        super().__init_subclass__(**kwargs)
+        if group is not None:
+            cls._group = group
+            _GROUPS[group] = Registry(group, {})
+        if choice is not None:
+            _GROUPS[cls._group].add(choice, cls)
+
+
+def choice(group: str, config: object) -> str:
+    """The name under which a group's configuration object is chosen, e.g. `mlp`."""
+    for name, cls in CHOICES[group].items():
+        if type(config) is cls:
+            return name
+    raise unknown(f"{group} configuration", type(config).__name__, CHOICES[group])

@@ -1,0 +1,25 @@
+"""From a data set's configuration to its examples.
+
+Each module of this folder registers its own function with `read`, for a class of configurations.
+"""
+
+from __future__ import annotations
+
+from functools import singledispatch
+from typing import TYPE_CHECKING
+
+from vgexp.config import DataConfig
+from vgexp.data.examples import Examples
+
+if TYPE_CHECKING:
+    from vgexp.data.user_code import Own
+
+
+@singledispatch
+def read(config: DataConfig, seed: int) -> Examples | Own:  # noqa: ARG001
+    """Reads or draws the examples of a data set.
+
+    Raises:
+        QuestionError: the data cannot be had.
+    """
+    raise TypeError(f"no data are made of {type(config).__name__}")

@@ -1,0 +1,37 @@
+"""The cause of a verdict: the phrase that `summary.json` keeps under that name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from vgexp.diagnosis.phrases import UNKNOWN_GUESS, describe_signal, format_loss
+
+
+def cause_of(summary: Mapping[str, Any], divergence: str) -> str:
+    """What decided the verdict, as one short phrase with numbers."""
+    verdict = summary["verdict"]
+    if verdict == "diverged":
+        return divergence
+    if verdict in ("vanishing", "exploding"):
+        return describe_signal(summary)
+    if verdict is None and summary["loss_first"] is not None:
+        return f"{UNKNOWN_GUESS}: {describe_signal(summary)}"
+    losses = f"best training loss {format_loss(summary['loss_best_mean_20'])}"
+    losses += f", a constant guess's {format_loss(summary['constant_loss'])}"
+    if verdict == "healthy":
+        despite = (
+            "" if summary["signal"] == "steady" else f"despite the {summary['signal']} signal, "
+        )
+        return despite + losses
+    if summary["loss_first"] is None:
+        return "no step was recorded"
+    if summary["attenuation"] is None:
+        return f"{describe_signal(summary)}; no learning: {losses}"
+    return f"the signal is steady at step 0, yet no learning: {losses}{_describe_end(summary)}"
+
+
+def _describe_end(summary: Mapping[str, Any]) -> str:
+    if summary["signal_last"] == "steady" or summary["attenuation_last"] is None:
+        return ""
+    return f"; {summary['signal_last']} at the end ({summary['attenuation_last']:.2g})"

@@ -1,0 +1,125 @@
+"""The diagnosis: every rule asked, and the one text that is composed of what they found."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from vgexp.diagnosis.evidence import (
+    Evidence,
+    evidence_of_layers,
+    evidence_of_run,
+    evidence_of_start,
+)
+from vgexp.diagnosis.findings import Finding
+from vgexp.diagnosis.rules import RULES
+from vgexp.diagnosis.signal import Signal, signal_of
+from vgexp.errors import QuestionError
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """What the rules found, the signal at the first and the last measured step, and the text."""
+
+    first_step: int
+    last_step: int
+    first: Signal
+    last: Signal
+    sentence: str
+    findings: tuple[Finding, ...]
+    """In the order of `RULES`."""
+    unchecked: Mapping[str, str]
+    """Rule -> why it could not be checked."""
+
+    def __str__(self) -> str:
+        return self.sentence
+
+    @property
+    def checked(self) -> tuple[str, ...]:
+        """The rules that were checked, whether they found something or not."""
+        return tuple(name for name in RULES if name not in self.unchecked)
+
+
+def diagnose(frame: pd.DataFrame) -> Diagnosis:
+    """What a table of layers alone tells: the signal at its first and last measured step.
+
+    Args:
+        frame: rows as in `layers.csv` or from `Probe.to_frame()`.
+
+    Raises:
+        QuestionError: it is no frame, columns are missing, or no row has a backward signal.
+    """
+    if not isinstance(frame, pd.DataFrame):
+        raise QuestionError(
+            f"diagnose was given a {type(frame).__name__}\n"
+            "allowed: a DataFrame with the rows of layers.csv, such as vgexp.load(RUN).layers or"
+            " probe.to_frame()"
+        )
+    evidence = evidence_of_layers(frame)
+    assert evidence.last_step is not None
+    first_step, last_step = evidence.first_step, evidence.last_step
+    findings = examine(evidence)
+    return Diagnosis(
+        first_step,
+        last_step,
+        signal_of(frame[frame["step"] == first_step]),
+        signal_of(frame[frame["step"] == last_step]),
+        compose(findings),
+        findings,
+        list_unchecked(evidence),
+    )
+
+
+def examine(evidence: Evidence) -> tuple[Finding, ...]:
+    """What all rules find, in their order."""
+    return tuple(found for rule in RULES.values() if (found := rule(evidence)) is not None)
+
+
+def list_unchecked(evidence: Evidence) -> dict[str, str]:
+    """The rules that cannot be checked, each with the reason."""
+    reasons = {name: rule.reason_unchecked(evidence) for name, rule in RULES.items()}
+    return {name: reason for name, reason in reasons.items() if reason is not None}
+
+
+def compose(findings: Iterable[Finding]) -> str:
+    """The text of all findings: their sentences, each followed by its remedies."""
+    parts, scope = [], ""
+    for finding in findings:
+        if finding.scope and finding.scope != scope:
+            parts.append(finding.scope)
+        scope = finding.scope
+        parts += [finding.sentence, *(remedy.words for remedy in finding.remedies)]
+    return " ".join(part for part in parts if part)
+
+
+def sentence(summary: Mapping[str, Any]) -> str:
+    """What happened to the gradient and to the loss, from the summary of a run.
+
+    Raises:
+        QuestionError: the summary has no metrics, such as that of a run that failed at its start.
+    """
+    return compose(examine(evidence_of_run(summary)))
+
+
+def start_sentence(summary: Mapping[str, Any]) -> str:
+    """What the gradient of untrained networks does, from a summary of `vgexp signal`."""
+    return compose(examine(evidence_of_start(summary)))
+
+
+def partial_sentence(ending: Mapping[str, Any], layers: pd.DataFrame | None) -> str:
+    """What is known of a run that left no metrics.
+
+    Args:
+        ending: its `status` and `reason`, as far as they are known.
+        layers: rows as in `layers.csv`; None where there are none. Rows without a backward signal
+            tell nothing.
+    """
+    evidence = Evidence(metrics=ending)
+    if layers is not None:
+        with contextlib.suppress(QuestionError):
+            evidence = evidence_of_layers(layers, ending=ending)
+    return compose(examine(evidence))

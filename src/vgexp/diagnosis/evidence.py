@@ -1,0 +1,172 @@
+"""All that is known of a network when it is diagnosed: metrics, tables, configuration, facts."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from vgexp.diagnosis.signal import Signal, main_path, signal_of, underflow
+from vgexp.errors import QuestionError
+
+if TYPE_CHECKING:
+    from vgexp.config import Config
+
+_TABLE = ".csv"
+_FACTS = ("config", "dtype", "num_examples", "last_step")
+_OF_A_RUN = ("status", "signal", "verdict")
+"""Metrics without which a summary is not that of a run with tables."""
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What rules judge. What nobody measured, or nobody knows, is absent or None.
+
+    Make it with `evidence_of_run`, `evidence_of_start` or `evidence_of_layers`, which compute the
+    metrics once for all rules.
+    """
+
+    metrics: Mapping[str, Any]
+    """Metrics as in `summary.json`. Two of the last measured step are not in that file:
+    `num_layers_last` and `unmeasured_ends_last`."""
+    tables: Mapping[str, pd.DataFrame] = field(default_factory=dict)
+    """Name (`layers`, `steps`, `curvature`, ...) -> rows, of the tables that are at hand."""
+    config: Config | None = None
+    """None for a network that somebody trains in a loop of their own."""
+    dtype: str | None = None
+    num_examples: int | None = None
+    """Examples of an update, all micro-batches together."""
+    first_step: int = 0
+    """The first step with a backward signal."""
+    last_step: int | None = None
+    """The last step with a backward signal; None without a table of layers."""
+    is_untrained: bool = False
+    """Whether these are networks at initialisation, measured by `vgexp signal`."""
+
+    def lacks(self, need: str) -> bool:
+        """Whether something that a rule needs is missing.
+
+        Args:
+            need: a table that must have rows (`curvature.csv`), a field of this class, or a metric.
+        """
+        if need.endswith(_TABLE):
+            table = self.tables.get(need.removesuffix(_TABLE))
+            return table is None or not len(table)
+        if need in _FACTS:
+            return getattr(self, need) is None
+        return self.metrics.get(need) is None
+
+    def names_of(self, *numbers: int) -> tuple[str, ...]:
+        """Names of the layers with these numbers; those that no table names are left out."""
+        layers = self.tables.get("layers")
+        if layers is None or "name" not in layers:
+            return ()
+        names = main_path(layers[layers["step"] == self.first_step]).set_index("layer")["name"]
+        return tuple(str(names[number]) for number in dict.fromkeys(numbers) if number in names)
+
+
+def evidence_of_run(
+    summary: Mapping[str, Any],
+    tables: Mapping[str, pd.DataFrame] | None = None,
+    config: Config | None = None,
+) -> Evidence:
+    """The evidence of a run, from its summary and from what else is at hand.
+
+    Raises:
+        QuestionError: the summary has no metrics, such as that of a run that failed at its start.
+    """
+    lacking = [name for name in _OF_A_RUN if name not in summary]
+    if lacking:
+        raise QuestionError(
+            f"the summary lacks {', '.join(lacking)}\nallowed: the summary of a run with tables"
+        )
+    tables = tables or {}
+    steps = _measured_steps(tables["layers"]) if "layers" in tables else None
+    of_layers = _layer_metrics(tables["layers"], *steps, summary.get("num_layers")) if steps else {}
+    return Evidence(
+        metrics={**of_layers, **summary},
+        tables=tables,
+        config=config,
+        dtype=summary.get("dtype"),
+        num_examples=config.data.batch_size * config.train.accumulate if config else None,
+        first_step=steps[0] if steps else 0,
+        last_step=steps[1] if steps else None,
+    )
+
+
+def evidence_of_start(summary: Mapping[str, Any]) -> Evidence:
+    """The evidence of networks at initialisation, from a summary of `vgexp signal`."""
+    return Evidence(metrics=summary, dtype=summary.get("dtype"), is_untrained=True)
+
+
+def evidence_of_layers(
+    layers: pd.DataFrame,
+    *,
+    dtype: str | None = None,
+    num_examples: int | None = None,
+    ending: Mapping[str, Any] | None = None,
+) -> Evidence:
+    """The evidence of a table of layers alone, as a probe in somebody's own loop gives it.
+
+    Args:
+        layers: rows as in `layers.csv` or from `Probe.to_frame()`.
+        dtype, num_examples: where they are known; both are needed to count underflow.
+        ending: `status` and `reason` of a run that left no other metrics.
+
+    Raises:
+        QuestionError: columns are missing, or no row has a backward signal.
+    """
+    signal_of(layers.head(0))
+    if "step" not in layers.columns:
+        raise QuestionError("the table lacks the column step\nallowed: a table of layers")
+    steps = _measured_steps(layers)
+    if steps is None:
+        raise QuestionError(
+            "no row of the table has a backward signal\n"
+            "allowed: rows of at least one step with delta_rms (probe.activations_every)"
+        )
+    metrics = {**(ending or {}), **_layer_metrics(layers, *steps)}
+    if dtype is not None and num_examples is not None:
+        metrics["underflow"] = underflow(layers, num_examples, dtype)
+    return Evidence(
+        metrics=metrics,
+        tables={"layers": layers},
+        dtype=dtype,
+        num_examples=num_examples,
+        first_step=steps[0],
+        last_step=steps[1],
+    )
+
+
+def _measured_steps(layers: pd.DataFrame) -> tuple[int, int] | None:
+    """The first and the last step with a backward signal; None where there is none."""
+    measured = layers.loc[layers["delta_rms"].notna(), "step"]
+    return (int(measured.min()), int(measured.max())) if len(measured) else None
+
+
+def _layer_metrics(
+    layers: pd.DataFrame, first_step: int, last_step: int, num_layers: int | None = None
+) -> dict[str, Any]:
+    first, last = (
+        signal_of(layers[layers["step"] == step], num_layers) for step in (first_step, last_step)
+    )
+    at_last = {f"{name}_last": value for name, value in _signal_metrics(last).items()}
+    ratio = _finite(first.weight_gradient_ratio)
+    return {**_signal_metrics(first), **at_last, "weight_gradient_ratio": ratio}
+
+
+def _signal_metrics(signal: Signal) -> dict[str, Any]:
+    return {
+        "signal": signal.signal,
+        "attenuation": _finite(signal.attenuation),
+        "backward_factor_per_layer": _finite(signal.backward_factor_per_layer),
+        "num_layers": signal.num_layers,
+        "unmeasured_ends": list(signal.unmeasured_ends),
+    }
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None

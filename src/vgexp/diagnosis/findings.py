@@ -1,0 +1,88 @@
+"""What a rule finds, what can be done about it, and what a rule is."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from vgexp.diagnosis.evidence import Evidence
+
+
+class Number(NamedTuple):
+    """A number that a finding rests on, and the limit that it was compared with."""
+
+    value: float
+    limit: float | None = None
+
+
+@dataclass(frozen=True)
+class Remedy:
+    """One thing that can be done about a finding."""
+
+    words: str
+    """A whole sentence, which the composer puts after the finding's own."""
+    why: str
+    """Why it helps, in one sentence."""
+    override: str | None = None
+    """What to type behind `vgexp train`; None where no key of the configuration does it."""
+    code: str | None = None
+    """The same in PyTorch, for a loop that vgexp does not run."""
+    source: str | None = None
+    """Author and year of the paper that it comes from."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What one rule has found."""
+
+    id: str
+    """The name of the rule."""
+    sentence: str
+    """What was found, as a whole sentence with this network's numbers."""
+    step: int | None = None
+    """The step that it is about; None where it is about none in particular."""
+    layers: tuple[str, ...] = ()
+    """Names of the layers that it is about, as far as the evidence has names."""
+    numbers: Mapping[str, Number] = field(default_factory=dict)
+    """Metric -> its value and its limit."""
+    remedies: tuple[Remedy, ...] = ()
+    """The first is the one to try first."""
+    scope: str = ""
+    """What the sentence is restricted to, such as `On the first seed:`. The composer says it once
+    for findings that follow one another."""
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A function that judges evidence, and what it needs to do so."""
+
+    judge: Callable[[Evidence], Finding | None]
+    needs: tuple[str, ...]
+    """Tables (`curvature.csv`), fields of `Evidence` (`dtype`) and metrics of the summary."""
+
+    @property
+    def id(self) -> str:
+        """The function's name."""
+        return self.judge.__name__
+
+    @property
+    def summary(self) -> str:
+        """The first sentence of the function's docstring."""
+        return (inspect.getdoc(self.judge) or "").split("\n\n")[0].replace("\n", " ")
+
+    def __call__(self, evidence: Evidence) -> Finding | None:
+        """The finding; None where there is none, and where the evidence lacks what is needed."""
+        return None if self.reason_unchecked(evidence) else self.judge(evidence)
+
+    def reason_unchecked(self, evidence: Evidence) -> str | None:
+        """Why the rule cannot be checked; None where it can be."""
+        lacking = [need for need in self.needs if evidence.lacks(need)]
+        return f"needs {', '.join(lacking)}" if lacking else None
+
+
+def rule(*needs: str) -> Callable[[Callable[[Evidence], Finding | None]], Rule]:
+    """Makes a rule of the decorated function, whose name becomes the id."""
+    return lambda judge: Rule(judge, needs)

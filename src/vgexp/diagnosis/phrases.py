@@ -1,0 +1,70 @@
+"""Phrases that rules and the cause of a verdict share: numbers, and what became of the signal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+UNKNOWN_GUESS = "what guessing costs is not known of this loss, hence no verdict"
+
+
+def format_factor(factor: float) -> str:
+    """A factor with two digits; near 1, where many of them make a difference, with three."""
+    return f"{factor:.3g}" if 0.9 <= factor <= 1.1 else f"{factor:.2g}"
+
+
+def format_ratio(ratio: float) -> str:
+    """A ratio in front of what it is a ratio to: `0.1 of`, `10 times`."""
+    return f"{ratio:.2g} {'times' if ratio > 1 else 'of'}"
+
+
+def format_loss(value: float | None) -> str:
+    """A loss with three digits, zeros at the end included; `none` where there is none."""
+    return "none" if value is None else f"{value:#.3g}".rstrip(".")
+
+
+def describe_signal(metrics: Mapping[str, Any], suffix: str = "") -> str:
+    """What layer 1 gets of the backward signal, without a full stop.
+
+    Args:
+        suffix: `_last` for the last measured step.
+    """
+    attenuation = metrics[f"attenuation{suffix}"]
+    last_layer = metrics[f"num_layers{suffix}"]
+    factor = metrics[f"backward_factor_per_layer{suffix}"]
+    if attenuation is None:
+        return _describe_undefined(metrics, suffix)
+    if attenuation == 0:
+        return "layer 1 gets exactly nothing"
+    if last_layer == 1:
+        return "there is one hidden layer, between layers nothing can be lost"
+    what = f"layer 1 gets {format_ratio(attenuation)} what layer {last_layer} gets"
+    # Not an average: where single layers stand out, the factor's power is not the attenuation.
+    return what if factor is None else f"{what}, a fitted factor of {format_factor(factor)} a layer"
+
+
+def _describe_undefined(metrics: Mapping[str, Any], suffix: str) -> str:
+    """Why there is no attenuation."""
+    last_layer = metrics[f"num_layers{suffix}"]
+    if metrics[f"signal{suffix}"] == "exploding":
+        return "layer 1 gets a signal beyond the range of the numbers"
+    if metrics.get(f"unmeasured_ends{suffix}"):
+        return _describe_unmeasured(metrics, suffix)
+    if not last_layer:
+        return "no hidden layer has weights that were measured"
+    if last_layer == 1:
+        return "of the one hidden layer no signal was measured, or none that is finite"
+    return f"layer 1 and layer {last_layer} cannot be compared (no value, zero or not finite)"
+
+
+def _describe_unmeasured(metrics: Mapping[str, Any], suffix: str) -> str:
+    missing = metrics[f"unmeasured_ends{suffix}"]
+    factor = metrics[f"backward_factor_per_layer{suffix}"]
+    others = {1, metrics[f"num_layers{suffix}"]}.difference(missing)
+    words = " and ".join(f"layer {end}" for end in missing)
+    words += " were not measured" if len(missing) > 1 else " was not measured"
+    if others:
+        words += f" and cannot be compared with layer {others.pop()}"
+    if factor is not None:
+        words += f"; the fitted factor of those measured is {format_factor(factor)} a layer"
+    return words

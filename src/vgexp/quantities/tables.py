@@ -1,0 +1,55 @@
+"""Every table of a run, with its columns."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+
+from vgexp.quantities.initialisation import JACOBIAN, PATHS, SHATTERING
+from vgexp.quantities.layers import LAYERS, PREDICTED
+from vgexp.quantities.networks import ATTENTION, HISTOGRAMS, PREDICTED_IN_TIME, RECURRENCE, TIME
+from vgexp.quantities.quantity import Quantity, amount
+from vgexp.quantities.training import CURVATURE, EVALS, PRETRAINING, STEPS, TIMING
+
+TABLES: Mapping[str, tuple[Quantity, ...]] = {
+    "layers": (*LAYERS, *PREDICTED),
+    "steps": STEPS,
+    "evals": EVALS,
+    "timing": TIMING,
+    "histograms": HISTOGRAMS,
+    "time": (*TIME, *PREDICTED_IN_TIME),
+    "recurrence": RECURRENCE,
+    "attention": ATTENTION,
+    "pretraining": PRETRAINING,
+    "curvature": CURVATURE,
+    "jacobian": JACOBIAN,
+    "paths": PATHS,
+    "shattering": SHATTERING,
+}
+"""Table (its file is `<table>.csv`) -> its columns in order."""
+
+KEYS: Mapping[str, tuple[str, ...]] = {
+    table: tuple(column.name for column in columns if column.role == "key")
+    for table, columns in TABLES.items()
+}
+"""Table -> the columns that tell its rows apart, within one seed."""
+
+COMMON = ("layers", "steps", "evals", "timing")
+"""The tables that every run has; others are there where the run has such a thing."""
+
+
+def lacking_columns(table: str, header: Collection[str]) -> list[str]:
+    """The columns for want of which a file is not this table; none of one that can be read.
+
+    It has to say which row each is, and to have half of what is measured. Any other column may be
+    absent, as in the table of a version that did not have it yet: it reads as not measured.
+    """
+    own = [column for column in TABLES[table] if not column.is_predicted]
+    missing = [column for column in own if column.name not in header]
+    is_table = len(missing) <= len(own) / 2 and all(c.role == "value" for c in missing)
+    return [] if is_table else [column.name for column in missing]
+
+
+def column_of(table: str, name: str) -> Quantity:
+    """A column of a table; of a name that is not declared, a plain amount."""
+    known = (column for column in TABLES[table] if column.name == name)
+    return next(known, amount(name, ""))

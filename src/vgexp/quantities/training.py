@@ -1,0 +1,105 @@
+"""The columns of the tables of training: updates, evaluations, times, pretraining, curvature."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from vgexp.quantities.quantity import amount, count, key, magnitude, share
+
+_amount = partial(amount, asked_by="probe.curvature_every")
+
+STEPS = (
+    key("step", "the update, from 0"),
+    count("epoch", "passes over the training split that were complete before it", scale="linear"),
+    amount("lr", "learning rate of the update"),
+    amount(
+        "loss",
+        "mean loss over the update's examples, before the update",
+        axis="training loss",
+        varies_by_batch=True,
+    ),
+    share(
+        "accuracy",
+        "share of its answers that are right (values: within 0.04), before it",
+        axis="training accuracy",
+        varies_by_batch=True,
+    ),
+    magnitude(
+        "grad_norm",
+        "L2 norm over all trainable parameters, before clipping",
+        varies_by_batch=True,
+    ),
+    magnitude(
+        "grad_norm_clipped",
+        "the same as the optimizer saw it, noise included",
+        varies_by_batch=True,
+    ),
+    count("clipped", "1 if clipping changed any entry", scale="linear", varies_by_batch=True),
+    count("skipped", "1 if the optimizer step was skipped", scale="linear", varies_by_batch=True),
+    amount("loss_scale", "float16: what the loss is multiplied by before the backward pass"),
+)
+
+EVALS = (
+    key("step", "updates done before the evaluation"),
+    count("epoch", "passes over the training split that were complete", scale="linear"),
+    key("split", "train, val, or once at the end test", "text"),
+    amount("loss", "mean loss over the split"),
+    share("accuracy", "share of the split's answers that are right (values: within 0.04)"),
+)
+
+TIMING = (
+    key("step", "updates done"),
+    amount("seconds", "wall-clock time since the first update began", unit="seconds"),
+    amount(
+        "examples_per_second",
+        "examples trained on since the last row",
+        unit="examples per second",
+    ),
+)
+
+PRETRAINING = (
+    key("step", "the update of this layer's pretraining, from 0"),
+    key("name", "the layer's weight", "text"),
+    amount(
+        "loss",
+        "of the reconstruction, before the update: cross-entropy in nats where the layer reads "
+        "units of bounded range, else squared error over their variance; means over entries",
+        varies_by_batch=True,
+    ),
+)
+
+CURVATURE = (
+    key("step", "the update before which the row is measured, on its examples, from 0"),
+    key("name", "whose Hessian: model, all trainable parameters together", "text"),
+    amount("lr", "learning rate of the update"),
+    _amount(
+        "hessian_max",
+        "largest eigenvalue (by value) of the Hessian of the update's mean loss, without weight "
+        "decay, by Lanczos' method: the sharpness",
+    ),
+    _amount(
+        "stability_limit",
+        "the hessian_max above which an update grows on a quadratic: (2 + 2 momentum) / lr less "
+        "the weight decay; clipping not counted; empty but for sgd and momentum: the others divide "
+        "each entry by a number of its own, and what they bear depends on both",
+    ),
+    _amount(
+        "hessian_max_residual",
+        "|H v - hessian_max v| of its unit vector: an eigenvalue is at most that far away",
+    ),
+    _amount(
+        "hessian_min", "smallest eigenvalue, as far as that was seen by then: at most too high"
+    ),
+    _amount("hessian_min_residual", "|H v - hessian_min v| of its unit vector"),
+    _amount("hessian_trace", "trace of the Hessian, by Hutchinson's method"),
+    _amount(
+        "hessian_trace_error",
+        "standard error of that, from 6 vectors of signs: of so few it may itself be off by a "
+        "factor of two",
+    ),
+    count(
+        "num_products",
+        "Hessian-vector products of Lanczos' method",
+        asked_by="probe.curvature_every",
+    ),
+)

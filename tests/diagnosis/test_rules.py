@@ -1,0 +1,390 @@
+"""Each rule on evidence that it finds something in, and on evidence that it is silent about."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from layer_tables import STEADY, VANISHING, layers_of
+
+from vgexp.diagnosis import RULES, Evidence
+from vgexp.diagnosis.evidence import evidence_of_layers
+from vgexp.diagnosis.findings import Finding, Rule
+
+SIGNAL = {
+    "signal": "vanishing",
+    "attenuation": 1e-6,
+    "backward_factor_per_layer": 0.5,
+    "num_layers": 21,
+}
+THEORY = {"predicted_backward_factor_per_layer": 0.5}
+IN_TIME = {"predicted_backward_factor_per_time_step": 0.5}
+PARTS = {"branch_factor": 0.25, "carried_factor": 0.0, "mean_slope": 0.25, "weight_gain": 1.0}
+LOSS = {
+    **SIGNAL,
+    "verdict": "stalled",
+    "loss_first": 2.5,
+    "loss_last_mean_20": 2.0,
+    "loss_best_mean_20": 1.9,
+    "constant_loss": 2.0,
+}
+CURVATURE = {
+    "verdict": "stalled",
+    "sharpness_last": 7.0,
+    "sharpness_over_limit": 0.5,
+    "curvature_over_limit_max": 0.5,
+}
+JACOBIAN = {"num_layers": 4, "jacobian_bound_log10": 2.0, "jacobian_largest_log10": 1.0}
+PATHS = {"path_length": 4.25, "num_branches": 9.0}
+SHATTERING = {"gradient_correlation": 0.1, "gradient_correlation_deepest": 0.6}
+
+
+def of(*parts: dict[str, Any], is_untrained: bool = False, **changes: Any) -> Evidence:
+    """Evidence of these metrics; later ones stand for earlier ones."""
+    metrics: dict[str, Any] = {}
+    for part in (*parts, changes):
+        metrics |= part
+    return Evidence(metrics, dtype=metrics.get("dtype"), is_untrained=is_untrained)
+
+
+def hidden(signal: float, ratio: float) -> Evidence:
+    kind = "vanishing" if signal < 1 else "exploding"
+    return of(SIGNAL, signal=kind, attenuation=signal, weight_gradient_ratio=ratio)
+
+
+def underflow(num_layers: int, dtype: str) -> Evidence:
+    return of(underflow=num_layers, dtype=dtype, num_layers=20)
+
+
+def two_steps(last: Any) -> Evidence:
+    """A table in which the signal is steady at step 0, and these deltas are those of step 7."""
+    return evidence_of_layers(pd.concat([STEADY, layers_of(last, step=7)]))
+
+
+TELLS: list[tuple[str, Evidence, str]] = [
+    (
+        "gradient",
+        of(SIGNAL),
+        "The gradient vanishes at step 0: layer 1 gets 1e-06 of what layer 21 gets, a fitted factor"
+        " of 0.5 a layer.",
+    ),
+    ("gradient", evidence_of_layers(layers_of([0.99e-3, 1, 1])), "The gradient vanishes at step 0"),
+    ("gradient", evidence_of_layers(layers_of([1e-3, 1, 1])), "The gradient is steady at step 0"),
+    ("gradient", evidence_of_layers(layers_of([1e3, 1, 1])), "The gradient is steady at step 0"),
+    ("gradient", evidence_of_layers(layers_of([1.01e3, 1, 1])), "The gradient explodes at step 0"),
+    ("gradient", evidence_of_layers(VANISHING.assign(step=5)), "The gradient vanishes at step 5"),
+    ("gradient", evidence_of_layers(layers_of([np.nan, 1, 1])), "The gradient at step 0: layer 1"),
+    ("gradient", of(SIGNAL, is_untrained=True), "The gradient vanishes at initialisation: layer"),
+    (
+        "gradient",
+        of(SIGNAL, num_seeds=3, is_untrained=True),
+        "The gradient vanishes at initialisation (geometric means over 3 seeds): layer 1",
+    ),
+    # Half of the signal's logarithm, whichever way it goes.
+    ("hidden_by_weights", hidden(1e-6, 1.01e-3), "grad_norm of layer 1 is 0.001 of layer 21's"),
+    ("hidden_by_weights", hidden(1e-6, 0.99e3), "grad_norm of layer 1 is 9.9e+02 times layer"),
+    ("hidden_by_weights", hidden(1e6, 0.99e3), "hide it"),
+    ("hidden_by_weights", hidden(1e6, 1.01e-3), "hide it"),
+    ("hidden_by_weights", hidden(1e-6, 1.0), "grad_norm of layer 1 is 1 of layer 21's"),
+    ("gradient_last", two_steps([0.99e-3, 1, 1]), "The gradient vanishes at step 7: layer 1 gets"),
+    ("gradient_last", two_steps([1e-3, 1, 1]), "The gradient is steady at step 7"),
+    ("gradient_last", two_steps([1.0, 2.0]), "layer 1 gets 0.5 of what layer 2 gets"),
+    ("no_prediction", of(theory="model.norm=batch"), "No prediction: model.norm=batch."),
+    ("prediction", of(THEORY), "Theory says 0.5 a layer."),
+    (
+        "prediction",
+        of(THEORY, theory="few units", predicted_attenuation=1e-3),
+        "Theory says 0.001 in all, 0.5 a layer (few units).",
+    ),
+    (
+        "predicted_parts",
+        of(THEORY, PARTS),
+        "At the middle layer phi'^2 is 0.25 on average, times sigma_w^2 = 1: the root of it, 0.5,"
+        " is the factor of delta_rms.",
+    ),
+    ("predicted_parts", of(THEORY, PARTS, branch_factor=0.25 * 1.0009), "sigma_w^2 = 1: the root"),
+    ("predicted_parts", of(THEORY, PARTS, branch_factor=0.25 * 1.0012), "= 1 and 1 of dropout"),
+    (
+        "predicted_parts",
+        of(THEORY, PARTS, carried_factor=1.0),
+        ": the branch passes back 0.25 of the mean square, the skip 1; the root of the sum, 1.1",
+    ),
+    ("predicted_parts", of(THEORY, PARTS, middle_factor=0.5 * 0.981), "0.5, is the factor of"),
+    (
+        "predicted_parts",
+        of(THEORY, PARTS, middle_factor=0.5 * 0.979),
+        "0.5, would be the factor of delta_rms; borders or few units make it 0.49.",
+    ),
+    (
+        "predicted_parts",
+        of(PARTS, predicted_backward_factor_per_layer=0.511),
+        "is the factor of delta_rms there.",
+    ),
+    (
+        "predicted_parts",
+        of(PARTS, predicted_backward_factor_per_layer=0.509),
+        "is the factor of delta_rms.",
+    ),
+    (
+        "predicted_depth",
+        of(predicted_backward_factor_per_layer=0.999, predicted_signal_depth=12.345),
+        "1e-3 of the signal is left after 12.3 layers.",
+    ),
+    (
+        "predicted_depth",
+        of(predicted_backward_factor_per_layer=1.0, predicted_signal_depth=12.345),
+        "After 12.3 layers it is 1e3 times as large.",
+    ),
+    ("phase", of(THEORY, chi=1.00099, depth_scale=9.0), "end at chi = 1, between vanishing and"),
+    (
+        "phase",
+        of(THEORY, chi=1.0011, depth_scale=-909.6),
+        "Deep layers end at chi = 1: the mean square grows by e in 910 layers.",
+    ),
+    (
+        "phase",
+        of(THEORY, chi=0.9989, depth_scale=908.6),
+        "Deep layers end at chi = 0.999: the mean square falls by e in 909 layers.",
+    ),
+    ("phase", of(THEORY, chi=0.5), "Deep layers end at chi = 0.5."),
+    (
+        "through_time",
+        of(backward_factor_per_time_step=0.9),
+        "Back through time the fitted factor is 0.9 a step.",
+    ),
+    (
+        "through_time",
+        of(backward_factor_per_time_step=0.9, time_attenuation=0.01),
+        "the first watched state gets 0.01 of what the last gets, a fitted factor of 0.9 a step.",
+    ),
+    (
+        "predicted_through_time",
+        of(IN_TIME, theory="few units", is_untrained=True),
+        "Theory says 0.5 a step (few units).",
+    ),
+    (
+        "predicted_through_time",
+        of(IN_TIME, THEORY, PARTS, theory="few units", is_untrained=True),
+        "Theory says 0.5 a step. At the middle layer phi'^2 is 0.25 on average, times sigma_w^2 ="
+        " 1: the root of it, 0.5, is the factor of delta_rms a step.",
+    ),
+    (
+        "fitted_variances",
+        of(fitted_variance_min=0.9, fitted_variance_max=1.2),
+        "On the batch that lsuv fitted, the outputs of all weights have variances of 0.9 to 1.2;",
+    ),
+    (
+        "fitted_variances",
+        of(fitted_variance_min=0.9, fitted_variance_max=1.2, num_seeds=2),
+        "On the batch that lsuv fitted for the first seed, the outputs",
+    ),
+    ("jacobian", of(JACOBIAN), "singular value is 10 (the product of the layers' own: 1e+02)."),
+    (
+        "jacobian",
+        of(JACOBIAN, jacobian_effective_rank=3.0),
+        "1e+02), its smallest 0; its effective rank is 3.",
+    ),
+    (
+        "jacobian",
+        of(jacobian_bound_log10=2.0),
+        "The product of the layers' largest singular values is 1e+02.",
+    ),
+    ("paths", of(PATHS), "through 4.2 of 9 branches on average; a path taken at random passes 4.5"),
+    ("shattering", of(SHATTERING), "a cosine of 0.1 by what the first layer reads and of 0.6 by"),
+    ("diverged", of(verdict="diverged", cause="z became inf."), "The run diverged: z became inf."),
+    (
+        "loss",
+        of(LOSS, verdict="healthy", signal="steady"),
+        "It learned: the training loss went from 2.50 to 2.00 (best 1.90; guessing gives 2.00).",
+    ),
+    ("loss", of(LOSS, verdict="healthy"), "Even so it learned: the training loss went from 2.50"),
+    ("loss", of(LOSS, constant_loss=None), "2.00 (best 1.90); what guessing costs is not known"),
+    # A loss within 1 % of a guess's is what guessing gives.
+    ("loss", of(LOSS, loss_last_mean_20=2.0 * 1.0099), "which is what guessing gives (2.00)."),
+    ("loss", of(LOSS, loss_last_mean_20=2.0 * 0.9901), "which is what guessing gives (2.00)."),
+    ("loss", of(LOSS, loss_last_mean_20=2.0 * 1.0101), "did not learn, as far as it went: the"),
+    ("loss", of(LOSS, loss_last_mean_20=2.0 * 0.9899), "did not learn, as far as it went: the"),
+    ("loss", of(LOSS, steps=19), "was 2.00 over the last 19 steps"),
+    ("loss", of(LOSS, steps=21), "was 2.00 over the last 20 steps"),
+    ("curvature", of(CURVATURE, sharpness_over_limit=None), "eigenvalue was 7 at the end."),
+    ("curvature", of(CURVATURE, sharpness_over_limit=1.0), "The largest Hessian eigenvalue was"),
+    ("curvature", of(CURVATURE, sharpness_over_limit=1.001), "The step is too large for the"),
+    ("curvature", of(CURVATURE, curvature_over_limit_max=0.00999), "The landscape is flat: no"),
+    ("curvature", of(CURVATURE, curvature_over_limit_max=0.01), "The largest Hessian eigenvalue"),
+    (
+        "curvature",
+        of(CURVATURE, verdict="vanishing"),
+        "The signal is lost, the landscape is not flat: the largest Hessian eigenvalue was mostly"
+        " 0.5 of what this learning rate bears.",
+    ),
+    ("underflow", underflow(1, "float32"), "number of float32 (1.2e-38)."),
+    ("underflow", underflow(1, "float16"), "(6.1e-05), the loss scale multiplied in."),
+    ("underflow", underflow(3, "float64"), "In 3 of 20 layers the backward signal fell below the"),
+    ("unfinished", of(status="stopped"), "The run did not reach its end: stopped."),
+    (
+        "unfinished",
+        of(status="failed", reason="\x1b[31mno\nmemory"),
+        "The run did not reach its end: failed: \\x1b[31mno\\nmemory.",
+    ),
+]
+"""Rule, evidence, and a part of the sentence that it must find."""
+
+SILENT: list[tuple[str, Evidence]] = [
+    ("gradient", of()),
+    ("hidden_by_weights", hidden(1e-6, 0.99e-3)),
+    ("hidden_by_weights", hidden(1e-6, 1.01e3)),
+    ("hidden_by_weights", hidden(1e6, 1.01e3)),
+    ("hidden_by_weights", hidden(1e6, 0.99e-3)),
+    ("hidden_by_weights", hidden(0.0, 1.0)),
+    ("hidden_by_weights", hidden(1e-6, 0.0)),
+    ("hidden_by_weights", of(SIGNAL, signal="steady", weight_gradient_ratio=1.0)),
+    ("gradient_last", evidence_of_layers(VANISHING)),
+    ("gradient_last", of(SIGNAL, signal_last="vanishing", num_layers_last=21)),
+    ("no_prediction", of(THEORY, theory="few units")),
+    ("no_prediction", of(IN_TIME, theory="few units")),
+    ("prediction", of(theory="few units")),
+    ("predicted_parts", of(THEORY, PARTS, weight_gain=None)),
+    ("predicted_parts", of(THEORY, PARTS, IN_TIME)),
+    ("predicted_depth", of(THEORY)),
+    ("phase", of(THEORY, critical_gain=1.5, critical_attenuation=0.9)),
+    ("through_time", of(time_attenuation=0.01)),
+    ("predicted_through_time", of(IN_TIME)),
+    ("fitted_variances", of(fitted_variance_min=0.9)),
+    ("jacobian", of(jacobian_largest_log10=1.0)),
+    ("paths", of(path_length=1.0)),
+    ("shattering", of(gradient_correlation=1.0)),
+    ("diverged", of(verdict="stalled", cause="the signal is steady")),
+    ("loss", of(LOSS, verdict="diverged")),
+    ("loss", of(LOSS, loss_last_mean_20=None)),
+    ("curvature", of(CURVATURE, sharpness_last=None)),
+    ("underflow", underflow(0, "float32")),
+    ("unfinished", of(status="completed")),
+    ("unfinished", of(status="diverged")),
+]
+
+
+@pytest.mark.parametrize(("name", "evidence", "words"), TELLS)
+def test_a_rule_finds_what_its_evidence_shows(name: str, evidence: Evidence, words: str) -> None:
+    found = RULES[name](evidence)
+    assert isinstance(found, Finding)
+    assert words in found.sentence
+    assert found.sentence[0].isupper() or found.sentence[0].isdigit()
+    assert found.sentence.endswith(".")
+    assert found.id == name
+
+
+@pytest.mark.parametrize(("name", "evidence"), SILENT)
+def test_a_rule_is_silent_where_its_evidence_shows_nothing(name: str, evidence: Evidence) -> None:
+    assert RULES[name](evidence) is None
+
+
+def test_every_rule_has_a_case_in_which_it_tells_and_one_in_which_it_is_silent() -> None:
+    assert {name for name, *_ in TELLS} == set(RULES)
+    assert {name for name, _ in SILENT} == set(RULES)
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_a_rule_is_silent_about_evidence_of_nothing_and_says_what_it_needs(name: str) -> None:
+    rule, nothing = RULES[name], Evidence({})
+    assert rule(nothing) is None
+    assert rule.reason_unchecked(nothing) == f"needs {', '.join(rule.needs)}"
+    assert rule.summary.endswith(".")
+
+
+NEEDED: dict[str, Callable[[Evidence], Evidence]] = {
+    "curvature.csv": lambda known: dataclasses.replace(known, tables={"curvature": VANISHING}),
+    "config": lambda known: dataclasses.replace(known, config=object()),  # type: ignore[arg-type]
+    "num_examples": lambda known: dataclasses.replace(known, num_examples=64),
+    "chi": lambda known: dataclasses.replace(known, metrics={"chi": 0.0}),
+}
+"""What a rule may need -> evidence that has it too."""
+
+
+@pytest.mark.parametrize("need", NEEDED)
+def test_a_table_a_field_and_a_metric_can_be_needed(need: str) -> None:
+    found = Finding("judge", "Something was found.")
+    rule, nothing = Rule(lambda _: found, (need,)), Evidence({})
+    assert rule(nothing) is None
+    assert rule.reason_unchecked(nothing) == f"needs {need}"
+    assert rule(NEEDED[need](nothing)) is found
+    assert rule.reason_unchecked(NEEDED[need](nothing)) is None
+
+
+def test_a_table_without_rows_is_no_evidence() -> None:
+    assert Evidence({}, tables={"layers": VANISHING.head(0)}).lacks("layers.csv")
+    assert not Evidence({}, tables={"layers": VANISHING}).lacks("layers.csv")
+
+
+# ---------------------------------------------------------------- what a finding holds
+
+
+def finding(name: str, evidence: Evidence) -> Finding:
+    found = RULES[name](evidence)
+    assert found is not None
+    return found
+
+
+@pytest.mark.parametrize(
+    ("first", "value", "limit"),
+    [(1e-5, 1e-5, 1e-3), (1e5, 1e5, 1e3), (0.5, 0.5, None), (math.inf, math.inf, 1e3)],
+)
+def test_the_gradient_is_compared_with_the_threshold_of_its_kind(
+    first: float, value: float, limit: float | None
+) -> None:
+    found = finding("gradient", evidence_of_layers(layers_of([first, 1.0, 1.0])))
+    assert found.numbers == {"attenuation": (value, limit)}
+    assert (found.step, found.layers) == (0, ("layers.0", "layers.2"))
+
+
+def test_the_last_gradient_has_the_step_and_the_layers_that_it_is_about() -> None:
+    found = finding("gradient_last", two_steps([1e-5, 1.0]))
+    assert (found.step, found.layers) == (7, ("layers.0", "layers.1"))
+    assert found.numbers == {"attenuation_last": (1e-5, 1e-3)}
+
+
+def test_an_undefined_attenuation_is_no_number() -> None:
+    assert finding("gradient", evidence_of_layers(layers_of([1.0, np.inf]))).numbers == {}
+
+
+def test_hidden_gradients_are_compared_with_the_root_of_the_signal() -> None:
+    found = finding("hidden_by_weights", hidden(1e-6, 0.5))
+    value, limit = found.numbers["weight_gradient_ratio"]
+    assert (value, limit) == (0.5, pytest.approx(1e-3))
+    assert found.layers == (), "a summary names no layer"
+
+
+def test_the_remedy_of_lost_numbers_is_a_wider_dtype() -> None:
+    (remedy,) = finding("underflow", underflow(1, "float32")).remedies
+    assert remedy.override == "dtype=float64"
+    assert remedy.words == "dtype=float64 shows the true value."
+    assert finding("underflow", underflow(1, "float64")).remedies == ()
+
+
+def test_the_remedy_of_a_phase_is_the_critical_gain_where_it_is_another_one() -> None:
+    at_gain = {"critical_gain": 1.4142, "critical_attenuation": 0.9}
+    (remedy,) = finding("phase", of(THEORY, at_gain, chi=0.5)).remedies
+    assert remedy.override == "model.gain=1.41"
+    assert remedy.words == (
+        "model.gain=1.41 makes chi 1 (signal.critical=true): at this depth layer 1 would get 0.9 of"
+        " what the last gets."
+    )
+    assert finding("phase", of(THEORY, chi=0.5, critical_gain=1.4142)).remedies == ()
+    assert finding("phase", of(THEORY, chi=0.5, critical_attenuation=0.9)).remedies == ()
+
+
+def test_a_loss_is_compared_with_nine_tenths_of_a_guess() -> None:
+    assert finding("loss", of(LOSS)).numbers["loss_best_mean_20"] == (1.9, 1.8)
+    unknown = finding("loss", of(LOSS, constant_loss=None))
+    assert unknown.numbers["loss_best_mean_20"] == (1.9, None)
+
+
+@pytest.mark.parametrize("name", ["jacobian", "paths", "shattering"])
+def test_directions_are_of_the_first_of_many_seeds(name: str) -> None:
+    metrics = {**JACOBIAN, **PATHS, **SHATTERING}
+    assert finding(name, of(metrics, num_seeds=2)).scope == "On the first seed:"
+    assert finding(name, of(metrics, num_seeds=1)).scope == ""
