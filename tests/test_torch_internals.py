@@ -101,7 +101,7 @@ def test_total_norm_and_clipping_are_the_same_without_private_functions(
 
 
 @pytest.mark.parametrize(
-    ("module", "base", "kind", "member", "stranger"),
+    ("module", "base", "kind", "member", "other"),
     [
         ("conv", "_ConvNd", "CONVOLUTIONS", nn.ConvTranspose2d(1, 1, 1), nn.Linear(1, 1)),
         ("batchnorm", "_BatchNorm", "BATCH_NORMS", nn.SyncBatchNorm(1), nn.InstanceNorm1d(1)),
@@ -114,7 +114,7 @@ def test_kinds_of_modules_are_known_without_their_base_class(
     base: str,
     kind: str,
     member: nn.Module,
-    stranger: nn.Module,
+    other: nn.Module,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     owner = getattr(nn.modules, module)
@@ -123,7 +123,7 @@ def test_kinds_of_modules_are_known_without_their_base_class(
     again = without(monkeypatch, owner, base)
     for classes in (getattr(torch_internals, kind), getattr(again, kind)):
         assert isinstance(member, classes)
-        assert not isinstance(stranger, classes)
+        assert not isinstance(other, classes)
 
 
 # ---------------------------------------------------------------- forward and backward passes

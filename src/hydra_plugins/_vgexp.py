@@ -19,15 +19,15 @@ from vgexp.cli import hydra_internals, launcher
 _BasicSweeper: Any = hydra_internals.find_grid() or Sweeper
 
 
-class PlannedLauncher(launcher.PlannedLauncher):
+class LauncherPlugin(launcher.PlannedLauncher):
     """The launcher of every sweep, which passes jobs to the launcher that the user chose."""
 
 
-class PlanSweeper(launcher.PlanSweeper):
+class SweeperPlugin(launcher.PlanSweeper):
     """The sweeper of `vgexp resume`, which launches the jobs of a plan."""
 
 
-class Grid(_BasicSweeper):  # type: ignore[misc]
+class GridPlugin(_BasicSweeper):  # type: ignore[misc]
     """Hydra's own sweeper, which does not compose every job first: vgexp's launcher does.
 
     It takes the place of the one that is named `hydra_internals.GRID`, and of no other.

@@ -572,7 +572,7 @@ def test_a_job_too_wide_for_the_terminal_shows_what_is_swept(
 def test_a_line_of_a_job_is_never_wider_than_the_terminal(
     width: int, swept: tuple[str, ...], reason: str
 ) -> None:
-    row = sweep.Row(7, "failed", reason=reason)
+    row = sweep.JobRow(7, "failed", reason=reason)
     for typed in ([], ["a=1", "seed=2"], ["a=" + "x" * 300, "model.kind=" + "漢字" * 30, "b=1"]):
         line = progress.format_line(row, typed, swept, width)
         assert line.startswith("#7  ")

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from vgexp import folders, sweep
 from vgexp.config import Config, OutputConfig
 from vgexp.errors import QuestionError, reason
-from vgexp.sweep import Row, place, plan
+from vgexp.sweep import JobRow, place, plan
 from vgexp.sweep.plan import Plan, Wanted
 
 
@@ -28,18 +28,18 @@ def rows_of(folder: Path) -> list[list[str]]:
 
 
 def test_a_row_is_written_as_each_job_ends(tmp_path: Path) -> None:
-    sweep.record(tmp_path, [Row(0, "completed", {"model.depth": "5"}, {"loss_last": "0.1"})])
+    sweep.record(tmp_path, [JobRow(0, "completed", {"model.depth": "5"}, {"loss_last": "0.1"})])
     assert rows_of(tmp_path) == [
         ["job", "status", "model.depth", "loss_last", "reason"],
         ["0", "completed", "5", "0.1", ""],
     ]
-    sweep.record(tmp_path, [Row(1, "failed", {"model.depth": "0"}, reason="too shallow, by 1")])
+    sweep.record(tmp_path, [JobRow(1, "failed", {"model.depth": "0"}, reason="too shallow, by 1")])
     assert rows_of(tmp_path)[2] == ["1", "failed", "0", "", "too shallow, by 1"]
 
 
 def test_the_header_grows_and_reason_stays_last(tmp_path: Path) -> None:
-    sweep.record(tmp_path, [Row(0, "failed", {"a": "1"}, reason="no")])
-    sweep.record(tmp_path, [Row(1, "completed", {"a": "2", "b": "3"}, {"loss": "4"})])
+    sweep.record(tmp_path, [JobRow(0, "failed", {"a": "1"}, reason="no")])
+    sweep.record(tmp_path, [JobRow(1, "completed", {"a": "2", "b": "3"}, {"loss": "4"})])
     header, first, second = rows_of(tmp_path)
     assert header == ["job", "status", "a", "b", "loss", "reason"]
     assert first == ["0", "failed", "1", "", "", "no"]
@@ -48,19 +48,21 @@ def test_the_header_grows_and_reason_stays_last(tmp_path: Path) -> None:
 
 def test_what_a_job_overrides_takes_the_place_of_no_column_that_tells_of_the_job() -> None:
     odd = {"job": "7", "status": "1", "reason": "2", "seed": "3"}
-    cells = Row(4, sweep.FAILED, odd, {"seed": "9"}, "full").cells()
+    cells = JobRow(4, sweep.FAILED, odd, {"seed": "9"}, "full").cells()
     assert cells == {"job": "4", "status": sweep.FAILED, "seed": "3", "reason": "full"}
 
 
 def test_a_job_that_ends_again_replaces_its_row(tmp_path: Path) -> None:
     for status in ("interrupted", "completed"):
-        sweep.record(tmp_path, [Row(0, status), Row(1, "completed")])
+        sweep.record(tmp_path, [JobRow(0, status), JobRow(1, "completed")])
     assert [row[:2] for row in rows_of(tmp_path)[1:]] == [["0", "completed"], ["1", "completed"]]
 
 
 def test_jobs_that_end_at_once_all_keep_their_rows(tmp_path: Path) -> None:
     threads = [
-        threading.Thread(target=sweep.record, args=(tmp_path, [Row(i, "completed", {"i": str(i)})]))
+        threading.Thread(
+            target=sweep.record, args=(tmp_path, [JobRow(i, "completed", {"i": str(i)})])
+        )
         for i in range(12)
     ]
     for thread in threads:
@@ -73,7 +75,7 @@ def test_jobs_that_end_at_once_all_keep_their_rows(tmp_path: Path) -> None:
 def test_a_write_that_fails_leaves_the_file_as_it_was(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sweep.record(tmp_path, [Row(0, "completed")])
+    sweep.record(tmp_path, [JobRow(0, "completed")])
     before = (tmp_path / "sweep.csv").read_bytes()
 
     def full(*_: object) -> None:
@@ -81,14 +83,14 @@ def test_a_write_that_fails_leaves_the_file_as_it_was(
 
     monkeypatch.setattr(csv.DictWriter, "writerows", full)
     with pytest.raises(OSError, match="No space left"):
-        sweep.record(tmp_path, [Row(1, "completed")])
+        sweep.record(tmp_path, [JobRow(1, "completed")])
     assert (tmp_path / "sweep.csv").read_bytes() == before
     assert [path.name for path in tmp_path.iterdir()] == ["sweep.csv"]
 
 
 def test_a_cell_of_any_kind_reads_back_as_it_was(tmp_path: Path) -> None:
     strange = 'a,b "c"\nd'
-    sweep.record(tmp_path, [Row(0, "completed", {"k": strange})])
+    sweep.record(tmp_path, [JobRow(0, "completed", {"k": strange})])
     assert sweep.read(tmp_path)[0]["k"] == strange
 
 
@@ -130,8 +132,8 @@ def test_only_a_folder_of_another_programs_sweep_or_a_file_is_refused(tmp_path: 
 
 
 def test_rows_stand_in_the_order_of_jobs_and_columns_of_overrides_first(tmp_path: Path) -> None:
-    late = Row(2, "completed", {"b": "3"}, {"loss": "1"})
-    early = Row(1, "completed", {"a": "2"}, {"loss": "4"})
+    late = JobRow(2, "completed", {"b": "3"}, {"loss": "1"})
+    early = JobRow(1, "completed", {"a": "2"}, {"loss": "4"})
     sweep.record(tmp_path, [late], ["a", "b"])
     sweep.record(tmp_path, [early], ["a", "b"])
     assert rows_of(tmp_path) == [

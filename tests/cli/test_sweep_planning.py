@@ -235,7 +235,7 @@ def test_planning_can_be_interrupted_and_goes_on(
         assert number == 0
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(PlannedLauncher, "_wanted", interrupted)
+    monkeypatch.setattr(PlannedLauncher, "_read_wanted", interrupted)
     folder = tmp_path / "sweep"
     words = ["seed=range(30)", f"output.quiet={str(is_quiet).lower()}"]
     assert main(["train", "-m", *words, f"hydra.sweep.dir={folder}"]) == 130

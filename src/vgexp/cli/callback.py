@@ -48,15 +48,15 @@ def _put_launcher_in(config: DictConfig) -> None:
     from vgexp.cli.hydra_internals import GRID
 
     session = current_session()
-    for plugin in (plugins.PlannedLauncher, plugins.Grid, plugins.PlanSweeper):
+    for plugin in (plugins.LauncherPlugin, plugins.GridPlugin, plugins.SweeperPlugin):
         Plugins.instance().register(plugin)
     with read_write(config), open_dict(config.hydra):
         session.launcher = config.hydra.launcher
-        config.hydra.launcher = {"_target_": _target(plugins.PlannedLauncher)}
+        config.hydra.launcher = {"_target_": _target(plugins.LauncherPlugin)}
         if session.replays:
-            config.hydra.sweeper = {"_target_": _target(plugins.PlanSweeper)}
+            config.hydra.sweeper = {"_target_": _target(plugins.SweeperPlugin)}
         elif config.hydra.sweeper.get("_target_") == GRID:
-            config.hydra.sweeper["_target_"] = _target(plugins.Grid)
+            config.hydra.sweeper["_target_"] = _target(plugins.GridPlugin)
 
 
 def _target(plugin: type) -> str:

@@ -56,7 +56,7 @@ class Job:
         """The single run that ended well."""
         self.output = OutputConfig()
         """What the run shows."""
-        self._unwritten: list[sweep.Row] = []
+        self._unwritten: list[sweep.JobRow] = []
         self._pid = os.getpid()
         self.told: set[str] = set()
         """Numbers of the jobs that ran in this process, which prints their lines itself."""
@@ -121,7 +121,7 @@ class Job:
         place = Path(str(hydra.sweep.dir))
         _require_sweep(place, self.folder)
         entry, keys = _entry_of(place, Path(hydra.runtime.output_dir))
-        row = sweep.Row(entry.job, sweep.FAILED, overrides.read_values(entry.overrides))
+        row = sweep.JobRow(entry.job, sweep.FAILED, overrides.read_values(entry.overrides))
         self.told.add(str(entry.job))
         config = None
         try:
@@ -153,7 +153,7 @@ class Job:
         """The command that runs this job alone."""
         return shlex.join(["vgexp", self.verb, *self.flags, *typed, *self.mode])
 
-    def _record(self, folder: Path, row: sweep.Row, keys: Sequence[str]) -> None:
+    def _record(self, folder: Path, row: sweep.JobRow, keys: Sequence[str]) -> None:
         self._unwritten.append(row)
         try:
             sweep.record(folder, self._unwritten, keys)
@@ -240,7 +240,7 @@ def _record_failure(folder: Path, config: Config | None, error: Exception, verb:
         runs.write_failure(folder, config, error, verb)
 
 
-def tell(row: sweep.Row, typed: Sequence[str], swept: Collection[str]) -> None:
+def tell(row: sweep.JobRow, typed: Sequence[str], swept: Collection[str]) -> None:
     """Prints a line that says how a job ended.
 
     Where the line cannot be written (`| head`, a full disk, a closed terminal), the sweep goes on:

@@ -27,7 +27,7 @@ def find_differing_keys(entries: Sequence[plan.Entry]) -> frozenset[str]:
     return frozenset(word.partition("=")[0].lstrip("+") for own in words for word in own - every)
 
 
-def add_ending(row: sweep.Row, summary: Mapping[str, Any]) -> sweep.Row:
+def add_ending(row: sweep.JobRow, summary: Mapping[str, Any]) -> sweep.JobRow:
     """Adds to a row what the summary of its job says."""
     return dataclasses.replace(
         row,
@@ -49,7 +49,7 @@ def record_endings(folder: Path, known: plan.Plan) -> None:
         if summary.get("status") in (*resuming.ENDED, resuming.FAILED, resuming.INTERRUPTED):
             rows.append(
                 add_ending(
-                    sweep.Row(entry.job, "", overrides.read_values(entry.overrides)), summary
+                    sweep.JobRow(entry.job, "", overrides.read_values(entry.overrides)), summary
                 )
             )
     keys = list_override_keys(known.entries)
@@ -64,5 +64,5 @@ def record_endings(folder: Path, known: plan.Plan) -> None:
             sweep.record(folder, rows if is_foreign else changed, keys, anew=is_foreign)
 
 
-def _says(cells: Mapping[str, str], row: sweep.Row) -> bool:
+def _says(cells: Mapping[str, str], row: sweep.JobRow) -> bool:
     return all(cells.get(name, "") == printable(text) for name, text in row.cells().items())

@@ -17,7 +17,7 @@ from rich.cells import cell_len
 from vgexp.errors import one_line
 from vgexp.report.terminal.layout import LEFT_OUT, beginning
 from vgexp.resuming import INTERRUPTED
-from vgexp.sweep import Row
+from vgexp.sweep import JobRow
 
 FEW_JOBS = 10
 """The planning of this many jobs takes at most about half a second, and is not shown."""
@@ -57,7 +57,7 @@ class Planning:
         return f"planned {num_done}/{self._num_jobs} jobs"
 
 
-def format_line(row: Row, typed: Sequence[str], swept: Collection[str], width: int) -> str:
+def format_line(row: JobRow, typed: Sequence[str], swept: Collection[str], width: int) -> str:
     """Formats the job's number, its overrides and how it ended.
 
     A line that is too wide first loses the overrides that all jobs share, then the groups of keys,
@@ -80,7 +80,7 @@ def format_line(row: Row, typed: Sequence[str], swept: Collection[str], width: i
     return f"{start}{words}{_cut(ending, room - cell_len(words))}"
 
 
-def _ending(row: Row) -> str:
+def _ending(row: JobRow) -> str:
     verdict = row.figures.get("verdict") or row.status
     if row.status == INTERRUPTED and verdict != row.status:
         return f"interrupted, until then {verdict}"

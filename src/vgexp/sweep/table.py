@@ -23,7 +23,7 @@ _NO_FIGURES = (*_FIRST, _LAST, "process")
 
 
 @dataclass(frozen=True)
-class Row:
+class JobRow:
     """One job: its number, how it ended, what it overrode, its summary, why it failed."""
 
     job: int
@@ -44,7 +44,7 @@ class Row:
 
 
 def record(
-    folder: Path, rows: Sequence[Row], keys: Iterable[str] = (), *, anew: bool = False
+    folder: Path, rows: Sequence[JobRow], keys: Iterable[str] = (), *, anew: bool = False
 ) -> None:
     """Adds rows to the folder's `sweep.csv`; a job that has a row already has it replaced.
 

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from vgexp.skips import SKIPS
-from vgexp.theory.forward import TINY, Drawn, Hidden, Net, fourth
+from vgexp.theory.forward import TINY, DrawnTogether, Hidden, Net, fourth
 from vgexp.theory.sample import OutputGradient
 from vgexp.theory.weights import Weight
 
@@ -190,7 +190,7 @@ def _alike(layer: Hidden, following: Hidden, alike: float, weight: float) -> flo
     met, own = 2 * weight * (1 - weight), shape.kurtosis[1] * (1 + 2 * alike)
     spread_out = fourth(0.0, math.sqrt(alike))
     cubed = 3 * shape.cubed[0] / max(shape.crossed, 1e-6)
-    drawn = Drawn(
+    drawn = DrawnTogether(
         weight**2 * (own - alike * crossed**2 - less * (1 + alike) * crossed**2)
         + met * (1 + alike),
         weight**2 * (cubed - 1 - 2 * less) + 2 * met,

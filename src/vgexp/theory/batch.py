@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from vgexp.theory.moments import Norm
+from vgexp.theory.moments import NormMoments
 
 _T = torch.logspace(-6, 9, 151, dtype=torch.float64)
 
@@ -30,7 +30,7 @@ class Kernel:
     noise: float = 0.0
     """Mean square of what units of a finite width add to each correlation."""
 
-    def norm(self) -> Norm:
+    def norm(self) -> NormMoments:
         """The norm of a unit by its own mean and variance over the batch.
 
         E 1/s^2 is the integral over t > 0 of the product of (1 + 2 t l)^(-1/2). u has the moments
@@ -41,7 +41,7 @@ class Kernel:
         weight_T, _ = _weights(eigen_E)
         inverse = float(torch.trapezoid(weight_T, _T.log())) + float(_T[0])
         dimensions = 1 / (float(eigen_E.square().sum()) + self.noise)
-        return Norm(len(eigen_E) + 1, dimensions, True, inverse)
+        return NormMoments(len(eigen_E) + 1, dimensions, True, inverse)
 
     def after(self, memory: float, share: float, width: int, *, is_divided: bool) -> Kernel:
         """The kernel of the next z, of whose variance a branch makes that share.

@@ -55,7 +55,7 @@ class Logs:
 
 
 @dataclass(frozen=True)
-class Layer:
+class ChainLayer:
     """A layer's q, handed on from below, and D, relative to the read-out's at its expected q."""
 
     q: Logs
@@ -63,7 +63,7 @@ class Layer:
 
 
 @dataclass(frozen=True)
-class _Step:
+class _ChainStep:
     """From the points of a grid to the next one's."""
 
     following_H: Tensor
@@ -89,7 +89,7 @@ class _Step:
         return density / density.sum(1, keepdim=True).clamp(min=1e-300)
 
 
-def chain(net: Net, layers: Sequence[Hidden], output: Curve) -> list[Layer] | None:
+def chain(net: Net, layers: Sequence[Hidden], output: Curve) -> list[ChainLayer] | None:
     """All layers and the read-out; None of nets that are no plain chain, or where a number is not
     finite.
 
@@ -99,7 +99,7 @@ def chain(net: Net, layers: Sequence[Hidden], output: Curve) -> list[Layer] | No
     """
     if not _is_plain(net, layers):
         return None
-    steps: list[_Step] = []
+    steps: list[_ChainStep] = []
     place_G, p_AG = _start(layers[0].q_A.log())
     places, densities = [place_G], [p_AG]
     for layer, following in itertools.pairwise(layers):
@@ -114,7 +114,7 @@ def chain(net: Net, layers: Sequence[Hidden], output: Curve) -> list[Layer] | No
         for p_AG, at_G, layer in zip(densities, places, layers, strict=True)
     ]
     back = _back(layers, steps, places[-1], densities, output)
-    found = [Layer(q, D) for q, D in zip(forth, back, strict=True)]
+    found = [ChainLayer(q, D) for q, D in zip(forth, back, strict=True)]
     return found if all(_is_finite(layer) for layer in found) else None
 
 
@@ -142,7 +142,7 @@ def _start(log_A: Tensor) -> tuple[Tensor, Tensor]:
     return place_G, p_AG
 
 
-def _step(net: Net, layer: Hidden, following: Hidden, place_G: Tensor, p_AG: Tensor) -> _Step:
+def _step(net: Net, layer: Hidden, following: Hidden, place_G: Tensor, p_AG: Tensor) -> _ChainStep:
     phi, keep, n = net.means.phi, net.means.keep, layer.weight.num_units
     q_G = place_G.exp().clamp(1e-290, 1e290)
     of_all = None if phi.is_homogeneous else table(phi)
@@ -166,7 +166,7 @@ def _step(net: Net, layer: Hidden, following: Hidden, place_G: Tensor, p_AG: Ten
     following_H = torch.linspace(low, high, _POINTS, dtype=torch.float64)
     sharpest = (_SHARPEST * (high - low) / (_POINTS - 1)) ** 2
     gained_G = (weight.num_units * variance * slope_G / keep).log()
-    return _Step(
+    return _ChainStep(
         following_H, next_G.log(), 1 / own_G.clamp(min=sharpest), gained_G, gained_G + log_back_G,
         spread_back_G, both_G.clamp(-1, 1),
     )  # fmt: skip
@@ -180,7 +180,7 @@ def _of_gamma(variance_G: Tensor) -> tuple[Tensor, Tensor]:
 
 def _back(
     layers: Sequence[Hidden],
-    steps: Sequence[_Step],
+    steps: Sequence[_ChainStep],
     last_G: Tensor,
     densities: Sequence[Tensor],
     output: Curve,
@@ -230,6 +230,6 @@ def _between(curve: Curve, at_G: Tensor) -> Tensor:
     return torch.lerp(values[index_G - 1], values[index_G], (at_G - low) / (high - low))
 
 
-def _is_finite(layer: Layer) -> bool:
+def _is_finite(layer: ChainLayer) -> bool:
     numbers = [*vars(layer.q).values(), *vars(layer.D).values()]
     return all(bool(values.isfinite().all()) for values in numbers)

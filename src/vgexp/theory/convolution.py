@@ -65,7 +65,7 @@ class Convolution:
 
 
 @dataclass(frozen=True)
-class _Net:
+class _ConvolutionNet:
     config: ConvConfig
     phi: Function
     distances: Distances
@@ -88,7 +88,7 @@ class _Read:
 
 
 @dataclass(frozen=True)
-class _Layer:
+class _ConvolutionLayer:
     weight: Weight
     variance: float
     """Of its entries, after lsuv has scaled them."""
@@ -118,7 +118,7 @@ def predict(
         return Forecast(reason=no_function(config.activation))
     with torch.no_grad():
         net, read = _begun(config, phi, layers, sample)
-        found: list[_Layer] = []
+        found: list[_ConvolutionLayer] = []
         for layer in layers:
             made, read = _forward(net, layer, read)
             found.append(made)
@@ -128,12 +128,12 @@ def predict(
         output = output_gradient(sample, groups, q_A, c, num_outputs)
         start_B = num_outputs * variance * output.square_A[groups.group_B]
         deltas = _backward(found, start_B)
-    end = _End(readout, variance, q_A, c, output, net.num_examples)
+    end = _ConvolutionEnd(readout, variance, q_A, c, output, net.num_examples)
     return _forecast(layers, found, deltas, end, 1 - config.dropout)
 
 
 @dataclass(frozen=True)
-class _End:
+class _ConvolutionEnd:
     """The read-out."""
 
     weight: Weight
@@ -158,13 +158,13 @@ def _why_not(config: ConvConfig) -> str | None:
 
 def _begun(
     config: ConvConfig, phi: Function, layers: Sequence[Convolution], sample: Sample
-) -> tuple[_Net, _Read]:
+) -> tuple[_ConvolutionNet, _Read]:
     x_BCHW = sample.inputs.detach().to("cpu", torch.float64)
     num, channels, height, width = x_BCHW.shape
     stride = math.prod(layer.stride for layer in layers)
     last = distances(-(-height // stride), -(-width // stride))
     standing_S = standing(num, len(last), height * width)
-    net = _Net(config, phi, last, standing_S, num)
+    net = _ConvolutionNet(config, phi, last, standing_S, num)
 
     def products(is_other: bool) -> Tensor:
         total = torch.zeros(())
@@ -178,7 +178,9 @@ def _begun(
     return net, _Read(x_BCHW.square().mean(1), alike, stride)
 
 
-def _forward(net: _Net, layer: Convolution, read: _Read) -> tuple[_Layer, _Read]:
+def _forward(
+    net: _ConvolutionNet, layer: Convolution, read: _Read
+) -> tuple[_ConvolutionLayer, _Read]:
     """A layer's z from what it reads, and what the next one reads."""
     kernel, place = weight(net.config, layer.shape), taps(net.config, layer.shape)
     covered_BHW = convolved(read.square_BHW, place, layer.stride)
@@ -199,7 +201,7 @@ def _forward(net: _Net, layer: Convolution, read: _Read) -> tuple[_Layer, _Read]
     alike = alike.each(lambda x, _: (factor * x + kernel.bias_variance) * inside_DHW)
     square, slope = (m.view(q_BHW.shape) for m in squares(net.phi, q_BHW.flatten()))
     keep = 1 - net.config.dropout
-    made = _Layer(
+    made = _ConvolutionLayer(
         kernel,
         variance,
         _taps_back(place, kernel, variance),
@@ -218,7 +220,7 @@ def _taps_back(place: Tensor, kernel: Weight, variance: float) -> Tensor:
     return place * (place.numel() * kernel.num_units * variance)
 
 
-def _activated(net: _Net, q_BHW: Tensor, alike: Alike, stride: int) -> Alike:
+def _activated(net: _ConvolutionNet, q_BHW: Tensor, alike: Alike, stride: int) -> Alike:
     coefficient_KBHW = None if net.phi.is_homogeneous else coefficients(net.phi, q_BHW)
 
     def products(x_SDHW: Tensor, is_other: bool) -> Tensor:
@@ -236,7 +238,7 @@ def _activated(net: _Net, q_BHW: Tensor, alike: Alike, stride: int) -> Alike:
     return alike.each(products)
 
 
-def _mean(net: _Net, alike: Alike, stride: int) -> float:
+def _mean(net: _ConvolutionNet, alike: Alike, stride: int) -> float:
     """Over all pairs of the batch's examples, and of positions."""
     share = 1 / net.num_examples
     own = float(net.distances.mean(alike.own_SDHW, stride).mean())
@@ -245,7 +247,7 @@ def _mean(net: _Net, alike: Alike, stride: int) -> float:
 
 
 def _readout(
-    net: _Net, readout: Weight, read: _Read, groups: Lengths
+    net: _ConvolutionNet, readout: Weight, read: _Read, groups: Lengths
 ) -> tuple[float, Tensor, float]:
     """Variance of its entries; of its outputs, by group; and their correlation."""
     own_S = net.distances.mean(read.alike.own_SDHW, 1)
@@ -267,7 +269,7 @@ def _readout(
     return variance, q_A, min(max(c, -1.0), 1.0)
 
 
-def _backward(layers: Sequence[_Layer], start_B: Tensor) -> list[Tensor]:
+def _backward(layers: Sequence[_ConvolutionLayer], start_B: Tensor) -> list[Tensor]:
     """D of each convolution, first to last.
 
     Args:
@@ -285,9 +287,9 @@ def _backward(layers: Sequence[_Layer], start_B: Tensor) -> list[Tensor]:
 
 def _forecast(
     plan: Sequence[Convolution],
-    layers: Sequence[_Layer],
+    layers: Sequence[_ConvolutionLayer],
     deltas: Sequence[Tensor],
-    end: _End,
+    end: _ConvolutionEnd,
     keep: float,
 ) -> Forecast:
     squares_L = [float(delta.mean()) for delta in deltas] + [float(end.output.square_A.mean())]
@@ -311,7 +313,7 @@ def _forecast(
     return Forecast(rows, tuple(explanations), caveat=CAVEAT)
 
 
-def _gains(layers: Sequence[_Layer], end: _End) -> list[float]:
+def _gains(layers: Sequence[_ConvolutionLayer], end: _ConvolutionEnd) -> list[float]:
     """Mean-square factors of the weights that read each layer, borders left out; a stride hands a
     derivative to one position in its square."""
     inner = [float(layer.taps.sum()) / layer.stride**2 for layer in layers[1:]]

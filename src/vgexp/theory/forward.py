@@ -27,7 +27,7 @@ from vgexp.skips import SKIPS, Mix
 from vgexp.theory import moments
 from vgexp.theory.batch import Kernel
 from vgexp.theory.function import Function
-from vgexp.theory.moments import Means, Moments, Norm
+from vgexp.theory.moments import Means, Moments, NormMoments
 from vgexp.theory.quadrature import COARSE, Resolution, line
 from vgexp.theory.sample import Lengths
 from vgexp.theory.shapes import Shape
@@ -61,7 +61,7 @@ class Hidden:
     c: float
     """r over the mean q."""
     moments: Moments | None = None
-    norm: Norm | None = None
+    norm: NormMoments | None = None
     """The norm between z and phi."""
     c_rms: float = 0.0
     """Root mean square of the correlation of z at two examples: pairs differ, and a finite width
@@ -220,7 +220,7 @@ def _pairs(net: Net, layer: Hidden, before: Sequence[Hidden]) -> float:
         for total, c in zip(shape.squares, (1.0, last.c_rms), strict=True)
     )
     mean = _correlation(shape.product, float(made.h_A.mean()) * net.means.keep)
-    drawn = Drawn(
+    drawn = DrawnTogether(
         weight**2 * (two + 1 - mean**2) + crossed * (1 + last.c_rms**2),
         weight**2 * (shape.cubed[1] / mean - 1 if abs(mean) > _NO_MEAN else one) + 2 * crossed,
         weight**2 * one + 2 * crossed,
@@ -232,7 +232,7 @@ def _pairs(net: Net, layer: Hidden, before: Sequence[Hidden]) -> float:
 
 
 @dataclass(frozen=True)
-class Drawn:
+class DrawnTogether:
     """Variances of the mean products of two vectors over units drawn together, times their number.
 
     A is that of the two, relative to the root of both mean squares, Q and Q' those of each with
@@ -267,10 +267,10 @@ def _apart(root_mean_square: float, mean: float) -> float:
     return math.sqrt(max(root_mean_square**2 - mean**2, 0.0))
 
 
-def _norm(statistics: Statistics, kernel: Kernel | None) -> Norm:
+def _norm(statistics: Statistics, kernel: Kernel | None) -> NormMoments:
     size = statistics.num_entries
     if size is not None:
-        return Norm(size, size - statistics.centred, statistics.centred)
+        return NormMoments(size, size - statistics.centred, statistics.centred)
     assert kernel is not None
     return kernel.norm()
 

@@ -53,7 +53,7 @@ class _Inputs:
 
 
 @dataclass(frozen=True)
-class _Layer:
+class _RecurrentLayer:
     input_variance: float
     """Var(W_ih)."""
     q_BT: Tensor
@@ -67,7 +67,7 @@ class _Layer:
 
 
 @dataclass(frozen=True)
-class _Back:
+class _RecurrentBack:
     above_BT: Tensor
     """A."""
     total_BT: Tensor
@@ -75,7 +75,7 @@ class _Back:
 
 
 @dataclass(frozen=True)
-class _End:
+class _RecurrentEnd:
     row: ForecastRow
     back_B: Tensor
     """Mean square of the derivative by the last state."""
@@ -103,7 +103,7 @@ def predict(
         read = _tokens(sample.inputs) if num_tokens else _numbers(sample.inputs)
         if num_tokens:
             read = replace(read, num=num_tokens)
-        layers: list[_Layer] = []
+        layers: list[_RecurrentLayer] = []
         for _ in range(config.depth):
             layer = _forward(config, Means(phi, 1.0), variance, read)
             layers.append(layer)
@@ -185,7 +185,7 @@ def _variances(config: RnnConfig, num_inputs: int) -> tuple[float, float]:
     return config.gain**2 * variance, bias if config.bias else 0.0
 
 
-def _forward(config: RnnConfig, means: Means, variance: float, read: _Inputs) -> _Layer:
+def _forward(config: RnnConfig, means: Means, variance: float, read: _Inputs) -> _RecurrentLayer:
     input_variance, bias = _variances(config, read.num)
     memory = config.width * variance
     square_B, product = torch.zeros_like(read.square_BT[:, 0]), 0.0
@@ -202,7 +202,7 @@ def _forward(config: RnnConfig, means: Means, variance: float, read: _Inputs) ->
         product = means.shape(q, c).product if known else math.nan
         products.append(product)
     q_BT, square_BT, slope_BT = (torch.stack(part, 1) for part in zip(*steps, strict=True))
-    return _Layer(
+    return _RecurrentLayer(
         input_variance, q_BT, square_BT, slope_BT, torch.tensor(products, dtype=torch.float64), c
     )
 
@@ -211,7 +211,7 @@ def _forecast(
     config: RnnConfig,
     phi: Function,
     variance: float,
-    layers: list[_Layer],
+    layers: list[_RecurrentLayer],
     sample: Sample,
     num_outputs: int,
 ) -> Forecast:
@@ -236,7 +236,9 @@ def _forecast(
     return Forecast(dict(reversed(rows.items())), explanations, caveat=CAVEAT, times=times)
 
 
-def _readout(config: RnnConfig, last: _Layer, sample: Sample, num_outputs: int) -> _End:
+def _readout(
+    config: RnnConfig, last: _RecurrentLayer, sample: Sample, num_outputs: int
+) -> _RecurrentEnd:
     """Of the last state."""
     drawn = weight(config, (num_outputs, config.width))
     factor, bias, num = drawn.fan_in * drawn.variance, drawn.bias_variance, len(last.q_BT)
@@ -250,14 +252,14 @@ def _readout(config: RnnConfig, last: _Layer, sample: Sample, num_outputs: int) 
     pair = (1 / num + (1 - 1 / num) * c) / num_outputs
     std = math.sqrt(max(q * (1 - pair), 0.0)) if math.isfinite(q) else None
     row = ForecastRow("readout.weight", config.depth + 1, std, _root(output.square_A), None, None)
-    return _End(row, num_outputs * drawn.variance * output.square_A[groups.group_B])
+    return _RecurrentEnd(row, num_outputs * drawn.variance * output.square_A[groups.group_B])
 
 
 def _backward(
-    config: RnnConfig, variance: float, layers: list[_Layer], above_BT: Tensor
-) -> list[_Back]:
+    config: RnnConfig, variance: float, layers: list[_RecurrentLayer], above_BT: Tensor
+) -> list[_RecurrentBack]:
     """Of each layer, first to last."""
-    found: list[_Back] = []
+    found: list[_RecurrentBack] = []
     num_steps, memory = above_BT.shape[1], config.width * variance
     cuts = range(config.truncation, num_steps, config.truncation) if config.truncation else ()
     for layer in reversed(layers):
@@ -268,7 +270,7 @@ def _backward(
             total_B = above_BT[:, t] + came_B
             totals.append(total_B)
         total_BT = torch.stack(totals[::-1], 1)
-        found.append(_Back(above_BT, total_BT))
+        found.append(_RecurrentBack(above_BT, total_BT))
         share = config.width * layer.input_variance / (1 - config.dropout)
         above_BT = share * layer.slope_BT * total_BT
     return found[::-1]
@@ -278,14 +280,16 @@ def _name(index: int) -> str:
     return f"layers.{index}"
 
 
-def _explained(config: RnnConfig, variance: float, layer: _Layer, name: str) -> Explanation:
+def _explained(
+    config: RnnConfig, variance: float, layer: _RecurrentLayer, name: str
+) -> Explanation:
     """A step back in time: means over examples and times."""
     gain, slope = config.width * variance, float(layer.slope_BT.mean())
     chi = gain * slope
     return Explanation(name, float(layer.q_BT.mean()), layer.c, gain, slope, chi, 0.0, chi)
 
 
-def _std(phi: Function, layer: _Layer) -> float | None:
+def _std(phi: Function, layer: _RecurrentLayer) -> float | None:
     """Of h over examples, times and units."""
     q_N = layer.q_BT.flatten()
     q_N = q_N[:: max(len(q_N) // _MOST_VARIANCES, 1)]

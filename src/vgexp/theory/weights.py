@@ -15,7 +15,7 @@ from vgexp.inits import INITS, Init, InitConfig
 from vgexp.skips import SKIPS
 
 
-class Drawn(InitConfig, Protocol):
+class WeightConfig(InitConfig, Protocol):
     """What a weight's variance needs of a model's configuration."""
 
     bias: bool
@@ -54,7 +54,7 @@ def weights(config: MlpConfig, num_inputs: int, num_outputs: int) -> list[Weight
     ]
 
 
-def weight(config: Drawn, shape: Sequence[int]) -> Weight:
+def weight(config: WeightConfig, shape: Sequence[int]) -> Weight:
     """Of a matrix or kernel [num_units, ...]; its fan_in counts a kernel's positions."""
     init = INITS[config.init]
     num_units, fan_in = shape[0], math.prod(shape[1:])
@@ -72,7 +72,7 @@ def weight(config: Drawn, shape: Sequence[int]) -> Weight:
     )
 
 
-def taps(config: Drawn, shape: Sequence[int]) -> Tensor:
+def taps(config: WeightConfig, shape: Sequence[int]) -> Tensor:
     """[kernel, kernel], of sum 1: how a kernel's mean square is spread over its positions.
 
     Evenly over those that one draw does not leave at 0; of an init that does not say its own mean
