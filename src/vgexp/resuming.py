@@ -112,7 +112,7 @@ def start_of(
     story, useless = [], []
     promised = [table for table in tables if table != _CLOCK]
     most_bytes = None if own is None else _most_bytes_of(own)
-    for path in checkpoints.present(folder):
+    for path in checkpoints.list_present(folder):
         try:
             found = checkpoints.load(path, most_bytes)
             require_equal(path, "configuration", found.config, configuration.deciding(config))

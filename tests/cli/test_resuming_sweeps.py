@@ -372,7 +372,7 @@ def test_a_command_that_is_not_harmless_is_not_repeated_from_a_file(
     shutil.copytree(whole, tmp_path / "s")
     known = plan.read(whole)
     assert known is not None
-    plan.write(tmp_path / "s", known.begun(command))
+    plan.write(tmp_path / "s", known.add_command(command))
     assert resume(tmp_path / "s") == 1
     assert "command could execute something" in " ".join(capsys.readouterr().err.split())
 
@@ -382,7 +382,7 @@ def test_a_command_whose_jobs_are_not_all_known_is_typed_again(whole: Path, tmp_
     folder.mkdir()
     command = ("train", "-m", *GRID, "hydra.sweep.dir=elsewhere")
     assert resume_sweep.is_harmless(command)
-    plan.write(folder, plan.Plan().begun(command))
+    plan.write(folder, plan.Plan().add_command(command))
     assert resume(folder) == 0
     require_equal(folder, whole)
     assert not Path("elsewhere").exists()

@@ -152,41 +152,41 @@ def numbered(_job: Wanted, number: int) -> str:
 
 
 def test_a_larger_sweep_keeps_the_numbers_of_the_jobs_that_are_there() -> None:
-    small, first = plan.extended(Plan(), [wanted(1), wanted(3)], Counter(), numbered)
-    large, asked = plan.extended(small, [wanted(s) for s in (1, 2, 3)], Counter(), numbered)
+    small, first = plan.extend(Plan(), [wanted(1), wanted(3)], Counter(), numbered)
+    large, asked = plan.extend(small, [wanted(s) for s in (1, 2, 3)], Counter(), numbered)
     assert [entry.job for entry in first] == [0, 1]
     assert [entry.job for entry in asked] == [0, 2, 1]
     assert large.entries[:2] == small.entries
-    again, same = plan.extended(large, [wanted(s) for s in (3, 2, 1)], Counter(), numbered)
+    again, same = plan.extend(large, [wanted(s) for s in (3, 2, 1)], Counter(), numbered)
     assert again == large
     assert [entry.job for entry in same] == [1, 2, 0]
 
 
 def test_fields_that_change_no_table_do_not_make_another_job() -> None:
-    known, _ = plan.extended(Plan(), [wanted(1)], Counter(), numbered)
+    known, _ = plan.extend(Plan(), [wanted(1)], Counter(), numbered)
     other = wanted(1, device="cpu", output=OutputConfig(quiet=True))
-    assert plan.extended(known, [other], Counter(), numbered)[0] == known
+    assert plan.extend(known, [other], Counter(), numbered)[0] == known
 
 
 def test_equal_jobs_of_one_command_are_two_and_stay_two() -> None:
     both = [wanted(1), wanted(1, device="cpu")]
-    known, first = plan.extended(Plan(), both, Counter(), numbered)
+    known, first = plan.extend(Plan(), both, Counter(), numbered)
     assert [entry.job for entry in first] == [0, 1]
-    assert plan.extended(known, both, Counter(), numbered) == (known, first)
+    assert plan.extend(known, both, Counter(), numbered) == (known, first)
     met: Counter[str] = Counter()
     for job, number in zip(both, (0, 1), strict=True):  # one after the other, as a search asks
-        known, (entry,) = plan.extended(known, [job], met, numbered)
+        known, (entry,) = plan.extend(known, [job], met, numbered)
         assert entry.job == number
 
 
 def test_jobs_that_would_share_a_folder_are_refused() -> None:
     with pytest.raises(QuestionError, match="jobs 0 and 1 would share the folder 'x'"):
-        plan.extended(Plan(), [wanted(1), wanted(2)], Counter(), lambda *_: "x")
+        plan.extend(Plan(), [wanted(1), wanted(2)], Counter(), lambda *_: "x")
 
 
 def a_plan() -> Plan:
     impossible = Wanted(("model.depth=0",), None, "too shallow")
-    known, _ = plan.extended(Plan(), [wanted(1), impossible], Counter(), numbered)
+    known, _ = plan.extend(Plan(), [wanted(1), impossible], Counter(), numbered)
     return known.begun(("train", "-m", "seed=1"))
 
 
@@ -231,7 +231,7 @@ def test_a_plan_that_leads_out_of_the_sweep_is_refused(tmp_path: Path, folder: s
     with pytest.raises(QuestionError, match="is not below the sweep's"):
         plan.read(tmp_path)
     with pytest.raises(QuestionError, match="allowed: a folder below the sweep's"):
-        plan.extended(Plan(), [wanted(1)], Counter(), lambda *_: folder)
+        plan.extend(Plan(), [wanted(1)], Counter(), lambda *_: folder)
 
 
 @pytest.mark.parametrize(
@@ -271,9 +271,9 @@ def test_values_that_are_not_those_of_the_identity_are_a_question() -> None:
 
 
 def test_what_changes_no_table_is_taken_anew_for_jobs_that_are_open() -> None:
-    known, _ = plan.extended(Plan(), [wanted(1, device="cuda"), wanted(2)], Counter(), numbered)
+    known, _ = plan.extend(Plan(), [wanted(1, device="cuda"), wanted(2)], Counter(), numbered)
     again = [wanted(1, device="cpu"), wanted(2, device="cpu")]
-    renewed, asked = plan.extended(known, again, Counter(), numbered, lambda e: e.job == 0)
+    renewed, asked = plan.extend(known, again, Counter(), numbered, lambda e: e.job == 0)
     assert [entry.config.device for entry in asked] == ["cpu", "auto"]
     assert list(renewed.entries) == asked
 
@@ -285,18 +285,18 @@ def test_the_jobs_of_a_lost_plan_are_found_in_their_folders(tmp_path: Path) -> N
     (tmp_path / "2" / ".hydra").mkdir()
     (tmp_path / "2" / ".hydra" / "overrides.yaml").write_text("- seed=2\n")
     (tmp_path / "7").mkdir()
-    found = plan.found(tmp_path)
+    found = plan.rebuild(tmp_path)
     assert [(entry.job, entry.overrides) for entry in found.entries] == [
         (2, ("seed=2",)),
         (10, ()),
     ]
-    assert plan.extended(found, [wanted(10)], Counter(), numbered)[0] == found
+    assert plan.extend(found, [wanted(10)], Counter(), numbered)[0] == found
 
 
 def test_a_new_job_is_numbered_after_the_last_though_numbers_are_missing_before_it() -> None:
-    known, _ = plan.extended(Plan(), [wanted(seed) for seed in range(4)], Counter(), numbered)
+    known, _ = plan.extend(Plan(), [wanted(seed) for seed in range(4)], Counter(), numbered)
     found = dataclasses.replace(known, entries=known.entries[2:])  # the folders of two were removed
-    larger, (new,) = plan.extended(found, [wanted(9)], Counter(), numbered)
+    larger, (new,) = plan.extend(found, [wanted(9)], Counter(), numbered)
     assert (new.job, new.folder) == (4, "4")
     assert [entry.job for entry in larger.entries] == [2, 3, 4]
 

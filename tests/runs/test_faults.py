@@ -184,7 +184,7 @@ def test_a_useless_newest_checkpoint_does_not_take_the_place_of_the_good_one(
 
     monkeypatch.setattr("torch.save", gone)
     vgexp.resume(tmp_path / "a")
-    assert [p.name for p in checkpoints.present(tmp_path / "a")] == [checkpoints.PREVIOUS]
+    assert [p.name for p in checkpoints.list_present(tmp_path / "a")] == [checkpoints.PREVIOUS]
 
 
 def test_a_changed_value_is_noticed_without_any_checkpoint(tmp_path: Path) -> None:

@@ -420,7 +420,7 @@ def test_a_plan_that_was_lost_is_found_through_no_link(sweep: Path, victim: Path
     (sweep / plan.FILE).unlink()
     lay(sweep / "0" / ".hydra" / "overrides.yaml", "named pipe", victim)
     with pytest.raises(QuestionError, match="a named pipe"):
-        plan.found(sweep)
+        plan.rebuild(sweep)
 
 
 @pytest.mark.parametrize(

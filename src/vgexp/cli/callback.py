@@ -31,8 +31,8 @@ class FolderCallback(Callback):
         session.plan = call_or_refuse(lambda: place.admit(folder)) or plan.Plan()
         session.folder = folder
         if not session.replays:
-            begun = session.plan.begun(session.command)
-            call_or_refuse(lambda: plan.change(folder, lambda _: begun))
+            changed = session.plan.add_command(session.command)
+            call_or_refuse(lambda: plan.change(folder, lambda _: changed))
         _put_launcher_in(config)
 
     def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
@@ -40,7 +40,7 @@ class FolderCallback(Callback):
         session = current_session()
         folder = session.folder
         if folder is not None and not session.replays:
-            call_or_refuse(lambda: plan.change(folder, lambda now: now.done_with(session.command)))
+            call_or_refuse(lambda: plan.change(folder, lambda p: p.end_command(session.command)))
 
 
 def _put_launcher_in(config: DictConfig) -> None:

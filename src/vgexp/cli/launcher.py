@@ -74,9 +74,9 @@ class PlannedLauncher(Launcher):
         asked: list[plan.Entry] = []
 
         def with_wanted(known: plan.Plan) -> plan.Plan:
-            known, entries = plan.extended(known, wanted, self._met, self._folder_of, self._is_open)
+            known, entries = plan.extend(known, wanted, self._met, self._folder_of, self._is_open)
             asked.extend(entries)
-            return known.done_with(self._session.command) if self._has_all_jobs else known
+            return known.end_command(self._session.command) if self._has_all_jobs else known
 
         return self.launch_open(
             asked, call_or_refuse(lambda: plan.change(self._folder, with_wanted))

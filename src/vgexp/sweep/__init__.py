@@ -1,4 +1,4 @@
-"""A sweep is a folder of runs, `plan.json` of its jobs, and `sweep.csv` of what came of them."""
+"""A sweep: a folder of runs, with its jobs in `plan.json` and their results in `sweep.csv`."""
 
 from vgexp.resuming import FAILED
 from vgexp.sweep.table import FILE, JobRow, cell, figures, read, record
