@@ -205,13 +205,13 @@ def _tables(config: Config, trainer: Trainer) -> list[str]:
     from vgexp import spectra
 
     measured = (name for name in trainer.tables if name not in _OF_TRAINING)
-    return [*measured, *spectra.asked(config.signal)]
+    return [*measured, *spectra.list_asked(config.signal)]
 
 
 def _figures(done: Run, trainer: Trainer, theory: Mapping[str, Any]) -> dict[str, Any]:
     from vgexp import diagnosis, spectra
 
-    names = {"time"}.intersection(trainer.tables).union(spectra.asked(done.config.signal))
+    names = {"time"}.intersection(trainer.tables).union(spectra.list_asked(done.config.signal))
     tables = {name: done.table(name) for name in names}
     return diagnosis.summarise_start(done.layers, trainer.num_layers, theory, tables)
 

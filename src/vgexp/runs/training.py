@@ -77,7 +77,7 @@ def _of_signal(config: Config) -> str:
     """Keys that training takes no notice of, where they ask for something."""
     from vgexp import spectra
 
-    names = (*(["critical"] if config.signal.critical else []), *spectra.asked(config.signal))
+    names = (*(["critical"] if config.signal.critical else []), *spectra.list_asked(config.signal))
     return ", ".join(f"signal.{name}" for name in names)
 
 

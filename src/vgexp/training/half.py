@@ -42,6 +42,11 @@ class Half:
             self._guard = _Guard(optimizer, self._one)
 
     @property
+    def scaler(self) -> torch.amp.GradScaler | None:
+        """What scales the loss; None: nothing does."""
+        return self._scaler
+
+    @property
     def scaling(self) -> tuple[Tensor, Tensor] | None:
         """The loss scale and `skips` of the step at hand; None where there are none."""
         scale = self.loss_scale

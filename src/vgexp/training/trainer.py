@@ -425,6 +425,7 @@ class Trainer:
             layers=self._probe_config.layers,
             watches=self._watches,
             meters=self._meters,
+            scaler=None if self.state.half is None else self.state.half.scaler,
         )
 
     def _attach(self) -> None:
