@@ -1,4 +1,4 @@
-"""Mean-field theory: what a net's `layers.csv` should say before it has learned anything."""
+"""Mean-field theory, which predicts the columns of `layers.csv` of a net at initialisation."""
 
 from vgexp.theory.forecast import Explanation, Forecast, ForecastRow
 from vgexp.theory.function import Function, function

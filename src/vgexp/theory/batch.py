@@ -1,4 +1,4 @@
-"""What a norm over the batch meets: how the examples differ, and how layers make them differ.
+"""Describes how the examples of a batch differ at each layer, for norms over the batch.
 
 Axes: B examples, E eigenvalues, T points of an integral.
 """
@@ -44,7 +44,7 @@ class Kernel:
         return NormMoments(len(eigen_E) + 1, dimensions, True, inverse)
 
     def after(self, memory: float, share: float, width: int, *, is_divided: bool) -> Kernel:
-        """The kernel of the next z, of whose variance a branch makes that share.
+        """Computes the kernel of the next z, of whose variance a branch makes a share.
 
         Each unit's z is divided by its own s, so that the branch reads eigenvalues E l g^2 / s^2,
         integrals with l / (1 + 2 t l) beside the weight: those of large l lose.
@@ -66,7 +66,7 @@ class Kernel:
 
 
 def kernel(x_BF: Tensor) -> Kernel | None:
-    """That of the inputs; None of fewer than two examples, or where all are equal."""
+    """Computes the kernel of the inputs; None for one example, or where all are equal."""
     if len(x_BF) < 2:
         return None
     centred_BF = x_BF - x_BF.mean(0)

@@ -1,4 +1,4 @@
-"""One example's mean squares through a plain net of finite width, as a Markov chain.
+"""Follows one example's mean squares through a plain net of finite width, as a Markov chain.
 
 Given h, the units of the next z are independent Gaussian numbers whose variance is q' = fan_in
 Var(W) mean(h^2) + Var(b), of n units: the next q depends on this one alone. Its mean is the map of
@@ -30,16 +30,16 @@ from vgexp.theory.tables import squares, table
 
 _POINTS = 129
 _REACH = 5.0
-"""Standard deviations of a step that a grid has room for."""
+"""How many standard deviations of a step a grid covers."""
 _RARE = 1e-9
-"""Density over the largest below which grid points are not followed."""
+"""Grid points are dropped whose density, relative to the largest, is below this."""
 _SHARPEST = 0.6
-"""Smallest standard deviation of a step in the grid's distances."""
+"""The smallest standard deviation of a step, in distances of the grid."""
 _FEWEST = 1e-12
-"""Variance below which there is none."""
+"""A smaller variance is taken as 0."""
 
 Curve = tuple[Sequence[float], Sequence[float]]
-"""Places and values, linear between them and constant beyond."""
+"""Points and values of a function that is linear between them and constant beyond."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Logs:
 
 @dataclass(frozen=True)
 class ChainLayer:
-    """A layer's q, handed on from below, and D, relative to the read-out's at its expected q."""
+    """A layer's q from the forward pass, and D relative to the read-out's at its expected q."""
 
     q: Logs
     D: Logs
@@ -64,7 +64,7 @@ class ChainLayer:
 
 @dataclass(frozen=True)
 class _ChainStep:
-    """From the points of a grid to the next one's."""
+    """The step from the points of a grid to those of the next."""
 
     following_H: Tensor
     next_G: Tensor
@@ -90,7 +90,7 @@ class _ChainStep:
 
 
 def chain(net: Net, layers: Sequence[Hidden], output: Curve) -> list[ChainLayer] | None:
-    """All layers and the read-out; None of nets that are no plain chain, or where a number is not
+    """All layers and the read-out; None for nets that are no plain chain, or where a number is not
     finite.
 
     Args:

@@ -1,4 +1,4 @@
-"""What theory says of a plain convolutional net's `layers.csv` at step 0.
+"""Predicts the columns of `layers.csv` of a plain convolutional net at step 0.
 
 In the limit of many channels z is Gaussian at each position, independent between channels. With q
 a map over the positions of each image, and sums over the positions t that a kernel covers (none
@@ -79,7 +79,7 @@ class _ConvolutionNet:
 
 @dataclass(frozen=True)
 class _Read:
-    """What a convolution reads: mean squares over channels, and products of two positions."""
+    """The input of a convolution: mean squares over channels, and products of two positions."""
 
     square_BHW: Tensor
     alike: Alike
@@ -105,7 +105,7 @@ class _ConvolutionLayer:
 def predict(
     config: ConvConfig, layers: Sequence[Convolution], sample: Sample, num_outputs: int
 ) -> Forecast:
-    """The predicted columns of step 0 of convolutions one after another, for these images.
+    """Predicts the columns of step 0 of a chain of convolutions, for given images.
 
     Raises:
         QuestionError: an unknown name.
@@ -117,7 +117,7 @@ def predict(
     if phi is None:
         return Forecast(reason=no_function(config.activation))
     with torch.no_grad():
-        net, read = _begun(config, phi, layers, sample)
+        net, read = _begin(config, phi, layers, sample)
         found: list[_ConvolutionLayer] = []
         for layer in layers:
             made, read = _forward(net, layer, read)
@@ -156,7 +156,7 @@ def _why_not(config: ConvConfig) -> str | None:
     return None
 
 
-def _begun(
+def _begin(
     config: ConvConfig, phi: Function, layers: Sequence[Convolution], sample: Sample
 ) -> tuple[_ConvolutionNet, _Read]:
     x_BCHW = sample.inputs.detach().to("cpu", torch.float64)
@@ -181,7 +181,7 @@ def _begun(
 def _forward(
     net: _ConvolutionNet, layer: Convolution, read: _Read
 ) -> tuple[_ConvolutionLayer, _Read]:
-    """A layer's z from what it reads, and what the next one reads."""
+    """Computes a layer's z from its input, and the input of the next layer."""
     kernel, place = weight(net.config, layer.shape), taps(net.config, layer.shape)
     covered_BHW = convolved(read.square_BHW, place, layer.stride)
     stride = read.stride // layer.stride

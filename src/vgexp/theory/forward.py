@@ -1,4 +1,4 @@
-"""Variances of z through a perceptron of large width, for the examples there are.
+"""Computes variances of z through a perceptron of large width, for given examples.
 
 A: groups of examples of about one length. At initialisation the units of a layer are Gaussian,
 independent of each other; z of an example has variance q, and of two examples, on average,
@@ -77,7 +77,7 @@ class Hidden:
 
 @dataclass(frozen=True)
 class Net:
-    """What every layer of a net has in common."""
+    """What all layers of a net have in common."""
 
     means: Means
     config: MlpConfig
@@ -98,7 +98,7 @@ class Net:
 
 
 def forward(net: Net, weights: Sequence[Weight]) -> list[Hidden]:
-    """All layers and the read-out."""
+    """Computes z of all layers and of the read-out."""
     *hidden, readout = weights
     layers: list[Hidden] = []
     kernel = net.kernel
@@ -134,7 +134,7 @@ def _branch(
     before: Hidden | None,
     kernel: Kernel | None,
 ) -> Hidden:
-    """A layer's z from the second moments of what its weights read."""
+    """Computes a layer's z from the second moments of what its weights read."""
     mean_read = float(read_A.mean())
     pooled = _pooled(net, read, mean_read, weight.num_units)
     variance, is_fitted = fitted(weight, mean_read, pooled)
@@ -161,7 +161,7 @@ def _branch(
 
 
 def _with_moments(net: Net, layer: Hidden, kernel: Kernel | None) -> Hidden:
-    """The layer with what its activation makes of z."""
+    """Adds to a layer the moments after its activation."""
     norm = None
     if net.statistics is not None and not net.norms_the_sum:
         norm = _norm(net.statistics, kernel)
@@ -173,7 +173,7 @@ def _with_moments(net: Net, layer: Hidden, kernel: Kernel | None) -> Hidden:
 
 
 def _next_kernel(net: Net, layer: Hidden, kernel: Kernel) -> Kernel:
-    """That of the next z; of a sum of z and a branch they mix as the variances do."""
+    """Computes the kernel of the next z; for a sum, kernels mix as the variances do."""
     memory = _memory(net.means.phi)
     if not SKIPS[net.config.skip].adds:
         return kernel.after(memory, 1.0, net.config.width, is_divided=layer.norm is not None)
@@ -183,7 +183,7 @@ def _next_kernel(net: Net, layer: Hidden, kernel: Kernel) -> Kernel:
 
 
 def _with_pairs(net: Net, layer: Hidden, before: Sequence[Hidden]) -> Hidden:
-    """The layer with what tells how its examples fluctuate together."""
+    """Adds to a layer the numbers that say how its examples fluctuate together."""
     c_rms = _pairs(net, layer, before)
     if layer.moments is None:
         return replace(layer, c_rms=c_rms)
@@ -293,7 +293,7 @@ def _pooled(net: Net, read: float, mean_read: float, num_units: int) -> float:
 
 
 def fitted(weight: Weight, mean_read: float, pooled: float) -> tuple[float, bool]:
-    """The variance of entries once lsuv has scaled them, as `inits` does, and whether it did."""
+    """Computes the variance of entries after lsuv, as `inits` does, and whether it scaled them."""
     target, variance = weight.output_variance, weight.variance
     if target is None:
         return variance, False

@@ -1,4 +1,4 @@
-"""Means over the units of one layer: of h, of phi', and of what dropout and norms make of them.
+"""Computes means over the units of one layer: of h and phi', with dropout and norms.
 
 u is what phi reads: z, or z normalised. Axes: A groups of examples, N nodes.
 
@@ -36,7 +36,7 @@ side of 0, or fourth powers end."""
 
 @dataclass(frozen=True)
 class NormMoments:
-    """A normalisation: how many numbers together, how many dimensions they have left."""
+    """The moments of a norm: how many numbers it takes together, and their dimensions after it."""
 
     size: int
     dimensions: float
@@ -154,7 +154,7 @@ class Means:
 
 
 def pre(means: Means, q_A: Tensor, c: float, norm: NormMoments | None) -> Moments:
-    """h = phi(norm(z))."""
+    """Computes the moments of h = phi(norm(z))."""
     keep, shared_A = means.keep, None
     if norm is None:
         square_A, slope_A = squares(means.phi, q_A)
@@ -187,7 +187,7 @@ def divided(norm: NormMoments, q_A: Tensor, c: float) -> tuple[Tensor, Tensor]:
 
 
 def post(means: Means, q_A: Tensor, c: float, norm: NormMoments) -> Moments:
-    """h = norm(phi(z))."""
+    """Computes the moments of h = norm(phi(z))."""
     phi, keep = means.phi, means.keep
     plain, nodes = pre(means, q_A, c, None), line(q_A, phi.kinks, phi.resolution)
     mean_A = nodes.mean(phi.value(nodes.u_AN)) if norm.centred else torch.zeros_like(q_A)

@@ -1,4 +1,4 @@
-"""What theory says of a perceptron's `layers.csv` at step 0."""
+"""Predicts the columns of `layers.csv` of a perceptron at step 0."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ have been seen to be off by half of it."""
 
 
 def predict(config: MlpConfig, sample: Sample, num_outputs: int) -> Forecast:
-    """The predicted columns of step 0 of a perceptron, for these examples.
+    """Predicts the columns of step 0 of a perceptron, for given examples.
 
     Raises:
         QuestionError: an unknown name.
@@ -102,7 +102,7 @@ def _why_not(config: MlpConfig) -> str | None:
 
 
 def _why_not_here(net: Net) -> str | None:
-    """What the norm, the width or the batch stand in the way of."""
+    """Why a norm, a width or a batch permits no prediction; None where it does."""
     taken, config = net.statistics, net.config
     if taken is None:
         return None
@@ -134,7 +134,7 @@ def _saturated(layers: Sequence[Hidden], most: float) -> str | None:
 
 
 def _caveats(net: Net, layers: Sequence[Hidden]) -> dict[str, str]:
-    """What is known to be off, by what makes it so."""
+    """Cause -> what is known to be off because of it."""
     found: dict[str, str] = {}
     if net.kernel is not None:
         found["batch"] = (

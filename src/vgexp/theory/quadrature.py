@@ -1,4 +1,4 @@
-"""Gaussian integrals by composite Gauss-Legendre quadrature over the integrand itself.
+"""Computes Gaussian integrals by composite Gauss-Legendre quadrature of the integrand itself.
 
 A mean over u ~ N(0, q) is an integral over g = u / sqrt(q) in [-R, R], cut into panels at whole
 steps of g, where the Gaussian weight bends, and at the places of u where an activation does: its
@@ -78,7 +78,7 @@ class PlaneNodes:
 
 
 def line(q_A: Tensor, kinks: Sequence[float] = (), resolution: Resolution = FINE) -> LineNodes:
-    """For means over u ~ N(0, q), one for each of the variances, which may be 0."""
+    """Makes nodes for means over u ~ N(0, q), for each variance, which may be 0."""
     deviation_A1 = q_A.to(torch.float64).clamp(min=0).sqrt()[:, None]
     bends_P = _tensor(_bends(tuple(kinks), resolution))
     ends_AP = _panel_ends(bends_P / _positive(deviation_A1), resolution, REACH)

@@ -1,4 +1,4 @@
-"""What theory says of a plain recurrent net at step 0: along time, and from layer to layer.
+"""Predicts the columns of a plain recurrent net at step 0: along time and between layers.
 
 h_t = phi(W_ih x_t + W_hh h_{t-1} + b). Of many units u is Gaussian at each time, although each step
 has the same matrix, and dL/dh_t is independent of it, to leading order in 1/units while t^2 is
@@ -84,7 +84,7 @@ class _RecurrentEnd:
 def predict(
     config: RnnConfig, recurrent: Init, sample: Sample, num_tokens: int, num_outputs: int
 ) -> Forecast:
-    """The predicted columns of step 0 of a recurrent net that answers after its last step.
+    """Predicts the columns of step 0 of a recurrent net that answers after its last step.
 
     Args:
         recurrent: how W_hh is drawn.
@@ -114,7 +114,7 @@ def predict(
 
 
 def recurrent_variance(config: RnnConfig, recurrent: Init) -> float:
-    """Var(W_hh) as drawn and then brought to `model.spectral_radius`.
+    """Computes Var(W_hh) after it is scaled to `model.spectral_radius`.
 
     All eigenvalues of an orthogonal matrix are of its gain's size; of others the largest lies
     beyond sqrt(H Var(W_hh)) by some per cent.

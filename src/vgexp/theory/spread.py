@@ -1,4 +1,4 @@
-"""How far single initialisations of a finite width lie from the limit: variances of logarithms.
+"""Computes how far nets of finite width lie from the limit: variances of logarithms.
 
 To first order in 1/width. Of Gaussian weights s = W^T delta is Gaussian given delta, so that the
 mean of phi'^2 s^2 over n units varies, relative to its mean, by (3 E phi'^4 / (E phi'^2)^2 - 1)/n:

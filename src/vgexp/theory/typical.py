@@ -1,4 +1,4 @@
-"""What single nets of a finite width show of a batch: medians and spreads of its mean squares.
+"""Computes medians and spreads of a batch's mean squares over nets of finite width.
 
 Of one example the mean m and the variance V of the logarithm, and the logarithm L of the mean, are
 known: of a plain net from its `chain`, else to first order. Two examples share the part W of V
