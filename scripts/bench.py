@@ -176,13 +176,14 @@ def vgexp_loop(
 def recorded(config: Config, folder: Path) -> Callable[[int], int]:
     """What a configuration describes, by vgexp's own trainer with its CSV files."""
     trainer = assemble(config)
-    sink, rows, device = CsvFiles(folder, trainer.tables), trainer.rows(), trainer.device
+    facts, rows = trainer.facts, trainer.rows()
+    sink = CsvFiles(folder, facts.tables)
 
     def run(num_steps: int) -> int:
         start = trainer.state.step
         while trainer.state.step < start + num_steps:
             sink(next(rows))
-        finish(device)
+        finish(facts.device)
         return trainer.state.step - start
 
     return run

@@ -34,8 +34,8 @@ def _on_cpu(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
 def _without_pictures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs draw no figures, which would take longer than they do, but in tests about them."""
     if not request.node.get_closest_marker("pictures"):
-        for module in ("training", "signaling", "start"):
-            monkeypatch.setattr(f"vgexp.runs.{module}.drawn", lambda *_, **__: 0)
+        for module in ("making", "start"):
+            monkeypatch.setattr(f"vgexp.runs.{module}.draw_figures", lambda *_, **__: 0)
 
 
 @pytest.fixture(autouse=True)

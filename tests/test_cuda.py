@@ -36,7 +36,7 @@ from vgexp.config import (
     TrainConfig,
     ValueClipConfig,
 )
-from vgexp.training import Trainer, update
+from vgexp.training import step
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 
@@ -85,24 +85,16 @@ def no_waiting() -> Iterator[None]:
         torch.cuda.set_sync_debug_mode("default")
 
 
-def attached(trainer: Trainer) -> None:
-    rows = trainer.rows()
-    for _ in range(2):  # the evaluations before training
-        next(rows)
-    trainer._attach()
-
-
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("name", CASES)
 def test_no_step_waits_for_the_device_until_rows_are_flushed(name: str, dtype: str) -> None:
     trainer = assemble(config("cuda", CASES[name], dtype))
-    attached(trainer)
-    for _ in range(2):  # an optimizer makes its state, and a new shape is learnt, at first
-        trainer._timed_step()
-    with no_waiting():
-        for _ in range(10):
-            trainer._timed_step()
-    trainer._probe.__exit__(None, None, None)
+    with trainer.state.stream.lend(), trainer.probe:
+        for _ in range(2):  # an optimizer makes its state, and a new shape is learnt, at first
+            trainer._make_step(trainer.state.next_batch())
+        with no_waiting():
+            for _ in range(10):
+                trainer._make_step(trainer.state.next_batch())
     assert trainer.flush()
 
 
@@ -155,7 +147,7 @@ def test_a_run_that_was_cut_short_ends_with_the_same_tables(
         device="cuda",
     )
     vgexp.run(config, tmp_path / "whole")
-    take_step, taken = update.take_step, []
+    take_step, taken = step.take_step, []
 
     def torn(state: Any) -> None:
         taken.append(1)
@@ -163,7 +155,7 @@ def test_a_run_that_was_cut_short_ends_with_the_same_tables(
             raise RuntimeError("the node is gone")
         take_step(state)
 
-    monkeypatch.setattr(update, "take_step", torn)
+    monkeypatch.setattr(step, "take_step", torn)
     with pytest.raises(RuntimeError, match="the node is gone"):
         vgexp.run(config, tmp_path / "cut")
     monkeypatch.undo()

@@ -72,7 +72,7 @@ TORCH_SIDE = frozenset(
 LIBRARIES: dict[str, frozenset[str]] = {
     "hydra": frozenset({"cli"}),
     "omegaconf": frozenset({"cli"}),
-    "rich": frozenset({"report", "cli", "sinks"}),
+    "rich": frozenset({"report", "cli"}),
     "matplotlib": frozenset({"report", "runs"}),
     "pandas": frozenset(
         {"tables", "diagnosis", "report", "cli.compare", "runs", "summaries", "probe"}

@@ -5,14 +5,17 @@ from __future__ import annotations
 import hashlib
 import itertools
 import random
+from contextlib import suppress
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 from trainers import BASE, changed
 
 from vgexp.assembly import assemble
-from vgexp.seeds import GlobalStream, generator
+from vgexp.probe import Probe
+from vgexp.seeds import GlobalStream, generator, without_draws
 
 CPU = torch.device("cpu")
 DROPPING = changed(BASE, model={"dropout": 0.3})
@@ -103,10 +106,10 @@ def test_a_probe_that_cannot_begin_gives_the_generator_back(
 ) -> None:
     trainer = assemble(DROPPING)
 
-    def fail() -> None:
+    def fail(_: Probe) -> None:
         raise MemoryError
 
-    monkeypatch.setattr(trainer, "_attach", fail)
+    monkeypatch.setattr(Probe, "__enter__", fail)
     with pytest.raises(MemoryError):
         list(trainer.rows())
     assert torch.equal(torch.get_rng_state(), outside)
@@ -135,3 +138,29 @@ def test_two_runs_one_after_another_have_the_masks_of_each_alone() -> None:
     losses(0)
     torch.rand(1)
     assert losses(1) == alone
+
+
+def test_what_is_drawn_meanwhile_is_drawn_again_afterwards() -> None:
+    def draw() -> tuple[float, float, float]:
+        return random.random(), np.random.rand(), float(torch.rand(()))  # noqa: NPY002
+
+    with without_draws():
+        expected = [draw() for _ in range(2)]
+    assert [draw() for _ in range(2)] == expected
+    with suppress(MemoryError), without_draws():
+        expected = [draw() for _ in range(2)]
+        raise MemoryError
+    assert [draw() for _ in range(2)] == expected
+
+
+def test_a_stream_is_lent_within_a_block_alone(outside: Tensor) -> None:
+    stream = GlobalStream(0, "dropout", torch.device("cpu"))
+    with stream.lend():
+        first = torch.rand(3)
+    assert torch.equal(torch.get_rng_state(), outside)
+    with suppress(MemoryError), stream.lend():
+        second = torch.rand(3)
+        raise MemoryError
+    assert torch.equal(torch.get_rng_state(), outside)
+    both = torch.rand(6, generator=generator(0, "dropout"))
+    assert torch.equal(torch.cat([first, second]), both)

@@ -85,6 +85,19 @@ def test_summary_metrics_are_listed_a_line_each(
     assert main.main(["list", "summary"]) == 0
     listed = capsys.readouterr().out
     assert "\nattenuation " in listed
+    assert "\ngradient_map " not in listed
     (tmp_path / "summary.json").write_text(json.dumps(summary))
     assert main.main(["compare", str(tmp_path), "--metric", "atenuation"]) == 2
     assert "vgexp list summary" in capsys.readouterr().err
+
+
+def test_figures_are_pictures_and_their_list_says_where_numbers_are(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main.main(["list", "figures"]) == 0
+    listed = capsys.readouterr().out
+    assert listed.startswith("gradient_map ")
+    assert "attenuation " not in listed
+    assert listed.splitlines()[-1] == "the numbers of summary.json: vgexp list summary"
+    assert main.main(["list", "pictures"]) == 0
+    assert capsys.readouterr().out == listed, "as they were called before"

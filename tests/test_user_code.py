@@ -348,7 +348,7 @@ def test_one_seed_gives_one_run_and_what_is_cut_short_ends_the_same(tmp_path: Pa
 
 def test_lazy_modules_get_their_shapes_before_anything_is_trained() -> None:
     trainer = assemble(config(model=CustomConfig(target="mine.Lazy")))
-    assert trainer.num_parameters == 5 * 4 + 4 + 4 * 3 + 3
+    assert trainer.facts.num_parameters == 5 * 4 + 4 + 4 * 3 + 3
     assert len(table(trainer, "steps")) == 12
 
 
@@ -391,7 +391,7 @@ def test_blocks_of_others_are_not_known_and_cannot_be_recomputed() -> None:
 @pytest.mark.parametrize(
     ("name", "layers", "said"),
     [
-        ("Recurrent", 1, "of the one hidden layer no signal was measured"),
+        ("Recurrent", 1, "no finite signal was measured in the one hidden"),
         ("Scale", 0, "no hidden layer has weights that were measured"),
     ],
 )
@@ -600,7 +600,7 @@ def test_a_loss_of_the_users_trains_and_no_verdict_is_given(name: str, tmp_path:
     assert done.summary["verdict"] is None
     assert done.summary["constant_loss"] is None
     assert done.summary["depth_trained"] is None
-    assert "what guessing costs is not known of this loss" in done.summary["cause"]
+    assert "the loss of a constant guess is not known" in done.summary["cause"]
 
 
 def test_what_is_right_is_told_only_of_a_logit_for_each_class(own_folder: Path) -> None:

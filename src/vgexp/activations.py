@@ -29,7 +29,7 @@ GELU_CUBIC = 0.044715
 
 @dataclass(frozen=True)
 class Derivative:
-    """phi' of one torch module class: `formula(u, *parameters)`, the parameters read off a module.
+    """phi' of one torch module class: `formula(u, *parameters)`, with the module's own parameters.
 
     `peak` is the largest |phi'| where phi is bounded, else None.
     """
@@ -41,7 +41,7 @@ class Derivative:
     """phi' as a function of y = phi(u)."""
 
     def slope(self, module: nn.Module) -> Slope:
-        """phi' of this module; modules whose parameters are equal plain numbers share one object.
+        """Returns phi' of a module; modules with the same plain numbers as parameters share it.
 
         Plain numbers are read now, tensors (prelu's weight) whenever the slope is evaluated.
         """
@@ -51,38 +51,38 @@ class Derivative:
         return _shared_slope(self, values)
 
     def __call__(self, module: nn.Module, u: Tensor) -> Tensor:
-        """phi'(u) with the module's parameters of this moment."""
+        """Returns phi'(u) with the module's present parameters."""
         return self.formula(u, *(getattr(module, name) for name in self.parameters))
 
 
 @dataclass(frozen=True)
 class ByAutograd:
-    """phi' of modules of the user's own; in closed form where the class is one of torch's."""
+    """phi' of the user's own modules, by autograd; in closed form where the class is torch's."""
 
     peak: float | None = None
 
     def slope(self, module: nn.Module) -> Slope:
-        """phi' of this module; it may differ from channel to channel."""
+        """Returns phi' of a module; it may differ from channel to channel."""
         known = slope_of(module)
         return known or Slope(partial(user_code.derivative, module), stackable=False)
 
     def __call__(self, module: nn.Module, u: Tensor) -> Tensor:
-        """phi'(u) with the module's parameters of this moment."""
+        """Returns phi'(u) with the module's present parameters."""
         return self.slope(module).derivative(u)
 
 
 @dataclass(frozen=True)
 class Activation:
-    """A named activation: `build(negative_slope)` makes a fresh module, never in place."""
+    """A named activation; `build(negative_slope)` makes a new module, which is not in place."""
 
     summary: str
     build: Callable[[float | None], nn.Module]
     derivative: Derivative | ByAutograd
     """`derivative(module, u)` is phi'(u)."""
     has_parameters: bool = False
-    """Whether its modules own trained parameters."""
+    """Whether its modules have trained parameters."""
     kinks: tuple[float, ...] | None = ()
-    """Where phi or phi' is not smooth; None: not known."""
+    """Where phi or phi' is not smooth; None: it is not known."""
     bounds: tuple[float, float] | None = None
     """The smallest and the largest phi; None: one of them is infinite, or not known."""
     rnn_nonlinearity: str | None = None
@@ -90,17 +90,17 @@ class Activation:
 
     @property
     def peak(self) -> float | None:
-        """Largest |phi'| of a bounded activation, else None."""
+        """The largest |phi'| of a bounded activation, else None."""
         return self.derivative.peak
 
 
 def slope(name: str, module: nn.Module) -> Slope:
-    """phi' of a module that the activation `name` has built."""
+    """Returns phi' of a module that the activation `name` built."""
     return ACTIVATIONS[name].derivative.slope(module)
 
 
 def slope_of(module: nn.Module) -> Slope | None:
-    """phi' of anyone's activation module; None for classes that are not known.
+    """Returns phi' of any activation module; None if its class is not known.
 
     A subclass may compute anything and is not known. A prelu with a slope for each channel expects
     u as the module saw it, channels on axis 1.

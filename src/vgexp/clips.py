@@ -29,35 +29,36 @@ from vgexp.config import (
     NoClipConfig,
     NormClipConfig,
     ValueClipConfig,
+    unmade,
 )
 from vgexp.torch_internals import multiply_each, norm_each
 
 HISTORY = 1000
-"""Norms that `auto` remembers."""
+"""Number of norms that `auto` remembers."""
 
 AGC_EPSILON = 1e-3
-"""Rows of weights with a smaller norm are clipped as if they had this one."""
+"""A row of weights with a smaller norm is clipped as if its norm were this."""
 
 _COARSE = 2.0**-100
-"""A factor below this is applied in two multiplications: alone it could fall out of float32."""
+"""A smaller factor is applied in two multiplications: float32 may not hold the factor itself."""
 
 Rule = Callable[[list[Tensor], Tensor], Tensor]
-"""Clips gradients in place, given them and their total norm; returns `changed`, a 0-d bool."""
+"""Clips gradients in place, given their total norm; returns whether any changed, a 0-d bool."""
 
 
 @dataclass(frozen=True)
 class Clipped:
-    """What clipping did."""
+    """The result of clipping."""
 
     norm: Tensor
-    """The total norm that the optimizer sees, measured again if anything changed; 0-d float64."""
+    """The total norm after clipping, measured again if anything changed; 0-d float64."""
     changed: Tensor
     """Whether any entry changed; 0-d bool."""
 
 
 @final
 class Clip:
-    """A rule, and the norms that it remembers if it does."""
+    """A rule of clipping, with the norms that it remembers if it needs them."""
 
     def __init__(self, rule: Rule | None, history: _History | None = None) -> None:
         self._rule = rule
@@ -84,11 +85,11 @@ class Clip:
         return Clipped(torch.where(changed, metrics.total_norm(grads), norm), changed)
 
     def state_dict(self) -> dict[str, Any]:
-        """What the rule remembers; empty where it has no memory."""
+        """Returns the norms that the rule remembers; empty where it remembers none."""
         return self._history.state_dict() if self._history else {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes on from `state`."""
+        """Restores `state`."""
         if self._history:
             self._history.load_state_dict(state)
 
@@ -96,12 +97,12 @@ class Clip:
 @singledispatch
 def build(config: ClipConfig, matrices: Sequence[nn.Parameter]) -> Clip:  # noqa: ARG001
     """Builds the configured clip; `matrices` are all weight matrices but the read-out's."""
-    raise TypeError(f"no clip is made of {type(config).__name__}")
+    raise unmade(config)
 
 
 @build.register
 def none(_config: NoClipConfig, _matrices: Sequence[nn.Parameter]) -> Clip:
-    """Gradients reach the optimizer as they are."""
+    """Gradients are not clipped."""
     return Clip(None)
 
 
@@ -185,7 +186,7 @@ class _History:
         self._count = torch.zeros((), dtype=torch.int64)
 
     def limit(self, norm: Tensor) -> Tensor:
-        """Appends `norm` if it is finite; the percentile of what is remembered then."""
+        """Appends `norm` if it is finite, and returns the percentile of all remembered norms."""
         if self._ring.device != norm.device:
             self._ring = metrics.to_device(self._ring, norm.device)
             self._count = metrics.to_device(self._count, norm.device)
@@ -204,12 +205,12 @@ class _History:
 
 
 def _host(x: Tensor) -> bool:
-    """Whether looking at a value is free."""
+    """Whether a value can be read without waiting for a device."""
     return x.device.type == "cpu"
 
 
 def _surely_within(norm: Tensor, limit: float | Tensor) -> bool:
-    """Whether nothing can exceed `limit`, as far as that is known without waiting for a device."""
+    """Whether it is known, without waiting for a device, that nothing exceeds `limit`."""
     return _host(norm) and bool(norm <= limit)
 
 
@@ -240,7 +241,7 @@ def _multiply(tensors: list[Tensor], factor_R: Tensor) -> None:
 
 
 def _factors(norm_R: Tensor, limit: float | Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """min(1, limit / norm) as a product of two in `dtype`; both exactly 1 where nothing changes.
+    """Returns min(1, limit / norm) as two factors in `dtype`, both exactly 1 where nothing changes.
 
     1 where the norm is 0 or not finite. The second is 1 unless the factor is below 2^-100.
     """
@@ -251,7 +252,7 @@ def _factors(norm_R: Tensor, limit: float | Tensor, dtype: torch.dtype) -> tuple
 
 
 def _peak(tensors: list[Tensor]) -> Tensor:
-    """A vector of magnitudes, the largest of all entries among them; nan where an entry is nan."""
+    """Returns magnitudes among which is the largest of all entries; nan where an entry is nan."""
     if sum(x.numel() for x in tensors) <= metrics.SMALL_TENSOR * len(tensors):
         return torch.cat([x.flatten() for x in tensors]).abs().amax(0, keepdim=True)
     return torch.stack(norm_each(tensors, torch.inf))

@@ -26,7 +26,7 @@ LSUV_TRIES = 10
 
 
 class InitConfig(Protocol):
-    """What an initialisation reads of a model's configuration."""
+    """The keys of a model's configuration that an initialisation reads."""
 
     init: str
     gain: float
@@ -39,16 +39,16 @@ Draw = Callable[[Tensor, float, Generator], None]
 
 @dataclass(frozen=True)
 class Branch:
-    """A residual branch: what a model adds, as it is or times a constant, to a path of its own."""
+    """A residual branch, which a model adds to a path, as it is or times a constant."""
 
     weights: tuple[str, ...]
     """Names of its weights, in forward order."""
     scale: str | None
-    """Name of the scale of the norm that it ends with; None: it ends with its last weight."""
+    """Name of the scale of the norm at its end; None: its last weight is at its end."""
 
 
 class Watched(Protocol):
-    """What an initialisation asks of a model: an `nn.Module` that knows its weights."""
+    """What an initialisation needs from a model: an `nn.Module` that knows its weights."""
 
     def watches(self) -> Sequence[Watch]: ...
     def branches(self) -> Sequence[Branch]: ...
@@ -77,7 +77,7 @@ class Init:
     adds_scalars: bool = False
     """Whether a convolutional net with branches gets trained scalars beside its weights."""
     std: Callable[[Tensor], float] | None = None
-    """Root mean square of the entries of a weight at gain 1; None: not known."""
+    """Gives the rms of the entries of a weight at gain 1; None: it is not known."""
     is_isometric: bool = False
     """Whether a matrix has orthogonal rows of one length; with more rows than columns, columns."""
     scales_outputs: bool = False
@@ -187,7 +187,7 @@ def _orthogonal(weight: Tensor, gain: float, generator: Generator) -> None:
 
 
 def _delta_orthogonal(weight: Tensor, gain: float, generator: Generator) -> None:
-    """Zeros but for an orthogonal matrix at the kernel's centre (Xiao 2018, Algorithm 2).
+    """Fills a kernel's centre with an orthogonal matrix, the rest with 0 (Xiao 2018, Algorithm 2).
 
     With as many channels out as in, or more, its columns are orthonormal and the norm of each
     position's channels is kept (times the gain). The paper asks for that; with fewer, the rows are,
@@ -210,7 +210,7 @@ def _orthonormal_std(weight: Tensor) -> float:
 
 
 def _delta_std(weight: Tensor) -> float:
-    """Of zeros but for an orthogonal matrix at one of a kernel's positions."""
+    """The rms of a kernel with an orthogonal matrix at one position and zeros elsewhere."""
     return 1 / math.sqrt(max(weight.shape[:2]) * weight[0, 0].numel())
 
 
@@ -231,7 +231,7 @@ def _lecun_std(weight: Tensor) -> float:
 
 
 def _torch_std(weight: Tensor) -> float:
-    """Of U[-1/sqrt(fan_in), 1/sqrt(fan_in)], PyTorch's kaiming_uniform_(a=sqrt(5))."""
+    """The rms of U[-1/sqrt(fan_in), 1/sqrt(fan_in)], PyTorch's kaiming_uniform_(a=sqrt(5))."""
     return 1 / math.sqrt(3 * _fan_in(weight))
 
 
@@ -277,7 +277,8 @@ def _fit_variances(model: Watched, gain: float, inputs: Tensor) -> Mapping[str, 
 
 
 def _scale_to(output: Tensor, std: float) -> float:
-    """What brings the output's deviation to `std`; 1 if it is near, 0 or not finite."""
+    """Returns the factor that brings the output's deviation to `std`; 1 if it is near, 0 or not
+    finite."""
     if std == 0:
         return 0.0
     measured = float(row_moments(output.reshape(1, -1))[1])
@@ -290,7 +291,7 @@ def _scale_to(output: Tensor, std: float) -> float:
 
 
 def _zero_last(model: Watched, _gain: float, _inputs: Tensor) -> None:
-    """Has each residual branch start at 0, so that each block starts as its path (Goyal 2017, 5.1).
+    """Starts each residual branch at 0, so that a block starts as its path (Goyal 2017, 5.1).
 
     The scale of the norm that ends it is 0; where none ends it, its last weight.
     """

@@ -1,7 +1,8 @@
-"""Handles Ctrl-C, SIGTERM and SIGHUP: none is lost in an import, and none ends a step halfway.
+"""Ctrl-C, SIGTERM and SIGHUP: none is lost while a run is set up, none tears a row in training.
 
-Both contexts replace the handler that is set (Python's own raises `KeyboardInterrupt`), and call it
-themselves. Signals without a handler, and threads other than the main one, are left alone.
+Both contexts put their handler before the one that is there (Python's own raises
+`KeyboardInterrupt`). Signals without a handler, and other threads than the main one, are left as
+they are.
 """
 
 from __future__ import annotations
@@ -22,13 +23,12 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, *([] if HANG_UP is None else [HANG_UP
 
 
 @contextmanager
-def repeat_lost_signals() -> Iterator[None]:
-    """Within, calls the handler of a signal at once, and again at the end.
+def pass_signals_on() -> Iterator[None]:
+    """Passes a signal on at once, within, and again at the end if it had no effect.
 
-    The second call is for libraries that swallow what is raised while they are imported, or make
-    another error of it.
+    Libraries swallow an exception that is raised in the middle of their import, or replace it.
     """
-    with _replace_handlers(lambda _arrived, before: before) as hand_on:
+    with _instead(lambda _arrived, before: before) as hand_on:
         try:
             yield
         except Exception:
@@ -38,22 +38,20 @@ def repeat_lost_signals() -> Iterator[None]:
 
 
 @contextmanager
-def defer_signals(stop: Callable[[], None]) -> Iterator[None]:
-    """Within, the first signal calls `stop`, and at the end its handler; a second calls its own."""
+def hold_signals(stop: Callable[[], None]) -> Iterator[None]:
+    """Holds the first signal back until the end, within, and calls `stop`; passes a second on."""
 
     def hold(arrived: Arrived, before: Handler) -> Handler:
         return before if len(arrived) > 1 else lambda *_: stop()
 
-    with _replace_handlers(hold) as hand_on:
+    with _instead(hold) as hand_on:
         yield
     hand_on()
 
 
 @contextmanager
-def _replace_handlers(
-    choose: Callable[[Arrived, Handler], Handler],
-) -> Iterator[Callable[[], None]]:
-    """Replaces the handler of each signal. Yields a function that calls the first one's own."""
+def _instead(choose: Callable[[Arrived, Handler], Handler]) -> Iterator[Callable[[], None]]:
+    """Puts a handler before each signal's own; yields what passes the first arrival on to that."""
     arrived: Arrived = []
     before: dict[int, Handler] = {}
     if threading.current_thread() is threading.main_thread():

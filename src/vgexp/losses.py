@@ -1,4 +1,4 @@
-"""Losses: what is minimised, when an answer is right, and what ignoring the input would cost.
+"""Losses: the mean to minimise, when an answer is right, and the loss of the best constant answer.
 
 Axes: N targets, C classes, K values of a target. A batch of B examples with an answer at each of T
 positions has N = B T targets: [B, T, C] and [B, T] are the same to a loss as [N, C] and [N].
@@ -22,12 +22,12 @@ from vgexp.lookup import is_dotted
 from vgexp.registry import Registry
 
 RIGHT_WITHIN = 0.04
-"""A value is right if every component is nearer than this (Hochreiter & Schmidhuber 1997, 5.4)."""
+"""An answer is right if each component is nearer than this (Hochreiter & Schmidhuber 1997, 5.4)."""
 
 
 @dataclass(frozen=True)
 class Loss:
-    """A named loss; every function takes outputs and targets of one batch."""
+    """A named loss; its functions take the outputs and the targets of one batch."""
 
     summary: str
     mean: Callable[[Tensor, Tensor], Tensor]
@@ -45,7 +45,7 @@ class Loss:
 
 
 def build(name: str, label_smoothing: float = 0.0, *, has_classes: bool = True) -> Loss:
-    """The named loss; with label smoothing its `mean` is the smoothed one (Szegedy 2016).
+    """Returns the named loss; with label smoothing its `mean` is the smoothed one (Szegedy 2016).
 
     Args:
         has_classes: whether targets are class numbers, without which a loss of the user's own
@@ -68,7 +68,7 @@ def build(name: str, label_smoothing: float = 0.0, *, has_classes: bool = True) 
 
 
 def require_targets(loss: str, targets: Tensor, data: str) -> None:
-    """Requires a loss that is made for the targets of a data set: classes, or values.
+    """Requires a loss that fits the targets of a data set: classes, or values.
 
     Of one of the user's own nothing is known.
 
@@ -87,7 +87,7 @@ def require_targets(loss: str, targets: Tensor, data: str) -> None:
 
 
 def num_targets(outputs: Tensor) -> int:
-    """N: answers in the outputs of a batch."""
+    """Counts the answers in the outputs of a batch."""
     return outputs.shape[:-1].numel()
 
 

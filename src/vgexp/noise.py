@@ -1,4 +1,4 @@
-"""Gradient noise: Gaussian noise on the gradient that the optimizer gets, less of it step by step.
+"""Gradient noise: Gaussian noise on the clipped gradient, whose variance falls step by step.
 
 g_t + N(0, sigma_t^2), sigma_t^2 = eta / (1 + t)^decay, t from 0 (Neelakantan 2015). It is added
 after clipping: before, clipping would shrink the noise with the gradient, and its variance would be
@@ -33,7 +33,7 @@ class Noise:
         self._generator = generator
 
     def std(self, step: int) -> float:
-        """sigma_t."""
+        """Returns sigma_t, the standard deviation at a step."""
         # Not by a power, which overflows where the noise just ends.
         return math.sqrt(self._eta) * math.exp(-self._decay / 2 * math.log1p(step))
 
@@ -55,9 +55,9 @@ class Noise:
         return metrics.total_norm(grads)
 
     def state_dict(self) -> Tensor:
-        """Where the generator stands."""
+        """Returns the state of the generator."""
         return self._generator.get_state()
 
     def load_state_dict(self, state: Tensor) -> None:
-        """Goes on from there."""
+        """Restores the state of the generator."""
         self._generator.set_state(state)

@@ -23,7 +23,7 @@ EPS = 1e-5
 
 
 class NormConfig(Protocol):
-    """What a normalisation reads of a model's configuration."""
+    """The keys of a model's configuration that a normalisation reads."""
 
     norm_groups: int
 
@@ -34,7 +34,7 @@ class Norm(Protocol):
     def __call__(
         self, num_channels: int, config: NormConfig, num_position_axes: int = 0, /
     ) -> nn.Module | None:
-        """The module for [B, C, P..]; None where there is none.
+        """Makes the module for [B, C, P..]; None where nothing is normalised.
 
         Raises:
             QuestionError: channels and positions that it cannot normalise.
@@ -44,45 +44,45 @@ class Norm(Protocol):
 
 @dataclass(frozen=True)
 class Statistics:
-    """What a perceptron's normalisation takes its statistics of, and which it takes."""
+    """The entries and the statistics that a perceptron's normalisation uses."""
 
     num_entries: int | None
-    """Entries normalised together; None: an example's own over the batch, as many as there are."""
+    """Number of entries that are normalised together; None: each feature over the whole batch."""
     centred: bool
-    """Whether their mean is taken off before they are divided by their root mean square."""
+    """Whether their mean is subtracted before they are divided by their root mean square."""
 
 
 @dataclass(frozen=True)
 class NormEntry:
-    """A named normalisation: `build` makes its modules, `statistics` is what theory knows of it."""
+    """A named normalisation, and what models and theory ask about it."""
 
     build: Norm
     statistics: Callable[[int, NormConfig], Statistics] | None = None
-    """Of a width; None: there is none to take, or it is not known."""
+    """Gives the statistics for a width; None: there are none, or they are not known."""
     of_units: Callable[[int], nn.Module | None] | None = None
     """Makes the module that normalises each vector of [.., W] over its W units; None: there is no
     such module."""
     is_per_channel: Callable[[int, NormConfig], bool] = lambda _num_channels, _config: False
-    """Whether it normalises each channel of an image alone, over positions."""
+    """Whether it normalises each channel of an image alone, over its positions."""
     is_identity: bool = False
     """Whether nothing is normalised."""
     is_known: bool = True
-    """Whether it is one of ours."""
+    """Whether it is one of this registry's, and not the user's own."""
 
     @property
     def summary(self) -> str:
-        """The line that describes it."""
+        """The line that describes the norm in `vgexp list norms`."""
         return (self.build.__doc__ or "").strip().split("\n\n")[0]
 
     def __call__(
         self, num_channels: int, config: NormConfig, num_position_axes: int = 0, /
     ) -> nn.Module | None:
-        """The module, as `Norm` says."""
+        """Makes the module; see `Norm`."""
         return self.build(num_channels, config, num_position_axes)
 
 
 class ChannelRms(nn.Module):
-    """x over the root mean square of an example's channels and positions, times a scale a channel.
+    """Divides x by the rms of an example's channels and positions, and scales each channel.
 
     x is [B, C, P..]. `nn.RMSNorm` has a scale for each entry that it normalises over, which would
     be one a position too.
@@ -95,7 +95,7 @@ class ChannelRms(nn.Module):
         self._shape = (num_channels, *(1,) * num_position_axes)
 
     def forward(self, x_BCP: Tensor) -> Tensor:
-        """The normalised x."""
+        """Returns the normalised x."""
         mean_square = x_BCP.square().mean(self._axes, keepdim=True)
         return x_BCP * torch.rsqrt(mean_square + EPS) * self.weight.view(self._shape)
 
@@ -165,7 +165,7 @@ def _rms_of(num_units: int) -> nn.Module:
 
 
 class RmsNorm(nn.RMSNorm):
-    """In the weight's dtype, whatever the input's: torch's own warns of the difference."""
+    """Computes in the weight's dtype, whatever the input's; torch's class warns if they differ."""
 
     def forward(self, x_BW: Tensor) -> Tensor:
         if x_BW.dtype == self.weight.dtype:
@@ -174,7 +174,7 @@ class RmsNorm(nn.RMSNorm):
 
 
 def _foreign(path: str) -> NormEntry:
-    """The user's own reads [B, C, P..], whatever positions there are."""
+    """Makes an entry of the user's own norm, which reads [B, C, P..] with any positions."""
     make = user_code.norm(path)
 
     def build(num_channels: int, _config: NormConfig, _num_position_axes: int = 0, /) -> nn.Module:
@@ -204,4 +204,4 @@ NORMS: Registry[NormEntry] = Registry(
     },
     _foreign,
 )
-"""Name -> builder."""
+"""Name -> normalisation."""

@@ -1,7 +1,7 @@
-"""Optimizers: torch's own classes, torch's defaults wherever the configuration is silent.
+"""Optimizers: torch's own classes, with torch's defaults where the configuration says nothing.
 
-Where torch has a fused kernel it is asked for: the same update in one call for all tensors. None of
-them loads torch's compiler, which would be a third of a short run.
+Where torch has a fused kernel, it is used: it computes the same update in one call for all tensors.
+No optimizer loads torch's compiler, which would take a third of a short run.
 """
 
 from __future__ import annotations
@@ -22,23 +22,24 @@ from vgexp.config import (
     OptimizerConfig,
     RmspropConfig,
     SgdConfig,
+    unmade,
 )
 
 Parameters = Iterable[nn.Parameter]
 AnyOptimizer = TypeVar("AnyOptimizer", bound=Optimizer)
 
 _GUARDED = ("add_param_group", "load_state_dict", "state_dict", "zero_grad")
-"""Methods that torch hides from its compiler, and loads the compiler to do so."""
+"""Methods that torch hides from its compiler; to hide them, torch loads the compiler."""
 
 
 @singledispatch
 def build(config: OptimizerConfig, parameters: Parameters) -> Optimizer:  # noqa: ARG001
     """Builds the configured optimizer over `parameters`, in one parameter group."""
-    raise TypeError(f"no optimizer is made of {type(config).__name__}")
+    raise unmade(config)
 
 
 def num_states(config: OptimizerConfig) -> int:
-    """Numbers that the configured optimizer keeps for each parameter: what one step leaves."""
+    """Counts the numbers that the configured optimizer keeps for each parameter, after one step."""
     parameter = nn.Parameter(torch.ones(2))
     parameter.grad = torch.ones(2)
     optimizer = build(config, [parameter])
@@ -49,7 +50,7 @@ def num_states(config: OptimizerConfig) -> int:
 
 
 def skip_compiler(cls: type[AnyOptimizer]) -> type[AnyOptimizer]:
-    """The same optimizer, which never imports `torch._dynamo`.
+    """Returns a subclass of an optimizer that never imports `torch._dynamo`.
 
     torch wraps methods of an optimizer so that a compiled function which calls them works. The
     wrappers import torch's compiler even where nothing is compiled. Nobody compiles the step of a
@@ -92,7 +93,7 @@ def momentum(config: MomentumConfig, parameters: Parameters) -> Optimizer:
 
 @build.register
 def rmsprop(config: RmspropConfig, parameters: Parameters) -> Optimizer:
-    """RMSprop (Hinton 2012): each entry divided by its running root mean square.
+    """RMSprop (Hinton 2012): each entry is divided by its running root mean square.
 
     s <- 0.99 s + 0.01 g^2 from 0 without bias correction, w <- w - lr g / (sqrt(s) + 1e-8).
     """

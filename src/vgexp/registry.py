@@ -1,4 +1,4 @@
-"""Registries: one idea has one entry, found by its name, with a line that says what it is."""
+"""Registries: mappings from names to entries, each with a line that says what it is."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ class Registry(Mapping[str, T], Generic[T]):
     of that name or the first sentence of its docstring.
 
     Args:
-        foreign: makes an entry of what `package.module.name` names, where the user's own may be
-            asked for; a name with a dot in it is looked up there.
+        foreign: makes an entry from `package.module.name`, the user's own code; None: the registry
+            has no entries but its own.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class Registry(Mapping[str, T], Generic[T]):
         raise QuestionError(f"{question}\nor your own: package.module.name")
 
     def add(self, name: str, entry: T) -> None:
-        """Adds an entry whose name is new."""
+        """Adds an entry under a new name."""
         assert name not in self._entries, f"{self.kind} {name} is there already"
         self._entries[name] = entry
 
@@ -59,7 +59,7 @@ class Registry(Mapping[str, T], Generic[T]):
         return len(self._entries)
 
     def summary(self, name: str) -> str:
-        """The one line that `vgexp list` prints for this entry."""
+        """Returns the line that `vgexp list` prints for an entry."""
         entry = self[name]
         text = getattr(entry, "summary", None) or inspect.getdoc(entry) or ""
         return str(text).strip().split("\n\n")[0].replace("\n", " ")

@@ -1,4 +1,4 @@
-"""From where a run goes on: which of its checkpoints is whole, is its own, and fits its tables."""
+"""Chooses the checkpoint that a run is resumed from: whole, its own, and fitting its tables."""
 
 from __future__ import annotations
 
@@ -16,49 +16,49 @@ from vgexp.folders import Prefix
 from vgexp.quantities import COMMON, TABLES
 
 _CLOCK = "timing"
-"""The table that no promise is made of."""
+"""The table of times, the only one that a resumed run does not repeat byte for byte."""
 _MOST_FOR_EACH, _MOST_BESIDE = 8, 2**28
-"""Bytes of a checkpoint for each byte of the state that a run begins with, and beside them."""
+"""A checkpoint has at most this many bytes for each byte of the first state, and these on top."""
 _MOST_HEADER = 2**16
-"""Bytes of the line of columns."""
+"""Bytes of the line of columns at most."""
 _MOST_TIMES = 2**26
-"""Bytes of that table that are kept."""
+"""Bytes of that table that are kept at most."""
 ENDED = ("completed", "diverged", "stopped")
-"""Statuses of runs that nothing is to be added to."""
+"""Statuses of runs that have ended and are not resumed."""
 TRUST = "--trust"
-"""What says on a command line that recorded code may be executed."""
+"""The flag that allows recorded code to be executed."""
 FAILED = "failed"
 INTERRUPTED = "interrupted"
 
 
 @dataclass(frozen=True)
 class Start:
-    """Where to go on."""
+    """Where a resumed run starts."""
 
     state: dict[str, Any] | None
-    """The trainer's; None: from the beginning."""
+    """The trainer's state; None: the run starts from the beginning."""
     prefixes: dict[str, Prefix]
-    """Table -> what of its file to keep; a table that is not here has no file yet."""
+    """Table -> the part of its file to keep; other tables have no file yet."""
     story: str
-    """Where that is, and what was wrong with later checkpoints, for the user."""
+    """Tells the user where that is, and what was wrong with later checkpoints."""
     useless: tuple[Path, ...] = ()
-    """Later checkpoints, which must not take the place of the one that is gone on from."""
+    """Later checkpoints that cannot be used, and that must not be taken the next time."""
 
 
 def is_open(folder: Path) -> bool:
-    """Whether a run's summary is missing, torn, or says that it did not come to its end."""
+    """Whether a run has not ended: its summary is missing, torn, or says so."""
     return folders.summary_of(folder).get("status") not in ENDED
 
 
 def require_trust(folder: Path, config: Config) -> None:
-    """Refuses a recorded configuration that names code: going on with it would execute that code.
+    """Refuses a recorded configuration that names code, since resuming would execute it.
 
     Raises:
-        QuestionError: it does; with every name, and how to say that it is trusted.
+        QuestionError: it names code; with every name, and how to allow that.
     """
     named = configuration.targets(config)
     if named:
-        lines = [f"  {key}: {one_line(path)}" for key, path in named.items()]
+        lines = [f"  {key}: {one_line(path)}" for key, path in named]
         raise QuestionError(
             f"{folder} names code, which going on would execute\n"
             + "\n".join(lines)
@@ -78,10 +78,10 @@ def save(
     """Writes a checkpoint.
 
     Args:
-        settled: the tables with every row so far, on the disk itself.
+        settled: table -> its file, which holds every row so far on the disk itself.
 
     Raises:
-        OSError: it cannot be written; those before are as they were.
+        OSError: it cannot be written; earlier checkpoints are unchanged.
     """
     from vgexp import checkpoints
 
@@ -97,12 +97,12 @@ def start_of(
     tables: Sequence[str] = COMMON,
     own: Mapping[str, Any] | None = None,
 ) -> Start:
-    """The newest checkpoint that is whole and fits the tables; else the beginning.
+    """Finds the newest checkpoint that is whole and fits the tables; else the beginning.
 
     Args:
         tables: those that the run has.
-        own: the state of the run before it began, which a checkpoint's has to be like; None: not
-            known.
+        own: the run's state before its first step, which a checkpoint's state has to resemble;
+            None: it is not known.
 
     Raises:
         QuestionError: it was made by another configuration or other versions.
@@ -143,7 +143,7 @@ def start_of(
 
 
 def require_equal(path: Path, what: str, then: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    """Refuses to go on with what was made by something else.
+    """Requires that a file was made by the same configuration or versions.
 
     Raises:
         QuestionError: with every difference.
@@ -161,18 +161,22 @@ def require_equal(path: Path, what: str, then: Mapping[str, Any], now: Mapping[s
 def _require_like(
     path: Path, state: Mapping[str, Any], own: Mapping[str, Any] | None, config: Config
 ) -> None:
-    """Checks that a state is one that the run can go on from.
+    """Requires that a state has the form of the run's own.
 
     Raises:
-        UnusableError: it is of another form, and vgexp did not write it.
-        QuestionError: it is of another form, as it is where the user's own code has changed.
+        UnusableError: it has another form, so vgexp did not write it.
+        QuestionError: it has another form, perhaps because the user's own code has changed.
     """
     from vgexp import checkpoints
 
     try:
         checkpoints.require_like(state, own)
     except checkpoints.UnusableError as error:
-        code = ", ".join(map(one_line, configuration.targets(config).values()))
+        code = ", ".join(
+            one_line(path)
+            for key, path in configuration.targets(config)
+            if not key.startswith("output.")
+        )
         if not code:
             raise
         raise QuestionError(
@@ -182,14 +186,14 @@ def _require_like(
 
 
 def _most_bytes_of(own: Mapping[str, Any]) -> int:
-    """Of a checkpoint: optimizers hold a few numbers for each of the model's."""
+    """The size of the largest checkpoint: optimizers hold a few numbers for each of the model's."""
     from vgexp import checkpoints
 
     return _MOST_FOR_EACH * checkpoints.size_of(own) + _MOST_BESIDE
 
 
 def _begins_with(folder: Path, table: str, prefix: Prefix) -> bool:
-    """Whether a table's file begins with these bytes, and they are more than part of a header."""
+    """Whether a table's file begins with these bytes, which hold at least a whole header."""
     path = _path(folder, table)
     if prefix.num_bytes <= 0 or folders.read_prefix(path, prefix.num_bytes) != prefix:
         return False
@@ -197,7 +201,7 @@ def _begins_with(folder: Path, table: str, prefix: Prefix) -> bool:
 
 
 def _clock_lines(folder: Path, num_bytes: int) -> dict[str, Prefix]:
-    """The whole lines in the first bytes of the table of times; a file without them is removed."""
+    """Finds the whole lines in the first bytes of the table of times; a torn file is removed."""
     path = _path(folder, _CLOCK)
     content = (
         folders.read_beginning(path, min(num_bytes, _MOST_TIMES)) if files.exists(path) else b""
@@ -210,7 +214,7 @@ def _clock_lines(folder: Path, num_bytes: int) -> dict[str, Prefix]:
 
 
 def _require_own(folder: Path, config: Config) -> None:
-    """Without a checkpoint, what `config.yaml` and the summary say of the configuration."""
+    """Requires that `config.yaml` and the summary belong to the configuration."""
     now = {"config_hash": configuration.identity(config)}
     sealed = folders.sealed_identity(folder)
     if sealed is None:
@@ -228,7 +232,7 @@ def _header(table: str) -> bytes:
 
 
 def _headers(folder: Path, tables: Sequence[str]) -> dict[str, Prefix]:
-    """The tables that are there without rows; those torn before are removed.
+    """Finds the tables that have no rows yet; those torn within their header are removed.
 
     Raises:
         QuestionError: a file that is no such table.
@@ -242,7 +246,7 @@ def _headers(folder: Path, tables: Sequence[str]) -> dict[str, Prefix]:
         if begins == header:
             prefixes[table] = folders.read_prefix(path, len(header))
         elif header.startswith(begins.rstrip(b"\0")):
-            path.unlink()  # torn as it was made; a loss of power may leave zeros
+            path.unlink()  # torn while it was created; a loss of power may leave zeros
         elif not begins.startswith(header) and table != _CLOCK:
             raise QuestionError(
                 f"{path} does not begin as this version's {table}.csv does\n"
@@ -252,7 +256,7 @@ def _headers(folder: Path, tables: Sequence[str]) -> dict[str, Prefix]:
 
 
 def _set_aside(folder: Path, recorded: Sequence[str]) -> Path:
-    """Moves tables with rows into a folder of their own."""
+    """Moves tables that have rows into a folder of their own."""
     number = 1
     while files.exists(folder / f"before_{number}"):
         number += 1

@@ -1,4 +1,4 @@
-"""Schedules of the learning rate: torch's own, stepped after each update or each evaluation.
+"""Schedules of the learning rate: torch's schedulers, moved after each update or each evaluation.
 
 The learning rate of update s is the base rate times the schedule's factor at s, s from 0.
 """
@@ -25,6 +25,7 @@ from vgexp.config import (
     SchedulerConfig,
     StepConfig,
     WarmupCosineConfig,
+    unmade,
 )
 from vgexp.torch_internals import mark_as_stepped
 
@@ -46,21 +47,21 @@ class Schedule:
 
     @property
     def hears_evaluations(self) -> bool:
-        """Whether `after_eval` moves it."""
+        """Whether `after_eval` moves the schedule."""
         return self._by_eval is not None
 
     def after_step(self) -> None:
-        """To be called once after every optimizer step, skipped ones too."""
+        """Moves the schedule; call it once after every optimizer step, also a skipped one."""
         if self._by_step is not None:
             self._by_step.step()
 
     def after_eval(self, val_loss: float) -> None:
-        """To be called after every evaluation. A nan counts as an evaluation without progress."""
+        """Moves the schedule; call it after every evaluation. A nan counts as no progress."""
         if self._by_eval is not None:
             self._by_eval.step(val_loss)
 
     def state_dict(self) -> dict[str, Any]:
-        """Where the schedule stands, the learning rates of the optimizer's groups included."""
+        """Returns the state of the schedule, with the learning rates of the optimizer's groups."""
         moving = self._by_step or self._by_eval
         return {
             "lr": [group["lr"] for group in self._optimizer.param_groups],
@@ -68,7 +69,7 @@ class Schedule:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes on from `state`, before or after the optimizer's own state is loaded."""
+        """Restores `state`, before or after the optimizer's own state is loaded."""
         moving = self._by_step or self._by_eval
         if moving:
             moving.load_state_dict(state["scheduler"])
@@ -79,12 +80,12 @@ class Schedule:
 @singledispatch
 def build(config: SchedulerConfig, optimizer: Optimizer, num_steps: int) -> Schedule:  # noqa: ARG001
     """Builds the configured schedule for a run of `num_steps` optimizer steps."""
-    raise TypeError(f"no scheduler is made of {type(config).__name__}")
+    raise unmade(config)
 
 
 @build.register
 def constant(_config: ConstantConfig, optimizer: Optimizer, _num_steps: int) -> Schedule:
-    """The learning rate stays."""
+    """The learning rate stays the same."""
     return Schedule(optimizer)
 
 
@@ -97,7 +98,7 @@ def step(config: StepConfig, optimizer: Optimizer, num_steps: int) -> Schedule:
 
 @build.register
 def cosine(_config: CosineConfig, optimizer: Optimizer, num_steps: int) -> Schedule:
-    """Half a cosine from the base rate down to 0 (Loshchilov & Hutter 2017): (1 + cos(pi s/S))/2.
+    """The rate follows half a cosine to 0 (Loshchilov & Hutter 2017): (1 + cos(pi s/S))/2.
 
     S is the number of steps, so the last update has a small rate, not 0.
     """
@@ -106,7 +107,7 @@ def cosine(_config: CosineConfig, optimizer: Optimizer, num_steps: int) -> Sched
 
 @build.register
 def warmup_cosine(config: WarmupCosineConfig, optimizer: Optimizer, num_steps: int) -> Schedule:
-    """A linear rise, then half a cosine down to 0.
+    """The rate rises linearly, then follows half a cosine down to 0.
 
     With w steps of rise: (s + 1) / (w + 1) for s < w, then (1 + cos(pi (s - w)/(S - w))) / 2, so
     that update 0 has a rate above 0 and update w the base rate.

@@ -6,8 +6,12 @@ It also makes modules without drawing numbers.
 from __future__ import annotations
 
 import hashlib
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -32,6 +36,24 @@ def allocate(on_meta: Module) -> Module:
     # torch 2.6 does not count `with torch.device(...)` as a change of the default device,
     # but creates tensors there.
     return on_meta.to_empty(device=torch.empty(0).device)
+
+
+@contextmanager
+def without_draws() -> Iterator[None]:
+    """Within, what is drawn from global generators is drawn again afterwards.
+
+    Those are Python's, numpy's, and torch's on the CPU and on the CUDA devices in use.
+    """
+    of_python, of_numpy = random.getstate(), np.random.get_state()  # noqa: NPY002
+    # To ask CUDA for a state would start it.
+    is_on_cuda = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+    devices = range(torch.cuda.device_count()) if is_on_cuda else ()
+    try:
+        with torch.random.fork_rng(devices=devices):
+            yield
+    finally:
+        random.setstate(of_python)
+        np.random.set_state(of_numpy)  # noqa: NPY002
 
 
 class GlobalStream:
@@ -64,6 +86,15 @@ class GlobalStream:
             self._state = self._global()
             self._set_global(self._outside)
             self._outside = None
+
+    @contextmanager
+    def lend(self) -> Iterator[None]:
+        """Within, the global generators are the stream's."""
+        self.begin()
+        try:
+            yield
+        finally:
+            self.end()
 
     def state_dict(self) -> list[Tensor]:
         """The state of the stream."""

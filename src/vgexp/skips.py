@@ -24,16 +24,16 @@ class Combine(nn.Module, ABC):
     """Computes the next z from z_BW, the branch W h + b, and the h_BW that the branch read."""
 
     keeps_path = True
-    """Whether the next z is z plus what is made of the branch alone."""
+    """Whether the next z is z plus a function of the branch alone."""
 
     @property
     def gates(self) -> tuple[tuple[Gate | ConvGate, nn.Sigmoid], ...]:
-        """The gates' affine maps, each with the sigmoid that reads it."""
+        """The affine map of each gate, with the sigmoid that reads it."""
         return ()
 
     @abstractmethod
     def forward(self, z_BW: Tensor, branch_BW: Tensor, h_BW: Tensor) -> Tensor:
-        """The next z."""
+        """Returns the next z."""
 
 
 class Gate(nn.Linear):
@@ -43,21 +43,21 @@ class Gate(nn.Linear):
 
 
 class ConvGate(nn.Conv2d):
-    """The same of images, a convolution."""
+    """The same for images: a convolution."""
 
     initial_bias = HIGHWAY_BIAS
 
 
 MakeGate = Callable[[], Gate | ConvGate]
-"""Builds a gate's affine map on the meta device: made elsewhere it would draw its weights from
-torch's global generator."""
+"""Builds a gate's affine map on the meta device, where it draws nothing from torch's global
+generator."""
 
 
 class MakeCombine(Protocol):
     """Builds the module of one branch."""
 
     def __call__(self, width: int, depth: int, make_gate: MakeGate | None = None, /) -> Combine:
-        """Of `depth` branches in all; the gate is linear, width to width, unless it is given."""
+        """Builds it for `depth` branches; a gate is linear from width to width unless given."""
         ...
 
 
@@ -67,7 +67,7 @@ Mean = Callable[[Callable[[Tensor], Tensor], float, Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Mix:
-    """What a skip does to variances, all factors mean-square, at the start of training.
+    """How a skip changes variances at the start of training; all factors are mean-square.
 
     With v the variance of the branch and q that of z: the next z has `branch` v + `carried` q. With
     chi v's derivative by z as mean squares, dL/dz of an example has (`backward` chi + `carried`)
@@ -82,7 +82,7 @@ class Mix:
 
 
 MakeMix = Callable[[Tensor, Tensor, int, Mean], Mix]
-"""From v, q, the depth, and how a mean is taken."""
+"""Gives the mix, from v, q, the depth and a function that takes means."""
 
 
 @dataclass(frozen=True)
@@ -97,11 +97,11 @@ class Skip:
     combine: MakeCombine | None = None
     concatenates: bool = False
     mix: MakeMix = lambda _v, _q, _depth, _mean: Mix(1.0, 0.0, 1.0)
-    """What it does to variances."""
+    """How it changes variances."""
     carries_z: bool = False
-    """Whether the next z is z where the branch is 0, and the branch's weights learn there."""
+    """Whether z passes unchanged where the branch is 0, while the branch's weights learn."""
     keeps_path: bool = False
-    """Whether the next z is z plus what is made of the branch alone."""
+    """Whether the next z is z plus a function of the branch alone."""
     is_sum: bool = False
     """Whether the next z is z plus the branch as it is."""
 
@@ -112,7 +112,7 @@ class Skip:
 
     @property
     def joins(self) -> bool:
-        """Whether a layer reads anything but the h before it."""
+        """Whether a layer reads more than the h before it."""
         return self.adds or self.concatenates
 
 
@@ -169,7 +169,7 @@ class Highway(Combine):
 
 
 def _highway_mix(v: Tensor, q: Tensor, _depth: int, mean: Mean) -> Mix:
-    """Of a gate that reads what the branch reads, with weights of the same variance.
+    """The mix of a gate that reads what the branch reads, with weights of the same variance.
 
     Its z has the branch's variance about b_T, and both are independent of each other and of z: the
     next variance is E[T^2] v + E[(1 - T)^2] q. Going back, the branch's weights bring E[T^2] and

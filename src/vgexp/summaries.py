@@ -1,4 +1,4 @@
-"""What is told of a run once it has ended: figures, status, and what it was computed by."""
+"""The summary of a run: its metrics, its status, and what computed it."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from vgexp.config import Config
 
 if TYPE_CHECKING:
     import pandas as pd
+    from torch import nn
 
     from vgexp.training import Trainer
 
@@ -23,28 +24,30 @@ def summary_of(
     trainer: Trainer,
     status: str,
 ) -> dict[str, Any]:
-    """What `summary.json` holds.
+    """Makes the content of `summary.json`.
 
     Args:
-        tables: those that figures are made of, by name.
+        tables: those that metrics are made of, by name.
     """
     from vgexp import diagnosis
 
-    figures = diagnosis.summarise(
+    facts = trainer.facts
+
+    metrics = diagnosis.summarise(
         tables["layers"],
         tables["steps"],
         tables["evals"],
         time=tables.get("time"),
         curvature=tables.get("curvature"),
-        constant_loss=trainer.constant_loss,
+        constant_loss=facts.constant_loss,
         num_examples=config.data.batch_size * config.train.accumulate,
         dtype=config.dtype,
         status=status,
         divergence=trainer.divergence,
-        num_layers=trainer.num_layers,
+        num_layers=facts.num_layers,
     )
     return {
-        **figures,
+        **metrics,
         "steps": trainer.state.step,
         "seconds": round(trainer.clock.seconds, 3),
         "probe_overhead": trainer.clock.probe_overhead,
@@ -53,13 +56,15 @@ def summary_of(
 
 
 def of_process(config: Config, trainer: Trainer) -> dict[str, Any]:
-    """What a summary says of the network and of what measured it, whatever came out."""
+    """Makes the part of a summary that does not depend on the result: network and process."""
+    facts = trainer.facts
+    remarks = list(facts.dataset.remarks)
     return {
-        "num_parameters": trainer.num_parameters,
-        "unseen": trainer.unseen,
-        **({"remarks": list(trainer.remarks)} if trainer.remarks else {}),
-        **_fitted(trainer),
-        "device": str(trainer.device),
+        "num_parameters": facts.num_parameters,
+        "unseen": trainer.probe.unseen,
+        **({"remarks": remarks} if remarks else {}),
+        **_fitted_variances(trainer.state.model),
+        "device": str(facts.device),
         "seed": config.seed,
         "config_hash": configuration.identity(config),
         "versions": versions(),
@@ -68,14 +73,14 @@ def of_process(config: Config, trainer: Trainer) -> dict[str, Any]:
     }
 
 
-def _fitted(trainer: Trainer) -> dict[str, float]:
-    """What an init that fits weights to a batch reached there; nothing of others."""
-    found = getattr(trainer.state.model, "fitted_variances", {}).values()
+def _fitted_variances(model: nn.Module) -> dict[str, float]:
+    """The variances that an init reached which fits weights to a batch; empty for other inits."""
+    found = getattr(model, "fitted_variances", {}).values()
     return {"fitted_variance_min": min(found), "fitted_variance_max": max(found)} if found else {}
 
 
 def versions() -> dict[str, str]:
-    """Of what computes: digits of a table may depend on it."""
+    """Versions of the software; digits of a table may depend on them."""
     import numpy
     import torch
 
@@ -90,13 +95,14 @@ def versions() -> dict[str, str]:
 
 
 def status_of(trainer: Trainer) -> str:
-    """How a run ended that was not torn off."""
-    is_complete = trainer.state.step == trainer.num_steps
-    if trainer.divergence is not None and (is_complete or trainer.stops_on_divergence):
+    """The status of a run that no error ended."""
+    facts = trainer.facts
+    is_complete = trainer.state.step == facts.num_steps
+    if trainer.divergence is not None and (is_complete or facts.stops_on_divergence):
         return "diverged"
     return "completed" if is_complete else resuming.INTERRUPTED
 
 
 def computed_by(trainer: Trainer) -> dict[str, str]:
-    """Versions, and the kind of device: what the digits of a table may depend on."""
-    return {**versions(), "device": trainer.device.type}
+    """Versions and the kind of device; digits of a table may depend on them."""
+    return {**versions(), "device": trainer.facts.device.type}

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import image_files
 import pytest
 import torch
+from torch import nn
 from trainers import BASE, changed
 
 from vgexp import clips, data, models, optimizers, schedulers
@@ -16,6 +17,7 @@ from vgexp import config as configuration
 from vgexp.assembly import assemble, device_of
 from vgexp.config import Config
 from vgexp.errors import QuestionError
+from vgexp.tasks import Task
 
 
 def test_auto_is_cuda_where_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -54,7 +56,7 @@ def test_every_choice_of_every_group_assembles_and_takes_two_steps(
             families = configuration.CHOICES["model"].values()
             chosen["model"] = next(c() for c in families if cls.gives in c.reads)
         trainer = assemble(changed(Config(), **chosen, train={"steps": 2}))
-        assert trainer.device == device_of("auto")
+        assert trainer.facts.device == device_of("auto")
         assert sum(1 for rows in trainer.rows() if rows.table == "steps") >= 1
         assert trainer.state.step == 2
         assert trainer.divergence is None
@@ -77,6 +79,38 @@ def test_each_choice_has_a_maker_that_is_not_that_of_another_choice(group: str) 
         nearest = next(base for base in cls.__mro__ if base in made_by)
         assert nearest is not object, f"nothing makes {cls.__name__}"
         assert nearest is cls or nearest not in choices, f"{cls.__name__} is made as its base is"
+
+
+def test_a_family_is_added_by_its_configuration_and_what_makes_it_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    families = configuration.CHOICES["model"]
+    monkeypatch.setattr(families, "_entries", dict(families.items()))
+
+    @dataclasses.dataclass
+    class OneWeightConfig(configuration.ModelConfig, choice="one_weight"):
+        reads: ClassVar[tuple[str, ...]] = ("vector", "image")
+
+    def one_weight(_config: OneWeightConfig, task: Task) -> nn.Module:
+        return nn.Linear(task.num_features, task.num_outputs)
+
+    models.make.register(OneWeightConfig, one_weight)
+    config = changed(BASE, model=OneWeightConfig(), train={"steps": 1})
+    assert configuration.flatten(config)["model"] == "one_weight"
+    values, chosen = configuration.to_dict(config), configuration.choices(config)
+    assert configuration.from_dict(values, chosen) == config
+    trainer = assemble(config)
+    list(trainer.rows())
+    assert isinstance(trainer.state.model, nn.Linear)
+    assert trainer.state.step == 1
+
+
+def test_a_configuration_of_no_choice_is_a_question() -> None:
+    for group, make in MAKERS.items():
+        base = next(iter(configuration.CHOICES[group].values())).__mro__[1]
+        message = f"unknown {group} configuration: '{base.__name__}'"
+        with pytest.raises(QuestionError, match=message):
+            make(base(), None, *([None] if group == "scheduler" else []))
 
 
 @pytest.mark.parametrize("dtype", configuration.DTYPES)

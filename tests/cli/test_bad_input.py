@@ -14,11 +14,12 @@ import pytest
 from fault_cases.children import Child, forked
 
 import vgexp
-from vgexp import sinks, sweep
+from vgexp import sweep
 from vgexp.cli.main import main
 from vgexp.errors import QuestionError
 from vgexp.quantities import COMMON
-from vgexp.runs import training
+from vgexp.records import Rows
+from vgexp.sinks.csv_files import CsvFiles
 from vgexp.training import history
 
 QUICK = [
@@ -185,28 +186,26 @@ def test_the_command_line_twice_gives_the_same_bytes() -> None:
 # ---------------------------------------------------------------- work that fails
 
 
-def failing_sink(error: Exception, activation: str | None = None) -> sinks.Registry:
-    """The registry of sinks with one that fails when the first rows of steps come."""
+def fail_after_steps(
+    monkeypatch: pytest.MonkeyPatch, error: Exception, activation: str = ""
+) -> None:
+    """Lets a run with this activation fail once the first rows of steps have been written."""
+    write = CsvFiles.__call__
 
-    class Failing:
-        def __init__(self, context: sinks.SinkContext) -> None:
-            config = (context.folder / "config.yaml").read_text()
-            self._strikes = activation is None or f"activation: {activation}" in config
+    def write_and_fail(files: CsvFiles, rows: Rows) -> None:
+        write(files, rows)
+        config = files._files["steps"]._path.with_name("config.yaml").read_text()
+        if rows.table == "steps" and f"activation: {activation}" in config:
+            raise error
 
-        def __call__(self, rows: object) -> None:
-            if self._strikes and getattr(rows, "table", "") == "steps":
-                raise error
-
-        def close(self) -> None: ...
-
-    return sinks.Registry("sink", {**sinks.SINKS, "failing": Failing})
+    monkeypatch.setattr(CsvFiles, "__call__", write_and_fail)
 
 
 def test_a_run_that_fails_says_failed_and_keeps_its_traceback_in_the_log(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     error = RuntimeError("CUDA out of memory. Tried to allocate 20 GiB")
-    monkeypatch.setattr(sinks, "SINKS", failing_sink(error))
+    fail_after_steps(monkeypatch, error)
     # However slow the machine, rows are handed on at the end of the four steps.
     monkeypatch.setattr(history, "FLUSH_SECONDS", math.inf)
     assert train("hydra.run.dir=here") == 1
@@ -224,7 +223,7 @@ def test_a_run_that_fails_says_failed_and_keeps_its_traceback_in_the_log(
 def test_a_failing_job_of_a_sweep_is_a_row_and_the_others_run(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(sinks, "SINKS", failing_sink(MemoryError("no memory"), "relu"))
+    fail_after_steps(monkeypatch, MemoryError("no memory"), "relu")
     words = ["model.activation=tanh,relu,sigmod", "hydra.sweep.dir=s"]
     assert train("-m", *words) == 1
     shown = capsys.readouterr()
@@ -249,7 +248,7 @@ def test_a_log_that_cannot_be_written_is_not_pointed_at(
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(sinks, "SINKS", failing_sink(OSError(28, "No space left on device")))
+    fail_after_steps(monkeypatch, OSError(28, "No space left on device"))
     monkeypatch.setattr(logging.StreamHandler, "flush", full)
     monkeypatch.setattr("vgexp.folders.write_summary", full)
     assert train("hydra.run.dir=here") == 1
@@ -304,7 +303,9 @@ def test_a_signal_while_training_saves_everything(
 def test_ctrl_c_during_setup_leaves_nothing(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(training, "assembled", lambda _: os.kill(os.getpid(), signal.SIGINT))
+    monkeypatch.setattr(
+        "vgexp.runs.start.load_libraries", lambda _: os.kill(os.getpid(), signal.SIGINT)
+    )
     assert train("hydra.run.dir=here") == 130
     assert_one_block(capsys.readouterr().err, "error: interrupted nothing was recorded yet")
     assert not Path("here").exists()

@@ -49,7 +49,7 @@ hydra:
 PLAIN = MEDLEY[: MEDLEY.index("hydra:")]
 
 
-manners: list[runs.Manner] = []
+displays: list[runs.Display] = []
 
 
 @pytest.fixture
@@ -57,9 +57,9 @@ def calls(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Calls:
     """The runs that were asked for; an activation that is no activation misbehaves."""
     made: Calls = []
 
-    def run(config: Config, folder: Path, *, command: str = "", manner: runs.Manner) -> Any:
+    def begin(_: object, config: Config, folder: Path, command: str, display: runs.Display) -> Any:
         made.append((config, folder, command))
-        manners.append(manner)
+        displays.append(display)
         folders.require_free(folder)
         (folder / "layers.csv").write_text("step\n")
         activation = getattr(config.model, "activation", "")
@@ -73,9 +73,8 @@ def calls(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Calls:
         (folder / "summary.json").write_text(json.dumps(SUMMARY))
         return SimpleNamespace(folder=folder, summary=SUMMARY)
 
-    manners.clear()
-    monkeypatch.setattr(runs, "run", run)
-    monkeypatch.setattr("vgexp.runs.training.run", run)
+    displays.clear()
+    monkeypatch.setattr("vgexp.runs.making._begin", begin)
     training = dataclasses.replace(WORKS["train"], close=lambda _: None)
     monkeypatch.setitem(WORKS, "train", training)
     monkeypatch.chdir(tmp_path)
@@ -524,7 +523,7 @@ def test_a_sweep_runs_every_combination_quietly_and_tells_each(
     assert train("-m", "model.depth=5,6", "seed=1,2", "hydra.sweep.dir=s") == 0
     asked = [(configuration.flatten(c)["model.depth"], c.seed) for c, _, _ in calls]
     assert asked == [(5, 1), (5, 2), (6, 1), (6, 2)]
-    assert manners == [runs.Manner(is_quiet=True, draws=False, remarks=False)] * 4
+    assert displays == [runs.Display(is_quiet=True, draws=False, remarks=False)] * 4
     # What is shown now is no part of what a job is.
     assert all(config.output == configuration.OutputConfig() for config, _, _ in calls)
     assert [folder for _, folder, _ in calls] == [Path(f"s/{i}") for i in range(4)]

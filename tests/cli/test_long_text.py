@@ -68,7 +68,7 @@ def test_the_beginning_is_as_wide_as_there_is_room(text: str, width: int, expect
 
 
 def test_the_line_of_a_job_is_cut_in_its_middle() -> None:
-    row = JobRow(3, "completed", figures={"verdict": "healthy"})
+    row = JobRow(3, "completed", metrics={"verdict": "healthy"})
     typed = [f"probe.layers={'a' * 10**5}{'z' * 10**5}"]
     text = format_line(row, typed, {"probe.layers"}, 60)
     assert cell_len(text) <= 60

@@ -147,7 +147,7 @@ def test_ended_jobs_are_not_run_again(
     whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shutil.copytree(whole, tmp_path / "s")
-    monkeypatch.setattr(runs.training, "_trained", lambda *_: pytest.fail("a job was run"))
+    monkeypatch.setattr(runs.training, "_train", lambda *_: pytest.fail("a job was run"))
     assert resume(tmp_path / "s") == 0
     assert train(tmp_path / "s") == 0
     require_equal(tmp_path / "s", whole)

@@ -15,7 +15,7 @@ from vgexp.cli import show
 from vgexp.cli.main import main
 from vgexp.config import CHOICES
 from vgexp.errors import QuestionError, nearest
-from vgexp.sinks.live import Counting
+from vgexp.report.terminal.live import Counting
 
 
 @pytest.fixture(autouse=True)
@@ -205,7 +205,7 @@ def test_names_of_figures_are_wrapped_between_words(
 def test_a_count_ends_with_the_last(
     num: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("vgexp.sinks.live.SILENT_SECONDS", 0.0)
+    monkeypatch.setattr("vgexp.report.terminal.live.SILENT_SECONDS", 0.0)
     tell = Counting("seed", num, is_quiet=False)
     for done in range(1, num + 1):
         tell(done)
@@ -217,7 +217,7 @@ def test_a_count_ends_with_the_last(
 def test_a_quiet_count_says_nothing(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("vgexp.sinks.live.SILENT_SECONDS", 0.0)
+    monkeypatch.setattr("vgexp.report.terminal.live.SILENT_SECONDS", 0.0)
     tell = Counting("seed", 2, is_quiet=True)
     tell(1)
     tell(2)

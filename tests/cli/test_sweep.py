@@ -110,7 +110,7 @@ def test_a_cell_of_any_kind_reads_back_as_it_was(tmp_path: Path) -> None:
 )
 def test_a_summary_figure_is_written_in_its_shortest_form(value: object, text: str) -> None:
     summary = {"status": "completed", "figure": value, "versions": {"torch": "2"}, "list": [1]}
-    assert sweep.figures(summary) == {"figure": text}
+    assert sweep.metrics(summary) == {"figure": text}
 
 
 def test_a_reason_is_one_line() -> None:

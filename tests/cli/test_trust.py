@@ -32,6 +32,10 @@ def fill(weight):
 
 class Norm(torch.nn.LayerNorm):
     pass
+
+class Keep:
+    def __call__(self, rows):
+        pass
 """
 SMALL = ("data=gaussian", "data.num_examples=64", "data.features=5", "data.num_classes=4")
 SMALL = (*SMALL, "data.batch_size=8", "train.steps=12", "run.checkpoint_every=5")
@@ -43,6 +47,7 @@ NAMED = {
     "model.activation": ("model.activation=torch.tanh", "model.width=4", "model.depth=2"),
     "model.init": ("model.init=mine.fill", "model.width=4", "model.depth=2"),
     "model.norm": ("model.norm=mine.Norm", "model.width=4", "model.depth=2"),
+    "output.sinks": ("output.sinks=[csv,mine.Keep]", "model.width=4", "model.depth=2"),
 }
 
 
@@ -86,7 +91,7 @@ def test_a_run_that_names_code_is_gone_on_with_only_where_it_is_trusted(
     with pytest.raises(QuestionError, match="names code"):
         vgexp.resume(folder)
     done = vgexp.load(folder)
-    assert key in configuration.targets(done.config)
+    assert key in dict(configuration.targets(done.config))
     assert len(done.steps)
     assert main(["compare", str(folder)]) == 0
     assert main(["compare", str(folder), "--layers", "delta_rms"]) == 0

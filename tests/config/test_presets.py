@@ -98,14 +98,13 @@ def jobs_of(tmp_path_factory: pytest.TempPathFactory) -> Compose:
     def compose(name: str) -> list[Config]:
         made: list[Config] = []
 
-        def run(config: Config, folder: Path, **_: Any) -> Any:
+        def begin(_: object, config: Config, folder: Path, *__: object) -> Any:
             made.append(config)
             return SimpleNamespace(folder=folder, summary={"status": "completed"})
 
         with pytest.MonkeyPatch.context() as patch:
             patch.chdir(tmp_path_factory.mktemp(name))
-            patch.setattr(runs, "run", run)
-            patch.setattr("vgexp.runs.training.run", run)
+            patch.setattr("vgexp.runs.making._begin", begin)
             assert main(["train", f"+experiment={name}", "output.quiet=true"]) == 0
         return made
 

@@ -285,14 +285,14 @@ def test_examples_that_hold_nan_or_inf_are_counted(
 def test_bad_examples_of_data_that_are_read_one_by_one_are_counted_and_good_ones_are_no_remark(
     tmp_path: Path,
 ) -> None:
-    (remark,) = assemble(config("lazy_bad")).remarks
+    (remark,) = assemble(config("lazy_bad")).facts.dataset.remarks
     assert remark == "data.target: of 64 examples for training, 1 holds nan or inf: example 9"
-    (remark,) = assemble(config("told_bad")).remarks
+    (remark,) = assemble(config("told_bad")).facts.dataset.remarks
     told = (
         "of the first 16 examples for training, 1 holds nan or inf; the others were not looked at"
     )
     assert remark == f"data.target: {told}"
-    assert assemble(config()).remarks == ()
+    assert assemble(config()).facts.dataset.remarks == ()
     assert "remarks" not in vgexp.run(config(), tmp_path / "a").summary
 
 

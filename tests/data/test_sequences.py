@@ -363,4 +363,4 @@ def test_the_constant_guess_is_one_for_all_unless_positions_tell(
         -sum(n / len(group) * math.log(n / len(group)) for n in Counter(group).values())
         for group in groups
     ]
-    assert trainer.constant_loss == pytest.approx(sum(entropies) / len(entropies), rel=1e-12)
+    assert trainer.facts.constant_loss == pytest.approx(sum(entropies) / len(entropies), rel=1e-12)

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from layer_tables import EXPLODING, STEADY, VANISHING, layers_of, summary_of
+from trainers import changed
 
 import vgexp
 from vgexp.diagnosis import (
@@ -200,16 +201,6 @@ def test_sentences_stand_in_the_order_of_the_rules() -> None:
     assert places == sorted(places)
 
 
-def test_the_order_of_the_rules_is_fixed() -> None:
-    assert list(RULES) == [
-        *("gradient", "hidden_by_weights", "gradient_last"),
-        *("no_prediction", "prediction", "predicted_parts", "predicted_depth", "phase"),
-        *("through_time", "predicted_through_time"),
-        *("fitted_variances", "jacobian", "paths", "shattering"),
-        *("diverged", "loss", "curvature", "underflow", "unfinished"),
-    ]
-
-
 def test_a_remedy_follows_its_finding_and_a_scope_is_said_once() -> None:
     remedies = (Remedy("Do this.", "It helps."), Remedy("Or that.", "It helps too."))
     findings = [
@@ -310,8 +301,9 @@ def test_a_run_knows_the_steps_and_the_layers_of_the_tables_at_hand() -> None:
 
 def test_a_run_with_a_configuration_knows_the_examples_of_an_update() -> None:
     done = vgexp.load(RECORDED / "run")
-    evidence = evidence_of_run(done.summary, config=done.config)
-    assert done.config.train.accumulate * done.config.data.batch_size == evidence.num_examples
+    assert done.config.data.batch_size == 8
+    config = changed(done.config, train={"accumulate": 3})
+    assert evidence_of_run(done.summary, config=config).num_examples == 24
     assert evidence_of_run(done.summary).num_examples is None
 
 

@@ -13,7 +13,7 @@ import pytest
 from vgexp import runs
 from vgexp.config import Config, MlpConfig, OutputConfig, ProbeConfig, SgdConfig, TrainConfig
 from vgexp.diagnosis import Evidence, compose, examine, sentence
-from vgexp.diagnosis.landscape import FLAT_BELOW, landscape_figures
+from vgexp.diagnosis.landscape import FLAT_BELOW, landscape_metrics
 from vgexp.quantities import CURVATURE
 
 LIMIT = 20.0
@@ -27,13 +27,13 @@ def table(largest: list[float], smallest: float = 0.0, limit: float | None = LIM
 
 
 def words(largest: list[float], verdict: str | None, **more: Any) -> str:
-    figures = landscape_figures(table(largest, **more))
+    figures = landscape_metrics(table(largest, **more))
     finite = {key: value if math.isfinite(value) else None for key, value in figures.items()}
     return compose(examine(Evidence({"verdict": verdict, **finite})))
 
 
 def test_figures_are_of_the_first_the_last_the_middle_and_the_largest() -> None:
-    figures = landscape_figures(table([10.0, 30.0, 2.0, 50.0, 4.0], smallest=-60.0))
+    figures = landscape_metrics(table([10.0, 30.0, 2.0, 50.0, 4.0], smallest=-60.0))
     assert figures == {
         "sharpness_first": 10.0,
         "sharpness_last": 4.0,
@@ -43,11 +43,11 @@ def test_figures_are_of_the_first_the_last_the_middle_and_the_largest() -> None:
 
 
 def test_of_two_measurements_the_lower_one_is_the_middle() -> None:
-    assert landscape_figures(table([40.0, 10.0]))["sharpness_over_limit"] == 0.5
+    assert landscape_metrics(table([40.0, 10.0]))["sharpness_over_limit"] == 0.5
 
 
 def test_rows_that_are_not_finite_are_left_out() -> None:
-    figures = landscape_figures(table([10.0, math.inf, math.nan]))
+    figures = landscape_metrics(table([10.0, math.inf, math.nan]))
     assert (figures["sharpness_last"], figures["curvature_over_limit_max"]) == (10.0, 0.5)
 
 
@@ -57,7 +57,7 @@ def test_rows_that_are_not_finite_are_left_out() -> None:
 def test_without_a_finite_row_there_is_no_figure_and_no_word(
     curvature: pd.DataFrame | None,
 ) -> None:
-    figures = landscape_figures(curvature)
+    figures = landscape_metrics(curvature)
     assert all(math.isnan(value) for value in figures.values())
     assert not examine(Evidence({"verdict": "stalled", **dict.fromkeys(figures)}))
 
@@ -80,11 +80,19 @@ def test_a_limit_of_infinity_where_the_learning_rate_is_zero_is_borne() -> None:
         ([0.0] * 3, "stalled", "The landscape is flat: no Hessian eigenvalue was above 0 of"),
         ([50.0] * 3, "stalled", "The step is too large for the curvature: the largest Hessian"),
         ([50.0] * 3, "diverged", "The step is too large for the curvature: the largest Hessian"),
-        ([21.0] * 3, "healthy", "The largest Hessian eigenvalue was mostly 1.1 times what this"),
-        ([10.0] * 3, "healthy", "The largest Hessian eigenvalue was mostly 0.5 of what this"),
-        ([0.09] * 3, "healthy", "The largest Hessian eigenvalue was mostly 0.0045 of what this"),
-        ([10.0] * 3, "stalled", "The largest Hessian eigenvalue was mostly 0.5 of what this"),
-        ([10.0] * 3, None, "The largest Hessian eigenvalue was mostly 0.5 of what this"),
+        (
+            [21.0] * 3,
+            "healthy",
+            "The largest Hessian eigenvalue was mostly 1.1 times the stability",
+        ),
+        ([10.0] * 3, "healthy", "The largest Hessian eigenvalue was mostly 0.5 of the stability"),
+        (
+            [0.09] * 3,
+            "healthy",
+            "The largest Hessian eigenvalue was mostly 0.0045 of the stability",
+        ),
+        ([10.0] * 3, "stalled", "The largest Hessian eigenvalue was mostly 0.5 of the stability"),
+        ([10.0] * 3, None, "The largest Hessian eigenvalue was mostly 0.5 of the stability"),
     ],
 )
 def test_three_kinds_of_flat_loss_are_told_apart(

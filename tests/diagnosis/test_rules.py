@@ -191,11 +191,20 @@ TELLS: list[tuple[str, Evidence, str]] = [
     ),
     (
         "jacobian",
+        of(JACOBIAN, jacobian_largest_log10=-341.5),
+        "singular value is 3.2e-342 (the product of the layers' own: 1e+02).",
+    ),
+    (
+        "jacobian",
         of(jacobian_bound_log10=2.0),
         "The product of the layers' largest singular values is 1e+02.",
     ),
     ("paths", of(PATHS), "through 4.2 of 9 branches on average; a path taken at random passes 4.5"),
-    ("shattering", of(SHATTERING), "a cosine of 0.1 by what the first layer reads and of 0.6 by"),
+    (
+        "shattering",
+        of(SHATTERING),
+        "a cosine of 0.1 with respect to the input of the first layer and of 0.6",
+    ),
     ("diverged", of(verdict="diverged", cause="z became inf."), "The run diverged: z became inf."),
     (
         "loss",
@@ -203,7 +212,7 @@ TELLS: list[tuple[str, Evidence, str]] = [
         "It learned: the training loss went from 2.50 to 2.00 (best 1.90; guessing gives 2.00).",
     ),
     ("loss", of(LOSS, verdict="healthy"), "Even so it learned: the training loss went from 2.50"),
-    ("loss", of(LOSS, constant_loss=None), "2.00 (best 1.90); what guessing costs is not known"),
+    ("loss", of(LOSS, constant_loss=None), "2.00 (best 1.90); the loss of a constant guess is not"),
     # A loss within 1 % of a guess's is what guessing gives.
     ("loss", of(LOSS, loss_last_mean_20=2.0 * 1.0099), "which is what guessing gives (2.00)."),
     ("loss", of(LOSS, loss_last_mean_20=2.0 * 0.9901), "which is what guessing gives (2.00)."),
@@ -220,7 +229,7 @@ TELLS: list[tuple[str, Evidence, str]] = [
         "curvature",
         of(CURVATURE, verdict="vanishing"),
         "The signal is lost, the landscape is not flat: the largest Hessian eigenvalue was mostly"
-        " 0.5 of what this learning rate bears.",
+        " 0.5 of the stability limit of this learning rate.",
     ),
     ("underflow", underflow(1, "float32"), "number of float32 (1.2e-38)."),
     ("underflow", underflow(1, "float16"), "(6.1e-05), the loss scale multiplied in."),
@@ -281,6 +290,16 @@ def test_a_rule_finds_what_its_evidence_shows(name: str, evidence: Evidence, wor
 @pytest.mark.parametrize(("name", "evidence"), SILENT)
 def test_a_rule_is_silent_where_its_evidence_shows_nothing(name: str, evidence: Evidence) -> None:
     assert RULES[name](evidence) is None
+
+
+def test_the_order_of_the_rules_is_fixed() -> None:
+    assert list(RULES) == [
+        *("gradient", "hidden_by_weights", "gradient_last"),
+        *("no_prediction", "prediction", "predicted_parts", "predicted_depth", "phase"),
+        *("through_time", "predicted_through_time"),
+        *("fitted_variances", "jacobian", "paths", "shattering"),
+        *("diverged", "loss", "curvature", "underflow", "unfinished"),
+    ]
 
 
 def test_every_rule_has_a_case_in_which_it_tells_and_one_in_which_it_is_silent() -> None:

@@ -11,7 +11,7 @@ import pytest
 import vgexp
 from vgexp.config import AddingConfig, Config, OutputConfig, RnnConfig, TrainConfig
 from vgexp.diagnosis import sentence
-from vgexp.diagnosis.through_time import through_time
+from vgexp.diagnosis.through_time import time_metrics
 
 
 def states(deltas: list[float], layer: int = 1, name: str = "layers.0.h") -> pd.DataFrame:
@@ -21,7 +21,7 @@ def states(deltas: list[float], layer: int = 1, name: str = "layers.0.h") -> pd.
 
 
 def test_a_power_of_the_distance_is_its_factor() -> None:
-    figures = through_time(states([0.9 ** (45 - 5 * k) for k in range(10)]))
+    figures = time_metrics(states([0.9 ** (45 - 5 * k) for k in range(10)]))
     assert figures["backward_factor_per_time_step"] == pytest.approx(0.9, rel=1e-12)
     assert figures["time_attenuation"] == pytest.approx(0.9**45, rel=1e-12)
 
@@ -33,21 +33,21 @@ def test_the_last_layer_s_h_at_the_first_step_counts() -> None:
         states([7.0, 7.0, 7.0], layer=2, name="layers.1.c"),
         states([5.0, 1.0, 5.0], layer=2, name="layers.1.h").assign(step=20),
     ]
-    figures, alone = through_time(pd.concat([*others, wanted.iloc[::-1]])), through_time(wanted)
+    figures, alone = time_metrics(pd.concat([*others, wanted.iloc[::-1]])), time_metrics(wanted)
     for name in ("backward_factor_per_time_step", "time_attenuation"):
         assert figures[name] == alone[name] == alone[f"{name}_last"]
     assert figures["time_attenuation_last"] == 1
 
 
 def test_states_that_get_nothing_take_no_part_in_the_line() -> None:
-    figures = through_time(states([0.0, 0.25, 0.5, 1.0]))
+    figures = time_metrics(states([0.0, 0.25, 0.5, 1.0]))
     assert figures["backward_factor_per_time_step"] == pytest.approx(0.5**0.2)
     assert figures["time_attenuation"] == 0
 
 
 @pytest.mark.parametrize("time", [None, states([])])
 def test_without_states_nothing_is_told(time: pd.DataFrame | None) -> None:
-    assert all(math.isnan(value) for value in through_time(time).values())
+    assert all(math.isnan(value) for value in time_metrics(time).values())
 
 
 @pytest.mark.parametrize(

@@ -9,14 +9,14 @@ import pandas as pd
 import pytest
 from layer_tables import EXPLODING, NO_EVALS, STEADY, VANISHING, layers_of, steps_of, summary_of
 
-from vgexp.diagnosis import learned, sentence, summarise, verdict_of
+from vgexp.diagnosis import has_learned, sentence, summarise, verdict_of
 
 
 @pytest.mark.parametrize("num_steps", [1, 5, 19, 20, 21, 200])
 def test_learning_is_the_best_mean_over_twenty_steps_below_nine_tenths(num_steps: int) -> None:
     low, high = 0.89, 0.91
-    assert learned(steps_of([low] * num_steps), 1.0)
-    assert not learned(steps_of([high] * num_steps), 1.0)
+    assert has_learned(steps_of([low] * num_steps), 1.0)
+    assert not has_learned(steps_of([high] * num_steps), 1.0)
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -24,14 +24,14 @@ def test_learning_is_what_plain_python_over_windows_says(seed: int) -> None:
     losses = np.random.default_rng(seed).uniform(0.5, 1.5, 60).tolist()
     means = [math.fsum(losses[i : i + 20]) / 20 for i in range(41)]
     for constant in (min(means) / 0.9 * 0.999, min(means) / 0.9 * 1.001):
-        assert learned(steps_of(losses), constant) == (min(means) < 0.9 * constant)
+        assert has_learned(steps_of(losses), constant) == (min(means) < 0.9 * constant)
 
 
 def test_a_short_dip_is_not_learning_and_a_huge_loss_before_does_not_hide_it() -> None:
-    assert not learned(steps_of([1.0] * 30 + [0.5] * 3 + [1.0] * 30), 1.0)
-    assert learned(steps_of([1e30] * 3 + [math.inf, math.nan] + [0.5] * 20), 1.0)
-    assert not learned(steps_of([]), 1.0)
-    assert not learned(steps_of([math.nan] * 30), 1.0)
+    assert not has_learned(steps_of([1.0] * 30 + [0.5] * 3 + [1.0] * 30), 1.0)
+    assert has_learned(steps_of([1e30] * 3 + [math.inf, math.nan] + [0.5] * 20), 1.0)
+    assert not has_learned(steps_of([]), 1.0)
+    assert not has_learned(steps_of([math.nan] * 30), 1.0)
 
 
 @pytest.mark.parametrize(

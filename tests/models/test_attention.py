@@ -34,7 +34,7 @@ from vgexp.config import ModelConfig, TransformerConfig, VitConfig
 from vgexp.errors import QuestionError
 from vgexp.inits import INITS
 from vgexp.models import Network, build, rehearsal
-from vgexp.models.attention.blocks import Block
+from vgexp.models.attention.blocks import TransformerBlock
 from vgexp.models.attention.embeddings import POSITIONS, Rotary
 from vgexp.models.memory import need
 from vgexp.norms import NORMS
@@ -108,7 +108,7 @@ def test_a_block_is_torchs_own_layer_with_the_same_weights(norms_first: bool, ca
     width, heads, hidden = 12, 3, 24
     position = "pre" if norms_first else "post"
     config = TransformerConfig(**SMALL, activation="gelu", norm_position=position)
-    block = Block(config, None, causal=causal).double()
+    block = TransformerBlock(config, None, causal=causal).double()
     theirs = nn.TransformerEncoderLayer(
         width, heads, hidden, 0.0, F.gelu, batch_first=True, norm_first=norms_first
     ).double()

@@ -24,7 +24,7 @@ from vgexp.errors import QuestionError
 from vgexp.models import Network
 from vgexp.models.attention import meter as meter_room
 from vgexp.models.attention.blocks import Attend
-from vgexp.models.attention.meter import AttentionMeter, Site, ceiling
+from vgexp.models.attention.meter import AttentionMeter, MeteredHeads, ceiling
 from vgexp.probe import Probe
 from vgexp.tasks import Task
 
@@ -111,7 +111,7 @@ def test_each_heads_entropy_and_largest_logit_are_those_of_numpy(
 def attended(q: Tensor, k: Tensor, *, causal: bool) -> Heads:
     """The rows of a layer whose queries and keys are these."""
     attend = Attend(causal=causal)
-    meter = AttentionMeter([Site("here", 2, attend)])
+    meter = AttentionMeter([MeteredHeads("here", 2, attend)])
     meter.arm()
     attend(q.requires_grad_(), k, k)
     rows = meter.take(7, len(q), 1.0)

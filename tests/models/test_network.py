@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -228,3 +230,11 @@ def test_the_memory_of_a_family_is_known_by_a_rehearsal(monkeypatch: pytest.Monk
 
 def test_every_family_is_a_network() -> None:
     assert issubclass(models.Mlp, Network)
+
+
+def test_no_two_classes_of_models_have_one_name() -> None:
+    folder = Path(models.__file__).parent
+    trees = [ast.parse(path.read_text(encoding="utf-8")) for path in sorted(folder.rglob("*.py"))]
+    names = [n.name for tree in trees for n in ast.walk(tree) if isinstance(n, ast.ClassDef)]
+    assert len(names) > 30
+    assert len(names) == len(set(names))

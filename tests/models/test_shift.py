@@ -13,7 +13,7 @@ from trainers import BASE, changed
 
 import vgexp
 from vgexp.config import OutputConfig, ProbeConfig, SgdConfig
-from vgexp.diagnosis.shift import shifts
+from vgexp.diagnosis.shift import shift_metrics
 
 Moments = dict[tuple[int, str], tuple[float, float]]
 """(step, name) -> mean and standard deviation."""
@@ -59,7 +59,7 @@ Z: Moments = {
 
 def test_the_distance_is_that_of_the_moments_over_the_earlier_deviation() -> None:
     h = {key: (mean / 2, std / 2) for key, (mean, std) in Z.items() if key[1] != "out"}
-    found = shifts(frame(Z, h, KINDS))
+    found = shift_metrics(frame(Z, h, KINDS))
     # a: sqrt(0.6^2 + 0.8^2) / 2; b: 0.5 / 1. Steps 1 and 4 are no neighbours.
     assert found["shift_preact"] == pytest.approx((0.5 + 0.5) / 2)
     # a: sqrt(8^2 + 6^2) / 2; b: sqrt(3^2 + 4^2) / 1.
@@ -70,24 +70,26 @@ def test_the_distance_is_that_of_the_moments_over_the_earlier_deviation() -> Non
 
 def test_steps_in_any_order_are_the_same_and_units_do_not_count() -> None:
     h = {key: (mean + 1, std) for key, (mean, std) in Z.items() if key[1] != "out"}
-    one = shifts(frame(Z, h, KINDS))
+    one = shift_metrics(frame(Z, h, KINDS))
     turned = {key: Z[key] for step in (4, 0, 1) for key in Z if key[0] == step}
-    assert shifts(frame(turned, h, KINDS)) == pytest.approx(one)
+    assert shift_metrics(frame(turned, h, KINDS)) == pytest.approx(one)
     scaled = {key: (1e3 * mean, 1e3 * std) for key, (mean, std) in Z.items()}
-    assert shifts(frame(scaled, h, KINDS)) == pytest.approx(one)
+    assert shift_metrics(frame(scaled, h, KINDS)) == pytest.approx(one)
 
 
 @pytest.mark.parametrize("bad", [(math.nan, 1.0), (math.inf, 1.0), (0.0, math.inf)])
 def test_what_is_not_finite_or_has_no_deviation_is_left_out(bad: tuple[float, float]) -> None:
-    assert shifts(frame({**Z, (1, "a"): bad}, {}, KINDS))["shift_preact"] == pytest.approx(0.5)
+    assert shift_metrics(frame({**Z, (1, "a"): bad}, {}, KINDS))["shift_preact"] == pytest.approx(
+        0.5
+    )
     flat = {**Z, (0, "a"): (0.0, 0.0)}
-    assert shifts(frame(flat, {}, KINDS))["shift_preact"] == pytest.approx(0.5)
+    assert shift_metrics(frame(flat, {}, KINDS))["shift_preact"] == pytest.approx(0.5)
 
 
 def test_one_step_alone_and_none_at_all_shift_nothing() -> None:
     alone = frame({key: value for key, value in Z.items() if key[0] == 0}, {}, KINDS)
     for table in (alone, alone.head(0)):
-        assert all(math.isnan(value) for value in shifts(table).values())
+        assert all(math.isnan(value) for value in shift_metrics(table).values())
 
 
 def test_the_summary_has_what_the_table_says(tmp_path: Path) -> None:

@@ -29,6 +29,7 @@ from vgexp.config import (
     SgdConfig,
 )
 from vgexp.errors import QuestionError
+from vgexp.models import Network
 from vgexp.probe import Probe, histograms, stacks
 from vgexp.quantities import HISTOGRAMS
 from vgexp.training import Trainer
@@ -296,8 +297,8 @@ class Captured:
     def __init__(self, trainer: Trainer) -> None:
         self.entries: dict[Owner, list[NDArray[Any]]] = defaultdict(list)
         self._trainer = trainer
-        assert trainer._watches is not None
-        for watch in trainer._watches:
+        assert isinstance(trainer.state.model, Network)
+        for watch in trainer.state.model.watches():
             if watch.reads_z:
                 self._take(watch.activation, watch.name, "preact", read=True)
             elif watch.preact is not None:

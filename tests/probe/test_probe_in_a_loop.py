@@ -593,3 +593,26 @@ def test_a_wish_outside_of_the_probe_leaves_no_hook() -> None:
     probe = Probe(model, torch.optim.SGD(model.parameters(), lr=0.1))
     probe.want_step()
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
+
+
+def test_a_paused_probe_neither_measures_nor_counts_and_goes_on_afterwards() -> None:
+    model = torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.Tanh())
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    probe = Probe(model, optimizer, every=1, activations_every=1)
+
+    def step() -> None:
+        optimizer.zero_grad()
+        model(torch.ones(4, 3)).sum().backward()
+        optimizer.step()
+
+    with probe:
+        step()
+        with probe.paused():
+            step()
+            assert probe.step == 1
+        step()
+    assert [row["step"] for row in measured_rows(probe)] == [0, 1]
+    with probe.paused():
+        step()
+    step()
+    assert probe.step == 2, "outside of the with it stays outside"

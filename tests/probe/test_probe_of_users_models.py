@@ -25,6 +25,10 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from vgexp import Probe, diagnose
+from vgexp.probe import block
+from vgexp.probe.moments import Cells
+from vgexp.probe.weights import WeightMeter
+from vgexp.quantities import LAYERS, column_of
 
 Parameters = Mapping[str, Tensor]
 Zs = dict[str, list[Tensor]]
@@ -1571,20 +1575,50 @@ def test_where_only_biases_are_trained_the_deltas_are_measured_all_the_same() ->
     assert probe.unseen == []
 
 
-def test_a_fused_optimizer_under_a_scaler_shows_unscaled_gradients() -> None:
-    rows = {}
-    for fused in (False, True):
-        model = drawn(three_layers(), torch.float32)
-        optimizer = torch.optim.Adam(model.parameters(), fused=fused)
-        scaler = torch.amp.GradScaler("cpu", init_scale=2.0**10)
-        with Probe(model, optimizer) as probe:
-            scaler.scale(loss_of(model(data(7, 4, dtype=torch.float32)))).backward()
-            scaler.step(optimizer)
-            scaler.update()
-        rows[fused] = measured_rows(probe)
-    for plain, fused_row in zip(rows[False], rows[True], strict=True):
-        for column in ("grad_norm", "grad_max", "grad_norm_clipped", "delta_rms"):
-            assert fused_row[column] == pytest.approx(plain[column], rel=1e-5)
+def rows_under_a_scaler(fused: bool) -> list[dict[str, Any]]:
+    """Of one step with losses scaled by 1024."""
+    model = drawn(three_layers(), torch.float32)
+    optimizer = torch.optim.Adam(model.parameters(), fused=fused)
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**10)
+    with Probe(model, optimizer) as probe:
+        scaler.scale(loss_of(model(data(7, 4, dtype=torch.float32)))).backward()
+        scaler.step(optimizer)
+        scaler.update()
+    return measured_rows(probe)
+
+
+@pytest.mark.parametrize("column", [c.name for c in LAYERS if c.role == "value"])
+def test_no_column_is_of_another_size_under_a_fused_optimizer_with_a_scaler(column: str) -> None:
+    plain, fused = ([row[column] for row in rows_under_a_scaler(f)] for f in (False, True))
+    assert [cell is None for cell in fused] == [cell is None for cell in plain]
+    pairs = [(one, other) for one, other in zip(fused, plain, strict=True) if other is not None]
+    assert [one for one, _ in pairs] == pytest.approx([other for _, other in pairs], rel=1e-5)
+
+
+def measure_sum_of_magnitudes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Has the probe measure a further column, `grad_sum`, of each gradient that it takes."""
+    take = WeightMeter.take_gradients
+
+    def take_more(meter: WeightMeter) -> None:
+        take(meter)
+        groups = meter._gradients()
+        sums = tuple(grad.abs().sum(1) for _, grad in groups)
+        meter._cells["grad_sum"] = Cells(tuple(row for rows, _ in groups for row in rows), sums)
+
+    monkeypatch.setattr(WeightMeter, "take_gradients", take_more)
+
+
+def test_a_new_column_of_gradients_is_unscaled_by_its_declaration_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    measure_sum_of_magnitudes(monkeypatch)
+    with pytest.raises(KeyError, match="grad_sum"):
+        rows_under_a_scaler(fused=True)
+    new = column_of("layers", "grad_max").like("grad_sum", "sum of magnitudes in dL/dW")
+    monkeypatch.setattr(block, "LAYERS", (*LAYERS, new))
+    monkeypatch.setitem(block._SCALES_WITH, new.name, new.scales_with)
+    plain, fused = ([row["grad_sum"] for row in rows_under_a_scaler(f)] for f in (False, True))
+    assert fused == pytest.approx(plain, rel=1e-5)
 
 
 def test_norms_over_several_axes_have_no_rows_and_take_no_numbers() -> None:

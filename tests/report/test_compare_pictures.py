@@ -883,7 +883,7 @@ def test_the_verb_draws_beside_the_table_and_says_where(
 ) -> None:
     path = tmp_path / f"picture.{kind}"
     out = compared(sweep, "--plot", path, "--csv", tmp_path / "out.csv")
-    assert out.splitlines()[-1] == f"picture: {path}"
+    assert out.splitlines()[-1] == f"figure: {path}"
     assert "attenuation" in out
     assert path.stat().st_size > 1000
     assert (tmp_path / "out.csv").is_file()
@@ -946,8 +946,8 @@ def test_the_verb_draws_over_depth_over_steps_and_in_panels(
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--plot", "x.gif"], "picture format of x.gif: 'gif'"),
-        (["--plot", "nowhere"], "picture format"),
+        (["--plot", "x.gif"], "figure format of x.gif: 'gif'"),
+        (["--plot", "nowhere"], "figure format"),
         (["--plot", "no/where.png"], "cannot write"),
         (["--heatmap"], "--heatmap with --plot FILE"),
         (["--panels", "depth"], "--panels with --plot FILE"),

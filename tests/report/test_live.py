@@ -21,9 +21,9 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from vgexp.records import Floats, Rows
+from vgexp.report.terminal import live as live_module
+from vgexp.report.terminal.live import Counting, Live
 from vgexp.report.terminal.profile import Profile, bands_of, profile_of
-from vgexp.sinks import live as live_module
-from vgexp.sinks.live import Counting, Live
 
 BARS = "▁▂▃▄▅▆▇█"
 END_OF_FLUSH = Rows("timing", {"step": [0], "seconds": [0.1], "examples_per_second": [1.0]})

@@ -19,13 +19,14 @@ from small_runs import CONFIG, DIVERGING, summary_of
 from trainers import changed
 
 import vgexp
-from vgexp import runs
 from vgexp.cli.interrupts import Terminated
 from vgexp.cli.main import main
 from vgexp.config import OutputConfig
 from vgexp.errors import QuestionError
 from vgexp.report import figures
 from vgexp.report.figures import style
+from vgexp.runs import start
+from vgexp.sinks.csv_files import CsvFiles
 
 pytestmark = pytest.mark.pictures
 WORDS = ["model.depth=2", "model.width=8", "data=gaussian", "data.num_examples=160"]
@@ -150,7 +151,7 @@ def test_a_signal_that_is_swallowed_while_drawing_is_loaded_is_not_lost(
     monkeypatch.setattr(figures, "draw", lambda _: [])
     monkeypatch.setitem(sys.modules, "vgexp.report", Swallowing("vgexp.report"))
     with pytest.raises(KeyboardInterrupt):
-        runs.start.drawn(done, is_wanted=True)
+        start.draw_figures(done, is_wanted=True)
     assert summary_of(tmp_path / "a")["status"] == "completed"
 
 
@@ -195,7 +196,7 @@ def test_an_interrupted_run_ends_without_drawing(
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(runs.training, "_hand_on", interrupted)
+    monkeypatch.setattr(CsvFiles, "__call__", interrupted)
     with pytest.raises(KeyboardInterrupt):
         vgexp.run(changed(CONFIG, output=DRAWN), tmp_path / "a")
     assert summary_of(tmp_path / "a")["status"] == "interrupted"

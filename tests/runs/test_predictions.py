@@ -53,7 +53,7 @@ def test_a_run_has_predictions_on_the_rows_of_step_0_and_no_others(tmp_path: Pat
 def test_predictions_are_those_of_the_batch_that_is_measured(tmp_path: Path) -> None:
     layers = runs.run(DEEP, tmp_path / "a").layers
     trainer = assemble(DEEP)
-    ((x, y),) = trainer.coming_batch()
+    ((x, y),) = trainer.state.coming_batch()
     forecast = predict(DEEP.model, Sample(x, y, trainer.state.loss.mean), 3)
     for _, row in layers[layers["step"] == 0].iterrows():
         assert row["predicted_preact_std"] == forecast.rows[row["name"]].preact_std
@@ -65,7 +65,7 @@ def test_predictions_are_those_of_the_batch_that_is_measured(tmp_path: Path) -> 
 def test_looking_at_the_coming_batch_changes_nothing() -> None:
     looked, other = assemble(DEEP), assemble(DEEP)
     for _ in range(3):
-        looked.coming_batch()
+        looked.state.coming_batch()
     for _ in range(2 * looked.state.batches.per_epoch + 1):
         assert looked.state.batches.next()[0].equal(other.state.batches.next()[0])
 

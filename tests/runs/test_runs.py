@@ -393,7 +393,7 @@ def test_a_process_that_is_asked_to_leave_was_interrupted(
     def leave(*_: Any) -> None:
         raise SystemExit(-1)
 
-    monkeypatch.setattr("vgexp.training.update.take_step", leave)
+    monkeypatch.setattr("vgexp.training.step.take_step", leave)
     with pytest.raises(SystemExit):
         vgexp.run(Config(train=TrainConfig(steps=3)), tmp_path / "a")
     assert runs.load(tmp_path / "a").summary["status"] == "interrupted"

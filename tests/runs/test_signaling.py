@@ -30,7 +30,7 @@ from vgexp.config import (
     SignalConfig,
 )
 from vgexp.diagnosis import start_sentence
-from vgexp.diagnosis.at_start import geometric
+from vgexp.diagnosis.at_start import average_geometrically
 from vgexp.errors import QuestionError
 from vgexp.quantities import SEED, TABLES
 
@@ -120,13 +120,13 @@ def test_the_summary_has_geometric_means_over_seeds(tmp_path: Path) -> None:
     ],
 )
 def test_a_geometric_mean_knows_zero_and_infinity(values: list[float], mean: float) -> None:
-    assert geometric(values)[0] == pytest.approx(mean)
+    assert average_geometrically(values)[0] == pytest.approx(mean)
 
 
 def test_the_geometric_mean_of_nothing_is_nan() -> None:
-    assert all(map(math.isnan, geometric([math.nan])))
-    assert geometric([5.0])[0] == pytest.approx(5.0)
-    assert math.isnan(geometric([5.0])[1])
+    assert all(map(math.isnan, average_geometrically([math.nan])))
+    assert average_geometrically([5.0])[0] == pytest.approx(5.0)
+    assert math.isnan(average_geometrically([5.0])[1])
 
 
 def test_a_network_that_overflows_at_once_is_a_result(tmp_path: Path) -> None:
@@ -143,7 +143,7 @@ def test_what_was_cut_short_is_measured_anew_and_equal(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = runs.signal(THREE, tmp_path / "whole")
-    original = runs.signaling.assembled
+    original = runs.signaling.build_trainer
     calls: list[int] = []
 
     def interrupted(config: Config) -> Any:
@@ -152,7 +152,7 @@ def test_what_was_cut_short_is_measured_anew_and_equal(
             raise KeyboardInterrupt
         return original(config)
 
-    monkeypatch.setattr(runs.signaling, "assembled", interrupted)
+    monkeypatch.setattr(runs.signaling, "build_trainer", interrupted)
     cut = tmp_path / "cut"
     with pytest.raises(KeyboardInterrupt):
         runs.signal(THREE, cut)
@@ -183,8 +183,9 @@ def test_a_folder_with_a_run_is_refused_and_one_of_another_configuration_too(
     with pytest.raises(QuestionError, match="holds a run already"):
         runs.signal(THREE, tmp_path / "a")
     with pytest.raises(QuestionError, match="seed"):
-        runs.finish_signal(changed(THREE, seed=9), tmp_path / "a")
-    assert runs.finish_signal(THREE, tmp_path / "a").summary["num_seeds"] == 3
+        runs.finish(changed(THREE, seed=9), tmp_path / "a", verb="signal")
+    done = runs.finish(THREE, tmp_path / "a", verb="signal")
+    assert done.summary["num_seeds"] == 3
 
 
 # ---------------------------------------------------------------- the command line
@@ -295,5 +296,7 @@ def test_a_table_from_before_there_were_predictions_is_read(tmp_path: Path) -> N
     lines = (folder / "layers.csv").read_text().splitlines()
     old = [",".join(line.split(",")[: len(kept)]) for line in lines]
     (folder / "layers.csv").write_text("\n".join(old) + "\n")
-    pd.testing.assert_frame_equal(tables.read(folder, "layers"), frame[kept], check_dtype=False)
+    read = tables.read(folder, "layers")
+    pd.testing.assert_frame_equal(read[kept], frame[kept], check_dtype=False)
+    assert read.drop(columns=kept).isna().all(axis=None)
     assert json.loads((folder / "summary.json").read_text())["status"] == "completed"

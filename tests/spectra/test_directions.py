@@ -16,7 +16,7 @@ from vgexp import runs
 from vgexp.assembly import assemble
 from vgexp.config import SignalConfig
 from vgexp.diagnosis import Evidence, examine, start_sentence
-from vgexp.diagnosis.directions import direction_figures
+from vgexp.diagnosis.start_tables import start_table_metrics
 from vgexp.quantities import JACOBIAN, PATHS, SHATTERING
 
 
@@ -61,11 +61,11 @@ def test_figures_of_a_linear_residual_net_are_those_of_its_matrices(tmp_path: Pa
 def test_only_tables_that_are_there_have_figures_and_one_without_rows_has_none_that_are_known() -> (
     None
 ):
-    assert direction_figures({}) == {}
+    assert start_table_metrics({}) == {}
     tables = {
         "jacobian": empty(JACOBIAN), "paths": empty(PATHS), "shattering": empty(SHATTERING),
     }  # fmt: skip
-    figures = direction_figures(tables, 4)
+    figures = start_table_metrics(tables, 4)
     assert len(figures) == 9
     assert all(math.isnan(value) for value in figures.values())
     assert sentences(dict.fromkeys(figures)) == []
@@ -75,9 +75,9 @@ def test_only_tables_that_are_there_have_figures_and_one_without_rows_has_none_t
 def test_behind_the_last_slope_a_cosine_of_1_tells_nothing() -> None:
     rows = [(layer, "data", 1.0, cosine) for layer, cosine in enumerate((0.2, 0.7, 1.0, 1.0))]
     table = pd.DataFrame(rows, columns=["layer", "inputs", "distance", "correlation"])
-    found = direction_figures({"shattering": table})
+    found = start_table_metrics({"shattering": table})
     assert found == {"gradient_correlation": 0.2, "gradient_correlation_deepest": 0.7}
-    same = direction_figures({"shattering": table.assign(correlation=1.0)})
+    same = start_table_metrics({"shattering": table.assign(correlation=1.0)})
     assert same == {"gradient_correlation": 1.0, "gradient_correlation_deepest": 1.0}
 
 
@@ -85,8 +85,8 @@ def test_the_read_out_is_left_out_of_the_product() -> None:
     names = [column.name for column in JACOBIAN]
     table = pd.DataFrame([[0, n, "w", *[float(n)] * (len(names) - 3)] for n in (1, 2, 3)])
     table.columns = pd.Index(names)
-    assert direction_figures({"jacobian": table}, 2)["lyapunov_largest"] == 2
-    assert direction_figures({"jacobian": table})["lyapunov_largest"] == 3
+    assert start_table_metrics({"jacobian": table}, 2)["lyapunov_largest"] == 2
+    assert start_table_metrics({"jacobian": table})["lyapunov_largest"] == 3
 
 
 def test_words_hold_numbers_that_no_float_holds() -> None:
@@ -107,8 +107,8 @@ def test_words_hold_numbers_that_no_float_holds() -> None:
         " 1.",
         "The gradient of the first layer comes through 4.2 of 9 branches on average; a path taken"
         " at random passes 4.5.",
-        "The outputs' gradients at two examples have a cosine of 0.1 by what the first layer reads"
-        " and of 0.6 by what the deepest hands on.",
+        "The gradients of the outputs at two examples have a cosine of 0.1 with respect to the"
+        " input of the first layer and of 0.6 with respect to the output of the deepest.",
     ]
     bound = {"jacobian_largest_log10": None, "jacobian_bound_log10": 2.5}
     assert sentences(bound) == ["The product of the layers' largest singular values is 3.2e+02."]

@@ -5,23 +5,11 @@ from __future__ import annotations
 from trainers import Table, collected
 
 from vgexp.assembly import assemble
-from vgexp.config import (
-    Config,
-)
+from vgexp.config import Config
 from vgexp.training import Trainer
 
 
 def trained(config: Config, *, deferred: bool) -> tuple[Trainer, dict[str, Table]]:
     """A run as on CPU, or as on CUDA."""
-    trainer = assemble(config)
-    if deferred:
-        trainer = Trainer(
-            trainer.state,
-            trainer._dataset,
-            trainer._watches,
-            config.train,
-            config.probe,
-            trainer.num_steps,
-            deferred=True,
-        )
+    trainer = assemble(config, is_deferred=deferred)
     return trainer, collected(trainer.rows())

@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 from trainers import changed
 
-from vgexp import sinks
 from vgexp.config import (
     Config,
     GaussianConfig,
@@ -20,6 +19,7 @@ from vgexp.config import (
     TrainConfig,
 )
 from vgexp.records import Rows
+from vgexp.sinks.csv_files import CsvFiles
 
 CONFIG = Config(
     model=MlpConfig(depth=3, width=8, activation="tanh"),
@@ -37,24 +37,15 @@ def summary_of(folder: Path) -> dict[str, Any]:
     return dict(json.loads((folder / "summary.json").read_text()))
 
 
-class Misfortune:
-    """A sink that makes something happen when the rows of a step arrive."""
-
-    def __init__(self, step: int, happens: Callable[[], None]) -> None:
-        self._step, self._happens, self._done = step, happens, False
-
-    def __call__(self, rows: Rows) -> None:
-        if rows.table == "steps" and rows.columns["step"][-1] >= self._step and not self._done:
-            self._done = True
-            self._happens()
-
-    def close(self) -> None:
-        pass
-
-
 def strike(monkeypatch: pytest.MonkeyPatch, step: int, happens: Callable[[], None]) -> None:
-    """Lets it happen while rows are being written, between the CSV files and what follows."""
-    registry = sinks.Registry(
-        "sink", {**dict(sinks.SINKS.items()), "misfortune": lambda _: Misfortune(step, happens)}
-    )
-    monkeypatch.setattr(sinks, "SINKS", registry)
+    """Lets it happen once, when rows of a step or of later ones have been written to their file."""
+    write, is_done = CsvFiles.__call__, False
+
+    def strike_after(files: CsvFiles, rows: Rows) -> None:
+        nonlocal is_done
+        write(files, rows)
+        if rows.table == "steps" and rows.columns["step"][-1] >= step and not is_done:
+            is_done = True
+            happens()
+
+    monkeypatch.setattr(CsvFiles, "__call__", strike_after)

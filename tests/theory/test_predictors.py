@@ -26,8 +26,8 @@ from vgexp.config import (
     RnnConfig,
     TrainConfig,
 )
-from vgexp.diagnosis.through_time import through_time
-from vgexp.runs.start import assembled
+from vgexp.diagnosis.through_time import time_metrics
+from vgexp.runs.start import build_trainer
 
 ADDING = AddingConfig(num_examples=64, seq_len=20, batch_size=16)
 RECURRENT = Config(
@@ -54,7 +54,7 @@ def test_the_table_names_configurations_of_families() -> None:
     ],
 )
 def test_of_others_a_reason_is_given(config: Config, word: str) -> None:
-    found = forecast_first_step(config, assembled(config))
+    found = forecast_first_step(config, build_trainer(config))
     assert not found.rows
     assert not found.times
     assert word in str(found.note)
@@ -90,8 +90,8 @@ def test_the_predicted_factor_is_that_of_the_predicted_column() -> None:
     rows = {"step": 0, "layer": 1, "name": "layers.0.h", "t": [4, 9, 14]}
     time = pd.DataFrame({**rows, "delta_rms": [0.5, 0.5, 0.5], "predicted_delta_rms": np.nan})
     wanted = "predicted_backward_factor_per_time_step"
-    assert np.isnan(through_time(time)[wanted])
-    assert np.isnan(through_time(time.drop(columns="predicted_delta_rms"))[wanted])
+    assert np.isnan(time_metrics(time)[wanted])
+    assert np.isnan(time_metrics(time.drop(columns="predicted_delta_rms"))[wanted])
     time["predicted_delta_rms"] = [0.8**10, 0.8**5, 1.0]
-    assert through_time(time)[wanted] == pytest.approx(0.8, rel=1e-12)
-    assert through_time(time)["backward_factor_per_time_step"] == pytest.approx(1)
+    assert time_metrics(time)[wanted] == pytest.approx(0.8, rel=1e-12)
+    assert time_metrics(time)["backward_factor_per_time_step"] == pytest.approx(1)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import dataclasses
 import math
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +41,7 @@ from vgexp.data.batches import Batch
 from vgexp.errors import QuestionError
 from vgexp.quantities import CURVATURE
 from vgexp.records import Rows
+from vgexp.sinks.csv_files import CsvFiles
 from vgexp.training import Trainer
 from vgexp.training.curvature import stability_limit
 
@@ -288,8 +288,8 @@ def test_a_run_is_the_same_with_it_and_without(name: str) -> None:
     assert (len(curvature), len(none)) == (4, 0)
     one, other = with_it.state.model.state_dict(), without.state.model.state_dict()
     assert all(torch.equal(one[key], other[key]) for key in one)
-    assert "curvature" in with_it.tables
-    assert "curvature" not in without.tables
+    assert "curvature" in with_it.facts.tables
+    assert "curvature" not in without.facts.tables
 
 
 def test_callers_generators_and_kernels_are_left_alone() -> None:
@@ -335,10 +335,13 @@ def test_a_run_that_goes_on_measures_what_it_would_have_measured(tmp_path: Path)
             raise Torn
 
     with pytest.MonkeyPatch.context() as patch:
-        handed_on: Callable[..., None] = runs.training._hand_on
-        patch.setattr(
-            runs.training, "_hand_on", lambda sinks, rows: (tear(rows), handed_on(sinks, rows))
-        )
+        write = CsvFiles.__call__
+
+        def write_or_tear(files: CsvFiles, rows: Rows) -> None:
+            tear(rows)
+            write(files, rows)
+
+        patch.setattr(CsvFiles, "__call__", write_or_tear)
         with pytest.raises(Torn):
             runs.run(config, tmp_path / "torn")
     said: list[str] = []

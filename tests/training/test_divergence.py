@@ -30,7 +30,7 @@ from vgexp.config import (
     TrainConfig,
 )
 from vgexp.records import Rows
-from vgexp.training import Trainer, update
+from vgexp.training import Trainer, divergence
 from vgexp.training.divergence import layer_of_divergence
 from vgexp.training.state import TrainState
 
@@ -120,18 +120,8 @@ def infinite_gradient(trainer: Trainer) -> None:
 @pytest.mark.parametrize("deferred", [False, True], ids=["cpu", "cuda"])
 def test_a_gradient_that_is_not_finite_is_divergence_though_the_loss_is(deferred: bool) -> None:
     config = changed(BASE, model={"init": "orthogonal"})
-    trainer = assemble(config)
+    trainer = assemble(config, is_deferred=deferred)
     infinite_gradient(trainer)
-    if deferred:
-        trainer = Trainer(
-            trainer.state,
-            trainer._dataset,
-            trainer._watches,
-            config.train,
-            config.probe,
-            40,
-            deferred=True,
-        )
     tables = collected(trainer.rows())
     assert trainer.divergence == (
         "step 0: the gradient of layer 2 (layers.1.linear.weight) is the last that is not finite"
@@ -181,13 +171,13 @@ def test_looking_again_at_the_step_of_divergence_changes_no_later_number(
         train={"stop_on_divergence": False, "eval_every": 1},
     )
     looked: list[int] = []
-    again = update.forward_backward_again
+    again = divergence.repeat_passes
 
     def noted(state: TrainState, *passes: Any) -> None:
         looked.append(state.step)
         again(state, *passes)
 
-    monkeypatch.setattr(update, "forward_backward_again", noted)
+    monkeypatch.setattr(divergence, "repeat_passes", noted)
     runs, statistics = [], []
     for every, looks in ((1, []), (1000, [5])):
         probe = ProbeConfig(every=every, activations_every=every, histograms_every=every)
@@ -277,6 +267,28 @@ def test_a_check_at_each_flush_gives_the_tables_of_a_check_at_each_step(
 def test_the_late_case_is_late() -> None:
     trainer, _ = trained(LATER, deferred=False)
     assert step_of_divergence(trainer) > 110
+
+
+def test_a_flush_after_the_run_has_ended_leaves_no_probe_behind() -> None:
+    going_on = {"stop_on_divergence": False, "eval_every": 0}
+    config = changed(CASES["every third"], train=going_on)
+    trainer = assemble(config, is_deferred=True)
+    steps = step_of_divergence(trained(config, deferred=False)[0]) + 3
+
+    def fail(*_: object) -> None:
+        if trainer.state.step == steps:
+            raise MemoryError
+
+    trainer.state.optimizer.register_step_pre_hook(fail)
+    with pytest.raises(MemoryError):
+        list(trainer.rows())
+    assert trainer.divergence is None, "it was not looked for yet"
+    tables = collected(iter(trainer.flush()))
+    assert step_of_divergence(trainer) == steps - 3
+    assert tables["steps"]["step"] == list(range(steps + 1))
+    assert trainer.state.step == steps
+    assert not any(m._forward_hooks for m in trainer.state.model.modules())
+    assert len(trainer.state.optimizer._optimizer_step_pre_hooks) == 1
 
 
 # ---------------------------------------------------------------- the words

@@ -42,7 +42,7 @@ from vgexp.config import (
 )
 from vgexp.diagnosis import sentence, underflow
 from vgexp.errors import QuestionError
-from vgexp.training import Trainer, update
+from vgexp.training import Trainer, step
 
 DATA = GaussianConfig(num_examples=160, features=6, num_classes=3, batch_size=16, val_fraction=0.2)
 MODEL = MlpConfig(depth=3, width=7, activation="tanh", init="xavier_normal", bias_std=0.1)
@@ -99,7 +99,7 @@ def by_hand(config: Config, make_optimizer: Callable[[Any], Any]) -> tuple[Table
     limit = config.clip.threshold if isinstance(config.clip, NormClipConfig) else math.inf
     columns = ("loss", "grad_norm", "grad_norm_clipped", "skipped", "loss_scale")
     steps: Table = {name: [] for name in columns}
-    for _ in range(trainer.num_steps):
+    for _ in range(trainer.facts.num_steps):
         optimizer.zero_grad()
         total = 0.0
         for _ in range(config.train.accumulate):
@@ -189,7 +189,7 @@ def test_a_skipped_step_changes_neither_weights_nor_optimizer_and_halves_the_sca
         ignore_the_mark(monkeypatch)
     config = changed(LOUD, optimizer=OPTIMIZERS[optimizer][0], train={"steps": 14})
     trainer = assemble(config)
-    take_step, moved, halved = update.take_step, [], []
+    take_step, moved, halved = step.take_step, [], []
 
     def watched(state: Any) -> None:
         before = numbers_of(state)
@@ -200,7 +200,7 @@ def test_a_skipped_step_changes_neither_weights_nor_optimizer_and_halves_the_sca
         if state.step == 11:
             set_scale(trainer, 2.0**30)
 
-    monkeypatch.setattr(update, "take_step", watched)
+    monkeypatch.setattr(step, "take_step", watched)
     tables = collected(trainer.rows())
     skipped = tables["steps"]["skipped"]
     assert skipped[0] == skipped[11] == 1
@@ -209,7 +209,7 @@ def test_a_skipped_step_changes_neither_weights_nor_optimizer_and_halves_the_sca
     assert halved == [bool(cell) for cell in skipped]
     rows = list(zip(tables["layers"]["step"], tables["layers"]["update_ratio"], strict=True))
     assert all((ratio == 0) == bool(skipped[step]) for step, ratio in rows)
-    assert trainer.unseen == []
+    assert trainer.probe.unseen == []
 
 
 def numbers_of(state: Any) -> list[Tensor]:
@@ -420,9 +420,9 @@ def test_the_signal_of_a_step_that_was_not_taken_is_without_the_scale() -> None:
     config = changed(BASE, train={"steps": 1})
     trainer = assemble(config)
     set_scale(trainer, 64.0)
-    state, probe = trainer.state, trainer._probe
+    state, probe = trainer.state, trainer.probe
     with probe:
-        update.forward_backward(state, trainer._next_batch())
+        step.forward_backward(state, state.next_batch())
         assert state.half is not None
         probe.end_step_without_update(state.half.loss_scale)
     (rows,) = [each for each in probe.drain() if each.table == "layers"]
@@ -446,7 +446,7 @@ def test_a_run_that_was_cut_short_ends_with_the_same_bytes(
         output=OutputConfig(quiet=True),
     )
     vgexp.run(config, tmp_path / "whole")
-    take_step, taken = update.take_step, []
+    take_step, taken = step.take_step, []
 
     def torn(state: Any) -> None:
         taken.append(1)
@@ -454,7 +454,7 @@ def test_a_run_that_was_cut_short_ends_with_the_same_bytes(
             raise RuntimeError("the node is gone")
         take_step(state)
 
-    monkeypatch.setattr(update, "take_step", torn)
+    monkeypatch.setattr(step, "take_step", torn)
     with pytest.raises(RuntimeError, match="the node is gone"):
         vgexp.run(config, tmp_path / "cut")
     monkeypatch.undo()
@@ -471,7 +471,7 @@ def test_skips_in_a_row_are_counted_over_a_checkpoint() -> None:
     first = assemble(config)
     set_scale(first, 2.0**60)
     for _ in range(12):
-        first._timed_step(is_last=False)
+        step.one_step(first.state, first.state.next_batch())
     second = assemble(config)
     second.load_state_dict(copy.deepcopy(first.state_dict()))
     steps = collected(second.rows())["steps"]

@@ -24,7 +24,7 @@ from vgexp.config import Config, OutputConfig, RunConfig
 from vgexp.data.batches import Batches
 from vgexp.errors import QuestionError
 from vgexp.seeds import generator
-from vgexp.training import Pretraining, update
+from vgexp.training import Pretraining, step
 
 PRETRAINED = changed(
     BASE,
@@ -157,7 +157,7 @@ def test_a_run_that_goes_on_from_a_checkpoint_does_not_pretrain_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     vgexp.run(QUIET, tmp_path / "whole")
-    take_step, taken = update.take_step, []
+    take_step, taken = step.take_step, []
 
     def torn(state: Any) -> None:
         taken.append(1)
@@ -165,7 +165,7 @@ def test_a_run_that_goes_on_from_a_checkpoint_does_not_pretrain_again(
             raise RuntimeError("the node is gone")
         take_step(state)
 
-    monkeypatch.setattr(update, "take_step", torn)
+    monkeypatch.setattr(step, "take_step", torn)
     with pytest.raises(RuntimeError, match="the node is gone"):
         vgexp.run(QUIET, tmp_path / "cut")
     monkeypatch.undo()

@@ -1,4 +1,4 @@
-"""From a configuration to a trainer."""
+"""Builds a trainer from a configuration."""
 
 from vgexp.assembly.whole import assemble, device_of
 

@@ -68,7 +68,7 @@ def _no_gain(reason: str) -> str:
 def _why_not(config: Config, trainer: Trainer) -> str | None:
     if config.train.pretrain_steps:
         return "weights that were trained before are not those of theory"
-    if not isinstance(trainer.examples, Split):
+    if not isinstance(trainer.facts.dataset.train, Split):
         return "of data that are read one by one the first batch is not looked at twice"
     return None
 
@@ -88,7 +88,7 @@ def summarise_forecast(forecast: Forecast) -> dict[str, Any]:
 
 
 def _critical_attenuation(config: Config, trainer: Trainer, there: Phase | None) -> float | None:
-    """At the gain that makes chi 1, where that is another one than the net's."""
+    """Predicts the attenuation at the gain that makes chi 1, if the net's is another one."""
     gain = None if there is None else there.critical_gain
     model = config.model
     if gain is None or not isinstance(model, NetConfig) or abs(gain - model.gain) < _SAME * gain:

@@ -1,4 +1,4 @@
-"""The model of a run: built, its weights drawn, where to look; one that is not ours tried first."""
+"""Builds the model of a run and draws its weights; a model of the user's own is tried first."""
 
 from __future__ import annotations
 
@@ -37,19 +37,20 @@ from vgexp.watch import Meter, Watch
 
 @dataclass(frozen=True)
 class Model:
-    """A model with its weights drawn, and where to look; None where it does not say."""
+    """A model with its weights drawn, and what the probe has to know of it."""
 
     module: nn.Module
     watches: list[Watch] | None
+    """Where to measure; None: the model does not say."""
     matrices: Sequence[nn.Parameter]
-    """Its weights but for the read-out's."""
+    """Its weights without the read-out's."""
     batch: tuple[Tensor, Tensor]
-    """The first examples for training, on the CPU, that it was made with."""
+    """The first training examples, on the CPU, which it was built with."""
     meters: Sequence[Meter] = ()
 
 
 def model_of(config: Config, dataset: Dataset, device: torch.device, dtype: torch.dtype) -> Model:
-    """The configured model on its device.
+    """Builds the configured model on its device.
 
     Raises:
         QuestionError: values that do not go together, a model beyond the memory there is, or one of
@@ -61,7 +62,7 @@ def model_of(config: Config, dataset: Dataset, device: torch.device, dtype: torc
     if is_batch_norm and config.data.batch_size < 2:
         allowed = "at least 2 with batch norm (model.norm=batch, or in the model)"
         raise impossible("data.batch_size", config.data.batch_size, allowed)
-    # Drawn on the CPU, so that one seed gives one network on every device.
+    # Weights are drawn on the CPU, so that one seed gives one network on every device.
     x, y = (part.cpu() for part in dataset.train.part(0, config.data.batch_size))
     if isinstance(module, Network):
         assert isinstance(config.model, NetConfig | RecurrentConfig)
@@ -82,9 +83,9 @@ def model_of(config: Config, dataset: Dataset, device: torch.device, dtype: torc
 
 
 def _require_memory(config: Config, task: Task, device: torch.device, dtype: torch.dtype) -> None:
-    """Requires the memory for training, but for a model of the user's own.
+    """Requires enough memory for training, unless the model is the user's own.
 
-    Of that nothing is known before it runs, and it is run once only.
+    What such a model needs is not known before it runs.
     """
     model = _of_ours(config)
     if isinstance(model, CustomConfig):
@@ -110,7 +111,7 @@ def _require_memory(config: Config, task: Task, device: torch.device, dtype: tor
 def _of_ours(config: Config) -> ModelConfig:
     """The model's configuration with parts of ours, that hold about as much, for the user's own."""
     plain = {"activation": "relu", "init": "he_normal", "norm": "none"}
-    own = {key.removeprefix("model.") for key in targets(config) if key.startswith("model.")}
+    own = {key.removeprefix("model.") for key, _ in targets(config) if key.startswith("model.")}
     return dataclasses.replace(config.model, **{key: plain[key] for key in own & plain.keys()})
 
 
@@ -136,13 +137,14 @@ def _tried(
                 " measured\nallowed: the module as it is before torch.jit.script"
             )
         shown: Tried = call(key, name, tried, module, x)
-    else:
-        assert isinstance(config.model, TorchvisionConfig)
+    elif isinstance(config.model, TorchvisionConfig):
         key, name = "model.arch", config.model.arch
         try:
             shown = tried(module, x)
         except Exception as error:
             raise explained(config.model, task, error) from error
+    else:
+        key, name, shown = "model", choice("model", config.model), tried(module, x)
     loss = config.train.loss
     for when, output in (("", shown.output), (" in training", shown.output_in_training)):
         _require_output(f"{key} is {name!r}: its output{when}", output, x, y, task, loss)

@@ -1,4 +1,4 @@
-"""Which theory each family of models has, and how it is asked about a configuration and a batch."""
+"""The theory of each model family: predicts its columns of step 0 for a configuration."""
 
 from __future__ import annotations
 
@@ -22,15 +22,16 @@ Predictor = Callable[[Config, Trainer], Forecast]
 
 
 def _perceptron(config: Config, trainer: Trainer) -> Forecast:
-    model = _of(config, MlpConfig)
+    model, task = _of(config, MlpConfig), trainer.facts.dataset.task
     statistics = NORMS[model.norm].statistics
     is_over_batch = statistics is not None and statistics(model.width, model).num_entries is None
-    forecast = predict(model, _sample(trainer, first_only=is_over_batch), trainer.num_outputs)
+    forecast = predict(model, _sample(trainer, first_only=is_over_batch), task.num_outputs)
     return replace(forecast, phase=phase(model, _start(forecast)))
 
 
 def _convolutions(config: Config, trainer: Trainer) -> Forecast:
     model, sample = _of(config, CnnConfig), _sample(trainer)
+    task = trainer.facts.dataset.task
     layers = [
         convolution.Convolution(
             f"layers.{index}.conv.weight",
@@ -41,12 +42,12 @@ def _convolutions(config: Config, trainer: Trainer) -> Forecast:
         )
         for index, place in enumerate(cnn.plan(model, sample.inputs.shape[1]))
     ]
-    forecast = convolution.predict(model, layers, sample, trainer.num_outputs)
+    forecast = convolution.predict(model, layers, sample, task.num_outputs)
     return replace(forecast, phase=phase(model, _start(forecast), PLAIN[CnnConfig]))
 
 
 def _recurrence(config: Config, trainer: Trainer) -> Forecast:
-    model, task = _of(config, RnnConfig), trainer.task
+    model, task = _of(config, RnnConfig), trainer.facts.dataset.task
     if task.per_position:
         return Forecast(reason="theory is of recurrent nets that answer once, after the last step")
     recurrent = RECURRENT_INITS[model.recurrent_init]
@@ -67,7 +68,7 @@ PREDICTORS: Mapping[type[ModelConfig], Predictor] = {
     LstmConfig: _GATED,
     GruConfig: _GATED,
 }
-"""A family's configuration -> its predictor; of others there is no theory."""
+"""A family's configuration -> its predictor; for other families there is no theory."""
 
 PLAIN: Mapping[type[ModelConfig], Sequence[int]] = {
     MlpConfig: (),
@@ -77,10 +78,10 @@ PLAIN: Mapping[type[ModelConfig], Sequence[int]] = {
 
 
 def _sample(trainer: Trainer, *, first_only: bool = False) -> Sample:
-    """The coming update's examples, or those of its first micro-batch."""
-    batch = trainer.coming_batch()
+    """The examples of the coming update, or those of its first micro-batch."""
+    batch = trainer.state.coming_batch()
     inputs, targets = _together(batch[:1] if first_only else batch)
-    return Sample(inputs, targets, trainer.state.loss.mean)
+    return Sample(inputs, targets, trainer.facts.loss.mean)
 
 
 def _together(parts: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:

@@ -1,20 +1,18 @@
-"""One update of what is partly the user's own code, tried on a copy before a run begins.
+"""Tries one update with the user's own code, on a copy, before a run begins.
 
-A model whose output has no graph, a layer that changes in place what the backward pass needs:
-PyTorch finds these in the backward pass only. They are the user's to mend, so they are told before
-a run folder is made. Nothing that the run's numbers depend on moves.
+PyTorch finds some faults in the backward pass only: an output without a graph, a layer that changes
+in place what the backward pass needs. They are reported before a run folder is made. The trial
+changes nothing that the run's numbers depend on.
 """
 
 from __future__ import annotations
 
 import copy
-import random
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -22,6 +20,7 @@ from vgexp.config import Config, targets
 from vgexp.errors import QuestionError
 from vgexp.lookup import explain_error
 from vgexp.losses import Loss
+from vgexp.seeds import without_draws
 from vgexp.training import TrainState
 
 _IN_PLACE = ("modified by an inplace operation", "used in an in-place operation")
@@ -30,17 +29,17 @@ _MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
 
 
 def rehearse(config: Config, state: TrainState, x: Tensor, y: Tensor) -> None:
-    """Makes the passes of one update, where the configuration names code of the user's own.
+    """Makes the passes of one update, if the configuration names code that takes part in it.
 
     Raises:
-        QuestionError: they raised something, or no gradient reaches a parameter.
+        QuestionError: the passes raised something, or no gradient reaches a parameter.
     """
-    named = targets(config)
+    named = [(key, path) for key, path in targets(config) if not key.startswith("output.")]
     if not named:
         return
-    tried = f"tried on one batch ({', '.join(f'{key}={path}' for key, path in named.items())})"
+    tried = f"tried on one batch ({', '.join(f'{key}={path}' for key, path in named)})"
     device = next(state.model.parameters()).device
-    with _without_draws(device), _copies(state.model, state.loss) as (model, loss):
+    with without_draws(), _copies(state.model, state.loss) as (model, loss):
         model.train()
         try:
             with nullcontext() if state.half is None else state.half.context:
@@ -52,7 +51,7 @@ def rehearse(config: Config, state: TrainState, x: Tensor, y: Tensor) -> None:
             raise
         except Exception as error:
             if any(words in str(error).lower() for words in _MEMORY):
-                return  # the run tells of it, as it does where memory ends later
+                return  # the run reports it, as it does when memory runs out later
             raise _explained(tried, error) from error
         if all(p.grad is None for p in model.parameters()):
             raise _cut(tried, "no gradient reaches a parameter of the model")
@@ -76,15 +75,15 @@ def _explained(tried: str, error: Exception) -> QuestionError:
     question = explain_error(f"{tried}: the forward or the backward pass raised", error)
     if not any(words in str(error) for words in _IN_PLACE):
         return question
-    # Where the backward pass stood is no place in the user's code.
+    # The line where the backward pass failed is not in the user's code.
     lines = [line for line in str(question).splitlines() if not _AUTOGRAD.match(line)]
     return QuestionError("\n".join([*lines, "remedy: no in-place operation (relu_, x[...] = 0)"]))
 
 
 @contextmanager
 def _copies(model: nn.Module, loss: Loss) -> Iterator[tuple[nn.Module, Loss]]:
-    """Both to try: copies, or where they cannot be copied themselves, put back afterwards."""
-    # The copy of a compiled module would be compiled once more.
+    """Copies of both, or if they cannot be copied, both themselves, restored afterwards."""
+    # The copy of a compiled module would be compiled again.
     is_compiled = any(type(module).__name__ == "OptimizedModule" for module in model.modules())
     copies = None if is_compiled else _copied(model, loss)
     if copies is not None:
@@ -105,16 +104,3 @@ def _copied(model: nn.Module, loss: Loss) -> tuple[nn.Module, Loss] | None:
         return copy.deepcopy((model, loss))
     except Exception:  # of somebody else's code any
         return None
-
-
-@contextmanager
-def _without_draws(device: torch.device) -> Iterator[None]:
-    """Within, what is drawn from global generators is drawn again afterwards."""
-    of_python, of_numpy = random.getstate(), np.random.get_state()  # noqa: NPY002
-    devices = [device] if device.type == "cuda" else []
-    try:
-        with torch.random.fork_rng(devices=devices):
-            yield
-    finally:
-        random.setstate(of_python)
-        np.random.set_state(of_numpy)  # noqa: NPY002

@@ -1,10 +1,10 @@
-"""From a configuration to a trainer: device, data, model, weights, optimizer, in that order."""
+"""Builds a trainer from a configuration: device, data, model, weights, optimizer, in this order."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from vgexp import clips, data, inits, losses, models, optimizers, schedulers, tasks
 from vgexp.activations import ACTIVATIONS
-from vgexp.assembly.networks import model_of, tried_loss
+from vgexp.assembly.networks import Model, model_of, tried_loss
 from vgexp.assembly.rehearsal import rehearse
 from vgexp.config import (
     CHOICES,
@@ -31,11 +31,14 @@ from vgexp.errors import QuestionError
 from vgexp.lookup import find, is_dotted
 from vgexp.noise import Noise
 from vgexp.norms import NORMS
+from vgexp.probe import Probe
+from vgexp.quantities import COMMON
 from vgexp.registry import Registry
 from vgexp.schedulers import Schedule
 from vgexp.seeds import GlobalStream, generator
 from vgexp.skips import SKIPS
-from vgexp.training import Curvature, Half, Pretraining, Trainer, TrainState
+from vgexp.torch_internals import DROPOUTS
+from vgexp.training import Curvature, Half, Pretraining, RunFacts, Trainer, TrainState
 
 _REGISTRIES: Mapping[str, Registry[Any]] = {
     "activation": ACTIVATIONS,
@@ -44,89 +47,121 @@ _REGISTRIES: Mapping[str, Registry[Any]] = {
     "norm": NORMS,
     "skip": SKIPS,
 }
-"""Key of a model -> where its names are."""
+"""Key of a model -> the registry of its names."""
 
 
-def assemble(config: Config) -> Trainer:
+def assemble(config: Config, *, is_deferred: bool | None = None) -> Trainer:
     """Builds everything that a run needs; nothing is written.
 
     What the user's own code draws from torch's global generator as it is built comes from a stream
     `init/own`; what it draws as it is imported, which is done once in a process, from `import`.
+
+    Args:
+        is_deferred: whether divergence is looked for at a flush; None: on CUDA, where looking at
+            each step would wait for the device.
 
     Raises:
         QuestionError: a name that does not exist, values that do not go together, a device that is
             not there, or a model beyond the memory there is.
     """
     require(config)
-    with _lent(config, "import"):
+    cpu = torch.device("cpu")
+    with GlobalStream(config.seed, "import", cpu).lend():
         _require_names(config)
-    with _lent(config, "init/own"):
-        return _assembled(config)
+    with GlobalStream(config.seed, "init/own", cpu).lend():
+        return _build(config, is_deferred)
 
 
-@contextmanager
-def _lent(config: Config, name: str) -> Iterator[None]:
-    """Within, torch's global generator of the CPU is at the beginning of a stream."""
-    stream = GlobalStream(config.seed, name, torch.device("cpu"))
-    stream.begin()
-    try:
-        yield
-    finally:
-        stream.end()
-
-
-def _assembled(config: Config) -> Trainer:
+def _build(config: Config, is_deferred: bool | None) -> Trainer:
     device, asked = device_of(config.device), getattr(torch, config.dtype)
     is_half = config.dtype in HALF_DTYPES
     dtype = torch.float32 if is_half else asked
     if config.run.threads is not None:
         torch.set_num_threads(config.run.threads)
-    dataset = _dataset(config, dtype, device).to(device)
-    loss = _loss(config, dataset)
+    dataset = _load_dataset(config, dtype, device).to(device)
+    loss = _build_loss(config, dataset)
     batches = Batches(dataset.train, config.data.batch_size, generator(config.seed, "order"))
     model = model_of(config, dataset, device, dtype)
-    dataset = _remarked(dataset, model.batch[0])
+    dataset = _remark_on_examples(dataset, model.batch[0])
     if is_dotted(config.train.loss):
         loss = tried_loss(config, model.module, loss, dataset)
     optimizer = optimizers.build(config.optimizer, model.module.parameters())
-    clip = clips.build(config.clip, model.matrices)
-    steps = config.train.num_steps(batches.per_epoch)
-    schedule = schedulers.build(config.scheduler, optimizer, steps)
-    _require_heard(config, schedule, dataset)
-    stream = GlobalStream(config.seed, "dropout", device)
-    half = Half(asked, device, optimizer) if is_half else None
-    noise = _noise(config)
-    curvature = _curvature(config)
+    num_steps = config.train.num_steps(batches.per_epoch)
+    schedule = schedulers.build(config.scheduler, optimizer, num_steps)
+    _require_validation(config, schedule, dataset)
     state = TrainState(
         model.module,
         loss,
         optimizer,
         schedule,
-        clip,
+        clips.build(config.clip, model.matrices),
         batches,
-        stream,
-        half,
-        noise,
-        curvature,
+        GlobalStream(config.seed, "dropout", device),
+        half=Half(asked, device, optimizer) if is_half else None,
+        noise=_build_noise(config),
+        curvature=_build_curvature(config),
         may_be_sparse=model.watches is None,
+        may_draw=_may_draw(model),
+        accumulate=config.train.accumulate,
     )
     rehearse(config, state, *model.batch)
     return Trainer(
         state,
-        dataset,
-        model.watches,
+        _collect_facts(config, state, dataset, model, num_steps),
         config.train,
-        config.probe,
-        steps,
-        deferred=device.type != "cpu",
-        meters=model.meters,
-        pretraining=_pretraining(config, model.module, dataset),
+        _probe_maker(config, state, model),
+        is_deferred=device.type != "cpu" if is_deferred is None else is_deferred,
+        pretraining=_build_pretraining(config, model.module, dataset),
         checkpoint_every=config.run.checkpoint_every,
     )
 
 
+def _collect_facts(
+    config: Config, state: TrainState, dataset: Dataset, model: Model, num_steps: int
+) -> RunFacts:
+    asked = {
+        "pretraining": config.train.pretrain_steps,
+        "curvature": config.probe.curvature_every,
+        "histograms": config.probe.histograms_every,
+    }
+    own = [table for table, value in asked.items() if value]
+    depth = None
+    if model.watches is not None:
+        depth = max(watch.layer for watch in model.watches if watch.kind != "readout")
+    return RunFacts(
+        dataset,
+        state.loss,
+        num_steps,
+        num_parameters=sum(p.numel() for p in state.parameters),
+        num_layers=depth,
+        device=state.parameters[0].device,
+        tables=tuple(dict.fromkeys((*COMMON, *own, *(meter.table for meter in model.meters)))),
+        stops_on_divergence=config.train.stop_on_divergence,
+    )
+
+
+def _probe_maker(config: Config, state: TrainState, model: Model) -> Callable[[], Probe]:
+    return partial(
+        Probe,
+        state.model,
+        state.optimizer,
+        every=config.probe.every,
+        activations_every=config.probe.activations_every,
+        histograms_every=config.probe.histograms_every,
+        layers=config.probe.layers,
+        watches=model.watches,
+        meters=model.meters,
+    )
+
+
+def _may_draw(model: Model) -> bool:
+    """Whether its forward pass may draw random numbers; of a model of the user's own: maybe."""
+    is_dropping = any(isinstance(module, DROPOUTS) for module in model.module.modules())
+    return model.watches is None or is_dropping
+
+
 def device_of(name: str) -> torch.device:
-    """The device of that name; `auto` is CUDA where there is one.
+    """Finds the device of a name; `auto` is CUDA where there is one.
 
     Raises:
         QuestionError: no such device here.
@@ -142,10 +177,10 @@ def device_of(name: str) -> torch.device:
 
 
 def _require_names(config: Config) -> None:
-    """Looks the names of the model and the loss up before anything costs time."""
+    """Looks up every name in the configuration, before anything takes time."""
     if config.train.pretrain_steps:
         _require_plain(config)
-    for key, path in targets(config).items():
+    for key, path in targets(config):
         find(key, path)
     if config.train.loss is not None:
         losses.LOSSES[config.train.loss]
@@ -154,8 +189,8 @@ def _require_names(config: Config) -> None:
             registry[getattr(config.model, key)]
 
 
-def _dataset(config: Config, dtype: torch.dtype, device: torch.device) -> Dataset:
-    """The data set, in a form that the model reads."""
+def _load_dataset(config: Config, dtype: torch.dtype, device: torch.device) -> Dataset:
+    """Loads the data set in the form that the model reads."""
     dataset = data.load(config.data, config.seed, dtype, device)
     reads, task = config.model.reads, dataset.task
     if reads:
@@ -165,8 +200,8 @@ def _dataset(config: Config, dtype: torch.dtype, device: torch.device) -> Datase
     return dataset.flattened() if reads[:1] == ("vector",) else dataset
 
 
-def _remarked(dataset: Dataset, x: Tensor) -> Dataset:
-    """The data set, with a remark on the first examples if they are all that was looked at."""
+def _remark_on_examples(dataset: Dataset, x: Tensor) -> Dataset:
+    """Adds a remark on non-finite inputs, if no more than the first examples were looked at."""
     if dataset.remarks or isinstance(dataset.train, Split) or not x.is_floating_point():
         return dataset
     num_bad = int((~torch.isfinite(x)).flatten(1).any(1).sum())
@@ -179,7 +214,7 @@ def _remarked(dataset: Dataset, x: Tensor) -> Dataset:
     return dataclasses.replace(dataset, remarks=(remark,))
 
 
-def _loss(config: Config, dataset: Dataset) -> losses.Loss:
+def _build_loss(config: Config, dataset: Dataset) -> losses.Loss:
     name, answers = config.train.loss or dataset.loss, dataset.train.targets
     losses.require_targets(name, answers, dataset.name)
     return losses.build(
@@ -187,7 +222,7 @@ def _loss(config: Config, dataset: Dataset) -> losses.Loss:
     )
 
 
-def _pretraining(config: Config, model: nn.Module, dataset: Dataset) -> Pretraining | None:
+def _build_pretraining(config: Config, model: nn.Module, dataset: Dataset) -> Pretraining | None:
     train = config.train
     if not train.pretrain_steps:
         return None
@@ -206,7 +241,7 @@ def _pretraining(config: Config, model: nn.Module, dataset: Dataset) -> Pretrain
 
 
 def _require_plain(config: Config) -> None:
-    """Requires a net whose layers can be trained one after another."""
+    """Requires a net whose layers can be pretrained one after another."""
     model = config.model
     asked = f"model={choice('model', model)}"
     if isinstance(model, MlpConfig):
@@ -219,37 +254,31 @@ def _require_plain(config: Config) -> None:
     )
 
 
-def _noise(config: Config) -> Noise | None:
+def _build_noise(config: Config) -> Noise | None:
     eta, decay = config.train.gradient_noise, config.train.gradient_noise_decay
     return Noise(eta, decay, generator(config.seed, "noise")) if eta else None
 
 
-def _curvature(config: Config) -> Curvature | None:
+def _build_curvature(config: Config) -> Curvature | None:
     every = config.probe.curvature_every
     return Curvature(every, config.seed) if every else None
 
 
-def _require_heard(config: Config, schedule: Schedule, dataset: Dataset) -> None:
-    """A schedule that follows evaluations needs some."""
-    if schedule.hears_evaluations and not len(dataset.val):
-        raise _nothing_to_hear(config)
-    if schedule.hears_evaluations and not config.train.eval_every:
-        raise _never_heard(config)
-
-
-def _nothing_to_hear(config: Config) -> QuestionError:
-    return QuestionError(
-        f"scheduler={choice('scheduler', config.scheduler)} follows the validation loss, but no"
-        f" example is held out for validation: data.val_fraction is {config.data.val_fraction}\n"
-        f"allowed: a larger data.val_fraction, such as {DataConfig().val_fraction}, or a scheduler"
-        " that counts steps"
-    )
-
-
-def _never_heard(config: Config) -> QuestionError:
-    return QuestionError(
-        f"scheduler={choice('scheduler', config.scheduler)} follows the validation loss, but"
-        " train.eval_every is 0: nothing is evaluated between the start and the end\n"
-        f"allowed: train.eval_every of at least 1, such as {TrainConfig().eval_every}, or a"
-        " scheduler that counts steps"
-    )
+def _require_validation(config: Config, schedule: Schedule, dataset: Dataset) -> None:
+    """Requires evaluations on held-out examples for a schedule that follows their loss."""
+    if not schedule.hears_evaluations:
+        return
+    asked = f"scheduler={choice('scheduler', config.scheduler)} follows the validation loss, but"
+    instead = "or a scheduler that counts steps"
+    if not len(dataset.val):
+        raise QuestionError(
+            f"{asked} no example is held out for validation: data.val_fraction is"
+            f" {config.data.val_fraction}\n"
+            f"allowed: a larger data.val_fraction, such as {DataConfig().val_fraction}, {instead}"
+        )
+    if not config.train.eval_every:
+        raise QuestionError(
+            f"{asked} train.eval_every is 0: nothing is evaluated between the start and the end\n"
+            f"allowed: train.eval_every of at least 1, such as {TrainConfig().eval_every},"
+            f" {instead}"
+        )

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from vgexp import folders
 from vgexp.config import Config
 from vgexp.errors import unknown
 
 if TYPE_CHECKING:
-    from vgexp.runs import Manner, Run
+    from vgexp.runs import Display, Run
 
 
 @dataclass(frozen=True)
@@ -41,28 +42,28 @@ def find_work(verb: str) -> Work:
     return WORKS[verb]
 
 
-def _alone(config: Config) -> Manner:
+def _alone(config: Config) -> Display:
     from vgexp import runs
 
-    return runs.Manner(config.output.quiet, draws=False)
+    return runs.Display(config.output.quiet, draws=False)
 
 
-def _one_of_many(config: Config) -> Manner:
+def _one_of_many(config: Config) -> Display:
     from vgexp import runs
 
-    return runs.Manner(True, draws=bool(config.output.figures), remarks=False)
+    return runs.Display(True, draws=bool(config.output.figures), remarks=False)
 
 
 def _train(config: Config, folder: Path, command: str) -> Run:
     from vgexp import runs
 
-    return runs.run(config, folder, command=command, manner=_alone(config))
+    return runs.run(config, folder, command=command, display=_alone(config))
 
 
 def _finish_training(config: Config, folder: Path, command: str) -> Run:
     from vgexp import runs
 
-    return runs.finish(config, folder, command=command, manner=_one_of_many(config))
+    return runs.finish(config, folder, command=command, display=_one_of_many(config))
 
 
 def _close_training(done: Run) -> None:
@@ -75,13 +76,15 @@ def _close_training(done: Run) -> None:
 def _signal(config: Config, folder: Path, command: str) -> Run:
     from vgexp import runs
 
-    return runs.signal(config, folder, command=command, manner=_alone(config))
+    return runs.signal(config, folder, command=command, display=_alone(config))
 
 
 def _finish_signal(config: Config, folder: Path, command: str) -> Run:
     from vgexp import runs
 
-    return runs.finish_signal(config, folder, command=command, manner=_one_of_many(config))
+    return runs.finish(
+        config, folder, verb=folders.SIGNAL, command=command, display=_one_of_many(config)
+    )
 
 
 def _close_signal(done: Run) -> None:
@@ -94,9 +97,9 @@ def _close_signal(done: Run) -> None:
 def list_files(folder: Path) -> list[Path | str]:
     """Lists the files of a run folder that are not empty: tables, other files, figures."""
     files = [path for path in folder.iterdir() if path.is_file() and path.stat().st_size]
-    num_pictures = len(list(folder.glob("figures/*.png")))
-    pictures = [f"figures ({num_pictures} of them)"] if num_pictures else []
-    return [*sorted(files, key=lambda path: (path.suffix != ".csv", path.name)), *pictures]
+    num_figures = len(list(folder.glob("figures/*.png")))
+    figures = [f"figures ({num_figures} of them)"] if num_figures else []
+    return [*sorted(files, key=lambda path: (path.suffix != ".csv", path.name)), *figures]
 
 
 _FLAGS = """\

@@ -19,13 +19,13 @@ def close(done: Run, output: OutputConfig, work: Work) -> int:
 
     Ctrl-C, SIGTERM and SIGHUP end the drawing, which takes a while. The table is printed before it.
     """
-    from vgexp.runs.start import drawn
+    from vgexp.runs.start import draw_figures
 
     try:
         if not output.quiet:
             work.close(done)
             sys.stdout.flush()
-        num_figures = drawn(done, is_wanted=output.figures is not False)
+        num_figures = draw_figures(done, is_wanted=output.figures is not False)
         if num_figures and not output.quiet:
             print(f"  figures ({num_figures} of them)", flush=True)
     except KeyboardInterrupt as error:

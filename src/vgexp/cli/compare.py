@@ -39,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--metric",
         metavar="METRIC",
-        help="one more column: a figure of summary.json (`vgexp list figures`); or a column of "
+        help="one more column: a summary metric (`vgexp list summary`); or a column of "
         "layers.csv (`vgexp list metrics`), shown at the first and the last hidden layer",
     )
     parser.add_argument(
@@ -58,7 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--csv", type=Path, metavar="FILE", help="write what is shown, with every digit"
     )
-    _add_picture(parser)
+    _add_figure(parser)
 
 
 def main(args: argparse.Namespace) -> int:
@@ -74,17 +74,17 @@ def main(args: argparse.Namespace) -> int:
     _require_sense(args)
     runs = load_runs(paths)
     # Before anything is printed, since a figure that cannot be drawn is an error of the user.
-    picture = _draw(runs, args, words) if args.plot else None
+    figure = _draw(runs, args, words) if args.plot else None
     table = _table(runs, args)
     sheet.show(console, table)
     if args.csv:
         sheet.write_csv(table, args.csv)
-    if picture:
-        layout.show_line(console, f"\npicture: {picture}")
+    if figure:
+        layout.show_line(console, f"\nfigure: {figure}")
     return 0
 
 
-def _add_picture(parser: argparse.ArgumentParser) -> None:
+def _add_figure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--plot",
         type=Path,
@@ -101,16 +101,16 @@ def _add_picture(parser: argparse.ArgumentParser) -> None:
         nargs="*",
         metavar="WORD",
         help="of --plot: a sweep as a map; x=KEY y=KEY (default: the two that vary) "
-        "color=FIGURE (default: --metric, or attenuation)",
+        "color=METRIC (default: --metric, or attenuation)",
     )
 
 
 def _require_sense(args: argparse.Namespace) -> None:
     """Refuses options that exclude each other."""
-    of_picture = {"--heatmap": args.heatmap is not None, "--panels": args.panels is not None}
-    given = [name for name, is_given in of_picture.items() if is_given]
+    of_figure = {"--heatmap": args.heatmap is not None, "--panels": args.panels is not None}
+    given = [name for name, is_given in of_figure.items() if is_given]
     if given and args.plot is None:
-        raise QuestionError(f"{given[0]} is about a picture\nallowed: {given[0]} with --plot FILE")
+        raise QuestionError(f"{given[0]} is about a figure\nallowed: {given[0]} with --plot FILE")
     if args.heatmap is not None and (args.panels is not None or args.layers is not None):
         other = "--panels" if args.panels is not None else "--layers"
         raise QuestionError(
@@ -122,7 +122,7 @@ def _require_sense(args: argparse.Namespace) -> None:
 
         kind = args.plot.suffix.lower().removeprefix(".")
         if kind not in FORMATS:
-            raise unknown(f"picture format of {args.plot}", kind, FORMATS)
+            raise unknown(f"figure format of {args.plot}", kind, FORMATS)
 
 
 def _table(runs: Sequence[PastRun], args: argparse.Namespace) -> Comparison:
@@ -133,7 +133,7 @@ def _table(runs: Sequence[PastRun], args: argparse.Namespace) -> Comparison:
         return comparison.compare_layers(runs, metric, args.step, args.seeds)
     metric = args.metric
     if metric and args.plot and args.heatmap is None:
-        # A column of another table has a place in the picture only.
+        # A column of another table has a place in the figure only.
         metric = metric.removeprefix("layers.")
         metric = metric if comparison.is_metric(runs, metric) else None
     return comparison.compare_runs(runs, metric, args.step, args.seeds)

@@ -159,7 +159,7 @@ class Job:
             sweep.record(folder, self._unwritten, keys)
             self._unwritten.clear()
         except OSError as error:
-            # Tried again with the next job's row; the job's own folder has its figures.
+            # Tried again with the next job's row; the job's own folder has its metrics.
             self.error = error
             error_blocks.show(
                 error_blocks.format_block(

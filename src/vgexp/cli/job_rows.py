@@ -32,7 +32,7 @@ def add_ending(row: sweep.JobRow, summary: Mapping[str, Any]) -> sweep.JobRow:
     return dataclasses.replace(
         row,
         status=str(summary.get("status", "completed")),
-        figures=sweep.figures(summary),
+        metrics=sweep.metrics(summary),
         reason=str(summary.get("reason", "")),
     )
 

@@ -58,6 +58,8 @@ def format_value(value: object) -> str:
         return "null"
     if isinstance(value, bool):
         return str(value).lower()
+    if isinstance(value, list):
+        return f"[{','.join(map(format_value, value))}]"
     if isinstance(value, float) and len(repr(value)) > 8:
         return f"{value:.3g}"
     return str(value)
@@ -66,7 +68,9 @@ def format_value(value: object) -> str:
 def _fields(prefix: str, cls: Any) -> Iterator[tuple[str, str, str]]:
     said = meanings(cls)
     for field in dataclasses.fields(cls):
-        yield f"{prefix}{field.name}", format_value(field.default), said[field.name]
+        made = field.default_factory
+        default = field.default if made is dataclasses.MISSING else made()
+        yield f"{prefix}{field.name}", format_value(default), said[field.name]
 
 
 def _line(key: Key) -> str:

@@ -136,7 +136,7 @@ class PlannedLauncher(Launcher):
         def tell_of(row: dict[str, str]) -> None:
             if row["job"] in typed and row["job"] not in self.job.told:
                 ending = sweep.JobRow(
-                    int(row["job"]), row["status"], figures=row, reason=row["reason"]
+                    int(row["job"]), row["status"], metrics=row, reason=row["reason"]
                 )
                 tell(ending, typed[row["job"]], self.job.swept)
 

@@ -106,6 +106,7 @@ KINDS: Mapping[str, Callable[[], Entries]] = {
     "schedulers": _choices("scheduler"),
     "models": _choices("model"),
     "data": _choices("data"),
+    "sinks": _components("vgexp.sinks", "SINKS"),
     "metrics": _metrics,
     "summary": _summary,
     "figures": _figures,

@@ -81,7 +81,7 @@ def format_line(row: JobRow, typed: Sequence[str], swept: Collection[str], width
 
 
 def _ending(row: JobRow) -> str:
-    verdict = row.figures.get("verdict") or row.status
+    verdict = row.metrics.get("verdict") or row.status
     if row.status == INTERRUPTED and verdict != row.status:
         return f"interrupted, until then {verdict}"
     return f"{row.status}: {row.reason}" if row.reason else verdict

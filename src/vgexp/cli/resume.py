@@ -85,8 +85,8 @@ def _run(folder: Path, *, trusts: bool) -> int:
                 output = config.output
                 if trusts or not targets(config):
                     load_torch(is_quiet=output.quiet)
-                later = runs.Manner(output.quiet, draws=False)
-                done = runs.resume(folder, _say, trust=trusts, manner=later)
+                display = runs.Display(output.quiet, draws=False)
+                done = runs.resume(folder, _say, trust=trusts, display=display)
         except KeyboardInterrupt as error:
             error_blocks.show_interruption(error, location.find_if_there())
             return exit_code(error)

@@ -35,7 +35,7 @@ _SWEEPER = re.compile(
     r"=[\w.-]+|hydra\.sweep\.(dir|subdir)=[^\n]*|hydra\.mode=MULTIRUN"
 )
 _KEY = re.compile(rf"\+?({'|'.join(sections())})(\.\w+)+=[^\n]*|(seed|device|dtype)=[^\n]*")
-_PLAIN = re.compile(r"[\w,]*")
+_PLAIN = re.compile(r"[\w,\[\]]*")
 """Names of vgexp's own entries, which have no dot."""
 _FLAGS = ("-m", "--multirun")
 _ABOUT_LAUNCHERS = re.compile(r"hydra[/.]launcher\b")

@@ -27,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--figures",
         action="store_true",
-        help="draw its figures again, as PNG and SVG in RUN/figures (`vgexp list pictures`)",
+        help="draw its figures again, as PNG and SVG in RUN/figures (`vgexp list figures`)",
     )
 
 

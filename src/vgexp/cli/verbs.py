@@ -39,7 +39,7 @@ def _show(argv: list[str]) -> int:
 
     parser = Parser(
         prog="vgexp show",
-        description="A run in the terminal: layer-by-step heat map, curves, verdict, key figures.",
+        description="A run in the terminal: layer-by-step heat map, curves, verdict, metrics.",
     )
     show.add_arguments(parser)
     return show.main(parser.parse_args(argv))

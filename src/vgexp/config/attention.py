@@ -15,15 +15,15 @@ POOLS = ("class", "mean")
 
 @dataclass
 class AttentionConfig(NetConfig):
-    """What every family of attention extends."""
+    """The base of every family of attention."""
 
     depth: int = 4
-    """Blocks L, each of attention and a perceptron of two weights."""
+    """Number of blocks L; each has attention and a perceptron of two weights."""
     width: int = 64
-    """Units of the stream that blocks read and add to."""
+    """Number of units of the stream that blocks read and add to."""
     activation: str = "gelu"
-    """Name of the activation phi of each block's perceptron; `vgexp list activations`, or
-    your own."""
+    """Name of the activation phi in each block's perceptron; `vgexp list activations`, or your
+    own."""
     init: str = "xavier_normal"
     """Name of the weight initialisation; `vgexp list inits`, or your own."""
     norm: str = "layer"
@@ -37,9 +37,9 @@ class AttentionConfig(NetConfig):
     """Probability with which each number that a branch adds to the stream, and each of the
     embedded input, is set to 0 in training, the others divided by 1 - dropout."""
     heads: int = 4
-    """Heads of attention; must divide the width."""
+    """Number of attention heads; it must divide the width."""
     mlp_ratio: int = 4
-    """Hidden units of each block's perceptron over the width."""
+    """Number of hidden units of each block's perceptron, divided by the width."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -55,10 +55,10 @@ class TransformerConfig(AttentionConfig, choice="transformer"):
 
     reads: ClassVar[tuple[str, ...]] = ("tokens", "sequence")
     positions: str = "learned"
-    """How positions are told apart: `learned` or `sinusoidal`, added to the embedded input;
-    `rotary`, in queries and keys; `none`."""
+    """How the model tells positions apart: `learned` and `sinusoidal` are added to the embedded
+    input, `rotary` turns queries and keys, `none` does not tell them."""
     tied: bool = False
-    """Whether the read-out's weight is the token embedding's; it then has no bias."""
+    """Whether the read-out uses the weight of the token embedding; it then has no bias."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -78,9 +78,9 @@ class VitConfig(AttentionConfig, choice="vit"):
 
     reads: ClassVar[tuple[str, ...]] = ("image",)
     patch: int = 4
-    """Pixels along each side of a patch; must divide the image's sides."""
+    """Number of pixels along each side of a patch; it must divide the sides of the image."""
     pool: str = "class"
-    """What the read-out reads: `class`, a token of its own, or the `mean` of all patches."""
+    """What the read-out reads: `class`, a token of its own, or `mean`, the mean of all patches."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -20,15 +20,15 @@ DENSENET_BLOCKS = 3
 
 @dataclass
 class ConvConfig(NetConfig):
-    """What every convolutional family extends.
+    """The base of every convolutional family.
 
-    Position axes of an image are normalised with its channels; `dropout` sets single entries of h
-    to 0.
+    Norms take the positions of an image together with its channels; `dropout` sets single entries
+    of h to 0.
     """
 
     reads: ClassVar[tuple[str, ...]] = ("image",)
     width: int = 16
-    """Channels of the first stage."""
+    """Number of channels of the first stage."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -38,10 +38,11 @@ class ConvConfig(NetConfig):
 
 @dataclass
 class CnnConfig(ConvConfig, choice="cnn"):
-    """The perceptron's equations with 3x3 convolutions, a pooling over positions, a read-out."""
+    """The perceptron's equations with 3x3 convolutions, a mean over positions, a read-out."""
 
     stages: int = 3
-    """Parts of equal depth; before each but the first, channels double and the image halves."""
+    """Number of parts of equal depth; before each part but the first, the number of channels
+    doubles and the image halves."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -53,21 +54,24 @@ class ResnetConfig(ConvConfig, choice="resnet"):
     """A residual network as for CIFAR (He 2015, 2016): three stages of blocks, and a read-out."""
 
     depth: int = 20
-    """Weight layers, the read-out counted: 6n+2, with bottleneck 9n+2, n blocks a stage."""
+    """Number of weight layers with the read-out: 6n+2, with bottleneck 9n+2, for n blocks a
+    stage."""
     bias: bool = False
-    """Whether convolutions have biases; the read-out has one always."""
+    """Whether convolutions have biases; the read-out always has them."""
     norm: str = "batch"
     """Name of the normalisation; `vgexp list norms`."""
     norm_position: str = "pre"
-    """`pre`: each norm after its convolution; `post`: a branch's last norm after the sum."""
+    """`pre`: each norm follows its convolution; `post`: a branch's last norm follows the sum."""
     skip: str = "residual"
-    """How a block's branch joins its path; none: the plain net; `vgexp list skips`."""
+    """How a block's branch joins its path; `none`: a plain net; `vgexp list skips`."""
     bottleneck: bool = False
-    """Whether a block is 1x1, 3x3, 1x1 to four times the channels, instead of two 3x3."""
+    """Whether a block has convolutions of 1x1, 3x3 and 1x1, the last to four times the channels,
+    instead of two of 3x3."""
     preactivation: bool = False
-    """Whether norm and phi stand before each convolution, and the path is left as it is."""
+    """Whether norm and phi come before each convolution, so that the path stays as it is."""
     shortcut: str = "pad"
-    """Of a path whose shape changes: `pad` (option A: zero channels), `projection` (B: 1x1)."""
+    """How a path changes its shape: `pad` adds channels of zeros (option A), `projection` is a 1x1
+    convolution (option B)."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -85,12 +89,12 @@ class ResnetConfig(ConvConfig, choice="resnet"):
 
     @property
     def block_layers(self) -> int:
-        """Convolutions on the branch of one block."""
+        """The number of convolutions on the branch of one block."""
         return 3 if self.bottleneck else 2
 
     @property
     def blocks_per_stage(self) -> int:
-        """n of 6n+2 or 9n+2."""
+        """The number of blocks in each stage: n of 6n+2 or 9n+2."""
         return (self.depth - 2) // (RESNET_STAGES * self.block_layers)
 
 
@@ -99,23 +103,24 @@ class DensenetConfig(ConvConfig, choice="densenet"):
     """A densely connected network as for CIFAR (Huang 2017): three dense blocks, a read-out."""
 
     depth: int = 40
-    """Weight layers, the read-out counted: 3n+4, with bottleneck 6n+4, n layers a block."""
+    """Number of weight layers with the read-out: 3n+4, with bottleneck 6n+4, for n layers a
+    block."""
     width: int = 16
-    """Channels of the first convolution; the paper's -BC nets have 2 growth_rate."""
+    """Number of channels of the first convolution; the paper's -BC nets have 2 growth_rate."""
     bias: bool = False
-    """Whether convolutions have biases; the read-out has one always."""
+    """Whether convolutions have biases; the read-out always has them."""
     norm: str = "batch"
     """Name of the normalisation; `vgexp list norms`."""
     norm_position: str = "pre"
-    """Before each convolution: `pre`: phi(norm(.)), `post`: norm(phi(.))."""
+    """What comes before each convolution: `pre`: phi(norm(.)), `post`: norm(phi(.))."""
     skip: str = "dense"
-    """`dense`: it is what the family is."""
+    """Always `dense`: each layer reads what all layers before it made."""
     growth_rate: int = 12
-    """Channels k that each layer adds to those that the following ones read."""
+    """Number of channels k that each layer adds to what the following layers read."""
     bottleneck: bool = False
-    """Whether a 1x1 convolution to 4 growth_rate channels precedes each 3x3 (DenseNet-B)."""
+    """Whether a 1x1 convolution to 4 growth_rate channels comes before each 3x3 (DenseNet-B)."""
     compression: float = 1.0
-    """Share of the channels that a transition between blocks keeps (DenseNet-C: 0.5)."""
+    """Share of the channels that the transition between two blocks keeps (DenseNet-C: 0.5)."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -134,12 +139,12 @@ class DensenetConfig(ConvConfig, choice="densenet"):
 
     @property
     def layers_per_block(self) -> int:
-        """Layers of a dense block, each of one or, with bottleneck, two convolutions."""
+        """The number of layers of a dense block; each has one convolution, with bottleneck two."""
         return (self.depth - 4) // self._period
 
 
 def _require_form(key: str, value: int, factor: int, rest: int, form: str) -> None:
-    """Requires factor n + rest with n of at least 1."""
+    """Requires that the value is factor * n + rest for a whole n of at least 1."""
     at_least(key, value, 1)
     if value < factor + rest or (value - rest) % factor:
         n = max(1, (value - rest) // factor)

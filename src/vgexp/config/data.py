@@ -1,4 +1,4 @@
-"""`data`: one dataclass a data set."""
+"""`data`: one dataclass for each data set."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from vgexp.config.ranges import at_least, within
 
 @dataclass
 class DataConfig(Choice, group="data"):
-    """What every choice of `data` extends."""
+    """The base of every choice of `data`."""
 
     gives: ClassVar[str] = ""
-    """The kind of its examples (`tasks.KINDS`); empty: known only once they are loaded."""
+    """The kind of its examples (`tasks.KINDS`); empty: it is known only when they are loaded."""
     batch_size: int = 64
-    """Examples in one batch (a micro-batch where `train.accumulate` is above 1)."""
+    """Number of examples in a batch (in a micro-batch where `train.accumulate` is above 1)."""
     val_fraction: float = 0.15
-    """Share of the examples held out for validation; as many again are held out for the test."""
+    """Share of the examples that is held out for validation; the test gets as many."""
 
     def __post_init__(self) -> None:
         at_least("data.batch_size", self.batch_size, 1)
@@ -38,11 +38,11 @@ class GaussianConfig(DataConfig, choice="gaussian"):
 
     gives: ClassVar[str] = "vector"
     num_examples: int = 4096
-    """Examples generated, over all splits."""
+    """Number of examples that are generated, over all splits."""
     features: int = 64
-    """Input features."""
+    """Number of input features."""
     num_classes: int = 10
-    """Classes of the random labels."""
+    """Number of classes of the random labels."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -53,13 +53,13 @@ class GaussianConfig(DataConfig, choice="gaussian"):
 
 @dataclass
 class SpiralsConfig(DataConfig, choice="spirals"):
-    """Interleaved spiral arms in the plane, one class an arm."""
+    """Interleaved spiral arms in the plane; each arm is a class."""
 
     gives: ClassVar[str] = "vector"
     num_examples: int = 3000
-    """Examples generated, over all splits."""
+    """Number of examples that are generated, over all splits."""
     num_classes: int = 3
-    """Arms."""
+    """Number of arms."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from vgexp.errors import unknown
+from vgexp.errors import QuestionError, unknown
 from vgexp.registry import Registry
 
 _GROUPS: dict[str, Registry[type[Any]]] = {}
@@ -51,4 +51,13 @@ def choice(group: str, config: object) -> str:
     for name, cls in CHOICES[group].items():
         if type(config) is cls:
             return name
-    raise unknown(f"{group} configuration", type(config).__name__, CHOICES[group])
+    raise _unknown(group, config)
+
+
+def unmade(config: Choice) -> QuestionError:
+    """The error for a configuration whose class is no choice, so that nothing is made of it."""
+    return _unknown(config._group, config)
+
+
+def _unknown(group: str, config: object) -> QuestionError:
+    return unknown(f"{group} configuration", type(config).__name__, CHOICES[group])

@@ -1,4 +1,4 @@
-"""`data`: images in files that torchvision reads, and can fetch."""
+"""`data`: sets of images in files, in the format of torchvision."""
 
 from __future__ import annotations
 
@@ -11,15 +11,16 @@ from vgexp.config.ranges import at_least
 
 @dataclass
 class ImagesConfig(DataConfig):
-    """What every set of images in files extends."""
+    """The base of every set of images in files."""
 
     gives: ClassVar[str] = "image"
     root: str = "data"
-    """Folder below which torchvision's own folders of the files are."""
+    """Folder that holds the files, in the subfolders that torchvision uses."""
     download: bool = False
-    """Whether files that are missing are fetched from the network."""
+    """Whether missing files are downloaded."""
     num_examples: Optional[int] = None
-    """Examples drawn at random, from those for training and from the test's; null: all."""
+    """Number of examples drawn at random from the training files, and at most as many from the test
+    files; null: all."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

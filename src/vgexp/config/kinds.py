@@ -1,4 +1,4 @@
-"""What kind of value a field holds, in words, and the check that it does."""
+"""The type of each field in words, and the check that a value has it."""
 
 from __future__ import annotations
 
@@ -9,20 +9,26 @@ from typing import Any
 
 from vgexp.errors import impossible
 
-_WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
+_WORDS = {
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    str: "text",
+    list: "a list of text, as in [a,b]",
+}
 _ACCEPTED: dict[type, type] = {int: Integral, float: Real, bool: bool, str: str}
 
 
 def in_words(cls: type, field: str) -> str | None:
-    """What a field may hold, for a reader: `a whole number, or null`; None: a section of its own.
+    """Returns what a field may hold, for a reader: `a whole number, or null`.
 
-    A name that is no field is None too.
+    None for a section, and for a name that is no field.
     """
     return _words(_options(cls).get(field, ()))
 
 
 def require_kinds(section: Any, prefix: str = "") -> None:
-    """Requires that each plain field of a dataclass instance holds the kind of value it is for.
+    """Requires that each plain field of a dataclass instance holds a value of its type.
 
     Raises:
         QuestionError: one does not.
@@ -46,9 +52,17 @@ def _fits(value: object, options: tuple[type, ...]) -> bool:
         return type(None) in options
     if isinstance(value, bool):
         return bool in options
+    if isinstance(value, list):
+        return list in options and all(isinstance(each, str) for each in value)
     return any(isinstance(value, _ACCEPTED[o]) for o in options if o in _ACCEPTED)
 
 
 def _options(cls: type) -> dict[str, tuple[type, ...]]:
     hints = typing.get_type_hints(cls)
-    return {name: typing.get_args(hint) or (hint,) for name, hint in hints.items()}
+    return {name: _kinds(hint) for name, hint in hints.items()}
+
+
+def _kinds(hint: Any) -> tuple[type, ...]:
+    if typing.get_origin(hint) is list:
+        return (list,)
+    return typing.get_args(hint) or (hint,)

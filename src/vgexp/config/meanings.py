@@ -1,4 +1,4 @@
-"""What each field means: the docstrings below the fields, which Python itself throws away."""
+"""The docstrings below the fields of a dataclass, read from the source."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from functools import cache
 
 
 def meanings(cls: type) -> dict[str, str]:
-    """Field -> its docstring in one line, for each field of a dataclass; '' where there is none."""
+    """Maps each field of a dataclass to its docstring in one line; '' where it has none."""
     found = {field.name: "" for field in dataclasses.fields(cls)}
     for base in reversed(cls.__mro__):
         found.update(_in_module(base.__module__).get(base.__qualname__, {}))
@@ -20,7 +20,7 @@ def meanings(cls: type) -> dict[str, str]:
 
 @cache
 def _in_module(name: str) -> Mapping[str, Mapping[str, str]]:
-    """Class -> field -> docstring, of every class of a module of ours."""
+    """Maps each class of a module of vgexp to its fields and their docstrings."""
     if not name.startswith("vgexp."):
         return {}
     try:

@@ -1,4 +1,4 @@
-"""`model`: what every family has, and the perceptron. Other families have files of their own."""
+"""`model`: the keys that every family has, and the perceptron."""
 
 from __future__ import annotations
 
@@ -13,38 +13,38 @@ NORM_POSITIONS = ("pre", "post")
 
 @dataclass
 class ModelConfig(Choice, group="model"):
-    """What every choice of `model` extends."""
+    """The base of every choice of `model`."""
 
     reads: ClassVar[tuple[str, ...]] = ()
-    """Kinds of examples (`tasks.KINDS`) that the family reads; empty: any."""
+    """Kinds of examples (`tasks.KINDS`) that the family reads; empty: every kind."""
 
 
 @dataclass
 class NetConfig(ModelConfig):
-    """What every family of ours extends."""
+    """The base of the families that vgexp measures by itself, layer by layer."""
 
     depth: int = 10
-    """Hidden weight layers L; the read-out is one more."""
+    """Number of hidden weight layers L; the read-out is one more."""
     width: int = 64
-    """Units in each hidden layer."""
+    """Number of units in each hidden layer."""
     activation: str = "relu"
     """Name of the activation phi, `vgexp list activations`; or your own, package.module.name."""
     negative_slope: Optional[float] = None
-    """Slope below zero of leaky_relu, and where prelu's starts; null: 0.01 and 0.25."""
+    """Slope of leaky_relu below zero, and the slope that prelu starts with; null: 0.01 and 0.25."""
     init: str = "he_normal"
     """Name of the weight initialisation, `vgexp list inits`; or your own, package.module.name."""
     gain: float = 1.0
-    """Multiplies the initialisation's standard deviation."""
+    """Factor on the standard deviation of the initialisation."""
     bias: bool = True
     """Whether layers have biases."""
     bias_std: float = 0.0
-    """Standard deviation of the biases at the start; 0: all zero."""
+    """Standard deviation of the biases at the start; 0: all biases are zero."""
     norm: str = "none"
     """Name of the normalisation, `vgexp list norms`; or your own, package.module.name."""
     norm_position: str = "pre"
     """`pre`: phi(norm(z)); `post`: norm(phi(z)), with an adding skip norm(z + branch)."""
     norm_groups: int = 8
-    """Groups of group norm; must divide the width."""
+    """Number of groups of group norm; it must divide the width."""
     skip: str = "none"
     """Name of the skip connection; `vgexp list skips`."""
     dropout: float = 0.0

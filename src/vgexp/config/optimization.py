@@ -1,4 +1,4 @@
-"""`optimizer`, `scheduler` and `clip`: one dataclass a choice."""
+"""`optimizer`, `scheduler` and `clip`: one dataclass for each choice."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from vgexp.errors import impossible
 
 @dataclass
 class OptimizerConfig(Choice, group="optimizer"):
-    """What every choice of `optimizer` extends."""
+    """The base of every choice of `optimizer`."""
 
     lr: float = 0.1
-    """Learning rate at the schedule's factor 1."""
+    """Learning rate where the factor of the schedule is 1."""
     weight_decay: float = 0.0
     """L2 penalty (decoupled for adamw)."""
 
@@ -35,9 +35,9 @@ class MomentumConfig(OptimizerConfig, choice="momentum"):
     """Stochastic gradient descent with heavy-ball momentum."""
 
     lr: float = 0.01
-    """Learning rate at the schedule's factor 1."""
+    """Learning rate where the factor of the schedule is 1."""
     momentum: float = 0.9
-    """Share of the last update that is kept."""
+    """Share of the last update that the next one keeps."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -46,12 +46,12 @@ class MomentumConfig(OptimizerConfig, choice="momentum"):
 
 @dataclass
 class RmspropConfig(OptimizerConfig, choice="rmsprop"):
-    """RMSprop: each entry divided by its running root mean square."""
+    """RMSprop: each entry is divided by its running root mean square."""
 
     lr: float = 1e-3
-    """Learning rate at the schedule's factor 1."""
+    """Learning rate where the factor of the schedule is 1."""
     momentum: float = 0.0
-    """Share of the last update that is kept."""
+    """Share of the last update that the next one keeps."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -63,7 +63,7 @@ class AdamConfig(OptimizerConfig, choice="adam"):
     """Adam (Kingma & Ba 2015)."""
 
     lr: float = 1e-3
-    """Learning rate at the schedule's factor 1."""
+    """Learning rate where the factor of the schedule is 1."""
 
 
 @dataclass
@@ -71,7 +71,7 @@ class AdamwConfig(OptimizerConfig, choice="adamw"):
     """Adam with decoupled weight decay (Loshchilov & Hutter 2019)."""
 
     lr: float = 1e-3
-    """Learning rate at the schedule's factor 1."""
+    """Learning rate where the factor of the schedule is 1."""
     weight_decay: float = 0.01
     """Decoupled weight decay."""
 
@@ -81,12 +81,12 @@ class AdamwConfig(OptimizerConfig, choice="adamw"):
 
 @dataclass
 class SchedulerConfig(Choice, group="scheduler"):
-    """What every choice of `scheduler` extends."""
+    """The base of every choice of `scheduler`."""
 
 
 @dataclass
 class ConstantConfig(SchedulerConfig, choice="constant"):
-    """The learning rate stays."""
+    """The learning rate stays the same."""
 
 
 @dataclass
@@ -94,9 +94,9 @@ class StepConfig(SchedulerConfig, choice="step"):
     """The learning rate falls by a factor at equal intervals."""
 
     interval_fraction: float = 1 / 3
-    """Interval between falls, as a share of the run."""
+    """Number of steps between two falls, as a share of the run."""
     factor: float = 0.1
-    """What the learning rate is multiplied by at each fall."""
+    """Factor on the learning rate at each fall."""
 
     def __post_init__(self) -> None:
         above("scheduler.interval_fraction", self.interval_fraction, 0.0)
@@ -110,10 +110,10 @@ class CosineConfig(SchedulerConfig, choice="cosine"):
 
 @dataclass
 class WarmupCosineConfig(SchedulerConfig, choice="warmup_cosine"):
-    """A linear rise, then half a cosine down to 0."""
+    """The learning rate rises linearly, then follows half a cosine down to 0."""
 
     warmup_fraction: float = 0.1
-    """Length of the rise, as a share of the run."""
+    """Number of steps of the rise, as a share of the run."""
 
     def __post_init__(self) -> None:
         within("scheduler.warmup_fraction", self.warmup_fraction, 0.0, 1.0)
@@ -124,9 +124,9 @@ class PlateauConfig(SchedulerConfig, choice="plateau"):
     """The learning rate falls when the evaluated loss stops falling."""
 
     factor: float = 0.1
-    """What the learning rate is multiplied by at each fall."""
+    """Factor on the learning rate at each fall."""
     patience: int = 5
-    """Evaluations without a better loss before a fall."""
+    """Number of evaluations without a better loss before the rate falls."""
 
     def __post_init__(self) -> None:
         within("scheduler.factor", self.factor, 0.0, 1.0)
@@ -138,18 +138,18 @@ class PlateauConfig(SchedulerConfig, choice="plateau"):
 
 @dataclass
 class ClipConfig(Choice, group="clip"):
-    """What every choice of `clip` extends."""
+    """The base of every choice of `clip`."""
 
 
 @dataclass
 class NoClipConfig(ClipConfig, choice="none"):
-    """Gradients reach the optimizer as they are."""
+    """Gradients are not clipped."""
 
 
 @dataclass
 class _ThresholdConfig(ClipConfig):
     threshold: float = 1.0
-    """Where clipping begins."""
+    """The norm, or for `value` the entry, above which a gradient is clipped."""
 
     def __post_init__(self) -> None:
         above("clip.threshold", self.threshold, 0.0)

@@ -1,4 +1,4 @@
-"""Checks of single values, which say key, value and range."""
+"""Checks of single values; each error names the key, the value and the range."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ MOST_DIVISORS_TRIED = 4096
 
 
 def at_least(key: str, value: float | None, low: float) -> None:
-    """Requires a finite number of at least `low`, a whole one where `low` is; None passes."""
+    """Requires a finite number of at least `low`, a whole number if `low` is one; None passes."""
     if value is None:
         return
     if not (is_number(value, low) and value >= low):
@@ -29,7 +29,7 @@ def above(key: str, value: float | None, low: float) -> None:
 
 
 def within(key: str, value: float, low: float, high: float) -> None:
-    """Requires `low <= value < high`, a whole number where `low` is."""
+    """Requires `low <= value < high`, and a whole number if `low` is one."""
     if not (is_number(value, low) and low <= value < high):
         raise impossible(key, value, f"{_number(low)}, at least {low} and below {high}")
 
@@ -47,12 +47,12 @@ def one_of(key: str, value: str, allowed: tuple[str, ...]) -> None:
 
 
 def divisors(number: int, most: int) -> list[int]:
-    """The divisors of a number that are at most `most`; of a large number, the small ones."""
+    """Lists the divisors of a number up to `most`; only the small ones of a large number."""
     return [n for n in range(1, min(most, MOST_DIVISORS_TRIED) + 1) if number % n == 0]
 
 
 def is_number(value: object, like: float) -> bool:
-    """Whether it is a finite number, and a whole one if `like` is."""
+    """Whether a value is a finite number, and a whole number if `like` is one."""
     kind = Integral if isinstance(like, int) else Real
     if not isinstance(value, kind) or isinstance(value, bool):
         return False

@@ -11,38 +11,38 @@ from vgexp.config.ranges import at_least, finite, within
 
 @dataclass
 class RecurrentConfig(ModelConfig):
-    """What every recurrent family extends."""
+    """The base of every recurrent family."""
 
     reads: ClassVar[tuple[str, ...]] = ("sequence", "tokens")
     depth: int = 1
-    """Stacked layers L, each of which reads the sequence of states below; the read-out is one
-    more."""
+    """Number of stacked layers L; each reads the states of the layer below, and the read-out is one
+    layer more."""
     width: int = 64
-    """Hidden units of each layer."""
+    """Number of hidden units of each layer."""
     init: str = "xavier_uniform"
-    """Name of the initialisation of input weights, each gate's a matrix of its own, and of the
-    read-out; `vgexp list inits`, all but lsuv."""
+    """Name of the initialisation of the read-out and of the input weights, where each gate has a
+    matrix of its own: one of `vgexp list inits` but lsuv."""
     recurrent_init: str = "orthogonal"
-    """Name of the recurrent weights' initialisation, each gate's a matrix of its own: `identity` or
-    one of `vgexp list inits`, all but lsuv."""
+    """Name of the initialisation of the recurrent weights, where each gate has a matrix of its own:
+    `identity`, or one of `vgexp list inits` but lsuv."""
     spectral_radius: Optional[float] = None
-    """Largest |eigenvalue| that each drawn recurrent matrix is rescaled to; null: as drawn."""
+    """Largest |eigenvalue| to which each recurrent matrix is rescaled; null: it stays as drawn."""
     gain: float = 1.0
-    """Multiplies the standard deviation of both initialisations, and the identity."""
+    """Factor on the standard deviation of both initialisations, and on the identity."""
     bias: bool = True
     """Whether layers have biases."""
     bias_std: float = 0.0
-    """Standard deviation of the biases at the start; 0: none is drawn."""
+    """Standard deviation of the biases at the start; 0: no bias is drawn."""
     norm: str = "none"
-    """Normalisation within the cell, over units at each step: `none`, `layer` or `rms`."""
+    """Normalisation within the cell, over its units at each step: `none`, `layer` or `rms`."""
     skip: str = "none"
-    """`none`, or `residual`: a layer but the first hands up its states plus what it has read."""
+    """`none`, or `residual`: each layer but the first hands up its states plus what it has read."""
     dropout: float = 0.0
     """Probability with which each number handed from a layer to the next is set to 0 in training,
     the others divided by 1 - dropout."""
     truncation: Optional[int] = None
-    """Steps after each of which gradients do not flow back: the state goes on as a constant after
-    every so many steps; null: through the whole sequence."""
+    """Number of steps through which gradients flow back: after every so many steps the state is
+    passed on as a constant; null: through the whole sequence."""
 
     def __post_init__(self) -> None:
         at_least("model.depth", self.depth, 1)
@@ -61,7 +61,7 @@ class RnnConfig(RecurrentConfig, choice="rnn"):
     activation: str = "tanh"
     """Name of the activation phi; `vgexp list activations`, or your own."""
     negative_slope: Optional[float] = None
-    """Slope below zero of leaky_relu, and where prelu's starts; null: 0.01 and 0.25."""
+    """Slope of leaky_relu below zero, and the slope that prelu starts with; null: 0.01 and 0.25."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -70,11 +70,11 @@ class RnnConfig(RecurrentConfig, choice="rnn"):
 
 @dataclass
 class LstmConfig(RecurrentConfig, choice="lstm"):
-    """Long short-term memory: a cell state that gates write, keep and read (Hochreiter 1997)."""
+    """Long short-term memory: gates write, keep and read a cell state (Hochreiter 1997)."""
 
     forget_bias: float = 1.0
     """Bias of the forget gate at the start (Gers 2000, Jozefowicz 2015): with 1 a cell keeps 0.73
-    of itself a step, with 0 a half, which vanishes in ten."""
+    of its state at each step; with 0 it keeps half, of which ten steps leave a thousandth."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -83,4 +83,4 @@ class LstmConfig(RecurrentConfig, choice="lstm"):
 
 @dataclass
 class GruConfig(RecurrentConfig, choice="gru"):
-    """Gated recurrent units: a state between its last value and a new one (Cho 2014)."""
+    """Gated recurrent units: a gate mixes the last state with a new one (Cho 2014)."""

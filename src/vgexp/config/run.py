@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Optional
 
 from vgexp.config.ranges import at_least, within
@@ -15,35 +15,37 @@ MOST_THREADS = 1024
 
 @dataclass
 class TrainConfig:
-    """How long and how training goes."""
+    """How long training takes, and how it proceeds."""
 
     steps: Optional[int] = None
-    """Optimizer steps; null means 500, or as many as `train.epochs` asks for."""
+    """Number of optimizer steps; null: 500, or as many as `train.epochs` asks for."""
     epochs: Optional[int] = None
-    """Passes over the training split, instead of `train.steps`; null: `train.steps` counts."""
+    """Number of passes over the training split, instead of `train.steps`; null: `train.steps`
+    holds."""
     accumulate: int = 1
-    """Batches whose gradients make one optimizer step."""
+    """Number of batches whose gradients make one optimizer step."""
     eval_every: int = 100
-    """Steps between evaluations on the train and val splits; 0: at the start and the end only."""
+    """Number of steps between evaluations on the train and val splits; 0: only at the start and
+    at the end."""
     stop_on_divergence: bool = True
     """Whether a run ends at its first non-finite step."""
     loss: Optional[str] = None
     """`cross_entropy` or `mse`, or your own, package.module.name: f(outputs, targets) -> mean loss;
-    null: what the data are for."""
+    null: the loss that the targets are for."""
     label_smoothing: float = 0.0
     """Share of the target probability that cross-entropy spreads over all classes."""
     pretrain_steps: int = 0
-    """Steps in which each hidden layer is first trained to be decoded to what it reads; 0: none.
-    For a perceptron without skips and norms."""
+    """Number of steps in which each hidden layer is first trained as an autoencoder of what it
+    reads; 0: none. Only a perceptron without skips and norms can be pretrained."""
     pretrain_lr: float = 0.01
-    """Learning rate of the pretraining, by Adam."""
+    """Learning rate of Adam in the pretraining."""
     gradient_noise: float = 0.0
-    """Variance of Gaussian noise on the clipped gradient at step 0, that over (1 + t)^decay at step
-    t; 0: none. Neelakantan (2015) has 0.01, 0.3 or 1."""
+    """Variance of the Gaussian noise on the clipped gradient at step 0; at step t it is divided by
+    (1 + t)^decay. 0: no noise. Neelakantan (2015) uses 0.01, 0.3 or 1."""
     gradient_noise_decay: float = 0.55
-    """The power of 1 + t by which that variance falls."""
+    """The power of 1 + t that divides the variance of the noise."""
     checkpoint_activations: bool = False
-    """Whether activations are computed again in the backward pass instead of being kept."""
+    """Whether the backward pass computes activations again, so that they need not be kept."""
 
     def __post_init__(self) -> None:
         if self.steps is None and self.epochs is None:
@@ -64,7 +66,7 @@ class TrainConfig:
         within("train.label_smoothing", self.label_smoothing, 0.0, 1.0)
 
     def num_steps(self, batches_per_epoch: int) -> int:
-        """Optimizer steps of the run."""
+        """The number of optimizer steps of the run."""
         if self.steps is not None:
             return self.steps
         assert self.epochs is not None
@@ -76,18 +78,19 @@ class ProbeConfig:
     """What is measured, and how often."""
 
     every: int = 20
-    """Steps between weight and gradient columns."""
+    """Number of steps between two measurements of weights and gradients."""
     activations_every: int = 20
-    """Steps between the other columns."""
+    """Number of steps between two measurements of the other columns."""
     histograms_every: int = 1000
-    """Steps between the rows of `histograms.csv`, which the last step has as well; 0: never."""
+    """Number of steps between two rows of `histograms.csv`, which the last step has too; 0:
+    never."""
     curvature_every: int = 0
-    """Steps between measurements of the Hessian (`curvature.csv`), of which the first step and the
-    last have one each; 0: never."""
+    """Number of steps between two measurements of the Hessian (`curvature.csv`), which the first
+    and the last step have too; 0: never."""
     time_points: Optional[int] = 10
-    """Steps in time, equally far apart, at which a recurrent state is measured; null: every one."""
+    """Number of equally spaced times at which a recurrent state is measured; null: all times."""
     layers: Optional[str] = None
-    """Regular expression on the weights' names; null: all."""
+    """Regular expression that selects weights by name; null: all weights."""
 
     def __post_init__(self) -> None:
         at_least("probe.every", self.every, 1)
@@ -99,29 +102,33 @@ class ProbeConfig:
 
 @dataclass
 class OutputConfig:
-    """What is shown."""
+    """What is shown, and where rows go beside the tables."""
 
     quiet: bool = False
     """No progress and no closing table."""
     figures: Optional[bool] = None
-    """Whether pictures are drawn at the end, PNG and SVG in `figures/`; null: of a run alone on the
+    """Whether figures are drawn at the end, PNG and SVG in `figures/`; null: of a run alone on the
     command line, not of a sweep's jobs nor of `vgexp.run` in Python; later: `vgexp show RUN
     --figures`."""
+    sinks: list[str] = field(default_factory=lambda: ["csv"])
+    """Names of the sinks that rows are handed to, `vgexp list sinks`, `csv` always; or your own,
+    package.module.Name."""
 
 
 @dataclass
 class SignalConfig:
-    """What `vgexp signal` looks at, beside the rest of the configuration."""
+    """What `vgexp signal` measures."""
 
     seeds: int = 10
-    """Initialisations that are measured, with `seed` and the numbers after it."""
+    """Number of initialisations to measure, with `seed` and the numbers that follow it."""
     critical: bool = False
-    """Whether `model.gain` is set to what keeps the backward signal, by theory."""
+    """Whether `model.gain` is set to the value that keeps the backward signal, according to
+    theory."""
     jacobian: bool = False
-    """Whether singular values of the layers' Jacobians and of their product are measured too, of
+    """Whether the singular values of the layers' Jacobians and of their product are measured, for
     the first seed: `jacobian.csv`."""
     paths: bool = False
-    """Whether the share of the gradient by length of path is measured, of a residual net:
+    """Whether the share of the gradient in paths of each length is measured, for a residual net:
     `paths.csv`."""
     shattering: bool = False
     """Whether the correlation of gradients at nearby inputs is measured: `shattering.csv`."""
@@ -135,12 +142,13 @@ class RunConfig:
     """How the process runs."""
 
     threads: Optional[int] = 1
-    """CPU threads of torch, of which small layers gain nothing; null: torch's own choice."""
+    """Number of torch's CPU threads; small layers gain nothing from more. null: torch's choice."""
     checkpoint_every: Optional[int] = None
-    """Steps between checkpoints, from which `vgexp resume` goes on; null: about a second, or what
-    costs 1 %, whichever is longer; 0: only where a run stops."""
+    """Number of steps between checkpoints, from which `vgexp resume` continues; null: about a
+    second, or the time of which writing takes 1 %, whichever is longer; 0: only where a run
+    stops."""
     objective: str = "loss_last_mean_20"
-    """The figure of `summary.json` that a sweeper which searches (Optuna) is told."""
+    """The summary metric (`vgexp list summary`) that a sweeper which searches (Optuna) is told."""
 
     def __post_init__(self) -> None:
         if self.threads is not None:

@@ -1,4 +1,4 @@
-"""`data`: sequences. Values and tokens over time, drawn, read off images, or of a text."""
+"""`data`: sequences over time, which are generated, or read from images or from a text."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ READINGS = ("row", "pixel")
 
 @dataclass
 class AddingConfig(DataConfig, choice="adding"):
-    """Two marked values in a long sequence are to be added: memory over time, as regression."""
+    """The adding problem: the answer is the sum of two marked values in a long sequence."""
 
     gives: ClassVar[str] = "sequence"
     seq_len: int = 50
-    """Positions in time T."""
+    """Number of positions in time T."""
     num_examples: int = 5000
-    """Examples generated, over all splits."""
+    """Number of examples that are generated, over all splits."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -31,17 +31,17 @@ class AddingConfig(DataConfig, choice="adding"):
 
 @dataclass
 class CopyConfig(DataConfig, choice="copy"):
-    """Symbols are to be repeated after a delay: memory over time, as classification."""
+    """The copy problem: the answer repeats the first symbols after a long delay."""
 
     gives: ClassVar[str] = "tokens"
     seq_len: int = 50
-    """Delay in positions, from the last symbol to the first answer; the whole is longer."""
+    """Number of positions from the last symbol to the first answer; the sequence is longer."""
     num_symbols: int = 8
-    """Different symbols; a blank and a delimiter are two more tokens."""
+    """Number of different symbols; a blank and a delimiter are two more tokens."""
     copy_len: int = 10
-    """Symbols to repeat; an example has `data.seq_len` + 2 `data.copy_len` positions."""
+    """Number of symbols to repeat; an example has `data.seq_len` + 2 `data.copy_len` positions."""
     num_examples: int = 5000
-    """Examples generated, over all splits."""
+    """Number of examples that are generated, over all splits."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -53,13 +53,13 @@ class CopyConfig(DataConfig, choice="copy"):
 
 @dataclass
 class RowsConfig(ImagesConfig, choice="rows"):
-    """Images read over time, row by row or pixel by pixel, then classified."""
+    """Images that the model reads row by row or pixel by pixel, and then classifies."""
 
     gives: ClassVar[str] = "sequence"
     source: str = "digits"
-    """The images: `digits`, `mnist`, `fashion_mnist`, `cifar10`; all but the first are in files."""
+    """The set of images: `digits`, or one in files: `mnist`, `fashion_mnist`, `cifar10`."""
     reading: str = "row"
-    """`row`: a row of pixels at each position; `pixel`: one pixel, in the order of reading."""
+    """`row`: one row of pixels at each position; `pixel`: one pixel, from the upper left."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -69,15 +69,15 @@ class RowsConfig(ImagesConfig, choice="rows"):
 
 @dataclass
 class TextConfig(DataConfig, choice="text"):
-    """Real text: the next character is to be foretold at each position."""
+    """Real text: the model predicts the next character at each position."""
 
     gives: ClassVar[str] = "tokens"
     path: Optional[str] = None
-    """A text file in UTF-8; null: the English that comes with Python, of its `help()`."""
+    """A text file in UTF-8; null: the English text of Python's own `help()`."""
     seq_len: int = 64
-    """Positions in time T of an example, a piece of the text."""
+    """Number of positions in time T of an example, which is a piece of the text."""
     num_examples: Optional[int] = None
-    """Pieces taken from the text's beginning, over all splits; null: all."""
+    """Number of pieces, from the beginning of the text, over all splits; null: all."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -1,4 +1,4 @@
-"""The whole configuration: sections, choices, and its forms (nested, flat, hashed)."""
+"""The whole configuration, and its forms: nested, flat, hashed."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ from vgexp.errors import QuestionError, impossible, unknown
 
 DTYPES = ("float32", "float64", "bfloat16", "float16")
 HALF_DTYPES = ("bfloat16", "float16")
-"""Those of the forward pass alone; parameters are float32."""
+"""Types of the forward pass alone; parameters are then float32."""
 SEED_LIMIT = 2**63
 
 
 @dataclass
 class Config:
-    """Everything that a run depends on."""
+    """The configuration of a run."""
 
     model: ModelConfig = field(default_factory=MlpConfig)
     data: DataConfig = field(default_factory=DigitsConfig)
@@ -48,7 +48,7 @@ class Config:
     output: OutputConfig = field(default_factory=OutputConfig)
     run: RunConfig = field(default_factory=RunConfig)
     seed: int = 0
-    """Root of every random number."""
+    """Seed of every random number."""
     device: str = "auto"
     """`auto`, `cpu`, `cuda` or `cuda:1`."""
     dtype: str = "float32"
@@ -78,10 +78,10 @@ _NO_IDENTITY = ("output", "device", "run", "data.download")
 
 
 def require(config: object) -> None:
-    """Requires a `Config` whose groups, sections and values are of the kinds they should be.
+    """Requires a `Config` whose groups, sections and values have the right types.
 
     Raises:
-        QuestionError: one is not.
+        QuestionError: one has not.
     """
     if not isinstance(config, Config):
         raise QuestionError(
@@ -98,7 +98,7 @@ def require(config: object) -> None:
 
 
 def sections() -> dict[str, Mapping[str, type]]:
-    """Key of `Config` that holds keys of its own -> choice ("": there is one) -> its class."""
+    """Maps each section of `Config` to its choices and their classes; a lone class is choice ""."""
     found: dict[str, Mapping[str, type]] = {}
     for known in dataclasses.fields(Config):
         if isinstance(known.default_factory, type):
@@ -107,17 +107,17 @@ def sections() -> dict[str, Mapping[str, type]]:
 
 
 def to_dict(config: Config) -> dict[str, Any]:
-    """The values as nested plain dictionaries, without the choices."""
+    """Returns the values as nested plain dictionaries, without the choices."""
     return dataclasses.asdict(config)
 
 
 def choices(config: Config) -> dict[str, str]:
-    """Group -> chosen name."""
+    """Maps each group to the name of its choice."""
     return {group: choice(group, getattr(config, group)) for group in CHOICES}
 
 
 def from_dict(values: Mapping[str, Any], chosen: Mapping[str, str]) -> Config:
-    """Builds a `Config` from nested values as they were recorded, and each group's chosen name.
+    """Builds a `Config` from recorded nested values and the name of each group's choice.
 
     Raises:
         QuestionError: an unknown key or choice, or a value out of range.
@@ -144,7 +144,7 @@ def from_dict(values: Mapping[str, Any], chosen: Mapping[str, str]) -> Config:
 
 
 def _with_later_keys(values: Mapping[str, Any]) -> dict[str, Any]:
-    """With the keys that an earlier version did not record, of the sections that it did."""
+    """Adds the keys that an earlier version did not record, to the sections that it did."""
     whole = dict(values)
     for name, value in _OLDER_BEHAVIOUR.items():
         section, _, key = name.partition(".")
@@ -154,7 +154,7 @@ def _with_later_keys(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def flatten(config: Config) -> dict[str, Any]:
-    """Dotted key -> value, with each group's choice under the group's own name."""
+    """Maps each dotted key to its value, and each group to the name of its choice."""
     flat: dict[str, Any] = {}
     for key, value in to_dict(config).items():
         if key in CHOICES:
@@ -166,20 +166,21 @@ def flatten(config: Config) -> dict[str, Any]:
     return flat
 
 
-def targets(config: Config) -> dict[str, str]:
-    """Key -> package.module.name, of every key that names code which a run would execute."""
+def targets(config: Config) -> list[tuple[str, str]]:
+    """Returns key and package.module.name of all code that a run of the configuration executes."""
     flat = flatten(config)
-    asked = {key: flat.get(key) for key in TARGETS}
-    return {k: v for k, v in asked.items() if isinstance(v, str) and "." in v}
+    asked = [(key, flat.get(key)) for key in TARGETS]
+    named = [(k, name) for k, v in asked for name in (v if isinstance(v, list) else [v])]
+    return [(k, name) for k, name in named if isinstance(name, str) and "." in name]
 
 
 def identity(config: Config) -> str:
-    """A hash of every field that can change a table: equal configurations, equal hash."""
+    """Returns a hash of every field that can change a table."""
     return hashlib.sha256(json.dumps(deciding(config), sort_keys=True).encode()).hexdigest()[:16]
 
 
 def deciding(config: Config) -> dict[str, Any]:
-    """Every field that can change a table, by its dotted name."""
+    """Maps the dotted key of each field that can change a table to its value."""
     flat = {
         key: value
         for key, value in flatten(config).items()
@@ -190,7 +191,7 @@ def deciding(config: Config) -> dict[str, Any]:
 
 
 def _flat(prefix: str, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Of values that are mappings in turn, each value by itself: `model.kwargs.width`."""
+    """Maps dotted keys to values, also within values that are mappings: `model.kwargs.width`."""
     flat: dict[str, Any] = {}
     for key, value in values.items():
         flat.update(
@@ -202,6 +203,6 @@ def _flat(prefix: str, values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _shown(value: object) -> str:
-    """A value that is of the wrong type altogether, with that type."""
+    """Returns a value of a wrong type in words, with its type."""
     text = repr(value)
     return f"{text if len(text) <= 40 else text[:37] + '...'} (of type {type(value).__name__})"

@@ -1,4 +1,4 @@
-"""What is not ours: torchvision's models, and models and data that the user wrote."""
+"""`model` and `data` from elsewhere: torchvision's models, and the user's own models and data."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from vgexp.errors import impossible
 TARGETS = (
     *("model.target", "data.target", "train.loss"),
     *("model.activation", "model.init", "model.norm"),
+    "output.sinks",
 )
-"""Keys whose value, with a dot in it, names code that a run of the configuration executes."""
+"""Keys whose value, or an entry of it, names code if it has a dot; a run executes it."""
 
 _MOST_VALUES = 10_000
 _DEEPEST = 10
@@ -28,7 +29,7 @@ class TorchvisionConfig(ModelConfig, choice="torchvision"):
     arch: str = "resnet18"
     """Name of one of torchvision's classifiers: resnet18, vgg16, densenet121, vit_b_16, ..."""
     kwargs: Any = None
-    """More arguments of its builder: {name: value, ...}; null: none."""
+    """Further arguments of its builder: {name: value, ...}; null: none."""
 
     def __post_init__(self) -> None:
         require_arguments("model.kwargs", self.kwargs)
@@ -36,13 +37,13 @@ class TorchvisionConfig(ModelConfig, choice="torchvision"):
 
 @dataclass
 class CustomConfig(ModelConfig, choice="custom"):
-    """Any `nn.Module` of your own: code that runs."""
+    """Your own `nn.Module`; a run executes its code."""
 
     target: Optional[str] = None
-    """Class, or function that returns a module, as package.module.name; from the current folder
-    too."""
+    """A class, or a function that returns a module, as package.module.name; the module may be in
+    the current folder."""
     kwargs: Any = None
-    """Arguments it is called with: {name: value, ...}; null: none."""
+    """Arguments of the call: {name: value, ...}; null: none."""
 
     def __post_init__(self) -> None:
         require_arguments("model.kwargs", self.kwargs)
@@ -50,16 +51,16 @@ class CustomConfig(ModelConfig, choice="custom"):
 
 @dataclass
 class CustomDataConfig(DataConfig, choice="custom"):
-    """Any `torch.utils.data.Dataset`s of your own: code that runs."""
+    """Your own `torch.utils.data.Dataset`s; a run executes their code."""
 
     target: Optional[str] = None
-    """Function that returns (train, validation) or (train, validation, test), or one data set,
-    which is then split by `data.val_fraction`; as package.module.name."""
+    """A function that returns (train, validation), (train, validation, test), or one data set,
+    which `data.val_fraction` then splits; as package.module.name."""
     kwargs: Any = None
-    """Arguments it is called with: {name: value, ...}; null: none."""
+    """Arguments of the call: {name: value, ...}; null: none."""
     num_classes: Optional[int] = None
-    """Classes; null: what the data set says (`classes`, `num_classes`), else the largest class
-    number plus one."""
+    """Number of classes; null: what the data set says (`classes`, `num_classes`), else the largest
+    class number plus one."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -68,7 +69,7 @@ class CustomDataConfig(DataConfig, choice="custom"):
 
 
 def require_arguments(key: str, value: object) -> None:
-    """Requires names with plain values, as a file of settings can hold them; None passes.
+    """Requires a dictionary of names and plain values, as a settings file can hold; None passes.
 
     Raises:
         QuestionError: anything else.
@@ -80,7 +81,7 @@ def require_arguments(key: str, value: object) -> None:
 
 
 def _is_plain(value: object) -> bool:
-    """Whether it is made of plain values; a file can make it deep, endless, or its own part."""
+    """Whether a value is made of plain values; a file can nest it deeply or in itself."""
     waiting = [(value, 0)]
     for _ in range(_MOST_VALUES):
         if not waiting:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from functools import singledispatch
 from typing import TYPE_CHECKING
 
-from vgexp.config import DataConfig
+from vgexp.config import DataConfig, unmade
 from vgexp.data.examples import Examples
 
 if TYPE_CHECKING:
@@ -22,4 +22,4 @@ def read(config: DataConfig, seed: int) -> Examples | Own:  # noqa: ARG001
     Raises:
         QuestionError: the data cannot be had.
     """
-    raise TypeError(f"no data are made of {type(config).__name__}")
+    raise unmade(config)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from vgexp.diagnosis.findings import Finding, Remedy
     from vgexp.diagnosis.rules import RULES
     from vgexp.diagnosis.signal import Signal, main_path, signal_of, underflow
-    from vgexp.diagnosis.verdict import learned, summarise, verdict_of
+    from vgexp.diagnosis.verdict import has_learned, summarise, verdict_of
 
 _HOMES = {
     "RULES": "rules",
@@ -41,7 +41,7 @@ _HOMES = {
     "main_path": "signal",
     "signal_of": "signal",
     "underflow": "signal",
-    "learned": "verdict",
+    "has_learned": "verdict",
     "summarise": "verdict",
     "summarise_start": "at_start",
     "verdict_of": "verdict",
@@ -57,7 +57,7 @@ __all__ = [
     "compose",
     "diagnose",
     "examine",
-    "learned",
+    "has_learned",
     "main_path",
     "partial_sentence",
     "sentence",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-UNKNOWN_GUESS = "what guessing costs is not known of this loss, hence no verdict"
+UNKNOWN_GUESS = "the loss of a constant guess is not known, hence no verdict"
 
 
 def format_factor(factor: float) -> str:
@@ -37,7 +37,7 @@ def describe_signal(metrics: Mapping[str, Any], suffix: str = "") -> str:
     if attenuation == 0:
         return "layer 1 gets exactly nothing"
     if last_layer == 1:
-        return "there is one hidden layer, between layers nothing can be lost"
+        return "there is one hidden layer, so nothing can be lost between layers"
     what = f"layer 1 gets {format_ratio(attenuation)} what layer {last_layer} gets"
     # Not an average: where single layers stand out, the factor's power is not the attenuation.
     return what if factor is None else f"{what}, a fitted factor of {format_factor(factor)} a layer"
@@ -53,7 +53,7 @@ def _describe_undefined(metrics: Mapping[str, Any], suffix: str) -> str:
     if not last_layer:
         return "no hidden layer has weights that were measured"
     if last_layer == 1:
-        return "of the one hidden layer no signal was measured, or none that is finite"
+        return "no finite signal was measured in the one hidden layer"
     return f"layer 1 and layer {last_layer} cannot be compared (no value, zero or not finite)"
 
 

@@ -1,9 +1,10 @@
-"""Internal covariate shift: how far what a layer sees moves in training (Ioffe & Szegedy 2015).
+"""Internal covariate shift: how far the inputs of layers move in training (Ioffe & Szegedy 2015).
 
-The distance between two updates is that of the normal distributions of the mean m and the standard
-deviation s that z (or h) had in them, over examples and units, in units of the earlier s:
-sqrt((m' - m)^2 + (s' - s)^2) / s, the 2-Wasserstein distance over s. Every update has a batch of
-its own, so that it is not 0 where nothing moves: `optimizer.lr=0` tells what batches alone make.
+Take the normal distributions with the mean m and the standard deviation s that z (or h) had in two
+updates, over examples and units. The shift between the updates is the 2-Wasserstein distance of
+these distributions over the earlier s: sqrt((m' - m)^2 + (s' - s)^2) / s. Every update has a batch
+of its own, so the shift is not 0 if nothing moves: a run with `optimizer.lr=0` shows how large the
+part of the batches is.
 
 Axes: S steps with z and h measured, P pairs of them, L hidden layers of the main path.
 """
@@ -22,12 +23,14 @@ _Array = NDArray[np.float64]
 _Rows = NDArray[np.intp]
 
 
-def shifts(layers: pd.DataFrame) -> dict[str, float]:
-    """`shift_*` from an update to the next, `drift_*` from the first to the last measured.
+def shift_metrics(layers: pd.DataFrame) -> dict[str, float]:
+    """The metrics `shift_*` and `drift_*`.
 
-    `_preact` of z; `_act` of h, which is what the next layer reads. Means over layers, and for
-    `shift_*` over the updates that were measured and so was the next: all where
-    `probe.activations_every` is 1. What is not finite is left out; nan where nothing is left.
+    `shift_*` is the shift from an update to the next, `drift_*` that from the first measured update
+    to the last; `*_preact` is about z, `*_act` about h, which is what the next layer reads. They
+    are means over layers, and `shift_*` also over the pairs of successive updates of which both
+    were measured: all if `probe.activations_every` is 1. Values that are not finite are left out;
+    where none is left, the metric is nan.
     """
     measured = layers[layers["preact_std"].notna()]
     steps_S = np.sort(measured["step"].unique())
@@ -42,7 +45,7 @@ def shifts(layers: pd.DataFrame) -> dict[str, float]:
 
 
 def _by_step(measured: pd.DataFrame, column: str) -> _Array:
-    """[S, L], by the rows of the main path."""
+    """A column as an array [S, L], in the order of the main path."""
     path = main_path(measured.drop_duplicates("name"))["name"]
     table = measured.pivot_table(index="step", columns="name", values=column, dropna=False)
     return table.reindex(columns=path).to_numpy(dtype="float64")

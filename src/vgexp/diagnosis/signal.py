@@ -1,4 +1,4 @@
-"""The backward signal over the main path: how it changes from layer to layer, and where it ends."""
+"""The backward signal along the main path: how it changes with depth, and where it underflows."""
 
 from __future__ import annotations
 
@@ -20,11 +20,12 @@ SMALLEST_NORMAL: Mapping[str, float] = {
     "bfloat16": 1.1754943508222875e-38,
     "float16": 6.103515625e-05,
 }
-"""dtype -> its smallest normal number; below it precision goes, and soon the number itself. By
-autocast z, hence dL/dz, is in half precision: bfloat16 has the range of float32."""
+"""dtype -> its smallest normal number, below which precision is lost and soon the number itself.
+Under autocast z is in half precision, and so is dL/dz. bfloat16 has the range of float32."""
 
-# No layer passes on so little of a signal unless it passes on nothing.
 _FAR_ABOVE = 1e8
+"""A signal this many times the smallest normal number is not lost within one layer, unless that
+layer passes on nothing."""
 _NEEDED = ("layer", "kind", "delta_rms")
 
 
@@ -37,27 +38,27 @@ class Signal:
     backward_factor_per_layer: float
     """exp(-slope) of the line of ln delta_rms on layer; nan with fewer than two layers to fit."""
     num_layers: int
-    """L, where it is not given as far as the rows tell."""
+    """L; where nobody gave it, as many as the rows show."""
     num_layers_used: int
     """Layers in the fit."""
     num_left_out: int
-    """Layers not in the fit: delta_rms is zero, not finite or not measured."""
+    """Layers that are not in the fit, for their delta_rms is zero, not finite or not measured."""
     unmeasured_ends: tuple[int, ...]
-    """Of layers 1 and L those that have no row."""
+    """Those of layers 1 and L that have no row."""
     signal: str
     """`vanishing`, `exploding` or `steady`."""
     weight_gradient_ratio: float = math.nan
-    """grad_norm(1) / grad_norm(L), undefined as `attenuation`; nan without such a column. It is no
-    measure of what comes back: a weight's gradient is dL/dz times what the layer reads, and where
-    one grows towards layer 1 as the other shrinks it is the same everywhere."""
+    """grad_norm(1) / grad_norm(L), by the conventions of `attenuation`; nan without such a column.
+    It does not measure the backward signal. A weight's gradient is dL/dz times what the layer
+    reads: if one grows towards layer 1 as the other shrinks, it is the same in every layer."""
 
 
 def main_path(layers_at_step: pd.DataFrame) -> pd.DataFrame:
-    """The hidden layers of one step: the first row of each `layer`, without the read-out and
-    without weights that no forward pass used, which have no layer.
+    """The hidden layers of one step, as the first row of each `layer`.
 
-    Modules side by side (gate, shortcut, q/k/v) share the layer's number and come after it; a
-    stream comes before the weights of its block.
+    The read-out is left out, and so are weights that no forward pass used, which have no layer.
+    Modules side by side (gate, shortcut, q/k/v) share a layer's number and come after its first
+    row; a stream comes before the weights of its block.
     """
     hidden = layers_at_step[layers_at_step["kind"] != "readout"].dropna(subset="layer")
     return hidden.drop_duplicates("layer").sort_values("layer", kind="stable")
@@ -66,10 +67,7 @@ def main_path(layers_at_step: pd.DataFrame) -> pd.DataFrame:
 def signal_of(layers_at_step: pd.DataFrame, num_layers: int | None = None) -> Signal:
     """The signal of one step, from its rows of `layers.csv`.
 
-    `num_layers` is L; None: the rows tell, which they cannot where neither the read-out nor layer
-    L was measured.
-
-    Conventions where attenuation = delta_rms(1) / delta_rms(L) is no plain number:
+    Conventions where attenuation = delta_rms(1) / delta_rms(L) is not a finite quotient:
 
     - layer 1 gets exactly 0: attenuation 0, hence `vanishing`, whatever layer L gets (0/0 too:
       a network through which nothing passes has not kept its signal);
@@ -77,6 +75,10 @@ def signal_of(layers_at_step: pd.DataFrame, num_layers: int | None = None) -> Si
     - layer 1 infinite, layer L finite: inf, `exploding`; layer L not finite: nan, `steady`;
     - layer 1 or L has no row or no value: nan, `steady`;
     - one layer: attenuation 1 (unless it gets 0), factor nan.
+
+    Args:
+        num_layers: L; None to take it from the rows, which do not show it where neither the
+            read-out nor layer L was measured.
 
     Raises:
         QuestionError: columns are missing.
@@ -92,18 +94,18 @@ def signal_of(layers_at_step: pd.DataFrame, num_layers: int | None = None) -> Si
     unmeasured_ends = tuple(end for end in ends if end not in numbers)
     ratio = of_weights = math.nan
     if numbers.size and not unmeasured_ends and numbers[-1] == num_layers:
-        ratio = attenuation(float(deltas[0]), float(deltas[-1]))
+        ratio = attenuation_of(float(deltas[0]), float(deltas[-1]))
         if "grad_norm" in path:
             first, last = path["grad_norm"].to_numpy(dtype="float64")[[0, -1]]
-            of_weights = attenuation(float(first), float(last))
+            of_weights = attenuation_of(float(first), float(last))
     return Signal(
         attenuation=ratio,
-        backward_factor_per_layer=factor(numbers[usable], np.log(deltas[usable])),
+        backward_factor_per_layer=fit_factor(numbers[usable], np.log(deltas[usable])),
         num_layers=num_layers,
         num_layers_used=int(usable.sum()),
         num_left_out=max(num_layers, usable.size) - int(usable.sum()),
         unmeasured_ends=unmeasured_ends,
-        signal=kind(ratio),
+        signal=classify(ratio),
         weight_gradient_ratio=of_weights,
     )
 
@@ -114,14 +116,14 @@ def smallest_held(
     loss_scale: pd.Series | None = None,
     num_examples: int = 1,
 ) -> np.ndarray:
-    """Below this a derivative was no normal number, at each of the steps [S].
+    """The smallest derivative that was a normal number, at each of the steps [S].
 
-    The dtype's smallest normal number times `num_examples` over the loss scale. By autocast
-    derivatives are computed in half precision while the loss scale is multiplied in, and divided
-    by it in float32; `delta_rms` is dL/dz times the examples.
+    It is the dtype's smallest normal number times `num_examples` over the loss scale: under
+    autocast derivatives are computed in half precision, multiplied by the loss scale, which is
+    divided out in float32; and `delta_rms` is dL/dz times the number of examples.
 
     Args:
-        loss_scale: by step; where it is nan 1; of a step that it lacks that of the step before.
+        loss_scale: by step; nan stands for 1, and a step that it lacks has that of the step before.
 
     Raises:
         QuestionError: no such dtype.
@@ -138,7 +140,7 @@ def smallest_held(
 
 
 def loss_scales(steps: pd.DataFrame) -> pd.Series | None:
-    """Step -> loss scale, of rows as in `steps.csv`; None: the table has no such column."""
+    """The loss scale by step, from rows as in `steps.csv`; None without such a column."""
     if "loss_scale" not in steps:
         return None
     return steps.drop_duplicates("step").set_index("step")["loss_scale"]
@@ -147,15 +149,17 @@ def loss_scales(steps: pd.DataFrame) -> pd.Series | None:
 def underflow(
     layers: pd.DataFrame, num_examples: int, dtype: str, loss_scale: pd.Series | None = None
 ) -> int:
-    """Main-path layers whose backward signal fell below what the dtype holds, at any step.
+    """The number of main-path layers whose backward signal underflowed at any step.
 
-    The signal that the dtype must hold is dL/dz, whose rms is delta_rms / `num_examples`, times the
-    loss scale of the step (`smallest_held`). A zero
-    that is exact is no underflow: going down from the read-out, the first layer that fell below
-    holds exactly 0, and either it or a layer above it has only dead units, or the weights right
-    above it are all 0, or the layer above is far from the smallest number: what falls that far in
-    one layer was cut off by slopes that are exactly 0. Weights not measured at a step count as at
-    the step before.
+    The dtype must hold dL/dz, whose rms is delta_rms / `num_examples`, times the loss scale of the
+    step (`smallest_held`). A zero that is exact is no underflow. It is exact if, going down from
+    the read-out, the first layer below the limit holds exactly 0, and one of these is true:
+
+    - it, or a layer above it, has dead units only;
+    - the weights of the layer above it are all 0;
+    - the signal of the layer above it is far above the limit: slopes of exactly 0 cut it off.
+
+    Weights that were not measured at a step are those of the step before.
     """
     tables = layers.sort_values("step", kind="stable", ignore_index=True)
     tables["weight_norm"] = tables.groupby("name")["weight_norm"].ffill()
@@ -186,8 +190,8 @@ def _num_layers(layers_at_step: pd.DataFrame, numbers: np.ndarray) -> int:
     return int(numbers[-1]) if numbers.size else 0
 
 
-def attenuation(first: float, last: float) -> float:
-    """First over last, by the conventions of `signal_of`."""
+def attenuation_of(first: float, last: float) -> float:
+    """The first value over the last, by the conventions of `signal_of`."""
     if not math.isfinite(last) or math.isnan(first):
         return math.nan
     if first == 0:
@@ -195,7 +199,7 @@ def attenuation(first: float, last: float) -> float:
     return first / last if last > 0 else math.nan
 
 
-def factor(numbers: np.ndarray, logs: np.ndarray) -> float:
+def fit_factor(numbers: np.ndarray, logs: np.ndarray) -> float:
     """exp(-slope) of the least-squares line through the points; nan for fewer than two."""
     if numbers.size < 2:
         return math.nan
@@ -207,7 +211,7 @@ def factor(numbers: np.ndarray, logs: np.ndarray) -> float:
         return math.inf
 
 
-def kind(attenuation: float) -> str:
+def classify(attenuation: float) -> str:
     """`vanishing`, `exploding` or, also where it is nan, `steady`."""
     if attenuation < VANISHING_BELOW:
         return "vanishing"

@@ -1,8 +1,8 @@
-"""The gradient as it comes back through time, of `time.csv`: what one step back leaves of it.
+"""Metrics of the gradient on its way back through time, from `time.csv`.
 
-A recurrent net multiplies by the same matrix at each step, so that the total derivative by a state
-falls or grows as a power of the distance (Bengio 1994, Pascanu 2013). The figures are of h of the
-last stacked layer: its gradient comes from its own future and the read-out alone.
+A recurrent network multiplies by the same matrix at each step, so that the total derivative by a
+state falls or grows as a power of the distance (Bengio 1994, Pascanu 2013). The metrics are about h
+of the last stacked layer, whose gradient comes from its own future and the read-out alone.
 """
 
 from __future__ import annotations
@@ -10,25 +10,26 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from vgexp.diagnosis.signal import attenuation, factor
+from vgexp.diagnosis.signal import attenuation_of, fit_factor
 
 _STATE = ".h"
 _MEASURED = ("backward_factor_per_time_step", "time_attenuation")
 _PREDICTED_FACTOR = "predicted_backward_factor_per_time_step"
-FIGURES = (*_MEASURED, _PREDICTED_FACTOR)
-"""Those of the first measured step."""
+METRICS = (*_MEASURED, _PREDICTED_FACTOR)
+"""The metrics of the first measured step."""
 
 
-def through_time(time: pd.DataFrame | None) -> dict[str, float]:
-    """`backward_factor_per_time_step` and `time_attenuation` at the first measured step, both also
-    `_last` at the last, and the `predicted_` factor of step 0; nan without such a table.
+def time_metrics(time: pd.DataFrame | None) -> dict[str, float]:
+    """The factor a step back in time and the attenuation; nan without a table.
 
-    The factor is exp(-slope) of the least-squares line of ln delta_rms on t, zero and non-finite
-    states left out: below 1 vanishing, above 1 exploding. The attenuation is delta_rms of the first
-    watched time over that of the last, by the conventions of `signal_of`.
+    Both are of the first measured step, and with `_last` of the last; the `predicted_` factor is
+    that of step 0. The factor is exp(-slope) of the least-squares line of ln delta_rms on t, which
+    leaves out states with a zero or non-finite delta_rms; below 1 the gradient vanishes, above 1 it
+    explodes. The attenuation is delta_rms of the first watched time over that of the last, by the
+    conventions of `signal_of`.
     """
     if time is None or not len(time):
-        names = (*FIGURES, *(f"{name}_last" for name in _MEASURED))
+        names = (*METRICS, *(f"{name}_last" for name in _MEASURED))
         return dict.fromkeys(names, np.nan)
     first, last = (_at(time, step) for step in (time["step"].min(), time["step"].max()))
     predicted = np.nan
@@ -51,6 +52,6 @@ def _at(time: pd.DataFrame, step: int, column: str = "delta_rms") -> dict[str, f
     numbers = states["t"].to_numpy(dtype="float64")
     deltas = states[column].to_numpy(dtype="float64")
     usable = np.isfinite(deltas) & (deltas > 0)
-    per_step = factor(numbers[usable], np.log(deltas[usable]))
-    ends = attenuation(float(deltas[0]), float(deltas[-1])) if deltas.size else np.nan
+    per_step = fit_factor(numbers[usable], np.log(deltas[usable]))
+    ends = attenuation_of(float(deltas[0]), float(deltas[-1])) if deltas.size else np.nan
     return dict(zip(_MEASURED, (per_step, ends), strict=True))

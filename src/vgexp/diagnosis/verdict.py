@@ -1,7 +1,7 @@
-"""The verdict on a run and the figures that `summary.json` keeps of its tables.
+"""The verdict on a run and the metrics that `summary.json` keeps of its tables.
 
-A figure that is undefined, not measured or not finite is null: JSON has no other numbers, and a
-text in a column of numbers would break every reader. `signal`, `verdict` and `cause` say which.
+A metric that is undefined, not measured or not finite is null: JSON has no such numbers, and a text
+in a column of numbers would break every reader. `signal`, `verdict` and `cause` say which it is.
 """
 
 from __future__ import annotations
@@ -13,26 +13,25 @@ import numpy as np
 import pandas as pd
 
 from vgexp.diagnosis.cause import cause_of
-from vgexp.diagnosis.landscape import landscape_figures
-from vgexp.diagnosis.shift import shifts
+from vgexp.diagnosis.landscape import landscape_metrics
+from vgexp.diagnosis.readings import read_metrics, running_means
+from vgexp.diagnosis.shift import shift_metrics
 from vgexp.diagnosis.signal import Signal, loss_scales, signal_of, underflow
-from vgexp.diagnosis.through_time import through_time
+from vgexp.diagnosis.through_time import time_metrics
 
 LEARNED_BELOW = 0.9
 """Share of a constant guess's loss below which a network has learned."""
-NUM_STEPS_AVERAGED = 20
-"""Updates in a row over which a mean loss is taken."""
 
 
-def learned(steps: pd.DataFrame, constant_loss: float) -> bool | None:
+def has_learned(steps: pd.DataFrame, constant_loss: float) -> bool | None:
     """Whether the best mean training loss over 20 steps is below 0.9 of a constant guess's.
 
-    A window that holds a non-finite loss does not count. Fewer than 20 steps: the mean over all.
-    None where a constant guess's loss is not known (nan).
+    A window with a non-finite loss does not count. With fewer than 20 steps it is the mean over
+    all. None if the loss of a constant guess is not known (nan).
     """
     if math.isnan(constant_loss):
         return None
-    means = _running_means(steps["loss"])
+    means = running_means(steps["loss"])
     return bool((means < LEARNED_BELOW * constant_loss).any())
 
 
@@ -41,7 +40,7 @@ def verdict_of(
 ) -> str | None:
     """`diverged`, else `healthy` if it learned, else the signal unless steady, else `stalled`.
 
-    None where it is not known whether it learned.
+    None if nobody knows whether it learned.
     """
     if status == "diverged" or has_diverged:
         return "diverged"
@@ -66,7 +65,7 @@ def summarise(
     time: pd.DataFrame | None = None,
     curvature: pd.DataFrame | None = None,
 ) -> dict[str, Any]:
-    """The figures of a run that its tables decide, ready for JSON.
+    """The metrics of a run that follow from its tables, ready for JSON.
 
     Args:
         layers, steps, evals: the tables.
@@ -75,19 +74,26 @@ def summarise(
         dtype: of the network.
         status: how the run ended.
         divergence: what became non-finite first and where; None if nothing did.
-        num_layers: L; None for as many as the rows tell of.
+        num_layers: L; None to take it from the rows.
         time, curvature: `time.csv` and `curvature.csv`, where the run has them.
 
     Returns:
-        Those that `figures.FIGURES` defines as far as tables tell them, and `unmeasured_ends`: of
-        layers 1 and L those that have no row, for want of which there is no attenuation. Of a
-        diverged run `_last` is its last step, null if nothing there was finite.
+        Those of `quantities.SUMMARY` that follow from tables, and `unmeasured_ends`: those of
+        layers 1 and L that have no row, without which there is no attenuation. The last step of a
+        diverged run is its very last one; its metrics are null if nothing in it was finite.
     """
+    tables = {
+        "layers": layers,
+        "steps": steps,
+        "evals": evals,
+        "time": time,
+        "curvature": curvature,
+    }
     first = signal_of(layers[layers["step"] == layers["step"].min()], num_layers)
     last = signal_of(layers[layers["step"] == _last_step(layers, status)], num_layers)
     has_no_end = status == "diverged" and math.isnan(last.attenuation)
     has_diverged = not np.isfinite(steps["loss"].to_numpy(dtype="float64")).all()
-    verdict = verdict_of(status, has_diverged, learned(steps, constant_loss), first.signal)
+    verdict = verdict_of(status, has_diverged, has_learned(steps, constant_loss), first.signal)
     summary: dict[str, Any] = {
         "status": status,
         "signal": first.signal,
@@ -98,15 +104,14 @@ def summarise(
         "depth_trained": _depth_trained(verdict, first),
         "dtype": dtype,
         "constant_loss": constant_loss,
-        **_training_figures(steps),
-        **_evaluation_figures(evals),
-        **_signal_figures(first, ""),
-        **_signal_figures(last, "_last"),
+        **read_metrics(tables),
+        **_signal_metrics(first, ""),
+        **_signal_metrics(last, "_last"),
         "layers_left_out": first.num_left_out,
         "weight_gradient_ratio": first.weight_gradient_ratio,
-        **shifts(layers),
-        **through_time(time),
-        **landscape_figures(curvature),
+        **shift_metrics(layers),
+        **time_metrics(time),
+        **landscape_metrics(curvature),
         "unmeasured_ends": list(first.unmeasured_ends),
     }
     summary = {key: for_json(value) for key, value in summary.items()}
@@ -118,17 +123,6 @@ def _depth_trained(verdict: str | None, signal: Signal) -> int | None:
     if verdict is None:
         return None
     return signal.num_layers if verdict == "healthy" else 0
-
-
-def _running_means(values: pd.Series) -> np.ndarray:
-    """Means over 20 consecutive values, each window summed afresh: no drift from a huge one."""
-    numbers = values.to_numpy(dtype="float64")
-    if not numbers.size:
-        return numbers
-    window = min(NUM_STEPS_AVERAGED, numbers.size)
-    with np.errstate(all="ignore"):
-        means = np.lib.stride_tricks.sliding_window_view(numbers, window).mean(axis=1)
-    return np.asarray(means)
 
 
 def _last_step(layers: pd.DataFrame, status: str) -> int | None:
@@ -143,47 +137,15 @@ def _first_bad_loss(steps: pd.DataFrame) -> str:
     return f"the loss became {bad['loss'].iloc[0]} at step {bad['step'].iloc[0]}"
 
 
-def _training_figures(steps: pd.DataFrame) -> dict[str, Any]:
-    clipped = steps["clipped"].dropna()
-    figures: dict[str, Any] = {}
-    for name, best in (("loss", np.fmin), ("accuracy", np.fmax)):
-        series = (
-            ("", steps[name].to_numpy(dtype="float64")),
-            (f"_mean_{NUM_STEPS_AVERAGED}", _running_means(steps[name])),
-        )
-        for suffix, values in series:
-            figures[f"{name}_first{suffix}"] = values[0] if values.size else None
-            figures[f"{name}_last{suffix}"] = values[-1] if values.size else None
-            figures[f"{name}_best{suffix}"] = _best(values, best)
-    figures["clip_fraction"] = float((clipped == 1).mean()) if len(clipped) else None
-    return figures
-
-
-def _evaluation_figures(evals: pd.DataFrame) -> dict[str, Any]:
-    val, test = evals[evals["split"] == "val"], evals[evals["split"] == "test"]
-    figures: dict[str, Any] = {}
-    for name, best in (("loss", np.fmin), ("accuracy", np.fmax)):
-        values = val[name].to_numpy(dtype="float64")
-        figures[f"val_{name}_last"] = values[-1] if values.size else None
-        figures[f"val_{name}_best"] = _best(values, best)
-        figures[f"test_{name}"] = test[name].iloc[-1] if len(test) else None
-    return figures
-
-
-def _signal_figures(signal: Signal, suffix: str) -> dict[str, Any]:
+def _signal_metrics(signal: Signal, suffix: str) -> dict[str, Any]:
     return {
         f"attenuation{suffix}": signal.attenuation,
         f"backward_factor_per_layer{suffix}": signal.backward_factor_per_layer,
     }
 
 
-def _best(values: np.ndarray, better: np.ufunc) -> float | None:
-    finite = values[np.isfinite(values)]
-    return float(better.reduce(finite)) if finite.size else None
-
-
 def for_json(value: Any) -> Any:
-    """A plain value of a figure; None where it is not finite."""
+    """The value of a metric as JSON has it; None if it is not finite."""
     if isinstance(value, float | np.floating):
         return float(value) if math.isfinite(value) else None
     return int(value) if isinstance(value, np.integer) else value

@@ -1,4 +1,4 @@
-"""The plain convolutional net: the perceptron's equations with convolutions of 3x3.
+"""The plain convolutional net: the perceptron's equations with 3x3 convolutions.
 
 z_1 = W_1 * x + b_1, h_l = phi(norm(z_l)) or norm(phi(z_l)), z_{l+1} as the skip says, its branch
 W * h + b with * a convolution with zeros around the image; a mean of h_L over positions; read-out.
@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from vgexp.config import CnnConfig
 from vgexp.models import families
 from vgexp.models.conv_net import ConvNet, Form
-from vgexp.models.convolution import Joint, Place, require_adding, require_positions
+from vgexp.models.convolution import ConvPlan, Joint, require_adding, require_positions
 from vgexp.tasks import Task
 
 KERNEL = 3
@@ -26,7 +26,7 @@ KERNEL = 3
 
 @families.make.register
 def build(config: CnnConfig, task: Task) -> ConvNet:
-    """The plain convolutional net of a configuration, its weights not drawn yet.
+    """Makes the plain convolutional net of a configuration; its weights are not drawn yet.
 
     Raises:
         QuestionError: an unknown name, a skip that concatenates, or a norm that channels or images
@@ -40,13 +40,13 @@ def build(config: CnnConfig, task: Task) -> ConvNet:
     return ConvNet(config, places, form, task.num_outputs)
 
 
-def plan(config: CnnConfig, num_channels: int) -> Iterator[Place]:
-    """Its convolutions, of images of so many channels."""
+def plan(config: CnnConfig, num_channels: int) -> Iterator[ConvPlan]:
+    """Plans its convolutions, for images with `num_channels` channels."""
     num_stages = min(config.stages, config.depth)
     before = 0
     for index in range(config.depth):
         stage = index * num_stages // config.depth
         width, stride = config.width * 2**stage, 2 if stage > before else 1
         joint = Joint(num_channels, width, stride, 1) if index else None
-        yield Place(num_channels, width, KERNEL, stride, joint)
+        yield ConvPlan(num_channels, width, KERNEL, stride, joint)
         num_channels, before = width, stage

@@ -1,7 +1,7 @@
-"""Convolutional nets of one path: what `cnn` and `resnet` have in common.
+"""Convolutional nets with one path: what `cnn` and `resnet` have in common.
 
 L convolutions, each with the sum that it may end, its norm, phi and dropout; a mean over positions;
-a read-out. A plan (`Place`, one a convolution) says channels, kernel, stride, and where a branch
+a read-out. A plan (`ConvPlan`, one a convolution) says channels, kernel, stride, and where a branch
 ends. Axes: B examples, C channels, H rows, W columns.
 """
 
@@ -19,10 +19,10 @@ from vgexp.activations import ACTIVATIONS, slope
 from vgexp.config import ConvConfig
 from vgexp.inits import INITS, Branch
 from vgexp.models.convolution import (
+    ConvPlan,
     Joint,
     Multiplier,
     Pad,
-    Place,
     Shift,
     conv,
     gate,
@@ -39,16 +39,16 @@ class Form:
     """How a family puts norm, phi and path together."""
 
     preactivation: bool
-    """Whether the path carries z and branches read h, instead of both h."""
+    """Whether the path carries z and branches read h, or else both have h."""
     projects: bool = False
-    """Whether a path whose shape changes passes a 1x1 convolution (option B), not zeros (A)."""
+    """Whether a path changes its shape by a 1x1 convolution (option B), or else by zeros (A)."""
     readout_bias: bool = True
     num_branches: int = 1
     """L of `scaled_residual`."""
 
 
-class Layer(nn.Module):
-    """The modules of one convolution and of what makes h of it; never called itself.
+class ConvLayer(nn.Module):
+    """The modules of one convolution and of what makes h of it; the net calls them one by one.
 
     `convolves` and `on_branch` make the branch or, where none ends, z; `shortcut` brings the path
     to its shape, `skip` adds, `after_sum` finishes z, `after_z` makes h of z, `after_h` drops some
@@ -56,7 +56,7 @@ class Layer(nn.Module):
     of each branch (Zhang 2019, rule 3).
     """
 
-    def __init__(self, place: Place, config: ConvConfig, form: Form, *, first: bool) -> None:
+    def __init__(self, place: ConvPlan, config: ConvConfig, form: Form, *, first: bool) -> None:
         super().__init__()
         adds = SKIPS[config.skip].adds
         ends = place.ends is not None and adds
@@ -97,7 +97,7 @@ class Layer(nn.Module):
         assert make is not None
         self.skip = make(joint.out_channels, form.num_branches, partial(gate, joint))
         if joint.changes_shape and form.projects:
-            place = Place(joint.in_channels, joint.out_channels, 1, joint.stride)
+            place = ConvPlan(joint.in_channels, joint.out_channels, 1, joint.stride)
             self.projection = conv(place, config.bias)
             if not form.preactivation and config.norm_position == "pre":
                 self.projection_norm = NORMS[config.norm](joint.out_channels, config, 2)
@@ -106,7 +106,7 @@ class Layer(nn.Module):
 
     @property
     def shortcut(self) -> tuple[nn.Module, ...]:
-        """What the path passes before the sum."""
+        """The modules that the path passes before the sum."""
         return _present(self.projection, self.projection_norm, self.pad)
 
     @property
@@ -118,8 +118,8 @@ class Layer(nn.Module):
 
 
 @dataclass(frozen=True)
-class Block:
-    """What a block makes of its path x: skip(shortcut(x), branch(h), h), h = before(x)."""
+class ConvBlock:
+    """Computes after(skip(shortcut(x), branch(h), h)) with h = before(x), for a path x."""
 
     before: tuple[nn.Module, ...]
     branch: tuple[nn.Module, ...]
@@ -143,13 +143,13 @@ class Block:
 
     @property
     def joined(self) -> Joined:
-        """The same with its parts named."""
+        """The same map with named parts."""
         path, skip = chain(*self.shortcut), cast(Combine, self.skip)
         return Joined(chain(*self.before), chain(*self.branch), path, skip, chain(*self.after))
 
 
 class ConvNet(Network):
-    """A convolutional net of one path; its weights are not drawn yet.
+    """A convolutional net with one path; its weights are not drawn yet.
 
     Rows. z of a convolution is its output; of one that ends a branch it is the sum: of path and
     branch where the path carries z (`Form.preactivation`), of path and normed branch where it
@@ -160,13 +160,13 @@ class ConvNet(Network):
     """
 
     def __init__(
-        self, config: ConvConfig, places: Sequence[Place], form: Form, num_outputs: int
+        self, config: ConvConfig, places: Sequence[ConvPlan], form: Form, num_outputs: int
     ) -> None:
         super().__init__()
         self.activation_name = config.activation
         self.is_carried = SKIPS[config.skip].carries_z
         self.layers = nn.ModuleList(
-            Layer(place, config, form, first=index == 0) for index, place in enumerate(places)
+            ConvLayer(place, config, form, first=index == 0) for index, place in enumerate(places)
         )
         self.shift_of_readout = Shift() if INITS[config.init].adds_scalars else None
         self.readout = linear(places[-1].out_channels, num_outputs, form.readout_bias)
@@ -178,7 +178,7 @@ class ConvNet(Network):
         )
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
-        """The outputs [B, O]."""
+        """Returns the outputs [B, O]."""
         h_BCHW = run_blocks(self._chain, x_BCHW, self.recomputes)
         h_BC = _mean_over_positions(h_BCHW)
         if self.shift_of_readout is not None:
@@ -186,7 +186,7 @@ class ConvNet(Network):
         return cast(Tensor, self.readout(h_BC))
 
     def watches(self) -> list[Watch]:
-        """One watch for each kernel, in forward order, in a layer the main path's first."""
+        """Watches each kernel, in forward order; within a layer the main path comes first."""
         named: Named = {weight: (name, weight) for name, weight in self.named_parameters()}
         watches: list[Watch] = []
         for number, layer in enumerate(self._convs(), start=1):
@@ -199,7 +199,7 @@ class ConvNet(Network):
         return [*watches, Watch(*named[readout.weight], number, "readout", preact=readout)]
 
     def branches(self) -> list[Branch]:
-        """The branches that are added to a path as they are."""
+        """Returns the branches that are added to a path as they are."""
         if not self.is_carried:
             return []
         branches, weights = [], []
@@ -215,12 +215,12 @@ class ConvNet(Network):
         return branches
 
     def stages(self) -> list[Stage]:
-        """Where nothing is added each z to the next; else the stem, each block, and the rest.
+        """Returns the stem, each block and the rest; where nothing is added, each z to the next.
 
         A block hands on its path, and has the name and number of the convolution that ends it.
         """
         layers = list(self._convs())
-        blocks = [call for call in self._chain if isinstance(call, Block)]
+        blocks = [call for call in self._chain if isinstance(call, ConvBlock)]
         if blocks:
             start = self._chain.index(blocks[0])
             stages = [_stage(0, chain(*self._chain[:start]))]
@@ -237,10 +237,10 @@ class ConvNet(Network):
         readout = chain(*tail, _mean_over_positions, *shift, self.readout)
         return [*stages, Stage("readout.weight", len(layers) + 1, readout)]
 
-    def _convs(self) -> Iterator[Layer]:
-        return cast(Iterator[Layer], iter(self.layers))
+    def _convs(self) -> Iterator[ConvLayer]:
+        return cast(Iterator[ConvLayer], iter(self.layers))
 
-    def _main_watch(self, layer: Layer, number: int, named: Named) -> Watch:
+    def _main_watch(self, layer: ConvLayer, number: int, named: Named) -> Watch:
         return Watch(
             *named[layer.conv.weight],
             number,
@@ -254,9 +254,9 @@ class ConvNet(Network):
 
 
 def _joined(
-    layers: Iterator[Layer], sizes: Sequence[int], preactivation: bool
+    layers: Iterator[ConvLayer], sizes: Sequence[int], preactivation: bool
 ) -> Iterator[Callable[[Tensor], Tensor]]:
-    """The calls of a net: a first convolution and blocks of `sizes`; no blocks: all plain."""
+    """Yields the calls of a net: a first convolution, then blocks of `sizes`, if any."""
     rest = list(layers)
     if not sizes:
         yield from _plain(rest)
@@ -266,7 +266,7 @@ def _joined(
     for size in sizes:
         inner, last_before, last, rest = rest[: size - 1], last, rest[size - 1], rest[size:]
         assert last.skip is not None
-        yield Block(
+        yield ConvBlock(
             (*(last_before.after_z if preactivation else ()), *last_before.after_h),
             (*_plain(inner), *last.convolves, *last.on_branch),
             last.shortcut,
@@ -280,7 +280,7 @@ def _stage(index: int, run: Map, forks: tuple[Fork, ...] = ()) -> Stage:
     return Stage(f"layers.{index}.conv.weight", index + 1, run, forks)
 
 
-def _makes_h(layer: Layer) -> tuple[nn.Module, ...]:
+def _makes_h(layer: ConvLayer) -> tuple[nn.Module, ...]:
     return (*layer.after_z, *layer.after_h)
 
 
@@ -292,6 +292,6 @@ def _present(*modules: nn.Module | None) -> tuple[nn.Module, ...]:
     return tuple(module for module in modules if module is not None)
 
 
-def _plain(layers: Sequence[Layer]) -> Iterator[nn.Module]:
-    """Each reads the output of the one before."""
+def _plain(layers: Sequence[ConvLayer]) -> Iterator[nn.Module]:
+    """Returns the modules of layers, each of which reads the output of the one before."""
     return (m for lay in layers for m in (*lay.convolves, *lay.after_z, *lay.after_h))

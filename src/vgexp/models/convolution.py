@@ -1,4 +1,4 @@
-"""Parts of convolutional nets: where a convolution stands, what it is, and which norms fit.
+"""Parts of convolutional nets: the plan of a convolution, its modules, and which norms fit.
 
 Axes: B examples, C channels, H rows, W columns.
 """
@@ -20,19 +20,19 @@ from vgexp.skips import SKIPS, ConvGate
 from vgexp.tasks import Task
 
 GATE_KERNEL = 3
-"""As the branch's, since a convolutional highway's gate sees what its branch sees (Srivastava 2015,
-section 2.1)."""
+"""As large as the branch's: a convolutional highway's gate sees what its branch sees (Srivastava
+2015, section 2.1)."""
 
 
 @dataclass(frozen=True)
 class Joint:
-    """Where a branch joins its path: what the path is there, and what it has to become."""
+    """The place where a branch joins its path: the shapes of the path before and after."""
 
     in_channels: int
     out_channels: int
     stride: int
     num_layers: int
-    """Convolutions on the branch."""
+    """Number of convolutions on the branch."""
 
     @property
     def changes_shape(self) -> bool:
@@ -41,7 +41,7 @@ class Joint:
 
 
 @dataclass(frozen=True)
-class Place:
+class ConvPlan:
     """One convolution of a plan."""
 
     in_channels: int
@@ -49,11 +49,11 @@ class Place:
     kernel: int
     stride: int = 1
     ends: Joint | None = None
-    """The joint whose branch it is the last of; nets without an adding skip look past it."""
+    """The joint whose branch it ends; nets without an adding skip ignore it."""
 
 
 class Pad(nn.Module):
-    """A path whose shape changes, without parameters (He 2015, option A).
+    """Changes the shape of a path without parameters (He 2015, option A).
 
     Every `stride`-th row and column, and channels of zeros behind those there are.
     """
@@ -64,38 +64,38 @@ class Pad(nn.Module):
         self.num_zeros = joint.out_channels - joint.in_channels
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
-        """[B, C + zeros, H / stride, W / stride], sizes rounded up."""
+        """Returns [B, C + zeros, H / stride, W / stride], with sizes rounded up."""
         if self.stride > 1:
             x_BCHW = x_BCHW[:, :, :: self.stride, :: self.stride]
         return F.pad(x_BCHW, (0, 0, 0, 0, 0, self.num_zeros)) if self.num_zeros else x_BCHW
 
 
 class Shift(nn.Module):
-    """x + one trained number, from 0."""
+    """Adds one trained number, which starts at 0."""
 
     def __init__(self) -> None:
         super().__init__()
         self.bias = nn.Parameter(torch.zeros(()))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Of x's shape."""
+        """Returns a tensor of x's shape."""
         return x + self.bias
 
 
 class Multiplier(nn.Module):
-    """x times one trained number, from 1."""
+    """Multiplies by one trained number, which starts at 1."""
 
     def __init__(self) -> None:
         super().__init__()
         self.scale = nn.Parameter(torch.ones(()))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Of x's shape."""
+        """Returns a tensor of x's shape."""
         return x * self.scale
 
 
-def conv(place: Place, bias: bool) -> nn.Conv2d:
-    """A convolution that draws no random number; its biases are 0, its weights not set.
+def conv(place: ConvPlan, bias: bool) -> nn.Conv2d:
+    """Makes a convolution without drawing random numbers: weights are not set, biases are 0.
 
     Zeros around the image, so that it keeps its size, or is divided by the stride, rounded up.
     """
@@ -137,7 +137,7 @@ def require_adding(config: ConvConfig) -> None:
 def require_positions(
     config: ConvConfig, task: Task, channels: Sequence[int], num_halvings: int
 ) -> None:
-    """Requires that a norm of each channel alone leaves something of it.
+    """Requires that a norm of single channels does not turn them into constants.
 
     Args:
         channels: numbers of them that are normed where images are smallest, in forward order.

@@ -24,7 +24,7 @@ from vgexp.activations import ACTIVATIONS, slope
 from vgexp.config import DensenetConfig
 from vgexp.errors import QuestionError
 from vgexp.models import families
-from vgexp.models.convolution import Place, conv, require_positions
+from vgexp.models.convolution import ConvPlan, conv, require_positions
 from vgexp.models.network import Named, Network, linear, run_blocks
 from vgexp.models.stages import Stage, chain
 from vgexp.norms import NORMS
@@ -34,16 +34,16 @@ from vgexp.watch import Watch
 
 BLOCKS = 3
 BOTTLENECK = 4
-"""Channels of a bottleneck over the growth rate."""
+"""Number of channels of a bottleneck, divided by the growth rate."""
 
 
-class Layer(nn.Module):
-    """One convolution, and the norm, phi and dropout of what the next one reads.
+class DensenetLayer(nn.Module):
+    """One convolution, and the norm, phi and dropout before the next.
 
     The layer is never called itself, which would cost a call.
     """
 
-    def __init__(self, place: Place, num_read: int, config: DensenetConfig) -> None:
+    def __init__(self, place: ConvPlan, num_read: int, config: DensenetConfig) -> None:
         super().__init__()
         self.conv = conv(place, config.bias)
         self.norm = NORMS[config.norm](num_read, config, 2)
@@ -58,8 +58,8 @@ class Layer(nn.Module):
 
 
 @dataclass(frozen=True)
-class Grow:
-    """[x, branch(x)], side by side."""
+class Concatenation:
+    """Concatenates x and branch(x)."""
 
     branch: tuple[nn.Module, ...]
 
@@ -83,18 +83,18 @@ class Densenet(Network):
         super().__init__()
         self.activation_name = config.activation
         plan = list(_plan(config, num_channels))
-        self.layers = nn.ModuleList(Layer(place, read, config) for place, read, _ in plan)
+        self.layers = nn.ModuleList(DensenetLayer(place, read, config) for place, read, _ in plan)
         self.readout = linear(plan[-1][1], num_outputs, True)
         # What `forward` calls, in a plain list: a module's attributes are slow to look up.
         self._chain = list(_chain(list(self._convs()), [role for _, _, role in plan]))
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
-        """The outputs [B, O]."""
+        """Returns the outputs [B, O]."""
         h_BCHW = run_blocks(self._chain, x_BCHW, self.recomputes)
         return cast(Tensor, self.readout(_mean_over_positions(h_BCHW)))
 
     def watches(self) -> list[Watch]:
-        """One watch for each kernel, in forward order."""
+        """Watches each kernel, in forward order."""
         named: Named = {weight: (name, weight) for name, weight in self.named_parameters()}
         watches = [
             Watch(
@@ -112,7 +112,7 @@ class Densenet(Network):
         return [*watches, Watch(*named[readout.weight], number, "readout", preact=readout)]
 
     def stages(self) -> list[Stage]:
-        """The stem, each layer and transition from all channels to all channels, and the rest.
+        """Returns the stem, each layer and transition from all channels to all, and the rest.
 
         A layer hands on what it reads beside its new channels; it has the name of its last
         convolution.
@@ -122,21 +122,21 @@ class Densenet(Network):
         since: list[Callable[[Tensor], Tensor]] = []
         for call in self._chain:
             since.append(call)
-            if not stages or isinstance(call, Grow) or call is _halved:
-                made = call.branch if isinstance(call, Grow) else since
+            if not stages or isinstance(call, Concatenation) or call is _halved:
+                made = call.branch if isinstance(call, Concatenation) else since
                 index = max(indices[m] for m in made if isinstance(m, nn.Conv2d))
                 stages.append(Stage(f"layers.{index}.conv.weight", index + 1, chain(*since)))
                 since = []
         readout = chain(*since, _mean_over_positions, self.readout)
         return [*stages, Stage("readout.weight", len(self.layers) + 1, readout)]
 
-    def _convs(self) -> Iterator[Layer]:
-        return cast(Iterator[Layer], iter(self.layers))
+    def _convs(self) -> Iterator[DensenetLayer]:
+        return cast(Iterator[DensenetLayer], iter(self.layers))
 
 
 @families.make.register
 def build(config: DensenetConfig, task: Task) -> Densenet:
-    """The densely connected net of a configuration, its weights not drawn yet.
+    """Makes the densely connected net of a configuration; its weights are not drawn yet.
 
     Raises:
         QuestionError: an unknown name, a skip that does not concatenate, or a norm that channels or
@@ -157,27 +157,27 @@ Role = str
 """`stem`, `first` and `grows` (of a layer with bottleneck, its two), `grows`, or `shrinks`."""
 
 
-def _plan(config: DensenetConfig, num_channels: int) -> Iterator[tuple[Place, int, Role]]:
-    """Each convolution, the channels that the next one reads, and what is done with its output."""
+def _plan(config: DensenetConfig, num_channels: int) -> Iterator[tuple[ConvPlan, int, Role]]:
+    """Yields each convolution, the number of channels that the next one reads, and its role."""
     k = config.growth_rate
-    yield Place(num_channels, config.width, 3), config.width, "stem"
+    yield ConvPlan(num_channels, config.width, 3), config.width, "stem"
     width = config.width
     for block in range(BLOCKS):
         if block:
             kept = max(1, int(config.compression * width))
-            yield Place(width, kept, 1), kept, "shrinks"
+            yield ConvPlan(width, kept, 1), kept, "shrinks"
             width = kept
         for _ in range(config.layers_per_block):
             read = width
             if config.bottleneck:
                 read = BOTTLENECK * k
-                yield Place(width, read, 1), read, "first"
+                yield ConvPlan(width, read, 1), read, "first"
             width += k
-            yield Place(read, k, 3), width, "grows"
+            yield ConvPlan(read, k, 3), width, "grows"
 
 
-def _chain(layers: list[Layer], roles: list[Role]) -> Iterator[Callable[[Tensor], Tensor]]:
-    """The calls, each of which reads the output of the one before."""
+def _chain(layers: list[DensenetLayer], roles: list[Role]) -> Iterator[Callable[[Tensor], Tensor]]:
+    """Yields the calls, each of which reads the output of the one before."""
     reads: tuple[nn.Module, ...] = ()
     for layer, role in zip(layers, roles, strict=True):
         branch = (*reads, layer.conv)
@@ -185,7 +185,7 @@ def _chain(layers: list[Layer], roles: list[Role]) -> Iterator[Callable[[Tensor]
         if role == "first":
             reads = (*branch, *reads)
         elif role == "grows":
-            yield Grow(branch)
+            yield Concatenation(branch)
         else:
             yield from branch
         if role == "shrinks":
@@ -198,5 +198,5 @@ def _mean_over_positions(h_BCHW: Tensor) -> Tensor:
 
 
 def _halved(x_BCHW: Tensor) -> Tensor:
-    """The mean of each 2x2 positions; an odd last row or column is a mean of those it has."""
+    """Averages each 2x2 positions; an odd last row or column averages those it has."""
     return F.avg_pool2d(x_BCHW, 2, ceil_mode=True, count_include_pad=False)

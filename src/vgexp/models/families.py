@@ -11,7 +11,7 @@ from functools import singledispatch
 import torch
 from torch import nn
 
-from vgexp.config import ModelConfig
+from vgexp.config import ModelConfig, unmade
 from vgexp.tasks import Task
 
 
@@ -22,7 +22,7 @@ def make(config: ModelConfig, task: Task) -> nn.Module:  # noqa: ARG001
     Raises:
         QuestionError: an unknown name, or values that do not go together.
     """
-    raise TypeError(f"no model is made of {type(config).__name__}")
+    raise unmade(config)
 
 
 def build(config: ModelConfig, task: Task, dtype: torch.dtype) -> nn.Module:

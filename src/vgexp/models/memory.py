@@ -1,4 +1,4 @@
-"""What a model will need of memory, known before any of it is asked for."""
+"""The memory that training a model needs, known before any of it is allocated."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from vgexp.skips import SKIPS
 from vgexp.tasks import Task
 
 _LARGEST_TENSOR = 2**63
-"""Bytes that no tensor has, not even one without numbers."""
+"""Number of bytes that no tensor can have, not even one on the meta device."""
 _REMEDY = "a smaller model.width, model.depth or data.batch_size; train.checkpoint_activations=true"
 
 
 def need(config: ModelConfig, task: Task, batch_size: int) -> Need:
-    """What training on batches of `batch_size` holds; nothing of it is allocated.
+    """Estimates what training on batches of `batch_size` holds, without allocating it.
 
     Raises:
         OverflowError: a single tensor of it would be larger than any can be.
@@ -36,7 +36,7 @@ def need(config: ModelConfig, task: Task, batch_size: int) -> Need:
 
 @estimate.register
 def _perceptron(config: MlpConfig, task: Task, batch_size: int) -> Need:
-    """In closed form."""
+    """Computes the need of a perceptron in closed form."""
     return Need(
         num_parameters(config, task.num_features, task.num_outputs),
         num_activations(config, task.num_features, task.num_outputs, batch_size),
@@ -44,7 +44,7 @@ def _perceptron(config: MlpConfig, task: Task, batch_size: int) -> Need:
 
 
 def require(needed: Need, dtype: torch.dtype, device: torch.device, num_states: int) -> None:
-    """Returns if the device has the memory; does so too where what it has is not known.
+    """Requires that the device has the memory; passes if its memory is not known.
 
     Args:
         num_states: numbers that the optimizer keeps for each parameter.
@@ -57,7 +57,7 @@ def require(needed: Need, dtype: torch.dtype, device: torch.device, num_states: 
 
 
 def refuse_largest(device: torch.device) -> None:
-    """Refuses a model of which one tensor is larger than any can be.
+    """Refuses a model with a tensor that is larger than any can be.
 
     Raises:
         QuestionError: always.
@@ -66,7 +66,7 @@ def refuse_largest(device: torch.device) -> None:
 
 
 def num_parameters(config: MlpConfig, num_inputs: int, num_outputs: int) -> int:
-    """Trainable numbers of the perceptron, in closed form over its depth."""
+    """Counts the trainable numbers of the perceptron, in closed form over its depth."""
     width, depth = config.width, config.depth
     skip = SKIPS[config.skip]
     biases = depth * width + num_outputs if config.bias else 0
@@ -81,7 +81,7 @@ def num_parameters(config: MlpConfig, num_inputs: int, num_outputs: int) -> int:
 
 
 def num_activations(config: MlpConfig, num_inputs: int, num_outputs: int, batch_size: int) -> int:
-    """Numbers that one forward pass keeps: x, each z and h, sums, norms, concatenations, outputs.
+    """Counts what one forward pass keeps: x, each z and h, sums, norms, concatenations, outputs.
 
     An estimate: what autograd keeps of an operation differs by operation and version.
     """

@@ -25,10 +25,10 @@ from vgexp.tasks import Task
 from vgexp.watch import Watch
 
 Passed = tuple[Tensor, Tensor, Tensor]
-"""What a layer hands on where layers are joined: h, z, and the features that the next reads."""
+"""What a layer hands on where a skip joins layers: h, z, and the features that the next reads."""
 
 
-class Layer(nn.Module):
+class MlpLayer(nn.Module):
     """The modules of one hidden layer, in the order in which the perceptron calls them.
 
     `linear` makes the branch, `skip` combines it with the last z, `after_sum` finishes z, `after_z`
@@ -68,15 +68,15 @@ class Layer(nn.Module):
 
 
 @dataclass(frozen=True)
-class Step:
-    """What a layer that is joined to others makes of h, z and the features of the one before."""
+class MlpStep:
+    """Computes h, z and the next features from those of the layer before."""
 
     linear: nn.Module
     skip: nn.Module | None
     after_sum: tuple[nn.Module, ...]
     after_z: tuple[nn.Module, ...]
     grows: bool
-    """Whether the next layer reads this h beside all that this one has read."""
+    """Whether the next layer reads this h and all that this layer has read."""
 
     def __call__(self, passed: Passed) -> Passed:
         h_BW, z_BW, features_BF = passed
@@ -92,8 +92,8 @@ class Step:
 
 
 @dataclass(frozen=True)
-class Grown:
-    """From h_1..h_{l-1}, z_l side by side to h_1..h_l, z_{l+1}."""
+class DenseStage:
+    """Maps the concatenation of h_1..h_{l-1}, z_l to that of h_1..h_l, z_{l+1}."""
 
     makes_h: tuple[nn.Module, ...]
     linear: nn.Linear
@@ -107,8 +107,8 @@ class Grown:
 
 
 @dataclass(frozen=True)
-class Last:
-    """What is made of the last z alone, of what is handed on side by side."""
+class DenseReadout:
+    """Maps the last z of a concatenation to the outputs."""
 
     width: int
     makes: Map
@@ -126,7 +126,7 @@ class Mlp(Network):
         self.concatenates = SKIPS[config.skip].concatenates
         self.is_carried = SKIPS[config.skip].carries_z
         self.layers = nn.ModuleList(
-            Layer(width, config, first=index == 0)
+            MlpLayer(width, config, first=index == 0)
             for index, width in enumerate(input_widths(config, num_inputs))
         )
         self.readout = linear(config.width, num_outputs, config.bias)
@@ -138,7 +138,7 @@ class Mlp(Network):
             self._chain = _chain(self._hidden())
 
     def forward(self, x_BI: Tensor) -> Tensor:
-        """The outputs [B, O]."""
+        """Returns the outputs [B, O]."""
         if self._chain is None:
             h_BW, _, _ = run_blocks(self._steps, (x_BI, x_BI, x_BI), self.recomputes)
         else:
@@ -146,7 +146,7 @@ class Mlp(Network):
         return cast(Tensor, self.readout(h_BW))
 
     def watches(self) -> list[Watch]:
-        """One watch for each weight matrix, in forward order, in a layer the main path's first."""
+        """Watches each weight matrix, in forward order; in a layer the main path comes first."""
         named: Named = {weight: (name, weight) for name, weight in self.named_parameters()}
         watches: list[Watch] = []
         for number, layer in enumerate(self._hidden(), start=1):
@@ -156,13 +156,13 @@ class Mlp(Network):
         return [*watches, Watch(*named[readout.weight], number, "readout", preact=readout)]
 
     def branches(self) -> list[Branch]:
-        """The layers whose W h + b is added to z as it is."""
+        """Returns the layers whose W h + b is added to z as it is."""
         if not self.is_carried:
             return []
         return [Branch((f"layers.{i}.linear.weight",), None) for i in range(1, len(self.layers))]
 
     def stages(self) -> list[Stage]:
-        """The inputs to z_1, each z_l to z_{l+1}, z_L to the outputs.
+        """Returns the maps from inputs to z_1, from each z_l to z_{l+1}, from z_L to outputs.
 
         With `dense` from the second on h_1..h_{l-1} and z_l, side by side, are what is handed on.
         """
@@ -173,7 +173,7 @@ class Mlp(Network):
             makes_h = (*last.after_z, *last.after_h)
             name = f"layers.{number - 1}.linear.weight"
             if self.concatenates:
-                stages.append(Stage(name, number, Grown(makes_h, layer.linear)))
+                stages.append(Stage(name, number, DenseStage(makes_h, layer.linear)))
             elif layer.skip is None:
                 stages.append(Stage(name, number, chain(*makes_h, layer.linear, *layer.after_sum)))
             else:
@@ -183,18 +183,18 @@ class Mlp(Network):
             last = layer
         readout: Map = chain(*last.after_z, *last.after_h, self.readout)
         if self.concatenates:
-            readout = Last(self.readout.in_features, readout)
+            readout = DenseReadout(self.readout.in_features, readout)
         return [*stages, Stage("readout.weight", len(self.layers) + 1, readout)]
 
-    def _step_by_step(self) -> Iterator[Step]:
+    def _step_by_step(self) -> Iterator[MlpStep]:
         for lay in self._hidden():
             grows = self.concatenates and lay is not self.layers[0]
-            yield Step(lay.linear, lay.skip, lay.after_sum, lay.after_z + lay.after_h, grows)
+            yield MlpStep(lay.linear, lay.skip, lay.after_sum, lay.after_z + lay.after_h, grows)
 
-    def _hidden(self) -> Iterator[Layer]:
-        return cast(Iterator[Layer], iter(self.layers))
+    def _hidden(self) -> Iterator[MlpLayer]:
+        return cast(Iterator[MlpLayer], iter(self.layers))
 
-    def _main_watch(self, layer: Layer, number: int, named: Named) -> Watch:
+    def _main_watch(self, layer: MlpLayer, number: int, named: Named) -> Watch:
         return Watch(
             *named[layer.linear.weight],
             number,
@@ -207,14 +207,14 @@ class Mlp(Network):
         )
 
 
-def _chain(layers: Iterable[Layer]) -> list[nn.Module]:
-    """The modules of layers without skips, each of which reads the output of the one before."""
+def _chain(layers: Iterable[MlpLayer]) -> list[nn.Module]:
+    """Lists the modules of layers without skips; each reads the output of the one before."""
     return [m for lay in layers for m in (lay.linear, *lay.after_sum, *lay.after_z, *lay.after_h)]
 
 
 @families.make.register
 def build(config: MlpConfig, task: Task) -> Mlp:
-    """The perceptron of a configuration, its weights not drawn yet, on CPU.
+    """Makes the perceptron of a configuration; its weights are not drawn yet.
 
     Raises:
         QuestionError: an unknown name, or a normalisation that the width does not allow.
@@ -223,7 +223,7 @@ def build(config: MlpConfig, task: Task) -> Mlp:
 
 
 def input_widths(config: MlpConfig, num_inputs: int) -> Iterator[int]:
-    """Features that each hidden weight matrix reads, first to last."""
+    """Yields the number of features that each hidden weight matrix reads, first to last."""
     yield num_inputs
     for num_before in range(1, config.depth):
         yield config.width * (num_before if SKIPS[config.skip].concatenates else 1)

@@ -1,4 +1,4 @@
-"""What every model of ours is, whatever its family."""
+"""The base of every model that says itself where it is measured."""
 
 from __future__ import annotations
 
@@ -21,47 +21,47 @@ from vgexp.torch_internals import BATCH_NORMS
 from vgexp.watch import Meter, Watch
 
 Named = Mapping[Tensor, tuple[str, nn.Parameter]]
-"""A parameter -> its name in the model, and itself."""
+"""Parameter -> its name in the model, and the parameter itself."""
 
 
 class Network(nn.Module, ABC):
-    """A model that says itself where to measure; its weights are not drawn yet.
+    """A model that says where to measure it; its weights are not drawn yet.
 
     It draws no random number as it is made: `inits.initialise` does.
     """
 
     recomputes = False
-    """Whether activations are computed again in the backward pass instead of being kept."""
+    """Whether the backward pass computes activations again, so that they need not be kept."""
 
     time_points: int | None = 10
-    """Times, equally far apart, at which a recurrent state is watched; None: every one."""
+    """Number of equally spaced times at which a recurrent state is measured; None: all times."""
 
     fitted_variances: Mapping[str, float] = MappingProxyType({})
-    """Weight -> the variance that its output was brought to by its init, on the batch that this
-    fitted; empty: none did."""
+    """Weight -> the variance to which its init brought its output, on the batch of the fit; empty:
+    the init fits none."""
 
     @abstractmethod
     def watches(self) -> list[Watch]:
-        """One watch for each weight matrix or kernel, in forward order; in a layer the main path's
+        """Watches each weight matrix or kernel, in forward order; in a layer the main path comes
         first."""
 
     def meters(self) -> list[Meter]:
-        """What measures its narrow tables."""
+        """Returns the meters of its narrow tables."""
         return []
 
     def branches(self) -> Sequence[Branch]:
-        """Its residual branches, in forward order."""
+        """Returns its residual branches, in forward order."""
         return ()
 
     def stages(self) -> Sequence[Stage]:
-        """The maps that it is made of, first to last; none: it is no chain of them.
+        """Returns the maps that it is a chain of, first to last; none: it is no chain.
 
         From the inputs, or where these are tokens from what is made of them, to the outputs.
         """
         return ()
 
     def special_draws(self) -> Mapping[str, Draw]:
-        """Weight name -> how it is drawn, of weights that `model.init` is not about.
+        """Maps the names of weights that `model.init` does not draw to how they are drawn.
 
         As `Init.draw`: fills a tensor in place, given the gain and a generator.
         """
@@ -73,7 +73,7 @@ State = TypeVar("State")
 
 
 def run_blocks(blocks: Sequence[Callable[[State], State]], state: State, recomputes: bool) -> State:
-    """The blocks one after another; recomputing, in about sqrt(n) segments of sqrt(n) blocks.
+    """Runs blocks one after another; recomputing, in about sqrt(n) segments of sqrt(n) blocks.
 
     Of each segment only the input is kept for the backward pass, and one segment at a time is
     computed again, so that memory grows as sqrt(n) instead of n (Chen 2016). What is computed again
@@ -98,13 +98,13 @@ def _run(blocks: Sequence[Callable[[State], State]], state: State) -> State:
 
 
 def _contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
-    """Around a segment's first forward pass, and around the one that repeats it."""
+    """Returns the contexts of a segment's first forward pass, and of the one that repeats it."""
     return nullcontext(), _statistics_kept()
 
 
 @contextmanager
 def _statistics_kept() -> Iterator[None]:
-    """Batch norms called within move copies of their running statistics, and get back their own.
+    """Restores the running statistics of batch norms that are called within.
 
     A hook on every module's call finds them, whatever the blocks are.
     """
@@ -127,7 +127,7 @@ def _statistics_kept() -> Iterator[None]:
 
 
 def gate_watches(skip: Combine | None, number: int, kind: str, named: Named) -> Iterator[Watch]:
-    """One watch for each gate of a skip: z is what its sigmoid reads."""
+    """Watches each gate of a skip; z is what its sigmoid reads."""
     for affine, sigmoid in skip.gates if skip is not None else ():
         yield Watch(
             *named[affine.weight],
@@ -141,7 +141,7 @@ def gate_watches(skip: Combine | None, number: int, kind: str, named: Named) -> 
 
 
 def linear(num_features: int, num_units: int, bias: bool) -> nn.Linear:
-    """A linear layer that draws no random number; its biases are 0, its weights not set."""
+    """Makes a linear layer without drawing random numbers: weights are not set, biases are 0."""
     made = nn.Linear(num_features, num_units, bias=bias, device="meta")
     # Not by `to_empty`: what it calls on the meta device imports sympy.
     made.weight = nn.Parameter(torch.empty(num_units, num_features))

@@ -1,4 +1,4 @@
-"""What a network holds while it trains, told by forward passes of small ones without numbers.
+"""What a network holds while it trains, estimated by small networks on the meta device.
 
 Whatever size is asked for, what is built is small: a network of equal parts holds a polynomial in
 their number, which goes through the needs of a few small networks of its kind.
@@ -32,32 +32,32 @@ from vgexp.torch_internals import base_of
 
 @dataclass(frozen=True)
 class Need:
-    """How many numbers a training run holds at once."""
+    """How many numbers a run holds at once."""
 
     num_parameters: int
-    """Of the model; as many gradients, and as many again for each state of the optimizer."""
+    """Number of parameters; gradients are as many, and so is each state of the optimizer."""
     num_activations: int
-    """Kept by one forward pass for the backward pass."""
+    """Number of activations that a forward pass keeps for the backward pass."""
 
     def recomputing(self, num_blocks: int) -> Need:
-        """With activations computed again: at once, of n blocks, the inputs of about sqrt(n)
-        segments and what one segment of sqrt(n) blocks keeps."""
+        """Returns the need where activations are computed again: of n blocks, the inputs of about
+        sqrt(n) segments and what one segment of sqrt(n) blocks keeps."""
         share = min(1.0, 2 / math.sqrt(num_blocks))
         return Need(self.num_parameters, math.ceil(share * self.num_activations))
 
     def plus(self, times: int, more: Need) -> Need:
-        """With so many times as much as another holds."""
+        """Returns the sum with so many times another need."""
         return Need(
             self.num_parameters + times * more.num_parameters,
             self.num_activations + times * more.num_activations,
         )
 
     def minus(self, less: Need) -> Need:
-        """Without what another holds."""
+        """Returns the difference to another need."""
         return self.plus(-1, less)
 
     def num_bytes(self, dtype: torch.dtype, num_states: int) -> int:
-        """Bytes of parameters, gradients, optimizer states (adam: 2) and activations."""
+        """Counts the bytes of parameters, gradients, optimizer states (adam: 2) and activations."""
         return dtype.itemsize * (self.num_parameters * (2 + num_states) + self.num_activations)
 
 
@@ -71,7 +71,7 @@ def estimate(config: ModelConfig, task: Task, batch_size: int) -> Need:
 
 
 def rehearsed(config: ModelConfig, task: Task, batch_size: int) -> Need:
-    """By a forward pass without numbers, of two batches of few examples and the line through them.
+    """Estimates by two forward passes on the meta device, and the line through their batch sizes.
 
     Two, since a part may not depend on the batch; few, for some kernels' sizes are limited.
     """
@@ -84,7 +84,7 @@ def rehearsed(config: ModelConfig, task: Task, batch_size: int) -> Need:
 
 
 def kept(model: nn.Module, task: Task, num_examples: int) -> int:
-    """Numbers that autograd keeps of a forward pass, parameters left out."""
+    """Counts the numbers that autograd keeps of a forward pass, without parameters."""
     own = {id(p) for p in model.parameters()}
     found: dict[int, Tensor] = {}
 
@@ -103,13 +103,13 @@ def kept(model: nn.Module, task: Task, num_examples: int) -> int:
 
 @estimate.register
 def _attention(config: AttentionConfig, task: Task, batch_size: int) -> Need:
-    """Equal blocks."""
+    """Extrapolates from few blocks: all are equal."""
     return _of_depth(config, (1, 2), lambda small: rehearsed(small, task, batch_size))
 
 
 @estimate.register
 def _resnet(config: ResnetConfig, task: Task, batch_size: int) -> Need:
-    """Equal blocks, of which each stage has one more at a time."""
+    """Extrapolates from few blocks: all are equal, and each stage has one more at a time."""
     period = RESNET_STAGES * config.block_layers
     depths = (period + 2, 2 * period + 2)
     return _of_depth(config, depths, lambda small: rehearsed(small, task, batch_size))
@@ -117,7 +117,7 @@ def _resnet(config: ResnetConfig, task: Task, batch_size: int) -> Need:
 
 @estimate.register
 def _cnn(config: CnnConfig, task: Task, batch_size: int) -> Need:
-    """Equal layers within a stage; what is left over by an equal division stays the same."""
+    """Extrapolates from few layers: those of a stage are equal, the remainder stays the same."""
     num_stages = min(config.stages, config.depth)
     rest = config.depth % num_stages
     depths = (2 * num_stages + rest, 3 * num_stages + rest)
@@ -126,7 +126,7 @@ def _cnn(config: CnnConfig, task: Task, batch_size: int) -> Need:
 
 @estimate.register
 def _densenet(config: DensenetConfig, task: Task, batch_size: int) -> Need:
-    """Layers that read what all before them made: a square of their number.
+    """Extrapolates by a square: each layer reads what all before it made.
 
     The parts that a transition keeps of its channels are whole for most compressions after four
     layers of a block.
@@ -139,12 +139,12 @@ def _densenet(config: DensenetConfig, task: Task, batch_size: int) -> Need:
 
 @estimate.register
 def _recurrent(config: RecurrentConfig, task: Task, batch_size: int) -> Need:
-    """Equal layers but for the first, each of equal steps in time."""
+    """Extrapolates from few layers: all but the first are equal, with equal steps in time."""
     return _of_depth(config, (2, 3), lambda small: _over_time(small, task, batch_size))
 
 
 def _over_time(config: RecurrentConfig, task: Task, batch_size: int) -> Need:
-    """Equal steps in time, and equal cuts of `truncation`."""
+    """Extrapolates from few steps in time: they are equal, and so are the cuts of `truncation`."""
     num_steps, truncation = task.shape[0], config.truncation
     if num_steps <= 4:
         return rehearsed(config, task, batch_size)
@@ -160,7 +160,7 @@ def _over_time(config: RecurrentConfig, task: Task, batch_size: int) -> Need:
 
 
 def _of_depth(config: Any, depths: Sequence[int], need_of: Callable[[Any], Need]) -> Need:
-    """The need at any depth: the polynomial (Newton's) through those at equally spaced depths."""
+    """Computes the need at any depth, by Newton's polynomial through equally spaced depths."""
     if config.depth <= depths[-1]:
         return need_of(config)
     differences = [need_of(replace(config, depth=depth)) for depth in depths]

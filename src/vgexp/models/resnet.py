@@ -20,17 +20,17 @@ from collections.abc import Iterator
 from vgexp.config import ResnetConfig
 from vgexp.models import families
 from vgexp.models.conv_net import ConvNet, Form
-from vgexp.models.convolution import Joint, Place, require_adding, require_positions
+from vgexp.models.convolution import ConvPlan, Joint, require_adding, require_positions
 from vgexp.tasks import Task
 
 STAGES = 3
 EXPANSION = 4
-"""Channels of a bottleneck's end over those of its middle."""
+"""Number of channels at a bottleneck's end, divided by that in its middle."""
 
 
 @families.make.register
 def build(config: ResnetConfig, task: Task) -> ConvNet:
-    """The residual net of a configuration, its weights not drawn yet.
+    """Makes the residual net of a configuration; its weights are not drawn yet.
 
     Raises:
         QuestionError: an unknown name, a skip that concatenates, or a norm that channels or images
@@ -48,8 +48,8 @@ def build(config: ResnetConfig, task: Task) -> ConvNet:
     return ConvNet(config, places, form, task.num_outputs)
 
 
-def _places(config: ResnetConfig, num_channels: int) -> Iterator[Place]:
-    yield Place(num_channels, config.width, 3)
+def _places(config: ResnetConfig, num_channels: int) -> Iterator[ConvPlan]:
+    yield ConvPlan(num_channels, config.width, 3)
     num_channels = config.width
     for stage in range(STAGES):
         inner = config.width * 2**stage
@@ -58,10 +58,10 @@ def _places(config: ResnetConfig, num_channels: int) -> Iterator[Place]:
             stride = 2 if stage and not index else 1
             joint = Joint(num_channels, outer, stride, config.block_layers)
             if config.bottleneck:
-                yield Place(num_channels, inner, 1)
-                yield Place(inner, inner, 3, stride)
-                yield Place(inner, outer, 1, ends=joint)
+                yield ConvPlan(num_channels, inner, 1)
+                yield ConvPlan(inner, inner, 3, stride)
+                yield ConvPlan(inner, outer, 1, ends=joint)
             else:
-                yield Place(num_channels, inner, 3, stride)
-                yield Place(inner, outer, 3, ends=joint)
+                yield ConvPlan(num_channels, inner, 3, stride)
+                yield ConvPlan(inner, outer, 3, ends=joint)
             num_channels = outer

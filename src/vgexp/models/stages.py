@@ -1,4 +1,4 @@
-"""A model of ours as a chain of maps, a main-path layer each: what Jacobians are taken of."""
+"""A model as a chain of maps, one for each main-path layer, for Jacobians."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from torch import Tensor, nn
 from vgexp.skips import Combine
 
 Map = Callable[[Tensor], Tensor]
-"""Of a batch; each example's value depends on that example alone, but for batch norm."""
+"""A map of a batch; each example's value depends on that example alone, except under batch norm."""
 
 
 @dataclass(frozen=True)
 class Fork:
-    """after(path(x) + branch(x)): where a gradient comes back by two ways."""
+    """Computes after(path(x) + branch(x)), through which a gradient returns by two ways."""
 
     path: Map
     branch: Map
@@ -28,19 +28,19 @@ class Fork:
 
 @dataclass(frozen=True)
 class Stage:
-    """One main-path layer: from what the layer before hands on to what this one does."""
+    """One main-path layer: it maps what the layer before hands on to what it hands on itself."""
 
     name: str
-    """The weight's or, of a block, the block's."""
+    """Name of the weight or, for a block, of the block."""
     layer: int
     run: Map
     forks: tuple[Fork, ...] = ()
-    """The same map, one fork after another; empty: nothing is added to a path."""
+    """The same map as a chain of forks; empty: nothing is added to a path."""
 
 
 @dataclass(frozen=True)
 class Chain:
-    """Modules one after another."""
+    """Applies modules one after another."""
 
     modules: Sequence[Callable[[Tensor], Tensor]]
 
@@ -52,7 +52,7 @@ class Chain:
 
 @dataclass(frozen=True)
 class Joined:
-    """after(skip(path(x), branch(h), h)), h = before(x)."""
+    """Computes after(skip(path(x), branch(h), h)) with h = before(x)."""
 
     before: Map
     branch: Map
@@ -67,11 +67,11 @@ class Joined:
 
     @property
     def forks(self) -> tuple[Fork, ...]:
-        """One, where the skip carries its path as it is."""
+        """One fork, if the skip keeps its path as it is."""
         return (Fork(self.path, self._added, self.after),) if self.skip.keeps_path else ()
 
     def _added(self, x: Tensor) -> Tensor:
-        """What the skip adds to the path."""
+        """Returns what the skip adds to the path."""
         h = self.before(x)
         branch = self.branch(h)
         added: Tensor = self.skip(torch.zeros_like(branch), branch, h)
@@ -79,5 +79,5 @@ class Joined:
 
 
 def chain(*modules: nn.Module | Map) -> Chain:
-    """The map of some modules; of none, the identity."""
+    """Makes the map that applies modules one after another; without modules, the identity."""
     return Chain(modules)

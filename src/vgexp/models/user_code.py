@@ -1,4 +1,4 @@
-"""Models that are not ours: torchvision's classifiers, and modules that the user wrote.
+"""Models from elsewhere: torchvision's classifiers, and the user's own modules.
 
 They do not say where to look, so the probe reads it off their modules; and they are tried once
 before anything is trained, for nothing is known of what they read and return.
@@ -24,9 +24,9 @@ from vgexp.tasks import Task
 
 _ALLOWED = "a class of nn.Module, or a function that returns a module"
 _COLOURS = 3
-"""Channels that torchvision's models read."""
+"""Number of channels that torchvision's models read."""
 _SIZES = (8, 16, 24, 28, 32, 48, 64, 75, 96, 128, 160, 192, 224, 256, 299, 320, 384, 512)
-"""Of square images, tried in turn to tell which a model reads."""
+"""Sides of square images, which are tried in turn to find one that a model reads."""
 _PREPARED: Mapping[str, Callable[[int, int], dict[str, Any]]] = {
     "vit_": lambda height, _width: {"image_size": height},
     "maxvit_": lambda height, width: {"input_size": (height, width)},
@@ -34,9 +34,9 @@ _PREPARED: Mapping[str, Callable[[int, int], dict[str, Any]]] = {
     "googlenet": lambda _height, _width: {"aux_logits": False, "init_weights": True},
     "inception_v3": lambda _height, _width: {"aux_logits": False, "init_weights": True},
 }
-"""Beginning of a name -> arguments that its builder needs, for images of H x W."""
+"""Beginning of a name -> the arguments that its builder needs for images of H x W."""
 _OURS = ("num_classes", "weights", "progress", "aux_logits")
-"""Arguments of builders that are not the user's to give."""
+"""Arguments of builders that the user cannot give."""
 
 
 # ---------------------------------------------------------------- torchvision
@@ -44,7 +44,7 @@ _OURS = ("num_classes", "weights", "progress", "aux_logits")
 
 @families.make.register
 def torchvision(config: TorchvisionConfig, task: Task) -> nn.Module:
-    """A classifier of torchvision with random weights; a grey image is read as three equal colours.
+    """Makes a classifier of torchvision with random weights; it reads grey as three equal colours.
 
     Raises:
         QuestionError: no such model, or arguments or images that it does not take.
@@ -66,7 +66,7 @@ def torchvision(config: TorchvisionConfig, task: Task) -> nn.Module:
 
 
 def explained(config: TorchvisionConfig, task: Task, error: Exception) -> QuestionError:
-    """The error for a model that does not fit the images, with the least size that it does."""
+    """Makes the error for images that a model cannot read, with the least size that it reads."""
     given = f" with model.kwargs={config.kwargs}" if config.kwargs else ""
     lines = [f"model.arch={config.arch}{given} does not fit {task.in_words}", reason(error)]
     least = next((size for size in _SIZES if _reads(config, size, task.num_outputs)), None)
@@ -131,7 +131,7 @@ def _repeat_channel(_model: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]
 
 @families.make.register
 def custom(config: CustomConfig, task: Task) -> nn.Module:
-    """What the user's class or function returns; this runs their code.
+    """Makes the module of the user's class or function; this executes their code.
 
     Of the data it is offered `num_inputs`, `num_outputs` and `num_tokens`, where it names them and
     `model.kwargs` does not.
@@ -165,18 +165,18 @@ def custom(config: CustomConfig, task: Task) -> nn.Module:
 
 @dataclass(frozen=True)
 class Tried:
-    """What one forward pass showed of a model."""
+    """What a forward pass in each mode showed of a model."""
 
     output: Any
-    """In evaluation mode."""
+    """The output in evaluation mode."""
     output_in_training: Any
     last: tuple[nn.Module, ...]
-    """Modules whose output is the model's: among them the read-out."""
+    """Modules whose output is the model's; the read-out is one of them."""
 
 
 @torch.no_grad()
 def tried(model: nn.Module, x: Tensor) -> Tried:
-    """A pass in evaluation mode and one in training mode, which leave every buffer as it was.
+    """Calls a model in evaluation mode and in training mode, and leaves its buffers as they were.
 
     What the passes draw comes from torch's global generators. Lazy modules get their shapes.
     """
@@ -209,7 +209,7 @@ def tried(model: nn.Module, x: Tensor) -> Tried:
 
 
 def _buffers(model: nn.Module) -> Iterator[tuple[nn.Module, str, Tensor, Tensor]]:
-    """Module, name, buffer and its value, of every buffer that has a value."""
+    """Yields module, name, buffer and its value, for every buffer that has a value."""
     for module in model.modules():
         for name, buffer in module.named_buffers(recurse=False, remove_duplicate=False):
             if not is_lazy(buffer):

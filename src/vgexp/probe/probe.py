@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -134,6 +135,17 @@ class Probe:
         self._taps.leave()
         self._meter.collect()
         self._inside = False
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Within, updates are neither measured nor counted."""
+        was_inside = self._inside
+        self.__exit__(None, None, None)
+        try:
+            yield
+        finally:
+            if was_inside:
+                self.__enter__()
 
     # ------------------------------------------------------------ what a loop may call
 

@@ -8,8 +8,9 @@ from vgexp.quantities.initialisation import JACOBIAN, PATHS, SHATTERING
 from vgexp.quantities.layers import LAYERS, PREDICTED, READOUT, SEED
 from vgexp.quantities.networks import ATTENTION, HISTOGRAMS, PREDICTED_IN_TIME, RECURRENCE, TIME
 from vgexp.quantities.quantity import FIRST_VERSION, PREDICTION, Quantity
+from vgexp.quantities.reading import NUM_STEPS_AVERAGED, Reading
 from vgexp.quantities.summary import NUMBERS, SUMMARY, metric_of, require_number
-from vgexp.quantities.tables import COMMON, KEYS, TABLES, column_of, lacking_columns
+from vgexp.quantities.tables import COMMON, KEYS, TABLES, absence, column_of, lacking_columns
 from vgexp.quantities.training import CURVATURE, EVALS, PRETRAINING, STEPS, TIMING
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "KEYS",
     "LAYERS",
     "NUMBERS",
+    "NUM_STEPS_AVERAGED",
     "PATHS",
     "PREDICTED",
     "PREDICTED_IN_TIME",
@@ -38,6 +40,8 @@ __all__ = [
     "TIME",
     "TIMING",
     "Quantity",
+    "Reading",
+    "absence",
     "column_of",
     "lacking_columns",
     "metric_of",

@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+from vgexp.quantities.reading import Reading
+
 Kind = Literal["float", "int", "text"]
 Role = Literal["value", "key", "label"]
 Spread = Literal["geometric", "arithmetic"]
-Scale = Literal["linear", "by_range", "log", "factor", "product"]
+Scale = Literal["share", "linear", "by_range", "log", "factor", "product"]
 Scaling = Literal["gradient", "delta", "nothing"]
 OfBlock = Literal["norm", "largest"]
 
@@ -40,9 +42,9 @@ class Quantity:
     """How values over seeds become one. `geometric`: they are products of one random factor a
     layer, so that their logarithms average. None of keys, labels and texts."""
     scale: Scale | None = None
-    """Of an axis and of colours. `linear` and `log` always are that, `by_range` is logarithmic
-    where values are above 0 and span much. `factor` is logarithmic about 1, at which nothing
-    changes; `product` is that of many factors, and spans more."""
+    """Of an axis and of colours. `linear` and `log` always are that, `share` is linear from 0 to
+    1, `by_range` is logarithmic where values are above 0 and span much. `factor` is logarithmic
+    about 1, at which nothing changes; `product` is that of many factors, and spans more."""
     axis: str = ""
     """What an axis calls it; empty: the name says enough."""
     asked_by: str = ""
@@ -58,6 +60,8 @@ class Quantity:
     """Whether a run that diverged lacks it only because it is not finite."""
     silent_at_zero: bool = False
     """Whether 0 is what is usual and needs no line."""
+    reading: Reading | None = None
+    """Of a summary metric: how it is read off a table; None where more has to be computed."""
     since: str = FIRST_VERSION
     """The version of vgexp that was the first to record it."""
 
@@ -124,7 +128,7 @@ def amount(name: str, definition: str, **more: Any) -> Quantity:
 
 def share(name: str, definition: str, **more: Any) -> Quantity:
     """A number from 0 to 1."""
-    return amount(name, definition, scale="linear", **more)
+    return amount(name, definition, scale="share", **more)
 
 
 def magnitude(name: str, definition: str, **more: Any) -> Quantity:

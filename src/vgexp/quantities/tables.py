@@ -44,9 +44,17 @@ def lacking_columns(table: str, header: Collection[str]) -> list[str]:
     absent, as in the table of a version that did not have it yet: it reads as not measured.
     """
     own = [column for column in TABLES[table] if not column.is_predicted]
-    missing = [column for column in own if column.name not in header]
-    is_table = len(missing) <= len(own) / 2 and all(c.role == "value" for c in missing)
-    return [] if is_table else [column.name for column in missing]
+    values = [column.name for column in own if column.role == "value"]
+    missing = [column.name for column in own if column.name not in header]
+    is_table = set(missing) <= set(values) and len(missing) <= len(values) / 2
+    return [] if is_table else missing
+
+
+def absence(table: str, names: Collection[str]) -> str:
+    """In words: which columns a file does not have, and which version was the first to write them;
+    empty where it has all."""
+    words = [f"{name} (written since vgexp {column_of(table, name).since})" for name in names]
+    return f"has no {', '.join(words)}" if words else ""
 
 
 def column_of(table: str, name: str) -> Quantity:

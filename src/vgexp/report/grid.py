@@ -15,12 +15,10 @@ from numpy.typing import NDArray
 
 from vgexp.diagnosis.signal import smallest_held
 from vgexp.errors import unknown
-from vgexp.quantities import READOUT
+from vgexp.quantities import READOUT, column_of
 
 HAS_VALUE = "has_value"
 """Column of a frame that tells whether the metric's cell is not empty, where a file told it."""
-NORMS = ("weight_norm", "grad_norm", "grad_norm_clipped")
-"""Columns of which a block has the norm over all its weights."""
 LARGEST_ENTRY = "grad_max"
 _OF_GRADIENTS = ("grad_norm", LARGEST_ENTRY)
 _KEYS = ("step", "layer", "name", "kind", HAS_VALUE)
@@ -191,13 +189,18 @@ def of_blocks(rows: pd.DataFrame, metric: str) -> pd.Series:
     """
     values = rows.set_index(["layer", "step"])[metric].astype("float64")
     largest = values.abs().groupby(level=["layer", "step"]).max()
-    if metric not in NORMS:
+    if not is_norm(metric):
         return largest
     # Squares of what is as small as a dead gradient are not to be taken as they are.
     scale = largest.where((largest > 0) & np.isfinite(largest), 1.0)
     shares = values / scale.reindex(values.index)
     squares = shares.pow(2).groupby(level=["layer", "step"]).sum(min_count=1)
     return squares.pow(0.5) * scale
+
+
+def is_norm(metric: str) -> bool:
+    """Whether a block has the norm of a column over all its weights, not the largest of them."""
+    return column_of("layers", metric).of_block == "norm"
 
 
 def _has_value(layers: pd.DataFrame, metric: str) -> pd.Series:

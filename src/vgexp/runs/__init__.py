@@ -1,15 +1,13 @@
-"""Runs: made from a configuration, gone on with, and read back from their folders."""
+"""Runs: made from a configuration, resumed, and read back from their folders."""
 
+from vgexp.runs.making import finish, resume, run, signal
 from vgexp.runs.past import Run, load
-from vgexp.runs.signaling import finish_signal, signal
-from vgexp.runs.start import Manner, write_failure
-from vgexp.runs.training import finish, resume, run
+from vgexp.runs.start import Display, write_failure
 
 __all__ = [
-    "Manner",
+    "Display",
     "Run",
     "finish",
-    "finish_signal",
     "load",
     "resume",
     "run",

@@ -91,7 +91,7 @@ class Run:
         return tables.read_config(self.folder)
 
     def plot(self, name: str | None = None) -> Figure:
-        """A figure of the run: its overview, or the one of a name (`vgexp list pictures`).
+        """A figure of the run: its overview, or the one of a name (`vgexp list figures`).
 
         Raises:
             QuestionError: no such figure, or the run has no table that it is drawn from.
@@ -101,7 +101,7 @@ class Run:
         return figures.run_figure(self.folder, name)
 
     def _repr_html_(self) -> str:
-        """What a notebook shows: verdict, words, figures and the overview."""
+        """What a notebook shows: verdict, words, metrics and the overview."""
         from vgexp.report import notebook
 
         return notebook.as_html(self.folder)

@@ -18,12 +18,8 @@ if TYPE_CHECKING:
 _log = logging.getLogger("vgexp")
 
 
-def forecast_start(config: Config, trainer: Trainer, *, with_critical: bool = False) -> Forecast:
-    """Predicts step 0, if the run begins there. Where theory fails, the forecast says so.
-
-    Args:
-        with_critical: whether to predict it at the critical gain as well, where this is another.
-    """
+def predict_start(config: Config, trainer: Trainer, *, with_critical: bool = False) -> Forecast:
+    """Predicts step 0 by theory; if theory fails, nothing is predicted and training goes on."""
     from vgexp.assembly.forecasts import forecast_first_step
     from vgexp.theory import Forecast
 
@@ -39,15 +35,15 @@ def forecast_start(config: Config, trainer: Trainer, *, with_critical: bool = Fa
 
 
 def add_predictions(rows: Rows, forecast: Forecast) -> Rows:
-    """The rows, with predicted columns where some are of step 0."""
-    predict = _PREDICTED.get(rows.table)
-    if predict is None or 0 not in rows.columns.get("step", ()):
+    """Adds the predicted columns to rows that hold step 0; other rows stay as they are."""
+    put = _COLUMNS.get(rows.table)
+    if put is None or 0 not in rows.columns.get("step", ()):
         return rows
-    columns = predict(rows, forecast)
+    columns = put(rows, forecast)
     return Rows(rows.table, {**rows.columns, **columns}) if columns else rows
 
 
-def _predict_layers(rows: Rows, forecast: Forecast) -> Mapping[str, Sequence[Any]]:
+def _layer_columns(rows: Rows, forecast: Forecast) -> Mapping[str, Sequence[Any]]:
     if not forecast.rows:
         return {}
     at_start = [
@@ -60,7 +56,7 @@ def _predict_layers(rows: Rows, forecast: Forecast) -> Mapping[str, Sequence[Any
     }
 
 
-def _predict_times(rows: Rows, forecast: Forecast) -> Mapping[str, Sequence[Any]]:
+def _time_columns(rows: Rows, forecast: Forecast) -> Mapping[str, Sequence[Any]]:
     if not forecast.times:
         return {}
     keys = zip(*(rows.columns[name] for name in ("step", "name", "t")), strict=True)
@@ -71,8 +67,8 @@ def _predict_times(rows: Rows, forecast: Forecast) -> Mapping[str, Sequence[Any]
     return {column.name: found for column in PREDICTED_IN_TIME}
 
 
-_PREDICTED: Mapping[str, Callable[[Rows, Forecast], Mapping[str, Sequence[Any]]]] = {
-    "layers": _predict_layers,
-    "time": _predict_times,
+_COLUMNS: Mapping[str, Callable[[Rows, Forecast], Mapping[str, Sequence[Any]]]] = {
+    "layers": _layer_columns,
+    "time": _time_columns,
 }
-"""Table -> the function that makes its predicted columns."""
+"""Table -> what makes its predicted columns."""

@@ -1,4 +1,4 @@
-"""Where every run begins: its folder's name, its parts put together, its failure written down."""
+"""What all runs have in common: folder, parts, warnings, figures, and a failure written down."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from vgexp import config as configuration
 from vgexp import folders, resuming
 from vgexp.config import Config
 from vgexp.errors import printable, reason
-from vgexp.interrupts import defer_signals, repeat_lost_signals
+from vgexp.interrupts import hold_signals, pass_signals_on
 from vgexp.location import Location
 
 if TYPE_CHECKING:
@@ -31,8 +31,8 @@ _WIDTH = 80
 
 
 @dataclass(frozen=True)
-class Manner:
-    """What one call shows of a run; no part of what the run is, and recorded nowhere."""
+class Display:
+    """What one call shows of its run; unlike the configuration, it is not recorded."""
 
     is_quiet: bool
     """No progress."""
@@ -42,24 +42,28 @@ class Manner:
     """Whether what is odd in the data is shown, and not only written down."""
 
 
-def manner_of(config: Config) -> Manner:
-    """What the configuration asks for; pictures only where it says so."""
-    return Manner(config.output.quiet, draws=bool(config.output.figures))
+def display_of(config: Config) -> Display:
+    """What the configuration asks for; figures only where it says so."""
+    return Display(config.output.quiet, draws=bool(config.output.figures))
 
 
-def assembled(config: Config) -> Trainer:
-    """Everything that a run needs, built; a signal meanwhile ends it, and is not lost."""
-    load_libraries(_wait)
+def build_trainer(config: Config) -> Trainer:
+    """Builds all that a run needs; a signal meanwhile ends that, and is not lost."""
+    load_libraries(_ignore_signal)
+    from vgexp import sinks
     from vgexp.assembly import assemble
 
-    with repeat_lost_signals():
-        return assemble(config)
+    with pass_signals_on():
+        trainer = assemble(config)
+        # Later: what the user's code draws as it is imported belongs to the run.
+        sinks.require(config.output.sinks)
+    return trainer
 
 
-def remark(trainer: Trainer, manner: Manner) -> None:
-    """Says what is odd in the data: on the screen or in the log; the summary has it too."""
-    for text in trainer.remarks:
-        if manner.remarks:
+def show_remarks(trainer: Trainer, display: Display) -> None:
+    """Shows what is odd in the data, or writes it into the log; the summary has it too."""
+    for text in trainer.facts.dataset.remarks:
+        if display.remarks:
             warn(text)
         else:
             _log.info(text)
@@ -71,7 +75,7 @@ def load_libraries(stop: Callable[[], None]) -> None:
     is_collecting = gc.isenabled()
     gc.disable()
     try:
-        with defer_signals(stop):
+        with hold_signals(stop):
             import vgexp.assembly  # noqa: F401
     finally:
         if is_collecting:
@@ -92,11 +96,11 @@ def free_folder(asked: Path | str | None, config: Config, verb: str) -> Path:
 
 
 @contextmanager
-def begun(folder: Path, config: Config, command: str, verb: str) -> Iterator[None]:
-    """Within, nobody else writes the run in this folder, whose configuration is on the disk.
+def open_run(folder: Path, config: Config, command: str, verb: str) -> Iterator[None]:
+    """Takes a folder for a run and writes its configuration; within, no other process has it.
 
     Raises:
-        QuestionError: somebody was faster.
+        QuestionError: another process was faster.
     """
     with folders.occupy(folder):
         folders.require_free(folder)
@@ -117,7 +121,7 @@ def require_same(folder: Path, there: Config, asked: Config) -> None:
 
 
 def ending_of(error: BaseException) -> dict[str, Any]:
-    """What a summary says of a run that was torn off."""
+    """Makes the summary's status of a run that an error ended."""
     if isinstance(error, Exception):
         return {"status": resuming.FAILED, "reason": reason(error)}
     # Ctrl-C, SIGTERM and SIGHUP, and a cluster's end of time, which leaves the process
@@ -135,8 +139,8 @@ def write_failure(
     folders.write_summary(folder, {**known, **ending_of(error)})
 
 
-def drawn(done: Run, *, is_wanted: bool) -> int:
-    """Draws the figures of a run that has come to its end; without them it is as whole.
+def draw_figures(done: Run, *, is_wanted: bool) -> int:
+    """Draws the figures of a run that has come to its end; a failure ends the drawing alone.
 
     Returns:
         How many there are now; 0 where none were drawn, or not every one.
@@ -144,7 +148,7 @@ def drawn(done: Run, *, is_wanted: bool) -> int:
     if not is_wanted or resuming.is_open(done.folder):
         return 0
     try:
-        with repeat_lost_signals():
+        with pass_signals_on():
             from vgexp.report import figures
         return len({path.stem for path in figures.draw(done.folder)})
     except Exception as error:
@@ -153,15 +157,15 @@ def drawn(done: Run, *, is_wanted: bool) -> int:
         return 0
 
 
-def located(folder: Path) -> Location:
-    """A run folder that is written to from now on; the user is told where it was moved to."""
+def locate(folder: Path) -> Location:
+    """Follows a run folder that is written to; the user is told where it was moved to."""
     return Location(
         folder, lambda now: warn(f"the run folder was moved to {now}; it goes on there")
     )
 
 
 def warn(text: str) -> None:
-    """Into the log and, where somebody is there to read it (not `2>&1 | head`), on the screen."""
+    """Writes a warning into the log, and to standard error if somebody still reads that."""
     _log.info(text)
     with suppress(OSError):
         print(_wrapped(f"warning: {text}"), file=sys.stderr, flush=True)
@@ -181,5 +185,5 @@ def _wrapped(text: str) -> str:
     )
 
 
-def _wait() -> None:
-    """Nothing: what is raised in the middle of torch's import can end the process."""
+def _ignore_signal() -> None:
+    """Does nothing, since an error in the middle of torch's import can end the process."""

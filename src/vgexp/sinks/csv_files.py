@@ -28,9 +28,9 @@ _MOST_HEADER = 2**16
 class CsvFiles:
     """Appends rows to `<table>.csv`; each batch of rows is one write of whole lines.
 
-    A write that fails half-way (a full disk, an interrupt) is cut back to the last whole line, so
-    that what was recorded before stays readable. A sum of the bytes is kept as they are written:
-    a file that somebody else has changed since is known by it.
+    If a write fails half-way (a full disk, an interrupt), the file is cut back to its last whole
+    line, so that earlier rows stay readable. A checksum of all bytes written is kept; it shows
+    whether somebody else has changed the file.
     """
 
     def __init__(
@@ -40,16 +40,16 @@ class CsvFiles:
         prefixes: Mapping[str, Prefix] | None = None,
         columns: Mapping[str, Sequence[Quantity]] = TABLES,
     ) -> None:
-        """New files, but where a prefix is given one that is there, cut back to it.
+        """Creates the files; one with a prefix is opened and cut back to that prefix.
 
-        A file that is there keeps its columns: an earlier version may have begun it. No file is
-        cut before each of them was found to be the table that its name says.
+        A file that exists keeps its columns, since an earlier version may have begun it. No file is
+        cut before all were found to be the tables that their names say.
 
         Args:
             columns: of each table.
 
         Raises:
-            QuestionError: a file that is there is no regular one, or is not this table.
+            QuestionError: a file that exists is not a regular one, or is not this table.
         """
         self._files: dict[str, _File] = {}
         self._columns = {table: [each.name for each in columns[table]] for table in tables}
@@ -60,7 +60,7 @@ class CsvFiles:
         try:
             for table, names in self._columns.items():
                 self._files[table] = _File(folder / f"{table}.csv", names, known.get(table))
-            # The names of the files as well: no summary or checkpoint outlasts them.
+            # The names of the files too, so that no summary or checkpoint outlasts them.
             sync(folder)
         except BaseException:
             self.close()
@@ -78,7 +78,7 @@ class CsvFiles:
         return {table: file.settle() for table, file in self._files.items()}
 
     def require_in(self, folder: Path) -> None:
-        """Requires that every file can still be found, under its name in a folder.
+        """Requires that every file is still found under its name in a folder.
 
         Raises:
             LostError: one was removed or replaced.
@@ -95,10 +95,10 @@ class CsvFiles:
 
 
 def _header_of(path: Path, prefix: Prefix, columns: Sequence[str]) -> list[str]:
-    """The columns of a table that is to be cut back to its first bytes.
+    """Reads the columns of a table that will be cut back to its first bytes.
 
     Args:
-        columns: those of this version; an earlier one may have begun it with fewer.
+        columns: those of this version; an earlier one may have begun the table with fewer.
 
     Raises:
         QuestionError: these bytes do not begin with a header of this table.
@@ -116,7 +116,7 @@ def _header_of(path: Path, prefix: Prefix, columns: Sequence[str]) -> list[str]:
 
 
 def _texts(values: Sequence[Any]) -> list[str]:
-    """Shortest text that reads back in the value's own dtype; empty for None."""
+    """Writes each value as the shortest text that reads back in its dtype; None as no text."""
     if isinstance(values, Floats):
         return _float_cells(values)
     present = [value for value in values if value is not None]
@@ -143,7 +143,7 @@ def _float_cells(column: Floats) -> list[str]:
 
 
 def _float_texts(values: NDArray[Any]) -> list[str]:
-    """Thirty times as fast as `str` of each; which also writes what JSON has no word for."""
+    """Writes floats by a JSON library, 30 times as fast as `str`; nan and inf by `str`."""
     if len(values) == 0:
         return []
     values = np.ascontiguousarray(values)
@@ -156,14 +156,14 @@ def _float_texts(values: NDArray[Any]) -> list[str]:
 
 @lru_cache(maxsize=4096)
 def _quoted(text: str) -> str:
-    """A name as a CSV cell (RFC 4180)."""
+    """Writes a name as a CSV cell (RFC 4180)."""
     if any(mark in text for mark in ',"\r\n'):
         return '"' + text.replace('"', '""') + '"'
     return text
 
 
 class _File:
-    """One table: a new one that begins with its header, or one that is gone on with."""
+    """The file of one table: a new one with its header, or one that rows are appended to."""
 
     def __init__(self, path: Path, columns: Sequence[str], prefix: Prefix | None) -> None:
         flags = os.O_WRONLY | os.O_APPEND
@@ -176,10 +176,11 @@ class _File:
             self.append(",".join(columns) + "\n")
         else:
             os.ftruncate(self._descriptor, prefix.num_bytes)
-        self._is_known = leads_to(path, self._descriptor)  # not where file numbers do not last
+        # False on file systems whose file numbers change.
+        self._is_known = leads_to(path, self._descriptor)
 
     def is_at(self, path: Path) -> bool:
-        """Whether a name leads to this file, as far as that can be known."""
+        """Whether a name leads to this file; True where that cannot be known."""
         return not self._is_known or leads_to(path, self._descriptor)
 
     def append(self, lines: str) -> None:

@@ -69,7 +69,7 @@ _NOT_FINITE = Spectrum(*[math.nan] * len(fields(Spectrum)))
 def jacobian_rows(stages: Sequence[Stage], x_E: Tensor) -> Rows:
     """Makes the table of a model whose examples do not mix; `x_E` are its inputs.
 
-    A figure is a mean over examples: of logarithms, so that singular values are geometric means.
+    A measure is a mean over examples: of logarithms, so that singular values are geometric means.
     Where numbers are not finite it is nan.
     """
     handed_on = run_stages(stages, x_E[:EXAMPLES])
@@ -135,7 +135,7 @@ def _through(stages: Sequence[Stage], x_1N: Tensor) -> Tensor:
     return x_1N
 
 
-def _rows(stages: Sequence[Stage], layers: _Figures, products: _Figures) -> Rows:
+def _rows(stages: Sequence[Stage], layers: _Measures, products: _Measures) -> Rows:
     count_L = np.arange(1, len(stages) + 1)
     bound_L = layers["log_largest"].values.cumsum()
     columns: dict[str, Sequence[object]] = {
@@ -144,30 +144,30 @@ def _rows(stages: Sequence[Stage], layers: _Figures, products: _Figures) -> Rows
         "name": [stage.name for stage in stages],
         "product_bound_log10": Floats(bound_L / _LN_10, layers["log_largest"].present),
     }
-    for figure in ("largest", "median", "smallest"):
-        columns[figure] = _scaled(layers[f"log_{figure}"], np.exp)
-        in_decades = _scaled(products[f"log_{figure}"], lambda logs_L: logs_L / _LN_10)
-        columns[f"product_{figure}_log10"] = in_decades
-    for figure in ("rank", "effective_rank"):
-        columns[figure] = layers[figure]
-        columns[f"product_{figure}"] = products[figure]
-    for figure in ("largest", "mean", "smallest"):
-        per_layer = _scaled(products[f"log_{figure}"], lambda logs_L: logs_L / count_L)
-        columns[f"lyapunov_{figure}"] = per_layer
+    for measure in ("largest", "median", "smallest"):
+        columns[measure] = _scaled(layers[f"log_{measure}"], np.exp)
+        in_decades = _scaled(products[f"log_{measure}"], lambda logs_L: logs_L / _LN_10)
+        columns[f"product_{measure}_log10"] = in_decades
+    for measure in ("rank", "effective_rank"):
+        columns[measure] = layers[measure]
+        columns[f"product_{measure}"] = products[measure]
+    for measure in ("largest", "mean", "smallest"):
+        per_layer = _scaled(products[f"log_{measure}"], lambda logs_L: logs_L / count_L)
+        columns[f"lyapunov_{measure}"] = per_layer
     return Rows("jacobian", columns)
 
 
-_Figures = Mapping[str, Floats]
-"""Figure of `Spectrum` -> its mean over examples, a layer each."""
+_Measures = Mapping[str, Floats]
+"""Measure of `Spectrum` -> its mean over examples, a layer each."""
 
 
-def _means(spectra_EL: Sequence[Sequence[Spectrum]]) -> _Figures:
+def _means(spectra_EL: Sequence[Sequence[Spectrum]]) -> _Measures:
     means = {}
-    for figure in fields(Spectrum):
-        values_EL = [[getattr(one, figure.name) for one in layers] for layers in spectra_EL]
+    for measure in fields(Spectrum):
+        values_EL = [[getattr(one, measure.name) for one in layers] for layers in spectra_EL]
         present_L = [None not in examples for examples in zip(*values_EL, strict=True)]
         mean_L = np.array(values_EL, dtype=np.float64).mean(0)
-        means[figure.name] = Floats(mean_L, np.array(present_L))
+        means[measure.name] = Floats(mean_L, np.array(present_L))
     return means
 
 

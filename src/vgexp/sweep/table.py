@@ -19,7 +19,7 @@ _LAST = "reason"
 _NEEDED = {*_FIRST, _LAST}
 _MOST_DIGITS = 9
 """The most digits of a job's number."""
-_NO_FIGURES = (*_FIRST, _LAST, "process")
+_NO_METRICS = (*_FIRST, _LAST, "process")
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class JobRow:
     job: int
     status: str
     overrides: Mapping[str, str] = field(default_factory=dict)
-    figures: Mapping[str, str] = field(default_factory=dict)
+    metrics: Mapping[str, str] = field(default_factory=dict)
     reason: str = ""
 
     def cells(self) -> dict[str, str]:
@@ -38,7 +38,7 @@ class JobRow:
             "job": str(self.job),
             "status": self.status,
             **{k: v for k, v in self.overrides.items() if k not in (*_FIRST, _LAST)},
-            **{k: v for k, v in self.figures.items() if k not in self.overrides},
+            **{k: v for k, v in self.metrics.items() if k not in self.overrides},
             _LAST: self.reason,
         }
 
@@ -77,12 +77,12 @@ def read(folder: Path) -> list[dict[str, str]]:
     return [row for row in rows if _is_number(row.get("job", "")) and row.keys() >= _NEEDED]
 
 
-def figures(summary: Mapping[str, Any]) -> dict[str, str]:
-    """The summary's figures as cells; `status` and `reason` have their own columns."""
+def metrics(summary: Mapping[str, Any]) -> dict[str, str]:
+    """The summary's metrics as cells; `status` and `reason` have their own columns."""
     return {
         key: cell(value)
         for key, value in summary.items()
-        if key not in _NO_FIGURES and not isinstance(value, (Mapping, list, tuple))
+        if key not in _NO_METRICS and not isinstance(value, (Mapping, list, tuple))
     }
 
 

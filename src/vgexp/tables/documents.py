@@ -12,7 +12,7 @@ from vgexp import config, folders
 from vgexp.tables.files import broken, text_of
 
 _MOST_DIGITS = 300
-"""Of a whole number that still has a floating form; no figure of a run has as many."""
+"""Of a whole number that still has a floating form; no metric of a run has as many."""
 
 
 def read_summary(folder: Path | str) -> dict[str, Any]:
@@ -29,7 +29,7 @@ def read_summary(folder: Path | str) -> dict[str, Any]:
 
 
 def _whole(text: str) -> int | float:
-    """A whole number; of more digits than any figure has, as a number with a point."""
+    """A whole number; of more digits than any metric has, as a number with a point."""
     return int(text) if len(text) <= _MOST_DIGITS else float(text)
 
 

@@ -20,7 +20,7 @@ from vgexp.folders import MOST_SWEEP_BYTES
 from vgexp.tables.files import text_of
 
 _ENDING = ("status", "reason")
-# Columns of sweep.csv that a job overrides, beside those with a dot; all others are figures.
+# Columns of sweep.csv that a job overrides, beside those with a dot; others are metrics.
 _KEYS = frozenset({*CHOICES, "experiment", "seed"})
 
 

@@ -1,4 +1,4 @@
-"""Curvature of the loss: the ends of the Hessian's spectrum, its trace, and what a step bears.
+"""Curvature of the loss: the ends of the Hessian's spectrum, its trace, and the stability limit.
 
 Axes: P all trainable parameters, one after another.
 """
@@ -30,12 +30,12 @@ PROBES = 6
 """Vectors of signs for the trace."""
 FRESH = 0.3
 """Length of the random part of a start, beside the last eigenvector's 1."""
-# What torch says of an operation whose derivative has none.
+# In torch's error for an operation without a second derivative.
 _NOT_TWICE = ("is not implemented", "differentiate twice", "double backward")
 
 
 class Descent(Protocol):
-    """What an update is taken of; `TrainState` is one, and has this module's `Curvature` in it."""
+    """The part of `TrainState` that is needed here; that class contains this module's own."""
 
     model: nn.Module
     loss: Loss
@@ -46,14 +46,14 @@ class Descent(Protocol):
 
 @final
 class Curvature:
-    """Rows of `curvature.csv`; remembers the last eigenvector, near which the next one is sought.
+    """Measures `curvature.csv`; the search for an eigenvector starts near the last one found.
 
-    H is the Hessian of the loss that the update at hand descends on: the mean over its examples,
-    all micro-batches, with its dropout masks and batch statistics, in the parameters' dtype (no
-    autocast) and without weight decay; of all trainable parameters. It is taken on a copy of the
-    model, of which running statistics and hooks know nothing.
+    H is the Hessian of the current update's loss with respect to all trainable parameters: the mean
+    over its examples, all micro-batches, with its dropout masks and batch statistics, in the
+    parameters' dtype (no autocast) and without weight decay. It is taken on a copy of the model, so
+    that running statistics and hooks are not touched.
 
-    What is drawn depends on seed and step alone, so that the vector is all there is to remember.
+    Random numbers depend on seed and step alone, so the eigenvector is the only state.
 
     Args:
         every: steps between measurements; the first step and the last are measured too.
@@ -68,7 +68,7 @@ class Curvature:
         return is_last or step % self._every == 0
 
     def rows(self, state: Descent, batch: Batch) -> Rows:
-        """The row of the coming update. Waits for the device.
+        """Makes the row of the coming update. Waits for the device.
 
         Raises:
             QuestionError: the model cannot be copied, or not be differentiated twice.
@@ -77,7 +77,7 @@ class Curvature:
         try:
             with _twice_differentiable():
                 product, like_P = _product(state, batch, before)
-                found, mean, error = self._found(product, like_P, state.step)
+                found, mean, error = self._measure(product, like_P, state.step)
         finally:
             state.stream.load_state_dict(before)
         self._vector_P = found.vector_P if found.largest == found.largest else None
@@ -96,7 +96,7 @@ class Curvature:
         }
         return Rows("curvature", {name: [value] for name, value in columns.items()})
 
-    def _found(self, product: Product, like_P: Tensor, step: int) -> tuple[Ends, float, float]:
+    def _measure(self, product: Product, like_P: Tensor, step: int) -> tuple[Ends, float, float]:
         draws = generator(self._seed, f"curvature/{step}")
         start_P = torch.randn(like_P.shape, generator=draws).to(like_P)
         if self._vector_P is not None:
@@ -109,7 +109,7 @@ class Curvature:
         return self._vector_P
 
     def load_state_dict(self, state: Tensor | None) -> None:
-        """Goes on from there."""
+        """Continues from an eigenvector."""
         self._vector_P = state
 
 
@@ -117,8 +117,8 @@ def stability_limit(optimizer: torch.optim.Optimizer) -> float | None:
     """The largest eigenvalue of H at which an update still shrinks its direction, on a quadratic.
 
     (2 + 2 momentum) / lr - weight_decay for SGD with heavy-ball momentum, 2 / lr without it (Polyak
-    1964; Cohen 2021, 3 and B). None for optimizers that divide each entry by something of its own:
-    what they bear depends on H and that together (Cohen 2022).
+    1964; Cohen 2021, 3 and B). None for optimizers that divide each entry by a number of its own:
+    their limit depends on H and on these numbers together (Cohen 2022).
     """
     if not isinstance(optimizer, torch.optim.SGD):
         return None
@@ -130,15 +130,15 @@ def stability_limit(optimizer: torch.optim.Optimizer) -> float | None:
 
 
 def _product(state: Descent, batch: Batch, before: list[Tensor]) -> tuple[Product, Tensor]:
-    """v -> H v, and a vector of its size, dtype and device.
+    """Makes the function v -> H v, and a vector of its size, dtype and device.
 
-    Of one batch the graph of its gradient is made once and kept; of several micro-batches one at a
-    time is made anew for every product, as they are there to save memory.
+    For one batch, the graph of the gradient is made once and kept. For several micro-batches, which
+    are there to save memory, one graph at a time is made again for every product.
 
     Args:
-        before: where the stream stands, so that every pass draws the update's masks.
+        before: the state of the random stream before the update, for its dropout masks.
     """
-    model = _copied(state.model)
+    model = _copy(state.model)
     parameters = [p for p in model.parameters() if p.requires_grad]
     sizes = [p.numel() for p in parameters]
     like_P = parameters[0].new_zeros(sum(sizes))
@@ -166,7 +166,7 @@ def _product(state: Descent, batch: Batch, before: list[Tensor]) -> tuple[Produc
 def _times(
     grads: list[Tensor | None], parameters: list[nn.Parameter], parts: list[Tensor]
 ) -> Tensor:
-    """The derivative of the gradient along v: 0 where a gradient does not depend on a parameter."""
+    """Differentiates the gradient along v; 0 where it does not depend on a parameter."""
     curved = [(g, v.to(g)) for g, v in zip(grads, parts, strict=True) if _bends(g)]
     for p in parameters:
         p.grad = None
@@ -188,22 +188,22 @@ def _signs(like_P: Tensor, draws: torch.Generator) -> Iterator[Tensor]:
         yield 2 * bits_P.to(like_P) - 1
 
 
-def _copied(model: nn.Module) -> nn.Module:
+def _copy(model: nn.Module) -> nn.Module:
     try:
         made = copy.deepcopy(model)
     except Exception as error:
         raise _refused(f"the model cannot be copied: {reason(error)}") from error
     if isinstance(made, Network):
-        made.recomputes = False  # what is computed again is differentiated once only
+        made.recomputes = False  # checkpointed activations are differentiable once only
     for module in made.modules():
         if isinstance(module, nn.Embedding | nn.EmbeddingBag):
-            module.sparse = False  # sparse gradients are differentiated once only
+            module.sparse = False  # sparse gradients are differentiable once only
     return made
 
 
 @contextmanager
 def _twice_differentiable() -> Iterator[None]:
-    """Within, operations that have no second derivative give way to those that have one."""
+    """Replaces, within, operations that have no second derivative by others that have one."""
     cudnn = torch.backends.cudnn.enabled
     torch.backends.cudnn.enabled = False
     try:

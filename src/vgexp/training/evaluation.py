@@ -17,14 +17,14 @@ EVAL_BATCH = 1024
 """Examples in one forward pass of an evaluation."""
 
 
-def evaluated(state: TrainState, name: str, split: AnySplit, epoch: int) -> list[Rows]:
-    """One row of `evals.csv`; none of a split without examples."""
+def evaluate_as_rows(state: TrainState, name: str, split: AnySplit) -> list[Rows]:
+    """Makes one row of `evals.csv`; none for a split without examples."""
     if not len(split):
         return []
     loss, accuracy = evaluate(state, split)
     columns: dict[str, list[Any]] = {
         "step": [state.step],
-        "epoch": [epoch],
+        "epoch": [state.epoch],
         "split": [name],
         "loss": [loss],
         "accuracy": [accuracy],
@@ -34,10 +34,10 @@ def evaluated(state: TrainState, name: str, split: AnySplit, epoch: int) -> list
 
 @torch.no_grad()
 def evaluate(state: TrainState, split: AnySplit) -> tuple[Any, Any]:
-    """Mean loss and accuracy over a split in evaluation mode, in the parameters' dtype.
+    """Computes mean loss and accuracy over a split in evaluation mode, in the parameters' dtype.
 
-    The means of batches of 1,024 are weighed in float64; the accuracy is None where right is not
-    defined. The split has examples.
+    Batches of 1,024 are averaged in float64; the accuracy is None where no answer counts as right.
+    The split has examples.
     """
     model, loss_of = state.model, state.loss
     context = nullcontext() if state.half is None else state.half.context

@@ -16,22 +16,22 @@ from torch.optim import Optimizer
 from vgexp.torch_internals import ask_for_every_step
 
 SKIPS_IN_A_ROW = 20
-"""So many steps left out one after another are a divergence: it is not the scale."""
+"""This many skipped steps in a row are a divergence; no loss scale would help."""
 
 
 @final
 class Half:
     """Autocast to one dtype, and for float16 the loss scale.
 
-    Where gradients overflowed, an optimizer step that is left out still calls the optimizer: which
-    it is, nobody has to wait for a device to know, and whoever watches the optimizer sees the step.
+    A skipped step still calls the optimizer, which then changes nothing. So no step waits for the
+    device to know whether it is skipped, and hooks of the optimizer see every step.
     """
 
     def __init__(self, dtype: torch.dtype, device: torch.device, optimizer: Optimizer) -> None:
         self.context = torch.autocast(device.type, dtype=dtype)
-        """What the model and the loss are called in."""
+        """The context in which the model and the loss are called."""
         self.skips: Tensor | None = None
-        """Steps left out in a row up to the one at hand, 0-d; None: none ever is."""
+        """How many steps in a row were skipped up to the current one, 0-d; None: none ever is."""
         self._optimizer = optimizer
         self._scaler: torch.amp.GradScaler | None = None
         if dtype is torch.float16:
@@ -48,31 +48,31 @@ class Half:
 
     @property
     def scaling(self) -> tuple[Tensor, Tensor] | None:
-        """The loss scale and `skips` of the step at hand; None where there are none."""
+        """The loss scale and `skips` of the current step; None where there is no scale."""
         scale = self.loss_scale
         return None if scale is None or self.skips is None else (scale, self.skips)
 
     @property
     def loss_scale(self) -> Tensor | None:
-        """What the loss is multiplied by, 0-d; None: by nothing."""
+        """The factor of the loss, 0-d; None: there is none."""
         return None if self._scaler is None else self._scaler.scale(self._one)
 
     def scaled(self, loss: Tensor) -> Tensor:
-        """The loss whose gradient is taken."""
+        """Multiplies the loss by the scale."""
         return loss if self._scaler is None else self._scaler.scale(loss)
 
     def unscale(self) -> None:
-        """Divides the scale out of `p.grad`, once all passes of the update are done."""
+        """Divides `p.grad` by the scale, once all passes of the update are done."""
         if self._scaler is not None:
             self._scaler.unscale_(self._optimizer)
 
     def count(self, norm: Tensor) -> None:
-        """Counts the step as left out where the norm of its whole gradient is not finite."""
+        """Counts the step as skipped where the norm of its whole gradient is not finite."""
         if self.skips is not None:
             self.skips = (self.skips + 1) * ~torch.isfinite(norm)
 
     def step(self) -> None:
-        """The optimizer's step, left out where a gradient is not finite, and the next scale."""
+        """Takes the optimizer's step, or skips it if a gradient is not finite; moves the scale."""
         if self._scaler is None:
             self._optimizer.step()
         else:
@@ -80,18 +80,18 @@ class Half:
             self._scaler.update()
 
     def begin_again(self) -> None:
-        """Lets the passes of the update at hand be made once more. Waits for the device."""
+        """Allows the passes of the current update to be made again. Waits for the device."""
         if self._scaler is not None:
             self._scaler.update(self._scaler.get_scale())
 
     def state_dict(self) -> dict[str, Any]:
-        """Scale, and what it is moved by; empty where there is none. Waits for the device."""
+        """The scaler's state; empty where there is none. Waits for the device."""
         if self._scaler is None or self.skips is None:
             return {}
         return {"scaler": self._scaler.state_dict(), "skips": float(self.skips)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes on from `state`."""
+        """Continues from `state`."""
         if self._scaler is not None:
             self.begin_again()
             self._scaler.load_state_dict(state["scaler"])
@@ -99,11 +99,11 @@ class Half:
 
 
 class _Guard:
-    """Leaves weights and optimizer as they are in a step where `optimizer.found_inf` is 1.
+    """Makes a step leave weights and optimizer as they are where `optimizer.found_inf` is 1.
 
-    A `GradScaler` sets this for an optimizer that says it looks at it, as fused ones do; of the
-    others it would wait to know. Fused ones too make states in a step that they leave out, and
-    momentum's is then memory as it was found: a state made in such a step starts at 0.
+    A `GradScaler` sets that number for optimizers that say they read it, as fused ones do; for
+    others it would wait for the device. In a skipped step fused optimizers still create states, and
+    momentum's holds whatever was in memory: such a state is set to 0.
     """
 
     def __init__(self, optimizer: Optimizer, one: Tensor) -> None:
@@ -146,7 +146,7 @@ class _Guard:
 
 
 def _moved(optimizer: Optimizer) -> list[Tensor]:
-    """What a step moves: parameters, and the states that are where they are."""
+    """The tensors that a step changes: parameters, and their states on the same device."""
     found = []
     for group in optimizer.param_groups:
         for p in group["params"]:

@@ -1,4 +1,4 @@
-"""Rows of `steps.csv` and `timing.csv`, held back until a flush so that no step waits for them."""
+"""Collects rows of `steps.csv` and `timing.csv` until a flush, so that no step waits for them."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from vgexp.records import Floats, Rows
 from vgexp.training.half import SKIPS_IN_A_ROW
 
 FLUSH_STEPS = 100
-"""Steps after which rows are handed on at the latest."""
+"""Rows are flushed after this many steps at the latest."""
 FLUSH_SECONDS = 0.5
-"""Seconds after which rows are handed on, where looking at a clock is enough (CPU)."""
+"""On CPU, rows are flushed after this many seconds too; on CUDA a flush waits for the device."""
 MEDIAN_STEPS = 1_000
 """Latest steps of each kind whose median time gives the probe's overhead."""
 
@@ -29,15 +29,15 @@ class Step(NamedTuple):
     lr: float
     num_targets: int
     hits: Tensor | None
-    """Right answers; None where right is not defined."""
+    """Right answers; None where no answer counts as right."""
     values: tuple[Tensor, Tensor, Tensor, Tensor]
     """Loss, gradient norm, the same after clipping, whether clipping changed it."""
     scaling: tuple[Tensor, Tensor] | None = None
-    """The loss scale, and steps left out in a row up to this one; None: there is no scale."""
+    """The loss scale, and how many steps in a row were skipped up to this one; None: no scale."""
 
 
 class History:
-    """Steps since the last flush."""
+    """The steps since the last flush."""
 
     def __init__(self, dtype: torch.dtype, deferred: bool) -> None:
         self._dtype = dtype
@@ -46,7 +46,7 @@ class History:
         self._last_flush = time.perf_counter()
 
     def add(self, step: Step) -> None:
-        """Takes a step's numbers without looking at them."""
+        """Adds a step, without reading its tensors."""
         self._steps.append(step)
 
     @property
@@ -58,15 +58,15 @@ class History:
         return late and not self._deferred and bool(self._steps)
 
     def drain(self) -> tuple[Rows, int | None] | None:
-        """The steps since the last call, and the first of them that is not finite, if one is.
+        """Returns the rows since the last call, and the first step of them that is not finite.
 
-        On CUDA this waits for the device. None where there are none.
+        On CUDA this waits for the device. None where there are no rows.
         """
         steps, self._steps = self._steps, []
         self._last_flush = time.perf_counter()
         if not steps:
             return None
-        loss, norm, norm_clipped, clipped, *hits = self._transferred(steps)
+        loss, norm, norm_clipped, clipped, *hits = self._transfer(steps)
         columns: dict[str, Sequence[Any]] = {
             "step": [s.step for s in steps],
             "epoch": [s.epoch for s in steps],
@@ -88,7 +88,7 @@ class History:
         return Rows("steps", columns), first_bad
 
     def _add_scaling(self, columns: dict[str, Sequence[Any]], steps: list[Step]) -> Tensor:
-        """Adds what a scaled loss has; returns at which steps too many were left out."""
+        """Adds the columns of a scaled loss; returns at which steps too many had been skipped."""
         both = zip(*(step.scaling for step in steps if step.scaling is not None), strict=True)
         scale, skips = torch.stack([torch.stack(each) for each in both]).cpu()
         columns["skipped"] = [int(num_skips > 0) for num_skips in skips.tolist()]
@@ -96,8 +96,8 @@ class History:
         too_many: Tensor = skips >= SKIPS_IN_A_ROW
         return too_many
 
-    def _transferred(self, steps: list[Step]) -> Tensor:
-        """[4 or, with right answers, 5, steps] float64 on the host, by one copy."""
+    def _transfer(self, steps: list[Step]) -> Tensor:
+        """Copies the numbers to the host at once: [4 or, with right answers, 5, steps], float64."""
         each = [torch.stack([step.values[i] for step in steps]).double() for i in range(4)]
         hits = [step.hits for step in steps if step.hits is not None]
         if hits:
@@ -125,11 +125,11 @@ class Clock:
         self._num_plain += not measured
 
     def measured_beside(self, seconds: float) -> None:
-        """Counts time that measuring took between two steps."""
+        """Counts the seconds of a measurement between two steps."""
         self._seconds_beside += seconds
 
     def row(self, step: int) -> Rows:
-        """A row of `timing.csv`: where the run stands after `step` updates."""
+        """Makes the row of `timing.csv` after `step` updates."""
         now = time.perf_counter()
         rate = self._examples / max(now - self._last, 1e-9)
         self._last, self._examples = now, 0
@@ -142,14 +142,14 @@ class Clock:
 
     @property
     def seconds(self) -> float:
-        """Since the first update began."""
+        """Seconds since the first update began."""
         return time.perf_counter() - self._start
 
     @property
     def probe_overhead(self) -> float | None:
-        """Extra time of measured steps over unmeasured ones, as a share of a run without any.
+        """The share by which measuring lengthens the run, from median times of steps.
 
-        By medians of steps; None where every step is measured, or none yet.
+        None where every step is measured, or none is yet.
         """
         if not self._plain or not self._measured:
             return None

@@ -16,7 +16,7 @@ from vgexp.activations import ACTIVATIONS
 from vgexp.data import Split
 from vgexp.data.batches import Batches, full
 from vgexp.models import Mlp
-from vgexp.models.mlp import Layer
+from vgexp.models.mlp import MlpLayer
 from vgexp.optimizers import Adam
 from vgexp.records import Floats, Rows
 from vgexp.training.evaluation import EVAL_BATCH
@@ -26,14 +26,14 @@ from vgexp.training.evaluation import EVAL_BATCH
 class Pretraining:
     """Stacked autoencoders with tied weights (Bengio 2007; Vincent 2010), for a plain perceptron.
 
-    From the first layer to the last, W and b are trained with Adam so that what the layer reads, a,
-    can be told from what it makes of it: h = phi(W a + b), r = W^T h + c, c from 0 and thrown away
-    afterwards. The weights below stay as they are. Where a comes from an activation of bounded
-    range, the loss is the cross-entropy between a, moved to [0, 1], and sigmoid(r); else the mean
-    squared error of r over the variance of a in the batch. Both are means over entries.
+    From the first layer to the last, W and b are trained with Adam to reconstruct the layer's input
+    a from its output: h = phi(W a + b), r = W^T h + c, where c begins at 0 and is dropped
+    afterwards. The weights below stay as they are. If a comes from an activation of bounded range,
+    the loss is the cross-entropy between a, scaled to [0, 1], and sigmoid(r); else the mean squared
+    error of r over the variance of a in the batch. Both are means over entries.
 
     Args:
-        batches_of: an endless stream of batches of a split, from a stream of its own.
+        batches_of: makes an endless stream of batches of a split, from random numbers of its own.
         num_steps: updates of each layer.
     """
 
@@ -50,25 +50,25 @@ class Pretraining:
         self._num_steps, self._lr = num_steps, lr
 
     def rows(self, is_stopped: Callable[[], bool]) -> Iterator[Rows]:
-        """Trains layer by layer, and yields the rows of each; ends early once it is stopped."""
+        """Trains layer by layer and yields the rows of each; ends early once `is_stopped`."""
         names = {id(p): name for name, p in self._model.named_parameters()}
         reads, bounds = self._train, None
         for each in self._model.layers:
-            layer = cast(Layer, each)
+            layer = cast(MlpLayer, each)
             losses: list[Tensor] = []
-            for loss in self._fitted(layer, reads, bounds):
+            for loss in self._fit(layer, reads, bounds):
                 losses.append(loss)
                 if is_stopped():
                     break
             yield _rows(names[id(layer.linear.weight)], losses)
             if is_stopped():
                 return
-            reads, bounds = _encoded(layer, reads), ACTIVATIONS[self._model.activation_name].bounds
+            reads, bounds = _encode(layer, reads), ACTIVATIONS[self._model.activation_name].bounds
 
-    def _fitted(
-        self, layer: Layer, reads: Split, bounds: tuple[float, float] | None
+    def _fit(
+        self, layer: MlpLayer, reads: Split, bounds: tuple[float, float] | None
     ) -> Iterator[Tensor]:
-        """Trains one layer; the loss before each update, 0-d."""
+        """Trains one layer and yields the loss before each update, 0-d."""
         weight_WF, batches = layer.linear.weight, self._batches_of(reads)
         shift_F = torch.zeros_like(weight_WF[0], requires_grad=True)
         optimizer = Adam([*layer.linear.parameters(), shift_F], self._lr, fused=True)
@@ -92,8 +92,8 @@ def _error(r_BF: Tensor, a_BF: Tensor, bounds: tuple[float, float] | None) -> Te
 
 
 @torch.no_grad()
-def _encoded(layer: Layer, reads: Split) -> Split:
-    """What the layer hands on, of every example."""
+def _encode(layer: MlpLayer, reads: Split) -> Split:
+    """Computes the layer's output for every example."""
     parts = [layer.activation(layer.linear(a)) for a, _ in full(reads, EVAL_BATCH)]
     return Split(torch.cat(parts), reads.targets)
 

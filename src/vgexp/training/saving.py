@@ -1,4 +1,4 @@
-"""When a run is saved, so that it can go on from there."""
+"""When a checkpoint of a run is due."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ import time
 from collections.abc import Callable
 
 PAUSE_SECONDS = 1.0
-"""Between saves at least, where no number of steps is given."""
+"""Seconds between checkpoints at least, where no number of steps is given."""
 SHARE = 100
-"""A save is followed by this many times its own duration without one, or more: it costs 1 %."""
+"""After a checkpoint, the run goes on without for this many times its duration: it costs 1 %."""
 BYTES_PER_SECOND = 200e6
-"""What the first save is taken to do, before it is known."""
+"""How fast the first checkpoint is expected to be written, before anything is known."""
 
 
 class Saving:
-    """Every so many steps; by None, as often as it costs little; by 0, never.
+    """Decides when checkpoints are made, and learns what they cost.
 
     Args:
-        every: steps.
-        num_bytes: about what a save writes.
+        every: steps between them; None: as often as it costs little; 0: there are none.
+        num_bytes: about the size of a checkpoint.
     """
 
     def __init__(self, every: int | None, num_bytes: int = 0) -> None:
@@ -26,11 +26,15 @@ class Saving:
         self._rests_until = time.perf_counter() + _pause(num_bytes / BYTES_PER_SECOND)
 
     def wants_step(self, step: int) -> bool:
-        """Whether the rows up to `step` have to be handed on because a save comes after it."""
+        """Whether a checkpoint follows `step`, so that the rows up to it have to be flushed."""
         return bool(self._every) and step % (self._every or 1) == 0
 
     def wants(self, step: int, *, handed_on: bool) -> bool:
-        """Whether to save after `step`, whose rows were handed on, or wait for more."""
+        """Whether to save after `step`.
+
+        Args:
+            handed_on: whether all rows up to the step were handed on.
+        """
         if self._every is None:
             return handed_on and time.perf_counter() >= self._rests_until
         return self.wants_step(step)
@@ -44,5 +48,5 @@ class Saving:
 
 
 def _pause(seconds: float) -> float:
-    """How long not to save for one save of so many seconds."""
+    """How long not to save after a checkpoint that took so many seconds."""
     return max(PAUSE_SECONDS, SHARE * seconds)

@@ -1,4 +1,4 @@
-"""Ends and trace of a symmetric matrix that is known by its products with vectors alone.
+"""The extreme eigenvalues and the trace of a symmetric matrix, from products with vectors.
 
 Axes: P entries of a vector, M vectors of a basis.
 """
@@ -16,21 +16,21 @@ Product = Callable[[Tensor], Tensor]
 """v [P] -> H v [P]."""
 
 BASIS = 16
-"""Vectors that are kept at most."""
+"""Basis vectors that are kept at most."""
 KEPT_TOP = 3
-"""Of them at a restart: the ends so far, these many at the upper one and one at the lower."""
+"""Eigenvectors kept at a restart: this many at the upper end, and one at the lower."""
 PRODUCTS = (10, 30)
-"""At least and at most: a start near one eigenvector looks converged before it has seen others."""
+"""Products at least and at most: a start near one eigenvector seems converged too early."""
 TOLERANCE = 1e-3
-"""Residual, over the largest eigenvalue, at which it is known well enough."""
+"""Residual over the largest eigenvalue at which the iteration may stop."""
 
 
 @dataclass(frozen=True)
 class Ends:
     """The ends of a spectrum; nan where a product is not finite.
 
-    A residual is |H v - theta v| of a unit vector: an eigenvalue is no farther than that from
-    theta, and theta's own error is of its square. theta lies within the spectrum.
+    A residual is |H v - theta v| for a unit vector v: some eigenvalue is no farther than that from
+    theta, and the error of theta is of the order of its square. theta lies within the spectrum.
     """
 
     largest: float
@@ -39,24 +39,24 @@ class Ends:
     smallest: float
     smallest_residual: float
     vector_P: Tensor
-    """Of the largest, of length 1."""
+    """The eigenvector of the largest, of length 1."""
     basis_MP: Tensor
-    """Orthonormal vectors that were seen."""
+    """An orthonormal basis of the searched subspace."""
     basis_trace: float
     """Sum of v.Hv over them."""
     num_products: int
 
 
 def ends(product: Product, start_P: Tensor, products: tuple[int, int] = PRODUCTS) -> Ends:
-    """Largest and smallest eigenvalue by Lanczos' method, orthogonalised in full.
+    """Finds the largest and the smallest eigenvalue by Lanczos' method with full orthogonalisation.
 
-    Of the space spanned by v, Hv, H^2 v, ... the basis is kept, M vectors; T = V H V^T has
-    eigenvalues theta. With a full basis it goes on from their ends (thick restart, Wu & Simon
-    2000). It stops where the largest is known well enough, and at the latest after so many
-    products; the smallest is what was seen of it by then.
+    A basis V of the space spanned by v, Hv, H^2 v, ... is kept, M vectors; T = V H V^T has
+    eigenvalues theta. When the basis is full, it is restarted from their ends (thick restart, Wu &
+    Simon 2000). The iteration stops when the residual of the largest is small enough; the smallest
+    may be known less well by then.
 
     Args:
-        start_P: not zero. Eigenvectors that it is orthogonal to stay unseen.
+        start_P: not zero. Eigenvectors that are orthogonal to it are not found.
         products: how many at least and at most.
     """
     least, most = products
@@ -65,7 +65,7 @@ def ends(product: Product, start_P: Tensor, products: tuple[int, int] = PRODUCTS
     t_MM = torch.zeros(len(basis_MP), len(basis_MP), dtype=torch.float64)
     size, count = 1, 0
     while True:
-        rest_P, column_M = _orthogonalised(product(basis_MP[size - 1]), basis_MP[:size])
+        rest_P, column_M = _orthogonalise(product(basis_MP[size - 1]), basis_MP[:size])
         count += 1
         t_MM[:size, size - 1] = t_MM[size - 1, :size] = column_M
         if not math.isfinite(float(column_M.sum())):
@@ -100,7 +100,7 @@ def ends(product: Product, start_P: Tensor, products: tuple[int, int] = PRODUCTS
 
 
 def trace(product: Product, ends: Ends, probes: Iterable[Tensor]) -> tuple[float, float]:
-    """Trace and its standard error, by Hutchinson's method on what the basis has not seen.
+    """Estimates the trace and its standard error, by Hutchinson's method outside the basis.
 
     tr H = sum of v.Hv over the basis + E[z.Hz], z a vector of independent signs less its part in
     the basis (Hutchinson 1989; Meyer 2021): no eigenvalue that the basis holds adds to the error.
@@ -120,10 +120,10 @@ def trace(product: Product, ends: Ends, probes: Iterable[Tensor]) -> tuple[float
     return ends.basis_trace + float(seen_N.mean()), error
 
 
-def _orthogonalised(rest_P: Tensor, basis_MP: Tensor) -> tuple[Tensor, Tensor]:
-    """A vector less its part in the basis, and that part's coefficients, float64 on the host."""
+def _orthogonalise(rest_P: Tensor, basis_MP: Tensor) -> tuple[Tensor, Tensor]:
+    """Subtracts a vector's part in the basis; that part's coefficients, float64 on the host."""
     column_M = torch.zeros(len(basis_MP), dtype=torch.float64)
-    for _ in range(2):  # once leaves what rounding brought in
+    for _ in range(2):  # the second time removes rounding errors
         part_M = basis_MP @ rest_P
         rest_P = torch.addmv(rest_P, basis_MP.T, part_M, alpha=-1)
         column_M += part_M.double().cpu()
@@ -131,7 +131,7 @@ def _orthogonalised(rest_P: Tensor, basis_MP: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _norm(x_P: Tensor) -> float:
-    """The length, of a vector whose squares the dtype does not hold too."""
+    """The length of a vector, also where its squares are out of the dtype's range."""
     peak = float(x_P.abs().max())
     return float((x_P / peak).norm()) * peak if 0 < peak < math.inf else peak
 

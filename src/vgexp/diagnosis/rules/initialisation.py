@@ -7,8 +7,8 @@ import math
 from vgexp.diagnosis.evidence import Evidence
 from vgexp.diagnosis.findings import Finding, Number, rule
 
-_FEW_DIGITS = 300
-"""Power of ten up to which a float holds a number with all its digits."""
+_LARGEST_POWER = 300
+"""Power of ten up to which a float holds a number with all of its digits."""
 
 
 @rule("fitted_variance_min", "fitted_variance_max")
@@ -72,8 +72,9 @@ def shattering(evidence: Evidence) -> Finding | None:
     first = evidence.metrics["gradient_correlation"]
     last = evidence.metrics["gradient_correlation_deepest"]
     sentence = (
-        f"The outputs' gradients at two examples have a cosine of {first:.2g} by what the first"
-        f" layer reads and of {last:.2g} by what the deepest hands on."
+        f"The gradients of the outputs at two examples have a cosine of {first:.2g} with respect to"
+        f" the input of the first layer and of {last:.2g} with respect to the output of the"
+        " deepest."
     )
     numbers = {"gradient_correlation": Number(first), "gradient_correlation_deepest": Number(last)}
     return _find_at_start(evidence, shattering.id, sentence, numbers)
@@ -93,7 +94,7 @@ def _has_many_seeds(evidence: Evidence) -> bool:
 
 def _format_power(log10: float) -> str:
     """10^x with two digits, beyond the range of a float too."""
-    if abs(log10) < _FEW_DIGITS:
+    if abs(log10) < _LARGEST_POWER:
         return f"{10**log10:.2g}"
     exponent = math.floor(log10)
     return f"{10 ** (log10 - exponent):.2g}e{exponent:+d}"

@@ -10,12 +10,13 @@ from vgexp.diagnosis.findings import Finding, Number, Remedy, rule
 from vgexp.diagnosis.landscape import FLAT_BELOW
 from vgexp.diagnosis.phrases import UNKNOWN_GUESS, format_loss
 from vgexp.diagnosis.signal import SMALLEST_NORMAL
-from vgexp.diagnosis.verdict import LEARNED_BELOW, NUM_STEPS_AVERAGED
+from vgexp.diagnosis.verdict import LEARNED_BELOW
 from vgexp.errors import one_line
+from vgexp.quantities import NUM_STEPS_AVERAGED
 
 _GUESSING = 0.01
 """Relative difference up to which a loss is what guessing gives."""
-_BORNE = "what this learning rate bears"
+_LIMIT = "the stability limit of this learning rate"
 _REACHED_THE_END = ("completed", "diverged")
 
 
@@ -44,7 +45,7 @@ def loss(evidence: Evidence) -> Finding | None:
 
 @rule("sharpness_last")
 def curvature(evidence: Evidence) -> Finding | None:
-    """Whether the loss is flat, or bends more than the learning rate bears."""
+    """Whether the landscape is flat, or the sharpness above the stability limit."""
     metrics = evidence.metrics
     last, over = metrics["sharpness_last"], metrics.get("sharpness_over_limit")
     if over is None:
@@ -131,12 +132,12 @@ def _describe_curvature(over: float, largest: float, verdict: str | None) -> str
     if over > 1:
         too_large = "" if verdict == "healthy" else "The step is too large for the curvature: "
         opening = f"{too_large}the largest Hessian eigenvalue was mostly {over:.2g} times"
-        return f"{opening[0].upper()}{opening[1:]} {_BORNE}."
-    mostly = f"he largest Hessian eigenvalue was mostly {over:.2g} of {_BORNE}."
+        return f"{opening[0].upper()}{opening[1:]} {_LIMIT}."
+    mostly = f"he largest Hessian eigenvalue was mostly {over:.2g} of {_LIMIT}."
     if verdict == "healthy":
         return f"T{mostly}"
     if largest < FLAT_BELOW:
-        return f"The landscape is flat: no Hessian eigenvalue was above {largest:.2g} of {_BORNE}."
+        return f"The landscape is flat: no Hessian eigenvalue was above {largest:.2g} of {_LIMIT}."
     if verdict == "vanishing":
         return f"The signal is lost, the landscape is not flat: t{mostly}"
     return f"T{mostly}"

@@ -1,4 +1,4 @@
-"""The block of a transformer: attention and a perceptron, each around the stream.
+"""The block of a transformer: attention and a perceptron, each with its skip and norm.
 
 With f one of the two: `pre` is x + f(norm(x)) (Xiong 2020), `post` is norm(x + f(x))
 (Vaswani 2017), and the skip says what takes the sum's place. Axes: B examples, T positions, W units
@@ -35,7 +35,7 @@ class Attend(nn.Module):
         self.causal = causal
 
     def forward(self, q_BHTD: Tensor, k_BHTD: Tensor, v_BHTD: Tensor) -> Tensor:
-        """[B, H, T, D]."""
+        """Returns [B, H, T, D]."""
         if q_BHTD.is_meta:
             # Where memory is counted, PyTorch would take the kernel that keeps every weight [T, T].
             return cast(Tensor, _Flash.apply(q_BHTD, k_BHTD, v_BHTD))
@@ -55,7 +55,7 @@ class _Flash(torch.autograd.Function):
 
 
 class Attention(nn.Module):
-    """Attention of several heads (Vaswani 2017, 3.2); four weights [W, W], side by side."""
+    """Attention of several heads (Vaswani 2017, 3.2), with four weights [W, W]."""
 
     def __init__(self, config: AttentionConfig, turn: nn.Module | None, *, causal: bool) -> None:
         super().__init__()
@@ -77,12 +77,12 @@ class Attention(nn.Module):
         return cast(Tensor, self.output(read_BHTD.transpose(1, 2).flatten(2)))
 
     def _split(self, x_BTW: Tensor) -> Tensor:
-        """[B, H, T, D]."""
+        """Returns [B, H, T, D]."""
         return x_BTW.view(*x_BTW.shape[:2], self.heads, -1).transpose(1, 2)
 
 
 class Perceptron(nn.Module):
-    """W_2 phi(W_1 x + b_1) + b_2 at each position alone (Vaswani 2017, 3.3)."""
+    """Computes W_2 phi(W_1 x + b_1) + b_2 at each position (Vaswani 2017, 3.3)."""
 
     def __init__(self, config: AttentionConfig) -> None:
         super().__init__()
@@ -95,8 +95,8 @@ class Perceptron(nn.Module):
         return cast(Tensor, self.output(self.activation(self.hidden(x_BTW))))
 
 
-class Block(nn.Module):
-    """Attention and a perceptron, one after the other around the stream x_BTW."""
+class TransformerBlock(nn.Module):
+    """Attention, then a perceptron, each of which adds to the stream x_BTW."""
 
     def __init__(self, config: AttentionConfig, turn: nn.Module | None, *, causal: bool) -> None:
         super().__init__()
@@ -125,7 +125,7 @@ class Block(nn.Module):
         return branch_BTW if self.norms_first or normed is None else normed(branch_BTW)
 
     def forks(self) -> tuple[Fork, ...]:
-        """Its two halves; none where nothing is added."""
+        """Returns a fork for each of its two halves; none where nothing is added."""
         halves = (
             (self.attention, self.attention_norm, self.attention_skip),
             (self.mlp, self.mlp_norm, self.mlp_skip),
@@ -144,9 +144,9 @@ class Block(nn.Module):
 
 
 def block_watches(
-    block: Block, name: str, layer: int, activation: str, named: Named
+    block: TransformerBlock, name: str, layer: int, activation: str, named: Named
 ) -> Iterator[Watch]:
-    """The stream that a block hands on, then its six weights, all of one layer."""
+    """Watches the stream that a block hands on, then its six weights, as one layer."""
     yield Watch(name, None, layer, "stream", preact=block)
     attention, mlp = block.attention, block.mlp
     for part in (attention.query, attention.key, attention.value, attention.output):
@@ -165,7 +165,7 @@ def block_watches(
 
 
 def norm(config: AttentionConfig) -> nn.Module | None:
-    """The normalisation of [B, T, W] over its units.
+    """Makes the normalisation of [B, T, W] over its units.
 
     Raises:
         QuestionError: one that mixes examples or positions.
@@ -178,12 +178,12 @@ def norm(config: AttentionConfig) -> nn.Module | None:
 
 
 def dropout(config: AttentionConfig) -> nn.Module | None:
-    """What drops numbers of a branch and of the embedded input (Vaswani 2017, 5.4)."""
+    """Makes the dropout of branches and of the embedded input (Vaswani 2017, 5.4)."""
     return nn.Dropout(config.dropout) if config.dropout else None
 
 
 def _skip(config: AttentionConfig) -> Combine | None:
-    """How a branch joins the stream; there are 2 L branches."""
+    """Makes the skip that adds one of 2 L branches to the stream."""
     skip = SKIPS[config.skip]
     if not _fits_blocks(skip):
         allowed = [name for name in SKIPS if _fits_blocks(SKIPS[name])]

@@ -1,4 +1,4 @@
-"""What stands before the blocks: the input as a stream, and where in it a position is.
+"""What comes before the blocks: the input becomes a stream, and positions are added to it.
 
 Axes: B examples, T positions, W units of the stream, F features of a step, V tokens, C channels,
 R rows, S columns of an image, H heads, D units of a head, P pairs of units of a head.
@@ -23,13 +23,13 @@ BASE = 10_000.0
 
 
 class TokenTable(nn.Embedding):
-    """sqrt(W) times the token's row of the weight [V, W] (Vaswani 2017, 3.4).
+    """Returns sqrt(W) times the token's row of the weight [V, W] (Vaswani 2017, 3.4).
 
     Rows drawn from N(0, 1/W) so give a stream of variance 1, and serve a tied read-out, too.
     """
 
     def forward(self, tokens_BT: Tensor) -> Tensor:
-        """[B, T, W]."""
+        """Returns [B, T, W]."""
         return F.embedding(tokens_BT, self.weight) * math.sqrt(self.embedding_dim)
 
 
@@ -45,19 +45,19 @@ class Sinusoids(nn.Module):
         self.register_buffer("table_TW", both_TW[:, :width].clone(), persistent=False)
 
     def forward(self, x_BTW: Tensor) -> Tensor:
-        """[B, T, W]."""
+        """Returns [B, T, W]."""
         return x_BTW + self.table_TW.to(x_BTW.dtype)
 
 
 class Learned(nn.Module):
-    """Adds a trained vector of each position."""
+    """Adds a trained vector for each position."""
 
     def __init__(self, num_positions: int, width: int) -> None:
         super().__init__()
         self.table = nn.Parameter(torch.empty(num_positions, width))
 
     def forward(self, x_BTW: Tensor) -> Tensor:
-        """[B, T, W]."""
+        """Returns [B, T, W]."""
         return x_BTW + self.table
 
 
@@ -94,17 +94,17 @@ POSITIONS: Mapping[str, Callable[[int, int], nn.Module] | None] = {
 
 
 class Embedding(nn.Module, ABC):
-    """What stands before the blocks; `read` has its one weight matrix or kernel."""
+    """What comes before the blocks; `read` holds its only weight matrix or kernel."""
 
     read: TokenTable | nn.Linear | nn.Conv2d
 
     @abstractmethod
     def forward(self, x: Tensor) -> Tensor:
-        """The first stream [B, T, W]."""
+        """Returns the first stream [B, T, W]."""
 
 
 class SequenceEmbedding(Embedding):
-    """Tokens [B, T] or steps [B, T, F] as a stream [B, T, W], positions added."""
+    """Makes a stream [B, T, W] of tokens [B, T] or steps [B, T, F], and adds positions."""
 
     def __init__(self, read: TokenTable | nn.Linear, positions: nn.Module | None) -> None:
         super().__init__()
@@ -112,13 +112,13 @@ class SequenceEmbedding(Embedding):
         self.positions = positions
 
     def forward(self, x: Tensor) -> Tensor:
-        """[B, T, W]."""
+        """Returns [B, T, W]."""
         x_BTW: Tensor = self.read(x)
         return x_BTW if self.positions is None else cast(Tensor, self.positions(x_BTW))
 
 
 class ImageEmbedding(Embedding):
-    """Patches of an image in rows, after a class token where there is one, positions added."""
+    """Makes a stream of an image's patches, after a class token if any, and adds positions."""
 
     def __init__(
         self,
@@ -139,7 +139,7 @@ class ImageEmbedding(Embedding):
         self.positions = positions
 
     def forward(self, x_BCRS: Tensor) -> Tensor:
-        """[B, T, W]."""
+        """Returns [B, T, W]."""
         x_BTW: Tensor = self.read(x_BCRS).flatten(2).transpose(1, 2)
         if self.class_token is not None:
             first_B1W = self.class_token.to(x_BTW.dtype).expand(len(x_BTW), -1, -1)
@@ -148,12 +148,12 @@ class ImageEmbedding(Embedding):
 
 
 def token_table(num_tokens: int, width: int) -> TokenTable:
-    """A token embedding that draws no random number; its weight is not set."""
+    """Makes a token embedding without drawing a random number; its weight is not set."""
     return allocate(TokenTable(num_tokens, width, device="meta"))
 
 
 def draws(embedding: Embedding, init: str, prefix: str) -> dict[str, Draw]:
-    """How the embedding's parameters are drawn that `model.init` is not about.
+    """Maps parameters of the embedding that `model.init` does not draw to how they are drawn.
 
     A look-up reads one row, so its fan_in is 1: tokens, positions and the class token come out as
     N(0, gain^2), whatever the init. A patch's kernel meets each patch once: it is drawn as the
@@ -184,7 +184,7 @@ def _as_matrix(draw: Draw) -> Draw:
 
 
 def _angles(num_positions: int, width: int, num_pairs: int) -> Tensor:
-    """t / b^(2i/W) in float64, of position t and pair i."""
+    """Returns t / b^(2i/W) in float64, for position t and pair i."""
     position_T = torch.arange(num_positions, dtype=torch.float64)
     pair_P = torch.arange(num_pairs, dtype=torch.float64)
     return position_T[:, None] * BASE ** (-2 * pair_P / width)

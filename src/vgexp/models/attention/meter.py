@@ -1,4 +1,4 @@
-"""`attention.csv`: how widely each head looks, and how large its logits are.
+"""`attention.csv`: the entropy of each head's weights, and the size of its logits.
 
 Axes: B examples, H heads, T query positions, S key positions, D units of a head, Q quantities.
 """
@@ -19,22 +19,22 @@ from vgexp.records import Floats, Rows
 from vgexp.torch_internals import backward_task
 
 CHUNK_ENTRIES = 2**22
-"""Weights of attention in memory at once."""
+"""Number of attention weights that are in memory at once."""
 
 
 @dataclass(frozen=True)
-class Site:
-    """Where a layer's heads are."""
+class MeteredHeads:
+    """The heads of a layer, as the meter knows them."""
 
     name: str
-    """Of the attention's module in the model."""
+    """Name of the attention module in the model."""
     layer: int
     attend: Attend
 
 
 @dataclass
 class _Seen:
-    """What the passes of a step showed at one site."""
+    """What the passes of a step showed of the heads of one layer."""
 
     examples: int = 0
     ceiling: float = 0.0
@@ -54,13 +54,13 @@ class AttentionMeter:
 
     table = "attention"
 
-    def __init__(self, sites: Sequence[Site]) -> None:
+    def __init__(self, sites: Sequence[MeteredHeads]) -> None:
         self._sites = sites
         self._seen = [_Seen() for _ in sites]
         self._hooks: list[Any] = []
 
     def arm(self) -> None:
-        """Sets the hooks where they are not set, and forgets passes that no step has ended."""
+        """Sets the hooks if they are not set, and forgets passes that no step has ended."""
         self._forget()
         if not self._hooks:
             for number, site in enumerate(self._sites):
@@ -68,7 +68,7 @@ class AttentionMeter:
                 self._hooks.append(site.attend.register_forward_hook(see))
 
     def disarm(self) -> None:
-        """Takes every hook away, and forgets."""
+        """Removes every hook, and forgets all passes."""
         for handle in self._hooks:
             handle.remove()
         self._hooks.clear()
@@ -80,7 +80,7 @@ class AttentionMeter:
         num_examples: int,  # noqa: ARG002
         loss_scale: Tensor | float,  # noqa: ARG002
     ) -> Callable[[], Rows] | None:
-        """Ends the step; its rows are one a head, None where no pass was seen."""
+        """Ends the step, and returns what makes its rows; None where no pass was seen."""
         seen = [(site, one) for site, one in zip(self._sites, self._seen, strict=True) if one.sums]
         self._forget()
         return partial(_rows, step, seen) if seen else None
@@ -103,7 +103,7 @@ class AttentionMeter:
 
 
 def ceiling(num_positions: int, *, causal: bool) -> float:
-    """The mean over query positions of ln n, n the positions that one sees."""
+    """Returns the mean over query positions of ln n, n the number of positions that each sees."""
     if not causal:
         return math.log(num_positions)
     return math.lgamma(num_positions + 1) / num_positions
@@ -140,8 +140,8 @@ def _real(x: Tensor) -> Tensor:
     return x.detach() if x.dtype is torch.float64 else x.detach().float()
 
 
-def _rows(step: int, seen: Sequence[tuple[Site, _Seen]]) -> Rows:
-    """One row a head, by layer; waits for the device."""
+def _rows(step: int, seen: Sequence[tuple[MeteredHeads, _Seen]]) -> Rows:
+    """Returns one row for each head, by layer; waits for the device."""
     entropy_SH = torch.stack(
         [torch.stack([e for e, _ in one.sums]).sum(0) / one.examples for _, one in seen]
     )

@@ -13,40 +13,40 @@ from torch import Tensor, nn
 
 from vgexp.config import AttentionConfig
 from vgexp.inits import Branch, Draw
-from vgexp.models.attention.blocks import Block, block_watches, dropout, norm
+from vgexp.models.attention.blocks import TransformerBlock, block_watches, dropout, norm
 from vgexp.models.attention.embeddings import Embedding, draws
-from vgexp.models.attention.meter import AttentionMeter, Site
+from vgexp.models.attention.meter import AttentionMeter, MeteredHeads
 from vgexp.models.network import Named, Network, linear, run_blocks
 from vgexp.models.stages import Stage, chain
 from vgexp.skips import SKIPS
 from vgexp.watch import Meter, Watch
 
 Pick = Callable[[Tensor], Tensor]
-"""What the read-out reads of the stream [B, T, W]."""
+"""Picks what the read-out reads from the stream [B, T, W]."""
 
 
 def every(x_BTW: Tensor) -> Tensor:
-    """[B, T, W]: an answer at each position."""
+    """Picks every position: an answer at each."""
     return x_BTW
 
 
 def last(x_BTW: Tensor) -> Tensor:
-    """[B, W]: of a causal stack, the position that has seen all."""
+    """Picks the last position, which has seen all others in a causal stack."""
     return x_BTW[:, -1]
 
 
 def first(x_BTW: Tensor) -> Tensor:
-    """[B, W]: the class token."""
+    """Picks the first position, the class token."""
     return x_BTW[:, 0]
 
 
 def mean(x_BTW: Tensor) -> Tensor:
-    """[B, W]."""
+    """Returns the mean over positions."""
     return x_BTW.mean(1)
 
 
 class Stack(Network):
-    """Embedding, blocks, a last norm where they norm first, read-out; weights not drawn yet."""
+    """An embedding, blocks, a last norm if blocks norm first, a read-out; weights are not drawn."""
 
     def __init__(
         self,
@@ -63,13 +63,13 @@ class Stack(Network):
         self._pick = pick
         self.embedding = embedding
         self.dropout = dropout(config)
-        blocks = [Block(config, turn, causal=causal) for _ in range(config.depth)]
+        blocks = [TransformerBlock(config, turn, causal=causal) for _ in range(config.depth)]
         self.blocks = nn.ModuleList(blocks)
         self.norm = norm(config) if config.norm_position == "pre" else None
         self.readout = linear(config.width, num_outputs, config.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        """The outputs: [B, T, C] at each position, or [B, C]."""
+        """Returns the outputs: [B, T, C] at each position, or [B, C]."""
         x_BTW: Tensor = self.embedding(x)
         if self.dropout is not None:
             x_BTW = self.dropout(x_BTW)
@@ -79,7 +79,7 @@ class Stack(Network):
         return cast(Tensor, self.readout(self._pick(x_BTW)))
 
     def watches(self) -> list[Watch]:
-        """The embedding's, each block's stream and weights, the read-out's.
+        """Watches the embedding, the stream and the weights of each block, and the read-out.
 
         z of the embedding is the first stream: positions added, before dropout. A tied read-out
         has a row of z alone: its weight's row is the embedding's, whose gradient is the sum of
@@ -91,7 +91,7 @@ class Stack(Network):
         watches = [Watch(*named[read.weight], 1, kind, preact=self.embedding)]
         for number, block in enumerate(self.blocks):
             phi, name = self._config.activation, f"blocks.{number}"
-            watches += block_watches(cast(Block, block), name, number + 2, phi, named)
+            watches += block_watches(cast(TransformerBlock, block), name, number + 2, phi, named)
         name, weight = named[readout.weight]
         if readout.weight is read.weight:
             watch = Watch("readout.weight", None, len(self.blocks) + 2, "readout", preact=readout)
@@ -100,14 +100,16 @@ class Stack(Network):
         return [*watches, watch]
 
     def meters(self) -> list[Meter]:
-        """What measures `attention.csv`."""
+        """Returns the meter of `attention.csv`."""
         sites = []
-        for number, block in enumerate(cast(list[Block], self.blocks)):
-            sites.append(Site(f"blocks.{number}.attention", number + 2, block.attention.attend))
+        for number, block in enumerate(cast(list[TransformerBlock], self.blocks)):
+            sites.append(
+                MeteredHeads(f"blocks.{number}.attention", number + 2, block.attention.attend)
+            )
         return [AttentionMeter(sites)]
 
     def branches(self) -> list[Branch]:
-        """Both halves of each block, where the stream goes on beside them.
+        """Returns both halves of each block, if the stream passes beside them.
 
         The weights of a half are those that its output is proportional to, but for phi: of
         attention the value's and the output's.
@@ -125,16 +127,16 @@ class Stack(Network):
         return [Branch(weights, None) for weights in halves]
 
     def stages(self) -> list[Stage]:
-        """The embedding, each block from stream to stream, and the rest."""
+        """Returns the embedding, each block from stream to stream, and the rest."""
         weight = self.embedding.read.weight
         (name,) = (name for name, own in self.named_parameters() if own is weight)
         stages = [Stage(name, 1, chain(self.embedding))]
-        for number, block in enumerate(cast(list[Block], self.blocks)):
+        for number, block in enumerate(cast(list[TransformerBlock], self.blocks)):
             stages.append(Stage(f"blocks.{number}", number + 2, block, block.forks()))
         norms = () if self.norm is None else (self.norm,)
         readout = chain(*norms, self._pick, self.readout)
         return [*stages, Stage("readout.weight", len(self.blocks) + 2, readout)]
 
     def special_draws(self) -> Mapping[str, Draw]:
-        """Those of the embedding's parameters."""
+        """Returns the draws of the embedding's parameters."""
         return draws(self.embedding, self._config.init, "embedding")

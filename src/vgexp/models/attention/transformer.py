@@ -1,4 +1,4 @@
-"""The causal transformer: a sequence of tokens or of steps, in decoder-only form.
+"""The causal, decoder-only transformer of sequences of tokens or steps.
 
 Axes of one example: T positions, F features of a step.
 """
@@ -24,7 +24,7 @@ from vgexp.tasks import Task, require_kind
 
 @families.make.register
 def build(config: TransformerConfig, task: Task) -> Stack:
-    """A causal transformer: each position attends to itself and those before it.
+    """Makes a causal transformer: each position attends to itself and those before it.
 
     It answers at each position, or once, at the last.
 
@@ -52,7 +52,7 @@ def build(config: TransformerConfig, task: Task) -> Stack:
 
 
 def _read(config: TransformerConfig, task: Task) -> TokenTable | nn.Linear:
-    """What makes the stream of tokens or of steps."""
+    """Makes the weight that turns tokens or steps into the stream."""
     if task.kind == "tokens":
         return token_table(task.num_tokens, config.width)
     return linear(task.shape[1], config.width, config.bias)

@@ -1,4 +1,4 @@
-"""The vision transformer (Dosovitskiy 2021): patches of an image as a sequence, no mask.
+"""The vision transformer (Dosovitskiy 2021): a sequence of image patches, without a mask.
 
 Axes of one example: C channels, R rows, S columns.
 """
@@ -17,7 +17,7 @@ from vgexp.tasks import Task, require_kind
 
 @families.make.register
 def build(config: VitConfig, task: Task) -> Stack:
-    """A vision transformer: patches of an image attend to each other.
+    """Makes a vision transformer: patches of an image attend to each other.
 
     Raises:
         QuestionError: an unknown name, examples that are no images, a patch that does not divide

@@ -1,4 +1,4 @@
-"""The cells: torch's own, fused, and the same equations unrolled, for what torch's have not.
+"""The recurrent cells: torch's fused ones, and the same equations unrolled for what those lack.
 
 With a_t = W_ih x_t + b_ih and r_t = W_hh h_{t-1} + b_hh, gates stacked in torch's order:
 
@@ -33,7 +33,7 @@ from vgexp.norms import NORMS
 from vgexp.seeds import allocate
 
 States = tuple[Tensor, ...]
-"""What a cell hands on to its next call: h, of an LSTM h and c; none: zeros."""
+"""What a cell hands on to its next call: h, for an LSTM h and c; empty: zeros."""
 
 
 class Equations(ABC):
@@ -42,9 +42,9 @@ class Equations(ABC):
     gates: ClassVar[tuple[str, ...]]
     """Names of the blocks of both weights, in torch's order."""
     states: ClassVar[tuple[str, ...]] = ("h",)
-    """Names of what a cell hands on."""
+    """Names of the states that a cell hands on."""
     norms: ClassVar[Mapping[str, int]]
-    """Where a normalisation stands, and over how many blocks of H units."""
+    """Place of a normalisation -> the number of blocks of H units that it normalises."""
 
     def __init__(self, config: RecurrentConfig) -> None:
         self.config = config
@@ -61,19 +61,19 @@ class Equations(ABC):
 
     @abstractmethod
     def fused(self, num_inputs: int) -> nn.RNNBase:
-        """torch's cell, on the meta device."""
+        """Makes torch's cell, on the meta device."""
 
     @abstractmethod
     def activations(self, cell: nn.Module) -> tuple[nn.Module, ...]:
-        """phi of each gate."""
+        """Returns phi of each gate."""
 
     @abstractmethod
     def gate_inputs(self, cell: nn.Module, a: Tensor, r: Tensor) -> Sequence[Tensor]:
-        """u of each gate: what its phi reads."""
+        """Returns u of each gate: what its phi reads."""
 
     @abstractmethod
     def advanced(self, cell: nn.Module, inputs: Sequence[Tensor], states: States) -> States:
-        """The states after a step, from the gates' u and the states before."""
+        """Returns the states after a step, from the gates' u and the states before."""
 
 
 class RnnEquations(Equations):
@@ -173,7 +173,7 @@ EQUATIONS: dict[type[RecurrentConfig], type[Equations]] = {
 
 
 class Unrolled(nn.Module):
-    """A cell step by step, with torch's names of parameters, and torch's calls and results."""
+    """A cell that runs step by step, with parameters, arguments and results as torch's."""
 
     def __init__(self, equations: Equations, num_inputs: int) -> None:
         super().__init__()
@@ -189,7 +189,7 @@ class Unrolled(nn.Module):
             self.activation = ACTIVATIONS[config.activation].build(config.negative_slope)
 
     def forward(self, x_BSI: Tensor, hx: States | Tensor | None = None) -> tuple[Tensor, States]:
-        """h of each step [B, S, H], and the last states [1, B, H].
+        """Returns h of each step [B, S, H], and the last states [1, B, H].
 
         The last h is another tensor than the one in the sequence, as torch's is, so that what
         comes back along time and what comes from above are told apart.
@@ -211,21 +211,21 @@ class Unrolled(nn.Module):
 
 
 def cell_of(equations: Equations, num_inputs: int) -> nn.Module:
-    """The cell of a layer: torch's where it has one; its parameters are not drawn yet."""
+    """Makes the cell of a layer, torch's if it has one; its parameters are not drawn yet."""
     if not equations.is_fused:
         return Unrolled(equations, num_inputs)
     return allocate(equations.fused(num_inputs))
 
 
 def advanced(cell: nn.Module, x_BSI: Tensor, states: States) -> tuple[Tensor, States]:
-    """h of each step [B, S, H], and the last states [1, B, H], from the states before."""
+    """Runs a cell from given states: h of each step [B, S, H], and the last states [1, B, H]."""
     hx = None if not states else states[0] if len(states) == 1 else states
     h_BSH, last = fused.call(cell, x_BSI, hx)
     return h_BSH, (last,) if isinstance(last, Tensor) else last
 
 
 def projected(cell: nn.Module, which: str, x: Tensor) -> Tensor:
-    """a of the inputs (`ih`), or r of the states h (`hh`): [..., G] of [..., I] or [..., H]."""
+    """Computes a of the inputs (`ih`) or r of the states h (`hh`): [..., G]."""
     weight = cast(Tensor, getattr(cell, f"weight_{which}_l0"))
     bias = cast("Tensor | None", getattr(cell, f"bias_{which}_l0", None))
     if not isinstance(cell, Unrolled) or which not in cell.norms:

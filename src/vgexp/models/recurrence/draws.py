@@ -1,4 +1,4 @@
-"""How a recurrent network's parameters are drawn: each gate's block as a matrix of its own.
+"""Draws of a recurrent network's parameters: each gate's block is a matrix of its own.
 
 Axes: H units, K numbers that a block reads, G numbers of all blocks.
 """
@@ -34,7 +34,7 @@ RECURRENT_INITS: Registry[Init] = Registry(
 
 
 def require(config: RecurrentConfig) -> None:
-    """Requires initialisations that a recurrent network knows.
+    """Requires initialisations that a recurrent network can use.
 
     Raises:
         QuestionError: one does not exist, or is fitted to outputs that gates' weights have not.
@@ -49,7 +49,7 @@ def require(config: RecurrentConfig) -> None:
 def draws(
     config: RecurrentConfig, gates: tuple[str, ...], bias_starts: Mapping[str, float]
 ) -> Mapping[str, Draw]:
-    """Name of a cell's parameter -> how it is drawn.
+    """Maps the name of each parameter of a cell to how it is drawn.
 
     A gate's block has the fans of a matrix of its own, and is orthogonal (or the identity) by
     itself. The biases of inputs and of states add: what a gate starts with stands in those of the
@@ -70,7 +70,7 @@ def draws(
 
 
 def _each(blocks: int, draw: Draw) -> Draw:
-    """Draws each gate's block by itself."""
+    """Makes a draw of each gate's block by itself."""
 
     def each(weight: Tensor, gain: float, generator: Generator) -> None:
         for block in weight.chunk(blocks):
@@ -80,7 +80,7 @@ def _each(blocks: int, draw: Draw) -> Draw:
 
 
 def _rescaled(config: RecurrentConfig) -> Draw:
-    """The recurrent init, brought to the given spectral radius; a matrix whose own is 0 stays."""
+    """Makes a draw that is rescaled to the given spectral radius; a matrix of radius 0 stays."""
     draw, radius = RECURRENT_INITS[config.recurrent_init].draw, config.spectral_radius
 
     def rescaled(weight_HH: Tensor, gain: float, generator: Generator) -> None:
@@ -93,7 +93,7 @@ def _rescaled(config: RecurrentConfig) -> Draw:
 
 
 def spectral_radii(weight_GHH: Tensor) -> Tensor:
-    """[G]: the largest |eigenvalue| of each matrix; nan where an entry is not finite."""
+    """Returns [G], the largest |eigenvalue| of each matrix; nan where an entry is not finite."""
     is_finite_G = weight_GHH.isfinite().all(-1).all(-1)
     known_GHH = torch.where(is_finite_G[:, None, None], weight_GHH, 0.0)
     radius_G = torch.linalg.eigvals(known_GHH).abs().amax(-1)
@@ -115,7 +115,7 @@ def _zeros(parameter: Tensor, _gain: float, _generator: Generator) -> None:
 
 
 def _with_starts(blocks: int, draw: Draw, starts: Mapping[int, float], std: float) -> Draw:
-    """A bias: drawn, some blocks set to their own start, and noise N(0, std^2) on all."""
+    """Makes the draw of a bias: some blocks start at given numbers, all get noise N(0, std^2)."""
 
     def with_starts(bias: Tensor, gain: float, generator: Generator) -> None:
         draw(bias, gain, generator)

@@ -1,4 +1,4 @@
-"""Calls of torch's fused cells, without oneDNN where oneDNN cannot make them.
+"""Calls of torch's fused cells, without oneDNN where oneDNN cannot compute them.
 
 On a CPU torch gives a fused LSTM in a half precision to oneDNN, which has it for some processors
 only and raises on the others. torch's own implementation computes the same everywhere.
@@ -20,13 +20,13 @@ _KINDS: tuple[type[nn.RNNBase], ...] = (nn.LSTM, nn.GRU, nn.RNN)
 
 
 def call(cell: nn.Module, x_BSI: Tensor, hx: Any) -> Any:
-    """What the cell returns, with whatever implementation of it works here."""
+    """Calls a cell with an implementation that works on this machine."""
     with _working(cell):
         return cell(x_BSI, hx)
 
 
 def make_work(model: nn.Module) -> None:
-    """Has the fused cells of a model that is not ours called in the same way from now on."""
+    """Makes the fused cells of a user's model call an implementation that works on this machine."""
     for cell in model.modules():
         if isinstance(cell, nn.RNNBase):
             _surround(cell)
@@ -50,7 +50,7 @@ def _surround(cell: nn.RNNBase) -> None:
 
 @contextmanager
 def _working(cell: nn.Module) -> Iterator[None]:
-    """Within, torch takes an implementation of the cell that works here."""
+    """Within, torch uses an implementation of the cell that works on this machine."""
     if not _is_refused(cell):
         yield
         return
@@ -76,7 +76,7 @@ def _is_refused(cell: nn.Module) -> bool:
 
 @cache
 def _works(kind: Callable[..., nn.RNNBase], dtype: torch.dtype) -> bool:
-    """Whether a cell of this kind can be called by autocast to a dtype: a tiny one is tried.
+    """Whether autocast to a dtype can call a cell of this kind; it tries a tiny one.
 
     Both passes are tried, since oneDNN may have the first without the second.
     """

@@ -1,4 +1,4 @@
-"""What is measured along time: `time.csv`, of the states, and `recurrence.csv`, of the gates.
+"""Measurements along time: `time.csv` of the states, and `recurrence.csv` of the gates.
 
 A layer is run by one call of its cell, within which no state can be seen. At a measured step it is
 therefore run once more, as the backward pass reaches it, from what it read and with the gradient
@@ -33,32 +33,32 @@ from vgexp.torch_internals import backward_task
 from vgexp.watch import SATURATED_SHARE
 
 
-class Site(nn.Module):
-    """Where meters hook a layer: called once a pass, it does nothing."""
+class HookPoint(nn.Module):
+    """A module without effect, called once in a pass, on which meters set their hooks."""
 
     def forward(self, x_BTI: Tensor, h_BTH: Tensor) -> None:
-        """Takes what the layer reads, and the states h that it makes of it."""
+        """Takes what the layer reads, and the states h that it computes."""
 
 
 @dataclass(frozen=True)
-class Place:
+class MeteredLayer:
     """A stacked layer, as its meters know it."""
 
-    site: Site
+    site: HookPoint
     cell: nn.Module
 
 
 class _LayerMeter(ABC):
-    """Keeps figures of each pass through each layer until the step ends."""
+    """Keeps the numbers of each pass through each layer until the step ends."""
 
     def __init__(
-        self, places: Mapping[str, Place], equations: Equations, time_points: int | None
+        self, places: Mapping[str, MeteredLayer], equations: Equations, time_points: int | None
     ) -> None:
         self._places = places
         self._equations = equations
         self._time_points = time_points
-        self._figures: dict[str, list[tuple[int, Tensor]]] = {name: [] for name in places}
-        """Layer -> B and figures of its passes."""
+        self._measures: dict[str, list[tuple[int, Tensor]]] = {name: [] for name in places}
+        """Layer -> B and measures of its passes."""
         self._times: tuple[int, ...] = ()
         self._handles: list[Any] = []
 
@@ -84,31 +84,31 @@ class _LayerMeter(ABC):
 
     @abstractmethod
     def _look(self, name: str, x_BTI: Tensor, h_BTH: Tensor) -> None:
-        """Sees to it that figures of this pass are kept."""
+        """Arranges that the numbers of this pass are kept."""
 
-    def _keep(self, name: str, num_examples: int, figures: Tensor) -> None:
-        self._figures[name].append((num_examples, figures))
+    def _keep(self, name: str, num_examples: int, measures: Tensor) -> None:
+        self._measures[name].append((num_examples, measures))
 
     def _of_update(self, num_examples: int) -> tuple[Tensor | None, list[float]]:
-        """Figures [L, M, ..] of the update's own passes, and their shares of its examples.
+        """Returns the numbers [L, M, ..] of the update's passes, and their shares of its examples.
 
         They are the last: a pass that is made again, to be looked at whole, stands twice.
         """
         found: list[Tensor] = []
         shares: list[float] = []
-        for passes in self._figures.values():
+        for passes in self._measures.values():
             missing, own = num_examples, []
             while passes and missing > 0:
                 own.append(passes.pop())
                 missing -= own[-1][0]
             if own:
-                found.append(torch.stack([figures for _, figures in own]))
+                found.append(torch.stack([measures for _, measures in own]))
                 shares = [examples / num_examples for examples, _ in own]
         self._forget()
         return torch.stack(found) if found else None, shares
 
     def _forget(self) -> None:
-        for passes in self._figures.values():
+        for passes in self._measures.values():
             passes.clear()
 
 
@@ -123,7 +123,7 @@ class TimeMeter(_LayerMeter):
     is a function: c_t as it makes h_t is not counted, so that the last one's is 0. It is 0 too
     where nothing comes, as before a cut of `truncation` where the last step alone is answered.
 
-    The figures of a pass are [2, S, P]: norms of the states and of the derivatives.
+    The measures of a pass are [2, S, P]: norms of the states and of the derivatives.
     """
 
     table = "time"
@@ -201,14 +201,14 @@ class TimeMeter(_LayerMeter):
 class GateMeter(_LayerMeter):
     """`recurrence.csv`: spectral radii, and the gates at the watched times, of every layer.
 
-    The gates are computed once more from x_t and h_{t-1}. The figures of a pass are [2, G]: means
+    The gates are computed once more from x_t and h_{t-1}. The measures of a pass are [2, G]: means
     of phi(u), and saturated shares (nan of an unbounded phi).
     """
 
     table = "recurrence"
 
     def __init__(
-        self, places: Mapping[str, Place], equations: Equations, time_points: int | None
+        self, places: Mapping[str, MeteredLayer], equations: Equations, time_points: int | None
     ) -> None:
         super().__init__(places, equations, time_points)
         self._weights: dict[str, Tensor] = {}
@@ -220,17 +220,17 @@ class GateMeter(_LayerMeter):
         loss_scale: Tensor | float,  # noqa: ARG002
     ) -> Callable[[], Rows] | None:
         weights = self._weights
-        figures_LM2G, shares_M = self._of_update(num_examples)
-        if figures_LM2G is None:
+        measures_LM2G, shares_M = self._of_update(num_examples)
+        if measures_LM2G is None:
             return None
 
         def rows() -> Rows:
-            host = figures_LM2G.cpu().numpy()
-            figures_2LG = np.einsum("lmqg,m->qlg", host.astype(np.float64), shares_M)
+            host = measures_LM2G.cpu().numpy()
+            measures_2LG = np.einsum("lmqg,m->qlg", host.astype(np.float64), shares_M)
             # Where a gate's mean is not finite, phi' of it says nothing of saturation.
-            figures_2LG[1, ~np.isfinite(figures_2LG[0])] = np.nan
+            measures_2LG[1, ~np.isfinite(measures_2LG[0])] = np.nan
             radius_LG = torch.stack([self._radii(weights[name].cpu()) for name in self._places])
-            return self._rows(step, radius_LG.numpy(), figures_2LG.astype(host.dtype))
+            return self._rows(step, radius_LG.numpy(), measures_2LG.astype(host.dtype))
 
         return rows
 
@@ -251,7 +251,7 @@ class GateMeter(_LayerMeter):
         """[G], of each gate's own matrix."""
         return spectral_radii(torch.stack(weight.chunk(len(self._equations.gates))))
 
-    def _rows(self, step: int, radius_LG: NDArray[Any], figures_2LG: NDArray[Any]) -> Rows:
+    def _rows(self, step: int, radius_LG: NDArray[Any], measures_2LG: NDArray[Any]) -> Rows:
         keys = [
             (layer, f"{name}.{gate}", _is_bounded(phi))
             for layer, (name, place) in enumerate(self._places.items(), start=1)
@@ -267,8 +267,8 @@ class GateMeter(_LayerMeter):
                 "layer": layers,
                 "name": labels,
                 "spectral_radius": Floats(radius_LG.ravel()),
-                "gate_mean": Floats(figures_2LG[0].ravel()),
-                "saturated_fraction": Floats(figures_2LG[1].ravel(), np.array(is_bounded)),
+                "gate_mean": Floats(measures_2LG[0].ravel()),
+                "saturated_fraction": Floats(measures_2LG[1].ravel(), np.array(is_bounded)),
             },
         )
 
@@ -304,12 +304,12 @@ def _before(times: Sequence[int], h_BTH: Tensor) -> Tensor:
 
 
 def _measurable(x: Tensor) -> Tensor:
-    """Half precision is measured in float32."""
+    """Returns a tensor that can be measured: half precision becomes float32."""
     return x.detach() if x.dtype in (torch.float32, torch.float64) else x.detach().float()
 
 
 def _autocast(device: str) -> Callable[[], Any]:
-    """What makes a region that computes as the forward pass at hand does."""
+    """Returns what makes a region with the autocast of the present forward pass."""
     is_on, dtype = torch.is_autocast_enabled(device), torch.get_autocast_dtype(device)
     return lambda: torch.autocast(device, dtype=dtype, enabled=is_on)
 

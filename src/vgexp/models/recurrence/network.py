@@ -25,7 +25,7 @@ from vgexp.models import families
 from vgexp.models.network import Network, linear, run_blocks
 from vgexp.models.recurrence import draws
 from vgexp.models.recurrence.cells import EQUATIONS, Equations, cell_of
-from vgexp.models.recurrence.meters import GateMeter, Place, Site, TimeMeter
+from vgexp.models.recurrence.meters import GateMeter, HookPoint, MeteredLayer, TimeMeter
 from vgexp.models.recurrence.segments import in_segments, segments
 from vgexp.norms import NORMS
 from vgexp.skips import SKIPS
@@ -33,18 +33,18 @@ from vgexp.tasks import Task
 from vgexp.watch import Meter, Watch
 
 
-class Layer(nn.Module):
-    """A stacked layer: a cell, called once, or once between two cuts of `truncation`."""
+class RecurrentLayer(nn.Module):
+    """A stacked layer: a cell that is called once, or once between two cuts of `truncation`."""
 
     def __init__(self, equations: Equations, num_inputs: int, *, first: bool) -> None:
         super().__init__()
         self.cell = cell_of(equations, num_inputs)
-        self.site = Site()
+        self.site = HookPoint()
         self.truncation = equations.config.truncation
         self.adds = SKIPS[equations.config.skip].is_sum and not first
 
     def forward(self, x_BTI: Tensor) -> Tensor:
-        """What it hands up [B, T, H]."""
+        """Returns what the layer hands up [B, T, H]."""
         plan = segments(x_BTI.shape[1], 0, self.truncation)
         parts = [h_BSH for _, h_BSH, _ in in_segments(self.cell, x_BTI, plan)]
         h_BTH = parts[0] if len(parts) == 1 else torch.cat(parts, 1)
@@ -63,20 +63,20 @@ class Recurrent(Network):
         self.per_position = task.per_position
         num_inputs = self.num_tokens or task.shape[-1]
         self.layers = nn.ModuleList(
-            Layer(self.equations, config.width if index else num_inputs, first=index == 0)
+            RecurrentLayer(self.equations, config.width if index else num_inputs, first=index == 0)
             for index in range(config.depth)
         )
         self.dropout = nn.Dropout(config.dropout) if config.dropout else None
         self.readout = linear(config.width, task.num_outputs, config.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        """The outputs [B, O], or [B, T, O] where an answer is asked for at each position."""
+        """Returns the outputs [B, O], or [B, T, O] where the task asks for answers at positions."""
         x_BTI = x if self.num_tokens is None else self._one_hot(x)
         h_BTH = run_blocks(self._blocks(), x_BTI, self.recomputes)
         return cast(Tensor, self.readout(h_BTH if self.per_position else h_BTH[:, -1]))
 
     def watches(self) -> list[Watch]:
-        """In each layer what it hands up, then its weight of inputs and that of states.
+        """Watches what each layer hands up, then its weight of inputs and that of states.
 
         Of the stream, z is what the layer hands up, and delta the derivative that comes to it
         from above, at every position: zero where nothing above reads it. The cell's own z and h
@@ -93,12 +93,14 @@ class Recurrent(Network):
         return [*watches, Watch(weight, named[weight], number, "readout", preact=readout)]
 
     def meters(self) -> list[Meter]:
-        """Of `time.csv` and `recurrence.csv`."""
-        places = {name: Place(layer.site, layer.cell) for name, layer in self._named_layers()}
+        """Returns the meters of `time.csv` and `recurrence.csv`."""
+        places = {
+            name: MeteredLayer(layer.site, layer.cell) for name, layer in self._named_layers()
+        }
         return [kind(places, self.equations, self.time_points) for kind in (TimeMeter, GateMeter)]
 
     def special_draws(self) -> Mapping[str, Draw]:
-        """All parameters of the cells, norms' and activations' left out."""
+        """Maps the cells' parameters to their draws; norms and activations have none."""
         ways = draws.draws(self.config, self.equations.gates, self.equations.bias_starts)
         present = dict(self.named_parameters())
         return {
@@ -116,8 +118,8 @@ class Recurrent(Network):
             x_BTI = self.dropout(x_BTI)
         return cast(Tensor, self.layers[index](x_BTI))
 
-    def _named_layers(self) -> list[tuple[str, Layer]]:
-        return [(f"layers.{i}", cast(Layer, layer)) for i, layer in enumerate(self.layers)]
+    def _named_layers(self) -> list[tuple[str, RecurrentLayer]]:
+        return [(f"layers.{i}", cast(RecurrentLayer, layer)) for i, layer in enumerate(self.layers)]
 
     def _one_hot(self, x_BT: Tensor) -> Tensor:
         """[B, T, V]: a fused cell multiplies its inputs itself, and a few tokens cost it little."""
@@ -127,7 +129,7 @@ class Recurrent(Network):
 
 @families.make.register
 def build(config: RecurrentConfig, task: Task) -> Recurrent:
-    """The network of a configuration, its weights not drawn yet, on CPU.
+    """Makes the network of a configuration; its weights are not drawn yet.
 
     Raises:
         QuestionError: an unknown name, an initialisation that recurrent weights cannot have, a norm

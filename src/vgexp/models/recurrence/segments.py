@@ -1,4 +1,4 @@
-"""Segments of time: where the state is watched, and where it is cut off from its past."""
+"""Segments of time, which end where the state is measured or gradients are cut off."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from vgexp.models.recurrence.cells import States, advanced
 
 @dataclass(frozen=True)
 class Segment:
-    """Steps that a cell takes in one call."""
+    """The steps that a cell takes in one call."""
 
     num_steps: int
     watched_t: int | None
-    """The time of its last state, where that is watched."""
+    """The time of its last state, if that is measured."""
     is_cut: bool
-    """Whether gradients do not flow back over its end."""
+    """Whether gradients stop at its end."""
 
 
 @lru_cache(maxsize=64)
 def segments(
     num_steps: int, time_points: int | None, truncation: int | None
 ) -> tuple[Segment, ...]:
-    """The segments of T steps, each of which ends where a state is watched or cut off.
+    """Divides T steps into segments that end where a state is measured or gradients stop.
 
     P points are watched, t = k T / P - 1 for k = 1..P, rounded down: at most T of them, None all,
     0 none. The state is cut off after every `truncation` steps, but for the last.
@@ -46,7 +46,7 @@ def segments(
 def in_segments(
     cell: nn.Module, x_BTI: Tensor, plan: Sequence[Segment]
 ) -> Iterator[tuple[Segment, Tensor, States]]:
-    """Calls a cell once a segment: h of its steps [B, S, H], and its last states [1, B, H].
+    """Calls a cell once for each segment: h of its steps [B, S, H], its last states [1, B, H].
 
     A cut hands the next segment the states as constants.
     """

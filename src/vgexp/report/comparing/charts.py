@@ -197,7 +197,7 @@ def _profile(
 def _is_log(panels: Sequence[Panel], quantity: Quantity) -> bool:
     """Whether the axis is logarithmic: as declared, or where values are above 0 and span much."""
     if quantity.scale != "by_range":
-        return quantity.scale != "linear"
+        return quantity.scale not in ("linear", "share")
     curves = [curve.band.centre for panel in panels for curve in panel.curves]
     values = np.concatenate(curves)
     values = values[np.isfinite(values)]
@@ -230,7 +230,7 @@ def _is_short(line: Line, window: int) -> bool:
 
 
 def _meaning(history: MetricHistory) -> list[str]:
-    """Below the picture, what its title calls by a column's name."""
+    """Below the figure, what its title calls by a column's name."""
     is_clear = _is_words(history.label) or not history.definition
     return [] if is_clear else [f"{history.label}: {history.definition}"]
 

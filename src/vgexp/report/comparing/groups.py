@@ -1,4 +1,4 @@
-"""Runs as the lines of a picture: which are one line, what it is called, in which panel it is."""
+"""Runs as the lines of a figure: which are one line, what it is called, in which panel it is."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Group:
 
 @dataclass(frozen=True)
 class Grouping:
-    """The lines of a picture."""
+    """The lines of a figure."""
 
     panels: Sequence[tuple[str, Sequence[Group]]]
     """Title and lines of each panel."""

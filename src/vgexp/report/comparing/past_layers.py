@@ -31,6 +31,8 @@ class PastLayers:
 
         `strict`: that is an error instead.
         """
+        self.absent: list[str] = []
+        """Columns that were asked for and that the file, of an earlier version, does not have."""
 
     @property
     def exists(self) -> bool:
@@ -98,6 +100,9 @@ class PastLayers:
     def _frame(self, metric: str) -> pd.DataFrame | None:
         """The rows with that column; None where it cannot be read."""
         if metric not in self.columns:
+            is_known = any(column.name == metric for column in TABLES["layers"])
+            if self.columns and is_known and metric not in self.absent:
+                self.absent.append(metric)
             return None
         if metric not in self._frames:
             try:

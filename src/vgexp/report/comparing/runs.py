@@ -14,6 +14,7 @@ from vgexp import files, tables
 from vgexp.config import flatten
 from vgexp.errors import QuestionError
 from vgexp.folders import CONFIG, SUMMARY
+from vgexp.quantities import absence
 from vgexp.report.comparing.past_layers import PastLayers, shortfall
 from vgexp.tables import SweepJob
 
@@ -63,7 +64,8 @@ class PastRun:
             "layers": problem or shortfall(self.folder, "layers", self.summary, self._num_layers),
             "steps": shortfall(self.folder, "steps", self.summary),
         }
-        return [f"{table}.csv {gap}" for table, gap in found.items() if gap]
+        told = [*found.items(), ("layers", absence("layers", self.layers.absent))]
+        return [f"{table}.csv {gap}" for table, gap in told if gap]
 
     @property
     def _num_layers(self) -> int:

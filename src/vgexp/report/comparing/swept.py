@@ -67,7 +67,7 @@ def is_number(value: Any) -> bool:
 
 
 def apart(runs: Sequence[PastRun], keys: Sequence[str]) -> dict[tuple[str, ...], list[PastRun]]:
-    """Values of keys -> the runs with these, in the order of the values; panels of a picture.
+    """Values of keys -> the runs with these, in the order of the values; panels of a figure.
 
     Raises:
         QuestionError: more than `MOST_PANELS`.
@@ -79,7 +79,7 @@ def apart(runs: Sequence[PastRun], keys: Sequence[str]) -> dict[tuple[str, ...],
     if len(found) > MOST_PANELS:
         varying = ", ".join(f"{key} ({len(texts_of(runs, key))} values)" for key in keys)
         raise QuestionError(
-            f"a picture of {len(found)} panels was asked for: beside what is drawn vary {varying}\n"
+            f"a figure of {len(found)} panels was asked for: beside what is drawn vary {varying}\n"
             f"allowed: at most {MOST_PANELS} panels"
         )
     return dict(

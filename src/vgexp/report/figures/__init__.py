@@ -1,4 +1,4 @@
-"""Pictures of tables: each a function of a DataFrame that returns a matplotlib figure."""
+"""Figures of tables: each a function of a DataFrame that returns a matplotlib figure."""
 
 # First: every other module here imports matplotlib.
 from vgexp.report.figures import backend as _backend  # noqa: F401

@@ -21,9 +21,9 @@ _END = 700.0
 
 
 class Frontier(NamedTuple):
-    """Where a predicted figure has a value."""
+    """Where a predicted metric has a value."""
 
-    figure: str
+    metric: str
     level: float
     dashes: Any
     words: str
@@ -44,7 +44,7 @@ def draw_frontiers(
         return []
     drawn = []
     for frontier in FRONTIERS:
-        logs_YX = _logs(grid, cells, frontier.figure) - np.log(frontier.level)
+        logs_YX = _logs(grid, cells, frontier.metric) - np.log(frontier.level)
         if min(logs_YX.shape) < 2:
             continue
         logs_YX = _to_edges(_to_edges(logs_YX).T).T
@@ -80,11 +80,11 @@ def _places(num: int) -> NDArray[np.float64]:
     return np.array([-0.5, *range(num - 2), num - 2.5])
 
 
-def _logs(grid: SweepGrid, cells: Mapping[tuple[str, str], Cell], figure: str) -> Logs:
+def _logs(grid: SweepGrid, cells: Mapping[tuple[str, str], Cell], metric: str) -> Logs:
     """Logarithms of what is predicted [Y, X]; nan where nothing is, of what is 0 or inf the end."""
     values = [
         [
-            cells[x, y].theory.get(figure, np.nan) if (x, y) in cells else np.nan
+            cells[x, y].theory.get(metric, np.nan) if (x, y) in cells else np.nan
             for x in grid.x.texts
         ]
         for y in grid.y.texts

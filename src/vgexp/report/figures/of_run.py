@@ -92,7 +92,7 @@ def run_figure(folder: Path | str, name: str | None = None) -> Figure:
 
 def with_inf(folder: Path, table: str, columns: Collection[str]) -> pd.DataFrame:
     """The columns of a table, a value that is `nan` as inf: a frame has only NaN for what is not
-    finite and for what was not measured, and a picture shows the one and leaves out the other."""
+    finite and for what was not measured, and a figure shows the one and leaves out the other."""
     frame = tables.read(folder, table, columns)
     doubtful = [str(n) for n in frame if is_float_dtype(frame[n]) and frame[n].isna().any()]
     if doubtful and _says_nan(folder / f"{table}.csv"):
@@ -103,14 +103,14 @@ def with_inf(folder: Path, table: str, columns: Collection[str]) -> pd.DataFrame
 
 
 class _Source:
-    """A run folder's tables as pictures need them, each read once and when it is asked for."""
+    """A run folder's tables as figures need them, each read once and when it is asked for."""
 
-    def __init__(self, folder: Path, pictures: Iterable[RunFigure]) -> None:
+    def __init__(self, folder: Path, wanted: Iterable[RunFigure]) -> None:
         self.folder = folder
         self._columns: dict[str, list[str]] = {}
-        for picture in pictures:
-            scales = {"steps": ("step", "loss_scale")} if "loss_scale" in picture.facts else {}
-            for table, names in (*picture.columns.items(), *scales.items()):
+        for figure in wanted:
+            scales = {"steps": ("step", "loss_scale")} if "loss_scale" in figure.facts else {}
+            for table, names in (*figure.columns.items(), *scales.items()):
                 self._columns.setdefault(table, []).extend(names)
         self._frames: dict[str, pd.DataFrame] = {}
         self._summary: dict[str, Any] | None = None
@@ -131,9 +131,10 @@ class _Source:
         return files.exists(path) and (not path.is_file() or path.lstat().st_size > 0)
 
     def table(self, table: str) -> pd.DataFrame:
-        """The columns of a table that pictures show, as they are to be drawn."""
+        """The columns of a table that figures show, as they are to be drawn."""
         if table not in self._frames:
-            there = tables.column_names(self.folder, table)
+            known = [column.name for column in TABLES[table]]
+            there = dict.fromkeys((*tables.column_names(self.folder, table), *known))
             wanted = [name for name in there if name in self._columns[table]]
             self._frames[table] = with_inf(self.folder, table, wanted)
         return self._frames[table]
@@ -147,24 +148,24 @@ class _Source:
         """Whether there is something to see."""
         if name == OVERVIEW:
             return not self.is_over_seeds and any(map(self.has, _ON_OVERVIEW))
-        picture = FIGURES[name]
-        if not self.is_there(picture.table) or picture.is_over_seeds != self.is_over_seeds:
+        figure = FIGURES[name]
+        if not self.is_there(figure.table) or figure.is_over_seeds != self.is_over_seeds:
             return False
-        frame = self.table(picture.table)
-        return any(frame[name].notna().any() for name in picture.measured)
+        frame = self.table(figure.table)
+        return any(frame[name].notna().any() for name in figure.measured)
 
     def drawn(self, name: str) -> Figure:
         if name == OVERVIEW:
             there = {table: self.table(table) for table in _OF_OVERVIEW if self.is_there(table)}
             return self.signed(overview(there, self.summary))
-        picture = FIGURES[name]
+        figure = FIGURES[name]
         frames = [
             self.table(table)
-            if table == picture.table or self.is_there(table)
+            if table == figure.table or self.is_there(table)
             else _empty(table, columns)
-            for table, columns in picture.columns.items()
+            for table, columns in figure.columns.items()
         ]
-        return self.signed(picture.make(*frames, **self._facts(picture.facts)))
+        return self.signed(figure.make(*frames, **self._facts(figure.facts)))
 
     def signed(self, figure: Figure) -> Figure:
         """The figure with the words of which run it is."""

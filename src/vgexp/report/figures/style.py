@@ -1,4 +1,4 @@
-"""How every picture looks: the one place that knows fonts, colours, sizes, and how files are made.
+"""How every figure looks: the one place that knows fonts, colours, sizes, and how files are made.
 
 Colours tell apart for colour-blind readers (Okabe and Ito 2008; viridis), and lines and cells
 differ in dashes, markers or hatching as well, so that a print in grey is read alike.
@@ -108,7 +108,7 @@ _is_styled: ContextVar[bool] = ContextVar("_is_styled", default=False)
 
 
 class UnwritableError(QuestionError):
-    """A place where a picture cannot be written."""
+    """A place where a figure cannot be written."""
 
     def __init__(self, path: Path, error: OSError) -> None:
         super().__init__(f"cannot write {path}: {error.strerror}")
@@ -238,7 +238,7 @@ def whole_numbers(axis: Any) -> None:
 
 
 def write(figure: Figure, path: Path) -> Path:
-    """Writes a picture, whole or not at all, in the format of the path's suffix.
+    """Writes a figure, whole or not at all, in the format of the path's suffix.
 
     Its layout is made now, and stays.
 
@@ -248,7 +248,7 @@ def write(figure: Figure, path: Path) -> Path:
     """
     kind = path.suffix.lower().removeprefix(".")
     if kind not in FORMATS:
-        raise unknown(f"picture format of {path}", kind, FORMATS)
+        raise unknown(f"figure format of {path}", kind, FORMATS)
     # The date would make files of equal pictures differ.
     metadata = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(kind)
     try:

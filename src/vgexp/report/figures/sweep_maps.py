@@ -1,4 +1,4 @@
-"""A sweep as a map: two keys as axes, a figure of each run as colour."""
+"""A sweep as a map: two keys as axes, a metric of each run as colour."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def sweep_map(
         x, y, color, step: as `sweep_grid` takes them.
 
     Raises:
-        QuestionError: no such run, key or figure.
+        QuestionError: no such run, key or metric.
     """
     return draw(sweep_grid(load_runs(paths), x, y, color, step))
 

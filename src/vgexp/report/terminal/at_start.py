@@ -11,7 +11,7 @@ import pandas as pd
 from rich.console import Console
 
 from vgexp.diagnosis import main_path, start_sentence
-from vgexp.diagnosis.at_start import geometric
+from vgexp.diagnosis.at_start import average_geometrically
 from vgexp.quantities import PREDICTION, READOUT
 from vgexp.report.terminal.closing import sampled, show_files
 from vgexp.report.terminal.layout import Column, number, show_line, show_table, show_words
@@ -41,9 +41,9 @@ def closing(
 
 
 def means_over_seeds(layers: pd.DataFrame, column: str) -> pd.DataFrame:
-    """Layers of the main path and the read-out, by `mean` and `log_std` of a column over seeds.
+    """The `mean` and `log_std` of a column over seeds, by layer of the main path and read-out.
 
-    Of the logarithms, as `geometric` has it.
+    They are those of the logarithms, as `average_geometrically` computes them.
     """
     groups: dict[Any, Sequence[float]] = {}
     readouts = layers[layers["kind"] == READOUT].drop_duplicates(["seed", "name"])
@@ -58,7 +58,7 @@ def means_over_seeds(layers: pd.DataFrame, column: str) -> pd.DataFrame:
 
 def geometric_means(groups: Mapping[Any, Sequence[float]]) -> pd.DataFrame:
     """`mean` and `log_std` of each group's values, by its key."""
-    cells = {key: geometric(values) for key, values in groups.items()}
+    cells = {key: average_geometrically(values) for key, values in groups.items()}
     return pd.DataFrame.from_dict(cells, orient="index", columns=["mean", "log_std"])
 
 

@@ -12,6 +12,7 @@ import pandas as pd
 from rich.console import Console
 
 from vgexp.diagnosis import main_path, sentence
+from vgexp.quantities import column_of
 from vgexp.report.grid import of_blocks
 from vgexp.report.terminal.layout import Column, number, show_line, show_table, show_words
 
@@ -94,7 +95,8 @@ def sampled(num_rows: int, has_readout: bool) -> list[int]:
 
 
 def _says_something(name: str, values: pd.Series) -> bool:
-    return bool((values > 0).any() if name.endswith("_fraction") else values.notna().any())
+    is_share = column_of("layers", name).scale == "share"
+    return bool((values > 0).any() if is_share else values.notna().any())
 
 
 def _cell(value: Any) -> str:

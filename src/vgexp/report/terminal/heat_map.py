@@ -9,7 +9,7 @@ import numpy as np
 from rich.console import Console
 from rich.text import Text
 
-from vgexp.report.grid import NORMS, Grid
+from vgexp.report.grid import Grid, is_norm
 from vgexp.report.terminal.axes import LABEL_WIDTH, room, show_parts, ticks
 from vgexp.report.terminal.bands import Bands, banded
 from vgexp.report.terminal.inks import Ink, Inks, drawn, inks_for
@@ -134,6 +134,6 @@ def _sentences(grid: Grid, bands: Bands, metric: str) -> list[str]:
         bad = "nan or inf if any value is"
         sentences.append(f"{' and '.join(parts)}: the median of each, {bad}".capitalize() + ".")
     if grid.has_blocks:
-        whole = "norm over" if metric in NORMS else "largest of"
+        whole = "norm over" if is_norm(metric) else "largest of"
         sentences.append(f"The value of a block is the {whole} all its weights.")
     return sentences

@@ -21,7 +21,7 @@ from vgexp import errors
 _GAP = "  "
 _SMALLEST_WIDTH = 8
 MOST_OF_CELL = 200
-"""Characters of a cell, a heading or a figure that are shown."""
+"""Characters of a cell, a heading or a value that are shown."""
 MOST_OF_REASON = 1_000
 """Of what a file says in sentences, such as why a run failed."""
 MOST_OF_LINE = 20_000

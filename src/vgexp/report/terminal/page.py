@@ -26,7 +26,7 @@ _NO_EVALS = pd.DataFrame({column.name: [] for column in EVALS})
 
 
 def show(console: Console, run: Recorded, metric: str = DEFAULT_METRIC) -> None:
-    """Prints the heat map of a metric, the curves, the verdict, the key figures and the folder.
+    """Prints the heat map of a metric, the curves, the verdict, summary metrics and the folder.
 
     Raises:
         QuestionError: `layers.csv` has no such column of numbers.

@@ -13,9 +13,10 @@ from vgexp import files, folders, resuming, tables
 from vgexp.config import Config
 from vgexp.diagnosis.signal import SMALLEST_NORMAL, loss_scales
 from vgexp.errors import QuestionError, unknown
-from vgexp.quantities import LAYERS
+from vgexp.quantities import LAYERS, absence
 from vgexp.report.comparing.past_layers import shortfall
 from vgexp.report.grid import HAS_VALUE, LARGEST_ENTRY, Grid, grid_of
+from vgexp.tables import ABSENT
 
 UNFINISHED = "unfinished"
 RUNNING = "running"
@@ -78,7 +79,8 @@ class Recorded:
         except QuestionError as error:
             self._note(error)
             return None
-        if gap := shortfall(self.folder, name, self.summary):
+        told = (shortfall(self.folder, name, self.summary), absence(name, frame.attrs[ABSENT]))
+        for gap in filter(None, told):
             self._note(f"{name}.csv {gap}")
         return frame
 

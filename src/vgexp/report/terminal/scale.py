@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from vgexp.quantities import column_of
+
 LEAST_RATIO = 1e3
 """A log scale spans as much at the least, so that a steady gradient looks steady; attenuation by
 more is what `signal` calls vanishing."""
@@ -65,8 +67,9 @@ def linear_scale(values: NDArray[np.float64]) -> Scale | None:
 
 
 def scale_for(metric: str, values: NDArray[np.float64]) -> Scale | None:
-    """The scale that suits a column: shares from 0 to 1, log unless some value is negative."""
-    if metric.endswith("_fraction"):
+    """The scale that suits a column of `layers.csv`: shares from 0 to 1, logarithmic unless some
+    value is negative."""
+    if column_of("layers", metric).scale == "share":
         return Scale(0.0, 1.0, is_log=False) if np.isfinite(values).any() else None
     has_negative = bool((values[np.isfinite(values)] < 0).any())
     return linear_scale(values) if has_negative else log_scale(values)

@@ -1,5 +1,4 @@
-"""Progress while a run goes: a bar and the layers' gradient in a terminal, plain lines elsewhere,
-nothing when quiet."""
+"""Shows the progress of a run: a bar and the layers' gradient in a terminal, else plain lines."""
 
 from __future__ import annotations
 
@@ -19,22 +18,25 @@ from vgexp.records import Rows
 from vgexp.report.terminal.profile import Profile, profile_of
 
 PLAIN_LINES = 10
-"""Lines of progress in a run whose output is no terminal."""
+"""Lines of progress of a run whose output is not a terminal."""
 SILENT_SECONDS = 2.0
-"""What is done sooner is not counted."""
+"""Work that takes less is not counted."""
 REFRESH_SECONDS = 0.25
-"""Between two pictures at the least: a fast run hands rows on far more often."""
+"""Seconds between two pictures at least; a fast run hands rows on far more often."""
 _END_OF_FLUSH = "timing"
-"""The table whose row comes last of those that are handed on together."""
+"""The table whose row comes last in a flush."""
 
 
 @final
 class Live:
-    """Shows the latest row of `steps` and the latest gradients of `layers`, on standard error so
-    that output stays clean.
+    """Shows the latest row of `steps` and the latest gradients of `layers`, on standard error.
 
-    Drawn when rows come, by no thread of its own. Where nobody can be shown anything any more
-    (`2>&1 | head`, a terminal that was closed), the run goes on without.
+    It draws when rows come, without a thread of its own. When standard error can no longer be
+    written (`2>&1 | head`, a terminal that was closed), the run goes on without it.
+
+    Args:
+        quiet: whether nothing is shown.
+        first_step: where a resumed run starts.
     """
 
     def __init__(self, num_steps: int, quiet: bool, first_step: int = 0) -> None:
@@ -50,14 +52,14 @@ class Live:
             return
         self._progress = Progress(
             TextColumn("step {task.completed:.0f}/{task.total:.0f}"),
-            # Of the colour that it had: without colours the share in words tells.
+            # The colour stays the same; without colours the percentage says it.
             BarColumn(bar_width=None, finished_style="bar.complete"),
             TextColumn("{task.percentage:>3.0f} %"),
             TimeRemainingColumn(table_column=Column(no_wrap=True)),
             console=console,
             auto_refresh=False,
         )
-        # On a line of their own: beside large numbers of steps there is no room for the time left.
+        # On a line of their own, since large numbers of steps leave no room for the time left.
         self._numbers = Text(no_wrap=True, overflow="ellipsis")
         self._task = self._progress.add_task("", total=num_steps, completed=first_step)
         self._display = Display(
@@ -114,8 +116,7 @@ class Live:
 
 @final
 class Counting:
-    """How far a row of equal things has come, in a line now and then on standard error: the first
-    after two seconds, then at every tenth of them at the most, and at the last."""
+    """Counts equal pieces of work on standard error: after two seconds, then at every tenth."""
 
     def __init__(self, what: str, num: int, *, is_quiet: bool) -> None:
         self._what = what
@@ -138,7 +139,7 @@ class Counting:
 
 @final
 class _Console(Console):
-    """Standard error; that its reader has left is an `OSError` like any other."""
+    """Standard error; a reader that has left is an `OSError` like any other."""
 
     def __init__(self) -> None:
         super().__init__(file=sys.stderr)

@@ -1,5 +1,5 @@
-"""What a network at initialisation does to directions: the figures of `jacobian.csv`, `paths.csv`
-and `shattering.csv`, of one initialisation, and words for them.
+"""Metrics of the tables that `vgexp signal` makes of one network: `jacobian.csv`, `paths.csv` and
+`shattering.csv`.
 """
 
 from __future__ import annotations
@@ -10,23 +10,23 @@ import numpy as np
 import pandas as pd
 
 _CONSTANT = 1 - 1e-9
-"""Cosine from which on two gradients are the same, but for rounding."""
+"""Cosine above which two gradients are equal up to rounding."""
 
 
-def direction_figures(
+def start_table_metrics(
     tables: Mapping[str, pd.DataFrame], num_layers: int | None = None
 ) -> dict[str, float]:
-    """The figures of those tables that are there; nan where a table has no such row.
+    """The metrics of those of the tables that are there; nan where a table has no rows for them.
 
     Args:
         tables: name -> rows of one seed.
-        num_layers: L, the last layer before the read-out; None: the table's last is taken.
+        num_layers: L, the last layer before the read-out; None to take the last of the table.
     """
-    figures: dict[str, float] = {}
-    for name, make in _FIGURES.items():
+    metrics: dict[str, float] = {}
+    for name, make in _METRICS.items():
         if name in tables:
-            figures |= make(tables[name], num_layers)
-    return figures
+            metrics |= make(tables[name], num_layers)
+    return metrics
 
 
 def _jacobian(table: pd.DataFrame, num_layers: int | None) -> dict[str, float]:
@@ -42,7 +42,7 @@ def _jacobian(table: pd.DataFrame, num_layers: int | None) -> dict[str, float]:
     }
     if not len(rows):
         return dict.fromkeys(wanted, np.nan)
-    return {figure: float(rows[column].iloc[-1]) for figure, column in wanted.items()}
+    return {metric: float(rows[column].iloc[-1]) for metric, column in wanted.items()}
 
 
 def _paths(table: pd.DataFrame, _: int | None) -> dict[str, float]:
@@ -64,9 +64,9 @@ def _shattering(table: pd.DataFrame, _: int | None) -> dict[str, float]:
     return {"gradient_correlation": float(values[0]), "gradient_correlation_deepest": float(last)}
 
 
-_FIGURES: Mapping[str, Callable[[pd.DataFrame, int | None], dict[str, float]]] = {
+_METRICS: Mapping[str, Callable[[pd.DataFrame, int | None], dict[str, float]]] = {
     "jacobian": _jacobian,
     "paths": _paths,
     "shattering": _shattering,
 }
-"""Table -> its figures."""
+"""Table -> the function that computes its metrics."""

@@ -11,11 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from vgexp import sinks
 from vgexp.folders import Prefix
-from vgexp.quantities import COMMON, STEPS, TABLES
+from vgexp.quantities import STEPS, TABLES
 from vgexp.records import Rows
-from vgexp.sinks import SinkContext, open_sinks
 from vgexp.sinks.csv_files import CsvFiles
 
 
@@ -133,32 +131,6 @@ def test_a_file_that_is_there_is_not_written_over(tmp_path: Path) -> None:
         CsvFiles(tmp_path)
     assert len(list(Path("/dev/fd").iterdir())) == open_before
     assert (tmp_path / "evals.csv").read_text() == "mine"
-
-
-def test_all_sinks_are_closed_whichever_fails(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    closed: list[str] = []
-
-    class Sink:
-        def __init__(self, name: str) -> None:
-            self.name = name
-
-        def __call__(self, rows: Rows) -> None: ...
-
-        def close(self) -> None:
-            closed.append(self.name)
-            if self.name == "b":
-                raise OSError("close failed")
-
-    entries = {name: lambda _, name=name: Sink(name) for name in "abc"}
-    monkeypatch.setattr(sinks, "SINKS", sinks.Registry("sink", entries))
-    with (
-        pytest.raises(OSError, match="close failed"),
-        open_sinks(SinkContext(tmp_path, 1, True, COMMON)) as opened,
-    ):
-        assert len(opened) == 3
-    assert sorted(closed) == ["a", "b", "c"]
 
 
 def test_a_table_that_an_earlier_version_began_keeps_its_columns(tmp_path: Path) -> None:

@@ -1,0 +1,102 @@
+"""Quantities: each says how it spreads and is shown, and what theory predicts is like what it
+predicts."""
+
+from __future__ import annotations
+
+import pytest
+
+from vgexp.quantities import LAYERS, PREDICTION, SUMMARY, TABLES, Quantity
+from vgexp.report import selection
+
+DECLARED = [
+    pytest.param(quantity, id=f"{table}.{quantity.name}")
+    for table, quantities in {**TABLES, "summary": tuple(SUMMARY.values())}.items()
+    for quantity in quantities
+]
+GEOMETRIC_METRICS = {
+    "attenuation",
+    "attenuation_last",
+    "predicted_attenuation",
+    "critical_attenuation",
+    "backward_factor_per_layer",
+    "backward_factor_per_layer_last",
+    "predicted_backward_factor_per_layer",
+    "backward_factor_per_time_step",
+    "backward_factor_per_time_step_last",
+    "predicted_backward_factor_per_time_step",
+    "time_attenuation",
+    "time_attenuation_last",
+    "weight_gradient_ratio",
+    "branch_factor",
+    "middle_factor",
+    "chi",
+}
+"""Products of random factors, and the factors themselves: logarithms of these average."""
+GEOMETRIC_COLUMNS = {
+    "grad_norm",
+    "grad_max",
+    "grad_norm_clipped",
+    "update_ratio",
+    "delta_rms",
+    "backward_gain",
+    "predicted_delta_rms",
+    "predicted_backward_gain",
+}
+
+
+@pytest.mark.parametrize("quantity", DECLARED)
+def test_every_number_declares_how_it_spreads_and_its_scale_and_no_word_does(
+    quantity: Quantity,
+) -> None:
+    is_number = quantity.role == "value" and quantity.kind != "text"
+    assert (quantity.spread is not None) == (quantity.scale is not None) == is_number
+    assert quantity.definition
+    assert quantity.definition in quantity.meaning
+
+
+def test_a_number_that_does_not_say_how_it_spreads_cannot_be_made() -> None:
+    with pytest.raises(AssertionError, match="new_number"):
+        Quantity("new_number", "a number")
+    with pytest.raises(AssertionError, match="word"):
+        Quantity("word", "a word", "text", spread="geometric", scale="log")
+
+
+def test_what_spreads_geometrically_are_factors_and_sizes_and_no_deviation_of_logarithms() -> None:
+    assert {m.name for m in SUMMARY.values() if m.is_geometric} == GEOMETRIC_METRICS
+    assert {c.name for c in TABLES["layers"] if c.is_geometric} == GEOMETRIC_COLUMNS
+    for deviation in ("attenuation_log_std", "backward_factor_log_std"):
+        assert SUMMARY[deviation].spread == "arithmetic"
+
+
+@pytest.mark.parametrize("table", [*TABLES, "summary"])
+def test_a_prediction_is_shown_and_averaged_as_what_it_predicts(table: str) -> None:
+    own = SUMMARY.values() if table == "summary" else TABLES[table]
+    measured = {quantity.name: quantity for quantity in own}
+    shared = ("kind", "role", "unit", "spread", "scale", "axis")
+    for prediction in own:
+        twin = measured.get(prediction.name.removeprefix(PREDICTION))
+        if prediction.is_predicted and twin is not None:
+            assert [getattr(prediction, name) for name in shared] == [
+                getattr(twin, name) for name in shared
+            ]
+
+
+def test_the_last_value_of_a_metric_is_shown_and_averaged_as_the_first() -> None:
+    for name, metric in SUMMARY.items():
+        last = SUMMARY.get(f"{name}_last")
+        if last is not None and metric.kind != "text":
+            assert (last.spread, last.scale) == (metric.spread, metric.scale)
+
+
+@pytest.mark.parametrize("shown", ["COMPARED", "SHOWN", "ON_CARD"])
+def test_what_is_shown_by_default_are_summary_metrics_each_once(shown: str) -> None:
+    names = getattr(selection, shown)
+    assert set(names) <= set(SUMMARY)
+    assert len(set(names)) == len(names)
+
+
+def test_every_column_of_a_layer_says_what_asks_for_it_and_what_it_scales_with() -> None:
+    for column in LAYERS:
+        if column.role == "value":
+            assert column.asked_by in ("probe.every", "probe.activations_every")
+            assert column.scales_with is not None
