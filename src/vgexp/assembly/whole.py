@@ -151,6 +151,7 @@ def _probe_maker(config: Config, state: TrainState, model: Model) -> Callable[[]
         layers=config.probe.layers,
         watches=model.watches,
         meters=model.meters,
+        scaler=None if state.half is None else state.half.scaler,
     )
 
 
