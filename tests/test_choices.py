@@ -59,17 +59,8 @@ ALSO_KNOW: Mapping[str, set[str]] = {
 }
 """Class -> modules that know it beside the two that every choice has; a new choice needs none."""
 
-OTHER_WORDS = {"auto", "layer", "none", "norm", "step", "text"}
-"""Names of choices that are also words of something else: columns, kinds of values, devices."""
-
-NO_CHOICES = {
-    ("kind", "linear"),  # of a weight: `watch.Watch.kind`
-    ("kind", "text"),  # of a column
-    ("name", "step"),  # a column
-    ("columns", "step"),
-    ("name", "auto"),  # a device
-}
-"""(The last name of what is compared, literal) where the literal is not the name of a choice."""
+OTHER_WORDS = {"auto", "layer", "linear", "none", "norm", "step", "text", "value"}
+"""Names of choices that are also words of something else: columns, kinds, scales, devices."""
 
 
 @cache
@@ -147,12 +138,13 @@ def test_the_name_of_a_choice_is_written_twice_at_the_most(group: str) -> None:
 
 
 def test_nothing_compares_with_the_name_of_a_choice() -> None:
-    names = set().union(*GROUPS.values(), *PARTS.values())
+    registries = [*GROUPS.values(), *PARTS.values()]
+    names, keys = set().union(*registries), {registry.kind for registry in registries}
     wrong = [
         f"{file}:{node.lineno}: {name} with {text!r}"
         for file, node in nodes()
         for name, text in comparisons(node)
-        if text in names and (name, text) not in NO_CHOICES
+        if text in names and (text not in OTHER_WORDS or name in keys)
     ]
     assert not wrong, "make an attribute of the registry's entry of it"
 

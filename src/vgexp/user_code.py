@@ -143,7 +143,7 @@ def init(path: str) -> Callable[[Tensor, float, Generator], None]:
         if takes_generator:
             lookup.call(key, path, found, weight, generator=generator)
         else:
-            with _lend_generator(generator):
+            with _draw_from(generator):
                 lookup.call(key, path, found, weight)
         num_left = int(weight.isnan().sum())
         what = f"it leaves {num_left:,} of {weight.numel():,} entries of a weight unset or nan"
@@ -154,8 +154,8 @@ def init(path: str) -> Callable[[Tensor, float, Generator], None]:
 
 
 @contextmanager
-def _lend_generator(generator: Generator) -> Iterator[None]:
-    """Within, torch's global generator of the CPU draws the numbers of the given one."""
+def _draw_from(generator: Generator) -> Iterator[None]:
+    """Makes torch's global generator of the CPU draw, within, what the given one would."""
     outside = torch.get_rng_state()
     torch.set_rng_state(generator.get_state())
     try:

@@ -75,7 +75,7 @@ def sequences(num_steps: int) -> Task:
 def test_the_need_told_from_small_networks_is_that_of_the_whole_one(
     config: ModelConfig, task: Task
 ) -> None:
-    assert rehearsal.estimate(config, task, 6) == rehearsal.rehearsed(config, task, 6)
+    assert rehearsal.estimate(config, task, 6) == rehearsal.rehearse(config, task, 6)
 
 
 @pytest.mark.parametrize(

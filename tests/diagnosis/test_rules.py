@@ -334,11 +334,6 @@ def test_a_table_a_field_and_a_metric_can_be_needed(need: str) -> None:
     assert rule.reason_unchecked(NEEDED[need](nothing)) is None
 
 
-def test_a_table_without_rows_is_no_evidence() -> None:
-    assert Evidence({}, tables={"layers": VANISHING.head(0)}).lacks("layers.csv")
-    assert not Evidence({}, tables={"layers": VANISHING}).lacks("layers.csv")
-
-
 # ---------------------------------------------------------------- what a finding holds
 
 

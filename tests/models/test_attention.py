@@ -432,14 +432,14 @@ def test_memory_is_told_before_anything_is_allocated(
     config, model = drawn(cls, values, task, torch.float32)
     needed = need(config, task, 16)
     assert needed.num_parameters == sum(p.numel() for p in model.parameters())
-    assert needed.num_activations == pytest.approx(rehearsal.kept(model, task, 16), rel=0.1)
+    assert needed.num_activations == pytest.approx(rehearsal.count_kept(model, task, 16), rel=0.1)
 
 
 @pytest.mark.parametrize("depth", [1, 5])
 @pytest.mark.parametrize("skip", ["residual", "rezero"])
 def test_the_memory_of_any_depth_is_told_from_two(skip: str, depth: int) -> None:
     config = VitConfig(**{**SMALL, "depth": depth}, skip=skip, patch=2, norm_position="post")
-    assert need(config, IMAGES, 16) == rehearsal.rehearsed(config, IMAGES, 16)
+    assert need(config, IMAGES, 16) == rehearsal.rehearse(config, IMAGES, 16)
     assert need(VitConfig(depth=10**9, patch=2), IMAGES, 16).num_parameters > 10**13
 
 

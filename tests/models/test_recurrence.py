@@ -33,7 +33,7 @@ from vgexp.config import GruConfig, LstmConfig, RnnConfig
 from vgexp.errors import QuestionError
 from vgexp.inits import INITS, initialise
 from vgexp.models import RECURRENT_INITS, build, memory
-from vgexp.models.recurrence.cells import EQUATIONS, Unrolled, advanced
+from vgexp.models.recurrence.cells import EQUATIONS, Unrolled, run_cell
 from vgexp.models.recurrence.segments import segments
 from vgexp.seeds import generator
 from vgexp.tasks import Task
@@ -122,8 +122,8 @@ def test_the_unrolled_cell_is_torchs_with_its_weights(config: Config) -> None:
     x_BSI = inputs()
     results = []
     for cell in (fused, unrolled):
-        h_BSH, states = advanced(cell, x_BSI[:, :3], ())
-        more_BSH, last = advanced(cell, x_BSI[:, 3:], states)
+        h_BSH, states = run_cell(cell, x_BSI[:, :3], ())
+        more_BSH, last = run_cell(cell, x_BSI[:, 3:], states)
         results.append((torch.cat((h_BSH, more_BSH), 1), *states, *last))
     for ours, torchs in zip(results[1], results[0], strict=True):
         assert ours.shape == torchs.shape

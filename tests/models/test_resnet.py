@@ -328,4 +328,4 @@ def test_the_memory_of_any_depth_is_told_from_two(skip: str, bottleneck: bool, b
     depth = (9 if bottleneck else 6) * blocks + 2
     config = ResnetConfig(depth=depth, width=3, skip=skip, bottleneck=bottleneck)
     task = images(1, 8, 8, 4)
-    assert need(config, task, 16) == rehearsal.rehearsed(config, task, 16)
+    assert need(config, task, 16) == rehearsal.rehearse(config, task, 16)

@@ -771,3 +771,35 @@ def test_the_verb_shows_runs_layers_seeds_and_writes_csv(sweep: Path, tmp_path: 
 def test_the_verb_without_a_run_says_what_it_takes() -> None:
     with pytest.raises(QuestionError, match="RUN_OR_SWEEP"):
         compared()
+
+
+RECORDED = Path(__file__).parents[1] / "recorded"
+
+
+@pytest.mark.parametrize("metric", ["delta_rms", "predicted_delta_rms"])
+def test_seeds_of_a_prediction_are_folded_as_those_of_what_it_predicts(
+    metric: str, tmp_path: Path
+) -> None:
+    comparison = compare_layers(load_runs([RECORDED / "sweep"]), metric, by_seed=True)
+    values = [value for shown in comparison.columns[1:] for value in shown.values]
+    assert values
+    assert all(value.is_geometric for value in values if value is not None)
+    write_csv(comparison, tmp_path / "layers.csv")
+    header = (tmp_path / "layers.csv").read_text().splitlines()[0]
+    assert "_geometric_mean" in header
+    assert "_geometric_std" in header
+
+
+@pytest.mark.parametrize(
+    ("sweep", "metric", "is_geometric"),
+    [
+        ("sweep", "weight_gradient_ratio", True),
+        ("sweep", "loss_last", False),
+        ("signal_sweep", "attenuation_log_std", False),
+        ("signal_sweep", "backward_factor_log_std", False),
+    ],
+)
+def test_a_metric_is_folded_as_it_is_declared(sweep: str, metric: str, is_geometric: bool) -> None:
+    comparison = compare_runs(load_runs([RECORDED / sweep]), metric, by_seed=True)
+    (shown,) = (column for column in comparison.columns if column.title == metric)
+    assert [value.is_geometric for value in shown.values] == [is_geometric] * 2

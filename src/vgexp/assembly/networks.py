@@ -26,7 +26,7 @@ from vgexp.errors import QuestionError, impossible
 from vgexp.lookup import call, is_dotted
 from vgexp.models import Network, memory
 from vgexp.models.recurrence import fused
-from vgexp.models.user_code import Tried, explained, tried
+from vgexp.models.user_code import Tried, misfit, try_model
 from vgexp.probe.plan import plan_of_module
 from vgexp.seeds import generator
 from vgexp.tasks import Task
@@ -74,7 +74,7 @@ def model_of(config: Config, dataset: Dataset, device: torch.device, dtype: torc
         weights = [w.weight for w in watches if w.weight is not None and w.kind != "readout"]
         made = Model(module, watches, weights, (x, y), module.meters())
     else:
-        matrices = _tried(config, module, dataset.task, x, y)
+        matrices = _try_model(config, module, dataset.task, x, y)
         if config.dtype in HALF_DTYPES:
             fused.make_work(module)
         made = Model(module, None, matrices, (x, y))
@@ -87,7 +87,7 @@ def _require_memory(config: Config, task: Task, device: torch.device, dtype: tor
 
     What such a model needs is not known before it runs.
     """
-    model = _of_ours(config)
+    model = _with_known_parts(config)
     if isinstance(model, CustomConfig):
         return
     try:
@@ -100,7 +100,7 @@ def _require_memory(config: Config, task: Task, device: torch.device, dtype: tor
         return
     except Exception as error:
         if isinstance(model, TorchvisionConfig):
-            raise explained(model, task, error) from error
+            raise misfit(model, task, error) from error
         raise
     if config.train.checkpoint_activations and isinstance(model, NetConfig | RecurrentConfig):
         needed = needed.recomputing(model.depth)
@@ -108,17 +108,17 @@ def _require_memory(config: Config, task: Task, device: torch.device, dtype: tor
     memory.require(needed, dtype, device, optimizers.num_states(config.optimizer) + kept)
 
 
-def _of_ours(config: Config) -> ModelConfig:
-    """The model's configuration with parts of ours, that hold about as much, for the user's own."""
+def _with_known_parts(config: Config) -> ModelConfig:
+    """Replaces the user's own parts of a model by vgexp's, which need about as much memory."""
     plain = {"activation": "relu", "init": "he_normal", "norm": "none"}
     own = {key.removeprefix("model.") for key, _ in targets(config) if key.startswith("model.")}
     return dataclasses.replace(config.model, **{key: plain[key] for key in own & plain.keys()})
 
 
-def _tried(
+def _try_model(
     config: Config, module: nn.Module, task: Task, x: Tensor, y: Tensor
 ) -> list[nn.Parameter]:
-    """Tries a model that is not ours on a batch; its weights but for the read-out's.
+    """Tries a model of the user's own on a batch; returns its weights without the read-out's.
 
     Raises:
         QuestionError: it raises something, its output is not what the loss needs, or it has
@@ -136,15 +136,15 @@ def _tried(
                 f"{key} is {name!r}: it is a ScriptModule, or holds one, whose layers cannot be"
                 " measured\nallowed: the module as it is before torch.jit.script"
             )
-        shown: Tried = call(key, name, tried, module, x)
+        shown: Tried = call(key, name, try_model, module, x)
     elif isinstance(config.model, TorchvisionConfig):
         key, name = "model.arch", config.model.arch
         try:
-            shown = tried(module, x)
+            shown = try_model(module, x)
         except Exception as error:
-            raise explained(config.model, task, error) from error
+            raise misfit(config.model, task, error) from error
     else:
-        key, name, shown = "model", choice("model", config.model), tried(module, x)
+        key, name, shown = "model", choice("model", config.model), try_model(module, x)
     loss = config.train.loss
     for when, output in (("", shown.output), (" in training", shown.output_in_training)):
         _require_output(f"{key} is {name!r}: its output{when}", output, x, y, task, loss)

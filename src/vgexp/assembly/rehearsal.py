@@ -52,26 +52,26 @@ def rehearse(config: Config, state: TrainState, x: Tensor, y: Tensor) -> None:
         except Exception as error:
             if any(words in str(error).lower() for words in _MEMORY):
                 return  # the run reports it, as it does when memory runs out later
-            raise _explained(tried, error) from error
+            raise _explain(tried, error) from error
         if all(p.grad is None for p in model.parameters()):
-            raise _cut(tried, "no gradient reaches a parameter of the model")
+            raise _no_graph(tried, "no gradient reaches a parameter of the model")
 
 
 def _require_graph(tried: str, outputs: Any, value: Tensor) -> None:
     if not value.requires_grad:
         is_cut = isinstance(outputs, Tensor) and not outputs.requires_grad
         whose = "the model's output" if is_cut else "the loss"
-        raise _cut(tried, f"{whose} has no graph that leads to a parameter")
+        raise _no_graph(tried, f"{whose} has no graph that leads to a parameter")
 
 
-def _cut(tried: str, why: str) -> QuestionError:
+def _no_graph(tried: str, why: str) -> QuestionError:
     return QuestionError(
         f"{tried}: {why}, so nothing can be trained\n"
         "allowed: a forward pass without detach(), no_grad(), .data or a detour through numpy"
     )
 
 
-def _explained(tried: str, error: Exception) -> QuestionError:
+def _explain(tried: str, error: Exception) -> QuestionError:
     question = explain_error(f"{tried}: the forward or the backward pass raised", error)
     if not any(words in str(error) for words in _IN_PLACE):
         return question
@@ -85,7 +85,7 @@ def _copies(model: nn.Module, loss: Loss) -> Iterator[tuple[nn.Module, Loss]]:
     """Copies of both, or if they cannot be copied, both themselves, restored afterwards."""
     # The copy of a compiled module would be compiled again.
     is_compiled = any(type(module).__name__ == "OptimizedModule" for module in model.modules())
-    copies = None if is_compiled else _copied(model, loss)
+    copies = None if is_compiled else _copy(model, loss)
     if copies is not None:
         yield copies
         return
@@ -99,7 +99,7 @@ def _copies(model: nn.Module, loss: Loss) -> Iterator[tuple[nn.Module, Loss]]:
         model.zero_grad(set_to_none=True)
 
 
-def _copied(model: nn.Module, loss: Loss) -> tuple[nn.Module, Loss] | None:
+def _copy(model: nn.Module, loss: Loss) -> tuple[nn.Module, Loss] | None:
     try:
         return copy.deepcopy((model, loss))
     except Exception:  # of somebody else's code any

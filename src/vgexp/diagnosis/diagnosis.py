@@ -45,7 +45,7 @@ class Diagnosis:
 
 
 def diagnose(frame: pd.DataFrame) -> Diagnosis:
-    """What a table of layers alone tells: the signal at its first and last measured step.
+    """What the rules find in a table of layers alone.
 
     Args:
         frame: rows as in `layers.csv` or from `Probe.to_frame()`.

@@ -29,9 +29,9 @@ def describe_signal(metrics: Mapping[str, Any], suffix: str = "") -> str:
     Args:
         suffix: `_last` for the last measured step.
     """
-    attenuation = metrics[f"attenuation{suffix}"]
+    attenuation = metrics.get(f"attenuation{suffix}")
     last_layer = metrics[f"num_layers{suffix}"]
-    factor = metrics[f"backward_factor_per_layer{suffix}"]
+    factor = metrics.get(f"backward_factor_per_layer{suffix}")
     if attenuation is None:
         return _describe_undefined(metrics, suffix)
     if attenuation == 0:
@@ -59,7 +59,7 @@ def _describe_undefined(metrics: Mapping[str, Any], suffix: str) -> str:
 
 def _describe_unmeasured(metrics: Mapping[str, Any], suffix: str) -> str:
     missing = metrics[f"unmeasured_ends{suffix}"]
-    factor = metrics[f"backward_factor_per_layer{suffix}"]
+    factor = metrics.get(f"backward_factor_per_layer{suffix}")
     others = {1, metrics[f"num_layers{suffix}"]}.difference(missing)
     words = " and ".join(f"layer {end}" for end in missing)
     words += " were not measured" if len(missing) > 1 else " was not measured"

@@ -24,7 +24,7 @@ def read_metrics(tables: Mapping[str, pd.DataFrame | None]) -> dict[str, float |
 
 
 def running_means(values: pd.Series) -> Values:
-    """Means over 20 consecutive values, each window summed afresh: no drift from a huge one."""
+    """Means over 20 values in a row, each summed anew, so that a huge value spoils no other."""
     numbers: Values = values.to_numpy(dtype="float64")
     if not numbers.size:
         return numbers

@@ -67,23 +67,23 @@ def estimate(config: ModelConfig, task: Task, batch_size: int) -> Need:
 
     A family without a rule of its own is rehearsed at its full size.
     """
-    return rehearsed(config, task, batch_size)
+    return rehearse(config, task, batch_size)
 
 
-def rehearsed(config: ModelConfig, task: Task, batch_size: int) -> Need:
+def rehearse(config: ModelConfig, task: Task, batch_size: int) -> Need:
     """Estimates by two forward passes on the meta device, and the line through their batch sizes.
 
     Two, since a part may not depend on the batch; few, for some kernels' sizes are limited.
     """
     with torch.device("meta"):
         model = families.make(config, task)
-        first, second = (kept(model, task, examples) for examples in (2, 4))
+        first, second = (count_kept(model, task, examples) for examples in (2, 4))
     return Need(
         sum(p.numel() for p in model.parameters()), first + (second - first) // 2 * (batch_size - 2)
     )
 
 
-def kept(model: nn.Module, task: Task, num_examples: int) -> int:
+def count_kept(model: nn.Module, task: Task, num_examples: int) -> int:
     """Counts the numbers that autograd keeps of a forward pass, without parameters."""
     own = {id(p) for p in model.parameters()}
     found: dict[int, Tensor] = {}
@@ -104,7 +104,7 @@ def kept(model: nn.Module, task: Task, num_examples: int) -> int:
 @estimate.register
 def _attention(config: AttentionConfig, task: Task, batch_size: int) -> Need:
     """Extrapolates from few blocks: all are equal."""
-    return _of_depth(config, (1, 2), lambda small: rehearsed(small, task, batch_size))
+    return _of_depth(config, (1, 2), lambda small: rehearse(small, task, batch_size))
 
 
 @estimate.register
@@ -112,7 +112,7 @@ def _resnet(config: ResnetConfig, task: Task, batch_size: int) -> Need:
     """Extrapolates from few blocks: all are equal, and each stage has one more at a time."""
     period = RESNET_STAGES * config.block_layers
     depths = (period + 2, 2 * period + 2)
-    return _of_depth(config, depths, lambda small: rehearsed(small, task, batch_size))
+    return _of_depth(config, depths, lambda small: rehearse(small, task, batch_size))
 
 
 @estimate.register
@@ -121,7 +121,7 @@ def _cnn(config: CnnConfig, task: Task, batch_size: int) -> Need:
     num_stages = min(config.stages, config.depth)
     rest = config.depth % num_stages
     depths = (2 * num_stages + rest, 3 * num_stages + rest)
-    return _of_depth(config, depths, lambda small: rehearsed(small, task, batch_size))
+    return _of_depth(config, depths, lambda small: rehearse(small, task, batch_size))
 
 
 @estimate.register
@@ -134,7 +134,7 @@ def _densenet(config: DensenetConfig, task: Task, batch_size: int) -> Need:
     num_layers, first = config.layers_per_block, 4 + config.layers_per_block % 4
     period = (config.depth - 4) // num_layers
     depths = [4 + period * (first + more) for more in (0, 4, 8)]
-    return _of_depth(config, depths, lambda small: rehearsed(small, task, batch_size))
+    return _of_depth(config, depths, lambda small: rehearse(small, task, batch_size))
 
 
 @estimate.register
@@ -147,11 +147,11 @@ def _over_time(config: RecurrentConfig, task: Task, batch_size: int) -> Need:
     """Extrapolates from few steps in time: they are equal, and so are the cuts of `truncation`."""
     num_steps, truncation = task.shape[0], config.truncation
     if num_steps <= 4:
-        return rehearsed(config, task, batch_size)
+        return rehearse(config, task, batch_size)
 
     def of(steps: int, truncation: int | None) -> Need:
         short = replace(task, shape=(steps, *task.shape[1:]))
-        return rehearsed(replace(config, truncation=truncation), short, batch_size)
+        return rehearse(replace(config, truncation=truncation), short, batch_size)
 
     three, four = of(3, None), of(4, None)
     whole = three.plus(num_steps - 3, four.minus(three))

@@ -59,13 +59,13 @@ def torchvision(config: TorchvisionConfig, task: Task) -> nn.Module:
     try:
         model = _made(config, height, width, task.num_outputs)
     except (TypeError, ValueError, AssertionError) as error:
-        raise explained(config, task, error) from error
+        raise misfit(config, task, error) from error
     if channels != _COLOURS:
         model.register_forward_pre_hook(_repeat_channel)
     return model
 
 
-def explained(config: TorchvisionConfig, task: Task, error: Exception) -> QuestionError:
+def misfit(config: TorchvisionConfig, task: Task, error: Exception) -> QuestionError:
     """Makes the error for images that a model cannot read, with the least size that it reads."""
     given = f" with model.kwargs={config.kwargs}" if config.kwargs else ""
     lines = [f"model.arch={config.arch}{given} does not fit {task.in_words}", reason(error)]
@@ -175,7 +175,7 @@ class Tried:
 
 
 @torch.no_grad()
-def tried(model: nn.Module, x: Tensor) -> Tried:
+def try_model(model: nn.Module, x: Tensor) -> Tried:
     """Calls a model in evaluation mode and in training mode, and leaves its buffers as they were.
 
     What the passes draw comes from torch's global generators. Lazy modules get their shapes.

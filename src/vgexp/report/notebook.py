@@ -36,7 +36,7 @@ def as_html(folder: Path) -> str:
 def _words(summary: Mapping[str, Any]) -> str:
     try:
         return f"<p>{_text(sentence(summary))}</p>"
-    except QuestionError:  # a run that failed before it had metrics
+    except (KeyError, TypeError, ValueError):  # it has no metrics, or somebody changed them
         return f"<p>{_text(summary.get('reason', ''))}</p>"
 
 

@@ -168,10 +168,10 @@ def warn(text: str) -> None:
     """Writes a warning into the log, and to standard error if somebody still reads that."""
     _log.info(text)
     with suppress(OSError):
-        print(_wrapped(f"warning: {text}"), file=sys.stderr, flush=True)
+        print(_wrap(f"warning: {text}"), file=sys.stderr, flush=True)
 
 
-def _wrapped(text: str) -> str:
+def _wrap(text: str) -> str:
     """The text in lines of `_WIDTH`; one with a command stays whole, so that it can be copied."""
     text = printable(text)
     if ": vgexp " in text:

@@ -122,7 +122,7 @@ def _texts(values: Sequence[Any]) -> list[str]:
     present = [value for value in values if value is not None]
     first = present[0] if present else None
     if isinstance(first, str):
-        texts = [_quoted(value) for value in present]
+        texts = [_quote(value) for value in present]
     elif isinstance(first, float | np.floating):
         texts = _float_texts(np.array(present, dtype=getattr(first, "dtype", float)))
     else:
@@ -155,7 +155,7 @@ def _float_texts(values: NDArray[Any]) -> list[str]:
 
 
 @lru_cache(maxsize=4096)
-def _quoted(text: str) -> str:
+def _quote(text: str) -> str:
     """Writes a name as a CSV cell (RFC 4180)."""
     if any(mark in text for mark in ',"\r\n'):
         return '"' + text.replace('"', '""') + '"'

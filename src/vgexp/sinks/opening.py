@@ -98,24 +98,24 @@ class _Guarded:
     ) -> None:
         self._name, self._warn = name, warn
         self._sink: Sink | None = None
-        with self._guarded("could not be opened"):
+        with self._guard("could not be opened"):
             self._sink = make(context)
 
     def __call__(self, rows: Rows) -> None:
         sink = self._sink
         if sink is not None:
-            with self._guarded(f"failed at rows of {rows.table}"):
+            with self._guard(f"failed at rows of {rows.table}"):
                 sink(rows)
 
     def close(self) -> None:
         """Closes the sink; again is harmless."""
         sink, self._sink = self._sink, None
         if sink is not None:
-            with self._guarded("could not be closed"):
+            with self._guard("could not be closed"):
                 sink.close()
 
     @contextmanager
-    def _guarded(self, what: str) -> Iterator[None]:
+    def _guard(self, what: str) -> Iterator[None]:
         from vgexp.seeds import without_draws
 
         try:

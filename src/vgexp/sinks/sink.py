@@ -31,7 +31,7 @@ class SinkContext:
     """Table -> its columns, of every table that the run has."""
     config: Config
     first_step: int = 0
-    """Where a run that is gone on with stands."""
+    """The first step of a resumed run; 0: it starts at the beginning."""
     prefixes: Mapping[str, Prefix] = field(default_factory=dict)
     """Table -> what of its file to go on from; other tables get a new file."""
 

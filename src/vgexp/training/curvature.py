@@ -192,7 +192,7 @@ def _copy(model: nn.Module) -> nn.Module:
     try:
         made = copy.deepcopy(model)
     except Exception as error:
-        raise _refused(f"the model cannot be copied: {reason(error)}") from error
+        raise _refusal(f"the model cannot be copied: {reason(error)}") from error
     if isinstance(made, Network):
         made.recomputes = False  # checkpointed activations are differentiable once only
     for module in made.modules():
@@ -212,12 +212,12 @@ def _twice_differentiable() -> Iterator[None]:
     except RuntimeError as error:
         if not any(words in str(error).lower() for words in _NOT_TWICE):
             raise
-        raise _refused(f"the loss has no second derivative: {one_line(str(error))}") from error
+        raise _refusal(f"the loss has no second derivative: {one_line(str(error))}") from error
     finally:
         torch.backends.cudnn.enabled = cudnn
 
 
-def _refused(why: str) -> QuestionError:
+def _refusal(why: str) -> QuestionError:
     return QuestionError(
         f"probe.curvature_every asks for the curvature of this model, but {why}\n"
         "allowed: probe.curvature_every=0, or a model whose every operation can be differentiated"

@@ -57,7 +57,7 @@ class Half:
         """The factor of the loss, 0-d; None: there is none."""
         return None if self._scaler is None else self._scaler.scale(self._one)
 
-    def scaled(self, loss: Tensor) -> Tensor:
+    def scale(self, loss: Tensor) -> Tensor:
         """Multiplies the loss by the scale."""
         return loss if self._scaler is None else self._scaler.scale(loss)
 
@@ -127,7 +127,7 @@ class _Guard:
 
     def _keep(self, *_: object) -> None:
         self._was_called = True
-        tensors = _moved(self._optimizer)
+        tensors = _changed_by(self._optimizer)
         self._before = {id(x): x if self._is_fused else x.clone() for x in tensors}
 
     @torch.no_grad()
@@ -136,7 +136,7 @@ class _Guard:
         if found_inf is None:  # the scaler has looked, and leaves such steps out itself
             return
         is_found = found_inf.bool()
-        for x in _moved(self._optimizer):
+        for x in _changed_by(self._optimizer):
             known = self._before.get(id(x))
             if known is None:
                 x.masked_fill_(is_found, 0.0)
@@ -145,7 +145,7 @@ class _Guard:
         self._before.clear()
 
 
-def _moved(optimizer: Optimizer) -> list[Tensor]:
+def _changed_by(optimizer: Optimizer) -> list[Tensor]:
     """The tensors that a step changes: parameters, and their states on the same device."""
     found = []
     for group in optimizer.param_groups:

@@ -78,7 +78,7 @@ def forward_backward(state: TrainState, batch: Batch) -> Passes:
                 loss = loss_of.mean(outputs, y)
         if len(batch) > 1:
             loss = loss / len(batch)
-        (loss if half is None else half.scaled(loss)).backward()  # type: ignore[no-untyped-call]
+        (loss if half is None else half.scale(loss)).backward()  # type: ignore[no-untyped-call]
         losses.append(loss.detach())
         num_targets += losses_of.num_targets(outputs)
         if loss_of.hits is not None:

@@ -24,7 +24,7 @@ def gradient(evidence: Evidence) -> Finding | None:
     return _find_gradient(evidence, gradient.id, when, evidence.first_step, "")
 
 
-@rule("signal", "attenuation", "weight_gradient_ratio")
+@rule("signal", "num_layers", "attenuation", "weight_gradient_ratio")
 def hidden_by_weights(evidence: Evidence) -> Finding | None:
     """Whether the weights' own gradients hide that the signal is lost or grows.
 
@@ -61,7 +61,7 @@ def gradient_last(evidence: Evidence) -> Finding | None:
 
 def _find_gradient(evidence: Evidence, id: str, when: str, step: int, suffix: str) -> Finding:
     metrics = evidence.metrics
-    signal, attenuation = metrics[f"signal{suffix}"], metrics[f"attenuation{suffix}"]
+    signal, attenuation = metrics[f"signal{suffix}"], metrics.get(f"attenuation{suffix}")
     is_unknown = attenuation is None and signal == "steady"
     verb = "" if is_unknown else f"{_VERBS[signal]} "
     value = math.inf if attenuation is None else attenuation

@@ -102,15 +102,16 @@ _IN_FLOAT64 = Remedy(
 
 
 def _describe_loss(metrics: Mapping[str, Any], last: float, guess: float | None) -> str:
-    first, best = format_loss(metrics["loss_first"]), format_loss(metrics["loss_best_mean_20"])
+    first = format_loss(metrics.get("loss_first"))
+    best = format_loss(metrics.get("loss_best_mean_20"))
     if guess is None:
         return (
             f"The training loss went from {first} to {format_loss(last)} (best {best}); "
             f"{UNKNOWN_GUESS}."
         )
     guessing = f"guessing gives {format_loss(guess)}"
-    if metrics["verdict"] == "healthy":
-        opening = "It learned" if metrics["signal"] == "steady" else "Even so it learned"
+    if metrics.get("verdict") == "healthy":
+        opening = "It learned" if metrics.get("signal") == "steady" else "Even so it learned"
         return (
             f"{opening}: the training loss went from {first} to {format_loss(last)} (best {best};"
             f" {guessing})."

@@ -72,7 +72,7 @@ class Equations(ABC):
         """Returns u of each gate: what its phi reads."""
 
     @abstractmethod
-    def advanced(self, cell: nn.Module, inputs: Sequence[Tensor], states: States) -> States:
+    def advance(self, cell: nn.Module, inputs: Sequence[Tensor], states: States) -> States:
         """Returns the states after a step, from the gates' u and the states before."""
 
 
@@ -110,7 +110,7 @@ class RnnEquations(Equations):
     def gate_inputs(self, cell: nn.Module, a: Tensor, r: Tensor) -> Sequence[Tensor]:
         return (_normed(cell, "sum", a + r),)
 
-    def advanced(self, cell: nn.Module, inputs: Sequence[Tensor], states: States) -> States:  # noqa: ARG002
+    def advance(self, cell: nn.Module, inputs: Sequence[Tensor], states: States) -> States:  # noqa: ARG002
         return (cast(nn.Module, cell.activation)(inputs[0]),)
 
 
@@ -136,7 +136,7 @@ class LstmEquations(Equations):
     def gate_inputs(self, cell: nn.Module, a: Tensor, r: Tensor) -> Sequence[Tensor]:  # noqa: ARG002
         return (a + r).chunk(4, -1)
 
-    def advanced(self, cell: nn.Module, inputs: Sequence[Tensor], states: States) -> States:
+    def advance(self, cell: nn.Module, inputs: Sequence[Tensor], states: States) -> States:
         i, f, g, o = inputs
         c = f.sigmoid() * states[1] + i.sigmoid() * g.tanh()
         return o.sigmoid() * _normed(cell, "c", c).tanh(), c
@@ -160,7 +160,7 @@ class GruEquations(Equations):
         reset = a_r + r_r
         return reset, a_z + r_z, a_n + reset.sigmoid() * r_n
 
-    def advanced(self, cell: nn.Module, inputs: Sequence[Tensor], states: States) -> States:  # noqa: ARG002
+    def advance(self, cell: nn.Module, inputs: Sequence[Tensor], states: States) -> States:  # noqa: ARG002
         _, z, n = inputs[0], inputs[1].sigmoid(), inputs[2].tanh()
         return (n + z * (states[0] - n),)
 
@@ -194,16 +194,16 @@ class Unrolled(nn.Module):
         The last h is another tensor than the one in the sequence, as torch's is, so that what
         comes back along time and what comes from above are told apart.
         """
-        states = self._begun(x_BSI, hx)
+        states = self._first_states(x_BSI, hx)
         h_S = []
-        for a_BG in projected(self, "ih", x_BSI).unbind(1):
-            r_BG = projected(self, "hh", states[0])
+        for a_BG in project(self, "ih", x_BSI).unbind(1):
+            r_BG = project(self, "hh", states[0])
             inputs = self.equations.gate_inputs(self, a_BG, r_BG)
-            states = self.equations.advanced(self, inputs, states)
+            states = self.equations.advance(self, inputs, states)
             h_S.append(states[0])
         return torch.stack(h_S, 1), tuple(s.unsqueeze(0) for s in states)
 
-    def _begun(self, x_BSI: Tensor, hx: States | Tensor | None) -> States:
+    def _first_states(self, x_BSI: Tensor, hx: States | Tensor | None) -> States:
         if hx is None:
             zeros = x_BSI.new_zeros(len(x_BSI), self.weight_hh_l0.shape[1])
             return (zeros,) * len(self.equations.states)
@@ -217,14 +217,14 @@ def cell_of(equations: Equations, num_inputs: int) -> nn.Module:
     return allocate(equations.fused(num_inputs))
 
 
-def advanced(cell: nn.Module, x_BSI: Tensor, states: States) -> tuple[Tensor, States]:
+def run_cell(cell: nn.Module, x_BSI: Tensor, states: States) -> tuple[Tensor, States]:
     """Runs a cell from given states: h of each step [B, S, H], and the last states [1, B, H]."""
     hx = None if not states else states[0] if len(states) == 1 else states
     h_BSH, last = fused.call(cell, x_BSI, hx)
     return h_BSH, (last,) if isinstance(last, Tensor) else last
 
 
-def projected(cell: nn.Module, which: str, x: Tensor) -> Tensor:
+def project(cell: nn.Module, which: str, x: Tensor) -> Tensor:
     """Computes a of the inputs (`ih`) or r of the states h (`hh`): [..., G]."""
     weight = cast(Tensor, getattr(cell, f"weight_{which}_l0"))
     bias = cast("Tensor | None", getattr(cell, f"bias_{which}_l0", None))

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from vgexp import metrics
 from vgexp.activations import slope_of
-from vgexp.models.recurrence.cells import Equations, projected
+from vgexp.models.recurrence.cells import Equations, project
 from vgexp.models.recurrence.draws import spectral_radii
 from vgexp.models.recurrence.segments import in_segments, segments
 from vgexp.records import Floats, Rows
@@ -243,7 +243,7 @@ class GateMeter(_LayerMeter):
         with torch.no_grad(), torch.autocast(x_BTI.device.type, enabled=False):
             x_PBI = _at(self._times, x_BTI).to(weight.dtype)
             h_PBH = _before(self._times, h_BTH).to(weight.dtype)
-            a, r = projected(cell, "ih", x_PBI), projected(cell, "hh", h_PBH)
+            a, r = project(cell, "ih", x_PBI), project(cell, "hh", h_PBH)
             pairs = zip(equations.activations(cell), equations.gate_inputs(cell, a, r), strict=True)
             self._keep(name, len(x_BTI), torch.stack([_gate(phi, u) for phi, u in pairs], 1))
 

@@ -9,7 +9,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor, nn
 
-from vgexp.models.recurrence.cells import States, advanced
+from vgexp.models.recurrence.cells import States, run_cell
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ def in_segments(
     # One split, whose gradient is one concatenation; none where there is nothing to split.
     parts = (x_BTI,) if len(plan) == 1 else torch.split(x_BTI, sizes, 1)
     for x_BSI, segment in zip(parts, plan, strict=True):
-        h_BSH, states = advanced(cell, x_BSI, states)
+        h_BSH, states = run_cell(cell, x_BSI, states)
         yield segment, h_BSH, states
         if segment.is_cut:
             states = tuple(state.detach() for state in states)
