@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import importlib
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +69,12 @@ def test_a_sweep_is_run_where_hydra_cannot_be_asked_for_its_parts(
         with_parts, without = (Path(folder, job, "layers.csv") for folder in ("with", "without"))
         assert with_parts.read_bytes() == without.read_bytes()
     assert [row["model.depth"] for row in sweep.read(Path("without"))] == ["2", "3"]
+
+
+def test_a_sweep_is_run_where_hydra_has_made_its_sweeper_anew() -> None:
+    assert main(["train", "-m", *SMALL, "seed=1", "hydra.sweep.dir=before"]) == 0
+    importlib.reload(basic_sweeper)
+    assert main(["train", "-m", *SMALL, "seed=1", "hydra.sweep.dir=after"]) == 0
 
 
 def test_a_loader_that_cannot_make_a_repository_has_no_parts(

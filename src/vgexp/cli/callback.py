@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from pathlib import Path
 from typing import Any
 
@@ -45,8 +46,12 @@ class FolderCallback(Callback):
 
 def _put_launcher_in(config: DictConfig) -> None:
     from hydra_plugins import _vgexp as plugins
-    from vgexp.cli.hydra_internals import GRID
+    from vgexp.cli.hydra_internals import GRID, find_grid
 
+    grid = find_grid()
+    if grid is not None and not issubclass(plugins.GridPlugin, grid):
+        # Hydra has searched for plugins once more, and made its sweeper's class anew.
+        importlib.reload(plugins)
     session = current_session()
     for plugin in (plugins.LauncherPlugin, plugins.GridPlugin, plugins.SweeperPlugin):
         Plugins.instance().register(plugin)
