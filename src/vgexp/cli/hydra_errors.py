@@ -195,7 +195,10 @@ def _described_as(words: str) -> dict[str, list[str]]:
     found = [
         key.name
         for key in list_keys()
-        if len(wanted) > 3 and re.match(rf"{re.escape(wanted)}\b", key.meaning.lower())
+        # A key of this very name is found by its name.
+        if len(wanted) > 3
+        and key.name.rpartition(".")[2] != words
+        and re.match(rf"{re.escape(wanted)}\b", key.meaning.lower())
     ]
     return {words: list(dict.fromkeys(found))} if found else {}
 
