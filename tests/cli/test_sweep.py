@@ -187,7 +187,7 @@ def test_jobs_that_would_share_a_folder_are_refused() -> None:
 def a_plan() -> Plan:
     impossible = Wanted(("model.depth=0",), None, "too shallow")
     known, _ = plan.extend(Plan(), [wanted(1), impossible], Counter(), numbered)
-    return known.begun(("train", "-m", "seed=1"))
+    return known.add_command(("train", "-m", "seed=1"))
 
 
 def test_a_plan_reads_back_as_it_was_written(tmp_path: Path) -> None:
@@ -199,7 +199,7 @@ def test_a_plan_reads_back_as_it_was_written(tmp_path: Path) -> None:
     assert read.entries[0].config == Config(seed=1)
     with pytest.raises(QuestionError, match="too shallow"):
         _ = read.entries[1].config
-    done = read.done_with(("train", "-m", "seed=1"))
+    done = read.end_command(("train", "-m", "seed=1"))
     assert done.pending == ()
     assert done.commands == read.commands
 
@@ -260,7 +260,7 @@ def test_a_plan_whose_jobs_are_one_is_a_question(tmp_path: Path) -> None:
     entry = a_plan().entries[0]
     for other in ({"job": 7}, {"folder": "7"}):
         plan.write(tmp_path, Plan((entry, dataclasses.replace(entry, **other))))
-        with pytest.raises(QuestionError, match="two jobs are one"):
+        with pytest.raises(QuestionError, match="two jobs share a number or a folder"):
             plan.read(tmp_path)
 
 
