@@ -36,7 +36,7 @@ from vgexp.config import (
     TrainConfig,
 )
 from vgexp.probe import Probe, moments
-from vgexp.probe.block import Block
+from vgexp.probe.block import StepBlock
 from vgexp.probe.weights import WeightMeter
 from vgexp.sinks.csv_files import CsvFiles
 
@@ -58,7 +58,7 @@ PARTS: tuple[tuple[Any, str, str], ...] = (
     (WeightMeter, "copy_weights", "weight_norm, and the copy for update_ratio"),
     (WeightMeter, "take_gradients", "grad_norm, grad_max, grad_zero_fraction, grad_norm_clipped"),
     (WeightMeter, "after_step", "update_ratio"),
-    (Block, "rows", "rows"),
+    (StepBlock, "rows", "rows"),
     (CsvFiles, "__call__", "writing"),
     (metrics, "total_norm", "steps.csv: grad_norm, every step"),
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -27,7 +28,7 @@ FLOORS: tuple[frozenset[str], ...] = tuple(
         "activations inits norms skips losses optimizers schedulers clips noise tables checkpoints",
         "metrics watch seeds tasks folders user_code machine",
         "registry config quantities records interrupts lookup location origin files",
-        "errors",
+        "errors torch_internals",
     )
 )
 """From the roof down. A room imports rooms of lower floors, and itself, and no other."""
@@ -65,6 +66,7 @@ TORCH_SIDE = frozenset(
         "user_code",
         "theory",
         "machine",
+        "torch_internals",
     }
 )
 
@@ -97,6 +99,17 @@ LATE: frozenset[tuple[str, str]] = frozenset(
 HEAVY = frozenset(
     {"torch", "numpy", "pandas", "rich", "hydra", "omegaconf", "sklearn", "yaml", "matplotlib"}
 )
+
+
+PRIVATE_NAMES = frozenset({"torch_internals", "cli.hydra_internals"})
+"""The modules that may use private names of other packages, each with its reason and a fallback."""
+
+PYTHONS_NAMES = frozenset({"_replace", "_asdict", "_fields", "_option_string_actions"})
+"""Of named tuples, where the underscore keeps a public name apart from fields, and of argparse."""
+
+PRIVATE = re.compile(r"_[^_]\w*")
+PRIVATE_PATH = re.compile(r"\b(torch|hydra|omegaconf)(\.\w+)*[. ]_[^_]\w*")
+BY_NAME = frozenset({"getattr", "hasattr", "setattr", "delattr"})
 
 
 @dataclass(frozen=True)
@@ -264,3 +277,92 @@ def test_the_stub_of_the_package_has_the_names_that_it_hands_out() -> None:
 
     assert homes == {**vgexp._HOMES, **dict.fromkeys(vgexp._PACKAGES, "vgexp")}
     assert {*homes, "__version__"} == set(vgexp.__all__)
+
+
+def own_names(tree: ast.AST) -> set[str]:
+    """Private names that a module defines: functions, classes, variables, attributes of `self`."""
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            found.add(node.name)
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            found.add(node.id)
+        elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store) and of_self(node):
+            found.add(node.attr)
+    return {name for name in found if PRIVATE.fullmatch(name)}
+
+
+def of_self(node: ast.Attribute) -> bool:
+    return isinstance(node.value, ast.Name) and node.value.id in ("self", "cls")
+
+
+def others_names(tree: ast.AST, inherited: set[str]) -> list[str]:
+    """Private names of other packages that a module uses.
+
+    An attribute of `self` may be defined in any module of ours, another attribute in this one only.
+    """
+    own = own_names(tree) | PYTHONS_NAMES
+    texts = [node.value for node in ast.walk(tree) if isinstance(node, ast.Expr)]
+    found = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and PRIVATE.fullmatch(node.attr):
+            if node.attr not in (own | inherited if of_self(node) else own):
+                found.append(ast.unparse(node))
+        elif isinstance(node, ast.Import):
+            found += [each.name for each in node.names if "._" in each.name]
+        elif isinstance(node, ast.ImportFrom) and node.module != "__future__":
+            parts = [*str(node.module).split("."), *(each.name for each in node.names)]
+            if any(PRIVATE.fullmatch(part) for part in parts) and parts[0] != "hydra_plugins":
+                found.append(ast.unparse(node))
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            if PRIVATE_PATH.search(node.value) and node not in texts:
+                found.append(repr(node.value))
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+            name = node.args[1] if node.func.id in BY_NAME and len(node.args) > 1 else None
+            if isinstance(name, ast.Constant) and PRIVATE.fullmatch(str(name.value)):
+                found.append(ast.unparse(node))
+    return found
+
+
+@cache
+def all_trees() -> dict[str, ast.AST]:
+    paths = {**modules(), "hydra_plugins": ROOT / "src" / "hydra_plugins" / "_vgexp.py"}
+    return {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in paths.items()}
+
+
+def test_private_names_of_other_packages_stand_in_their_two_modules_only() -> None:
+    inherited = set().union(*map(own_names, all_trees().values()))
+    wrong = {name: others_names(tree, inherited) for name, tree in all_trees().items()}
+    assert {name for name, found in wrong.items() if found} == PRIVATE_NAMES, wrong
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import torch\ntorch._C",
+        "def f(x):\n    return x._version",
+        "optimizer._opt_called = True",
+        "class M(nn.Module):\n    def f(self):\n        return self._buffers",
+        "from torch.nn.modules.conv import _ConvNd",
+        "from hydra._internal.utils import run_and_report",
+        "import hydra._internal.utils",
+        "NAME = 'hydra._internal.core_plugins.basic_sweeper.BasicSweeper'",
+        "NAMES = {'torch._utils _rebuild_tensor_v2': 1}",
+        "f = getattr(scaler, '_scale', None)",
+    ],
+)
+def test_a_private_name_of_another_package_is_found(code: str) -> None:
+    assert others_names(ast.parse(code), set())
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "class A:\n    def f(self, b):\n        self._x = b._x",
+        "row = row._replace(step=1)",
+        "def f(x):\n    return x.__dict__",
+        '"""It never imports torch._dynamo."""',
+    ],
+)
+def test_a_private_name_of_our_own_is_allowed(code: str) -> None:
+    assert others_names(ast.parse(code), set()) == []

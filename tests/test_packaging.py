@@ -56,7 +56,7 @@ def test_the_unpacked_wheel_lists_and_composes_its_own_presets(
     listed = vgexp(unpacked, tmp_path, "list", "experiments")
     assert listed.returncode == 0, listed.stderr
     names = [line.split()[0] for line in listed.stdout.splitlines() if line[0] != " "]
-    assert names == [name for name, _ in listing.experiments()]
+    assert names == [name for name, _ in listing.list_experiments()]
     preset = ("train", "+experiment=sigmoid_deep", "--cfg", "job", "-p", "model.activation")
     composed = vgexp(unpacked, tmp_path, *preset)
     assert composed.stdout == "sigmoid\n", composed.stderr

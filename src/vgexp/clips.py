@@ -31,6 +31,7 @@ from vgexp.config import (
     ValueClipConfig,
     unmade,
 )
+from vgexp.torch_internals import multiply_each, norm_each
 
 HISTORY = 1000
 """Number of norms that `auto` remembers."""
@@ -187,8 +188,8 @@ class _History:
     def limit(self, norm: Tensor) -> Tensor:
         """Appends `norm` if it is finite, and returns the percentile of all remembered norms."""
         if self._ring.device != norm.device:
-            self._ring = metrics.sent(self._ring, norm.device)
-            self._count = metrics.sent(self._count, norm.device)
+            self._ring = metrics.to_device(self._ring, norm.device)
+            self._count = metrics.to_device(self._count, norm.device)
         finite = torch.isfinite(norm)
         slot = (self._count % HISTORY).reshape(1)
         entry = torch.where(finite, norm, self._ring[slot])
@@ -234,9 +235,9 @@ def _scale_each(grads: list[Tensor], norm_R: Tensor, limit: float | Tensor) -> T
 
 def _multiply(tensors: list[Tensor], factor_R: Tensor) -> None:
     if not _host(factor_R):
-        torch._foreach_mul_(tensors, factor_R.unbind())
+        multiply_each(tensors, factor_R.unbind())
     elif bool((factor_R != 1).any()):
-        torch._foreach_mul_(tensors, factor_R.tolist())
+        multiply_each(tensors, factor_R.tolist())
 
 
 def _factors(norm_R: Tensor, limit: float | Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
@@ -254,7 +255,7 @@ def _peak(tensors: list[Tensor]) -> Tensor:
     """Returns magnitudes among which is the largest of all entries; nan where an entry is nan."""
     if sum(x.numel() for x in tensors) <= metrics.SMALL_TENSOR * len(tensors):
         return torch.cat([x.flatten() for x in tensors]).abs().amax(0, keepdim=True)
-    return torch.stack(torch._foreach_norm(tensors, torch.inf))
+    return torch.stack(norm_each(tensors, torch.inf))
 
 
 def _stacks(matrices: Sequence[nn.Parameter]) -> list[list[tuple[Tensor, Tensor]]]:

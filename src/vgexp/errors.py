@@ -1,6 +1,6 @@
-"""What a user did wrong, in one readable block: what was asked, what is allowed, the nearest.
+"""Errors of the user: what was asked, what is allowed, and the nearest allowed name.
 
-And what may be shown of words that are not ours: names, values, reasons, from files or typed.
+It also makes text from other sources safe to show: names, values and reasons from files or typed.
 """
 
 from __future__ import annotations
@@ -10,37 +10,37 @@ import reprlib
 from collections.abc import Iterable, Mapping, Sequence
 
 _SHORT_WORD = 5
-"""Letters up to which a word has to be nearer to be taken for a mistyped one."""
+"""A word of at most so many letters must be more alike to count as mistyped."""
 _LONGEST_NAME = 200
-"""Characters of a name that are told; the time to find the nearest grows with its square."""
+"""The most characters of a name that are shown; the time of a search grows with their square."""
 # What a file holds can be deep, or long without end.
 _SHORT = reprlib.Repr()
 _SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 100
 
 
 class QuestionError(ValueError):
-    """The question was wrong: an unknown name, an impossible value, a missing file. Exit code 2."""
+    """A mistake of the user: an unknown name, an impossible value, a missing file. Exit code 2."""
 
 
 class LostError(RuntimeError):
-    """What a run writes into was removed or replaced meanwhile. Exit code 1, and no traceback."""
+    """A run's folder or file was removed or replaced while it was written. Exit code 1."""
 
 
 def one_line(text: str) -> str:
-    """What can be shown of a text, its ends of lines too, in a line."""
+    """Makes a text safe to show in one line: control characters and line ends are escaped."""
     return printable(text).replace("\n", "\\n")
 
 
 def printable(text: str) -> str:
-    """The text with everything that a terminal obeys written as escapes; line ends stay.
+    """Makes a text safe to show in a terminal: escapes all that is not printable but line ends.
 
-    Control characters, marks that turn the direction of writing, halves of characters.
+    These are control characters, marks that reverse the direction of text, and lone surrogates.
     """
     return "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text)
 
 
 def reason(error: BaseException) -> str:
-    """Why the work failed, in one line: what summaries and tables of sweeps say."""
+    """Says in one line why the work failed, for summaries and tables of sweeps."""
     text = "; ".join(line.strip() for line in str(error).splitlines() if line.strip())
     if isinstance(error, QuestionError | LostError):
         return text
@@ -53,12 +53,12 @@ def unknown(
     allowed: Iterable[str],
     elsewhere: Mapping[str, Sequence[str]] | None = None,
 ) -> QuestionError:
-    """The error for a name that does not exist, with the allowed names and the nearest of them.
+    """Makes the error for an unknown name, with the allowed names and the nearest of them.
 
     Args:
         elsewhere: names that are allowed in other places, and how they are written here.
     """
-    names, asked = sorted(allowed), _shortened(str(asked))
+    names, asked = sorted(allowed), _shorten(str(asked))
     written = {name: [name] for name in names}
     for name, whole in (elsewhere or {}).items():
         written.setdefault(name, []).extend(whole)
@@ -70,7 +70,7 @@ def unknown(
 
 
 def nearest(asked: str, names: Iterable[str]) -> str | None:
-    """The name that was meant; of a short word, one that is half like it was not."""
+    """Finds the name that was probably meant; a short word must be more alike than a long one."""
     alike: dict[str, list[str]] = {}
     for name in names:
         alike.setdefault(_spelling(name), []).append(name)
@@ -87,14 +87,14 @@ def _likeness(name: str, asked: str) -> float:
 
 
 def _spelling(name: str) -> str:
-    """A name without what people write differently: `LeakyReLU`, `leaky-relu`, `--leaky_relu`."""
+    """Makes spellings of one name equal: `LeakyReLU`, `leaky-relu`, `--leaky_relu`."""
     return name.lstrip("-").casefold().replace("_", "").replace("-", "")
 
 
-def _shortened(text: str) -> str:
+def _shorten(text: str) -> str:
     return text if len(text) <= _LONGEST_NAME else f"{text[:_LONGEST_NAME]}..."
 
 
 def impossible(key: str, asked: object, allowed: str) -> QuestionError:
-    """The error for a value outside its range: `key` was `asked`, but must be `allowed`."""
+    """Makes the error for a value outside its range: `key` is `asked`, but must be `allowed`."""
     return QuestionError(f"{key} is {_SHORT.repr(asked)}\nallowed: {allowed}")

@@ -1,7 +1,7 @@
-"""Opens a run's own files: it follows no link and opens nothing but regular files.
+"""Opens the files of a run folder: regular files only, without following links.
 
-A folder may come from somebody else. A link in it would lead a write to a file of the user's, a
-named pipe would make a read wait for ever, and a device may have no end.
+A folder may come from somebody else. A link in it could make vgexp overwrite a file of the user's,
+a named pipe could make it wait for ever, and a device may have no end.
 """
 
 from __future__ import annotations
@@ -28,34 +28,34 @@ _KINDS: tuple[tuple[Callable[[int], bool], str], ...] = (
 
 
 def exists(path: Path) -> bool:
-    """Whether the name is taken, by whatever it may be: a link to nowhere as well."""
+    """Whether a name is taken, by anything: a broken link counts."""
     return os.path.lexists(path)
 
 
 def require_regular(path: Path) -> None:
-    """Checks that a file is a regular one, or is not there.
+    """Refuses a name that is taken by anything but a regular file.
 
     Raises:
         QuestionError: it is a link, a folder, a named pipe or a device.
     """
     mode = _mode_of(path)
     if mode is not None and not stat.S_ISREG(mode):
-        raise _refused(path, mode, "a regular file")
+        raise _refusal(path, mode, "a regular file")
 
 
 def require_folder(path: Path) -> None:
-    """Checks that a folder of a run's own is a folder, or is not there.
+    """Refuses a name that is taken by anything but a folder.
 
     Raises:
         QuestionError: it is a link or a file.
     """
     mode = _mode_of(path)
     if mode is not None and not stat.S_ISDIR(mode):
-        raise _refused(path, mode, "a folder")
+        raise _refusal(path, mode, "a folder")
 
 
 def open_regular(path: Path | str, flags: int = os.O_RDONLY) -> int:
-    """The descriptor of a regular file. It is also an `opener` of Python's `open`.
+    """Opens a regular file and returns its descriptor. It can be an `opener` of Python's `open`.
 
     Args:
         flags: of `os.open`.
@@ -76,12 +76,12 @@ def open_regular(path: Path | str, flags: int = os.O_RDONLY) -> int:
     mode = os.fstat(descriptor).st_mode
     if not stat.S_ISREG(mode):
         os.close(descriptor)
-        raise _refused(path, mode, "a regular file")
+        raise _refusal(path, mode, "a regular file")
     return descriptor
 
 
 def open_to_read(path: Path | str) -> BinaryIO:
-    """A regular file, open to read its bytes.
+    """Opens a regular file to read its bytes.
 
     Raises:
         QuestionError: the file is a link, a folder, a named pipe or a device.
@@ -91,7 +91,7 @@ def open_to_read(path: Path | str) -> BinaryIO:
 
 
 def open_text(path: Path | str, *, newline: str | None = None) -> io.TextIOWrapper:
-    """A regular file, open to read its UTF-8 text; `newline` is that of `open`.
+    """Opens a regular file to read its UTF-8 text; `newline` is that of `open`.
 
     Raises:
         QuestionError: the file is a link, a folder, a named pipe or a device.
@@ -101,7 +101,7 @@ def open_text(path: Path | str, *, newline: str | None = None) -> io.TextIOWrapp
 
 
 def read(path: Path | str, most_bytes: int) -> bytes:
-    """The content of a regular file.
+    """Reads the content of a regular file.
 
     Raises:
         QuestionError: the file is a link, a folder, a named pipe or a device, or is longer.
@@ -117,7 +117,7 @@ def read(path: Path | str, most_bytes: int) -> bytes:
 
 
 def create(path: Path) -> None:
-    """Makes an empty file under a name that is free.
+    """Makes an empty file; its name must be free.
 
     Raises:
         OSError: the name is taken, or no file can be made there.
@@ -126,7 +126,7 @@ def create(path: Path) -> None:
 
 
 def remove(path: Path) -> None:
-    """Removes a file or a link, if there is one; what a link leads to stays.
+    """Removes a file or a link, if there is one. The target of a link stays.
 
     Raises:
         QuestionError: a folder has the name.
@@ -134,19 +134,19 @@ def remove(path: Path) -> None:
     """
     mode = _mode_of(path)
     if mode is not None and stat.S_ISDIR(mode):
-        raise _refused(path, mode, "a regular file")
+        raise _refusal(path, mode, "a regular file")
     path.unlink(missing_ok=True)
 
 
 def _mode_of(path: Path) -> int | None:
-    """What kind of thing has the name; None: nothing has it."""
+    """The mode of whatever has a name; None: nothing has it."""
     try:
         return os.lstat(path).st_mode
     except (FileNotFoundError, NotADirectoryError):
         return None
 
 
-def _refused(path: Path, mode: int, allowed: str) -> QuestionError:
+def _refusal(path: Path, mode: int, allowed: str) -> QuestionError:
     found = next((kind for is_kind, kind in _KINDS if is_kind(mode)), None)
     found = found or ("a file" if stat.S_ISREG(mode) else "a device")
     return QuestionError(f"{path} is {found}\nallowed: {allowed}; links are not followed")

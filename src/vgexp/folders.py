@@ -1,4 +1,4 @@
-"""Run folders: who may write there, and files that are whole or not there at all."""
+"""Run folders: locks them, checks them, and writes files that are either whole or absent."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ CHECKPOINT = "checkpoint.pt"
 PREVIOUS_CHECKPOINT = "checkpoint.previous.pt"
 FIGURES = "figures"
 TRAIN, SIGNAL = "train", "signal"
-"""What a folder is the work of."""
+"""The verbs that make a run folder."""
 MOST_CONFIG_BYTES = 2**22
 MOST_SUMMARY_BYTES = 2**24
 MOST_SWEEP_BYTES = 2**28
-"""What is longer was not written by vgexp, and is not read."""
+"""A longer file was not written by vgexp, and is not read."""
 _ATTEMPTS = 100
 _SETTLING_SECONDS = 600
-"""After so long a system has long written what nobody waits for."""
+"""After this time an operating system has written its buffers to the disk by itself."""
 _TEMPORARY = ".{}.new"
 _REPLACED = (CONFIG, SUMMARY, CHECKPOINT)
 """Files beside which a temporary one is written."""
@@ -45,15 +45,15 @@ _SEAL = re.compile(r"^# identity: (\w+)$", re.MULTILINE)
 
 
 class Prefix(NamedTuple):
-    """The beginning of a file: how long it is, and a sum of every byte of it."""
+    """The length and the checksum of the beginning of a file."""
 
     num_bytes: int
     crc32: int
-    """Goes on over bytes that are added, and differs wherever 32 bits in a row are changed."""
+    """CRC-32. It can be continued over added bytes, and finds any change within 32 bits."""
 
 
-def prefix_of(path: Path, num_bytes: int) -> Prefix:
-    """The first bytes of a file, fewer where it is shorter; none where there is no file."""
+def read_prefix(path: Path, num_bytes: int) -> Prefix:
+    """Reads length and checksum of the first bytes of a file; 0 bytes where there is no file."""
     found = Prefix(0, 0)
     if not files.exists(path):
         return found
@@ -63,24 +63,24 @@ def prefix_of(path: Path, num_bytes: int) -> Prefix:
     return found
 
 
-def beginning_of(path: Path, num_bytes: int) -> bytes:
-    """The first bytes of a file, fewer where it is shorter."""
+def read_beginning(path: Path, num_bytes: int) -> bytes:
+    """Reads the first bytes of a file, fewer where it is shorter."""
     with files.open_to_read(path) as file:
         return file.read(min(num_bytes, os.fstat(file.fileno()).st_size))
 
 
 class OccupiedError(QuestionError):
-    """Another process writes the run."""
+    """Another process is writing the run."""
 
 
 def require_own(folder: Path) -> None:
     """Refuses a folder in which a link, a device or the like has the name of a run's own file.
 
-    Whatever goes on with a run asks this before it changes anything. The folder itself may be a
-    link: it is the user who names it.
+    Call it before anything in a folder is changed. The folder itself may be a link, since the user
+    names it.
 
     Raises:
-        QuestionError: with the first of these names.
+        QuestionError: there is such a name; the first is named.
     """
     for name in (*_OWN_FILES, *(f"{table}.csv" for table in TABLES)):
         files.require_regular(folder / name)
@@ -93,7 +93,7 @@ def require_own(folder: Path) -> None:
 
 
 def require_replaceable(path: Path) -> None:
-    """Refuses a file that `replaced` cannot replace, or that is not a regular one.
+    """Refuses a file that `replace_file` cannot replace, or that is not a regular one.
 
     Raises:
         QuestionError: it is a link, a folder or the like, or its temporary file is a folder.
@@ -122,7 +122,7 @@ def require_free(folder: Path) -> None:
 
 
 def refuse_file(folder: Path) -> None:
-    """Checks that a folder can be there.
+    """Refuses a path at which no folder can be made.
 
     Raises:
         QuestionError: it is a file, or a folder above it is.
@@ -135,10 +135,10 @@ def refuse_file(folder: Path) -> None:
 
 
 @contextmanager
-def occupied(folder: Path) -> Iterator[None]:
-    """Within, no other process writes the run in this folder; the system ends it with the process.
+def occupy(folder: Path) -> Iterator[None]:
+    """Within, no other process can write the run in this folder.
 
-    A folder that is not there is made.
+    The operating system ends the lock with the process. A folder that does not exist is made.
 
     Raises:
         OccupiedError: another process writes it.
@@ -149,7 +149,7 @@ def occupied(folder: Path) -> Iterator[None]:
         folder.mkdir(parents=True, exist_ok=True)
         yield
         return
-    descriptor = _opened(folder)
+    descriptor = _open(folder)
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -166,11 +166,11 @@ def occupied(folder: Path) -> Iterator[None]:
 
 
 def is_occupied(folder: Path) -> bool:
-    """Whether a process writes the run in this folder now."""
+    """Whether a process is writing the run in this folder."""
     if not folder.is_dir():
         return False
     try:
-        with occupied(folder):
+        with occupy(folder):
             return False
     except OccupiedError:
         return True
@@ -179,14 +179,14 @@ def is_occupied(folder: Path) -> bool:
 
 
 @contextmanager
-def alone(folder: Path) -> Iterator[None]:
-    """Within, other processes that want to change the folder wait."""
+def lock_out_others(folder: Path) -> Iterator[None]:
+    """Within, other processes that call this for the folder wait."""
     try:
         import fcntl
     except ImportError:  # not a POSIX system: its launchers run one job at a time
         yield
         return
-    descriptor = _opened(folder)
+    descriptor = _open(folder)
     try:
         with suppress(OSError):  # a file system without locks
             fcntl.flock(descriptor, fcntl.LOCK_EX)
@@ -195,10 +195,10 @@ def alone(folder: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _opened(folder: Path) -> int:
+def _open(folder: Path) -> int:
     for _ in range(_ATTEMPTS):
         folder.mkdir(parents=True, exist_ok=True)
-        # One who was refused takes the empty folder with him as he goes.
+        # A process that is refused removes the empty folder.
         with suppress(FileNotFoundError):
             return os.open(folder, os.O_RDONLY)
     raise FileNotFoundError(errno.ENOENT, "it is removed again and again", str(folder))
@@ -208,10 +208,10 @@ def write_config(folder: Path, config: Config, command: str, verb: str = TRAIN) 
     """Writes `config.yaml`: a Hydra primary config that composes against the packaged schema.
 
     Args:
-        command: what was typed, its first line.
-        verb: what is made of the configuration.
+        command: the command that was typed; it is the first line.
+        verb: the verb of the command.
     """
-    with replaced(folder / CONFIG) as temporary:
+    with replace_file(folder / CONFIG) as temporary:
         temporary.write_text(_config_text(config, command, verb), encoding="utf-8")
 
 
@@ -228,13 +228,13 @@ def _config_text(config: Config, command: str, verb: str) -> str:
 
 
 def verb_of(folder: Path) -> str:
-    """What the folder's configuration was to be made into; `train` where it does not say."""
+    """Reads the verb that made a run folder; `train` where its `config.yaml` names none."""
     found = _VERB.findall(_text_of_config(folder))
     return found[-1] if found else TRAIN
 
 
 def sealed_identity(folder: Path) -> str | None:
-    """The identity of the configuration that `config.yaml` was written with; None: cut off."""
+    """Reads the identity with which `config.yaml` was written; None where it was cut off."""
     found = _SEAL.findall(_text_of_config(folder))
     return found[-1] if found else None
 
@@ -246,12 +246,12 @@ def _text_of_config(folder: Path) -> str:
 def write_summary(folder: Path, summary: Mapping[str, Any]) -> None:
     """Writes `summary.json`."""
     text = json.dumps(summary, indent=2, allow_nan=False) + "\n"
-    with replaced(folder / SUMMARY) as temporary:
+    with replace_file(folder / SUMMARY) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
 def summary_of(folder: Path) -> dict[str, Any]:
-    """What `summary.json` holds; nothing where there is none, or one that cannot be read."""
+    """Reads `summary.json`; empty where there is none, or it cannot be read."""
     try:
         summary = json.loads(files.read(folder / SUMMARY, MOST_SUMMARY_BYTES))
     except (OSError, ValueError, RecursionError):
@@ -260,44 +260,44 @@ def summary_of(folder: Path) -> dict[str, Any]:
 
 
 @contextmanager
-def replaced(path: Path) -> Iterator[Path]:
-    """A file beside `path` to write, which takes its place in the end, or leaves it as it is.
+def replace_file(path: Path) -> Iterator[Path]:
+    """Yields a new file beside `path`, which replaces `path` at the end unless there was an error.
 
-    Once it has, it outlasts a loss of power.
+    After that, the new content is safe from a loss of power.
     """
     temporary = path.with_name(_TEMPORARY.format(path.name))
     try:
-        # What a kill left there, or a link that somebody else put there.
+        # A killed process may have left one, or somebody may have put a link there.
         files.remove(temporary)
-        # At once: a folder with something in it is not removed by one who is refused meanwhile.
+        # At once, since a process that is refused removes a folder that is empty.
         files.create(temporary)
         yield temporary
-        synced(temporary)
+        sync(temporary)
         temporary.replace(path)
-        synced(path.parent)
+        sync(path.parent)
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
 
 
-def tidied(folder: Path) -> None:
-    """Removes what a kill left half-written, which may be as large as a checkpoint."""
+def remove_leftovers(folder: Path) -> None:
+    """Removes unfinished files of a killed process, which may be as large as a checkpoint."""
     for left in folder.glob(_TEMPORARY.format("*")):
         with suppress(OSError):
             left.unlink()
 
 
-def anchored(folder: Path) -> None:
-    """Waits until the names of a new folder, and of new ones above it, are on the disk itself."""
+def sync_names(folder: Path) -> None:
+    """Waits until the names of a new folder, and of new ones above it, are written to the disk."""
     for above in folder.resolve().parents:
-        # Somebody else's folders cannot be opened, and need not be; names of long ago are there.
+        # Folders of other users cannot be opened; names made long ago have been written.
         with suppress(OSError):
             if time.time() - above.stat().st_mtime < _SETTLING_SECONDS:
-                synced(above)
+                sync(above)
 
 
-def synced(path: Path) -> None:
-    """Waits until a file, or a folder's list of names, is on the disk itself."""
+def sync(path: Path) -> None:
+    """Waits until a file, or a folder's list of names, is written to the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -1,7 +1,7 @@
-"""Where a folder is now that a run writes into: somebody may rename it or remove it meanwhile.
+"""Finds the folder that a run writes into, which somebody may rename or remove meanwhile.
 
-A folder that is held open is known by its device and number (`st_dev`, `st_ino`), whatever its name
-is. Linux and macOS also say what its name has become.
+An open folder is known by its device and number (`st_dev`, `st_ino`), whatever its name is. Linux
+and macOS also tell its present name.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from typing import Self, final
 from vgexp.errors import LostError
 
 _MOST_BYTES = 1024
-"""Of a name, as macOS tells it."""
+"""The most bytes of a name that macOS tells."""
 
 
 def leads_to(path: Path, descriptor: int) -> bool:
-    """Whether a name leads to an open file or folder; True where that cannot be known."""
+    """Whether a name is that of an open file or folder; True where this cannot be known."""
     try:
         return os.path.samestat(path.stat(), os.fstat(descriptor))
     except (FileNotFoundError, NotADirectoryError):
@@ -31,13 +31,13 @@ def leads_to(path: Path, descriptor: int) -> bool:
 
 @final
 class Location:
-    """A folder that is held open, so that it is found again under another name.
+    """Keeps a folder open, so that it is found again when its name changes.
 
-    Where a system opens no folders, or its file numbers do not last, the folder is taken to stay.
+    Where a system cannot open folders, or its file numbers change, the name is taken not to change.
 
     Args:
-        folder: where it is at first.
-        tell: is called with the new place each time that the folder was found to have moved.
+        folder: its name at first.
+        tell: is called with the new name each time the folder has moved.
     """
 
     def __init__(self, folder: Path, tell: Callable[[Path], None] | None = None) -> None:
@@ -55,10 +55,10 @@ class Location:
         self._close()
 
     def find(self) -> Path:
-        """Where the folder is now.
+        """Returns the present name of the folder.
 
         Raises:
-            LostError: it was removed, or moved where nobody can tell.
+            LostError: it was removed, or its new name cannot be found.
         """
         if self._descriptor is None or leads_to(self._folder, self._descriptor):
             return self._folder
@@ -74,7 +74,7 @@ class Location:
         return self._folder
 
     def find_if_there(self) -> Path | None:
-        """Where the folder is now; None where it was removed."""
+        """Returns the present name of the folder; None where it was removed."""
         with suppress(LostError):
             return self.find()
         return None
@@ -86,7 +86,7 @@ class Location:
 
 
 def _name_of(descriptor: int) -> Path | None:
-    """The name of an open folder, as the system tells it; None where it does not."""
+    """Asks the system for the name of an open folder; None where it does not tell."""
     try:
         if sys.platform == "darwin":
             import fcntl

@@ -1,7 +1,7 @@
-"""What is the user's own: code that a configuration names as `package.module.name`.
+"""Finds and calls the user's own code, which a configuration names as `package.module.name`.
 
-To look a name up is to run code: importing a module runs it. So nothing is looked up but for a
-run that somebody asked for.
+To find a name, its module is imported, and that runs code. So names are looked up only for a run
+that the user asked for.
 """
 
 from __future__ import annotations
@@ -23,21 +23,21 @@ from vgexp.origin import origin
 
 FORM = "package.module.name, such as mymodels.Net for the class Net in mymodels.py"
 _MOST_NAMES = 12
-"""Names that are listed; of a module with more the nearest alone is told."""
+"""The most names that are listed; of a module with more, only the nearest is shown."""
 _HERE = str(Path(__file__).parent)
 _INSTALLED = tuple(sysconfig.get_paths()[key] for key in ("stdlib", "purelib", "platlib"))
 
 
 def is_dotted(name: object) -> bool:
-    """Whether a value names something of the user's own, not one of our entries."""
+    """Whether a value names code of the user's own and not an entry of vgexp's."""
     return isinstance(name, str) and "." in name
 
 
 def find(key: str, path: str | None) -> Any:
-    """What `path` names, looked for in the current folder first and then among what is installed.
+    """Finds what `path` names: first in the current folder, then among installed packages.
 
-    Modules of Python itself come before both: a `random.py` in the folder takes the place of none
-    that some library imports. What is imported later finds the folder last of all.
+    Modules of Python itself come before both, so that a `random.py` in the folder does not replace
+    the one that libraries import. Later imports search the folder last.
 
     Args:
         key: the key of the configuration that asks: `model.target`.
@@ -49,23 +49,23 @@ def find(key: str, path: str | None) -> Any:
     if path is None or len(parts) < 2 or not all(part.isidentifier() for part in parts):
         shown = "null" if path is None else repr(path)
         raise QuestionError(f"{key} is {shown}\nallowed: {FORM}")
-    with _importable(str(origin())):
+    with _search_folder(str(origin())):
         importlib.invalidate_caches()
-        found: Any = _imported(key, path, parts[0], None)
+        found: Any = _import(key, path, parts[0], None)
         for position, name in enumerate(parts[1:], start=1):
             if not hasattr(found, name):
-                found = _imported(key, path, ".".join(parts[: position + 1]), found)
+                found = _import(key, path, ".".join(parts[: position + 1]), found)
             else:
                 found = getattr(found, name)
     return found
 
 
 @contextmanager
-def _importable(here: str) -> Iterator[None]:
-    """Within, a folder's modules are found after Python's own and before installed ones.
+def _search_folder(here: str) -> Iterator[None]:
+    """Within, Python searches a folder for modules after its own and before installed ones.
 
-    Afterwards they are found last. A folder that comes before Python's own modules already
-    (`PYTHONPATH`, `python -m`) stays there: that is what the user asked for.
+    Afterwards it searches the folder last. A folder that comes before Python's own modules already
+    (`PYTHONPATH`, `python -m`) stays there, since the user asked for it.
     """
     end = _end_of_standard_library()
     if here in sys.path[:end]:
@@ -79,38 +79,38 @@ def _importable(here: str) -> Iterator[None]:
 
 
 def _end_of_standard_library() -> int:
-    """The position on the import path after the last folder of Python's own; 0: there is none."""
+    """The position on the import path after the last of Python's own folders; 0: none."""
     own = {sysconfig.get_path(name) for name in ("stdlib", "platstdlib")}
     own |= {str(Path(folder) / "lib-dynload") for folder in own}
     return 1 + max((i for i, folder in enumerate(sys.path) if folder in own), default=-1)
 
 
 def call(key: str, path: str, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    """What a function of the user's returns.
+    """Calls a function of the user's and returns its result.
 
     Raises:
-        QuestionError: what it raised, with its place in the user's code.
+        QuestionError: it raised an error, which is shown with its place in the user's code.
     """
     try:
         return function(*args, **kwargs)
     except QuestionError:
         raise
     except (Exception, SystemExit) as error:
-        raise raised(f"{key} is {path!r}, which raised", error) from error
+        raise explain_error(f"{key} is {path!r}, which raised", error) from error
 
 
 def make(
     key: str, path: str | None, given: Mapping[str, Any] | None, offered: Mapping[str, Any]
 ) -> Any:
-    """What the class or function of a path returns, given keyword arguments.
+    """Finds a class or function and calls it with keyword arguments.
 
     Args:
         key: the key of the path; that of the arguments ends in `kwargs` instead.
         given: the arguments that the user chose.
-        offered: more of them, which it gets if it names them and the user did not.
+        offered: further arguments, which are passed if it takes them and the user chose none.
 
     Raises:
-        QuestionError: there is no such thing, it cannot be called so, or it raised something.
+        QuestionError: it does not exist, cannot be called like this, or raised an error.
     """
     function = find(key, path)
     assert path is not None
@@ -119,7 +119,7 @@ def make(
             f"{key} is {path!r}, of type {type(function).__name__}\nallowed: a class or a function"
         )
     kwargs = dict(given or {})
-    names = parameters(function)
+    names = list_parameters(function)
     if names is not None:
         more = {k: v for k, v in offered.items() if k in names and k not in kwargs}
         kwargs = {**kwargs, **more}
@@ -127,8 +127,8 @@ def make(
     return call(key, path, function, **kwargs)
 
 
-def parameters(function: Callable[..., Any]) -> list[str] | None:
-    """Names that a function takes as keywords; None where that cannot be known."""
+def list_parameters(function: Callable[..., Any]) -> list[str] | None:
+    """Lists the keywords that a function takes; None where this cannot be known."""
     try:
         known = inspect.signature(function).parameters.values()
     except (TypeError, ValueError):  # some that are written in C
@@ -136,8 +136,8 @@ def parameters(function: Callable[..., Any]) -> list[str] | None:
     return [p.name for p in known if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
 
 
-def num_required(function: Callable[..., Any]) -> int | None:
-    """How many arguments a function has to be given; None where that cannot be known."""
+def count_required(function: Callable[..., Any]) -> int | None:
+    """Counts the arguments that a function requires; None where this cannot be known."""
     try:
         known = inspect.signature(function).parameters.values()
     except (TypeError, ValueError):
@@ -146,8 +146,8 @@ def num_required(function: Callable[..., Any]) -> int | None:
     return sum(p.default is p.empty and p.kind not in no_need for p in known)
 
 
-def raised(headline: str, error: BaseException) -> QuestionError:
-    """The error for what the user's code raised: type, message, and the line of that code."""
+def explain_error(headline: str, error: BaseException) -> QuestionError:
+    """Makes the error for one that the user's code raised: its type, message, and line."""
     text = "; ".join(line.strip() for line in str(error).splitlines() if line.strip())
     lines = [headline, f"{type(error).__name__}: {text}" if text else type(error).__name__]
     place = _place(error)
@@ -157,17 +157,17 @@ def raised(headline: str, error: BaseException) -> QuestionError:
 _TRACEBACK = "HYDRA_FULL_ERROR=1 shows the traceback"
 
 
-def _imported(key: str, path: str, name: str, above: Any) -> Any:
-    """The module of that name; refuses what is none, `above` being where it was looked for."""
+def _import(key: str, path: str, name: str, above: Any) -> Any:
+    """Imports a module by its name; `above` is the package that was searched for it."""
     if above is not None and not hasattr(above, "__path__"):
         _refuse_name(key, path, name, above)
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
         if error.name != name:  # something else, which the module itself asked for
-            raise raised(f"{key} is {path!r}: importing {name} raised", error) from error
+            raise explain_error(f"{key} is {path!r}: importing {name} raised", error) from error
     except (Exception, SystemExit) as error:
-        raise raised(f"{key} is {path!r}: importing {name} raised", error) from error
+        raise explain_error(f"{key} is {path!r}: importing {name} raised", error) from error
     if above is not None:
         _refuse_name(key, path, name, above)
     near = nearest(name, {module.name for module in pkgutil.iter_modules()})
@@ -202,7 +202,7 @@ def _is_file_of(module: ModuleType, file: Path) -> bool:
 
 
 def _names_in(above: Any) -> Iterator[str]:
-    """Public names that a module itself defines, and those of its modules."""
+    """The public names that a module defines itself, and those of its modules."""
     for name, value in vars(above).items() if hasattr(above, "__dict__") else ():
         owner = getattr(value, "__module__", None)
         is_own = not isinstance(value, ModuleType) and owner == getattr(above, "__name__", owner)
@@ -220,7 +220,7 @@ def _require_arguments(
         return
     except TypeError as error:
         complaint = str(error)
-    names = parameters(function) or []
+    names = list_parameters(function) or []
     strange = [name for name in kwargs if name not in names]
     near = nearest(strange[0], names) if strange else None
     raise QuestionError(
@@ -235,7 +235,7 @@ def _shown(kwargs: Mapping[str, Any]) -> str:
 
 
 def _place(error: BaseException) -> str:
-    """`file:line` of the innermost line that is the user's; else of the innermost of all."""
+    """`file:line` of the innermost line of the user's code, or of all code where none is theirs."""
     if isinstance(error, SyntaxError) and error.filename:
         return f"{error.filename}:{error.lineno}"
     frames = [
@@ -249,6 +249,6 @@ def _place(error: BaseException) -> str:
 
 
 def _is_installed(file: str) -> bool:
-    """Whether a file belongs to Python or to a package, of whichever environment below this one."""
+    """Whether a file belongs to Python or to an installed package, of any environment."""
     parts = Path(file).parts
     return file.startswith(_INSTALLED) or "site-packages" in parts or "dist-packages" in parts

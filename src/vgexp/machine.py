@@ -1,4 +1,4 @@
-"""What this machine has: the memory that a run may take."""
+"""Finds how much memory this machine has for a run, and refuses runs that need more."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ CGROUPS = Path("/sys/fs/cgroup")
 
 
 def require_bytes(asked: int, device: torch.device, what: str, remedy: str) -> None:
-    """Returns if the device has the memory; does so too where what it has is not known.
+    """Refuses a need of more bytes than the device has, where that is known.
 
     Args:
-        what: what is to be made, with the verb that the bytes follow: `the model needs`.
+        what: what needs the bytes, with its verb: `the model needs`.
         remedy: what would need less.
 
     Raises:
-        QuestionError: it has not; says the bytes needed and available.
+        QuestionError: the device has less; says how much is needed and available.
     """
     available = available_bytes(device)
     if available is not None and asked > available:
@@ -33,7 +33,7 @@ def require_bytes(asked: int, device: torch.device, what: str, remedy: str) -> N
 
 
 def refuse_bytes(asked: int, device: torch.device, what: str, remedy: str) -> NoReturn:
-    """Refuses what needs so many bytes, as `require_bytes` does.
+    """Refuses a need of so many bytes, as `require_bytes` does.
 
     Raises:
         QuestionError: always.
@@ -46,10 +46,10 @@ def refuse_bytes(asked: int, device: torch.device, what: str, remedy: str) -> No
 
 
 def available_bytes(device: torch.device) -> int | None:
-    """Bytes that a new process could take on the device; None where that is not known.
+    """Finds how many bytes a new process could use on a device; None where this is not known.
 
-    On CUDA all that the device has; on CPU the least of what is free and of what the control
-    groups of this process allow, as in a container or a batch job.
+    On CUDA, this is the whole memory of the device. On CPU, it is the smallest of the free memory
+    and the limits of this process's control groups, as in a container or a batch job.
     """
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[1])
@@ -72,10 +72,10 @@ def _physical_bytes() -> int | None:
 
 
 def _cgroup_limits() -> Iterator[int]:
-    """Bytes that each control group around this process allows, of both versions.
+    """Reads the limits of all control groups around this process, of both versions.
 
-    A group's limit holds for those within it, and a container may see its own group as the root,
-    so every folder from this process's group up to the root is asked.
+    A group's limit holds for the groups within it, and a container may see its own group as the
+    root. So every folder from this process's group up to the root is read.
     """
     for line in _text(OWN_CGROUPS).splitlines():
         _, controllers, path = line.split(":", 2)

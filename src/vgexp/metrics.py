@@ -18,6 +18,8 @@ from typing import cast
 import torch
 from torch import Tensor
 
+from vgexp.torch_internals import flatten, norm_each
+
 SMALL_TENSOR = 16_384
 """Tensors of fewer entries are copied into one stack: an operation's overhead outweighs a copy."""
 
@@ -107,12 +109,12 @@ def total_norm(tensors: Sequence[Tensor]) -> Tensor:
     num_entries = sum(map(Tensor.numel, tensors))
     if num_entries <= SMALL_TENSOR * len(tensors):
         # Many small tensors: one copy and one reduction are faster than a reduction a tensor.
-        flat = torch._C._nn.flatten_dense_tensors(list(tensors))
+        flat = flatten(list(tensors))
         norm: Tensor = torch.linalg.vector_norm(flat).double()
         parts, lower = [flat], _lower(num_entries, flat.dtype)
     else:
         parts = _few_parts(tensors)
-        norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(parts)).double())
+        norm = torch.linalg.vector_norm(torch.stack(norm_each(parts)).double())
         lower = max(_lower(num_entries, dtype) for dtype in {x.dtype for x in parts})
     if lower <= float(norm) < math.inf:
         return norm
@@ -124,11 +126,11 @@ def _few_parts(tensors: Sequence[Tensor]) -> list[Tensor]:
     """The same entries with the small tensors of one dtype (biases, mostly) copied into one."""
     dtype = tensors[0].dtype
     small = [x for x in tensors if x.numel() <= SMALL_TENSOR and x.dtype == dtype]
-    flat = [torch._C._nn.flatten_dense_tensors(small)] if small else []
+    flat = [flatten(small)] if small else []
     return flat + [x for x in tensors if x.numel() > SMALL_TENSOR or x.dtype != dtype]
 
 
-def sent(x: Tensor, device: torch.device) -> Tensor:
+def to_device(x: Tensor, device: torch.device) -> Tensor:
     """`x` on the device; from pinned memory, since a plain copy to CUDA waits for the device."""
     return x.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else x.to(device)
 
@@ -219,7 +221,7 @@ def _device_norms(tensors: Sequence[Tensor]) -> Tensor:
     if any(x.dtype is torch.float64 for x in tensors):
         each = [_scaled_row_norms(x.reshape(1, -1), torch.float64) for x in tensors]
         return torch.cat(each)
-    return torch.stack(torch._foreach_norm(list(tensors), 2, torch.float64))
+    return torch.stack(norm_each(list(tensors), 2, torch.float64))
 
 
 def _device_total_norm(tensors: Sequence[Tensor]) -> Tensor:

@@ -46,7 +46,7 @@ class Noise:
         sizes = [p.numel() for p in parameters]
         noise_N = torch.randn(sum(sizes), dtype=torch.float64, generator=self._generator)
         noise_N = (noise_N * self.std(step)).to(parameters[0].dtype)
-        parts = metrics.sent(noise_N, parameters[0].device).split_with_sizes(sizes)
+        parts = metrics.to_device(noise_N, parameters[0].device).split_with_sizes(sizes)
         grads = []
         for p, part_n in zip(parameters, parts, strict=True):
             if p.grad is not None:

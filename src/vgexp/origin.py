@@ -1,6 +1,6 @@
-"""The folder that relative names in a configuration start from: where the command was typed.
+"""The folder that relative paths in a configuration start from: where the command was typed.
 
-That is the current folder, but for a job that Hydra moved into its run folder
+It is the current folder, except in a job for which Hydra changed the current folder
 (`hydra.job.chdir=true`).
 """
 
@@ -15,19 +15,19 @@ _origin: ContextVar[Path | None] = ContextVar("_origin", default=None)
 
 
 def origin() -> Path:
-    """That folder."""
+    """Returns that folder."""
     return _origin.get() or Path.cwd()
 
 
-def from_origin(path: str) -> Path:
-    """A path of a configuration as it can be opened now; `~` is the user's home."""
+def resolve_path(path: str) -> Path:
+    """Makes a path of a configuration one that can be opened; `~` is the user's home."""
     found, start = Path(path).expanduser(), _origin.get()
     return found if start is None else start / found
 
 
 @contextmanager
-def typed_in(folder: Path) -> Iterator[None]:
-    """Within, relative names start from a folder."""
+def set_origin(folder: Path) -> Iterator[None]:
+    """Within, relative paths of configurations start from a folder."""
     token = _origin.set(folder)
     try:
         yield

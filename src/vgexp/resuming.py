@@ -112,7 +112,7 @@ def start_of(
     story, useless = [], []
     promised = [table for table in tables if table != _CLOCK]
     most_bytes = None if own is None else _most_bytes_of(own)
-    for path in checkpoints.present(folder):
+    for path in checkpoints.list_present(folder):
         try:
             found = checkpoints.load(path, most_bytes)
             require_equal(path, "configuration", found.config, configuration.deciding(config))
@@ -195,18 +195,20 @@ def _most_bytes_of(own: Mapping[str, Any]) -> int:
 def _begins_with(folder: Path, table: str, prefix: Prefix) -> bool:
     """Whether a table's file begins with these bytes, which hold at least a whole header."""
     path = _path(folder, table)
-    if prefix.num_bytes <= 0 or folders.prefix_of(path, prefix.num_bytes) != prefix:
+    if prefix.num_bytes <= 0 or folders.read_prefix(path, prefix.num_bytes) != prefix:
         return False
-    return b"\n" in folders.beginning_of(path, min(prefix.num_bytes, _MOST_HEADER))
+    return b"\n" in folders.read_beginning(path, min(prefix.num_bytes, _MOST_HEADER))
 
 
 def _clock_lines(folder: Path, num_bytes: int) -> dict[str, Prefix]:
     """Finds the whole lines in the first bytes of the table of times; a torn file is removed."""
     path = _path(folder, _CLOCK)
-    content = folders.beginning_of(path, min(num_bytes, _MOST_TIMES)) if files.exists(path) else b""
+    content = (
+        folders.read_beginning(path, min(num_bytes, _MOST_TIMES)) if files.exists(path) else b""
+    )
     whole = content[: content.rfind(b"\n") + 1]
     if whole.startswith(_header(_CLOCK)):
-        return {_CLOCK: folders.prefix_of(path, len(whole))}
+        return {_CLOCK: folders.read_prefix(path, len(whole))}
     path.unlink(missing_ok=True)
     return {}
 
@@ -240,9 +242,9 @@ def _headers(folder: Path, tables: Sequence[str]) -> dict[str, Prefix]:
         header, path = _header(table), _path(folder, table)
         if not files.exists(path):
             continue
-        begins = folders.beginning_of(path, len(header) + 1)
+        begins = folders.read_beginning(path, len(header) + 1)
         if begins == header:
-            prefixes[table] = folders.prefix_of(path, len(header))
+            prefixes[table] = folders.read_prefix(path, len(header))
         elif header.startswith(begins.rstrip(b"\0")):
             path.unlink()  # torn while it was created; a loss of power may leave zeros
         elif not begins.startswith(header) and table != _CLOCK:

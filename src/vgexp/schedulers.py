@@ -27,6 +27,7 @@ from vgexp.config import (
     WarmupCosineConfig,
     unmade,
 )
+from vgexp.torch_internals import mark_as_stepped
 
 
 @final
@@ -42,9 +43,7 @@ class Schedule:
         self._optimizer = optimizer
         self._by_step = by_step
         self._by_eval = by_eval
-        # torch warns where the first optimizer step was left out, as GradScaler may rightly do;
-        # this is the mark that its own wrapper of optimizer.step sets.
-        optimizer._opt_called = True  # type: ignore[attr-defined]
+        mark_as_stepped(optimizer)
 
     @property
     def hears_evaluations(self) -> bool:

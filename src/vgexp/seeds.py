@@ -1,6 +1,6 @@
-"""Named generators: each use of randomness draws from its own stream, seeded from one number.
+"""Makes the generators of a run: each use of randomness has a stream of its own from one seed.
 
-Modules are made here that draw nothing.
+It also makes modules without drawing numbers.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ import torch
 from torch import Tensor, nn
 
 Module = TypeVar("Module", bound=nn.Module)
-"""The kind of a module."""
+"""The class of a module."""
 
 
 def generator(seed: int, name: str) -> torch.Generator:
-    """A CPU generator for one named use (`init`, `order`, `noise`, `split`), independent of others.
+    """Makes the CPU generator of one named use (`init`, `order`, `noise`, `split`).
 
     The stream depends on `seed` and `name` only: drawing more from one leaves the others alone.
     """
@@ -29,9 +29,9 @@ def generator(seed: int, name: str) -> torch.Generator:
 
 
 def allocate(on_meta: Module) -> Module:
-    """Gives a module memory on the default device; its parameters are not set.
+    """Gives a module of the meta device memory on the default one; its parameters are not set.
 
-    A module that is made on the meta device draws no random number, however torch begins it.
+    A module that is made on the meta device draws no random number, whatever its own init is.
     """
     # torch 2.6 does not count `with torch.device(...)` as a change of the default device,
     # but creates tensors there.
@@ -57,12 +57,12 @@ def without_draws() -> Iterator[None]:
 
 
 class GlobalStream:
-    """torch's global generators, which dropout draws from, lent to one run and its stream.
+    """Has torch's global generators, which dropout draws from, draw a stream of a run's own.
 
-    Between `begin` and `end` they are the run's; before and after, whoever runs it has their own.
+    They draw it between `begin` and `end`. Outside of these, the caller's own numbers go on.
 
     Args:
-        device: whose generator is lent beside the CPU's.
+        device: its generator is used as well as the CPU's.
     """
 
     def __init__(self, seed: int, name: str, device: torch.device) -> None:
@@ -75,13 +75,13 @@ class GlobalStream:
         self._outside: list[Tensor] | None = None
 
     def begin(self) -> None:
-        """Lends the global generators to the stream; again is harmless."""
+        """Starts the stream in the global generators. It may be called twice."""
         if self._outside is None:
             self._outside = self._global()
             self._set_global(self._state)
 
     def end(self) -> None:
-        """Gives them back as they were; again is harmless."""
+        """Restores the caller's states of the generators. It may be called twice."""
         if self._outside is not None:
             self._state = self._global()
             self._set_global(self._outside)
@@ -97,11 +97,11 @@ class GlobalStream:
             self.end()
 
     def state_dict(self) -> list[Tensor]:
-        """Where the stream stands."""
+        """The state of the stream."""
         return self._state if self._outside is None else self._global()
 
     def load_state_dict(self, state: list[Tensor]) -> None:
-        """Goes on from there."""
+        """Continues from a state."""
         self._state = state
         if self._outside is not None:
             self._set_global(state)

@@ -1,4 +1,4 @@
-"""What a model is given and asked for: the form of one example, and of the answer to it.
+"""Describes what a model reads and answers: the form of one example and of its answer.
 
 Axes of one example: F features, C channels, H rows, W columns, T positions in time.
 """
@@ -17,44 +17,44 @@ KINDS = ("vector", "image", "sequence", "tokens")
 
 @dataclass(frozen=True)
 class Task:
-    """The form of examples and answers; a batch has one axis more, in front."""
+    """The form of examples and answers; a batch has one more axis, in front."""
 
     kind: str
     """One of `KINDS`."""
     shape: tuple[int, ...]
-    """Of one example's input."""
+    """The shape of one example's input."""
     num_outputs: int
-    """Numbers that the model gives as an answer: a logit a class, or values."""
+    """How many numbers the model answers: a logit for each class, or values."""
     num_tokens: int = 0
-    """Of `tokens`: how many different ones there are."""
+    """How many different `tokens` there are."""
     per_position: bool = False
-    """Whether an answer [num_outputs] is asked for at each position, not one for the example."""
+    """Whether there is an answer [num_outputs] at each position, and not one for the example."""
     positions_tell: bool = False
-    """Whether a position alone tells of its answer, as where the copy problem asks for blanks: the
-    constant guess is then the best at each position, else one for all."""
+    """Whether a position alone tells its answer, as the blanks of the copy problem. Then the
+    constant guess is the best one at each position, and otherwise one for all positions."""
 
     @property
     def num_features(self) -> int:
-        """Numbers of one example's input."""
+        """How many numbers one example's input has."""
         return math.prod(self.shape)
 
     @property
     def in_words(self) -> str:
-        """`images of 1 x 8 x 8`, for an error."""
+        """The examples in words, for an error: `images of 1 x 8 x 8`."""
         size = " x ".join(map(str, self.shape))
         words = {"vector": "vectors", "image": "images", "sequence": "sequences"}
         return f"{words.get(self.kind, self.kind)} of {size}"
 
     def flattened(self) -> Task:
-        """The same as a vector of features."""
+        """The task with each example as a vector of features."""
         return replace(self, kind="vector", shape=(self.num_features,))
 
 
 def require_kind(task: Task, reader: str, kinds: Sequence[str], allowed: str) -> None:
-    """Requires examples of a kind that a model reads.
+    """Refuses examples of a kind that a model cannot read.
 
     Args:
-        reader: the model, as it was chosen: `model=cnn`.
+        reader: the choice of the model: `model=cnn`.
         allowed: what to choose instead, in words.
 
     Raises:

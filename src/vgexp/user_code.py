@@ -1,7 +1,7 @@
-"""The user's own activations, initialisations, norms and losses, by `package.module.name`.
+"""Makes activations, inits, norms and losses of the user's own code, `package.module.name`.
 
-Each is looked up and tried on a few numbers, so that what cannot be one is refused before anything
-is trained.
+Each is looked up and tried on a few numbers, so that code which does not fit is refused before
+anything is trained.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _TRIED = ((-2.0, -0.5, 0.25), (0.5, 1.0, 2.0))
 
 
 class Elementwise(nn.Module):
-    """A function of a tensor as a module."""
+    """A module that calls a function of one tensor."""
 
     def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
         super().__init__()
@@ -35,11 +35,11 @@ class Elementwise(nn.Module):
 
 
 def activation(path: str) -> Callable[[], nn.Module]:
-    """Makes modules of an activation: a class, a function without arguments, or one of a tensor.
+    """Makes an activation of a module class, a function that makes one, or a function of a tensor.
 
     Raises:
-        QuestionError: it is nothing of these, draws random numbers, works in place, changes shapes
-            or lets no gradient through.
+        QuestionError: it is none of these, draws random numbers, works in place, changes shapes or
+            lets no gradient through.
     """
     key = "model.activation"
     allowed = "a class of nn.Module that needs no argument, or a function of a tensor"
@@ -68,7 +68,7 @@ def _slopes(y: Tensor, u: Tensor) -> Tensor | None:
 
 
 def derivative(module: nn.Module, u: Tensor) -> Tensor:
-    """phi'(u) of an elementwise module, by autograd; none of its hooks is called."""
+    """Computes phi'(u) of an elementwise module by autograd, without calling its hooks."""
     with torch.enable_grad():
         given = u.detach().requires_grad_()
         y = module.forward(given)
@@ -83,7 +83,7 @@ def _maker(key: str, path: str, allowed: str) -> Callable[[], nn.Module]:
     if isinstance(found, type):
         what = f"{found.__name__} is no nn.Module"
         _require(issubclass(found, nn.Module), key, path, what, allowed)
-    elif lookup.num_required(found) != 0:
+    elif lookup.count_required(found) != 0:
         return partial(Elementwise, found)
 
     def build() -> nn.Module:
@@ -99,10 +99,10 @@ def _maker(key: str, path: str, allowed: str) -> Callable[[], nn.Module]:
 
 
 def norm(path: str) -> Callable[[int], nn.Module]:
-    """Makes the norm of so many features: a class of nn.Module, or a function that returns one.
+    """Makes a norm of a module class, or of a function that makes one for a number of features.
 
     Raises:
-        QuestionError: it is none.
+        QuestionError: it is neither.
     """
     key, allowed = "model.norm", "a class of nn.Module, called with the number of features"
     found = lookup.find(key, path)
@@ -121,10 +121,10 @@ def norm(path: str) -> Callable[[int], nn.Module]:
 
 
 def init(path: str) -> Callable[[Tensor, float, Generator], None]:
-    """Fills a weight by a function of it that works in place, then multiplies by the gain.
+    """Makes an init of a function that fills a tensor in place; multiplies by the gain after it.
 
-    The function gets a generator if it takes one; else torch's global generator is, meanwhile, the
-    one that is given.
+    The function gets the generator if it takes one. If not, torch's global generator draws the
+    numbers of the given one meanwhile.
 
     Raises:
         QuestionError: it is no function, raised something, or left entries as they were.
@@ -133,8 +133,8 @@ def init(path: str) -> Callable[[Tensor, float, Generator], None]:
     found = lookup.find(key, path)
     is_function = callable(found) and not isinstance(found, type)
     _require(is_function, key, path, f"it is a {type(found).__name__}", allowed)
-    takes_generator = "generator" in (lookup.parameters(found) or ())
-    is_given_all = (lookup.num_required(found) or 0) <= 1 + takes_generator
+    takes_generator = "generator" in (lookup.list_parameters(found) or ())
+    is_given_all = (lookup.count_required(found) or 0) <= 1 + takes_generator
     what = "it needs more than the weight and a generator"
     _require(is_given_all, key, path, what, allowed)
 
@@ -169,7 +169,7 @@ def _draw_from(generator: Generator) -> Iterator[None]:
 
 
 def loss(path: str) -> Callable[[Tensor, Tensor], Tensor]:
-    """A loss of (outputs, targets): a function, or a class that needs no argument.
+    """Makes a loss of a function of (outputs, targets), or of a class that needs no argument.
 
     Raises:
         QuestionError: it is neither.
@@ -190,7 +190,7 @@ def require_loss(
     """Tries a loss on a batch.
 
     Raises:
-        QuestionError: it raises something, or what it returns cannot be minimised.
+        QuestionError: it raises an error, or its result cannot be minimised.
     """
     key, allowed = "train.loss", "a function of (outputs, targets) that returns the mean loss, 0-d"
     with torch.enable_grad():

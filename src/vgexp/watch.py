@@ -1,4 +1,4 @@
-"""What a probe watches: a weight, and the modules at which its layer's z, u and h pass by."""
+"""Says what a probe measures: a weight, and the modules whose calls show its layer's z, u and h."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Slope:
     from_output: Callable[[Tensor], Tensor] | None = None
     """phi' as a function of y = phi(u), where that is cheaper, as in PyTorch's own backward."""
     stackable: bool = True
-    """Whether `derivative` may be asked for several tensors in one stack (it is elementwise)."""
+    """Whether `derivative` is elementwise, so that it can take a stack of several tensors."""
 
 
 @dataclass(frozen=True)
@@ -37,56 +37,56 @@ class Watch:
     """One row of `layers.csv` and where to measure it."""
 
     name: str
-    """The parameter's name in the model; of a `stream`, the block's."""
+    """The parameter's name in the model; for a `stream`, the block's."""
     weight: nn.Parameter | None
-    """None for a `stream`, and for a read-out that uses another row's weight: the columns of z
-    only."""
+    """None for a `stream`, and for a read-out that uses another row's weight. Such a row has the
+    columns of z only."""
     layer: int
-    """Main-path number from 1; modules side by side share it, the main path's first."""
+    """Number on the main path, from 1. Modules side by side share it, the main path's first."""
     kind: str
-    """`linear`, `conv`, `recurrent`, `attention` or `readout`; `stream`: a block's output, where no
-    weight's z is that. It is the main path's."""
+    """`linear`, `conv`, `recurrent`, `attention` or `readout`; or `stream`, a block's output that
+    is no weight's z. It lies on the main path."""
     preact: nn.Module | None = None
-    """Its output is z."""
+    """The module whose output is z."""
     reads_z: bool = False
     """Whether `activation` reads z itself, so that one call shows both."""
     activation: nn.Module | None = None
-    """Its input is u."""
+    """The module whose input is u."""
     act: nn.Module | None = None
-    """Its output is h."""
+    """The module whose output is h."""
     slope: Slope | None = None
     """phi' of `activation`."""
 
 
 class Meter(Protocol):
-    """Measures a narrow table of a model of ours, at the steps at which z and h are measured.
+    """Measures a narrow table of one of vgexp's models, at the steps where z and h are measured.
 
-    The probe calls, for one optimizer step: `arm` before its forward passes, `take` before the
-    update, and later, when somebody asks for rows, what `take` has returned. A meter, like the
-    probe, draws no random number, writes to no tensor, and waits for no device before rows are
-    asked for.
+    For each optimizer step the probe calls `arm` before the forward passes and `take` before the
+    update. Later, when rows are needed, it calls the function that `take` returned. A meter, like
+    the probe, draws no random number and writes to no tensor, and it waits for the device only when
+    rows are needed.
     """
 
     @property
     def table(self) -> str:
-        """The table's name in `quantities.TABLES`."""
+        """The name of the table in `quantities.TABLES`."""
         ...
 
     def arm(self) -> None:
-        """Gets ready to see forward passes; again is harmless."""
+        """Prepares to see forward passes. It may be called twice."""
         ...
 
     def disarm(self) -> None:
-        """Sees nothing any more and forgets what it saw; again is harmless."""
+        """Stops seeing forward passes and forgets them. It may be called twice."""
         ...
 
     def take(
         self, step: int, num_examples: int, loss_scale: Tensor | float
     ) -> Callable[[], Rows] | None:
-        """Ends the step: a function that makes its rows; None where nothing was seen.
+        """Ends the step. Returns a function that makes its rows; None where nothing was seen.
 
         Args:
             num_examples: N of the update: dL/dz times N is the derivative of the summed loss.
-            loss_scale: what dL/dz is too large by.
+            loss_scale: the factor by which dL/dz is too large.
         """
         ...

@@ -432,4 +432,4 @@ def test_where_code_of_the_users_has_changed_its_old_state_is_a_question(
     monkeypatch.setattr(config, "targets", lambda _: {"model.target": "mine.Net"})
     with pytest.raises(QuestionError, match=r"state of something else.*\n.*\(mine\.Net\)"):
         vgexp.resume(run, trust=True)
-    assert checkpoints.present(run)[0].name == checkpoints.NEWEST
+    assert checkpoints.list_present(run)[0].name == checkpoints.NEWEST

@@ -12,7 +12,7 @@ import pytest
 
 import vgexp
 from vgexp.cli import error_blocks, hydra_entry, listing, main, verbs
-from vgexp.cli.interrupts import Terminated, exit_code, terminable
+from vgexp.cli.interrupts import Terminated, exit_code, raise_on_signals
 from vgexp.errors import QuestionError
 
 
@@ -70,7 +70,7 @@ def test_a_short_word_is_not_taken_for_one_that_is_half_like_it(
 
 def test_a_block_wraps_at_80_columns_and_breaks_no_word() -> None:
     path = "/a/very/long/" + "path/" * 20 + "that-has-hyphens-too"
-    shown = error_blocks.block("word " * 40, "allowed: " + "name, " * 40, path)
+    shown = error_blocks.format_block("word " * 40, "allowed: " + "name, " * 40, path)
     assert path in shown
     assert all(len(line) <= 80 or path in line for line in shown.splitlines())
 
@@ -99,7 +99,7 @@ def test_list_alone_names_everything(capsys: pytest.CaptureFixture[str]) -> None
 
 
 def test_every_preset_opens_with_its_package_its_command_and_what_it_shows() -> None:
-    for path in listing.configs().glob("experiment/*.yaml"):
+    for path in listing.find_configs().glob("experiment/*.yaml"):
         lines = path.read_text().splitlines()
         assert lines[0] == "# @package _global_", "Hydra reads the package in the first line only"
         assert lines[1].startswith("# vgexp train "), path
@@ -170,7 +170,7 @@ print(*sorted(name for name in sys.modules if name.startswith("vgexp")))
 
 def test_sigterm_raises_within_and_is_as_before_after() -> None:
     before = signal.getsignal(signal.SIGTERM)
-    with pytest.raises(Terminated), terminable():
+    with pytest.raises(Terminated), raise_on_signals():
         os.kill(os.getpid(), signal.SIGTERM)
     assert signal.getsignal(signal.SIGTERM) is before
 
@@ -219,6 +219,6 @@ def test_an_interruption_says_what_was_saved(
 ) -> None:
     for name in ("layers.csv", "summary.json", "train.log"):
         (tmp_path / name).touch()
-    error_blocks.interruption(KeyboardInterrupt(), tmp_path)
+    error_blocks.show_interruption(KeyboardInterrupt(), tmp_path)
     shown = " ".join(capsys.readouterr().err.split())
     assert shown == f"error: interrupted saved in {tmp_path}: layers.csv, summary.json"

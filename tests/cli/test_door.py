@@ -22,7 +22,7 @@ from vgexp import folders, runs, sweep
 from vgexp.cli import hydra_errors, progress, schema
 from vgexp.cli.actions import WORKS
 from vgexp.cli.job import Job
-from vgexp.cli.listing import configs
+from vgexp.cli.listing import find_configs
 from vgexp.cli.main import main
 from vgexp.config import Config, MlpConfig
 from vgexp.errors import QuestionError
@@ -223,7 +223,7 @@ def test_help_shows_keys_and_flags_and_runs_nothing(
         shown = capsys.readouterr().out
         assert "--multirun" in shown
         assert "\nmodel.negative_slope=null  " in shown
-        assert all(path.stem in shown for path in configs().glob("experiment/*.yaml"))
+        assert all(path.stem in shown for path in find_configs().glob("experiment/*.yaml"))
         assert max(map(len, shown.splitlines())) <= 80
     assert not calls
 
@@ -571,12 +571,14 @@ def test_a_job_too_wide_for_the_terminal_shows_what_is_swept(
 def test_a_line_of_a_job_is_never_wider_than_the_terminal(
     width: int, swept: tuple[str, ...], reason: str
 ) -> None:
-    row = sweep.Row(7, "failed", reason=reason)
+    row = sweep.JobRow(7, "failed", reason=reason)
     for typed in ([], ["a=1", "seed=2"], ["a=" + "x" * 300, "model.kind=" + "漢字" * 30, "b=1"]):
-        line = progress.line(row, typed, swept, width)
+        line = progress.format_line(row, typed, swept, width)
         assert line.startswith("#7  ")
         assert cell_len(line) <= width
-    assert progress.line(row, ["a=1", "seed=2"], swept, 1000).startswith("#7  a=1 seed=2  failed")
+    assert progress.format_line(row, ["a=1", "seed=2"], swept, 1000).startswith(
+        "#7  a=1 seed=2  failed"
+    )
 
 
 @pytest.mark.usefixtures("calls")

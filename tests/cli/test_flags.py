@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from vgexp.cli import completion, flags
+from vgexp.cli import completion, hydra_internals
 from vgexp.cli.main import main
 
 CONTAINER: Any = argparse._ActionsContainer
@@ -50,7 +50,7 @@ def test_the_simulation_refuses_a_help_that_is_no_text() -> None:
 
 
 def test_hydras_parser_is_made_and_argparse_is_as_before() -> None:
-    parser = flags.make_parser()
+    parser = hydra_internals.make_parser()
     assert parser.parse_known_args(["--multirun", "a=1"])[0].overrides == ["a=1"]
     assert CONTAINER._check_help is check_help
     with pytest.raises(ValueError, match="badly formed help string"):
@@ -67,8 +67,8 @@ def test_within_the_patch_texts_are_checked_and_other_helps_are_not(
             parser.add_argument("--other", help="100 %")
         return parser
 
-    monkeypatch.setattr(flags, "get_args_parser", make)
-    assert flags.make_parser().parse_args(["--lazy", "x"]).lazy == "x"
+    monkeypatch.setattr("hydra._internal.utils.get_args_parser", make)
+    assert hydra_internals.make_parser().parse_args(["--lazy", "x"]).lazy == "x"
 
 
 @pytest.mark.parametrize(

@@ -44,7 +44,7 @@ def test_a_class_from_elsewhere_has_no_meanings() -> None:
 
 
 def test_the_page_has_every_key_of_every_choice_with_its_default() -> None:
-    shown = keys.page()
+    shown = keys.format_page()
     assert max(map(len, shown.splitlines())) <= 80
     lines = {}
     for group, classes in sections().items():
@@ -52,7 +52,7 @@ def test_the_page_has_every_key_of_every_choice_with_its_default() -> None:
             for field in dataclasses.fields(cls):
                 name = f"{group}.{field.name}" if group else field.name
                 default = {"output.sinks": ["csv"]}.get(name, field.default)
-                lines[(name, choice)] = f"{name}={keys.typed(default)}"
+                lines[(name, choice)] = f"{name}={keys.format_value(default)}"
     starts = [line.split(" ")[0] for line in shown.splitlines() if line[:1].strip()]
     assert set(starts) == {*lines.values(), "seed=0", "device=auto", "dtype=float32"}
     words = " ".join(shown.split())
@@ -67,7 +67,7 @@ def test_the_page_has_every_key_of_every_choice_with_its_default() -> None:
 
 
 def test_keys_of_one_name_stand_together() -> None:
-    names = [key.name for key in keys.every_key()]
+    names = [key.name for key in keys.list_keys()]
     runs = [name for name, _ in itertools.groupby(names)]
     assert len(runs) == len(set(names))
 
@@ -84,7 +84,7 @@ def test_keys_of_one_name_stand_together() -> None:
     ],
 )
 def test_a_default_is_shown_as_it_is_typed(value: object, shown: str) -> None:
-    assert keys.typed(value) == shown
+    assert keys.format_value(value) == shown
 
 
 def test_the_readme_names_every_choice_and_every_key_in_the_row_of_its_group() -> None:

@@ -15,7 +15,7 @@ from rich.console import Console
 
 from vgexp import tables
 from vgexp.cli.main import main
-from vgexp.cli.progress import line
+from vgexp.cli.progress import format_line
 from vgexp.cli.screen import Screen
 from vgexp.errors import QuestionError, unknown
 from vgexp.past import PastRun
@@ -25,7 +25,7 @@ from vgexp.report.comparing.runs import ComparedRun
 from vgexp.report.terminal import layout
 from vgexp.report.terminal.layout import MOST_OF_CELL, Column, beginning, shortened, show_table
 from vgexp.report.terminal.words import show_ending, show_numbers
-from vgexp.sweep import Row
+from vgexp.sweep import JobRow
 
 
 def shown(key: Column, columns: list[Column], width: int = 60) -> str:
@@ -69,9 +69,9 @@ def test_the_beginning_is_as_wide_as_there_is_room(text: str, width: int, expect
 
 
 def test_the_line_of_a_job_is_cut_in_its_middle() -> None:
-    row = Row(3, "completed", metrics={"verdict": "healthy"})
+    row = JobRow(3, "completed", metrics={"verdict": "healthy"})
     typed = [f"probe.layers={'a' * 10**5}{'z' * 10**5}"]
-    text = line(row, typed, {"probe.layers"}, 60)
+    text = format_line(row, typed, {"probe.layers"}, 60)
     assert cell_len(text) <= 60
     assert text.startswith("#3  layers=aaa")
     assert text.endswith("zzz  healthy")

@@ -9,7 +9,7 @@ import pytest
 
 from vgexp import sweep
 from vgexp.cli import watcher
-from vgexp.sweep import Row
+from vgexp.sweep import JobRow
 
 
 def test_each_new_ending_is_told_once_and_as_it_comes(
@@ -23,11 +23,11 @@ def test_each_new_ending_is_told_once_and_as_it_comes(
         heard.append((row["job"], row["status"]))
         came.set()
 
-    sweep.record(tmp_path, [Row(0, "completed"), Row(1, "interrupted")])
+    sweep.record(tmp_path, [JobRow(0, "completed"), JobRow(1, "interrupted")])
     with watcher.watch_jobs(tmp_path, hear):
-        sweep.record(tmp_path, [Row(2, "failed")])
+        sweep.record(tmp_path, [JobRow(2, "failed")])
         assert came.wait(10)
-        sweep.record(tmp_path, [Row(1, "completed")])
+        sweep.record(tmp_path, [JobRow(1, "completed")])
     assert heard == [("2", "failed"), ("1", "completed")]
 
 

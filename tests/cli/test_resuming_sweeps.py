@@ -250,7 +250,7 @@ def elsewhere(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         self._pid = -1
 
     monkeypatch.setattr(Job, "__init__", begun)
-    monkeypatch.setattr("vgexp.cli.interrupts.terminable", nullcontext)
+    monkeypatch.setattr("vgexp.cli.interrupts.raise_on_signals", nullcontext)
     signal.signal(signal.SIGTERM, lambda number, _: killed.append(number))
     return killed
 
@@ -372,7 +372,7 @@ def test_a_command_that_is_not_harmless_is_not_repeated_from_a_file(
     shutil.copytree(whole, tmp_path / "s")
     known = plan.read(whole)
     assert known is not None
-    plan.write(tmp_path / "s", known.begun(command))
+    plan.write(tmp_path / "s", known.add_command(command))
     assert resume(tmp_path / "s") == 1
     assert "command could execute something" in " ".join(capsys.readouterr().err.split())
 
@@ -382,7 +382,7 @@ def test_a_command_whose_jobs_are_not_all_known_is_typed_again(whole: Path, tmp_
     folder.mkdir()
     command = ("train", "-m", *GRID, "hydra.sweep.dir=elsewhere")
     assert resume_sweep.is_harmless(command)
-    plan.write(folder, plan.Plan().begun(command))
+    plan.write(folder, plan.Plan().add_command(command))
     assert resume(folder) == 0
     require_equal(folder, whole)
     assert not Path("elsewhere").exists()
@@ -394,7 +394,7 @@ def test_a_command_whose_jobs_are_not_all_known_is_typed_again(whole: Path, tmp_
 @settings(deadline=None)
 @given(st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_size=12))
 def test_any_text_can_be_given_to_a_key(text: str) -> None:
-    (override,) = OverridesParser.create().parse_overrides([overrides.assigned("k", text)])
+    (override,) = OverridesParser.create().parse_overrides([overrides.assign("k", text)])
     value = override.value()
     assert str(getattr(value, "text", value)).replace("\\${", "${") == text
 
@@ -423,7 +423,7 @@ def test_an_impossible_job_never_becomes_another(
 ) -> None:
     words = [word.replace("model.depth=2,3", "model.depth=2,-1") for word in GRID]
     with monkeypatch.context() as patch:
-        patch.setattr("vgexp.cli.job.Job._one_of_many", lambda *_: (_ for _ in ()).throw(Power()))
+        patch.setattr("vgexp.cli.job.Job._run_in_sweep", lambda *_: (_ for _ in ()).throw(Power()))
         with pytest.raises(Power):
             train(tmp_path / "s", *words)
     assert resume(tmp_path / "s") == 1

@@ -18,7 +18,7 @@ from torch import nn
 
 from vgexp import optimizers
 from vgexp.cli import error_blocks, loading, notice, schema
-from vgexp.cli.actions import work_of
+from vgexp.cli.actions import find_work
 from vgexp.cli.main import main
 from vgexp.config import CHOICES
 from vgexp.report.figures import style
@@ -105,7 +105,7 @@ def test_the_step_of_an_optimizer_records_no_gradients_and_calls_its_hooks() -> 
 
 
 def test_hydra_shares_what_is_stored_and_hands_out_copies() -> None:
-    schema.register(work_of("train"))
+    schema.register(find_work("train"))
     store = ConfigStore.instance()
     assert copy.deepcopy({"sources": [store]})["sources"][0] is store
     first = store.load("optimizer/sgd.yaml").node
@@ -137,14 +137,14 @@ def test_no_line_where_something_is_only_printed_or_quiet_is_asked_for(
     words: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     terminal = watch(monkeypatch)
-    with notice.starting(["seed=1", *words]):
+    with notice.show_starting(["seed=1", *words]):
         assert terminal.getvalue() == ""
 
 
 @pytest.mark.parametrize("words", [[], ["-m", "seed=1,2"], ["-cd=x", "-cn", "config"]])
 def test_a_line_where_work_begins(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     terminal = watch(monkeypatch)
-    with notice.starting(words):
+    with notice.show_starting(words):
         assert terminal.screen == "starting ..."
     assert terminal.screen == ""
 
@@ -165,7 +165,7 @@ def test_a_block_takes_the_line_back_first(monkeypatch: pytest.MonkeyPatch) -> N
 def test_nothing_is_written_where_nobody_watches(monkeypatch: pytest.MonkeyPatch) -> None:
     file = io.StringIO()
     monkeypatch.setattr(sys, "stderr", file)
-    with notice.starting([]):
+    with notice.show_starting([]):
         notice.put("loading")
     assert file.getvalue() == ""
 

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from vgexp import folders, sweep
 from vgexp.config import Config, OutputConfig
 from vgexp.errors import QuestionError, reason
-from vgexp.sweep import Row, place, plan
+from vgexp.sweep import JobRow, place, plan
 from vgexp.sweep.plan import Plan, Wanted
 
 
@@ -28,18 +28,18 @@ def rows_of(folder: Path) -> list[list[str]]:
 
 
 def test_a_row_is_written_as_each_job_ends(tmp_path: Path) -> None:
-    sweep.record(tmp_path, [Row(0, "completed", {"model.depth": "5"}, {"loss_last": "0.1"})])
+    sweep.record(tmp_path, [JobRow(0, "completed", {"model.depth": "5"}, {"loss_last": "0.1"})])
     assert rows_of(tmp_path) == [
         ["job", "status", "model.depth", "loss_last", "reason"],
         ["0", "completed", "5", "0.1", ""],
     ]
-    sweep.record(tmp_path, [Row(1, "failed", {"model.depth": "0"}, reason="too shallow, by 1")])
+    sweep.record(tmp_path, [JobRow(1, "failed", {"model.depth": "0"}, reason="too shallow, by 1")])
     assert rows_of(tmp_path)[2] == ["1", "failed", "0", "", "too shallow, by 1"]
 
 
 def test_the_header_grows_and_reason_stays_last(tmp_path: Path) -> None:
-    sweep.record(tmp_path, [Row(0, "failed", {"a": "1"}, reason="no")])
-    sweep.record(tmp_path, [Row(1, "completed", {"a": "2", "b": "3"}, {"loss": "4"})])
+    sweep.record(tmp_path, [JobRow(0, "failed", {"a": "1"}, reason="no")])
+    sweep.record(tmp_path, [JobRow(1, "completed", {"a": "2", "b": "3"}, {"loss": "4"})])
     header, first, second = rows_of(tmp_path)
     assert header == ["job", "status", "a", "b", "loss", "reason"]
     assert first == ["0", "failed", "1", "", "", "no"]
@@ -48,19 +48,21 @@ def test_the_header_grows_and_reason_stays_last(tmp_path: Path) -> None:
 
 def test_what_a_job_overrides_takes_the_place_of_no_column_that_tells_of_the_job() -> None:
     odd = {"job": "7", "status": "1", "reason": "2", "seed": "3"}
-    cells = Row(4, sweep.FAILED, odd, {"seed": "9"}, "full").cells()
+    cells = JobRow(4, sweep.FAILED, odd, {"seed": "9"}, "full").cells()
     assert cells == {"job": "4", "status": sweep.FAILED, "seed": "3", "reason": "full"}
 
 
 def test_a_job_that_ends_again_replaces_its_row(tmp_path: Path) -> None:
     for status in ("interrupted", "completed"):
-        sweep.record(tmp_path, [Row(0, status), Row(1, "completed")])
+        sweep.record(tmp_path, [JobRow(0, status), JobRow(1, "completed")])
     assert [row[:2] for row in rows_of(tmp_path)[1:]] == [["0", "completed"], ["1", "completed"]]
 
 
 def test_jobs_that_end_at_once_all_keep_their_rows(tmp_path: Path) -> None:
     threads = [
-        threading.Thread(target=sweep.record, args=(tmp_path, [Row(i, "completed", {"i": str(i)})]))
+        threading.Thread(
+            target=sweep.record, args=(tmp_path, [JobRow(i, "completed", {"i": str(i)})])
+        )
         for i in range(12)
     ]
     for thread in threads:
@@ -73,7 +75,7 @@ def test_jobs_that_end_at_once_all_keep_their_rows(tmp_path: Path) -> None:
 def test_a_write_that_fails_leaves_the_file_as_it_was(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sweep.record(tmp_path, [Row(0, "completed")])
+    sweep.record(tmp_path, [JobRow(0, "completed")])
     before = (tmp_path / "sweep.csv").read_bytes()
 
     def full(*_: object) -> None:
@@ -81,14 +83,14 @@ def test_a_write_that_fails_leaves_the_file_as_it_was(
 
     monkeypatch.setattr(csv.DictWriter, "writerows", full)
     with pytest.raises(OSError, match="No space left"):
-        sweep.record(tmp_path, [Row(1, "completed")])
+        sweep.record(tmp_path, [JobRow(1, "completed")])
     assert (tmp_path / "sweep.csv").read_bytes() == before
     assert [path.name for path in tmp_path.iterdir()] == ["sweep.csv"]
 
 
 def test_a_cell_of_any_kind_reads_back_as_it_was(tmp_path: Path) -> None:
     strange = 'a,b "c"\nd'
-    sweep.record(tmp_path, [Row(0, "completed", {"k": strange})])
+    sweep.record(tmp_path, [JobRow(0, "completed", {"k": strange})])
     assert sweep.read(tmp_path)[0]["k"] == strange
 
 
@@ -130,8 +132,8 @@ def test_only_a_folder_of_another_programs_sweep_or_a_file_is_refused(tmp_path: 
 
 
 def test_rows_stand_in_the_order_of_jobs_and_columns_of_overrides_first(tmp_path: Path) -> None:
-    late = Row(2, "completed", {"b": "3"}, {"loss": "1"})
-    early = Row(1, "completed", {"a": "2"}, {"loss": "4"})
+    late = JobRow(2, "completed", {"b": "3"}, {"loss": "1"})
+    early = JobRow(1, "completed", {"a": "2"}, {"loss": "4"})
     sweep.record(tmp_path, [late], ["a", "b"])
     sweep.record(tmp_path, [early], ["a", "b"])
     assert rows_of(tmp_path) == [
@@ -150,42 +152,42 @@ def numbered(_job: Wanted, number: int) -> str:
 
 
 def test_a_larger_sweep_keeps_the_numbers_of_the_jobs_that_are_there() -> None:
-    small, first = plan.extended(Plan(), [wanted(1), wanted(3)], Counter(), numbered)
-    large, asked = plan.extended(small, [wanted(s) for s in (1, 2, 3)], Counter(), numbered)
+    small, first = plan.extend(Plan(), [wanted(1), wanted(3)], Counter(), numbered)
+    large, asked = plan.extend(small, [wanted(s) for s in (1, 2, 3)], Counter(), numbered)
     assert [entry.job for entry in first] == [0, 1]
     assert [entry.job for entry in asked] == [0, 2, 1]
     assert large.entries[:2] == small.entries
-    again, same = plan.extended(large, [wanted(s) for s in (3, 2, 1)], Counter(), numbered)
+    again, same = plan.extend(large, [wanted(s) for s in (3, 2, 1)], Counter(), numbered)
     assert again == large
     assert [entry.job for entry in same] == [1, 2, 0]
 
 
 def test_fields_that_change_no_table_do_not_make_another_job() -> None:
-    known, _ = plan.extended(Plan(), [wanted(1)], Counter(), numbered)
+    known, _ = plan.extend(Plan(), [wanted(1)], Counter(), numbered)
     other = wanted(1, device="cpu", output=OutputConfig(quiet=True))
-    assert plan.extended(known, [other], Counter(), numbered)[0] == known
+    assert plan.extend(known, [other], Counter(), numbered)[0] == known
 
 
 def test_equal_jobs_of_one_command_are_two_and_stay_two() -> None:
     both = [wanted(1), wanted(1, device="cpu")]
-    known, first = plan.extended(Plan(), both, Counter(), numbered)
+    known, first = plan.extend(Plan(), both, Counter(), numbered)
     assert [entry.job for entry in first] == [0, 1]
-    assert plan.extended(known, both, Counter(), numbered) == (known, first)
+    assert plan.extend(known, both, Counter(), numbered) == (known, first)
     met: Counter[str] = Counter()
     for job, number in zip(both, (0, 1), strict=True):  # one after the other, as a search asks
-        known, (entry,) = plan.extended(known, [job], met, numbered)
+        known, (entry,) = plan.extend(known, [job], met, numbered)
         assert entry.job == number
 
 
 def test_jobs_that_would_share_a_folder_are_refused() -> None:
     with pytest.raises(QuestionError, match="jobs 0 and 1 would share the folder 'x'"):
-        plan.extended(Plan(), [wanted(1), wanted(2)], Counter(), lambda *_: "x")
+        plan.extend(Plan(), [wanted(1), wanted(2)], Counter(), lambda *_: "x")
 
 
 def a_plan() -> Plan:
     impossible = Wanted(("model.depth=0",), None, "too shallow")
-    known, _ = plan.extended(Plan(), [wanted(1), impossible], Counter(), numbered)
-    return known.begun(("train", "-m", "seed=1"))
+    known, _ = plan.extend(Plan(), [wanted(1), impossible], Counter(), numbered)
+    return known.add_command(("train", "-m", "seed=1"))
 
 
 def test_a_plan_reads_back_as_it_was_written(tmp_path: Path) -> None:
@@ -197,7 +199,7 @@ def test_a_plan_reads_back_as_it_was_written(tmp_path: Path) -> None:
     assert read.entries[0].config == Config(seed=1)
     with pytest.raises(QuestionError, match="too shallow"):
         _ = read.entries[1].config
-    done = read.done_with(("train", "-m", "seed=1"))
+    done = read.end_command(("train", "-m", "seed=1"))
     assert done.pending == ()
     assert done.commands == read.commands
 
@@ -229,7 +231,7 @@ def test_a_plan_that_leads_out_of_the_sweep_is_refused(tmp_path: Path, folder: s
     with pytest.raises(QuestionError, match="is not below the sweep's"):
         plan.read(tmp_path)
     with pytest.raises(QuestionError, match="allowed: a folder below the sweep's"):
-        plan.extended(Plan(), [wanted(1)], Counter(), lambda *_: folder)
+        plan.extend(Plan(), [wanted(1)], Counter(), lambda *_: folder)
 
 
 @pytest.mark.parametrize(
@@ -258,7 +260,7 @@ def test_a_plan_whose_jobs_are_one_is_a_question(tmp_path: Path) -> None:
     entry = a_plan().entries[0]
     for other in ({"job": 7}, {"folder": "7"}):
         plan.write(tmp_path, Plan((entry, dataclasses.replace(entry, **other))))
-        with pytest.raises(QuestionError, match="two jobs are one"):
+        with pytest.raises(QuestionError, match="two jobs share a number or a folder"):
             plan.read(tmp_path)
 
 
@@ -269,9 +271,9 @@ def test_values_that_are_not_those_of_the_identity_are_a_question() -> None:
 
 
 def test_what_changes_no_table_is_taken_anew_for_jobs_that_are_open() -> None:
-    known, _ = plan.extended(Plan(), [wanted(1, device="cuda"), wanted(2)], Counter(), numbered)
+    known, _ = plan.extend(Plan(), [wanted(1, device="cuda"), wanted(2)], Counter(), numbered)
     again = [wanted(1, device="cpu"), wanted(2, device="cpu")]
-    renewed, asked = plan.extended(known, again, Counter(), numbered, lambda e: e.job == 0)
+    renewed, asked = plan.extend(known, again, Counter(), numbered, lambda e: e.job == 0)
     assert [entry.config.device for entry in asked] == ["cpu", "auto"]
     assert list(renewed.entries) == asked
 
@@ -283,18 +285,18 @@ def test_the_jobs_of_a_lost_plan_are_found_in_their_folders(tmp_path: Path) -> N
     (tmp_path / "2" / ".hydra").mkdir()
     (tmp_path / "2" / ".hydra" / "overrides.yaml").write_text("- seed=2\n")
     (tmp_path / "7").mkdir()
-    found = plan.found(tmp_path)
+    found = plan.rebuild(tmp_path)
     assert [(entry.job, entry.overrides) for entry in found.entries] == [
         (2, ("seed=2",)),
         (10, ()),
     ]
-    assert plan.extended(found, [wanted(10)], Counter(), numbered)[0] == found
+    assert plan.extend(found, [wanted(10)], Counter(), numbered)[0] == found
 
 
 def test_a_new_job_is_numbered_after_the_last_though_numbers_are_missing_before_it() -> None:
-    known, _ = plan.extended(Plan(), [wanted(seed) for seed in range(4)], Counter(), numbered)
+    known, _ = plan.extend(Plan(), [wanted(seed) for seed in range(4)], Counter(), numbered)
     found = dataclasses.replace(known, entries=known.entries[2:])  # the folders of two were removed
-    larger, (new,) = plan.extended(found, [wanted(9)], Counter(), numbered)
+    larger, (new,) = plan.extend(found, [wanted(9)], Counter(), numbered)
     assert (new.job, new.folder) == (4, "4")
     assert [entry.job for entry in larger.entries] == [2, 3, 4]
 

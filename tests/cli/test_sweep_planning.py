@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 from hydra import initialize_config_dir
+from hydra._internal import config_loader_impl
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
@@ -18,12 +20,12 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from vgexp.cli import progress, schema
-from vgexp.cli.actions import work_of
+from vgexp.cli.actions import find_work
 from vgexp.cli.composing import Composer
 from vgexp.cli.hydra_errors import translate
 from vgexp.cli.job import to_config
 from vgexp.cli.launcher import PlannedLauncher
-from vgexp.cli.listing import configs
+from vgexp.cli.listing import find_configs
 from vgexp.cli.main import main
 from vgexp.cli.progress import Planning
 from vgexp.config import MlpConfig, identity
@@ -53,8 +55,8 @@ WORDS = (
 @pytest.fixture(scope="module")
 def sweep() -> tuple[ConfigLoader, DictConfig]:
     """What Hydra hands a launcher: its loader, and the configuration of a sweep itself."""
-    schema.register(work_of("train"))
-    with initialize_config_dir(str(configs()), job_name="train", version_base="1.3"):
+    schema.register(find_work("train"))
+    with initialize_config_dir(str(find_configs()), job_name="train", version_base="1.3"):
         loader = GlobalHydra.instance().config_loader()
         subdir = "hydra.sweep.subdir=${hydra.job.num}-${hydra.job.override_dirname}-${seed}"
         words = ["seed=1,2", subdir]
@@ -115,14 +117,21 @@ def samples() -> list[tuple[str, ...]]:
 NUM_SAMPLES = 12
 
 
-def test_jobs_are_composed_as_hydra_composes_them(sweep: tuple[ConfigLoader, DictConfig]) -> None:
-    composer = Composer(*sweep)
+@pytest.mark.parametrize("lost", ["", "_apply_overrides_to_config", "get_overrides_dirname"])
+def test_jobs_are_composed_as_hydra_composes_them(
+    lost: str, sweep: tuple[ConfigLoader, DictConfig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        if lost:
+            owner = config_loader_impl if lost.startswith("get") else ConfigLoaderImpl
+            patch.delattr(owner, lost)
+        composer = Composer(*sweep)
     for number, words in enumerate(samples()):
         expected = outcome(by_hydra(*sweep, words, number))
-        whole = outcome(composer.composed(words, number, with_hydra=True))
+        whole = outcome(composer.compose(words, number, with_hydra=True))
         assert whole == expected, words
         # Without Hydra's part what is said of the job is the same.
-        assert outcome(composer.composed(words, number))[:2] == expected[:2], words
+        assert outcome(composer.compose(words, number))[:2] == expected[:2], words
 
 
 def test_what_jobs_share_is_composed_once(
@@ -143,7 +152,7 @@ def test_what_jobs_share_is_composed_once(
     for number in range(60):
         choice = ("optimizer=adam", "optimizer=sgd")[number % 2]
         words = (f"seed={number}", choice, "optimizer.lr=0.3", "model={depth: 3}")
-        with composer.composed(words, number) as task:
+        with composer.compose(words, number) as task:
             found.add(identity(to_config(task)))
     assert len(found) == 60
     assert composed == [["optimizer=adam"], ["optimizer=sgd"]]
@@ -152,7 +161,7 @@ def test_what_jobs_share_is_composed_once(
 def test_a_job_leaves_nothing_to_the_next(sweep: tuple[ConfigLoader, DictConfig]) -> None:
     composer = Composer(*sweep)
     for words in (["model={depth: 3}", "+train.extra=1"], []):
-        with composer.composed(words, 0) as task:
+        with composer.compose(words, 0) as task:
             values = OmegaConf.to_container(task)
     assert isinstance(values, dict)
     assert values["model"]["depth"] == MlpConfig().depth
@@ -226,7 +235,7 @@ def test_planning_can_be_interrupted_and_goes_on(
         assert number == 0
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(PlannedLauncher, "_wanted", interrupted)
+    monkeypatch.setattr(PlannedLauncher, "_read_wanted", interrupted)
     folder = tmp_path / "sweep"
     words = ["seed=range(30)", f"output.quiet={str(is_quiet).lower()}"]
     assert main(["train", "-m", *words, f"hydra.sweep.dir={folder}"]) == 130

@@ -112,7 +112,7 @@ def jobs_of(tmp_path_factory: pytest.TempPathFactory) -> Compose:
 
 
 def preset(name: str) -> Path:
-    return listing.configs() / "experiment" / f"{name}.yaml"
+    return listing.find_configs() / "experiment" / f"{name}.yaml"
 
 
 def run(folder: Path, config: Config, *, steps: int, seed: int = 0) -> dict[str, Any]:

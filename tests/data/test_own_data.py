@@ -465,7 +465,7 @@ def test_going_on_is_offered_where_it_may_not_fail_again(
         folder.mkdir()
         folders.write_config(folder, config() if names_code else Config(), "")
         (folder / "steps.csv").write_text("step,loss\n0,1.5\n")
-        assert error_blocks.failure(error, folder=folder) == 1
+        assert error_blocks.show_failure(error, folder=folder) == 1
         lines = capsys.readouterr().err.splitlines()
         told = [line.strip() for line in lines if "go on" in line]
         trust = " --trust" if names_code else ""
@@ -473,4 +473,4 @@ def test_going_on_is_offered_where_it_may_not_fail_again(
         if said is not None:
             assert told == [command]
         else:
-            assert told == ([f"once your code is mended, {command}"] if names_code else [])
+            assert told == ([f"after you mend your code, {command}"] if names_code else [])

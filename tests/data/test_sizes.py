@@ -307,5 +307,5 @@ def test_going_on_is_offered_where_something_was_recorded(
     (tmp_path / "summary.json").write_text('{"status": "failed"}')
     for name, text in tables.items():
         (tmp_path / name).write_text(text)
-    assert error_blocks.failure(MemoryError(), folder=tmp_path) == 1
+    assert error_blocks.show_failure(MemoryError(), folder=tmp_path) == 1
     assert ("go on: vgexp resume" in capsys.readouterr().err) == is_offered

@@ -674,7 +674,7 @@ def test_a_run_without_a_summary_says_so_and_what_its_layers_tell(tmp_path: Path
     assert "The gradient vanishes at step 0" in text
     assert "status unfinished" in text
     assert "Verdict" not in text
-    with folders.occupied(run):
+    with folders.occupy(run):
         assert "being written by another process" in " ".join(page(run).split())
 
 

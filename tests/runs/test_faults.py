@@ -143,7 +143,7 @@ def test_the_sum_of_a_table_goes_on_where_a_run_goes_on(tmp_path: Path) -> None:
     assert again.settle() == first
     again.close()
     for table, prefix in first.items():
-        assert folders.prefix_of(tmp_path / f"{table}.csv", 10**9) == prefix
+        assert folders.read_prefix(tmp_path / f"{table}.csv", 10**9) == prefix
 
 
 @pytest.mark.parametrize("place", ["below its header", "after its last line"])
@@ -184,7 +184,7 @@ def test_a_useless_newest_checkpoint_does_not_take_the_place_of_the_good_one(
 
     monkeypatch.setattr("torch.save", gone)
     vgexp.resume(tmp_path / "a")
-    assert [p.name for p in checkpoints.present(tmp_path / "a")] == [checkpoints.PREVIOUS]
+    assert [p.name for p in checkpoints.list_present(tmp_path / "a")] == [checkpoints.PREVIOUS]
 
 
 def test_a_changed_value_is_noticed_without_any_checkpoint(tmp_path: Path) -> None:
@@ -261,11 +261,13 @@ def test_a_closed_folder_is_named(tmp_path: Path) -> None:
 
 def test_a_block_keeps_commands_and_long_paths_whole(tmp_path: Path) -> None:
     folder = tmp_path / ("a b" * 30)
-    block = error_blocks.block(
-        "interrupted", f"go on: {error_blocks.resuming(folder)}", f"in {folder}x there"
+    block = error_blocks.format_block(
+        "interrupted", f"go on: {error_blocks.format_resume(folder)}", f"in {folder}x there"
     )
     assert f"vgexp resume '{folder}'" in block
-    assert error_blocks.block("x" * 100 + " is not there") == f"error: {'x' * 100} is not there"
+    assert (
+        error_blocks.format_block("x" * 100 + " is not there") == f"error: {'x' * 100} is not there"
+    )
 
 
 @pytest.mark.parametrize("name", broken_files.NAMES)

@@ -17,7 +17,7 @@ from small_runs import CONFIG, strike
 
 import vgexp
 from vgexp.cli import error_blocks
-from vgexp.cli.interrupts import HungUp, terminable
+from vgexp.cli.interrupts import HungUp, raise_on_signals
 from vgexp.cli.main import main
 from vgexp.cli.session import Refused
 from vgexp.config import RunConfig
@@ -221,12 +221,12 @@ def test_what_ends_a_sweep_is_the_same_in_another_process() -> None:
 def test_a_hang_up_that_is_ignored_stays_ignored() -> None:
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
-        with terminable():
+        with raise_on_signals():
             os.kill(os.getpid(), signal.SIGHUP)
             assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
     finally:
         signal.signal(signal.SIGHUP, before)
-    with pytest.raises(HungUp), terminable():
+    with pytest.raises(HungUp), raise_on_signals():
         os.kill(os.getpid(), signal.SIGHUP)
 
 
@@ -239,7 +239,7 @@ class Closed(io.StringIO):
 
 def test_a_block_that_nobody_can_read_raises_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stderr", Closed())
-    error_blocks.interruption(HungUp(), None)
+    error_blocks.show_interruption(HungUp(), None)
 
 
 def test_a_sweep_whose_lines_nobody_can_read_does_its_jobs(
@@ -293,14 +293,14 @@ def test_names_of_the_users_own_are_looked_up_where_the_command_was_typed(
 def test_processes_of_a_launcher_do_not_import_from_the_current_folder_first(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from vgexp.cli.launcher import safe_path
+    from vgexp.cli.launcher import protect_import_path
 
     for before in (None, ""):
         if before is None:
             monkeypatch.delenv("PYTHONSAFEPATH", raising=False)
         else:
             monkeypatch.setenv("PYTHONSAFEPATH", before)
-        with safe_path():
+        with protect_import_path():
             assert os.environ["PYTHONSAFEPATH"] == "1"
         assert os.environ.get("PYTHONSAFEPATH") == before
 

@@ -241,7 +241,7 @@ def test_a_failure_is_told_without_waiting_for_what_lies_in_its_folder(
     folder.mkdir()
     folders.write_config(folder, SMALL, "")
     LAYS[kind][0](folder / name, victim)
-    assert error_blocks.failure(MemoryError(), folder=folder) == 1
+    assert error_blocks.show_failure(MemoryError(), folder=folder) == 1
     assert "go on" not in capsys.readouterr().err
 
 
@@ -420,7 +420,7 @@ def test_a_plan_that_was_lost_is_found_through_no_link(sweep: Path, victim: Path
     (sweep / plan.FILE).unlink()
     lay(sweep / "0" / ".hydra" / "overrides.yaml", "named pipe", victim)
     with pytest.raises(QuestionError, match="a named pipe"):
-        plan.found(sweep)
+        plan.rebuild(sweep)
 
 
 @pytest.mark.parametrize(

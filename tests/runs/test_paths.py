@@ -24,7 +24,7 @@ from vgexp.models import Mlp, Network, build
 from vgexp.quantities import PATHS, SHATTERING
 from vgexp.records import Rows
 from vgexp.spectra import shattering
-from vgexp.spectra.frozen import frozen, states
+from vgexp.spectra.frozen import freeze, run_stages
 from vgexp.spectra.paths import binomial_weight, gradients_by_length, path_rows
 from vgexp.spectra.shattering import cosines, line, shattering_rows
 from vgexp.tasks import Task
@@ -43,7 +43,7 @@ def drawn(config: ModelConfig, task: Task = VECTORS) -> tuple[Network, Tensor]:
     for parameter in model.parameters():
         nn.init.normal_(parameter, 0.2, 0.5, generator=generator)
     x = torch.randn(BATCH, *task.shape, dtype=torch.float64, generator=generator)
-    return frozen(model, x), x
+    return freeze(model, x), x
 
 
 def perceptron(**values: Any) -> tuple[Mlp, Tensor]:
@@ -91,7 +91,7 @@ ADDING: list[tuple[ModelConfig, Task]] = [
 def test_the_sum_over_lengths_is_the_whole_gradient(config: ModelConfig, task: Task) -> None:
     model, x = drawn(config, task)
     first, *rest = model.stages()
-    start = states([first], x)[1].requires_grad_()
+    start = run_stages([first], x)[1].requires_grad_()
     by_length = gradients_by_length(rest, start.detach(), cross_entropy)
     out = start
     for stage in rest:
@@ -107,7 +107,7 @@ def test_the_sum_over_lengths_is_the_whole_gradient(config: ModelConfig, task: T
 def test_each_coefficient_is_the_sum_over_its_paths_one_by_one(skip: str) -> None:
     model, x = perceptron(depth=4, skip=skip, norm="layer")
     stages = model.stages()
-    zs = states(stages, x)
+    zs = run_stages(stages, x)
     out = zs[-1].clone().requires_grad_()
     (top,) = torch.autograd.grad(cross_entropy(out), out)
 
@@ -205,7 +205,7 @@ def test_cosines_are_those_of_the_outputs_jacobians() -> None:
     model, x = perceptron(depth=3, norm="batch")
     stages = model.stages()
     found = cosines(stages, x)
-    zs = states(stages, x)[:-1]
+    zs = run_stages(stages, x)[:-1]
     for layer, z in enumerate(zs):
 
         def rest(v: Tensor, layer: int = layer) -> Tensor:
@@ -236,7 +236,7 @@ def test_behind_one_layer_of_rectifiers_the_cosine_counts_those_active_at_both()
     model, x = perceptron(depth=1, width=40, activation="relu", skip="none")
     with torch.no_grad():
         model.readout.weight.copy_(torch.ones(OUTPUTS, 40))
-    z = states(model.stages(), x)[1]
+    z = run_stages(model.stages(), x)[1]
     active = (z > 0).double()
     both = active @ active.T
     count = active.sum(1)

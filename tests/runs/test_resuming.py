@@ -310,7 +310,7 @@ def test_a_run_that_has_ended_is_left_as_it_is(
 
 def test_a_second_process_is_refused(fallen: Path, tmp_path: Path) -> None:
     shutil.copytree(fallen, tmp_path / "a")
-    with folders.occupied(tmp_path / "a"), pytest.raises(QuestionError, match="another process"):
+    with folders.occupy(tmp_path / "a"), pytest.raises(QuestionError, match="another process"):
         vgexp.resume(tmp_path / "a")
 
 

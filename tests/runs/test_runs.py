@@ -19,7 +19,7 @@ from trainers import changed
 
 import vgexp
 from vgexp import folders, runs, tables
-from vgexp.cli.interrupts import HungUp, Terminated, terminable
+from vgexp.cli.interrupts import HungUp, Terminated, raise_on_signals
 from vgexp.config import (
     Config,
     MlpConfig,
@@ -232,7 +232,7 @@ def test_a_signal_while_rows_are_written_tears_none(
     strike(monkeypatch, 10, send)
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     before = [signal.getsignal(number) for number in numbers]
-    with pytest.raises(kind), terminable():
+    with pytest.raises(kind), raise_on_signals():
         vgexp.run(CONFIG, tmp_path / "a")
     assert before == [signal.getsignal(number) for number in numbers]
     run = vgexp.load(tmp_path / "a")

@@ -21,7 +21,7 @@ from vgexp.cli.main import main
 
 ROOT = Path(__file__).parents[2]
 PAPERS = papers.discovered()
-PRESETS = sorted((listing.configs() / "experiment" / "papers").glob("*.yaml"))
+PRESETS = sorted((listing.find_configs() / "experiment" / "papers").glob("*.yaml"))
 MOST_RUNS = 150
 
 by_name = pytest.mark.parametrize("paper", PAPERS.values(), ids=list(PAPERS))

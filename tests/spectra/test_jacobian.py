@@ -41,7 +41,7 @@ from vgexp.quantities import JACOBIAN
 from vgexp.records import Rows
 from vgexp.skips import SKIPS
 from vgexp.spectra import jacobians, require
-from vgexp.spectra.frozen import frozen, states
+from vgexp.spectra.frozen import freeze, run_stages
 from vgexp.spectra.jacobians import jacobian, jacobian_rows
 from vgexp.spectra.lanczos import log_largest_singular_value
 from vgexp.spectra.products import Product, effective_rank, log_singular_values
@@ -225,9 +225,9 @@ def test_stages_make_the_outputs_and_forks_are_the_same_maps(
     config: ModelConfig, task: Task
 ) -> None:
     model, x = drawn(config, task)
-    made = frozen(model, x)
+    made = freeze(model, x)
     stages = made.stages()
-    handed_on = states(stages, x)
+    handed_on = run_stages(stages, x)
     torch.testing.assert_close(handed_on[-1], made(x), rtol=1e-12, atol=1e-12)
     for stage, before, after in zip(stages, handed_on[:-1], handed_on[1:], strict=True):
         through = before
@@ -244,7 +244,7 @@ def test_a_frozen_model_is_the_model_on_its_batch_and_leaves_it_alone() -> None:
     model, x = drawn(mlp(norm="batch", dropout=0.0))
     model.train()
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    made = frozen(model, x)
+    made = freeze(model, x)
     for name, value in model.state_dict().items():
         assert torch.equal(value, before[name])
     torch.testing.assert_close(made(x), model(x))
@@ -310,7 +310,7 @@ def test_every_column_of_a_perceptron_is_that_of_dense_jacobians_of_its_equation
     examples = range(jacobians.EXAMPLES)
     layers = [[dense(z, before, e) for e in examples] for before, z in itertools.pairwise(zs)]
     products = [[dense(z, x_leaf, e) for e in examples] for z in zs[1:]]
-    rows = jacobian_rows(frozen(model, x).stages(), x)
+    rows = jacobian_rows(freeze(model, x).stages(), x)
     # Where a norm takes directions away, numpy has rounding for values that are 0.
     is_singular = norm != "none" and (skip == "none" or position == "post")
     for name, expected in expected_columns(layers, products).items():
@@ -326,14 +326,14 @@ def test_every_column_of_a_perceptron_is_that_of_dense_jacobians_of_its_equation
 def test_a_normed_layer_is_singular_by_as_many_directions_as_it_takes_away(norm: str) -> None:
     # eps leaves the direction of the vector itself, weakly, but not that of the mean.
     model, x = drawn(mlp(norm=norm))
-    rows = jacobian_rows(frozen(model, x).stages(), x)
+    rows = jacobian_rows(freeze(model, x).stages(), x)
     lost = {"layer": 1, "group": 2, "rms": 0}[norm]
     assert column(rows, "rank").tolist() == [6, *[6 - lost] * 3, 3]
 
 
 def test_batch_norm_is_the_scale_that_it_is_on_the_batch() -> None:
     model, x = drawn(mlp(norm="batch", depth=2))
-    first, second = frozen(model, x).stages()[:2]
+    first, second = freeze(model, x).stages()[:2]
     z = first.run(x)
     p = snapshot(model)
     u = (z - z.mean(0)) / (z.var(0, correction=0) + 1e-5).sqrt()
@@ -354,7 +354,7 @@ def test_dense_layers_hand_on_all_that_later_ones_read() -> None:
         torch.cat((sites[0].h, sites[1].h, sites[2].z), 1),
         out,
     ]
-    rows = jacobian_rows(frozen(model, x).stages(), x)
+    rows = jacobian_rows(freeze(model, x).stages(), x)
     expected = [
         np.mean([log_values(dense(state, x_leaf, e)).max() for e in range(jacobians.EXAMPLES)])
         for state in handed_on
@@ -366,8 +366,8 @@ def test_dense_layers_hand_on_all_that_later_ones_read() -> None:
 @pytest.mark.parametrize(("config", "task"), [case for case in MODELS if case[1] is IMAGES])
 def test_a_jacobian_of_images_is_autograds(config: ModelConfig, task: Task) -> None:
     model, x = drawn(config, task)
-    stages = frozen(model, x).stages()
-    for stage, z in zip(stages, states(stages, x), strict=False):
+    stages = freeze(model, x).stages()
+    for stage, z in zip(stages, run_stages(stages, x), strict=False):
         expected = torch.autograd.functional.jacobian(stage.run, z[1:2])
         numbers = torch.as_tensor(expected).reshape(-1, z[0].numel())
         torch.testing.assert_close(jacobian(stage.run, z[1:2]), numbers, rtol=1e-9, atol=1e-10)
@@ -380,7 +380,7 @@ def test_orthogonal_linear_nets_have_ones_alone_and_reach_their_bound() -> None:
             layer.linear.weight.copy_(orthogonal(7, index)[:6, : layer.linear.in_features])
             if index:
                 layer.linear.weight.copy_(orthogonal(6, index))
-    rows = jacobian_rows(frozen(model, x).stages()[:-1], x)
+    rows = jacobian_rows(freeze(model, x).stages()[:-1], x)
     for name, value in {
         "largest": 1,
         "median": 1,
@@ -407,7 +407,7 @@ def test_lyapunov_exponents_of_gaussian_nets_are_newmans() -> None:
     with torch.no_grad():
         for layer in model.layers:
             nn.init.normal_(layer.linear.weight, 0, width**-0.5, generator=generator)
-    rows = jacobian_rows(frozen(model, x).stages()[:-1], x[:1])
+    rows = jacobian_rows(freeze(model, x).stages()[:-1], x[:1])
     chi_squares = torch.arange(width, width - num_inputs, -1).double()
     exponents = (torch.digamma(chi_squares / 2) + math.log(2 / width)) / 2
     spread = math.sqrt(1 / (2 * width * depth))
@@ -421,7 +421,7 @@ def test_a_layer_whose_units_are_all_dead_ends_the_product() -> None:
     model, x = drawn(mlp(activation="relu", bias=True))
     with torch.no_grad():
         model.layers[1].linear.bias.fill_(-1e3)
-    rows = jacobian_rows(frozen(model, x).stages(), x)
+    rows = jacobian_rows(freeze(model, x).stages(), x)
     assert column(rows, "rank")[2] == 0
     assert column(rows, "largest")[2] == 0
     assert column(rows, "product_largest_log10")[2:].tolist() == [-math.inf] * 3
@@ -437,7 +437,7 @@ def test_products_far_beyond_the_range_of_floats_are_measured(scale: float) -> N
         for layer in model.layers:
             layer.linear.weight.mul_(scale ** (1 if layer is not model.layers[0] else 0))
     plain, _ = drawn(mlp(activation="linear", bias=False, depth=40))
-    rows, base = (jacobian_rows(frozen(m, x).stages()[:-1], x[:1] * 0) for m in (model, plain))
+    rows, base = (jacobian_rows(freeze(m, x).stages()[:-1], x[:1] * 0) for m in (model, plain))
     shift = np.arange(40) * math.log10(scale)
     for name in ("product_largest_log10", "product_smallest_log10", "product_bound_log10"):
         np.testing.assert_allclose(column(rows, name), column(base, name) + shift, atol=1e-8)
@@ -447,7 +447,7 @@ def test_what_is_not_finite_is_nan_from_there_on() -> None:
     model, x = drawn(mlp())
     with torch.no_grad():
         model.layers[2].linear.weight[0, 0] = math.nan
-    rows = jacobian_rows(frozen(model, x).stages(), x)
+    rows = jacobian_rows(freeze(model, x).stages(), x)
     for name in ("largest", "product_largest_log10", "product_effective_rank"):
         values = column(rows, name)
         assert np.isfinite(values[:2]).all()
@@ -463,9 +463,9 @@ def test_the_largest_value_of_a_layer_that_is_not_written_out_is_the_same(
     config: ModelConfig, task: Task, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model, x = drawn(config, task)
-    stages: Sequence[Stage] = frozen(model, x).stages()
+    stages: Sequence[Stage] = freeze(model, x).stages()
     if task.kind == "tokens":
-        x, stages = states(stages, x)[1], stages[1:]
+        x, stages = run_stages(stages, x)[1], stages[1:]
     x = x[:2]
     exact = jacobian_rows(stages, x)
     monkeypatch.setattr(jacobians, "ENTRIES", 0)

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from vgexp import runs
-from vgexp.assembly.expectation import expectation
+from vgexp.assembly.forecasts import forecast_first_step
 from vgexp.assembly.predictors import PREDICTORS
 from vgexp.config import (
     AddingConfig,
@@ -54,8 +54,8 @@ def test_the_table_names_configurations_of_families() -> None:
     ],
 )
 def test_of_others_a_reason_is_given(config: Config, word: str) -> None:
-    found = expectation(config, build_trainer(config))
-    assert not found.columns
+    found = forecast_first_step(config, build_trainer(config))
+    assert not found.rows
     assert not found.times
     assert word in str(found.note)
 

@@ -19,8 +19,8 @@ from vgexp.models import build
 from vgexp.models.recurrence.draws import RECURRENT_INITS
 from vgexp.seeds import generator
 from vgexp.tasks import Task
-from vgexp.theory import Sample
-from vgexp.theory.recurrence import ThroughTime, predict, recurrent_variance
+from vgexp.theory import Forecast, Sample
+from vgexp.theory.recurrence import predict, recurrent_variance
 
 STEPS, INPUTS, OUTPUTS, BATCH, SEEDS = 8, 3, 4, 12, 16
 TASK = Task("sequence", (STEPS, INPUTS), OUTPUTS)
@@ -56,7 +56,7 @@ def sample(*, tokens: bool = False) -> Sample:
     return Sample(x * torch.linspace(1.5, 0.5, STEPS)[:, None].double(), y, loss)
 
 
-def expected(config: RnnConfig, data: Sample, tokens: int = 0) -> ThroughTime:
+def expected(config: RnnConfig, data: Sample, tokens: int = 0) -> Forecast:
     recurrent = RECURRENT_INITS[config.recurrent_init]
     return predict(config, recurrent, data, tokens, OUTPUTS)
 
@@ -94,13 +94,13 @@ def test_predictions_are_what_networks_show(case: str, width: int) -> None:
     """
     config = RnnConfig(**{"width": width, **CASES[case]})
     theory, found = expected(config, sample()), measured(config, sample(), TASK)
-    assert theory.forecast.reason is None
-    assert {*theory.forecast.rows, *theory.delta_rms} == set(found)
+    assert theory.reason is None
+    assert {*theory.rows, *theory.times} == set(found)
     wanted = {
         name: torch.tensor([row.preact_std, row.delta_rms]).log()
-        for name, row in theory.forecast.rows.items()
+        for name, row in theory.rows.items()
     }
-    wanted |= {name: torch.tensor(values).log() for name, values in theory.delta_rms.items()}
+    wanted |= {name: torch.tensor(values).log() for name, values in theory.times.items()}
     for name, values in found.items():
         known = wanted[name].isfinite()
         assert torch.equal(known, values.isfinite().all(0)), name
@@ -114,7 +114,7 @@ def test_tokens_are_read_as_one_hot_vectors() -> None:
     data = sample(tokens=True)
     theory = expected(config, data, TOKENS.num_tokens)
     found = measured(config, data, TOKENS)
-    for name, row in theory.forecast.rows.items():
+    for name, row in theory.rows.items():
         assert row.preact_std is not None
         assert row.delta_rms is not None
         off = found[name].mean(0) - torch.tensor([row.preact_std, row.delta_rms]).log()
@@ -124,7 +124,7 @@ def test_tokens_are_read_as_one_hot_vectors() -> None:
 def test_of_a_linear_net_a_step_back_is_the_radius() -> None:
     """Orthogonal W_hh: |dL/dh_t| is the radius times |dL/dh_{t+1}|, exactly (Saxe 2014)."""
     config = RnnConfig(activation="linear", spectral_radius=0.83, width=20, gain=2.0)
-    theory = expected(config, sample()).delta_rms["layers.0.h"]
+    theory = expected(config, sample()).times["layers.0.h"]
     found = measured(config, sample(), TASK)["layers.0.h"].exp()
     for earlier, later in itertools.pairwise(theory):
         assert earlier is not None
@@ -141,7 +141,7 @@ def test_long_sequences_reach_the_fixed_point_s_factor() -> None:
 
     x = torch.ones(5, 200, 2, dtype=torch.float64)
     config = RnnConfig(width=50, recurrent_init="lecun_normal", gain=1.5, init="lecun_normal")
-    deltas = expected(config, Sample(x, torch.arange(5) % 4, loss)).delta_rms["layers.0.h"]
+    deltas = expected(config, Sample(x, torch.arange(5) % 4, loss)).times["layers.0.h"]
     phi = function("tanh")
     assert phi is not None
     end = fixed_point(Plain(phi, 1.5**2, 1.5**2))
@@ -177,15 +177,15 @@ def test_a_rescaled_matrix_has_the_variance_that_it_is_drawn_with(width: int) ->
 )
 def test_where_theory_has_no_answer_it_says_why(values: dict[str, Any], word: str) -> None:
     theory = expected(RnnConfig(**values), sample())
-    assert not theory.delta_rms
-    assert not theory.forecast.rows
-    assert word in str(theory.forecast.reason)
+    assert not theory.times
+    assert not theory.rows
+    assert word in str(theory.reason)
 
 
 def test_what_overflows_is_left_empty() -> None:
     config = RnnConfig(activation="linear", recurrent_init="normal", gain=1e60)
     theory = expected(config, sample())
-    rows = theory.forecast.rows
-    assert set(theory.delta_rms["layers.0.h"]) == {None}
+    rows = theory.rows
+    assert set(theory.times["layers.0.h"]) == {None}
     assert rows["readout.weight"].preact_std is None
     assert rows["layers.0"].delta_rms is None

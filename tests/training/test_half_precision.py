@@ -169,10 +169,24 @@ def test_a_skipped_step_is_left_as_it_is_by_every_clip(clip: Any) -> None:
         assert math.isfinite(norm) == (not skipped)
 
 
+def ignore_the_mark(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Has `GradScaler` treat every optimizer as one that does not look at `found_inf`."""
+    step = torch.amp.GradScaler.step
+
+    def step_of_any(self: torch.amp.GradScaler, optimizer: Any) -> None:
+        optimizer._step_supports_amp_scaling = False
+        step(self, optimizer)
+
+    monkeypatch.setattr(torch.amp.GradScaler, "step", step_of_any)
+
+
+@pytest.mark.parametrize("reads_mark", [True, False])
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_a_skipped_step_changes_neither_weights_nor_optimizer_and_halves_the_scale(
-    optimizer: str, monkeypatch: pytest.MonkeyPatch
+    optimizer: str, reads_mark: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    if not reads_mark:
+        ignore_the_mark(monkeypatch)
     config = changed(LOUD, optimizer=OPTIMIZERS[optimizer][0], train={"steps": 14})
     trainer = assemble(config)
     take_step, moved, halved = step.take_step, [], []

@@ -30,6 +30,7 @@ from vgexp.models.user_code import Tried, misfit, try_model
 from vgexp.probe.plan import plan_of_module
 from vgexp.seeds import generator
 from vgexp.tasks import Task
+from vgexp.torch_internals import BATCH_NORMS
 from vgexp.training import curvature
 from vgexp.watch import Meter, Watch
 
@@ -57,7 +58,7 @@ def model_of(config: Config, dataset: Dataset, device: torch.device, dtype: torc
     """
     _require_memory(config, dataset.task, device, dtype)
     module = models.build(config.model, dataset.task, dtype)
-    is_batch_norm = any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in module.modules())
+    is_batch_norm = any(isinstance(m, BATCH_NORMS) for m in module.modules())
     if is_batch_norm and config.data.batch_size < 2:
         allowed = "at least 2 with batch norm (model.norm=batch, or in the model)"
         raise impossible("data.batch_size", config.data.batch_size, allowed)

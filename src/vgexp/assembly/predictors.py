@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import replace
 from typing import TypeVar
 
 import torch
@@ -13,35 +13,23 @@ from vgexp.config import CnnConfig, Config, GruConfig, LstmConfig, MlpConfig, Mo
 from vgexp.models import cnn
 from vgexp.models.recurrence.draws import RECURRENT_INITS
 from vgexp.norms import NORMS
-from vgexp.theory import Forecast, Phase, Sample, convolution, phase, predict, recurrence
+from vgexp.theory import Forecast, Sample, convolution, phase, predict, recurrence
 from vgexp.training import Trainer
-
-
-@dataclass(frozen=True)
-class Outlook:
-    """What theory predicts for a model."""
-
-    forecast: Forecast
-    phase: Phase | None = None
-    """Where a plain net lies between vanishing and exploding."""
-    times: Mapping[str, Sequence[float | None]] = field(default_factory=dict)
-    """State of `time.csv` -> its `delta_rms` at t = 0, 1, ..."""
-
 
 Family = TypeVar("Family", bound=ModelConfig)
 
-Predictor = Callable[[Config, Trainer], Outlook]
+Predictor = Callable[[Config, Trainer], Forecast]
 
 
-def _perceptron(config: Config, trainer: Trainer) -> Outlook:
+def _perceptron(config: Config, trainer: Trainer) -> Forecast:
     model, task = _of(config, MlpConfig), trainer.facts.dataset.task
     statistics = NORMS[model.norm].statistics
     is_over_batch = statistics is not None and statistics(model.width, model).num_entries is None
     forecast = predict(model, _sample(trainer, first_only=is_over_batch), task.num_outputs)
-    return Outlook(forecast, phase(model, _start(forecast)))
+    return replace(forecast, phase=phase(model, _start(forecast)))
 
 
-def _convolutions(config: Config, trainer: Trainer) -> Outlook:
+def _convolutions(config: Config, trainer: Trainer) -> Forecast:
     model, sample = _of(config, CnnConfig), _sample(trainer)
     task = trainer.facts.dataset.task
     layers = [
@@ -55,22 +43,20 @@ def _convolutions(config: Config, trainer: Trainer) -> Outlook:
         for index, place in enumerate(cnn.plan(model, sample.inputs.shape[1]))
     ]
     forecast = convolution.predict(model, layers, sample, task.num_outputs)
-    return Outlook(forecast, phase(model, _start(forecast), PLAIN[CnnConfig]))
+    return replace(forecast, phase=phase(model, _start(forecast), PLAIN[CnnConfig]))
 
 
-def _recurrence(config: Config, trainer: Trainer) -> Outlook:
+def _recurrence(config: Config, trainer: Trainer) -> Forecast:
     model, task = _of(config, RnnConfig), trainer.facts.dataset.task
     if task.per_position:
-        reason = "theory is of recurrent nets that answer once, after the last step"
-        return Outlook(Forecast({}, (), reason))
+        return Forecast(reason="theory is of recurrent nets that answer once, after the last step")
     recurrent = RECURRENT_INITS[model.recurrent_init]
     tokens = task.num_tokens if task.kind == "tokens" else 0
-    found = recurrence.predict(model, recurrent, _sample(trainer), tokens, task.num_outputs)
-    return Outlook(found.forecast, times=found.delta_rms)
+    return recurrence.predict(model, recurrent, _sample(trainer), tokens, task.num_outputs)
 
 
 def _without(reason: str) -> Predictor:
-    return lambda _config, _trainer: Outlook(Forecast({}, (), reason))
+    return lambda _config, _trainer: Forecast(reason=reason)
 
 
 _GATED = _without("gates multiply what they also make: theory is of plain recurrence (model=rnn)")

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from vgexp.config import Config, targets
 from vgexp.errors import QuestionError
-from vgexp.lookup import raised
+from vgexp.lookup import explain_error
 from vgexp.losses import Loss
 from vgexp.seeds import without_draws
 from vgexp.training import TrainState
@@ -72,7 +72,7 @@ def _no_graph(tried: str, why: str) -> QuestionError:
 
 
 def _explain(tried: str, error: Exception) -> QuestionError:
-    question = raised(f"{tried}: the forward or the backward pass raised", error)
+    question = explain_error(f"{tried}: the forward or the backward pass raised", error)
     if not any(words in str(error) for words in _IN_PLACE):
         return question
     # The line where the backward pass failed is not in the user's code.

@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.dropout import _DropoutNd
 
 from vgexp import clips, data, inits, losses, models, optimizers, schedulers, tasks
 from vgexp.activations import ACTIVATIONS
@@ -38,6 +37,7 @@ from vgexp.registry import Registry
 from vgexp.schedulers import Schedule
 from vgexp.seeds import GlobalStream, generator
 from vgexp.skips import SKIPS
+from vgexp.torch_internals import DROPOUTS
 from vgexp.training import Curvature, Half, Pretraining, RunFacts, Trainer, TrainState
 
 _REGISTRIES: Mapping[str, Registry[Any]] = {
@@ -151,12 +151,13 @@ def _probe_maker(config: Config, state: TrainState, model: Model) -> Callable[[]
         layers=config.probe.layers,
         watches=model.watches,
         meters=model.meters,
+        scaler=None if state.half is None else state.half.scaler,
     )
 
 
 def _may_draw(model: Model) -> bool:
     """Whether its forward pass may draw random numbers; of a model of the user's own: maybe."""
-    is_dropping = any(isinstance(module, _DropoutNd) for module in model.module.modules())
+    is_dropping = any(isinstance(module, DROPOUTS) for module in model.module.modules())
     return model.watches is None or is_dropping
 
 

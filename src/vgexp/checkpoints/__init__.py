@@ -1,8 +1,8 @@
-"""Checkpoints: all that a run needs to go on, on disk whole or not at all."""
+"""Checkpoints: all that a run needs to continue, written to the disk whole or not at all."""
 
 from vgexp.checkpoints.likeness import require_like, size_of
 from vgexp.checkpoints.pieces import UnusableError, digest
-from vgexp.checkpoints.saved import FORMAT, NEWEST, PREVIOUS, Checkpoint, load, present, save
+from vgexp.checkpoints.saved import FORMAT, NEWEST, PREVIOUS, Checkpoint, list_present, load, save
 
 __all__ = [
     "FORMAT",
@@ -11,8 +11,8 @@ __all__ = [
     "Checkpoint",
     "UnusableError",
     "digest",
+    "list_present",
     "load",
-    "present",
     "require_like",
     "save",
     "size_of",

@@ -1,9 +1,9 @@
-"""Reads a file of `torch.save` that holds tensors and plain values, and nothing else.
+"""Reads files of `torch.save` that hold nothing but tensors and plain values.
 
-Such a file is an archive of a pickle and of one record for each storage. `torch.load` would do all
-that a pickle may ask for: make tensors of any layout, a `bytearray` of any size, texts that double
-at each of many steps. The reader here knows the few instructions that a checkpoint consists of, and
-takes time and memory in proportion to the file.
+Such a file is an archive of a pickle and of one record for each storage. `torch.load` does whatever
+a pickle asks for: it makes tensors of any layout, a `bytearray` of any size, texts that double at
+each of many steps. This reader knows only the few instructions of checkpoints, and takes time and
+memory in proportion to the file.
 """
 
 from __future__ import annotations
@@ -21,9 +21,10 @@ import torch
 from torch import Tensor
 
 from vgexp.checkpoints.pieces import UnusableError, require_key
+from vgexp.torch_internals import PICKLED_PARAMETER, PICKLED_TENSOR, PICKLED_TYPED_TENSOR
 
 _MOST_PICKLE_BYTES = 2**26
-"""All but the numbers of tensors; of a net with 100,000 weights it is about this."""
+"""The most bytes without the numbers of tensors; a net with 100,000 weights needs about this."""
 _MOST_INSTRUCTIONS = 10_000_000
 _MOST_DIMENSIONS = 64
 _TYPES: Mapping[str, torch.dtype] = {
@@ -40,26 +41,26 @@ _TYPES: Mapping[str, torch.dtype] = {
     "ComplexFloat": torch.complex64,
     "ComplexDouble": torch.complex128,
 }
-"""What a storage is called -> of what it is."""
+"""Name of a storage -> dtype of its numbers."""
 
 
 def read(file: BinaryIO) -> Any:
-    """The content of a file of `torch.save`, its tensors on the CPU.
+    """Reads a file of `torch.save`, with its tensors on the CPU.
 
     Raises:
         UnusableError: it holds something that no checkpoint holds.
-        Exception: of many kinds, where it is no such file.
+        Exception: of many kinds, where it is no file of `torch.save`.
     """
     with zipfile.ZipFile(file) as archive:
-        folder, pickle = _opened(archive, file)
+        folder, pickle = _open(archive, file)
         return _Reader(_Storages(archive, folder)).result_of(pickle)
 
 
-def _opened(archive: zipfile.ZipFile, file: BinaryIO) -> tuple[str, bytes]:
-    """The folder within the archive, and its pickle.
+def _open(archive: zipfile.ZipFile, file: BinaryIO) -> tuple[str, bytes]:
+    """Finds the folder within the archive, and its pickle.
 
     Raises:
-        UnusableError: records are compressed or lie over one another, or there is no pickle.
+        UnusableError: records are compressed or overlap, or there is no pickle.
     """
     records = archive.infolist()
     if any(record.compress_type != zipfile.ZIP_STORED for record in records):
@@ -81,14 +82,14 @@ def _opened(archive: zipfile.ZipFile, file: BinaryIO) -> tuple[str, bytes]:
 
 @dataclass(frozen=True)
 class _Storage:
-    """Numbers of one type in a row."""
+    """The bytes of a storage, and the dtype of its numbers."""
 
     dtype: torch.dtype
     content: torch.UntypedStorage
 
 
 class _Storages:
-    """The storages of an archive, each read once, when it is asked for."""
+    """The storages of an archive, each of which is read once, when it is needed."""
 
     def __init__(self, archive: zipfile.ZipFile, folder: str) -> None:
         self._archive = archive
@@ -125,7 +126,7 @@ def _require(is_possible: bool) -> None:
 
 
 def _tensor(storage: Any, offset: Any, shape: Any, strides: Any, *rest: Any) -> Tensor:
-    """A tensor of a storage's own type; the rest is whether it requires a gradient, and hooks."""
+    """Makes a tensor of a storage's dtype; ignores whether it requires a gradient, and hooks."""
     del rest
     return _view(storage, storage.dtype, offset, shape, strides)
 
@@ -133,12 +134,12 @@ def _tensor(storage: Any, offset: Any, shape: Any, strides: Any, *rest: Any) -> 
 def _typed_tensor(
     storage: Any, offset: Any, shape: Any, strides: Any, _grad: Any, _hooks: Any, dtype: Any
 ) -> Tensor:
-    """A tensor of a type that has no storage of its own."""
+    """Makes a tensor of a dtype that has no storage class."""
     return _view(storage, dtype, offset, shape, strides)
 
 
 def _parameter(tensor: Any, _grad: Any, _hooks: Any) -> Tensor:
-    """The numbers of a parameter; a run puts them into one of its own."""
+    """Makes a tensor of a parameter; a run copies it into its own parameter."""
     _require(isinstance(tensor, Tensor))
     return cast(Tensor, tensor)
 
@@ -160,9 +161,9 @@ def _view(storage: Any, dtype: Any, offset: Any, shape: Any, strides: Any) -> Te
 
 _NAMES: Mapping[str, Any] = {
     "collections OrderedDict": OrderedDict,
-    "torch._utils _rebuild_tensor_v2": _tensor,
-    "torch._utils _rebuild_tensor_v3": _typed_tensor,
-    "torch._utils _rebuild_parameter": _parameter,
+    PICKLED_TENSOR: _tensor,
+    PICKLED_TYPED_TENSOR: _typed_tensor,
+    PICKLED_PARAMETER: _parameter,
     "torch.storage UntypedStorage": torch.uint8,
     **{f"torch {name}Storage": dtype for name, dtype in _TYPES.items()},
     **{f"torch {name}": x for name, x in vars(torch).items() if isinstance(x, torch.dtype)},

@@ -1,4 +1,4 @@
-"""Whether a state that was read is of the form that a run's own state has."""
+"""Compares the form of a state that was read with the form of a run's own state."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ _NUMBERS = (bool, int, float)
 
 
 def require_like(found: Any, own: Any, place: str = "state") -> None:
-    """Checks that values are of the types of a run's own, and tensors of their shapes.
+    """Refuses a state whose types or tensor shapes differ from those of a run's own state.
 
-    Where the run's own is None or an empty container, as before the first step, anything may be
-    there.
+    Where the run's own is None or an empty container, as before the first step, anything is
+    accepted.
 
     Raises:
         UnusableError: with the place of the first that differs.
@@ -45,7 +45,7 @@ def require_like(found: Any, own: Any, place: str = "state") -> None:
 
 
 def size_of(state: Any) -> int:
-    """Bytes of the tensors in a state, each as often as it is there."""
+    """Adds up the bytes of the tensors in a state; one that is there twice counts twice."""
     if isinstance(state, Tensor):
         return math.prod(state.shape) * state.element_size()
     if isinstance(state, Mapping):

@@ -1,4 +1,4 @@
-"""What a checkpoint may consist of, and the sum of all of it."""
+"""Computes the digest of a checkpoint, and refuses what no checkpoint may hold."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ from torch.nn import Parameter
 _PLAIN = (type(None), bool, int, float, str)
 _TENSORS = (Tensor, Parameter)
 _MOST_KEY = 2**31
-"""Of whole numbers as keys: larger ones could be made to collide in a dict."""
+"""The largest whole number as a key: larger ones could be made to collide in a dict."""
 _MOST_DEPTH = 64
-"""Of containers in one another. A list that holds itself is deeper than any number."""
+"""The most containers within one another. A list that holds itself is infinitely deep."""
 _MOST_PIECES = 2_000_000
 _MOST_REPEATED_BYTES = 2**28
-"""Of tensors beyond what their storages hold: of one element that is expanded to many, say."""
+"""The most bytes of tensors beyond those of their storages, as of one expanded element."""
 
 
 class UnusableError(Exception):
-    """A file that is no whole checkpoint, or a state that none can hold."""
+    """A file is no whole checkpoint, or a state cannot be written to one."""
 
 
 def digest(content: Mapping[str, Any]) -> str:
-    """SHA-256 of every value with its place and type.
+    """Computes SHA-256 of all values with their places and types.
 
     Raises:
-        UnusableError: there is something else in it than tensors and plain values, or it would
-            take more time or memory than any checkpoint does.
+        UnusableError: there is a value that is neither a tensor nor plain, or it would take more
+            time or memory than any checkpoint does.
     """
     found = _Digest()
     found.add(content, 0)
@@ -40,7 +40,7 @@ def digest(content: Mapping[str, Any]) -> str:
 
 
 class _Digest:
-    """The sum so far, and what was read for it."""
+    """The digest of the values so far, and counts of what was read."""
 
     def __init__(self) -> None:
         self.sum = hashlib.sha256()
@@ -50,7 +50,7 @@ class _Digest:
         self._num_repeated_bytes = 0
 
     def add(self, value: Any, depth: int) -> None:
-        """Reads a value and all that is in it, in a fixed order."""
+        """Adds a value and everything in it, in a fixed order."""
         self._num_pieces += 1
         if self._num_pieces > _MOST_PIECES:
             raise UnusableError(f"it has more than {_MOST_PIECES:,} values")
@@ -80,7 +80,7 @@ class _Digest:
             self.sum.update(flat.view(torch.uint8).numpy().data)
 
     def _is_new(self, value: Tensor) -> bool:
-        """Whether its numbers were not read yet: a weight with two names is read once."""
+        """Whether a tensor's numbers were not read yet: a weight with two names is read once."""
         storage = value.untyped_storage()
         view = (
             storage.data_ptr(),
@@ -104,7 +104,7 @@ class _Digest:
 
 
 def require_key(key: Any) -> None:
-    """Checks that a key of a mapping is a text or a small whole number.
+    """Refuses a key of a mapping that is neither a text nor a small whole number.
 
     Raises:
         UnusableError: it is neither.
@@ -114,8 +114,8 @@ def require_key(key: Any) -> None:
 
 
 def _require_dense(value: Tensor) -> None:
-    """Checks that a tensor is one of numbers that lie in memory as they are, and nothing besides:
-    no class of somebody's own, no attributes."""
+    """Refuses a tensor whose bytes are not its plain numbers, or that has a class or attributes of
+    its own."""
     kinds = {
         f"a {type(value).__name__}, a tensor of another class": type(value) not in _TENSORS,
         "a tensor with attributes": bool(vars(value)),

@@ -1,8 +1,8 @@
 """Writes and reads checkpoints.
 
-A checkpoint is the state of training after a step, and how long each table was by then, with a sum
-of its bytes: rows that came later are cut off and measured again. It is a file of `torch.save` that
-holds tensors and plain values only, and is read as such: nothing in it is ever executed.
+A checkpoint is the state of training after a step, with the length and checksum of each table at
+that time. Rows that were written later are cut off and measured again. It is a file of `torch.save`
+that holds only tensors and plain values, and nothing in it is ever executed.
 """
 
 from __future__ import annotations
@@ -26,47 +26,47 @@ FORMAT = 2
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What is in the file."""
+    """The content of the file."""
 
     step: int
-    """Updates done."""
+    """The number of updates."""
     state: Mapping[str, Any]
     """Everything that training changes."""
     tables: Mapping[str, tuple[int, int]]
     """Table -> bytes of its file, and the `crc32` of them (`folders.Prefix`)."""
     config: Mapping[str, Any]
-    """Field -> value, of those that can change a table."""
+    """Field -> value, for the fields that can change a table."""
     versions: Mapping[str, str]
-    """Of the packages that computed it."""
+    """Package -> version, for the packages that computed it."""
 
 
 def save(folder: Path, checkpoint: Checkpoint) -> None:
     """Writes the newest checkpoint and keeps the one before.
 
     Raises:
-        OSError: it cannot be written; what was there before is as it was.
+        OSError: it cannot be written; the files are unchanged.
         UnusableError: the state holds something that could not be read back; likewise.
     """
     content = dict(vars(checkpoint))
     content = {"format": FORMAT, "digest": digest(content), **content}
     newest = folder / NEWEST
-    with folders.replaced(newest) as temporary:
+    with folders.replace_file(newest) as temporary:
         # Into a file of Python's: given a path, torch hides why it cannot write.
         with temporary.open("wb") as file:
             torch.save(content, file)
-        folders.synced(temporary)
+        folders.sync(temporary)
         if newest.exists():
             newest.replace(folder / PREVIOUS)
 
 
 def load(path: Path, most_bytes: int | None = None) -> Checkpoint:
-    """The checkpoint in a file, whoever wrote it: in time and memory that its length bounds.
+    """Reads a checkpoint that anyone may have written, in time and memory bounded by its length.
 
     Args:
-        most_bytes: what is longer is not read; None: whatever its length.
+        most_bytes: the length beyond which a file is not read; None: any length is read.
 
     Raises:
-        UnusableError: the file is cut short, changed, of another format, or none at all.
+        UnusableError: the file is cut short, changed, of another format, or no checkpoint.
         QuestionError: it is a link, a folder or a device.
     """
     try:
@@ -87,16 +87,16 @@ def load(path: Path, most_bytes: int | None = None) -> Checkpoint:
             raise UnusableError("it is cut short or no checkpoint") from error
 
 
-def present(folder: Path) -> list[Path]:
-    """The files there are, newest first."""
+def list_present(folder: Path) -> list[Path]:
+    """Lists the checkpoints of a run folder, newest first."""
     return [folder / name for name in (NEWEST, PREVIOUS) if files.exists(folder / name)]
 
 
 def _checkpoint_of(content: Any) -> Checkpoint:
-    """The checkpoint that a file says it is.
+    """Checks the content of a file and makes the checkpoint.
 
     Raises:
-        UnusableError: it is of another format, was changed, or is something else.
+        UnusableError: it is of another format, was changed, or is no checkpoint.
     """
     if not isinstance(content, dict):
         raise UnusableError("it holds something else")

@@ -1,1 +1,1 @@
-"""The door: verbs, flags, exit codes, error blocks. The only floor that knows Hydra."""
+"""The command line: verbs, flags, exit codes and error blocks. No other room imports Hydra."""

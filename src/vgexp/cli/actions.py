@@ -1,4 +1,4 @@
-"""What the verbs that take overrides make of a configuration: training, a look at the start."""
+"""The verbs that take overrides, `train` and `signal`, and what each does with a configuration."""
 
 from __future__ import annotations
 
@@ -17,23 +17,22 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Work:
-    """A verb's own part of what is otherwise alike."""
+    """What one verb does, where verbs that take overrides differ."""
 
     verb: str
     help: str
-    """What its `--help` begins with."""
+    """The beginning of its `--help` page."""
     begin: Callable[[Config, Path, str], Run]
-    """Makes what was asked for in a new folder; the last argument is the command. Figures are
-    drawn later."""
+    """Does the work in a new folder; the last argument is the command. Draws no figures."""
     finish: Callable[[Config, Path, str], Run]
-    """Brings it to its end from wherever it is; for jobs of a sweep, started twice or anywhere.
-    A line a job is enough, and figures of hundreds are drawn only where they are asked for."""
+    """Completes the work of a sweep's job, which may have begun already, here or elsewhere. Prints
+    nothing, and draws figures only where the user asks for them: a sweep may have hundreds."""
     close: Callable[[Run], None]
-    """Prints what a single one leaves."""
+    """Prints the results of a single run."""
 
 
-def work_of(verb: str) -> Work:
-    """The work of a verb.
+def find_work(verb: str) -> Work:
+    """Returns the work of a verb.
 
     Raises:
         QuestionError: no such verb.
@@ -71,7 +70,7 @@ def _close_training(done: Run) -> None:
     from vgexp.cli.screen import Screen
     from vgexp.report.terminal.closing import closing
 
-    closing(Screen(), done.folder, done.summary, done.layers, written(done.folder))
+    closing(Screen(), done.folder, done.summary, done.layers, list_files(done.folder))
 
 
 def _signal(config: Config, folder: Path, command: str) -> Run:
@@ -92,11 +91,11 @@ def _close_signal(done: Run) -> None:
     from vgexp.cli.screen import Screen
     from vgexp.report.terminal.at_start import closing
 
-    closing(Screen(), done.folder, done.summary, done.layers, written(done.folder))
+    closing(Screen(), done.folder, done.summary, done.layers, list_files(done.folder))
 
 
-def written(folder: Path) -> list[Path | str]:
-    """The files of a run folder that hold something, tables first, then the rest, then figures."""
+def list_files(folder: Path) -> list[Path | str]:
+    """Lists the files of a run folder that are not empty: tables, other files, figures."""
     files = [path for path in folder.iterdir() if path.is_file() and path.stat().st_size]
     num_figures = len(list(folder.glob("figures/*.png")))
     figures = [f"figures ({num_figures} of them)"] if num_figures else []

@@ -1,4 +1,4 @@
-"""What a single run leaves on the screen when it has ended: its table first, then its figures."""
+"""Shows the results of a single run when it has ended: first its table, then its figures."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 
 
 def close(done: Run, output: OutputConfig, work: Work) -> int:
-    """Prints what the run leaves and draws its figures, unless they are not wanted; the exit code.
+    """Prints the results of a run and draws its figures, if they are wanted. Returns the exit code.
 
-    Ctrl-C, SIGTERM and SIGHUP end the drawing, which takes a while: by then the table is there.
+    Ctrl-C, SIGTERM and SIGHUP end the drawing, which takes a while. The table is printed before it.
     """
     from vgexp.runs.start import draw_figures
 
@@ -29,6 +29,6 @@ def close(done: Run, output: OutputConfig, work: Work) -> int:
         if num_figures and not output.quiet:
             print(f"  figures ({num_figures} of them)", flush=True)
     except KeyboardInterrupt as error:
-        error_blocks.interruption(error, done.folder)
+        error_blocks.show_interruption(error, done.folder)
         return exit_code(error)
     return 0

@@ -1,4 +1,4 @@
-"""Command lines that are not Hydra's, with argparse's complaints as questions."""
+"""Parses the command lines of verbs without overrides, and raises errors as `QuestionError`."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ _UNKNOWN = re.compile(r"unrecognized arguments: (?:.* )?(--?[a-z][\w-]*)")
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse, but a wrong command line raises `QuestionError` instead of leaving the process.
+    """An argparse parser that raises `QuestionError` for a wrong command line instead of exiting.
 
-    Flags are written out: the beginning of one could be meant for another.
+    Flags must be written in full, since the beginning of one may be the beginning of another.
     """
 
     def __init__(self, **kwargs: Any) -> None:

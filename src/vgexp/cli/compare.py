@@ -1,4 +1,4 @@
-"""`vgexp compare`: runs side by side in the terminal, as CSV and as a figure."""
+"""`vgexp compare`: shows runs side by side, in the terminal, as CSV and as a figure."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    """Prints the comparison that was asked for; 0 when done."""
+    """Prints the comparison that the arguments ask for. Returns the exit code."""
     from vgexp.cli.screen import Screen
     from vgexp.report.comparing import sheet
     from vgexp.report.comparing.runs import load_runs
@@ -73,7 +73,7 @@ def main(args: argparse.Namespace) -> int:
     paths, words = _paths_and_words(paths, args.heatmap)
     _require_sense(args)
     runs = load_runs(paths)
-    # Before anything is shown: what cannot be drawn is a question gone wrong.
+    # Before anything is printed, since a figure that cannot be drawn is an error of the user.
     figure = _draw(runs, args, words) if args.plot else None
     table = _table(runs, args)
     sheet.show(console, table)
@@ -106,7 +106,7 @@ def _add_figure(parser: argparse.ArgumentParser) -> None:
 
 
 def _require_sense(args: argparse.Namespace) -> None:
-    """Checks that options go together."""
+    """Refuses options that exclude each other."""
     of_figure = {"--heatmap": args.heatmap is not None, "--panels": args.panels is not None}
     given = [name for name, is_given in of_figure.items() if is_given]
     if given and args.plot is None:
@@ -140,7 +140,7 @@ def _table(runs: Sequence[ComparedRun], args: argparse.Namespace) -> Comparison:
 
 
 def _draw(runs: Sequence[ComparedRun], args: argparse.Namespace, words: dict[str, str]) -> Path:
-    """Draws what was asked for; returns the figure's file."""
+    """Draws the figure that the arguments ask for. Returns its file."""
     from vgexp.report.comparing import charts, comparison, sweep_grid
     from vgexp.report.figures import comparing, style, sweep_maps
 

@@ -1,5 +1,7 @@
-"""Tab completion: `eval "$(vgexp -sc install=bash)"`. Verbs and folders are ours, overrides are
-Hydra's."""
+"""Tab completion: `eval "$(vgexp -sc install=bash)"`.
+
+Verbs and folders are completed here, overrides by Hydra.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,7 @@ _OF_FOLDERS = ("compare", "resume", "show")
 
 
 def main(argv: Sequence[str]) -> int:
-    """Answers `-sc install=SHELL`, `-sc uninstall=SHELL` and a shell's own `-sc query=SHELL`."""
+    """Handles `-sc install=SHELL`, `-sc uninstall=SHELL` and `-sc query=SHELL`, a shell's own."""
     command, _, shell = (argv[1] if len(argv) > 1 else "").partition("=")
     if command not in ("install", "uninstall", "query"):
         raise unknown("completion command", command, ("install", "uninstall", "query"))
@@ -34,7 +36,7 @@ def main(argv: Sequence[str]) -> int:
     if command != "query":
         _hydra([f"{command}={shell}"])
         return 0
-    # A half-typed line is no question yet: what cannot be completed has no candidates.
+    # A half-typed line is no error: it has no candidates.
     with suppress(Exception):
         found = candidates(os.environ.get("COMP_LINE", ""))
         print(_SEPARATORS[shell].join(found))
@@ -42,7 +44,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def candidates(line: str) -> list[str]:
-    """What the last word of the line may become; the line begins with the program's name."""
+    """Lists the completions of the last word of a line, which begins with the program's name."""
     words = line.split()
     last = "" if line.endswith(" ") or not words else words.pop()
     if not words:
@@ -57,7 +59,7 @@ def candidates(line: str) -> list[str]:
 
 
 def _folders(start: str) -> list[str]:
-    """The folders whose path begins like this; hidden ones only where a dot was typed."""
+    """Lists folders whose path begins with a text; hidden ones only if their name is begun."""
     above, _, name = start.rpartition("/")
     place = Path(f"{above}/" if above or start.startswith("/") else ".").expanduser()
     try:
@@ -74,20 +76,20 @@ def _folders(start: str) -> list[str]:
 
 
 def _overrides(verb: str, words: Sequence[str], last: str) -> list[str]:
-    """Hydra's candidates for the last word of a line."""
+    """Asks Hydra for the completions of the last word of a line."""
     try:
         args = hydra_entry.parse_flags(words)
     except QuestionError:
         return []
     # Hydra composes what stands before the last word, and knows one spelling of `experiment`.
-    before = hydra_entry.spelled(args, args.overrides)
+    before = hydra_entry.spell_words(args, args.overrides)
     line = " ".join(["vgexp", *before, last])
     with _environment(COMP_LINE=line), redirect_stdout(StringIO()) as answer:
         _hydra(["query=bash"], args, verb)
     found = answer.getvalue().split()
     named = _EXPERIMENT.match(last)
     if named:  # Hydra does not look into folders of presets
-        found += [f"{named[1]}{name}" for name, _ in listing.experiments()]
+        found += [f"{named[1]}{name}" for name, _ in listing.list_experiments()]
     # Without the sign that a group of presets within it makes Hydra leave out.
     found = [f"{word}=" if word.lstrip("+") == "experiment" else word for word in found]
     return [word for word in dict.fromkeys(found) if word.startswith(last)]

@@ -1,4 +1,4 @@
-"""Error blocks: plain text on stderr, at most 80 columns, one for each error."""
+"""Prints errors as blocks: plain text on stderr, at most 80 columns wide, one block an error."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from vgexp.sweep import plan
 
 WIDTH = 80
 _MOST_LINE = 2**20
-"""Bytes of the line of a table's columns."""
+"""The most bytes of a table's header."""
 FULL_ERROR = "HYDRA_FULL_ERROR"
 _OF_CODE = (
     TypeError,
@@ -34,20 +34,21 @@ _OF_CODE = (
     NotImplementedError,
 )
 _SURROUNDINGS = re.compile(r"memory|alloc|cuda|cudnn|cublas|nccl|device|thread", re.IGNORECASE)
-"""What a `RuntimeError` of torch speaks of that another time or machine may have more of."""
+"""Words in a `RuntimeError` of torch that name what another machine may have more of."""
 _COMMAND = re.compile(r"(^|(?<!usage): )vgexp ")
-"""A command to be copied, which a usage is not."""
+"""A command that the user may copy; a line of usage is none."""
 
 
-def full_error() -> bool:
-    """Whether the user asked for tracebacks. Ask before Hydra runs: the door sets the variable."""
+def wants_tracebacks() -> bool:
+    """Whether the user asked for tracebacks. Call it before `hydra_entry` sets the variable."""
     return os.environ.get(FULL_ERROR) == "1"
 
 
-def block(headline: str, *lines: str) -> str:
-    """`headline` after `error: `, each further line indented below it, all wrapped.
+def format_block(headline: str, *lines: str) -> str:
+    """Formats a block: `error: ` and the headline, then the other lines, indented and wrapped.
 
-    A line with a command, or with a path longer than the width, stays whole, to be copied.
+    A line with a command, or with a path longer than the width, is not wrapped, so that it can be
+    copied.
     """
     parts = [_wrap(headline, "error: ", "       ")]
     parts += [_wrap(line, "  ", "    ") for line in lines if line.strip()]
@@ -55,9 +56,9 @@ def block(headline: str, *lines: str) -> str:
 
 
 def show(text: str) -> None:
-    """Writes a block to stderr, after whatever stdout still holds.
+    """Writes a block to stderr, after the buffered output of stdout.
 
-    Where nobody can read it (the terminal was closed), the exit code alone tells.
+    Where it cannot be written (the terminal was closed), only the exit code tells of the error.
     """
     notice.take_back()
     # A closed pipe must not hide the error.
@@ -67,27 +68,25 @@ def show(text: str) -> None:
         print(text, file=sys.stderr, flush=True)
 
 
-def question(error: QuestionError, *, full: bool = False) -> int:
-    """Shows what was wrong with the question. Returns exit code 2."""
+def show_question(error: QuestionError, *, full: bool = False) -> int:
+    """Shows a mistake of the user. Returns exit code 2."""
     if full:
         traceback.print_exception(error)
-    show(block(*str(error).splitlines()))
+    show(format_block(*str(error).splitlines()))
     return 2
 
 
-def failure(
+def show_failure(
     error: BaseException,
     *,
     log: Path | None = None,
     full: bool = False,
     folder: Path | None = None,
 ) -> int:
-    """Shows that the work failed, why, where the traceback is, and what was saved before.
+    """Shows that the work failed, why, where the traceback is, and what was saved. Returns 1.
 
-    Where nothing was recorded, going on would begin anew and fail in the same way: it is not
-    offered.
-
-    Returns exit code 1.
+    Where nothing was recorded, `vgexp resume` would begin anew and fail in the same way, so it is
+    not suggested.
     """
     if full:
         traceback.print_exception(error)
@@ -95,17 +94,17 @@ def failure(
     if full or isinstance(error, LostError):
         where = ""
     left = _left(folder, recurs=_recurs(error)) if _has_rows(folder) else []
-    show(block("the work failed", *describe(error).splitlines(), where, *left))
+    show(format_block("the work failed", *describe(error).splitlines(), where, *left))
     return 1
 
 
-def interruption(error: KeyboardInterrupt, folder: Path | None) -> None:
-    """Shows that the work was cut short, and what of it was saved where."""
-    show(block(headline(error), *_left(folder)))
+def show_interruption(error: KeyboardInterrupt, folder: Path | None) -> None:
+    """Shows that the work was interrupted, what was saved, and in which folder."""
+    show(format_block(headline(error), *_left(folder)))
 
 
 def _recurs(error: BaseException) -> bool:
-    """Whether the same code would certainly fail in the same way again, at the same step."""
+    """Whether the same code would certainly fail again at the same step."""
     if isinstance(error, OSError | LostError):
         return False
     if type(error) is RuntimeError:
@@ -114,10 +113,10 @@ def _recurs(error: BaseException) -> bool:
 
 
 def _left(folder: Path | None, *, recurs: bool = False) -> list[str]:
-    """What is saved in a run's or a sweep's folder, and how to go on from there.
+    """Says what is saved in the folder of a run or sweep, and which command continues it.
 
     Args:
-        recurs: whether going on as it is would fail again.
+        recurs: whether it would fail again if it were continued as it is.
     """
     saved = _files(folder)
     if folder is not None and not saved and any(folder.glob("*/steps.csv")):
@@ -131,19 +130,19 @@ def _left(folder: Path | None, *, recurs: bool = False) -> list[str]:
     marks = (folders.CONFIG, plan.FILE)
     if folder is not None and any((folder / name).exists() for name in marks):
         if not recurs:
-            lines.append(f"go on: {resuming(folder)}")
+            lines.append(f"go on: {format_resume(folder)}")
         elif _names_code(folder):
-            lines.append(f"once your code is mended, go on: {resuming(folder)}")
+            lines.append(f"after you mend your code, go on: {format_resume(folder)}")
     return lines
 
 
 def _has_ended(folder: Path) -> bool:
-    """Whether it is a run's, which has nothing to go on with."""
+    """Whether the folder is that of a run that has ended."""
     return (folder / folders.CONFIG).exists() and not is_open(folder)
 
 
 def _has_rows(folder: Path | None) -> bool:
-    """Whether a step was recorded, or of a run that does not train any row."""
+    """Whether a training run recorded a step, or another run any row."""
     if folder is None:
         return False
     steps = folder / "steps.csv"
@@ -166,14 +165,14 @@ def _files(folder: Path | None) -> list[str]:
     return sorted(name for name in recorded if name != plan.FILE)
 
 
-def resuming(folder: Path) -> str:
-    """The command that goes on with a run or a sweep, to be pasted."""
+def format_resume(folder: Path) -> str:
+    """Formats the command that continues a run or a sweep."""
     words = ["vgexp", "resume", str(folder)]
     return shlex.join([*words, "--trust"] if _names_code(folder) else words)
 
 
 def _names_code(folder: Path) -> bool:
-    """Whether going on would execute code of the user's own; False where that cannot be read."""
+    """Whether continuing would execute code of the user's own; False where this cannot be read."""
     with suppress(Exception):
         known = plan.read(folder)
         if known is not None:
@@ -185,7 +184,7 @@ def _names_code(folder: Path) -> bool:
 
 
 def describe(error: BaseException) -> str:
-    """The message; with the type's name where the error is not one of ours or the system's."""
+    """The message of an error; with its type, unless it is vgexp's or the operating system's."""
     kind = type(error)
     if str(error) and (kind.__module__.startswith("vgexp.") or isinstance(error, OSError)):
         return str(error)

@@ -1,4 +1,4 @@
-"""Hydra's help page: its list of groups made to fit 80 columns, and our keys put in."""
+"""Formats Hydra's help page: wraps its list of groups to 80 columns, and adds vgexp's keys."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ _GROUP = re.compile(r"[\w/]+: [^,:]+(, [^,:]+)+")
 
 
 @contextmanager
-def wrapped_groups() -> Iterator[None]:
-    """What is printed within, with the lines of groups wrapped and `KEYS` filled in."""
+def wrap_groups() -> Iterator[None]:
+    """Within, wraps printed lines of groups, and replaces `KEYS` by the page of keys."""
     printed = io.StringIO()
     try:
         with redirect_stdout(printed):
             yield
     finally:
-        print("\n".join(map(_wrapped, printed.getvalue().split("\n"))), end="")
+        print("\n".join(map(_wrap, printed.getvalue().split("\n"))), end="")
 
 
-def _wrapped(line: str) -> str:
+def _wrap(line: str) -> str:
     if line == KEYS:
         from vgexp.cli import keys
 
-        return keys.page()
+        return keys.format_page()
     if len(line) <= WIDTH or not _GROUP.fullmatch(line):
         return line
     return textwrap.fill(

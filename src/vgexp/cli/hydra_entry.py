@@ -1,4 +1,4 @@
-"""The verbs with overrides: what was typed goes to Hydra, what comes back is an exit code."""
+"""Runs the verbs that take overrides: passes the command line to Hydra, returns an exit code."""
 
 from __future__ import annotations
 
@@ -13,17 +13,16 @@ from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
 import hydra.version
-from hydra._internal.utils import _run_hydra
 
 from vgexp import __version__, folders, resuming, sweep
-from vgexp.cli import error_blocks, flags, overrides, schema
+from vgexp.cli import error_blocks, hydra_internals, overrides, schema
 from vgexp.cli.after_run import close
-from vgexp.cli.groups import wrapped_groups
+from vgexp.cli.groups import wrap_groups
 from vgexp.cli.hydra_errors import translate, unknown_flag
 from vgexp.cli.interrupts import exit_code
 from vgexp.cli.job import Job
-from vgexp.cli.listing import configs
-from vgexp.cli.session import Refused, Session, session
+from vgexp.cli.listing import find_configs
+from vgexp.cli.session import Refused, Session, open_session
 from vgexp.errors import QuestionError, printable
 from vgexp.sweep import place, plan
 
@@ -34,19 +33,19 @@ def enter(verb: str, argv: Sequence[str]) -> int:
     """Runs `vgexp VERB ARGV...` and returns its exit code.
 
     Raises:
-        QuestionError: a flag, a folder or a configuration that cannot be.
+        QuestionError: an impossible flag, folder or configuration.
     """
     if "--version" in argv:
         print(f"vgexp {__version__}")
         return 0
-    full = error_blocks.full_error()
+    full = error_blocks.wants_tracebacks()
     args = parse_flags(argv)
-    job = job_of(verb, argv)
-    with session(Session((verb, *argv))) as opened:
+    job = make_job(verb, argv)
+    with open_session(Session((verb, *argv))) as opened:
         try:
             compose_and_call(args, job)
         except KeyboardInterrupt as error:
-            error_blocks.interruption(error, opened.folder or job.folder)
+            error_blocks.show_interruption(error, opened.folder or job.folder)
             return exit_code(error)
         except QuestionError:
             if opened.folder is not None and opened.command not in opened.plan.commands:
@@ -56,16 +55,16 @@ def enter(verb: str, argv: Sequence[str]) -> int:
         if opened.folder is not None:
             return close_sweep(opened.folder, job)
     if isinstance(job.error, QuestionError):
-        return error_blocks.question(job.error, full=full)
+        return error_blocks.show_question(job.error, full=full)
     if job.error is not None:
-        return error_blocks.failure(job.error, log=_log_of(job), full=full, folder=job.folder)
+        return error_blocks.show_failure(job.error, log=_log_of(job), full=full, folder=job.folder)
     if job.run is not None:
         return close(job.run, job.output, job.work)
     return 0
 
 
-def job_of(verb: str, argv: Sequence[str]) -> Job:
-    """The job of a line, which knows how it is typed."""
+def make_job(verb: str, argv: Sequence[str]) -> Job:
+    """Makes the job of a command line."""
     args = parse_flags(argv)
     is_swept = args.multirun or "hydra.mode=MULTIRUN" in args.overrides
     command = shlex.join(["vgexp", verb, *argv])
@@ -73,30 +72,24 @@ def job_of(verb: str, argv: Sequence[str]) -> Job:
 
 
 def compose_and_call(args: argparse.Namespace, job: Job) -> None:
-    """Hands the command line to Hydra, which calls the job, or prints what a flag asked for.
+    """Passes the command line to Hydra, which calls the job or prints what a flag asks for.
 
     Raises:
         QuestionError: Hydra refused it, or the folder is in use.
     """
     schema.register(job.work)
     args.overrides, job.swept = _rewrite(args)
-    first = configs()
+    first = find_configs()
     if args.config_dir and not args.config_path:
         # Hydra searches the task's own folder first, so the two change places.
         first, args.config_dir = _own_folder(args.config_dir), str(first)
     hydra.version.setbase(_VERSION_BASE)
     try:
-        shown = wrapped_groups() if args.help else nullcontext()
+        shown = wrap_groups() if args.help else nullcontext()
         # To complete a line Hydra makes its parser once more.
-        completed = flags.lazy_help() if args.shell_completion else nullcontext()
-        with _hydra_raises(), _logging_restored(), shown, completed:
-            _run_hydra(
-                args=args,
-                args_parser=flags.make_parser(),
-                task_function=job,
-                config_path=str(first),
-                config_name=schema.PRIMARY,
-            )
+        completed = hydra_internals.allow_lazy_help() if args.shell_completion else nullcontext()
+        with _make_hydra_raise(), _restore_logging(), shown, completed:
+            hydra_internals.run(args, job, first, schema.PRIMARY)
     except SystemExit as error:
         # After --help and --hydra-help; a message or a code above 0 is a refusal.
         if error.code not in (None, 0):
@@ -113,12 +106,12 @@ def compose_and_call(args: argparse.Namespace, job: Job) -> None:
 
 
 def parse_flags(argv: Sequence[str]) -> argparse.Namespace:
-    """Hydra's flags and the overrides, in any order.
+    """Parses Hydra's flags and the overrides, in any order.
 
     Raises:
         QuestionError: an unknown flag, one without its value, or spaces around a `=`.
     """
-    parser = flags.make_parser()
+    parser = hydra_internals.make_parser()
     parser.exit_on_error = False
     # Or `--experiment` would be taken for the beginning of a flag of Hydra's.
     parser.allow_abbrev = False
@@ -140,22 +133,22 @@ def parse_flags(argv: Sequence[str]) -> argparse.Namespace:
 
 
 def config_folders(args: argparse.Namespace) -> list[Path]:
-    """Where Hydra looks for files, first things first: in the user's own folder before ours."""
+    """The folders that Hydra searches, in order: the user's own comes before vgexp's."""
     given = [Path(args.config_dir)] if args.config_dir else []
-    return [Path(args.config_path), *given] if args.config_path else [*given, configs()]
+    return [Path(args.config_path), *given] if args.config_path else [*given, find_configs()]
 
 
-def spelled(args: argparse.Namespace, words: Sequence[str]) -> list[str]:
-    """The words with `experiment` in the spelling that the primary config wants."""
+def spell_words(args: argparse.Namespace, words: Sequence[str]) -> list[str]:
+    """Spells `experiment` in overrides as the primary config needs it."""
     name = args.config_name or schema.PRIMARY
     return overrides.spell_experiment(
         words, listed=overrides.lists_experiment(config_folders(args), name)
     )
 
 
-def into(folder: Path) -> str:
-    """The override that puts a sweep there."""
-    return overrides.assigned("hydra.sweep.dir", str(folder))
+def place_sweep(folder: Path) -> str:
+    """The override that sets the folder of a sweep."""
+    return overrides.assign("hydra.sweep.dir", str(folder))
 
 
 def _own_folder(given: str) -> Path:
@@ -168,10 +161,10 @@ def _own_folder(given: str) -> Path:
 
 
 def _rewrite(args: argparse.Namespace) -> tuple[list[str], frozenset[str]]:
-    """The overrides as Hydra wants them, and the keys that they sweep over."""
+    """Rewrites the overrides for Hydra. Returns them, and the keys that they sweep over."""
     if args.shell_completion:
         return list(args.overrides), frozenset()
-    words = spelled(args, args.overrides)
+    words = spell_words(args, args.overrides)
     if "hydra.mode=RUN" in words:
         return words, frozenset()
     declared = overrides.preset_sweep(words, config_folders(args))
@@ -181,7 +174,7 @@ def _rewrite(args: argparse.Namespace) -> tuple[list[str], frozenset[str]]:
         return words, frozenset()
     declared = declared or []
     try:
-        return overrides.defer(words, declared), overrides.swept([*declared, *words])
+        return overrides.defer(words, declared), overrides.find_swept([*declared, *words])
     except Exception as error:
         question = translate(error)
         if question is None:
@@ -190,13 +183,13 @@ def _rewrite(args: argparse.Namespace) -> tuple[list[str], frozenset[str]]:
 
 
 def _log_of(job: Job) -> Path | None:
-    """The log that has the traceback, unless it could not be written."""
+    """The log with the traceback; None where it could not be written."""
     log = job.folder / f"{job.work.verb}.log" if job.folder else None
     return log if log and log.is_file() and log.stat().st_size else None
 
 
 def close_sweep(folder: Path, job: Job) -> int:
-    """Prints what a sweep leaves, and how to go on where jobs failed or did not end."""
+    """Prints the results of a sweep, and how to continue it where jobs failed or did not end."""
     rows = sweep.read(folder)
     known = plan.read(folder) or plan.Plan()
     if not known.entries:
@@ -215,18 +208,18 @@ def close_sweep(folder: Path, job: Job) -> int:
     total = f"{len(known.entries)} job{'s' if len(known.entries) != 1 else ''}"
     print(printable(f"{total}, {len(failed)} failed: {folder / sweep.FILE}"))
     print(printable(shlex.join(["vgexp", "compare", str(folder)])), flush=True)
-    again = error_blocks.resuming(folder)
+    again = error_blocks.format_resume(folder)
     if elsewhere:
         error_blocks.show(
-            error_blocks.block(f"{elsewhere} of {total} are being run by another process")
+            error_blocks.format_block(f"{elsewhere} of {total} are being run by another process")
         )
     if num_open:
         error_blocks.show(
-            error_blocks.block(f"{num_open} of {total} did not end", f"go on: {again}")
+            error_blocks.format_block(f"{num_open} of {total} did not end", f"go on: {again}")
         )
     if failed:
         error_blocks.show(
-            error_blocks.block(
+            error_blocks.format_block(
                 f"{len(failed)} of {total} failed: {', '.join(failed)}",
                 f"once more: {again} --failed",
             )
@@ -248,8 +241,8 @@ def _known_flags(parser: argparse.ArgumentParser) -> list[str]:
 
 
 @contextmanager
-def _hydra_raises() -> Iterator[None]:
-    """Hydra prints an error and exits 1, unless it is told to raise it."""
+def _make_hydra_raise() -> Iterator[None]:
+    """Has Hydra raise errors within; by itself it prints them and exits with 1."""
     before = os.environ.get(error_blocks.FULL_ERROR)
     os.environ[error_blocks.FULL_ERROR] = "1"
     try:
@@ -262,8 +255,8 @@ def _hydra_raises() -> Iterator[None]:
 
 
 @contextmanager
-def _logging_restored() -> Iterator[None]:
-    """Closes the log files that Hydra opened, and gives the caller's handlers back.
+def _restore_logging() -> Iterator[None]:
+    """At the end, closes the log files that Hydra opened and restores the caller's handlers.
 
     Within, a log that cannot be written is no error and prints no traceback.
     """

@@ -1,4 +1,4 @@
-"""Hydra's complaints as questions: what was asked, what is allowed, the nearest."""
+"""Translates Hydra's errors: what was asked, what is allowed, and the nearest allowed name."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ from omegaconf.errors import (
 
 from vgexp.cli import overrides, plugins
 from vgexp.cli.hydra_messages import about_message
-from vgexp.cli.keys import every_key
-from vgexp.cli.listing import experiments
+from vgexp.cli.keys import list_keys
+from vgexp.cli.listing import list_experiments
 from vgexp.config import CHOICES, Config
 from vgexp.config.kinds import in_words
 from vgexp.errors import QuestionError, unknown
@@ -40,7 +40,7 @@ _CLOSED = (errno.EROFS, errno.EACCES, errno.EPERM)
 
 
 def translate(error: BaseException) -> QuestionError | None:
-    """The question behind an error that was raised while composing; None: not the user's doing."""
+    """The `QuestionError` for an error of composing; None: it is not the user's mistake."""
     if isinstance(error, QuestionError):
         return error
     if isinstance(error, OverrideParseException):
@@ -70,7 +70,7 @@ def translate(error: BaseException) -> QuestionError | None:
 
 
 def unknown_key(group: str, key: str, known: Iterable[str]) -> QuestionError:
-    """The error for a key that a group (at the root: "") lacks; says where there is such a key."""
+    """The error for a key that a group (at the root: "") lacks; names groups that have it."""
     if not group:
         elsewhere = {**_groups_with(), "experiment": ["+experiment=NAME"], **_described_as(key)}
         return unknown("key", key, known, elsewhere)
@@ -83,7 +83,7 @@ def unknown_key(group: str, key: str, known: Iterable[str]) -> QuestionError:
 
 
 def unknown_flag(flag: str, argv: Sequence[str], known: Iterable[str]) -> QuestionError:
-    """The error for a flag that Hydra lacks; says which override it would be: `--lr 0.1`.
+    """The error for a flag that Hydra lacks; suggests `optimizer.lr=0.1` for `--lr 0.1`.
 
     Args:
         argv: the command line, in which the flag's value may be the next word.
@@ -104,7 +104,7 @@ def unknown_flag(flag: str, argv: Sequence[str], known: Iterable[str]) -> Questi
 
 def _missing(error: MissingConfigException) -> QuestionError:
     asked = error.missing_cfg_file or ""
-    not_installed = plugins.missing(asked)
+    not_installed = plugins.explain_missing(asked)
     if not_installed is not None:
         return not_installed
     group, _, name = asked.rpartition("/")
@@ -112,7 +112,7 @@ def _missing(error: MissingConfigException) -> QuestionError:
     if asked.startswith("experiment/"):
         # A preset in a folder below: Hydra takes it for one of a group of its own.
         group, _, name = asked.partition("/")
-        options = [*options, *(preset for preset, _ in experiments() if preset not in options)]
+        options = [*options, *(preset for preset, _ in list_experiments() if preset not in options)]
     if options:
         question = unknown(group, name, options)
         preset = re.match(r"In '(experiment/[^']+)'", str(error))
@@ -158,7 +158,7 @@ def _about_key(cause: OmegaConfBaseException, message: str) -> QuestionError:
 
 
 def _about_closed(path: Path, error: OSError) -> QuestionError:
-    """The error for a folder that is closed; the first file that is made in it is the log."""
+    """The error for a folder that cannot be written; the first file made in it is the log."""
     folder = path.parent if path.suffix else path
     return QuestionError(
         f"cannot write in {folder}: {error.strerror}\n"
@@ -174,7 +174,7 @@ def _known_keys(cause: OmegaConfBaseException) -> list[str]:
 
 
 def _groups_with() -> dict[str, list[str]]:
-    """Key -> the key with its group, of every group that has it with some choice."""
+    """Key -> the key with its group, for every group of which a choice has it."""
     groups: dict[str, list[str]] = {}
     for field in dataclasses.fields(Config):
         classes = CHOICES.get(field.name, {field.name: field.default_factory}).values()
@@ -190,11 +190,11 @@ def _groups_with() -> dict[str, list[str]]:
 
 
 def _described_as(words: str) -> dict[str, list[str]]:
-    """The keys whose meaning begins with these words: `learning_rate` is optimizer.lr."""
+    """The keys whose meaning begins with these words: `learning_rate` gives `optimizer.lr`."""
     wanted = words.replace("_", " ").lower()
     found = [
         key.name
-        for key in every_key()
+        for key in list_keys()
         # A key of this very name is found by its name.
         if len(wanted) > 3
         and key.name.rpartition(".")[2] != words
@@ -204,9 +204,9 @@ def _described_as(words: str) -> dict[str, list[str]]:
 
 
 def _meant(word: str) -> list[str]:
-    """The overrides that choose what a word alone names, or nearly: a preset or a choice."""
+    """The overrides that choose the preset or choice whose name a word is, or nearly is."""
     written: dict[str, list[str]] = {}
-    for name, _ in experiments():
+    for name, _ in list_experiments():
         written.setdefault(name, []).append(f"+experiment={name}")
     for group, choices in CHOICES.items():
         for name in choices:
@@ -216,21 +216,21 @@ def _meant(word: str) -> list[str]:
 
 
 def _quoted(word: str) -> list[str]:
-    """The override with its value in quotes: only there does Hydra read letters beyond ASCII."""
+    """The override with its value in quotes, which Hydra needs for letters beyond ASCII."""
     key, _, value = word.partition("=")
     if not key.isascii() or value.isascii():
         return []
-    return [shlex.quote(overrides.assigned(key, value))]
+    return [shlex.quote(overrides.assign(key, value))]
 
 
 def _choices_with(group: str, key: str) -> list[str]:
-    """The choices of a group that do have the key."""
+    """The choices of a group that have a key."""
     choices: Mapping[str, type] = CHOICES.get(group, {})
     return [n for n, cls in choices.items() if key in {f.name for f in dataclasses.fields(cls)}]
 
 
 def _type_in_words(cls: Any, key: str) -> str | None:
-    """What a field may hold, for a reader: `a whole number, or null`."""
+    """The type of a field in words: `a whole number, or null`."""
     if not (isinstance(cls, type) and dataclasses.is_dataclass(cls)):
         return None
     words = in_words(cls, key)
@@ -247,7 +247,7 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
 
 
 def _complaint(message: str) -> str:
-    """The line of the parser's message that says what is wrong."""
+    """The line of a parser's message that says what is wrong."""
     lines = [line for line in message.splitlines() if line.strip()]
     telling = [line for line in lines if not line.startswith(("Error parsing", "See https"))]
     return (telling or lines or [""])[0]

@@ -1,4 +1,4 @@
-"""What Hydra says of a command line or a preset, in its own words, and the question behind it."""
+"""Translates Hydra's messages that name no key into errors that say what is allowed."""
 
 from __future__ import annotations
 
@@ -40,11 +40,11 @@ _ANSWERS = (
         r"\1 is several choices at once\nallowed: one of them",
     ),
 )
-"""Pattern of a message -> what is answered; its first group is what was asked."""
+"""Pattern of a message -> the text of the error; the first group is what was asked."""
 
 
 def about_message(message: str) -> QuestionError:
-    """The question behind a message that names no key; the message itself where none is known."""
+    """The error for a message that names no key; with the message itself where it is unknown."""
     for pattern, answer in _ANSWERS:
         found = re.search(pattern, message)
         if found:

@@ -1,4 +1,4 @@
-"""Ctrl-C, SIGTERM and SIGHUP: each raises, so that a run can save what it has before it goes."""
+"""Raises an exception for SIGTERM and SIGHUP, as Ctrl-C does, so that a run can save its state."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ HUNG_UP = 129
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM; whoever saves on Ctrl-C saves on this too."""
+    """SIGTERM. It is a KeyboardInterrupt, so that code which saves on Ctrl-C saves on it too."""
 
 
 class HungUp(KeyboardInterrupt):
-    """SIGHUP: the terminal was closed, or its connection lost; saved on like Ctrl-C."""
+    """SIGHUP: the terminal was closed, or its connection was lost. Handled as Ctrl-C is."""
 
 
 @contextmanager
-def terminable() -> Iterator[None]:
+def raise_on_signals() -> Iterator[None]:
     """Within, SIGTERM and SIGHUP raise as Ctrl-C raises `KeyboardInterrupt`.
 
     SIGHUP stays ignored where it is ignored already: that is what `nohup` asks for.
@@ -51,7 +51,7 @@ def exit_code(error: KeyboardInterrupt) -> int:
 
 
 def headline(error: KeyboardInterrupt) -> str:
-    """What ended the work, as the first words of an error block."""
+    """The first words of the error block that says what ended the work."""
     return _HEADLINES[exit_code(error)]
 
 

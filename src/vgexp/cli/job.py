@@ -1,4 +1,4 @@
-"""What Hydra calls for each run: alone, or as one of the jobs of a sweep."""
+"""The function that Hydra calls for a single run and for each job of a sweep."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from omegaconf.errors import OmegaConfBaseException
 
 from vgexp import folders, resuming, sweep
 from vgexp.cli import error_blocks, overrides, schema
-from vgexp.cli.actions import WORKS, Work, work_of
+from vgexp.cli.actions import WORKS, Work, find_work
 from vgexp.cli.hydra_errors import translate, unknown_key
-from vgexp.cli.interrupts import terminable
-from vgexp.cli.job_rows import ended, override_keys
+from vgexp.cli.interrupts import raise_on_signals
+from vgexp.cli.job_rows import add_ending, list_override_keys
 from vgexp.cli.loading import load_torch
 from vgexp.cli.session import Refused
 from vgexp.config import Config, OutputConfig
 from vgexp.errors import LostError, QuestionError, reason
 from vgexp.location import Location
-from vgexp.origin import origin, typed_in
+from vgexp.origin import origin, set_origin
 from vgexp.sweep import plan
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ ELSEWHERE = "being run by another process"
 
 
 class Job:
-    """The function of one composed configuration; holds how the last one ended."""
+    """Runs a composed configuration when it is called, and remembers how the last one ended."""
 
     def __init__(
         self, verb: str, command: str, flags: Sequence[str], mode: Sequence[str] = ()
@@ -47,8 +47,7 @@ class Job:
         self.command = command
         self.flags = list(flags)
         self.mode = list(mode)
-        """What makes a job of a sweep a run of its own, where it was its preset that asked for the
-        sweep."""
+        """Words that make a single run of a job whose preset declares a sweep."""
         self.swept: frozenset[str] = frozenset()
         """The keys that differ from job to job of a sweep."""
         self.folder: Path | None = None
@@ -56,46 +55,46 @@ class Job:
         self.run: Run | None = None
         """The single run that ended well."""
         self.output = OutputConfig()
-        """What of it is to be shown."""
-        self._unwritten: list[sweep.Row] = []
+        """What the run shows."""
+        self._unwritten: list[sweep.JobRow] = []
         self._pid = os.getpid()
         self.told: set[str] = set()
-        """Numbers of the jobs in this process, which tells of them itself."""
+        """Numbers of the jobs that ran in this process, which prints their lines itself."""
 
     @property
     def work(self) -> Work:
-        """What is made of a configuration."""
-        return work_of(self.verb)
+        """The work of the verb."""
+        return find_work(self.verb)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """In a launcher's other process, where folder names have to be resolved as well."""
+        """Restores the job in another process, where Hydra has to resolve folder names as well."""
         self.__dict__.update(state)
         schema.register_resolver()
 
     def __call__(self, composed: DictConfig) -> float | None:
-        """Runs what was composed; for a sweeper that searches, the metric that it searches by."""
+        """Runs a composed configuration. Returns the objective, for a sweeper that searches."""
         hydra = HydraConfig.get()
         if not hydra.job.chdir:
-            return self._done(hydra, composed)
+            return self._run_in_folder(hydra, composed)
         here = Path(hydra.runtime.cwd)
-        with typed_in(here):
-            told = self._done(hydra, composed)
+        with set_origin(here):
+            told = self._run_in_folder(hydra, composed)
         # Hydra goes back to where the command was typed.
         self.folder = self.folder and short(self.folder, here)
         self.run = self.run and dataclasses.replace(self.run, folder=short(self.run.folder, here))
         return told
 
-    def _done(self, hydra: Any, composed: DictConfig) -> float | None:
+    def _run_in_folder(self, hydra: Any, composed: DictConfig) -> float | None:
         folder = Path(hydra.runtime.output_dir)
         # Where Hydra changed the current folder, only the whole name still leads there.
         self.folder = folder if hydra.job.chdir else short(folder, origin())
         if hydra.mode != RunMode.MULTIRUN:
-            self._alone(composed)
+            self._run_alone(composed)
             return None
-        with terminable():  # also in a launcher's other process
-            return self._one_of_many(hydra)
+        with raise_on_signals():  # also in a launcher's other process
+            return self._run_in_sweep(hydra)
 
-    def _alone(self, composed: DictConfig) -> None:
+    def _run_alone(self, composed: DictConfig) -> None:
         assert self.folder is not None
         config = None
         with Location(self.folder) as location:
@@ -106,23 +105,23 @@ class Job:
                 self.run, self.output = done, config.output
             except QuestionError as error:
                 self.error = error
-                _leave_nothing(self.folder)
+                _remove_unused(self.folder)
             except KeyboardInterrupt:
                 self.folder = location.find_if_there()
                 if self.folder is not None:
-                    _leave_nothing(self.folder)
+                    _remove_unused(self.folder)
                 raise
             except Exception as error:
                 self.error, self.folder = error, location.find_if_there()
                 if self.folder is not None:
                     _record_failure(self.folder, config, error, self.verb)
 
-    def _one_of_many(self, hydra: Any) -> float | None:
+    def _run_in_sweep(self, hydra: Any) -> float | None:
         assert self.folder is not None
         place = Path(str(hydra.sweep.dir))
         _require_sweep(place, self.folder)
         entry, keys = _entry_of(place, Path(hydra.runtime.output_dir))
-        row = sweep.Row(entry.job, sweep.FAILED, overrides.values(entry.overrides))
+        row = sweep.JobRow(entry.job, sweep.FAILED, overrides.read_values(entry.overrides))
         self.told.add(str(entry.job))
         config = None
         try:
@@ -130,7 +129,7 @@ class Job:
             # One line is enough where many processes share a terminal.
             load_torch(is_quiet=config.output.quiet or os.getpid() != self._pid)
             done = self.work.finish(config, self.folder, self._own_command(entry.overrides))
-            row = ended(row, done.summary)
+            row = add_ending(row, done.summary)
         except folders.OccupiedError:
             row = dataclasses.replace(row, status=ELSEWHERE)
         except Exception as error:
@@ -138,7 +137,9 @@ class Job:
                 _record_failure(self.folder, config, error, self.verb)
             row = dataclasses.replace(row, reason=reason(error))
         except BaseException:
-            row = ended(row, {"status": resuming.INTERRUPTED, **folders.summary_of(self.folder)})
+            row = add_ending(
+                row, {"status": resuming.INTERRUPTED, **folders.summary_of(self.folder)}
+            )
             raise
         finally:
             _require_sweep(place, self.folder)
@@ -149,10 +150,10 @@ class Job:
         return objective(folders.summary_of(self.folder), config)
 
     def _own_command(self, typed: Sequence[str]) -> str:
-        """What to type for this job alone."""
+        """The command that runs this job alone."""
         return shlex.join(["vgexp", self.verb, *self.flags, *typed, *self.mode])
 
-    def _record(self, folder: Path, row: sweep.Row, keys: Sequence[str]) -> None:
+    def _record(self, folder: Path, row: sweep.JobRow, keys: Sequence[str]) -> None:
         self._unwritten.append(row)
         try:
             sweep.record(folder, self._unwritten, keys)
@@ -161,12 +162,14 @@ class Job:
             # Tried again with the next job's row; the job's own folder has its metrics.
             self.error = error
             error_blocks.show(
-                error_blocks.block(f"job {row.job} is not in {folder / sweep.FILE}", str(error))
+                error_blocks.format_block(
+                    f"job {row.job} is not in {folder / sweep.FILE}", str(error)
+                )
             )
 
 
 def to_config(composed: DictConfig) -> Config:
-    """The plain configuration. OmegaConf ends here.
+    """Converts a composed configuration into dataclasses. No code below knows OmegaConf.
 
     Raises:
         QuestionError: a value out of its range, or a key that was added with `+`.
@@ -175,36 +178,36 @@ def to_config(composed: DictConfig) -> Config:
         config = cast(Config, OmegaConf.to_object(composed))
     except OmegaConfBaseException as error:
         raise translate(error) or error from error
-    _refuse_strangers(composed, config, "")
+    _refuse_unknown_keys(composed, config, "")
     return config
 
 
-def _refuse_strangers(composed: DictConfig, config: Any, path: str) -> None:
+def _refuse_unknown_keys(composed: DictConfig, config: Any, path: str) -> None:
     known = [field.name for field in dataclasses.fields(config)]
     for key in composed:
         if key not in known:
             raise unknown_key(path, str(key), known)
         inner = getattr(config, str(key))
         if dataclasses.is_dataclass(inner):
-            _refuse_strangers(composed[key], inner, str(key))
+            _refuse_unknown_keys(composed[key], inner, str(key))
 
 
 def objective(summary: Mapping[str, Any], config: Config | None) -> float | None:
-    """What a sweeper that searches is told of a run: one metric of its summary."""
+    """The number of a summary by which a sweeper searches; None where there is none."""
     value = None if config is None else summary.get(config.run.objective)
     return float(value) if isinstance(value, (int, float)) else None
 
 
 def _require_sweep(place: Path, folder: Path) -> None:
-    """Ends the sweep where its folder was removed or moved while its jobs ran.
+    """Ends a sweep whose folder was removed or moved while its jobs ran.
 
     Raises:
-        Refused: it was. What a job recorded is in the job's own folder, wherever that is.
+        Refused: it was. The records of a job are in the job's own folder, wherever that is now.
     """
     if (place / plan.FILE).is_file():
         return
     if folder.is_dir():
-        _leave_nothing(folder)
+        _remove_unused(folder)
     with suppress(OSError):
         place.rmdir()
     lines = [
@@ -215,17 +218,17 @@ def _require_sweep(place: Path, folder: Path) -> None:
 
 
 def _entry_of(place: Path, folder: Path) -> tuple[plan.Entry, list[str]]:
-    """The job of a folder, and what the sweep's jobs override."""
+    """The plan's entry of a folder, and the keys that the sweep's jobs override."""
     known = plan.read(place)
     assert known is not None
     # Not resolved: a job's folder may be a link to another disk.
     entry = known.entry_in(Path(os.path.relpath(folder, place)).as_posix())
     assert entry is not None
-    return entry, override_keys(known.entries)
+    return entry, list_override_keys(known.entries)
 
 
 def _record_failure(folder: Path, config: Config | None, error: Exception, verb: str) -> None:
-    """The traceback into the job's log, `failed` into its summary, at once, as far as it goes."""
+    """Writes the traceback into the job's log and `failed` into its summary, if possible."""
     from vgexp import runs
 
     _log.error("the job failed", exc_info=error)
@@ -237,23 +240,23 @@ def _record_failure(folder: Path, config: Config | None, error: Exception, verb:
         runs.write_failure(folder, config, error, verb)
 
 
-def tell(row: sweep.Row, typed: Sequence[str], swept: Collection[str]) -> None:
-    """Prints a line of how a job ended.
+def tell(row: sweep.JobRow, typed: Sequence[str], swept: Collection[str]) -> None:
+    """Prints a line that says how a job ended.
 
-    Where the line cannot be written (`| head`, a full disk, a terminal that was closed), the sweep
-    goes on: the job's row in `sweep.csv` says the same.
+    Where the line cannot be written (`| head`, a full disk, a closed terminal), the sweep goes on:
+    the job's row in `sweep.csv` says the same.
     """
     from vgexp.cli import progress
     from vgexp.cli.screen import Screen
 
     with suppress(OSError):
-        print(progress.line(row, typed, swept, Screen().width), flush=True)
+        print(progress.format_line(row, typed, swept, Screen().width), flush=True)
 
 
-def _leave_nothing(folder: Path) -> None:
-    """Removes what Hydra wrote for a run that could not begin, where nothing else is there."""
+def _remove_unused(folder: Path) -> None:
+    """Removes what Hydra wrote for a run that could not begin, if the folder holds nothing else."""
     # Where another process has begun a run there meanwhile, it is that one's.
-    with suppress(folders.OccupiedError), folders.occupied(folder):
+    with suppress(folders.OccupiedError), folders.occupy(folder):
         logs, settings = [folder / f"{verb}.log" for verb in WORKS], folder / ".hydra"
         if {path.name for path in folder.iterdir()} - {settings.name, *(log.name for log in logs)}:
             return
@@ -268,5 +271,5 @@ def _leave_nothing(folder: Path) -> None:
 
 
 def short(folder: Path, here: Path) -> Path:
-    """Relative to where the user stands, if that is shorter to read."""
+    """The folder, relative to the current one where it lies within."""
     return folder.relative_to(here) if folder.is_relative_to(here) else folder

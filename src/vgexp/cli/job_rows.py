@@ -1,4 +1,4 @@
-"""How jobs of a sweep ended, as rows of `sweep.csv`."""
+"""Writes how the jobs of a sweep ended, as rows of `sweep.csv`."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from vgexp.errors import printable
 from vgexp.sweep import plan
 
 
-def override_keys(entries: Sequence[plan.Entry]) -> list[str]:
-    """What any job overrides, in the order of the columns."""
+def list_override_keys(entries: Sequence[plan.Entry]) -> list[str]:
+    """Lists the keys that any job overrides, in the order of the columns."""
     words = dict.fromkeys(word for entry in entries for word in entry.overrides)
-    return list(overrides.values(list(words)))
+    return list(overrides.read_values(list(words)))
 
 
-def differing_keys(entries: Sequence[plan.Entry]) -> frozenset[str]:
-    """What jobs override differently."""
+def find_differing_keys(entries: Sequence[plan.Entry]) -> frozenset[str]:
+    """Finds the keys that jobs override with different values."""
     words = [frozenset(entry.overrides) for entry in entries]
     every = frozenset.intersection(*words) if words else frozenset()
     return frozenset(word.partition("=")[0].lstrip("+") for own in words for word in own - every)
 
 
-def ended(row: sweep.Row, summary: Mapping[str, Any]) -> sweep.Row:
-    """The row with what a summary says."""
+def add_ending(row: sweep.JobRow, summary: Mapping[str, Any]) -> sweep.JobRow:
+    """Adds to a row what the summary of its job says."""
     return dataclasses.replace(
         row,
         status=str(summary.get("status", "completed")),
@@ -38,17 +38,21 @@ def ended(row: sweep.Row, summary: Mapping[str, Any]) -> sweep.Row:
 
 
 def record_endings(folder: Path, known: plan.Plan) -> None:
-    """Makes `sweep.csv` say what the summaries of jobs say that were killed before they could.
+    """Adds rows to `sweep.csv` for jobs that were killed before they could write their own.
 
-    Where it says what no job does, it is made anew.
+    Where the file has rows or columns that belong to no job, it is made anew.
     """
     written = {cells["job"]: cells for cells in sweep.read(folder)}
     rows = []
     for entry in known.entries:
         summary = folders.summary_of(folder / entry.folder)
         if summary.get("status") in (*resuming.ENDED, resuming.FAILED, resuming.INTERRUPTED):
-            rows.append(ended(sweep.Row(entry.job, "", overrides.values(entry.overrides)), summary))
-    keys = override_keys(known.entries)
+            rows.append(
+                add_ending(
+                    sweep.JobRow(entry.job, "", overrides.read_values(entry.overrides)), summary
+                )
+            )
+    keys = list_override_keys(known.entries)
     columns = {*keys, *(name for row in rows for name in row.cells())}
     jobs = {str(entry.job) for entry in known.entries}
     is_foreign = bool(written.keys() - jobs) or any(
@@ -60,5 +64,5 @@ def record_endings(folder: Path, known: plan.Plan) -> None:
             sweep.record(folder, rows if is_foreign else changed, keys, anew=is_foreign)
 
 
-def _says(cells: Mapping[str, str], row: sweep.Row) -> bool:
+def _says(cells: Mapping[str, str], row: sweep.JobRow) -> bool:
     return all(cells.get(name, "") == printable(text) for name, text in row.cells().items())

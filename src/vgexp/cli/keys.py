@@ -1,4 +1,4 @@
-"""Every key that there is, with its default and what it means."""
+"""All keys of configurations, with their defaults and meanings, for the help page."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ _MEANING_COLUMN = 30
 
 @dataclass(frozen=True)
 class Key:
-    """A key of some choices of a group that agree on its default and its meaning."""
+    """A key, for those choices of its group that give it the same default and meaning."""
 
     name: str
     """With its group: `optimizer.lr`."""
     default: str
-    """As it is typed."""
+    """As it is typed on a command line."""
     meaning: str
     choices: tuple[str, ...]
-    """The choices that have it; empty where every choice has this very key."""
+    """The choices that have it; empty where all have."""
 
 
-def every_key() -> list[Key]:
-    """Every key of every choice of every group, in the order of their declaration."""
+def list_keys() -> list[Key]:
+    """Lists the keys of all choices of all groups, in the order of their declaration."""
     found: list[Key] = []
     for group, classes in sections().items():
         merged: dict[tuple[str, str, str], list[str]] = {}
@@ -44,22 +44,22 @@ def every_key() -> list[Key]:
     return found + [Key(*key, ()) for key in _fields("", Config) if key[0] not in sections()]
 
 
-def page() -> str:
-    """All keys, as `vgexp train --help` shows them: at most 80 columns."""
+def format_page() -> str:
+    """Formats all keys as `vgexp train --help` shows them, at most 80 columns wide."""
     blocks: dict[str, list[str]] = {}
-    for key in every_key():
+    for key in list_keys():
         blocks.setdefault(key.name.rpartition(".")[0], []).append(_line(key))
     return "\n\n".join("\n".join(lines) for lines in blocks.values())
 
 
-def typed(value: object) -> str:
-    """A value as it is typed on a command line."""
+def format_value(value: object) -> str:
+    """Formats a value as it is typed on a command line."""
     if value is None:
         return "null"
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, list):
-        return f"[{','.join(map(typed, value))}]"
+        return f"[{','.join(map(format_value, value))}]"
     if isinstance(value, float) and len(repr(value)) > 8:
         return f"{value:.3g}"
     return str(value)
@@ -70,7 +70,7 @@ def _fields(prefix: str, cls: Any) -> Iterator[tuple[str, str, str]]:
     for field in dataclasses.fields(cls):
         made = field.default_factory
         default = field.default if made is dataclasses.MISSING else made()
-        yield f"{prefix}{field.name}", typed(default), said[field.name]
+        yield f"{prefix}{field.name}", format_value(default), said[field.name]
 
 
 def _line(key: Key) -> str:

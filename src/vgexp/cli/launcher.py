@@ -28,15 +28,15 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from vgexp import folders, resuming, sweep
 from vgexp.cli import error_blocks, overrides, watcher
 from vgexp.cli.composing import Composer
+from vgexp.cli.hydra_internals import GRID
 from vgexp.cli.job import Job, objective, tell, to_config
-from vgexp.cli.job_rows import differing_keys, record_endings
+from vgexp.cli.job_rows import find_differing_keys, record_endings
 from vgexp.cli.progress import Planning
-from vgexp.cli.session import answered, current
+from vgexp.cli.session import call_or_refuse, current_session
 from vgexp.errors import QuestionError, printable, reason
 from vgexp.quantities import require_number
 from vgexp.sweep import plan
 
-GRID = "hydra._internal.core_plugins.basic_sweeper.BasicSweeper"
 _BY_NUMBER = "${hydra.job.num}"
 _SAFE_PATH = "PYTHONSAFEPATH"
 
@@ -45,7 +45,7 @@ class PlannedLauncher(Launcher):
     """Passes the jobs that have not ended to the launcher that the user chose."""
 
     def setup(self, *, hydra_context: HydraContext, task_function: Any, config: DictConfig) -> None:
-        self._session = current()
+        self._session = current_session()
         with read_write(config), open_dict(config.hydra):
             config.hydra.launcher = self._session.launcher
         self._context, self._config = hydra_context, config
@@ -62,39 +62,43 @@ class PlannedLauncher(Launcher):
     def launch(
         self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
     ) -> Sequence[JobReturn]:
-        """Sees to every job; a result for each, of those that had ended too."""
+        """Runs every job that has not ended. Returns a result for each job, ended ones included."""
         told = Planning(len(job_overrides), is_quiet=self._is_quiet)
         wanted = []
         for index, words in enumerate(job_overrides):
             told(index)
-            wanted.append(self._wanted(tuple(words), initial_job_idx + index))
+            wanted.append(self._read_wanted(tuple(words), initial_job_idx + index))
         objectives = {job.config.run.objective for job in wanted if job.config is not None}
         for name in sorted(objectives):
-            answered(partial(require_number, name))
+            call_or_refuse(partial(require_number, name))
         asked: list[plan.Entry] = []
 
         def with_wanted(known: plan.Plan) -> plan.Plan:
-            known, entries = plan.extended(known, wanted, self._met, self._folder_of, self._is_open)
+            known, entries = plan.extend(known, wanted, self._met, self._folder_of, self._is_open)
             asked.extend(entries)
-            return known.done_with(self._session.command) if self._has_all_jobs else known
+            return known.end_command(self._session.command) if self._has_all_jobs else known
 
-        return self.see_to(asked, answered(lambda: plan.change(self._folder, with_wanted)))
+        return self.launch_open(
+            asked, call_or_refuse(lambda: plan.change(self._folder, with_wanted))
+        )
 
-    def see_to(self, asked: Sequence[plan.Entry], known: plan.Plan) -> list[JobReturn]:
-        """Launches those of the jobs that are to be done; a result for each."""
+    def launch_open(self, asked: Sequence[plan.Entry], known: plan.Plan) -> list[JobReturn]:
+        """Launches jobs that have not ended. Returns a result for each, ended ones included."""
         for entry in asked:
-            answered(partial(folders.require_own, self._folder / entry.folder))
+            call_or_refuse(partial(folders.require_own, self._folder / entry.folder))
         record_endings(self._folder, known)
-        open_jobs = [entry for entry in asked if self._is_to_do(entry)]
+        open_jobs = [entry for entry in asked if self._must_run(entry)]
         self._tell(asked, open_jobs)
         done: dict[int, JobReturn] = {}
         while open_jobs:
-            open_jobs = self._launched(open_jobs, done)
+            open_jobs = self._launch_once(open_jobs, done)
         record_endings(self._folder, known)
         return [done.get(entry.job) or self._result(entry) for entry in asked]
 
-    def _launched(self, entries: list[plan.Entry], done: dict[int, JobReturn]) -> list[plan.Entry]:
-        """Hands the jobs on; returns what is left where a process was killed."""
+    def _launch_once(
+        self, entries: list[plan.Entry], done: dict[int, JobReturn]
+    ) -> list[plan.Entry]:
+        """Passes jobs to the user's launcher. Returns those left where a process was killed."""
         began = time.time()
         try:
             done.update(zip([e.job for e in entries], self._hand_on(entries), strict=True))
@@ -103,27 +107,27 @@ class PlannedLauncher(Launcher):
             if len(entries) == 1:
                 self._give_up(entries[0], error)
                 return []
-            # Whose process it was, the others being killed with it, shows when they run alone.
-            left = [entry for entry in entries if self._is_to_do(entry)]
+            # The other jobs' processes were killed with it, so the suspects run one by one.
+            left = [entry for entry in entries if self._must_run(entry)]
             suspects = [e for e in left if _written_since(self._folder / e.folder, began)] or left
             error_blocks.show(
-                error_blocks.block(
+                error_blocks.format_block(
                     f"a process was killed; of {len(left)} jobs that are left, {len(suspects)} "
                     "run alone, to see whose it was"
                 )
             )
             for entry in suspects:
-                self._launched([entry], done)
+                self._launch_once([entry], done)
             return [entry for entry in left if entry not in suspects]
 
     def _hand_on(self, entries: Sequence[plan.Entry]) -> Sequence[JobReturn]:
-        # A launcher's process may stand elsewhere.
-        here = overrides.assigned("hydra.sweep.dir", str(self._folder.absolute()))
+        # The processes of a launcher may have another current folder.
+        here = overrides.assign("hydra.sweep.dir", str(self._folder.absolute()))
         words = [
             [
                 *([] if self._session.replays else e.overrides),
                 here,
-                overrides.assigned("hydra.sweep.subdir", e.folder),
+                overrides.assign("hydra.sweep.subdir", e.folder),
             ]
             for e in entries
         ]
@@ -131,26 +135,26 @@ class PlannedLauncher(Launcher):
 
         def tell_of(row: dict[str, str]) -> None:
             if row["job"] in typed and row["job"] not in self.job.told:
-                ending = sweep.Row(
+                ending = sweep.JobRow(
                     int(row["job"]), row["status"], metrics=row, reason=row["reason"]
                 )
                 tell(ending, typed[row["job"]], self.job.swept)
 
-        with watcher.watch_jobs(self._folder, tell_of), safe_path():
+        with watcher.watch_jobs(self._folder, tell_of), protect_import_path():
             return self._launcher.launch(words, initial_job_idx=entries[0].job)
 
     def _is_open(self, entry: plan.Entry) -> bool:
         return resuming.is_open(self._folder / entry.folder)
 
-    def _is_to_do(self, entry: plan.Entry) -> bool:
+    def _must_run(self, entry: plan.Entry) -> bool:
         status = _status(self._folder / entry.folder)
         if status == sweep.FAILED:
-            # What cannot be cannot be now.
+            # A job without a configuration would fail in the same way again.
             return self._session.retries_failed and entry.values is not None
         return status not in resuming.ENDED
 
     def _result(self, entry: plan.Entry) -> JobReturn:
-        """What the launcher would have returned of a job that was not launched."""
+        """Makes the result of a job that was not launched."""
         done = JobReturn(overrides=entry.overrides, status=JobStatus.COMPLETED)
         with suppress(QuestionError):
             done.return_value = objective(
@@ -166,17 +170,18 @@ class PlannedLauncher(Launcher):
         with suppress(QuestionError):
             runs.write_failure(self._folder / entry.folder, entry.config, died, self.job.verb)
 
-    def _wanted(self, words: tuple[str, ...], number: int) -> plan.Wanted:
-        with self._composer.composed(words, number) as composed:
+    def _read_wanted(self, words: tuple[str, ...], number: int) -> plan.Wanted:
+        with self._composer.compose(words, number) as composed:
             try:
                 return plan.Wanted(words, to_config(composed))
             except Exception as error:
                 return plan.Wanted(words, None, reason(error))
 
     def _folder_of(self, job: plan.Wanted, number: int) -> str:
-        if self._config.hydra.sweep._get_node("subdir")._value() == _BY_NUMBER:
+        given = OmegaConf.to_container(self._config.hydra.sweep, resolve=False)
+        if isinstance(given, dict) and given["subdir"] == _BY_NUMBER:
             return str(number)  # without the tenth of a second that Hydra takes
-        with self._composer.composed(job.overrides, number, with_hydra=True):
+        with self._composer.compose(job.overrides, number, with_hydra=True):
             return str(HydraConfig.get().sweep.subdir)
 
     @cached_property
@@ -189,12 +194,12 @@ class PlannedLauncher(Launcher):
 
     @property
     def _has_all_jobs(self) -> bool:
-        """Whether the sweeper hands its jobs over at once."""
+        """Whether the sweeper passes all of its jobs at once."""
         sweeper = self._config.hydra.sweeper
         return sweeper.get("_target_") == GRID and sweeper.get("max_batch_size") is None
 
     def _tell(self, asked: Sequence[plan.Entry], open_jobs: Sequence[plan.Entry]) -> None:
-        """Once, where jobs of before are among those that are asked for."""
+        """Says once how many jobs of the plan had ended already, if any belonged to it before."""
         before = {entry.job for entry in self._session.plan.entries}
         is_search = not (self._session.replays or self._has_all_jobs)
         if self._told or is_search or not any(entry.job in before for entry in asked):
@@ -216,7 +221,7 @@ class PlannedLauncher(Launcher):
 
 
 class PlanSweeper(Sweeper):
-    """Brings the jobs of a plan that were not done to their end."""
+    """Launches the jobs of a plan that have not ended."""
 
     def setup(self, *, hydra_context: HydraContext, task_function: Any, config: DictConfig) -> None:
         self._launcher = Plugins.instance().instantiate_launcher(
@@ -226,19 +231,19 @@ class PlanSweeper(Sweeper):
     def sweep(self, arguments: list[str]) -> list[JobReturn]:
         assert not arguments
         assert isinstance(self._launcher, PlannedLauncher)
-        known = current().plan
-        self._launcher.job.swept = differing_keys(known.entries)
-        returned = self._launcher.see_to(known.entries, known)
+        known = current_session().plan
+        self._launcher.job.swept = find_differing_keys(known.entries)
+        returned = self._launcher.launch_open(known.entries, known)
         for each in returned:
             _ = each.return_value  # raises what a job did not see to itself
         return returned
 
 
 @contextmanager
-def safe_path() -> Iterator[None]:
-    """Within, a new interpreter does not import from the current folder before all else.
+def protect_import_path() -> Iterator[None]:
+    """Within, a new Python process does not search the current folder for modules first.
 
-    A launcher's processes begin with `python -m`: a `types.py` of the user's would end them.
+    A launcher starts its processes with `python -m`, which a `types.py` of the user's would break.
     """
     before = os.environ.get(_SAFE_PATH)
     os.environ[_SAFE_PATH] = "1"

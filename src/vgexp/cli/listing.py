@@ -1,4 +1,4 @@
-"""`vgexp list [KIND]`: the names that can be chosen, a line each."""
+"""`vgexp list [KIND]`: prints the names that can be chosen, one a line."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _LONGEST_NAME = 24
 
 
 def main(argv: Sequence[str]) -> int:
-    """Prints one kind's entries, or every kind with its names."""
+    """Prints the entries of one kind, or all kinds with their names."""
     if argv and argv[0] in ("-h", "--help"):
         print(_wrap(f"{_USAGE}; kinds:", ", ".join(KINDS)))
         return 0
@@ -35,9 +35,9 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-def experiments() -> Entries:
-    """Presets: the file's name, below `experiment`, and the second line of its opening comment."""
-    folder = configs() / "experiment"
+def list_experiments() -> Entries:
+    """Lists presets: the name of each file below `experiment`, and its comment's second line."""
+    folder = find_configs() / "experiment"
     named = {
         path.relative_to(folder).with_suffix("").as_posix(): path for path in folder.rglob("*.yaml")
     }
@@ -46,8 +46,8 @@ def experiments() -> Entries:
     return [(name, _about(named[name])) for name in order]
 
 
-def configs() -> Path:
-    """The folder of presets: beside the package where it is installed, else the repository's."""
+def find_configs() -> Path:
+    """Finds the folder of presets: in the installed package, or else in the repository."""
     import vgexp
 
     package = Path(vgexp.__file__).resolve().parent
@@ -96,7 +96,7 @@ def _entries(registry: Registry[Any]) -> Entries:
 
 
 KINDS: Mapping[str, Callable[[], Entries]] = {
-    "experiments": experiments,
+    "experiments": list_experiments,
     "activations": _components("vgexp.activations", "ACTIVATIONS"),
     "inits": _components("vgexp.inits", "INITS"),
     "norms": _components("vgexp.norms", "NORMS"),

@@ -1,4 +1,4 @@
-"""torch is loaded here, before the first run: it takes most of the time until a run begins."""
+"""Loads torch before the first run, which takes most of the time until the run begins."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from vgexp.cli import notice
 
 
 def load_torch(*, is_quiet: bool) -> None:
-    """Imports what a run needs, and says so meanwhile.
+    """Imports the libraries that a run needs, and shows a line meanwhile.
 
     Ctrl-C and SIGTERM wait until it is loaded, and the line says that they do: what is raised in
     the middle of torch's import can end the process.

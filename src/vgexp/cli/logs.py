@@ -1,4 +1,4 @@
-"""The log of a run: a file of the run's own, so that no link leads what is logged elsewhere."""
+"""The log of a run, which is written to a regular file only and follows no link."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from vgexp.files import open_regular
 
 @final
 class RegularFileHandler(logging.FileHandler):
-    """Appends to a regular file, which is made where there is none."""
+    """Appends to a regular file, and makes it where there is none."""
 
     def _open(self) -> io.TextIOWrapper:
         # Of a text mode `open` gives nothing else; what it is told to open with hides that.

@@ -1,5 +1,8 @@
-"""The verbs and their exit codes. Imports nothing at first: `vgexp --help` answers at once, and
-Ctrl-C while modules are loaded is caught like any other."""
+"""The program's entry: dispatches verbs and returns exit codes.
+
+Modules are imported within functions, so that `vgexp --help` is fast, and Ctrl-C is caught while
+modules are loaded too.
+"""
 
 from __future__ import annotations
 
@@ -40,38 +43,38 @@ options
 
 
 def entry() -> int:
-    """The console script."""
+    """Runs the command line of the process; the console script calls it."""
     return main(sys.argv[1:])
 
 
 def main(argv: Sequence[str]) -> int:
     """Runs one command line (without the program's name) and returns its exit code."""
     try:
-        return _answered(list(argv))
+        return _run(list(argv))
     except KeyboardInterrupt:
         print("error: interrupted", file=sys.stderr)
         return 130
 
 
-def _answered(argv: list[str]) -> int:
+def _run(argv: list[str]) -> int:
     from vgexp.cli import error_blocks
-    from vgexp.cli.interrupts import exit_code, headline, terminable
+    from vgexp.cli.interrupts import exit_code, headline, raise_on_signals
     from vgexp.errors import QuestionError
 
-    full = error_blocks.full_error()
+    full = error_blocks.wants_tracebacks()
     try:
-        with terminable():
+        with raise_on_signals():
             code = _dispatch(argv)
             sys.stdout.flush()
             return code
     except QuestionError as error:
-        return error_blocks.question(error, full=full)
+        return error_blocks.show_question(error, full=full)
     except KeyboardInterrupt as error:
         if argv[:1] in (["train"], ["signal"]):
-            error_blocks.interruption(error, None)
+            error_blocks.show_interruption(error, None)
         else:
             # There was nothing to record.
-            error_blocks.show(error_blocks.block(headline(error)))
+            error_blocks.show(error_blocks.format_block(headline(error)))
         return exit_code(error)
     except SystemExit as leaving:
         # argparse, after --help.
@@ -81,7 +84,7 @@ def _answered(argv: list[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 0
     except Exception as error:
-        return error_blocks.failure(error, full=full)
+        return error_blocks.show_failure(error, full=full)
 
 
 def _dispatch(argv: list[str]) -> int:

@@ -1,6 +1,6 @@
-"""One line in the terminal for as long as there is nothing else to show. It never stays.
+"""Shows one line in the terminal until there is something else to show, and then removes it.
 
-Where standard error is no terminal, nothing is written.
+It writes nothing where standard error is no terminal.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 
 _num_shown: ContextVar[int] = ContextVar("_num_shown", default=0)
-"""Characters of the line that is there now."""
+"""Characters of the line that is shown now."""
 _NUM_ECHOED = 2
-"""Characters that the terminal adds for Ctrl-C: ^C."""
+"""Characters that the terminal shows for Ctrl-C: ^C."""
 _STARTS_WORK = re.compile(r"(-m|--multirun|-c[dnp]|--config-(dir|name|path))(=.*)?|[^-].*")
 _QUIET = re.compile(r"output\.quiet=(true|yes|on|1)", re.IGNORECASE)
 
 
 def put(words: str) -> None:
-    """Shows the words instead of what was shown before."""
+    """Shows a line in place of the one before."""
     take_back()
     if not _is_watched():
         return
@@ -31,7 +31,7 @@ def put(words: str) -> None:
 
 
 def take_back() -> None:
-    """Removes the line. What writes to the terminal calls this first."""
+    """Removes the line. Call it before anything else is written to the terminal."""
     num_shown = _num_shown.get()
     if not num_shown:
         return
@@ -42,8 +42,8 @@ def take_back() -> None:
 
 
 @contextmanager
-def starting(argv: Sequence[str]) -> Iterator[None]:
-    """Says that the command has begun, unless it only prints something or is to be quiet."""
+def show_starting(argv: Sequence[str]) -> Iterator[None]:
+    """Shows that the command has begun, unless it is quiet or only prints something."""
     if all(map(_STARTS_WORK.fullmatch, argv)) and not any(map(_QUIET.fullmatch, argv)):
         put("starting ...")
     try:

@@ -1,4 +1,4 @@
-"""What is typed, as Hydra wants it: the two spellings of `experiment`, keys of swept groups."""
+"""Checks the overrides that a user types, and rewrites those that Hydra reads in another way."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ _RANGE = "allowed: range(START,STOP,STEP) with at least one value before STOP"
 
 
 def spell_experiment(overrides: Sequence[str], *, listed: bool) -> list[str]:
-    """`experiment=X` and `+experiment=X` in the one spelling that Hydra accepts.
+    """Spells `experiment=X` and `+experiment=X` in the one way that Hydra accepts.
 
-    `experiment=null`, which Hydra refuses, is what there is without it.
+    Leaves `experiment=null` out, which Hydra refuses.
 
     Args:
-        listed: Whether the primary config's defaults list has an `experiment` entry.
+        listed: whether the primary config's defaults list has an `experiment` entry.
     """
     spelled = "experiment=" if listed else "+experiment="
     words = [_EXPERIMENT.sub(spelled, override) for override in overrides]
@@ -44,7 +44,7 @@ def preset_sweep(overrides: Sequence[str], folders: Sequence[Path]) -> list[str]
     """The sweep that the chosen preset declares, as overrides; None where it declares none.
 
     Raises:
-        QuestionError: a preset that is a sweep is itself one of several.
+        QuestionError: the preset is one of several that are swept over.
     """
     declared = None
     for override in (o for o in overrides if _EXPERIMENT.match(o)):
@@ -64,7 +64,7 @@ def preset_sweep(overrides: Sequence[str], folders: Sequence[Path]) -> list[str]
 
 
 def require_possible(overrides: Sequence[str], *, is_sweep: bool) -> None:
-    """Refuses what Hydra would pass over or complain of in its own words.
+    """Refuses overrides that Hydra would ignore, or refuse in words that do not help.
 
     Raises:
         QuestionError: the folder of a sweep for a single run or the other way round, a group
@@ -108,15 +108,15 @@ def require_joined(words: Sequence[str]) -> None:
 
 
 def defer(overrides: Sequence[str], declared: Sequence[str] = ()) -> list[str]:
-    """Leaves keys of a swept group to the jobs: `clip=norm,value clip.threshold=1`.
+    """Makes sweeps over one value of keys of a swept group: `clip=norm,value clip.threshold=1`.
 
-    Hydra composes a sweep's own configuration without what is swept, and there `clip.threshold`
-    is no key. As a sweep over one value it is looked at in the jobs only.
+    Hydra composes a sweep's own configuration without the keys that are swept, and there
+    `clip.threshold` is unknown. It is not unknown in the jobs, which alone have swept values.
 
     Args:
-        declared: The overrides that a preset sweeps over.
+        declared: the overrides that a preset sweeps over.
     """
-    keys = swept([*declared, *overrides])
+    keys = find_swept([*declared, *overrides])
     groups = set(CHOICES) if "experiment" in keys else keys & set(CHOICES)
     return [
         _as_sweep(text) if _defers(override, groups) else text
@@ -124,8 +124,8 @@ def defer(overrides: Sequence[str], declared: Sequence[str] = ()) -> list[str]:
     ]
 
 
-def swept(overrides: Sequence[str]) -> frozenset[str]:
-    """The keys and groups that overrides sweep over.
+def find_swept(overrides: Sequence[str]) -> frozenset[str]:
+    """Finds the keys and groups that overrides sweep over.
 
     Raises:
         OverrideParseException: one cannot be read.
@@ -134,7 +134,7 @@ def swept(overrides: Sequence[str]) -> frozenset[str]:
 
 
 def parse(overrides: Sequence[str]) -> list[Override]:
-    """Hydra's reading of each override.
+    """Has Hydra parse each override.
 
     Raises:
         OverrideParseException: one cannot be read.
@@ -142,8 +142,8 @@ def parse(overrides: Sequence[str]) -> list[Override]:
     return list(OverridesParser.create().parse_overrides(list(overrides)))
 
 
-def values(overrides: Sequence[str]) -> dict[str, str]:
-    """Key -> text of the value, for the columns of a sweep's table."""
+def read_values(overrides: Sequence[str]) -> dict[str, str]:
+    """Key -> the value as text, for the columns of a sweep's table."""
     named = {}
     for text, override in zip(overrides, parse(overrides), strict=True):
         value = override.value()
@@ -152,15 +152,15 @@ def values(overrides: Sequence[str]) -> dict[str, str]:
     return named
 
 
-def assigned(key: str, text: str) -> str:
-    """The override that gives a key this very text, whatever is in it."""
+def assign(key: str, text: str) -> str:
+    """The override that sets a key to a text, whatever characters are in it."""
     # Hydra reads \\' as a quote and a backslash before one as escaped; elsewhere it stays one.
     quoted = re.sub(r"(\\*)('|$)", lambda m: m[1] * 2 + ("\\'" if m[2] else ""), text)
     return f"{key}='{quoted.replace('${', chr(92) + '${')}'"
 
 
 def _parsed(overrides: Sequence[str]) -> list[Override]:
-    """Those that can be read; Hydra will complain of the others."""
+    """The overrides, parsed; none where one cannot be, which Hydra will refuse."""
     try:
         return parse(overrides)
     except OverrideParseException:
@@ -190,7 +190,7 @@ def _require_choice(group: str, override: Override) -> None:
 
 
 def _require_values(key: str, override: Override) -> None:
-    """Refuses a sweep over nothing, which Hydra takes for a sweep of no jobs."""
+    """Refuses a sweep over no value, of which Hydra makes a sweep without jobs."""
     value = override.value()
     if isinstance(value, Glob):
         # Hydra itself looks for the choices of groups that are not ours.
@@ -228,7 +228,7 @@ def _as_sweep(text: str) -> str:
 
 
 def _load(folders: Sequence[Path], name: str) -> Mapping[str, Any]:
-    """The first `name`.yaml in the folders; empty where there is none or Hydra will complain."""
+    """Reads the first `name`.yaml in the folders; empty where there is none or it is no YAML."""
     for folder in folders:
         path = folder / f"{name.removesuffix('.yaml')}.yaml"
         if path.is_file():

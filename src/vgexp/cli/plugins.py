@@ -1,4 +1,4 @@
-"""Launchers and sweepers of other packages: which extra brings them, what suits vgexp in them."""
+"""Launchers and sweepers of other packages: the extras that install them, and vgexp's settings."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ EXTRAS: Mapping[str, str] = {
     "hydra/launcher/submitit_slurm": "submitit",
     "hydra/sweeper/optuna": "optuna",
 }
-"""Choice -> the extra that it comes with."""
+"""Choice -> the extra that installs it."""
 
 PRESETS: Mapping[str, Mapping[str, Any]] = {
     # A job at a time, so that a long one never holds others back.
     "hydra/launcher/joblib": {"batch_size": "1"},
-    # Nobody waits in a queue: a job may take its time.
+    # No other user waits for the machine, so a job may take long.
     "hydra/launcher/submitit_local": {"timeout_min": _WEEK_MINUTES, "cpus_per_task": 1},
     # A core (run.threads=1) and memory for one process; a job that meets its limit of time, or is
     # pushed out, is queued again and goes on from its checkpoint.
@@ -37,11 +37,11 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
         "name": "vgexp",
     },
 }
-"""Choice -> what differs from the package's own settings."""
+"""Choice -> the settings that differ from the package's own."""
 
 
 def adjust() -> None:
-    """Puts the presets into the settings of those that are installed."""
+    """Changes the settings of installed launchers to vgexp's presets."""
     Plugins.instance()  # has them register their settings
     store = ConfigStore.instance()
     for choice, values in PRESETS.items():
@@ -51,8 +51,8 @@ def adjust() -> None:
             store.store(group=group, name=name, node=node)
 
 
-def missing(choice: str) -> QuestionError | None:
-    """The error for a choice that an extra would bring; None for others."""
+def explain_missing(choice: str) -> QuestionError | None:
+    """The error for a choice that an extra would install; None for other choices."""
     if choice not in EXTRAS:
         return None
     group, _, name = choice.rpartition("/")

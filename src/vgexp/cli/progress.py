@@ -1,6 +1,6 @@
-"""A line for each job of a sweep, no wider than the terminal; sweep.csv has every word.
+"""Formats a line for each job of a sweep, no wider than the terminal, and shows its planning.
 
-And how far its planning has come, where that takes a while.
+What a line leaves out is in `sweep.csv`.
 """
 
 from __future__ import annotations
@@ -17,21 +17,21 @@ from rich.cells import cell_len
 from vgexp.errors import one_line
 from vgexp.report.terminal.layout import LEFT_OUT, beginning
 from vgexp.resuming import INTERRUPTED
-from vgexp.sweep import Row
+from vgexp.sweep import JobRow
 
 FEW_JOBS = 10
-"""So many are planned in about half a second at the most, and not told of."""
+"""The planning of this many jobs takes at most about half a second, and is not shown."""
 LINE_SECONDS = 2.0
-"""Between two lines at the least."""
+"""The least time between two lines."""
 _LINES = 10
-"""Lines at the most, after the first."""
+"""The most lines after the first."""
 
 
 @final
 class Planning:
-    """How far a sweep has come before its first job begins, in lines on standard error.
+    """Prints on standard error how many jobs of a sweep are planned.
 
-    The first comes at once. Of few jobs nothing is told.
+    The first line comes at once. For few jobs, none is printed.
     """
 
     def __init__(self, num_jobs: int, *, is_quiet: bool) -> None:
@@ -41,7 +41,7 @@ class Planning:
         self._next_job = -math.inf
 
     def __call__(self, num_done: int) -> None:
-        """To be called before each job is planned, with how many are."""
+        """Prints a line if one is due. Call it before each job with the number of planned ones."""
         if self._is_quiet or num_done < self._next_job or time.monotonic() < self._next_time:
             return
         is_first = self._next_job < 0
@@ -57,10 +57,10 @@ class Planning:
         return f"planned {num_done}/{self._num_jobs} jobs"
 
 
-def line(row: Row, typed: Sequence[str], swept: Collection[str], width: int) -> str:
-    """The job's number, what it overrode and how it ended.
+def format_line(row: JobRow, typed: Sequence[str], swept: Collection[str], width: int) -> str:
+    """Formats the job's number, its overrides and how it ended.
 
-    What is too wide loses first the overrides that every job has, then the groups of the keys,
+    A line that is too wide first loses the overrides that all jobs share, then the groups of keys,
     then its middle and the end of the reason.
 
     Args:
@@ -80,7 +80,7 @@ def line(row: Row, typed: Sequence[str], swept: Collection[str], width: int) -> 
     return f"{start}{words}{_cut(ending, room - cell_len(words))}"
 
 
-def _ending(row: Row) -> str:
+def _ending(row: JobRow) -> str:
     verdict = row.metrics.get("verdict") or row.status
     if row.status == INTERRUPTED and verdict != row.status:
         return f"interrupted, until then {verdict}"
@@ -105,7 +105,7 @@ def _without_group(word: str) -> str:
 
 
 def _cut(text: str, room: int, middle: bool = False) -> str:
-    """The text, or both ends (else its beginning) with dots for what was left out."""
+    """Shortens a text to its beginning, or to both ends, with dots for the rest."""
     if cell_len(text) <= room:
         return text
     kept = max(0, room - len(LEFT_OUT))

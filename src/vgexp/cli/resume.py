@@ -1,4 +1,4 @@
-"""`vgexp resume`: goes on with a run, or a sweep, that did not come to its end."""
+"""`vgexp resume`: continues a run or a sweep that did not end."""
 
 from __future__ import annotations
 
@@ -32,21 +32,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="*",
         default=[],  # without it argparse calls them required
         metavar="hydra/launcher=NAME",
-        help="for a sweep: who runs its jobs, and hydra.launcher.KEY=VALUE; else as before",
+        help="for a sweep: its launcher, and hydra.launcher.KEY=VALUE (default: as before)",
     )
     parser.add_argument(
-        "--failed", action="store_true", help="for a sweep: jobs that failed once more, too"
+        "--failed", action="store_true", help="for a sweep: run failed jobs again, too"
     )
     parser.add_argument(
-        TRUST, action="store_true", help="code that was recorded (model.target, ...) may be run"
+        TRUST, action="store_true", help="allow recorded code (model.target, ...) to run"
     )
 
 
 def main(args: argparse.Namespace) -> int:
-    """Goes on; 0 when the run, or every job of the sweep, has come to its end.
+    """Continues a run or a sweep. Returns 0 when the run, or every job of the sweep, has ended.
 
     Raises:
-        QuestionError: no such run, or it cannot be gone on with.
+        QuestionError: there is no such run, or it cannot be continued.
     """
     if _is_sweep(Path(args.path)):
         from vgexp.cli import resume_sweep
@@ -69,10 +69,10 @@ def main(args: argparse.Namespace) -> int:
 
 def _run(folder: Path, *, trusts: bool) -> int:
     from vgexp import folders, resuming, runs
-    from vgexp.cli.actions import work_of
+    from vgexp.cli.actions import find_work
     from vgexp.cli.after_run import close
 
-    full = error_blocks.full_error()
+    full = error_blocks.wants_tracebacks()
     folders.require_own(folder)
     if not resuming.is_open(folder):
         notice.take_back()
@@ -80,7 +80,7 @@ def _run(folder: Path, *, trusts: bool) -> int:
         return 0
     with Location(folder) as location:
         try:
-            with _logged(folder):
+            with _log_errors(folder):
                 config = runs.Run(folder).config
                 output = config.output
                 if trusts or not targets(config):
@@ -88,19 +88,19 @@ def _run(folder: Path, *, trusts: bool) -> int:
                 display = runs.Display(output.quiet, draws=False)
                 done = runs.resume(folder, _say, trust=trusts, display=display)
         except KeyboardInterrupt as error:
-            error_blocks.interruption(error, location.find_if_there())
+            error_blocks.show_interruption(error, location.find_if_there())
             return exit_code(error)
         except QuestionError:
             raise
         except Exception as error:
             now = location.find_if_there()
             if now is None:
-                return error_blocks.failure(error, full=full)
+                return error_blocks.show_failure(error, full=full)
             with suppress(OSError, ValueError):
                 runs.write_failure(now, None, error)
             told = now / LOG if _holds(now / LOG) else None
-            return error_blocks.failure(error, log=told, full=full, folder=now)
-    return close(done, output, work_of(folders.verb_of(done.folder)))
+            return error_blocks.show_failure(error, log=told, full=full, folder=now)
+    return close(done, output, find_work(folders.verb_of(done.folder)))
 
 
 def _say(story: str) -> None:
@@ -117,7 +117,7 @@ def _is_sweep(folder: Path) -> bool:
 
 
 def _tell_sweep(run: Path) -> None:
-    """Brings the row of a run that is one of a sweep's jobs up to date."""
+    """Updates the row of `sweep.csv` of a run that is one of a sweep's jobs."""
     from vgexp.sweep import place
 
     with suppress(QuestionError):
@@ -141,7 +141,7 @@ def _run_folder(path: str) -> Path:
     if found == [Path(path)]:
         return found[0]
     still_open = [folder for folder in found if resuming.is_open(folder)]
-    shown = [f"  {error_blocks.resuming(folder)}" for folder in still_open[:6]]
+    shown = [f"  {error_blocks.format_resume(folder)}" for folder in still_open[:6]]
     more = [f"  and {len(still_open) - 6} more"] if len(still_open) > 6 else []
     raise QuestionError(
         f"{path} holds {len(found)} runs, {len(still_open)} to go on with\nallowed: one run\n"
@@ -150,8 +150,8 @@ def _run_folder(path: str) -> Path:
 
 
 @contextmanager
-def _logged(folder: Path) -> Iterator[None]:
-    """Tracebacks of what goes wrong within are added to the run's log."""
+def _log_errors(folder: Path) -> Iterator[None]:
+    """Within, adds tracebacks of errors to the run's log."""
     handler = RegularFileHandler(folder / LOG, encoding="utf-8", delay=True)
     handler.setFormatter(logging.Formatter(LINE))
     _log.addHandler(handler)

@@ -1,8 +1,9 @@
-"""`vgexp resume SWEEP`: brings every job of a sweep's plan to its end.
+"""`vgexp resume SWEEP`: runs the jobs of a sweep's plan that have not ended.
 
-What a file says is repeated only as far as it can do no harm: jobs by their recorded values, the
-launcher by its name and numbers. Commands that could execute something are shown, to be typed.
-Code that recorded values name (`model.target`, ...) is executed only where the user trusts it.
+A plan may come from somebody else, so only harmless parts of it are repeated: jobs by their
+recorded values, the launcher by its name and numbers. Commands that could execute code are shown,
+and the user may type them. Code that recorded values name (`model.target`, ...) is executed only
+where the user trusts it.
 """
 
 from __future__ import annotations
@@ -14,11 +15,11 @@ from pathlib import Path
 
 from vgexp import folders, resuming
 from vgexp.cli import error_blocks, hydra_entry
-from vgexp.cli.actions import WORKS, work_of
+from vgexp.cli.actions import WORKS, find_work
 from vgexp.cli.interrupts import exit_code
 from vgexp.cli.job import Job
-from vgexp.cli.listing import experiments
-from vgexp.cli.session import Session, session
+from vgexp.cli.listing import list_experiments
+from vgexp.cli.session import Session, open_session
 from vgexp.config import CHOICES, TARGETS, sections
 from vgexp.errors import QuestionError
 from vgexp.sweep import place, plan
@@ -35,13 +36,13 @@ _SWEEPER = re.compile(
 )
 _KEY = re.compile(rf"\+?({'|'.join(sections())})(\.\w+)+=[^\n]*|(seed|device|dtype)=[^\n]*")
 _PLAIN = re.compile(r"[\w,\[\]]*")
-"""Names of our own entries, in which there is no dot."""
+"""Names of vgexp's own entries, which have no dot."""
 _FLAGS = ("-m", "--multirun")
 _ABOUT_LAUNCHERS = re.compile(r"hydra[/.]launcher\b")
 
 
 def resume(folder: Path, typed: Sequence[str], *, retries_failed: bool, trusts: bool) -> int:
-    """Sees to every job of the sweep that has not ended; the sweep's exit code.
+    """Runs every job of the sweep that has not ended. Returns the exit code.
 
     Args:
         typed: Hydra's overrides about launchers; others come from the sweep's own command.
@@ -68,12 +69,17 @@ def resume(folder: Path, typed: Sequence[str], *, retries_failed: bool, trusts: 
     place.keep(folder, known)
     command = known.commands[-1] if known.commands else ("train", "-m")
     job = _job_of(command)
-    words = ["-m", hydra_entry.into(folder), "hydra.output_subdir=null", *_launcher(command, typed)]
-    with session(Session(command, replays=True, retries_failed=retries_failed)):
+    words = [
+        "-m",
+        hydra_entry.place_sweep(folder),
+        "hydra.output_subdir=null",
+        *_launcher(command, typed),
+    ]
+    with open_session(Session(command, replays=True, retries_failed=retries_failed)):
         try:
             hydra_entry.compose_and_call(hydra_entry.parse_flags(words), job)
         except KeyboardInterrupt as error:
-            error_blocks.interruption(error, folder)
+            error_blocks.show_interruption(error, folder)
             return exit_code(error)
     # Read again: a search may have ended meanwhile in another process.
     now = plan.read(folder) or known
@@ -82,8 +88,10 @@ def resume(folder: Path, typed: Sequence[str], *, retries_failed: bool, trusts: 
 
 
 def is_harmless(command: Sequence[str], *, trusts: bool = False) -> bool:
-    """Whether a recorded command names nothing that could be executed, and asks for no value of
-    this machine, such as a variable of the environment, to be written into the sweep.
+    """Whether a recorded command can be repeated without the user's consent.
+
+    Such a command names no code, and records no value of this machine, such as an environment
+    variable.
 
     Args:
         trusts: whether it may name code in a configuration, and ask for such values.
@@ -94,7 +102,7 @@ def is_harmless(command: Sequence[str], *, trusts: bool = False) -> bool:
 
 
 def _require_no_code(folder: Path, known: plan.Plan, retries_failed: bool) -> None:
-    """Refuses before anything is done where a job that is to be done names code.
+    """Refuses a sweep in which a job that has not ended names code.
 
     Raises:
         QuestionError: one does.
@@ -113,7 +121,7 @@ def _require_no_code(folder: Path, known: plan.Plan, retries_failed: bool) -> No
 def _job_of(command: Sequence[str]) -> Job:
     try:
         verb, *words = command
-        return hydra_entry.job_of(work_of(verb).verb, words)
+        return hydra_entry.make_job(find_work(verb).verb, words)
     except QuestionError:  # a command of another version
         return Job("train", "", [])
 
@@ -127,7 +135,7 @@ def _is_harmless_word(word: str, *, trusts: bool) -> bool:
     key, _, value = word.removeprefix("+").partition("=")
     names = value.split(",")
     if key == "experiment":
-        return {*names} <= {name for name, _ in experiments()}
+        return {*names} <= {name for name, _ in list_experiments()}
     if key in CHOICES:
         return {*names} <= {*CHOICES[key]}
     if key in TARGETS and not trusts and not _PLAIN.fullmatch(value):
@@ -136,7 +144,7 @@ def _is_harmless_word(word: str, *, trusts: bool) -> bool:
 
 
 def _launcher(command: Sequence[str], typed: Sequence[str]) -> list[str]:
-    """What was typed about launchers, else what the sweep's command said of them."""
+    """The overrides of launchers: those that were typed, or else those of the sweep's command."""
     if any(word.startswith("hydra/launcher=") for word in typed):
         return list(typed)
     recorded = [word for word in command if _ABOUT_LAUNCHERS.match(word.lstrip("+~"))]
@@ -144,7 +152,7 @@ def _launcher(command: Sequence[str], typed: Sequence[str]) -> list[str]:
     strange = [word for word in recorded if not _LAUNCHER.fullmatch(word)]
     if strange:
         error_blocks.show(
-            error_blocks.block(f"not repeated unless you type it: {shlex.join(strange)}")
+            error_blocks.format_block(f"not repeated unless you type it: {shlex.join(strange)}")
         )
     if any(word.startswith("hydra/launcher=") for word in strange):
         return list(typed)
@@ -153,13 +161,13 @@ def _launcher(command: Sequence[str], typed: Sequence[str]) -> list[str]:
 
 
 def _go_on_with(folder: Path, command: Sequence[str], trusts: bool) -> int:
-    """Types a command again whose jobs are not all in the plan, into the sweep's folder."""
+    """Repeats a command whose jobs are not all in the plan, in the sweep's folder."""
     words = [word for word in command[1:] if not word.startswith("hydra.sweep.dir=")]
-    words.append(hydra_entry.into(folder))
+    words.append(hydra_entry.place_sweep(folder))
     if is_harmless(command, trusts=trusts):
         return hydra_entry.enter(command[0], words)
     error_blocks.show(
-        error_blocks.block(
+        error_blocks.format_block(
             "not all jobs of this sweep are known, and its command could execute something"
             " or tell something of this machine",
             f"if you trust it: {shlex.join(['vgexp', *command[:1], *words])}",

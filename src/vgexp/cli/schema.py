@@ -1,4 +1,4 @@
-"""What Hydra is told: the schema, each group's choices, and Hydra's own settings.
+"""Registers the schema, the choices of each group, and Hydra's own settings with Hydra.
 
 All of it lives in the ConfigStore and not in `configs/vgexp.yaml`, so that it also holds when a
 user replaces the primary config (`--config-dir RUN --config-name config`).
@@ -14,7 +14,7 @@ from hydra.conf import HelpConf, HydraConf, JobConf, RunDir, SweepDir
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
 
-from vgexp.cli import plugins
+from vgexp.cli import hydra_internals, plugins
 from vgexp.cli.actions import Work
 from vgexp.cli.groups import KEYS
 from vgexp.config import CHOICES, Config, choices
@@ -70,7 +70,7 @@ _QUIET_LOG = {
 
 
 def register(work: Work) -> None:
-    """Puts everything into Hydra's ConfigStore; again, for another verb, is harmless."""
+    """Puts everything into Hydra's ConfigStore. It may be called again, for another verb."""
     _register_schema()
     ConfigStore.instance().store(group="hydra", name="config", node=_hydra(work))
     plugins.adjust()
@@ -79,10 +79,10 @@ def register(work: Work) -> None:
 
 @cache
 def _register_schema() -> None:
-    """Once a process: what is composed is a copy."""
-    _share_store()
+    """Stores the schema once a process, since Hydra composes copies of it."""
+    hydra_internals.share_store()
     store = ConfigStore.instance()
-    store.store(name="schema", node=schema())
+    store.store(name="schema", node=make_schema())
     for group, classes in CHOICES.items():
         for name, cls in classes.items():
             store.store(group=group, name=name, node=cls)
@@ -90,32 +90,16 @@ def _register_schema() -> None:
     store.store(group="hydra/hydra_logging", name="vgexp", node=_QUIET_LOG)
 
 
-def _share_store() -> None:
-    """Makes a deep copy of Hydra's store the store itself.
-
-    Hydra copies its repository, with everything stored, for each composition, and about 90 times
-    to list the options of groups for `--help`. It needs a list of sources of its own, but never
-    changes what is stored: `ConfigStore.load` returns a copy.
-    """
-    if not hasattr(ConfigStore, "__deepcopy__"):
-
-        def itself(store: ConfigStore, memo: dict[int, Any]) -> ConfigStore:
-            del memo
-            return store
-
-        ConfigStore.__deepcopy__ = itself  # type: ignore[attr-defined]
-
-
 def register_resolver() -> None:
-    """Teaches OmegaConf how folders are named; all that a launcher's other process needs."""
+    """Registers the resolver that names folders; another process of a launcher needs no more."""
     OmegaConf.register_new_resolver("vgexp_label", _label, use_cache=True, replace=True)
 
 
-def schema() -> DictConfig:
-    """`Config` with each group missing, to be filled by the choice that is composed.
+def make_schema() -> DictConfig:
+    """Makes a node of `Config` in which each group is missing, until a choice is composed.
 
-    Sections are taken as classes: as instances they would have gone through `__post_init__`
-    already, and `train.steps` would say 500 before anybody chose `train.epochs`.
+    Sections are added as classes. As instances they would have gone through `__post_init__`
+    already, and `train.steps` would be 500 before the user could choose `train.epochs`.
     """
     node = OmegaConf.structured(Config)
     for field in dataclasses.fields(Config):

@@ -1,4 +1,4 @@
-"""Where tables and sentences go: standard output, as wide as it is."""
+"""The console on standard output that tables and sentences are printed to."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from typing import NoReturn, final
 from rich.console import Console
 
 WIDEST = 500
-"""Columns at the most, whatever `COLUMNS` says: no screen is wider, and no line is readable."""
+"""The most columns, whatever `COLUMNS` says. No screen is wider."""
 
 
 @final
 class Screen(Console):
-    """A console whose reader may leave early (`| head`) without the work counting as failed."""
+    """A console whose reader may stop reading (`| head`), which is no failure."""
 
     def __init__(self) -> None:
         super().__init__(highlight=False)
         self.width = min(self.width, WIDEST)
 
     def on_broken_pipe(self) -> NoReturn:
-        """Rich would leave the process with code 1."""
+        """Raises an error that `main` catches, where rich would exit with code 1."""
         raise BrokenPipeError

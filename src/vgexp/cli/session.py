@@ -1,4 +1,4 @@
-"""What the parts of one command line that Hydra calls on its own have to know of each other."""
+"""The state of one command line, shared by the callback, the launcher and the sweeper."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ T = TypeVar("T")
 
 @dataclass
 class Session:
-    """A sweep, if the command line is one."""
+    """The state of a command line; of a sweep, its folder and plan."""
 
     command: tuple[str, ...] = ()
-    """Words after `vgexp`."""
+    """The words after `vgexp`."""
     replays: bool = False
-    """Whether the jobs come from the plan, not from what was typed."""
+    """Whether the jobs come from the plan and not from the command line."""
     retries_failed: bool = False
     folder: Path | None = None
-    """The sweep's; None: none has begun."""
+    """The sweep's folder; None: no sweep has begun."""
     plan: Plan = field(default_factory=Plan)
-    """As it was when the sweep began."""
+    """The plan when the sweep began."""
     launcher: Any = None
-    """Hydra's settings of the launcher that was chosen."""
+    """Hydra's settings of the launcher that the user chose."""
 
 
 _session: ContextVar[Session] = ContextVar("_session")
 
 
 class Refused(BaseException):
-    """An error that Hydra must not take for a warning or a failed job, as it does exceptions."""
+    """An error that ends the whole command. Hydra makes warnings or failed jobs of exceptions."""
 
     def __init__(self, error: QuestionError | LostError) -> None:
         super().__init__(error)  # its arguments, by which another process sends it to this one
@@ -44,8 +44,8 @@ class Refused(BaseException):
 
 
 @contextmanager
-def session(opened: Session) -> Iterator[Session]:
-    """The session of what is done within."""
+def open_session(opened: Session) -> Iterator[Session]:
+    """Within, makes a session the current one."""
     token = _session.set(opened)
     try:
         yield opened
@@ -53,13 +53,13 @@ def session(opened: Session) -> Iterator[Session]:
         _session.reset(token)
 
 
-def current() -> Session:
-    """The session at hand; a new one where nothing opened one."""
+def current_session() -> Session:
+    """The current session; a new one where none was opened."""
     return _session.get(Session())
 
 
-def answered(ask: Callable[[], T]) -> T:
-    """What `ask` returns; its `QuestionError`, and what the disk refuses, as `Refused`."""
+def call_or_refuse(ask: Callable[[], T]) -> T:
+    """Calls a function. Raises `Refused` for its `QuestionError` and its `OSError`."""
     try:
         return ask()
     except QuestionError as error:

@@ -1,4 +1,4 @@
-"""`vgexp show`: one run in the terminal."""
+"""`vgexp show`: shows one run in the terminal."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    """Prints the run; 0 when done."""
+    """Prints the run. Returns the exit code."""
     from vgexp.cli import error_blocks
     from vgexp.cli.screen import Screen
     from vgexp.past import PastRun
@@ -47,7 +47,7 @@ def main(args: argparse.Namespace) -> int:
     if args.figures:
         _draw(console, run.folder)
     if run.can_go_on:
-        show_line(console, f"Go on: {error_blocks.resuming(run.folder)}")
+        show_line(console, f"Go on: {error_blocks.format_resume(run.folder)}")
     return 0
 
 
@@ -59,9 +59,9 @@ def _is_signal(folder: Path) -> bool:
 
 
 def _show_signal(folder: Path, *, draws: bool) -> int:
-    """What `vgexp signal` printed."""
+    """Prints again what `vgexp signal` printed."""
     from vgexp import folders, runs
-    from vgexp.cli.actions import work_of
+    from vgexp.cli.actions import find_work
     from vgexp.cli.screen import Screen
 
     done = runs.load(folder)
@@ -71,7 +71,7 @@ def _show_signal(folder: Path, *, draws: bool) -> int:
             f"allowed: {shlex.join(['vgexp', 'resume', str(folder)])}"
         )
     try:
-        work_of("signal").close(done)
+        find_work("signal").close(done)
     except QuestionError:
         raise
     except (LookupError, TypeError, ValueError) as error:
@@ -106,7 +106,7 @@ def _draw(console: Console, folder: Path) -> None:
 
 
 def _names_of_figures(folder: Path) -> list[str]:
-    """Of those that are drawn already."""
+    """The names of the figures that are drawn already."""
     from vgexp.report import figures
 
     there = {path.stem for path in (folder / figures.FOLDER).glob("*") if path.is_file()}
@@ -114,7 +114,7 @@ def _names_of_figures(folder: Path) -> list[str]:
 
 
 def _one_run(path: str) -> Path:
-    """The folder of the one run in or under a path.
+    """Finds the folder of the one run in or under a path.
 
     Raises:
         QuestionError: there is none, or there are several.

@@ -1,4 +1,4 @@
-"""The verbs, each loaded when it is called."""
+"""The verbs, each of which loads its modules when it is called."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def _signal(argv: list[str]) -> int:
 def _enter(verb: str, argv: list[str]) -> int:
     from vgexp.cli import notice
 
-    with notice.starting(argv):
+    with notice.show_starting(argv):
         from vgexp.cli import hydra_entry
 
         return hydra_entry.enter(verb, argv)
@@ -51,11 +51,11 @@ def _resume(argv: list[str]) -> int:
 
     parser = Parser(
         prog="vgexp resume",
-        description="Goes on with a run or a sweep that was cut short, as if nothing had happened.",
+        description="Continues a run or a sweep that was cut short. Its results stay the same.",
     )
     resume.add_arguments(parser)
     args = parser.parse_intermixed_args(argv)
-    with notice.starting([]):
+    with notice.show_starting([]):
         return resume.main(args)
 
 

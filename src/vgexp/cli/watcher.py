@@ -18,7 +18,7 @@ Ending = tuple[str, str]
 
 @contextmanager
 def watch_jobs(folder: Path, tell: Callable[[dict[str, str]], None]) -> Iterator[None]:
-    """Within, and once more at the end, calls `tell` with each row that is new in `sweep.csv`."""
+    """Within, and once at the end, calls `tell` with each new row of `sweep.csv`."""
     known = {_ending(row) for row in sweep.read(folder)}
     over = threading.Event()
 

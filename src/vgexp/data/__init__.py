@@ -12,7 +12,7 @@ from torch import Tensor
 from vgexp.config import DataConfig, choice
 from vgexp.data import sizes
 from vgexp.data.examples import AnySplit, Examples, Pair, num_held
-from vgexp.data.scale import Scale
+from vgexp.data.scale import InputScale
 from vgexp.data.sources import read
 from vgexp.data.user_code import Own
 from vgexp.registry import import_modules
@@ -128,7 +128,7 @@ def _prepared(found: Examples, parts: Sequence[Tensor], dtype: torch.dtype) -> l
     axis = found.channel_axis
     if axis is None and found.task.kind == "image":
         axis = 1
-    scale = Scale(parts[0], axis)
+    scale = InputScale(parts[0], axis)
     return [scale(part, dtype).reshape(len(part), *found.task.shape) for part in parts]
 
 

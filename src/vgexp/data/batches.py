@@ -81,7 +81,7 @@ class Batches:
         self._epoch_start = self._generator.get_state()
         order_N = torch.randperm(len(self._split), generator=self._generator)
         # To the device once an epoch: a batch then costs two look-ups there.
-        self._order_N = metrics.sent(order_N, self._split.targets.device)
+        self._order_N = metrics.to_device(order_N, self._split.targets.device)
 
 
 def full(split: AnySplit, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:

@@ -79,7 +79,7 @@ def item_of(dataset: Any, number: int) -> Any:
     try:
         return dataset[number]
     except Exception as error:
-        raise lookup.raised(f"{KEY}: reading example {number} raised", error) from error
+        raise lookup.explain_error(f"{KEY}: reading example {number} raised", error) from error
 
 
 def collated(items: Sequence[Any], numbers: Sequence[int]) -> tuple[Tensor, Tensor]:

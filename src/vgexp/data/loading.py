@@ -18,8 +18,8 @@ from vgexp.data import idx
 from vgexp.data.examples import Pair
 from vgexp.data.stored import PACKED, Stored, damaged, located, require_files
 from vgexp.errors import QuestionError, one_line, reason
-from vgexp.folders import alone
-from vgexp.origin import from_origin
+from vgexp.folders import lock_out_others
+from vgexp.origin import resolve_path
 
 NUM_CLASSES = 10
 TIMEOUT_SECONDS = 20.0
@@ -32,7 +32,7 @@ def read(stored: Stored, root: str, download: bool) -> tuple[Pair, Pair]:
     Raises:
         QuestionError: files that are missing, damaged, or cannot be fetched; no torchvision.
     """
-    base = from_origin(root)
+    base = resolve_path(root)
     if download:
         _fetch(stored, base)
     try:
@@ -58,7 +58,7 @@ def _fetch(stored: Stored, base: Path) -> None:
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(TIMEOUT_SECONDS)
     try:
-        with alone(base), warnings.catch_warnings(action="ignore"):
+        with lock_out_others(base), warnings.catch_warnings(action="ignore"):
             of_torchvision(str(base), download=True)
     # Whatever a library, a network and a disk come up with. Files that are there and damaged fail
     # here too, and are named later.

@@ -18,7 +18,7 @@ CHUNK = 1024
 
 
 @final
-class Scale:
+class InputScale:
     """Inputs less the mean, over the standard deviation, of each channel of the training split.
 
     The divisor is the number of values; constant values are divided by 1.

@@ -13,7 +13,7 @@ from vgexp.config import TextConfig
 from vgexp.data import sources
 from vgexp.data.examples import Examples, Pair, num_held
 from vgexp.errors import QuestionError
-from vgexp.origin import from_origin
+from vgexp.origin import resolve_path
 from vgexp.tasks import Task
 
 
@@ -72,7 +72,7 @@ def _english(config: TextConfig) -> str:
 def _in_file(config: TextConfig, path: str) -> str:
     """The file's characters, ends of lines as \\n, without a byte order mark."""
     allowed = "a text file in UTF-8, or data.path=null for the English that comes with Python"
-    file = from_origin(path)
+    file = resolve_path(path)
     try:
         if file.exists() and not file.is_file():
             raise _unreadable(config, "that is no file", allowed)

@@ -156,7 +156,7 @@ def _length(dataset: Any, whose: str) -> int:
     try:
         length = len(dataset)
     except Exception as error:
-        raise lookup.raised(f"{KEY}: the length of {whose} data raised", error) from error
+        raise lookup.explain_error(f"{KEY}: the length of {whose} data raised", error) from error
     if not length:
         raise refused(f"returns a {type(dataset).__name__} without examples as {whose} data")
     return length

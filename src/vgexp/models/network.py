@@ -11,13 +11,13 @@ from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.module import register_module_forward_pre_hook
 
 from vgexp.activations import slope
 from vgexp.inits import Branch, Draw
 from vgexp.models.stages import Stage
 from vgexp.skips import Combine
+from vgexp.torch_internals import BATCH_NORMS
 from vgexp.watch import Meter, Watch
 
 Named = Mapping[Tensor, tuple[str, nn.Parameter]]
@@ -111,7 +111,7 @@ def _statistics_kept() -> Iterator[None]:
     own: dict[nn.Module, dict[str, Tensor]] = {}
 
     def lend_copies(module: nn.Module, _args: object) -> None:
-        if isinstance(module, _BatchNorm) and module not in own:
+        if isinstance(module, BATCH_NORMS) and module not in own:
             own[module] = dict(module.named_buffers(recurse=False))
             for name, buffer in own[module].items():
                 setattr(module, name, buffer.clone())

@@ -27,6 +27,7 @@ from vgexp.config import (
 )
 from vgexp.models import families
 from vgexp.tasks import Task
+from vgexp.torch_internals import base_of
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,8 @@ def count_kept(model: nn.Module, task: Task, num_examples: int) -> int:
     found: dict[int, Tensor] = {}
 
     def keep(x: Tensor) -> Tensor:
-        base = x if x._base is None else x._base
+        base = base_of(x)
+        base = x if base is None else base
         if id(base) not in own:
             found[id(base)] = base
         return x

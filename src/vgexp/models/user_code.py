@@ -202,12 +202,15 @@ def try_model(model: nn.Module, x: Tensor) -> Tried:
     finally:
         for module, name, buffer, value in kept:
             buffer.copy_(value)
-            module._buffers[name] = buffer
+            if hasattr(module, name):
+                setattr(module, name, buffer)
+            else:
+                module.register_buffer(name, buffer)
 
 
 def _buffers(model: nn.Module) -> Iterator[tuple[nn.Module, str, Tensor, Tensor]]:
     """Yields module, name, buffer and its value, for every buffer that has a value."""
     for module in model.modules():
-        for name, buffer in module._buffers.items():
-            if buffer is not None and not is_lazy(buffer):
+        for name, buffer in module.named_buffers(recurse=False, remove_duplicate=False):
+            if not is_lazy(buffer):
                 yield module, name, buffer, buffer.clone()

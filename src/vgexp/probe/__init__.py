@@ -1,4 +1,4 @@
-"""The probe: per-layer measurement of anyone's `nn.Module` while it trains."""
+"""The probe, which measures each layer of any `nn.Module` while it trains."""
 
 from vgexp.probe.probe import Probe
 

@@ -1,4 +1,4 @@
-"""The measured cells of steps, and the rows of `layers.csv` that they make.
+"""Collects the measured cells of steps, and makes rows of `layers.csv` of them.
 
 Axes: S steps of one layout, C cells of a column in the order of its rows, R rows of a step.
 """
@@ -15,16 +15,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vgexp.probe.moments import Cells
-from vgexp.probe.plan import Row
+from vgexp.probe.moments import ColumnCells
+from vgexp.probe.plan import PlanRow
 from vgexp.probe.weights import UPDATE_NORM
 from vgexp.quantities import LAYERS
 from vgexp.records import Floats, Rows
 
 ROWS_TOGETHER = 2**14
-"""Rows of a block at most, so that memory stays flat in depth while rows are made."""
+"""The most rows of a block, so that making rows needs no more memory in a deeper net."""
 STEPS_TOGETHER = 64
-"""Steps of a block at most."""
+"""The most steps of a block."""
 
 _SCALES_WITH = {UPDATE_NORM: "nothing", **{column.name: column.scales_with for column in LAYERS}}
 _SLOPES = ("saturated_fraction", "dead_fraction")
@@ -33,7 +33,7 @@ _Indices = NDArray[np.intp]
 
 @dataclass(frozen=True)
 class Labels:
-    """What names the rows of a step, in forward order."""
+    """The names, layers and kinds of the rows of a step, in forward order."""
 
     order: list[int]
     """Indices of the wanted rows."""
@@ -41,11 +41,11 @@ class Labels:
     names: list[str]
     kinds: list[str]
     after: list[int | None]
-    """For each wanted row, that of the next layer's main path, the first of its number."""
+    """For each wanted row, the next layer's row on the main path, which is its first."""
 
 
-def labels_of(rows: Sequence[Row]) -> Labels:
-    """The labels of rows as they are numbered now."""
+def labels_of(rows: Sequence[PlanRow]) -> Labels:
+    """Makes the labels of rows from their present numbers."""
     every = sorted(range(len(rows)), key=lambda i: (rows[i].layer is None, rows[i].layer or 0, i))
     main: dict[int, int] = {}
     for index in every:
@@ -63,17 +63,17 @@ class StepCells(NamedTuple):
     """The cells of one step, still on the device."""
 
     step: int
-    cells: Mapping[str, Cells]
+    cells: Mapping[str, ColumnCells]
     examples: int
     """N: the factor of `delta_rms`."""
     loss_scale: Tensor | float
-    """What dL/dz is too large by."""
+    """The factor by which dL/dz is too large."""
     gradient_scale: Tensor | float
-    """What the gradients are too large by."""
+    """The factor by which the gradients are too large."""
 
 
-class _Column(NamedTuple):
-    """Where a column's cells are: entries `start` to `end` of a step's row of an array."""
+class _CellRange(NamedTuple):
+    """The place of a column's cells: entries `start` to `end` of a step's row of an array."""
 
     rows: tuple[int, ...]
     missing: frozenset[int]
@@ -82,8 +82,8 @@ class _Column(NamedTuple):
     end: int
 
 
-class Block:
-    """Consecutive steps of one layout, which have equal columns of equal rows.
+class StepBlock:
+    """Consecutive steps of one layout, which have the same columns of the same rows.
 
     Their cells are copied into one array for each dtype, on their device. So to add a step never
     waits for the device, and of a step no small tensors remain: they would lie between the large
@@ -95,13 +95,13 @@ class Block:
         self._steps: list[StepCells] = []
         self._most = max(1, min(STEPS_TOGETHER, ROWS_TOGETHER // max(1, len(labels.order))))
         self._pieces = _pieces(first.cells)
-        self._columns: dict[str, _Column] = {}
+        self._columns: dict[str, _CellRange] = {}
         self._arrays_SC: dict[torch.dtype, Tensor] = {}
         self._lay_out(first.cells)
         self.add(first)
 
     def takes(self, labels: Labels, added: StepCells) -> bool:
-        """Whether a step has this layout, and there is a place for it."""
+        """Whether a step has this layout, and the block has room for it."""
         if labels is not self._labels or len(self._steps) == self._most:
             return False
         cells, columns = added.cells, self._columns
@@ -112,7 +112,7 @@ class Block:
         )
 
     def add(self, added: StepCells) -> None:
-        """Adds a step that `takes` says yes to."""
+        """Adds a step that `takes` accepts."""
         pieces: dict[torch.dtype, list[Tensor]] = {dtype: [] for dtype in self._arrays_SC}
         for name, column in self._columns.items():
             pieces[column.dtype] += added.cells[name].values
@@ -121,23 +121,23 @@ class Block:
         self._steps.append(added._replace(cells={}))
 
     def close(self) -> None:
-        """Gives back the memory of steps that will not come."""
+        """Frees the memory of steps that will not come."""
         if len(self._steps) < self._most:
             for dtype, array_SC in self._arrays_SC.items():
                 self._arrays_SC[dtype] = array_SC[: len(self._steps)].clone()
 
     def rows(self) -> Rows:
-        """The rows, by step and in forward order; waits for the device."""
+        """Makes the rows, by step and in forward order; waits for the device."""
         return _Host(self._labels, self._steps, self._columns, self._host_arrays()).rows()
 
-    def _lay_out(self, cells: Mapping[str, Cells]) -> None:
+    def _lay_out(self, cells: Mapping[str, ColumnCells]) -> None:
         ends: dict[torch.dtype, int] = {}
         for name, one in cells.items():
             if one.values:
                 dtype = max((x.dtype for x in one.values), key=lambda d: d.itemsize)
                 start = ends.get(dtype, 0)
                 ends[dtype] = start + len(one.rows)
-                self._columns[name] = _Column(one.rows, one.missing, dtype, start, ends[dtype])
+                self._columns[name] = _CellRange(one.rows, one.missing, dtype, start, ends[dtype])
         device = next((x.device for one in cells.values() for x in one.values), None)
         for dtype, end in ends.items():
             self._arrays_SC[dtype] = torch.empty(self._most, end, dtype=dtype, device=device)
@@ -146,8 +146,8 @@ class Block:
         return {d: x[: len(self._steps)].cpu().numpy() for d, x in self._arrays_SC.items()}
 
 
-def _pieces(cells: Mapping[str, Cells]) -> list[tuple[str, int, frozenset[torch.dtype]]]:
-    """The measured columns, of how many pieces each is, and their dtypes."""
+def _pieces(cells: Mapping[str, ColumnCells]) -> list[tuple[str, int, frozenset[torch.dtype]]]:
+    """The name, the number of pieces and the dtypes of each measured column."""
     return [
         (name, len(one.values), frozenset(map(_dtype, one.values)))
         for name, one in cells.items()
@@ -165,7 +165,7 @@ class _Host:
         self,
         labels: Labels,
         steps: Sequence[StepCells],
-        columns: Mapping[str, _Column],
+        columns: Mapping[str, _CellRange],
         arrays_SC: Mapping[torch.dtype, NDArray[Any]],
     ) -> None:
         self._labels, self._steps, self._columns = labels, steps, columns
@@ -215,7 +215,7 @@ class _Host:
                 self._host_SC[name] = _times(values_SC, factor_S)
 
     def _column(self, name: str, order: Sequence[int | None]) -> Floats:
-        """The cells of `order`'s rows in every step; empty where a row was not measured."""
+        """The cells of some rows in every step; empty where a row was not measured."""
         rows, missing = self._columns[name][:2]
         host_SC = self._host_SC[name]
         if not missing and rows == tuple(order):
@@ -228,7 +228,7 @@ class _Host:
 
 
 def _times(values_SC: NDArray[Any], factor_S: Sequence[float] | NDArray[Any]) -> NDArray[Any]:
-    """In float64, rounded once."""
+    """Multiplies in float64, and rounds once."""
     product: NDArray[Any] = values_SC * np.array(factor_S)[:, None]
     return product.astype(values_SC.dtype)
 
@@ -240,7 +240,7 @@ def _is_present(column: Floats) -> NDArray[np.bool_]:
 
 
 def _leave_out_unbounded(measured: dict[str, Floats]) -> None:
-    """Empties saturated shares of unbounded activations, which are nan.
+    """Removes saturated shares of unbounded activations, which are nan.
 
     Where z is not finite, phi' of it says nothing of saturated and dead units: nan.
     """
@@ -261,7 +261,7 @@ def _leave_out_unbounded(measured: dict[str, Floats]) -> None:
 
 
 def _update_ratio(measured: Mapping[str, Floats]) -> Floats:
-    """Change over norm where there is a gradient; not defined for a weight of norm 0."""
+    """The change over the norm where there is a gradient; not defined for a weight of norm 0."""
     change, norm = measured[UPDATE_NORM], measured["weight_norm"]
     if "grad_norm" not in measured:
         return Floats(change.values, np.zeros(len(change), dtype=np.bool_))
@@ -270,7 +270,7 @@ def _update_ratio(measured: Mapping[str, Floats]) -> Floats:
 
 
 def _backward_gain(delta: Floats, after: Floats) -> Floats:
-    """delta_rms over that of the next layer on the main path; empty where that is not defined."""
+    """delta_rms over that of the next layer on the main path; empty where not defined."""
     present = _is_present(delta) & _is_present(after) & (after.values != 0)
     ratio = delta.values.astype(np.float64) / after.values.astype(np.float64)
     return Floats(ratio.astype(delta.values.dtype), present)

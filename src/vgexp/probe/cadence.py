@@ -1,4 +1,4 @@
-"""Which steps a probe measures, and what of them."""
+"""Says which steps a probe measures, and which columns of each."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from vgexp.errors import impossible
 
 
 class Due(NamedTuple):
-    """What is measured of a step. Made at every step, for which a dataclass is slow."""
+    """What is measured in a step. One is made every step, for which a dataclass is too slow."""
 
     weights: bool
     """The columns of weights and gradients."""
@@ -19,18 +19,20 @@ class Due(NamedTuple):
 
     @property
     def passes(self) -> bool:
-        """Whether anything is measured of its forward and backward passes."""
+        """Whether anything of the forward and backward passes is measured."""
         return self.activations or self.histograms
 
 
 @dataclass(frozen=True)
 class Cadence:
-    """Steps between measurements of each kind; step 0 has all."""
+    """The steps between measurements of each kind. At step 0, all are measured."""
 
     every: int
     activations_every: int
     histograms_every: int
-    """0: there are none."""
+    """0: never."""
+    sees_passes: bool = True
+    """Whether forward and backward passes can be measured. If not, nothing of them is due."""
 
     def __post_init__(self) -> None:
         for key, least in (("every", 1), ("activations_every", 1), ("histograms_every", 0)):
@@ -39,9 +41,11 @@ class Cadence:
                 raise impossible(key, value, f"an integer of at least {least}")
 
     def due(self, step: int, *, wanted: bool = False) -> Due:
-        """What is due at a step; of one that is wanted, all that is ever measured."""
+        """What is due at a step; at a wanted one, all that is ever measured."""
         return Due(
             wanted or step % self.every == 0,
-            wanted or step % self.activations_every == 0,
-            self.histograms_every > 0 and (wanted or step % self.histograms_every == 0),
+            self.sees_passes and (wanted or step % self.activations_every == 0),
+            self.sees_passes
+            and self.histograms_every > 0
+            and (wanted or step % self.histograms_every == 0),
         )

@@ -1,4 +1,4 @@
-"""Numbers the weights of a stranger's model by the order in which its forward pass used them."""
+"""Numbers the layers of a user's model in the order in which its forward pass uses them."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from vgexp.probe.plan import Plan
+from vgexp.probe.plan import ProbePlan
 
 Call = tuple[list[tuple[int, ...]], object]
 """The rows of a module, one tuple a layer, and the first input of its first call."""
 
 
 def number_layers(
-    plan: Plan,
+    plan: ProbePlan,
     calls: Sequence[Call],
     outputs: Sequence[tuple[Tensor, int]],
     model_output: Tensor | None,
@@ -21,16 +21,16 @@ def number_layers(
     """Sets the `layer` of rows that have none, and the read-out's `kind`.
 
     Args:
-        calls: in forward order.
+        calls: the calls of modules, in forward order.
         outputs: z of each row's first use in a pass, with its row.
 
     Modules called one after another with the very same input stand side by side (query, key and
-    value; gate and value) and share a number. A weight that is first used at a later step stands
-    after the one called before it. Weights that no call used have no number; where no call was
-    seen at all (a compiled model), the order of registration counts.
+    value; gate and value) and share a number. A weight that is first used at a later step comes
+    after the one called before it. Weights that no call used have no number. Where no call was seen
+    at all (a compiled model), weights are numbered in the order of registration.
 
-    A weight that several modules share stands where it was used first; its later uses take no
-    number, so that numbers have no holes.
+    A weight that several modules share is numbered where it is used first. Its later uses have no
+    number, so that numbers have no gaps.
     """
     number, last_input = 0, None
     is_first_time = all(row.layer is None for row in plan.rows)

@@ -24,13 +24,13 @@ from torch import Tensor
 
 from vgexp.probe import stacks
 from vgexp.probe.block import Labels
-from vgexp.probe.moments import Measure, Part
+from vgexp.probe.moments import GroupNumbers, Measure
 from vgexp.records import Floats, Rows
 
 MOST_BINS = 64
-"""Bins that the entries of an owner lie in, at most."""
+"""The most bins of an owner's entries."""
 QUANTITIES: Mapping[str, str] = {"z": "preact", "h": "act"}
-"""What has moments in `layers.csv` -> its name in this table."""
+"""Quantity -> its name in this table."""
 
 _MOST_BINS_LOG2 = 6
 _DOUBLE_FRACTION_BITS, _DOUBLE_BIAS = 52, 1023
@@ -40,7 +40,7 @@ _Integers = NDArray[np.int64]
 
 
 def counts(x_GN: Tensor) -> Tensor:
-    """[G, C] integers: k, the first bin's m, and the entries in each of B bins from there.
+    """Counts entries in bins: [G, C] integers k, the first bin's m, and B counts from there.
 
     x is in the bin of m where m 2^k <= x < (m + 1) 2^k; what is not finite is in none. Where
     nothing is finite every count is 0. It waits for no device, and a sum of integers is the same
@@ -76,7 +76,7 @@ REDUCTIONS: Mapping[str, Measure] = {
     "h": _counting("h"),
     "hy": _counting("h"),
 }
-"""Role -> what is made of a stack beside its moments, at a step with histograms."""
+"""Role -> the measurement of a stack that is made at a step with histograms."""
 
 
 def _finite_range(chunks: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
@@ -126,15 +126,15 @@ def _floor(x: Tensor, width: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Histograms:
-    """What the passes of a step showed, still on the device."""
+    """The counts of the passes of a step, still on the device."""
 
-    parts: Mapping[str, Sequence[Part]]
+    parts: Mapping[str, Sequence[GroupNumbers]]
     """By quantity, of which those of `counts` are taken."""
     lost: frozenset[tuple[str, int]]
-    """(quantity, row) of which not everything was seen: there are no rows of it."""
+    """(quantity, row) of which something was not seen; such have no rows."""
 
     def rows(self, step: int, labels: Labels) -> Rows:
-        """The table's rows in forward order, of each quantity by bin; waits for the device."""
+        """Makes the table's rows in forward order, by quantity and bin; waits for the device."""
         owner_P, entries_P, tables = self._tensors(labels)
         counts_PC = np.zeros((0, 2 + MOST_BINS), dtype=np.int64)
         if tables:

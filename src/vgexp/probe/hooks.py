@@ -1,21 +1,16 @@
-"""A hook that never breaks the user's training."""
+"""Hooks on modules and tensors that never raise an error in the user's training."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
 
-import torch
-
-backward_task: Callable[[], int] = torch._C._current_graph_task_id
-# Autograd's number of the backward pass that is running; -1 outside of any.
-
 Note = Callable[[int | None, str], None]
-"""Takes a row (None: the model) and what could not be measured of it."""
+"""A function of a row (None: the model) and the reason why it could not be measured."""
 
 
 class Hook:
-    """A hook that never breaks the user's training, and that no copy of the model takes along."""
+    """A hook that notes its errors instead of raising them, and is not copied with the model."""
 
     __slots__ = ("_do", "_note", "_row")
 
@@ -30,7 +25,7 @@ class Hook:
         except Exception as error:
             self._note(self._row, f"measuring it raised {type(error).__name__}: {error}")
 
-    def refused(self, error: Exception) -> None:
+    def note_refusal(self, error: Exception) -> None:
         """Notes that the hook could not be set."""
         self._note(self._row, f"it takes no hook: {type(error).__name__}: {error}")
 
@@ -38,12 +33,12 @@ class Hook:
         return ignore
 
     def __reduce__(self) -> tuple[Callable[[], Callable[..., None]], tuple[()]]:
-        return _ignoring, ()
+        return _return_ignore, ()
 
 
 def ignore(*_: Any) -> None:
-    """What stands for a hook in a copied or saved model."""
+    """Does nothing; it takes the place of a hook in a copied or saved model."""
 
 
-def _ignoring() -> Callable[..., None]:
+def _return_ignore() -> Callable[..., None]:
     return ignore

@@ -1,4 +1,4 @@
-"""The micro-batches of one optimizer step: which forward call belongs to which, and which count."""
+"""Assigns forward calls to the micro-batches of an optimizer step, and says which ones count."""
 
 from __future__ import annotations
 
@@ -9,17 +9,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vgexp.probe.hooks import Hook, Note, backward_task
+from vgexp.probe.hooks import Hook, Note
 from vgexp.probe.passes import Copies, Pass
 from vgexp.probe.plan import first_tensor
+from vgexp.torch_internals import backward_task, call_after_backward, version_of
 
 
 class MicroBatches:
-    """The passes since the last step.
+    """The passes since the last optimizer step.
 
     A pass begins with a call of the model, or, where submodules are called without it, after a
-    backward pass. It counts if gradients flowed through it into the parameters' and were not
-    cleared since.
+    backward pass. It counts if its backward pass added to the gradients of parameters, and these
+    were not cleared since.
     """
 
     def __init__(
@@ -28,7 +29,7 @@ class MicroBatches:
         self._parameters = parameters
         self._channels_first = channels_first
         self.with_histograms = False
-        """Whether passes begun from now on are for histograms as well."""
+        """Whether passes that begin from now on are counted in histograms as well."""
         self._note = note
         self._copies = Copies()
         self._passes: list[Pass] = []
@@ -38,17 +39,17 @@ class MicroBatches:
 
     @property
     def last(self) -> Pass:
-        """The pass begun last."""
+        """The pass that began last."""
         return self._passes[-1]
 
     def used(self) -> list[Pass]:
-        """Those that count."""
+        """The passes that count."""
         return [p for p in self._passes if p.has_gradients]
 
     def end_step(self) -> None:
-        """Forgets the step's passes, and what was to be learnt of the first."""
+        """Forgets the step's passes, and ends the learning of the first step."""
         if self.used():
-            self._copies.learnt()
+            self._copies.stop_learning()
         self.drop()
 
     def drop(self) -> None:
@@ -59,7 +60,7 @@ class MicroBatches:
         self._passes.clear()
 
     def current(self, row: int | None, inputs: Any) -> Pass | None:
-        """The pass that a forward call belongs to; None where no gradient is being recorded."""
+        """The pass that a forward call belongs to; None where autograd records no gradient."""
         if not torch.is_grad_enabled():
             return None
         if not self._passes:
@@ -73,10 +74,10 @@ class MicroBatches:
         return current
 
     def on_model_call(self, inputs: Any) -> None:
-        """The model is being called: a new pass, unless checkpointing repeats a call.
+        """Begins a pass when the model is called, unless checkpointing repeats a call.
 
-        Within a backward pass, a call is new only where the first one was made without gradients:
-        then no pass was begun outside.
+        Within a backward pass, a call is new only if the first one was made without gradients, so
+        that no pass began then.
         """
         if not torch.is_grad_enabled():
             return
@@ -86,16 +87,16 @@ class MicroBatches:
             self.begin(inputs)
 
     def on_model_output(self, output: Tensor) -> None:
-        """The model has returned: its backward pass will begin at this tensor."""
+        """Sets a hook on the model's output, where its backward pass will begin."""
         if self._passes and backward_task() == -1 and output.requires_grad:
             self.hook(output, Hook(self._note, None, partial(self._backward_begins, self.last)))
 
     def hook(self, x: Tensor, hook: Any) -> None:
-        """Sets a hook on a tensor's gradient until the step ends."""
+        """Sets a hook on a tensor's gradient, which is removed when the step ends."""
         self._hooks.append(x.register_hook(hook))  # type: ignore[no-untyped-call]
 
     def begin(self, inputs: Any) -> Pass:
-        """Begins a pass; its number of examples is the size of dim 0 of the first input."""
+        """Begins a pass; the size of dim 0 of the first input is its number of examples."""
         for earlier in self._passes:
             earlier.reduce()
             earlier.reduce_accepted()
@@ -121,8 +122,7 @@ class MicroBatches:
             return
         current.backward_tasks.add(task)
         self._before_backward = self._marks()
-        ends = Hook(self._note, None, self._backward_ends)
-        torch.autograd.Variable._execution_engine.queue_callback(ends)
+        call_after_backward(Hook(self._note, None, self._backward_ends))
 
     def _backward_ends(self) -> None:
         self._after_backward = self._marks()
@@ -132,15 +132,15 @@ class MicroBatches:
             each.accept_gradients(is_of_update)
 
     def _gradients_were_cleared(self) -> bool:
-        """Whether `zero_grad` was called since the last backward pass, in either of its ways."""
+        """Whether `zero_grad` was called since the last backward pass, with None or with zeros."""
         marks = self._marks()
         if not marks:
             return True
         if marks == self._after_backward:
             return False
-        # Looked at only where something wrote to them, since on CUDA looking waits.
+        # Read only if something wrote to them, since reading waits for the device on CUDA.
         return not any(bool(p.grad.any()) for p in self._parameters if p.grad is not None)
 
     def _marks(self) -> list[tuple[int, int]]:
-        """What changes when something is added to a gradient, or it is made or cleared."""
-        return [(id(g), g._version) for p in self._parameters if (g := p.grad) is not None]
+        """Numbers that change when a gradient is made, written to or cleared."""
+        return [(id(g), version_of(g)) for p in self._parameters if (g := p.grad) is not None]

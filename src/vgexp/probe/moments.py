@@ -1,4 +1,4 @@
-"""Reduces the tensors that passed by in a step to a few numbers a layer, many layers at once.
+"""Reduces the tensors of a step to a few numbers for each layer, many layers at once.
 
 Axes: G tensors of one group (equal shape, one row each), R rows of `layers.csv`.
 """
@@ -18,8 +18,8 @@ from vgexp.probe import stacks
 from vgexp.watch import SATURATED_SHARE, Slope
 
 
-class Part(NamedTuple):
-    """Numbers of one group: `values` [G] each, over `num_entries` entries a row."""
+class GroupNumbers(NamedTuple):
+    """Numbers of one group of tensors: `values` [G] each, over `num_entries` entries a row."""
 
     rows: tuple[int, ...]
     num_entries: int
@@ -27,10 +27,10 @@ class Part(NamedTuple):
 
 
 Seen = tuple[int, Tensor, Slope | None]
-"""A tensor that passed by: its row, itself, and phi' where it is an activation's. A plain tuple,
-since hundreds are made in a step."""
+"""A measured tensor: its row, itself, and phi' where it is an activation's. A plain tuple, since
+hundreds are made in a step."""
 
-Parts = dict[str, list[Part]]
+Parts = dict[str, list[GroupNumbers]]
 """Quantity (`z`, `h`, `slope`, `delta`) -> parts."""
 
 Measured = Mapping[str, tuple[Tensor, ...]]
@@ -39,7 +39,7 @@ Measure = Callable[[Tensor, Slope | None, bool], Measured]
 
 
 def reduce(measure: Measure, seen: Sequence[Seen], channels_first: frozenset[int]) -> Parts:
-    """What a measurement of stacks makes of the tensors of one role."""
+    """Stacks the tensors of one role and measures the stacks."""
     parts: Parts = defaultdict(list)
     for group in _groups(seen, channels_first):
         first_row, first, slope = group[0]
@@ -50,12 +50,12 @@ def reduce(measure: Measure, seen: Sequence[Seen], channels_first: frozenset[int
         rows = tuple([row for row, _, _ in group])
         measured = measure(_real(stacked), slope, first_row in channels_first)
         for name, values in measured.items():
-            parts[name].append(Part(rows, num_entries, values))
+            parts[name].append(GroupNumbers(rows, num_entries, values))
     return parts
 
 
 def _groups(seen: Sequence[Seen], channels_first: frozenset[int]) -> list[list[Seen]]:
-    """Tensors that can be stacked: equal kind, and no more entries than fit one stack."""
+    """Groups tensors that can be stacked: alike, and with no more entries than fit one stack."""
     if len(seen) == 1:
         return [list(seen)]
     groups: list[list[Seen]] = []
@@ -126,7 +126,7 @@ QUANTITIES: Mapping[str, tuple[str, ...]] = {
     "hy": ("h", "slope"),
     "delta": ("delta",),
 }
-"""Role -> the quantities that are made of it."""
+"""Role -> the quantities that are measured of it."""
 
 
 def _slope_shares(slopes: Tensor, slope: Slope, channels_first: bool) -> tuple[Tensor, Tensor]:
@@ -145,24 +145,24 @@ def _slope_shares(slopes: Tensor, slope: Slope, channels_first: bool) -> tuple[T
 
 
 def _real(x: Tensor) -> Tensor:
-    """Half precision is measured in float32; of complex numbers, the magnitude."""
+    """Converts half precision to float32, and complex numbers to their magnitudes."""
     if x.dtype in (torch.float32, torch.float64):
         return x
     return x.abs().float() if x.is_complex() else x.float()
 
 
-class Cells(NamedTuple):
-    """A column's measured cells: the values one after another belong to `rows`."""
+class ColumnCells(NamedTuple):
+    """A column's measured cells, one after another in the order of `rows`."""
 
     rows: tuple[int, ...]
     values: tuple[Tensor, ...]
-    """1-d pieces, so that they are joined only once, when they are read."""
+    """1-d pieces, which are joined only once, when they are read."""
     missing: frozenset[int] = frozenset()
-    """Rows whose value is not to be trusted: part of what it should be made of was lost."""
+    """Rows whose value is left out, since part of its tensors was lost."""
 
 
-def combine_moments(parts: Sequence[Part]) -> tuple[Cells, ...]:
-    """Mean and standard deviation over all entries of a row, of however many parts."""
+def combine_moments(parts: Sequence[GroupNumbers]) -> tuple[ColumnCells, ...]:
+    """Combines parts into the mean and standard deviation over all entries of each row."""
     rows, single = _rows(parts)
     if single:
         return _joined(rows, parts, 0), _joined(rows, parts, 1)
@@ -180,39 +180,40 @@ def combine_moments(parts: Sequence[Part]) -> tuple[Cells, ...]:
     std_R = (torch.zeros_like(size).index_add(0, index, square) / total).sqrt()
     dtype = parts[0].values[0].dtype
     return (
-        Cells(rows, ((mean_R * scale).to(dtype),)),
-        Cells(rows, ((std_R * scale).to(dtype),)),
+        ColumnCells(rows, ((mean_R * scale).to(dtype),)),
+        ColumnCells(rows, ((std_R * scale).to(dtype),)),
     )
 
 
-def combine_rms(parts: Sequence[Part]) -> tuple[Cells, ...]:
-    """Root mean square over all entries of a row."""
+def combine_rms(parts: Sequence[GroupNumbers]) -> tuple[ColumnCells, ...]:
+    """Combines parts into the root mean square over all entries of each row."""
     rows, single = _rows(parts)
     if single:
         return (_joined(rows, parts, 0),)
     with_mean = [
-        Part(p.rows, p.num_entries, (torch.zeros_like(p.values[0]), *p.values)) for p in parts
+        GroupNumbers(p.rows, p.num_entries, (torch.zeros_like(p.values[0]), *p.values))
+        for p in parts
     ]
     return combine_moments(with_mean)[1:]
 
 
-def combine_slopes(parts: Sequence[Part]) -> tuple[Cells, ...]:
-    """Saturated share over all entries; share of units that no part found alive."""
+def combine_slopes(parts: Sequence[GroupNumbers]) -> tuple[ColumnCells, ...]:
+    """Combines parts into the saturated share of entries, and the share of units that are dead."""
     rows, single = _rows(parts)
     if single:
-        return _joined(rows, parts, 0), Cells(rows, _dead_shares(parts))
+        return _joined(rows, parts, 0), ColumnCells(rows, _dead_shares(parts))
     if not parts:
         return ()
-    shares = [Part(p.rows, p.num_entries, p.values[:1]) for p in parts]
+    shares = [GroupNumbers(p.rows, p.num_entries, p.values[:1]) for p in parts]
     index, count, (saturated,) = _aligned(shares, rows)
     total = torch.zeros(len(rows), dtype=torch.float64, device=count.device)
     saturated_R = total.index_add(0, index, count * saturated) / total.index_add(0, index, count)
     dtype = parts[0].values[0].dtype
     dead = tuple([_dead_share([largest[None]]) for largest in _largest(parts, rows)])
-    return Cells(rows, (saturated_R.to(dtype),)), Cells(rows, dead)
+    return ColumnCells(rows, (saturated_R.to(dtype),)), ColumnCells(rows, dead)
 
 
-def _largest(parts: Sequence[Part], rows: Sequence[int]) -> list[Tensor]:
+def _largest(parts: Sequence[GroupNumbers], rows: Sequence[int]) -> list[Tensor]:
     """Largest |phi'| of each unit of each row; where widths differ, the units of all widths."""
     largest: dict[int, dict[int, Tensor]] = {row: {} for row in rows}
     for part in parts:
@@ -222,7 +223,7 @@ def _largest(parts: Sequence[Part], rows: Sequence[int]) -> list[Tensor]:
     return [torch.cat(list(largest[row].values())) for row in rows]
 
 
-def _dead_shares(parts: Sequence[Part]) -> tuple[Tensor, ...]:
+def _dead_shares(parts: Sequence[GroupNumbers]) -> tuple[Tensor, ...]:
     """[G] of parts one after another, those of one width together."""
     largest_GU = [part.values[1] for part in parts]
     same_width = groupby(largest_GU, key=lambda x: (x.shape[1], x.dtype))
@@ -235,24 +236,28 @@ def _dead_share(largest_GU: list[Tensor]) -> Tensor:
     return joined_GU.eq_(0).mean(1)
 
 
-def _rows(parts: Sequence[Part]) -> tuple[tuple[int, ...], bool]:
+def _rows(parts: Sequence[GroupNumbers]) -> tuple[tuple[int, ...], bool]:
     """The rows that occur, and whether each occurs once."""
     every = parts[0].rows if len(parts) == 1 else [row for part in parts for row in part.rows]
     rows = tuple(dict.fromkeys(every))
     return rows, 0 < len(rows) == len(every)
 
 
-def _joined(rows: tuple[int, ...], parts: Sequence[Part], quantity: int) -> Cells:
-    return Cells(rows, tuple([part.values[quantity] for part in parts]))
+def _joined(rows: tuple[int, ...], parts: Sequence[GroupNumbers], quantity: int) -> ColumnCells:
+    return ColumnCells(rows, tuple([part.values[quantity] for part in parts]))
 
 
-def _aligned(parts: Sequence[Part], rows: tuple[int, ...]) -> tuple[Tensor, Tensor, list[Tensor]]:
-    """Positions in `rows`, entry counts and quantities of all parts, each one float64 vector."""
+def _aligned(
+    parts: Sequence[GroupNumbers], rows: tuple[int, ...]
+) -> tuple[Tensor, Tensor, list[Tensor]]:
+    """The positions in `rows`, entry counts and quantities of all parts, as float64 vectors."""
     device = parts[0].values[0].device
     position = {row: i for i, row in enumerate(rows)}
-    index = metrics.sent(torch.tensor([position[r] for part in parts for r in part.rows]), device)
+    index = metrics.to_device(
+        torch.tensor([position[r] for part in parts for r in part.rows]), device
+    )
     counts = [float(part.num_entries) for part in parts for _ in part.rows]
-    count = metrics.sent(torch.tensor(counts, dtype=torch.float64), device)
+    count = metrics.to_device(torch.tensor(counts, dtype=torch.float64), device)
     num_quantities = len(parts[0].values)
     values = [torch.cat([part.values[q] for part in parts]).double() for q in range(num_quantities)]
     return index, count, values

@@ -1,9 +1,9 @@
-"""What passed by in one forward pass and the backward pass through it, kept until it is reduced.
+"""Keeps the tensors of one forward pass and its backward pass until they are reduced.
 
 A reference is kept where later code leaves the tensor alone, a copy where it overwrites it in
-place. Which is which is learnt: on the first measured step everything is copied and the originals
-are looked at again. Gradients need no such care: autograd writes into no tensor that is referred
-to elsewhere.
+place. The probe learns which is which: on the first measured step everything is copied, and the
+originals are checked later. Gradients need no copies, since autograd writes into no tensor that
+anything else refers to.
 """
 
 from __future__ import annotations
@@ -13,12 +13,13 @@ import weakref
 from torch import Tensor
 
 from vgexp.probe import histograms, moments, stacks
-from vgexp.probe.moments import Part, Seen
+from vgexp.probe.moments import GroupNumbers, Seen
+from vgexp.torch_internals import base_of, version_of
 from vgexp.watch import Slope
 
 Kept = tuple[int, Tensor, int, Tensor | None, Slope | None]
-"""Row, tensor or copy, version when it passed by, the copy's original, phi'. A plain tuple: it is
-made within the user's forward pass, and a named one costs six times as much."""
+"""Row, tensor or copy, its version when it was kept, the copy's original, phi'. A plain tuple: it
+is made within the user's forward pass, and a named tuple costs six times as much."""
 
 OVERWRITTEN = "a tensor was overwritten in place before it was measured"
 TWICE = "gradients of one call came in several backward passes, the first already reduced"
@@ -37,35 +38,35 @@ class Awaited:
 
 
 class Copies:
-    """Knows at which (role, row) a tensor must be copied because later code overwrites it."""
+    """Learns at which (role, row) a tensor must be copied because later code overwrites it."""
 
     def __init__(self) -> None:
         self._learning = True
         self._needed: set[tuple[str, int]] = set()
         self.are_none = False
-        """Whether references suffice everywhere."""
+        """Whether references are enough everywhere."""
 
     def take(self, role: str, row: int, x: Tensor, slope: Slope | None) -> Kept:
         """Keeps `x` as a reference or a copy."""
         x = x.detach()
         if self._learning:
-            return row, x.clone(), x._version, x, slope
+            return row, x.clone(), version_of(x), x, slope
         if self._needed and (role, row) in self._needed:
             x = x.clone()
-        return row, x, x._version, None, slope
+        return row, x, version_of(x), None, slope
 
-    def intact(self, role: str, kept: list[Kept]) -> tuple[list[Seen], set[int]]:
-        """Those whose value is still what passed by, and the rows of the others.
+    def select_intact(self, role: str, kept: list[Kept]) -> tuple[list[Seen], set[int]]:
+        """Separates tensors that still have their value from the rows of those that have not.
 
-        Which tensors were overwritten is remembered for the next time.
+        Overwritten tensors are remembered, and copied from the next step on.
         """
         if not self._learning:
-            intact = [(row, x, slope) for row, x, at, _, slope in kept if x._version == at]
+            intact = [(row, x, slope) for row, x, at, _, slope in kept if version_of(x) == at]
             if len(intact) == len(kept):
                 return intact, set()
         seen, lost = [], set()
         for row, tensor, version, original, slope in kept:
-            if (tensor if original is None else original)._version != version:
+            if version_of(tensor if original is None else original) != version:
                 self._needed.add((role, row))
                 self.are_none = False
                 if original is None:
@@ -74,17 +75,17 @@ class Copies:
             seen.append((row, tensor, slope))
         return seen, lost
 
-    def learnt(self) -> None:
-        """Ends the first step: from now on references are kept where they sufficed."""
+    def stop_learning(self) -> None:
+        """Ends the first step: from now on references are kept where they were enough."""
         self._learning = False
         self.are_none = not self._needed
 
 
 class Pass:
-    """One micro-batch: its size, what is kept of it, and the parts already reduced.
+    """One micro-batch: its size, the tensors kept of it, and the numbers they were reduced to.
 
-    A role's tensors are reduced as soon as they fill a stack, while they are in cache; so memory
-    does not grow with depth either.
+    The tensors of a role are reduced as soon as they fill a stack, while they are in the cache. So
+    memory does not grow with depth.
     """
 
     def __init__(
@@ -98,12 +99,12 @@ class Pass:
     ) -> None:
         self.examples = examples
         self.opened_in_task = task
-        """The backward pass (autograd's number of it) that it was opened in; -1: in none."""
+        """Autograd's number of the backward pass in which it began; -1: it began in none."""
         self.backward_tasks: set[int] = set()
-        """The backward passes that went through it."""
-        self.parts: dict[str, list[Part]] = {}
+        """Autograd's numbers of the backward passes through it."""
+        self.parts: dict[str, list[GroupNumbers]] = {}
         self.lost: dict[tuple[str, int], str] = {}
-        """(quantity, row) -> why it cannot be told."""
+        """(quantity, row) -> why it cannot be measured."""
         self.last_row: int | None = None
         self.num_calls: dict[tuple[str, int], int] = {}
         """(role, row) -> calls so far."""
@@ -118,7 +119,7 @@ class Pass:
 
     @property
     def has_gradients(self) -> bool:
-        """Whether gradients flowed through it."""
+        """Whether a backward pass went through it."""
         return "delta" in self.parts or any(awaited.came for awaited in self._awaited)
 
     def keep(self, role: str, row: int, x: Tensor, slope: Slope | None = None) -> None:
@@ -126,7 +127,7 @@ class Pass:
         key = (role, row)
         self.num_calls[key] = self.num_calls.get(key, 0) + 1
         if self._copies.are_none:
-            kept: Kept = (row, x.detach(), x._version, None, slope)
+            kept: Kept = (row, x.detach(), version_of(x), None, slope)
         else:
             kept = self._copies.take(role, row, x, slope)
         self._kept[role].append(kept)
@@ -136,13 +137,13 @@ class Pass:
             self._reduce(role)
 
     def await_gradient(self, row: int) -> Awaited:
-        """The place where dL/dz of the call just kept is waited for."""
+        """Adds a place for dL/dz of the call that was just kept."""
         awaited = Awaited(row)
         self._awaited.append(awaited)
         return awaited
 
     def take_gradient(self, awaited: Awaited, gradient: Tensor) -> None:
-        """Takes a large gradient, and reduces those that came when they fill a stack."""
+        """Keeps a large gradient, and reduces the kept ones when they fill a stack."""
         if awaited.is_reduced:
             self.lost[("delta", awaited.row)] = TWICE
         awaited.came.append(gradient)
@@ -151,7 +152,7 @@ class Pass:
             self.reduce_gradients()
 
     def accept_gradients(self, is_of_update: bool) -> None:
-        """Ends a backward pass: what came in it counts, or is forgotten."""
+        """Ends a backward pass: its gradients count if they are the update's, or are dropped."""
         for awaited in self._awaited:
             if is_of_update:
                 awaited.num_accepted = len(awaited.came)
@@ -159,12 +160,12 @@ class Pass:
                 del awaited.came[awaited.num_accepted :]
 
     def reduce_accepted(self) -> None:
-        """Lets large gradients go once they count, so that many passes do not keep them all."""
+        """Reduces large gradients once they count, so that many passes do not keep them all."""
         if self._num_entries["delta"] and all(a.num_accepted == len(a.came) for a in self._awaited):
             self.reduce_gradients()
 
     def reduce_gradients(self) -> None:
-        """Turns the gradients that have come into a few numbers a row and lets them go."""
+        """Reduces the kept gradients to a few numbers for each row, and forgets them."""
         seen: list[Seen] = []
         for awaited in self._awaited:
             if awaited.came:
@@ -176,7 +177,7 @@ class Pass:
         self._add("delta", seen)
 
     def reduce(self) -> None:
-        """Turns what is kept of the forward pass into a few numbers a row and lets it go."""
+        """Reduces the kept tensors of the forward pass to a few numbers a row, and forgets them."""
         for role in self._kept:
             self._reduce(role)
 
@@ -187,15 +188,15 @@ class Pass:
         return (role, row) in self._of_forward
 
     def name(self, z: Tensor, row: int) -> None:
-        """Remembers whose output `z` is, while it lives."""
+        """Remembers the row of a z, as long as the tensor lives."""
         self._row_of[id(z)] = weakref.ref(z), row
 
     def row_of(self, x: Tensor) -> int | None:
-        """The row whose output `x` is, or is a view of."""
+        """The row whose z a tensor is, or is a view of."""
         known = self._row_of.get(id(x))
         if known is not None and known[0]() is x:
             return known[1]
-        base = x._base
+        base = base_of(x)
         known = None if base is None else self._row_of.get(id(base))
         return known[1] if known is not None and known[0]() is base else None
 
@@ -204,7 +205,7 @@ class Pass:
         if not kept:
             return
         self._kept[role], self._num_entries[role] = [], 0
-        seen, lost = self._copies.intact(role, kept)
+        seen, lost = self._copies.select_intact(role, kept)
         for row in lost:
             for quantity in moments.QUANTITIES[role]:
                 self.lost[(quantity, row)] = OVERWRITTEN
@@ -220,7 +221,7 @@ class Pass:
 
 
 def _sum(gradients: list[Tensor]) -> Tensor:
-    """dL/dz of one call; several backward passes through one graph add."""
+    """Adds up dL/dz of one call over several backward passes."""
     total = gradients[0]
     for more in gradients[1:]:
         total = total + more

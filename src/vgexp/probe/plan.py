@@ -1,6 +1,7 @@
-"""The plan of a probe: which weights have rows, and which module calls show z, u and h.
+"""Plans a probe: which weights have rows, and which calls of modules show z, u and h.
 
-Our own models say where to look (`Watch`); a stranger's model is read off its modules.
+The models of vgexp say where to measure (`Watch`). For a user's model, the plan is made from its
+modules.
 """
 
 from __future__ import annotations
@@ -11,23 +12,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _NormBase
-from torch.nn.modules.conv import _ConvNd
 
 from vgexp.activations import slope_of
 from vgexp.errors import QuestionError
+from vgexp.torch_internals import BATCH_AND_INSTANCE_NORMS, CONVOLUTIONS
 from vgexp.watch import Slope, Watch
 
-NORMS = (nn.LayerNorm, nn.RMSNorm, nn.GroupNorm, _NormBase)
+NORMS = (nn.LayerNorm, nn.RMSNorm, nn.GroupNorm, *BATCH_AND_INSTANCE_NORMS)
 """Normalisations: their parameters have no rows, whatever their shape."""
 NO_SINGLE_OUTPUT = "its module has no single output that is its z"
 
 
 @dataclass
-class Row:
-    """One weight, or a stream, which has none: what names its row, and whether it is wanted.
+class PlanRow:
+    """The row of a weight, or of a stream, which has none, and whether it is wanted.
 
-    `layer` is None until a forward pass shows it, and stays so for a weight that none uses.
+    `layer` is None until a forward pass shows it, and stays None for a weight that none uses.
     """
 
     name: str
@@ -38,10 +38,10 @@ class Row:
 
 
 @dataclass
-class Plan:
+class ProbePlan:
     """Rows, and the calls at which they are measured; a row is an index into `rows`."""
 
-    rows: list[Row]
+    rows: list[PlanRow]
     preacts: list[tuple[nn.Module, int]] = field(default_factory=list)
     """Modules whose output is the row's z."""
     activations: list[tuple[nn.Module, int | None, Slope]] = field(default_factory=list)
@@ -51,14 +51,14 @@ class Plan:
     acts: list[tuple[nn.Module, int]] = field(default_factory=list)
     """Modules whose output is h."""
     owners: list[tuple[nn.Module, list[tuple[int, ...]]]] = field(default_factory=list)
-    """Modules whose calls show in which order weights are used (a stranger's model only), each
-    with the rows of its layers."""
+    """Modules whose calls show in which order weights are used, each with the rows of its layers;
+    for a user's model only."""
     unseen: dict[str, str] = field(default_factory=dict)
     """Weight name -> why part of its row cannot be measured."""
 
     @property
     def measured(self) -> frozenset[int]:
-        """Rows to measure: the wanted ones, and those that `backward_gain` divides by."""
+        """The rows to measure: wanted ones, and those by which `backward_gain` divides."""
         wanted = {index for index, row in enumerate(self.rows) if row.is_wanted}
         if any(row.layer is None for row in self.rows):
             return frozenset(range(len(self.rows)))
@@ -67,14 +67,16 @@ class Plan:
 
     @property
     def shown(self) -> frozenset[int]:
-        """Rows whose z a module's call shows."""
+        """The rows whose z is shown by a module's call."""
         return frozenset({row for _, row in self.preacts} | self.z_readers)
 
 
-def plan_of_watches(watches: Sequence[Watch], pattern: str | None) -> Plan:
-    """The plan of a model that says itself where to look."""
+def plan_of_watches(watches: Sequence[Watch], pattern: str | None) -> ProbePlan:
+    """Makes the plan of a model that says itself where to measure."""
     wanted = _wanted([watch.name for watch in watches], pattern)
-    plan = Plan([Row(w.name, w.weight, w.layer, w.kind, w.name in wanted) for w in watches])
+    plan = ProbePlan(
+        [PlanRow(w.name, w.weight, w.layer, w.kind, w.name in wanted) for w in watches]
+    )
     for index, watch in enumerate(watches):
         if watch.preact is not None and not watch.reads_z:
             plan.preacts.append((watch.preact, index))
@@ -87,8 +89,8 @@ def plan_of_watches(watches: Sequence[Watch], pattern: str | None) -> Plan:
     return plan
 
 
-def plan_of_module(model: nn.Module, pattern: str | None) -> Plan:
-    """The plan of a stranger's model: weights by their owners, activations by their classes."""
+def plan_of_module(model: nn.Module, pattern: str | None) -> ProbePlan:
+    """Makes the plan of a user's model from the owners of weights and the classes of modules."""
     of_norms = {id(p) for m in model.modules() if isinstance(m, NORMS) for p in m.parameters()}
     names = {
         id(p): name
@@ -96,7 +98,7 @@ def plan_of_module(model: nn.Module, pattern: str | None) -> Plan:
         if p.ndim >= 2 and id(p) not in of_norms and not name.rpartition(".")[2].startswith("bias")
     }
     wanted = _wanted(list(names.values()), pattern)
-    plan = Plan([])
+    plan = ProbePlan([])
     index_of: dict[int, int] = {}
     for module in model.modules():
         own = [(n, p) for n, p in module.named_parameters(recurse=False) if id(p) in names]
@@ -104,7 +106,7 @@ def plan_of_module(model: nn.Module, pattern: str | None) -> Plan:
             if id(weight) not in index_of:
                 index_of[id(weight)] = len(plan.rows)
                 name = names[id(weight)]
-                plan.rows.append(Row(name, weight, None, _kind(module), name in wanted))
+                plan.rows.append(PlanRow(name, weight, None, _kind(module), name in wanted))
         _plan_owner(plan, module, {name: index_of[id(weight)] for name, weight in own})
         slope = slope_of(module)
         if slope is not None:
@@ -112,7 +114,7 @@ def plan_of_module(model: nn.Module, pattern: str | None) -> Plan:
     return plan
 
 
-def _plan_owner(plan: Plan, module: nn.Module, own: dict[str, int]) -> None:
+def _plan_owner(plan: ProbePlan, module: nn.Module, own: dict[str, int]) -> None:
     if not own:
         return
     plan.owners.append((module, _stacked_layers(own)))
@@ -124,7 +126,7 @@ def _plan_owner(plan: Plan, module: nn.Module, own: dict[str, int]) -> None:
 
 
 def _stacked_layers(own: dict[str, int]) -> list[tuple[int, ...]]:
-    """The rows of a module, one tuple a layer: torch's recurrent nets end names in `_l<layer>`."""
+    """The rows of a module, one tuple a layer, since torch's recurrent nets stack several."""
     layers: dict[str, list[int]] = {}
     for name, index in own.items():
         stacked = re.search(r"_l(\d+)(_reverse)?$", name)
@@ -134,7 +136,7 @@ def _stacked_layers(own: dict[str, int]) -> list[tuple[int, ...]]:
 
 def _kind(module: nn.Module) -> str:
     kinds: tuple[tuple[type | tuple[type, ...], str], ...] = (
-        (_ConvNd, "conv"),
+        (CONVOLUTIONS, "conv"),
         ((nn.RNNBase, nn.RNNCellBase), "recurrent"),
         (nn.MultiheadAttention, "attention"),
     )
@@ -159,7 +161,7 @@ def _wanted(names: Sequence[str], pattern: str | None) -> set[str]:
 
 
 def first_tensor(value: object) -> Tensor | None:
-    """The first tensor in a module's output: itself, or within tuples, lists and dictionaries."""
+    """Finds the first tensor in a module's output, also in tuples, lists and dictionaries."""
     if isinstance(value, Tensor):
         return value
     items: Sequence[object] = ()

@@ -1,8 +1,7 @@
-"""The probe: a guest in somebody's training loop that writes one row a weight and step."""
+"""The probe, which measures the layers of a model in the user's own training loop."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -11,13 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+from torch.amp import GradScaler
 
+from vgexp import torch_internals
 from vgexp.errors import QuestionError, impossible, unknown
-from vgexp.probe.block import Block, Labels, StepCells, labels_of
+from vgexp.probe.block import Labels, StepBlock, StepCells, labels_of
 from vgexp.probe.cadence import Cadence, Due
 from vgexp.probe.hooks import Note
-from vgexp.probe.moments import Cells
-from vgexp.probe.plan import Plan, plan_of_module, plan_of_watches
+from vgexp.probe.moments import ColumnCells
+from vgexp.probe.plan import ProbePlan, plan_of_module, plan_of_watches
 from vgexp.probe.taps import Taps
 from vgexp.probe.weights import WeightMeter
 from vgexp.quantities import TABLES
@@ -31,10 +32,10 @@ LOSS_REDUCTIONS = ("mean", "sum")
 
 
 class Probe:
-    """Measures `layers.csv` for any `nn.Module` and torch optimizer while it trains.
+    """Measures the columns of `layers.csv` for any `nn.Module` while it trains.
 
-    A row is written for each weight matrix or kernel at each measured optimizer step; the loop
-    stays as it is. The probe draws no random number, changes no tensor and leaves no hook behind.
+    It makes a row for each weight matrix or kernel at each measured optimizer step. The training
+    loop stays as it is. The probe draws no random number, changes no tensor and leaves no hook.
 
     A weight that a forward pass uses several times, by one module called again or by several that
     share it, has one row: its gradient is the sum over the uses, as autograd has it, and the
@@ -49,12 +50,13 @@ class Probe:
         loss_reduction: `mean` if the loss is a mean over the update's N examples (then `delta_rms`
             is that of N dL/dz), `sum` if it is their sum. N is the size of dim 0 of the model's
             input, over all passes of the update.
-        watches: where to look, for a model that knows; None to read it off the modules.
-        meters: of narrow tables, for a model that has such; they measure at the steps of
-            `activations_every`.
+        watches: where to measure, of a model that says so; None to find it from the modules.
+        meters: what measures a model's narrow tables, at the steps of `activations_every`.
+        scaler: the `GradScaler` that scales the loss, whose scale is divided out of `delta_rms`;
+            None: the one that calls the optimizer, if one does.
 
     Raises:
-        QuestionError: no model or optimizer, an impossible cadence, pattern or reduction.
+        QuestionError: no model or optimizer, an impossible cadence, pattern, reduction or scaler.
     """
 
     def __init__(
@@ -69,23 +71,27 @@ class Probe:
         loss_reduction: str = "mean",
         watches: Sequence[Watch] | None = None,
         meters: Sequence[Meter] = (),
+        scaler: GradScaler | None = None,
     ) -> None:
         _require_kinds(model, optimizer)
-        self._cadence = Cadence(every, activations_every, histograms_every)
+        _require_scaler(scaler)
+        sees_passes = not torch_internals.LOST_PASSES
+        self._cadence = Cadence(every, activations_every, histograms_every, sees_passes)
         if layers is not None and not isinstance(layers, str):
             raise impossible("layers", layers, "a regular expression as text, or None")
         if loss_reduction not in LOSS_REDUCTIONS:
             raise unknown("loss_reduction", loss_reduction, LOSS_REDUCTIONS)
         self._optimizer = optimizer
         self._loss_is_mean = loss_reduction == "mean"
-        self._plan: Plan = (
+        self._plan: ProbePlan = (
             plan_of_module(model, layers) if watches is None else plan_of_watches(watches, layers)
         )
-        self._unseen = dict(self._plan.unseen)
+        self._scaler = scaler
+        self._unseen = {**_lost_to_torch(scaler), **self._plan.unseen}
         held = {id(p) for group in optimizer.param_groups for p in group["params"]}
         if held.isdisjoint(id(p) for p in model.parameters()):
             self._unseen["the model"] = "the optimizer holds none of its parameters"
-        # Holds no probe: a cycle would keep the model in memory when the run is over.
+        # Refers to no probe: a cycle would keep the model in memory after the run.
         self._note: Note = partial(_note, self._plan, self._unseen)
         self._taps = Taps(model, self._plan, self._note)
         self._meter = WeightMeter(self._plan.rows, reuse=every == 1)
@@ -93,7 +99,7 @@ class Probe:
         self._narrow: list[Callable[[], Rows]] = []
         self._optimizer_hooks: list[Any] = []
         self._known_labels: tuple[tuple[int | None, ...], Labels] | None = None
-        self._blocks: list[Block] = []
+        self._blocks: list[StepBlock] = []
         self._rows: list[Rows] = []
         self._wanted = False
         self._due = Due(weights=False, activations=False, histograms=False)
@@ -144,31 +150,31 @@ class Probe:
     # ------------------------------------------------------------ what a loop may call
 
     def before_clip(self) -> None:
-        """Takes the gradient's columns now, before the loop's own clipping.
+        """Measures the gradient's columns now, before the loop clips the gradient.
 
-        With a `GradScaler`, call it after `scaler.unscale_`, where clipping belongs too.
+        With a `GradScaler`, call it after `scaler.unscale_`, as one does clipping.
         """
         if self._due.weights:
             self._safely(self._meter.before_clip)
 
     def want_step(self) -> None:
-        """Has all of the current step measured; call it before the forward pass."""
+        """Measures everything in the current step. Call it before the forward pass."""
         self._wanted = True
         if self._inside:
             self._prepare()
 
     @property
     def measuring(self) -> bool:
-        """Whether anything of the current step is measured."""
+        """Whether anything is measured in the current step."""
         return self._due.weights or self._due.passes
 
     @property
     def measuring_all(self) -> bool:
-        """Whether all that is ever measured is measured of the current step."""
+        """Whether everything that is ever measured is measured in the current step."""
         return self._due == self._cadence.due(self.step, wanted=True)
 
     def end_step_without_update(self, loss_scale: Tensor | None = None) -> None:
-        """Ends a step that the optimizer does not take, with what was measured of it.
+        """Ends a step in which the optimizer is not called, and keeps what was measured.
 
         `loss_scale` is what the loss was multiplied by, if it was: no scaler calls the optimizer
         that could be asked.
@@ -179,16 +185,16 @@ class Probe:
     # ------------------------------------------------------------ results
 
     def drain(self) -> list[Rows]:
-        """The rows measured since the last call; on CUDA this waits for the device."""
+        """Returns the rows measured since the last call. On CUDA it waits for the device."""
         blocks, self._blocks = self._blocks, []
         narrow, self._narrow = self._narrow, []
         return [*(block.rows() for block in blocks), *(rows() for rows in narrow)]
 
     def to_frame(self, table: str = "layers") -> pandas.DataFrame:
-        """All rows so far of a table as a DataFrame with the columns of its file.
+        """Returns all rows of a table so far as a DataFrame with the columns of its file.
 
         Raises:
-            QuestionError: a table that is not measured.
+            QuestionError: the table is not measured.
         """
         import pandas as pd
 
@@ -197,7 +203,7 @@ class Probe:
         if table not in self.tables:
             raise unknown("table", table, self.tables)
         self._rows += self.drain()
-        # A guest knows of no theory.
+        # There is no theory of a user's model.
         kinds = {c.name: c.kind for c in TABLES[table] if not c.is_predicted}
         columns: dict[str, list[Any]] = {name: [] for name in kinds}
         for rows in self._rows:
@@ -211,20 +217,20 @@ class Probe:
 
     @property
     def tables(self) -> tuple[str, ...]:
-        """The tables that are measured, `histograms` with `histograms_every` alone."""
+        """The names of the measured tables; `histograms` only with `histograms_every`."""
         own = ("layers", "histograms") if self._cadence.histograms_every else ("layers",)
         return (*own, *dict.fromkeys(meter.table for meter in self._meters))
 
     @property
     def unseen(self) -> list[str]:
-        """What the probe could not measure: `weight: reason`, one a weight."""
+        """What the probe could not measure, and why: `weight: reason`, one entry a weight."""
         seen = [f"{name}: {reason}" for name, reason in self._unseen.items()]
         return seen if self.step else [*seen, "the model: no optimizer step was seen in a `with`"]
 
     # ------------------------------------------------------------ one step
 
     def _prepare(self) -> None:
-        """Gets ready for the coming step, measured or not."""
+        """Sets or removes hooks for the coming step."""
         self._due = self._cadence.due(self.step, wanted=self._wanted)
         if self._due.passes:
             self._taps.arm(with_histograms=self._due.histograms)
@@ -242,7 +248,7 @@ class Probe:
             meter.disarm()
 
     def _before_step(self, _: object, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """Everything but the update; a closure's passes and gradients come only within the step."""
+        """Measures all but the update; a closure's passes and gradients come only in the step."""
         if not self.measuring:
             return
         # The first argument is the optimizer itself.
@@ -272,7 +278,7 @@ class Probe:
             self._taps.reduce()
 
     def _finish(self, loss_scale: Tensor | None = None) -> None:
-        """Ends the step, whatever went wrong in measuring it."""
+        """Ends the step, even if measuring it failed."""
         if self.measuring:
             self._safely(partial(self._add_block, loss_scale))
         self._wanted = self._has_closure = False
@@ -289,7 +295,7 @@ class Probe:
             if self._due.histograms:
                 self._narrow.append(partial(histograms.rows, self.step, labels))
         if self._due.activations:
-            scale = _loss_scale() if loss_scale is None else loss_scale
+            scale = self._loss_scale() if loss_scale is None else loss_scale
             cells = {**cells, **seen}
             factor = examples if self._loss_is_mean else 1
             narrow = (meter.take(self.step, examples, scale) for meter in self._meters)
@@ -298,23 +304,28 @@ class Probe:
             added = StepCells(self.step, cells, factor, scale, self._gradient_scale)
             self._keep(labels, added)
 
+    def _loss_scale(self) -> Tensor | float:
+        """What the loss is multiplied by now; 1 where no scaler is given and none is found."""
+        scaler = self._scaler or torch_internals.find_calling_scaler()
+        return _NO_SCALE if scaler is None else torch_internals.scale_of(scaler)
+
     def _keep(self, labels: Labels, added: StepCells) -> None:
         if self._blocks and self._blocks[-1].takes(labels, added):
             self._blocks[-1].add(added)
             return
         if self._blocks:
             self._blocks[-1].close()
-        self._blocks.append(Block(labels, added))
+        self._blocks.append(StepBlock(labels, added))
 
     def _labels(self) -> Labels:
-        """Made anew only when a forward pass has shown more of the order."""
+        """The labels of rows, made anew only when a forward pass has changed their numbers."""
         numbering = tuple([row.layer for row in self._plan.rows])
         if self._known_labels is None or self._known_labels[0] != numbering:
             self._known_labels = numbering, labels_of(self._plan.rows)
         return self._known_labels[1]
 
     def _safely(self, *measurements: Callable[[], None]) -> None:
-        """A failure of measuring is noted, and the user's training goes on."""
+        """Calls functions, and notes an error instead of raising it in the user's training."""
         try:
             with torch.no_grad():
                 for measure in measurements:
@@ -322,20 +333,20 @@ class Probe:
         except Exception as error:
             self._note(None, f"measuring raised {type(error).__name__}: {error}")
 
-    def _note_missing(self, cells: Mapping[str, Cells]) -> None:
+    def _note_missing(self, cells: Mapping[str, ColumnCells]) -> None:
         seen = set(cells["preact_mean"].rows) if "preact_mean" in cells else set()
         for index, row in enumerate(self._plan.rows):
             if index not in seen and row.is_wanted and index in self._plan.shown:
                 self._unseen.setdefault(row.name, "no call of its module was seen with gradients")
 
 
-def _note(plan: Plan, unseen: dict[str, str], row: int | None, reason: str) -> None:
-    """Adds to `unseen` what could not be measured, and why; the first reason stays."""
+def _note(plan: ProbePlan, unseen: dict[str, str], row: int | None, reason: str) -> None:
+    """Adds to `unseen` why something could not be measured; the first reason stays."""
     unseen.setdefault("the model" if row is None else plan.rows[row].name, reason)
 
 
 def _require_kinds(model: object, optimizer: object) -> None:
-    """Of the optimizer only what is used is asked for: not everybody's is a torch.optim one."""
+    """Refuses what is no model or optimizer; an optimizer need not be of `torch.optim`."""
     is_model = isinstance(model, nn.Module)
     if is_model and hasattr(optimizer, "register_step_pre_hook"):
         return
@@ -347,25 +358,20 @@ def _require_kinds(model: object, optimizer: object) -> None:
     )
 
 
+def _require_scaler(scaler: object) -> None:
+    if scaler is not None and not isinstance(scaler, GradScaler):
+        raise QuestionError(
+            f"Probe: scaler is of type {type(scaler).__name__}\n"
+            "allowed: a torch.amp.GradScaler, or None where the loss is not scaled"
+        )
+
+
+def _lost_to_torch(scaler: GradScaler | None) -> dict[str, str]:
+    """What cannot be measured with the installed version of torch, and why."""
+    lost = {"z, h and dL/dz": torch_internals.LOST_PASSES}
+    if scaler is None:
+        lost["the loss scale"] = torch_internals.LOST_SCALER
+    return {what: reason for what, reason in lost.items() if reason}
+
+
 _NO_SCALE: Tensor | float = 1.0
-_SCALER_STEP = torch.amp.GradScaler.step.__code__
-
-
-def _loss_scale() -> Tensor | float:
-    """The loss scale of the `GradScaler` that is calling the optimizer, if one is; else 1.
-
-    The scaler is found on the call stack: dL/dz was taken on the scaled loss, and nothing that an
-    optimizer hook is given says by how much. Reading the tensor does not wait for the device.
-    """
-    frame = sys._getframe(1)
-    for _ in range(10):
-        if frame is None or frame.f_back is None:
-            return 1.0
-        frame = frame.f_back
-        # Only a scaler's own frames: to look into the user's would keep its variables alive.
-        if frame.f_code is not _SCALER_STEP:
-            continue
-        scale = frame.f_locals["self"]._scale
-        # A copy: the scaler changes it in place before the rows are read.
-        return 1.0 if scale is None else scale.clone()
-    return 1.0

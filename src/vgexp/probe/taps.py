@@ -1,7 +1,7 @@
-"""The hooks on a network: what the forward and backward passes of one optimizer step show.
+"""Sets hooks on a network to measure the forward and backward passes of an optimizer step.
 
-The hooks run in the user's forward and backward pass, so they only take references; numbers are
-made of them before the optimizer's step, many layers at a time.
+The hooks run in the user's forward and backward pass, so they only keep references. These are
+reduced to numbers before the optimizer's step, many layers at a time.
 """
 
 from __future__ import annotations
@@ -15,11 +15,12 @@ from torch import Tensor, nn
 from vgexp.probe import moments, stacks
 from vgexp.probe.discovery import Call, number_layers
 from vgexp.probe.histograms import Histograms
-from vgexp.probe.hooks import Hook, Note, backward_task
+from vgexp.probe.hooks import Hook, Note
 from vgexp.probe.micro_batches import MicroBatches
-from vgexp.probe.moments import Cells, Part
+from vgexp.probe.moments import ColumnCells, GroupNumbers
 from vgexp.probe.passes import Pass
-from vgexp.probe.plan import Plan, first_tensor
+from vgexp.probe.plan import ProbePlan, first_tensor
+from vgexp.torch_internals import backward_task
 from vgexp.watch import Slope
 
 USED_AGAIN = (
@@ -30,9 +31,9 @@ USED_AGAIN = (
 
 
 class Taps:
-    """Hooks of one plan; `collect` ends a step, `disarm` takes every hook away."""
+    """The hooks of one plan. `collect` ends a step, `disarm` removes the hooks."""
 
-    def __init__(self, model: nn.Module, plan: Plan, note: Note) -> None:
+    def __init__(self, model: nn.Module, plan: ProbePlan, note: Note) -> None:
         self._model = model
         self._plan = plan
         self._note = note
@@ -49,7 +50,7 @@ class Taps:
     # ------------------------------------------------------------ life
 
     def arm(self, *, with_histograms: bool = False) -> None:
-        """Sets the hooks, if they are not set; what passes from now on is for histograms or not."""
+        """Sets the hooks, if they are not set, for passes with or without histograms."""
         self._passes.with_histograms = with_histograms
         if self._hooks:
             return
@@ -63,12 +64,12 @@ class Taps:
                 else:
                     handle = module.register_forward_hook(hook)
             except Exception as error:  # scripted modules take no hooks
-                hook.refused(error)
+                hook.note_refusal(error)
                 continue
             self._hooks.append(handle)
 
     def _plan_sites(self) -> None:
-        """Which hook goes where: the same at every measured step, until more is discovered."""
+        """Plans where to set which hook. It stays the same until more of the model is known."""
         plan, before, after = self._plan, self._before, self._after
         before(self._model, None, self._on_model)
         for module, row in plan.preacts:
@@ -90,20 +91,20 @@ class Taps:
                 before(module, None, partial(self._on_call, layers))
 
     def disarm(self) -> None:
-        """Takes every hook away."""
+        """Removes all hooks."""
         for handle in self._hooks:
             handle.remove()
         self._hooks.clear()
 
     def leave(self) -> None:
-        """Takes every hook away, and keeps none."""
+        """Removes all hooks, and forgets them."""
         self.disarm()
         self.drop()
         # They hold this object; they are planned anew if the probe comes back.
         self._sites.clear()
 
     def reduce(self) -> None:
-        """Makes numbers of what the step showed; before the update, which may change a slope."""
+        """Reduces the step's tensors to numbers, before the update, which may change a slope."""
         if self._discovering:
             number_layers(self._plan, list(self._calls.values()), self._outputs, self._model_output)
             self._note_shared()
@@ -115,14 +116,14 @@ class Taps:
             each.reduce()
             each.reduce_gradients()
 
-    def collect(self) -> tuple[dict[str, Cells], int, Histograms]:
-        """Ends a step that was reduced: column -> cells, examples and histograms of all passes that
-        count.
+    def collect(self) -> tuple[dict[str, ColumnCells], int, Histograms]:
+        """Ends a step that was reduced. Returns the columns' cells, the number of examples and the
+        histograms of all passes that count.
 
         `delta_rms` is still that of dL/dz, without the factor N.
         """
         used = self._passes.used()
-        parts: dict[str, list[Part]] = {}
+        parts: dict[str, list[GroupNumbers]] = {}
         lost: set[tuple[str, int]] = set()
         for each in used:
             for (quantity, row), reason in each.lost.items():
@@ -136,14 +137,14 @@ class Taps:
         return _columns(parts, lost), examples, Histograms(parts, frozenset(lost))
 
     def drop(self) -> None:
-        """Forgets what the current step showed."""
+        """Forgets the tensors of the current step."""
         self._passes.drop()
         self._calls.clear()
         self._outputs.clear()
         self._model_output = None
 
     def _note_shared(self) -> None:
-        """Lists weights that a pass uses several times: their cells are over all of these."""
+        """Notes weights that a pass uses several times, since their cells are over all uses."""
         for each in self._passes.used():
             for (role, row), num_calls in each.num_calls.items():
                 if role == "z" and num_calls > 1:
@@ -186,7 +187,7 @@ class Taps:
             self._after(module, row, self._keeping(row, "h", None))
 
     def _arm_free_activation(self, module: nn.Module, slope: Slope) -> None:
-        """An activation of a stranger's model: its row is found when it is called."""
+        """Plans hooks for an activation of a user's model; its row is found when it is called."""
         if slope.from_output is not None:
 
             def keep_output(_: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
@@ -277,10 +278,10 @@ class Taps:
         return backward_task() != -1 and current.repeats(role, row)
 
     def _owner(self, x: Tensor) -> int | None:
-        """The row whose activation reads `x`, if it has none yet in this pass.
+        """The row whose activation reads `x`, if it has no activation yet in this pass.
 
-        It is the row whose z `x` is; else, through norms and the like, the weight called last. In
-        a recomputation order says nothing.
+        It is the row whose z `x` is. Where there is none, since a norm lies between, it is the
+        weight that was called last; in a recomputation, that says nothing.
         """
         current = self._passes.current(None, x)
         if current is None:
@@ -298,8 +299,10 @@ class Taps:
         return row
 
 
-def _columns(parts: dict[str, list[Part]], lost: set[tuple[str, int]]) -> dict[str, Cells]:
-    columns: dict[str, Cells] = {}
+def _columns(
+    parts: dict[str, list[GroupNumbers]], lost: set[tuple[str, int]]
+) -> dict[str, ColumnCells]:
+    columns: dict[str, ColumnCells] = {}
     for quantity, names, combine in _COMBINATIONS:
         for name, cells in zip(names, combine(parts.get(quantity, [])), strict=False):
             columns[name] = cells

@@ -1,4 +1,4 @@
-"""The columns that need weights and gradients only, measured around one optimizer step."""
+"""Measures the columns of weights and gradients, around one optimizer step."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from torch import Tensor
 
 from vgexp import metrics
 from vgexp.probe import stacks
-from vgexp.probe.moments import Cells
-from vgexp.probe.plan import Row
+from vgexp.probe.moments import ColumnCells
+from vgexp.probe.plan import PlanRow
 
 Stacks = list[tuple[tuple[int, ...], Tensor]]
 """(rows, [G, N]): tensors of one shape, stacked where they are small."""
@@ -21,17 +21,17 @@ UPDATE_NORM = "update_norm"
 
 
 class WeightMeter:
-    """Measures steps: gradients before clipping, as the optimizer sees them, and the update.
+    """Measures gradients before clipping, gradients as the optimizer sees them, and the update.
 
-    Its methods are called without gradients being recorded. All that is made of a tensor is made
-    before the next one is read, since a network's weights do not fit into a core's cache.
+    Its methods are called while autograd records nothing. All numbers of a tensor are computed
+    before the next tensor is read, since a network's weights do not fit into a core's cache.
 
     Args:
-        reuse: whether copies of weights lie where those of the step before lay, which costs
-            memory between steps, but no page faults where every step is measured.
+        reuse: whether the copies of weights use the memory of the step before. It costs memory
+            between steps, but saves page faults where every step is measured.
     """
 
-    def __init__(self, rows: Sequence[Row], *, reuse: bool = False) -> None:
+    def __init__(self, rows: Sequence[PlanRow], *, reuse: bool = False) -> None:
         self._reuse = reuse
         self._weights = {
             index: row.weight
@@ -39,13 +39,13 @@ class WeightMeter:
             if row.is_wanted and row.weight is not None
         }
         self._groups: dict[tuple[int, ...], list[tuple[int, ...]]] = {}
-        self._cells: dict[str, Cells] = {}
+        self._cells: dict[str, ColumnCells] = {}
         self._before: Stacks = []
         self._copies: dict[tuple[int, ...], Tensor] = {}
         self._scratch: Tensor | None = None
 
     def before_clip(self) -> None:
-        """Takes the gradient's columns now; without this call `take_gradients` takes them."""
+        """Measures the gradient's columns now; without this call `take_gradients` does."""
         groups = self._gradients()
         norms, largest, zero = [], [], []
         for members, grad in groups:
@@ -56,43 +56,43 @@ class WeightMeter:
             # In place: a comparison that makes booleans is twice as slow.
             zero.append(size.eq_(0).mean(1))
         rows = _rows(groups)
-        self._cells["grad_norm"] = Cells(rows, tuple(norms))
-        self._cells["grad_max"] = Cells(rows, tuple(largest))
-        self._cells["grad_zero_fraction"] = Cells(rows, tuple(zero))
+        self._cells["grad_norm"] = ColumnCells(rows, tuple(norms))
+        self._cells["grad_max"] = ColumnCells(rows, tuple(largest))
+        self._cells["grad_zero_fraction"] = ColumnCells(rows, tuple(zero))
 
     def take_gradients(self) -> None:
-        """Takes the gradient that the optimizer sees, and what `before_clip` did not take."""
+        """Measures the gradient that the optimizer sees, and what `before_clip` did not."""
         if "grad_norm" in self._cells:
             groups = self._gradients()
             norms = tuple([metrics.row_norms(grad) for _, grad in groups])
-            self._cells["grad_norm_clipped"] = Cells(_rows(groups), norms)
+            self._cells["grad_norm_clipped"] = ColumnCells(_rows(groups), norms)
         else:
             self.before_clip()
             self._cells["grad_norm_clipped"] = self._cells["grad_norm"]
 
     def copy_weights(self) -> None:
-        """Takes weight norms, and copies of the weights that may move."""
+        """Measures the norms of weights, and copies those that the update may change."""
         norms, self._before = [], []
         weights = self._stacks(self._weights)
         for rows, w in weights:
             norms.append(metrics.row_norms(w))
             if any(self._weights[i].requires_grad for i in rows):
                 self._before.append((rows, w if len(rows) > 1 else self._copy(rows, w)))
-        self._cells["weight_norm"] = Cells(_rows(weights), tuple(norms))
+        self._cells["weight_norm"] = ColumnCells(_rows(weights), tuple(norms))
 
     def after_step(self) -> None:
-        """Takes the norm of the change of the weights that may move."""
+        """Measures the norm of the change of the copied weights."""
         norms = []
         for rows, before in self._before:
             after = _stacked([self._weights[i] for i in rows])
             out = self._memory_for(before) if len(rows) == 1 else before
             norms.append(metrics.row_norms(torch.sub(before, after, out=out)))
         if norms:
-            self._cells[UPDATE_NORM] = Cells(_rows(self._before), tuple(norms))
+            self._cells[UPDATE_NORM] = ColumnCells(_rows(self._before), tuple(norms))
         self._before = []
 
-    def collect(self) -> dict[str, Cells]:
-        """Ends a step: column -> what was measured."""
+    def collect(self) -> dict[str, ColumnCells]:
+        """Ends a step. Returns the cells of each column."""
         cells, self._cells, self._before = self._cells, {}, []
         return cells
 
@@ -104,11 +104,11 @@ class WeightMeter:
         return self._stacks(grads)
 
     def _size(self, grad: Tensor) -> Tensor:
-        """|g| of a gradient that is not ours."""
+        """|g|, without changing the gradient."""
         return torch.abs(grad, out=self._memory_for(grad))
 
     def _copy(self, rows: tuple[int, ...], weight: Tensor) -> Tensor:
-        """A copy of a weight that is not ours."""
+        """A copy of a weight."""
         if not (self._reuse and weight.is_cpu):
             return weight.clone()
         copy = self._copies.get(rows)
@@ -117,7 +117,7 @@ class WeightMeter:
         return copy.copy_(weight)
 
     def _memory_for(self, x_1N: Tensor) -> Tensor:
-        """Memory for as many entries; where possible that which the tensor before used."""
+        """Memory for as many entries as a tensor has, reused where possible."""
         if self._scratch is None or not _fits(x_1N, self._scratch):
             self._scratch = torch.empty_like(x_1N)
         return self._scratch[:, : x_1N.shape[1]]
@@ -131,7 +131,7 @@ class WeightMeter:
 
 
 def _groups(tensors: Mapping[int, Tensor]) -> list[tuple[int, ...]]:
-    """Rows whose tensors go into one stack: equal in kind, and not too large."""
+    """Groups rows whose tensors go into one stack: alike, and not too large."""
     groups: list[list[int]] = []
     open_groups: dict[object, list[int]] = {}
     for index, x in tensors.items():
@@ -146,7 +146,7 @@ def _groups(tensors: Mapping[int, Tensor]) -> list[tuple[int, ...]]:
 
 
 def _stacked(tensors: list[Tensor]) -> Tensor:
-    """[G, N] of G equal shapes, dense, real, in a dtype that norms are taken in.
+    """Stacks G tensors of one shape to [G, N], dense, real, in a dtype that has norms.
 
     A view for one tensor of such a kind.
     """

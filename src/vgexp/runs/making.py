@@ -104,7 +104,7 @@ def finish(
     config, there = kind.resolve(config), Run(folder).config
     require_same(folder, there, config)
     if there != config and resuming.is_open(folder):
-        with folders.occupied(folder):  # another device, say
+        with folders.occupy(folder):  # another device, say
             folders.write_config(folder, config, command, verb)
     return resume(folder, trust=True, display=display)
 
@@ -135,7 +135,7 @@ def resume(
     folder = Path(folder)
     if not (folder / folders.CONFIG).exists():
         folder = load(folder).folder
-    with folders.occupied(folder):
+    with folders.occupy(folder):
         folders.require_own(folder)
         done = Run(folder)
         if not resuming.is_open(folder):
@@ -143,7 +143,7 @@ def resume(
         if not trust:
             resuming.require_trust(folder, done.config)
         display = display or display_of(done.config)
-        folders.tidied(folder)
+        folders.remove_leftovers(folder)
         done = KINDS[folders.verb_of(folder)].go_on(done, display, say or _say_nothing)
     draw_figures(done, is_wanted=display.draws)
     return done

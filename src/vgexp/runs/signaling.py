@@ -22,8 +22,8 @@ from vgexp.runs.predictions import add_predictions, predict_start
 from vgexp.runs.start import Display, build_trainer, ending_of, locate, warn
 
 if TYPE_CHECKING:
-    from vgexp.assembly.expectation import Expectation
     from vgexp.sinks import Sinks
+    from vgexp.theory import Forecast
     from vgexp.training import Trainer
 
 
@@ -40,9 +40,9 @@ def _resolve(config: Config) -> Config:
     """Sets the gain that is measured, where theory is to choose it (`signal.critical`)."""
     if not config.signal.critical:
         return config
-    from vgexp.assembly.expectation import at_critical_gain
+    from vgexp.assembly.forecasts import set_critical_gain
 
-    return at_critical_gain(config)
+    return set_critical_gain(config)
 
 
 def _measure(folder: Path, config: Config, trainer: Trainer, display: Display) -> Run:
@@ -73,7 +73,7 @@ def _record(
     location: Location, config: Config, trainer: Trainer, *, is_quiet: bool
 ) -> dict[str, Any]:
     """Measures each seed and hands its rows to the sinks; returns what a summary says of theory."""
-    from vgexp.assembly.expectation import in_summary
+    from vgexp.assembly.forecasts import summarise_forecast
     from vgexp.report.terminal.live import Counting
     from vgexp.sinks import SinkContext, open_sinks
 
@@ -82,7 +82,7 @@ def _record(
     with open_sinks(context, warn) as sinks:
         # Before the step, which moves the weights.
         _hand_on(sinks, _spectra(config, trainer), config.seed)
-        expectation = _start(sinks, config, trainer, with_critical=True)
+        forecast = _start(sinks, config, trainer, with_critical=True)
         count = Counting("seed", config.signal.seeds, is_quiet=is_quiet)
         for number in range(1, config.signal.seeds):
             count(number)
@@ -92,18 +92,16 @@ def _record(
             _start(sinks, one, build_trainer(one))
         sinks.require_in(location.find())
         sinks.settle()
-        return in_summary(expectation)
+        return summarise_forecast(forecast)
 
 
 def _start(
     sinks: Sinks, config: Config, trainer: Trainer, *, with_critical: bool = False
-) -> Expectation:
-    """Hands on the rows of one network's step 0 with theory's columns; returns what it expects."""
-    expectation = predict_start(config, trainer, with_critical=with_critical)
-    _hand_on(
-        sinks, (add_predictions(rows, expectation) for rows in trainer.first_step()), config.seed
-    )
-    return expectation
+) -> Forecast:
+    """Hands on the rows of one network's step 0 with theory's columns; returns the forecast."""
+    forecast = predict_start(config, trainer, with_critical=with_critical)
+    _hand_on(sinks, (add_predictions(rows, forecast) for rows in trainer.first_step()), config.seed)
+    return forecast
 
 
 def _hand_on(sinks: Sinks, tables: Iterable[Rows], seed: int) -> None:
@@ -132,13 +130,15 @@ def _tables(config: Config, trainer: Trainer) -> list[str]:
     from vgexp import spectra
 
     measured = (name for name in trainer.facts.tables if name not in _OF_TRAINING)
-    return [*measured, *spectra.asked(config.signal)]
+    return [*measured, *spectra.list_asked(config.signal)]
 
 
 def _metrics(done: Run, trainer: Trainer, theory: Mapping[str, Any]) -> dict[str, Any]:
     from vgexp import diagnosis, spectra
 
-    names = {"time"}.intersection(trainer.facts.tables).union(spectra.asked(done.config.signal))
+    names = {"time"}.intersection(trainer.facts.tables).union(
+        spectra.list_asked(done.config.signal)
+    )
     tables = {name: done.table(name) for name in names}
     return diagnosis.summarise_start(done.layers, trainer.facts.num_layers, theory, tables)
 

@@ -102,10 +102,10 @@ def open_run(folder: Path, config: Config, command: str, verb: str) -> Iterator[
     Raises:
         QuestionError: another process was faster.
     """
-    with folders.occupied(folder):
+    with folders.occupy(folder):
         folders.require_free(folder)
         folders.write_config(folder, config, command, verb)
-        folders.anchored(folder)
+        folders.sync_names(folder)
         yield
 
 

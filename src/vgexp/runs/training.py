@@ -30,7 +30,7 @@ def _keys_of_signal(config: Config) -> str:
     """Keys that training takes no notice of, where they ask for something."""
     from vgexp import spectra
 
-    names = (*(["critical"] if config.signal.critical else []), *spectra.asked(config.signal))
+    names = (*(["critical"] if config.signal.critical else []), *spectra.list_asked(config.signal))
     return ", ".join(f"signal.{name}" for name in names)
 
 
@@ -137,10 +137,10 @@ def _record(
         open_sinks(context, warn) as sinks,
         closing(Live(facts.num_steps, is_quiet, first_step)) as live,
     ):
-        expectation = predict_start(config, trainer)
+        forecast = predict_start(config, trainer)
 
         def hand_on(measured: Rows) -> None:
-            rows = add_predictions(measured, expectation)
+            rows = add_predictions(measured, forecast)
             sinks(rows)
             live(rows)
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from vgexp import files
 from vgexp.errors import LostError, QuestionError
-from vgexp.folders import Prefix, synced
+from vgexp.folders import Prefix, sync
 from vgexp.location import leads_to
 from vgexp.quantities import COMMON, TABLES, Quantity
 from vgexp.records import Floats, Rows
@@ -61,7 +61,7 @@ class CsvFiles:
             for table, names in self._columns.items():
                 self._files[table] = _File(folder / f"{table}.csv", names, known.get(table))
             # The names of the files too, so that no summary or checkpoint outlasts them.
-            synced(folder)
+            sync(folder)
         except BaseException:
             self.close()
             raise

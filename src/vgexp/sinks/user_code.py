@@ -48,7 +48,7 @@ def own_sink(path: str) -> Make:
     allowed += f" arguments {', '.join(OFFERED)}"
     if not callable(found):
         raise QuestionError(f"{KEY} names {path!r}, of type {type(found).__name__}\n{allowed}")
-    names = [name for name in OFFERED if name in (lookup.parameters(found) or ())]
+    names = [name for name in OFFERED if name in (lookup.list_parameters(found) or ())]
     try:
         inspect.signature(found).bind(**dict.fromkeys(names))
     except TypeError as error:

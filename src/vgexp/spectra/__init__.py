@@ -1,5 +1,5 @@
-"""What a network at initialisation does to directions: Jacobians, paths, shattering."""
+"""Measures how a network at initialisation maps directions: Jacobians, paths, shattering."""
 
-from vgexp.spectra.tables import asked, require, rows_of
+from vgexp.spectra.tables import list_asked, require, rows_of
 
-__all__ = ["asked", "require", "rows_of"]
+__all__ = ["list_asked", "require", "rows_of"]

@@ -1,4 +1,4 @@
-"""A copy of a model in which an example's output depends on that example alone."""
+"""Copies a model so that the output of an example depends on that example alone."""
 
 from __future__ import annotations
 
@@ -8,21 +8,20 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from vgexp.models import Network
 from vgexp.models.stages import Stage
+from vgexp.torch_internals import BATCH_NORMS
 
 
-def frozen(model: Network, x_B: Tensor) -> Network:
-    """A copy in float64 on the CPU, as the model is on a batch: nothing is drawn, none learns.
+def freeze(model: Network, x_B: Tensor) -> Network:
+    """Copies a model in float64 to the CPU, without dropout, gradients or batch statistics.
 
-    Batch norms keep the means and variances that they have on the batch: a Jacobian of it is that
-    of an example with the others' share in the statistics left out, and its own. Nothing is
-    dropped.
+    Batch norms keep the means and variances that they have on the batch. So a Jacobian leaves out
+    the share that any example, its own included, has in the statistics.
     """
     made = copy.deepcopy(model).cpu().double().eval().requires_grad_(False)
-    norms = [module for module in made.modules() if isinstance(module, _BatchNorm)]
+    norms = [module for module in made.modules() if isinstance(module, BATCH_NORMS)]
     handles = [norm.register_forward_pre_hook(_take_statistics) for norm in norms]
     try:
         with torch.no_grad():
@@ -34,13 +33,13 @@ def frozen(model: Network, x_B: Tensor) -> Network:
 
 
 def as_input(x_B: Tensor) -> Tensor:
-    """Inputs as the copy reads them; tokens stay integers."""
+    """Converts inputs to those of the copy; tokens stay integers."""
     x_B = x_B.detach().cpu()
     return x_B.double() if x_B.is_floating_point() else x_B
 
 
-def states(stages: Sequence[Stage], x_B: Tensor) -> list[Tensor]:
-    """The input, and what each stage hands on."""
+def run_stages(stages: Sequence[Stage], x_B: Tensor) -> list[Tensor]:
+    """Returns the input and the output of each stage."""
     found = [x_B]
     with torch.no_grad():
         for stage in stages:
@@ -49,8 +48,7 @@ def states(stages: Sequence[Stage], x_B: Tensor) -> list[Tensor]:
 
 
 def _take_statistics(norm: nn.Module, args: tuple[Any, ...]) -> None:
-    """Those of what the norm reads, which in the evaluation mode that it is in it then uses."""
-    assert isinstance(norm, _BatchNorm)
+    """Sets a norm's statistics to those of its input; in evaluation mode it then uses them."""
     (x,) = args
     axes = [axis for axis in range(x.ndim) if axis != 1]
     var_C, mean_C = torch.var_mean(x, axes, correction=0)

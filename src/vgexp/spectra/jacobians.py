@@ -24,7 +24,7 @@ from torch import Tensor
 
 from vgexp.models.stages import Map, Stage
 from vgexp.records import Floats, Rows
-from vgexp.spectra.frozen import states
+from vgexp.spectra.frozen import run_stages
 from vgexp.spectra.lanczos import log_largest_singular_value
 from vgexp.spectra.products import Product, effective_rank, log_singular_values
 
@@ -39,7 +39,7 @@ _LN_10 = math.log(10)
 
 @dataclass(frozen=True)
 class Spectrum:
-    """Measures of one matrix's singular values, logarithms natural; None: not measured."""
+    """Statistics of one matrix's singular values, logarithms natural; None: not measured."""
 
     log_largest: float | None = None
     log_median: float | None = None
@@ -51,7 +51,7 @@ class Spectrum:
 
     @classmethod
     def of(cls, log_values_K: Tensor) -> Spectrum:
-        """Of all values in falling order, -inf: 0."""
+        """Computes the statistics of all values in falling order; -inf stands for 0."""
         above_0 = log_values_K[log_values_K > -math.inf]
         return cls(
             float(log_values_K[0]),
@@ -67,12 +67,12 @@ _NOT_FINITE = Spectrum(*[math.nan] * len(fields(Spectrum)))
 
 
 def jacobian_rows(stages: Sequence[Stage], x_E: Tensor) -> Rows:
-    """The table of a model in which examples do not mix; `x_E` are as it reads them.
+    """Makes the table of a model whose examples do not mix; `x_E` are its inputs.
 
     A measure is a mean over examples: of logarithms, so that singular values are geometric means.
     Where numbers are not finite it is nan.
     """
-    handed_on = states(stages, x_E[:EXAMPLES])
+    handed_on = run_stages(stages, x_E[:EXAMPLES])
     sizes = [state[0].numel() for state in handed_on]
     largest = max(min(pair) for pair in pairwise(sizes))
     if largest > _LARGE_LAYER or min(sizes[0], largest) > _LARGE_PRODUCT:
@@ -86,7 +86,7 @@ def jacobian_rows(stages: Sequence[Stage], x_E: Tensor) -> Rows:
 
 
 def jacobian(run: Map, x_1N: Tensor) -> Tensor:
-    """[M, N] of one example: a copy of it for each output, differentiated all at once."""
+    """Computes the Jacobian [M, N] of one example, with a copy of it for each output."""
     with torch.no_grad():
         num_outputs = run(x_1N).numel()
     x_MN = x_1N.detach().expand(num_outputs, *x_1N.shape[1:]).clone().requires_grad_()

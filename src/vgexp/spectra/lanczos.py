@@ -1,4 +1,4 @@
-"""The largest singular value of a map's Jacobian that is too large to be written out.
+"""Finds the largest singular value of a Jacobian that is too large to be written out.
 
 Golub & Kahan's bidiagonalisation (1965) on products with the Jacobian and its transpose, kept
 orthogonal. Axes: N what the map reads, M what it makes, S steps.
@@ -49,12 +49,12 @@ def log_largest_singular_value(run: Map, x_1N: Tensor) -> float:
 
 
 def _goes_on(length: float, alphas: list[float]) -> bool:
-    """Whether what is left is a direction; after the last there is rounding alone."""
+    """Whether a vector is a direction and not only rounding."""
     return _ROUNDING * max(alphas) < length < math.inf
 
 
 def _log_largest(alphas: list[float], betas: list[float]) -> float:
-    """Of the bidiagonal matrix: alpha on its diagonal, beta right of it."""
+    """The same of a bidiagonal matrix: alpha on its diagonal, beta right of it."""
     if not all(map(math.isfinite, (*alphas, *betas))):
         return math.nan
     size = len(alphas)
@@ -68,7 +68,7 @@ def _log_largest(alphas: list[float], betas: list[float]) -> float:
 def _products(
     run: Map, x_1N: Tensor
 ) -> tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]:
-    """v -> J v and u -> J^T u of flat vectors."""
+    """Makes the functions v -> J v and u -> J^T u of flat vectors."""
     x = x_1N.detach().clone().requires_grad_()
     # The usual kernel of attention cannot be differentiated twice.
     with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
@@ -89,7 +89,7 @@ def _products(
 
 
 def _orthogonal(x: Tensor, basis: list[Tensor]) -> Tensor:
-    """x without its parts along the basis; twice, for the first time leaves rounding."""
+    """Removes the parts of x along a basis, twice, since the first time leaves rounding."""
     if not basis:
         return x
     whole = torch.stack(basis)
@@ -99,10 +99,10 @@ def _orthogonal(x: Tensor, basis: list[Tensor]) -> Tensor:
 
 
 def _length(x: Tensor) -> float:
-    """The L2 norm, of entries of 1e-200 too."""
+    """The L2 norm, also of entries of 1e-200."""
     return float(metrics.row_norms(x[None])[0])
 
 
 def _generator() -> torch.Generator:
-    """One of its own, so that no stream of the run moves."""
+    """A generator of its own, so that no stream of the run changes."""
     return torch.Generator().manual_seed(0)

@@ -20,18 +20,18 @@ from torch import Tensor
 
 from vgexp.models.stages import Fork, Map, Stage
 from vgexp.records import Floats, Rows
-from vgexp.spectra.frozen import states
+from vgexp.spectra.frozen import run_stages
 
 Loss = Callable[[Tensor], Tensor]
 """Of the outputs, summed over examples."""
 EXAMPLES = 8
-"""Examples of the batch, its first."""
+"""How many examples of the batch are used: its first."""
 _ROWS = 2048
 """Examples times lengths that are differentiated at once, for memory's sake."""
 
 
 def path_rows(stages: Sequence[Stage], x_E: Tensor, origin: str, summed_loss: Loss) -> Rows:
-    """The table, where the path begins: at what is read, or what the first stage makes of it.
+    """Makes the table. Paths begin at the input, or at the output of the first stage.
 
     Args:
         stages: at least one has forks.
@@ -39,7 +39,7 @@ def path_rows(stages: Sequence[Stage], x_E: Tensor, origin: str, summed_loss: Lo
     """
     first, *rest = stages
     if not first.forks:
-        (_, x_E), origin, stages = states([first], x_E), first.name, rest
+        (_, x_E), origin, stages = run_stages([first], x_E), first.name, rest
     g_KE = gradients_by_length(stages, x_E, summed_loss).flatten(1)
     total_E = g_KE.sum(0)
     scale = float(g_KE.abs().max())
@@ -69,7 +69,7 @@ def binomial_weight(num_forks: int, length: int) -> float:
 
 
 def gradients_by_length(stages: Sequence[Stage], x_E: Tensor, summed_loss: Loss) -> Tensor:
-    """[K, E, ...]: the gradient by x of paths of each length."""
+    """Computes the gradient by x of paths of each length, [K, E, ...]."""
     maps: list[Map] = [part for stage in stages for part in stage.forks or (stage.run,)]
     with torch.no_grad():
         handed_on = [x_E]

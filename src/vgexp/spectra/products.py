@@ -1,4 +1,4 @@
-"""Singular values of long products of matrices, of which no value is lost to a larger one.
+"""Computes singular values of long products of matrices, without losing small ones to large ones.
 
 A product of floats in the usual form keeps what is above 1e-16 of its largest singular value. Here
 it is kept as P = Q D T: Q with orthonormal columns, D diagonal as logarithms in falling order, T
@@ -53,13 +53,13 @@ class Product:
 
     @classmethod
     def of(cls, j_MN: Tensor) -> Product:
-        """One factor."""
+        """Makes a product of one factor."""
         no_scales_N = torch.zeros(j_MN.shape[1], dtype=torch.float64)
         q_MR, log_d_R, t_RN = _factored(j_MN, no_scales_N)
         return cls(q_MR, log_d_R, torch.linalg.qr(t_RN.T).R.T, j_MN.shape[1])
 
     def then(self, j_MN: Tensor) -> Product:
-        """J P."""
+        """Multiplies by a further matrix from the left: J P."""
         q_MR, log_d_R, t_RK = _factored(j_MN @ self.q_NR, self.log_d_R)
         return Product(q_MR, log_d_R, t_RK @ self.t_RK, self.num_inputs)
 

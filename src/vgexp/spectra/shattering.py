@@ -29,13 +29,13 @@ OUTPUTS = 16
 POINTS = 256
 SPACING = 1 / 64
 LAGS = (1, 2, 4, 8, 16, 32, 64, 128)
-"""Distances on the line, in points."""
+"""Distances on the line, in numbers of points."""
 EXAMPLES = 32
-"""Examples of the batch, its first, that make pairs."""
+"""How many examples of the batch make pairs: its first."""
 
 
 def shattering_rows(stages: Sequence[Stage], x_E: Tensor, origin: str = "input") -> Rows:
-    """The table: what is read, and every layer but the last, whose gradient is a constant."""
+    """Makes the table, of the input and all layers but the last, whose gradient is constant."""
     names = [origin, *(stage.name for stage in stages[:-1])]
     layers = [stages[0].layer - 1, *(stage.layer for stage in stages[:-1])]
     rows: list[tuple[str, float, Tensor]] = []

@@ -1,4 +1,4 @@
-"""The tables that `vgexp signal` is asked for beside `layers.csv`, of one network and one batch."""
+"""Makes the tables of `vgexp signal` besides `layers.csv`, of one network and one batch."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from vgexp.losses import Loss
 from vgexp.models import Network
 from vgexp.models.stages import Stage
 from vgexp.records import Rows
-from vgexp.spectra.frozen import as_input, frozen, states
+from vgexp.spectra.frozen import as_input, freeze, run_stages
 from vgexp.spectra.jacobians import jacobian_rows
 from vgexp.spectra.paths import EXAMPLES as PATH_EXAMPLES
 from vgexp.spectra.paths import path_rows
@@ -25,10 +25,10 @@ class Subject:
     """A network whose examples do not mix, and a batch, in float64."""
 
     stages: Sequence[Stage]
-    """The first of them reads `x_B`, which is no token."""
+    """The first stage reads `x_B`, which is no token."""
     x_B: Tensor
     origin: str
-    """What `x_B` is: `input`, or the name of what has made it of tokens."""
+    """The name of `x_B`: `input`, or that of the module that made it of tokens."""
     y_B: Tensor
     loss: Loss
 
@@ -56,21 +56,21 @@ TABLES: Mapping[str, Callable[[Subject], Rows]] = {
     "paths": _paths,
     "shattering": _shattering,
 }
-"""Table, and key of `signal` that asks for it -> what makes it."""
+"""Table, and key of `signal` that asks for it -> the function that makes it."""
 
 
-def asked(config: SignalConfig) -> tuple[str, ...]:
-    """The tables that a configuration asks for."""
+def list_asked(config: SignalConfig) -> tuple[str, ...]:
+    """Lists the tables that a configuration asks for."""
     return tuple(name for name in TABLES if getattr(config, name))
 
 
 def require(config: SignalConfig, model: nn.Module, name: str) -> None:
-    """Requires a model of which the tables that are asked for can be made.
+    """Refuses a model of which the asked tables cannot be made.
 
     Raises:
         QuestionError: it is no chain of layers; or, for paths, nothing is added to a path.
     """
-    wanted = asked(config)
+    wanted = list_asked(config)
     stages = model.stages() if isinstance(model, Network) else ()
     if wanted and not stages:
         reason = (
@@ -93,17 +93,17 @@ def require(config: SignalConfig, model: nn.Module, name: str) -> None:
 def rows_of(
     config: SignalConfig, model: nn.Module, loss: Loss, batch: tuple[Tensor, Tensor]
 ) -> Iterator[Rows]:
-    """The tables that are asked for, of a model that `require` lets pass; it is not changed."""
-    wanted = asked(config)
+    """Makes the asked tables of a model that `require` accepts; the model is not changed."""
+    wanted = list_asked(config)
     if not wanted:
         return
     assert isinstance(model, Network)
     x_B, y_B = (as_input(part) for part in batch)
-    stages = frozen(model, x_B).stages()
+    stages = freeze(model, x_B).stages()
     origin = "input"
     if not x_B.is_floating_point():
         (first, *stages), origin = stages, stages[0].name
-        x_B = states([first], x_B)[1]
+        x_B = run_stages([first], x_B)[1]
     subject = Subject(stages, x_B, origin, y_B, loss)
     for table in wanted:
         yield TABLES[table](subject)

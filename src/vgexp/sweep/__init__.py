@@ -1,6 +1,6 @@
-"""A sweep is a folder of runs, `plan.json` of its jobs, and `sweep.csv` of what came of them."""
+"""A sweep: a folder of runs, with its jobs in `plan.json` and their results in `sweep.csv`."""
 
 from vgexp.resuming import FAILED
-from vgexp.sweep.table import FILE, Row, cell, metrics, read, record
+from vgexp.sweep.table import FILE, JobRow, cell, metrics, read, record
 
-__all__ = ["FAILED", "FILE", "Row", "cell", "metrics", "read", "record"]
+__all__ = ["FAILED", "FILE", "JobRow", "cell", "metrics", "read", "record"]

@@ -1,4 +1,4 @@
-"""A sweep's folder: whether a sweep may be there, and what is left of one that never began."""
+"""Checks the folder of a sweep, and removes what a refused command wrote into it."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ _SUBMITITS = ".submitit"
 
 
 def admit(folder: Path) -> plan.Plan | None:
-    """The plan of the sweep that is there; None where one may begin.
+    """Returns the plan of the sweep in a folder, or None where a new sweep may begin.
 
     Raises:
-        QuestionError: it is a file, it holds a sweep that another program made, or a link or the
-            like has the name of a file that is written there or in a job's folder.
+        QuestionError: it is a file, it holds a sweep of another program, or a link or the like has
+            the name of a file that is written there or in a job's folder.
     """
     folders.refuse_file(folder)
-    # The whole path: Hydra is told it, and would put a value in the place of `${...}`.
+    # The whole path, since Hydra would replace `${...}` in it by a value.
     if "${" in str(folder.absolute()):
         raise QuestionError(
             f"the sweep's folder is {folder.absolute()}\nallowed: a name without ${{"
@@ -38,7 +38,7 @@ def admit(folder: Path) -> plan.Plan | None:
         folders.require_own(folder / entry.folder)
     if known is not None or not folder.is_dir():
         return known
-    found = plan.found(folder)
+    found = plan.rebuild(folder)
     if found.entries or (folder / table.FILE).exists():
         return found
     if (folder / HYDRAS).exists():
@@ -50,7 +50,7 @@ def admit(folder: Path) -> plan.Plan | None:
 
 
 def require_no_sweep(folder: Path) -> None:
-    """Refuses a sweep's folder for a run of its own.
+    """Refuses the folder of a sweep for a single run.
 
     Raises:
         QuestionError: it holds a sweep.
@@ -62,13 +62,13 @@ def require_no_sweep(folder: Path) -> None:
 
 
 def keep(folder: Path, known: plan.Plan) -> None:
-    """Writes a plan that was found in a folder, where none is written."""
+    """Writes a plan that was rebuilt, unless the folder has one."""
     if plan.read(folder) is None:
         plan.write(folder, known)
 
 
 def record_of(run: Path) -> tuple[Path, plan.Plan] | None:
-    """The sweep's folder and plan, if a run is one of its jobs."""
+    """Returns a sweep's folder and plan, if a run is one of its jobs."""
     run = run.absolute()  # not resolved: a job's folder may be a link to another disk
     for folder in run.parents:
         if (folder / plan.FILE).is_file():
@@ -79,9 +79,9 @@ def record_of(run: Path) -> tuple[Path, plan.Plan] | None:
 
 
 def withdraw(folder: Path, command: tuple[str, ...]) -> None:
-    """Takes back a command that was refused; with the folder, if nothing else is in it."""
+    """Removes a refused command from the plan, and the folder if it holds nothing else."""
     if (folder / plan.FILE).is_file():
-        plan.change(folder, lambda now: now.without(command))
+        plan.change(folder, lambda now: now.remove_command(command))
     if not folder.is_dir() or {path.name for path in folder.iterdir()} - {HYDRAS, plan.FILE}:
         return
     known = plan.read(folder)

@@ -1,7 +1,7 @@
-"""`plan.json`: every job that a sweep was asked for, under the number that it keeps.
+"""`plan.json`: all jobs of a sweep, with their numbers, folders and configurations.
 
-Jobs are known by what decides their tables (`config.identity`). Asking for a sweep again, or for a
-larger one, finds the jobs that are there and numbers the new ones after them.
+A job is known by the values that decide its tables (`config.identity`). When a sweep is typed
+again, or a larger one, its known jobs keep their numbers, and new ones are numbered after them.
 """
 
 from __future__ import annotations
@@ -26,22 +26,22 @@ FILE = "plan.json"
 FORMAT = 1
 _MOST_JOBS = 10**9
 _MOST_LETTERS = 255
-"""Of a folder's name, in bytes, on most file systems."""
+"""The most bytes of a folder's name on most file systems."""
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """A job that is asked for: what was typed, and what it came to."""
+    """A job that a command asks for: its overrides and its configuration."""
 
     overrides: tuple[str, ...]
     config: Config | None
-    """None: a configuration that cannot be."""
+    """None: the overrides give no possible configuration."""
     reason: str = ""
-    """Why it cannot be."""
+    """Why the configuration is impossible."""
 
     @cached_property
     def identity(self) -> str:
-        """What the job is known by."""
+        """The text by which the job is known."""
         if self.config is None:
             return " ".join(sorted(self.overrides))
         return configuration.identity(self.config)
@@ -53,24 +53,24 @@ class Entry:
 
     job: int
     folder: str
-    """Below the sweep's."""
+    """Relative to the sweep's."""
     overrides: tuple[str, ...]
     identity: str
     choices: Mapping[str, str] | None
-    """Group -> choice; None, like `values`, for a configuration that cannot be."""
+    """Group -> choice; None, like `values`, for an impossible configuration."""
     values: Mapping[str, Any] | None
     reason: str = ""
-    """Why the configuration cannot be."""
+    """Why the configuration is impossible."""
 
     @cached_property
     def config(self) -> Config:
-        """The configuration.
+        """The configuration of the job.
 
         Raises:
-            QuestionError: it cannot be, or is not one of this version.
+            QuestionError: it is impossible, or of another version.
         """
         if self.values is None or self.choices is None:
-            raise QuestionError(self.reason or "a configuration that cannot be")
+            raise QuestionError(self.reason or "an impossible configuration")
         try:
             config = configuration.from_dict(self.values, self.choices)
         except Exception as error:  # of many kinds, where somebody else wrote the values
@@ -82,38 +82,38 @@ class Entry:
 
 @dataclass(frozen=True)
 class Plan:
-    """All jobs, and the commands that asked for them."""
+    """All jobs of a sweep, and the commands that asked for them."""
 
     entries: tuple[Entry, ...] = ()
     commands: tuple[tuple[str, ...], ...] = ()
-    """Words after `vgexp`."""
+    """The words after `vgexp` of each command."""
     pending: tuple[tuple[str, ...], ...] = ()
-    """Those whose jobs are not all here yet: killed before, or a search that goes on."""
+    """The commands whose jobs are not all in the plan: killed ones, and searches that go on."""
 
     def entry_in(self, folder: str) -> Entry | None:
-        """The job whose folder that is."""
+        """Finds the job of a folder."""
         return next((entry for entry in self.entries if entry.folder == folder), None)
 
-    def begun(self, command: tuple[str, ...]) -> Plan:
-        """With a command that will bring jobs."""
+    def add_command(self, command: tuple[str, ...]) -> Plan:
+        """Returns the plan with a command whose jobs will be added."""
         commands, pending = dict.fromkeys(self.commands), dict.fromkeys(self.pending)
         return dataclasses.replace(
             self, commands=(*(commands | {command: None}),), pending=(*(pending | {command: None}),)
         )
 
-    def without(self, command: tuple[str, ...]) -> Plan:
-        """As if a command had not been typed that brought no jobs."""
+    def remove_command(self, command: tuple[str, ...]) -> Plan:
+        """Returns the plan without a command that added no jobs."""
         commands = tuple(words for words in self.commands if words != command)
-        return dataclasses.replace(self.done_with(command), commands=commands)
+        return dataclasses.replace(self.end_command(command), commands=commands)
 
-    def done_with(self, command: tuple[str, ...]) -> Plan:
-        """With no more jobs to come of a command."""
+    def end_command(self, command: tuple[str, ...]) -> Plan:
+        """Returns the plan after a command has added all of its jobs."""
         pending = tuple(words for words in self.pending if words != command)
         return dataclasses.replace(self, pending=pending)
 
 
 def read(sweep: Path) -> Plan | None:
-    """The plan of a sweep's folder; None where there is none.
+    """Reads the plan of a sweep's folder; None where there is none.
 
     Raises:
         QuestionError: the file is damaged, or of another version.
@@ -131,7 +131,7 @@ def read(sweep: Path) -> Plan | None:
         entries = tuple(map(_entry_from, _list(content["jobs"])))
         numbers, names = {e.job for e in entries}, {e.folder for e in entries}
         if min(len(numbers), len(names)) < len(entries):
-            raise ValueError("two jobs are one")
+            raise ValueError("two jobs share a number or a folder")
         commands, pending = (_words(content[key]) for key in ("commands", "pending"))
     except FileNotFoundError:
         return None
@@ -149,39 +149,39 @@ def read(sweep: Path) -> Plan | None:
 
 
 def write(sweep: Path, plan: Plan) -> None:
-    """Replaces the plan, a job a line."""
+    """Writes the plan, one job a line."""
     content = _content(plan)
     head = {"format": FORMAT, "digest": _digest(content), **content}
     jobs = ",\n".join(json.dumps(job) for job in head.pop("jobs"))
     text = json.dumps(head)[:-1] + f', "jobs": [\n{jobs}\n]}}\n'
-    with folders.replaced(sweep / FILE) as temporary:
+    with folders.replace_file(sweep / FILE) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
-def change(sweep: Path, changed_from: Callable[[Plan], Plan]) -> Plan:
-    """Replaces the plan by another, one process at a time."""
-    with folders.alone(sweep):
-        changed = changed_from(read(sweep) or Plan())
+def change(sweep: Path, make_changed: Callable[[Plan], Plan]) -> Plan:
+    """Changes the plan of a folder, one process at a time. Returns the new plan."""
+    with folders.lock_out_others(sweep):
+        changed = make_changed(read(sweep) or Plan())
         write(sweep, changed)
     return changed
 
 
-def extended(
+def extend(
     plan: Plan,
     wanted: Sequence[Wanted],
     met: Counter[str],
     folder_of: Callable[[Wanted, int], str],
     is_open: Callable[[Entry], bool] = lambda _: False,
 ) -> tuple[Plan, list[Entry]]:
-    """The plan with what is wanted in it, and the entry of each.
+    """Adds wanted jobs to a plan. Returns the plan, and the entry of each wanted job.
 
-    The second job of one identity is another job (`device=cpu,cuda`), so the n-th that is wanted is
-    the n-th in the plan.
+    Two jobs may have one identity (`device=cpu,cuda`), so the n-th wanted one is the n-th in the
+    plan.
 
     Args:
-        met: identity -> how many were wanted before, by the same command; counts on.
-        folder_of: the folder of a new job, from its number.
-        is_open: whether a job has not come to its end yet.
+        met: identity -> how many such jobs the command wanted before; it is updated.
+        folder_of: a function that names the folder of a new job, from its number.
+        is_open: whether a job has not ended.
 
     Raises:
         QuestionError: two jobs would share a folder.
@@ -222,14 +222,14 @@ def extended(
     return dataclasses.replace(plan, entries=entries), asked
 
 
-def found(sweep: Path) -> Plan:
-    """A plan of the jobs whose folders are there: what is left where `plan.json` was lost."""
+def rebuild(sweep: Path) -> Plan:
+    """Makes a plan of the jobs whose folders are there, for a sweep that lost its `plan.json`."""
     from vgexp import tables
 
     entries = []
     for folder in sorted(sweep.iterdir()):
         if folder.name.isdecimal() and files.exists(folder / folders.CONFIG):
-            job = Wanted(_typed(folder), tables.read_config(folder))
+            job = Wanted(_read_overrides(folder), tables.read_config(folder))
             entries.append(_entry(job, int(folder.name), folder.name))
     return Plan(tuple(sorted(entries, key=lambda entry: entry.job)))
 
@@ -248,7 +248,7 @@ def _entry(job: Wanted, number: int, folder: str) -> Entry:
 
 
 def _entry_from(job: Mapping[str, Any]) -> Entry:
-    """A job as it was written; the digest says that it is, but not by whom."""
+    """Checks a job of the file. Its digest says that it is unchanged, but not who wrote it."""
     entry = Entry(**{**job, "overrides": tuple(_list(job["overrides"]))})
     texts = (entry.folder, entry.identity, entry.reason, *entry.overrides)
     is_number = type(entry.job) is int and 0 <= entry.job < _MOST_JOBS
@@ -263,8 +263,8 @@ def _entry_from(job: Mapping[str, Any]) -> Entry:
 
 
 def _is_inside(folder: str) -> bool:
-    """Whether it names a folder below another one, in the one spelling that Hydra leaves as it is:
-    `${...}` would become a value."""
+    """Whether a name is that of a folder below another one, in a spelling that Hydra keeps:
+    it would replace `${...}` by a value."""
     path = PurePosixPath(folder)
     is_below = bool(path.parts) and not path.is_absolute() and ".." not in path.parts
     is_plain = str(path) == folder and "\0" not in folder and "${" not in folder
@@ -277,8 +277,8 @@ def _list(value: Any) -> list[Any]:
     return value
 
 
-def _typed(folder: Path) -> tuple[str, ...]:
-    """A job's overrides, as Hydra noted them; none where that cannot be read.
+def _read_overrides(folder: Path) -> tuple[str, ...]:
+    """Reads a job's overrides from Hydra's file; none where it cannot be read.
 
     Raises:
         QuestionError: the file is a link or the like.
@@ -303,7 +303,7 @@ def _content(plan: Plan) -> dict[str, Any]:
 
 
 def _words(commands: Any) -> tuple[tuple[str, ...], ...]:
-    """Commands as they were written: each a list of words, the first a verb."""
+    """Checks the commands of the file: each is a list of words, the first a verb."""
     found = tuple(tuple(_list(words)) for words in _list(commands))
     if not all(words and all(isinstance(word, str) for word in words) for words in found):
         raise ValueError("a command is no list of words")

@@ -1,4 +1,4 @@
-"""`sweep.csv`: a row a job, written as each job ends, in the order of the jobs' numbers."""
+"""`sweep.csv`: one row a job, written when the job ends, in the order of the jobs' numbers."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ _FIRST = ("job", "status")
 _LAST = "reason"
 _NEEDED = {*_FIRST, _LAST}
 _MOST_DIGITS = 9
-"""Of a job's number."""
+"""The most digits of a job's number."""
 _NO_METRICS = (*_FIRST, _LAST, "process")
 
 
 @dataclass(frozen=True)
-class Row:
-    """One job: its number, how it ended, what it overrode, its summary, why it failed."""
+class JobRow:
+    """The row of one job: its number, status, overrides, summary, and why it failed."""
 
     job: int
     status: str
@@ -33,7 +33,7 @@ class Row:
     reason: str = ""
 
     def cells(self) -> dict[str, str]:
-        """Column -> text, in the order in which columns enter the header."""
+        """Column -> text, in the order of the header."""
         return {
             "job": str(self.job),
             "status": self.status,
@@ -44,30 +44,30 @@ class Row:
 
 
 def record(
-    folder: Path, rows: Sequence[Row], keys: Iterable[str] = (), *, anew: bool = False
+    folder: Path, rows: Sequence[JobRow], keys: Iterable[str] = (), *, anew: bool = False
 ) -> None:
-    """Adds rows to the folder's `sweep.csv`; a job that has a row already has it replaced.
+    """Adds rows to the folder's `sweep.csv`, or replaces rows of the same jobs.
 
-    The file is replaced as a whole, so that a reader, a full disk or a kill never meets a half
-    of it; jobs that end at the same time in several processes wait for each other. Whatever the
-    order in which jobs end, the file is the same.
+    The file is replaced as a whole, so that neither a reader nor a full disk nor a kill finds half
+    of it. Jobs that end at the same time in several processes wait for each other. The file does
+    not depend on the order in which jobs end.
 
     Args:
-        keys: what any job of the sweep overrides; these columns come first.
-        anew: leave out what the file has.
+        keys: the keys that any job of the sweep overrides; their columns come first.
+        anew: whether to leave out the rows that the file has.
 
     Raises:
-        OSError: nothing could be written; the file is as it was.
+        OSError: nothing was written; the file is unchanged.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with folders.alone(folder):
+    with folders.lock_out_others(folder):
         table = {} if anew else {cells["job"]: cells for cells in read(folder)}
         table.update({str(row.job): row.cells() for row in rows})
         _replace(folder / FILE, list(keys), sorted(table.values(), key=_number))
 
 
 def read(folder: Path) -> list[dict[str, str]]:
-    """The rows of the folder's `sweep.csv`, column -> text; none where there is no file."""
+    """Reads the rows of the folder's `sweep.csv`, column -> text; none where there is no file."""
     try:
         text = files.read(folder / FILE, folders.MOST_SWEEP_BYTES).decode("utf-8", errors="replace")
         reader = csv.DictReader(io.StringIO(text, newline=""), restval="")
@@ -87,7 +87,7 @@ def metrics(summary: Mapping[str, Any]) -> dict[str, str]:
 
 
 def cell(value: object) -> str:
-    """A value as a table's cell: empty for None, shortest form that reads back for a float."""
+    """Formats a cell: empty for None, the shortest form that reads back for a float."""
     if value is None:
         return ""
     if isinstance(value, float) and not math.isfinite(value):
@@ -110,5 +110,5 @@ def _replace(path: Path, keys: Sequence[str], rows: Sequence[Mapping[str, str]])
     writer = csv.DictWriter(text, header, restval="", lineterminator="\n")
     writer.writerow({name: printable(name) for name in header})
     writer.writerows({name: printable(text) for name, text in row.items()} for row in rows)
-    with folders.replaced(path) as temporary:
+    with folders.replace_file(path) as temporary:
         temporary.write_text(text.getvalue(), encoding="utf-8", newline="")

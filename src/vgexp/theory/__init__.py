@@ -1,8 +1,9 @@
-"""Mean-field theory: what a net's `layers.csv` should say before it has learned anything."""
+"""Mean-field theory, which predicts the columns of `layers.csv` of a net at initialisation."""
 
+from vgexp.theory.forecast import Explanation, Forecast, ForecastRow
 from vgexp.theory.function import Function, function
 from vgexp.theory.maps import FixedPoint, Plain, critical_weight_variance, fixed_point
-from vgexp.theory.perceptron import Explanation, Forecast, Prediction, predict
+from vgexp.theory.perceptron import predict
 from vgexp.theory.phase import Phase, critical_gain, phase, plain_layer
 from vgexp.theory.sample import Sample
 
@@ -10,10 +11,10 @@ __all__ = [
     "Explanation",
     "FixedPoint",
     "Forecast",
+    "ForecastRow",
     "Function",
     "Phase",
     "Plain",
-    "Prediction",
     "Sample",
     "critical_gain",
     "critical_weight_variance",

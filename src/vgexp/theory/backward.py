@@ -1,4 +1,4 @@
-"""Mean squares of N dL/dz through a perceptron of large width, from the read-out back.
+"""Computes mean squares of N dL/dz through a perceptron of large width, from the read-out back.
 
 The weights on the way back are taken to be independent of those on the way forward, which is right
 to leading order in the width (Yang 2020). With D the mean square over a layer's units, J_l the mean
@@ -19,17 +19,17 @@ import torch
 from torch import Tensor
 
 from vgexp.skips import SKIPS
-from vgexp.theory.forward import TINY, Drawn, Hidden, Net, fourth
+from vgexp.theory.forward import TINY, DrawnTogether, Hidden, Net, fourth
 from vgexp.theory.sample import OutputGradient
 from vgexp.theory.weights import Weight
 
 
 @dataclass(frozen=True)
 class Back:
-    """dL/dz of one layer."""
+    """Mean squares of dL/dz of one layer."""
 
     square_A: Tensor
-    """D, with what a finite width adds as the same weights lie on both ways."""
+    """D, with what a finite width adds since both passes use the same weights."""
     wide_A: Tensor
     """D in the limit of large width."""
     chi: float
@@ -37,7 +37,7 @@ class Back:
     factor: float
     """Mean-square factor of the whole block, D_l over D_{l+1}; 1 at the read-out."""
     carried: float
-    """Its part that passes beside the branch."""
+    """The part of the factor that passes beside the branch."""
     alike: float
     """Mean square cosine of dL/dz of different examples."""
     aligned: float = 0.0
@@ -50,7 +50,7 @@ class Back:
 
 
 def backward(net: Net, layers: Sequence[Hidden], output: OutputGradient) -> list[Back]:
-    """All layers and the read-out, first to last."""
+    """Computes dL/dz of all layers and the read-out, first to last."""
     found = [
         Back(
             output.square_A, output.square_A, 0.0, 1.0, 0.0, output.alike, together=output.together
@@ -101,7 +101,7 @@ def backward(net: Net, layers: Sequence[Hidden], output: OutputGradient) -> list
 
 
 def _aligned(layer: Hidden, following: Hidden, dots_A: Tensor) -> tuple[Tensor, Tensor]:
-    """What the independence of the weights on both ways leaves out, to order 1/n.
+    """What is left out, to order 1/n, if weights of both passes are taken as independent.
 
     Given the branch b = W h, W is b h^T / |h|^2 and what is independent of both, so that W^T d has
     the part h (b . d) / |h|^2. A loss whose gradient looks at its outputs has e = z' . d of one
@@ -190,7 +190,7 @@ def _alike(layer: Hidden, following: Hidden, alike: float, weight: float) -> flo
     met, own = 2 * weight * (1 - weight), shape.kurtosis[1] * (1 + 2 * alike)
     spread_out = fourth(0.0, math.sqrt(alike))
     cubed = 3 * shape.cubed[0] / max(shape.crossed, 1e-6)
-    drawn = Drawn(
+    drawn = DrawnTogether(
         weight**2 * (own - alike * crossed**2 - less * (1 + alike) * crossed**2)
         + met * (1 + alike),
         weight**2 * (cubed - 1 - 2 * less) + 2 * met,

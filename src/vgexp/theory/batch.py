@@ -1,4 +1,4 @@
-"""What a norm over the batch meets: how the examples differ, and how layers make them differ.
+"""Describes how the examples of a batch differ at each layer, for norms over the batch.
 
 Axes: B examples, E eigenvalues, T points of an integral.
 """
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from vgexp.theory.moments import Norm
+from vgexp.theory.moments import NormMoments
 
 _T = torch.logspace(-6, 9, 151, dtype=torch.float64)
 
@@ -30,7 +30,7 @@ class Kernel:
     noise: float = 0.0
     """Mean square of what units of a finite width add to each correlation."""
 
-    def norm(self) -> Norm:
+    def norm(self) -> NormMoments:
         """The norm of a unit by its own mean and variance over the batch.
 
         E 1/s^2 is the integral over t > 0 of the product of (1 + 2 t l)^(-1/2). u has the moments
@@ -41,10 +41,10 @@ class Kernel:
         weight_T, _ = _weights(eigen_E)
         inverse = float(torch.trapezoid(weight_T, _T.log())) + float(_T[0])
         dimensions = 1 / (float(eigen_E.square().sum()) + self.noise)
-        return Norm(len(eigen_E) + 1, dimensions, True, inverse)
+        return NormMoments(len(eigen_E) + 1, dimensions, True, inverse)
 
     def after(self, memory: float, share: float, width: int, *, is_divided: bool) -> Kernel:
-        """The kernel of the next z, of whose variance a branch makes that share.
+        """Computes the kernel of the next z, of whose variance a branch makes a share.
 
         Each unit's z is divided by its own s, so that the branch reads eigenvalues E l g^2 / s^2,
         integrals with l / (1 + 2 t l) beside the weight: those of large l lose.
@@ -66,7 +66,7 @@ class Kernel:
 
 
 def kernel(x_BF: Tensor) -> Kernel | None:
-    """That of the inputs; None of fewer than two examples, or where all are equal."""
+    """Computes the kernel of the inputs; None for one example, or where all are equal."""
     if len(x_BF) < 2:
         return None
     centred_BF = x_BF - x_BF.mean(0)

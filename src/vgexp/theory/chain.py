@@ -1,4 +1,4 @@
-"""One example's mean squares through a plain net of finite width, as a Markov chain.
+"""Follows one example's mean squares through a plain net of finite width, as a Markov chain.
 
 Given h, the units of the next z are independent Gaussian numbers whose variance is q' = fan_in
 Var(W) mean(h^2) + Var(b), of n units: the next q depends on this one alone. Its mean is the map of
@@ -30,16 +30,16 @@ from vgexp.theory.tables import squares, table
 
 _POINTS = 129
 _REACH = 5.0
-"""Standard deviations of a step that a grid has room for."""
+"""How many standard deviations of a step a grid covers."""
 _RARE = 1e-9
-"""Density over the largest below which grid points are not followed."""
+"""Grid points are dropped whose density, relative to the largest, is below this."""
 _SHARPEST = 0.6
-"""Smallest standard deviation of a step in the grid's distances."""
+"""The smallest standard deviation of a step, in distances of the grid."""
 _FEWEST = 1e-12
-"""Variance below which there is none."""
+"""A smaller variance is taken as 0."""
 
 Curve = tuple[Sequence[float], Sequence[float]]
-"""Places and values, linear between them and constant beyond."""
+"""Points and values of a function that is linear between them and constant beyond."""
 
 
 @dataclass(frozen=True)
@@ -55,16 +55,16 @@ class Logs:
 
 
 @dataclass(frozen=True)
-class Layer:
-    """A layer's q, handed on from below, and D, relative to the read-out's at its expected q."""
+class ChainLayer:
+    """A layer's q from the forward pass, and D relative to the read-out's at its expected q."""
 
     q: Logs
     D: Logs
 
 
 @dataclass(frozen=True)
-class _Step:
-    """From the points of a grid to the next one's."""
+class _ChainStep:
+    """The step from the points of a grid to those of the next."""
 
     following_H: Tensor
     next_G: Tensor
@@ -89,8 +89,8 @@ class _Step:
         return density / density.sum(1, keepdim=True).clamp(min=1e-300)
 
 
-def chain(net: Net, layers: Sequence[Hidden], output: Curve) -> list[Layer] | None:
-    """All layers and the read-out; None of nets that are no plain chain, or where a number is not
+def chain(net: Net, layers: Sequence[Hidden], output: Curve) -> list[ChainLayer] | None:
+    """All layers and the read-out; None for nets that are no plain chain, or where a number is not
     finite.
 
     Args:
@@ -99,7 +99,7 @@ def chain(net: Net, layers: Sequence[Hidden], output: Curve) -> list[Layer] | No
     """
     if not _is_plain(net, layers):
         return None
-    steps: list[_Step] = []
+    steps: list[_ChainStep] = []
     place_G, p_AG = _start(layers[0].q_A.log())
     places, densities = [place_G], [p_AG]
     for layer, following in itertools.pairwise(layers):
@@ -114,7 +114,7 @@ def chain(net: Net, layers: Sequence[Hidden], output: Curve) -> list[Layer] | No
         for p_AG, at_G, layer in zip(densities, places, layers, strict=True)
     ]
     back = _back(layers, steps, places[-1], densities, output)
-    found = [Layer(q, D) for q, D in zip(forth, back, strict=True)]
+    found = [ChainLayer(q, D) for q, D in zip(forth, back, strict=True)]
     return found if all(_is_finite(layer) for layer in found) else None
 
 
@@ -142,7 +142,7 @@ def _start(log_A: Tensor) -> tuple[Tensor, Tensor]:
     return place_G, p_AG
 
 
-def _step(net: Net, layer: Hidden, following: Hidden, place_G: Tensor, p_AG: Tensor) -> _Step:
+def _step(net: Net, layer: Hidden, following: Hidden, place_G: Tensor, p_AG: Tensor) -> _ChainStep:
     phi, keep, n = net.means.phi, net.means.keep, layer.weight.num_units
     q_G = place_G.exp().clamp(1e-290, 1e290)
     of_all = None if phi.is_homogeneous else table(phi)
@@ -166,7 +166,7 @@ def _step(net: Net, layer: Hidden, following: Hidden, place_G: Tensor, p_AG: Ten
     following_H = torch.linspace(low, high, _POINTS, dtype=torch.float64)
     sharpest = (_SHARPEST * (high - low) / (_POINTS - 1)) ** 2
     gained_G = (weight.num_units * variance * slope_G / keep).log()
-    return _Step(
+    return _ChainStep(
         following_H, next_G.log(), 1 / own_G.clamp(min=sharpest), gained_G, gained_G + log_back_G,
         spread_back_G, both_G.clamp(-1, 1),
     )  # fmt: skip
@@ -180,7 +180,7 @@ def _of_gamma(variance_G: Tensor) -> tuple[Tensor, Tensor]:
 
 def _back(
     layers: Sequence[Hidden],
-    steps: Sequence[_Step],
+    steps: Sequence[_ChainStep],
     last_G: Tensor,
     densities: Sequence[Tensor],
     output: Curve,
@@ -230,6 +230,6 @@ def _between(curve: Curve, at_G: Tensor) -> Tensor:
     return torch.lerp(values[index_G - 1], values[index_G], (at_G - low) / (high - low))
 
 
-def _is_finite(layer: Layer) -> bool:
+def _is_finite(layer: ChainLayer) -> bool:
     numbers = [*vars(layer.q).values(), *vars(layer.D).values()]
     return all(bool(values.isfinite().all()) for values in numbers)

@@ -1,4 +1,4 @@
-"""What theory says of a plain convolutional net's `layers.csv` at step 0.
+"""Predicts the columns of `layers.csv` of a plain convolutional net at step 0.
 
 In the limit of many channels z is Gaussian at each position, independent between channels. With q
 a map over the positions of each image, and sums over the positions t that a kernel covers (none
@@ -27,9 +27,9 @@ from vgexp.config import ConvConfig
 from vgexp.inits import INITS
 from vgexp.norms import NORMS
 from vgexp.skips import SKIPS
+from vgexp.theory.forecast import Explanation, Forecast, ForecastRow
 from vgexp.theory.forward import TINY, fitted
 from vgexp.theory.function import Function, function, no_function
-from vgexp.theory.perceptron import Explanation, Forecast, Prediction
 from vgexp.theory.positions import (
     Alike,
     Distances,
@@ -65,7 +65,7 @@ class Convolution:
 
 
 @dataclass(frozen=True)
-class _Net:
+class _ConvolutionNet:
     config: ConvConfig
     phi: Function
     distances: Distances
@@ -79,7 +79,7 @@ class _Net:
 
 @dataclass(frozen=True)
 class _Read:
-    """What a convolution reads: mean squares over channels, and products of two positions."""
+    """The input of a convolution: mean squares over channels, and products of two positions."""
 
     square_BHW: Tensor
     alike: Alike
@@ -88,7 +88,7 @@ class _Read:
 
 
 @dataclass(frozen=True)
-class _Layer:
+class _ConvolutionLayer:
     weight: Weight
     variance: float
     """Of its entries, after lsuv has scaled them."""
@@ -105,20 +105,20 @@ class _Layer:
 def predict(
     config: ConvConfig, layers: Sequence[Convolution], sample: Sample, num_outputs: int
 ) -> Forecast:
-    """The predicted columns of step 0 of convolutions one after another, for these images.
+    """Predicts the columns of step 0 of a chain of convolutions, for given images.
 
     Raises:
         QuestionError: an unknown name.
     """
     reason = _why_not(config)
     if reason is not None:
-        return Forecast({}, (), reason)
+        return Forecast(reason=reason)
     phi = function(config.activation, config.negative_slope)
     if phi is None:
-        return Forecast({}, (), no_function(config.activation))
+        return Forecast(reason=no_function(config.activation))
     with torch.no_grad():
-        net, read = _begun(config, phi, layers, sample)
-        found: list[_Layer] = []
+        net, read = _begin(config, phi, layers, sample)
+        found: list[_ConvolutionLayer] = []
         for layer in layers:
             made, read = _forward(net, layer, read)
             found.append(made)
@@ -128,12 +128,12 @@ def predict(
         output = output_gradient(sample, groups, q_A, c, num_outputs)
         start_B = num_outputs * variance * output.square_A[groups.group_B]
         deltas = _backward(found, start_B)
-    end = _End(readout, variance, q_A, c, output, net.num_examples)
+    end = _ConvolutionEnd(readout, variance, q_A, c, output, net.num_examples)
     return _forecast(layers, found, deltas, end, 1 - config.dropout)
 
 
 @dataclass(frozen=True)
-class _End:
+class _ConvolutionEnd:
     """The read-out."""
 
     weight: Weight
@@ -156,15 +156,15 @@ def _why_not(config: ConvConfig) -> str | None:
     return None
 
 
-def _begun(
+def _begin(
     config: ConvConfig, phi: Function, layers: Sequence[Convolution], sample: Sample
-) -> tuple[_Net, _Read]:
+) -> tuple[_ConvolutionNet, _Read]:
     x_BCHW = sample.inputs.detach().to("cpu", torch.float64)
     num, channels, height, width = x_BCHW.shape
     stride = math.prod(layer.stride for layer in layers)
     last = distances(-(-height // stride), -(-width // stride))
     standing_S = standing(num, len(last), height * width)
-    net = _Net(config, phi, last, standing_S, num)
+    net = _ConvolutionNet(config, phi, last, standing_S, num)
 
     def products(is_other: bool) -> Tensor:
         total = torch.zeros(())
@@ -178,8 +178,10 @@ def _begun(
     return net, _Read(x_BCHW.square().mean(1), alike, stride)
 
 
-def _forward(net: _Net, layer: Convolution, read: _Read) -> tuple[_Layer, _Read]:
-    """A layer's z from what it reads, and what the next one reads."""
+def _forward(
+    net: _ConvolutionNet, layer: Convolution, read: _Read
+) -> tuple[_ConvolutionLayer, _Read]:
+    """Computes a layer's z from its input, and the input of the next layer."""
     kernel, place = weight(net.config, layer.shape), taps(net.config, layer.shape)
     covered_BHW = convolved(read.square_BHW, place, layer.stride)
     stride = read.stride // layer.stride
@@ -199,7 +201,7 @@ def _forward(net: _Net, layer: Convolution, read: _Read) -> tuple[_Layer, _Read]
     alike = alike.each(lambda x, _: (factor * x + kernel.bias_variance) * inside_DHW)
     square, slope = (m.view(q_BHW.shape) for m in squares(net.phi, q_BHW.flatten()))
     keep = 1 - net.config.dropout
-    made = _Layer(
+    made = _ConvolutionLayer(
         kernel,
         variance,
         _taps_back(place, kernel, variance),
@@ -218,7 +220,7 @@ def _taps_back(place: Tensor, kernel: Weight, variance: float) -> Tensor:
     return place * (place.numel() * kernel.num_units * variance)
 
 
-def _activated(net: _Net, q_BHW: Tensor, alike: Alike, stride: int) -> Alike:
+def _activated(net: _ConvolutionNet, q_BHW: Tensor, alike: Alike, stride: int) -> Alike:
     coefficient_KBHW = None if net.phi.is_homogeneous else coefficients(net.phi, q_BHW)
 
     def products(x_SDHW: Tensor, is_other: bool) -> Tensor:
@@ -236,7 +238,7 @@ def _activated(net: _Net, q_BHW: Tensor, alike: Alike, stride: int) -> Alike:
     return alike.each(products)
 
 
-def _mean(net: _Net, alike: Alike, stride: int) -> float:
+def _mean(net: _ConvolutionNet, alike: Alike, stride: int) -> float:
     """Over all pairs of the batch's examples, and of positions."""
     share = 1 / net.num_examples
     own = float(net.distances.mean(alike.own_SDHW, stride).mean())
@@ -245,7 +247,7 @@ def _mean(net: _Net, alike: Alike, stride: int) -> float:
 
 
 def _readout(
-    net: _Net, readout: Weight, read: _Read, groups: Lengths
+    net: _ConvolutionNet, readout: Weight, read: _Read, groups: Lengths
 ) -> tuple[float, Tensor, float]:
     """Variance of its entries; of its outputs, by group; and their correlation."""
     own_S = net.distances.mean(read.alike.own_SDHW, 1)
@@ -267,7 +269,7 @@ def _readout(
     return variance, q_A, min(max(c, -1.0), 1.0)
 
 
-def _backward(layers: Sequence[_Layer], start_B: Tensor) -> list[Tensor]:
+def _backward(layers: Sequence[_ConvolutionLayer], start_B: Tensor) -> list[Tensor]:
     """D of each convolution, first to last.
 
     Args:
@@ -285,9 +287,9 @@ def _backward(layers: Sequence[_Layer], start_B: Tensor) -> list[Tensor]:
 
 def _forecast(
     plan: Sequence[Convolution],
-    layers: Sequence[_Layer],
+    layers: Sequence[_ConvolutionLayer],
     deltas: Sequence[Tensor],
-    end: _End,
+    end: _ConvolutionEnd,
     keep: float,
 ) -> Forecast:
     squares_L = [float(delta.mean()) for delta in deltas] + [float(end.output.square_A.mean())]
@@ -311,7 +313,7 @@ def _forecast(
     return Forecast(rows, tuple(explanations), caveat=CAVEAT)
 
 
-def _gains(layers: Sequence[_Layer], end: _End) -> list[float]:
+def _gains(layers: Sequence[_ConvolutionLayer], end: _ConvolutionEnd) -> list[float]:
     """Mean-square factors of the weights that read each layer, borders left out; a stride hands a
     derivative to one position in its square."""
     inner = [float(layer.taps.sum()) / layer.stride**2 for layer in layers[1:]]
@@ -319,10 +321,10 @@ def _gains(layers: Sequence[_Layer], end: _End) -> list[float]:
     return [*inner, end.weight.num_units * end.variance / num_positions**2]
 
 
-def _row(name: str, index: int, std: float, squares_L: Sequence[float]) -> Prediction:
+def _row(name: str, index: int, std: float, squares_L: Sequence[float]) -> ForecastRow:
     rms = math.sqrt(squares_L[index]) if math.isfinite(squares_L[index]) else None
     gain = None
     if rms is not None and index + 1 < len(squares_L) and 0 < squares_L[index + 1] < math.inf:
         gain = rms / math.sqrt(squares_L[index + 1])
     known = std if math.isfinite(std) else None
-    return Prediction(name, index + 1, known, rms, gain, None, None, known, rms)
+    return ForecastRow(name, index + 1, known, rms, gain, None, None, known, rms)

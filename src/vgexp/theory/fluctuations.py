@@ -1,4 +1,4 @@
-"""How much means over the units of one layer fluctuate, at many variances: tabulated in ln q.
+"""Tabulates in ln q how much means over the units of one layer fluctuate.
 
 Of one example, by the same formulas as `shapes`, which has two examples besides. Linear in ln q
 between the points, good to 1e-3, and constant beyond the ends: these are corrections themselves.
@@ -39,7 +39,7 @@ class Fluctuations:
 
 
 def fluctuations(phi: Function, q_G: Tensor) -> Fluctuations:
-    """At these variances."""
+    """Interpolates the fluctuations at given variances."""
     table = _table(phi)
     place_G = ((q_G.clamp(min=1e-300).log() - _LOW) / _STEP).clamp(0, _POINTS - 1)
     index_G = place_G.long().clamp(max=_POINTS - 2)

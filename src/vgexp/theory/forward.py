@@ -1,4 +1,4 @@
-"""Variances of z through a perceptron of large width, for the examples there are.
+"""Computes variances of z through a perceptron of large width, for given examples.
 
 A: groups of examples of about one length. At initialisation the units of a layer are Gaussian,
 independent of each other; z of an example has variance q, and of two examples, on average,
@@ -27,7 +27,7 @@ from vgexp.skips import SKIPS, Mix
 from vgexp.theory import moments
 from vgexp.theory.batch import Kernel
 from vgexp.theory.function import Function
-from vgexp.theory.moments import Means, Moments, Norm
+from vgexp.theory.moments import Means, Moments, NormMoments
 from vgexp.theory.quadrature import COARSE, Resolution, line
 from vgexp.theory.sample import Lengths
 from vgexp.theory.shapes import Shape
@@ -61,7 +61,7 @@ class Hidden:
     c: float
     """r over the mean q."""
     moments: Moments | None = None
-    norm: Norm | None = None
+    norm: NormMoments | None = None
     """The norm between z and phi."""
     c_rms: float = 0.0
     """Root mean square of the correlation of z at two examples: pairs differ, and a finite width
@@ -77,7 +77,7 @@ class Hidden:
 
 @dataclass(frozen=True)
 class Net:
-    """What every layer of a net has in common."""
+    """What all layers of a net have in common."""
 
     means: Means
     config: MlpConfig
@@ -98,7 +98,7 @@ class Net:
 
 
 def forward(net: Net, weights: Sequence[Weight]) -> list[Hidden]:
-    """All layers and the read-out."""
+    """Computes z of all layers and of the read-out."""
     *hidden, readout = weights
     layers: list[Hidden] = []
     kernel = net.kernel
@@ -134,7 +134,7 @@ def _branch(
     before: Hidden | None,
     kernel: Kernel | None,
 ) -> Hidden:
-    """A layer's z from the second moments of what its weights read."""
+    """Computes a layer's z from the second moments of what its weights read."""
     mean_read = float(read_A.mean())
     pooled = _pooled(net, read, mean_read, weight.num_units)
     variance, is_fitted = fitted(weight, mean_read, pooled)
@@ -161,7 +161,7 @@ def _branch(
 
 
 def _with_moments(net: Net, layer: Hidden, kernel: Kernel | None) -> Hidden:
-    """The layer with what its activation makes of z."""
+    """Adds to a layer the moments after its activation."""
     norm = None
     if net.statistics is not None and not net.norms_the_sum:
         norm = _norm(net.statistics, kernel)
@@ -173,7 +173,7 @@ def _with_moments(net: Net, layer: Hidden, kernel: Kernel | None) -> Hidden:
 
 
 def _next_kernel(net: Net, layer: Hidden, kernel: Kernel) -> Kernel:
-    """That of the next z; of a sum of z and a branch they mix as the variances do."""
+    """Computes the kernel of the next z; for a sum, kernels mix as the variances do."""
     memory = _memory(net.means.phi)
     if not SKIPS[net.config.skip].adds:
         return kernel.after(memory, 1.0, net.config.width, is_divided=layer.norm is not None)
@@ -183,7 +183,7 @@ def _next_kernel(net: Net, layer: Hidden, kernel: Kernel) -> Kernel:
 
 
 def _with_pairs(net: Net, layer: Hidden, before: Sequence[Hidden]) -> Hidden:
-    """The layer with what tells how its examples fluctuate together."""
+    """Adds to a layer the numbers that say how its examples fluctuate together."""
     c_rms = _pairs(net, layer, before)
     if layer.moments is None:
         return replace(layer, c_rms=c_rms)
@@ -220,7 +220,7 @@ def _pairs(net: Net, layer: Hidden, before: Sequence[Hidden]) -> float:
         for total, c in zip(shape.squares, (1.0, last.c_rms), strict=True)
     )
     mean = _correlation(shape.product, float(made.h_A.mean()) * net.means.keep)
-    drawn = Drawn(
+    drawn = DrawnTogether(
         weight**2 * (two + 1 - mean**2) + crossed * (1 + last.c_rms**2),
         weight**2 * (shape.cubed[1] / mean - 1 if abs(mean) > _NO_MEAN else one) + 2 * crossed,
         weight**2 * one + 2 * crossed,
@@ -232,7 +232,7 @@ def _pairs(net: Net, layer: Hidden, before: Sequence[Hidden]) -> float:
 
 
 @dataclass(frozen=True)
-class Drawn:
+class DrawnTogether:
     """Variances of the mean products of two vectors over units drawn together, times their number.
 
     A is that of the two, relative to the root of both mean squares, Q and Q' those of each with
@@ -267,10 +267,10 @@ def _apart(root_mean_square: float, mean: float) -> float:
     return math.sqrt(max(root_mean_square**2 - mean**2, 0.0))
 
 
-def _norm(statistics: Statistics, kernel: Kernel | None) -> Norm:
+def _norm(statistics: Statistics, kernel: Kernel | None) -> NormMoments:
     size = statistics.num_entries
     if size is not None:
-        return Norm(size, size - statistics.centred, statistics.centred)
+        return NormMoments(size, size - statistics.centred, statistics.centred)
     assert kernel is not None
     return kernel.norm()
 
@@ -293,7 +293,7 @@ def _pooled(net: Net, read: float, mean_read: float, num_units: int) -> float:
 
 
 def fitted(weight: Weight, mean_read: float, pooled: float) -> tuple[float, bool]:
-    """The variance of entries once lsuv has scaled them, as `inits` does, and whether it did."""
+    """Computes the variance of entries after lsuv, as `inits` does, and whether it scaled them."""
     target, variance = weight.output_variance, weight.variance
     if target is None:
         return variance, False

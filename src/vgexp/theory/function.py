@@ -1,4 +1,4 @@
-"""An activation as theory sees it: phi and phi' in float64, where they bend, and means of them.
+"""Describes an activation for theory: phi and phi' in float64, their kinks, and their means.
 
 Every mean is over u ~ N(0, q), or (u, v) jointly Gaussian. Axes as in `quadrature`.
 """
@@ -29,7 +29,7 @@ class Function:
     slope: Values
     kinks: tuple[float, ...] = ()
     resolution: Resolution = FINE
-    """How finely means are taken: more so where kinks are not known."""
+    """How fine the quadrature of means is: finer where kinks are not known."""
     is_homogeneous: bool = False
     """Whether phi(s u) = s phi(u) for every s > 0."""
 
@@ -52,7 +52,7 @@ class Function:
         return self.mean(lambda u: self.slope(u).square(), q_A)
 
     def error(self, q: float) -> float:
-        """How far E phi^2 and E phi'^2 at two resolutions differ, the larger of both, relative."""
+        """The larger relative difference of E phi^2 and E phi'^2 between two resolutions."""
         q_1 = torch.tensor([q], dtype=torch.float64)
         found = []
         for f in (self.value, self.slope):
@@ -66,26 +66,26 @@ class Function:
 
 
 def no_function(activation: str) -> str:
-    """Why `function` is None of it."""
+    """Says why `function` gives None for an activation."""
     return f"{activation} mixes units or examples: no theory of it"
 
 
 def function(name: str, negative_slope: float | None = None) -> Function | None:
-    """The named activation, of ours or of the user's own; None if it is not elementwise.
+    """Makes the function of an activation by name; None if it is not elementwise.
 
     Raises:
         QuestionError: there is none of that name.
     """
-    return _ours(name, negative_slope) if name in ACTIVATIONS else _made(name, negative_slope)
+    return _find(name, negative_slope) if name in ACTIVATIONS else _make(name, negative_slope)
 
 
 @lru_cache(maxsize=32)
-def _ours(name: str, negative_slope: float | None) -> Function | None:
-    return _made(name, negative_slope)
+def _find(name: str, negative_slope: float | None) -> Function | None:
+    return _make(name, negative_slope)
 
 
 @torch.no_grad()
-def _made(name: str, negative_slope: float | None) -> Function | None:
+def _make(name: str, negative_slope: float | None) -> Function | None:
     entry = ACTIVATIONS[name]
     module = entry.build(negative_slope).double().eval()
     if not _is_elementwise(module):
@@ -105,14 +105,14 @@ def _made(name: str, negative_slope: float | None) -> Function | None:
 
 
 def _is_homogeneous(value: Values) -> bool:
-    """Tried at scales from 1e-6 to 1e6; 0 is."""
+    """Whether phi(s u) = s phi(u), tried at scales from 1e-6 to 1e6; 0 counts."""
     u = torch.tensor([-2.0, -0.3, 0.3, 2.0], dtype=torch.float64)
     scales = (1e-6, 1e-2, 3.0, 1e6)
     return all(torch.allclose(value(s * u), s * value(u), 1e-13, 0.0) for s in scales)
 
 
 def _is_elementwise(module: nn.Module) -> bool:
-    """Whether each number's image is its own affair, tried on a few."""
+    """Whether each number's image depends on that number alone, tried on a few."""
     u = torch.linspace(-2.0, 2.5, 12, dtype=torch.float64)
     together = module(u.reshape(_ODD_SHAPE)).flatten()
     alone = torch.cat([module(one.reshape(1, 1)).flatten() for one in u])

@@ -1,4 +1,4 @@
-"""The logarithm of a mean of lognormal numbers: its mean and its variance, for any spread of them.
+"""Computes mean and variance of the logarithm of a mean of lognormal numbers, of any spread.
 
 S = mean of e^(s g) over B independent standard normal g. Where s^2 is small against 2 ln B, ln S is
 near s^2/2 and hardly varies; where it is large, a few of the numbers are nearly all of S, and ln S
@@ -24,7 +24,7 @@ _NODES = torch.linspace(-8.0, 8.0, 241, dtype=torch.float64)
 
 
 def log_of_mean(variance: float, count: int) -> tuple[float, float]:
-    """Mean and variance of ln S at s^2 = variance and B = count, to 1e-3 of s^2."""
+    """Interpolates mean and variance of ln S at s^2 = variance and B = count, to 1e-3 of s^2."""
     s = math.sqrt(max(variance, 0.0))
     if count == 1 or s == 0 or not math.isfinite(s):
         return 0.0, variance

@@ -25,11 +25,11 @@ from torch import Tensor
 from vgexp.theory.function import Function
 
 SMALLEST, LARGEST = 1e-12, 1e6
-"""Variances between which fixed points are looked for."""
+"""The least and largest variance of fixed points that are searched."""
 _GRID = 181
 _ROUNDING = 1e-9
 _NEAR_0 = (1e-6, 1e-4, 1e-2)
-"""Variances at which growth from 0 shows."""
+"""Variances at which a growth from 0 is detected."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ class Plain:
 
 @dataclass(frozen=True)
 class FixedPoint:
-    """Where a deep plain net's variance and correlation end, and how fast."""
+    """The limits of variance and correlation in a deep plain net, and how fast they are reached."""
 
     plain: Plain
     q: float
@@ -112,7 +112,7 @@ class FixedPoint:
 
 
 def fixed_point(plain: Plain, start: float = 1.0) -> FixedPoint:
-    """Where a net ends whose first q is `start`."""
+    """Finds the fixed point that a net with a first q of `start` reaches."""
     q = _rest(plain, start)
     if q <= 0 or math.isinf(q):
         at = SMALLEST if q <= 0 else LARGEST

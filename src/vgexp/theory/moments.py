@@ -1,4 +1,4 @@
-"""Means over the units of one layer: of h, of phi', and of what dropout and norms make of them.
+"""Computes means over the units of one layer: of h and phi', with dropout and norms.
 
 u is what phi reads: z, or z normalised. Axes: A groups of examples, N nodes.
 
@@ -18,7 +18,7 @@ from torch import Tensor
 
 from vgexp.norms import EPS
 from vgexp.theory.function import Function
-from vgexp.theory.quadrature import Line, line, sphere_line
+from vgexp.theory.quadrature import LineNodes, line, sphere_line
 from vgexp.theory.shapes import Shape, shape
 from vgexp.theory.tables import squares
 
@@ -35,8 +35,8 @@ side of 0, or fourth powers end."""
 
 
 @dataclass(frozen=True)
-class Norm:
-    """A normalisation: how many numbers together, how many dimensions they have left."""
+class NormMoments:
+    """The moments of a norm: how many numbers it takes together, and their dimensions after it."""
 
     size: int
     dimensions: float
@@ -90,7 +90,7 @@ class Means:
     def __init__(self, phi: Function, keep: float) -> None:
         self.phi, self.keep = phi, keep
         self._shapes: dict[bool, tuple[float, float, Shape]] = {}
-        self._sphere: tuple[Norm, Tensor, tuple[Tensor, Tensor, Tensor]] | None = None
+        self._sphere: tuple[NormMoments, Tensor, tuple[Tensor, Tensor, Tensor]] | None = None
         self._along: tuple[float, float, float] | None = None
 
     def shape(self, q: float, c: float, *, of_pairs: bool = False) -> Shape:
@@ -117,7 +117,7 @@ class Means:
         product = scale * moved * (square / square_before if square_before > 0 else 1.0)
         return replace(found, product=product)
 
-    def sphere(self, norm: Norm, scale_A: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def sphere(self, norm: NormMoments, scale_A: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """E phi^2, E phi'^2, and E phi'^2 with what the norm's projections leave, of its output.
 
         Kept until dimensions or scales have moved by a part in 1e4.
@@ -128,7 +128,7 @@ class Means:
             if is_near and bool(((scale_A - kept[1]).abs() < NEAR).all()):
                 return kept[2]
         unit = sphere_line(norm.dimensions, self.phi.kinks, self.phi.resolution)
-        nodes = Line(unit.u_AN * scale_A.sqrt()[:, None], unit.weight_AN)
+        nodes = LineNodes(unit.u_AN * scale_A.sqrt()[:, None], unit.weight_AN)
         slope_AN = self.phi.slope(nodes.u_AN).square()
         left_AN = (1 - norm.centred / norm.size - unit.u_AN.square() / norm.size).clamp(min=0)
         found = (
@@ -153,8 +153,8 @@ class Means:
         return kept[2]
 
 
-def pre(means: Means, q_A: Tensor, c: float, norm: Norm | None) -> Moments:
-    """h = phi(norm(z))."""
+def pre(means: Means, q_A: Tensor, c: float, norm: NormMoments | None) -> Moments:
+    """Computes the moments of h = phi(norm(z))."""
     keep, shared_A = means.keep, None
     if norm is None:
         square_A, slope_A = squares(means.phi, q_A)
@@ -175,7 +175,7 @@ def pre(means: Means, q_A: Tensor, c: float, norm: Norm | None) -> Moments:
     )  # fmt: skip
 
 
-def divided(norm: Norm, q_A: Tensor, c: float) -> tuple[Tensor, Tensor]:
+def divided(norm: NormMoments, q_A: Tensor, c: float) -> tuple[Tensor, Tensor]:
     """What each example is divided by, as a mean square, and what is left of its own.
 
     Over the batch all are divided by one, the mean over examples of what two do not share.
@@ -186,8 +186,8 @@ def divided(norm: Norm, q_A: Tensor, c: float) -> tuple[Tensor, Tensor]:
     return within_A, q_A * (1 - c) / (within_A + EPS)
 
 
-def post(means: Means, q_A: Tensor, c: float, norm: Norm) -> Moments:
-    """h = norm(phi(z))."""
+def post(means: Means, q_A: Tensor, c: float, norm: NormMoments) -> Moments:
+    """Computes the moments of h = norm(phi(z))."""
     phi, keep = means.phi, means.keep
     plain, nodes = pre(means, q_A, c, None), line(q_A, phi.kinks, phi.resolution)
     mean_A = nodes.mean(phi.value(nodes.u_AN)) if norm.centred else torch.zeros_like(q_A)
@@ -210,7 +210,9 @@ def post(means: Means, q_A: Tensor, c: float, norm: Norm) -> Moments:
     )
 
 
-def _of_scale(phi: Function, nodes: Line, mean_A: Tensor, within_A: Tensor, norm: Norm) -> Tensor:
+def _of_scale(
+    phi: Function, nodes: LineNodes, mean_A: Tensor, within_A: Tensor, norm: NormMoments
+) -> Tensor:
     """Factor on the mean square of dL/dz of m numbers that are divided by their own deviation s.
 
     With w = (phi - mean)^2 / variance: 1/s^2 has the mean 1 + Var(w)/m over the variance, phi'^2

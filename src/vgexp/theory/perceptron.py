@@ -1,10 +1,10 @@
-"""What theory says of a perceptron's `layers.csv` at step 0."""
+"""Predicts the columns of `layers.csv` of a perceptron at step 0."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -15,6 +15,7 @@ from vgexp.norms import NORMS
 from vgexp.theory import moments
 from vgexp.theory.backward import Back, backward
 from vgexp.theory.batch import kernel
+from vgexp.theory.forecast import Explanation, Forecast, ForecastRow
 from vgexp.theory.forward import TINY, Hidden, Net, forward, number
 from vgexp.theory.function import function, no_function
 from vgexp.theory.sample import Sample, lengths, output_gradient
@@ -42,79 +43,18 @@ _FAR_APART = 1.0
 have been seen to be off by half of it."""
 
 
-@dataclass(frozen=True)
-class Prediction:
-    """One row: of a weight, at initialisation; None where theory has no answer.
-
-    Amplitudes are the median over initialisations of the width there is (`typical`): the limit of
-    large width with what fluctuations from net to net take off.
-    """
-
-    name: str
-    layer: int
-    preact_std: float | None
-    delta_rms: float | None
-    backward_gain: float | None
-    log_delta_std: float | None
-    """Standard deviation over initialisations of ln delta_rms."""
-    log_preact_std: float | None = None
-    """The same of ln preact_std."""
-    wide_preact_std: float | None = None
-    """In the limit of large width."""
-    wide_delta_rms: float | None = None
-    """In the limit of large width."""
-
-
-@dataclass(frozen=True)
-class Explanation:
-    """Where a hidden layer's factor comes from, all mean-square; of a plain net without dropout chi
-    is weight_gain * mean_slope."""
-
-    name: str
-    """The layer's weight, or the layer, as in `Forecast.rows`."""
-    variance: float
-    """q, of z."""
-    correlation: float
-    """c, of z at two examples, on average."""
-    weight_gain: float
-    """num_units Var(W) of the weight that reads the layer; sigma_w^2 of equal widths."""
-    mean_slope: float
-    """Mean of phi'(u)^2 at this layer's variance."""
-    chi: float
-    """Of the branch, with what dropout and a norm do; sqrt(chi) is the factor of `delta_rms`."""
-    carried: float
-    """What passes beside the branch."""
-    factor: float
-    """D_l / D_{l+1}, the whole block's; sqrt(factor) is `backward_gain` in the limit."""
-    is_inner: bool = True
-    """Whether what reads it is a weight like its own: no read-out, no stride."""
-
-
-@dataclass(frozen=True)
-class Forecast:
-    """What is predicted, by parameter name, or in words why nothing is."""
-
-    rows: Mapping[str, Prediction]
-    layers: tuple[Explanation, ...]
-    """Hidden layers 1..L."""
-    reason: str | None = None
-    """Why nothing is predicted."""
-    caveat: str | None = None
-    """What is known to be off, and by how much."""
-
-
 def predict(config: MlpConfig, sample: Sample, num_outputs: int) -> Forecast:
-    """The predicted columns of step 0 of a perceptron, for these examples.
+    """Predicts the columns of step 0 of a perceptron, for given examples.
 
     Raises:
         QuestionError: an unknown name.
     """
     reason = _why_not(config)
     if reason is not None:
-        return Forecast({}, (), reason)
+        return Forecast(reason=reason)
     phi = function(config.activation, config.negative_slope)
     if phi is None:
-        return Forecast({}, (), no_function(config.activation))
+        return Forecast(reason=no_function(config.activation))
     with torch.no_grad():
         x_BF = sample.x_BF
         groups = lengths(x_BF)
@@ -122,10 +62,10 @@ def predict(config: MlpConfig, sample: Sample, num_outputs: int) -> Forecast:
         if net.statistics is not None and net.statistics.num_entries is None:
             net = replace(net, kernel=kernel(x_BF))
         if reason := _why_not_here(net):
-            return Forecast({}, (), reason)
+            return Forecast(reason=reason)
         layers = forward(net, weights(config, x_BF.shape[1], num_outputs))
         if reason := _saturated(layers, _ALL_BUT_FEW):
-            return Forecast({}, (), reason)
+            return Forecast(reason=reason)
         last = layers[-1]
         output = output_gradient(sample, groups, last.q_A, last.c, num_outputs)
         backs = backward(net, layers, output)
@@ -162,7 +102,7 @@ def _why_not(config: MlpConfig) -> str | None:
 
 
 def _why_not_here(net: Net) -> str | None:
-    """What the norm, the width or the batch stand in the way of."""
+    """Why a norm, a width or a batch permits no prediction; None where it does."""
     taken, config = net.statistics, net.config
     if taken is None:
         return None
@@ -194,7 +134,7 @@ def _saturated(layers: Sequence[Hidden], most: float) -> str | None:
 
 
 def _caveats(net: Net, layers: Sequence[Hidden]) -> dict[str, str]:
-    """What is known to be off, by what makes it so."""
+    """Cause -> what is known to be off because of it."""
     found: dict[str, str] = {}
     if net.kernel is not None:
         found["batch"] = (
@@ -260,8 +200,8 @@ def _cosine(net: Net) -> float:
 
 def _rows(
     net: Net, layers: list[Hidden], backs: list[Back], found: list[Typical], *, is_wide: bool
-) -> dict[str, Prediction]:
-    rows: dict[str, Prediction] = {}
+) -> dict[str, ForecastRow]:
+    rows: dict[str, ForecastRow] = {}
     following: float | None = None
     share = 1 / net.groups.num_examples
     for index in range(len(layers) - 1, -1, -1):
@@ -275,7 +215,7 @@ def _rows(
             rms, std = _typical(wide_rms, 0.0), _typical(wide_std, 0.0)
         is_readout = layer.moments is None
         name = "readout.weight" if is_readout else _name(index)
-        rows[name] = Prediction(
+        rows[name] = ForecastRow(
             name,
             index + 1,
             std,
@@ -296,14 +236,14 @@ def _name(index: int) -> str:
     return f"layers.{index}.linear.weight"
 
 
-def _gate_row(index: int, layer: Hidden, back: Back, vary: Typical) -> dict[str, Prediction]:
+def _gate_row(index: int, layer: Hidden, back: Back, vary: Typical) -> dict[str, ForecastRow]:
     """The gate's z has the branch's variance; its dL/dz is the next z's times T' (branch - z)."""
     name = f"layers.{index}.skip.gate.weight"
     assert layer.mix.gate is not None
     rms = math.sqrt(float((back.square_A * layer.mix.gate).mean()))
     std = math.sqrt(float(layer.branch_A.mean()))
     typical = _typical(rms, vary.delta.shift)
-    return {name: Prediction(name, index + 1, std, typical, None, _deviation(vary.delta.variance))}
+    return {name: ForecastRow(name, index + 1, std, typical, None, _deviation(vary.delta.variance))}
 
 
 def _explanations(layers: list[Hidden], backs: list[Back]) -> tuple[Explanation, ...]:

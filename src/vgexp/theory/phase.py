@@ -1,4 +1,4 @@
-"""Where a configuration's hidden layers lie in the plane of sigma_w and sigma_b."""
+"""Finds where a configuration's hidden layers lie in the plane of sigma_w and sigma_b."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Phase:
 
 
 def phase(config: NetConfig, start: float = 1.0, kernel: Sequence[int] = ()) -> Phase:
-    """Of hidden layers in the limit of large width.
+    """Finds the phase of hidden layers in the limit of large width.
 
     Args:
         start: the variance of the first z.
@@ -47,7 +47,7 @@ def phase(config: NetConfig, start: float = 1.0, kernel: Sequence[int] = ()) -> 
 
 
 def critical_gain(config: NetConfig, kernel: Sequence[int] = ()) -> tuple[float | None, str | None]:
-    """The gain at the edge of chaos, whatever `model.gain` is; or None, and why there is none."""
+    """Finds the gain at the edge of chaos; or None, and the reason why there is none."""
     layer, reason = plain_layer(config, kernel)
     if layer is None:
         return None, reason
@@ -61,7 +61,7 @@ def critical_gain(config: NetConfig, kernel: Sequence[int] = ()) -> tuple[float 
 
 
 def plain_layer(config: NetConfig, kernel: Sequence[int] = ()) -> tuple[Plain | None, str | None]:
-    """One hidden layer of a net without skips and norms; or None, and why it is none."""
+    """Describes one hidden layer of a plain net; or gives None, and the reason why."""
     if SKIPS[config.skip].joins:
         return None, f"model.skip={config.skip}: what passes beside the branch has no gain"
     norm = NORMS[config.norm]

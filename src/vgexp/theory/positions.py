@@ -1,4 +1,4 @@
-"""How alike z or h is at two positions, of one image and of two: what a mean over positions needs.
+"""Computes how alike z or h is at two positions, of one image and of two images.
 
 A convolution adds the second moments of the positions that its kernel covers, of p and p + d with
 one shift for both, so that every distance d is a matter of its own (Xiao 2018, eq. 2.6); stride s
@@ -56,7 +56,7 @@ class Distances:
 
 
 def distances(height: int, width: int) -> Distances:
-    """Between positions of images of this size."""
+    """Lists distances between positions of images of one size."""
     rows, columns = torch.meshgrid(
         torch.arange(height), torch.arange(1 - width, width), indexing="ij"
     )
@@ -88,20 +88,20 @@ class Alike:
 
 
 def standing(num_examples: int, num_distances: int, num_positions: int) -> Tensor:
-    """[S]: examples that stand for all, evenly chosen."""
+    """Chooses examples [S] that stand for all, evenly spaced."""
     most = max(MOST_NUMBERS // (num_distances * num_positions), FEWEST_EXAMPLES)
     num = min(num_examples, most)
     return torch.arange(num) * num_examples // num
 
 
 def convolved(x_BHW: Tensor, taps: Tensor, stride: int) -> Tensor:
-    """Sums over the positions that a kernel covers, zeros around the image."""
+    """Adds up the positions that a kernel covers, with zeros around the image."""
     kernel = taps[None, None]
     return F.conv2d(x_BHW[:, None], kernel, None, stride, taps.shape[0] // 2)[:, 0]
 
 
 def convolved_back(x_BHW: Tensor, taps: Tensor, stride: int, size: tuple[int, int]) -> Tensor:
-    """The same on the way back, to images of `size`."""
+    """Does the same in the backward pass, to images of `size`."""
     kernel, padding = taps.shape[0], taps.shape[0] // 2
     least = [(num - 1) * stride - 2 * padding + kernel for num in x_BHW.shape[1:]]
     missing = (size[0] - least[0], size[1] - least[1])

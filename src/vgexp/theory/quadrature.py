@@ -1,4 +1,4 @@
-"""Gaussian integrals by composite Gauss-Legendre quadrature over the integrand itself.
+"""Computes Gaussian integrals by composite Gauss-Legendre quadrature of the integrand itself.
 
 A mean over u ~ N(0, q) is an integral over g = u / sqrt(q) in [-R, R], cut into panels at whole
 steps of g, where the Gaussian weight bends, and at the places of u where an activation does: its
@@ -52,7 +52,7 @@ COARSE = Resolution(6, 3.0, (0.75, 2.0, 5.0, 12.0, 30.0))
 
 
 @dataclass(frozen=True)
-class Line:
+class LineNodes:
     """Nodes and weights of u ~ N(0, q_A)."""
 
     u_AN: Tensor
@@ -64,7 +64,7 @@ class Line:
 
 
 @dataclass(frozen=True)
-class Plane:
+class PlaneNodes:
     """Nodes and weights of (u, v) jointly Gaussian."""
 
     u_N: Tensor
@@ -77,17 +77,19 @@ class Plane:
         return (of_u_N * self.weight_N * (of_v_NM * self.inner_NM).sum(-1)).sum(-1)
 
 
-def line(q_A: Tensor, kinks: Sequence[float] = (), resolution: Resolution = FINE) -> Line:
-    """For means over u ~ N(0, q), one for each of the variances, which may be 0."""
+def line(q_A: Tensor, kinks: Sequence[float] = (), resolution: Resolution = FINE) -> LineNodes:
+    """Makes nodes for means over u ~ N(0, q), for each variance, which may be 0."""
     deviation_A1 = q_A.to(torch.float64).clamp(min=0).sqrt()[:, None]
     bends_P = _tensor(_bends(tuple(kinks), resolution))
     ends_AP = _panel_ends(bends_P / _positive(deviation_A1), resolution, REACH)
     g_AN, weight_AN = _nodes(ends_AP, resolution.order)
     weight_AN = weight_AN * torch.exp(-0.5 * g_AN * g_AN) / math.sqrt(2 * math.pi)
-    return Line(deviation_A1 * g_AN, weight_AN)
+    return LineNodes(deviation_A1 * g_AN, weight_AN)
 
 
-def sphere_line(num: float, kinks: Sequence[float] = (), resolution: Resolution = FINE) -> Line:
+def sphere_line(
+    num: float, kinks: Sequence[float] = (), resolution: Resolution = FINE
+) -> LineNodes:
     """For means over one coordinate, of mean square 1, of a uniform point of a sphere in R^num.
 
     That is what normalised Gaussian numbers are: n of them over their root mean square with
@@ -103,7 +105,7 @@ def sphere_line(num: float, kinks: Sequence[float] = (), resolution: Resolution 
     t_1N = t_1N / root
     density_1N = torch.cos(t_1N).clamp(min=1e-300) ** (num - 2)
     weight_1N = weight_1N * density_1N
-    return Line(root * torch.sin(t_1N), weight_1N / weight_1N.sum())
+    return LineNodes(root * torch.sin(t_1N), weight_1N / weight_1N.sum())
 
 
 def plane(
@@ -111,7 +113,7 @@ def plane(
     correlation: float,
     kinks: Sequence[float] = (),
     resolution: Resolution = FINE,
-) -> Plane:
+) -> PlaneNodes:
     """For means over (u, v) of variances q and of that correlation, in [-1, 1].
 
     v given u is Gaussian: the inner panels end where v is at a kink. The inner mean is a function
@@ -138,7 +140,7 @@ def plane(
     inner_NP = (bends_P / max(root_v, 1e-150) - c * g_N[:, None]) / max(s, 1e-150)
     e_NM, inner_NM = _nodes(_panel_ends(inner_NP, resolution, REACH), resolution.order)
     inner_NM = inner_NM * torch.exp(-0.5 * e_NM * e_NM) / math.sqrt(2 * math.pi)
-    return Plane(root_u * g_N, root_v * (c * g_N[:, None] + s * e_NM), weight_N, inner_NM)
+    return PlaneNodes(root_u * g_N, root_v * (c * g_N[:, None] + s * e_NM), weight_N, inner_NM)
 
 
 @lru_cache(maxsize=64)

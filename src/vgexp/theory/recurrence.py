@@ -1,4 +1,4 @@
-"""What theory says of a plain recurrent net at step 0: along time, and from layer to layer.
+"""Predicts the columns of a plain recurrent net at step 0: along time and between layers.
 
 h_t = phi(W_ih x_t + W_hh h_{t-1} + b). Of many units u is Gaussian at each time, although each step
 has the same matrix, and dL/dh_t is independent of it, to leading order in 1/units while t^2 is
@@ -16,7 +16,6 @@ Axes: B examples, T steps in time, I inputs, H units.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import torch
@@ -26,10 +25,10 @@ from vgexp.config import RnnConfig
 from vgexp.inits import INITS, Init
 from vgexp.norms import NORMS
 from vgexp.skips import SKIPS
+from vgexp.theory.forecast import Explanation, Forecast, ForecastRow
 from vgexp.theory.forward import TINY
 from vgexp.theory.function import Function, function, no_function
 from vgexp.theory.moments import Means
-from vgexp.theory.perceptron import Explanation, Forecast, Prediction
 from vgexp.theory.sample import Sample, lengths, output_gradient
 from vgexp.theory.tables import squares
 from vgexp.theory.weights import weight
@@ -40,15 +39,6 @@ CAVEAT = (
 NUM_DRAWS, LARGEST_DRAWN = 48, 64
 """Matrices over which a drawn spectral radius is averaged, and their most units."""
 _MOST_VARIANCES = 256
-
-
-@dataclass(frozen=True)
-class ThroughTime:
-    """A forecast, and its states along time."""
-
-    forecast: Forecast
-    delta_rms: Mapping[str, tuple[float | None, ...]]
-    """State, as in `time.csv` -> rms of N dL/dh_t, t = 0..T - 1; None beyond float64."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +53,7 @@ class _Inputs:
 
 
 @dataclass(frozen=True)
-class _Layer:
+class _RecurrentLayer:
     input_variance: float
     """Var(W_ih)."""
     q_BT: Tensor
@@ -77,7 +67,7 @@ class _Layer:
 
 
 @dataclass(frozen=True)
-class _Back:
+class _RecurrentBack:
     above_BT: Tensor
     """A."""
     total_BT: Tensor
@@ -85,16 +75,16 @@ class _Back:
 
 
 @dataclass(frozen=True)
-class _End:
-    row: Prediction
+class _RecurrentEnd:
+    row: ForecastRow
     back_B: Tensor
     """Mean square of the derivative by the last state."""
 
 
 def predict(
     config: RnnConfig, recurrent: Init, sample: Sample, num_tokens: int, num_outputs: int
-) -> ThroughTime:
-    """The predicted columns of step 0 of a recurrent net that answers after its last step.
+) -> Forecast:
+    """Predicts the columns of step 0 of a recurrent net that answers after its last step.
 
     Args:
         recurrent: how W_hh is drawn.
@@ -107,13 +97,13 @@ def predict(
     if phi is None:
         reason = no_function(config.activation)
     if phi is None or reason is not None:
-        return ThroughTime(Forecast({}, (), reason), {})
+        return Forecast(reason=reason)
     with torch.no_grad():
         variance = recurrent_variance(config, recurrent)
         read = _tokens(sample.inputs) if num_tokens else _numbers(sample.inputs)
         if num_tokens:
             read = replace(read, num=num_tokens)
-        layers: list[_Layer] = []
+        layers: list[_RecurrentLayer] = []
         for _ in range(config.depth):
             layer = _forward(config, Means(phi, 1.0), variance, read)
             layers.append(layer)
@@ -124,7 +114,7 @@ def predict(
 
 
 def recurrent_variance(config: RnnConfig, recurrent: Init) -> float:
-    """Var(W_hh) as drawn and then brought to `model.spectral_radius`.
+    """Computes Var(W_hh) after it is scaled to `model.spectral_radius`.
 
     All eigenvalues of an orthogonal matrix are of its gain's size; of others the largest lies
     beyond sqrt(H Var(W_hh)) by some per cent.
@@ -195,7 +185,7 @@ def _variances(config: RnnConfig, num_inputs: int) -> tuple[float, float]:
     return config.gain**2 * variance, bias if config.bias else 0.0
 
 
-def _forward(config: RnnConfig, means: Means, variance: float, read: _Inputs) -> _Layer:
+def _forward(config: RnnConfig, means: Means, variance: float, read: _Inputs) -> _RecurrentLayer:
     input_variance, bias = _variances(config, read.num)
     memory = config.width * variance
     square_B, product = torch.zeros_like(read.square_BT[:, 0]), 0.0
@@ -212,7 +202,7 @@ def _forward(config: RnnConfig, means: Means, variance: float, read: _Inputs) ->
         product = means.shape(q, c).product if known else math.nan
         products.append(product)
     q_BT, square_BT, slope_BT = (torch.stack(part, 1) for part in zip(*steps, strict=True))
-    return _Layer(
+    return _RecurrentLayer(
         input_variance, q_BT, square_BT, slope_BT, torch.tensor(products, dtype=torch.float64), c
     )
 
@@ -221,10 +211,10 @@ def _forecast(
     config: RnnConfig,
     phi: Function,
     variance: float,
-    layers: list[_Layer],
+    layers: list[_RecurrentLayer],
     sample: Sample,
     num_outputs: int,
-) -> ThroughTime:
+) -> Forecast:
     end = _readout(config, layers[-1], sample, num_outputs)
     above_BT = torch.zeros_like(layers[-1].q_BT)
     above_BT[:, -1] = end.back_B
@@ -234,19 +224,21 @@ def _forecast(
     for index in range(len(layers) - 1, -1, -1):
         name, rms = _name(index), _root(backs[index].above_BT)
         gain = rms / following if rms is not None and following else None
-        rows[name] = Prediction(name, index + 1, _std(phi, layers[index]), rms, gain, None)
+        rows[name] = ForecastRow(name, index + 1, _std(phi, layers[index]), rms, gain, None)
         following = rms
     explanations = tuple(
         _explained(config, variance, layer, _name(index)) for index, layer in enumerate(layers)
     )
-    deltas = {
+    times = {
         f"{_name(index)}.h": tuple(map(_root, back.total_BT.unbind(1)))
         for index, back in enumerate(backs)
     }
-    return ThroughTime(Forecast(dict(reversed(rows.items())), explanations, caveat=CAVEAT), deltas)
+    return Forecast(dict(reversed(rows.items())), explanations, caveat=CAVEAT, times=times)
 
 
-def _readout(config: RnnConfig, last: _Layer, sample: Sample, num_outputs: int) -> _End:
+def _readout(
+    config: RnnConfig, last: _RecurrentLayer, sample: Sample, num_outputs: int
+) -> _RecurrentEnd:
     """Of the last state."""
     drawn = weight(config, (num_outputs, config.width))
     factor, bias, num = drawn.fan_in * drawn.variance, drawn.bias_variance, len(last.q_BT)
@@ -259,15 +251,15 @@ def _readout(config: RnnConfig, last: _Layer, sample: Sample, num_outputs: int) 
     output = output_gradient(sample, groups, groups.square_A, c, num_outputs)
     pair = (1 / num + (1 - 1 / num) * c) / num_outputs
     std = math.sqrt(max(q * (1 - pair), 0.0)) if math.isfinite(q) else None
-    row = Prediction("readout.weight", config.depth + 1, std, _root(output.square_A), None, None)
-    return _End(row, num_outputs * drawn.variance * output.square_A[groups.group_B])
+    row = ForecastRow("readout.weight", config.depth + 1, std, _root(output.square_A), None, None)
+    return _RecurrentEnd(row, num_outputs * drawn.variance * output.square_A[groups.group_B])
 
 
 def _backward(
-    config: RnnConfig, variance: float, layers: list[_Layer], above_BT: Tensor
-) -> list[_Back]:
+    config: RnnConfig, variance: float, layers: list[_RecurrentLayer], above_BT: Tensor
+) -> list[_RecurrentBack]:
     """Of each layer, first to last."""
-    found: list[_Back] = []
+    found: list[_RecurrentBack] = []
     num_steps, memory = above_BT.shape[1], config.width * variance
     cuts = range(config.truncation, num_steps, config.truncation) if config.truncation else ()
     for layer in reversed(layers):
@@ -278,7 +270,7 @@ def _backward(
             total_B = above_BT[:, t] + came_B
             totals.append(total_B)
         total_BT = torch.stack(totals[::-1], 1)
-        found.append(_Back(above_BT, total_BT))
+        found.append(_RecurrentBack(above_BT, total_BT))
         share = config.width * layer.input_variance / (1 - config.dropout)
         above_BT = share * layer.slope_BT * total_BT
     return found[::-1]
@@ -288,14 +280,16 @@ def _name(index: int) -> str:
     return f"layers.{index}"
 
 
-def _explained(config: RnnConfig, variance: float, layer: _Layer, name: str) -> Explanation:
+def _explained(
+    config: RnnConfig, variance: float, layer: _RecurrentLayer, name: str
+) -> Explanation:
     """A step back in time: means over examples and times."""
     gain, slope = config.width * variance, float(layer.slope_BT.mean())
     chi = gain * slope
     return Explanation(name, float(layer.q_BT.mean()), layer.c, gain, slope, chi, 0.0, chi)
 
 
-def _std(phi: Function, layer: _Layer) -> float | None:
+def _std(phi: Function, layer: _RecurrentLayer) -> float | None:
     """Of h over examples, times and units."""
     q_N = layer.q_BT.flatten()
     q_N = q_N[:: max(len(q_N) // _MOST_VARIANCES, 1)]

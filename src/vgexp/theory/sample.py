@@ -1,4 +1,4 @@
-"""What theory needs of the examples: how long they are, how alike, and the loss's gradient at the
+"""Describes examples for theory: their lengths, their likeness, and the loss's gradient at the
 read-out.
 
 Axes: B examples, F features, A groups of examples of about one length, C outputs.
@@ -61,7 +61,7 @@ class Lengths:
 
 
 def lengths(x_BF: Tensor) -> Lengths:
-    """The lengths of some examples and how alike they are."""
+    """Computes the lengths of examples and how alike they are."""
     num = len(x_BF)
     square_B = x_BF.square().sum(1)
     num_groups = _num_groups(num)
@@ -121,7 +121,7 @@ class OutputGradient:
 
 
 def by_group(values_B: Tensor, groups: Lengths) -> Tensor:
-    """The mean of each group, of values [B]."""
+    """Computes the mean of each group of values [B]."""
     total_A = torch.zeros_like(groups.share_A).index_add(0, groups.group_B, values_B)
     return total_A / (groups.share_A * groups.num_examples)
 

@@ -1,4 +1,4 @@
-"""E phi(u) phi(v) of many pairs at once: a power series in their correlation.
+"""Computes E phi(u) phi(v) of many pairs at once, as a power series in their correlation.
 
 With Hermite polynomials of unit norm, phi(sqrt(q) g) = sum_k a_k(q) He_k(g), and of correlation c
 E phi(u) phi(v) = sum_k a_k(q_u) a_k(q_v) c^k (Daniely 2016). It is cut off after k = 32; the rest
@@ -23,7 +23,7 @@ _GRID = 40
 
 
 def coefficients(phi: Function, q: Tensor) -> Tensor:
-    """[K, ...] of variances [...], the last what the series leaves."""
+    """Computes coefficients [K, ...] at variances [...]; the last is the series' remainder."""
     square = squares(phi, q.flatten())[0].view(q.shape)
     at = q.clamp(min=SMALLEST)
     if phi.is_homogeneous:
@@ -36,7 +36,7 @@ def coefficients(phi: Function, q: Tensor) -> Tensor:
 
 
 def product(a_K: Tensor, b_K: Tensor, c: Tensor) -> Tensor:
-    """E phi(u) phi(v) from both's coefficients."""
+    """Computes E phi(u) phi(v) from the coefficients of both."""
     total = a_K[-1] * b_K[-1]
     for a, b in zip(a_K.flip(0)[1:], b_K.flip(0)[1:], strict=True):
         total = torch.addcmul(a * b, total, c)
@@ -44,7 +44,7 @@ def product(a_K: Tensor, b_K: Tensor, c: Tensor) -> Tensor:
 
 
 def scale_free(phi: Function, c: Tensor) -> Tensor:
-    """E phi(u) phi(v) at variances of 1, which is all there is of a homogeneous phi."""
+    """Computes E phi(u) phi(v) at variances of 1, which is enough for a homogeneous phi."""
     one = torch.ones(1, dtype=torch.float64)
     squared_K = coefficients(phi, one)[:, 0].square().tolist()
     total = torch.full_like(c, squared_K[-1])

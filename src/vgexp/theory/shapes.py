@@ -1,4 +1,4 @@
-"""What finite width makes fluctuate: means of phi'^2 and phi^2 over the units of one layer."""
+"""Computes how means of phi'^2 and phi^2 over the units of one layer fluctuate."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Shape:
 
 
 def shape(phi: Function, q: float, c: float, keep: float) -> Shape:
-    """Fluctuations at one variance and correlation; phi of a norm's output: q near 1.
+    """Computes fluctuations at one variance and correlation; after a norm, at q near 1.
 
     A function f of a unit has the part f~ = f - Cov(f, w) (w - 1)/2, w = z^2/q of variance 2, that
     a given mean of z^2 leaves open. Of two examples of correlation c, Cov(f(u), w(v)) is

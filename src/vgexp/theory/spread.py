@@ -1,4 +1,4 @@
-"""How far single initialisations of a finite width lie from the limit: variances of logarithms.
+"""Computes how far nets of finite width lie from the limit: variances of logarithms.
 
 To first order in 1/width. Of Gaussian weights s = W^T delta is Gaussian given delta, so that the
 mean of phi'^2 s^2 over n units varies, relative to its mean, by (3 E phi'^4 / (E phi'^2)^2 - 1)/n:
@@ -46,7 +46,7 @@ class FirstOrder:
 
 
 @dataclass(frozen=True)
-class _Step:
+class _SpreadStep:
     """What happens to y and D between a layer and the next."""
 
     shape: Shape
@@ -96,7 +96,7 @@ def first_order(
     ]
 
 
-def _step(net: Net, layer: Hidden, following: Hidden, back: Back, after: Back) -> _Step:
+def _step(net: Net, layer: Hidden, following: Hidden, back: Back, after: Back) -> _SpreadStep:
     norm, num = layer.norm, layer.weight.num_units
     is_pre = norm is not None and net.config.norm_position == "pre"
     over_batch = norm is not None and norm.over_batch is not None
@@ -118,7 +118,7 @@ def _step(net: Net, layer: Hidden, following: Hidden, back: Back, after: Back) -
     if over_batch and norm is not None:
         scales = 2 / max(norm.dimensions - 4, 1) / num
         of_s = of_s[0] + scales, of_s[1] + scales
-    return _Step(
+    return _SpreadStep(
         shape=shape,
         num_units=num,
         persistence=math.sqrt(min(kept, 1.0)),
@@ -156,7 +156,7 @@ def _of_s(following: Hidden, shape: Shape, weight: float, alike: float, num: int
     )
 
 
-def _forward_variances(layers: Sequence[Hidden], steps: Sequence[_Step]) -> list[Two]:
+def _forward_variances(layers: Sequence[Hidden], steps: Sequence[_SpreadStep]) -> list[Two]:
     """Var y, of the first layer to the read-out.
 
     `handed_on` is the part of it that does not come of W h given h alone, `along` its covariance
@@ -179,7 +179,7 @@ def _forward_variances(layers: Sequence[Hidden], steps: Sequence[_Step]) -> list
     return found
 
 
-def _handed_on(step: _Step, before: Two, fresh: Two, along: Two) -> tuple[Two, Two]:
+def _handed_on(step: _SpreadStep, before: Two, fresh: Two, along: Two) -> tuple[Two, Two]:
     slope, weight = step.slope + step.memory, step.squares
     shape = [variance / step.num_units for variance in step.shape.squares]
     variance = _two(
@@ -194,7 +194,7 @@ def _handed_on(step: _Step, before: Two, fresh: Two, along: Two) -> tuple[Two, T
 
 
 def _backward_variances(
-    layers: Sequence[Hidden], steps: Sequence[_Step], output: OutputGradient
+    layers: Sequence[Hidden], steps: Sequence[_SpreadStep], output: OutputGradient
 ) -> list[Two]:
     """Var ln D, of the first layer to the read-out, but for what the outputs alone make it vary by.
 
@@ -207,7 +207,7 @@ def _backward_variances(
     found: list[Two] = [_two(lambda i: 0.0 if last.inverse else output.log_slope**2 * at_end[i])]
     by_y, later = output.log_slope, (0.0, 0.0)
     passed: Two = 0.0, 0.0
-    after: _Step | None = None
+    after: _SpreadStep | None = None
     for step, scale in zip(steps[::-1], scales[-2::-1], strict=True):
         if after is not None:
             passed = _with_shape(passed, after, later, 1 - step.persistence**2)
@@ -225,7 +225,7 @@ def _backward_variances(
     return found[::-1]
 
 
-def _shifts(net: Net, steps: Sequence[_Step]) -> list[float]:
+def _shifts(net: Net, steps: Sequence[_SpreadStep]) -> list[float]:
     """What lsuv adds to the mean of ln D: it divides by what fluctuates, which makes D larger on
     average by the variance of that, less its covariance with phi'^2's mean."""
     found = [0.0]
@@ -241,7 +241,7 @@ def _shifts(net: Net, steps: Sequence[_Step]) -> list[float]:
     return found[::-1]
 
 
-def _with_shape(variance: Two, step: _Step, at: Two, share: float) -> Two:
+def _with_shape(variance: Two, step: _SpreadStep, at: Two, share: float) -> Two:
     return _plus(variance, _two(lambda i: _of_shape(step, at, i)), share)
 
 
@@ -249,7 +249,7 @@ def _plus(variance: Two, more: Two, factor: float) -> Two:
     return variance[0] + factor * more[0], variance[1] + factor * more[1]
 
 
-def _of_shape(step: _Step, at: Two, i: int) -> float:
+def _of_shape(step: _SpreadStep, at: Two, i: int) -> float:
     """Variance of a combination of phi'^2's and phi^2's shape."""
     shape = step.shape
     slopes, squares, both = shape.slopes[i], shape.squares[i], shape.both[i]

@@ -1,4 +1,4 @@
-"""Means over u ~ N(0, q) of one activation, tabulated in ln q: a deep net asks for many alike.
+"""Tabulates means over u ~ N(0, q) of one activation in ln q, for deep nets need many.
 
 Between the points of the table the logarithms of E phi^2 and E phi'^2 are cubic in ln q, with the
 slopes of Stein's identity, d E f(u) / d ln q = E f(u) (u^2/q - 1) / 2: right to about 1e-8. Below
@@ -51,7 +51,7 @@ class Table:
 
 
 def squares(phi: Function, q_A: Tensor) -> tuple[Tensor, Tensor]:
-    """E phi^2 and E phi'^2, from the table where it has them."""
+    """Computes E phi^2 and E phi'^2, from the table where it has them."""
     if phi.is_homogeneous:
         square, slope_square = _of_one(phi)
         return square * q_A, slope_square * torch.ones_like(q_A)
@@ -61,7 +61,7 @@ def squares(phi: Function, q_A: Tensor) -> tuple[Tensor, Tensor]:
 
 @lru_cache(maxsize=32)
 def table(phi: Function) -> Table | None:
-    """Of an activation; None where a mean is 0 or not finite somewhere."""
+    """Makes the table of an activation; None where a mean is 0 or not finite somewhere."""
     q_P = torch.linspace(_LOW, _HIGH, _POINTS, dtype=torch.float64).exp()
     parts = [_rows(phi, q_P[start : start + _TOGETHER]) for start in range(0, _POINTS, _TOGETHER)]
     mean, slope = (torch.cat(side, 1) for side in zip(*parts, strict=True))

@@ -1,4 +1,4 @@
-"""What single nets of a finite width show of a batch: medians and spreads of its mean squares.
+"""Computes medians and spreads of a batch's mean squares over nets of finite width.
 
 Of one example the mean m and the variance V of the logarithm, and the logarithm L of the mean, are
 known: of a plain net from its `chain`, else to first order. Two examples share the part W of V
@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from vgexp.theory.backward import Back
-from vgexp.theory.chain import Layer, Logs, chain
+from vgexp.theory.chain import ChainLayer, Logs, chain
 from vgexp.theory.forward import Hidden, Net
 from vgexp.theory.lognormal import log_of_mean
 from vgexp.theory.sample import OutputGradient, Sample, log_squares
@@ -35,7 +35,7 @@ _MOVED = (-8.0, -4.0, -2.0, 0.0, 2.0, 4.0, 8.0)
 
 
 @dataclass(frozen=True)
-class Quantity:
+class TypicalAmplitude:
     """The logarithm of a batch's mean square over initialisations."""
 
     shift: float
@@ -53,9 +53,9 @@ class Quantity:
 class Typical:
     """Of one layer, or the read-out."""
 
-    preact: Quantity
+    preact: TypicalAmplitude
     """z, its limit q."""
-    delta: Quantity
+    delta: TypicalAmplitude
     """dL/dz, its limit `Back.square_A`."""
 
 
@@ -87,8 +87,8 @@ def typical(
 
 
 def _quantities(
-    net: Net, layer: Hidden, order: FirstOrder, one: Layer | None
-) -> tuple[Quantity, Quantity]:
+    net: Net, layer: Hidden, order: FirstOrder, one: ChainLayer | None
+) -> tuple[TypicalAmplitude, TypicalAmplitude]:
     num = net.groups.num_examples
     if one is None:
         delta = _of_pair(order.delta, num)
@@ -98,15 +98,15 @@ def _quantities(
     return _of_logs(q, order.preact, num), _of_logs(one.D, order.delta, num)
 
 
-def _of_pair(pair: Two, num_examples: int) -> Quantity:
+def _of_pair(pair: Two, num_examples: int) -> TypicalAmplitude:
     """To first order, where the mean is the limit."""
     one = max(pair[0], 0.0)
     shared = min(max(pair[1], 0.0), one)
     mean, own = log_of_mean(one - shared, num_examples)
-    return Quantity(mean - one / 2, shared + own)
+    return TypicalAmplitude(mean - one / 2, shared + own)
 
 
-def _of_logs(logs: Logs, pair: Two, num_examples: int) -> Quantity:
+def _of_logs(logs: Logs, pair: Two, num_examples: int) -> TypicalAmplitude:
     """Of groups of examples of different lengths."""
     shared = min(max(pair[1] / pair[0], 0.0), 1.0) if pair[0] > 0 else 1.0
     alone = float(logs.variance_A.mean())
@@ -116,7 +116,7 @@ def _of_logs(logs: Logs, pair: Two, num_examples: int) -> Quantity:
     beyond = abs(kept * float((above_A - logs.variance_A / 2).mean()))
     share = beyond / mean if mean > 0 else 0.0
     shift = _log_mean(logs.mean_A + kept * above_A) - _log_mean(logs.wide_A)
-    return Quantity(shift, shared * alone + own, beyond, share, alone)
+    return TypicalAmplitude(shift, shared * alone + own, beyond, share, alone)
 
 
 def _log_mean(log_A: Tensor) -> float:

@@ -1,4 +1,4 @@
-"""What theory needs of weights and kernels: their sizes and variances, as their init draws."""
+"""Describes weights and kernels for theory: their sizes and the variances of their init."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from vgexp.inits import INITS, Init, InitConfig
 from vgexp.skips import SKIPS
 
 
-class Drawn(InitConfig, Protocol):
-    """What a weight's variance needs of a model's configuration."""
+class WeightConfig(InitConfig, Protocol):
+    """The fields of a configuration that decide a weight's variance."""
 
     bias: bool
 
@@ -47,15 +47,15 @@ class Weight:
 
 
 def weights(config: MlpConfig, num_inputs: int, num_outputs: int) -> list[Weight]:
-    """The main path's weights, first to read-out."""
+    """Describes the main path's weights, from the first to the read-out."""
     return [
         weight(config, (num_units, fan_in))
         for fan_in, num_units in _shapes(config, num_inputs, num_outputs)
     ]
 
 
-def weight(config: Drawn, shape: Sequence[int]) -> Weight:
-    """Of a matrix or kernel [num_units, ...]; its fan_in counts a kernel's positions."""
+def weight(config: WeightConfig, shape: Sequence[int]) -> Weight:
+    """Describes a matrix or kernel [num_units, ...]; fan_in counts a kernel's positions."""
     init = INITS[config.init]
     num_units, fan_in = shape[0], math.prod(shape[1:])
     gain = 1.0 if init.scales_outputs else config.gain
@@ -72,8 +72,8 @@ def weight(config: Drawn, shape: Sequence[int]) -> Weight:
     )
 
 
-def taps(config: Drawn, shape: Sequence[int]) -> Tensor:
-    """[kernel, kernel], of sum 1: how a kernel's mean square is spread over its positions.
+def taps(config: WeightConfig, shape: Sequence[int]) -> Tensor:
+    """Computes the share of a kernel's mean square at each position: [kernel, kernel], of sum 1.
 
     Evenly over those that one draw does not leave at 0; of an init that does not say its own mean
     square, as one draw has it.

@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from vgexp.torch_internals import ask_for_every_step
+
 SKIPS_IN_A_ROW = 20
 """This many skipped steps in a row are a divergence; no loss scale would help."""
 
@@ -37,7 +39,12 @@ class Half:
             self._one = torch.ones((), device=device)
             self._scaler.scale(self._one)  # has it make its tensors
             self.skips = torch.zeros((), device=device)
-            _skip_without_waiting(optimizer)
+            self._guard = _Guard(optimizer, self._one)
+
+    @property
+    def scaler(self) -> torch.amp.GradScaler | None:
+        """What scales the loss; None: nothing does."""
+        return self._scaler
 
     @property
     def scaling(self) -> tuple[Tensor, Tensor] | None:
@@ -69,7 +76,7 @@ class Half:
         if self._scaler is None:
             self._optimizer.step()
         else:
-            self._scaler.step(self._optimizer)
+            self._guard.step(self._scaler)
             self._scaler.update()
 
     def begin_again(self) -> None:
@@ -91,34 +98,51 @@ class Half:
             self.skips = torch.full_like(self._one, state["skips"])
 
 
-def _skip_without_waiting(optimizer: Optimizer) -> None:
+class _Guard:
     """Makes a step leave weights and optimizer as they are where `optimizer.found_inf` is 1.
 
     A `GradScaler` sets that number for optimizers that say they read it, as fused ones do; for
     others it would wait for the device. In a skipped step fused optimizers still create states, and
     momentum's holds whatever was in memory: such a state is set to 0.
     """
-    is_fused = getattr(optimizer, "_step_supports_amp_scaling", False)
-    optimizer._step_supports_amp_scaling = True  # type: ignore[attr-defined]
-    before: dict[int, Tensor] = {}
 
-    def keep(*_: object) -> None:
-        before.clear()
-        before.update({id(x): x if is_fused else x.clone() for x in _changed_by(optimizer)})
+    def __init__(self, optimizer: Optimizer, one: Tensor) -> None:
+        self._optimizer, self._one = optimizer, one
+        self._is_fused = ask_for_every_step(optimizer)
+        self._before: dict[int, Tensor] = {}
+        self._was_called = False
+        optimizer.register_step_pre_hook(self._keep)
+        optimizer.register_step_post_hook(self._put_back)
+
+    def step(self, scaler: torch.amp.GradScaler) -> None:
+        """Has the scaler call the optimizer; calls it here where the scaler left the step out."""
+        self._was_called = False
+        scaler.step(self._optimizer)
+        if not self._was_called:
+            self._optimizer.found_inf = self._one  # type: ignore[attr-defined]
+            self._optimizer.grad_scale = None  # type: ignore[attr-defined]
+            self._optimizer.step()
+            del self._optimizer.found_inf  # type: ignore[attr-defined]
+            del self._optimizer.grad_scale  # type: ignore[attr-defined]
+
+    def _keep(self, *_: object) -> None:
+        self._was_called = True
+        tensors = _changed_by(self._optimizer)
+        self._before = {id(x): x if self._is_fused else x.clone() for x in tensors}
 
     @torch.no_grad()
-    def put_back(*_: object) -> None:
-        is_found = optimizer.found_inf.bool()  # type: ignore[attr-defined]
-        for x in _changed_by(optimizer):
-            known = before.get(id(x))
+    def _put_back(self, *_: object) -> None:
+        found_inf = getattr(self._optimizer, "found_inf", None)
+        if found_inf is None:  # the scaler has looked, and leaves such steps out itself
+            return
+        is_found = found_inf.bool()
+        for x in _changed_by(self._optimizer):
+            known = self._before.get(id(x))
             if known is None:
                 x.masked_fill_(is_found, 0.0)
             elif known is not x:
                 x.copy_(torch.where(is_found, known, x))
-        before.clear()
-
-    optimizer.register_step_pre_hook(keep)
-    optimizer.register_step_post_hook(put_back)
+        self._before.clear()
 
 
 def _changed_by(optimizer: Optimizer) -> list[Tensor]:

@@ -8,7 +8,7 @@ of the stream, H heads, D = W / H units of a head, U hidden units of the percept
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import cast
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -38,9 +38,20 @@ class Attend(nn.Module):
         """Returns [B, H, T, D]."""
         if q_BHTD.is_meta:
             # Where memory is counted, PyTorch would take the kernel that keeps every weight [T, T].
-            kernel = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
-            return cast(Tensor, kernel(q_BHTD, k_BHTD, v_BHTD, 0.0, self.causal)[0])
+            return cast(Tensor, _Flash.apply(q_BHTD, k_BHTD, v_BHTD))
         return F.scaled_dot_product_attention(q_BHTD, k_BHTD, v_BHTD, is_causal=self.causal)
+
+
+class _Flash(torch.autograd.Function):
+    """The shapes of attention without its numbers, and what PyTorch's flash kernel keeps for the
+    backward pass: no weight [T, T], but the logarithm of each query position's sum of weights."""
+
+    @staticmethod
+    def forward(ctx: Any, q_BHTD: Tensor, k_BHTD: Tensor, v_BHTD: Tensor) -> Tensor:
+        read_BHTD = torch.empty_like(q_BHTD)
+        log_sum_BHT = q_BHTD.new_empty(q_BHTD.shape[:-1], dtype=torch.float32)
+        ctx.save_for_backward(q_BHTD, k_BHTD, v_BHTD, read_BHTD, log_sum_BHT)
+        return read_BHTD
 
 
 class Attention(nn.Module):

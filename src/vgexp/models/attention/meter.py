@@ -16,6 +16,7 @@ from torch import Tensor
 
 from vgexp.models.attention.blocks import Attend
 from vgexp.records import Floats, Rows
+from vgexp.torch_internals import backward_task
 
 CHUNK_ENTRIES = 2**22
 """Number of attention weights that are in memory at once."""
@@ -90,7 +91,7 @@ class AttentionMeter:
     @torch.no_grad()
     def _see(self, number: int, attend: Attend, given: tuple[Tensor, ...], read: Tensor) -> None:
         # `no_grad` is the hook's own: whether the pass records gradients shows in its output.
-        if not read.requires_grad or torch._C._current_graph_task_id() != -1:
+        if not read.requires_grad or backward_task() != -1:
             return
         q_BHTD, k_BHSD, _ = given
         seen = self._seen[number]

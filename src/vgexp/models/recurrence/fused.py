@@ -69,7 +69,7 @@ def _is_refused(cell: nn.Module) -> bool:
         return False
     return (
         next(cell.parameters()).is_cpu
-        and torch._C._get_mkldnn_enabled()
+        and bool(torch.backends.mkldnn.enabled)
         and not _works(kind, torch.get_autocast_dtype("cpu"))
     )
 
@@ -102,9 +102,9 @@ def _works(kind: Callable[..., nn.RNNBase], dtype: torch.dtype) -> bool:
 @contextmanager
 def _no_onednn() -> Iterator[None]:
     # torch.backends.mkldnn.flags would set more than this, and warns of it where there is no XPU.
-    before = torch._C._get_mkldnn_enabled()
-    torch._C._set_mkldnn_enabled(False)
+    before = torch.backends.mkldnn.enabled
+    torch.backends.mkldnn.enabled = False  # type: ignore[assignment]
     try:
         yield
     finally:
-        torch._C._set_mkldnn_enabled(before)
+        torch.backends.mkldnn.enabled = before

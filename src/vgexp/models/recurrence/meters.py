@@ -29,6 +29,7 @@ from vgexp.models.recurrence.cells import Equations, project
 from vgexp.models.recurrence.draws import spectral_radii
 from vgexp.models.recurrence.segments import in_segments, segments
 from vgexp.records import Floats, Rows
+from vgexp.torch_internals import backward_task
 from vgexp.watch import SATURATED_SHARE
 
 
@@ -76,7 +77,7 @@ class _LayerMeter(ABC):
     def _on_call(self, name: str, _: nn.Module, args: tuple[Tensor, ...], _output: None) -> None:
         x_BTI, h_BTH = args
         # Neither an evaluation nor, within a backward pass, what checkpointing computes again.
-        if h_BTH.requires_grad and torch._C._current_graph_task_id() == -1:
+        if h_BTH.requires_grad and backward_task() == -1:
             plan = segments(x_BTI.shape[1], self._time_points, None)
             self._times = tuple(s.watched_t for s in plan if s.watched_t is not None)
             self._look(name, x_BTI.detach(), h_BTH)

@@ -12,7 +12,7 @@ from vgexp.errors import unknown
 from vgexp.quantities import Quantity, column_of
 from vgexp.report.comparing.bands import Band, Line, fold, running_mean, window_for
 from vgexp.report.comparing.groups import Group, grouped
-from vgexp.report.comparing.histories import DEFAULT_METRIC, History, histories
+from vgexp.report.comparing.histories import DEFAULT_METRIC, MetricHistory, histories
 from vgexp.report.comparing.layer_values import PICKS, layer_metrics, layer_values, require_step
 from vgexp.report.comparing.runs import ComparedRun
 from vgexp.report.comparing.swept import columns_of
@@ -166,7 +166,7 @@ def over_depth(
     )
 
 
-def _curve(group: Group, lines: Mapping[Path, Line], history: History, window: int) -> Curve:
+def _curve(group: Group, lines: Mapping[Path, Line], history: MetricHistory, window: int) -> Curve:
     raw = [lines[run.folder] for run in group.runs]
     shown = [line if _is_short(line, window) else running_mean(line, window) for line in raw]
     ends = [
@@ -229,7 +229,7 @@ def _is_short(line: Line, window: int) -> bool:
     return window == 1 or line.y.size < 3 * window
 
 
-def _meaning(history: History) -> list[str]:
+def _meaning(history: MetricHistory) -> list[str]:
     """Below the figure, what its title calls by a column's name."""
     is_clear = _is_words(history.label) or not history.definition
     return [] if is_clear else [f"{history.label}: {history.definition}"]

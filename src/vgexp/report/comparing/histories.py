@@ -23,7 +23,7 @@ _EMPTY = Line(np.empty(0), np.empty(0))
 
 
 @dataclass(frozen=True)
-class History:
+class MetricHistory:
     """A metric over steps: what it is called, what it means, how it is read of a run."""
 
     quantity: Quantity
@@ -35,7 +35,7 @@ class History:
     """Which layer it is of."""
 
 
-def histories(runs: Sequence[ComparedRun], name: str) -> list[History]:
+def histories(runs: Sequence[ComparedRun], name: str) -> list[MetricHistory]:
     """What a name asks for: a column of steps.csv, `<split>_loss` or `<split>_accuracy` of
     evals.csv, or a column of layers.csv, then at the first and at the last hidden layer.
 
@@ -48,19 +48,19 @@ def histories(runs: Sequence[ComparedRun], name: str) -> list[History]:
     evaluations = [f"{split}_{name}" for split in SPLITS for name in ("loss", "accuracy")]
     if name in steps:
         column = steps[name]
-        return [History(column, column.label, column.definition, partial(_of_steps, name))]
+        return [MetricHistory(column, column.label, column.definition, partial(_of_steps, name))]
     if name in evaluations:
         split, _, of_split = name.partition("_")
         column = column_of("evals", of_split)
         meaning = column.definition.replace("the split", f"the {split} split")
-        return [History(column, name, meaning, partial(_of_evaluations, split, of_split))]
+        return [MetricHistory(column, name, meaning, partial(_of_evaluations, split, of_split))]
     # Not before: a layers.csv that cannot be read does not matter to a loss.
     of_layers = layer_metrics(runs)
     metric = name.removeprefix("layers.")
     if metric in of_layers:
         column = column_of("layers", metric)
         return [
-            History(column, metric, column.definition, partial(_of_layer, metric, end), where)
+            MetricHistory(column, metric, column.definition, partial(_of_layer, metric, end), where)
             for end, where in ((0, "first hidden layer"), (-1, "last hidden layer"))
         ]
     if name in SUMMARY:

@@ -47,7 +47,7 @@ Colour = tuple[float, float, float]
 
 
 @dataclass(frozen=True)
-class Scale:
+class ColorScale:
     """Colours of values."""
 
     title: str
@@ -76,7 +76,7 @@ class Scale:
         return {value: to_rgb(tuple(row)) for value, row in zip(placed, table, strict=True)}
 
 
-def scale_of(quantity: Quantity, values: Sequence[Any]) -> Scale:
+def scale_of(quantity: Quantity, values: Sequence[Any]) -> ColorScale:
     """The scale for values of a quantity, as it is declared and by what they span.
 
     Factors: logarithmic and symmetric about 1, which is white. Words: a colour each.
@@ -86,26 +86,26 @@ def scale_of(quantity: Quantity, values: Sequence[Any]) -> Scale:
     """
     if any(isinstance(value, str) for value in values):
         words = [str(value) for value in values]
-        return Scale(quantity.name, None, words=_coloured(quantity.name, words))
+        return ColorScale(quantity.name, None, words=_coloured(quantity.name, words))
     numbers = style.finite(values)
     positive = numbers[numbers > 0]
     if quantity.scale in _LEAST:
         farthest = max(positive.max(initial=1.0), 1 / max(positive.min(initial=1.0), 1 / _LARGEST))
         most = float(min(max(farthest, _LEAST[quantity.scale]), _LARGEST))
         title = f"{quantity.name}\nbelow 1 vanishing, above 1 exploding"
-        return Scale(title, LogNorm(1 / most, most), mpl.colormaps[DIVERGING], _ticks(most))
+        return ColorScale(title, LogNorm(1 / most, most), mpl.colormaps[DIVERGING], _ticks(most))
     is_wide = positive.size == numbers.size > 0 and positive.max() / _WIDE > positive.min()
     is_log = quantity.scale == "log" or (quantity.scale == "by_range" and is_wide)
     if positive.size and is_log:
         low, high = float(positive.min()), float(positive.max())
-        return Scale(
+        return ColorScale(
             quantity.name, LogNorm(low, high) if low < high else LogNorm(low / 3, high * 3)
         )
     low, high = float(numbers.min(initial=np.inf)), float(numbers.max(initial=-np.inf))
     if not numbers.size:
         low, high = 0.0, 1.0
     pad = 0.0 if low < high else max(abs(low) / 10, 1e-3)
-    return Scale(quantity.name, Normalize(low - pad, high + pad))
+    return ColorScale(quantity.name, Normalize(low - pad, high + pad))
 
 
 def _ticks(most: float) -> list[float] | None:

@@ -24,7 +24,7 @@ from matplotlib.font_manager import fontManager
 from matplotlib.ticker import ScalarFormatter
 
 from vgexp.errors import QuestionError, one_line, unknown
-from vgexp.folders import replaced
+from vgexp.folders import replace_file
 
 WIDTH, HEIGHT = 6.4, 4.0
 """Of a figure with one panel, in inches."""
@@ -252,7 +252,7 @@ def write(figure: Figure, path: Path) -> Path:
     # The date would make files of equal pictures differ.
     metadata = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(kind)
     try:
-        with styled(), replaced(path) as temporary:
+        with styled(), replace_file(path) as temporary:
             _lay_out(figure)
             figure.savefig(temporary, format=kind, metadata=metadata)
     except OSError as error:

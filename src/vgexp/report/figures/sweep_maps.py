@@ -29,7 +29,7 @@ from vgexp.report.comparing.sweep_grid import (
 )
 from vgexp.report.comparing.swept import columns_of
 from vgexp.report.figures import style
-from vgexp.report.figures.color_scales import Colour, Scale, scale_of
+from vgexp.report.figures.color_scales import ColorScale, Colour, scale_of
 from vgexp.report.figures.frontiers import draw_frontiers
 from vgexp.report.figures.legends import fitting
 from vgexp.report.figures.style import NOT_FINITE, ZERO, Special
@@ -113,7 +113,7 @@ def _draw_panel(
     axes: Axes,
     grid: SweepGrid,
     cells: Mapping[tuple[str, str], Cell],
-    scale: Scale,
+    scale: ColorScale,
     is_written: bool,
 ) -> dict[Special, None]:
     """Draws the cells; returns what they show beside colours."""
@@ -214,7 +214,9 @@ def _name_axes(every: Sequence[Axes], num_panels: int, grid: SweepGrid, cell_wid
                 text.set(ha="right", rotation_mode="anchor")
 
 
-def _explain(figure: Figure, every: Sequence[Axes], scale: Scale, below: Sequence[Artist]) -> None:
+def _explain(
+    figure: Figure, every: Sequence[Axes], scale: ColorScale, below: Sequence[Artist]
+) -> None:
     """The colours beside the panels, hatching and theory's lines below them."""
     ink: dict[str, Any] = {"edgecolor": style.INK, "linewidth": 0.4}
     if scale.norm is None:

@@ -13,7 +13,7 @@ from trainers import changed
 
 from vgexp import runs
 from vgexp.assembly import assemble
-from vgexp.assembly.expectation import Expectation, at_critical_gain, expectation
+from vgexp.assembly.forecasts import forecast_first_step, set_critical_gain
 from vgexp.cli.main import main
 from vgexp.config import (
     AddingConfig,
@@ -29,7 +29,7 @@ from vgexp.errors import QuestionError
 from vgexp.quantities import PREDICTED
 from vgexp.records import Rows
 from vgexp.runs import predictions
-from vgexp.theory import Sample, predict
+from vgexp.theory import Forecast, ForecastRow, Sample, predict
 
 NAMES = [column.name for column in PREDICTED]
 DEEP = changed(
@@ -96,8 +96,8 @@ def test_measurement_agrees_with_theory_within_the_spread_of_seeds(
 def test_where_there_is_no_theory_cells_are_empty_and_the_reason_is_told(
     config: Config, why: str
 ) -> None:
-    expected = expectation(config, assemble(config))
-    assert expected.columns == {}
+    expected = forecast_first_step(config, assemble(config))
+    assert expected.rows == {}
     assert expected.note
     assert why in expected.note
 
@@ -115,7 +115,7 @@ def test_a_theory_that_fails_does_not_end_the_run(
 
 
 def test_rows_that_begin_before_and_end_after_step_0_keep_their_order() -> None:
-    expected = Expectation({"a": {"predicted_delta_rms": 2.0}, "b": {}})
+    expected = Forecast({"a": ForecastRow("a", 1, None, 2.0, None, None)})
     rows = Rows("layers", {"step": [0, 0, 2], "name": ["a", "b", "a"]})
     beside = predictions.add_predictions(rows, expected)
     assert beside.columns["predicted_delta_rms"] == [2.0, None, None]
@@ -131,7 +131,7 @@ def test_rows_that_begin_before_and_end_after_step_0_keep_their_order() -> None:
 @pytest.mark.parametrize(("activation", "gain"), [("tanh", 1.0), ("relu", math.sqrt(2))])
 def test_the_critical_gain_of_xavier_is_the_textbooks(activation: str, gain: float) -> None:
     model = MlpConfig(activation=activation, init="lecun_normal", gain=0.3)
-    found = at_critical_gain(Config(model=model)).model
+    found = set_critical_gain(Config(model=model)).model
     assert isinstance(found, MlpConfig)
     assert found.gain == pytest.approx(gain, rel=1e-6)
 
@@ -147,13 +147,13 @@ def test_the_critical_gain_of_xavier_is_the_textbooks(activation: str, gain: flo
 )
 def test_a_critical_gain_that_theory_does_not_know_is_refused(config: Config) -> None:
     with pytest.raises(QuestionError, match=r"signal\.critical is true"):
-        at_critical_gain(config)
+        set_critical_gain(config)
 
 
 def test_a_convolutional_net_has_a_critical_gain_too() -> None:
     """Xavier's fans are those of a kernel; far from borders it is as for a matrix."""
     model = CnnConfig(activation="relu", init="lecun_normal", gain=0.3)
-    found = at_critical_gain(Config(model=model, data=DigitsConfig())).model
+    found = set_critical_gain(Config(model=model, data=DigitsConfig())).model
     assert isinstance(found, CnnConfig)
     assert found.gain == pytest.approx(math.sqrt(2), rel=1e-6)
 

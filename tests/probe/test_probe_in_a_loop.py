@@ -1,5 +1,5 @@
-"""The probe is a guest: training with it is bit for bit training without it, and it leaves nothing
-behind, whatever ends the `with`."""
+"""Training with a probe is bit for bit training without it, and the probe leaves nothing behind,
+whatever ends the `with`."""
 
 from __future__ import annotations
 

@@ -1,0 +1,161 @@
+"""The private names of Hydra that vgexp uses: why each is used, and what happens where it is gone.
+
+vgexp asks for one minor version of Hydra (`hydra-core<1.4`). Still, somebody may install another
+one: then a sweep is composed in a slower way, or an error says which version is needed.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any, cast
+
+import hydra
+from hydra.core.config_loader import ConfigLoader
+from hydra.core.config_store import ConfigStore
+from hydra.core.override_parser.types import Override
+from omegaconf import DictConfig, OmegaConf
+
+from vgexp.errors import QuestionError
+
+GRID = "hydra._internal.core_plugins.basic_sweeper.BasicSweeper"
+"""What a configuration calls Hydra's own sweeper, the one that tries every combination."""
+
+_UTILS = "hydra._internal.utils"
+_LOADER = "hydra._internal.config_loader_impl"
+_CHECK_HELP = "_check_help"
+
+
+def run(args: argparse.Namespace, task: Callable[..., Any], folder: Path, name: str) -> None:
+    """Has Hydra compose the configuration `name` of a folder and call the task with it.
+
+    `hydra.main` does the same with `sys.argv`, which a function that is given a command line must
+    not change.
+
+    Raises:
+        QuestionError: the installed version of Hydra has no such function.
+    """
+    _require(_UTILS, "_run_hydra")(
+        args=args,
+        args_parser=make_parser(),
+        task_function=task,
+        config_path=str(folder),
+        config_name=name,
+    )
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The parser of Hydra's own flags and of overrides. Hydra has no public one.
+
+    Raises:
+        QuestionError: the installed version of Hydra has no such function.
+    """
+    with allow_lazy_help():
+        return cast(argparse.ArgumentParser, _require(_UTILS, "get_args_parser")())
+
+
+@contextmanager
+def allow_lazy_help() -> Iterator[None]:
+    """Within, argparse accepts a help that is no text; it checks texts as before.
+
+    From Python 3.14 on argparse formats the help of a flag as the flag is added. Hydra 1.3 has one
+    help that becomes text only when it is shown (`LazyCompletionHelp`), which argparse then
+    refuses: "badly formed help string". Hydra shows it without argparse. Where argparse has no such
+    check, as before Python 3.14, nothing is changed.
+    """
+    container: Any = getattr(argparse, "_ActionsContainer", None)
+    check = getattr(container, _CHECK_HELP, None)
+    if check is None:
+        yield
+        return
+
+    def check_text(self: Any, action: argparse.Action) -> None:
+        if isinstance(action.help, str):
+            check(self, action)
+
+    setattr(container, _CHECK_HELP, check_text)
+    try:
+        yield
+    finally:
+        setattr(container, _CHECK_HELP, check)
+
+
+def find_grid() -> type[Any] | None:
+    """The class of Hydra's own sweeper; None where there is none of this name.
+
+    To be called once Hydra has searched for plugins, since the search makes the class anew.
+    """
+    module, _, name = GRID.rpartition(".")
+    return cast("type[Any] | None", _find(module, name))
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The functions of which Hydra composes a configuration.
+
+    Hydra's public functions do all of it at once. So what many jobs have in common would be
+    composed for each of them, which takes far longer.
+    """
+
+    apply_values: Callable[[list[Override], DictConfig], None]
+    """Applies overrides of values to a configuration."""
+    make_dirname: Callable[..., str]
+    """Makes `hydra.job.override_dirname` of overrides."""
+    is_group: Callable[[str], bool]
+    """Says whether there is a group of this name."""
+
+
+def find_parts(loader: ConfigLoader, master: DictConfig) -> Parts | None:
+    """The functions of which Hydra composes a sweep's jobs; None where one of them is gone.
+
+    Args:
+        master: the configuration of the sweep itself.
+    """
+    apply_values = getattr(_find(_LOADER, "ConfigLoaderImpl"), "_apply_overrides_to_config", None)
+    make_dirname = _find(_LOADER, "get_overrides_dirname")
+    make_repository = getattr(loader, "_parse_overrides_and_create_caching_repo", None)
+    if apply_values is None or make_dirname is None or make_repository is None:
+        return None
+    # Not resolved: a word may hold an interpolation.
+    words = cast(list[str], OmegaConf.to_container(master.hydra.overrides.hydra))
+    _, repository = make_repository(master.hydra.job.config_name, words)
+    return Parts(apply_values, make_dirname, repository.group_exists)
+
+
+def share_store() -> None:
+    """Makes a deep copy of Hydra's store the store itself.
+
+    Hydra copies its repository, with everything stored, for each composition, and about 90 times
+    to list the options of groups for `--help`. It needs a list of sources of its own, but never
+    changes what is stored: `ConfigStore.load` returns a copy. A store that says itself how it is
+    copied is left alone.
+    """
+    if not hasattr(ConfigStore, "__deepcopy__"):
+
+        def return_itself(store: ConfigStore, memo: dict[int, Any]) -> ConfigStore:
+            del memo
+            return store
+
+        ConfigStore.__deepcopy__ = return_itself  # type: ignore[attr-defined]
+
+
+def _find(module: str, name: str) -> Any:
+    """A name of a module; None where either is gone."""
+    try:
+        return getattr(import_module(module), name, None)
+    except ImportError:
+        return None
+
+
+def _require(module: str, name: str) -> Any:
+    found = _find(module, name)
+    if found is None:
+        raise QuestionError(
+            f"Hydra {hydra.__version__} has no {module}.{name}, which vgexp needs\n"
+            "allowed: pip install 'hydra-core>=1.3.2,<1.4'"
+        )
+    return found

@@ -1,0 +1,238 @@
+"""The private names of torch that vgexp uses: why each is used, and what happens where it is gone.
+
+A name is looked up when this module is imported, and is bound to the function that is called. Where
+torch has no such name, another function gives the same numbers, or `LOST_PASSES` says what cannot
+be measured.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from operator import attrgetter
+from typing import Any, Final, cast
+
+import torch
+from torch import Tensor, nn
+from torch.amp import GradScaler
+from torch.optim import Optimizer
+
+# ------------------------------------------------------------ forward and backward passes
+
+
+def _return_minus_one() -> int:
+    return -1
+
+
+def _return_zero(_x: Tensor) -> int:
+    return 0
+
+
+def _do_not_queue(_callback: Callable[[], None]) -> None:
+    return None
+
+
+backward_task: Final[Callable[[], int]] = getattr(
+    torch._C, "_current_graph_task_id", _return_minus_one
+)
+"""Returns autograd's number of the backward pass that is running, or -1 outside of one.
+
+A forward call within a backward pass is one that checkpointing repeats. torch has no public way to
+tell the two apart.
+"""
+
+_ENGINE = getattr(torch.autograd.Variable, "_execution_engine", None)
+
+call_after_backward: Final[Callable[[Callable[[], None]], None]] = getattr(
+    _ENGINE, "queue_callback", _do_not_queue
+)
+"""Has autograd call a function when the running backward pass ends. There is no public hook."""
+
+_HAS_VERSIONS = hasattr(Tensor, "_version")
+
+version_of: Final[Callable[[Tensor], int]] = (
+    attrgetter("_version") if _HAS_VERSIONS else _return_zero
+)
+"""Returns a number that changes when a tensor is written to in place.
+
+torch documents what the number means, but has no public name for it.
+"""
+
+
+def _find_lost_passes() -> str:
+    needed = {
+        "the number of the running backward pass": backward_task is not _return_minus_one,
+        "when a backward pass ends": call_after_backward is not _do_not_queue,
+        "whether a tensor was overwritten in place": _HAS_VERSIONS,
+    }
+    lost = [what for what, is_there in needed.items() if not is_there]
+    return f"torch {torch.__version__} does not show {', '.join(lost)}" if lost else ""
+
+
+LOST_PASSES: Final = _find_lost_passes()
+"""Why nothing can be measured of forward and backward passes; empty where all of it can.
+
+Without one of these names, passes could be counted twice or tensors measured after they changed.
+So the columns of z, h and dL/dz stay empty; those of weights and gradients do not need the names.
+"""
+
+
+def _return_none(_x: Tensor) -> None:
+    return None
+
+
+base_of: Final[Callable[[Tensor], Tensor | None]] = (
+    attrgetter("_base") if hasattr(Tensor, "_base") else _return_none
+)
+"""Returns the tensor that a tensor is a view of, or None.
+
+Where it is gone, no tensor is known to be a view: an activation that reads a view of z is not
+matched to the weight, and the estimate of a model's memory counts a view as a tensor of its own.
+"""
+
+# ------------------------------------------------------------ loss scales
+
+_SCALER_STEP = getattr(GradScaler.step, "__code__", None)
+_MOST_FRAMES = 12
+_UNKNOWN = object()
+
+LOST_SCALER: Final = (
+    ""
+    if _SCALER_STEP is not None
+    else f"torch {torch.__version__} does not show which GradScaler calls the optimizer; where one"
+    " does, pass it as Probe(..., scaler=scaler)"
+)
+"""Why the `GradScaler` that calls the optimizer cannot be found; empty where it can."""
+
+
+def find_calling_scaler() -> GradScaler | None:
+    """The `GradScaler` that is calling the optimizer, found on the call stack; None: none is.
+
+    dL/dz was taken on the scaled loss, and no argument of an optimizer's hook says by how much.
+    """
+    frame = sys._getframe(1)
+    for _ in range(_MOST_FRAMES):
+        if frame.f_back is None:
+            return None
+        frame = frame.f_back
+        # Only a scaler's own frames: to look into the user's would keep its variables alive.
+        if frame.f_code is _SCALER_STEP:
+            return cast(GradScaler, frame.f_locals["self"])
+    return None
+
+
+def scale_of(scaler: GradScaler) -> Tensor | float:
+    """A copy of the loss scale that a scaler multiplies by now; 1 where it has scaled no loss.
+
+    `scaler.get_scale()` would wait for the device, and `scaler.scale(1)` would give a scaler that
+    was not used yet its first scale; so the latter is called only where the tensor is not found.
+    """
+    if not scaler.is_enabled():
+        return 1.0
+    scale = getattr(scaler, "_scale", _UNKNOWN)
+    if scale is _UNKNOWN:
+        return scaler.scale(torch.ones(()))
+    # A copy: the scaler changes its tensor in place before the rows are read.
+    return 1.0 if scale is None else cast(Tensor, scale).clone()
+
+
+def ask_for_every_step(optimizer: Optimizer) -> bool:
+    """Asks `GradScaler` to call the optimizer also for steps whose gradients are not finite.
+
+    The scaler then sets `optimizer.found_inf` and does not wait for the device. Where it no longer
+    reads this mark, it leaves such steps out itself.
+
+    Returns:
+        Whether the optimizer asked for it already, as fused ones do, which look at `found_inf`.
+    """
+    asked = bool(getattr(optimizer, "_step_supports_amp_scaling", False))
+    optimizer._step_supports_amp_scaling = True  # type: ignore[attr-defined]
+    return asked
+
+
+def mark_as_stepped(optimizer: Optimizer) -> None:
+    """Has torch's schedulers take it that the optimizer has made a step.
+
+    They warn where the first step was left out, as `GradScaler` may rightly do. The mark is the one
+    that their own wrapper of `optimizer.step` sets. Where they do not read it, it does nothing.
+    """
+    optimizer._opt_called = True  # type: ignore[attr-defined]
+
+
+# ------------------------------------------------------------ many tensors at a time
+
+
+def _concatenate(tensors: Sequence[Tensor]) -> Tensor:
+    return torch.cat([x.reshape(-1) for x in tensors])
+
+
+def _norm_one_by_one(
+    tensors: Sequence[Tensor], order: float = 2, dtype: torch.dtype | None = None
+) -> list[Tensor]:
+    return [torch.linalg.vector_norm(x, order, dtype=dtype) for x in tensors]
+
+
+def _multiply_one_by_one(tensors: Sequence[Tensor], factors: Sequence[Tensor | float]) -> None:
+    for x, factor in zip(tensors, factors, strict=True):
+        x.mul_(factor)
+
+
+flatten: Final[Callable[[Sequence[Tensor]], Tensor]] = getattr(
+    getattr(torch._C, "_nn", None), "flatten_dense_tensors", _concatenate
+)
+"""Copies the entries of all tensors into one vector, in one call."""
+
+norm_each: Final[Callable[..., list[Tensor]]] = getattr(torch, "_foreach_norm", _norm_one_by_one)
+"""Takes the norm of each tensor, of an order and in a dtype: on CUDA, one kernel for all."""
+
+multiply_each: Final[Callable[[Sequence[Tensor], Sequence[Any]], object]] = getattr(
+    torch, "_foreach_mul_", _multiply_one_by_one
+)
+"""Multiplies each tensor in place by its own factor: on CUDA, one kernel for all."""
+
+# ------------------------------------------------------------ kinds of modules
+
+Kinds = tuple[type[nn.Module], ...]
+"""Classes, as `isinstance` takes them."""
+
+
+def _find_kind(module: str, base: str, *public: type[nn.Module]) -> Kinds:
+    """The public classes of a kind, and torch's own base class of them, if it is there.
+
+    A user's class may be derived from the base class alone.
+    """
+    found = getattr(import_module(f"torch.nn.modules.{module}"), base, None)
+    return public if found is None else (found, *public)
+
+
+CONVOLUTIONS: Final = _find_kind(
+    "conv",
+    "_ConvNd",
+    *(nn.Conv1d, nn.Conv2d, nn.Conv3d),
+    *(nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d),
+)
+BATCH_NORMS: Final = _find_kind(
+    "batchnorm", "_BatchNorm", nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm
+)
+BATCH_AND_INSTANCE_NORMS: Final = _find_kind(
+    "batchnorm",
+    "_NormBase",
+    *(nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm),
+    *(nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d),
+)
+DROPOUTS: Final = _find_kind(
+    "dropout",
+    "_DropoutNd",
+    *(nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d),
+    *(nn.AlphaDropout, nn.FeatureAlphaDropout),
+)
+
+# ------------------------------------------------------------ files
+
+PICKLED_TENSOR: Final = "torch._utils _rebuild_tensor_v2"
+"""What a pickle of `torch.save` calls a tensor: a name in the file, which is never called."""
+PICKLED_TYPED_TENSOR: Final = "torch._utils _rebuild_tensor_v3"
+"""The same for tensors of dtypes that have no storage class of their own."""
+PICKLED_PARAMETER: Final = "torch._utils _rebuild_parameter"
+"""The same for an `nn.Parameter`."""

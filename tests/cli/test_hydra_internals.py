@@ -1,0 +1,102 @@
+"""Private names of Hydra taken away one by one: another way to the same, or an error that helps."""
+
+from __future__ import annotations
+
+import copy
+import importlib
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hydra._internal import utils
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.core_plugins import basic_sweeper
+from hydra.core.config_store import ConfigStore
+
+from vgexp import sweep
+from vgexp.cli import composing, hydra_internals, schema
+from vgexp.cli.actions import find_work
+from vgexp.cli.main import main
+
+SMALL = ("data=gaussian", "data.num_examples=128", "data.batch_size=16", "train.steps=2")
+
+
+@pytest.fixture(autouse=True)
+def _somewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["_run_hydra", "get_args_parser"])
+def test_a_version_of_hydra_that_lacks_the_entry_is_named_with_the_one_that_has_it(
+    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delattr(utils, name)
+    assert main(["train", *SMALL]) == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert f"has no hydra._internal.utils.{name}" in said
+    assert "hydra-core>=1.3.2,<1.4" in said
+
+
+def test_hydras_own_sweeper_is_found_by_the_name_that_configurations_give_it() -> None:
+    assert hydra_internals.find_grid() is basic_sweeper.BasicSweeper
+
+
+@pytest.mark.parametrize("name", ["BasicSweeper", None])
+def test_there_is_no_grid_where_its_class_or_module_is_gone(
+    name: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if name is None:
+        monkeypatch.setattr(hydra_internals, "GRID", "hydra._internal.no_such.BasicSweeper")
+    else:
+        monkeypatch.delattr(basic_sweeper, name)
+    assert hydra_internals.find_grid() is None
+
+
+def test_a_sweep_is_run_where_hydra_cannot_be_asked_for_its_parts(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made: list[Any] = []
+
+    def find_none(*_: Any) -> None:
+        made.append(None)
+
+    words = [*SMALL, "model.depth=2,3", "+experiment=sigmoid_deep"]
+    assert main(["train", "-m", *words, "hydra.sweep.dir=with"]) == 0
+    monkeypatch.setattr(composing.hydra_internals, "find_parts", find_none)
+    assert main(["train", "-m", *words, "hydra.sweep.dir=without"]) == 0
+    assert made
+    for job in ("0", "1"):
+        with_parts, without = (Path(folder, job, "layers.csv") for folder in ("with", "without"))
+        assert with_parts.read_bytes() == without.read_bytes()
+    assert [row["model.depth"] for row in sweep.read(Path("without"))] == ["2", "3"]
+
+
+def test_a_sweep_is_run_where_hydra_has_made_its_sweeper_anew() -> None:
+    assert main(["train", "-m", *SMALL, "seed=1", "hydra.sweep.dir=before"]) == 0
+    importlib.reload(basic_sweeper)
+    assert main(["train", "-m", *SMALL, "seed=1", "hydra.sweep.dir=after"]) == 0
+
+
+def test_a_loader_that_cannot_make_a_repository_has_no_parts(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delattr(ConfigLoaderImpl, "_parse_overrides_and_create_caching_repo")
+    loader: Any = object.__new__(ConfigLoaderImpl)
+    master: Any = None
+    assert hydra_internals.find_parts(loader, master) is None
+
+
+def test_a_store_that_says_how_it_is_copied_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    def copy_store(store: ConfigStore, memo: dict[int, Any]) -> str:
+        del store, memo
+        return "its own"
+
+    monkeypatch.setattr(ConfigStore, "__deepcopy__", copy_store, raising=False)
+    hydra_internals.share_store()
+    assert ConfigStore.__deepcopy__ is copy_store  # type: ignore[attr-defined]
+
+
+def test_a_copy_of_the_store_is_the_store() -> None:
+    schema.register(find_work("train"))
+    store = ConfigStore.instance()
+    assert copy.deepcopy(store) is store
