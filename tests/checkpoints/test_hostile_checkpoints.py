@@ -429,7 +429,7 @@ def test_where_code_of_the_users_has_changed_its_old_state_is_a_question(
     """To begin anew would not be what somebody wants who changed a line of a model."""
     good = checkpoints.load(run / checkpoints.NEWEST)
     checkpoints.save(run, changed(good, lambda s: s["training"].update(model={})))
-    monkeypatch.setattr(config, "targets", lambda _: {"model.target": "mine.Net"})
+    monkeypatch.setattr(config, "targets", lambda _: [("model.target", "mine.Net")])
     with pytest.raises(QuestionError, match=r"state of something else.*\n.*\(mine\.Net\)"):
         vgexp.resume(run, trust=True)
     assert checkpoints.list_present(run)[0].name == checkpoints.NEWEST

@@ -99,7 +99,7 @@ def test_each_channel_has_mean_0_and_deviation_1_over_the_training_split(
 def test_moments_of_bytes_are_those_of_their_floats() -> None:
     images = torch.from_numpy(image_files.drawn(900, (3, 5, 7), 3)[0])
     images[:, 1] = 9
-    of_bytes, of_floats = scale.Scale(images, 1), scale.Scale(images.double(), 1)
+    of_bytes, of_floats = scale.InputScale(images, 1), scale.InputScale(images.double(), 1)
     one, other = of_bytes(images, torch.float64), of_floats(images.double(), torch.float64)
     torch.testing.assert_close(one, other, rtol=1e-13, atol=1e-13)
     assert float(one[:, 1].abs().max()) == 0.0

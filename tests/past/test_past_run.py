@@ -198,7 +198,7 @@ def test_a_run_can_go_on_until_it_has_ended_but_not_while_it_is_written(
     assert PastRun(run).can_go_on is expected
     (run / folders.SUMMARY).unlink()
     assert PastRun(run).can_go_on
-    with folders.occupied(run):
+    with folders.occupy(run):
         reader = PastRun(run)
         assert reader.is_running
         assert not reader.can_go_on

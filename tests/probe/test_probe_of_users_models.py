@@ -26,7 +26,7 @@ from torch.utils.checkpoint import checkpoint
 
 from vgexp import Probe, diagnose
 from vgexp.probe import block
-from vgexp.probe.moments import Cells
+from vgexp.probe.moments import ColumnCells
 from vgexp.probe.weights import WeightMeter
 from vgexp.quantities import LAYERS, column_of
 
@@ -1603,7 +1603,7 @@ def measure_sum_of_magnitudes(monkeypatch: pytest.MonkeyPatch) -> None:
         take(meter)
         groups = meter._gradients()
         sums = tuple(grad.abs().sum(1) for _, grad in groups)
-        meter._cells["grad_sum"] = Cells(tuple(row for rows, _ in groups for row in rows), sums)
+        meter._cells["grad_sum"] = ColumnCells(tuple(row for rows, _ in groups for row in rows), sums)
 
     monkeypatch.setattr(WeightMeter, "take_gradients", take_more)
 
