@@ -1603,7 +1603,9 @@ def measure_sum_of_magnitudes(monkeypatch: pytest.MonkeyPatch) -> None:
         take(meter)
         groups = meter._gradients()
         sums = tuple(grad.abs().sum(1) for _, grad in groups)
-        meter._cells["grad_sum"] = ColumnCells(tuple(row for rows, _ in groups for row in rows), sums)
+        meter._cells["grad_sum"] = ColumnCells(
+            tuple(row for rows, _ in groups for row in rows), sums
+        )
 
     monkeypatch.setattr(WeightMeter, "take_gradients", take_more)
 
