@@ -282,7 +282,7 @@ def _known(summary: str, cls: type[nn.Module], **known: Any) -> Activation:
     return Activation(summary, _plain(cls), DERIVATIVES[cls], **known)
 
 
-def _foreign(path: str) -> Activation:
+def _from_user_code(path: str) -> Activation:
     build = user_code.activation(path)
     return Activation(path, _plain(build), ByAutograd(), kinks=None)
 
@@ -326,6 +326,6 @@ ACTIVATIONS: Registry[Activation] = Registry(
         "softplus": _known("ln(1 + e^u), a smooth relu", nn.Softplus, kinks=(20.0,)),
         "hardtanh": _known("u cut at -1 and 1", nn.Hardtanh, kinks=(-1.0, 1.0), bounds=(-1.0, 1.0)),
     },
-    _foreign,
+    _from_user_code,
 )
 """Name -> activation."""

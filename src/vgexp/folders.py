@@ -42,6 +42,8 @@ _OF_HYDRA = ("config.yaml", "hydra.yaml", "overrides.yaml")
 _CHUNK_BYTES = 2**20
 _VERB = re.compile(r"^# verb: (\w+)$", re.MULTILINE)
 _SEAL = re.compile(r"^# identity: (\w+)$", re.MULTILINE)
+MOST_HEADER = 2**16
+"""Bytes of a table's line of columns at most."""
 
 
 class Prefix(NamedTuple):

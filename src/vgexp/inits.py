@@ -335,7 +335,7 @@ def _branches(model: Watched, name: str) -> Sequence[Branch]:
     return branches
 
 
-def _foreign(path: str) -> Init:
+def _from_user_code(path: str) -> Init:
     return Init(path, user_code.init(path))
 
 
@@ -404,6 +404,6 @@ INITS: Registry[Init] = Registry(
             std=_torch_std,
         ),
     },
-    _foreign,
+    _from_user_code,
 )
 """Name -> initialisation."""

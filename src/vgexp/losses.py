@@ -149,7 +149,7 @@ def _unknown(_targets: Tensor, _num_outputs: int) -> float:
     return math.nan
 
 
-def _foreign(path: str) -> Loss:
+def _from_user_code(path: str) -> Loss:
     return Loss(path, user_code.loss(path), None, _hits, _unknown)
 
 
@@ -171,6 +171,6 @@ LOSSES: Registry[Loss] = Registry(
             _variance,
         ),
     },
-    _foreign,
+    _from_user_code,
 )
 """Name -> loss."""

@@ -173,7 +173,7 @@ class RmsNorm(nn.RMSNorm):
         return super().forward(x_BW.to(self.weight.dtype)).to(x_BW.dtype)
 
 
-def _foreign(path: str) -> NormEntry:
+def _from_user_code(path: str) -> NormEntry:
     """Makes an entry of the user's own norm, which reads [B, C, P..] with any positions."""
     make = user_code.norm(path)
 
@@ -202,6 +202,6 @@ NORMS: Registry[NormEntry] = Registry(
             _rms, lambda width, _config: Statistics(width, centred=False), of_units=_rms_of
         ),
     },
-    _foreign,
+    _from_user_code,
 )
 """Name -> normalisation."""

@@ -22,25 +22,25 @@ class Registry(Mapping[str, T], Generic[T]):
     of that name or the first sentence of its docstring.
 
     Args:
-        foreign: makes an entry from `package.module.name`, the user's own code; None: the registry
+        user_code: makes an entry from `package.module.name`, the user's own code; None: the registry
             has no entries but its own.
     """
 
     def __init__(
-        self, kind: str, entries: Mapping[str, T], foreign: Callable[[str], T] | None = None
+        self, kind: str, entries: Mapping[str, T], user_code: Callable[[str], T] | None = None
     ) -> None:
         self.kind = kind
         self._entries = dict(entries)
-        self._foreign = foreign
+        self._user_code = user_code
 
     def __getitem__(self, name: str) -> T:
         try:
             return self._entries[name]
         except KeyError:
-            if self._foreign is None:
+            if self._user_code is None:
                 raise unknown(self.kind, name, self._entries) from None
         if "." in name:
-            return self._foreign(name)
+            return self._user_code(name)
         question = unknown(self.kind, name, self._entries)
         raise QuestionError(f"{question}\nor your own: package.module.name")
 

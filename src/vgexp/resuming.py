@@ -19,10 +19,8 @@ _CLOCK = "timing"
 """The table of times, the only one that a resumed run does not repeat byte for byte."""
 _MOST_FOR_EACH, _MOST_BESIDE = 8, 2**28
 """A checkpoint has at most this many bytes for each byte of the first state, and these on top."""
-_MOST_HEADER = 2**16
-"""Bytes of the line of columns at most."""
 _MOST_TIMES = 2**26
-"""Bytes of that table that are kept at most."""
+"""Bytes of the table of times that are kept at most."""
 ENDED = ("completed", "diverged", "stopped")
 """Statuses of runs that have ended and are not resumed."""
 TRUST = "--trust"
@@ -197,7 +195,7 @@ def _begins_with(folder: Path, table: str, prefix: Prefix) -> bool:
     path = _path(folder, table)
     if prefix.num_bytes <= 0 or folders.read_prefix(path, prefix.num_bytes) != prefix:
         return False
-    return b"\n" in folders.read_beginning(path, min(prefix.num_bytes, _MOST_HEADER))
+    return b"\n" in folders.read_beginning(path, min(prefix.num_bytes, folders.MOST_HEADER))
 
 
 def _clock_lines(folder: Path, num_bytes: int) -> dict[str, Prefix]:

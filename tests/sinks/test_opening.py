@@ -57,6 +57,18 @@ def draws():
     return lambda rows: (torch.rand(3), random.random(), numpy.random.rand())
 
 
+def spoils():
+    def take(rows):
+        for values in rows.columns.values():
+            if isinstance(values, list):
+                values.clear()
+            else:
+                values.values[:] = 0
+        rows.columns.clear()
+
+    return take
+
+
 def fails_to_open():
     raise RuntimeError("no network")
 
@@ -178,10 +190,22 @@ def test_after_a_resumption_a_sink_has_had_every_row_of_the_tables(
     beginnings = [each["first_step"] for each in kept(folder) if isinstance(each, dict)]
     assert beginnings[0] == 0
     assert beginnings[1] in (14, 21)
+    lines = kept(folder)
+    resumed_at = next(i for i, each in enumerate(lines) if i and isinstance(each, dict))
     for table in ("layers", "steps", "evals"):
-        had = rows_kept(folder, table)
-        assert all(any(row == each for each in had) for row in had)
-        assert {row["step"] for row in had} == {row["step"] for row in rows_read(folder, table)}
+        parts = [
+            [each[1] for each in part if isinstance(each, list) and each[0] == table]
+            for part in (lines[:resumed_at], lines[resumed_at:])
+        ]
+        before = [row for row in parts[0] if int(row["step"]) < beginnings[1]]
+        assert_same_rows([*before, *parts[1]], rows_read(folder, table))
+
+
+def test_a_sink_that_changes_its_rows_changes_them_for_no_other() -> None:
+    folder = runs.run(config("mine.spoils", "mine.Keep"), "a").folder
+    for table in (*COMMON, "histograms"):
+        assert rows_kept(folder, table)
+        assert_same_rows(rows_kept(folder, table), rows_read(folder, table))
 
 
 def test_every_name_is_opened_once_and_the_csv_files_always() -> None:

@@ -4,8 +4,8 @@
     class AdamwConfig(OptimizerConfig, choice="adamw"):
         ...
 
-What makes it is entered on a higher floor, beside the function that does, by this class:
-`optimizers.build`, `models.make` and the like.
+The function that makes it is on a higher floor, and is registered there by this class with the
+function of its group: `optimizers.build`, `models.make` and the like.
 """
 
 from __future__ import annotations

@@ -15,13 +15,10 @@ from numpy.typing import NDArray
 
 from vgexp import files
 from vgexp.errors import LostError, QuestionError
-from vgexp.folders import Prefix, sync
+from vgexp.folders import MOST_HEADER, Prefix, sync
 from vgexp.location import leads_to
 from vgexp.quantities import COMMON, TABLES, Quantity
 from vgexp.records import Floats, Rows
-
-_MOST_HEADER = 2**16
-"""Bytes of the line of columns."""
 
 
 @final
@@ -104,7 +101,7 @@ def _header_of(path: Path, prefix: Prefix, columns: Sequence[str]) -> list[str]:
         QuestionError: these bytes do not begin with a header of this table.
     """
     with files.open_to_read(path) as file:
-        header = file.readline(min(prefix.num_bytes, _MOST_HEADER))
+        header = file.readline(min(prefix.num_bytes, MOST_HEADER))
     names = header.decode(errors="replace").rstrip("\n").split(",")
     is_ours = names[:1] == [*columns][:1] and set(names) <= set(columns)
     if not header.endswith(b"\n") or not is_ours:

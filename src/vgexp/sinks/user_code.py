@@ -9,9 +9,9 @@ of these arguments that it names:
     first_step  0; in a run that is gone on with, the step that it goes on from: rows of this step
                 and of later ones may have come before, when the run was cut short
 
-What it returns is called with each batch of rows, a `vgexp.records.Rows`: `rows.table` is the
-table's name, `rows.columns` has a sequence of cells a column, and a column that is not there was
-not measured. If it has a method `close`, that is called without arguments when the run ends.
+What it returns is called with a copy of each batch of rows, a `vgexp.records.Rows`: `rows.table` is
+the table's name, `rows.columns` has a sequence of cells a column, and a column that is not there
+was not measured. If it has a method `close`, that is called without arguments when the run ends.
 
     class Print:
         def __call__(self, rows):
@@ -80,7 +80,8 @@ class _OwnSink:
         self._sink = sink
 
     def __call__(self, rows: Rows) -> None:
-        self._sink(rows)
+        # A copy: what the user's code does to it reaches neither later sinks nor the display.
+        self._sink(copy.deepcopy(rows))
 
     def close(self) -> None:
         close = getattr(self._sink, "close", None)
