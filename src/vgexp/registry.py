@@ -22,8 +22,8 @@ class Registry(Mapping[str, T], Generic[T]):
     of that name or the first sentence of its docstring.
 
     Args:
-        user_code: makes an entry from `package.module.name`, the user's own code; None: the registry
-            has no entries but its own.
+        user_code: makes an entry from `package.module.name`, the user's own code; None: it takes
+            no such names.
     """
 
     def __init__(
