@@ -43,7 +43,12 @@ def test_what_no_look_has_met_is_told_at_the_end_even_where_the_work_failed(
 ) -> None:
     monkeypatch.setattr(watcher, "PAUSE_SECONDS", 1e6)
     heard: list[dict[str, str]] = []
-    with pytest.raises(RuntimeError, match="killed"), watcher.watch_jobs(tmp_path, heard.append):
-        sweep.record(tmp_path, [JobRow(0, "completed")])
-        raise RuntimeError("killed")
+
+    def work() -> None:
+        with watcher.watch_jobs(tmp_path, heard.append):
+            sweep.record(tmp_path, [JobRow(0, "completed")])
+            raise RuntimeError("killed")
+
+    with pytest.raises(RuntimeError, match="killed"):
+        work()
     assert [(row["job"], row["status"]) for row in heard] == [("0", "completed")]

@@ -91,3 +91,12 @@ def test_what_an_earlier_version_recorded_means_what_it_did_then() -> None:
     assert configuration.identity(then) != configuration.identity(config)
     # The hash of the default configuration before there were these keys.
     assert configuration.identity(then) == "65202c2650dc1e3c"
+
+
+def test_a_class_derived_from_that_of_a_choice_is_not_this_choice() -> None:
+    class Derived(MlpConfig):
+        pass
+
+    assert configuration.choice("model", MlpConfig()) == "mlp"
+    with pytest.raises(QuestionError, match="unknown model configuration: 'Derived'"):
+        configuration.choice("model", Derived())
