@@ -168,6 +168,12 @@ def test_a_table_that_was_cut_short_is_a_problem_where_every_layer_was_asked_for
     assert reader.problems_of("layers") == [
         f"layers.csv has 1 of {num_layers + 1} rows at step {last_step}"
     ]
+    first_step = [line for line in lines[1:] if line.startswith("0,")]
+    path.write_text("".join([lines[0], *first_step[:-1]]))
+    reader = PastRun(run, is_strict=False)
+    assert reader.table("layers", ["step"]) is not None
+    (problem,) = reader.problems_of("layers")
+    assert problem.endswith(f"has {num_layers} of {num_layers + 1} rows at step 0")
     path.write_text(whole)
     reader = PastRun(run, is_strict=False)
     assert reader.table("layers", ["step"]) is not None
