@@ -5,10 +5,13 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import BrokenExecutor
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from hydra.core.utils import JobReturn
 
 from vgexp import sweep
 from vgexp.cli.job_rows import find_differing_keys, list_override_keys, record_endings
@@ -67,3 +70,26 @@ def test_a_failed_job_is_launched_again_if_that_is_asked_for_and_it_has_a_config
     launcher._session = SimpleNamespace(retries_failed=bool(retries_failed))  # type: ignore[assignment]
     asked = entry if has_values else dataclasses.replace(entry, choices=None, values=None)
     assert launcher._must_run(asked) == (retries_failed and has_values)
+
+
+def test_where_no_job_of_a_killed_process_has_written_each_is_tried_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = plan_of(("seed=0",), ("seed=1",), ("seed=2",))
+    tried: list[list[int]] = []
+    given_up: list[int] = []
+
+    def hand_on(entries: Sequence[plan.Entry]) -> Sequence[JobReturn]:
+        tried.append([entry.job for entry in entries])
+        if any(entry.job == 1 for entry in entries):
+            raise BrokenExecutor("killed")
+        return [JobReturn() for _ in entries]
+
+    launcher = PlannedLauncher()
+    launcher._folder = tmp_path
+    monkeypatch.setattr(launcher, "_hand_on", hand_on)
+    monkeypatch.setattr(launcher, "_give_up", lambda entry, _: given_up.append(entry.job))
+    done: dict[int, JobReturn] = {}
+    assert launcher._launch_once(list(known.entries), done) == []
+    assert tried == [[0, 1, 2], [0], [1], [2]]
+    assert (given_up, set(done)) == ([1], {0, 2})
