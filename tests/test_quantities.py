@@ -42,6 +42,26 @@ GEOMETRIC_COLUMNS = {
     "predicted_delta_rms",
     "predicted_backward_gain",
 }
+FACTORS = {
+    "backward_factor_per_layer",
+    "backward_factor_per_layer_last",
+    "predicted_backward_factor_per_layer",
+    "backward_factor_per_time_step",
+    "backward_factor_per_time_step_last",
+    "predicted_backward_factor_per_time_step",
+    "middle_factor",
+    "chi",
+}
+"""Of one layer, or of one step in time."""
+PRODUCTS = {
+    "attenuation",
+    "attenuation_last",
+    "predicted_attenuation",
+    "critical_attenuation",
+    "time_attenuation",
+    "time_attenuation_last",
+}
+"""Of all layers, or of all steps in time."""
 
 
 @pytest.mark.parametrize("quantity", DECLARED)
@@ -100,3 +120,19 @@ def test_every_column_of_a_layer_says_what_asks_for_it_and_what_it_scales_with()
         if column.role == "value":
             assert column.asked_by in ("probe.every", "probe.activations_every")
             assert column.scales_with is not None
+
+
+def test_a_factor_of_one_layer_and_a_product_of_many_each_have_a_scale_of_their_own() -> None:
+    assert {m.name for m in SUMMARY.values() if m.scale == "factor"} == FACTORS
+    assert {m.name for m in SUMMARY.values() if m.scale == "product"} == PRODUCTS
+
+
+def test_the_probe_divides_scales_out_of_gradients_and_of_the_backward_signal_alone() -> None:
+    of_gradient = {c.name for c in LAYERS if c.scales_with == "gradient"}
+    assert of_gradient == {"grad_norm", "grad_max", "grad_norm_clipped"}
+    assert {c.name for c in LAYERS if c.scales_with == "delta"} == {"delta_rms"}
+
+
+def test_a_block_has_the_norm_over_all_of_its_weights_of_each_norm_and_of_nothing_else() -> None:
+    norms = {c.name for c in LAYERS if c.of_block == "norm"}
+    assert norms == {"weight_norm", "grad_norm", "grad_norm_clipped"}

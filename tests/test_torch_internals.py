@@ -126,6 +126,32 @@ def test_kinds_of_modules_are_known_without_their_base_class(
         assert not isinstance(other, classes)
 
 
+@pytest.mark.parametrize(
+    ("module", "base", "kind"),
+    [
+        ("conv", "_ConvNd", "CONVOLUTIONS"),
+        ("batchnorm", "_BatchNorm", "BATCH_NORMS"),
+        ("batchnorm", "_NormBase", "BATCH_AND_INSTANCE_NORMS"),
+        ("dropout", "_DropoutNd", "DROPOUTS"),
+    ],
+)
+def test_every_public_class_of_a_kind_is_known_without_their_base_class(
+    module: str, base: str, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    owner = getattr(nn.modules, module)
+    members = [
+        found
+        for name, found in vars(nn).items()
+        if isinstance(found, type)
+        and issubclass(found, getattr(owner, base))
+        # A lazy module becomes one of the others when it is first called.
+        and not name.startswith("Lazy")
+    ]
+    assert len(members) >= 4
+    again = without(monkeypatch, owner, base)
+    assert [found for found in members if not issubclass(found, getattr(again, kind))] == []
+
+
 # ---------------------------------------------------------------- forward and backward passes
 
 

@@ -15,8 +15,9 @@ import pytest
 import torch
 
 import vgexp
-from vgexp import checkpoints, config
+from vgexp import checkpoints, config, folders
 from vgexp.checkpoints import Checkpoint, UnusableError, archives, pieces
+from vgexp.checkpoints.likeness import require_like
 from vgexp.cli import main
 from vgexp.errors import QuestionError
 
@@ -433,3 +434,41 @@ def test_where_code_of_the_users_has_changed_its_old_state_is_a_question(
     with pytest.raises(QuestionError, match=r"state of something else.*\n.*\(mine\.Net\)"):
         vgexp.resume(run, trust=True)
     assert checkpoints.list_present(run)[0].name == checkpoints.NEWEST
+
+
+# ---------------------------------------------------------------- what is written and what is like
+
+
+def test_a_checkpoint_is_on_the_disk_before_it_takes_the_place_of_the_one_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoints.save(tmp_path, GOOD)
+    newest = tmp_path / folders.CHECKPOINT
+    before = newest.read_bytes()
+    waited_for: list[tuple[int, bool]] = []
+
+    def sync(path: Path) -> None:
+        if path.is_file():
+            is_in_place = newest.exists() and newest.read_bytes() == before
+            waited_for.append((checkpoints.load(path).step, is_in_place))
+
+    monkeypatch.setattr(folders, "sync", sync)
+    checkpoints.save(tmp_path, Checkpoint(4, *list(vars(GOOD).values())[1:]))
+    assert waited_for[0] == (4, True)
+    assert (tmp_path / folders.PREVIOUS_CHECKPOINT).read_bytes() == before
+
+
+def is_like(found: object, own: object) -> bool:
+    try:
+        require_like(found, own)
+    except UnusableError:
+        return False
+    return True
+
+
+def test_a_state_may_hold_more_than_a_runs_own_but_lack_nothing_of_it() -> None:
+    own = {"step": 0, "mean": torch.zeros(3), "kept": {}}
+    assert is_like({**own, "more": "words"}, own)
+    assert is_like({**own, "kept": {0: "filled since"}}, own)
+    assert not is_like({"step": 0, "mean": torch.zeros(3)}, own)
+    assert not is_like({**own, "mean": torch.zeros(3, dtype=torch.float64)}, own)

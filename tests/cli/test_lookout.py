@@ -36,3 +36,19 @@ def test_without_a_table_nothing_is_told(tmp_path: Path) -> None:
     with watcher.watch_jobs(tmp_path, heard.append):
         pass
     assert heard == []
+
+
+def test_what_no_look_has_met_is_told_at_the_end_even_where_the_work_failed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watcher, "PAUSE_SECONDS", 1e6)
+    heard: list[dict[str, str]] = []
+
+    def work() -> None:
+        with watcher.watch_jobs(tmp_path, heard.append):
+            sweep.record(tmp_path, [JobRow(0, "completed")])
+            raise RuntimeError("killed")
+
+    with pytest.raises(RuntimeError, match="killed"):
+        work()
+    assert [(row["job"], row["status"]) for row in heard] == [("0", "completed")]

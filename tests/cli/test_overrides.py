@@ -8,6 +8,15 @@ from vgexp.cli import overrides
 from vgexp.errors import QuestionError
 
 
+def refusal(words: list[str], *, is_sweep: bool) -> str | None:
+    """Why the words are refused; None where they are left to Hydra."""
+    try:
+        overrides.require_possible(words, is_sweep=is_sweep)
+    except QuestionError as error:
+        return str(error)
+    return None
+
+
 @pytest.mark.parametrize(
     ("words", "is_sweep", "said"),
     [
@@ -31,9 +40,7 @@ from vgexp.errors import QuestionError
 def test_what_hydra_would_pass_over_or_name_in_its_own_words_is_refused(
     words: list[str], is_sweep: bool, said: str
 ) -> None:
-    with pytest.raises(QuestionError) as caught:
-        overrides.require_possible(words, is_sweep=is_sweep)
-    assert said in str(caught.value)
+    assert said in (refusal(words, is_sweep=is_sweep) or "")
 
 
 @pytest.mark.parametrize("is_sweep", [False, True])
@@ -50,9 +57,10 @@ def test_what_hydra_would_pass_over_or_name_in_its_own_words_is_refused(
     ],
 )
 def test_what_can_be_is_left_to_hydra(words: list[str], is_sweep: bool) -> None:
-    overrides.require_possible(words, is_sweep=is_sweep)
+    assert refusal(words, is_sweep=is_sweep) is None
 
 
 def test_each_kind_of_command_keeps_its_own_folder() -> None:
-    overrides.require_possible(["hydra.run.dir=a"], is_sweep=False)
-    overrides.require_possible(["hydra.sweep.dir=a"], is_sweep=True)
+    for own, is_sweep in (("run", False), ("sweep", True)):
+        assert refusal([f"hydra.{own}.dir=a"], is_sweep=is_sweep) is None
+        assert refusal([f"hydra.{own}.dir=a"], is_sweep=not is_sweep) is not None

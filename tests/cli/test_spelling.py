@@ -12,6 +12,7 @@ from rich.console import Console
 import vgexp
 from vgexp.activations import ACTIVATIONS
 from vgexp.cli import show
+from vgexp.cli.keys import list_keys
 from vgexp.cli.main import main
 from vgexp.config import CHOICES
 from vgexp.errors import QuestionError, nearest
@@ -105,6 +106,32 @@ def test_every_name_is_found_in_capitals_and_without_underscores(name: str) -> N
     names = [*ACTIVATIONS, *CHOICES["model"], *CHOICES["optimizer"]]
     assert nearest(name.upper().replace("_", "-"), names) == name
     assert nearest(name.replace("_", "").title(), names) == name
+
+
+@pytest.mark.parametrize(
+    ("word", "meant"),
+    [
+        ("sigmoid_dep", "nearest: +experiment=sigmoid_deep"),
+        ("momentun", "nearest: optimizer=momentum"),
+        ("networks", None),
+    ],
+)
+def test_a_word_alone_is_taken_for_a_name_only_where_it_nearly_is_one(
+    word: str, meant: str | None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = answer(capsys, "train", word)
+    assert f"cannot read the override '{word}'" in said
+    assert (meant in said) if meant else ("nearest: " not in said)
+
+
+@pytest.mark.parametrize("word", ["a", "the", "how"])
+def test_a_key_is_not_found_by_a_little_word_that_its_meaning_begins_with(
+    word: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert any(key.meaning.lower().startswith(f"{word} ") for key in list_keys())
+    said = answer(capsys, "train", f"{word}=1")
+    assert f"unknown key: '{word}'" in said
+    assert "nearest: " not in said
 
 
 @pytest.mark.parametrize(

@@ -65,11 +65,17 @@ def test_a_dictionary_is_no_configuration(tmp_path: Path) -> None:
 @pytest.mark.parametrize("group", CHOICES)
 def test_every_choice_passes_with_its_defaults(group: str) -> None:
     for cls in CHOICES[group].values():
-        configuration.require(Config(**{group: cls()}))
+        config = Config(**{group: cls()})
+        configuration.require(config)
+        values, choices = configuration.to_dict(config), configuration.choices(config)
+        assert configuration.from_dict(values, choices) == config
 
 
 def test_whole_numbers_are_numbers_and_null_stays_null() -> None:
-    configuration.require(Config(model=MlpConfig(gain=1, negative_slope=None)))
+    config = Config(model=MlpConfig(gain=1, negative_slope=None))
+    configuration.require(config)
+    model = configuration.to_dict(config)["model"]
+    assert (model["gain"], model["negative_slope"]) == (1, None)
 
 
 def test_what_an_earlier_version_recorded_means_what_it_did_then() -> None:
@@ -85,3 +91,12 @@ def test_what_an_earlier_version_recorded_means_what_it_did_then() -> None:
     assert configuration.identity(then) != configuration.identity(config)
     # The hash of the default configuration before there were these keys.
     assert configuration.identity(then) == "65202c2650dc1e3c"
+
+
+def test_a_class_derived_from_that_of_a_choice_is_not_this_choice() -> None:
+    class Derived(MlpConfig):
+        pass
+
+    assert configuration.choice("model", MlpConfig()) == "mlp"
+    with pytest.raises(QuestionError, match="unknown model configuration: 'Derived'"):
+        configuration.choice("model", Derived())

@@ -194,6 +194,13 @@ TELLS: list[tuple[str, Evidence, str]] = [
         of(JACOBIAN, jacobian_largest_log10=-341.5),
         "singular value is 3.2e-342 (the product of the layers' own: 1e+02).",
     ),
+    *(
+        ("jacobian", of(JACOBIAN, jacobian_largest_log10=log10), f"singular value is {power} (")
+        for log10, power in (
+            *((99.9999, "1e+100"), (299.9999, "1e+300"), (300.9999, "1e+301")),
+            *((-299.0001, "1e-299"), (-341.0001, "1e-341"), (400.97, "9.3e+400")),
+        )
+    ),
     (
         "jacobian",
         of(jacobian_bound_log10=2.0),

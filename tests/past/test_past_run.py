@@ -18,6 +18,7 @@ import vgexp
 from vgexp import folders, tables
 from vgexp.errors import QuestionError
 from vgexp.past import PastRun, job_of, jobs_of
+from vgexp.past.values import find_values
 from vgexp.quantities import TABLES
 from vgexp.tables import HAS_VALUE
 
@@ -167,6 +168,12 @@ def test_a_table_that_was_cut_short_is_a_problem_where_every_layer_was_asked_for
     assert reader.problems_of("layers") == [
         f"layers.csv has 1 of {num_layers + 1} rows at step {last_step}"
     ]
+    first_step = [line for line in lines[1:] if line.startswith("0,")]
+    path.write_text("".join([lines[0], *first_step[:-1]]))
+    reader = PastRun(run, is_strict=False)
+    assert reader.table("layers", ["step"]) is not None
+    (problem,) = reader.problems_of("layers")
+    assert problem.endswith(f"has {num_layers} of {num_layers + 1} rows at step 0")
     path.write_text(whole)
     reader = PastRun(run, is_strict=False)
     assert reader.table("layers", ["step"]) is not None
@@ -209,3 +216,29 @@ def test_a_run_can_go_on_until_it_has_ended_but_not_while_it_is_written(
 def test_a_run_is_equal_to_another_of_its_folder() -> None:
     assert vgexp.load(RECORDED / "run") == vgexp.load(RECORDED / "run")
     assert [field.name for field in dataclasses.fields(vgexp.Run)] == ["folder"]
+
+
+def test_a_column_that_is_absent_is_named_once_however_often_it_is_read(run: Path) -> None:
+    path = run / "layers.csv"
+    pd.read_csv(path, dtype="str", keep_default_na=False).drop(columns="grad_max").to_csv(
+        path, index=False
+    )
+    past = PastRun(run, is_strict=False)
+    for beside in ("delta_rms", "act_std"):
+        frame = past.table("layers", ["step", "grad_max", beside])
+        assert frame is not None
+        assert frame["grad_max"].isna().all()
+    assert past.problems == ["layers.csv has no grad_max (written since vgexp 0.1)"]
+
+
+def test_a_row_that_the_file_has_no_more_has_no_value(run: Path) -> None:
+    path = run / "steps.csv"
+    rows = tables.read(run, "steps", ["loss"])
+    rows.loc[[0, 1], "loss"] = np.nan
+    lines = path.read_text().splitlines(keepends=True)
+    header = lines[0].rstrip("\n").split(",")
+    cells = lines[1].split(",")
+    cells[header.index("loss")] = "nan"
+    path.write_text("".join([lines[0], ",".join(cells)]))
+    assert len(rows) > 2
+    assert find_values(run, "steps", rows)["loss"][[0, 1]].tolist() == [True, False]

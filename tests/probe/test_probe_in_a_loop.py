@@ -616,3 +616,19 @@ def test_a_paused_probe_neither_measures_nor_counts_and_goes_on_afterwards() -> 
         step()
     step()
     assert probe.step == 2, "outside of the with it stays outside"
+
+
+def test_a_probe_measures_again_after_what_it_was_paused_for_has_failed() -> None:
+    model = torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.Tanh())
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+
+    def fail(probe: Probe) -> None:
+        with probe.paused():
+            raise MemoryError
+
+    with Probe(model, optimizer, every=1) as probe:
+        with pytest.raises(MemoryError):
+            fail(probe)
+        model(torch.ones(4, 3)).sum().backward()
+        optimizer.step()
+    assert [row["step"] for row in measured_rows(probe)] == [0]

@@ -26,7 +26,7 @@ from vgexp.cli import main
 from vgexp.cli.verbs import VERBS
 from vgexp.errors import QuestionError
 from vgexp.quantities import SUMMARY, TABLES, Quantity, column_of
-from vgexp.report.comparing.bands import Line, fold, running_mean
+from vgexp.report.comparing.bands import Line, fold, running_mean, window_for
 from vgexp.report.comparing.charts import Curve
 from vgexp.report.comparing.groups import Group
 from vgexp.report.comparing.histories import histories
@@ -211,6 +211,11 @@ def test_where_no_seed_has_a_logarithm_zeros_and_infinities_stay_what_they_are()
     assert math.isnan(band.centre[3])
     assert band.counts.tolist() == [2, 0, 1, 0]
     assert np.isnan(band.high).all()
+
+
+def test_a_running_mean_is_over_a_tenth_of_the_steps_and_over_none_of_few() -> None:
+    windows = {1: 1, 59: 1, 60: 6, 199: 19, 200: 20, 5000: 20}
+    assert {num_steps: window_for(num_steps) for num_steps in windows} == windows
 
 
 def test_a_running_mean_is_of_the_values_before_and_forgets_a_peak() -> None:
@@ -656,6 +661,15 @@ def test_factors_are_white_at_one_and_as_far_from_it_below_as_above() -> None:
 
 
 @pytest.mark.parametrize(
+    ("figure", "least"), [("backward_factor_per_layer", 1.2), ("attenuation", 10.0)]
+)
+def test_a_map_of_factors_near_one_reaches_some_way_from_it(figure: str, least: float) -> None:
+    norm = scale_of(SUMMARY[figure], [0.95, 1.05]).norm
+    assert norm is not None
+    assert (norm.vmin, norm.vmax) == pytest.approx((1 / least, least))
+
+
+@pytest.mark.parametrize(
     ("figure", "values", "is_log"),
     [
         ("val_accuracy_last", [0.001, 0.9], False),
@@ -663,6 +677,8 @@ def test_factors_are_white_at_one_and_as_far_from_it_below_as_above() -> None:
         ("backward_factor_log_std", [0.1, 0.3], False),
         ("weight_gradient_ratio", [1.0, 2.0], True),
         ("loss_last", [1.0, 2.0], False),
+        ("loss_last", [1.0, 100.0], False),
+        ("loss_last", [1.0, 101.0], True),
         ("loss_last", [1.0, 2000.0], True),
         ("loss_last", [-1.0, 2000.0], False),
         ("predicted_attenuation", [1.0, 2.0], True),

@@ -23,7 +23,7 @@ from vgexp.config import Config, MlpConfig
 from vgexp.errors import QuestionError
 from vgexp.quantities import TABLES
 from vgexp.report import figures
-from vgexp.report.figures import FIGURES, style
+from vgexp.report.figures import FIGURES, bins, style
 
 Tables = dict[str, pd.DataFrame]
 STEPS = (0, 20, 39)
@@ -728,6 +728,24 @@ def test_a_spike_within_a_ridge_is_named_and_does_not_flatten_the_rest() -> None
     assert "its share of the entries" in legend
     (ridge,) = ridges(figure.axes[0])
     assert -ridge[:, 1].min() == pytest.approx(0.88 * 0.6)
+
+
+@pytest.mark.parametrize(
+    ("densities", "shares", "num_spikes"),
+    [
+        ([4.1, 1.0, 0.9, 0.8], [0.15, 0.1, 0.1, 0.1], 1),
+        ([3.9, 1.0, 0.9, 0.8], [0.15, 0.1, 0.1, 0.1], 0),
+        ([4.1, 1.0, 0.9, 0.8], [0.14, 0.1, 0.1, 0.1], 0),
+        ([9.0, 8.0, 1.0, 0.9], [0.08, 0.08, 0.1, 0.1], 2),
+        ([9.0, 9.0, 9.0, 9.0, 1.0, 0.9], [0.04] * 6, 4),
+        ([9.0, 9.0, 9.0, 9.0, 9.0, 1.0], [0.04] * 6, 0),
+    ],
+)
+def test_few_bins_that_hold_much_and_tower_fourfold_are_spikes(
+    densities: list[float], shares: list[float], num_spikes: int
+) -> None:
+    found = bins.spikes_of(np.array(shares), np.array(densities))
+    assert found.tolist() == [place < num_spikes for place in range(len(densities))]
 
 
 def test_without_a_spike_none_is_explained() -> None:

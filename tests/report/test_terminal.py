@@ -13,6 +13,7 @@ from rich.console import Console
 
 from vgexp.diagnosis import summarise
 from vgexp.quantities import TABLES
+from vgexp.report.terminal.axes import ticks
 from vgexp.report.terminal.closing import closing
 from vgexp.report.terminal.layout import Column, show_table
 
@@ -171,3 +172,19 @@ def test_names_that_the_encoding_lacks_are_escaped() -> None:
     show_table(console, Column("run", ["é"]), [])
     file.flush()
     assert rb"\xe9" in file.buffer.getvalue()  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("starts", "line"),
+    [
+        ([0, 4], "10  20"),
+        ([0, 3], "10"),
+        ([0, 8, 12], "10      20  30"),
+        ([0, 7, 12], "10          30"),
+        ([0, 8, 11], "10         30"),
+        ([0, 8, 99], "10      20        30"),
+    ],
+)
+def test_two_labels_of_an_axis_are_at_least_two_cells_apart(starts: list[int], line: str) -> None:
+    labels = ["10", "20", "30"][: len(starts)]
+    assert ticks(labels, starts, 20) == line

@@ -250,13 +250,15 @@ def test_a_checkpoint_of_another_state_is_of_no_use(tmp_path: Path) -> None:
     assert contents(tmp_path / "a") == expected
 
 
-def test_a_closed_folder_is_named(tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EPERM, errno.EROFS])
+def test_a_closed_folder_is_named(number: int, tmp_path: Path) -> None:
     from vgexp.cli.hydra_errors import translate
 
     log = str(tmp_path / "run" / "train.log")
-    question = translate(PermissionError(errno.EACCES, "Permission denied", log))
+    question = translate(OSError(number, "it is closed", log))
     assert question is not None
-    assert str(question).startswith(f"cannot write in {tmp_path / 'run'}: Permission denied\n")
+    assert str(question).startswith(f"cannot write in {tmp_path / 'run'}: it is closed\n")
+    assert translate(OSError(errno.EIO, "it is broken", log)) is None
 
 
 def test_a_block_keeps_commands_and_long_paths_whole(tmp_path: Path) -> None:

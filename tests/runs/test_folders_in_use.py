@@ -10,6 +10,7 @@ import pickle
 import shutil
 import signal
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
@@ -54,8 +55,12 @@ def test_letters_that_the_font_lacks_bring_no_warning(tmp_path: Path) -> None:
     def draw(axes: style.Axes) -> None:
         axes.text(0.5, 0.5, style.label("日本語"))
 
-    for suffix in ("png", "svg"):
-        style.write(style.alone(draw, style.label("runs/名前")), tmp_path / f"a.{suffix}")
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for suffix in ("png", "svg"):
+            style.write(style.alone(draw, style.label("runs/名前")), tmp_path / f"a.{suffix}")
+    assert caught == []
+    assert {path.name for path in tmp_path.iterdir()} == {"a.png", "a.svg"}
 
 
 def test_jobs_in_hidden_folders_are_found_below_their_sweep_alone(tmp_path: Path) -> None:
@@ -233,13 +238,18 @@ def test_a_hang_up_that_is_ignored_stays_ignored() -> None:
 class Closed(io.StringIO):
     """What a terminal that was closed is to those who write."""
 
+    was_written_to = False
+
     def write(self, _text: str) -> int:
+        self.was_written_to = True
         raise OSError(5, "Input/output error")
 
 
 def test_a_block_that_nobody_can_read_raises_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "stderr", Closed())
+    closed = Closed()
+    monkeypatch.setattr(sys, "stderr", closed)
     error_blocks.show_interruption(HungUp(), None)
+    assert closed.was_written_to
 
 
 def test_a_sweep_whose_lines_nobody_can_read_does_its_jobs(

@@ -399,3 +399,40 @@ def test_a_process_that_is_asked_to_leave_was_interrupted(
     assert runs.load(tmp_path / "a").summary["status"] == "interrupted"
     monkeypatch.undo()
     assert vgexp.resume(tmp_path / "a").summary["status"] == "completed"
+
+
+def cut_short(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Makes a run that failed after some of its steps."""
+
+    def fail() -> None:
+        raise RuntimeError("the node is gone")
+
+    with monkeypatch.context() as patch:
+        strike(patch, 5, fail)
+        with pytest.raises(RuntimeError, match="the node is gone"):
+            runs.run(CONFIG, folder)
+
+
+def test_a_run_that_is_finished_with_other_output_records_what_it_was_finished_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cut_short(tmp_path / "a", monkeypatch)
+    asked = changed(CONFIG, output={"figures": False})
+    done = runs.finish(asked, tmp_path / "a")
+    assert done.summary["status"] == "completed"
+    assert done.config.output.figures is False
+    ended = runs.finish(changed(CONFIG, output={"figures": True}), tmp_path / "a")
+    assert ended.config.output.figures is False, "a run that has ended stays as it is"
+
+
+def test_a_file_that_a_killed_process_left_half_written_is_removed_on_the_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cut_short(tmp_path / "a", monkeypatch)
+    left = tmp_path / "a" / ".checkpoint.pt.new"
+    kept = tmp_path / "a" / "notes.new"
+    for path in (left, kept):
+        path.write_text("half")
+    vgexp.resume(tmp_path / "a")
+    assert not left.exists()
+    assert kept.exists()

@@ -88,6 +88,23 @@ def fails_at_the_start():
     return take
 
 
+class FailsThenCloses:
+    def __init__(self, folder):
+        self.folder = folder
+
+    def __call__(self, rows):
+        raise RuntimeError("quota")
+
+    def close(self):
+        with (self.folder / "closings").open("a") as file:
+            file.write("closed\\n")
+
+
+def changes_config(config):
+    config.model.depth = 99
+    return lambda rows: None
+
+
 class FailsToClose:
     def __call__(self, rows):
         pass
@@ -227,6 +244,12 @@ def test_no_number_of_a_run_depends_on_its_sinks() -> None:
     assert summaries[0]["config_hash"] == summaries[1]["config_hash"]
 
 
+def test_a_sink_may_change_its_configuration_and_the_run_keeps_its_own(tmp_path: Path) -> None:
+    asked = config("mine.changes_config")
+    sinks.SINKS["mine.changes_config"](sinks.SinkContext(tmp_path, TABLES, asked))
+    assert asked.model.depth == CONFIG.model.depth != 99
+
+
 def test_what_a_module_draws_as_it_is_imported_is_the_same_with_a_sink_in_it(
     own_folder: Path,
 ) -> None:
@@ -279,6 +302,11 @@ def test_a_sink_that_fails_is_told_once_and_the_run_goes_on(
         if path.name != "timing.csv":
             assert (done.folder / path.name).read_bytes() == path.read_bytes()
     assert kept(done.folder)[-1] == "closed", "the sink after it has all"
+
+
+def test_a_sink_that_fails_at_rows_is_closed_once() -> None:
+    folder = runs.run(config("mine.FailsThenCloses"), "a").folder
+    assert (folder / "closings").read_text() == "closed\n"
 
 
 def test_what_ends_the_process_is_no_failure_of_a_sink(own_folder: Path) -> None:

@@ -28,6 +28,7 @@ from vgexp.config import (
 )
 from vgexp.diagnosis.through_time import time_metrics
 from vgexp.runs.start import build_trainer
+from vgexp.theory.forecast import Forecast
 
 ADDING = AddingConfig(num_examples=64, seq_len=20, batch_size=16)
 RECURRENT = Config(
@@ -95,3 +96,9 @@ def test_the_predicted_factor_is_that_of_the_predicted_column() -> None:
     time["predicted_delta_rms"] = [0.8**10, 0.8**5, 1.0]
     assert time_metrics(time)[wanted] == pytest.approx(0.8, rel=1e-12)
     assert time_metrics(time)["backward_factor_per_time_step"] == pytest.approx(1)
+
+
+def test_why_nothing_is_predicted_is_told_before_what_would_be_off() -> None:
+    assert Forecast(reason="no theory", caveat="borders").note == "no theory"
+    assert Forecast(caveat="borders").note == "borders"
+    assert Forecast().note is None

@@ -229,9 +229,8 @@ CASES: dict[str, Config] = {
     "momentum and step": changed(BASE, optimizer=MomentumConfig(lr=0.5), scheduler=StepConfig()),
     "plateau": changed(
         BASE,
-        optimizer=SgdConfig(lr=0.7),
         scheduler=PlateauConfig(patience=0, factor=0.5),
-        train={"eval_every": 2},
+        train={"eval_every": 3},
     ),
     "every step": changed(BASE, probe=ProbeConfig(every=1, activations_every=1)),
     "every third": changed(BASE, probe=ProbeConfig(every=3, activations_every=2)),
@@ -267,6 +266,13 @@ def test_a_check_at_each_flush_gives_the_tables_of_a_check_at_each_step(
 def test_the_late_case_is_late() -> None:
     trainer, _ = trained(LATER, deferred=False)
     assert step_of_divergence(trainer) > 110
+
+
+def test_of_the_plateau_case_the_rate_falls_between_the_flush_and_the_divergence() -> None:
+    trainer, tables = trained(CASES["plateau"], deferred=False)
+    last = step_of_divergence(trainer)
+    before, *after = tables["steps"]["lr"][last - 2 :]
+    assert after == [before / 2] * 2
 
 
 def test_a_flush_after_the_run_has_ended_leaves_no_probe_behind() -> None:

@@ -9,6 +9,8 @@ from vgexp.diagnosis.findings import Finding, Number, rule
 
 _LARGEST_POWER = 300
 """Power of ten up to which a float holds a number with all of its digits."""
+_ROUNDED_UP = 1 - math.log10(9.95)
+"""Below the next power of ten by no more than this, two digits give that power."""
 
 
 @rule("fitted_variance_min", "fitted_variance_max")
@@ -96,7 +98,8 @@ def _format_power(log10: float) -> str:
     """10^x with two digits, beyond the range of a float too."""
     if abs(log10) < _LARGEST_POWER:
         return f"{10**log10:.2g}"
-    exponent = math.floor(log10)
+    # What two digits round up to 10 has one more in its exponent.
+    exponent = math.floor(log10 + _ROUNDED_UP)
     return f"{10 ** (log10 - exponent):.2g}e{exponent:+d}"
 
 

@@ -139,7 +139,7 @@ def log_ticks(low: float, high: float) -> np.ndarray:
 def log_format(low: float, high: float) -> FuncFormatter:
     """How ticks of such a scale are named: 0.05 where all are like that, else 5 x 10^-2."""
     is_plain = low >= 1e-4 and high <= 1e5
-    return FuncFormatter(lambda value, _: f"{value:.4g}" if is_plain else _power(value))
+    return FuncFormatter(lambda value, _: _plain(value) if is_plain else _power(value))
 
 
 def _draw_band(axes: Axes, bottom: float, height: float) -> None:
@@ -155,6 +155,11 @@ def _draw_band(axes: Axes, bottom: float, height: float) -> None:
 
 def _zeros_of(axes: Axes) -> list[Line2D]:
     return [line for line in axes.get_lines() if line.get_gid() == _ZEROS]
+
+
+def _plain(value: float) -> str:
+    """Four digits, without an exponent."""
+    return np.format_float_positional(float(f"{value:.4g}"), trim="-")
 
 
 def _power(value: float) -> str:
