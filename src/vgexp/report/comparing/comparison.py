@@ -172,5 +172,5 @@ def _folded(values: Sequence[Sequence[Any]], quantity: Quantity, by_seed: bool) 
     if not by_seed:
         return [row[0] for row in values]
     if any(isinstance(value, str) for row in values for value in row):
-        return [counts_of(value for value in row if value is not None) for row in values]
+        return [counts_of(str(value) for value in row if value is not None) for row in values]
     return [spread_of(row, quantity) for row in values]

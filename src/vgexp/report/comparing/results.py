@@ -97,4 +97,6 @@ def _unknown_metric(what: str, name: str, allowed: set[str]) -> QuestionError:
 
 
 def _in_summary(name: str, run: ComparedRun) -> Any:
-    return run.summary.get(name)
+    value = run.summary.get(name)
+    # Of a file that somebody changed it may be a list or a mapping.
+    return value if value is None or isinstance(value, _PLAIN) else str(value)

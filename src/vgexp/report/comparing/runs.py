@@ -149,6 +149,8 @@ def typed_alike(runs: Sequence[ComparedRun]) -> list[ComparedRun]:
 def _loaded(past: PastRun, name: str) -> ComparedRun:
     """Reads what a comparison needs of a run in any case."""
     asked, summary = _asked(past), past.outcome
+    if not isinstance(summary.get("status"), str | None):  # somebody changed the file
+        summary = {**summary, "status": str(summary["status"])}
     if past.problems:
         summary = {**summary, "status": UNREADABLE, "reason": "; ".join(past.problems)}
     return ComparedRun(past, name, _deciding(asked), summary)
