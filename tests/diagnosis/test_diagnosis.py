@@ -122,13 +122,13 @@ def test_a_frame_with_nothing_to_diagnose_is_a_question_gone_wrong() -> None:
         diagnose(STEADY.assign(step=np.nan))
     with pytest.raises(QuestionError, match="has twice the columns delta_rms"):
         diagnose(STEADY.rename(columns={"act_std": "delta_rms"}))
-    with pytest.raises(QuestionError, match="cells that are no numbers.*'lost'"):
+    with pytest.raises(QuestionError, match=r"cells that are no numbers.*'lost'"):
         diagnose(STEADY.assign(delta_rms="lost"))
 
 
 def test_a_frame_whose_numbers_are_text_is_diagnosed_as_the_numbers() -> None:
     frame = pd.concat([VANISHING, STEADY.assign(step=20)])
-    as_text = frame.astype({name: "str" for name in ("step", "layer", "delta_rms")})
+    as_text = frame.astype(dict.fromkeys(("step", "layer", "delta_rms"), "str"))
     diagnosis = diagnose(as_text)
     assert diagnosis == diagnose(frame)
     assert diagnosis.last_step == 20

@@ -55,7 +55,7 @@ def test_letters_that_the_font_lacks_bring_no_warning(tmp_path: Path) -> None:
         axes.text(0.5, 0.5, style.label("日本語"))
 
     for suffix in ("png", "svg"):
-        style.write(style.alone(draw, style.label("runs/名前")), tmp_path / f"a.{suffix}")
+        style.write(style.draw_alone(draw, style.label("runs/名前")), tmp_path / f"a.{suffix}")
 
 
 def test_jobs_in_hidden_folders_are_found_below_their_sweep_alone(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Runs and sweeps read back from their folders; every other room that reads one asks here."""
+"""Reads runs and sweeps from their folders; no other room opens a run's files itself."""
 
 from vgexp.past.run import UNFINISHED, PastRun
 from vgexp.past.sweep import job_of, jobs_of

@@ -1,4 +1,4 @@
-"""Which table each figure draws, and the error for a frame that is none of its kind."""
+"""Checks that a figure is given the table that it draws."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def draws_table(
 
 
 def require_table(figure: str, frame: object, table: str, needed: tuple[str, ...]) -> None:
-    """Refuses what is no frame with the rows of a table.
+    """Checks that something is a DataFrame with the rows of a table.
 
     A frame is another table's if a column is missing, or if it has a column that tells rows of
     the other table apart: several rows of `layers` share a step, those of `steps` do not.
