@@ -26,9 +26,9 @@ from torch.utils.checkpoint import checkpoint
 
 from vgexp import Probe, diagnose
 from vgexp.probe import block
-from vgexp.probe.moments import ColumnCells
-from vgexp.probe.weights import WeightMeter
-from vgexp.quantities import LAYERS, column_of
+from vgexp.probe.plan import plan_of_module
+from vgexp.probe.weights import DECLARED, WeightMeter
+from vgexp.quantities import LAYERS, Measure, column_of
 
 Parameters = Mapping[str, Tensor]
 Zs = dict[str, list[Tensor]]
@@ -1595,32 +1595,43 @@ def test_no_column_is_of_another_size_under_a_fused_optimizer_with_a_scaler(colu
     assert [one for one, _ in pairs] == pytest.approx([other for _, other in pairs], rel=1e-5)
 
 
-def measure_sum_of_magnitudes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Has the probe measure a further column, `grad_sum`, of each gradient that it takes."""
-    take = WeightMeter.take_gradients
-
-    def take_more(meter: WeightMeter) -> None:
-        take(meter)
-        groups = meter._gradients()
-        sums = tuple(grad.abs().sum(1) for _, grad in groups)
-        meter._cells["grad_sum"] = ColumnCells(
-            tuple(row for rows, _ in groups for row in rows), sums
-        )
-
-    monkeypatch.setattr(WeightMeter, "take_gradients", take_more)
-
-
-def test_a_new_column_of_gradients_is_unscaled_by_its_declaration_alone(
+def test_a_new_column_is_computed_and_unscaled_by_its_declaration_alone(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    measure_sum_of_magnitudes(monkeypatch)
-    with pytest.raises(KeyError, match="grad_sum"):
+    for name, of in (("grad_sum", "gradient"), ("weight_sum", "weight")):
+        measure = Measure(of, lambda x_RN: x_RN.abs().sum(1))
+        monkeypatch.setitem(DECLARED, name, measure)
+    with pytest.raises(KeyError, match="weight_sum"):
         rows_under_a_scaler(fused=True)
-    new = column_of("layers", "grad_max").like("grad_sum", "sum of magnitudes in dL/dW")
-    monkeypatch.setattr(block, "LAYERS", (*LAYERS, new))
-    monkeypatch.setitem(block._SCALES_WITH, new.name, new.scales_with)
-    plain, fused = ([row["grad_sum"] for row in rows_under_a_scaler(f)] for f in (False, True))
-    assert fused == pytest.approx(plain, rel=1e-5)
+    for like, name in (("grad_max", "grad_sum"), ("weight_norm", "weight_sum")):
+        new = column_of("layers", like).like(name, "sum of magnitudes")
+        monkeypatch.setattr(block, "LAYERS", (*block.LAYERS, new))
+        monkeypatch.setitem(block._SCALES_WITH, new.name, new.scales_with)
+    plain, fused = (rows_under_a_scaler(f) for f in (False, True))
+    for name in ("grad_sum", "weight_sum"):
+        assert [row[name] for row in fused] == pytest.approx([row[name] for row in plain], rel=1e-5)
+
+
+def test_a_declared_measure_is_that_of_each_weight_stacked_or_alone() -> None:
+    model = drawn(nn.Sequential(nn.Linear(5, 5), nn.Linear(5, 5), nn.Linear(5, 3)))
+    loss_of(model(data(7, 5))).backward()
+    linear = [module for module in model if isinstance(module, nn.Linear)]
+    plan = plan_of_module(model, None)
+    square = {
+        "weight_squares": Measure("weight", lambda x_RN: x_RN.square().sum(1)),
+        "grad_squares": Measure("gradient", lambda x_RN: x_RN.square().sum(1)),
+    }
+    meter = WeightMeter(plan.rows, measures=square)
+    with torch.no_grad():
+        meter.copy_weights()
+        meter.take_gradients()
+    cells = meter.collect()
+    for name, values in (
+        ("weight_squares", [float(m.weight.detach().square().sum()) for m in linear]),
+        ("grad_squares", [float(m.weight.grad.square().sum()) for m in linear]),
+    ):
+        assert cells[name].rows == (0, 1, 2)
+        assert torch.cat(cells[name].values).tolist() == pytest.approx(values, rel=1e-12)
 
 
 def test_norms_over_several_axes_have_no_rows_and_take_no_numbers() -> None:

@@ -11,6 +11,7 @@ from vgexp import metrics
 from vgexp.probe import stacks
 from vgexp.probe.moments import ColumnCells
 from vgexp.probe.plan import PlanRow
+from vgexp.quantities import LAYERS, Measure
 
 Stacks = list[tuple[tuple[int, ...], Tensor]]
 """(rows, [G, N]): tensors of one shape, stacked where they are small."""
@@ -18,6 +19,10 @@ Stacks = list[tuple[tuple[int, ...], Tensor]]
 
 UPDATE_NORM = "update_norm"
 """Norm of W's change; `update_ratio` is this over `weight_norm`."""
+
+
+DECLARED = {column.name: column.measure for column in LAYERS if column.measure is not None}
+"""Columns whose declaration says how they are computed."""
 
 
 class WeightMeter:
@@ -29,10 +34,18 @@ class WeightMeter:
     Args:
         reuse: whether the copies of weights use the memory of the step before. It costs memory
             between steps, but saves page faults where every step is measured.
+        measures: further columns of weights or of gradients, by name.
     """
 
-    def __init__(self, rows: Sequence[PlanRow], *, reuse: bool = False) -> None:
+    def __init__(
+        self,
+        rows: Sequence[PlanRow],
+        *,
+        reuse: bool = False,
+        measures: Mapping[str, Measure] = DECLARED,
+    ) -> None:
         self._reuse = reuse
+        self._measures = measures
         self._weights = {
             index: row.weight
             for index, row in enumerate(rows)
@@ -47,6 +60,8 @@ class WeightMeter:
     def before_clip(self) -> None:
         """Measures the gradient's columns now; without this call `take_gradients` does."""
         groups = self._gradients()
+        # First, since what follows writes into the stacks.
+        self._measure("gradient", groups)
         norms, largest, zero = [], [], []
         for members, grad in groups:
             size = self._size(grad) if len(members) == 1 else grad.abs_()
@@ -74,6 +89,7 @@ class WeightMeter:
         """Measures the norms of weights, and copies those that the update may change."""
         norms, self._before = [], []
         weights = self._stacks(self._weights)
+        self._measure("weight", weights)
         for rows, w in weights:
             norms.append(metrics.row_norms(w))
             if any(self._weights[i].requires_grad for i in rows):
@@ -95,6 +111,12 @@ class WeightMeter:
         """Ends a step. Returns the cells of each column."""
         cells, self._cells, self._before = self._cells, {}, []
         return cells
+
+    def _measure(self, of: str, groups: Stacks) -> None:
+        for name, measure in self._measures.items():
+            if measure.of == of:
+                values = tuple([measure.function(x_RN) for _, x_RN in groups])
+                self._cells[name] = ColumnCells(_rows(groups), values)
 
     def _gradients(self) -> Stacks:
         grads = {}

@@ -7,7 +7,7 @@ that a name can be checked before anything is computed.
 from vgexp.quantities.initialisation import JACOBIAN, PATHS, SHATTERING
 from vgexp.quantities.layers import LAYERS, PREDICTED, READOUT, SEED
 from vgexp.quantities.networks import ATTENTION, HISTOGRAMS, PREDICTED_IN_TIME, RECURRENCE, TIME
-from vgexp.quantities.quantity import FIRST_VERSION, PREDICTION, Quantity
+from vgexp.quantities.quantity import FIRST_VERSION, PREDICTION, Measure, Quantity
 from vgexp.quantities.reading import NUM_STEPS_AVERAGED, Reading
 from vgexp.quantities.summary import NUMBERS, SUMMARY, metric_of, require_number
 from vgexp.quantities.tables import COMMON, KEYS, TABLES, absence, column_of, lacking_columns
@@ -39,6 +39,7 @@ __all__ = [
     "TABLES",
     "TIME",
     "TIMING",
+    "Measure",
     "Quantity",
     "Reading",
     "absence",

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from vgexp.quantities.reading import Reading
 
@@ -22,6 +23,16 @@ FIRST_VERSION = "0.1"
 
 _WIDE = 100.0
 """Largest over smallest value from which a logarithmic scale tells more."""
+
+
+class Measure(NamedTuple):
+    """How the probe computes a column of `layers.csv` that needs weights or gradients alone."""
+
+    of: Literal["weight", "gradient"]
+    """The weight before the update, or its gradient before clipping."""
+    function: Callable[[Any], Any]
+    """From the entries [R, N] of R weights, a tensor on any device, to a number a weight, [R]. It
+    writes into no tensor, and looks at no value."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +76,8 @@ class Quantity:
     """Whether 0 is the usual value, which `vgexp show` leaves out."""
     reading: Reading | None = None
     """Of a summary metric: how it is read off a table; None where more has to be computed."""
+    measure: Measure | None = None
+    """Of a column: how the probe computes it; None where it is computed together with others."""
     since: str = FIRST_VERSION
     """The version of vgexp that was the first to record it."""
 
