@@ -145,7 +145,9 @@ def test_clashing_last_parts_keep_their_group(
         make_run(tmp_path / name)
         flat = dict(zip(("model.kind", "data.kind"), values, strict=True))
         monkeypatch.setitem(FLAT, name, flat)
-    monkeypatch.setattr("vgexp.report.comparing.runs._read_asked", lambda run: FLAT[run.folder.name])
+    monkeypatch.setattr(
+        "vgexp.report.comparing.runs._read_asked", lambda run: FLAT[run.folder.name]
+    )
     comparison = compare_runs(load_runs([tmp_path]))
     assert titles(comparison)[1:3] == ["model.kind", "data.kind"]
 

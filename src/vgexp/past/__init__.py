@@ -1,4 +1,4 @@
-"""Reads runs and sweeps from their folders; no other room opens a run's files itself."""
+"""Reads runs and sweeps from their folders, for all that shows or returns them."""
 
 from vgexp.past.run import UNFINISHED, PastRun
 from vgexp.past.sweep import job_of, jobs_of
