@@ -873,7 +873,7 @@ def test_panels_stand_three_abreast_and_four_as_a_square() -> None:
 
 def compared(*arguments: str | Path) -> str:
     with redirect_stdout(StringIO()) as out:
-        assert VERBS["compare"]([str(argument) for argument in arguments]) == 0
+        assert VERBS["compare"].run("compare", [str(argument) for argument in arguments]) == 0
     return out.getvalue()
 
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from vgexp.report.comparing.runs import ComparedRun
     from vgexp.report.comparing.sheet import Comparison
 
-SUMMARY = "one row a run: what differs in the configuration, what came out"
+DESCRIPTION = "One row a run: what differs, what came out."
 
 _LAYERS_WITHOUT_METRIC = ""
 # Word of --heatmap -> what it says.

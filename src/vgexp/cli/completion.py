@@ -23,7 +23,6 @@ from vgexp.errors import QuestionError, unknown
 _SHELLS = ("bash", "zsh", "fish")
 _SEPARATORS: Mapping[str, str] = {"bash": " ", "zsh": " ", "fish": "\n"}
 _EXPERIMENT = re.compile(r"(\+{0,2}experiment=)")
-_OF_FOLDERS = ("compare", "resume", "show")
 
 
 def main(argv: Sequence[str]) -> int:
@@ -53,7 +52,7 @@ def candidates(line: str) -> list[str]:
         return [verb for verb in VERBS if verb.startswith(last)]
     if words[1] == "list":
         return [kind for kind in listing.KINDS if kind.startswith(last)] if len(words) == 2 else []
-    if words[1] in _OF_FOLDERS:
+    if words[1] in VERBS and VERBS[words[1]].takes_folders:
         return _folders(last)
     return _overrides(words[1], words[2:], last) if words[1] in WORKS else []
 

@@ -10,18 +10,13 @@ import os
 import sys
 from collections.abc import Sequence
 
-HELP = """\
+_HELP = """\
 vgexp: why deep networks stop learning, seen layer by layer
 
 usage: vgexp VERB ...
 
 verbs
-  train [overrides]         build the model, train it, write one run folder
-  signal [overrides]        signal propagation at initialisation, no training
-  compare RUN_OR_SWEEP...   one row a run: what differs, what came out
-  show RUN                  heat map, curves and verdict in the terminal
-  resume RUN_OR_SWEEP       go on with what was cut short
-  list [KIND]               experiments, activations, inits, metrics, ...
+{verbs}
 
 first steps
   vgexp train +experiment=sigmoid_deep
@@ -90,7 +85,7 @@ def _run(argv: list[str]) -> int:
 def _dispatch(argv: list[str]) -> int:
     verb = argv[0] if argv else "--help"
     if verb in ("-h", "--help", "help"):
-        print(HELP, end="")
+        print(_HELP.format(verbs=_list_verbs()), end="")
         return 0
     if verb == "--version":
         from vgexp import __version__
@@ -112,4 +107,12 @@ def _dispatch(argv: list[str]) -> int:
             )
         kind = "option" if verb.startswith("-") else "verb"
         raise unknown(kind, verb, [*VERBS, "--help", "--version"] if kind == "option" else VERBS)
-    return VERBS[verb](argv[1:])
+    return VERBS[verb].run(verb, argv[1:])
+
+
+def _list_verbs() -> str:
+    from vgexp.cli.verbs import VERBS
+
+    width = max(len(f"{name} {verb.takes}") for name, verb in VERBS.items()) + 3
+    lines = (f"  {f'{name} {verb.takes}':<{width}}{verb.purpose}" for name, verb in VERBS.items())
+    return "\n".join(lines)

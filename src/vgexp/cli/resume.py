@@ -18,6 +18,8 @@ from vgexp.errors import QuestionError, printable
 from vgexp.location import Location
 from vgexp.resuming import TRUST
 
+DESCRIPTION = "Continues a run or a sweep that was cut short. Its results stay the same."
+
 LOG = "train.log"
 LINE = "[%(asctime)s][%(name)s][%(levelname)s] - %(message)s"
 """A line of the log, as Hydra writes it."""
@@ -48,6 +50,11 @@ def main(args: argparse.Namespace) -> int:
     Raises:
         QuestionError: there is no such run, or it cannot be continued.
     """
+    with notice.show_starting([]):
+        return _resume(args)
+
+
+def _resume(args: argparse.Namespace) -> int:
     if _is_sweep(Path(args.path)):
         from vgexp.cli import resume_sweep
 

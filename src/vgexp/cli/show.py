@@ -12,6 +12,8 @@ from vgexp.errors import QuestionError, reason
 if TYPE_CHECKING:
     from rich.console import Console
 
+DESCRIPTION = "A run in the terminal: layer-by-step heat map, curves, verdict, metrics."
+
 _MOST_NAMED = 6
 
 

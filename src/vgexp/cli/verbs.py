@@ -1,4 +1,8 @@
-"""The verbs, each of which loads its modules when it is called."""
+"""The verbs: what each takes, what the help page says of it, and what runs it.
+
+A verb that takes arguments is a module of its name beside this one, with `DESCRIPTION`,
+`add_arguments(parser)` and `main(args)`, and an entry here.
+"""
 
 from __future__ import annotations
 
@@ -7,15 +11,24 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
 
-def _train(argv: list[str]) -> int:
-    return _enter("train", argv)
+class Verb:
+    """A verb, which loads its modules when it is run."""
+
+    def __init__(self, takes: str, purpose: str, run: Callable[[str, list[str]], int]) -> None:
+        self.takes = takes
+        """What follows it on the command line, as the help page shows it."""
+        self.purpose = purpose
+        """A line of the help page."""
+        self.run = run
+        """From its name and the words after it to an exit code."""
+
+    @property
+    def takes_folders(self) -> bool:
+        """Whether folders of runs complete its command line."""
+        return self.takes.startswith("RUN")
 
 
-def _signal(argv: list[str]) -> int:
-    return _enter("signal", argv)
-
-
-def _enter(verb: str, argv: list[str]) -> int:
+def _take_overrides(verb: str, argv: list[str]) -> int:
     from vgexp.cli import notice
 
     with notice.show_starting(argv):
@@ -24,52 +37,34 @@ def _enter(verb: str, argv: list[str]) -> int:
         return hydra_entry.enter(verb, argv)
 
 
-def _compare(argv: list[str]) -> int:
-    from vgexp.cli import compare
+def _take_arguments(verb: str, argv: list[str]) -> int:
+    from importlib import import_module
+
     from vgexp.cli.arguments import Parser
 
-    parser = Parser(prog="vgexp compare", description="One row a run: what differs, what came out.")
-    compare.add_arguments(parser)
-    return compare.main(parser.parse_intermixed_args(argv))
+    module = import_module(f"vgexp.cli.{verb}")
+    parser = Parser(prog=f"vgexp {verb}", description=module.DESCRIPTION)
+    module.add_arguments(parser)
+    return int(module.main(parser.parse_intermixed_args(argv)))
 
 
-def _show(argv: list[str]) -> int:
-    from vgexp.cli import show
-    from vgexp.cli.arguments import Parser
-
-    parser = Parser(
-        prog="vgexp show",
-        description="A run in the terminal: layer-by-step heat map, curves, verdict, metrics.",
-    )
-    show.add_arguments(parser)
-    return show.main(parser.parse_args(argv))
-
-
-def _resume(argv: list[str]) -> int:
-    from vgexp.cli import notice, resume
-    from vgexp.cli.arguments import Parser
-
-    parser = Parser(
-        prog="vgexp resume",
-        description="Continues a run or a sweep that was cut short. Its results stay the same.",
-    )
-    resume.add_arguments(parser)
-    args = parser.parse_intermixed_args(argv)
-    with notice.show_starting([]):
-        return resume.main(args)
-
-
-def _list(argv: list[str]) -> int:
+def _take_kind(_: str, argv: list[str]) -> int:
     from vgexp.cli import listing
 
     return listing.main(argv)
 
 
-VERBS: Mapping[str, Callable[[list[str]], int]] = {
-    "train": _train,
-    "signal": _signal,
-    "compare": _compare,
-    "show": _show,
-    "resume": _resume,
-    "list": _list,
+VERBS: Mapping[str, Verb] = {
+    "train": Verb(
+        "[overrides]", "build the model, train it, write one run folder", _take_overrides
+    ),
+    "signal": Verb(
+        "[overrides]", "signal propagation at initialisation, no training", _take_overrides
+    ),
+    "compare": Verb(
+        "RUN_OR_SWEEP...", "one row a run: what differs, what came out", _take_arguments
+    ),
+    "show": Verb("RUN", "heat map, curves and verdict in the terminal", _take_arguments),
+    "resume": Verb("RUN_OR_SWEEP", "go on with what was cut short", _take_arguments),
+    "list": Verb("[KIND]", "experiments, activations, inits, metrics, ...", _take_kind),
 }
