@@ -64,11 +64,11 @@ def require_table(figure: str, frame: object, table: str, needed: tuple[str, ...
         raise QuestionError(f"{figure} was given a {type(frame).__name__}\n{allowed}")
     own = {column.name for column in TABLES[table]}
     keys = {key for columns in KEYS.values() for key in columns}
-    foreign = sorted(str(name) for name in frame.columns if name in keys - own)
+    others = sorted(str(name) for name in frame.columns if name in keys - own)
     missing = [name for name in needed if name not in frame.columns]
-    if not missing and not foreign:
+    if not missing and not others:
         return
-    what = f"lacks {', '.join(missing)}" if missing else f"has a column {foreign[0]}"
+    what = f"lacks {', '.join(missing)}" if missing else f"has a column {others[0]}"
     like = _most_like(frame)
     told = f"; its columns are those of {like}" if like and like != table else ""
     raise QuestionError(f"{figure} draws the table {table}, but the frame {what}{told}\n{allowed}")
