@@ -5,7 +5,7 @@
         ...
 
 What makes it is entered on a higher floor, beside the function that does, by this class:
-`optimizers.build`, `models.build` and the like.
+`optimizers.build`, `models.make` and the like.
 """
 
 from __future__ import annotations
