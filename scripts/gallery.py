@@ -18,7 +18,7 @@ from vgexp.cli.main import main as vgexp_main
 from vgexp.folders import CONFIG
 from vgexp.report import figures
 from vgexp.report.figures import style
-from vgexp.report.figures.beside import beside, side_by_side
+from vgexp.report.figures.beside import read_beside, side_by_side
 from vgexp.report.figures.comparing import compare_figure
 from vgexp.report.figures.sweep_maps import sweep_map
 from vgexp.sweep import plan
@@ -110,7 +110,7 @@ def run_picture(job: str, figure: str) -> Callable[[], Figure]:
 
 
 def _beside(titles: dict[str, str]) -> Figure:
-    return side_by_side([beside(RUNS / name, title) for name, title in titles.items()])
+    return side_by_side([read_beside(RUNS / name, title) for name, title in titles.items()])
 
 
 def _figure_of(job: str, name: str, title: str, text: str) -> Picture:
@@ -256,7 +256,7 @@ PICTURES_OF = (
         "large_step",
         "curvature",
         "Curvature",
-        "The largest eigenvalue of the Hessian against the largest that the step bears: here most "
+        "The largest eigenvalue of the Hessian against the stability limit of the step: here most "
         "are above it. And the trace with its error.",
     ),
     Picture(

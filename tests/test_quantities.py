@@ -3,6 +3,8 @@ predicts."""
 
 from __future__ import annotations
 
+import math
+
 import pytest
 
 from vgexp.quantities import LAYERS, PREDICTION, SUMMARY, TABLES, Quantity
@@ -113,6 +115,26 @@ def test_what_is_shown_by_default_are_summary_metrics_each_once(shown: str) -> N
     names = getattr(selection, shown)
     assert set(names) <= set(SUMMARY)
     assert len(set(names)) == len(names)
+
+
+@pytest.mark.parametrize(
+    ("name", "lowest", "highest", "is_logarithmic"),
+    [
+        ("loss_last", 1.0, 99.0, False),
+        ("loss_last", 1.0, 101.0, True),
+        ("loss_last", 0.0, 101.0, False),
+        ("loss_last", math.inf, -math.inf, False),  # no value
+        ("weight_gradient_ratio", 1.0, 1.5, True),
+        ("attenuation", 1.0, 1.5, True),
+        ("backward_factor_per_layer", 1.0, 1.5, True),
+        ("clip_fraction", 0.001, 1.0, False),
+        ("lyapunov_largest", 0.001, 1.0, False),
+    ],
+)
+def test_a_scale_is_logarithmic_as_declared_or_where_values_above_zero_span_much(
+    name: str, lowest: float, highest: float, is_logarithmic: bool
+) -> None:
+    assert SUMMARY[name].is_logarithmic(lowest, highest) == is_logarithmic
 
 
 def test_every_column_of_a_layer_says_what_asks_for_it_and_what_it_scales_with() -> None:

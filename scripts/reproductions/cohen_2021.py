@@ -64,7 +64,7 @@ def claims(folder: Path) -> list[Claim]:
     ]
 
 
-@style.drawn
+@style.with_style
 def draw(folder: Path) -> Figure:
     """Sharpness over steps with 2 / lr, and the loss, of every rate and seed."""
     figure, [left, right] = style.canvas(1, 2)

@@ -82,7 +82,7 @@ def claims(folder: Path) -> list[Claim]:
     ]
 
 
-@style.drawn
+@style.with_style
 def draw(folder: Path) -> Figure:
     """Variance of z by layer, and dL/dz."""
     figure, [left, right] = style.canvas(1, 2)

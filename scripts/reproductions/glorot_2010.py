@@ -130,7 +130,7 @@ def _means(folder: Path) -> pd.DataFrame:
     return layers.pivot_table(index="step", columns="layer", values="act_mean")
 
 
-@style.drawn
+@style.with_style
 def draw(runs: Path) -> Figure:
     figure, panels = style.canvas(1, 2, width=11.0)
     for index, (folder, title) in enumerate(

@@ -145,7 +145,7 @@ def _shown(runs: Path) -> np.ndarray:
     return _logs(chosen["folder"].iloc[0])
 
 
-@style.drawn
+@style.with_style
 def draw(runs: Path) -> Figure:
     figure, panels = style.canvas(1, 2, width=11.0)
     table = _table(runs)

@@ -91,7 +91,7 @@ def _chosen(sweep: Path, init: str, depth: int) -> pd.DataFrame:
     return nets[(nets["model.init"] == init) & (nets["depth"] == depth)]
 
 
-@style.drawn
+@style.with_style
 def draw(runs: Path) -> Figure:
     figure, panels = style.canvas(1, 2, width=11.0)
     for index, (folder, name) in enumerate({"he": "He", "xavier": "Xavier"}.items()):

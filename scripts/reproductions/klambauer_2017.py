@@ -100,7 +100,7 @@ def claims(folder: Path) -> list[Claim]:
     ]
 
 
-@style.drawn
+@style.with_style
 def draw(folder: Path) -> Figure:
     """Variance of h by layer: of SELU for three tau, and of other activations."""
     figure, [left, right] = style.canvas(1, 2)

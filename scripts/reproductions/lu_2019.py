@@ -81,7 +81,7 @@ def claims(folder: Path) -> list[Claim]:
     ]
 
 
-@style.drawn
+@style.with_style
 def draw(folder: Path) -> Figure:
     """Share of nets born dead by depth; the band is between the bounds."""
     figure, [axes] = style.canvas(height=4.6)

@@ -76,7 +76,7 @@ def _chosen(runs: Path, activation: str, init: str) -> pd.DataFrame:
     return table[(table["model.activation"] == activation) & (table["model.init"] == init)]
 
 
-@style.drawn
+@style.with_style
 def draw(runs: Path) -> Figure:
     figure, panels = style.canvas(1, 2, width=11.0)
     for index, init in enumerate(_INITS):

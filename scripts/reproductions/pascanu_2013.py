@@ -83,7 +83,7 @@ def claims(folder: Path) -> list[Claim]:
     ]
 
 
-@style.drawn
+@style.with_style
 def draw(folder: Path) -> Figure:
     """The gradient by the state over time for each radius, and the factors against the radius."""
     figure, [left, right] = style.canvas(1, 2)

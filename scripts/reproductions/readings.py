@@ -80,7 +80,7 @@ def draw_beside_theory(axes: Axes, rows: pd.DataFrame, column: str, title: str, 
     )
     log_line(axes, measured.index, measured, **{**look, "linestyle": "none"}, label="measured")
     axes.set_xlabel("layer")
-    style.whole_numbers(axes.xaxis)
+    style.tick_whole_numbers(axes.xaxis)
     log_scale(axes)
 
 

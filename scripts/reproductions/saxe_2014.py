@@ -142,7 +142,7 @@ def _spread(runs: Path, init: str) -> Claim:
     )
 
 
-@style.drawn
+@style.with_style
 def draw(runs: Path) -> Figure:
     figure, panels = style.canvas(1, 2, width=11.0)
     best = _fastest(runs)

@@ -114,7 +114,7 @@ def _depth(row: pd.Series, trained: pd.DataFrame) -> Claim:
     )
 
 
-@style.drawn
+@style.with_style
 def draw(runs: Path) -> Figure:
     figure, panels = style.canvas(1, 2, width=11.0)
     start, trained = _start(runs), _trained(runs)

@@ -69,7 +69,7 @@ def claims(folder: Path) -> list[Claim]:
     ]
 
 
-@style.drawn
+@style.with_style
 def draw(folder: Path) -> Figure:
     """The last block over depth, all blocks of a deep net, and the losses."""
     figure, [left, middle, right] = style.canvas(1, 3, width=14.4)

@@ -89,7 +89,7 @@ def claims(folder: Path) -> list[Claim]:
     ]
 
 
-@style.drawn
+@style.with_style
 def draw(folder: Path) -> Figure:
     """dL/dz by layer, measured and by theory; and the factor of each gain."""
     figure, [left, right] = style.canvas(1, 2)

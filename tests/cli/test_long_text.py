@@ -23,7 +23,7 @@ from vgexp.quantities import LAYERS, TABLES
 from vgexp.report.comparing.layer_values import layer_values
 from vgexp.report.comparing.runs import ComparedRun
 from vgexp.report.terminal import layout
-from vgexp.report.terminal.layout import MOST_OF_CELL, Column, beginning, shortened, show_table
+from vgexp.report.terminal.layout import MOST_OF_CELL, Column, cut_to_width, shorten, show_table
 from vgexp.report.terminal.words import show_ending, show_numbers
 from vgexp.sweep import JobRow
 
@@ -56,8 +56,8 @@ def test_a_cell_that_a_person_reads_is_whole() -> None:
     text = "y" * MOST_OF_CELL
     table = shown(Column("run", ["a"]), [Column("verdict", [text])])
     assert table.count("y") == MOST_OF_CELL
-    assert shortened(text) == text
-    assert shortened(text + "y") == "y" * (MOST_OF_CELL - 3) + "..."
+    assert shorten(text) == text
+    assert shorten(text + "y") == "y" * (MOST_OF_CELL - 3) + "..."
 
 
 @pytest.mark.parametrize(
@@ -65,7 +65,7 @@ def test_a_cell_that_a_person_reads_is_whole() -> None:
     [("abc", 2, "ab"), ("abc", 3, "abc"), ("本a本", 3, "本a"), ("本", 1, ""), ("", 5, "")],
 )
 def test_the_beginning_is_as_wide_as_there_is_room(text: str, width: int, expected: str) -> None:
-    assert beginning(text, width) == expected
+    assert cut_to_width(text, width) == expected
 
 
 def test_the_line_of_a_job_is_cut_in_its_middle() -> None:

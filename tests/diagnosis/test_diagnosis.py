@@ -118,6 +118,26 @@ def test_a_frame_with_nothing_to_diagnose_is_a_question_gone_wrong() -> None:
         diagnose(STEADY.assign(delta_rms=np.nan))
     with pytest.raises(QuestionError, match="lacks the column step"):
         diagnose(STEADY.drop(columns="step"))
+    with pytest.raises(QuestionError, match="no row of the table has a backward signal"):
+        diagnose(STEADY.assign(step=np.nan))
+    with pytest.raises(QuestionError, match="has twice the columns delta_rms"):
+        diagnose(STEADY.rename(columns={"act_std": "delta_rms"}))
+    with pytest.raises(QuestionError, match=r"cells that are no numbers.*'lost'"):
+        diagnose(STEADY.assign(delta_rms="lost"))
+
+
+def test_a_frame_whose_numbers_are_text_is_diagnosed_as_the_numbers() -> None:
+    frame = pd.concat([VANISHING, STEADY.assign(step=20)])
+    as_text = frame.astype(dict.fromkeys(("step", "layer", "delta_rms"), "str"))
+    diagnosis = diagnose(as_text)
+    assert diagnosis == diagnose(frame)
+    assert diagnosis.last_step == 20
+
+
+def test_a_read_out_that_no_forward_pass_used_does_not_say_how_many_layers_there_are() -> None:
+    unused = STEADY["kind"] == "readout"
+    frame = STEADY.assign(layer=STEADY["layer"].astype("Int64").mask(unused))
+    assert diagnose(frame).first.num_layers == diagnose(STEADY).first.num_layers
 
 
 @pytest.mark.parametrize(

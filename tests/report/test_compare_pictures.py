@@ -34,7 +34,7 @@ from vgexp.report.comparing.layer_values import at_layer, history_of_layer, laye
 from vgexp.report.comparing.runs import load_runs
 from vgexp.report.comparing.spread import spread_of
 from vgexp.report.comparing.sweep_grid import sweep_grid
-from vgexp.report.comparing.swept import apart, columns_of, find_key, texts_of
+from vgexp.report.comparing.swept import columns_of, find_key, split_runs, texts_of
 from vgexp.report.figures import comparing, style, sweep_maps
 from vgexp.report.figures.color_scales import scale_of
 from vgexp.report.figures.comparing import compare_figure
@@ -876,7 +876,7 @@ def test_values_are_numbers_in_order_or_texts_as_they_appear(tmp_path: Path) -> 
     assert texts_of(runs, "model.gain") == ["9.0", "10.0"]
     assert texts_of(runs, "model.activation") == ["tanh", "elu"]
     assert texts_of(runs, "no.key") == ["not set"]
-    assert [run.name for (run,) in apart(runs, ["model.gain"]).values()] == ["1", "0"]
+    assert [run.name for (run,) in split_runs(runs, ["model.gain"]).values()] == ["1", "0"]
     assert find_key(runs, "gain", "--panels") == "model.gain"
 
 

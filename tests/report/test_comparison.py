@@ -26,6 +26,7 @@ from vgexp.report.comparing.comparison import Comparison, compare_layers, compar
 from vgexp.report.comparing.runs import load_runs
 from vgexp.report.comparing.sheet import show, write_csv
 from vgexp.report.comparing.spread import spread_of
+from vgexp.report.comparing.sweep_grid import sweep_grid
 
 HEADER = [column.name for column in TABLES["layers"]]
 
@@ -144,7 +145,9 @@ def test_clashing_last_parts_keep_their_group(
         make_run(tmp_path / name)
         flat = dict(zip(("model.kind", "data.kind"), values, strict=True))
         monkeypatch.setitem(FLAT, name, flat)
-    monkeypatch.setattr("vgexp.report.comparing.runs._asked", lambda run: FLAT[run.folder.name])
+    monkeypatch.setattr(
+        "vgexp.report.comparing.runs._read_asked", lambda run: FLAT[run.folder.name]
+    )
     comparison = compare_runs(load_runs([tmp_path]))
     assert titles(comparison)[1:3] == ["model.kind", "data.kind"]
 
@@ -329,6 +332,19 @@ def test_a_run_whose_summary_is_broken_stays_with_its_seeds_and_an_unknown_one_a
     comparison = compare_runs(load_runs([sweep]), by_seed=True)
     assert column(comparison, "runs") == ["0, 1, 2", "3", "4", "5"]
     assert column(comparison, "loss_last_mean_20")[0].num_values == 2
+
+
+@pytest.mark.parametrize("by_seed", [False, True])
+def test_lists_and_mappings_where_a_summary_has_plain_values_are_shown_as_text(
+    sweep: Path, by_seed: bool
+) -> None:
+    changed = {"status": {}, "attenuation": [1], "verdict": {"healthy": 1}}
+    (sweep / "0" / "summary.json").write_text(json.dumps(changed))
+    runs = load_runs([sweep])
+    shown = printed(compare_runs(runs, by_seed=by_seed), width=300)
+    assert "{'healthy': 1}" in shown
+    assert "[1]" in shown
+    assert sweep_grid(runs, "depth", "seed").values.count("[1]") == 1
 
 
 @pytest.mark.parametrize(("name", "text", "problem"), DAMAGE)

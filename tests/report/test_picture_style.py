@@ -10,10 +10,10 @@ from matplotlib.axes import Axes
 
 from vgexp.errors import QuestionError
 from vgexp.report.figures import events, style
-from vgexp.report.figures.layer_axis import evenly, layers_across, layers_down
+from vgexp.report.figures.layer_axis import choose_evenly, layers_across, layers_down
 from vgexp.report.figures.legends import legend_below
 from vgexp.report.figures.logarithmic import log_format, log_line, log_range, log_scale, log_ticks
-from vgexp.report.figures.thinning import thinned
+from vgexp.report.figures.thinning import choose_points
 
 
 def panel() -> Axes:
@@ -188,7 +188,7 @@ def test_measured_layers_with_gaps_stand_at_their_numbers() -> None:
 
 @pytest.mark.parametrize(("num", "most"), [(0, 5), (1, 5), (4, 5), (5, 5), (6, 5), (1000, 12)])
 def test_evenly_spaced_places_have_both_ends(num: int, most: int) -> None:
-    places = evenly(num, most).tolist()
+    places = choose_evenly(num, most).tolist()
     assert len(places) == min(num, most)
     assert not num or (places[0] == 0 and places[-1] == num - 1)
     gaps = np.diff(places)
@@ -199,7 +199,7 @@ def test_a_thin_curve_keeps_ends_peaks_zeros_and_infinite_values() -> None:
     generator = np.random.default_rng(0)
     y = generator.random(100_003) + 1
     y[777], y[54_321], y[90_000], y[12_345] = 1e9, 0.0, np.inf, -5.0
-    places = thinned(y)
+    places = choose_points(y)
     assert len(places) <= 4100
     assert {0, 777, 54_321, 90_000, 12_345, 100_002} <= set(places.tolist())
     assert (np.diff(places) > 0).all()
@@ -208,11 +208,11 @@ def test_a_thin_curve_keeps_ends_peaks_zeros_and_infinite_values() -> None:
 def test_a_gap_of_a_long_curve_stays_a_gap() -> None:
     y = np.ones(50_000)
     y[20_000:30_000] = np.nan
-    assert np.isnan(y[thinned(y)]).any()
+    assert np.isnan(y[choose_points(y)]).any()
 
 
 def test_a_short_curve_is_drawn_whole() -> None:
-    np.testing.assert_array_equal(thinned(np.ones(4000)), np.arange(4000))
+    np.testing.assert_array_equal(choose_points(np.ones(4000)), np.arange(4000))
 
 
 def test_a_strip_says_when_and_how_often() -> None:
@@ -275,7 +275,7 @@ def test_names_that_are_not_ours_are_neither_mathematics_nor_lines() -> None:
 
 @pytest.mark.parametrize("kind", ["png", "svg", "pdf"])
 def test_equal_pictures_are_equal_files(tmp_path: Path, kind: str) -> None:
-    @style.drawn
+    @style.with_style
     def make() -> object:
         figure, [axes] = style.canvas()
         log_line(axes, [0, 1, 2], [1.0, 0.0, 3.0], label="a")
@@ -301,5 +301,5 @@ def test_the_style_does_not_reach_beyond_a_figure() -> None:
     import matplotlib as mpl
 
     before = dict(mpl.rcParams)
-    style.drawn(lambda: style.canvas()[0])()
+    style.with_style(lambda: style.canvas()[0])()
     assert dict(mpl.rcParams) == before

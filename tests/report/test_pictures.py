@@ -600,7 +600,7 @@ def test_time_over_seeds_is_a_geometric_mean_of_the_last_layers_hidden_state() -
     np.testing.assert_allclose(band.get_paths()[0].vertices[:, 1].max(), 200)
 
 
-def test_curvature_shows_what_the_step_bears_and_a_negative_eigenvalue_by_its_size() -> None:
+def test_curvature_shows_the_stability_limit_and_a_negative_eigenvalue_by_its_size() -> None:
     sharpness, trace = draw("curvature").axes
     lines = named(sharpness)
     assert lines["largest eigenvalue"] == ([0, 50, 100], [1, 30, 40])
@@ -609,12 +609,12 @@ def test_curvature_shows_what_the_step_bears_and_a_negative_eigenvalue_by_its_si
     np.testing.assert_equal(lines["smallest, below 0: its size"][1], [2, np.nan, 0.5])
     positive = curvature().assign(hessian_min=[0.5, 0.25, 0.5])
     assert "smallest, below 0: its size" not in named(draw("curvature", positive).axes[0])
-    assert lines["borne by this learning rate (sgd: 2 / lr)"][1] == [40, 40, 20]
+    assert lines["stability limit (sgd: 2 / lr)"][1] == [40, 40, 20]
     np.testing.assert_equal(trace.get_lines()[0].get_ydata(), [5, 60, np.nan])
     edges = trace.collections[0].get_paths()[0].vertices
     assert {tuple(edge) for edge in edges} >= {(0.0, 4.0), (0.0, 6.0), (50.0, 50.0), (50.0, 70.0)}
     adaptive = curvature().assign(stability_limit=np.nan)
-    assert "borne" not in str(list(named(draw("curvature", adaptive).axes[0])))
+    assert "stability limit" not in str(list(named(draw("curvature", adaptive).axes[0])))
     for nothing in (np.nan, np.inf):
         drawn = draw("curvature", curvature().assign(hessian_trace=nothing))
         assert words(drawn) == ["no trace was finite"]

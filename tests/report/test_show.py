@@ -32,7 +32,7 @@ from vgexp.past import PastRun
 from vgexp.quantities import TABLES
 from vgexp.report.grid import Grid, grid_of, underflows
 from vgexp.report.terminal.axes import LABEL_WIDTH, labels_of, ticks
-from vgexp.report.terminal.bands import banded
+from vgexp.report.terminal.bands import make_bands
 from vgexp.report.terminal.curve import Plot, Points, show_plot
 from vgexp.report.terminal.heat_map import show_heat_map
 from vgexp.report.terminal.inks import BARS, inks_for
@@ -187,7 +187,7 @@ def test_a_band_is_the_lower_median_of_its_cells(num_layers: int, num_steps: int
     norms = generator.lognormal(0, 3, (num_layers + 1, num_steps)).tolist()
     norms[0][0], norms[num_layers // 2][num_steps // 2], norms[-1][-1] = 0.0, math.nan, None
     steps = {3 * step: [row[step] for row in norms] for step in range(num_steps)}
-    bands = banded(grid_of(frame_of(steps), "grad_norm"), 24, 71)
+    bands = make_bands(grid_of(frame_of(steps), "grad_norm"), 24, 71)
     size = next(n for n in range(1, 1001) if math.ceil(num_layers / n) <= 23)
     width = next(n for n in range(1, 1001) if math.ceil(num_steps / n) <= 71)
     assert (bands.layers_a_row, bands.steps_a_column) == (size, width)

@@ -11,7 +11,7 @@ import pytest
 from matplotlib.axes import Axes
 
 from vgexp.quantities import TABLES
-from vgexp.report.figures.beside import Beside, beside, side_by_side
+from vgexp.report.figures.beside import Beside, read_beside, side_by_side
 
 
 def layers(norm: float) -> pd.DataFrame:
@@ -93,7 +93,7 @@ def test_what_was_nan_in_a_file_is_not_finite(tmp_path: Path) -> None:
         steps([1.0, 0.5]).to_csv(folder / "steps.csv", index=False)
         summary = {"dtype": "float16", "constant_loss": 2.3}
         (folder / "summary.json").write_text(json.dumps(summary), encoding="utf-8")
-    runs = [beside(tmp_path / name, name) for name in ("plain", "lost", "empty")]
+    runs = [read_beside(tmp_path / name, name) for name in ("plain", "lost", "empty")]
     assert [run.dtype for run in runs] == ["float16"] * 3
     assert [run.constant_loss for run in runs] == [2.3] * 3
     assert [words_of(axes) for axes in side_by_side(runs).axes[:3]] == [[], ["not finite"], []]

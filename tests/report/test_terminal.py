@@ -14,7 +14,7 @@ from rich.console import Console
 from vgexp.diagnosis import summarise
 from vgexp.quantities import TABLES
 from vgexp.report.terminal.axes import ticks
-from vgexp.report.terminal.closing import closing
+from vgexp.report.terminal.closing import show_closing
 from vgexp.report.terminal.layout import Column, show_table
 
 FILES = ["layers.csv", "steps.csv", "evals.csv", "timing.csv", "summary.json", "train.log"]
@@ -44,7 +44,7 @@ def printed(layers: pd.DataFrame, folder: Path = Path("run"), **changes: Any) ->
         **(arguments | changes),
     )
     console = Console(file=io.StringIO(), width=80)
-    closing(console, folder, summary, layers, [folder / name for name in FILES])
+    show_closing(console, folder, summary, layers, [folder / name for name in FILES])
     return console.file.getvalue()  # type: ignore[attr-defined, no-any-return]
 
 

@@ -58,7 +58,7 @@ def test_letters_that_the_font_lacks_bring_no_warning(tmp_path: Path) -> None:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         for suffix in ("png", "svg"):
-            style.write(style.alone(draw, style.label("runs/名前")), tmp_path / f"a.{suffix}")
+            style.write(style.draw_alone(draw, style.label("runs/名前")), tmp_path / f"a.{suffix}")
     assert caught == []
     assert {path.name for path in tmp_path.iterdir()} == {"a.png", "a.svg"}
 

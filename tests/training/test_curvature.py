@@ -434,7 +434,7 @@ def test_a_negative_cadence_is_impossible() -> None:
         ProbeConfig(curvature_every=-1)
 
 
-# ---------------------------------------------------------------- what a step bears
+# ---------------------------------------------------------------- the stability limit
 
 
 BEARING: dict[str, OptimizerConfig] = {

@@ -68,9 +68,9 @@ def _finish_training(config: Config, folder: Path, command: str) -> Run:
 
 def _close_training(done: Run) -> None:
     from vgexp.cli.screen import Screen
-    from vgexp.report.terminal.closing import closing
+    from vgexp.report.terminal.closing import show_closing
 
-    closing(Screen(), done.folder, done.summary, done.layers, list_files(done.folder))
+    show_closing(Screen(), done.folder, done.summary, done.layers, list_files(done.folder))
 
 
 def _signal(config: Config, folder: Path, command: str) -> Run:
@@ -89,9 +89,9 @@ def _finish_signal(config: Config, folder: Path, command: str) -> Run:
 
 def _close_signal(done: Run) -> None:
     from vgexp.cli.screen import Screen
-    from vgexp.report.terminal.at_start import closing
+    from vgexp.report.terminal.at_start import show_closing
 
-    closing(Screen(), done.folder, done.summary, done.layers, list_files(done.folder))
+    show_closing(Screen(), done.folder, done.summary, done.layers, list_files(done.folder))
 
 
 def list_files(folder: Path) -> list[Path | str]:

@@ -15,7 +15,7 @@ from typing import final
 from rich.cells import cell_len
 
 from vgexp.errors import one_line
-from vgexp.report.terminal.layout import LEFT_OUT, beginning
+from vgexp.report.terminal.layout import LEFT_OUT, cut_to_width
 from vgexp.resuming import INTERRUPTED
 from vgexp.sweep import JobRow
 
@@ -109,5 +109,5 @@ def _cut(text: str, room: int, middle: bool = False) -> str:
     if cell_len(text) <= room:
         return text
     kept = max(0, room - len(LEFT_OUT))
-    tail = beginning(text[::-1], kept // 2)[::-1] if middle else ""
-    return f"{beginning(text, kept - cell_len(tail))}{LEFT_OUT}{tail}"
+    tail = cut_to_width(text[::-1], kept // 2)[::-1] if middle else ""
+    return f"{cut_to_width(text, kept - cell_len(tail))}{LEFT_OUT}{tail}"

@@ -51,7 +51,8 @@ def diagnose(frame: pd.DataFrame) -> Diagnosis:
         frame: rows as in `layers.csv` or from `Probe.to_frame()`.
 
     Raises:
-        QuestionError: it is no frame, columns are missing, or no row has a backward signal.
+        QuestionError: it is no frame, columns are missing or hold no numbers, or no row has a
+            backward signal.
     """
     if not isinstance(frame, pd.DataFrame):
         raise QuestionError(
@@ -61,13 +62,14 @@ def diagnose(frame: pd.DataFrame) -> Diagnosis:
         )
     evidence = evidence_of_layers(frame)
     assert evidence.last_step is not None
+    layers = evidence.tables["layers"]
     first_step, last_step = evidence.first_step, evidence.last_step
     findings = examine(evidence)
     return Diagnosis(
         first_step,
         last_step,
-        signal_of(frame[frame["step"] == first_step]),
-        signal_of(frame[frame["step"] == last_step]),
+        signal_of(layers[layers["step"] == first_step]),
+        signal_of(layers[layers["step"] == last_step]),
         compose(findings),
         findings,
         list_unchecked(evidence),

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from vgexp.diagnosis.signal import Signal, main_path, signal_of, underflow
+from vgexp.diagnosis.signal import Signal, main_path, require_columns, signal_of, underflow
 from vgexp.errors import QuestionError
 
 if TYPE_CHECKING:
@@ -117,11 +117,12 @@ def evidence_of_layers(
         ending: `status` and `reason` of a run that left no other metrics.
 
     Raises:
-        QuestionError: columns are missing, or no row has a backward signal.
+        QuestionError: columns are missing or hold no numbers, or no row has a backward signal.
     """
-    signal_of(layers.head(0))
+    require_columns(layers)
     if "step" not in layers.columns:
         raise QuestionError("the table lacks the column step\nallowed: a table of layers")
+    layers = _with_numbers(layers, ("step", "layer", "delta_rms"))
     steps = _measured_steps(layers)
     if steps is None:
         raise QuestionError(
@@ -141,9 +142,24 @@ def evidence_of_layers(
     )
 
 
+def _with_numbers(layers: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
+    """The same table, whose columns of text that are numbers are numbers.
+
+    Raises:
+        QuestionError: a column holds something else.
+    """
+    try:
+        return layers.assign(**{name: pd.to_numeric(layers[name]) for name in columns})
+    except (ValueError, TypeError) as error:
+        raise QuestionError(
+            f"the table has cells that are no numbers: {error}\n"
+            f"allowed: numbers in the columns {', '.join(columns)}"
+        ) from None
+
+
 def _measured_steps(layers: pd.DataFrame) -> tuple[int, int] | None:
     """The first and the last step with a backward signal; None where there is none."""
-    measured = layers.loc[layers["delta_rms"].notna(), "step"]
+    measured = layers.loc[layers["delta_rms"].notna(), "step"].dropna()
     return (int(measured.min()), int(measured.max())) if len(measured) else None
 
 

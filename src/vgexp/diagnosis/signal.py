@@ -83,7 +83,7 @@ def signal_of(layers_at_step: pd.DataFrame, num_layers: int | None = None) -> Si
     Raises:
         QuestionError: columns are missing.
     """
-    _require_columns(layers_at_step)
+    require_columns(layers_at_step)
     path = main_path(layers_at_step)
     numbers = path["layer"].to_numpy(dtype="float64")
     deltas = path["delta_rms"].to_numpy(dtype="float64")
@@ -173,18 +173,27 @@ def underflow(
     return len(below)
 
 
-def _require_columns(frame: pd.DataFrame) -> None:
-    missing = [name for name in _NEEDED if name not in frame.columns]
-    if missing:
+def require_columns(frame: pd.DataFrame) -> None:
+    """Checks that a frame has the columns that a signal is computed from, each of them once.
+
+    Raises:
+        QuestionError: it has not.
+    """
+    names = list(frame.columns)
+    missing = [name for name in _NEEDED if name not in names]
+    twice = [name for name in _NEEDED if names.count(name) > 1]
+    if missing or twice:
+        problem = "lacks" if missing else "has twice"
         raise QuestionError(
-            f"the table lacks the columns {', '.join(missing)}\n"
+            f"the table {problem} the columns {', '.join(missing or twice)}\n"
             "allowed: a table of layers, as in layers.csv or Probe.to_frame()"
         )
 
 
 def _num_layers(layers_at_step: pd.DataFrame, numbers: np.ndarray) -> int:
     """L from the read-out's number, else the highest hidden layer that has a row."""
-    readouts = layers_at_step.loc[layers_at_step["kind"] == "readout", "layer"]
+    # A weight that no forward pass used has no number.
+    readouts = layers_at_step.loc[layers_at_step["kind"] == "readout", "layer"].dropna()
     if len(readouts):
         return int(readouts.min()) - 1
     return int(numbers[-1]) if numbers.size else 0

@@ -1,4 +1,4 @@
-"""Runs and sweeps read back from their folders; every other room that reads one asks here."""
+"""Reads runs and sweeps from their folders, for all that shows or returns them."""
 
 from vgexp.past.run import UNFINISHED, PastRun
 from vgexp.past.sweep import job_of, jobs_of

@@ -1,4 +1,4 @@
-"""What is missing at the end of a table that was cut short."""
+"""Says what is missing at the end of a table that was cut short."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from vgexp import tables
 def shortfall(
     folder: Path, table: str, summary: Mapping[str, Any], num_rows: int = 1
 ) -> str | None:
-    """Says in a few words what a table lacks at its end; None where it lacks nothing.
+    """Says what a table lacks at its end; None where it lacks nothing.
 
     Args:
         summary: only where it says that the run completed can it be told how long the table was.

@@ -1,4 +1,4 @@
-"""A run folder read back: the one place where its summary, configuration and tables are read."""
+"""Reads a run folder: the one place that reads its summary, configuration and tables."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class PastRun:
 
     @property
     def problems(self) -> list[str]:
-        """What is missing or damaged of all that was asked for so far, a sentence each."""
+        """What is missing or damaged of all that was read so far, a sentence for each."""
         return [words for found in self._problems.values() for words in found]
 
     def problems_of(self, table: str) -> list[str]:
@@ -75,7 +75,7 @@ class PastRun:
 
     @cached_property
     def outcome(self) -> dict[str, Any]:
-        """The summary; for a run without one its status, and the reason that its sweep tells."""
+        """The summary; of a run without one its status, and the reason that its sweep knows."""
         if self._summary is None:
             return {"status": UNFINISHED, **self.job.ending}
         return self._summary
@@ -148,21 +148,21 @@ class PastRun:
         return self.has(f"{table}.csv")
 
     def columns(self, table: str) -> list[str]:
-        """The columns of a table's file; none where there is no file."""
+        """Lists the columns of a table's file; none where there is no file."""
         if table not in self._columns and self.has_table(table):
             found = self._try(f"{table}.csv", lambda: tables.column_names(self.folder, table))
             self._columns[table] = found or []
         return self._columns.get(table, [])
 
     def table(self, table: str, columns: Collection[str] | None = None) -> pd.DataFrame | None:
-        """Some columns of a table, or all; None where it is missing, or damaged if not strict.
+        """Reads some columns of a table, or all; None if it is missing, or damaged and not strict.
 
         If not strict, what is missing at its end is a problem as well.
         """
         return self._table(table, lambda: self.read(table, columns))
 
     def read(self, table: str, columns: Collection[str] | None = None) -> pd.DataFrame:
-        """Some columns of a table, or all, in the order of its file.
+        """Reads some columns of a table, or all, in the order of its file.
 
         Raises:
             QuestionError: it is missing or damaged, strict or not.
@@ -177,7 +177,7 @@ class PastRun:
         return frame[[name for name in frame if name in columns]].copy()
 
     def read_with_inf(self, table: str, columns: Collection[str]) -> pd.DataFrame:
-        """The columns as `read` has them, with inf for a value that is nan.
+        """Reads columns as `read` does, with inf for a value that is nan.
 
         In a frame NaN is both what is not finite and what was not measured. A figure shows the
         one and leaves out the other.
@@ -189,8 +189,10 @@ class PastRun:
     def layers(
         self, metrics: Collection[str], beside: Collection[str] = ()
     ) -> Mapping[str, pd.DataFrame]:
-        """Metric -> the rows of `layers.csv`: step, layer, kind, the metric and whether it has a
-        value (`has_value`), even if that is nan. The file is read once for all of them.
+        """Reads metrics of `layers.csv`, each with its step, layer and kind.
+
+        `has_value` says whether a metric has a value, even if that is nan. The file is read once
+        for all metrics.
 
         A metric that nobody declared and that has no column is left out; so are all where the file
         cannot be read.
@@ -271,7 +273,7 @@ class PastRun:
         return {} if found is None else split_by_metric(frame, found, _KEYS, beside)
 
     def _num_rows(self, table: str) -> int:
-        """Rows of each step at the least: the weights of the main path and the read-out."""
+        """Counts the rows that each step has at least: the main path's and the read-out's."""
         num_layers = self.outcome.get("num_layers")
         if table != "layers" or not isinstance(num_layers, int):
             return 1
@@ -281,7 +283,7 @@ class PastRun:
         return 1
 
     def _try(self, file: str, read: Callable[[], T]) -> T | None:
-        """What is read; None where it cannot be, and why is noted."""
+        """Reads something; where it cannot be read, notes why and returns None."""
         try:
             return read()
         except QuestionError as error:
@@ -296,5 +298,5 @@ class PastRun:
             known.append(words)
 
     def _words(self, error: QuestionError) -> str:
-        """An error in one line, without the folder's name."""
+        """Writes an error in one line, without the folder's name."""
         return "; ".join(str(error).replace(f"{self.folder}/", "").splitlines())

@@ -1,4 +1,4 @@
-"""What a sweep's own files say of the jobs below it."""
+"""Finds what the sweep above a run knows of it."""
 
 from __future__ import annotations
 

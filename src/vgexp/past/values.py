@@ -1,4 +1,4 @@
-"""Which cells of a table have a value: in a frame NaN is both nan and an empty cell."""
+"""Finds the cells that have a value: in a frame NaN is both nan and an empty cell."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def put_inf_for_nan(frame: pd.DataFrame, has_value: pd.DataFrame) -> None:
 def split_by_metric(
     frame: pd.DataFrame, has_value: pd.DataFrame, keys: Collection[str], beside: Collection[str]
 ) -> Mapping[str, pd.DataFrame]:
-    """Metric -> the keys, the metric, what stands beside it, and `has_value`.
+    """Splits a frame by metric: the keys, the metric, what stands beside it, and `has_value`.
 
     Args:
         frame: all of these columns.

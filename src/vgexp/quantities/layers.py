@@ -36,6 +36,7 @@ _DELTA_RMS = magnitude(
 _BACKWARD_GAIN = factor(
     "backward_gain",
     "delta_rms here over delta_rms of the next main-path layer",
+    axis="backward_gain: here / in the next layer",
     scales_with="nothing",
     asked_by=_BY_PASSES,
 )

@@ -27,6 +27,7 @@ _STATE_DELTA = magnitude(
     "delta_rms",
     "rms over examples and units of N dL/ds_t, s_t the state h_t or c_t; h and c are two"
     " variables: through h_t alone c_t is not counted",
+    axis="delta_rms: rms of N dL/ds",
 )
 
 TIME = (

@@ -1,4 +1,4 @@
-"""What is known of one number, or one word, that a run records: it is declared once, and asked."""
+"""The declaration of a number or a word that a run records."""
 
 from __future__ import annotations
 
@@ -20,6 +20,9 @@ PREDICTION = "predicted_"
 
 FIRST_VERSION = "0.1"
 """The version of vgexp that wrote the first tables."""
+
+_WIDE = 100.0
+"""Largest over smallest value from which a logarithmic scale tells more."""
 
 
 class Measure(NamedTuple):
@@ -70,7 +73,7 @@ class Quantity:
     null_is_infinite: bool = False
     """Whether a run that diverged lacks it only because it is not finite."""
     silent_at_zero: bool = False
-    """Whether 0 is what is usual and needs no line."""
+    """Whether 0 is the usual value, which `vgexp show` leaves out."""
     reading: Reading | None = None
     """Of a summary metric: how it is read off a table; None where more has to be computed."""
     measure: Measure | None = None
@@ -103,24 +106,30 @@ class Quantity:
         """Whether it is theory's, and not measured."""
         return self.name.startswith(PREDICTION)
 
+    def is_logarithmic(self, lowest: float, highest: float) -> bool:
+        """Whether a scale over values from the lowest to the highest is logarithmic."""
+        if self.scale == "by_range":
+            return lowest > 0 and highest / _WIDE > lowest
+        return self.scale in ("log", "factor", "product")
+
     def like(self, name: str, definition: str) -> Quantity:
         """Another quantity that is this one in all but name and definition."""
         return replace(self, name=name, definition=definition)
 
 
 def predicted(measured: Quantity, definition: str) -> Quantity:
-    """What theory says of a measured quantity; the probe has no part in it."""
+    """The prediction of a measured quantity, which the probe does not measure."""
     alike = measured.like(f"{PREDICTION}{measured.name}", definition)
     return replace(alike, asked_by="", scales_with=None)
 
 
 def key(name: str, definition: str, kind: Kind = "int") -> Quantity:
-    """What tells rows apart, together with the table's other keys."""
+    """A column that tells rows apart, together with the table's other keys."""
     return Quantity(name, definition, kind, "key")
 
 
 def label(name: str, definition: str, kind: Kind = "text") -> Quantity:
-    """What further says which row it is."""
+    """A column that says more about a row and has no value of its own to compare."""
     return Quantity(name, definition, kind, "label")
 
 
@@ -135,7 +144,7 @@ def count(name: str, definition: str, **more: Any) -> Quantity:
 
 
 def amount(name: str, definition: str, **more: Any) -> Quantity:
-    """A number of which seeds have mean and standard deviation."""
+    """A number whose values over seeds have a mean and a standard deviation."""
     return Quantity(name, definition, **({"scale": "by_range"} | more), spread="arithmetic")
 
 
@@ -150,10 +159,10 @@ def magnitude(name: str, definition: str, **more: Any) -> Quantity:
 
 
 def factor(name: str, definition: str, **more: Any) -> Quantity:
-    """By what one layer, or one step in time, multiplies: at 1 nothing changes."""
+    """The factor by which one layer, or one step in time, multiplies; at 1 nothing changes."""
     return magnitude(name, definition, scale="factor", **more)
 
 
 def product(name: str, definition: str, **more: Any) -> Quantity:
-    """By what many of them multiply."""
+    """The product of many such factors."""
     return magnitude(name, definition, scale="product", **more)

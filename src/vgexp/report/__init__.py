@@ -1,4 +1,4 @@
-"""Tables and diagnoses shown to a reader; everything here is read from files or frames."""
+"""Shows tables and diagnoses to a reader; reads files and DataFrames only."""
 
 from __future__ import annotations
 

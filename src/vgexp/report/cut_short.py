@@ -1,4 +1,4 @@
-"""A last step that was measured in part, as the end of a run that was killed leaves it."""
+"""Leaves out a last step that was measured only in part, as in a run that was killed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Whole(NamedTuple):
 
     @property
     def note(self) -> str:
-        """What is to be said of it beside the name of an axis; empty of a table that is whole."""
+        """The note for the name of an axis; empty where nothing was left out."""
         if self.left_out is None:
             return ""
         return f" (step {self.left_out} left out: some layers have no row)"

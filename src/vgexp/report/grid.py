@@ -1,4 +1,4 @@
-"""A column of `layers.csv` as layers by steps: what maps, profiles and curves over depth show.
+"""Arranges a column of `layers.csv` as layers by steps, for maps, profiles and curves.
 
 Axes: L layers (rows), S measured steps (columns).
 """
@@ -27,7 +27,7 @@ _WITNESS = "grad_zero_fraction"
 
 @dataclass(frozen=True)
 class Grid:
-    """One value a layer and step; layer 1 first, the read-out last."""
+    """One value for each layer and step; layer 1 first, the read-out last."""
 
     labels: Sequence[str]
     """Numbers of the layers, and `readout`."""
@@ -51,7 +51,7 @@ class Grid:
 
 
 def grid(layers: pd.DataFrame, metric: str) -> pd.DataFrame:
-    """`grid_of` as a table of values, of steps at which some layer has one.
+    """Arranges a metric as a DataFrame: layers by the steps at which some layer has a value.
 
     Raises:
         QuestionError: no such column of numbers.
@@ -67,7 +67,7 @@ def grid_of(
     num_examples: int = 1,
     every_step: bool = False,
 ) -> Grid:
-    """The metric of the main path and the read-out, as `path_of` has it, and where it underflowed.
+    """Arranges a metric of the main path and the read-out, and says where it underflowed.
 
     Args:
         dtype: of the run; None: not known, and nothing underflows.
@@ -100,8 +100,10 @@ def grid_of(
 
 
 def path_of(layers: pd.DataFrame, metric: str) -> tuple[pd.DataFrame, bool]:
-    """One row a step and layer of the main path, then one a step of the read-out; and whether a
-    block is among them: columns `step`, `layer`, `kind`, the metric, `has_value`.
+    """Selects a row for each step and layer of the main path, then one a step for the read-out.
+
+    Returns them with columns `step`, `layer`, `kind`, the metric, `has_value`, and whether a block
+    is among them.
 
     A layer's first weight counts. A block (`stream`) without a value, for it has no weight, has
     that of its weights: of a norm the root of the summed squares, else the largest magnitude.
@@ -141,7 +143,9 @@ def underflows(
     loss_scale: pd.Series | None = None,
     num_examples: int = 1,
 ) -> NDArray[np.bool_]:
-    """Which rows of `path_of` hold a value that is not 0 and underflowed; arguments of `grid_of`.
+    """Says which rows of `path_of` hold a value that is not 0 and underflowed.
+
+    The arguments are those of `grid_of`.
 
     A gradient where its largest entry, which is the last to, was below `smallest_held`: by
     autocast it is computed in half precision, as large as the loss scale made it. `delta_rms`
@@ -162,7 +166,7 @@ def underflows(
 
 
 def numbers(table: pd.DataFrame) -> np.ndarray:
-    """The layers' numbers of a grid's rows [L + 1]; the read-out's is the next."""
+    """Returns the numbers [L + 1] of the layers in a grid's rows; the read-out has the next."""
     last = 0
     found = []
     for name in table.index:
@@ -172,7 +176,7 @@ def numbers(table: pd.DataFrame) -> np.ndarray:
 
 
 def first_middle_last(steps: Sequence[Any]) -> list[int]:
-    """Of measured steps the first, the one nearest to the middle of training, and the last."""
+    """Returns the first measured step, the one nearest to the middle, and the last."""
     if not len(steps):
         return []
     ordered = sorted(int(step) for step in steps)
@@ -182,7 +186,7 @@ def first_middle_last(steps: Sequence[Any]) -> list[int]:
 
 
 def of_blocks(rows: pd.DataFrame, metric: str) -> pd.Series:
-    """(layer, step) -> what the layer's weights have together; NaN where none has a value.
+    """Combines the values of a layer's weights, by layer and step; NaN where none has a value.
 
     The norm over all of them of a norm, else the largest magnitude; inf where one is infinite.
     """

@@ -1,4 +1,4 @@
-"""A run as a notebook shows it: verdict, words, metrics and the overview, in one HTML piece."""
+"""Shows a run in a notebook: verdict, diagnosis, metrics and the overview, as HTML."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from vgexp.report.terminal.layout import number
 
 
 def as_html(folder: Path) -> str:
-    """The piece for a run folder; what cannot be read or drawn of it is said instead.
+    """Makes the HTML for a run folder; says what cannot be read or drawn.
 
     It refers to nothing outside itself, and has nothing in it but text and pictures.
     """

@@ -1,4 +1,4 @@
-"""Runs read back from disk: tables as DataFrames, summaries, configurations, and where runs are.
+"""Reads files of runs: tables as DataFrames, summaries, configurations; and finds runs.
 
 A cell of a table may hold a value that is not finite (`nan`, `inf`, `-inf`) or be empty (not
 measured here). In a frame both `nan` and empty are NaN; `empty_cells` tells them apart.

@@ -1,4 +1,4 @@
-"""Tables cell by cell as text: any file that is a table, and what is wrong with one that is not."""
+"""Reads tables cell by cell as text, and says what is wrong with a broken one."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from vgexp.tables.files import MOST_LINE, broken, readable
 
 @dataclass(frozen=True)
 class Cells:
-    """Column -> cells, and the text of a last line that was cut."""
+    """The cells of a table by column, and the text of a last line that was cut."""
 
     columns: dict[str, list[str]]
     half_line: str | None
@@ -25,7 +25,7 @@ class Cells:
 
 
 def cells_of(path: Path, table: str, columns: Collection[str] | None) -> Cells:
-    """The cells of the named columns, or of all.
+    """Reads the cells of the named columns, or of all.
 
     A column that `quantities` declares and the file does not have comes last, its cells empty.
 
@@ -53,7 +53,7 @@ def cells_of(path: Path, table: str, columns: Collection[str] | None) -> Cells:
 
 
 def rows_of(path: Path, table: str, half: list[str]) -> Iterator[list[str]]:
-    """The header, then row by row the cells; puts a last line that was cut into `half`."""
+    """Reads the header, then the cells row by row; puts a last line that was cut into `half`."""
     # Closed here, where a table turns out broken: a suspended reader would hold its file.
     with closing(_whole_lines(path, half)) as lines:
         reader = csv.reader(lines)

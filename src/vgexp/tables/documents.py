@@ -1,4 +1,4 @@
-"""A run's summary and configuration."""
+"""Reads a run's summary and configuration."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _MOST_DIGITS = 300
 
 
 def read_summary(folder: Path | str) -> dict[str, Any]:
-    """A run's `summary.json`."""
+    """Reads a run's `summary.json`."""
     path = Path(folder) / folders.SUMMARY
     text = text_of(path, folders.MOST_SUMMARY_BYTES)
     try:
@@ -29,12 +29,12 @@ def read_summary(folder: Path | str) -> dict[str, Any]:
 
 
 def _whole(text: str) -> int | float:
-    """A whole number; of more digits than any metric has, as a number with a point."""
+    """Reads a whole number; one with more digits than any metric has becomes a float."""
     return int(text) if len(text) <= _MOST_DIGITS else float(text)
 
 
 def read_config(folder: Path | str) -> config.Config:
-    """A run's `config.yaml`, as the configuration it resolved to; nothing in it is executed."""
+    """Reads a run's `config.yaml` as its resolved configuration; nothing in it is executed."""
     path = Path(folder) / folders.CONFIG
     text = text_of(path, folders.MOST_CONFIG_BYTES)
     try:

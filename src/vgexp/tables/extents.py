@@ -1,4 +1,4 @@
-"""How far a table goes, told from its two ends: nothing between them is read."""
+"""Finds out how far a table goes, by reading its two ends only."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Extent:
 
 
 def extent_of(folder: Path | str, table: str) -> Extent | None:
-    """How far a run folder's table goes; None where there is no such file, or no such table in it.
+    """Finds out how far a run's table goes; None where there is no such file, or no table in it.
 
     Raises:
         QuestionError: the file cannot be read.
@@ -52,7 +52,7 @@ def extent_of(folder: Path | str, table: str) -> Extent | None:
 
 
 def _first_lines(path: Path) -> list[bytes]:
-    """The whole lines of the first step, and one more."""
+    """Reads the whole lines of the first step, and one more."""
     lines: list[bytes] = []
     with files.open_to_read(path) as file:
         file.readline(MOST_LINE)
@@ -65,7 +65,7 @@ def _first_lines(path: Path) -> list[bytes]:
 
 
 def _last_lines(path: Path) -> tuple[list[bytes], bool]:
-    """At least the whole lines of the last step, without the header; whether a line is torn."""
+    """Reads at least the whole lines of the last step; and whether the last line is torn."""
     chunk = _CHUNK
     with files.open_to_read(path) as file:
         size = os.fstat(file.fileno()).st_size

@@ -1,4 +1,4 @@
-"""A file's text, and what is wrong with a file, as questions."""
+"""Reads the text of a file; what is wrong with it becomes a `QuestionError`."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ MOST_LINE = 2**20
 
 
 def text_of(path: Path, most_bytes: int) -> str:
-    """The whole text of a file."""
+    """Reads the whole text of a file."""
     with readable(path):
         return files.read(path, most_bytes).decode("utf-8")
 
 
 @contextmanager
 def readable(path: Path) -> Iterator[None]:
-    """Errors of reading a file as questions."""
+    """Turns errors of reading a file into a `QuestionError`."""
     try:
         yield
     except UnicodeDecodeError:
@@ -31,5 +31,5 @@ def readable(path: Path) -> Iterator[None]:
 
 
 def broken(path: Path, problem: str) -> QuestionError:
-    """The error for a file that holds something else than it should."""
+    """Makes the error for a file that does not hold what it should."""
     return QuestionError(f"{path} {problem}")

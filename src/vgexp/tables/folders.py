@@ -1,4 +1,4 @@
-"""Where runs are: folders that hold one, and folders above them."""
+"""Finds run folders in and below other folders."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _WHAT_IS_ALLOWED = "allowed: a run folder, a sweep folder, or a folder above suc
 
 
 def find_runs(paths: Iterable[Path | str]) -> list[Path]:
-    """The run folders that the paths name or hold, each once, a sweep's in the order of its jobs.
+    """Finds the run folders that the paths name or hold, each once, in the order of jobs.
 
     A run folder has a summary, or a configuration and beside it a table of layers or a log. Folders
     whose names begin with a dot are left out, but for those of a sweep's jobs.

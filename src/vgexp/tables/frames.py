@@ -1,4 +1,4 @@
-"""Tables as DataFrames."""
+"""Reads tables as DataFrames."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ _PLAIN_TYPES: Mapping[str, str] = {
 
 
 def read(folder: Path | str, table: str, columns: Collection[str] | None = None) -> pd.DataFrame:
-    """The table `table` of a run folder, in the order of its file; of it only `columns`, if named.
+    """Reads a table of a run folder, in the order of its file; only `columns`, if they are named.
 
     Floats are float64 (exact: the shortest form reads back to the same number), `step` and
     `layer` int64 (Int64 where a weight has no layer), other integers Int64 with <NA> where empty.
@@ -59,7 +59,7 @@ def read(folder: Path | str, table: str, columns: Collection[str] | None = None)
     text = cells_of(path, table, columns)
     kinds = {column.name: column.kind for column in TABLES[table]}
     frame = pd.DataFrame(
-        {name: _typed(path, name, cells, kinds.get(name)) for name, cells in text.columns.items()}
+        {name: _parse(path, name, cells, kinds.get(name)) for name, cells in text.columns.items()}
     )
     frame.attrs |= {HALF_LINE: text.half_line, ABSENT: text.absent}
     return frame
@@ -68,7 +68,7 @@ def read(folder: Path | str, table: str, columns: Collection[str] | None = None)
 def empty_cells(
     folder: Path | str, table: str, columns: Collection[str] | None = None
 ) -> pd.DataFrame:
-    """Where `read` of the same has a cell that is empty, as booleans of the same shape."""
+    """Says which cells of the frame that `read` returns are empty, as booleans."""
     path = _table_path(folder, table)
     plain = read_plain(path, table, columns, dtype="object", na_values=[""])
     if plain is not None:
@@ -80,7 +80,7 @@ def empty_cells(
 
 
 def may_hold_nan(folder: Path | str, table: str) -> bool:
-    """Says whether some cell of a table may hold the value nan, which is faster than where."""
+    """Says whether any cell of a table may hold the value nan; faster than `empty_cells`."""
     before = b""
     path = _table_path(folder, table)
     with readable(path), files.open_to_read(path) as file:
@@ -92,7 +92,7 @@ def may_hold_nan(folder: Path | str, table: str) -> bool:
 
 
 def column_names(folder: Path | str, table: str) -> list[str]:
-    """The columns of a run folder's table, in the order of its file; reads no more than these.
+    """Reads the names of a table's columns, in the order of its file, and nothing else.
 
     Raises:
         QuestionError: a file that is missing or empty, or is another table.
@@ -103,7 +103,7 @@ def column_names(folder: Path | str, table: str) -> list[str]:
 def _read_at_once(
     path: Path, table: str, columns: Collection[str] | None = None
 ) -> pd.DataFrame | None:
-    """The table of a file just as a run writes it, by pandas' own reader.
+    """Reads a file that is just as a run writes it with pandas' own reader.
 
     None for any other file, which is then read cell by cell and, if it is broken, named.
     """
@@ -133,11 +133,11 @@ def _read_at_once(
     return frame
 
 
-def _typed(path: Path, name: str, cells: Sequence[str], kind: str | None) -> Any:
+def _parse(path: Path, name: str, cells: Sequence[str], kind: str | None) -> Any:
     if kind == "text":
         return pd.Series([cell or None for cell in cells], dtype="object")
     if kind is None:
-        return _guessed(cells)
+        return _guess(cells)
     try:
         if name == "step" or (name in _KEYS and all(cells)):
             return pd.array([_whole_number(cell) for cell in cells], "int64")
@@ -146,7 +146,7 @@ def _typed(path: Path, name: str, cells: Sequence[str], kind: str | None) -> Any
         raise broken(path, f"has a cell in column {name} that is no number: {error}") from None
 
 
-def _guessed(cells: Sequence[str]) -> Any:
+def _guess(cells: Sequence[str]) -> Any:
     kinds: tuple[Callable[[Sequence[str]], Any], ...] = (_integers, _floats)
     for kind in kinds:
         try:

@@ -1,4 +1,4 @@
-"""Tables just as a run writes them, read by pandas' own reader: 30 times the speed."""
+"""Reads tables that are just as a run writes them with pandas' own reader, 30 times as fast."""
 
 from __future__ import annotations
 
@@ -22,8 +22,9 @@ _CHUNK = 2**20
 def read_plain(
     path: Path, table: str, columns: Collection[str] | None, **how: Any
 ) -> tuple[pd.DataFrame, str | None] | None:
-    """The columns as pandas reads them, and the cut last line; None for a file that is not plain
-    or not as `how` says.
+    """Reads columns with pandas; returns them and the text of a cut last line.
+
+    None for a file that is not plain, or not as `how` says.
 
     Raises:
         QuestionError: the file is not a regular one.
@@ -50,7 +51,7 @@ def read_plain(
 
 
 def _plain_rows(file: BinaryIO, names: Sequence[str]) -> tuple[int, str | None]:
-    """Rows below the header, and the cut last line.
+    """Counts the rows below the header; returns the cut last line too.
 
     Raises:
         ValueError: quotes, other columns, other line ends, or a row of another length.

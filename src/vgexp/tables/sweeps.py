@@ -1,4 +1,4 @@
-"""What a sweep's own files tell of its jobs, for those whose folders do not tell it."""
+"""Reads what `sweep.csv` and `plan.json` say of jobs whose folders do not say it."""
 
 from __future__ import annotations
 
@@ -35,23 +35,23 @@ class SweepJob:
 
 
 def sweep_jobs(sweep: Path | str) -> dict[str, SweepJob]:
-    """Folder below the sweep's -> its job; empty where there is no sweep.
+    """Reads a sweep's jobs, by their folders below it; empty where there is no sweep.
 
     A file that is damaged tells nothing: what is shown of a sweep does not hang on it.
     """
-    rows, planned = _rows(Path(sweep)), _planned(Path(sweep))
+    rows, planned = _read_rows(Path(sweep)), _read_plan(Path(sweep))
     folders = {job: job for job in rows} | {job: folder for job, (folder, _) in planned.items()}
     return {
         folder: SweepJob(
             {name: rows[job][name] for name in _ENDING if rows.get(job, {}).get(name)},
-            planned[job][1] if job in planned else _overridden(rows[job]),
+            planned[job][1] if job in planned else _overrides_of(rows[job]),
         )
         for job, folder in folders.items()
     }
 
 
-def _rows(sweep: Path) -> dict[str, dict[str, str]]:
-    """Job -> its row of `sweep.csv`."""
+def _read_rows(sweep: Path) -> dict[str, dict[str, str]]:
+    """Reads `sweep.csv`: each job's row."""
     path = sweep / "sweep.csv"
     try:
         text = text_of(path, MOST_SWEEP_BYTES) if files.exists(path) else ""
@@ -61,29 +61,32 @@ def _rows(sweep: Path) -> dict[str, dict[str, str]]:
     return {row["job"]: row for row in rows if row.get("job") and row.get("status")}
 
 
-def _planned(sweep: Path) -> dict[str, tuple[str, dict[str, Any]]]:
-    """Job -> its folder and overrides in `plan.json`."""
+def _read_plan(sweep: Path) -> dict[str, tuple[str, dict[str, Any]]]:
+    """Reads `plan.json`: each job's folder and overrides."""
     path = sweep / "plan.json"
     try:
         jobs = json.loads(text_of(path, MOST_SWEEP_BYTES))["jobs"] if files.exists(path) else []
-        return {str(job["job"]): (str(job["folder"]), _read(job["overrides"])) for job in jobs}
+        return {
+            str(job["job"]): (str(job["folder"]), _parse_overrides(job["overrides"]))
+            for job in jobs
+        }
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return {}
 
 
-def _read(words: Iterable[str]) -> dict[str, Any]:
-    """Overrides as they are typed, `~key` left out."""
+def _parse_overrides(words: Iterable[str]) -> dict[str, Any]:
+    """Parses overrides as they are typed, without `~key`."""
     parts = [word.partition("=") for word in words if not word.startswith("~")]
     return {key.lstrip("+"): _value(text) for key, _, text in parts}
 
 
-def _overridden(row: Mapping[str, str]) -> dict[str, Any]:
+def _overrides_of(row: Mapping[str, str]) -> dict[str, Any]:
     named = {key: text for key, text in row.items() if key and ("." in key or key in _KEYS)}
     return {key: _value(text) for key, text in named.items() if text}
 
 
 def _value(text: str) -> Any:
-    """What a configuration makes of a text: 3, 0.001 of `1e-3`, None of `null`."""
+    """Parses a value as a configuration does: 3, 0.001 of `1e-3`, None of `null`."""
     with suppress(ValueError):
         return float(text) if "e" in text.lower() else int(text)  # YAML takes 1e-3 for a text
     try:

@@ -1,1 +1,1 @@
-"""Runs beside one another: a row a run, a line a run, a cell a run."""
+"""Compares runs: a row, a line or a cell of a map for each run."""

@@ -1,4 +1,4 @@
-"""Lines over steps or depth: running means of one, and several seeds' lines as one with a band."""
+"""Lines over steps or depth: running means, and the mean of several seeds' lines with a band."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Band:
-    """What lines have in common, at each place [X] of theirs that none of them passes over."""
+    """The mean and the spread of several lines, at the places [X] that `fold` keeps."""
 
     x: Floats
     centre: Floats
@@ -49,7 +49,7 @@ class Band:
 
     @property
     def seeds(self) -> str:
-        """How many stand behind it, in words: `3 seeds`, `2 of 3 seeds, 1 at the end`."""
+        """Says how many seeds it is made of: `3 seeds`, `2 of 3 seeds, 1 at the end`."""
         counts = self.counts[self.counts > 0]
         most = int(counts.max(initial=0))
         words = f"{self.num_lines} {'seed' if self.num_lines == 1 else 'seeds'}"
@@ -62,7 +62,7 @@ class Band:
 
 
 def fold(lines: Sequence[Line], quantity: Quantity) -> Band:
-    """Lines as one: at each place mean and standard deviation over those that have a value there.
+    """Averages lines: at each place mean and standard deviation over those with a value there.
 
     A place that a line passes over is left out: a run that was cut short or diverged has a last row
     where the others have none, and alone it is no mean of them.
@@ -92,14 +92,14 @@ def fold(lines: Sequence[Line], quantity: Quantity) -> Band:
     counts = counted_RX.sum(axis=0)
     mean, deviation = _mean_and_std(used_RX, counted_RX, counts)
     back: Any = np.exp if geometric else np.positive
-    centre = np.where(counts > 0, back(mean), _uncounted(values_RX))
+    centre = np.where(counts > 0, back(mean), _show_uncounted(values_RX))
     low, high = (np.where(counts > 1, back(mean + sign * deviation), np.nan) for sign in (-1, 1))
     counts = np.where(counts > 0, counts, (values_RX == 0).sum(axis=0))
     return Band(places, centre, low, high, counts, len(lines))
 
 
 def window_for(num_steps: int) -> int:
-    """Over how many steps a running mean of so many is: a tenth of them, 20 at the most.
+    """Returns the window of a running mean: a tenth of the steps, 20 at the most.
 
     1, which is none, of fewer than 60: it would hide what there is.
     """
@@ -107,7 +107,7 @@ def window_for(num_steps: int) -> int:
 
 
 def running_mean(line: Line, window: int) -> Line:
-    """The mean of each value and the `window - 1` before it; nan of the first, which have fewer.
+    """Averages each value with the `window - 1` before it; nan where there are fewer before it.
 
     What is not finite is left out of its neighbours' means, and itself stays as it is.
     """
@@ -125,7 +125,7 @@ def running_mean(line: Line, window: int) -> Line:
 
 
 def _shared_places(lines: Sequence[Line]) -> Floats:
-    """The places of any line that no line passes over."""
+    """Returns the places of any line that no line passes over."""
     places = np.unique(np.concatenate([line.x for line in lines]))
     is_shared = np.ones(places.shape, dtype=bool)
     for line in lines:
@@ -138,13 +138,13 @@ def _shared_places(lines: Sequence[Line]) -> Floats:
 def _mean_and_std(
     values_RX: Floats, counted_RX: NDArray[np.bool_], counts: NDArray[np.int64]
 ) -> tuple[Floats, Floats]:
-    """Over the lines that count, at each place [X]; anything where none does."""
+    """Computes both over the lines that count, at each place [X]; anything where none does."""
     mean = np.where(counted_RX, values_RX, 0.0).sum(axis=0) / np.maximum(counts, 1)
     squares = np.where(counted_RX, values_RX - mean, 0.0) ** 2
     return mean, np.sqrt(squares.sum(axis=0) / np.maximum(counts - 1, 1))
 
 
-def _uncounted(values_RX: Floats) -> Floats:
-    """What is shown [X] where no value counts."""
+def _show_uncounted(values_RX: Floats) -> Floats:
+    """Returns what is shown [X] where no value counts."""
     infinite = np.where(np.isposinf(values_RX).any(axis=0), np.inf, np.nan)
     return np.where((values_RX == 0).any(axis=0), 0.0, infinite)

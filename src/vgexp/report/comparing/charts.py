@@ -1,4 +1,4 @@
-"""Lines of several runs, over steps or over depth: what is drawn, before anything is."""
+"""The content of a figure of several runs: lines over steps or over depth."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 from vgexp.errors import unknown
 from vgexp.quantities import Quantity, column_of
 from vgexp.report.comparing.bands import Band, Line, fold, running_mean, window_for
-from vgexp.report.comparing.groups import Group, grouped
+from vgexp.report.comparing.groups import Group, group_runs
 from vgexp.report.comparing.histories import DEFAULT_METRIC, MetricHistory, histories
 from vgexp.report.comparing.layer_values import PICKS, layer_metrics, layer_values, require_step
 from vgexp.report.comparing.runs import ComparedRun
@@ -19,8 +19,6 @@ from vgexp.report.comparing.swept import columns_of
 
 # More lines hide each other's raw ones.
 _MOST_RAW = 4
-# A factor between largest and smallest from which a logarithmic axis tells more.
-_WIDE = 100.0
 _MOST_NAMED = 3
 _LAYER = "layer"
 
@@ -54,7 +52,7 @@ class Panel:
 
 @dataclass(frozen=True)
 class Chart:
-    """Panels with the same scales, row by row."""
+    """A figure: panels with the same scales, row by row."""
 
     title: str
     x_label: str
@@ -75,7 +73,7 @@ class Chart:
 
     @property
     def curves(self) -> list[Curve]:
-        """Of every panel, those with a value."""
+        """The curves of every panel that have a value."""
         return [curve for panel in self.panels for curve in panel.curves if not curve.is_empty]
 
 
@@ -85,7 +83,7 @@ def over_steps(
     by_seed: bool = False,
     panels: str | None = None,
 ) -> Chart:
-    """A metric (default: the training loss) of each run over its steps.
+    """Makes the chart of a metric of each run over its steps; without a name, of the training loss.
 
     Args:
         metric: as `histories` takes it.
@@ -96,7 +94,7 @@ def over_steps(
         QuestionError: no such metric or key.
     """
     found = histories(runs, metric or DEFAULT_METRIC)
-    grouping = grouped(runs, by_seed, panels)
+    grouping = group_runs(runs, by_seed, panels)
     tables = [{run.folder: history.read(run) for run in runs} for history in found]
     longest = max(line.y.size for lines in tables for line in lines.values())
     window = window_for(longest) if found[0].quantity.varies_by_batch else 1
@@ -133,7 +131,7 @@ def over_depth(
     by_seed: bool = False,
     panels: str | None = None,
 ) -> Chart:
-    """A column of `layers.csv` at a step, layer by layer; each net's read-out after its last.
+    """Makes the chart of a column of `layers.csv` at a step over depth, the read-out last.
 
     Args:
         step: a number, or each run's `first` or `last` measured.
@@ -146,7 +144,7 @@ def over_depth(
         raise unknown("metric of layers.csv", metric, allowed)
     require_step(runs, metric, step)
     quantity = column_of("layers", metric)
-    grouping = grouped(runs, by_seed, panels)
+    grouping = group_runs(runs, by_seed, panels)
     values = {run.folder: layer_values(run, metric, step) for run in runs}
     drawn = [
         Panel(title, [_profile(group, values, quantity) for group in groups])
@@ -196,14 +194,12 @@ def _profile(
 
 def _is_log(panels: Sequence[Panel], quantity: Quantity) -> bool:
     """Whether the axis is logarithmic: as declared, or where values are above 0 and span much."""
-    if quantity.scale != "by_range":
-        return quantity.scale not in ("linear", "share")
     curves = [curve.band.centre for panel in panels for curve in panel.curves]
     values = np.concatenate(curves)
     values = values[np.isfinite(values)]
-    if not values.size or values.min() <= 0:
-        return False
-    return bool(values.max() / _WIDE > values.min())
+    return quantity.is_logarithmic(
+        float(values.min(initial=np.inf)), float(values.max(initial=-np.inf))
+    )
 
 
 def _remarks(panels: Sequence[Panel], quantity: Quantity) -> list[str]:
@@ -225,12 +221,12 @@ def _remarks(panels: Sequence[Panel], quantity: Quantity) -> list[str]:
 
 
 def _is_short(line: Line, window: int) -> bool:
-    """Whether most of a line would be before its first mean."""
+    """Whether a line is so short that most of it would lie before its first mean."""
     return window == 1 or line.y.size < 3 * window
 
 
 def _meaning(history: MetricHistory) -> list[str]:
-    """Below the figure, what its title calls by a column's name."""
+    """Defines, below the figure, a column that its title names."""
     is_clear = _is_words(history.label) or not history.definition
     return [] if is_clear else [f"{history.label}: {history.definition}"]
 

@@ -1,4 +1,4 @@
-"""Runs side by side: what differs in the configuration, what came out of each."""
+"""The table of a comparison: what differs in the runs' configurations, and their results."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from vgexp.report.comparing.headings import (
     endings,
     gaps,
     headings,
-    joined,
+    join_names,
     row_names,
     row_paths,
     titles,
@@ -41,7 +41,7 @@ def compare_runs(
     step: str = "first",
     by_seed: bool = False,
 ) -> Comparison:
-    """One row a run (`by_seed`: one row for runs equal but for the seed).
+    """Makes a table with a row for each run, or for runs that are equal but for the seed.
 
     Args:
         runs: what to compare.
@@ -59,7 +59,7 @@ def compare_runs(
     rows = same_but_seed(runs) if by_seed else [[run] for run in runs]
     keys = differing_keys(runs, ignored=("seed",) if by_seed else ())
     names, spelled_out = row_names(runs)
-    called, written = joined(rows, names), joined(rows, row_paths(runs))
+    called, written = join_names(rows, names), join_names(rows, row_paths(runs))
     columns = [Shown("runs" if by_seed else "run", called, written=written)]
     if by_seed:
         columns.append(Shown("num_seeds", [len(row) for row in rows]))
@@ -82,7 +82,7 @@ def compare_layers(
     step: str = "first",
     by_seed: bool = False,
 ) -> Comparison:
-    """One row a main-path layer, read-out last; one column a run, called by what differs.
+    """Makes a table with a row for each main-path layer and a column for each run.
 
     Where what differs is too long for a heading, the run's name is, and the key says the rest.
 
@@ -104,7 +104,7 @@ def compare_layers(
     heads = headings(runs, rows, by_seed)
     for title, heading, row in zip(titles(runs, rows, by_seed), heads.texts, rows, strict=True):
         cells = [[values[run.folder].get(layer) for run in row] for layer in layers]
-        columns.append(Shown(title, _folded(cells, column, by_seed), heading))
+        columns.append(Shown(title, _fold(cells, column, by_seed), heading))
     when = step if step in PICKS else f"step {step}"
     legend = [f"{metric} at {when}{' measured step' if step in PICKS else ''}"]
     names = {run.folder: run.name for run in runs}
@@ -124,7 +124,7 @@ def is_metric(runs: Sequence[ComparedRun], metric: str) -> bool:
 
 
 def _shown_by_default(runs: Sequence[ComparedRun]) -> list[str]:
-    """The names in `COMPARED` of which the runs have something.
+    """Returns the names in `COMPARED` of which the runs have something.
 
     Runs that did not train have no loss. Of runs without any of them, nothing is left out but what
     a key has to ask for.
@@ -141,15 +141,15 @@ def _shown_by_default(runs: Sequence[ComparedRun]) -> list[str]:
 
 def _column(result: Result, rows: Sequence[Sequence[ComparedRun]], by_seed: bool) -> Shown:
     values = [[result.read(run) for run in row] for row in rows]
-    written = _folded(values, result.quantity, by_seed)
+    written = _fold(values, result.quantity, by_seed)
     if result.title != "verdict" and by_seed:
         return Shown(result.title, written)
     words = [[_in_words(result, run) for run in row] for row in rows]
-    return Shown(result.title, _folded(words, result.quantity, by_seed), written=written)
+    return Shown(result.title, _fold(words, result.quantity, by_seed), written=written)
 
 
 def _in_words(result: Result, run: ComparedRun) -> Any:
-    """A value as the terminal says it: the verdict tells of runs that did not complete, too."""
+    """Returns a value as the terminal shows it: a verdict also names an incomplete run's status."""
     value, status = result.read(run), run.summary.get("status")
     if value is None and result.quantity.null_is_infinite and status == "diverged":
         return NOT_FINITE
@@ -159,18 +159,18 @@ def _in_words(result: Result, run: ComparedRun) -> Any:
 
 
 def _endings(rows: Sequence[Sequence[ComparedRun]], by_seed: bool) -> list[Shown]:
-    """How runs ended and why they failed or diverged, as columns; none where all ended well."""
+    """Makes columns of statuses and reasons; none where all runs completed."""
     statuses = [[run.summary.get("status") for run in row] for row in rows]
     if all(status == "completed" for row in statuses for status in row):
         return []
-    columns = [Shown("status", _folded(statuses, metric_of("status"), by_seed))]
+    columns = [Shown("status", _fold(statuses, metric_of("status"), by_seed))]
     reasons = [counts_of(run.reason or "" for run in row) or None for row in rows]
     return columns + ([Shown("reason", reasons)] if any(reasons) else [])
 
 
-def _folded(values: Sequence[Sequence[Any]], quantity: Quantity, by_seed: bool) -> list[Any]:
+def _fold(values: Sequence[Sequence[Any]], quantity: Quantity, by_seed: bool) -> list[Any]:
     if not by_seed:
         return [row[0] for row in values]
     if any(isinstance(value, str) for row in values for value in row):
-        return [counts_of(value for value in row if value is not None) for row in values]
+        return [counts_of(str(value) for value in row if value is not None) for row in values]
     return [spread_of(row, quantity) for row in values]

@@ -1,13 +1,13 @@
-"""Runs as the lines of a figure: which are one line, what it is called, in which panel it is."""
+"""Groups runs into the lines of a figure, and names the lines and their panels."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from vgexp.report.comparing.headings import Rows, joined, row_names
+from vgexp.report.comparing.headings import Rows, join_names, row_names
 from vgexp.report.comparing.runs import ComparedRun, differing_keys, same_but_seed, short_names
-from vgexp.report.comparing.swept import apart, find_key, text_of
+from vgexp.report.comparing.swept import find_key, split_runs, text_of
 
 _LONGEST_LABEL = 44
 
@@ -27,7 +27,7 @@ class Group:
 
 @dataclass(frozen=True)
 class Grouping:
-    """The lines of a figure."""
+    """The lines of a figure, in panels."""
 
     panels: Sequence[tuple[str, Sequence[Group]]]
     """Title and lines of each panel."""
@@ -36,12 +36,12 @@ class Grouping:
 
     @property
     def groups(self) -> list[Group]:
-        """Of every panel; those of equal label look alike."""
+        """The groups of every panel; those with the same label look alike."""
         return [group for _, groups in self.panels for group in groups]
 
 
-def grouped(runs: Sequence[ComparedRun], by_seed: bool, panels: str | None) -> Grouping:
-    """The runs as lines.
+def group_runs(runs: Sequence[ComparedRun], by_seed: bool, panels: str | None) -> Grouping:
+    """Groups runs into lines.
 
     Args:
         by_seed: whether runs equal but for the seed are one.
@@ -56,7 +56,7 @@ def grouped(runs: Sequence[ComparedRun], by_seed: bool, panels: str | None) -> G
     others = [key for key in keys if key != "seed"] or keys
     titles = short_names(runs, apart_by, ())
     found = []
-    for texts, members in apart(runs, apart_by).items():
+    for texts, members in split_runs(runs, apart_by).items():
         rows = same_but_seed(members) if by_seed else [[run] for run in members]
         labels, series = _labels(runs, rows, keys), _labels(runs, rows, others)
         if not _tell_apart(labels):
@@ -71,7 +71,7 @@ def grouped(runs: Sequence[ComparedRun], by_seed: bool, panels: str | None) -> G
 
 
 def _labels(runs: Sequence[ComparedRun], rows: Rows, keys: Sequence[str]) -> list[str]:
-    """What each row's runs have of the keys; empty where they have none."""
+    """Returns each row's values of the keys; empty where its runs have none."""
     calls = dict(zip(keys, short_names(runs, keys, ()), strict=True))
     return [
         ", ".join(f"{calls[key]}={text_of(row[0], key)}" for key in keys if key in row[0].asked)
@@ -81,7 +81,7 @@ def _labels(runs: Sequence[ComparedRun], rows: Rows, keys: Sequence[str]) -> lis
 
 def _by_name(runs: Sequence[ComparedRun], rows: Rows) -> list[str]:
     names, _ = row_names(runs)
-    called = joined(rows, names)
+    called = join_names(rows, names)
     return [
         f"{'runs' if len(row) > 1 else 'run'} {name}"
         for row, name in zip(rows, called, strict=True)

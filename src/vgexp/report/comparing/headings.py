@@ -1,4 +1,4 @@
-"""What compared runs are called: by what differs, by their names, by a number."""
+"""Names compared runs: by what differs, by their folders, or by a number."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 from rich.cells import cell_len
 
 from vgexp.report.comparing.runs import ComparedRun, differing_keys, short_names
-from vgexp.report.terminal.layout import MOST_OF_REASON, shortened
+from vgexp.report.terminal.layout import MOST_OF_REASON, shorten
 
 # Longer names of runs are numbered, and spelled out below the table.
 _LONGEST_NAME = 20
@@ -35,7 +35,7 @@ class Headings:
 
 
 def titles(runs: Sequence[ComparedRun], rows: Rows, by_seed: bool) -> list[str]:
-    """What differs, a key a line; with the run's name where that does not tell rows apart."""
+    """Names rows by what differs, one key a line; adds the run's name where that is not unique."""
     labels = ["\n".join(parts) for parts in _differences(runs, rows, by_seed)]
     if len(set(labels)) == len(labels) and all(labels):
         return labels
@@ -43,49 +43,49 @@ def titles(runs: Sequence[ComparedRun], rows: Rows, by_seed: bool) -> list[str]:
 
 
 def headings(runs: Sequence[ComparedRun], rows: Rows, by_seed: bool) -> Headings:
-    """The titles, or names of runs and a key where some title is too long for a heading."""
+    """Returns the titles, or, where one is too long, the runs' names and a key to them."""
     whole = titles(runs, rows, by_seed)
     if not any(map(_is_long, whole)):
         return Headings(whole)
     names, spelled_out = _short_names(runs)
-    texts = [_called([names[run.folder] for run in row]) for row in rows]
+    texts = [_join_few([names[run.folder] for run in row]) for row in rows]
     differences = zip(texts, _differences(runs, rows, by_seed), strict=True)
     key = [f"{text}: {', '.join(parts)}" for text, parts in differences if parts]
     return Headings(texts, key, spelled_out)
 
 
 def row_names(runs: Sequence[ComparedRun]) -> tuple[dict[Path, str], list[str]]:
-    """Folder -> what its run is called in a row; the names behind the numbers.
+    """Returns each folder's name in a row, and the whole names of those that are numbered.
 
     Where names are long: the first folder of the run's path (its preset, in `outputs/train`) if
     no other run shares it, else a number.
     """
-    return _named(runs, [run.name for run in runs])
+    return _name_runs(runs, [run.name for run in runs])
 
 
 def row_paths(runs: Sequence[ComparedRun]) -> dict[Path, str]:
-    """Folder -> its whole path."""
+    """Returns each folder's whole path."""
     return {run.folder: str(run.folder) for run in runs}
 
 
-def joined(rows: Iterable[Sequence[ComparedRun]], names: Mapping[Path, str]) -> list[str]:
-    """The names of each row's runs."""
+def join_names(rows: Iterable[Sequence[ComparedRun]], names: Mapping[Path, str]) -> list[str]:
+    """Joins the names of each row's runs."""
     return [", ".join(names[run.folder] for run in row) for row in rows]
 
 
 def endings(runs: Sequence[ComparedRun], names: Mapping[Path, str]) -> list[str]:
-    """Why runs failed or diverged; those with the same reason in one sentence."""
+    """Says why runs failed or diverged; those with the same reason share a sentence."""
     ended = [(_ending(run, run.reason), run) for run in runs if run.reason]
     return _told_once(ended, names)
 
 
 def gaps(runs: Sequence[ComparedRun], names: Mapping[Path, str]) -> list[str]:
-    """What is missing of tables; of runs that miss the same in one sentence."""
+    """Says what is missing in tables; runs that lack the same share a sentence."""
     return _told_once([(f": {gap}", run) for run in runs for gap in run.gaps], names)
 
 
 def config_text(run: ComparedRun, key: str) -> str | None:
-    """What a run was asked, as it is typed; None where it has no such key."""
+    """Returns a run's value of a key as it is typed; None where it has no such key."""
     if key not in run.asked:
         return None
     value = run.asked[key]
@@ -102,8 +102,8 @@ def _differences(runs: Sequence[ComparedRun], rows: Rows, by_seed: bool) -> list
 
 
 def _ending(run: ComparedRun, reason: str) -> str:
-    status = shortened(str(run.summary["status"]))
-    return f" {status}: {shortened(reason, MOST_OF_REASON)}"
+    status = shorten(str(run.summary["status"]))
+    return f" {status}: {shorten(reason, MOST_OF_REASON)}"
 
 
 def _told_once(told: Iterable[tuple[str, ComparedRun]], names: Mapping[Path, str]) -> list[str]:
@@ -130,10 +130,12 @@ def _short_names(runs: Sequence[ComparedRun]) -> tuple[dict[Path, str], list[str
     )
     named = [[part(run.name) for run in runs] for part in parts]
     telling = [names for names in named if len(set(names)) == len(runs)]
-    return _named(runs, min(telling, key=lambda names: max(map(cell_len, names))))
+    return _name_runs(runs, min(telling, key=lambda names: max(map(cell_len, names))))
 
 
-def _named(runs: Sequence[ComparedRun], names: Sequence[str]) -> tuple[dict[Path, str], list[str]]:
+def _name_runs(
+    runs: Sequence[ComparedRun], names: Sequence[str]
+) -> tuple[dict[Path, str], list[str]]:
     if all(map(_is_short, names)):
         return {run.folder: name for run, name in zip(runs, names, strict=True)}, []
     firsts = [run.name.split("/")[0] for run in runs]
@@ -153,8 +155,8 @@ def _is_short(name: str) -> bool:
     return cell_len(name) <= _LONGEST_NAME
 
 
-def _called(names: Sequence[str]) -> str:
-    """`run 3`, `runs 0, 1, 2`, and of many runs the first and the last."""
+def _join_few(names: Sequence[str]) -> str:
+    """Joins names: `run 3`, `runs 0, 1, 2`; of many runs the first and the last."""
     if len(names) == 1:
         return f"run {names[0]}"
     whole = ", ".join(names)

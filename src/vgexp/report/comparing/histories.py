@@ -1,4 +1,4 @@
-"""A metric of a run over its steps: by which name, from which table, and what it means."""
+"""Metrics of a run over its steps: their names, tables and definitions."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _EMPTY = Line(np.empty(0), np.empty(0))
 
 @dataclass(frozen=True)
 class MetricHistory:
-    """A metric over steps: what it is called, what it means, how it is read of a run."""
+    """A metric over steps: its label, its definition, and how it is read from a run."""
 
     quantity: Quantity
     label: str
@@ -36,8 +36,10 @@ class MetricHistory:
 
 
 def histories(runs: Sequence[ComparedRun], name: str) -> list[MetricHistory]:
-    """What a name asks for: a column of steps.csv, `<split>_loss` or `<split>_accuracy` of
-    evals.csv, or a column of layers.csv, then at the first and at the last hidden layer.
+    """Finds the metrics that a name stands for.
+
+    It names a column of steps.csv, `<split>_loss` or `<split>_accuracy` of evals.csv, or a column
+    of layers.csv, which gives two: at the first and at the last hidden layer.
 
     `layers.` before a name that two tables have (`grad_norm`) says which is meant.
 

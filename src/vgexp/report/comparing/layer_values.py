@@ -1,4 +1,4 @@
-"""Columns of `layers.csv` of each run: which there are, where they were measured, their values."""
+"""Reads columns of `layers.csv`: which a run has, at which steps, and their values."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PICKS: Mapping[str, Callable[[list[int]], int]] = {"first": min, "last": max}
 
 
 def layer_metrics(runs: Sequence[ComparedRun]) -> list[str]:
-    """The columns of numbers in the runs' `layers.csv`: the known ones and any further."""
+    """Lists the columns of numbers in the runs' `layers.csv`: the known ones, then others."""
     known = {column.name: column.kind for column in LAYERS}
     further = {
         name
@@ -45,19 +45,21 @@ def require_step(runs: Sequence[ComparedRun], metric: str, step: str) -> None:
         nearest = min(measured, key=lambda number: abs(number - int(step)))
         raise QuestionError(
             f"{metric} was not measured at step {step}\n"
-            f"allowed: first, last, {_listed(measured)}\nnearest: {nearest}"
+            f"allowed: first, last, {_list_steps(measured)}\nnearest: {nearest}"
         )
 
 
 def measured_steps(run: ComparedRun, metric: str) -> list[int]:
-    """Steps at which a column has a value, even if that is nan."""
+    """Lists the steps at which a column has a value, even if that is nan."""
     frame = _rows(run, metric)
     return [] if frame is None else sorted(frame.loc[frame[HAS_VALUE], "step"].unique().tolist())
 
 
 def layer_values(run: ComparedRun, metric: str, step: str) -> dict[str, float | None]:
-    """Layer -> value of a column at a step, or at the run's own first or last one: the main path,
-    then `readout`; None where it is empty. A block has what `path_of` makes of its weights."""
+    """Reads a column at a step, or at the run's first or last one, for each main-path layer.
+
+    `readout` comes last. An empty cell is None. A block has what `path_of` makes of its weights.
+    """
     measured = measured_steps(run, metric) if step in PICKS else [int(step)]
     frame = _rows(run, metric)
     if frame is None or not measured:
@@ -75,8 +77,10 @@ def layer_values(run: ComparedRun, metric: str, step: str) -> dict[str, float | 
 
 
 def history_of_layer(run: ComparedRun, metric: str, end: int) -> pd.Series:
-    """Step -> value of the first (`end` 0) or the last (-1) hidden layer with a row there, at the
-    steps with a value."""
+    """Reads a column over steps at the first (`end` 0) or the last (-1) hidden layer with a row.
+
+    Steps without a value are left out.
+    """
     frame = _rows(run, metric)
     if frame is None:
         return pd.Series(dtype="float64")
@@ -87,7 +91,7 @@ def history_of_layer(run: ComparedRun, metric: str, end: int) -> pd.Series:
 
 
 def at_layer(metric: str, step: str, position: int, run: ComparedRun) -> float | None:
-    """The value of a hidden layer: the first at `position` 0, the last at -1."""
+    """Reads a column at one hidden layer: `position` 0 is the first, -1 the last."""
     values = layer_values(run, metric, step)
     hidden = [value for layer, value in values.items() if layer != "readout"]
     return hidden[position] if hidden else None
@@ -98,8 +102,8 @@ def _rows(run: ComparedRun, metric: str) -> pd.DataFrame | None:
     return run.past.layers([metric]).get(metric)
 
 
-def _listed(steps: Sequence[int]) -> str:
-    """Steps in words; evenly spaced ones by their spacing."""
+def _list_steps(steps: Sequence[int]) -> str:
+    """Lists steps in words; names the spacing of evenly spaced ones."""
     gaps = {after - before for before, after in pairwise(steps[:-1])}
     if len(steps) > 8 and len(gaps) == 1:
         return f"every {gaps.pop()}th from {steps[0]} to {steps[-2]}, {steps[-1]}"

@@ -1,4 +1,4 @@
-"""What a comparison reads of each run: a summary metric, or a column of `layers.csv` at a step."""
+"""The values that a comparison reads of each run: summary metrics, or columns at a step."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _PLAIN = (str, int, float)
 
 @dataclass(frozen=True)
 class Result:
-    """A value that a run has or lacks."""
+    """A value that a comparison reads of each run."""
 
     quantity: Quantity
     """Its name is the title."""
@@ -31,12 +31,12 @@ class Result:
 
 
 def summary_result(name: str) -> Result:
-    """A metric of the runs' summaries, known or not."""
+    """Makes the result for a metric of the runs' summaries, declared or not."""
     return Result(metric_of(name), partial(_in_summary, name))
 
 
 def layer_result(metric: str, step: str, end: str) -> Result:
-    """A column of `layers.csv` at a step, at the `first` or the `last` hidden layer."""
+    """Makes the result for a column of `layers.csv` at the `first` or `last` hidden layer."""
     when = f"the {step} measured step" if step in PICKS else f"step {step}"
     meaning = f"of the {end} hidden layer, at {when}"
     column = column_of("layers", metric).like(f"{metric}_{end}_layer", meaning)
@@ -44,7 +44,7 @@ def layer_result(metric: str, step: str, end: str) -> Result:
 
 
 def named_results(runs: Sequence[ComparedRun], metric: str, step: str) -> list[Result]:
-    """What a name means: a column of `layers.csv`, then two results, or a summary metric.
+    """Finds what a name stands for: a column of `layers.csv`, which gives two, or a summary metric.
 
     Raises:
         QuestionError: neither, or a column that was not measured at that step.
@@ -60,8 +60,10 @@ def named_results(runs: Sequence[ComparedRun], metric: str, step: str) -> list[R
 
 
 def one_result(runs: Sequence[ComparedRun], name: str, step: str) -> Result:
-    """What a name means as one value a run: a summary metric; else a column of `layers.csv` at the
-    first hidden layer, or at the last (`<column>_last_layer`).
+    """Finds the one value of each run that a name stands for.
+
+    It is a summary metric, else a column of `layers.csv` at the first hidden layer, or at the last
+    (`<column>_last_layer`).
 
     Raises:
         QuestionError: neither, or a column that was not measured at that step.
@@ -80,7 +82,7 @@ def one_result(runs: Sequence[ComparedRun], name: str, step: str) -> Result:
 
 
 def summary_names(runs: Sequence[ComparedRun]) -> set[str]:
-    """The names of summary metrics: the known ones, and further plain values of the runs'."""
+    """Lists the names of summary metrics: the declared ones, and other plain values of the runs."""
     found = {
         key
         for run in runs
@@ -91,10 +93,12 @@ def summary_names(runs: Sequence[ComparedRun]) -> set[str]:
 
 
 def _unknown_metric(what: str, name: str, allowed: set[str]) -> QuestionError:
-    """The error for a name that nothing measured has; says where the names are listed."""
+    """Makes the error for a name that nothing measured has; says where names are listed."""
     error = unknown(what, name, allowed)
     return QuestionError(f"{error}\ndefinitions: vgexp list summary; vgexp list metrics")
 
 
 def _in_summary(name: str, run: ComparedRun) -> Any:
-    return run.summary.get(name)
+    value = run.summary.get(name)
+    # Of a file that somebody changed it may be a list or a mapping.
+    return value if value is None or isinstance(value, _PLAIN) else str(value)

@@ -1,4 +1,4 @@
-"""Runs to be compared: what each was asked, what came out, what to call them."""
+"""Loads the runs of a comparison: their configurations, summaries and short names."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ UNREADABLE = "unreadable"
 
 @dataclass(frozen=True)
 class ComparedRun:
-    """A run that stands beside others."""
+    """A run of a comparison."""
 
     past: PastRun
     """It is strict if a path named the run itself."""
@@ -42,14 +42,14 @@ class ComparedRun:
 
     @property
     def reason(self) -> str | None:
-        """Why the run failed, diverged or cannot be read, in one line; None for any other run."""
+        """The reason why the run failed, diverged or cannot be read; None for any other run."""
         has_diverged = self.summary.get("status") == "diverged"
         told = self.summary.get("reason") or (self.summary.get("cause") if has_diverged else None)
         return "; ".join(str(told).splitlines()) if told else None
 
     @property
     def gaps(self) -> list[str]:
-        """What its tables lack that it recorded or should have, a phrase each."""
+        """What its tables lack, a phrase for each."""
         found = self.past.problems_of("layers")
         if not self.past.has_table("layers"):
             # A run that did not complete may have had no table.
@@ -61,7 +61,7 @@ class ComparedRun:
 
 
 def load_runs(paths: Iterable[Path | str]) -> list[ComparedRun]:
-    """Every run that the paths name or hold.
+    """Loads every run that the paths name or hold.
 
     Raises:
         QuestionError: no run there; one that a path names cannot be read, or none can.
@@ -73,7 +73,7 @@ def load_runs(paths: Iterable[Path | str]) -> list[ComparedRun]:
     strict = {path.resolve() for path in named}
     jobs = jobs_of(folders)
     runs = [
-        _loaded(PastRun(folder, is_strict=folder.resolve() in strict, job=jobs[folder]), name)
+        _load(PastRun(folder, is_strict=folder.resolve() in strict, job=jobs[folder]), name)
         for folder, name in zip(folders, _names(folders), strict=True)
     ]
     if all(run.summary.get("status") == UNREADABLE for run in runs):
@@ -83,7 +83,7 @@ def load_runs(paths: Iterable[Path | str]) -> list[ComparedRun]:
 
 
 def differing_keys(runs: Sequence[ComparedRun], ignored: Sequence[str] = ()) -> list[str]:
-    """Keys with more than one value among the runs that have them, in the configuration's order.
+    """Lists the keys with more than one value among the runs, in the configuration's order.
 
     A key that exists only for some choices of a group (`clip.threshold`) follows from the choice
     and counts only where its value varies.
@@ -101,14 +101,14 @@ def differing_keys(runs: Sequence[ComparedRun], ignored: Sequence[str] = ()) -> 
 def short_names(
     runs: Sequence[ComparedRun], keys: Sequence[str], taken: Iterable[str]
 ) -> list[str]:
-    """The keys' last parts where no other key and no name in `taken` is called so."""
+    """Shortens keys to their last parts where no other key and no name in `taken` is called so."""
     every = dict.fromkeys(key for run in runs for key in run.asked)
     uses = Counter([_last_part(key) for key in every] + list(taken))
     return [_last_part(key) if uses[_last_part(key)] == 1 else key for key in keys]
 
 
 def same_but_seed(runs: Sequence[ComparedRun]) -> list[list[ComparedRun]]:
-    """The runs in groups that differ in nothing but the seed, in order of first appearance.
+    """Groups runs that differ in nothing but the seed, in order of first appearance.
 
     An unreadable run of which nothing is known stays alone.
     """
@@ -126,8 +126,8 @@ def same_but_seed(runs: Sequence[ComparedRun]) -> list[list[ComparedRun]]:
     return [members for _, members in groups]
 
 
-def typed_alike(runs: Sequence[ComparedRun]) -> list[ComparedRun]:
-    """The runs, whole numbers as `1.0` where another run has a number with a point.
+def match_number_types(runs: Sequence[ComparedRun]) -> list[ComparedRun]:
+    """Returns the runs with whole numbers as `1.0` where another run has a number with a point.
 
     A job that failed before it had a configuration has what was typed, the others what it became.
     """
@@ -146,15 +146,17 @@ def typed_alike(runs: Sequence[ComparedRun]) -> list[ComparedRun]:
     ]
 
 
-def _loaded(past: PastRun, name: str) -> ComparedRun:
+def _load(past: PastRun, name: str) -> ComparedRun:
     """Reads what a comparison needs of a run in any case."""
-    asked, summary = _asked(past), past.outcome
+    asked, summary = _read_asked(past), past.outcome
+    if not isinstance(summary.get("status"), str | None):  # somebody changed the file
+        summary = {**summary, "status": str(summary["status"])}
     if past.problems:
         summary = {**summary, "status": UNREADABLE, "reason": "; ".join(past.problems)}
-    return ComparedRun(past, name, _deciding(asked), summary)
+    return ComparedRun(past, name, _keep_deciding(asked), summary)
 
 
-def _asked(past: PastRun) -> dict[str, Any]:
+def _read_asked(past: PastRun) -> dict[str, Any]:
     if past.config is None:
         return dict(past.job.overrides)
     # A configuration does not tell what it was composed of: a preset.
@@ -162,12 +164,12 @@ def _asked(past: PastRun) -> dict[str, Any]:
     return groups | flatten(past.config)
 
 
-def _deciding(asked: Mapping[str, Any]) -> dict[str, Any]:
+def _keep_deciding(asked: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in asked.items() if key.split(".")[0] not in _NO_RESULT}
 
 
 def _names(folders: Sequence[Path]) -> list[str]:
-    """Paths below what all runs share; a lone run's own folder name."""
+    """Names runs by their paths below what all share; a single run by its folder."""
     whole = [folder.resolve() for folder in folders]
     shared = os.path.commonpath([folder.parent for folder in whole]) if whole else ""
     return [folder.relative_to(shared).as_posix() for folder in whole]

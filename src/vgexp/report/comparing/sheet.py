@@ -1,4 +1,4 @@
-"""A comparison as a table of values: shown in the terminal, written to CSV."""
+"""Shows a comparison in the terminal, and writes it to CSV."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _INDENT = "  "
 
 @dataclass(frozen=True)
 class Shown:
-    """A column of a comparison: a title and a value a row (None: empty)."""
+    """A column of a comparison: a title, and a value for each row (None: empty)."""
 
     title: str
     values: Sequence[Any]
@@ -93,7 +93,7 @@ def write_csv(comparison: Comparison, path: Path) -> None:
 
 
 def spread_legend(columns: Sequence[Shown]) -> list[str]:
-    """What the signs in cells that fold several seeds mean."""
+    """Explains the signs in cells that average several seeds."""
     spreads = [v for column in columns for v in column.values if isinstance(v, Spread)]
     lines = []
     if any(not spread.is_geometric for spread in spreads):

@@ -1,4 +1,4 @@
-"""Several seeds as one value: a centre, a spread, and how many values stand behind them."""
+"""Averages the values of several seeds: mean, standard deviation, and how many count."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Spread:
 
 
 def spread_of(values: Sequence[Any], quantity: Quantity) -> Spread:
-    """The spread of a quantity's values, one a seed."""
+    """Averages a quantity's values, one for each seed, as its declaration says."""
     geometric = quantity.is_geometric
     finite = [float(v) for v in values if v is not None and math.isfinite(v)]
     counted = [math.log(v) for v in finite if v > 0] if geometric else finite
@@ -40,7 +40,7 @@ def spread_of(values: Sequence[Any], quantity: Quantity) -> Spread:
 
 
 def counts_of(names: Iterable[str]) -> str:
-    """How often each name occurs: `3 healthy, 2 vanishing`; the name alone if there is one run."""
+    """Says how often each name occurs: `3 healthy, 2 vanishing`; of one run the name alone."""
     counts = Counter(name for name in names if name)
     if counts.total() == 1:
         return next(iter(counts))

@@ -1,4 +1,4 @@
-"""A sweep as a grid of cells: two keys as axes, a metric as colour, panels for what else varies."""
+"""The content of a map of a sweep: two keys as axes, a metric as colour, the rest as panels."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from vgexp.report.comparing.runs import (
     UNREADABLE,
     ComparedRun,
     differing_keys,
+    match_number_types,
     short_names,
-    typed_alike,
 )
 from vgexp.report.comparing.spread import spread_of
-from vgexp.report.comparing.swept import apart, find_key, is_numeric, text_of, texts_of
+from vgexp.report.comparing.swept import find_key, is_numeric, split_runs, text_of, texts_of
 
 DEFAULT_COLOR = "attenuation"
 """How much of the backward signal is left at layer 1: what a sweep for a cure asks first."""
@@ -45,7 +45,7 @@ _ALLOWED = "allowed: --heatmap x=KEY y=KEY color=METRIC"
 
 @dataclass(frozen=True)
 class Cell:
-    """The runs of a pair of values: several seeds, mostly."""
+    """A cell of a map: the runs of a pair of values, mostly several seeds."""
 
     value: float | str | None
     """Their mean, geometric where the metric spreads so; of words the most frequent.
@@ -65,7 +65,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class GridPanel:
-    """A map; `cells` by the texts of x and y, only where a run is."""
+    """A map; `cells` has the texts of x and y as keys, only where there is a run."""
 
     title: str
     cells: Mapping[tuple[str, str], Cell]
@@ -83,7 +83,7 @@ class Axis:
 
 @dataclass(frozen=True)
 class SweepGrid:
-    """What is drawn."""
+    """The maps of a sweep, with their axes and their colour."""
 
     x: Axis
     y: Axis
@@ -92,23 +92,23 @@ class SweepGrid:
 
     @property
     def cells(self) -> list[Cell]:
-        """Of every panel."""
+        """The cells of every panel."""
         return [cell for panel in self.panels for cell in panel.cells.values()]
 
     @property
     def values(self) -> list[Any]:
-        """Of the cells that have one."""
+        """The values of the cells that have one."""
         return [cell.value for cell in self.cells if cell.value is not None]
 
     @property
     def title(self) -> str:
-        """What the colour is."""
+        """The name of the colour, with its definition where that is short."""
         name, meaning = self.color.name, self.color.definition
         return f"{name}: {meaning}" if 0 < len(meaning) <= _LONGEST_MEANING else name
 
     @property
     def folded(self) -> str:
-        """How the runs of a cell became one value, in words; nothing where each has one run."""
+        """Says how the runs of a cell were averaged; empty where each cell has one run."""
         numbers = {cell.num_runs for cell in self.cells}
         if max(numbers) == 1:
             return ""
@@ -125,7 +125,7 @@ def sweep_grid(
     color: str | None = None,
     step: str = "first",
 ) -> SweepGrid:
-    """The cells of a sweep.
+    """Makes the maps of a sweep.
 
     Args:
         x, y: keys, dotted or short; None: the only ones that vary, seeds left out.
@@ -136,7 +136,7 @@ def sweep_grid(
     Raises:
         QuestionError: no such key or metric; keys that are not clear, or too many that vary.
     """
-    runs = typed_alike(runs)
+    runs = match_number_types(runs)
     result = one_result(runs, color or DEFAULT_COLOR, step)
     across, up = _axes(runs, x, y)
     others = [key for key in differing_keys(runs, ("seed",)) if key not in (across, up)]
@@ -146,7 +146,7 @@ def sweep_grid(
     free = [key for key in others if not any(key in found for found in followers.values())]
     titles = short_names(runs, free, ())
     panels = []
-    for texts, members in apart(runs, free).items():
+    for texts, members in split_runs(runs, free).items():
         title = ", ".join(f"{key}={text}" for key, text in zip(titles, texts, strict=True))
         panels.append(GridPanel(title, _cells(members, (across, up), result)))
     axes = [_axis(runs, key, followers[key]) for key in (across, up)]
@@ -156,7 +156,7 @@ def sweep_grid(
 
 
 def _axes(runs: Sequence[ComparedRun], x: str | None, y: str | None) -> tuple[str, str]:
-    """The keys of both axes."""
+    """Finds the keys of both axes."""
     varying = differing_keys(runs)
     asked = [find_key(runs, word, "--heatmap") if word else None for word in (x, y)]
     if asked[0] is not None and asked[0] == asked[1]:
@@ -174,7 +174,7 @@ def _axes(runs: Sequence[ComparedRun], x: str | None, y: str | None) -> tuple[st
 
 
 def _follows(runs: Sequence[ComparedRun], key: str, axis: str) -> bool:
-    """Whether each value of the axis goes with one value of the key."""
+    """Whether a key has one value for each value of the axis."""
     found: dict[str, str] = {}
     return all(found.setdefault(text_of(r, axis), text_of(r, key)) == text_of(r, key) for r in runs)
 

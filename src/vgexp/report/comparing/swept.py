@@ -1,4 +1,4 @@
-"""The keys in which runs differ: found by a short name, with their values in order."""
+"""Finds the keys in which runs differ, and sorts their values."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MOST_PANELS = 12
 
 
 def find_key(runs: Sequence[ComparedRun], word: str, asked_by: str) -> str:
-    """The key that a word names: dotted, or its last part where that is no other key's.
+    """Finds the key that a word names: dotted, or its last part where that is unique.
 
     Args:
         asked_by: the option, for the error's words.
@@ -39,7 +39,7 @@ def find_key(runs: Sequence[ComparedRun], word: str, asked_by: str) -> str:
 
 
 def texts_of(runs: Sequence[ComparedRun], key: str) -> list[str]:
-    """The values of a key as they are typed, each once: numbers ascending, else as they appear.
+    """Lists the values of a key as they are typed: numbers ascending, others as they appear.
 
     A missing one comes last.
     """
@@ -51,7 +51,7 @@ def texts_of(runs: Sequence[ComparedRun], key: str) -> list[str]:
 
 
 def text_of(run: ComparedRun, key: str) -> str:
-    """What a run was asked, as it is typed."""
+    """Returns a run's value of a key as it is typed."""
     text = config_text(run, key)
     return NOT_SET if text is None else text
 
@@ -66,10 +66,10 @@ def is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def apart(
+def split_runs(
     runs: Sequence[ComparedRun], keys: Sequence[str]
 ) -> dict[tuple[str, ...], list[ComparedRun]]:
-    """Values of keys -> the runs with these, in the order of the values; panels of a figure.
+    """Splits runs by their values of some keys, in the order of the values.
 
     Raises:
         QuestionError: more than `MOST_PANELS`.
@@ -93,5 +93,5 @@ def apart(
 
 
 def columns_of(num_panels: int) -> int:
-    """How many panels stand side by side."""
+    """Returns how many panels stand side by side."""
     return 2 if num_panels == 4 else min(3, num_panels)

@@ -1,4 +1,4 @@
-"""matplotlib, imported whatever backend the environment asks for.
+"""Imports matplotlib, whatever backend the environment asks for.
 
 matplotlib refuses to be imported where `MPLBACKEND` names a backend that it does not know. Jupyter
 exports its own to every command that it starts, in environments without Jupyter as well. Pictures
@@ -15,7 +15,7 @@ _VARIABLE = "MPLBACKEND"
 
 
 def import_matplotlib() -> None:
-    """Imports matplotlib; a backend that was asked for is chosen where matplotlib knows it.
+    """Imports matplotlib, and chooses the backend that was asked for if matplotlib knows it.
 
     Where it is imported already, nothing is changed.
     """

@@ -1,4 +1,4 @@
-"""Several runs beside one another: the gradient of each layer on one scale, and the loss below."""
+"""Draws several runs beside one another: gradient maps on one scale, and the loss below."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _STEPS = ("step", "loss", "clipped", "skipped", "loss_scale")
 
 @dataclass(frozen=True)
 class Beside:
-    """A run as it stands beside others: its title, its tables, and what they are read by."""
+    """A run that is drawn beside others: its title, its tables, and what a reader of them needs."""
 
     title: str
     layers: pd.DataFrame
@@ -42,8 +42,8 @@ class Beside:
     dtype: str | None = "float32"
 
 
-def beside(folder: Path, title: str) -> Beside:
-    """A run folder's tables as `draw` reads them: what was nan is not finite.
+def read_beside(folder: Path, title: str) -> Beside:
+    """Reads a run folder's tables for `side_by_side`, with inf for a value that is nan.
 
     Raises:
         QuestionError: a table or the summary is missing or cannot be read.
@@ -58,10 +58,12 @@ def beside(folder: Path, title: str) -> Beside:
     )
 
 
-@style.drawn
+@style.with_style
 def side_by_side(runs: Sequence[Beside]) -> Figure:
-    """A column a run: above, its gradient map, all on one scale; below, its training loss, on one
-    axis that the spikes of a few steps do not press flat: a panel says how far its own go."""
+    """Draws a column for each run: its gradient map above, its training loss below.
+
+    The maps share one scale. The losses share an axis that leaves out the spikes of a few steps; a
+    panel says how far its own go."""
     figure, panels = style.canvas(
         2, len(runs), width=_WIDTH * len(runs), height=_HEIGHT, height_ratios=[1.4, 1.0]
     )
@@ -100,8 +102,9 @@ def _say_cut(axes: Axes, steps: pd.DataFrame, highest: float) -> None:
 
 
 def _one_legend(figure: Figure, panels: Sequence[Axes], titles: Sequence[str]) -> None:
-    """The panels' legends as one, at the foot of the figure. What holds a number and is not said
-    of all of them names its panel."""
+    """Joins the panels' legends at the foot of the figure.
+
+    An entry that holds a number and is not in all of them names its panel."""
     legends = [axes.get_legend() for axes in panels]
     entries = [
         (text.get_text(), handle, title)

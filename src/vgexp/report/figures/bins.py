@@ -1,4 +1,4 @@
-"""Histograms of layers as ridges: their bins, how wide they spread, which bins are spikes."""
+"""Histograms as ridges: their bins, their standard deviation, and which bins are spikes."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Ridge:
 
     @property
     def ends(self) -> tuple[float, float]:
-        """Between which all but the tails lie."""
+        """The edges between which all but the tails lie."""
         below = np.cumsum(self.share) / self.share.sum()
         # A sum of floats may stay under 1.
         low, high = np.searchsorted(below, [_TAIL, 1 - _TAIL - 1e-9])
@@ -38,7 +38,7 @@ class Ridge:
 
     @property
     def spread(self) -> str:
-        """The standard deviation, entries taken at the middle of their bins, in words."""
+        """The standard deviation as text, with entries at the middle of their bins."""
         if len(self.share) == 1:
             return f"< {self.upper[0] - self.lower[0]:.1g}"
         middles, weights = (self.lower + self.upper) / 2, self.share / self.share.sum()
@@ -58,19 +58,19 @@ Ridges = dict[tuple[int, int], Ridge]
 
 
 def ends_of(histograms: pd.DataFrame) -> list[int]:
-    """The first and the last step at which the quantity shown was measured."""
+    """Returns the first and the last step at which the quantity shown was measured."""
     of_quantity = histograms["quantity"] == quantity_of(histograms)
     steps = histograms.loc[of_quantity & _are_shares(histograms), "step"]
     return sorted({int(steps.min()), int(steps.max())}) if len(steps) else []
 
 
 def quantity_of(histograms: pd.DataFrame) -> str:
-    """Which quantity is shown: h, or z where there is none of h."""
+    """Returns the quantity that is shown: h, or z where h was not measured."""
     return "act" if (histograms["quantity"] == "act").any() else "preact"
 
 
 def power_of(rows: pd.DataFrame) -> int:
-    """The power of ten in which edges are told: 0, unless their squares are no numbers."""
+    """Returns the power of ten in which edges are given: 0, unless their squares leave float64."""
     largest = float(np.abs(style.finite(rows[["lower", "upper"]])).max(initial=0.0))
     power = int(np.floor(np.log10(largest))) if largest > 0 else 0
     # Of subnormal numbers what ten to the power of 300 makes.
@@ -78,7 +78,7 @@ def power_of(rows: pd.DataFrame) -> int:
 
 
 def ridges_of(rows: pd.DataFrame, layers: list[int], factor: float) -> Ridges:
-    """Those of the layers, their edges times a factor; of modules side by side the first."""
+    """Makes the ridges of layers, edges times a factor; of modules side by side the first's."""
     rows = rows[rows["layer"].isin(layers) & _are_shares(rows)]
     rows = rows[np.isfinite(rows["lower"]) & np.isfinite(rows["upper"])]
     found: Ridges = {}
@@ -91,7 +91,7 @@ def ridges_of(rows: pd.DataFrame, layers: list[int], factor: float) -> Ridges:
 
 
 def spikes_of(share: np.ndarray, density: np.ndarray) -> np.ndarray:
-    """Which bins [n] tower above the others: those before the steepest fall of the density."""
+    """Finds the bins [n] far above the others: those before the steepest fall of the density."""
     found = np.zeros(len(share), dtype="bool")
     if len(share) <= 2:
         return ~found

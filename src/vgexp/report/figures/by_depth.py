@@ -15,7 +15,7 @@ from matplotlib.ticker import FixedLocator
 
 from vgexp.quantities import column_of
 from vgexp.report.figures import style
-from vgexp.report.figures.layer_axis import evenly, layer_name
+from vgexp.report.figures.layer_axis import choose_evenly, layer_name
 from vgexp.report.figures.legends import legend_below
 from vgexp.report.figures.logarithmic import log_line, log_scale
 from vgexp.report.figures.wanted import draws_table
@@ -37,30 +37,30 @@ def update_ratios(layers: pd.DataFrame) -> Figure:
     Args:
         layers: rows as in `layers.csv`.
     """
-    return style.alone(
+    return style.draw_alone(
         draw_update_ratios, "Update ratio: how far a step moves each layer's weights", layers
     )
 
 
 @draws_table("attention", "step", "layer", "entropy_fraction")
 def attention_entropy(attention: pd.DataFrame) -> Figure:
-    """How widely each block's heads look, over steps: 1 everywhere alike, 0 at one position.
+    """The entropy of each block's attention over steps: 1 is uniform, 0 is one position.
 
     Args:
         attention: rows as in `attention.csv`.
     """
-    return style.alone(
+    return style.draw_alone(
         draw_attention_entropy, "Attention entropy of each block, mean over heads", attention
     )
 
 
 def draw_update_ratios(axes: Axes, layers: pd.DataFrame) -> None:
-    """`update_ratios` into a panel. Exact zeros stand in a strip below, the first layer on top."""
+    """Draws `update_ratios` into a panel, with exact zeros in a strip below."""
     table = grid(layers, "update_ratio").dropna(axis="index", how="all")
     if table.empty:
         style.say(axes, "update_ratio was not measured")
         return
-    chosen = evenly(len(table), _MOST_LINES)
+    chosen = choose_evenly(len(table), _MOST_LINES)
     shades = [style.shade(place / max(1, len(table) - 1)) for place in chosen]
     shown = table.iloc[chosen]
     num_steps = table.shape[1]
@@ -72,13 +72,13 @@ def draw_update_ratios(axes: Axes, layers: pd.DataFrame) -> None:
     log_scale(axes, include=(GUIDE,), free_below=_ZEROS * 1.15 if has_zeros else 0.0)
     axes.set_xlabel(f"step (medians of {together} measured)" if together > 1 else "step")
     axes.set_ylabel(column_of("layers", "update_ratio").label)
-    style.whole_numbers(axes.xaxis)
+    style.tick_whole_numbers(axes.xaxis)
     _name_shades(axes, table, chosen)
     legend_below(axes)
 
 
 def draw_attention_entropy(axes: Axes, attention: pd.DataFrame) -> None:
-    """`attention_entropy` into a panel: the mean over a block's heads."""
+    """Draws `attention_entropy` into a panel: the mean over a block's heads."""
     values = attention.groupby(["layer", "step"])["entropy_fraction"].mean()
     table = values.unstack("step").dropna(axis="columns", how="all")  # noqa: PD010 (as in `grid`)
     table = table.dropna(axis="index", how="all")
@@ -86,7 +86,7 @@ def draw_attention_entropy(axes: Axes, attention: pd.DataFrame) -> None:
         style.say(axes, "attention was not measured")
         return
     table.index = table.index.astype("int64").astype("str")
-    chosen = evenly(len(table), _MOST_LINES)
+    chosen = choose_evenly(len(table), _MOST_LINES)
     for place in chosen:
         row = table.iloc[place].replace([np.inf, -np.inf], np.nan).dropna()
         marker = "o" if len(row) < 3 else None
@@ -95,7 +95,7 @@ def draw_attention_entropy(axes: Axes, attention: pd.DataFrame) -> None:
     axes.set_ylim(0, 1.03)
     axes.set_xlabel("step")
     axes.set_ylabel("entropy / largest possible")
-    style.whole_numbers(axes.xaxis)
+    style.tick_whole_numbers(axes.xaxis)
     _name_shades(axes, table, chosen)
 
 
@@ -160,7 +160,7 @@ def _name_shades(axes: Axes, table: pd.DataFrame, chosen: np.ndarray) -> None:
     bar = axes.figure.colorbar(mappable, ax=axes, label=f"layer{note}", pad=0.03)
     # Between bar and panel: beyond the bar it would be the next panel's.
     bar.ax.yaxis.set_label_position("left")
-    places = evenly(num_shades, 6).tolist()
+    places = choose_evenly(num_shades, 6).tolist()
     bar.ax.yaxis.set_major_locator(FixedLocator(places))
     bar.ax.set_yticklabels([layer_name(str(table.index[place])) for place in places])
     bar.ax.minorticks_off()

@@ -115,7 +115,7 @@ FIGURES: Registry[RunFigure] = Registry(
             ("grad_norm",),
         ),
         "curvature": RunFigure(
-            "largest and smallest Hessian eigenvalue beside what the step bears, and the trace",
+            "largest and smallest Hessian eigenvalue beside the stability limit, and the trace",
             curvature,
             {
                 "curvature": (

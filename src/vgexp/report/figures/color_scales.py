@@ -1,4 +1,4 @@
-"""From a metric of runs to colours: factors around 1, magnitudes, shares, words."""
+"""Colour scales for metrics of runs: factors about 1, magnitudes, shares, words."""
 
 from __future__ import annotations
 
@@ -38,7 +38,6 @@ _FURTHER = (
 # factor per layer, and of what many layers make of it.
 _LEAST = {"factor": 1.2, "product": 10.0}
 _LARGEST = 1e300
-_WIDE = 100.0
 _NEAR_ONE = (1.05, 1.1, 1.2, 1.5, 2.0, 3.0, 5.0)
 
 
@@ -48,7 +47,7 @@ Colour = tuple[float, float, float]
 
 @dataclass(frozen=True)
 class ColorScale:
-    """Colours of values."""
+    """A scale of colours for values."""
 
     title: str
     norm: Normalize | None
@@ -60,11 +59,11 @@ class ColorScale:
 
     @property
     def is_log(self) -> bool:
-        """Whether 0 and what is below have no place."""
+        """Whether the scale is logarithmic, with no place for 0 and below."""
         return isinstance(self.norm, LogNorm)
 
     def colours_of(self, values: Iterable[Any]) -> dict[Any, Colour]:
-        """Value -> its colour, of those that have a place on the scale."""
+        """Returns the colour of each value that has a place on the scale."""
         if self.norm is None:
             return {value: to_rgb(self.words[value]) for value in values if value in self.words}
         placed = [
@@ -77,7 +76,7 @@ class ColorScale:
 
 
 def scale_of(quantity: Quantity, values: Sequence[Any]) -> ColorScale:
-    """The scale for values of a quantity, as it is declared and by what they span.
+    """Makes the scale for values of a quantity, by its declaration and their range.
 
     Factors: logarithmic and symmetric about 1, which is white. Words: a colour each.
 
@@ -86,7 +85,7 @@ def scale_of(quantity: Quantity, values: Sequence[Any]) -> ColorScale:
     """
     if any(isinstance(value, str) for value in values):
         words = [str(value) for value in values]
-        return ColorScale(quantity.name, None, words=_coloured(quantity.name, words))
+        return ColorScale(quantity.name, None, words=_choose_colours(quantity.name, words))
     numbers = style.finite(values)
     positive = numbers[numbers > 0]
     if quantity.scale in _LEAST:
@@ -94,16 +93,13 @@ def scale_of(quantity: Quantity, values: Sequence[Any]) -> ColorScale:
         most = float(min(max(farthest, _LEAST[quantity.scale]), _LARGEST))
         title = f"{quantity.name}\nbelow 1 vanishing, above 1 exploding"
         return ColorScale(title, LogNorm(1 / most, most), mpl.colormaps[DIVERGING], _ticks(most))
-    is_wide = positive.size == numbers.size > 0 and positive.max() / _WIDE > positive.min()
-    is_log = quantity.scale == "log" or (quantity.scale == "by_range" and is_wide)
-    if positive.size and is_log:
+    lowest, highest = float(numbers.min(initial=np.inf)), float(numbers.max(initial=-np.inf))
+    if positive.size and quantity.is_logarithmic(lowest, highest):
         low, high = float(positive.min()), float(positive.max())
         return ColorScale(
             quantity.name, LogNorm(low, high) if low < high else LogNorm(low / 3, high * 3)
         )
-    low, high = float(numbers.min(initial=np.inf)), float(numbers.max(initial=-np.inf))
-    if not numbers.size:
-        low, high = 0.0, 1.0
+    low, high = (lowest, highest) if numbers.size else (0.0, 1.0)
     pad = 0.0 if low < high else max(abs(low) / 10, 1e-3)
     return ColorScale(quantity.name, Normalize(low - pad, high + pad))
 
@@ -116,7 +112,7 @@ def _ticks(most: float) -> list[float] | None:
     return [*(1 / factor for factor in reversed(above)), 1.0, *above]
 
 
-def _coloured(name: str, values: Sequence[str]) -> dict[str, str]:
+def _choose_colours(name: str, values: Sequence[str]) -> dict[str, str]:
     words = list(dict.fromkeys(values))
     if len(words) > len(_FURTHER):
         raise QuestionError(

@@ -1,4 +1,4 @@
-"""Several runs as lines: a metric over steps, or over depth, with bands over seeds."""
+"""Draws runs as lines: a metric over steps or over depth, with bands over seeds."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def compare_figure(
     seeds: bool = False,
     panels: str | None = None,
 ) -> Figure:
-    """Runs and sweeps on disk as a picture of lines.
+    """Draws runs and sweeps on disk as lines.
 
     Args:
         paths: as `vgexp compare` takes them.
@@ -61,9 +61,9 @@ def compare_figure(
     return draw(charts.over_depth(runs, chosen, layers_at, seeds, panels))
 
 
-@style.drawn
+@style.with_style
 def draw(chart: Chart) -> Figure:
-    """A chart as a figure: its panels, the lines' names beside them, remarks below."""
+    """Draws a chart: its panels, the lines' names beside them, remarks below."""
     looks = _shown_looks(chart)
     names = _names(chart, looks)
     num_rows = -(-len(chart.panels) // chart.num_columns)
@@ -224,7 +224,7 @@ def _label_axes(every: Sequence[Axes], chart: Chart) -> None:
         layers_across(every[0], numbers, list(map(str, numbers)))
         every[0].set_xlabel(chart.x_label if num_panels <= num_columns else "")
     else:
-        style.whole_numbers(every[0].xaxis)
+        style.tick_whole_numbers(every[0].xaxis)
 
 
 def _names(chart: Chart, looks: Looks) -> list[tuple[str, Look]]:

@@ -1,4 +1,4 @@
-"""The signal against depth: backward and forward, at the start, in the middle, at the end."""
+"""Draws the backward and the forward signal over depth at three steps."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def backward_signal(layers: pd.DataFrame) -> Figure:
     Args:
         layers: rows as in `layers.csv`.
     """
-    return style.alone(
+    return style.draw_alone(
         draw_backward_signal, "Backward signal: what comes back to each layer", layers
     )
 
@@ -33,18 +33,18 @@ def backward_signal(layers: pd.DataFrame) -> Figure:
 @draws_table("layers", "step", "layer", "kind", "preact_std")
 def forward_signal(layers: pd.DataFrame) -> Figure:
     """Standard deviation of z of each layer, at the same steps as `backward_signal`."""
-    return style.alone(
+    return style.draw_alone(
         draw_forward_signal, "Forward signal: how far each layer's z spreads", layers
     )
 
 
 def draw_backward_signal(axes: Axes, layers: pd.DataFrame) -> None:
-    """`backward_signal` into a panel."""
+    """Draws `backward_signal` into a panel."""
     _draw(axes, layers, "delta_rms")
 
 
 def draw_forward_signal(axes: Axes, layers: pd.DataFrame) -> None:
-    """`forward_signal` into a panel."""
+    """Draws `forward_signal` into a panel."""
     _draw(axes, layers, "preact_std")
 
 

@@ -1,4 +1,4 @@
-"""What a network at initialisation does to directions: spectra, path lengths, shattering."""
+"""Draws spectra, path lengths and shattering of a network at initialisation."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from matplotlib.figure import Figure
 
 from vgexp.quantities import READOUT
 from vgexp.report.figures import style
-from vgexp.report.figures.layer_axis import evenly, layers_across
+from vgexp.report.figures.layer_axis import choose_evenly, layers_across
 from vgexp.report.figures.legends import legend_below
 from vgexp.report.figures.logarithmic import (
     LARGEST,
     SMALLEST,
-    bounded,
+    clip_to_scale,
     log_line,
     log_scale,
 )
@@ -27,7 +27,7 @@ _MOST_DISTANCES = 6
 
 
 @draws_table("jacobian", "layer", "name", "largest")
-@style.drawn
+@style.with_style
 def jacobian(table: pd.DataFrame) -> Figure:
     """Singular values of each layer's Jacobian, and of the product from the input to each layer.
 
@@ -57,7 +57,7 @@ def paths(table: pd.DataFrame) -> Figure:
     Args:
         table: rows as in `paths.csv`.
     """
-    return style.alone(_draw_paths, "Which lengths of path carry the gradient", table)
+    return style.draw_alone(_draw_paths, "Which lengths of path carry the gradient", table)
 
 
 @draws_table("shattering", "layer", "inputs", "distance", "correlation")
@@ -67,7 +67,7 @@ def shattering(table: pd.DataFrame) -> Figure:
     Args:
         table: rows as in `shattering.csv`.
     """
-    return style.alone(_draw_shattering, "Do gradients at nearby inputs agree?", table)
+    return style.draw_alone(_draw_shattering, "Do gradients at nearby inputs agree?", table)
 
 
 def _draw_values(axes: Axes, rows: pd.DataFrame, values: dict[str, np.ndarray]) -> None:
@@ -99,7 +99,7 @@ def _power(log10: pd.Series) -> np.ndarray:
 
 def _draw_paths(axes: Axes, table: pd.DataFrame) -> None:
     rows = table.sort_values("length")
-    share = bounded(rows["share"])
+    share = clip_to_scale(rows["share"])
     if np.isnan(share).all():
         style.say(axes, "no gradient came back")
         return
@@ -111,7 +111,7 @@ def _draw_paths(axes: Axes, table: pd.DataFrame) -> None:
     name = style.label(str(rows["name"].iloc[0]))
     axes.set_xlabel(f"branches passed between the loss and {name}")
     axes.set_ylabel("share")
-    style.whole_numbers(axes.xaxis)
+    style.tick_whole_numbers(axes.xaxis)
     legend_below(axes)
 
 
@@ -122,7 +122,7 @@ def _draw_shattering(axes: Axes, table: pd.DataFrame) -> None:
     table = table[np.isfinite(table["correlation"].astype("float64"))]
     line, data = table[table["inputs"] == "line"], table[table["inputs"] == "data"]
     distances = np.unique(line["distance"].to_numpy("float64"))
-    chosen = distances[evenly(len(distances), _MOST_DISTANCES)]
+    chosen = distances[choose_evenly(len(distances), _MOST_DISTANCES)]
     numbers = np.unique(table["layer"].to_numpy("int64"))
     for place, distance in enumerate(chosen):
         rows = line[line["distance"] == distance].sort_values("layer")

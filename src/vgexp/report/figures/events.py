@@ -1,4 +1,4 @@
-"""Steps at which something happened, as a strip at the foot of a panel."""
+"""Draws the steps at which something happened as a strip at the foot of a panel."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _FAINTEST = 0.4
 
 
 def draw_strip(axes: Axes, steps: np.ndarray, happened: np.ndarray, row: int, what: str) -> Any:
-    """A strip of cells, fuller in colour the more of their steps it happened at.
+    """Draws a strip of cells whose colour is the stronger the more of their steps it happened at.
 
     Args:
         steps, happened: [n], in order.

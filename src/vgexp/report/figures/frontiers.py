@@ -1,4 +1,4 @@
-"""Boundaries of theory over the map of a sweep: where the signal is kept, and where it is lost."""
+"""Draws theory's boundaries over the map of a sweep: a steady, a vanishing, an exploding signal."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _END = 700.0
 
 
 class Frontier(NamedTuple):
-    """Where a predicted metric has a value."""
+    """The line on which a predicted metric has a value."""
 
     metric: str
     level: float
@@ -39,7 +39,7 @@ FRONTIERS = (
 def draw_frontiers(
     axes: Axes, grid: SweepGrid, cells: Mapping[tuple[str, str], Cell]
 ) -> list[Line2D]:
-    """Lines over the cells of two axes of numbers; entries of a legend for those that are there."""
+    """Draws lines over cells whose axes are numbers; returns the legend entries of those drawn."""
     if not (grid.x.is_numeric and grid.y.is_numeric):
         return []
     drawn = []

@@ -1,4 +1,4 @@
-"""Maps of layer by step."""
+"""Draws maps of layers by steps."""
 
 from __future__ import annotations
 
@@ -46,7 +46,9 @@ def gradient_map(
         dtype: of the run; None: not known, and nothing underflows.
         loss_scale: by step; None: 1.
     """
-    return style.alone(draw_gradient_map, "Gradient norm of each layer", layers, dtype, loss_scale)
+    return style.draw_alone(
+        draw_gradient_map, "Gradient norm of each layer", layers, dtype, loss_scale
+    )
 
 
 def draw_gradient_map(
@@ -56,7 +58,7 @@ def draw_gradient_map(
     loss_scale: pd.Series | None = None,
     limits: tuple[float, float] | None = None,
 ) -> None:
-    """The map into a panel, with its scale beside it; the layer nearest to the input on top.
+    """Draws the map into a panel, with its scale beside it and layer 1 on top.
 
     Args:
         limits: ends of a scale that several maps share, `draw_scale` beside them; None: the
@@ -77,7 +79,7 @@ def draw_map(
     special: dict[Special, np.ndarray] | None = None,
     limits: tuple[float, float] | None = None,
 ) -> None:
-    """A table of magnitudes, layers by steps: colours on a log scale, its title beside the scale.
+    """Draws a table of magnitudes, layers by steps, in colours on a logarithmic scale.
 
     Exact zeros, what is not finite and `special` cells (masks [L, S]) are hatched and named
     below; what was not measured is left blank. Of more than 1,000 steps neighbours share a
@@ -116,7 +118,7 @@ def draw_map(
     pad = 2.0 if is_single else 0.0
     axes.set(xlim=(steps[0] - pad, steps[-1] + pad), ylim=(rows[-1], rows[0]))
     axes.set_xlabel(f"step (medians of {together} measured)" if together > 1 else "step")
-    style.whole_numbers(axes.xaxis)
+    style.tick_whole_numbers(axes.xaxis)
     if is_single:
         axes.set_xticks(table.columns.tolist())
     layers_down(axes, list(table.index))
@@ -124,7 +126,7 @@ def draw_map(
 
 
 def draw_scale(panels: Sequence[Axes], mesh: ScalarMappable, title: str) -> None:
-    """The scale of maps, beside them."""
+    """Draws the scale of maps beside them."""
     low, high = mesh.get_clim()
     assert low is not None
     assert high is not None

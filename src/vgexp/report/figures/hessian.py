@@ -1,4 +1,4 @@
-"""How the loss bends while a network trains."""
+"""The curvature of the loss over steps: Hessian eigenvalues and the trace."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from matplotlib.figure import Figure
 
 from vgexp.report.figures import style
 from vgexp.report.figures.legends import legend_below
-from vgexp.report.figures.logarithmic import bounded, log_line, log_scale
+from vgexp.report.figures.logarithmic import clip_to_scale, log_line, log_scale
 from vgexp.report.figures.wanted import draws_table
 
 
 @draws_table("curvature", "step", "hessian_max", "hessian_trace")
-@style.drawn
+@style.with_style
 def curvature(table: pd.DataFrame) -> Figure:
-    """The largest Hessian eigenvalue and what the learning rate bears, and the trace, over steps.
+    """Draws the extreme Hessian eigenvalues, the stability limit and the trace over steps.
 
     Args:
         table: rows as in `curvature.csv`.
@@ -29,7 +29,7 @@ def curvature(table: pd.DataFrame) -> Figure:
     trace.set_title("Trace of the Hessian")
     for axes in (sharpness, trace):
         axes.set_xlabel("step")
-        style.whole_numbers(axes.xaxis)
+        style.tick_whole_numbers(axes.xaxis)
         legend_below(axes)
     return figure
 
@@ -52,15 +52,13 @@ def _draw_sharpness(axes: Axes, rows: pd.DataFrame) -> None:
     limit = rows["stability_limit"].to_numpy("float64")
     if np.isfinite(limit).any():
         look = {"color": style.INK, "linestyle": "--", "linewidth": 1.2}
-        log_line(
-            axes, rows["step"], limit, label="borne by this learning rate (sgd: 2 / lr)", **look
-        )
+        log_line(axes, rows["step"], limit, label="stability limit (sgd: 2 / lr)", **look)
     log_scale(axes)
     axes.set_ylabel("eigenvalue of the Hessian")
 
 
 def _draw_trace(axes: Axes, rows: pd.DataFrame) -> None:
-    trace, error = (bounded(rows[name]) for name in ("hessian_trace", "hessian_trace_error"))
+    trace, error = (clip_to_scale(rows[name]) for name in ("hessian_trace", "hessian_trace_error"))
     if np.isnan(trace).all():
         style.say(axes, "no trace was finite")
         return

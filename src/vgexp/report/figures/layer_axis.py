@@ -1,4 +1,4 @@
-"""Axes on which layers are named: the first, the read-out, and round numbers between."""
+"""Names layers on an axis: the first, the read-out, and round numbers between."""
 
 from __future__ import annotations
 
@@ -32,24 +32,24 @@ def layers_down(axes: Axes, names: Sequence[str]) -> None:
 
 
 def layer_name(name: str) -> str:
-    """What a row of a grid is called in a picture."""
+    """Returns what a figure calls a row of a grid."""
     return "read-out" if name == READOUT else name
 
 
-def evenly(num_items: int, most: int) -> np.ndarray:
-    """Of so many things in a row the places of about `most`, the first and the last among them."""
+def choose_evenly(num_items: int, most: int) -> np.ndarray:
+    """Chooses about `most` places of `num_items`, evenly, the first and the last among them."""
     return np.unique(
         np.linspace(0, max(0, num_items - 1), min(num_items, most)).round().astype(int)
     )
 
 
 def _name(axis: Any, places: np.ndarray, names: Sequence[str], near: float) -> None:
-    chosen = _chosen(places, names, near)
+    chosen = _choose_named(places, names, near)
     axis.set_major_locator(FixedLocator(places[chosen].tolist()))
     axis.set_ticklabels([layer_name(names[index]) for index in chosen])
 
 
-def _chosen(places: np.ndarray, names: Sequence[str], near: float) -> list[int]:
+def _choose_named(places: np.ndarray, names: Sequence[str], near: float) -> list[int]:
     """Indices of the layers that are named."""
     last = len(names) - 1
     extent = float(places[-1] - places[0])

@@ -1,4 +1,4 @@
-"""Legends, which stand below their panel and never on its data."""
+"""Places legends below their panel, never on its data."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _LETTER_POINTS, _HANDLE_POINTS = 5.0, 38
 
 
 def legend_below(axes: Axes, handles: Sequence[Any] | None = None) -> None:
-    """A legend below the axis' name, in as many columns as fit; none where nothing has a label.
+    """Places a legend below the axis label; none where nothing has a label.
 
     Args:
         handles: artists with labels; None: those of the panel.
@@ -42,11 +42,11 @@ def legend_below(axes: Axes, handles: Sequence[Any] | None = None) -> None:
         borderpad=0.0,
         columnspacing=1.4,
         handlelength=2.4,
-        ncols=fitting(found, width),
+        ncols=count_columns(found, width),
     )
 
 
-def fitting(handles: Sequence[Any], width: float) -> int:
-    """In how many columns a legend of this width in points stands."""
+def count_columns(handles: Sequence[Any], width: float) -> int:
+    """Returns how many columns a legend of this width in points has."""
     longest = max(len(str(handle.get_label())) for handle in handles)
     return max(1, min(len(handles), int(width // (_LETTER_POINTS * longest + _HANDLE_POINTS))))

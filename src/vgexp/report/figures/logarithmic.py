@@ -1,4 +1,4 @@
-"""Logarithmic axes that hide nothing: what they have no place for is shown at their edges."""
+"""Logarithmic axes that show zeros and infinities at their edges."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _MOST_TICKS, _STRIDES = 8, (1, 2, 3, 5, 10, 20, 50, 100)
 
 
 def log_line(axes: Axes, x: Any, y: Any, **look: Any) -> Line2D:
-    """A line over a logarithmic y axis.
+    """Draws a line over a logarithmic y axis.
 
     Breaks at what is nan or was not measured. An exact zero is an open triangle that points down
     at the lower edge, where `log_scale` makes a band of its own for it; an infinite value one that
@@ -71,23 +71,24 @@ def log_scale(
     log_limits([axes], *log_range(values, least_decades, margin=0.05), free_below)
 
 
-def bounded(values: Any) -> np.ndarray:
-    """For a linear axis, of whose ends matplotlib takes sums: within what a scale holds; nan where
-    a value is not finite."""
+def clip_to_scale(values: Any) -> np.ndarray:
+    """Clips values for a linear axis, whose ends matplotlib adds; nan where one is not finite."""
     values = np.asarray(values, dtype="float64")
     return np.where(np.isfinite(values), values.clip(-LARGEST, LARGEST), np.nan)
 
 
 def drawn_values(axes: Axes) -> np.ndarray:
-    """y of the lines [n] that a panel has so far."""
+    """Returns y [n] of the lines that a panel has so far."""
     drawn = [np.asarray(line.get_ydata(), dtype="float64") for line in axes.get_lines()
              if line.get_transform() == axes.transData]  # fmt: skip
     return np.concatenate([*drawn, []])
 
 
 def log_limits(panels: Sequence[Axes], low: float, high: float, free_below: float = 0.0) -> None:
-    """Makes y, which the panels share, logarithmic from `low` to `high`, with what `log_scale` has
-    below."""
+    """Makes y, which the panels share, logarithmic from `low` to `high`.
+
+    Below stands what `log_scale` has there.
+    """
     band = _BAND if any(_zeros_of(axes) for axes in panels) else 0.0
     lowest, free = low, free_below + band
     if free:
@@ -109,7 +110,7 @@ def log_limits(panels: Sequence[Axes], low: float, high: float, free_below: floa
 
 
 def log_range(values: Any, least_decades: float = 1.0, margin: float = 0.0) -> tuple[float, float]:
-    """Lowest and highest of the positive finite values, at least so many decades apart.
+    """Returns the range of the positive finite values, at least so many decades wide.
 
     Args:
         margin: what is added at each end, as a share of the decades.
@@ -124,7 +125,7 @@ def log_range(values: Any, least_decades: float = 1.0, margin: float = 0.0) -> t
 
 
 def log_ticks(low: float, high: float) -> np.ndarray:
-    """Where a scale has its named ticks: at most eight powers of ten; of few decades more between.
+    """Places the named ticks: at most eight powers of ten, with more between in a narrow range.
 
     Not by matplotlib's locator, which looks beyond the ends, where of wide scales no float64 is.
     """
@@ -137,7 +138,7 @@ def log_ticks(low: float, high: float) -> np.ndarray:
 
 
 def log_format(low: float, high: float) -> FuncFormatter:
-    """How ticks of such a scale are named: 0.05 where all are like that, else 5 x 10^-2."""
+    """Makes the names of ticks: 0.05 where all are like that, else 5 x 10^-2."""
     is_plain = low >= 1e-4 and high <= 1e5
     return FuncFormatter(lambda value, _: _plain(value) if is_plain else _power(value))
 

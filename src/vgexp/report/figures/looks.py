@@ -1,4 +1,4 @@
-"""Which colours and dashes the lines of a comparison get, and how these are explained."""
+"""Chooses colours and dashes for the lines of a comparison, and what the legend says of them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Look = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Looks:
-    """How lines look."""
+    """The looks of lines, by series."""
 
     by_series: Mapping[str, Look]
     parts: Sequence[tuple[str, Look]] = ()
@@ -28,7 +28,7 @@ class Looks:
 
 
 def looks_of(groups: Sequence[Group], names: Sequence[str]) -> Looks:
-    """The look of each series.
+    """Chooses the look of each series.
 
     `names`: of the keys whose values are the groups' texts.
 

@@ -1,4 +1,4 @@
-"""Figures of a run folder: what is there is read once, drawn, and written beside the tables."""
+"""Draws the figures of a run folder, and writes them beside its tables."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _AT_START = "at_start"
 """What a page of `vgexp signal`'s tables is."""
 
 
-@style.styled()
+@style.apply_style()
 def draw(folder: Path | str) -> list[Path]:
     """Writes every figure whose table is there and has something: `figures/<name>.png` and `.svg`.
 
@@ -72,7 +72,7 @@ def draw(folder: Path | str) -> list[Path]:
 
 
 def run_figure(folder: Path | str, name: str | None = None) -> Figure:
-    """One figure of a run folder; None: its page, which is the overview or `at_start`.
+    """Draws one figure of a run folder; without a name the overview, or `at_start`.
 
     Raises:
         QuestionError: no such figure, or the run has no table for it, or one that is damaged.
@@ -100,13 +100,13 @@ class _Source:
         self._frames: dict[str, pd.DataFrame] = {}
 
     def is_there(self, table: str) -> bool:
-        """Whether it is there and not empty, as a run leaves it that was killed at its start."""
+        """Whether a table is there and not empty, as after a run that was killed at its start."""
         path = self.run.folder / f"{table}.csv"
         # What is no regular file is refused where it is read.
         return self.run.has_table(table) and (not path.is_file() or path.lstat().st_size > 0)
 
     def table(self, table: str) -> pd.DataFrame:
-        """The columns of a table that figures show, as they are to be drawn.
+        """Reads the columns of a table that figures show.
 
         Raises:
             QuestionError: it cannot be read.
@@ -121,7 +121,7 @@ class _Source:
         return self.is_there("layers") and "seed" in self.run.columns("layers")
 
     def has(self, name: str) -> bool:
-        """Whether there is something to see."""
+        """Whether the run has values that a figure shows."""
         if name == OVERVIEW:
             return not self.is_over_seeds and any(map(self.has, _ON_OVERVIEW))
         figure = FIGURES[name]
@@ -131,7 +131,7 @@ class _Source:
         return any(frame[name].notna().any() for name in figure.measured)
 
     def draw(self, name: str) -> Figure:
-        """Draws a figure, with the words of which run it is."""
+        """Draws a figure, and names the run on it."""
         if name == OVERVIEW:
             there = {table: self.table(table) for table in _OF_OVERVIEW if self.is_there(table)}
             return sign(overview_of_run(there, self.run.summary, self.run.dtype), self.run)

@@ -1,4 +1,4 @@
-"""A run on one page: the panels that tell its story, with its verdict as title."""
+"""Draws a run on one page of panels, with its verdict as title."""
 
 from __future__ import annotations
 
@@ -34,8 +34,9 @@ _OF_LAYERS = ("step", "layer", "kind", "grad_norm", "grad_max", "delta_rms", "pr
 def overview(
     tables: Mapping[str, pd.DataFrame] | pd.DataFrame, summary: Mapping[str, Any] | None = None
 ) -> Figure:
-    """Six panels: gradient map, backward and forward signal, update ratios, loss, and what the
-    run has besides: gradient against time, attention, shares of units, or the gradient's norm.
+    """Draws six panels: gradient map, both signals, update ratios, loss, and one further.
+
+    The further one is the gradient over time, attention, a share of units, or the gradient's norm.
 
     A table of layers alone, such as `Probe.to_frame()`, has no loss: its page shows the first
     four panels and the shares of units that were measured, below what `diagnose` says of it.
@@ -60,11 +61,11 @@ def overview(
 def overview_of_run(
     tables: Mapping[str, pd.DataFrame], summary: Mapping[str, Any], dtype: str | None
 ) -> Figure:
-    """The same six panels; `dtype` is the run's, or None where nobody knows it."""
+    """Draws the same six panels; `dtype` is the run's, or None where it is not known."""
     return _page(_panels(tables, summary, dtype), verdict_line(summary))
 
 
-@style.drawn
+@style.with_style
 def _page(panels: Sequence[tuple[str, Draw]], headline: str) -> Figure:
     """A figure of titled panels in two rows, below a headline."""
     num_columns = -(-len(panels) // 2)
@@ -80,7 +81,7 @@ def _page(panels: Sequence[tuple[str, Draw]], headline: str) -> Figure:
 
 
 def verdict_line(summary: Mapping[str, Any]) -> str:
-    """Verdict and cause, or why there is none."""
+    """Says the verdict and its cause, or why there is none."""
     verdict, cause = summary.get("verdict"), summary.get("cause")
     if not summary:
         words = "no verdict: the run has no summary"
@@ -106,7 +107,7 @@ def _panels(
     scales = None if steps is None else loss_scales(steps)
     panels = _layer_panels(layers, dtype, scales)
     loss = partial(draw_loss, evals=evals, constant_loss=number(summary.get("constant_loss")))
-    return [*panels, ("Loss", _given(loss, steps, "steps")), _last_panel(tables)]
+    return [*panels, ("Loss", _draw_if_given(loss, steps, "steps")), _last_panel(tables)]
 
 
 def _layer_panels(
@@ -124,7 +125,7 @@ def _layer_panels(
         ("Forward signal", draw_forward_signal),
         ("Update ratio", draw_update_ratios),
     ]
-    return [(title, _given(draw, layers, "layers")) for title, draw in of_layers]
+    return [(title, _draw_if_given(draw, layers, "layers")) for title, draw in of_layers]
 
 
 def _last_panel(tables: Mapping[str, pd.DataFrame]) -> tuple[str, Draw]:
@@ -134,18 +135,18 @@ def _last_panel(tables: Mapping[str, pd.DataFrame]) -> tuple[str, Draw]:
         ("attention", "Attention entropy", draw_attention_entropy),
     ):
         if len(tables.get(name, ())):
-            return title, _given(draw, tables[name], name)
+            return title, _draw_if_given(draw, tables[name], name)
     for column in measured_shares(layers) if layers is not None else ():
         return _share_panel(layers, column)
-    return "Gradient norm", _given(draw_gradient_norms, tables.get("steps"), "steps")
+    return "Gradient norm", _draw_if_given(draw_gradient_norms, tables.get("steps"), "steps")
 
 
 def _share_panel(layers: pd.DataFrame | None, column: str) -> tuple[str, Draw]:
     draw = partial(draw_share, column=column)
-    return SHARES[column][0].capitalize(), _given(draw, layers, "layers")
+    return SHARES[column][0].capitalize(), _draw_if_given(draw, layers, "layers")
 
 
-def _given(draw: Callable[..., None], frame: pd.DataFrame | None, table: str) -> Draw:
+def _draw_if_given(draw: Callable[..., None], frame: pd.DataFrame | None, table: str) -> Draw:
     """What draws a table into a panel, or says that it is not there."""
     if frame is None:
         return lambda axes: style.say(axes, f"there is no {table}.csv")
@@ -159,5 +160,5 @@ def _known_dtype(summary: Mapping[str, Any]) -> str | None:
 
 
 def number(value: Any) -> float | None:
-    """A number of a summary; None for anything else."""
+    """Returns a number of a summary; None for anything else."""
     return float(value) if isinstance(value, int | float) else None

@@ -1,4 +1,4 @@
-"""Distributions of activations, a ridge a layer, at the first and the last measured step."""
+"""Draws distributions of activations as ridges at the first and the last measured step."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from matplotlib.ticker import FixedLocator
 from vgexp.report.cut_short import without_cut_step
 from vgexp.report.figures import bins, style
 from vgexp.report.figures.bins import Ridge
-from vgexp.report.figures.layer_axis import evenly
+from vgexp.report.figures.layer_axis import choose_evenly
 from vgexp.report.figures.legends import legend_below
 from vgexp.report.figures.wanted import draws_table
 
@@ -27,7 +27,7 @@ _NAMES = {"act": "Activations h", "preact": "Pre-activations z"}
 
 
 @draws_table("histograms", "step", "layer", "quantity", "lower", "upper", "share")
-@style.drawn
+@style.with_style
 def distributions(histograms: pd.DataFrame) -> Figure:
     """Densities of h by layer at the first and the last measured step, each on its own axis.
 
@@ -47,7 +47,7 @@ def distributions(histograms: pd.DataFrame) -> Figure:
 
 
 def draw_distributions(panels: list[Axes], histograms: pd.DataFrame) -> None:
-    """`distributions` into a panel for each of its steps, or into one: the first."""
+    """Draws `distributions` into a panel for each of its steps, or the first into one panel."""
     whole = without_cut_step(histograms)
     histograms = whole.rows
     steps = bins.ends_of(histograms)[: len(panels)]
@@ -57,7 +57,7 @@ def draw_distributions(panels: list[Axes], histograms: pd.DataFrame) -> None:
     quantity = bins.quantity_of(histograms)
     rows = histograms[(histograms["quantity"] == quantity) & histograms["step"].isin(steps)]
     layers = sorted(rows["layer"].dropna().astype("int64").unique().tolist())
-    chosen = [layers[place] for place in evenly(len(layers), MOST_RIDGES)]
+    chosen = [layers[place] for place in choose_evenly(len(layers), MOST_RIDGES)]
     power = bins.power_of(rows)
     unit = "" if power == 0 else f" / {style.ten_to(power)}"
     ridges = bins.ridges_of(rows, chosen, 10.0**-power)

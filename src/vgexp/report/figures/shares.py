@@ -1,4 +1,4 @@
-"""Shares of units through which no gradient comes: saturated and dead."""
+"""Draws the shares of saturated and dead units over depth."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SHARES = {
 
 
 @draws_table("layers", "step", "layer", "kind")
-@style.drawn
+@style.with_style
 def shares(layers: pd.DataFrame) -> Figure:
     """The saturated and the dead share of each layer at the first, a middle and the last step.
 
@@ -43,12 +43,12 @@ def shares(layers: pd.DataFrame) -> Figure:
 
 
 def measured_shares(layers: pd.DataFrame) -> list[str]:
-    """The columns of `SHARES` that have a share in some row."""
+    """Lists the columns of `SHARES` that have a share in some row."""
     return [n for n in SHARES if n in layers.columns and layers[n].between(0, 1).any()]
 
 
 def draw_share(axes: Axes, layers: pd.DataFrame, column: str) -> None:
-    """One of the `SHARES` into a panel; layers without a value (the read-out) are left out."""
+    """Draws one of the `SHARES` into a panel, without layers that have no value (the read-out)."""
     whole = without_cut_step(layers)
     table = grid(whole.rows, column)
     table = table.where((table >= 0) & (table <= 1)).dropna(axis="index", how="all")

@@ -1,4 +1,4 @@
-"""Which run a figure is of, small and grey at its foot."""
+"""Names the run of a figure, small and grey at its foot."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _GREY = "#777777"
 _MOST_LETTERS = 90
 
 
-@style.drawn
+@style.with_style
 def sign(figure: Figure, run: PastRun) -> Figure:
     """Writes at the figure's lower right which run it is of."""
     words = style.label(signature(run))
@@ -21,8 +21,10 @@ def sign(figure: Figure, run: PastRun) -> Figure:
 
 
 def signature(run: PastRun) -> str:
-    """The folder's name (a job's after its sweep's), then model, depth and activation as far as
-    `config.yaml` tells them."""
+    """Names a run: its folder (a job's after its sweep's), model, depth and activation.
+
+    The last three are left out as far as `config.yaml` does not tell them.
+    """
     whole = run.folder.resolve()
     name = f"{whole.parent.name}/{whole.name}" if whole.name.isdecimal() else whole.name
     parts = []

@@ -1,4 +1,4 @@
-"""Networks at initialisation over seeds, and over them the curves of theory."""
+"""Draws networks at initialisation over seeds, with the curves of theory."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from vgexp.diagnosis.through_time import last_hidden
-from vgexp.quantities import PREDICTION, READOUT
+from vgexp.quantities import PREDICTION, READOUT, column_of
 from vgexp.report.figures import style
 from vgexp.report.figures.layer_axis import layers_across
 from vgexp.report.figures.legends import legend_below
@@ -22,14 +22,14 @@ from vgexp.report.terminal.at_start import geometric_means, means_over_seeds
 _SPREAD = "predicted_log_delta_std"
 _THEORY: dict[str, Any] = {"color": style.INK, "zorder": 3}
 _PANELS = {
-    "delta_rms": ("Backward signal", "delta_rms: rms of N dL/dz"),
-    "preact_std": ("Forward signal", "standard deviation of z"),
-    "backward_gain": ("Factor of each layer", "backward_gain: here / in the next layer"),
+    "delta_rms": "Backward signal",
+    "preact_std": "Forward signal",
+    "backward_gain": "Factor of each layer",
 }
 
 
 @draws_table("layers", "layer", "name", "kind", "seed", "delta_rms", over_seeds=True)
-@style.drawn
+@style.with_style
 def at_start(layers: pd.DataFrame) -> Figure:
     """Backward signal, forward signal and factor per layer, each measured over seeds and predicted.
 
@@ -40,8 +40,8 @@ def at_start(layers: pd.DataFrame) -> Figure:
         layers: `layers.csv` of `vgexp signal`: rows of step 0 with a column `seed`.
     """
     figure, panels = style.canvas(1, len(_PANELS), width=14.4, height=4.4)
-    for axes, (metric, (title, name)) in zip(panels, _PANELS.items(), strict=True):
-        draw_at_start(axes, layers, metric, name)
+    for axes, (metric, title) in zip(panels, _PANELS.items(), strict=True):
+        draw_at_start(axes, layers, metric)
         axes.set_title(title)
     return figure
 
@@ -53,11 +53,13 @@ def time_at_start(time: pd.DataFrame) -> Figure:
     Args:
         time: `time.csv` of `vgexp signal`: rows of step 0 with a column `seed`.
     """
-    return style.alone(_draw_time, "Backward through time: what comes back to each state", time)
+    return style.draw_alone(
+        _draw_time, "Backward through time: what comes back to each state", time
+    )
 
 
-def draw_at_start(axes: Axes, layers: pd.DataFrame, metric: str, name: str) -> None:
-    """A column over depth into a panel."""
+def draw_at_start(axes: Axes, layers: pd.DataFrame, metric: str) -> None:
+    """Draws a column over depth into a panel."""
     if layers.empty or not layers[metric].notna().any():
         style.say(axes, f"{metric} was not measured")
         return
@@ -67,7 +69,7 @@ def draw_at_start(axes: Axes, layers: pd.DataFrame, metric: str, name: str) -> N
     _draw_measured(axes, numbers, measured, layers["seed"].nunique())
     _draw_theory(axes, layers, metric, numbers)
     log_scale(axes)
-    axes.set_ylabel(name)
+    axes.set_ylabel(column_of("layers", metric).label)
     layers_across(axes, numbers, names)
     legend_below(axes)
 
@@ -98,7 +100,7 @@ def _draw_time(axes: Axes, time: pd.DataFrame) -> None:
         log_line(axes, t, expected["mean"], label="theory", linewidth=1.4, **_THEORY)
     log_scale(axes)
     axes.set(xlabel="time t", ylabel="delta_rms: rms of N dL/dh")
-    style.whole_numbers(axes.xaxis)
+    style.tick_whole_numbers(axes.xaxis)
     legend_below(axes)
 
 

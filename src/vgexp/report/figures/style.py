@@ -1,4 +1,4 @@
-"""How every figure looks: the one place that knows fonts, colours, sizes, and how files are made.
+"""The style of every figure: fonts, colours, sizes, and how files are written.
 
 Colours tell apart for colour-blind readers (Okabe and Ito 2008; viridis), and lines and cells
 differ in dashes, markers or hatching as well, so that a print in grey is read alike.
@@ -44,7 +44,7 @@ _NESTED = (("#9ccbea", 6.0, 7.5), ("#D55E00", 3.0, 5.0), ("#0b2e59", 1.2, 3.0))
 
 
 class Special(NamedTuple):
-    """How a value is shown that a logarithmic scale has no place for."""
+    """The look of a value that has no place on a logarithmic scale."""
 
     label: str
     face: str
@@ -116,8 +116,8 @@ class UnwritableError(QuestionError):
 
 
 @contextmanager
-def styled() -> Iterator[None]:
-    """Within, matplotlib has our style."""
+def apply_style() -> Iterator[None]:
+    """Applies our style to matplotlib within a `with`."""
     if _is_styled.get():
         # Within it already. To set everything anew takes a while.
         yield
@@ -135,12 +135,12 @@ def styled() -> Iterator[None]:
         _is_styled.reset(token)
 
 
-def drawn(make: Callable[P, Figure]) -> Callable[P, Figure]:
-    """Decorates a function that makes a figure: within, matplotlib has our style."""
+def with_style(make: Callable[P, Figure]) -> Callable[P, Figure]:
+    """Decorates a function that makes a figure in our style."""
 
     @wraps(make)
     def make_styled(*args: P.args, **kwargs: P.kwargs) -> Figure:
-        with styled():
+        with apply_style():
             return make(*args, **kwargs)
 
     return make_styled
@@ -154,7 +154,7 @@ def canvas(
     height: float | None = None,
     **subplots: Any,
 ) -> tuple[Figure, list[Axes]]:
-    """A new figure and its panels, row by row; made without pyplot, which keeps every figure.
+    """Makes a figure and its panels, row by row, without pyplot, which keeps every figure.
 
     Args:
         width, height: of the whole in inches; None: those of one panel, times the panels.
@@ -170,9 +170,9 @@ def canvas(
     return figure, panels
 
 
-@drawn
-def alone(draw: Callable[..., None], title: str, *args: Any) -> Figure:
-    """A figure of one panel, with a title; `draw` draws the arguments into the panel."""
+@with_style
+def draw_alone(draw: Callable[..., None], title: str, *args: Any) -> Figure:
+    """Makes a figure of one panel with a title; `draw` draws the arguments into the panel."""
     figure, [axes] = canvas()
     draw(axes, *args)
     axes.set_title(title)
@@ -180,7 +180,7 @@ def alone(draw: Callable[..., None], title: str, *args: Any) -> Figure:
 
 
 def series(index: int) -> dict[str, Any]:
-    """How the line of this number looks, for `Axes.plot`: a colour, dashes and a marker."""
+    """Returns the look of a line by its number, for `Axes.plot`: colour, dashes and marker."""
     return {
         "color": _COLOURS[index % len(_COLOURS)],
         "linestyle": _DASHES[index % len(_DASHES)],
@@ -189,14 +189,14 @@ def series(index: int) -> dict[str, Any]:
 
 
 def nested(index: int, num_lines: int) -> dict[str, Any]:
-    """How one of up to three lines looks that may coincide: broad and pale below, fine on top."""
+    """Returns the look of one of up to three lines that may coincide: broad below, thin on top."""
     places = {1: (2,), 2: (0, 2)}.get(num_lines, (0, 1, 2))
     colour, width, size = _NESTED[places[index]]
     return {"color": colour, "linewidth": width, "marker": "o", "markersize": size}
 
 
 def shade(fraction: float) -> tuple[float, float, float, float]:
-    """The colour of a line that is one of an order (layers, steps): 0 the first, 1 the last.
+    """Returns the colour of a line in an order (layers, steps): 0 is the first, 1 the last.
 
     The light end of the map is left out, which paper swallows.
     """
@@ -205,23 +205,23 @@ def shade(fraction: float) -> tuple[float, float, float, float]:
 
 
 def say(axes: Axes, words: str) -> None:
-    """Has a panel without data say why it is empty."""
+    """Writes into a panel without data why it is empty."""
     axes.set_axis_off()
     axes.text(0.5, 0.5, words, ha="center", va="center", wrap=True, transform=axes.transAxes)
 
 
 def label(text: str) -> str:
-    """A word that is not ours (a run's name, a weight's) as a label: one line, no mathematics."""
+    """Makes a name from outside safe as a label: one line, no mathematics."""
     return one_line(text).replace("$", r"\$")
 
 
 def ten_to(exponent: int) -> str:
-    """A power of ten in letters: mathtext would take a third of a picture's time."""
+    """Writes a power of ten in letters; mathtext would take a third of a figure's time."""
     return "10" + str(exponent).translate(_RAISED)
 
 
 def percent(share: float) -> str:
-    """A share in words; one that is not 0 is not called 0, nor one that is not 1 called 1."""
+    """Writes a share in per cent; only exactly 0 is `0 %`, and only exactly 1 `100 %`."""
     if 0 < share < 0.001:
         return "<0.1 %"
     if 0.999 < share < 1:
@@ -230,8 +230,8 @@ def percent(share: float) -> str:
     return f"{100 * share:.1f} %" if share > 0 and is_between else f"{100 * share:.0f} %"
 
 
-def whole_numbers(axis: Any) -> None:
-    """Ticks of an axis of steps or layers at whole numbers only."""
+def tick_whole_numbers(axis: Any) -> None:
+    """Places the ticks of an axis at whole numbers only."""
     from matplotlib.ticker import MaxNLocator
 
     axis.set_major_locator(MaxNLocator("auto", integer=True, min_n_ticks=1, steps=[1, 2, 5, 10]))
@@ -252,7 +252,7 @@ def write(figure: Figure, path: Path) -> Path:
     # The date would make files of equal pictures differ.
     metadata = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(kind)
     try:
-        with styled(), replace_file(path) as temporary:
+        with apply_style(), replace_file(path) as temporary:
             _lay_out(figure)
             figure.savefig(temporary, format=kind, metadata=metadata)
     except OSError as error:
@@ -281,7 +281,7 @@ def _in_letters(number: re.Match[str]) -> str:
 
 
 def finite(values: Any) -> np.ndarray:
-    """The finite ones among the values, as float64 [n]."""
+    """Returns the finite values as float64 [n]."""
     numbers = np.asarray(values, dtype="float64").ravel()
     return np.asarray(numbers[np.isfinite(numbers)])
 

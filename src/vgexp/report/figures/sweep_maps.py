@@ -1,4 +1,4 @@
-"""A sweep as a map: two keys as axes, a metric of each run as colour."""
+"""Draws a sweep as a map: two keys as axes, a metric of each run as colour."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from vgexp.report.comparing.swept import columns_of
 from vgexp.report.figures import style
 from vgexp.report.figures.color_scales import ColorScale, Colour, scale_of
 from vgexp.report.figures.frontiers import draw_frontiers
-from vgexp.report.figures.legends import fitting
+from vgexp.report.figures.legends import count_columns
 from vgexp.report.figures.style import NOT_FINITE, ZERO, Special
 
 _CELL = 0.72, 0.46
@@ -65,7 +65,7 @@ def sweep_map(
     color: str | None = None,
     step: str = "first",
 ) -> Figure:
-    """Runs and sweeps on disk as a map.
+    """Draws runs and sweeps on disk as a map.
 
     Args:
         paths: as `vgexp compare` takes them.
@@ -77,9 +77,9 @@ def sweep_map(
     return draw(sweep_grid(load_runs(paths), x, y, color, step))
 
 
-@style.drawn
+@style.with_style
 def draw(grid: SweepGrid) -> Figure:
-    """A grid as a figure: its panels with one scale of colours, what has no place there below."""
+    """Draws the maps of a sweep with one scale of colours; explains other marks below."""
     num_columns = columns_of(len(grid.panels))
     num_rows = -(-len(grid.panels) // num_columns)
     counts = len(grid.x.texts), len(grid.y.texts)
@@ -184,7 +184,7 @@ def _ink(face: Colour) -> str:
 
 
 def short_number(value: float) -> str:
-    """In a few characters: `0.00016`, `1.03`, `2.1e-16`, `123`, `3e5`."""
+    """Writes a number in a few characters: `0.00016`, `1.03`, `2.1e-16`, `123`, `3e5`."""
     digits = 3 if 0.1 <= abs(value) < 9999.5 else 2
     text = f"{value:.0f}" if 999.5 <= abs(value) < 9999.5 else f"{value:.{digits}g}"
     mantissa, _, exponent = text.partition("e")
@@ -233,7 +233,7 @@ def _explain(
             bar.set_ticks(scale.ticks, labels=[f"{tick:.3g}" for tick in scale.ticks], minor=False)
             bar.ax.minorticks_off()
     if below:
-        num_columns = fitting(below, figure.get_figwidth() * 72)
+        num_columns = count_columns(below, figure.get_figwidth() * 72)
         figure.legend(handles=below, loc="outside lower left", ncols=num_columns)
 
 

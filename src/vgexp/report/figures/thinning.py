@@ -1,4 +1,4 @@
-"""Long curves with fewer points, from which nothing that sticks out is lost."""
+"""Draws long curves with fewer points, without losing any peak."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ MOST_POINTS = 4000
 """Of a curve; more than a panel has pixels across."""
 
 
-def thinned(y: np.ndarray, most: int = MOST_POINTS) -> np.ndarray:
-    """The places of a curve's points [n] that are drawn: all, or of each stretch low and high.
+def choose_points(y: np.ndarray, most: int = MOST_POINTS) -> np.ndarray:
+    """Chooses the points [n] of a curve that are drawn: all, or each stretch's lowest and highest.
 
     Zeros and infinite values are lows and highs, and so stay.
     """
@@ -28,7 +28,7 @@ def thinned(y: np.ndarray, most: int = MOST_POINTS) -> np.ndarray:
 
 
 def lower_medians(values: np.ndarray, together: int) -> np.ndarray:
-    """Of so many neighbouring columns [L, S] the lower median of what is not nan; nan of none."""
+    """Takes lower medians over so many neighbouring columns [L, S], without what is nan."""
     if together == 1:
         return values
     num_rows, num_columns = values.shape

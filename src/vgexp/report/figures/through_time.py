@@ -1,4 +1,4 @@
-"""The gradient as it comes back through time in a recurrent net."""
+"""Draws the backward signal through time of a recurrent network."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from vgexp.quantities import PREDICTION
+from vgexp.quantities import PREDICTION, column_of
 from vgexp.report.figures import style
 from vgexp.report.figures.legends import legend_below
 from vgexp.report.figures.logarithmic import log_line, log_scale
@@ -28,13 +28,13 @@ def through_time(time: pd.DataFrame) -> Figure:
     Args:
         time: rows as in `time.csv`.
     """
-    return style.alone(
+    return style.draw_alone(
         draw_through_time, "Backward through time: what comes back to each state", time
     )
 
 
 def draw_through_time(axes: Axes, time: pd.DataFrame) -> None:
-    """`through_time` into a panel."""
+    """Draws `through_time` into a panel."""
     rows = time[time["delta_rms"].notna()]
     if not len(rows):
         style.say(axes, "no state was measured through time")
@@ -52,8 +52,8 @@ def draw_through_time(axes: Axes, time: pd.DataFrame) -> None:
                 log_line(axes, at_step["t"], at_step["delta_rms"], label=words, **look)
     _draw_prediction(axes, rows)
     log_scale(axes)
-    axes.set(xlabel="time t", ylabel="delta_rms: rms of N dL/ds")
-    style.whole_numbers(axes.xaxis)
+    axes.set(xlabel="time t", ylabel=column_of("time", "delta_rms").label)
+    style.tick_whole_numbers(axes.xaxis)
     legend_below(axes)
 
 

@@ -1,4 +1,4 @@
-"""Training as it went: loss, accuracy, gradient norm, and the steps at which something happened."""
+"""Draws training over steps: loss, accuracy, gradient norm, clipped and skipped steps."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from matplotlib.ticker import PercentFormatter
 from vgexp.report.comparing.bands import Line, running_mean, window_for
 from vgexp.report.figures import events, style
 from vgexp.report.figures.legends import legend_below
-from vgexp.report.figures.logarithmic import bounded, log_line, log_scale
-from vgexp.report.figures.thinning import thinned
+from vgexp.report.figures.logarithmic import clip_to_scale, log_line, log_scale
+from vgexp.report.figures.thinning import choose_points
 from vgexp.report.figures.wanted import draws_table
 
 _MANY_TIMES, _HUGE = 100.0, 1e100
@@ -25,7 +25,7 @@ _COLOUR, _VALIDATION, _TEST = "#0072B2", "#E69F00", "#009E73"
 
 @draws_table("steps", "step", "loss", "accuracy")
 @draws_table("evals", "step", "split", "loss", "accuracy")
-@style.drawn
+@style.with_style
 def learning_curves(
     steps: pd.DataFrame, evals: pd.DataFrame | None = None, constant_loss: float | None = None
 ) -> Figure:
@@ -55,7 +55,7 @@ def gradient_norms(steps: pd.DataFrame) -> Figure:
     Args:
         steps: rows as in `steps.csv`.
     """
-    return style.alone(draw_gradient_norms, "Gradient norm of the whole network", steps)
+    return style.draw_alone(draw_gradient_norms, "Gradient norm of the whole network", steps)
 
 
 def draw_loss(
@@ -65,8 +65,10 @@ def draw_loss(
     constant_loss: float | None = None,
     is_linear: bool = False,
 ) -> None:
-    """The loss into a panel; on a logarithmic scale where it spans more than two powers of ten,
-    unless it `is_linear`."""
+    """Draws the loss into a panel.
+
+    The scale is logarithmic where it spans more than two powers of ten, unless it `is_linear`.
+    """
     losses = steps["loss"].to_numpy("float64")
     if not np.isfinite(losses).any():
         style.say(axes, "no loss was recorded" if not len(losses) else "no loss was finite")
@@ -84,7 +86,7 @@ def draw_loss(
 
 
 def draw_accuracy(axes: Axes, steps: pd.DataFrame, evals: pd.DataFrame | None = None) -> None:
-    """The accuracy into a panel, from 0 to 100 %."""
+    """Draws the accuracy into a panel, from 0 to 100 %."""
     if not has_accuracy(steps, evals):
         style.say(axes, "accuracy was not measured")
         return
@@ -93,7 +95,7 @@ def draw_accuracy(axes: Axes, steps: pd.DataFrame, evals: pd.DataFrame | None = 
     axes.set_ylim(0, 1.02)
     axes.yaxis.set_major_formatter(PercentFormatter(xmax=1, symbol=" %"))
     axes.set(xlabel="step", ylabel="share of right answers")
-    style.whole_numbers(axes.xaxis)
+    style.tick_whole_numbers(axes.xaxis)
     legend_below(axes)
 
 
@@ -104,7 +106,7 @@ def has_accuracy(steps: pd.DataFrame, evals: pd.DataFrame | None = None) -> bool
 
 
 def draw_gradient_norms(axes: Axes, steps: pd.DataFrame) -> None:
-    """`gradient_norms` into a panel."""
+    """Draws `gradient_norms` into a panel."""
     norms = steps["grad_norm"].to_numpy("float64")
     if np.isnan(norms).all():
         style.say(axes, "grad_norm was not measured")
@@ -116,20 +118,20 @@ def draw_gradient_norms(axes: Axes, steps: pd.DataFrame) -> None:
     if is_clipped:
         lines.append((clipped, "as the optimizer saw it", style.INK, 0.8))
     for values, words, colour, width in lines:
-        places = thinned(values)
+        places = choose_points(values)
         look: dict[str, Any] = {"color": colour, "linewidth": width}
         look["marker"] = _marker(len(places))
         log_line(axes, x[places], values[places], label=words, **look)
     handles = _strips(axes, steps)
     log_scale(axes, free_below=_room(handles))
     axes.set(xlabel="step", ylabel="L2 norm over all parameters")
-    style.whole_numbers(axes.xaxis)
+    style.tick_whole_numbers(axes.xaxis)
     legend_below(axes, [*axes.get_legend_handles_labels()[0], *handles])
 
 
 def _draw_curve(axes: Axes, steps: pd.DataFrame, column: str) -> None:
     """Each step, faint below a running mean where there are enough steps for one."""
-    values = bounded(steps[column])
+    values = clip_to_scale(steps[column])
     if np.isnan(values).all():
         return
     raw = Line(steps["step"].to_numpy("float64"), values)
@@ -142,7 +144,7 @@ def _draw_curve(axes: Axes, steps: pd.DataFrame, column: str) -> None:
         looks = [(raw, plain | {"alpha": 0.35, "linewidth": 0.8}),
                  (running_mean(raw, window), means)]  # fmt: skip
     for line, look in looks:
-        places = thinned(line.y)
+        places = choose_points(line.y)
         look |= {"color": _COLOUR, "marker": _marker(num_steps)}
         axes.plot(line.x[places], line.y[places], **look)
 
@@ -178,7 +180,7 @@ def _finish(
         axes.set_ylim(low, finite.max() + 0.05 * extent)
     _mark_end(axes, steps["step"].to_numpy("float64"), losses)
     axes.set(xlabel="step", ylabel=f"{name}, mean over examples")
-    style.whole_numbers(axes.xaxis)
+    style.tick_whole_numbers(axes.xaxis)
     legend_below(axes, [*axes.get_legend_handles_labels()[0], *handles])
 
 

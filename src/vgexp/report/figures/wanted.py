@@ -1,4 +1,4 @@
-"""Which table each figure draws, and the error for a frame that is none of its kind."""
+"""Checks that a figure is given the table that it draws."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def draws_table(
 
 
 def require_table(figure: str, frame: object, table: str, needed: tuple[str, ...]) -> None:
-    """Refuses what is no frame with the rows of a table.
+    """Checks that something is a DataFrame with the rows of a table.
 
     A frame is another table's if a column is missing, or if it has a column that tells rows of
     the other table apart: several rows of `layers` share a step, those of `steps` do not.
@@ -64,11 +64,11 @@ def require_table(figure: str, frame: object, table: str, needed: tuple[str, ...
         raise QuestionError(f"{figure} was given a {type(frame).__name__}\n{allowed}")
     own = {column.name for column in TABLES[table]}
     keys = {key for columns in KEYS.values() for key in columns}
-    foreign = sorted(str(name) for name in frame.columns if name in keys - own)
+    others = sorted(str(name) for name in frame.columns if name in keys - own)
     missing = [name for name in needed if name not in frame.columns]
-    if not missing and not foreign:
+    if not missing and not others:
         return
-    what = f"lacks {', '.join(missing)}" if missing else f"has a column {foreign[0]}"
+    what = f"lacks {', '.join(missing)}" if missing else f"has a column {others[0]}"
     like = _most_like(frame)
     told = f"; its columns are those of {like}" if like and like != table else ""
     raise QuestionError(f"{figure} draws the table {table}, but the frame {what}{told}\n{allowed}")

@@ -1,4 +1,4 @@
-"""What `vgexp signal` leaves on the terminal: layers over seeds, beside their prediction."""
+"""Shows the result of `vgexp signal` in the terminal: layers over seeds, and theory."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from rich.console import Console
 from vgexp.diagnosis import main_path, start_sentence
 from vgexp.diagnosis.at_start import average_geometrically
 from vgexp.quantities import PREDICTION, READOUT
-from vgexp.report.terminal.closing import sampled, show_files
+from vgexp.report.terminal.closing import choose_rows, show_files
 from vgexp.report.terminal.layout import Column, number, show_line, show_table, show_words
 
 _SHOWN = ("preact_std", "delta_rms", "backward_gain")
 _DIGITS = 2
 
 
-def closing(
+def show_closing(
     console: Console,
     folder: Path,
     summary: Mapping[str, Any],
     layers: pd.DataFrame,
     files: Iterable[Path | str],
 ) -> None:
-    """Prints layers at step 0, geometric means over seeds, what they say, and the files written.
+    """Prints geometric means over seeds at step 0, the diagnosis, and the files written.
 
     `*/` is the geometric standard deviation over seeds of `delta_rms`.
     """
@@ -41,7 +41,7 @@ def closing(
 
 
 def means_over_seeds(layers: pd.DataFrame, column: str) -> pd.DataFrame:
-    """The `mean` and `log_std` of a column over seeds, by layer of the main path and read-out.
+    """Averages a column over seeds: `mean` and `log_std` for each main-path layer and the read-out.
 
     They are those of the logarithms, as `average_geometrically` computes them.
     """
@@ -57,7 +57,7 @@ def means_over_seeds(layers: pd.DataFrame, column: str) -> pd.DataFrame:
 
 
 def geometric_means(groups: Mapping[Any, Sequence[float]]) -> pd.DataFrame:
-    """`mean` and `log_std` of each group's values, by its key."""
+    """Averages each group's values: `mean` and `log_std`, by its key."""
     cells = {key: average_geometrically(values) for key, values in groups.items()}
     return pd.DataFrame.from_dict(cells, orient="index", columns=["mean", "log_std"])
 
@@ -69,7 +69,7 @@ def _show_layers(console: Console, layers: pd.DataFrame) -> None:
     for name in _SHOWN:
         measured = means_over_seeds(layers, name)
         order = [str(label) for label in measured.index]
-        shown = sampled(len(order), has_readout=READOUT in order)
+        shown = choose_rows(len(order), has_readout=READOUT in order)
         cells = measured.iloc[shown]
         columns.append(Column("measured", list(map(_cell, cells["mean"])), group=name))
         if name == "delta_rms" and num_seeds > 1:
@@ -79,7 +79,7 @@ def _show_layers(console: Console, layers: pd.DataFrame) -> None:
         if predicted in layers.columns and layers[predicted].notna().any():
             values = means_over_seeds(layers, predicted)["mean"].iloc[shown]
             columns.append(Column("theory", list(map(_cell, values)), group=name))
-    labels = [order[place] for place in sampled(len(order), has_readout=READOUT in order)]
+    labels = [order[place] for place in choose_rows(len(order), has_readout=READOUT in order)]
     show_table(console, Column("layer", labels), columns)
 
 

@@ -1,4 +1,4 @@
-"""Numbers along the axes of what is drawn in characters, and the legend below it."""
+"""Writes the numbers along the axes of a character plot, and the legend below it."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ _APART = "   "
 
 
 def room(width: int) -> int:
-    """Cells right of the labels, at the least a few."""
+    """Returns the number of cells right of the labels, at least a few."""
     return max(16, width - LABEL_WIDTH - 1)
 
 
 def label_of(value: float) -> str:
-    """A number beside an axis: three digits where they fit."""
+    """Writes a number beside an axis: three digits where they fit."""
     text = number(value)
     return text if len(text) <= LABEL_WIDTH else number(value, 2)
 
 
 def labels_of(values: Sequence[float]) -> list[str]:
-    """Numbers beside an axis, with as many digits as tell them apart where these fit."""
+    """Writes numbers beside an axis, with as many digits as tell them apart where these fit."""
     labels = [label_of(value) for value in values]
     for digits in range(4, LABEL_WIDTH):
         if len(set(labels)) == len(labels):
@@ -41,7 +41,7 @@ def labels_of(values: Sequence[float]) -> list[str]:
 
 
 def ticks(labels: Sequence[str], starts: Sequence[int], width: int) -> str:
-    """A line with the first and the last label, and those between that have room.
+    """Makes a line of the first and the last label, and those between that have room.
 
     Args:
         starts: the cell at which each label's column begins.

@@ -1,4 +1,4 @@
-"""A grid of layers by steps in bands that make it fit."""
+"""Joins neighbouring layers and steps of a grid into bands, so that it fits."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ class Bands:
     steps_a_column: int
 
 
-def banded(grid: Grid, most_rows: int, most_columns: int) -> Bands:
-    """At most so many rows and columns: neighbouring layers, and steps, in bands of one size.
+def make_bands(grid: Grid, most_rows: int, most_columns: int) -> Bands:
+    """Joins layers, and steps, into bands of one size: at most so many rows and columns.
 
     The read-out keeps a row of its own. Of an even number of values the lower of the middle two
     counts: it is a value that was measured.

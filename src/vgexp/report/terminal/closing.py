@@ -1,4 +1,4 @@
-"""What a run leaves on the terminal when it ends: its layers, what happened, its files."""
+"""Shows the result of a run in the terminal: its layers, the diagnosis, its files."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ _DEFINED_EVERYWHERE = ("delta_rms", "grad_norm")
 _DIGITS = 2
 
 
-def closing(
+def show_closing(
     console: Console,
     folder: Path,
     summary: Mapping[str, Any],
     layers: pd.DataFrame,
     files: Iterable[Path | str],
 ) -> None:
-    """Prints the layers at the first and the last step, what happened, and the files written.
+    """Prints the layers at the first and the last step, the diagnosis, and the files written.
 
     A block's gradient norm is over all its weights. At most `MOST_ROWS` layers are shown, evenly
     spaced, the first, the last hidden one and the read-out among them. A column that was never
@@ -45,7 +45,7 @@ def closing(
 
 
 def show_files(console: Console, folder: Path, files: Iterable[Path | str]) -> None:
-    """Prints the folder, to be copied, and what is in it."""
+    """Prints the folder's path and the names of its files."""
     show_line(console, f"Written to {folder}")
     names = [str(_within(Path(file), folder)) for file in files]
     if names:
@@ -56,7 +56,7 @@ def _show_layers(console: Console, layers: pd.DataFrame, is_diverged: bool) -> N
     steps = sorted({int(layers["step"].min()), int(layers["step"].max())})
     tables = [_path_with_readout(layers[layers["step"] == step]) for step in steps]
     order = tables[0].index
-    shown = order[sampled(len(order), has_readout="readout" in order)]
+    shown = order[choose_rows(len(order), has_readout="readout" in order)]
     columns = []
     for name in _SHOWN:
         values = [table[name].reindex(shown) for table in tables]
@@ -73,7 +73,7 @@ def _show_layers(console: Console, layers: pd.DataFrame, is_diverged: bool) -> N
 
 
 def _path_with_readout(layers_at_step: pd.DataFrame) -> pd.DataFrame:
-    """The main path and the read-out, indexed by what the reader calls them."""
+    """Selects the main path and the read-out, indexed by their labels."""
     readout = layers_at_step[layers_at_step["kind"] == "readout"].head(1)
     path = main_path(layers_at_step)
     labels = [str(number) for number in path["layer"]] + ["readout"] * len(readout)
@@ -86,8 +86,8 @@ def _path_with_readout(layers_at_step: pd.DataFrame) -> pd.DataFrame:
     return pd.concat([path, readout]).set_axis(pd.Index(labels), axis=0)
 
 
-def sampled(num_rows: int, has_readout: bool) -> list[int]:
-    """Positions of at most `MOST_ROWS` rows, evenly spaced over the hidden layers."""
+def choose_rows(num_rows: int, has_readout: bool) -> list[int]:
+    """Chooses at most `MOST_ROWS` rows, evenly spaced over the hidden layers."""
     num_hidden = num_rows - has_readout
     num_shown = min(num_hidden, MOST_ROWS - has_readout)
     hidden = np.linspace(0, num_hidden - 1, num_shown).round()

@@ -1,4 +1,4 @@
-"""Points over an axis, drawn in characters: a signal against depth or time, a loss over steps."""
+"""Draws points in characters: a signal over depth or time, a loss over steps."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.text import Text
 
 from vgexp.report.terminal.axes import LABEL_WIDTH, labels_of, room, show_parts, ticks
-from vgexp.report.terminal.inks import Ink, drawn, inks_for
+from vgexp.report.terminal.inks import Ink, inks_for, make_text
 from vgexp.report.terminal.layout import number, printable
 from vgexp.report.terminal.scale import Scale
 
@@ -23,8 +23,10 @@ _BLANK: Ink = (" ", "")
 
 @dataclass(frozen=True)
 class Points:
-    """What is drawn with one mark: a nan or infinite value at the top, as `!`; 0 on a log scale at
-    the bottom, as `0`."""
+    """Points that are drawn with one mark.
+
+    What is nan or infinite is `!` at the top; 0 on a log scale is `0` at the bottom.
+    """
 
     name: str
     x: NDArray[np.float64]
@@ -37,7 +39,7 @@ class Points:
 
 @dataclass(frozen=True)
 class Plot:
-    """What one frame shows; of points that fall into one cell the last is seen."""
+    """The content of one plot; of points that fall into one cell the last is seen."""
 
     title: str
     x_name: str
@@ -55,12 +57,12 @@ class Plot:
 
 
 def plot_width(console: Console) -> int:
-    """Cells of a plot from left to right."""
+    """Returns the width of a plot in cells."""
     return room(console.width)
 
 
 def place_of(x: NDArray[np.float64], first: float, last: float, width: int) -> NDArray[np.int64]:
-    """The cell of each x, from 0."""
+    """Returns the cell of each x, from 0."""
     if last <= first:
         return np.zeros(x.shape, "int64")
     return np.rint((x - first) / (last - first) * (width - 1)).astype("int64")
@@ -73,11 +75,11 @@ def show_plot(console: Console, plot: Plot) -> None:
     kind = "" if plot.scale is None else ", log scale" if plot.scale.is_log else ""
     console.print(Text(printable(plot.title + kind, console), style="bold"))
     for label, row in zip(_labels(plot), cells, strict=True):
-        line = Text(f"{label:>{LABEL_WIDTH}} ") + drawn(row)
+        line = Text(f"{label:>{LABEL_WIDTH}} ") + make_text(row)
         line.rstrip()
         console.print(line, soft_wrap=True)
     for name, footer in plot.footers:
-        console.print(Text(f"{name:>{LABEL_WIDTH}} ") + drawn(footer), soft_wrap=True)
+        console.print(Text(f"{name:>{LABEL_WIDTH}} ") + make_text(footer), soft_wrap=True)
     console.print(Text(_x_axis(plot, width), style="dim"), soft_wrap=True)
     _show_marks(console, plot)
 
@@ -108,7 +110,7 @@ def _cells(console: Console, plot: Plot, width: int) -> list[list[Ink]]:
 
 
 def _row(plot: Plot, y: float) -> int:
-    """Counted from the top."""
+    """Returns the row of a value, counted from the top."""
     assert plot.scale is not None
     return round((1 - plot.scale.share(float(y))) * (plot.height - 1))
 
@@ -148,17 +150,17 @@ def _x_axis(plot: Plot, width: int) -> str:
 
 def _show_marks(console: Console, plot: Plot) -> None:
     inks = inks_for(console)
-    parts = [drawn([points.mark]).append(f" {points.name}") for points in plot.points]
+    parts = [make_text([points.mark]).append(f" {points.name}") for points in plot.points]
     if _covers(plot, plot_width(console)):
         parts.append(Text("(later over earlier)"))
     every = np.concatenate([points.y for points in plot.points])
     if plot.level is not None and plot.scale is not None:
         name, value = plot.level
-        parts.append(drawn([(inks.guess_line * 2, "dim")]).append(f" {name} {number(value)}"))
+        parts.append(make_text([(inks.guess_line * 2, "dim")]).append(f" {name} {number(value)}"))
     parts += [Text(f"{name}: share of the steps") for name, _ in plot.footers]
     is_log = plot.scale is None or plot.scale.is_log
     if is_log and (every == 0).any():
-        parts.append(drawn([inks.zero]).append(" exactly 0"))
+        parts.append(make_text([inks.zero]).append(" exactly 0"))
     if not np.isfinite(every).all():
-        parts.append(drawn([inks.not_finite]).append(" nan or inf"))
+        parts.append(make_text([inks.not_finite]).append(" nan or inf"))
     show_parts(console, parts)

@@ -1,4 +1,4 @@
-"""A metric as a heat map: layers from the first (top) to the read-out, measured steps from left."""
+"""Draws a metric as a heat map: layer 1 on top, the read-out below, steps from left to right."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from rich.text import Text
 
 from vgexp.report.grid import Grid, is_norm
 from vgexp.report.terminal.axes import LABEL_WIDTH, room, show_parts, ticks
-from vgexp.report.terminal.bands import Bands, banded
-from vgexp.report.terminal.inks import Ink, Inks, drawn, inks_for
+from vgexp.report.terminal.bands import Bands, make_bands
+from vgexp.report.terminal.inks import Ink, Inks, inks_for, make_text
 from vgexp.report.terminal.layout import number, printable, show_words
 from vgexp.report.terminal.scale import Scale, scale_for
 
@@ -27,7 +27,7 @@ def show_heat_map(console: Console, grid: Grid, metric: str) -> None:
     """
     inks = inks_for(console)
     width = room(console.width)
-    bands = banded(grid, MOST_ROWS, width)
+    bands = make_bands(grid, MOST_ROWS, width)
     scale = _scale_of(metric, bands)
     places = _places(len(bands.starts), width)
     cells = [end - start for start, end in pairwise(places)]
@@ -38,7 +38,7 @@ def show_heat_map(console: Console, grid: Grid, metric: str) -> None:
         wide = [(mark * cell, style) for (mark, style), cell in zip(row, cells, strict=True)]
         # Of a very deep net the number of the first layer alone has room.
         short = label if len(label) <= LABEL_WIDTH else label.partition("-")[0]
-        line = Text(f"{short:>{LABEL_WIDTH}} ") + drawn(wide)
+        line = Text(f"{short:>{LABEL_WIDTH}} ") + make_text(wide)
         console.print(line, soft_wrap=True, no_wrap=True)
     _show_steps(console, grid, bands, places)
     _show_scale(console, metric, bands, scale, inks)
@@ -47,7 +47,7 @@ def show_heat_map(console: Console, grid: Grid, metric: str) -> None:
 
 
 def ink_of(value: float | None, is_tiny: bool, scale: Scale | None, inks: Inks) -> Ink:
-    """How a cell is drawn; None: nothing was measured."""
+    """Returns how a cell is drawn; None: nothing was measured."""
     if value is None:
         return inks.not_measured
     if not np.isfinite(value):
@@ -61,7 +61,7 @@ def ink_of(value: float | None, is_tiny: bool, scale: Scale | None, inks: Inks) 
 
 
 def _scale_of(metric: str, bands: Bands) -> Scale | None:
-    """Over what is drawn as a level."""
+    """Makes the scale of the values that are drawn as levels."""
     shown = [
         value
         for row, tiny_row in zip(bands.values, bands.is_tiny, strict=True)
@@ -97,13 +97,13 @@ def _show_scale(
     if scale is not None:
         low, high = number(scale.low, 2), number(scale.high, 2)
         kind = "log scale" if scale.is_log else "linear"
-        levels = drawn([(mark * 2, style) for mark, style in inks.levels])
+        levels = make_text([(mark * 2, style) for mark, style in inks.levels])
         name, bar = Text(f"{printable(metric, console)}, {kind}:"), Text(f"{low} ") + levels
         bar.append(f" {high}")
         fits = name.cell_len + 1 + bar.cell_len <= console.width
         parts += [name.append(" ").append_text(bar)] if fits else [name, bar]
     for mark, meaning in _marks(bands, scale, inks):
-        parts.append(drawn([mark]).append(f" {meaning}"))
+        parts.append(make_text([mark]).append(f" {meaning}"))
     show_parts(console, parts)
 
 
@@ -123,7 +123,7 @@ def _marks(bands: Bands, scale: Scale | None, inks: Inks) -> list[tuple[Ink, str
 
 
 def _sentences(grid: Grid, bands: Bands, metric: str) -> list[str]:
-    """How rows and columns came about, where they are not a layer and a step each."""
+    """Explains rows and columns that are not one layer or one step each."""
     parts = []
     if bands.layers_a_row > 1:
         parts.append(f"rows show bands of {bands.layers_a_row} layers")

@@ -1,4 +1,4 @@
-"""What a console can draw with: colours, characters of growing height, or plain ASCII."""
+"""The marks that a console can show: colours, characters of growing height, or ASCII."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _PALETTES = {"256": _VIRIDIS_OF_256, "truecolor": _VIRIDIS}
 
 @dataclass(frozen=True)
 class Inks:
-    """How levels and what is no level are drawn; every mark is one cell wide."""
+    """The marks of levels and of special values; each is one cell wide."""
 
     levels: Sequence[Ink]
     """From the least to the most."""
@@ -42,7 +42,7 @@ class Inks:
 
 
 def inks_for(console: Console) -> Inks:
-    """Colours where there are 256 or more, else heights, else what ASCII has."""
+    """Chooses colours where there are 256 or more, else heights, else ASCII characters."""
     if console.options.ascii_only:
         return Inks([(level, "") for level in _ASCII_LEVELS], _ASCII_LEVELS)
     heights = Inks(
@@ -64,6 +64,6 @@ def inks_for(console: Console) -> Inks:
     )
 
 
-def drawn(inks: Sequence[Ink]) -> Text:
-    """The characters in a line."""
+def make_text(inks: Sequence[Ink]) -> Text:
+    """Joins inks into one line."""
     return Text.assemble(*inks)

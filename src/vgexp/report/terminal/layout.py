@@ -38,7 +38,7 @@ _NUMBER = re.compile(rf"[-+]?(\d.*|nan|inf|{NOT_FINITE})?")
 
 @dataclass(frozen=True)
 class Column:
-    """A column of texts; neighbours with the same `group` stay together, under its name."""
+    """A column of texts; neighbours with the same `group` stay together, below its name."""
 
     header: str
     cells: Sequence[str]
@@ -46,36 +46,36 @@ class Column:
 
 
 def number(value: float, digits: int = 3) -> str:
-    """A number in few digits: `0.16`, `2.1e-16`, `nan`, `inf`."""
+    """Writes a number in few digits: `0.16`, `2.1e-16`, `nan`, `inf`."""
     return f"{value:.{digits}g}"
 
 
 def printable(text: str, console: Console) -> str:
-    """The text with everything that a terminal obeys or the encoding lacks written as escapes."""
+    """Escapes everything that a terminal would obey or the encoding lacks."""
     plain = errors.printable(text).encode(console.encoding, "backslashreplace")
     return plain.decode(console.encoding)
 
 
-def shortened(text: str, most: int = MOST_OF_CELL) -> str:
-    """The text, or its beginning with dots for what was left out."""
+def shorten(text: str, most: int = MOST_OF_CELL) -> str:
+    """Cuts a long text, with dots for what was left out."""
     return text if len(text) <= most else text[: most - len(LEFT_OUT)] + LEFT_OUT
 
 
-def beginning(text: str, width: int) -> str:
-    """As many of the first characters as are no wider."""
+def cut_to_width(text: str, width: int) -> str:
+    """Cuts a text after the last character that fits into the width."""
     ends = accumulate(map(cell_len, text))
     return text[: sum(1 for _ in takewhile(lambda end: end <= width, ends))]
 
 
 def show_line(console: Console, text: str, style: str = "") -> None:
-    """One line, whole whatever the width, so that a path in it can be copied."""
-    shown = printable(shortened(text, MOST_OF_LINE), console)
+    """Prints one line without wrapping it, so that a path in it can be copied."""
+    shown = printable(shorten(text, MOST_OF_LINE), console)
     console.print(Text(shown, style=style), soft_wrap=True)
 
 
 def show_words(console: Console, text: str, indent: str = "") -> None:
-    """Sentences, wrapped at the console's width; further lines of them after `indent`."""
-    whole = Text(printable(shortened(text, MOST_OF_LINE), console))
+    """Prints sentences, wrapped at the console's width; further lines after `indent`."""
+    whole = Text(printable(shorten(text, MOST_OF_LINE), console))
     first, *rest = whole.wrap(console, max(_SMALLEST_WIDTH, console.width - len(indent)))
     for line in (first, *(Text(indent) + line for line in rest)):
         line.rstrip()
@@ -83,7 +83,7 @@ def show_words(console: Console, text: str, indent: str = "") -> None:
 
 
 def show_table(console: Console, key: Column, columns: Sequence[Column]) -> None:
-    """The columns beside `key`, in as many tables as the console's width asks for."""
+    """Prints the columns beside `key`, in as many tables as the console's width needs."""
     width = console.width
     key_block = _Block(console, [key], max(_SMALLEST_WIDTH, width // 2))
     room = max(_SMALLEST_WIDTH, width - key_block.width - len(_GAP))
@@ -92,7 +92,7 @@ def show_table(console: Console, key: Column, columns: Sequence[Column]) -> None
         for name, members in groupby(columns, key=lambda column: column.group)
         for part in ([list(members)] if name else [[column] for column in members])
     ]
-    for index, row in enumerate(_packed(blocks, room) or [[]]):
+    for index, row in enumerate(_pack(blocks, room) or [[]]):
         if index:
             console.print()
         _show_blocks(console, [key_block, *row])
@@ -105,10 +105,10 @@ class _Block:
         self.group = _cell(columns[0].group, console)
         limit = room if len(columns) == 1 else max(_SMALLEST_WIDTH, room // len(columns) - 2)
         texts = [[_cell(cell, console) for cell in column.cells] for column in columns]
-        cells = [[_folded(text, limit) for text in column] for column in texts]
+        cells = [[_fold(text, limit) for text in column] for column in texts]
         titles = [_cell(column.header, console) for column in columns]
         headers = [
-            _folded(header, _header_width(header, folded, limit))
+            _fold(header, _header_width(header, folded, limit))
             for header, folded in zip(titles, cells, strict=True)
         ]
         self._widths = [
@@ -122,9 +122,7 @@ class _Block:
 
     def _lines(self, row: Sequence[Sequence[str]]) -> list[str]:
         return [
-            _padded(
-                _GAP.join(map(_padded, parts, self._widths, self._right)), self.width, right=True
-            )
+            _pad(_GAP.join(map(_pad, parts, self._widths, self._right)), self.width, right=True)
             for parts in zip_longest(*row, fillvalue="")
         ]
 
@@ -144,11 +142,11 @@ def _show_row(
     console: Console, blocks: Sequence[_Block], parts: Sequence[Sequence[str]], style: str
 ) -> None:
     for line in zip_longest(*parts, fillvalue=""):
-        texts = [_padded(text, block.width) for text, block in zip(line, blocks, strict=True)]
+        texts = [_pad(text, block.width) for text, block in zip(line, blocks, strict=True)]
         console.print(Text(_GAP.join(texts).rstrip(), style=style), soft_wrap=True)
 
 
-def _packed(blocks: Sequence[_Block], room: int) -> list[list[_Block]]:
+def _pack(blocks: Sequence[_Block], room: int) -> list[list[_Block]]:
     rows: list[list[_Block]] = []
     left = -1
     for block in blocks:
@@ -161,13 +159,13 @@ def _packed(blocks: Sequence[_Block], room: int) -> list[list[_Block]]:
 
 
 def _header_width(header: str, cells: Sequence[Sequence[str]], limit: int) -> int:
-    """As narrow as the cells, the header's longest unbroken piece and `_HEADER_WIDTH` allow."""
+    """Returns the least width for the cells, the header's longest piece and `_HEADER_WIDTH`."""
     widest_cell = max((cell_len(line) for lines in cells for line in lines), default=0)
     widest_piece = max((cell_len(piece) for piece in _pieces(header)), default=0)
     return min(limit, max(widest_cell, widest_piece, _HEADER_WIDTH))
 
 
-def _folded(text: str, limit: int) -> list[str]:
+def _fold(text: str, limit: int) -> list[str]:
     lines = []
     for paragraph in text.split("\n"):
         line = ""
@@ -188,7 +186,7 @@ def _pieces(text: str) -> list[str]:
 
 def _cut(piece: str, limit: int) -> Iterator[str]:
     while cell_len(piece.rstrip()) > limit:
-        end = max(1, len(beginning(piece, limit)))
+        end = max(1, len(cut_to_width(piece, limit)))
         yield piece[:end]
         piece = piece[end:]
     yield piece
@@ -196,9 +194,9 @@ def _cut(piece: str, limit: int) -> Iterator[str]:
 
 def _cell(text: str, console: Console) -> str:
     # Cut again: an escape is longer than its character.
-    return shortened(printable(shortened(text), console))
+    return shorten(printable(shorten(text), console))
 
 
-def _padded(text: str, width: int, right: bool = False) -> str:
+def _pad(text: str, width: int, right: bool = False) -> str:
     blanks = " " * (width - cell_len(text))
     return blanks + text if right else text + blanks

@@ -1,4 +1,4 @@
-"""Loss and accuracy over the steps as curves, with evaluations and with clipping below."""
+"""Plots loss and accuracy over steps, with evaluations, and clipping below."""
 
 from __future__ import annotations
 
@@ -30,8 +30,11 @@ def of_loss(
     inks: Inks,
     constant_loss: float | None = None,
 ) -> Plot | None:
-    """The training loss, the validation's (the training split's where there is none), what
-    guessing gives; shares of clipped and skipped steps below. None: no loss was recorded."""
+    """Plots the training loss, the validation loss and that of guessing; None: none was recorded.
+
+    Without a validation split it is the training split's. Below stand the shares of clipped and
+    skipped steps.
+    """
     if not len(steps):
         return None
     footers = _footers(steps, evals, width, inks)
@@ -39,7 +42,7 @@ def of_loss(
 
 
 def of_accuracy(steps: pd.DataFrame, evals: pd.DataFrame, width: int) -> Plot | None:
-    """The accuracy likewise; None where right is not defined."""
+    """Plots the accuracy likewise; None where it is not defined."""
     measured = steps.dropna(subset="accuracy")
     return _plot(measured, evals, "accuracy", width, (), None) if len(measured) else None
 
@@ -83,7 +86,7 @@ def _ends(steps: pd.DataFrame, evals: pd.DataFrame) -> tuple[float, float]:
 
 
 def _training(steps: pd.DataFrame, name: str, first: float, last: float, width: int) -> Points:
-    """Of the steps in one column their median, and their range behind it; nan if any is."""
+    """Takes the median of the steps in each column, and their range; nan if any is."""
     x, y = steps["step"].to_numpy("float64"), steps[name].to_numpy("float64")
     places = place_of(x, first, last, width)
     if (pd.Series(places).groupby(places).size() > 1).any():
@@ -113,7 +116,7 @@ def _scale(name: str, values: NDArray[np.float64]) -> Scale | None:
 
 
 def _accuracy_scale(finite: NDArray[np.float64]) -> Scale | None:
-    """Over the values, to the next tenth; 0 to 1 of what is no share."""
+    """Makes a scale over the values, to the next tenth; 0 to 1 for what is no share."""
     if not finite.size:
         return None
     # Less a little: 0.3 is more than three tenths to a computer.
@@ -125,8 +128,10 @@ def _accuracy_scale(finite: NDArray[np.float64]) -> Scale | None:
 def _footers(
     steps: pd.DataFrame, evals: pd.DataFrame, width: int, inks: Inks
 ) -> list[tuple[str, list[Ink]]]:
-    """For each column the share of its steps that were clipped, or skipped, as a bar; a line of
-    which nothing would be seen is left out."""
+    """Draws the share of clipped, or skipped, steps of each column as a bar.
+
+    A line without any bar is left out.
+    """
     first, last = _ends(steps, evals)
     places = place_of(steps["step"].to_numpy("float64"), first, last, width)
     lines = []

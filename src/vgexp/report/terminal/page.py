@@ -1,4 +1,4 @@
-"""`vgexp show`: one run from top to bottom, the verdict last, where the eye is when it is done."""
+"""Shows one run in the terminal (`vgexp show`): the verdict comes last, next to the prompt."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def _show_map(console: Console, run: PastRun, metric: str, frame: pd.DataFrame |
 
 
 def _num_missing(run: PastRun, grid: Grid) -> str:
-    """How many hidden layers have no row, in words; empty where all have, or nobody knows."""
+    """Says how many hidden layers have no row; empty where all have one, or it is not known."""
     whole = run.summary.get("num_layers")
     shown = sum(label != READOUT for label in grid.labels)
     if not isinstance(whole, int) or shown >= whole:

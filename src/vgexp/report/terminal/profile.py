@@ -1,4 +1,4 @@
-"""The gradient of each layer at one step, as a line of bars: what is seen while a run trains."""
+"""Shows the gradient of each layer at one step as a line of bars, while a run trains."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rich.text import Text
 
 from vgexp.quantities import READOUT
 from vgexp.records import Rows
-from vgexp.report.terminal.inks import Ink, Inks, drawn, inks_for
+from vgexp.report.terminal.inks import Ink, Inks, inks_for, make_text
 from vgexp.report.terminal.layout import number
 from vgexp.report.terminal.scale import Scale, log_scale
 
@@ -41,16 +41,16 @@ class Profile:
         yield Text(self._caption(scale, layers_a_bar))
         cells = min(_WIDEST_BAR, width // len(bars))
         inked = (_bar(value, scale, inks) for value in bars)
-        yield drawn([(mark * cells, style) for mark, style in inked])
+        yield make_text([(mark * cells, style) for mark, style in inked])
 
     @property
     def first(self) -> str:
-        """The first layer and its norm, in a few words: the end where what is lost shows."""
+        """The first layer and its norm, in a few words: that is where a lost signal shows."""
         hidden = "" if self.names[0] == READOUT else "layer "
         return f"{hidden}{self.names[0]} {number(self.norms[0], 2)}"
 
     def _caption(self, scale: Scale | None, layers_a_bar: int) -> str:
-        """Which layers, at which step, and what the lowest and the highest bar are."""
+        """Says which layers and step are shown, and what the lowest and the highest bar are."""
         hidden = [name for name in self.names if name != READOUT]
         ends = list(dict.fromkeys(hidden[:1] + hidden[-1:]))
         parts = [f"layer{'s' * (len(ends) - 1)} {' to '.join(ends)}"] if ends else []
@@ -62,7 +62,7 @@ class Profile:
 
 
 def profile_of(rows: Rows) -> Profile | None:
-    """The profile at the last step of rows of `layers`; None: it has no gradient.
+    """Makes the profile of the last step in rows of `layers`; None: it has no gradient.
 
     Weights side by side count by the first of them, those of a block by the norm of all, as in
     the heat map.
@@ -87,7 +87,7 @@ def profile_of(rows: Rows) -> Profile | None:
 
 
 def bands_of(norms: Sequence[float], size: int) -> list[float]:
-    """The lower median of each so many neighbours; nan where any is not finite."""
+    """Takes the lower median of each `size` neighbours; nan where any is not finite."""
     parts = [sorted(norms[start : start + size]) for start in range(0, len(norms), size)]
     return [
         part[(len(part) - 1) // 2] if all(map(math.isfinite, part)) else math.nan for part in parts

@@ -1,4 +1,4 @@
-"""From a value to a place between the ends of a scale, and back to the number written there."""
+"""Scales of character plots: from a value to a place between two ends, and back."""
 
 from __future__ import annotations
 
@@ -25,8 +25,10 @@ class Scale:
     is_log: bool
 
     def share(self, value: float) -> float:
-        """Where a finite value lies: 0 at `low` or below, 1 at `high` or above; where the ends are
-        one, 1."""
+        """Returns the place of a finite value: 0 at `low` or below, 1 at `high` or above.
+
+        Where the ends are equal it is 1.
+        """
         low, high = self._place(self.low), self._place(self.high)
         if not low < high:
             return 1.0
@@ -35,11 +37,11 @@ class Scale:
         return min(1.0, max(0.0, (self._place(value) - low) / (high - low)))
 
     def level(self, value: float, num_levels: int) -> int:
-        """Which of equal parts of the scale, from 0."""
+        """Returns which of equal parts of the scale a value is in, from 0."""
         return min(num_levels - 1, int(self.share(value) * num_levels))
 
     def at(self, share: float) -> float:
-        """The value at a place between 0 and 1."""
+        """Returns the value at a place between 0 and 1."""
         if share in (0.0, 1.0):
             return self.high if share else self.low
         low, high = self._place(self.low), self._place(self.high)
@@ -52,7 +54,7 @@ class Scale:
 
 
 def log_scale(values: NDArray[np.float64]) -> Scale | None:
-    """A log scale over the positive finite values, `LEAST_RATIO` wide or more; None: no value."""
+    """Makes a log scale over the positive finite values, `LEAST_RATIO` wide or more; or None."""
     kept = values[np.isfinite(values) & (values > 0)]
     if not kept.size:
         return None
@@ -61,14 +63,16 @@ def log_scale(values: NDArray[np.float64]) -> Scale | None:
 
 
 def linear_scale(values: NDArray[np.float64]) -> Scale | None:
-    """A linear scale over the finite values; None: no value."""
+    """Makes a linear scale over the finite values; None: no value."""
     kept = values[np.isfinite(values)]
     return Scale(float(kept.min()), float(kept.max()), is_log=False) if kept.size else None
 
 
 def scale_for(metric: str, values: NDArray[np.float64]) -> Scale | None:
-    """The scale that suits a column of `layers.csv`: shares from 0 to 1, logarithmic unless some
-    value is negative."""
+    """Makes the scale for a column of `layers.csv`.
+
+    Shares go from 0 to 1; other columns are logarithmic unless some value is negative.
+    """
     if column_of("layers", metric).scale == "share":
         return Scale(0.0, 1.0, is_log=False) if np.isfinite(values).any() else None
     has_negative = bool((values[np.isfinite(values)] < 0).any())

@@ -1,4 +1,4 @@
-"""The backward signal of a run as curves: against depth, and against time of a recurrent net."""
+"""Plots the backward signal of a run over depth, and over time of a recurrent network."""
 
 from __future__ import annotations
 
@@ -14,8 +14,7 @@ _STATE = ".h"
 
 
 def against_depth(frame: pd.DataFrame) -> Plot | None:
-    """delta_rms of the hidden layers at the first, middle and last step with one; None: there is
-    none.
+    """Plots delta_rms of the hidden layers at the first, middle and last step; None: there is none.
 
     Args:
         frame: `step`, `layer`, `kind`, `delta_rms`, `has_value`.
@@ -26,7 +25,7 @@ def against_depth(frame: pd.DataFrame) -> Plot | None:
 
 
 def against_time(frame: pd.DataFrame) -> Plot | None:
-    """delta_rms of h of the last stacked layer at the same steps; None: there is no row.
+    """Plots delta_rms of h of the last stacked layer at the same steps; None: there is no row.
 
     Args:
         frame: `step`, `layer`, `name`, `t`, `delta_rms` of `time.csv`.

@@ -1,4 +1,4 @@
-"""What happened, in words and numbers: verdict, sentence, summary metrics, what is missing."""
+"""Shows what happened in words and numbers: verdict, diagnosis, summary metrics, problems."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from vgexp.report.terminal.layout import (
     MOST_OF_REASON,
     number,
     printable,
-    shortened,
+    shorten,
     show_line,
     show_words,
 )
@@ -44,7 +44,7 @@ def show_ending(console: Console, summary: Mapping[str, Any], layers: pd.DataFra
     """
     verdict, status = summary.get("verdict"), str(summary.get("status"))
     if verdict:
-        show_line(console, f"Verdict: {shortened(str(verdict))}", "bold")
+        show_line(console, f"Verdict: {shorten(str(verdict))}", "bold")
     elif status in _OPEN:
         show_words(console, _OPEN[status])
     show_words(console, _diagnose(summary, layers))
@@ -74,13 +74,16 @@ def show_notes(console: Console, problems: Sequence[str]) -> None:
 
 
 def _diagnose(summary: Mapping[str, Any], layers: pd.DataFrame | None) -> str:
-    """The text of a summary; where it has no metrics, or somebody changed it, that of the layers
-    and of how the run ended."""
+    """Makes the diagnosis from a summary.
+
+    Where it has no metrics, or somebody changed it, it is made from the layers and from how the run
+    ended.
+    """
     try:
-        return shortened(sentence(summary), MOST_OF_REASON)
+        return shorten(sentence(summary), MOST_OF_REASON)
     except (KeyError, TypeError, ValueError):
         told = {name: str(summary.get(name) or "") for name in ("status", "reason")}
-        ending = {name: shortened(text, MOST_OF_REASON) for name, text in told.items() if text}
+        ending = {name: shorten(text, MOST_OF_REASON) for name, text in told.items() if text}
         return partial_sentence({} if told["status"] in _OPEN else ending, layers)
 
 
@@ -91,7 +94,7 @@ def _is_told(name: str, summary: Mapping[str, Any]) -> bool:
 
 
 def _text(value: Any) -> str:
-    return number(value) if isinstance(value, float) else one_line(shortened(str(value)))
+    return number(value) if isinstance(value, float) else one_line(shorten(str(value)))
 
 
 def _columns(pairs: Pairs, num_columns: int) -> list[Pairs]:
@@ -104,7 +107,7 @@ def _name_width(column: Pairs) -> int:
 
 
 def _widths(columns: Sequence[Pairs]) -> list[int]:
-    """Of each column; of all but the last with the gap to the next."""
+    """Returns the width of each column; of all but the last with the gap to the next."""
     widths = [
         _name_width(column) + _GAP + max((cell_len(text) for _, text in column), default=0)
         for column in columns
