@@ -6,6 +6,7 @@ The sources are read as syntax trees: what stands in strings and comments does n
 from __future__ import annotations
 
 import ast
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
@@ -103,10 +104,6 @@ def literals(node: ast.AST | None) -> set[str]:
     return set()
 
 
-def is_text(node: ast.AST, text: str) -> bool:
-    return isinstance(node, ast.Constant) and node.value == text
-
-
 def comparisons(node: ast.AST) -> Iterator[tuple[str, str]]:
     """(Last name of one side, literal of another) of each comparison."""
     match node:
@@ -121,11 +118,31 @@ def comparisons(node: ast.AST) -> Iterator[tuple[str, str]]:
         yield from ((name, text) for name in names)
 
 
+@cache
+def files_of_identifiers() -> dict[str, set[str]]:
+    """Identifier -> files that have it."""
+    found: dict[str, set[str]] = defaultdict(set)
+    for file, node in nodes():
+        for name in identifiers(node):
+            found[name].add(file)
+    return found
+
+
+@cache
+def files_of_texts() -> dict[str, list[str]]:
+    """Text -> the file of each literal that is this text."""
+    found: dict[str, list[str]] = defaultdict(list)
+    for file, node in nodes():
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            found[node.value].append(file)
+    return found
+
+
 @pytest.mark.parametrize("group", CHOICES)
 def test_the_class_of_a_choice_is_written_in_two_modules(group: str) -> None:
     for cls in CHOICES[group].values():
         name = cls.__name__
-        found = {file for file, node in nodes() if name in identifiers(node)}
+        found = files_of_identifiers()[name]
         assert len(found - ALSO_KNOW.get(name, set())) == 2, f"{name} is written in {found}"
         assert ALSO_KNOW.get(name, set()) <= found, f"{name} is known in fewer modules"
 
@@ -133,7 +150,7 @@ def test_the_class_of_a_choice_is_written_in_two_modules(group: str) -> None:
 @pytest.mark.parametrize("group", CHOICES)
 def test_the_name_of_a_choice_is_written_twice_at_the_most(group: str) -> None:
     for name in set(CHOICES[group]) - OTHER_WORDS:
-        found = [file for file, node in nodes() if is_text(node, name)]
+        found = files_of_texts()[name]
         assert 1 <= len(found) <= 2, f"{name} is written in {found}"
 
 
