@@ -60,7 +60,7 @@ SWEEPS = {
 """Preset -> jobs of its grid."""
 
 SEARCHES = ("deepest",)
-"""Presets whose jobs a sampler chooses; `test_engines` runs them."""
+"""Presets whose jobs a sampler chooses; `test_plugins` runs them."""
 ALL = (*SINGLE, *SWEEPS, *SEARCHES)
 
 PAIRS: dict[str, tuple[str, dict[str, Any]]] = {
