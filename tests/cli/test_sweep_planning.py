@@ -126,7 +126,9 @@ def test_jobs_are_composed_as_hydra_composes_them(
             owner = config_loader_impl if lost.startswith("get") else ConfigLoaderImpl
             patch.delattr(owner, lost)
         composer = Composer(*sweep)
-    for number, words in enumerate(samples()):
+    # Where a part is lost each job is composed whole, as Hydra does: a few jobs show it.
+    every = 6 if lost else 1
+    for number, words in list(enumerate(samples()))[::every]:
         expected = outcome(by_hydra(*sweep, words, number))
         whole = outcome(composer.compose(words, number, with_hydra=True))
         assert whole == expected, words

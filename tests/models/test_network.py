@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from vgexp import models
 from vgexp.config import ModelConfig
 from vgexp.inits import initialise
-from vgexp.models import families, memory
+from vgexp.models import memory, rehearsal
 from vgexp.models.network import Network, linear, run_blocks
 from vgexp.probe import Probe
 from vgexp.records import Rows
@@ -210,7 +210,7 @@ def test_blocks_that_are_computed_again_keep_as_much_as_a_root_of_their_number(
 
 
 def test_the_memory_of_a_family_is_known_by_a_rehearsal(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(families, "make", lambda _config, task: Streams(task.num_outputs))
+    monkeypatch.setattr(rehearsal, "make", lambda _config, task: Streams(task.num_outputs))
     needed = memory.need(ModelConfig(), Task("vector", (WIDTH,), 3), 10)
     model = Streams(3)
     assert needed.num_parameters == sum(p.numel() for p in model.parameters())

@@ -16,15 +16,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from vgexp.config import CnnConfig
-from vgexp.models import families
 from vgexp.models.conv_net import ConvNet, Form
 from vgexp.models.convolution import ConvPlan, Joint, require_adding, require_positions
+from vgexp.models.families import make
 from vgexp.tasks import Task
 
 KERNEL = 3
 
 
-@families.make.register
+@make.register
 def build(config: CnnConfig, task: Task) -> ConvNet:
     """Makes the plain convolutional net of a configuration; its weights are not drawn yet.
 

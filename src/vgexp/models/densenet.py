@@ -23,8 +23,8 @@ from torch import Tensor, nn
 from vgexp.activations import ACTIVATIONS, slope
 from vgexp.config import DensenetConfig
 from vgexp.errors import QuestionError
-from vgexp.models import families
 from vgexp.models.convolution import ConvPlan, conv, require_positions
+from vgexp.models.families import make
 from vgexp.models.network import Named, Network, linear, run_blocks
 from vgexp.models.stages import Stage, chain
 from vgexp.norms import NORMS
@@ -134,7 +134,7 @@ class Densenet(Network):
         return cast(Iterator[DensenetLayer], iter(self.layers))
 
 
-@families.make.register
+@make.register
 def build(config: DensenetConfig, task: Task) -> Densenet:
     """Makes the densely connected net of a configuration; its weights are not drawn yet.
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from vgexp.activations import ACTIVATIONS, slope
 from vgexp.config import MlpConfig
 from vgexp.inits import Branch
-from vgexp.models import families
+from vgexp.models.families import make
 from vgexp.models.network import Named, Network, gate_watches, linear, run_blocks
 from vgexp.models.stages import Joined, Map, Stage, chain
 from vgexp.norms import NORMS
@@ -212,7 +212,7 @@ def _chain(layers: Iterable[MlpLayer]) -> list[nn.Module]:
     return [m for lay in layers for m in (lay.linear, *lay.after_sum, *lay.after_z, *lay.after_h)]
 
 
-@families.make.register
+@make.register
 def build(config: MlpConfig, task: Task) -> Mlp:
     """Makes the perceptron of a configuration; its weights are not drawn yet.
 

@@ -25,7 +25,7 @@ from vgexp.config import (
     RecurrentConfig,
     ResnetConfig,
 )
-from vgexp.models import families
+from vgexp.models.families import make
 from vgexp.tasks import Task
 from vgexp.torch_internals import base_of
 
@@ -76,7 +76,7 @@ def rehearse(config: ModelConfig, task: Task, batch_size: int) -> Need:
     Two, since a part may not depend on the batch; few, for some kernels' sizes are limited.
     """
     with torch.device("meta"):
-        model = families.make(config, task)
+        model = make(config, task)
         first, second = (count_kept(model, task, examples) for examples in (2, 4))
     return Need(
         sum(p.numel() for p in model.parameters()), first + (second - first) // 2 * (batch_size - 2)

@@ -19,7 +19,7 @@ from torch.nn.parameter import is_lazy
 from vgexp import lookup
 from vgexp.config import CustomConfig, TorchvisionConfig
 from vgexp.errors import QuestionError, reason, unknown
-from vgexp.models import families
+from vgexp.models.families import make
 from vgexp.tasks import Task
 
 _ALLOWED = "a class of nn.Module, or a function that returns a module"
@@ -42,7 +42,7 @@ _OURS = ("num_classes", "weights", "progress", "aux_logits")
 # ---------------------------------------------------------------- torchvision
 
 
-@families.make.register
+@make.register
 def torchvision(config: TorchvisionConfig, task: Task) -> nn.Module:
     """Makes a classifier of torchvision with random weights; it reads grey as three equal colours.
 
@@ -129,7 +129,7 @@ def _repeat_channel(_model: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]
 # ---------------------------------------------------------------- the user's own
 
 
-@families.make.register
+@make.register
 def custom(config: CustomConfig, task: Task) -> nn.Module:
     """Makes the module of the user's class or function; this executes their code.
 

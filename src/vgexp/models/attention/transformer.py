@@ -9,7 +9,6 @@ from torch import nn
 
 from vgexp.config import TransformerConfig
 from vgexp.errors import QuestionError
-from vgexp.models import families
 from vgexp.models.attention.embeddings import (
     POSITIONS,
     Rotary,
@@ -18,11 +17,12 @@ from vgexp.models.attention.embeddings import (
     token_table,
 )
 from vgexp.models.attention.stack import Stack, every, last
+from vgexp.models.families import make
 from vgexp.models.network import linear
 from vgexp.tasks import Task, require_kind
 
 
-@families.make.register
+@make.register
 def build(config: TransformerConfig, task: Task) -> Stack:
     """Makes a causal transformer: each position attends to itself and those before it.
 

@@ -9,13 +9,13 @@ import math
 
 from vgexp.config import VitConfig
 from vgexp.errors import QuestionError
-from vgexp.models import families
 from vgexp.models.attention.embeddings import ImageEmbedding, Learned
 from vgexp.models.attention.stack import Stack, first, mean
+from vgexp.models.families import make
 from vgexp.tasks import Task, require_kind
 
 
-@families.make.register
+@make.register
 def build(config: VitConfig, task: Task) -> Stack:
     """Makes a vision transformer: patches of an image attend to each other.
 

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from vgexp.config import RecurrentConfig
 from vgexp.config.ranges import one_of
 from vgexp.inits import Draw
-from vgexp.models import families
+from vgexp.models.families import make
 from vgexp.models.network import Network, linear, run_blocks
 from vgexp.models.recurrence import draws
 from vgexp.models.recurrence.cells import EQUATIONS, Equations, cell_of
@@ -127,7 +127,7 @@ class Recurrent(Network):
         return F.one_hot(x_BT, self.num_tokens).to(self.readout.weight.dtype)
 
 
-@families.make.register
+@make.register
 def build(config: RecurrentConfig, task: Task) -> Recurrent:
     """Makes the network of a configuration; its weights are not drawn yet.
 
