@@ -24,7 +24,7 @@ from torch import Tensor
 
 from vgexp.probe import stacks
 from vgexp.probe.block import Labels
-from vgexp.probe.moments import GroupNumbers, Measure
+from vgexp.probe.moments import GroupNumbers, StackMeasure
 from vgexp.records import Floats, Rows
 
 MOST_BINS = 64
@@ -63,7 +63,7 @@ def counts(x_GN: Tensor) -> Tensor:
     return torch.cat((k_G[:, None], first_G.long()[:, None], counts_GB[:, :MOST_BINS]), 1)
 
 
-def _counting(quantity: str) -> Measure:
+def _counting(quantity: str) -> StackMeasure:
     return lambda x, _slope, _first: {_name(quantity): (counts(x.flatten(1)),)}
 
 
@@ -71,7 +71,7 @@ def _name(quantity: str) -> str:
     return f"counts of {quantity}"
 
 
-REDUCTIONS: Mapping[str, Measure] = {
+REDUCTIONS: Mapping[str, StackMeasure] = {
     "z": _counting("z"),
     "h": _counting("h"),
     "hy": _counting("h"),

@@ -34,11 +34,11 @@ Parts = dict[str, list[GroupNumbers]]
 """Quantity (`z`, `h`, `slope`, `delta`) -> parts."""
 
 Measured = Mapping[str, tuple[Tensor, ...]]
-Measure = Callable[[Tensor, Slope | None, bool], Measured]
+StackMeasure = Callable[[Tensor, Slope | None, bool], Measured]
 """Takes a stack, phi' where it is an activation's, and whether channels come first."""
 
 
-def reduce(measure: Measure, seen: Sequence[Seen], channels_first: frozenset[int]) -> Parts:
+def reduce(measure: StackMeasure, seen: Sequence[Seen], channels_first: frozenset[int]) -> Parts:
     """Stacks the tensors of one role and measures the stacks."""
     parts: Parts = defaultdict(list)
     for group in _groups(seen, channels_first):
@@ -76,7 +76,7 @@ def _groups(seen: Sequence[Seen], channels_first: frozenset[int]) -> list[list[S
     return groups
 
 
-def _moments(name: str) -> Measure:
+def _moments(name: str) -> StackMeasure:
     return lambda x, _slope, _first: {name: metrics.row_moments(x.flatten(1))}
 
 
@@ -102,7 +102,7 @@ def _output(y: Tensor, slope: Slope | None, channels_first: bool) -> Measured:
     return {**slopes, "h": metrics.row_moments(y.flatten(1))}
 
 
-REDUCTIONS: Mapping[str, Measure] = {
+REDUCTIONS: Mapping[str, StackMeasure] = {
     "z": _moments("z"),
     "h": _moments("h"),
     "u": _input_slopes,
