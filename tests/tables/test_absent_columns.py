@@ -14,6 +14,7 @@ from vgexp.cli import main
 from vgexp.errors import QuestionError
 from vgexp.quantities import TABLES, Quantity
 from vgexp.report import figures
+from vgexp.report.figures import style
 
 RECORDED = Path(__file__).parents[1] / "recorded" / "run"
 OPTIONAL = [
@@ -95,7 +96,11 @@ def test_what_was_asked_for_and_is_absent_is_said_once(
     assert "has no dead_fraction" in capsys.readouterr().err
 
 
-def test_the_figures_of_a_run_without_a_column_are_drawn(run: Path) -> None:
+def test_the_figures_of_a_run_without_a_column_are_drawn(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Image files are slow to write, and tell nothing of columns.
+    monkeypatch.setattr(style, "write", lambda _figure, path: path)
     whole = {path.stem for path in figures.draw(run)}
     drop(run, "layers", "saturated_fraction", "update_ratio", "grad_max")
     drop(run, "steps", "grad_norm_clipped", "skipped")
