@@ -130,7 +130,8 @@ def test_a_frame_whose_numbers_are_text_is_diagnosed_as_the_numbers() -> None:
     frame = pd.concat([VANISHING, STEADY.assign(step=20)])
     as_text = frame.astype(dict.fromkeys(("step", "layer", "delta_rms"), "str"))
     diagnosis = diagnose(as_text)
-    assert diagnosis == diagnose(frame)
+    # As text, in which nan is nan: dataclasses compare it as a number from Python 3.13 on.
+    assert repr(diagnosis) == repr(diagnose(frame))
     assert diagnosis.last_step == 20
 
 
