@@ -14,7 +14,7 @@ from vgexp.data import sizes
 from vgexp.data.examples import AnySplit, Examples, Pair, num_held
 from vgexp.data.scale import InputScale
 from vgexp.data.sources import read
-from vgexp.data.user_code import Own
+from vgexp.data.splits import Own
 from vgexp.registry import import_modules
 from vgexp.seeds import generator
 from vgexp.tasks import Task

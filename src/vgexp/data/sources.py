@@ -6,13 +6,10 @@ Each module of this folder registers its own function with `read`, for a class o
 from __future__ import annotations
 
 from functools import singledispatch
-from typing import TYPE_CHECKING
 
 from vgexp.config import DataConfig, unmade
 from vgexp.data.examples import Examples
-
-if TYPE_CHECKING:
-    from vgexp.data.user_code import Own
+from vgexp.data.splits import Own
 
 
 @singledispatch

@@ -6,7 +6,6 @@ Inputs are not standardised: they are what the data sets give. Axes: N examples,
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -19,69 +18,16 @@ from vgexp.data import sources
 from vgexp.data.lazy import (
     KEY,
     WHOLE,
-    LazySplit,
     collated,
-    inputs_of,
     item_of,
     refused,
-    targets_of,
 )
+from vgexp.data.splits import PURPOSES, Own, Part
 from vgexp.errors import impossible
 from vgexp.seeds import GlobalStream, generator
 from vgexp.tasks import Task
 
-_PURPOSES = ("training", "validation", "test")
 _ROWS_AT_ONCE = 4096
-
-
-@dataclass(frozen=True)
-class Part:
-    """A data set, and which of its examples are for one purpose; `tensors` where it holds such."""
-
-    purpose: str
-    dataset: Any
-    rows: Tensor
-    targets: Tensor
-    largest_token: int
-    tensors: tuple[Tensor, Tensor] | None
-    bad: tuple[int, ...] = ()
-    """Numbers of its examples that hold nan or inf, of those that were read."""
-
-
-@dataclass(frozen=True)
-class Own:
-    """Data of the user's own, split already."""
-
-    parts: tuple[Part, ...]
-    """Training, and what there is of validation and test."""
-    task: Task
-    loss: str
-
-    @property
-    def remarks(self) -> tuple[str, ...]:
-        """What somebody should know of the examples, who trains on them nevertheless."""
-        return tuple(
-            f"{KEY}: of {len(part.rows):,} examples for {part.purpose},"
-            f" {len(part.bad):,} hold{'s' if len(part.bad) == 1 else ''} nan or inf:"
-            f" {'' if len(part.bad) == 1 else 'the first is '}example {part.bad[0]}"
-            for part in self.parts
-            if part.bad
-        )
-
-    def splits(self, dtype: torch.dtype) -> list[LazySplit | tuple[Tensor, Tensor]]:
-        """Training, validation and test: inputs and targets where they are in memory."""
-        is_tokens = self.task.kind == "tokens"
-        nothing = torch.empty(0, *self.task.shape, dtype=torch.int64 if is_tokens else dtype)
-        found: dict[str, LazySplit | tuple[Tensor, Tensor]] = {}
-        for part in self.parts:
-            targets = targets_of(part.targets, dtype)
-            if part.tensors is None:
-                made = LazySplit(part.dataset, part.rows, targets, is_tokens, dtype)
-                found[part.purpose] = made
-            else:
-                inputs = part.tensors[0].index_select(0, part.rows)
-                found[part.purpose] = inputs_of(inputs, is_tokens, dtype), targets
-        return [found.get(purpose, (nothing, targets[:0])) for purpose in _PURPOSES]
 
 
 @sources.read.register
@@ -121,13 +67,13 @@ def _chosen(given: Any, config: CustomDataConfig, seed: int) -> list[tuple[str, 
         return [
             (purpose, given, rows)
             for purpose, rows in zip(
-                _PURPOSES, _split(num_examples, config.val_fraction, seed), strict=True
+                PURPOSES, _split(num_examples, config.val_fraction, seed), strict=True
             )
             if len(rows)
         ]
     if len(given) not in (2, 3):
         raise refused(f"returns {len(given)} things")
-    named = zip(_PURPOSES, given, strict=False)
+    named = zip(PURPOSES, given, strict=False)
     return [
         (purpose, dataset, torch.arange(_length(dataset, f"the {purpose}")))
         for purpose, dataset in named
