@@ -28,7 +28,7 @@ from vgexp.report.figures import style
 from vgexp.runs import start
 from vgexp.sinks.csv_files import CsvFiles
 
-pytestmark = pytest.mark.pictures
+pytestmark = pytest.mark.figures
 WORDS = ["model.depth=2", "model.width=8", "data=gaussian", "data.num_examples=160"]
 DRAWN = dataclasses.replace(CONFIG.output, figures=True)
 SHORT = [*WORDS, "train.steps=3"]

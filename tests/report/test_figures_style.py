@@ -1,4 +1,4 @@
-"""What all pictures share: logarithmic axes, ticks, legends, names, thin curves, files."""
+"""What all figures share: logarithmic axes, ticks, legends, names, thin curves, files."""
 
 from __future__ import annotations
 
