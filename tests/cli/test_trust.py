@@ -22,7 +22,7 @@ import torch
 
 Path("executed").touch()
 
-from own_code import Net, make
+from user_code import Net, make
 
 def loss(outputs, targets):
     return torch.nn.functional.cross_entropy(outputs, targets)
@@ -52,8 +52,8 @@ NAMED = {
 
 
 @pytest.fixture(autouse=True)
-def code(own_folder: Path) -> None:
-    (own_folder / "mine.py").write_text(MINE)
+def code(user_folder: Path) -> None:
+    (user_folder / "mine.py").write_text(MINE)
 
 
 def words(key: str) -> list[str]:

@@ -172,7 +172,7 @@ def format_resume(folder: Path) -> str:
 
 
 def _names_code(folder: Path) -> bool:
-    """Whether continuing would execute code of the user's own; False where this cannot be read."""
+    """Whether continuing would execute the user's code; False where this cannot be read."""
     with suppress(Exception):
         known = plan.read(folder)
         if known is not None:

@@ -133,7 +133,7 @@ def parse_flags(argv: Sequence[str]) -> argparse.Namespace:
 
 
 def config_folders(args: argparse.Namespace) -> list[Path]:
-    """The folders that Hydra searches, in order: the user's own comes before vgexp's."""
+    """The folders that Hydra searches, in order: the user's comes before vgexp's."""
     given = [Path(args.config_dir)] if args.config_dir else []
     return [Path(args.config_path), *given] if args.config_path else [*given, find_configs()]
 

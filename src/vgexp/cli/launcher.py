@@ -85,7 +85,7 @@ class PlannedLauncher(Launcher):
     def launch_open(self, asked: Sequence[plan.Entry], known: plan.Plan) -> list[JobReturn]:
         """Launches jobs that have not ended. Returns a result for each, ended ones included."""
         for entry in asked:
-            call_or_refuse(partial(folders.require_own, self._folder / entry.folder))
+            call_or_refuse(partial(folders.require_regular_files, self._folder / entry.folder))
         record_endings(self._folder, known)
         open_jobs = [entry for entry in asked if self._must_run(entry)]
         self._tell(asked, open_jobs)

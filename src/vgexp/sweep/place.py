@@ -35,7 +35,7 @@ def admit(folder: Path) -> plan.Plan | None:
         )
     known = plan.read(folder)
     for entry in known.entries if known is not None else ():
-        folders.require_own(folder / entry.folder)
+        folders.require_regular_files(folder / entry.folder)
     if known is not None or not folder.is_dir():
         return known
     found = plan.rebuild(folder)

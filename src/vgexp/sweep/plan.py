@@ -285,7 +285,7 @@ def _read_overrides(folder: Path) -> tuple[str, ...]:
     """
     import yaml
 
-    folders.require_own(folder)
+    folders.require_regular_files(folder)
     path = folder / ".hydra" / "overrides.yaml"
     try:
         words = yaml.safe_load(files.read(path, folders.MOST_CONFIG_BYTES))
