@@ -24,7 +24,7 @@ from vgexp.cli.job import Job
 from vgexp.cli.listing import find_configs
 from vgexp.cli.session import Refused, Session, open_session
 from vgexp.errors import QuestionError, printable
-from vgexp.sweep import place, plan
+from vgexp.sweep import place, plan, plan_file
 
 _VERSION_BASE = "1.3"
 
@@ -191,7 +191,7 @@ def _log_of(job: Job) -> Path | None:
 def close_sweep(folder: Path, job: Job) -> int:
     """Prints the results of a sweep, and how to continue it where jobs failed or did not end."""
     rows = sweep.read(folder)
-    known = plan.read(folder) or plan.Plan()
+    known = plan_file.read(folder) or plan.Plan()
     if not known.entries:
         raise QuestionError(
             "the sweep has no job: a key is swept over no value\n"
