@@ -283,7 +283,7 @@ def test_a_damaged_file_is_named_or_set_aside_where_a_run_goes_on(
     story: list[str] = []
 
     def go_on() -> None:
-        folders.require_own(cut_short)
+        folders.require_regular_files(cut_short)
         config = vgexp.load(cut_short).config
         start = resuming.start_of(cut_short, config, versions)
         CsvFiles(cut_short, COMMON, start.prefixes).close()

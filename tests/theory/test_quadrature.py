@@ -148,7 +148,7 @@ def test_an_activation_declares_every_place_where_autograd_jumps() -> None:
             assert min((abs(place - kink) for kink in found.kinks), default=1.0) < 1e-3, name
 
 
-@pytest.mark.usefixtures("own_folder")
+@pytest.mark.usefixtures("user_folder")
 def test_of_the_user_s_own_the_error_is_told() -> None:
     Path("mine.py").write_text(
         "import torch\n"
