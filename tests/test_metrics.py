@@ -1,4 +1,7 @@
-"""The references are Python's own: `math.hypot` (which scales), `math.fsum` and fractions."""
+"""The references are Python's own: `math.hypot` (which scales), `math.fsum` and fractions.
+
+Holds: metrics.py
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""A run draws its figures when it has come to its end, and is whole without them."""
+"""A run draws its figures when it has come to its end, and is whole without them.
+
+Holds: report/figures/of_run.py, cli/after_run.py, cli/show.py, report/notebook.py, runs/past.py,
+runs/start.py
+"""
 
 from __future__ import annotations
 
