@@ -315,6 +315,7 @@ def _columns(
 _COMBINATIONS = (
     ("z", ("preact_mean", "preact_std"), moments.combine_moments),
     ("h", ("act_mean", "act_std"), moments.combine_moments),
+    ("peak", ("act_max", "act_outlier_fraction"), moments.combine_peaks),
     ("slope", ("saturated_fraction", "dead_fraction"), moments.combine_slopes),
     ("delta", ("delta_rms",), moments.combine_rms),
 )
