@@ -87,6 +87,13 @@ class FunctionWatcher:
             self._watched.setdefault(id(function), []).append(see)
             self._kept.append(function)
 
+    def unwatch(self, see: See) -> None:
+        """Has `see` called no more. Where nothing is watched, `arm` sets no hooks."""
+        for function, watching in list(self._watched.items()):
+            watching[:] = [each for each in watching if each != see]
+            if not watching:
+                del self._watched[function]
+
     def arm(self) -> None:
         """Sets hooks on the modules, if they are not set and anything is watched."""
         self._leave()
