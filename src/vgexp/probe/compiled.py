@@ -1,4 +1,6 @@
-"""Has measured steps run uncompiled, since compiled code calls no hooks."""
+"""Has measured steps run uncompiled: code compiled before hooks were set calls none of them, and
+hooks that are compiled with a model cost it graph breaks and compilations.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +13,8 @@ from vgexp.probe.hooks import Hook, Note
 from vgexp.torch_internals import compiler_is_loaded, compiler_stance
 
 RAN_COMPILED = (
-    "it was compiled within the `with` and ran compiled in a measured step, which shows no z, h or"
-    " dL/dz; the next step was measured instead"
+    "no call of it was seen in a measured step in which torch's compiler was first loaded: what"
+    " runs compiled shows no z, h or dL/dz; the next step was measured instead"
 )
 
 
@@ -44,6 +46,11 @@ class _Stance:
             self._ours.__exit__(None, None, None)
             self._is_set = False
 
+    @property
+    def is_held(self) -> bool:
+        """Whether compiled code runs uncompiled."""
+        return bool(self._holders) and self._is_ours()
+
     def _is_ours(self) -> bool:
         if self._ours is None:
             return False
@@ -55,11 +62,16 @@ _STANCE = _Stance()
 """One for the process, as the compiler's own: a probe that ends must not end it for another."""
 
 
+def runs_uncompiled() -> bool:
+    """Whether a probe has compiled code run uncompiled now."""
+    return _STANCE.is_held
+
+
 class EagerSteps:
     """Begins and ends the steps that run uncompiled.
 
-    torch's compiler takes seconds to import, so that it is not asked before somebody has imported
-    it. Where that happens within a step that began before, the model's call tells of it, unless the
+    torch's compiler takes seconds to import, so it is left alone until something has imported it.
+    Where that happens within a measured step, the next call of the model finds it out, unless that
     call is compiled itself: then the step shows nothing (`came_too_late`).
     """
 
@@ -89,7 +101,7 @@ class EagerSteps:
 
     @property
     def came_too_late(self) -> bool:
-        """Whether something was compiled in this step after it began, and may have run so."""
+        """Whether the compiler was loaded after this step began, so that calls may be compiled."""
         return compiler_is_loaded() and not self._holds
 
     def _on_model_call(self, *_: object) -> None:

@@ -38,15 +38,16 @@ class Hook:
         except Exception as error:
             self._note(self._row, f"measuring it raised {type(error).__name__}: {error}")
 
-    def set_before(self, module: nn.Module, *, with_kwargs: bool = False) -> Any:
+    def set_before(self, module: nn.Module, **options: bool) -> Any:
         """Sets it before a module's forward pass. Returns its handle; None if it was refused."""
-        return self._set(module, module.register_forward_pre_hook, with_kwargs=with_kwargs)
+        return self._set(module, module.register_forward_pre_hook, options)
 
-    def set_after(self, module: nn.Module) -> Any:
+    def set_after(self, module: nn.Module, **options: bool) -> Any:
         """Sets it after a module's forward pass. Returns its handle; None if it was refused."""
-        return self._set(module, module.register_forward_hook)
+        return self._set(module, module.register_forward_hook, options)
 
-    def _set(self, module: nn.Module, register: Callable[..., Any], **options: bool) -> Any:
+    def _set(self, module: nn.Module, register: Callable[..., Any], options: Any) -> Any:
+        assert self._module is None or self._module() is module, "one hook a module"
         try:
             handle = register(self, **options)
         except Exception as error:  # scripted modules take no hooks

@@ -17,6 +17,7 @@ from vgexp.errors import QuestionError, impossible, unknown
 from vgexp.probe.block import Labels, StepBlock, StepCells, labels_of
 from vgexp.probe.cadence import Cadence, Due
 from vgexp.probe.compiled import RAN_COMPILED, EagerSteps
+from vgexp.probe.examples import Examples, Given
 from vgexp.probe.hooks import Note
 from vgexp.probe.moments import ColumnCells
 from vgexp.probe.optimizers import StepHooks
@@ -51,8 +52,7 @@ class Probe:
         histograms_every: steps between the rows of `histograms.csv`; 0: none.
         layers: a regular expression on weight names; None for all.
         loss_reduction: `mean` if the loss is a mean over the update's N examples (then `delta_rms`
-            is that of N dL/dz), `sum` if it is their sum. N is the size of dim 0 of the model's
-            input, over all passes of the update.
+            is that of N dL/dz), `sum` if it is their sum. N is over all passes of the update.
         watches: where to measure, of a model that says so; None to find it from the modules.
         meters: what measures a model's narrow tables, at the steps of `activations_every`.
         scaler: the `GradScaler` that scales the loss, whose scale is divided out of `delta_rms`;
@@ -60,10 +60,14 @@ class Probe:
         group: the process group over whose ranks z, h, dL/dz and N are taken, each with its part of
             a batch; None: this process's own. The update's loss is then the mean of the ranks'
             losses, as under DDP, and every rank has to measure the same steps.
+        examples: N of a call of the model: a number, or a function of the call's arguments, as in
+            `examples=lambda x, **_: len(x)`. None: read off the arguments, which is the size of dim
+            0 of a tensor, and of a list of images, a packed sequence or a batch of graphs their
+            number; `unseen` says where that is a guess.
 
     Raises:
-        QuestionError: no model or optimizer, an impossible cadence, pattern, reduction, scaler or
-            group.
+        QuestionError: no model or optimizer, an impossible cadence, pattern, reduction, scaler,
+            group or number of examples.
     """
 
     def __init__(
@@ -80,6 +84,7 @@ class Probe:
         meters: Sequence[Meter] = (),
         scaler: GradScaler | None = None,
         group: Any = None,
+        examples: Given = None,
     ) -> None:
         _require_model(model)
         self._optimizer = StepHooks(optimizer)
@@ -100,10 +105,11 @@ class Probe:
         held = {id(p) for p in self._optimizer.parameters()}
         if held.isdisjoint(id(p) for p in model.parameters()):
             self._unseen["the model"] = "the optimizer holds none of its parameters"
+        examples_of_calls = Examples(model, examples, partial(_tell, self._unseen, "N"))
         # Refers to no probe: a cycle would keep the model in memory after the run.
         self._note: Note = partial(_note, self._plan, self._unseen)
         self._ranks = None if group is None else Ranks(group, self._note)
-        self._taps = Taps(model, self._plan, self._note, self._ranks)
+        self._taps = Taps(model, self._plan, examples_of_calls, self._note, self._ranks)
         self._meter = WeightMeter(self._plan.rows, reuse=every == 1)
         self._meters = meters
         self._narrow: list[Callable[[], Rows]] = []
@@ -111,7 +117,7 @@ class Probe:
         self._known_labels: tuple[tuple[int | None, ...], Labels] | None = None
         self._blocks: list[StepBlock] = []
         self._rows: list[Rows] = []
-        self._wanted = self._ran_compiled = False
+        self._wanted = self._ran_compiled = self._is_second_try = False
         self._due = Due(weights=False, activations=False, histograms=False)
         self._has_closure = False
         self._gradient_scale = _NO_SCALE
@@ -296,8 +302,9 @@ class Probe:
     def _measure_passes(self) -> None:
         if not self._due.passes:
             return
-        self._ran_compiled = self._eager.came_too_late and not self._taps.has_passes
-        if self._ran_compiled:
+        is_missed = self._eager.came_too_late and not self._taps.has_passes
+        if is_missed and not self._is_second_try:
+            self._ran_compiled = self._is_second_try = True
             self._note(None, RAN_COMPILED)
         else:
             self._taps.reduce()
@@ -372,6 +379,11 @@ class Probe:
         for index, row in enumerate(self._plan.rows):
             if index not in seen and row.is_wanted and index in self._plan.shown:
                 self._unseen.setdefault(row.name, "no call of its module was seen with gradients")
+
+
+def _tell(unseen: dict[str, str], what: str, reason: str) -> None:
+    """Adds to `unseen` something of the model as a whole; the first reason stays."""
+    unseen.setdefault(what, reason)
 
 
 def _note(plan: ProbePlan, unseen: dict[str, str], row: int | None, reason: str) -> None:
