@@ -107,6 +107,16 @@ def test_without_a_group_a_rank_has_its_own_signals_and_says_so(
         assert f"this process's own examples (rank {rank} of 2)" in line
 
 
+def test_a_rank_that_cannot_measure_does_not_stop_the_others(ranks: list[dict[str, Any]]) -> None:
+    model = network()
+    alone = tables(model, model, share(0, NUM_EXAMPLES // 2))["layers"]
+    for found, reason in zip(ranks, ("rank 1 measured no pass", "no luck"), strict=True):
+        layers = found["ddp, one fails"]["layers"]
+        first = layers["step"] == 0
+        np.testing.assert_allclose(layers["preact_std"][first], alone["preact_std"][first], 1e-9)
+        assert any(reason in line for line in found["ddp, one fails"]["unseen"])
+
+
 def test_numbers_of_parts_are_joined_to_those_of_whole_tensors(ranks: list[dict[str, Any]]) -> None:
     tensors = {name: x.abs() for name, (x, _) in placed().items()}
     scales = [x[torch.isfinite(x)].max() for x in tensors.values()]

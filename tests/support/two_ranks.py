@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import pickle
+from contextlib import nullcontext
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +18,7 @@ from torch.nn import functional as F
 from vgexp import Probe
 from vgexp.probe.moments import ColumnCells
 from vgexp.probe.sharded import join_shards, local_part
+from vgexp.probe.taps import Taps
 
 NUM_STEPS = 2
 NUM_EXAMPLES = 8
@@ -98,7 +101,14 @@ def of_ddp(rank: int) -> dict[str, Any]:
     ):
         model = nn.parallel.DistributedDataParallel(network())
         found[name] = tables(model, model, examples, **options)
+    model = nn.parallel.DistributedDataParallel(network())
+    with mock.patch.object(Taps, "reduce", fail) if rank == 1 else nullcontext():
+        found["ddp, one fails"] = tables(model, model, half, **world)
     return found
+
+
+def fail(_: Taps) -> None:
+    raise RuntimeError("no luck")
 
 
 def of_fully_shard(rank: int) -> dict[str, Any]:

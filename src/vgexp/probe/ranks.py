@@ -25,7 +25,7 @@ FLAT = (
     "FullyShardedDataParallel keeps weights as flat pieces, which have no rows; those of"
     " fully_shard have"
 )
-NOTHING_SEEN = "in a step rank {} saw no forward pass: z, h and dL/dz are over the other ranks"
+NOTHING_SEEN = "in a step rank {} measured no pass: z, h and dL/dz are over the other ranks"
 
 
 class Ranks:
@@ -59,7 +59,7 @@ class Ranks:
         all_lost: Lost = {}
         total = 0
         for rank, (their_parts, their_lost, their_examples) in enumerate(gathered):
-            if not their_examples:
+            if not their_examples or not their_parts:
                 self._note(None, NOTHING_SEEN.format(rank))
             for quantity, more in _moved(their_parts, device or torch.device("cpu")).items():
                 joined.setdefault(quantity, []).extend(more)
