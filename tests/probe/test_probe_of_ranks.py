@@ -139,6 +139,7 @@ def test_numbers_of_parts_are_joined_to_those_of_whole_tensors(ranks: list[dict[
         assert np.isnan(of_all[0])
         sharded = [row for row, name in enumerate(tensors) if name not in ("whole", "plain")]
         assert shards["left out"] == sharded
+        assert shards["part"] == [[3.0, 3.0, 3.0]]
 
 
 def test_a_group_that_is_none_is_refused_with_what_is_allowed() -> None:

@@ -178,15 +178,31 @@ def test_an_optimizer_that_takes_no_hooks_is_named_and_training_goes_on() -> Non
     assert any("Unhooked takes no hooks and holds no optimizer" in line for line in probe.unseen)
 
 
+class Circular:
+    """Holds another, which holds this one."""
+
+    def __init__(self, parameters: list[Tensor]) -> None:
+        self.param_groups = [{"params": parameters}]
+        self.optimizer: Any = None
+
+    def step(self) -> None:
+        pass
+
+
 def test_wrappers_in_a_circle_are_followed_once() -> None:
     model = network()
-    optimizer = Holder(None)
-    optimizer.base = Holder(optimizer)
-    optimizer.base.base = optimizer
-    with pytest.raises(RecursionError):
+    optimizer, other = (Circular([*model.parameters()]) for _ in range(2))
+    optimizer.optimizer, other.optimizer = other, optimizer
+    with Probe(model, optimizer) as probe:  # type: ignore[arg-type]
         optimizer.step()
-    with pytest.raises(QuestionError, match="optimizer is of type dict"):
-        Probe(model, {"optimizer": optimizer})  # type: ignore[arg-type]
+    assert any("Circular takes no hooks and holds no optimizer" in line for line in probe.unseen)
+
+
+@pytest.mark.parametrize("thing", [{"optimizer": 1}, torch.optim.SGD, None, "sgd"])
+def test_what_is_no_optimizer_is_refused(thing: Any) -> None:
+    kind = type(thing).__name__
+    with pytest.raises(QuestionError, match=f"optimizer is of type {kind}\nallowed: a torch.optim"):
+        Probe(network(), thing)
 
 
 class HalfHooked(torch.optim.SGD):

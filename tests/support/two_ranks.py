@@ -165,8 +165,8 @@ def norm_of(x: Tensor) -> Tensor:
 
 
 def of_shards(rank: int) -> dict[str, list[Any]]:
-    """Norm, peak and share of zeros of each tensor, and what else is measured of parts."""
-    from torch.distributed.tensor import distribute_tensor
+    """Norm, peak and share of zeros of each tensor, what is left out, and a gradient's part."""
+    from torch.distributed.tensor import DTensor, Partial, Replicate, Shard, distribute_tensor
 
     mesh = dist.init_device_mesh("cpu", (1, 2), mesh_dim_names=("replicate", "shard"))
     weights = {
@@ -190,4 +190,9 @@ def of_shards(rank: int) -> dict[str, list[Any]]:
     cells["of its own"] = ColumnCells(rows, tuple(torch.ones(1) for _ in rows))
     joined = join_shards(cells, weights)
     found = {name: torch.cat(joined[name].values).tolist() for name in columns}
-    return {**found, "left out": sorted(joined["of its own"].missing)}
+    # A gradient that is still to be summed over the ranks, of a weight that is sharded.
+    own = torch.full((2, 3), 1.0 + rank)
+    unsummed = DTensor.from_local(own, mesh, [Replicate(), Partial()])
+    weight = distribute_tensor(torch.zeros(2, 3), mesh, [Replicate(), Shard(0)])
+    part = local_part(unsummed, weight).tolist()
+    return {**found, "left out": sorted(joined["of its own"].missing), "part": part}

@@ -77,14 +77,14 @@ class StepHooks:
     def parameters(self) -> list[Tensor]:
         """The tensors that the optimizer updates."""
         for each in self._chain:
-            groups = getattr(each, "param_groups", None)
+            groups = _attribute(each, "param_groups")
             if groups:
                 return [p for group in groups for p in group["params"]]
         return []
 
     def gradient_scale(self) -> Tensor | None:
         """What a fused optimizer divides its gradients by within its step; None: by nothing."""
-        scales = (getattr(each, "grad_scale", None) for each in self._chain)
+        scales = (_attribute(each, "grad_scale") for each in self._chain)
         return next((scale for scale in scales if scale is not None), None)
 
 
@@ -105,12 +105,9 @@ def _is_optimizer(value: object) -> bool:
     """Whether something makes steps of parameters, or takes hooks around them."""
     if isinstance(value, type):
         return False
-    makes_steps = callable(_attribute(value, "step")) and _has(value, "param_groups")
+    holds_parameters = _attribute(value, "param_groups") is not None
+    makes_steps = callable(_attribute(value, "step")) and holds_parameters
     return makes_steps or callable(_attribute(value, "register_step_pre_hook"))
-
-
-def _has(value: object, name: str) -> bool:
-    return _attribute(value, name) is not None
 
 
 def _attribute(value: object, name: str) -> Any:
