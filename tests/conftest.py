@@ -31,9 +31,9 @@ def _on_cpu(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 @pytest.fixture(autouse=True)
-def _without_pictures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+def _without_figures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs draw no figures, which would take longer than they do, but in tests about them."""
-    if not request.node.get_closest_marker("pictures"):
+    if not request.node.get_closest_marker("figures"):
         for module in ("making", "start"):
             monkeypatch.setattr(f"vgexp.runs.{module}.draw_figures", lambda *_, **__: 0)
 

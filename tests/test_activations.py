@@ -1,4 +1,7 @@
-"""Activations against their formulas in math (second road) and autograd."""
+"""Activations against their formulas in math (second road) and autograd.
+
+Holds: activations.py, registry.py
+"""
 
 from __future__ import annotations
 

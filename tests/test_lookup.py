@@ -1,4 +1,7 @@
-"""Names of the user's code: what is found, what it is called with, and what is refused."""
+"""Names of the user's code: what is found, what it is called with, and what is refused.
+
+Holds: lookup.py
+"""
 
 from __future__ import annotations
 

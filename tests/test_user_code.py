@@ -1,4 +1,8 @@
-"""The user's code, from the command line's words to the numbers of a run."""
+"""The user's code, from the command line's words to the numbers of a run.
+
+Holds: config/user_code.py, data/user_code.py, models/user_code.py, user_code.py,
+assembly/networks.py, data/lazy.py, models/families.py
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""From a configuration to its parts."""
+"""From a configuration to its parts.
+
+Holds: assembly/networks.py, assembly/whole.py, config/groups.py, data/sources.py
+"""
 
 from __future__ import annotations
 

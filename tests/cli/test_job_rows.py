@@ -1,4 +1,7 @@
-"""Rows of `sweep.csv` for the jobs of a plan, and which jobs are launched again."""
+"""Rows of `sweep.csv` for the jobs of a plan, and which jobs are launched again.
+
+Holds: cli/job_rows.py
+"""
 
 from __future__ import annotations
 

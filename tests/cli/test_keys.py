@@ -1,4 +1,7 @@
-"""Every key with its default and its meaning, on the screen and in the README."""
+"""Every key with its default and its meaning, on the screen and in the README.
+
+Holds: cli/keys.py, config/meanings.py
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Code that a recorded configuration names is executed only where somebody says so."""
+"""Code that a recorded configuration names is executed only where somebody says so.
+
+Holds: cli/resume.py, cli/resume_sweep.py
+"""
 
 from __future__ import annotations
 

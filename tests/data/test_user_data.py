@@ -1,4 +1,7 @@
-"""A user's data, models and losses that cannot be trained: told before a run begins."""
+"""A user's data, models and losses that cannot be trained: told before a run begins.
+
+Holds: assembly/rehearsal.py, assembly/whole.py, data/__init__.py, data/splits.py, data/user_code.py
+"""
 
 from __future__ import annotations
 

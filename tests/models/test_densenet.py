@@ -1,4 +1,7 @@
-"""Densely connected nets: their equations, torchvision's layers, the paper's counts, their rows."""
+"""Densely connected nets: their equations, torchvision's layers, the paper's counts, their rows.
+
+Holds: models/densenet.py, config/convolution.py
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Residual nets: their equations, torchvision's blocks, the paper's counts, their rows."""
+"""Residual nets: their equations, torchvision's blocks, the paper's counts, their rows.
+
+Holds: models/resnet.py, config/convolution.py, models/conv_net.py, models/convolution.py
+"""
 
 from __future__ import annotations
 

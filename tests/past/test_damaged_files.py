@@ -1,4 +1,7 @@
-"""Any byte of any file of a run: each reader names the file that is damaged, or reads on."""
+"""Any byte of any file of a run: each reader names the file that is damaged, or reads on.
+
+Holds: past/extent.py, past/run.py, tables/plain.py
+"""
 
 from __future__ import annotations
 

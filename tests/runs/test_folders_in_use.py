@@ -1,4 +1,7 @@
-"""Folders, terminals and environments as people have them, while runs are made in them."""
+"""Folders, terminals and environments as people have them, while runs are made in them.
+
+Holds: location.py, origin.py, report/figures/backend.py, runs/training.py
+"""
 
 from __future__ import annotations
 

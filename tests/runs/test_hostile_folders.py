@@ -1,4 +1,7 @@
-"""Folders that somebody else made: what lies there is not followed, not waited for, not told."""
+"""Folders that somebody else made: what lies there is not followed, not waited for, not told.
+
+Holds: cli/logs.py, files.py, folders.py
+"""
 
 from __future__ import annotations
 

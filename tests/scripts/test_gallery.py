@@ -1,4 +1,7 @@
-"""The gallery's page is the one that its script writes, and every picture of it is there."""
+"""The gallery's page is the one that its script writes, and every picture of it is there.
+
+Holds: docs/gallery.md, scripts/gallery.py
+"""
 
 from __future__ import annotations
 

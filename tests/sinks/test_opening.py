@@ -1,4 +1,7 @@
-"""Sinks beside the CSV files: each gets every row, and the failure of one is its own."""
+"""Sinks beside the CSV files: each gets every row, and the failure of one is its own.
+
+Holds: sinks/opening.py, sinks/sink.py, sinks/user_code.py
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Gaussian integrals against closed forms, and against plain sums on a very fine grid."""
+"""Gaussian integrals against closed forms, and against plain sums on a very fine grid.
+
+Holds: theory/quadrature.py, theory/function.py, theory/tables.py
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,9 @@
 """Predictions of step 0 against networks that vgexp itself builds, at two widths.
 
 z and dL/dz are read off the modules that the networks name, dL/dz by autograd in float64.
+
+Holds: skips.py, theory/backward.py, theory/batch.py, theory/forward.py, theory/moments.py,
+theory/perceptron.py, theory/sample.py, theory/spread.py, theory/typical.py, theory/weights.py
 """
 
 from __future__ import annotations

@@ -1,4 +1,8 @@
-"""What all pictures share: logarithmic axes, ticks, legends, names, thin curves, files."""
+"""What all figures share: logarithmic axes, ticks, legends, names, thin curves, files.
+
+Holds: report/figures/style.py, report/figures/events.py, report/figures/layer_axis.py,
+report/figures/legends.py, report/figures/logarithmic.py, report/figures/thinning.py
+"""
 
 from __future__ import annotations
 

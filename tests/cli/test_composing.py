@@ -1,4 +1,7 @@
-"""How a sweep is planned: composed as Hydra does, once for what jobs share, told of and fast."""
+"""How a sweep is planned: composed as Hydra does, once for what jobs share, told of and fast.
+
+Holds: cli/composing.py, cli/progress.py
+"""
 
 from __future__ import annotations
 

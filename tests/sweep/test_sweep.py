@@ -1,4 +1,7 @@
-"""sweep.csv grows a row a job and loses nothing; plan.json knows every job."""
+"""sweep.csv grows a row a job and loses nothing; plan.json knows every job.
+
+Holds: sweep/place.py, sweep/plan.py, sweep/plan_file.py, sweep/table.py
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,11 @@
-"""Runs as lines and sweeps as maps: what is drawn of folders written by hand with known numbers."""
+"""Runs as lines and sweeps as maps: what is drawn of folders written by hand with known numbers.
+
+Holds: report/figures/comparing.py, cli/compare.py, report/comparing/bands.py,
+report/comparing/charts.py, report/comparing/groups.py, report/comparing/histories.py,
+report/comparing/layer_values.py, report/comparing/results.py, report/comparing/sweep_grid.py,
+report/comparing/swept.py, report/figures/color_scales.py, report/figures/looks.py,
+report/figures/sweep_maps.py
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,8 @@
 """Recurrent cells in half precision, where oneDNN has the fused call and where it refuses it.
 
 Axes: B examples, S steps in time, I inputs.
+
+Holds: models/recurrence/fused.py
 """
 
 from __future__ import annotations

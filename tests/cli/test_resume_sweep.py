@@ -1,4 +1,7 @@
-"""A sweep that was cut short goes on, and ends as if nothing had happened."""
+"""A sweep that was cut short goes on, and ends as if nothing had happened.
+
+Holds: cli/resume_sweep.py, cli/callback.py, sweep/place.py
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""What a run prints when it ends: at the width of a small terminal, and with odd names."""
+"""What a run prints when it ends: at the width of a small terminal, and with odd names.
+
+Holds: report/terminal/closing.py, report/terminal/layout.py
+"""
 
 import io
 import math
