@@ -20,7 +20,9 @@ from vgexp.watch import Slope, Watch
 
 NORMS = (nn.LayerNorm, nn.RMSNorm, nn.GroupNorm, *BATCH_AND_INSTANCE_NORMS)
 """Normalisations: their parameters have no rows, whatever their shape."""
-NO_SINGLE_OUTPUT = "its module has no single output that is its z"
+NO_SINGLE_OUTPUT = (
+    "its module has several weights, or modules within it: which tensor is its z is not known"
+)
 
 
 @dataclass
