@@ -1,5 +1,8 @@
 """`layers.csv` of the families of attention, against autograd through plain operations in float64,
-at unequal sizes and in several micro-batches."""
+at unequal sizes and in several micro-batches.
+
+Holds: models/attention/blocks.py, models/attention/stack.py
+"""
 
 from __future__ import annotations
 

@@ -2,6 +2,8 @@
 
 Each net is measured twice: as somebody writes it, and with torch's own module in the place of its
 activation, or against phi and autograd in float64.
+
+Holds: probe/functional.py, probe/free_activations.py
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""Every column of `layers.csv` on the perceptron, against `reference` (float64, by definition)."""
+"""Every column of `layers.csv` on the perceptron, against `reference` (float64, by definition).
+
+Holds: probe/block.py, probe/moments.py, probe/weights.py, quantities/layers.py
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""What is empty is told: one line a reason, with the weights in it."""
+"""What is empty is told: one line a reason, with the weights in it.
+
+Holds: probe/unseen.py
+"""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from vgexp.probe import moments, stacks
-from vgexp.probe.discovery import Call, number_layers
+from vgexp.probe.discovery import Discovery
 from vgexp.probe.examples import TIME_FIRST, Examples
 from vgexp.probe.free_activations import FreeActivations
 from vgexp.probe.functions import FunctionWatcher
@@ -48,10 +48,7 @@ class Taps:
         self._free.watch(self._functions)
         self._sites: list[tuple[nn.Module, bool, Hook]] = []
         self._hooks: list[Any] = []
-        self._discovering = any(row.layer is None for row in plan.rows)
-        self._calls: dict[int, Call] = {}
-        self._outputs: list[tuple[Tensor, int]] = []
-        self._model_output: Tensor | None = None
+        self._discovery = Discovery(model, plan, note) if not plan.is_settled else None
 
     # ------------------------------------------------------------ life
 
@@ -74,6 +71,8 @@ class Taps:
                 continue
             self._hooks.append(handle)
         self._functions.arm()
+        if self._discovery is not None:
+            self._discovery.arm()
 
     def _plan_sites(self) -> None:
         """Plans where to set which hook. It stays the same until more of the model is known."""
@@ -81,6 +80,10 @@ class Taps:
         before(self._model, None, self._on_model)
         for module, row in plan.preacts:
             after(module, row, self._preact_hook(row))
+        for module, row in plan.streams:
+            # Which modules are blocks is known after the first pass.
+            if row in self._measured and not (plan.is_settled and plan.rows[row].layer is None):
+                after(module, row, self._stream_hook(row))
         acts = {(id(module), row) for module, row in plan.acts}
         for module, activation_row, slope in plan.activations:
             if activation_row is not None and activation_row in self._measured:
@@ -96,9 +99,6 @@ class Taps:
             if isinstance(module, TIME_FIRST) and not module.batch_first:
                 before(module, None, self._on_time_first)
         after(self._model, None, self._on_output)
-        if self._discovering:
-            for module, layers in plan.owners:
-                before(module, None, partial(self._on_call, layers))
 
     def disarm(self) -> None:
         """Removes all hooks."""
@@ -106,6 +106,8 @@ class Taps:
             handle.remove()
         self._hooks.clear()
         self._functions.disarm()
+        if self._discovery is not None:
+            self._discovery.disarm()
 
     def leave(self) -> None:
         """Removes all hooks, and forgets them."""
@@ -119,13 +121,14 @@ class Taps:
         self._free.settle()
         if self._passes.used():
             self._free.end_learning(self._functions)
-        if self._discovering:
-            number_layers(self._plan, list(self._calls.values()), self._outputs, self._model_output)
+        if self._discovery is not None:
+            self._discovery.settle()
             self._note_shared()
-            self._discovering = any(row.layer is None for row in self._plan.rows)
-            self._measured = self._plan.measured
             self.disarm()
+            self._measured = self._plan.measured
             self._sites.clear()
+            if not self._discovery.is_needed:
+                self._discovery = None
         for each in self._passes.used():
             each.reduce()
             each.reduce_gradients()
@@ -136,14 +139,20 @@ class Taps:
 
         `delta_rms` is still that of dL/dz, without the factor N.
         """
-        used = self._passes.used()
+        used, merged = self._passes.used(), self._plan.merged
         parts: dict[str, list[GroupNumbers]] = {}
         lost: set[tuple[str, int]] = set()
         for each in used:
             for (quantity, row), reason in each.lost.items():
+                row = merged.get(row, row)
                 lost.add((quantity, row))
                 self._note(row, reason)
             for quantity, more in each.parts.items():
+                if merged:
+                    more = [
+                        part._replace(rows=tuple([merged.get(row, row) for row in part.rows]))
+                        for part in more
+                    ]
                 parts.setdefault(quantity, []).extend(more)
         examples = sum(each.examples for each in used)
         self._passes.end_step()
@@ -154,9 +163,8 @@ class Taps:
         """Forgets the tensors of the current step."""
         self._passes.drop()
         self._free.drop()
-        self._calls.clear()
-        self._outputs.clear()
-        self._model_output = None
+        if self._discovery is not None:
+            self._discovery.drop()
 
     @property
     def foreign(self) -> list[str]:
@@ -165,9 +173,16 @@ class Taps:
 
     def _note_shared(self) -> None:
         """Notes weights that a pass uses several times, since their cells are over all uses."""
+        plan = self._plan
+        not_blocks = {row for _, row in plan.streams if plan.rows[row].layer is None}
         for each in self._passes.used():
+            counts: dict[int, int] = {}
             for (role, row), num_calls in each.num_calls.items():
-                if role == "z" and num_calls > 1:
+                if role == "z" and row not in not_blocks:
+                    row = plan.merged.get(row, row)
+                    counts[row] = counts.get(row, 0) + num_calls
+            for row, num_calls in counts.items():
+                if num_calls > 1:
                     self._note(row, USED_AGAIN.format(num_calls))
 
     def _before(self, module: nn.Module, row: int | None, do: Callable[..., None]) -> None:
@@ -221,14 +236,8 @@ class Taps:
         result = first_tensor(output)
         if result is not None:
             self._passes.on_model_output(result)
-            if self._discovering and result.requires_grad:
-                self._model_output = result
-
-    def _on_call(
-        self, layers: list[tuple[int, ...]], module: nn.Module, args: tuple[Any, ...]
-    ) -> None:
-        if id(module) not in self._calls and backward_task() == -1:
-            self._calls[id(module)] = layers, args[0] if args else None
+        if self._discovery is not None:
+            self._discovery.on_output(output)
 
     def _preact_hook(self, row: int) -> Callable[..., None]:
         is_free = bool(self._plan.owners)
@@ -246,10 +255,19 @@ class Taps:
 
         return on_preact
 
+    def _stream_hook(self, row: int) -> Callable[..., None]:
+        def on_stream(_: nn.Module, args: Any, output: Any) -> None:
+            z = first_tensor(output)
+            current = None if z is None else self._passes.current(row, args)
+            if z is None or current is None or not z.is_floating_point():
+                return
+            if not self._repeats(current, "z", row):
+                self._keep_z(current, row, z)
+
+        return on_stream
+
     def _keep_z(self, current: Pass, row: int, z: Tensor) -> None:
         current.keep("z", row, z)
-        if self._discovering and current.num_calls[("z", row)] == 1:
-            self._outputs.append((z, row))
         if not z.requires_grad:
             return
         awaited = current.await_gradient(row)

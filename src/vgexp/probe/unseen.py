@@ -14,6 +14,9 @@ from vgexp.quantities.layers import READOUT
 MOST_NAMES = 8
 """The most weights that a line names."""
 
+_VECTORS = (nn.Embedding, nn.EmbeddingBag)
+"""Modules that no activation is expected to follow."""
+
 NO_ACTIVATION = (
     "no known activation was called on what these weights give: act_mean, act_std, act_max,"
     " act_outlier_fraction, saturated_fraction and dead_fraction are empty"
@@ -36,6 +39,9 @@ class Missing:
         self._plan = plan
         self._optimizer = optimizer
         self._parameters = [id(p) for p in model.parameters()]
+        self._never_activated = {
+            row for module, row in plan.preacts if isinstance(module, _VECTORS)
+        }
         self._with: dict[str, set[int]] = {"preact_mean": set(), "act_mean": set()}
         self._with["grad_norm"] = set()
         self._are_weights_measured = False
@@ -59,7 +65,12 @@ class Missing:
         trained = [(i, row) for i, row in rows if row.weight is not None
                    and row.weight.requires_grad]  # fmt: skip
         found = {
-            NO_ACTIVATION: [row for i, row in rows if i in with_z - with_h and row.kind != READOUT],
+            NO_ACTIVATION: [
+                row
+                for i, row in rows
+                if i in with_z - with_h - self._never_activated
+                and row.kind not in (READOUT, "stream")
+            ],
             NO_GRADIENT: [
                 row
                 for i, row in trained
