@@ -21,6 +21,7 @@ from vgexp.probe.hooks import Note
 from vgexp.probe.moments import ColumnCells
 from vgexp.probe.plan import ProbePlan, plan_of_module, plan_of_watches
 from vgexp.probe.taps import Taps
+from vgexp.probe.unseen import FOREIGN, MOST_NAMES, Missing, lines
 from vgexp.probe.weights import WeightMeter
 from vgexp.quantities import TABLES
 from vgexp.records import Rows
@@ -101,6 +102,7 @@ class Probe:
         # Refers to no probe: a cycle would keep the model in memory after the run.
         self._note: Note = partial(_note, self._plan, self._unseen)
         self._taps = Taps(model, self._plan, examples_of_calls, self._note)
+        self._missing = Missing(model, self._plan, optimizer)
         self._meter = WeightMeter(self._plan.rows, reuse=every == 1)
         self._meters = meters
         self._narrow: list[Callable[[], Rows]] = []
@@ -230,9 +232,15 @@ class Probe:
 
     @property
     def unseen(self) -> list[str]:
-        """What the probe could not measure, and why: `weight: reason`, one entry a weight."""
-        seen = [f"{name}: {reason}" for name, reason in self._unseen.items()]
-        return seen if self.step else [*seen, "the model: no optimizer step was seen in a `with`"]
+        """What the probe could not measure, and why: `weight, weight: reason`, one a reason."""
+        reasons: dict[str, list[str]] = {}
+        for name, reason in self._unseen.items():
+            reasons.setdefault(reason, []).append(name)
+        if foreign := self._taps.foreign:
+            reasons[FOREIGN.format(", ".join(foreign[:MOST_NAMES]))] = ["the model"]
+        if not self.step:
+            reasons["no optimizer step was seen in a `with`"] = ["the model"]
+        return lines(reasons | self._missing.reasons(self._unseen))
 
     # ------------------------------------------------------------ one step
 
@@ -307,6 +315,7 @@ class Probe:
             factor = examples if self._loss_is_mean else 1
             narrow = (meter.take(self.step, examples, scale) for meter in self._meters)
             self._narrow += [rows for rows in narrow if rows is not None]
+        self._missing.take(cells)
         if cells:
             added = StepCells(self.step, cells, factor, scale, self._gradient_scale)
             self._keep(labels, added)
