@@ -14,6 +14,9 @@ from torch import Tensor, nn
 
 from vgexp.probe import moments, stacks
 from vgexp.probe.discovery import Discovery
+from vgexp.probe.examples import TIME_FIRST, Examples
+from vgexp.probe.free_activations import FreeActivations
+from vgexp.probe.functions import FunctionWatcher
 from vgexp.probe.histograms import Histograms
 from vgexp.probe.hooks import Hook, Note
 from vgexp.probe.micro_batches import MicroBatches
@@ -33,13 +36,16 @@ USED_AGAIN = (
 class Taps:
     """The hooks of one plan. `collect` ends a step, `disarm` removes the hooks."""
 
-    def __init__(self, model: nn.Module, plan: ProbePlan, note: Note) -> None:
+    def __init__(self, model: nn.Module, plan: ProbePlan, examples: Examples, note: Note) -> None:
         self._model = model
         self._plan = plan
         self._note = note
         self._measured = plan.measured
         channels_first = frozenset(i for i, row in enumerate(plan.rows) if row.kind == "conv")
-        self._passes = MicroBatches(list(model.parameters()), channels_first, note)
+        self._passes = MicroBatches(list(model.parameters()), channels_first, examples, note)
+        self._free = FreeActivations(model, plan, self._passes)
+        self._functions = FunctionWatcher(model, note)
+        self._free.watch(self._functions)
         self._sites: list[tuple[nn.Module, bool, Hook]] = []
         self._hooks: list[Any] = []
         self._discovery = Discovery(model, plan, note) if not plan.is_settled else None
@@ -64,6 +70,7 @@ class Taps:
                 hook.note_refusal(error)
                 continue
             self._hooks.append(handle)
+        self._functions.arm()
         if self._discovery is not None:
             self._discovery.arm()
 
@@ -79,15 +86,18 @@ class Taps:
                 after(module, row, self._stream_hook(row))
         acts = {(id(module), row) for module, row in plan.acts}
         for module, activation_row, slope in plan.activations:
-            if activation_row is None:
-                self._arm_free_activation(module, slope)
-            elif activation_row in self._measured:
+            if activation_row is not None and activation_row in self._measured:
                 is_act = (id(module), activation_row) in acts
                 acts.discard((id(module), activation_row))
                 self._arm_activation(module, activation_row, slope, is_act)
+        for module, is_before, do in self._free.sites():
+            (before if is_before else after)(module, None, do)
         for module, row in plan.acts:
             if (id(module), row) in acts and row in self._measured:
                 after(module, row, self._keeping(row, "h", None))
+        for module in self._model.modules() if plan.owners else ():
+            if isinstance(module, TIME_FIRST) and not module.batch_first:
+                before(module, None, self._on_time_first)
         after(self._model, None, self._on_output)
 
     def disarm(self) -> None:
@@ -95,6 +105,7 @@ class Taps:
         for handle in self._hooks:
             handle.remove()
         self._hooks.clear()
+        self._functions.disarm()
         if self._discovery is not None:
             self._discovery.disarm()
 
@@ -107,6 +118,9 @@ class Taps:
 
     def reduce(self) -> None:
         """Reduces the step's tensors to numbers, before the update, which may change a slope."""
+        self._free.settle()
+        if self._passes.used():
+            self._free.end_learning(self._functions)
         if self._discovery is not None:
             self._discovery.settle()
             self._note_shared()
@@ -148,8 +162,14 @@ class Taps:
     def drop(self) -> None:
         """Forgets the tensors of the current step."""
         self._passes.drop()
+        self._free.drop()
         if self._discovery is not None:
             self._discovery.drop()
+
+    @property
+    def foreign(self) -> list[str]:
+        """The weights that were used and are none of the model's, each with what used it."""
+        return list(self._free.foreign.values())
 
     def _note_shared(self) -> None:
         """Notes weights that a pass uses several times, since their cells are over all uses."""
@@ -201,39 +221,16 @@ class Taps:
         if is_act:
             self._after(module, row, self._keeping(row, "h", None))
 
-    def _arm_free_activation(self, module: nn.Module, slope: Slope) -> None:
-        """Plans hooks for an activation of a user's model; its row is found when it is called."""
-        if slope.from_output is not None:
-
-            def keep_output(_: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
-                # One that works in place returns its input, which is known by what it is.
-                row = self._owner(args[0])
-                if row is not None:
-                    self._passes.last.keep("hy", row, output, slope)
-
-            self._after(module, None, keep_output)
-            return
-        rows: list[int | None] = []
-
-        def on_input(_: nn.Module, args: tuple[Any, ...]) -> None:
-            row = self._owner(args[0])
-            rows.append(row)
-            if row is not None:
-                # A copy, since the module may work in place.
-                self._passes.last.keep("u", row, args[0].clone(), slope)
-
-        def on_output(_: nn.Module, _args: Any, output: Tensor) -> None:
-            row = rows.pop() if rows else None
-            if row is not None:
-                self._passes.last.keep("h", row, output)
-
-        self._before(module, None, on_input)
-        self._after(module, None, on_output)
-
     # ------------------------------------------------------------ what the hooks do
 
     def _on_model(self, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        self._passes.on_model_call((args, kwargs))
+        if backward_task() == -1:
+            self._free.drop_calls()
+        self._passes.on_model_call(args, kwargs)
+
+    def _on_time_first(self, _: nn.Module, args: tuple[Any, ...]) -> None:
+        if args and backward_task() == -1:
+            self._passes.on_time_first(args[0])
 
     def _on_output(self, _: nn.Module, _args: Any, output: Any) -> None:
         result = first_tensor(output)
@@ -243,7 +240,7 @@ class Taps:
             self._discovery.on_output(output)
 
     def _preact_hook(self, row: int) -> Callable[..., None]:
-        is_free = any(owner is None for _, owner, _ in self._plan.activations)
+        is_free = bool(self._plan.owners)
         is_measured = row in self._measured
 
         def on_preact(_: nn.Module, args: Any, output: Any) -> None:
@@ -252,8 +249,7 @@ class Taps:
             if z is None or current is None:
                 return
             if is_free:
-                current.name(z, row)
-                current.last_row = row
+                self._free.name(current, z, row)
             if is_measured and not self._repeats(current, "z", row):
                 self._keep_z(current, row, z)
 
@@ -295,27 +291,6 @@ class Taps:
     def _repeats(self, current: Pass, role: str, row: int) -> bool:
         return backward_task() != -1 and current.repeats(role, row)
 
-    def _owner(self, x: Tensor) -> int | None:
-        """The row whose activation reads `x`, if it has no activation yet in this pass.
-
-        It is the row whose z `x` is. Where there is none, since a norm lies between, it is the
-        weight that was called last; in a recomputation, that says nothing.
-        """
-        current = self._passes.current(None, x)
-        if current is None:
-            return None
-        row = current.row_of(x)
-        if row is None and backward_task() == -1:
-            row = current.last_row
-        if row is None or row not in self._measured:
-            return None
-        calls, key = current.num_calls, ("act", row)
-        num_before = calls.get(key, 0)
-        if num_before >= calls.get(("z", row), 0):
-            return None
-        calls[key] = num_before + 1
-        return row
-
 
 def _columns(
     parts: dict[str, list[GroupNumbers]], lost: set[tuple[str, int]]
@@ -333,6 +308,7 @@ def _columns(
 _COMBINATIONS = (
     ("z", ("preact_mean", "preact_std"), moments.combine_moments),
     ("h", ("act_mean", "act_std"), moments.combine_moments),
+    ("peak", ("act_max", "act_outlier_fraction"), moments.combine_peaks),
     ("slope", ("saturated_fraction", "dead_fraction"), moments.combine_slopes),
     ("delta", ("delta_rms",), moments.combine_rms),
 )

@@ -1,4 +1,7 @@
-"""What Jacobians, paths and shattering say of a start: figures of the summary, and words."""
+"""What Jacobians, paths and shattering say of a start: figures of the summary, and words.
+
+Holds: diagnosis/start_tables.py, diagnosis/at_start.py
+"""
 
 from __future__ import annotations
 

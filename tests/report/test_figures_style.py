@@ -1,4 +1,8 @@
-"""What all pictures share: logarithmic axes, ticks, legends, names, thin curves, files."""
+"""What all figures share: logarithmic axes, ticks, legends, names, thin curves, files.
+
+Holds: report/figures/style.py, report/figures/events.py, report/figures/layer_axis.py,
+report/figures/legends.py, report/figures/logarithmic.py, report/figures/thinning.py
+"""
 
 from __future__ import annotations
 
@@ -244,12 +248,12 @@ def test_a_share_is_not_rounded_to_none_or_all(share: float, words: str) -> None
 
 
 def test_lines_that_may_coincide_get_finer_from_first_to_last() -> None:
-    looks = [style.nested(index, 3) for index in range(3)]
+    looks = [style.choose_nested_look(index, 3) for index in range(3)]
     widths = [look["linewidth"] for look in looks]
     assert widths == sorted(widths, reverse=True)
     assert len({look["color"] for look in looks}) == 3
-    assert style.nested(0, 1) == looks[2]
-    assert [style.nested(index, 2) for index in range(2)] == [looks[0], looks[2]]
+    assert style.choose_nested_look(0, 1) == looks[2]
+    assert [style.choose_nested_look(index, 2) for index in range(2)] == [looks[0], looks[2]]
 
 
 def _luminance(colour: object) -> float:
@@ -259,9 +263,9 @@ def _luminance(colour: object) -> float:
 
 
 def test_nested_lines_and_shades_differ_in_grey() -> None:
-    nested = [_luminance(style.nested(index, 3)["color"]) for index in range(3)]
+    nested = [_luminance(style.choose_nested_look(index, 3)["color"]) for index in range(3)]
     assert np.diff(nested).max() < -0.15
-    shades = [_luminance(style.shade(x)) for x in np.linspace(0, 1, 20)]
+    shades = [_luminance(style.choose_shade(x)) for x in np.linspace(0, 1, 20)]
     assert np.diff(shades).min() > 0
 
 

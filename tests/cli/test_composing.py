@@ -1,4 +1,7 @@
-"""How a sweep is planned: composed as Hydra does, once for what jobs share, told of and fast."""
+"""How a sweep is planned: composed as Hydra does, once for what jobs share, told of and fast.
+
+Holds: cli/composing.py, cli/progress.py
+"""
 
 from __future__ import annotations
 
@@ -30,7 +33,7 @@ from vgexp.cli.main import main
 from vgexp.cli.progress import Planning
 from vgexp.config import MlpConfig, identity
 from vgexp.errors import reason
-from vgexp.sweep import plan
+from vgexp.sweep import plan, plan_file
 
 WORDS = (
     *("seed=3", "seed=${train.eval_every}", "seed=${hydra:job.num}", "seed=${nope}", "seed=-1"),
@@ -244,7 +247,7 @@ def test_planning_can_be_interrupted_and_goes_on(
     err = capsys.readouterr().err
     assert ("planning 30 jobs" in err) != is_quiet
     assert f"go on: vgexp resume {folder}" in err
-    known = plan.read(folder)
+    known = plan_file.read(folder)
     assert known is not None
     assert known.entries == ()
     assert len(known.pending) == 1

@@ -2,6 +2,8 @@
 inputs, against autograd, counted rectifiers and linear nets.
 
 Axes: B examples, K lengths, P points.
+
+Holds: spectra/paths.py, spectra/frozen.py, spectra/shattering.py
 """
 
 from __future__ import annotations

@@ -1,4 +1,8 @@
-"""A run draws its figures when it has come to its end, and is whole without them."""
+"""A run draws its figures when it has come to its end, and is whole without them.
+
+Holds: report/figures/of_run.py, cli/after_run.py, cli/show.py, report/notebook.py, runs/past.py,
+runs/start.py
+"""
 
 from __future__ import annotations
 
@@ -28,7 +32,7 @@ from vgexp.report.figures import style
 from vgexp.runs import start
 from vgexp.sinks.csv_files import CsvFiles
 
-pytestmark = pytest.mark.pictures
+pytestmark = pytest.mark.figures
 WORDS = ["model.depth=2", "model.width=8", "data=gaussian", "data.num_examples=160"]
 DRAWN = dataclasses.replace(CONFIG.output, figures=True)
 SHORT = [*WORDS, "train.steps=3"]

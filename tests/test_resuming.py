@@ -1,4 +1,7 @@
-"""A run that was cut short goes on, and its tables end as if nothing had happened."""
+"""A run that was cut short goes on, and its tables end as if nothing had happened.
+
+Holds: resuming.py, checkpoints/saved.py, cli/resume.py, runs/training.py, sinks/csv_files.py
+"""
 
 from __future__ import annotations
 

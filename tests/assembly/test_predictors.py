@@ -1,4 +1,7 @@
-"""Which families theory speaks of, and where its predictions are written."""
+"""Which families theory speaks of, and where its predictions are written.
+
+Holds: assembly/predictors.py, assembly/forecasts.py, theory/forecast.py
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The count of parameters against models that were built, and the refusal of what will not fit."""
+"""The count of parameters against models that were built, and the refusal of what will not fit.
+
+Holds: models/memory.py, machine.py
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Signals are not lost while libraries are loaded, nor taken for their errors."""
+"""Signals are not lost while libraries are loaded, nor taken for their errors.
+
+Holds: interrupts.py
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""sweep.csv grows a row a job and loses nothing; plan.json knows every job."""
+"""sweep.csv grows a row a job and loses nothing; plan.json knows every job.
+
+Holds: sweep/place.py, sweep/plan.py, sweep/plan_file.py, sweep/table.py
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,7 @@ from hypothesis import strategies as st
 from vgexp import folders, sweep
 from vgexp.config import Config, OutputConfig
 from vgexp.errors import QuestionError, reason
-from vgexp.sweep import JobRow, place, plan
+from vgexp.sweep import JobRow, place, plan, plan_file
 from vgexp.sweep.plan import Plan, Wanted
 
 
@@ -125,7 +128,7 @@ def test_only_a_folder_of_another_programs_sweep_or_a_file_is_refused(tmp_path: 
     (tmp_path / "multirun.yaml").write_text("hydra: {}")
     with pytest.raises(QuestionError, match="holds a sweep that is not vgexp's"):
         place.admit(tmp_path)
-    plan.write(tmp_path, Plan())
+    plan_file.write(tmp_path, Plan())
     assert place.admit(tmp_path) == Plan()
     with pytest.raises(QuestionError, match="is a file"):
         place.admit(tmp_path / "plan.json" / "below")
@@ -191,9 +194,9 @@ def a_plan() -> Plan:
 
 
 def test_a_plan_reads_back_as_it_was_written(tmp_path: Path) -> None:
-    assert plan.read(tmp_path) is None
-    plan.write(tmp_path, a_plan())
-    read = plan.read(tmp_path)
+    assert plan_file.read(tmp_path) is None
+    plan_file.write(tmp_path, a_plan())
+    read = plan_file.read(tmp_path)
     assert read == a_plan()
     assert read is not None
     assert read.entries[0].config == Config(seed=1)
@@ -209,7 +212,7 @@ def test_a_plan_reads_back_as_it_was_written(tmp_path: Path) -> None:
 )
 @given(data=st.data())
 def test_a_damaged_plan_is_a_question_or_the_same(tmp_path: Path, data: st.DataObject) -> None:
-    plan.write(tmp_path, a_plan())
+    plan_file.write(tmp_path, a_plan())
     content = bytearray((tmp_path / plan.FILE).read_bytes())
     at = data.draw(st.integers(0, len(content) - 1))
     if data.draw(st.booleans()):
@@ -218,7 +221,7 @@ def test_a_damaged_plan_is_a_question_or_the_same(tmp_path: Path, data: st.DataO
         del content[at:]
     (tmp_path / plan.FILE).write_bytes(bytes(content))
     with suppress(QuestionError):
-        assert plan.read(tmp_path) == a_plan()
+        assert plan_file.read(tmp_path) == a_plan()
 
 
 OUTSIDE = ["..", "../x", "a/../../x", "/tmp/x", "", "a\0b"]
@@ -227,9 +230,9 @@ OUTSIDE = ["..", "../x", "a/../../x", "/tmp/x", "", "a\0b"]
 @pytest.mark.parametrize("folder", OUTSIDE)
 def test_a_plan_that_leads_out_of_the_sweep_is_refused(tmp_path: Path, folder: str) -> None:
     entry = dataclasses.replace(a_plan().entries[0], folder=folder)
-    plan.write(tmp_path, Plan((entry,)))
+    plan_file.write(tmp_path, Plan((entry,)))
     with pytest.raises(QuestionError, match="is not below the sweep's"):
-        plan.read(tmp_path)
+        plan_file.read(tmp_path)
     with pytest.raises(QuestionError, match="allowed: a folder below the sweep's"):
         plan.extend(Plan(), [wanted(1)], Counter(), lambda *_: folder)
 
@@ -251,17 +254,17 @@ def test_a_plan_that_leads_out_of_the_sweep_is_refused(tmp_path: Path, folder: s
     ],
 )
 def test_a_plan_of_odd_things_is_a_question(tmp_path: Path, changes: dict[str, Any]) -> None:
-    plan.write(tmp_path, Plan((dataclasses.replace(a_plan().entries[0], **changes),)))
+    plan_file.write(tmp_path, Plan((dataclasses.replace(a_plan().entries[0], **changes),)))
     with pytest.raises(QuestionError, match="is damaged"):
-        plan.read(tmp_path)
+        plan_file.read(tmp_path)
 
 
 def test_a_plan_whose_jobs_are_one_is_a_question(tmp_path: Path) -> None:
     entry = a_plan().entries[0]
     for other in ({"job": 7}, {"folder": "7"}):
-        plan.write(tmp_path, Plan((entry, dataclasses.replace(entry, **other))))
+        plan_file.write(tmp_path, Plan((entry, dataclasses.replace(entry, **other))))
         with pytest.raises(QuestionError, match="two jobs share a number or a folder"):
-            plan.read(tmp_path)
+            plan_file.read(tmp_path)
 
 
 def test_values_that_are_not_those_of_the_identity_are_a_question() -> None:
@@ -285,7 +288,7 @@ def test_the_jobs_of_a_lost_plan_are_found_in_their_folders(tmp_path: Path) -> N
     (tmp_path / "2" / ".hydra").mkdir()
     (tmp_path / "2" / ".hydra" / "overrides.yaml").write_text("- seed=2\n")
     (tmp_path / "7").mkdir()
-    found = plan.rebuild(tmp_path)
+    found = plan_file.rebuild(tmp_path)
     assert [(entry.job, entry.overrides) for entry in found.entries] == [
         (2, ("seed=2",)),
         (10, ()),
@@ -302,7 +305,7 @@ def test_a_new_job_is_numbered_after_the_last_though_numbers_are_missing_before_
 
 
 def test_a_run_knows_the_sweep_whose_job_it_is(tmp_path: Path) -> None:
-    plan.write(tmp_path, a_plan())
+    plan_file.write(tmp_path, a_plan())
     assert place.record_of(tmp_path / "0") == (tmp_path.resolve(), a_plan())
     assert place.record_of(tmp_path / "9") is None
     assert place.record_of(tmp_path) is None

@@ -1,4 +1,7 @@
-"""`time.csv`, `recurrence.csv` and the rows of `layers.csv` of recurrent networks."""
+"""`time.csv`, `recurrence.csv` and the rows of `layers.csv` of recurrent networks.
+
+Holds: models/recurrence/meters.py
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""A short `make faults`: kills, signals, closed and full disks, broken files, hostile names."""
+"""A short `make faults`: kills, signals, closed and full disks, broken files, hostile names.
+
+Holds: scripts/faults.py, resuming.py
+"""
 
 from __future__ import annotations
 

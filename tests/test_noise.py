@@ -1,4 +1,7 @@
-"""Gradient noise: its law, its place, and its stream."""
+"""Gradient noise: its law, its place, and its stream.
+
+Holds: noise.py
+"""
 
 from __future__ import annotations
 

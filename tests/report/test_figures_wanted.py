@@ -1,4 +1,8 @@
-"""Figures that are given another table than theirs, and the page of a table of layers alone."""
+"""Figures that are given another table than theirs, and the page of a table of layers alone.
+
+Holds: report/figures/wanted.py, report/__init__.py, report/figures/catalogue.py,
+report/figures/overview.py
+"""
 
 from __future__ import annotations
 

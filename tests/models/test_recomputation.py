@@ -1,4 +1,7 @@
-"""Activations computed again in the backward pass: equal tables, less memory."""
+"""Activations computed again in the backward pass: equal tables, less memory.
+
+Holds: models/network.py
+"""
 
 from __future__ import annotations
 

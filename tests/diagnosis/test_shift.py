@@ -1,4 +1,7 @@
-"""Internal covariate shift against plain Python, on tables made and on tables measured."""
+"""Internal covariate shift against plain Python, on tables made and on tables measured.
+
+Holds: diagnosis/shift.py
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""Summary metrics: each is declared in one place, with the name and kind it has on disk."""
+"""Summary metrics: each is declared in one place, with the name and kind it has on disk.
+
+Holds: quantities/initialisation.py, quantities/signal_metrics.py, quantities/summary.py,
+quantities/training_metrics.py
+"""
 
 from __future__ import annotations
 

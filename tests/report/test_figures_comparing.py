@@ -1,4 +1,11 @@
-"""Runs as lines and sweeps as maps: what is drawn of folders written by hand with known numbers."""
+"""Runs as lines and sweeps as maps: what is drawn of folders written by hand with known numbers.
+
+Holds: report/figures/comparing.py, cli/compare.py, report/comparing/bands.py,
+report/comparing/charts.py, report/comparing/groups.py, report/comparing/histories.py,
+report/comparing/layer_values.py, report/comparing/results.py, report/comparing/sweep_grid.py,
+report/comparing/swept.py, report/figures/color_scales.py, report/figures/looks.py,
+report/figures/sweep_maps.py
+"""
 
 from __future__ import annotations
 
@@ -554,7 +561,7 @@ def test_a_key_of_numbers_gives_shades_in_their_order(tmp_path: Path) -> None:
         make_run(tmp_path / str(job), {"model": {"depth": depth}}, [1, 2])
     figure = compare_figure([tmp_path])
     colours = [line.get_color() for line in figure.axes[0].get_lines()]
-    assert colours == [style.shade(0), style.shade(1), style.shade(0.5)]
+    assert colours == [style.choose_shade(0), style.choose_shade(1), style.choose_shade(0.5)]
 
 
 def test_two_keys_are_colours_and_dashes_and_of_many_lines_the_legend_names_these(

@@ -1,4 +1,12 @@
-"""Every figure of a run on known tables: what is drawn, what is said, which files there are."""
+"""Every figure of a run on known tables: what is drawn, what is said, which files there are.
+
+Holds: report/cut_short.py, report/figures/bins.py, report/figures/by_depth.py,
+report/figures/depth.py, report/figures/directions.py, report/figures/heat.py,
+report/figures/hessian.py, report/figures/of_run.py, report/figures/overview.py,
+report/figures/ridges.py, report/figures/shares.py, report/figures/signature.py,
+report/figures/start.py, report/figures/style.py, report/figures/thinning.py,
+report/figures/through_time.py, report/figures/training.py
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Data, models and losses of the user's own that cannot be trained: told before a run begins."""
+"""A user's data, models and losses that cannot be trained: told before a run begins.
+
+Holds: assembly/rehearsal.py, assembly/whole.py, data/__init__.py, data/splits.py, data/user_code.py
+"""
 
 from __future__ import annotations
 
@@ -30,7 +33,7 @@ from vgexp.config import (
 )
 from vgexp.errors import QuestionError
 
-OWN = """\
+MINE = """\
 import random
 
 import numpy as np
@@ -214,14 +217,16 @@ def detached_loss(outputs, targets):
 
 
 @pytest.fixture(autouse=True)
-def code(own_folder: Path) -> None:
-    (own_folder / "own.py").write_text(OWN)
+def code(user_folder: Path) -> None:
+    (user_folder / "mine.py").write_text(MINE)
 
 
 def config(data_name: str = "ok", model: str | None = None, **sections: Any) -> Config:
     return Config(
-        model=MlpConfig(depth=2, width=8) if model is None else CustomConfig(target=f"own.{model}"),
-        data=CustomDataConfig(target=f"own.{data_name}", batch_size=16),
+        model=MlpConfig(depth=2, width=8)
+        if model is None
+        else CustomConfig(target=f"mine.{model}"),
+        data=CustomDataConfig(target=f"mine.{data_name}", batch_size=16),
         train=sections.pop("train", TrainConfig(steps=4)),
         output=OutputConfig(quiet=True),
         **sections,
@@ -264,7 +269,7 @@ def test_data_that_nothing_can_be_trained_on_are_refused(
 
 
 def test_one_position_has_one_class() -> None:
-    loaded = data.load(CustomDataConfig(target="own.one_position"), 1, torch.float32)
+    loaded = data.load(CustomDataConfig(target="mine.one_position"), 1, torch.float32)
     assert loaded.task.per_position
 
 
@@ -299,7 +304,7 @@ def test_bad_examples_of_data_that_are_read_one_by_one_are_counted_and_good_ones
 def test_jobs_of_a_sweep_say_what_is_odd_in_their_summaries_alone(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    words = ["data=custom", "data.target=own.bad", "data.batch_size=16", "model.depth=2"]
+    words = ["data=custom", "data.target=mine.bad", "data.batch_size=16", "model.depth=2"]
     words += ["train.steps=2", "seed=1", "-m", "hydra.sweep.dir=s"]
     assert main(["train", *words]) == 0
     assert "hold" not in capsys.readouterr().err
@@ -316,7 +321,7 @@ def test_jobs_of_a_sweep_say_what_is_odd_in_their_summaries_alone(
         ("NoGrad", "the model's output has no graph"),
         ("Constant", "no gradient reaches a parameter"),
         ("Leaf", "a leaf Variable that requires grad is being used in an in-place operation"),
-        ("Leaf", "own.py:"),
+        ("Leaf", "mine.py:"),
         ("Leaf", "remedy: no in-place operation"),
         ("InPlace", "modified by an inplace operation"),
         ("InPlace", "remedy: no in-place operation"),
@@ -330,13 +335,13 @@ def test_jobs_of_a_sweep_say_what_is_odd_in_their_summaries_alone(
 def test_a_model_that_no_backward_pass_goes_through_is_refused(model: str, said: str) -> None:
     words = refused(config(model=model))
     assert said in words
-    assert f"model.target={'own.' + model}" in words or f"'own.{model}'" in words
+    assert f"model.target={'mine.' + model}" in words or f"'mine.{model}'" in words
     assert "torch/autograd" not in words
 
 
 def test_an_activation_whose_backward_pass_fails_is_refused() -> None:
     chosen = Config(
-        model=MlpConfig(depth=2, width=8, activation="own.stuck"), output=OutputConfig(quiet=True)
+        model=MlpConfig(depth=2, width=8, activation="mine.stuck"), output=OutputConfig(quiet=True)
     )
     assert "modified by an inplace operation" in refused(chosen)
 
@@ -344,11 +349,11 @@ def test_an_activation_whose_backward_pass_fails_is_refused() -> None:
 def test_a_wrong_question_of_ones_own_code_is_exit_code_2_without_a_folder(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    words = ["data=custom", "data.target=own.ok", "data.batch_size=16", "model=custom"]
-    assert main(["train", *words, "model.target=own.Detached", "hydra.run.dir=r"]) == 2
+    words = ["data=custom", "data.target=mine.ok", "data.batch_size=16", "model=custom"]
+    assert main(["train", *words, "model.target=mine.Detached", "hydra.run.dir=r"]) == 2
     assert not Path("r").exists()
     told = capsys.readouterr().err
-    assert told.startswith("error: tried on one batch (model.target=own.Detached,")
+    assert told.startswith("error: tried on one batch (model.target=mine.Detached,")
     assert "go on" not in told
 
 

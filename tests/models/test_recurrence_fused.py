@@ -1,6 +1,8 @@
 """Recurrent cells in half precision, where oneDNN has the fused call and where it refuses it.
 
 Axes: B examples, S steps in time, I inputs.
+
+Holds: models/recurrence/fused.py
 """
 
 from __future__ import annotations
@@ -139,9 +141,9 @@ def test_a_cell_in_somebody_else_s_model_is_called_without_it_too(
 
 
 def test_a_run_of_somebody_else_s_lstm_in_bfloat16_ends_well(
-    own_folder: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    user_folder: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    (own_folder / "own.py").write_text(
+    (user_folder / "mine.py").write_text(
         "from torch import nn\n"
         "class Net(nn.Module):\n"
         "    def __init__(self):\n"
@@ -151,7 +153,7 @@ def test_a_run_of_somebody_else_s_lstm_in_bfloat16_ends_well(
         "        return self.last(self.cell(x)[0][:, -1])\n"
     )
     refusal = refuse(monkeypatch, "lstm", "forward")
-    words = ["model=custom", "model.target=own.Net", "data=adding", "data.num_examples=64"]
+    words = ["model=custom", "model.target=mine.Net", "data=adding", "data.num_examples=64"]
     words += ["data.seq_len=12", "data.batch_size=16", "train.steps=2", "dtype=bfloat16"]
     assert main.main(["train", *words, "hydra.run.dir=run"]) == 0, capfd.readouterr().err
     assert refusal.num_refused == 1

@@ -1,4 +1,7 @@
-"""Image sets in files: read by torchvision from tiny ones of the real formats."""
+"""Image sets in files: read by torchvision from tiny ones of the real formats.
+
+Holds: data/images.py, data/idx.py, data/loading.py, data/rows.py, data/scale.py, data/stored.py
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,9 @@
 """Quantities: each says how it spreads and is shown, and what theory predicts is like what it
-predicts."""
+predicts.
+
+Holds: quantities/networks.py, quantities/quantity.py, quantities/tables.py, quantities/training.py,
+report/selection.py
+"""
 
 from __future__ import annotations
 

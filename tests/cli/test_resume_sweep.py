@@ -1,4 +1,7 @@
-"""A sweep that was cut short goes on, and ends as if nothing had happened."""
+"""A sweep that was cut short goes on, and ends as if nothing had happened.
+
+Holds: cli/resume_sweep.py, cli/callback.py, sweep/place.py
+"""
 
 from __future__ import annotations
 
@@ -25,7 +28,7 @@ from vgexp.cli.main import main
 from vgexp.config import Config
 from vgexp.records import Rows
 from vgexp.sinks.csv_files import CsvFiles
-from vgexp.sweep import plan
+from vgexp.sweep import plan, plan_file
 
 EXACT = ("layers.csv", "steps.csv", "evals.csv", "config.yaml")
 DIFFERING = {"seconds", "probe_overhead", "host"}
@@ -370,9 +373,9 @@ def test_a_command_that_is_not_harmless_is_not_repeated_from_a_file(
 ) -> None:
     command = ("train", "-m", "seed=1", word)
     shutil.copytree(whole, tmp_path / "s")
-    known = plan.read(whole)
+    known = plan_file.read(whole)
     assert known is not None
-    plan.write(tmp_path / "s", known.add_command(command))
+    plan_file.write(tmp_path / "s", known.add_command(command))
     assert resume(tmp_path / "s") == 1
     assert "command could execute something" in " ".join(capsys.readouterr().err.split())
 
@@ -382,11 +385,11 @@ def test_a_command_whose_jobs_are_not_all_known_is_typed_again(whole: Path, tmp_
     folder.mkdir()
     command = ("train", "-m", *GRID, "hydra.sweep.dir=elsewhere")
     assert resume_sweep.is_harmless(command)
-    plan.write(folder, plan.Plan().add_command(command))
+    plan_file.write(folder, plan.Plan().add_command(command))
     assert resume(folder) == 0
     require_equal(folder, whole)
     assert not Path("elsewhere").exists()
-    now = plan.read(folder)
+    now = plan_file.read(folder)
     assert now is not None
     assert [words for words in now.pending if words != command] == []
 
@@ -441,9 +444,9 @@ def test_a_command_that_was_refused_leaves_nothing_in_the_plan(
     mistake: str, whole: Path, tmp_path: Path
 ) -> None:
     shutil.copytree(whole, tmp_path / "s")
-    before = plan.read(tmp_path / "s")
+    before = plan_file.read(tmp_path / "s")
     assert train(tmp_path / "s", "train.steps=2", "data.val_fraction=0.2,0.3", mistake) == 2
-    assert plan.read(tmp_path / "s") == before
+    assert plan_file.read(tmp_path / "s") == before
     assert resume(tmp_path / "s") == 0
 
 

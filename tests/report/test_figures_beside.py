@@ -1,4 +1,7 @@
-"""Runs beside one another: one scale, each run's own precision, and one legend for all."""
+"""Runs beside one another: one scale, each run's own precision, and one legend for all.
+
+Holds: report/figures/beside.py
+"""
 
 from __future__ import annotations
 

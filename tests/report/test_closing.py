@@ -1,4 +1,7 @@
-"""What a run prints when it ends: at the width of a small terminal, and with odd names."""
+"""What a run prints when it ends: at the width of a small terminal, and with odd names.
+
+Holds: report/terminal/closing.py, report/terminal/layout.py
+"""
 
 import io
 import math
@@ -87,16 +90,25 @@ def test_columns_that_were_never_measured_are_left_out() -> None:
     assert "dead_fraction" in printed(layers_of([0.1, 0.2], dead_fraction=[0.0, 0.5, np.nan]))
 
 
-def test_a_block_is_shown_by_its_stream_and_the_norm_of_all_its_gradients() -> None:
-    layers = layers_of([0.1, 0.2])
+def test_a_block_is_shown_by_its_stream_and_what_that_lacks_by_its_weights() -> None:
+    layers = layers_of([0.1, 0.2], dead_fraction=[0.25, 0.125, np.nan])
     streams = layers.iloc[:2].assign(kind="stream", grad_norm=np.nan, delta_rms=[0.5, 0.625])
-    beside = layers.iloc[:2].assign(name="beside", grad_norm=[0.15, 0.3])
+    streams["dead_fraction"] = np.nan
+    beside = layers.iloc[:2].assign(name="beside", grad_norm=[0.15, 0.3], dead_fraction=0.1875)
     text = printed(pd.concat([streams, layers, beside], ignore_index=True))
     first, second = (
         line.split() for line in text.splitlines() if line[:5].split() in (["1"], ["2"])
     )
-    assert first[:3] == ["1", "0.5", "0.25"]  # of 0.2 and 0.15
-    assert second[:3] == ["2", "0.62", "0.5"]  # of 0.4 and 0.3
+    # The norm over 0.2 and 0.15, and over 0.4 and 0.3; the larger share of dead units.
+    assert first == ["1", "0.5", "0.25", "0.16", "0.25"]
+    assert second == ["2", "0.62", "0.5", "0.16", "0.19"]
+
+
+def test_weights_that_no_forward_pass_used_have_no_row() -> None:
+    layers = layers_of([0.1, 0.2])
+    unused = layers.iloc[:1].assign(layer=np.nan, name="unused")
+    assert labels_in(printed(pd.concat([layers, unused]))) == ["1", "2", "readout"]
+    assert printed(unused).startswith("The gradient at step 0")
 
 
 def test_one_measured_step_is_shown_once() -> None:

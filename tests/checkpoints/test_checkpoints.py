@@ -1,4 +1,7 @@
-"""Checkpoints that no vgexp wrote are unusable, soon and in little memory, and the run goes on."""
+"""Checkpoints that no vgexp wrote are unusable, soon and in little memory, and the run goes on.
+
+Holds: checkpoints/archives.py, checkpoints/likeness.py, checkpoints/pieces.py, checkpoints/saved.py
+"""
 
 from __future__ import annotations
 
