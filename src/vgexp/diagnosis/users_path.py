@@ -40,9 +40,15 @@ class UsersPath:
 
 
 def users_main_path(layers_at_step: pd.DataFrame) -> pd.DataFrame:
-    """The hidden layers of one step: of each the first row that has a signal, or the first row."""
+    """The hidden layers of one step: of each the first row that has a signal, or the first row.
+
+    A row that gets exactly 0 stands for its layer only if it comes first in it: beside a frozen
+    weight, the first matrix of an adapter gets 0 at the start by design.
+    """
     hidden = layers_at_step[layers_at_step["kind"] != "readout"].dropna(subset="layer")
-    by_signal = hidden.assign(_silent=hidden["delta_rms"].isna())
+    is_beside = hidden.duplicated("layer")
+    delta = hidden["delta_rms"]
+    by_signal = hidden.assign(_silent=delta.isna() | ((delta == 0) & is_beside))
     by_signal = by_signal.sort_values(["layer", "_silent"], kind="stable")
     return by_signal.drop_duplicates("layer").drop(columns="_silent")
 
