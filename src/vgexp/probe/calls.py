@@ -95,9 +95,7 @@ class Recorder:
         self.calls.clear()
         self._open.clear()
 
-    def _before(
-        self, name: str, _: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]
-    ) -> None:
+    def _before(self, name: str, _: nn.Module, args: Any, kwargs: Any) -> None:
         self._num_calls += 1
         known = self.calls.get(name)
         opened = self._open.setdefault(name, [])
