@@ -6,7 +6,7 @@ what it returned, each tensor with its place in autograd's graph.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -92,9 +92,7 @@ class Recorder:
         self.calls.clear()
         self._open.clear()
 
-    def _before(
-        self, name: str, _: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]
-    ) -> None:
+    def _before(self, name: str, _: nn.Module, args: Any, kwargs: Any) -> None:
         self._num_calls += 1
         known = self.calls.get(name)
         opened = self._open.setdefault(name, [])

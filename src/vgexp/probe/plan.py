@@ -22,7 +22,9 @@ from vgexp.watch import Slope, Watch
 
 NORMS = (nn.LayerNorm, nn.RMSNorm, nn.GroupNorm, *BATCH_AND_INSTANCE_NORMS)
 """Normalisations: their parameters have no rows, whatever their shape."""
-NO_SINGLE_OUTPUT = "its module has no single output that is its z"
+NO_SINGLE_OUTPUT = (
+    "its module has several weights, or modules within it: which tensor is its z is not known"
+)
 PART_OF = "it is a part of the weight whose row has z: {}"
 WEIGHING: tuple[type[nn.Module], ...] = (
     *(nn.Linear, nn.Embedding, nn.EmbeddingBag, nn.Bilinear),

@@ -24,6 +24,7 @@ from vgexp.probe.optimizers import StepHooks
 from vgexp.probe.plan import ProbePlan, plan_of_module, plan_of_watches
 from vgexp.probe.ranks import Ranks, unseen_of_ranks, unwrapped
 from vgexp.probe.taps import Taps
+from vgexp.probe.unseen import FOREIGN, MOST_NAMES, Missing, lines
 from vgexp.probe.weights import WeightMeter
 from vgexp.quantities import TABLES
 from vgexp.records import Rows
@@ -110,6 +111,7 @@ class Probe:
         self._note: Note = partial(_note, self._plan, self._unseen)
         self._ranks = None if group is None else Ranks(group, self._note)
         self._taps = Taps(model, self._plan, examples_of_calls, self._note, self._ranks)
+        self._missing = Missing(model, self._plan, self._optimizer)
         self._meter = WeightMeter(self._plan.rows, reuse=every == 1)
         self._meters = meters
         self._narrow: list[Callable[[], Rows]] = []
@@ -242,9 +244,15 @@ class Probe:
 
     @property
     def unseen(self) -> list[str]:
-        """What the probe could not measure, and why: `weight: reason`, one entry a weight."""
-        seen = [f"{name}: {reason}" for name, reason in self._unseen.items()]
-        return seen if self.step else [*seen, "the model: no optimizer step was seen in a `with`"]
+        """What the probe could not measure, and why: `weight, weight: reason`, one a reason."""
+        reasons: dict[str, list[str]] = {}
+        for name, reason in self._unseen.items():
+            reasons.setdefault(reason, []).append(name)
+        if foreign := self._taps.foreign:
+            reasons[FOREIGN.format(", ".join(foreign[:MOST_NAMES]))] = ["the model"]
+        if not self.step:
+            reasons["no optimizer step was seen in a `with`"] = ["the model"]
+        return lines(reasons | self._missing.reasons(self._unseen))
 
     # ------------------------------------------------------------ one step
 
@@ -338,6 +346,7 @@ class Probe:
                 factor /= self._ranks.size
             narrow = (meter.take(self.step, examples, scale) for meter in self._meters)
             self._narrow += [rows for rows in narrow if rows is not None]
+        self._missing.take(cells)
         if cells:
             added = StepCells(self.step, cells, factor, scale, self._gradient_scale)
             self._keep(labels, added)
