@@ -386,7 +386,7 @@ def change_plan(folder: Path, change: Callable[[dict[str, Any]], object]) -> Non
     content.pop("digest")
     head = {"format": content.pop("format")}
     change(content)
-    text = json.dumps({**head, "digest": plan._digest(content), **content})
+    text = json.dumps({**head, "digest": plan_file._digest(content), **content})
     (folder / plan.FILE).write_text(text)
 
 
