@@ -2,6 +2,8 @@
 
 Each net is measured twice: as somebody writes it, and with torch's own module in the place of its
 activation, or against phi and autograd in float64.
+
+Holds: probe/free_activations.py, probe/functional.py
 """
 
 from __future__ import annotations
@@ -267,7 +269,7 @@ def test_what_is_random_or_linear_is_no_activation_and_what_is_in_it_is_found() 
     assert rows[1]["act_mean"] is None
     for phi in (NoisyRelu(), Pooled()):
         rows, _ = trained(Net(phi), steps=2)
-        wanted, _ = trained(Net(lambda x: Pooled()(x)), steps=2)  # noqa: PLW0108
+        wanted, _ = trained(Net(lambda x: Pooled()(x)), steps=2)
         assert rows[1]["dead_fraction"] is not None
         if isinstance(phi, Pooled):
             assert_alike(rows, wanted)
