@@ -1,6 +1,6 @@
 """The largest magnitude and the share of outliers of h, against numpy in float64.
 
-Holds: probe/moments.py, quantities/layers.py
+Holds: probe/moments.py
 """
 
 from __future__ import annotations
