@@ -128,13 +128,22 @@ class Discovery:
             self._settle_later(calls)
             return
         plan.is_settled = True
+        self._settle_first(calls)
+        # What comes later needs less: only in which order weights are used.
+        self.disarm()
+        owners = {name: self._modules[name] for name in self._own}
+        self._recorder = Recorder(owners, self._note, with_places=False)
+        self._output.clear()
+
+    def _settle_first(self, calls: Mapping[str, Call]) -> None:
+        plan = self._plan
         if not any(name in calls for name in self._own):
             weights = [row for row in plan.rows if row.weight is not None]
             for number, weight in enumerate(weights, start=1):
                 weight.layer = number
             return
         owners = self._owners(calls)
-        stops = {place for name in owners for place in calls[name].places()}
+        shown = {place: name for name in owners for place in calls[name].places()}
         starts = {
             name: {
                 row: calls[owner].start
@@ -145,7 +154,7 @@ class Discovery:
             }
             for name in self._within
         }
-        blocks = find_blocks(self._modules, calls, starts, self._streams, stops)
+        blocks = find_blocks(self._modules, calls, starts, self._streams, shown)
         readouts = self._readouts(blocks, owners, calls)
         if readouts is not None:
             for row in readouts:
