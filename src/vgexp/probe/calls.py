@@ -89,12 +89,10 @@ class Recorder:
             do = self._before if self._with_places else self._note_order
             before = Hook(self._note, None, partial(do, name))
             after = Hook(self._note, None, partial(self._after, name))
-            try:
-                self._handles.append(module.register_forward_pre_hook(before, with_kwargs=True))
-                if self._with_places:
-                    self._handles.append(module.register_forward_hook(after))
-            except Exception:  # scripted modules take no hooks, which is noted where z is measured
-                continue
+            handles = [before.set_before(module, with_kwargs=True)]
+            if self._with_places:
+                handles.append(after.set_after(module))
+            self._handles += [handle for handle in handles if handle is not None]
 
     def disarm(self) -> None:
         """Removes the hooks."""
