@@ -264,7 +264,8 @@ def test_a_post_norm_layer_is_one_block_with_and_without_checkpoints(
     ]
     assert [row["kind"] for row in rows][-1] == "readout"
     assert all(row["layer"] is not None for row in rows)
-    assert probe.unseen == []
+    # Functions between the weights are no activation of theirs; nothing else is missing.
+    assert all("act_mean" in line for line in probe.unseen)
 
 
 def test_a_checkpointed_net_has_the_rows_of_the_one_without() -> None:
@@ -424,8 +425,8 @@ def test_a_block_that_is_called_again_has_one_row_over_all_calls() -> None:
     model = Classifier(Repeated())
     rows, probe = streams_of(model, classify(model, 7, 5))
     assert path_of(rows) == [(1, "stem.weight"), (2, "encoder.block"), (3, "head.weight")]
-    listed = dict(line.split(": ", 1) for line in probe.unseen)
-    assert listed["encoder.block"].startswith("used 3 times")
+    (line,) = [line for line in probe.unseen if "used 3 times" in line]
+    assert line.startswith("encoder.block.f.weight, encoder.block: ")
 
 
 def test_an_excitation_within_a_chain_is_carried_past_and_counts_once() -> None:

@@ -28,8 +28,8 @@ from vgexp.probe.hooks import Note
 from vgexp.probe.plan import ProbePlan, Rank
 
 BYPASSED = (
-    "a shortcut leads round it, and no module's output carries the sum: it lies on a branch, not on"
-    " the path of layers, and has no number"
+    "on a branch: a shortcut leads round, and no module's output carries the sum; no number, and no"
+    " place on the path of layers"
 )
 _OPAQUE = 1
 """The bit of a mask that stands for what no walk can look into."""
