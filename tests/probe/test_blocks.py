@@ -70,7 +70,7 @@ def streams_of(
             if row["kind"] == "stream":
                 wanted = of_step.get(row["name"])
                 assert row["delta_rms"] == (wanted and pytest.approx(wanted, rel=1e-10))
-                assert row["preact_std"] > 0
+                assert (row["preact_std"] is None) == (row["name"] not in of_step)
                 assert (row["weight_norm"], row["grad_norm"]) == (None, None)
     names = [[(row["name"], row["layer"]) for row in rows] for rows in every]
     assert all(other == names[0] for other in names)
@@ -427,6 +427,43 @@ def test_a_block_that_is_called_again_has_one_row_over_all_calls() -> None:
     assert path_of(rows) == [(1, "stem.weight"), (2, "encoder.block"), (3, "head.weight")]
     (line,) = [line for line in probe.unseen if "used 3 times" in line]
     assert line.startswith("encoder.block.f.weight, encoder.block: ")
+
+
+class Dropping(nn.Module):
+    """Leaves out blocks at some steps."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList([PostNorm() for _ in range(5)])
+        self.left_out: set[int] = set()
+
+    def forward(self, x: Tensor) -> Tensor:
+        for index, block in enumerate(self.blocks):
+            if index not in self.left_out:
+                x = block(x)[0]
+        return x
+
+
+@pytest.mark.parametrize("left_out", [{0}, {1, 2}, {2}, {4}, {0, 1, 3, 4}])
+def test_blocks_that_the_first_pass_leaves_out_have_their_place_from_the_start(
+    left_out: set[int],
+) -> None:
+    dropping = Dropping()
+    model = Classifier(dropping)
+    loss = classify(model, 7, 5)
+    steps = iter([left_out, {0, 1, 2, 3, 4} - left_out, set()])
+
+    def forward() -> Tensor:
+        dropping.left_out = next(steps)
+        return loss()
+
+    rows, probe = streams_of(model, forward, steps=3)
+    names = [f"encoder.blocks.{index}" for index in range(5)]
+    assert [name for _, name in path_of(rows)] == ["stem.weight", *names, "head.weight"]
+    assert [layer for layer, _ in path_of(rows)] == list(range(1, 8))
+    measured = [[row["delta_rms"] for row in rows_of(probe, step)] for step in range(3)]
+    assert None in measured[0]
+    assert None not in measured[2]
 
 
 def test_an_excitation_within_a_chain_is_carried_past_and_counts_once() -> None:
