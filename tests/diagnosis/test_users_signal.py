@@ -1,4 +1,5 @@
-"""What is told of a user's model: the layers that have a signal are compared, and nothing of branches.
+"""What is told of a user's model: layers that have a signal are compared, and no verdict is made of
+branches.
 
 Holds: diagnosis/phrases.py, diagnosis/signal.py, diagnosis/rules/backward_signal.py
 """
