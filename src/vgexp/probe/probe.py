@@ -42,16 +42,19 @@ class Probe:
     It makes a row for each weight matrix or kernel at each measured optimizer step. The training
     loop stays as it is. The probe draws no random number, changes no tensor and leaves no hook.
 
+    A block of the model has a row of kind `stream`, which has the columns of its output alone.
+
     A weight that a forward pass uses several times, by one module called again or by several that
     share it, has one row: its gradient is the sum over the uses, as autograd has it, and the
     columns of z, h and dL/dz are over the entries of all uses. `layer` and `kind` are those of the
-    first use; the later ones take no number. `unseen` lists such weights.
+    first use; the later ones take no number. `unseen` lists such weights. A use in another role, as
+    of an embedding's matrix in the read-out, has a row of its own, with the columns of z alone.
 
     Args:
         every: steps between the columns of weights and gradients; step 0 is always measured.
         activations_every: steps between the other columns.
         histograms_every: steps between the rows of `histograms.csv`; 0: none.
-        layers: a regular expression on weight names; None for all.
+        layers: a regular expression on the names of weights and blocks; None for all.
         loss_reduction: `mean` if the loss is a mean over the update's N examples (then `delta_rms`
             is that of N dL/dz), `sum` if it is their sum. N is over all passes of the update.
         watches: where to measure, of a model that says so; None to find it from the modules.
