@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 from torch import nn
-from torch.optim import Optimizer
 
 from vgexp.probe.moments import ColumnCells
 from vgexp.probe.plan import PlanRow, ProbePlan
@@ -35,9 +34,12 @@ FOREIGN = (
 class Missing:
     """What was measured so far of a user's model, to say in the end what was not."""
 
-    def __init__(self, model: nn.Module, plan: ProbePlan, optimizer: Optimizer) -> None:
+    def __init__(
+        self, model: nn.Module, plan: ProbePlan, held: Callable[[], Iterable[nn.Parameter]]
+    ) -> None:
+        """Nothing was measured yet; `held` returns the parameters that the optimizer holds."""
         self._plan = plan
-        self._optimizer = optimizer
+        self._held = held
         self._parameters = [id(p) for p in model.parameters()]
         self._never_activated = {
             row for module, row in plan.preacts if isinstance(module, _VECTORS)
@@ -84,7 +86,7 @@ class Missing:
 
     def _not_held(self, rows: Iterable[PlanRow]) -> list[PlanRow]:
         """The weights that the optimizer does not hold; none where it holds no parameter at all."""
-        held = {id(p) for group in self._optimizer.param_groups for p in group["params"]}
+        held = {id(p) for p in self._held()}
         if held.isdisjoint(self._parameters):
             return []
         return [row for row in rows if id(row.weight) not in held]
