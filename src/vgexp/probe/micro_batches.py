@@ -48,6 +48,11 @@ class MicroBatches:
         """The pass that began last."""
         return self._passes[-1]
 
+    @property
+    def has_any(self) -> bool:
+        """Whether a pass began since the last step."""
+        return bool(self._passes)
+
     def used(self) -> list[Pass]:
         """The passes that count."""
         return [p for p in self._passes if p.has_gradients]

@@ -16,10 +16,13 @@ from vgexp import torch_internals
 from vgexp.errors import QuestionError, impossible, unknown
 from vgexp.probe.block import Labels, StepBlock, StepCells, labels_of
 from vgexp.probe.cadence import Cadence, Due
+from vgexp.probe.compiled import RAN_COMPILED, EagerSteps
 from vgexp.probe.examples import Examples, Given
 from vgexp.probe.hooks import Note
 from vgexp.probe.moments import ColumnCells
+from vgexp.probe.optimizers import StepHooks
 from vgexp.probe.plan import ProbePlan, plan_of_module, plan_of_watches
+from vgexp.probe.ranks import Ranks, unseen_of_ranks, unwrapped
 from vgexp.probe.taps import Taps
 from vgexp.probe.unseen import FOREIGN, MOST_NAMES, Missing, lines
 from vgexp.probe.weights import WeightMeter
@@ -55,14 +58,17 @@ class Probe:
         meters: what measures a model's narrow tables, at the steps of `activations_every`.
         scaler: the `GradScaler` that scales the loss, whose scale is divided out of `delta_rms`;
             None: the one that calls the optimizer, if one does.
+        group: the process group over whose ranks z, h, dL/dz and N are taken, each with its part of
+            a batch; None: this process's own. The update's loss is then the mean of the ranks'
+            losses, as under DDP, and every rank has to measure the same steps.
         examples: N of a call of the model: a number, or a function of the call's arguments, as in
             `examples=lambda x, **_: len(x)`. None: read off the arguments, which is the size of dim
             0 of a tensor, and of a list of images, a packed sequence or a batch of graphs their
             number; `unseen` says where that is a guess.
 
     Raises:
-        QuestionError: no model or optimizer, an impossible cadence, pattern, reduction, scaler or
-            number of examples.
+        QuestionError: no model or optimizer, an impossible cadence, pattern, reduction, scaler,
+            group or number of examples.
     """
 
     def __init__(
@@ -78,43 +84,42 @@ class Probe:
         watches: Sequence[Watch] | None = None,
         meters: Sequence[Meter] = (),
         scaler: GradScaler | None = None,
+        group: Any = None,
         examples: Given = None,
     ) -> None:
-        _require_kinds(model, optimizer)
+        _require_model(model)
+        self._optimizer = StepHooks(optimizer)
         _require_scaler(scaler)
+        model = unwrapped(model)
         sees_passes = not torch_internals.LOST_PASSES
         self._cadence = Cadence(every, activations_every, histograms_every, sees_passes)
         if layers is not None and not isinstance(layers, str):
             raise impossible("layers", layers, "a regular expression as text, or None")
         if loss_reduction not in LOSS_REDUCTIONS:
             raise unknown("loss_reduction", loss_reduction, LOSS_REDUCTIONS)
-        self._optimizer = optimizer
         self._loss_is_mean = loss_reduction == "mean"
         self._plan: ProbePlan = (
             plan_of_module(model, layers) if watches is None else plan_of_watches(watches, layers)
         )
-        self._scaler = scaler
+        self._model, self._scaler = model, scaler
         self._unseen = {**_lost_to_torch(scaler), **self._plan.unseen}
-        held = {id(p) for group in optimizer.param_groups for p in group["params"]}
+        held = {id(p) for p in self._optimizer.parameters()}
         if held.isdisjoint(id(p) for p in model.parameters()):
             self._unseen["the model"] = "the optimizer holds none of its parameters"
         examples_of_calls = Examples(model, examples, partial(_tell, self._unseen, "N"))
         # Refers to no probe: a cycle would keep the model in memory after the run.
         self._note: Note = partial(_note, self._plan, self._unseen)
-        self._taps = Taps(model, self._plan, examples_of_calls, self._note)
-        self._missing = Missing(
-            model,
-            self._plan,
-            lambda: (p for group in optimizer.param_groups for p in group["params"]),
-        )
+        self._ranks = None if group is None else Ranks(group, self._note)
+        self._taps = Taps(model, self._plan, examples_of_calls, self._note, self._ranks)
+        self._missing = Missing(model, self._plan, self._optimizer)
         self._meter = WeightMeter(self._plan.rows, reuse=every == 1)
         self._meters = meters
         self._narrow: list[Callable[[], Rows]] = []
-        self._optimizer_hooks: list[Any] = []
+        self._eager = EagerSteps(model, self._note)
         self._known_labels: tuple[tuple[int | None, ...], Labels] | None = None
         self._blocks: list[StepBlock] = []
         self._rows: list[Rows] = []
-        self._wanted = False
+        self._wanted = self._ran_compiled = self._is_second_try = False
         self._due = Due(weights=False, activations=False, histograms=False)
         self._has_closure = False
         self._gradient_scale = _NO_SCALE
@@ -127,12 +132,17 @@ class Probe:
     def __enter__(self) -> Probe:
         if self._inside:
             raise QuestionError("the probe is already measuring\nallowed: one `with` at a time")
+        refused = self._optimizer.set(self._before_step, self._after_step)
+        if refused:
+            self._unseen["the optimizer"] = refused
+        for what, reason in unseen_of_ranks(self._model, self._ranks).items():
+            self._unseen.setdefault(what, reason)
+        try:
+            self._prepare()
+        except BaseException:
+            self.__exit__(None, None, None)
+            raise
         self._inside = True
-        self._optimizer_hooks = [
-            self._optimizer.register_step_pre_hook(self._before_step),
-            self._optimizer.register_step_post_hook(self._after_step),
-        ]
-        self._prepare()
         return self
 
     def __exit__(
@@ -141,9 +151,7 @@ class Probe:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        for handle in self._optimizer_hooks:
-            handle.remove()
-        self._optimizer_hooks = []
+        self._optimizer.remove()
         self._disarm()
         self._taps.leave()
         self._meter.collect()
@@ -192,7 +200,7 @@ class Probe:
         `loss_scale` is what the loss was multiplied by, if it was: no scaler calls the optimizer
         that could be asked.
         """
-        self._safely(self._copy_weights, self._measure)
+        self._safely(self._copy_weights, self._measure_gradients, self._measure_passes)
         self._finish(loss_scale)
 
     # ------------------------------------------------------------ results
@@ -274,8 +282,10 @@ class Probe:
         """Sets or removes hooks for the coming step."""
         self._due = self._cadence.due(self.step, wanted=self._wanted)
         if self._due.passes:
+            self._safely(self._eager.begin)
             self._taps.arm(with_histograms=self._due.histograms)
         else:
+            self._eager.end()
             self._taps.disarm()
         for meter in self._meters:
             if self._due.activations:
@@ -284,23 +294,26 @@ class Probe:
                 meter.disarm()
 
     def _disarm(self) -> None:
+        self._eager.end()
         self._taps.disarm()
         for meter in self._meters:
             meter.disarm()
 
     def _before_step(self, _: object, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Measures all but the update; a closure's passes and gradients come only in the step."""
-        if not self.measuring:
+        if torch.compiler.is_compiling() or not self.measuring:
             return
         # The first argument is the optimizer itself.
         self._has_closure = any(argument is not None for argument in (*args[1:], *kwargs.values()))
         self._safely(self._copy_weights)
         if not self._has_closure:
-            self._safely(self._measure)
+            self._safely(self._measure_gradients, self._measure_passes)
 
     def _after_step(self, *_: object) -> None:
+        if torch.compiler.is_compiling():
+            return
         if self._has_closure:
-            self._safely(self._measure)
+            self._safely(self._measure_gradients, self._measure_passes)
         if self._due.weights:
             self._safely(self._meter.after_step)
         self._finish()
@@ -309,36 +322,50 @@ class Probe:
         if self._due.weights:
             self._meter.copy_weights()
 
-    def _measure(self) -> None:
+    def _measure_gradients(self) -> None:
         # A fused optimizer gets scaled gradients, and divides by this within its step.
-        held = getattr(self._optimizer, "grad_scale", None)
+        held = self._optimizer.gradient_scale()
         self._gradient_scale = _NO_SCALE if held is None else held.clone()
         if self._due.weights:
             self._meter.take_gradients()
-        if self._due.passes:
+
+    def _measure_passes(self) -> None:
+        if not self._due.passes:
+            return
+        is_missed = self._eager.came_too_late and not self._taps.has_passes
+        if is_missed and not self._is_second_try:
+            self._ran_compiled = self._is_second_try = True
+            self._note(None, RAN_COMPILED)
+        else:
             self._taps.reduce()
 
     def _finish(self, loss_scale: Tensor | None = None) -> None:
         """Ends the step, even if measuring it failed."""
+        if self._due.weights:
+            self._safely(self._meter.join_shards)
         if self.measuring:
             self._safely(partial(self._add_block, loss_scale))
-        self._wanted = self._has_closure = False
+        self._wanted, self._ran_compiled, self._has_closure = self._ran_compiled, False, False
         self.step += 1
         self._prepare()
 
     def _add_block(self, loss_scale: Tensor | None) -> None:
         cells = self._meter.collect()
-        factor, scale = 1, _NO_SCALE
+        factor: float = 1
+        scale = _NO_SCALE
         labels = self._labels()
         if self._due.passes:
             seen, examples, histograms = self._taps.collect()
-            self._note_missing(seen)
+            if not self._ran_compiled:
+                self._note_missing(seen)
             if self._due.histograms:
                 self._narrow.append(partial(histograms.rows, self.step, labels))
         if self._due.activations:
             scale = self._loss_scale() if loss_scale is None else loss_scale
             cells = {**cells, **seen}
             factor = examples if self._loss_is_mean else 1
+            if self._ranks is not None:
+                factor /= self._ranks.size
             narrow = (meter.take(self.step, examples, scale) for meter in self._meters)
             self._narrow += [rows for rows in narrow if rows is not None]
         self._missing.take(cells)
@@ -367,13 +394,16 @@ class Probe:
         return self._known_labels[1]
 
     def _safely(self, *measurements: Callable[[], None]) -> None:
-        """Calls functions, and notes an error instead of raising it in the user's training."""
-        try:
-            with torch.no_grad():
-                for measure in measurements:
+        """Calls functions, and notes an error instead of raising it in the user's training.
+
+        One that fails does not keep those after it from being called.
+        """
+        for measure in measurements:
+            try:
+                with torch.no_grad():
                     measure()
-        except Exception as error:
-            self._note(None, f"measuring raised {type(error).__name__}: {error}")
+            except Exception as error:
+                self._note(None, f"measuring raised {type(error).__name__}: {error}")
 
     def _note_missing(self, cells: Mapping[str, ColumnCells]) -> None:
         seen = set(cells["preact_mean"].rows) if "preact_mean" in cells else set()
@@ -397,17 +427,12 @@ def _note(plan: ProbePlan, unseen: dict[str, str], row: int | None, reason: str)
     unseen.setdefault("the model" if row is None else plan.rows[row].name, reason)
 
 
-def _require_kinds(model: object, optimizer: object) -> None:
-    """Refuses what is no model or optimizer; an optimizer need not be of `torch.optim`."""
-    is_model = isinstance(model, nn.Module)
-    if is_model and hasattr(optimizer, "register_step_pre_hook"):
-        return
-    name, given = ("optimizer", optimizer) if is_model else ("model", model)
-    allowed = "a torch.optim.Optimizer" if is_model else "a torch.nn.Module"
-    raise QuestionError(
-        f"Probe: {name} is of type {type(given).__name__}\n"
-        f"allowed: {allowed}, as in Probe(model, optimizer)"
-    )
+def _require_model(model: object) -> None:
+    if not isinstance(model, nn.Module):
+        raise QuestionError(
+            f"Probe: model is of type {type(model).__name__}\n"
+            "allowed: a torch.nn.Module, as in Probe(model, optimizer)"
+        )
 
 
 def _require_scaler(scaler: object) -> None:

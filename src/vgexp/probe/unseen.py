@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from torch import nn
 
 from vgexp.probe.moments import ColumnCells
+from vgexp.probe.optimizers import StepHooks
 from vgexp.probe.plan import PlanRow, ProbePlan
 from vgexp.quantities.layers import READOUT
 
@@ -34,26 +35,23 @@ FOREIGN = (
 class Missing:
     """What was measured so far of a user's model, to say in the end what was not."""
 
-    def __init__(
-        self, model: nn.Module, plan: ProbePlan, held: Callable[[], Iterable[nn.Parameter]]
-    ) -> None:
-        """Nothing was measured yet; `held` returns the parameters that the optimizer holds."""
+    def __init__(self, model: nn.Module, plan: ProbePlan, optimizer: StepHooks) -> None:
         self._plan = plan
-        self._held = held
+        self._optimizer = optimizer
         self._parameters = [id(p) for p in model.parameters()]
         self._never_activated = {
             row for module, row in plan.preacts if isinstance(module, _VECTORS)
         }
         self._with: dict[str, set[int]] = {"preact_mean": set(), "act_mean": set()}
         self._with["grad_norm"] = set()
-        self._are_weights_measured = False
+        self._are_gradients_measured = False
 
     def take(self, cells: Mapping[str, ColumnCells]) -> None:
         """Takes note of which rows have cells in a step."""
         for name, rows in self._with.items():
             if name in cells:
                 rows.update(cells[name].rows)
-        self._are_weights_measured |= "weight_norm" in cells
+        self._are_gradients_measured |= "grad_norm" in cells
 
     def reasons(self, told: Collection[str]) -> dict[str, list[str]]:
         """Reason -> weights. Of weights that were told of before, only what they lack beside it.
@@ -76,7 +74,7 @@ class Missing:
             NO_GRADIENT: [
                 row
                 for i, row in trained
-                if self._are_weights_measured
+                if self._are_gradients_measured
                 and i not in self._with["grad_norm"]
                 and row.name not in told
             ],
@@ -86,7 +84,7 @@ class Missing:
 
     def _not_held(self, rows: Iterable[PlanRow]) -> list[PlanRow]:
         """The weights that the optimizer does not hold; none where it holds no parameter at all."""
-        held = {id(p) for p in self._held()}
+        held = {id(p) for p in self._optimizer.parameters()}
         if held.isdisjoint(self._parameters):
             return []
         return [row for row in rows if id(row.weight) not in held]
