@@ -27,7 +27,7 @@ from vgexp.probe.taps import Taps
 from vgexp.probe.unseen import FOREIGN, MOST_NAMES, Missing, lines
 from vgexp.probe.weights import WeightMeter
 from vgexp.quantities import TABLES
-from vgexp.records import Rows
+from vgexp.records import Rows, measured_cells
 from vgexp.watch import Meter, Watch
 
 if TYPE_CHECKING:
@@ -217,27 +217,49 @@ class Probe:
     def to_frame(self, table: str = "layers") -> pandas.DataFrame:
         """Returns all rows of a table so far as a DataFrame with the columns of its file.
 
+        Numbers are float64, as in the tables that `vgexp.load` reads, and NaN is both a value that
+        is nan and a cell without one; `is_measured` tells the two apart. pandas' own missing value
+        would not: its arithmetic makes one of both.
+
         Raises:
             QuestionError: the table is not measured.
         """
         import pandas as pd
 
+        types = {"int": "Int64", "float": "float64", "text": "str"}
+        kinds = _kinds(table)
+        columns = self._columns(table, lambda values: values)
+        return pd.DataFrame(
+            {name: pd.Series(columns[name], dtype=types[kinds[name]]) for name in kinds}
+        )
+
+    def is_measured(self, table: str = "layers") -> pandas.DataFrame:
+        """Says of each cell of `to_frame(table)` whether it has a value, even if that is nan.
+
+        `frame["act_std"].isna() & probe.is_measured()["act_std"]` are the values that are nan.
+
+        Raises:
+            QuestionError: the table is not measured.
+        """
+        import pandas as pd
+
+        return pd.DataFrame(self._columns(table, measured_cells), dtype=bool)
+
+    def _columns(
+        self, table: str, read: Callable[[Sequence[Any]], Sequence[Any]]
+    ) -> dict[str, list[Any]]:
+        """All rows of a table so far, by column, each batch of them as `read` makes it."""
         if table == "histograms" and not self._cadence.histograms_every:
             raise impossible("histograms_every", 0, "an integer of at least 1, to have this table")
         if table not in self.tables:
             raise unknown("table", table, self.tables)
         self._rows += self.drain()
-        # There is no theory of a user's model.
-        kinds = {c.name: c.kind for c in TABLES[table] if not c.is_predicted}
-        columns: dict[str, list[Any]] = {name: [] for name in kinds}
+        columns: dict[str, list[Any]] = {name: [] for name in _kinds(table)}
         for rows in self._rows:
             if rows.table == table:
-                for name in kinds:
-                    columns[name] += rows.columns.get(name, [None] * len(rows))
-        types = {"int": "Int64", "float": "float64", "text": "str"}
-        return pd.DataFrame(
-            {name: pd.Series(columns[name], dtype=types[kind]) for name, kind in kinds.items()}
-        )
+                for name, values in columns.items():
+                    values += read(rows.columns.get(name, [None] * len(rows)))
+        return columns
 
     @property
     def tables(self) -> tuple[str, ...]:
@@ -391,6 +413,11 @@ class Probe:
         for index, row in enumerate(self._plan.rows):
             if index not in seen and row.is_wanted and index in self._plan.shown:
                 self._unseen.setdefault(row.name, "no call of its module was seen with gradients")
+
+
+def _kinds(table: str) -> dict[str, str]:
+    """The columns of a table with their kinds: there is no theory of a user's model."""
+    return {c.name: c.kind for c in TABLES[table] if not c.is_predicted}
 
 
 def _tell(unseen: dict[str, str], what: str, reason: str) -> None:
