@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from importlib import import_module
 from operator import attrgetter
 from typing import Any, Final, cast
@@ -96,6 +97,23 @@ matched to the weight, and the estimate of a model's memory counts a view as a t
 
 _MODES = getattr(torch.overrides, "_get_current_function_mode_stack", list)
 _POP_MODE = getattr(torch.overrides, "_pop_mode", None)
+
+
+_TORCH_FUNCTIONS_OFF = getattr(torch._C, "DisableTorchFunction", nullcontext)
+_NUM_MODES: Callable[[], int] = getattr(torch._C, "_len_torch_function_stack", lambda: 1)
+
+
+def call_without_modes(do: Callable[..., None], arguments: Sequence[Any]) -> None:
+    """Calls a function while no mode on the stack sees what it does.
+
+    Within a mode even `x.shape` is a call through Python. Where torch has no such switch, it is
+    slower and gives the same.
+    """
+    if _NUM_MODES():
+        with _TORCH_FUNCTIONS_OFF():
+            do(*arguments)
+    else:
+        do(*arguments)
 
 
 def enter_mode(mode: TorchFunctionMode) -> None:

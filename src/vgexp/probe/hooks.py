@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from vgexp.torch_internals import remove_forward_hook
+from vgexp.torch_internals import call_without_modes, remove_forward_hook
 
 Note = Callable[[int | None, str], None]
 """A function of a row (None: the model) and the reason why it could not be measured."""
@@ -34,7 +34,7 @@ class Hook:
         if torch.compiler.is_compiling():
             return
         try:
-            self._do(*arguments)
+            call_without_modes(self._do, arguments)
         except Exception as error:
             self._note(self._row, f"measuring it raised {type(error).__name__}: {error}")
 
