@@ -227,8 +227,8 @@ class Probe:
         import pandas as pd
 
         types = {"int": "Int64", "float": "float64", "text": "str"}
-        kinds = _kinds(table)
         columns = self._columns(table, lambda values: values)
+        kinds = _kinds(table)
         return pd.DataFrame(
             {name: pd.Series(columns[name], dtype=types[kinds[name]]) for name in kinds}
         )
