@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from vgexp.probe.hooks import Hook, Note
-from vgexp.probe.passes import Copies, Pass
+from vgexp.probe.moments import StackMeasure
+from vgexp.probe.passes import NO_MEASURES, Copies, Pass
 from vgexp.probe.plan import first_tensor
 from vgexp.torch_internals import backward_task, call_after_backward, version_of
 
@@ -24,13 +25,18 @@ class MicroBatches:
     """
 
     def __init__(
-        self, parameters: Sequence[nn.Parameter], channels_first: frozenset[int], note: Note
+        self,
+        parameters: Sequence[nn.Parameter],
+        channels_first: frozenset[int],
+        note: Note,
+        own: Mapping[str, Sequence[StackMeasure]] = NO_MEASURES,
     ) -> None:
         self._parameters = parameters
         self._channels_first = channels_first
         self.with_histograms = False
         """Whether passes that begin from now on are counted in histograms as well."""
         self._note = note
+        self._own = own
         self._copies = Copies()
         self._passes: list[Pass] = []
         self._hooks: list[Any] = []
@@ -108,6 +114,7 @@ class MicroBatches:
             examples,
             backward_task(),
             with_histograms=self.with_histograms,
+            own=self._own,
         )
         self._passes.append(current)
         return current

@@ -18,7 +18,8 @@ from vgexp.probe.histograms import Histograms
 from vgexp.probe.hooks import Hook, Note
 from vgexp.probe.micro_batches import MicroBatches
 from vgexp.probe.moments import ColumnCells, GroupNumbers
-from vgexp.probe.passes import Pass
+from vgexp.probe.own_metrics import OwnMetrics
+from vgexp.probe.passes import NO_MEASURES, Pass
 from vgexp.probe.plan import ProbePlan, first_tensor
 from vgexp.torch_internals import backward_task
 from vgexp.watch import Slope
@@ -33,13 +34,17 @@ USED_AGAIN = (
 class Taps:
     """The hooks of one plan. `collect` ends a step, `disarm` removes the hooks."""
 
-    def __init__(self, model: nn.Module, plan: ProbePlan, note: Note) -> None:
+    def __init__(
+        self, model: nn.Module, plan: ProbePlan, note: Note, own: OwnMetrics | None = None
+    ) -> None:
         self._model = model
         self._plan = plan
         self._note = note
         self._measured = plan.measured
         channels_first = frozenset(i for i, row in enumerate(plan.rows) if row.kind == "conv")
-        self._passes = MicroBatches(list(model.parameters()), channels_first, note)
+        self._own = own
+        measures = NO_MEASURES if own is None else own.of_calls
+        self._passes = MicroBatches(list(model.parameters()), channels_first, note, measures)
         self._sites: list[tuple[nn.Module, bool, Hook]] = []
         self._hooks: list[Any] = []
         self._discovering = any(row.layer is None for row in plan.rows)
@@ -134,7 +139,10 @@ class Taps:
         examples = sum(each.examples for each in used)
         self._passes.end_step()
         self.drop()
-        return _columns(parts, lost), examples, Histograms(parts, frozenset(lost))
+        columns = _columns(parts, lost)
+        if self._own is not None:
+            columns |= self._own.columns_of(parts, lost)
+        return columns, examples, Histograms(parts, frozenset(lost))
 
     def drop(self) -> None:
         """Forgets the tensors of the current step."""

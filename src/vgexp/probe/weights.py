@@ -57,6 +57,20 @@ class WeightMeter:
         self._copies: dict[tuple[int, ...], Tensor] = {}
         self._scratch: Tensor | None = None
 
+    @property
+    def weights(self) -> Mapping[int, Tensor]:
+        """The weights by row."""
+        return self._weights
+
+    @property
+    def gradients(self) -> Mapping[int, Tensor]:
+        """The gradients that are there, by row."""
+        return {
+            index: grad
+            for index, weight in self._weights.items()
+            if weight.requires_grad and (grad := weight.grad) is not None
+        }
+
     def before_clip(self) -> None:
         """Measures the gradient's columns now; without this call `take_gradients` does."""
         groups = self._gradients()
@@ -119,11 +133,7 @@ class WeightMeter:
                 self._cells[name] = ColumnCells(_rows(groups), values)
 
     def _gradients(self) -> Stacks:
-        grads = {}
-        for index, weight in self._weights.items():
-            if weight.requires_grad and (grad := weight.grad) is not None:
-                grads[index] = grad
-        return self._stacks(grads)
+        return self._stacks(self.gradients)
 
     def _size(self, grad: Tensor) -> Tensor:
         """|g|, without changing the gradient."""

@@ -11,7 +11,7 @@ from vgexp.quantities.quantity import FIRST_VERSION, PREDICTION, Measure, Quanti
 from vgexp.quantities.reading import NUM_STEPS_AVERAGED, Reading
 from vgexp.quantities.summary import NUMBERS, SUMMARY, metric_of, require_number
 from vgexp.quantities.tables import COMMON, KEYS, TABLES, absence, column_of, lacking_columns
-from vgexp.quantities.training import CURVATURE, EVALS, PRETRAINING, STEPS, TIMING
+from vgexp.quantities.training import CURVATURE, EVALS, LOSS, PRETRAINING, STEPS, TIMING
 
 __all__ = [
     "ATTENTION",
@@ -23,6 +23,7 @@ __all__ = [
     "JACOBIAN",
     "KEYS",
     "LAYERS",
+    "LOSS",
     "NUMBERS",
     "NUM_STEPS_AVERAGED",
     "PATHS",

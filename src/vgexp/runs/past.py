@@ -41,6 +41,7 @@ class Run:
     steps = _table("steps")
     evals = _table("evals")
     timing = _table("timing")
+    loss = _table("loss")
     histograms = _table("histograms")
     time = _table("time")
     recurrence = _table("recurrence")
