@@ -1,4 +1,7 @@
-"""Columns of the user's own, of gradients, weights, z and h."""
+"""Columns of the user's own, of gradients, weights, z and h.
+
+Holds: probe/own_metrics.py
+"""
 
 from __future__ import annotations
 
@@ -10,8 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from vgexp import Probe
 from vgexp.errors import QuestionError
+from vgexp.probe import Probe
 from vgexp.quantities import LAYERS
 
 

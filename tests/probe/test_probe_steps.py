@@ -1,4 +1,7 @@
-"""The table of steps in somebody's own loop: losses, norms, rates, and what a loss is given."""
+"""The table of steps in somebody's own loop: losses, norms, rates, and what a loss is given.
+
+Holds: probe/steps.py, probe/loss.py
+"""
 
 from __future__ import annotations
 
@@ -15,8 +18,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from vgexp import Probe
 from vgexp.errors import QuestionError
+from vgexp.probe import Probe
 from vgexp.quantities import STEPS
 
 LIMITS = (0.4, 100.0, 0.4, 100.0)

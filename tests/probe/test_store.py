@@ -1,4 +1,7 @@
-"""Rows are kept in little memory, in a file beyond a limit, and come back as they were."""
+"""Rows are kept in little memory, in a file beyond a limit, and come back as they were.
+
+Holds: probe/store.py
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from vgexp import Probe
+from vgexp.probe import Probe
 from vgexp.probe.store import RowStore
 from vgexp.records import Floats, Rows
 

@@ -12,6 +12,7 @@ import weakref
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
+import torch
 from torch import Tensor
 
 from vgexp.probe import histograms, moments, stacks
@@ -102,6 +103,8 @@ class Pass:
         own: Mapping[str, Sequence[StackMeasure]] = NO_MEASURES,
     ) -> None:
         self.examples = examples
+        self.input_shape: tuple[int, ...] = ()
+        """Of the first tensor that the model, or whatever began the pass, was given."""
         self.opened_in_task = task
         """Autograd's number of the backward pass in which it began; -1: it began in none."""
         self.backward_tasks: set[int] = set()
@@ -110,6 +113,11 @@ class Pass:
         self.lost: dict[tuple[str, int], str] = {}
         """(quantity, row) -> why it cannot be measured."""
         self.last_row: int | None = None
+        self.last_shape: torch.Size | None = None
+        """The row and the shape of the z that came last."""
+        self.num_named = 0
+        self.mark = object()
+        """By which the pass knows its own nodes of the autograd graph."""
         self.num_calls: dict[tuple[str, int], int] = {}
         """(role, row) -> calls so far."""
         self._copies = copies
