@@ -455,10 +455,11 @@ def test_every_test_file_says_what_it_holds() -> None:
 def test_every_module_with_code_is_held_by_a_test_file() -> None:
     names = {name for held_here in holders().values() for name in held_here}
     trees = all_trees()
-    needed = [
+    needed = {
         path.relative_to(SOURCE).as_posix() for m, path in modules().items() if has_code(trees[m])
-    ]
-    assert not set(needed) - names, "say at the head of a test file that it holds them"
+    }
+    without = sorted(needed - names)
+    assert not without, f"say after {HOLDS!r} at the head of a test file that it holds them"
 
 
 def test_what_is_held_is_there_and_is_reached_by_the_test_file() -> None:

@@ -135,7 +135,8 @@ def is_compiled(module: nn.Module) -> bool:
 # ------------------------------------------------------------ loss scales
 
 _SCALER_STEP = getattr(GradScaler.step, "__code__", None)
-_MOST_FRAMES = 12
+_MOST_FRAMES = 32
+# Wrappers of optimizers stand between a scaler and the optimizer, with three frames each.
 _UNKNOWN = object()
 
 LOST_SCALER: Final = (
@@ -199,6 +200,40 @@ def mark_as_stepped(optimizer: Optimizer) -> None:
     that their own wrapper of `optimizer.step` sets. Where they do not read it, it does nothing.
     """
     optimizer._opt_called = True  # type: ignore[attr-defined]
+
+
+# ------------------------------------------------------------ the compiler
+
+COMPILED_PREFIX: Final = "_orig_mod."
+"""What `torch.compile` puts before the names of a module's parameters."""
+
+
+def compiler_is_loaded() -> bool:
+    """Whether anything in this process may be compiled: nothing is before this is imported."""
+    return "torch._dynamo" in sys.modules
+
+
+def compiler_stance() -> object:
+    """The stance that `torch.compiler.set_stance` has set, which no public function returns.
+
+    None where it is not shown; then a user's own stance that begins within a measured step and
+    ends after it is not told from the probe's.
+    """
+    return getattr(sys.modules.get("torch._dynamo.eval_frame"), "_stance", None)
+
+
+def uncompiled(model: nn.Module) -> nn.Module:
+    """The module that `torch.compile` was given; the model itself where it returned none.
+
+    Where torch keeps it under another name, the model is taken as it is.
+    """
+    kind = getattr(sys.modules.get("torch._dynamo.eval_frame"), "OptimizedModule", None)
+    while kind is not None and isinstance(model, kind):
+        inner = getattr(model, "_orig_mod", None)
+        if not isinstance(inner, nn.Module):
+            break
+        model = inner
+    return model
 
 
 # ------------------------------------------------------------ many tensors at a time
@@ -268,6 +303,23 @@ DROPOUTS: Final = _find_kind(
     *(nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d),
     *(nn.AlphaDropout, nn.FeatureAlphaDropout),
 )
+
+# ------------------------------------------------------------ hooks of modules
+
+_FORWARD_HOOKS = (
+    *("_forward_hooks", "_forward_hooks_with_kwargs", "_forward_hooks_always_called"),
+    *("_forward_pre_hooks", "_forward_pre_hooks_with_kwargs"),
+)
+
+
+def remove_forward_hook(module: nn.Module, key: int) -> None:
+    """Removes the hook with a handle's `id` from the copy of a module, which has no such handle.
+
+    Where torch keeps hooks under other names, it stays.
+    """
+    for name in _FORWARD_HOOKS:
+        getattr(module, name, {}).pop(key, None)
+
 
 # ------------------------------------------------------------ files
 

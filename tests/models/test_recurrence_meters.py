@@ -1,6 +1,6 @@
 """`time.csv`, `recurrence.csv` and the rows of `layers.csv` of recurrent networks.
 
-Holds: models/recurrence/meters.py
+Holds: models/recurrence/meters.py, models/recurrence/segments.py
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The trainer against a loop written by hand, and the laws that its tables obey.
 
-Holds: training/trainer.py, training/evaluation.py, training/facts.py, training/state.py,
-training/step.py
+Holds: training/trainer.py, assembly/networks.py, training/evaluation.py, training/facts.py,
+training/state.py, training/step.py
 """
 
 from __future__ import annotations

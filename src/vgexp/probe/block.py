@@ -70,8 +70,8 @@ class StepCells(NamedTuple):
 
     step: int
     cells: Mapping[str, ColumnCells]
-    examples: int
-    """N: the factor of `delta_rms`."""
+    examples: float
+    """N, over several ranks the mean of theirs: the factor of `delta_rms`."""
     loss_scale: Tensor | float
     """The factor by which dL/dz is too large."""
     gradient_scale: Tensor | float

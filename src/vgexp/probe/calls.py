@@ -6,7 +6,7 @@ what it returned, each tensor with its place in autograd's graph.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -78,11 +78,8 @@ class Recorder:
         for name, module in self._modules.items():
             before = Hook(self._note, None, partial(self._before, name))
             after = Hook(self._note, None, partial(self._after, name))
-            try:
-                self._handles.append(module.register_forward_pre_hook(before, with_kwargs=True))
-                self._handles.append(module.register_forward_hook(after))
-            except Exception:  # scripted modules take no hooks, which is noted where z is measured
-                continue
+            handles = before.set_before(module, with_kwargs=True), after.set_after(module)
+            self._handles += [handle for handle in handles if handle is not None]
 
     def disarm(self) -> None:
         """Removes the hooks."""
@@ -95,9 +92,7 @@ class Recorder:
         self.calls.clear()
         self._open.clear()
 
-    def _before(
-        self, name: str, _: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]
-    ) -> None:
+    def _before(self, name: str, _: nn.Module, args: Any, kwargs: Any) -> None:
         self._num_calls += 1
         known = self.calls.get(name)
         opened = self._open.setdefault(name, [])

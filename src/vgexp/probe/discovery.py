@@ -168,13 +168,18 @@ class Discovery:
         for name in called:
             is_shown = id(self._modules[name]) in shown
             is_leaf = not any(other != name and _is_in(other, name) for other in called)
-            if is_shown or is_leaf:
+            if is_shown or (is_leaf and not self._has_vectors_only(name)):
                 owners.append(name)
                 if not is_shown:
                     self._rank(name, Rank.HIDDEN)
             else:
                 self._rank(name, Rank.FREE)
         return sorted(owners, key=lambda name: calls[name].start)
+
+    def _has_vectors_only(self, name: str) -> bool:
+        """Whether no weight of a module has more than one axis, as gains of a norm have not."""
+        weights = [self._plan.rows[row].weight for layer in self._own[name] for row in layer]
+        return all(w is None or sum(size > 1 for size in w.shape) < 2 for w in weights)
 
     def _rank(self, name: str, rank: Rank) -> None:
         for layer in self._own[name]:
@@ -286,16 +291,13 @@ class Discovery:
         """Where the outputs of units were made, and those of modules that end in one of them."""
         places = _Places()
         for index, unit in enumerate(units):
-            first = unit.call.places()
-            num_later = len(unit.call.later)
-            places.first.update(dict.fromkeys(first[: len(first) - num_later], index))
-            for place in [
-                *first[len(first) - num_later :],
-                *(p for c in unit.twins for p in c.places()),
-            ]:
+            again = {*unit.call.later, *(p for call in unit.twins for p in call.places())}
+            for place in again:
                 places.again.setdefault(place, index)
-            for _, place in unit.call.outputs[1:]:
-                if place is not None:
+            given = {each for _, each in unit.call.inputs}
+            further = [p for _, p in unit.call.outputs if p is not None and p not in given]
+            for place in [*unit.call.places(), *further]:
+                if place not in again:
                     places.first.setdefault(place, index)
         index_of = {id(unit.block): index for index, unit in enumerate(units)}
         for block in blocks:
@@ -305,11 +307,11 @@ class Discovery:
                         places.first.setdefault(place, index_of[id(block)])
         # A checkpoint says only afterwards where the output of what it ran was made.
         for name, call in calls.items():
-            late = call.late_output
-            if late is not None and late not in places.first:
+            checkpoint = call.late_output
+            if checkpoint is not None and checkpoint not in places.first:
                 inside = [i for i, u in enumerate(units) if self._is_unit_in(u, name)]
                 if inside:
-                    places.first[late] = inside[-1]
+                    places.first[checkpoint] = inside[-1]
         return places
 
     def _is_unit_in(self, unit: _Unit, name: str) -> bool:
@@ -467,7 +469,9 @@ def _number(units: Sequence[_Unit], places: _Places, data: Collection[int]) -> N
     seen: dict[int, int] = {}
     for index, unit in enumerate(units):
         known = [place for _, place in unit.call.inputs if place is not None]
-        reads = paths.reach(known)
+        out = unit.call.output
+        # What a weight reads is what its output was computed from, not all that it was given.
+        reads = paths.reach(known if unit.block is not None or out is None else before(out))
         floats = [x for x, place in unit.call.inputs if place is None and x.is_floating_point()]
         if not known and floats:
             reads |= _guess(floats[0], made, memory, data, hidden, index)

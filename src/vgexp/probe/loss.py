@@ -183,11 +183,9 @@ class LossWatch:
     # ------------------------------------------------------------ what is seen
 
     def _hook(self, module: nn.Module, see: Callable[..., None]) -> None:
-        hook = Hook(self._note, None, see)
-        try:
-            self._hooks.append(module.register_forward_hook(hook, with_kwargs=True))
-        except Exception as error:  # scripted modules take no hooks
-            hook.note_refusal(error)
+        handle = Hook(self._note, None, see).set_after(module, with_kwargs=True)
+        if handle is not None:
+            self._hooks.append(handle)
 
     def _on_module(
         self, source: int, module: nn.Module, args: Any, kwargs: Any, result: Any

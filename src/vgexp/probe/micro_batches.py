@@ -44,11 +44,17 @@ class MicroBatches:
         self._hooks: list[Any] = []
         self._before_backward: list[tuple[int, int]] = []
         self._after_backward: list[tuple[int, int]] = []
+        self._written_before: list[int] = []
 
     @property
     def last(self) -> Pass:
         """The pass that began last."""
         return self._passes[-1]
+
+    @property
+    def has_any(self) -> bool:
+        """Whether a pass began since the last step."""
+        return bool(self._passes)
 
     def used(self) -> list[Pass]:
         """The passes that count."""
@@ -138,12 +144,17 @@ class MicroBatches:
             return
         current.backward_tasks.add(task)
         self._before_backward = self._marks()
+        self._written_before = self._versions()
         call_after_backward(Hook(self._note, None, self._backward_ends))
 
     def _backward_ends(self) -> None:
         self._after_backward = self._marks()
-        # `torch.autograd.grad` goes through the graph too, but adds nothing to a gradient.
-        is_of_update = self._after_backward != self._before_backward
+        # `torch.autograd.grad` goes through the graph too, but adds nothing to a gradient. Where an
+        # optimizer steps within the backward pass, and frees each gradient, weights were written.
+        is_of_update = (
+            self._after_backward != self._before_backward
+            or self._versions() != self._written_before
+        )
         for each in self._passes:
             each.accept_gradients(is_of_update)
 
@@ -156,6 +167,9 @@ class MicroBatches:
             return False
         # Read only if something wrote to them, since reading waits for the device on CUDA.
         return not any(bool(p.grad.any()) for p in self._parameters if p.grad is not None)
+
+    def _versions(self) -> list[int]:
+        return [version_of(p) for p in self._parameters]
 
     def _marks(self) -> list[tuple[int, int]]:
         """Numbers that change when a gradient is made, written to or cleared."""

@@ -17,15 +17,19 @@ from vgexp import torch_internals
 from vgexp.errors import QuestionError, impossible, unknown
 from vgexp.probe.block import Labels, StepBlock, StepCells, labels_of
 from vgexp.probe.cadence import Cadence, Due
+from vgexp.probe.compiled import RAN_COMPILED, EagerSteps
 from vgexp.probe.examples import Examples, Given
 from vgexp.probe.hooks import Note
 from vgexp.probe.loss import LossFunction, LossWatch
 from vgexp.probe.moments import ColumnCells
+from vgexp.probe.optimizers import StepHooks
 from vgexp.probe.own_metrics import OwnMetrics
 from vgexp.probe.plan import ProbePlan, plan_of_module, plan_of_watches
+from vgexp.probe.ranks import Ranks, unseen_of_ranks, unwrapped
 from vgexp.probe.steps import Number, StepMeter
 from vgexp.probe.store import RowStore, kinds_of
 from vgexp.probe.taps import Taps
+from vgexp.probe.unseen import FOREIGN, MOST_NAMES, Missing, lines
 from vgexp.probe.weights import WeightMeter
 from vgexp.records import Floats, Rows
 from vgexp.watch import Meter, Watch
@@ -74,6 +78,9 @@ class Probe:
             cell is empty and `unseen` says so.
         scaler: the `GradScaler` that scales the loss, whose scale is divided out of `delta_rms`;
             None: the one that calls the optimizer, if one does.
+        group: the process group over whose ranks z, h, dL/dz and N are taken, each with its part of
+            a batch; None: this process's own. The update's loss is then the mean of the ranks'
+            losses, as under DDP, and every rank has to measure the same steps.
         examples: N of a call of the model: a number, or a function of the call's arguments, as in
             `examples=lambda x, **_: len(x)`. None: read off the arguments, which is the size of dim
             0 of a tensor, and of a list of images, a packed sequence or a batch of graphs their
@@ -82,7 +89,7 @@ class Probe:
 
     Raises:
         QuestionError: no model or optimizer, an impossible cadence, pattern, reduction, metric,
-            scaler or number of examples.
+            scaler, group or number of examples.
     """
 
     def __init__(
@@ -99,45 +106,49 @@ class Probe:
         meters: Sequence[Meter] = (),
         metrics: Mapping[str, Any] | None = None,
         scaler: GradScaler | None = None,
+        group: Any = None,
         examples: Given = None,
         is_bare: bool = False,
     ) -> None:
-        _require_kinds(model, optimizer)
+        _require_model(model)
+        self._optimizer = StepHooks(optimizer)
         _require_scaler(scaler)
+        model = unwrapped(model)
         sees_passes = not torch_internals.LOST_PASSES
         self._cadence = Cadence(every, activations_every, histograms_every, sees_passes)
         if layers is not None and not isinstance(layers, str):
             raise impossible("layers", layers, "a regular expression as text, or None")
         if loss_reduction not in LOSS_REDUCTIONS:
             raise unknown("loss_reduction", loss_reduction, LOSS_REDUCTIONS)
-        self._optimizer = optimizer
         self._loss_is_mean = loss_reduction == "mean"
         self._plan: ProbePlan = (
             plan_of_module(model, layers) if watches is None else plan_of_watches(watches, layers)
         )
-        self._scaler = scaler
+        self._model, self._scaler = model, scaler
         self._unseen = {**_lost_to_torch(scaler), **self._plan.unseen}
-        held = {id(p) for group in optimizer.param_groups for p in group["params"]}
+        held = {id(p) for p in self._optimizer.parameters()}
         if held.isdisjoint(id(p) for p in model.parameters()):
             self._unseen["the model"] = "the optimizer holds none of its parameters"
         examples_of_calls = Examples(model, examples, partial(_tell, self._unseen, "N"))
         # Refers to no probe: a cycle would keep the model in memory after the run.
         self._note: Note = partial(_note, self._plan, self._unseen)
+        self._ranks = None if group is None else Ranks(group, self._note)
         self._own = OwnMetrics(metrics, self._unseen.setdefault)
-        self._taps = Taps(model, self._plan, examples_of_calls, self._note, self._own)
+        self._taps = Taps(model, self._plan, examples_of_calls, self._note, self._ranks, self._own)
+        self._missing = Missing(model, self._plan, optimizer)
         self._meter = WeightMeter(self._plan.rows, reuse=every == 1)
         self._meters = meters
         self._narrow: list[Callable[[], Rows]] = []
-        self._optimizer_hooks: list[Any] = []
+        self._eager = EagerSteps(model, self._note)
         self._known_labels: tuple[tuple[int | None, ...], Labels] | None = None
         self._blocks: list[StepBlock] = []
-        self._steps = StepMeter(model, optimizer)
+        self._steps = StepMeter(model, self._optimizer)
         self._loss = LossWatch(partial(_parameters_of, self._steps), self._note)
         self._is_bare = is_bare
         self._own_cells: dict[str, ColumnCells] = {}
         self._has_own_of_gradients = False
         self._store = RowStore(partial(self._unseen.setdefault, "the tables"))
-        self._wanted = False
+        self._wanted = self._ran_compiled = self._is_second_try = False
         self._due = Due(weights=False, activations=False, histograms=False)
         self._has_closure = False
         self._gradient_scale = _NO_SCALE
@@ -150,13 +161,18 @@ class Probe:
     def __enter__(self) -> Probe:
         if self._inside:
             raise QuestionError("the probe is already measuring\nallowed: one `with` at a time")
+        refused = self._optimizer.set(self._before_step, self._after_step)
+        if refused:
+            self._unseen["the optimizer"] = refused
+        for what, reason in unseen_of_ranks(self._model, self._ranks).items():
+            self._unseen.setdefault(what, reason)
+        try:
+            self._prepare()
+        except BaseException:
+            self.__exit__(None, None, None)
+            raise
         self._inside = True
-        self._optimizer_hooks = [
-            self._optimizer.register_step_pre_hook(self._before_step),
-            self._optimizer.register_step_post_hook(self._after_step),
-        ]
         self._loss.enter()
-        self._prepare()
         return self
 
     def __exit__(
@@ -165,9 +181,7 @@ class Probe:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        for handle in self._optimizer_hooks:
-            handle.remove()
-        self._optimizer_hooks = []
+        self._optimizer.remove()
         self._disarm()
         self._taps.leave()
         self._loss.leave()
@@ -251,7 +265,7 @@ class Probe:
         """
         if self.measuring:
             self._safely(self._copy_weights)
-        self._measure_gradients()
+        self._measure_step()
         self._finish(loss_scale, skipped=1)
 
     # ------------------------------------------------------------ results
@@ -301,9 +315,15 @@ class Probe:
 
     @property
     def unseen(self) -> list[str]:
-        """What the probe could not measure, and why: `weight: reason`, one entry a weight."""
-        seen = [f"{name}: {reason}" for name, reason in self._unseen.items()]
-        return seen if self.step else [*seen, "the model: no optimizer step was seen in a `with`"]
+        """What the probe could not measure, and why: `weight, weight: reason`, one a reason."""
+        reasons: dict[str, list[str]] = {}
+        for name, reason in self._unseen.items():
+            reasons.setdefault(reason, []).append(name)
+        if foreign := self._taps.foreign:
+            reasons[FOREIGN.format(", ".join(foreign[:MOST_NAMES]))] = ["the model"]
+        if not self.step:
+            reasons["no optimizer step was seen in a `with`"] = ["the model"]
+        return lines(reasons | self._missing.reasons(self._unseen))
 
     # ------------------------------------------------------------ one step
 
@@ -311,9 +331,12 @@ class Probe:
         """Sets or removes hooks for the coming step."""
         self._due = self._cadence.due(self.step, wanted=self._wanted)
         self._loss.describes = self._due.activations
+        self._steps.is_measured = self._due.weights
         if self._due.passes:
+            self._safely(self._eager.begin)
             self._taps.arm(with_histograms=self._due.histograms)
         else:
+            self._eager.end()
             self._taps.disarm()
         for meter in self._meters:
             if self._due.activations:
@@ -322,26 +345,28 @@ class Probe:
                 meter.disarm()
 
     def _disarm(self) -> None:
+        self._eager.end()
         self._taps.disarm()
         for meter in self._meters:
             meter.disarm()
 
     def _before_step(self, _: object, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Measures all but the update; a closure's passes and gradients come only in the step."""
+        if torch.compiler.is_compiling():
+            return
         # The first argument is the optimizer itself.
         self._has_closure = any(argument is not None for argument in (*args[1:], *kwargs.values()))
         self._loss.is_in_step = self._has_closure
-        # A fused optimizer gets scaled gradients, and divides by this within its step.
-        held = getattr(self._optimizer, "grad_scale", None)
-        self._gradient_scale = _NO_SCALE if held is None else held.clone()
         if self.measuring:
             self._safely(self._copy_weights)
         if not self._has_closure:
-            self._measure_gradients()
+            self._measure_step()
 
     def _after_step(self, *_: object) -> None:
+        if torch.compiler.is_compiling():
+            return
         if self._has_closure:
-            self._measure_gradients()
+            self._measure_step()
         if self._due.weights:
             self._safely(self._meter.after_step)
         self._finish()
@@ -357,12 +382,15 @@ class Probe:
             self._has_own_of_gradients = True
             self._own_cells |= self._own.of_tensors("gradient", self._meter.gradients)
 
-    def _measure_gradients(self) -> None:
+    def _measure_step(self) -> None:
         """Measures all but the update, with the gradient that the optimizer takes."""
+        # A fused optimizer gets scaled gradients, and divides by this within its step.
+        held = self._optimizer.gradient_scale()
+        self._gradient_scale = _NO_SCALE if held is None else held.clone()
         if not self._is_bare:
             self._measure_norm(self._steps.take_gradients)
         if self.measuring:
-            self._safely(self._measure)
+            self._safely(self._measure_gradients, self._measure_passes)
 
     def _measure_norm(self, measure: Callable[[], None]) -> None:
         """Measures the norm of the whole gradient; an error is noted as that of `steps`."""
@@ -372,22 +400,32 @@ class Probe:
         except Exception as error:
             self._unseen.setdefault("grad_norm of steps", f"{type(error).__name__}: {error}")
 
-    def _measure(self) -> None:
+    def _measure_gradients(self) -> None:
         if self._due.weights:
             self._measure_own_of_gradients()
             self._meter.take_gradients()
-        if self._due.passes:
+
+    def _measure_passes(self) -> None:
+        if not self._due.passes:
+            return
+        is_missed = self._eager.came_too_late and not self._taps.has_passes
+        if is_missed and not self._is_second_try:
+            self._ran_compiled = self._is_second_try = True
+            self._note(None, RAN_COMPILED)
+        else:
             self._taps.reduce()
 
     def _finish(self, loss_scale: Tensor | None = None, skipped: Number = None) -> None:
         """Ends the step, even if measuring it failed."""
+        if self._due.weights:
+            self._safely(self._meter.join_shards)
         if self.measuring:
             self._safely(partial(self._add_block, loss_scale))
         if not self._is_bare:
             self._safely(partial(self._add_step, loss_scale, skipped), self._collect_many)
         self._own_cells, self._has_own_of_gradients = {}, False
-        self._wanted = self._has_closure = False
         self._gradient_scale = _NO_SCALE
+        self._wanted, self._ran_compiled, self._has_closure = self._ran_compiled, False, False
         self.step += 1
         self._prepare()
 
@@ -398,25 +436,30 @@ class Probe:
             self._unseen.setdefault("the loss", NO_LOSS.format(self.step))
         scale = self._loss_scale() if loss_scale is None else loss_scale
         if skipped is None:
-            held = getattr(self._optimizer, "found_inf", None)
-            skipped = held.clone() if isinstance(held, Tensor) else 0
+            held = self._optimizer.found_inf()
+            skipped = 0 if held is None else held.clone()
         self._steps.end_step(self.step, loss, scale, self._gradient_scale, skipped)
 
     def _add_block(self, loss_scale: Tensor | None) -> None:
         cells = self._meter.collect() | self._own_cells
-        factor, scale = 1, _NO_SCALE
+        factor: float = 1
+        scale = _NO_SCALE
         labels = self._labels()
         if self._due.passes:
             seen, examples, histograms = self._taps.collect()
-            self._note_missing(seen)
+            if not self._ran_compiled:
+                self._note_missing(seen)
             if self._due.histograms:
                 self._narrow.append(partial(histograms.rows, self.step, labels))
         if self._due.activations:
             scale = self._loss_scale() if loss_scale is None else loss_scale
             cells = {**cells, **seen}
             factor = examples if self._loss_is_mean else 1
+            if self._ranks is not None:
+                factor /= self._ranks.size
             narrow = (meter.take(self.step, examples, scale) for meter in self._meters)
             self._narrow += [rows for rows in narrow if rows is not None]
+        self._missing.take(cells)
         if cells:
             added = StepCells(self.step, cells, factor, scale, self._gradient_scale)
             self._keep(labels, added)
@@ -465,13 +508,16 @@ class Probe:
         return self._known_labels[1]
 
     def _safely(self, *measurements: Callable[[], None]) -> None:
-        """Calls functions, and notes an error instead of raising it in the user's training."""
-        try:
-            with torch.no_grad():
-                for measure in measurements:
+        """Calls functions, and notes an error instead of raising it in the user's training.
+
+        One that fails does not keep those after it from being called.
+        """
+        for measure in measurements:
+            try:
+                with torch.no_grad():
                     measure()
-        except Exception as error:
-            self._note(None, f"measuring raised {type(error).__name__}: {error}")
+            except Exception as error:
+                self._note(None, f"measuring raised {type(error).__name__}: {error}")
 
     def _note_missing(self, cells: Mapping[str, ColumnCells]) -> None:
         seen = set(cells["preact_mean"].rows) if "preact_mean" in cells else set()
@@ -517,17 +563,12 @@ def _frame(store: RowStore, table: str, kinds: Mapping[str, str]) -> pandas.Data
 _TYPES = {"int": "Int64", "float": "float64", "text": "str"}
 
 
-def _require_kinds(model: object, optimizer: object) -> None:
-    """Refuses what is no model or optimizer; an optimizer need not be of `torch.optim`."""
-    is_model = isinstance(model, nn.Module)
-    if is_model and hasattr(optimizer, "register_step_pre_hook"):
-        return
-    name, given = ("optimizer", optimizer) if is_model else ("model", model)
-    allowed = "a torch.optim.Optimizer" if is_model else "a torch.nn.Module"
-    raise QuestionError(
-        f"Probe: {name} is of type {type(given).__name__}\n"
-        f"allowed: {allowed}, as in Probe(model, optimizer)"
-    )
+def _require_model(model: object) -> None:
+    if not isinstance(model, nn.Module):
+        raise QuestionError(
+            f"Probe: model is of type {type(model).__name__}\n"
+            "allowed: a torch.nn.Module, as in Probe(model, optimizer)"
+        )
 
 
 def _require_scaler(scaler: object) -> None:

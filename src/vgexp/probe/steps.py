@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from vgexp import metrics
-from vgexp.errors import QuestionError
+from vgexp.probe.optimizers import StepHooks
+from vgexp.probe.sharded import is_sharded, squares_of_shards
 from vgexp.records import Floats, Rows
 from vgexp.torch_internals import norm_each
 
@@ -45,13 +46,16 @@ class StepMeter:
     where it holds copies of its own.
     """
 
-    def __init__(self, model: nn.Module, optimizer: Any) -> None:
+    def __init__(self, model: nn.Module, optimizer: StepHooks) -> None:
         self._model = model
         self._optimizer = optimizer
         self._held: tuple[int, list[nn.Parameter]] = (-1, [])
         self._steps: list[_Step] = []
         self._norm: Number = None
         self._norm_clipped: Number = None
+        self.is_measured = True
+        """Whether the step is one in which ranks exchange numbers: norms of sharded gradients are
+        taken in no other."""
 
     def __len__(self) -> int:
         return len(self._steps)
@@ -59,7 +63,7 @@ class StepMeter:
     @property
     def parameters(self) -> list[nn.Parameter]:
         """The parameters whose gradients are measured."""
-        groups = self._optimizer.param_groups
+        groups = self._optimizer.groups()
         num_held = sum(len(group["params"]) for group in groups)
         if num_held != self._held[0]:
             held = {id(p) for group in groups for p in group["params"]}
@@ -84,8 +88,8 @@ class StepMeter:
         skipped: Number,
     ) -> None:
         """Ends a step: its row is made of what was measured since the last."""
-        group = self._optimizer.param_groups[0] if self._optimizer.param_groups else {}
-        lr = group.get("lr")
+        groups = self._optimizer.groups()
+        lr = groups[0].get("lr") if groups else None
         clipped, self._norm_clipped = self._norm_clipped, None
         norm, self._norm = self._norm, None
         knows_clipping = norm is not None and clipped is not None
@@ -139,7 +143,9 @@ class StepMeter:
 
     def _total_norm(self) -> Number:
         grads = [p.grad for p in self.parameters if p.grad is not None]
-        norm = total_norm(grads) if grads else None
+        if not grads or not (self.is_measured or not any(map(is_sharded, grads))):
+            return None
+        norm = total_norm(grads)
         # Read at once where that is free, so that no small tensors stay.
         return float(norm) if isinstance(norm, Tensor) and norm.is_cpu else norm
 
@@ -147,16 +153,17 @@ class StepMeter:
 def total_norm(tensors: Sequence[Tensor]) -> Number:
     """L2 norm over all entries of tensors of any kind, on any devices, in float64.
 
-    Raises:
-        QuestionError: a tensor is spread over several processes.
+    Of tensors that are sharded over ranks, every rank has to call it.
     """
     kinds = {(type(x), x.dtype, x.layout, x.device) for x in tensors}
     if len(kinds) == 1 and _PLAIN.issuperset(next(iter(kinds))[:3]):
         return metrics.total_norm(tensors)
+    sharded: list[Tensor] = []
     alike: dict[tuple[torch.dtype, torch.device], list[Tensor]] = {}
     for x in tensors:
-        if hasattr(x, "to_local"):
-            raise QuestionError("gradients are spread over several processes")
+        if is_sharded(x):
+            sharded.append(x)
+            continue
         if x.layout is not torch.strided:
             x = x.coalesce().values() if x.layout is torch.sparse_coo else x.to_dense()
         if x.is_complex():
@@ -164,6 +171,8 @@ def total_norm(tensors: Sequence[Tensor]) -> Number:
         if x.numel():
             alike.setdefault((x.dtype, x.device), []).append(x.detach())
     parts = [_norm_of(group, dtype) for (dtype, _), group in alike.items()]
+    if sharded:
+        parts.append(squares_of_shards(sharded).sqrt())
     if len(parts) == 1:
         return parts[0]
     one = parts[0].device if parts else None
