@@ -46,7 +46,7 @@ from vgexp.errors import QuestionError
 from vgexp.records import Rows
 from vgexp.sinks.csv_files import CsvFiles
 
-RECORDED = Path(__file__).parents[1] / "recorded"
+RECORDED = Path(__file__).parent / "recorded"
 
 EXACT = ("layers.csv", "steps.csv", "evals.csv", "histograms.csv")
 NUM_STEPS = 40

@@ -4,8 +4,9 @@ or the cell empty and the weight in `probe.unseen`; never an exception in the us
 A `Road` computes a model's forward pass once more from its parameters and returns every z, by the
 name of the weight. Axes: B examples, T positions, C channels.
 
-Holds: probe/block.py, probe/discovery.py, probe/examples.py, probe/micro_batches.py,
-probe/passes.py, probe/plan.py, probe/taps.py, probe/weights.py
+Holds: probe/block.py, probe/blocks.py, probe/calls.py, probe/discovery.py, probe/examples.py,
+probe/graph.py, probe/micro_batches.py, probe/passes.py, probe/plan.py, probe/taps.py,
+probe/weights.py
 """
 
 from __future__ import annotations

@@ -135,7 +135,7 @@ class Probe:
         self._ranks = None if group is None else Ranks(group, self._note)
         self._own = OwnMetrics(metrics, self._unseen.setdefault)
         self._taps = Taps(model, self._plan, examples_of_calls, self._note, self._ranks, self._own)
-        self._missing = Missing(model, self._plan, optimizer)
+        self._missing = Missing(model, self._plan, self._optimizer)
         self._meter = WeightMeter(self._plan.rows, reuse=every == 1)
         self._meters = meters
         self._narrow: list[Callable[[], Rows]] = []

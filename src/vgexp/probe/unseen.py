@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from torch import nn
-from torch.optim import Optimizer
 
 from vgexp.probe.moments import ColumnCells
+from vgexp.probe.optimizers import StepHooks
 from vgexp.probe.plan import PlanRow, ProbePlan
 from vgexp.quantities.layers import READOUT
 
@@ -35,7 +35,7 @@ FOREIGN = (
 class Missing:
     """What was measured so far of a user's model, to say in the end what was not."""
 
-    def __init__(self, model: nn.Module, plan: ProbePlan, optimizer: Optimizer) -> None:
+    def __init__(self, model: nn.Module, plan: ProbePlan, optimizer: StepHooks) -> None:
         self._plan = plan
         self._optimizer = optimizer
         self._parameters = [id(p) for p in model.parameters()]
@@ -44,14 +44,14 @@ class Missing:
         }
         self._with: dict[str, set[int]] = {"preact_mean": set(), "act_mean": set()}
         self._with["grad_norm"] = set()
-        self._are_weights_measured = False
+        self._are_gradients_measured = False
 
     def take(self, cells: Mapping[str, ColumnCells]) -> None:
         """Takes note of which rows have cells in a step."""
         for name, rows in self._with.items():
             if name in cells:
                 rows.update(cells[name].rows)
-        self._are_weights_measured |= "weight_norm" in cells
+        self._are_gradients_measured |= "grad_norm" in cells
 
     def reasons(self, told: Collection[str]) -> dict[str, list[str]]:
         """Reason -> weights. Of weights that were told of before, only what they lack beside it.
@@ -74,7 +74,7 @@ class Missing:
             NO_GRADIENT: [
                 row
                 for i, row in trained
-                if self._are_weights_measured
+                if self._are_gradients_measured
                 and i not in self._with["grad_norm"]
                 and row.name not in told
             ],
@@ -84,7 +84,7 @@ class Missing:
 
     def _not_held(self, rows: Iterable[PlanRow]) -> list[PlanRow]:
         """The weights that the optimizer does not hold; none where it holds no parameter at all."""
-        held = {id(p) for group in self._optimizer.param_groups for p in group["params"]}
+        held = {id(p) for p in self._optimizer.parameters()}
         if held.isdisjoint(self._parameters):
             return []
         return [row for row in rows if id(row.weight) not in held]
