@@ -145,6 +145,7 @@ class Probe:
         self._steps = StepMeter(model, self._optimizer)
         self._loss = LossWatch(partial(_parameters_of, self._steps), self._note)
         self._is_bare = is_bare
+        self._num_examples: int | None = None
         self._own_cells: dict[str, ColumnCells] = {}
         self._has_own_of_gradients = False
         self._store = RowStore(partial(self._unseen.setdefault, "the tables"))
@@ -192,12 +193,12 @@ class Probe:
     def paused(self) -> Iterator[None]:
         """Within, updates are neither measured nor counted."""
         was_inside = self._inside
-        self.__exit__(None, None, None)
+        Probe.__exit__(self, None, None, None)
         try:
             yield
         finally:
             if was_inside:
-                self.__enter__()
+                Probe.__enter__(self)
 
     # ------------------------------------------------------------ what a loop may call
 
@@ -447,6 +448,7 @@ class Probe:
         labels = self._labels()
         if self._due.passes:
             seen, examples, histograms = self._taps.collect()
+            self._num_examples = examples or self._num_examples
             if not self._ran_compiled:
                 self._note_missing(seen)
             if self._due.histograms:
@@ -484,7 +486,11 @@ class Probe:
         blocks = self._blocks.copy() if blocks is None else blocks
         for rows in (*self._read(blocks), self._steps.drain(), self._loss.drain()):
             if rows is not None:
-                self._store.add(rows)
+                self._put(rows)
+
+    def _put(self, rows: Rows) -> None:
+        """Keeps rows."""
+        self._store.add(rows)
 
     def _read(self, blocks: list[StepBlock]) -> list[Rows]:
         """Reads blocks off the device, and the narrow tables; they are forgotten here."""
