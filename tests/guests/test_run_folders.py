@@ -62,6 +62,7 @@ def test_the_folder_has_the_tables_and_a_summary(tmp_path: Path) -> None:
         frame = bare.to_frame(table)
         pd.testing.assert_frame_equal(probe.to_frame(table), frame, rtol=1e-6)
         assert len(run.table(table)) == len(frame)
+    assert probe.is_measured().equals(bare.is_measured())
     assert run.layers["spread"].notna().all()
     found = run.summary
     assert found["status"] == "completed"

@@ -141,6 +141,18 @@ class Probe(probe.Probe):
         written = written[list(frame.columns)].astype(frame.dtypes.to_dict())
         return pd.concat([written, frame], ignore_index=True) if len(frame) else written
 
+    def is_measured(self, table: str = "layers") -> pd.DataFrame:
+        """Says of each cell of `to_frame(table)` whether it has a value, even if that is nan."""
+        frame = super().is_measured(table)
+        if self._recording is None or not (self._recording.folder / f"{table}.csv").exists():
+            return frame
+        import pandas as pd
+
+        from vgexp import tables
+
+        written = ~tables.empty_cells(self._recording.folder, table)[list(frame.columns)]
+        return pd.concat([written, frame], ignore_index=True) if len(frame) else written
+
     # ------------------------------------------------------------ rows
 
     def _put(self, rows: Rows) -> None:

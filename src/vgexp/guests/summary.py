@@ -8,11 +8,13 @@ import platform
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from torch import nn
+from torch.nn.parameter import UninitializedParameter
+
 from vgexp import summaries
 
 if TYPE_CHECKING:
     import pandas as pd
-    from torch import nn
 
 UNKNOWN_LOSS = "the loss is not known (probe.watch_loss shows it)"
 
@@ -31,8 +33,9 @@ def settings_of(model: nn.Module, groups: list[dict[str, Any]], optimizer: objec
 
 
 def num_parameters(model: nn.Module) -> int:
-    """Trainable numbers in a model."""
-    return sum(p.numel() for p in model.parameters() if p.requires_grad)
+    """Trainable numbers in a model, but for parameters that have no shape yet."""
+    trained = (p for p in model.parameters() if p.requires_grad)
+    return sum(p.numel() for p in trained if not isinstance(p, UninitializedParameter))
 
 
 def summary_of(

@@ -202,6 +202,14 @@ class PastRun:
         put_inf_for_nan(frame, find_values(self.folder, table, frame))
         return frame
 
+    def is_measured(self, table: str) -> pd.DataFrame:
+        """Says of each cell of a table whether it has a value, even if that is nan.
+
+        Raises:
+            QuestionError: it is missing or damaged, strict or not.
+        """
+        return find_values(self.folder, table, self.read(table))
+
     def layers(
         self, metrics: Collection[str], beside: Collection[str] = ()
     ) -> Mapping[str, pd.DataFrame]:

@@ -28,8 +28,8 @@ from vgexp.probe.hooks import Note
 from vgexp.probe.plan import ProbePlan, Rank
 
 BYPASSED = (
-    "a shortcut leads round it, and no module's output carries the sum: it lies on a branch, not on"
-    " the path of layers, and has no number"
+    "on a branch: a shortcut leads round, and no module's output carries the sum; no number, and no"
+    " place on the path of layers"
 )
 _OPAQUE = 1
 """The bit of a mask that stands for what no walk can look into."""
@@ -128,13 +128,22 @@ class Discovery:
             self._settle_later(calls)
             return
         plan.is_settled = True
+        self._settle_first(calls)
+        # What comes later needs less: only in which order weights are used.
+        self.disarm()
+        owners = {name: self._modules[name] for name in self._own}
+        self._recorder = Recorder(owners, self._note, with_places=False)
+        self._output.clear()
+
+    def _settle_first(self, calls: Mapping[str, Call]) -> None:
+        plan = self._plan
         if not any(name in calls for name in self._own):
             weights = [row for row in plan.rows if row.weight is not None]
             for number, weight in enumerate(weights, start=1):
                 weight.layer = number
             return
         owners = self._owners(calls)
-        stops = {place for name in owners for place in calls[name].places()}
+        shown = {place: name for name in owners for place in calls[name].places()}
         starts = {
             name: {
                 row: calls[owner].start
@@ -145,7 +154,7 @@ class Discovery:
             }
             for name in self._within
         }
-        blocks = find_blocks(self._modules, calls, starts, self._streams, stops)
+        blocks = find_blocks(self._modules, calls, starts, self._streams, shown)
         readouts = self._readouts(blocks, owners, calls)
         if readouts is not None:
             for row in readouts:
@@ -347,7 +356,10 @@ class Discovery:
         top = max((u.number for u in heads), default=0)
         for unit in heads:
             unit.number = top
-        numbers = sorted({n for u in on_path for n in range(u.number, u.last + 1)})
+        skipped = self._skipped_blocks(on_path)
+        numbers: list[float] = sorted(
+            {*skipped.values(), *(n for u in on_path for n in range(u.number, u.last + 1))}
+        )
         dense = {number: place for place, number in enumerate(numbers, start=1)}
         for unit in units:
             for offset, layer in enumerate(unit.rows):
@@ -359,10 +371,46 @@ class Discovery:
                         plan.rows[row].layer = dense[unit.number + offset]
             if unit.block is not None:
                 self._fill(unit, dense[unit.number])
+        for name, number in skipped.items():
+            self._reserve(name, dense[number])
         for name, layers in self._own.items():
             if name in self._recorder.calls:
                 plan.placed |= {row for layer in layers for row in layer}
         self._place_functional()
+
+    def _skipped_blocks(self, units: Sequence[_Unit]) -> dict[str, float]:
+        """Blocks that this pass left out, each with a number between those of its neighbours.
+
+        They have the class of a block beside them in the same container, as where layers are
+        dropped at random.
+        """
+        blocks = {u.block.name: u.number for u in units if u.block is not None}
+        found: dict[str, float] = {}
+        for container in dict.fromkeys(name.rpartition(".")[0] for name in blocks):
+            beside = [n for n in self._streams if n.rpartition(".")[0] == container]
+            kinds = {type(self._modules[n]) for n in beside if n in blocks} - {nn.Sequential}
+            waiting: list[str] = []
+            last: int | None = None
+            for name in [n for n in beside if type(self._modules[n]) in kinds]:
+                if name in blocks:
+                    found |= _between(waiting, last, blocks[name])
+                    waiting, last = [], blocks[name]
+                elif name not in self._recorder.calls:
+                    waiting.append(name)
+            found |= _between(waiting, last, None)
+        return found
+
+    def _reserve(self, name: str, number: int) -> None:
+        """Gives a block that was not called, and all weights in it, a number."""
+        plan = self._plan
+        stream = plan.rows[self._streams[name]]
+        stream.layer, stream.is_wanted = number, plan.wants(stream.name)
+        shown = {row for _, row in plan.preacts}
+        for row in self._within[name]:
+            if plan.rows[row].layer is None:
+                plan.rows[row].layer = number
+            if row not in shown:
+                plan.rows[row].rank = max(plan.rows[row].rank, Rank.HIDDEN)
 
     def _fill(self, unit: _Unit, number: int) -> None:
         """Gives the weights that a block used its number, and it a row of its own."""
@@ -583,6 +631,13 @@ def _bits(mask: int) -> Iterable[int]:
         index += zeros
         yield index
         index += 1
+
+
+def _between(names: Sequence[str], last: int | None, after: int | None) -> dict[str, float]:
+    """Numbers for names between two whole ones, of which one may be missing."""
+    if last is None:
+        last = (after or 0) - 1
+    return {name: last + place / (len(names) + 1) for place, name in enumerate(names, start=1)}
 
 
 def _mark_bypassed(units: Sequence[_Unit], plan: ProbePlan, shown: Collection[int]) -> None:

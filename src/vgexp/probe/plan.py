@@ -25,7 +25,9 @@ NORMS = (nn.LayerNorm, nn.RMSNorm, nn.GroupNorm, *BATCH_AND_INSTANCE_NORMS)
 NO_SINGLE_OUTPUT = (
     "its module has several weights, or modules within it: which tensor is its z is not known"
 )
-PART_OF = "it is a part of the weight whose row has z: {}"
+PART_OF = (
+    "a part of what a weight is computed from: the row of the largest part has the columns of z"
+)
 WEIGHING: tuple[type[nn.Module], ...] = (
     *(nn.Linear, nn.Embedding, nn.EmbeddingBag, nn.Bilinear),
     *CONVOLUTIONS,
@@ -214,7 +216,7 @@ def _plan_owner(
     for index in rows.values():
         if index != main:
             plan.rows[index].rank = Rank.HIDDEN
-            plan.unseen[plan.rows[index].name] = PART_OF.format(plan.rows[main].name)
+            plan.unseen[plan.rows[index].name] = PART_OF
 
 
 def _stacked_layers(own: Mapping[str, int]) -> list[tuple[int, ...]]:

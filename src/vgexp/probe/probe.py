@@ -31,7 +31,7 @@ from vgexp.probe.store import RowStore, kinds_of
 from vgexp.probe.taps import Taps
 from vgexp.probe.unseen import FOREIGN, MOST_NAMES, Missing, lines
 from vgexp.probe.weights import WeightMeter
-from vgexp.records import Floats, Rows
+from vgexp.records import Floats, Rows, measured_cells
 from vgexp.watch import Meter, Watch
 
 if TYPE_CHECKING:
@@ -53,10 +53,13 @@ class Probe:
     It makes a row for each weight matrix or kernel at each measured optimizer step. The training
     loop stays as it is. The probe draws no random number, changes no tensor and leaves no hook.
 
+    A block of the model has a row of kind `stream`, which has the columns of its output alone.
+
     A weight that a forward pass uses several times, by one module called again or by several that
     share it, has one row: its gradient is the sum over the uses, as autograd has it, and the
     columns of z, h and dL/dz are over the entries of all uses. `layer` and `kind` are those of the
-    first use; the later ones take no number. `unseen` lists such weights.
+    first use; the later ones take no number. `unseen` lists such weights. A use in another role, as
+    of an embedding's matrix in the read-out, has a row of its own, with the columns of z alone.
 
     The table `steps` has a row at every step: learning rate, norms of the whole gradient, and the
     loss where `watch_loss` or `note_loss` shows it. All rows are kept, in arrays and beyond 16 MB
@@ -66,7 +69,7 @@ class Probe:
         every: steps between the columns of weights and gradients; step 0 is always measured.
         activations_every: steps between the other columns.
         histograms_every: steps between the rows of `histograms.csv`; 0: none.
-        layers: a regular expression on weight names; None for all.
+        layers: a regular expression on the names of weights and blocks; None for all.
         loss_reduction: `mean` if the loss is a mean over the update's N examples (then `delta_rms`
             is that of N dL/dz), `sum` if it is their sum. N is over all passes of the update.
         watches: where to measure, of a model that says so; None to find it from the modules.
@@ -284,20 +287,43 @@ class Probe:
     def to_frame(self, table: str = "layers") -> pandas.DataFrame:
         """Returns all rows of a table so far as a DataFrame with the columns of its file.
 
+        Numbers are float64, as in the tables that `vgexp.load` reads, and NaN is both a value that
+        is nan and a cell without one; `is_measured` tells the two apart. pandas' own missing value
+        would not: its arithmetic makes one of both.
+
         Further columns are those of `metrics`.
 
         Raises:
             QuestionError: the table is not measured.
         """
         self._require_table(table)
-        if self._is_bare:
-            raise QuestionError("a bare probe keeps no rows\nallowed: probe.drain()")
+        self._require_rows()
         self._collect()
         return _frame(self._store, table, self._kinds(table))
+
+    def is_measured(self, table: str = "layers") -> pandas.DataFrame:
+        """Says of each cell of `to_frame(table)` whether it has a value, even if that is nan.
+
+        `frame["act_std"].isna() & probe.is_measured()["act_std"]` are the values that are nan.
+
+        Raises:
+            QuestionError: the table is not measured.
+        """
+        import pandas as pd
+
+        self._require_table(table)
+        self._require_rows()
+        self._collect()
+        columns = self._store.columns(table, list(self._kinds(table)))
+        return pd.DataFrame({n: measured_cells(x) for n, x in columns.items()}, dtype=bool)
 
     def _kinds(self, table: str) -> Mapping[str, str]:
         own = self._own.columns if table == "layers" else ()
         return {**kinds_of(table), **{column.name: column.kind for column in own}}
+
+    def _require_rows(self) -> None:
+        if self._is_bare:
+            raise QuestionError("a bare probe keeps no rows\nallowed: probe.drain()")
 
     def _require_table(self, table: str) -> None:
         if table == "histograms" and not self._cadence.histograms_every:
