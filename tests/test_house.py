@@ -24,6 +24,7 @@ FLOORS: tuple[frozenset[str], ...] = tuple(
     frozenset(rooms.split())
     for rooms in (
         "cli __main__",
+        "guests",
         "runs sweep",
         "assembly sinks summaries",
         "training report spectra",
@@ -80,9 +81,19 @@ LIBRARIES: dict[str, frozenset[str]] = {
     "rich": frozenset({"report", "cli"}),
     "matplotlib": frozenset({"report", "runs"}),
     "pandas": frozenset(
-        {"tables", "diagnosis", "past", "report", "cli.compare", "runs", "summaries", "probe"}
+        {
+            "tables",
+            "diagnosis",
+            "past",
+            "report",
+            "cli.compare",
+            "runs",
+            "summaries",
+            "probe",
+            "guests",
+        }
     ),
-    "torch": TORCH_SIDE | {"summaries", "sinks"},
+    "torch": TORCH_SIDE | {"summaries", "sinks", "guests"},
     "torchvision": frozenset({"data", "models"}),
 }
 """Library -> the rooms (or modules) that may import it."""
@@ -92,6 +103,7 @@ LATE: frozenset[tuple[str, str]] = frozenset(
         ("runs", "pandas"),
         ("runs", "matplotlib"),
         ("probe", "pandas"),
+        ("guests", "pandas"),
         ("sinks", "torch"),
         ("summaries", "torch"),
         ("data", "torchvision"),

@@ -59,9 +59,8 @@ def test_of_finite_values_it_says_what_notna_says_and_numbers_are_plain_floats()
 
 def test_a_table_that_was_written_says_the_same(tmp_path: Path) -> None:
     drained = probed(poison=True)
-    rows = drained.drain()
     written = CsvFiles(tmp_path, ["layers"])
-    for each in rows:
+    for each in (rows for rows in drained.drain() if rows.table == "layers"):
         written(each)
     written.close()
     (tmp_path / "config.yaml").write_text("{}")

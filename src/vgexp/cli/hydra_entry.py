@@ -79,6 +79,9 @@ def compose_and_call(args: argparse.Namespace, job: Job) -> None:
     Raises:
         QuestionError: Hydra refused it, or the folder is in use.
     """
+    for folder in (args.config_dir, args.config_path):
+        if folder and args.config_name in (None, "config", folders.CONFIG):
+            folders.refuse_guest(Path(folder))
     schema.register(job.work)
     sets_no_mode = _sets_no_mode(args)
     args.overrides, job.swept = _rewrite(args)

@@ -90,9 +90,22 @@ class PastRun:
     @cached_property
     def config(self) -> Config | None:
         """The configuration; None where it is missing, or damaged if not strict."""
-        if not self.has(folders.CONFIG):
+        if not self.has(folders.CONFIG) or self.is_guest:
             return None
         return self._problems.try_to_read(folders.CONFIG, self.require_config)
+
+    @cached_property
+    def is_guest(self) -> bool:
+        """Whether a loop of somebody's own made the run; such a run has no configuration."""
+        return folders.is_guest(self.folder)
+
+    @cached_property
+    def settings(self) -> dict[str, Any]:
+        """What is known of somebody's own loop, by dotted key; empty for a run of vgexp's."""
+        if not self.is_guest:
+            return {}
+        read = self._problems.try_to_read
+        return read(folders.CONFIG, lambda: tables.read_settings(self.folder)) or {}
 
     def require_config(self) -> Config:
         """Reads the configuration.
@@ -229,8 +242,10 @@ class PastRun:
 
     def shortfall(self, table: str) -> str | None:
         """Says what is missing at the end of a table, or why that cannot be told."""
+        # Nobody knew beforehand which step of somebody's own loop would be the last.
+        outcome = {} if self.is_guest and table != "steps" else self.outcome
         try:
-            gap = shortfall(self.folder, table, self.outcome, self._num_rows(table))
+            gap = shortfall(self.folder, table, outcome, self._num_rows(table))
         except QuestionError as error:
             return self._problems.words_of(error)
         return f"{table}.csv {gap}" if gap else None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from vgexp.probe.examples import Examples, input_shape
 from vgexp.probe.hooks import Hook, Note
-from vgexp.probe.passes import Copies, Pass
+from vgexp.probe.moments import StackMeasure
+from vgexp.probe.passes import NO_MEASURES, Copies, Pass
 from vgexp.torch_internals import backward_task, call_after_backward, version_of
 
 
@@ -29,6 +30,7 @@ class MicroBatches:
         channels_first: frozenset[int],
         examples: Examples,
         note: Note,
+        own: Mapping[str, Sequence[StackMeasure]] = NO_MEASURES,
     ) -> None:
         self._parameters = parameters
         self._channels_first = channels_first
@@ -36,6 +38,7 @@ class MicroBatches:
         self.with_histograms = False
         """Whether passes that begin from now on are counted in histograms as well."""
         self._note = note
+        self._own = own
         self._copies = Copies()
         self._passes: list[Pass] = []
         self._hooks: list[Any] = []
@@ -125,6 +128,7 @@ class MicroBatches:
             examples,
             backward_task(),
             with_histograms=self.with_histograms,
+            own=self._own,
         )
         current.input_shape = shape
         self._passes.append(current)

@@ -76,11 +76,17 @@ class StepHooks:
 
     def parameters(self) -> list[Tensor]:
         """The tensors that the optimizer updates."""
-        for each in self._chain:
-            groups = _attribute(each, "param_groups")
-            if groups:
-                return [p for group in groups for p in group["params"]]
-        return []
+        return [p for group in self.groups() for p in group["params"]]
+
+    def groups(self) -> list[dict[str, Any]]:
+        """The groups of parameters, each with its settings; empty where there are none."""
+        every = (_attribute(each, "param_groups") for each in self._chain)
+        return next((groups for groups in every if groups), [])
+
+    def found_inf(self) -> Tensor | None:
+        """Above 0 where a scaler has a fused optimizer leave the step out; None: none says so."""
+        found = (_attribute(each, "found_inf") for each in self._chain)
+        return next((each for each in found if isinstance(each, Tensor)), None)
 
     def gradient_scale(self) -> Tensor | None:
         """What a fused optimizer divides its gradients by within its step; None: by nothing."""

@@ -7,7 +7,7 @@ Axes: D ranks along one dimension of a mesh, Q columns, R rows.
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -64,13 +64,39 @@ def join_shards(
     return joined
 
 
+def squares_of_shards(tensors: Sequence[Tensor]) -> Tensor:
+    """The sum of squares over all entries of sharded tensors, a 0-d float64 tensor.
+
+    Every rank of their meshes has to call it; it waits for the others.
+    """
+    total: Tensor | None = None
+    for (mesh, dims), rows in _meshes(dict(enumerate(tensors)), with_whole=True).items():
+        square = metrics.total_norm([local_part(tensors[i]).float() for i in rows]).square()
+        for dim in dims:
+            torch.distributed.all_reduce(square, group=mesh.get_group(dim))
+        total = square if total is None else total + square
+    return torch.zeros((), dtype=torch.float64) if total is None else total
+
+
+def is_sharded(x: Tensor) -> bool:
+    """Whether a tensor is one of a mesh of ranks."""
+    kind = _sharded_kind()
+    return kind is not None and isinstance(x, kind)
+
+
 def _sharded_kind() -> Any:
     """torch's class of sharded tensors; None where nothing has loaded it, so that there is none."""
     return getattr(sys.modules.get("torch.distributed.tensor"), "DTensor", None)
 
 
-def _meshes(weights: Mapping[int, Tensor]) -> dict[tuple[Any, tuple[int, ...]], tuple[int, ...]]:
-    """The rows of sharded weights, by mesh and the mesh's dimensions along which they are."""
+def _meshes(
+    weights: Mapping[int, Tensor], *, with_whole: bool = False
+) -> dict[tuple[Any, tuple[int, ...]], tuple[int, ...]]:
+    """The rows of sharded weights, by mesh and the mesh's dimensions along which they are.
+
+    Args:
+        with_whole: whether those that every rank of a mesh has whole are listed too.
+    """
     kind = _sharded_kind()
     groups: dict[tuple[Any, tuple[int, ...]], tuple[int, ...]] = {}
     for row, weight in weights.items():
@@ -78,7 +104,7 @@ def _meshes(weights: Mapping[int, Tensor]) -> dict[tuple[Any, tuple[int, ...]], 
             sharded: Any = weight
             placed = enumerate(sharded.placements)
             dims = tuple([dim for dim, placement in placed if not placement.is_replicate()])
-            if dims:
+            if dims or with_whole:
                 key = (sharded.device_mesh, dims)
                 groups[key] = (*groups.get(key, ()), row)
     return groups

@@ -21,7 +21,8 @@ from vgexp.probe.histograms import Histograms
 from vgexp.probe.hooks import Hook, Note
 from vgexp.probe.micro_batches import MicroBatches
 from vgexp.probe.moments import ColumnCells, GroupNumbers
-from vgexp.probe.passes import Pass
+from vgexp.probe.own_metrics import OwnMetrics
+from vgexp.probe.passes import NO_MEASURES, Pass
 from vgexp.probe.plan import ProbePlan, first_tensor
 from vgexp.probe.ranks import Lost, Ranks
 from vgexp.torch_internals import backward_task
@@ -44,6 +45,7 @@ class Taps:
         examples: Examples,
         note: Note,
         ranks: Ranks | None = None,
+        own: OwnMetrics | None = None,
     ) -> None:
         self._ranks = ranks
         self._model = model
@@ -51,7 +53,10 @@ class Taps:
         self._note = note
         self._measured = plan.measured
         channels_first = frozenset(i for i, row in enumerate(plan.rows) if row.kind == "conv")
-        self._passes = MicroBatches(list(model.parameters()), channels_first, examples, note)
+        self._own = own
+        measures = NO_MEASURES if own is None else own.of_calls
+        parameters = list(model.parameters())
+        self._passes = MicroBatches(parameters, channels_first, examples, note, measures)
         self._free = FreeActivations(model, plan, self._passes)
         self._functions = FunctionWatcher(model, note)
         self._free.watch(self._functions)
@@ -163,7 +168,10 @@ class Taps:
             self._note(row, reason)
         self._passes.end_step()
         self.drop()
-        return _columns(parts, lost), examples, Histograms(parts, frozenset(lost))
+        columns = _columns(parts, lost)
+        if self._own is not None:
+            columns |= self._own.columns_of(parts, lost)
+        return columns, examples, Histograms(parts, frozenset(lost))
 
     @property
     def has_passes(self) -> bool:

@@ -58,6 +58,20 @@ class WeightMeter:
         self._copies: dict[tuple[int, ...], Tensor] = {}
         self._scratch: Tensor | None = None
 
+    @property
+    def weights(self) -> Mapping[int, Tensor]:
+        """The weights by row."""
+        return self._weights
+
+    @property
+    def gradients(self) -> Mapping[int, Tensor]:
+        """The gradients that are there, by row."""
+        return {
+            index: grad
+            for index, weight in self._weights.items()
+            if weight.requires_grad and (grad := weight.grad) is not None
+        }
+
     def before_clip(self) -> None:
         """Measures the gradient's columns now; without this call `take_gradients` does."""
         groups = self._gradients()
@@ -124,11 +138,9 @@ class WeightMeter:
                 self._cells[name] = ColumnCells(_rows(groups), values)
 
     def _gradients(self) -> Stacks:
-        grads = {}
-        for index, weight in self._weights.items():
-            if weight.requires_grad and (grad := weight.grad) is not None:
-                grads[index] = local_part(grad, weight)
-        return self._stacks(grads)
+        return self._stacks(
+            {i: local_part(grad, self._weights[i]) for i, grad in self.gradients.items()}
+        )
 
     def _size(self, grad: Tensor) -> Tensor:
         """|g|, without changing the gradient."""

@@ -19,7 +19,7 @@ from vgexp.quantities.tables import (
     is_header,
     lacking_columns,
 )
-from vgexp.quantities.training import CURVATURE, EVALS, PRETRAINING, STEPS, TIMING
+from vgexp.quantities.training import CURVATURE, EVALS, LOSS, PRETRAINING, STEPS, TIMING
 
 __all__ = [
     "ATTENTION",
@@ -31,6 +31,7 @@ __all__ = [
     "JACOBIAN",
     "KEYS",
     "LAYERS",
+    "LOSS",
     "NUMBERS",
     "NUM_STEPS_AVERAGED",
     "PATHS",

@@ -8,13 +8,14 @@ from vgexp.quantities.initialisation import JACOBIAN, PATHS, SHATTERING
 from vgexp.quantities.layers import LAYERS, PREDICTED
 from vgexp.quantities.networks import ATTENTION, HISTOGRAMS, PREDICTED_IN_TIME, RECURRENCE, TIME
 from vgexp.quantities.quantity import Quantity, amount
-from vgexp.quantities.training import CURVATURE, EVALS, PRETRAINING, STEPS, TIMING
+from vgexp.quantities.training import CURVATURE, EVALS, LOSS, PRETRAINING, STEPS, TIMING
 
 TABLES: Mapping[str, tuple[Quantity, ...]] = {
     "layers": (*LAYERS, *PREDICTED),
     "steps": STEPS,
     "evals": EVALS,
     "timing": TIMING,
+    "loss": LOSS,
     "histograms": HISTOGRAMS,
     "time": (*TIME, *PREDICTED_IN_TIME),
     "recurrence": RECURRENCE,

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
+    from vgexp.diagnosis import Diagnosis
     from vgexp.past import PastRun
 
 
@@ -41,6 +42,7 @@ class Run:
     steps = _table("steps")
     evals = _table("evals")
     timing = _table("timing")
+    loss = _table("loss")
     histograms = _table("histograms")
     time = _table("time")
     recurrence = _table("recurrence")
@@ -68,6 +70,19 @@ class Run:
             QuestionError: it is missing or damaged.
         """
         return self._read().require_config()
+
+    def diagnose(self) -> Diagnosis:
+        """What the rules find in the run's layers; as `vgexp.diagnose(run)`.
+
+        Raises:
+            QuestionError: it has no table of layers, or no row of that has a backward signal.
+        """
+        from vgexp import diagnosis
+
+        past = self._read()
+        config = past.config
+        num_examples = config.data.batch_size * config.train.accumulate if config else None
+        return diagnosis.diagnose(self.layers, dtype=past.dtype, num_examples=num_examples)
 
     def plot(self, name: str | None = None) -> Figure:
         """A figure of the run: its overview, or the one of a name (`vgexp list figures`).

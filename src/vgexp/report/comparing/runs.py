@@ -186,6 +186,8 @@ def _load(past: PastRun, name: str) -> ComparedRun:
 
 
 def _read_asked(past: PastRun) -> dict[str, Any]:
+    if past.is_guest:
+        return past.settings
     if past.config is None:
         return dict(past.job.overrides)
     # A configuration does not tell what it was composed of: a preset.
