@@ -397,7 +397,7 @@ def test_a_loaded_state_goes_on_with_exactly_the_rows_that_follow(
     }
     # Where it stopped everything was measured, whatever the cadence.
     for tables in (joined, whole):
-        for table in ("layers", "histograms"):
+        for table in ("layers", "histograms", "parameters", "wiring"):
             tables[table] = without_step(tables[table], stop_after - 1)
     assert_same(joined, whole)
 

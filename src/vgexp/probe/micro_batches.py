@@ -38,6 +38,11 @@ class MicroBatches:
         self._after_backward: list[tuple[int, int]] = []
 
     @property
+    def has_begun(self) -> bool:
+        """Whether a pass of the step has begun."""
+        return bool(self._passes)
+
+    @property
     def last(self) -> Pass:
         """The pass that began last."""
         return self._passes[-1]

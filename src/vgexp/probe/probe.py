@@ -16,8 +16,11 @@ from vgexp import torch_internals
 from vgexp.errors import QuestionError, impossible, unknown
 from vgexp.probe.block import Labels, StepBlock, StepCells, labels_of
 from vgexp.probe.cadence import Cadence, Due
+from vgexp.probe.functions import FunctionWatcher
+from vgexp.probe.guests import GuestAttentionMeter, GuestTimeMeter
 from vgexp.probe.hooks import Note
 from vgexp.probe.moments import ColumnCells
+from vgexp.probe.of_parameters import TablesOfParameters
 from vgexp.probe.plan import ProbePlan, plan_of_module, plan_of_watches
 from vgexp.probe.taps import Taps
 from vgexp.probe.weights import WeightMeter
@@ -54,6 +57,8 @@ class Probe:
         meters: what measures a model's narrow tables, at the steps of `activations_every`.
         scaler: the `GradScaler` that scales the loss, whose scale is divided out of `delta_rms`;
             None: the one that calls the optimizer, if one does.
+        wiring_changes: whether `wiring.csv` has rows at steps that are neither the first nor asked
+            for by `want_step`, if something has changed.
 
     Raises:
         QuestionError: no model or optimizer, an impossible cadence, pattern, reduction or scaler.
@@ -72,6 +77,7 @@ class Probe:
         watches: Sequence[Watch] | None = None,
         meters: Sequence[Meter] = (),
         scaler: GradScaler | None = None,
+        wiring_changes: bool = True,
     ) -> None:
         _require_kinds(model, optimizer)
         _require_scaler(scaler)
@@ -95,7 +101,12 @@ class Probe:
         self._note: Note = partial(_note, self._plan, self._unseen)
         self._taps = Taps(model, self._plan, self._note)
         self._meter = WeightMeter(self._plan.rows, reuse=every == 1)
-        self._meters = meters
+        self._of_parameters = TablesOfParameters(
+            *(model, optimizer, self._plan.rows, self._note),
+            reuse=every == 1,
+            with_changes=wiring_changes,
+        )
+        self._meters: tuple[Meter, ...] = (*meters, *self._guest_meters(model, watches is None))
         self._narrow: list[Callable[[], Rows]] = []
         self._optimizer_hooks: list[Any] = []
         self._known_labels: tuple[tuple[int | None, ...], Labels] | None = None
@@ -108,6 +119,17 @@ class Probe:
         self._inside = False
         self.step = 0
         """Optimizer steps seen so far."""
+
+    def _guest_meters(self, model: nn.Module, is_guest: bool) -> Iterator[Meter]:
+        """What measures the narrow tables of a model that has no meters of its own."""
+        if not is_guest:
+            return
+        unseen = self._unseen.setdefault
+        time = GuestTimeMeter(model, self._taps, self._note, unseen)
+        if time.has_sites:
+            yield time
+        watcher = FunctionWatcher(model, self._note)
+        yield GuestAttentionMeter(model, self._taps, watcher, self._plan.rows, unseen)
 
     # ------------------------------------------------------------ life
 
@@ -156,6 +178,7 @@ class Probe:
         """
         if self._due.weights:
             self._safely(self._meter.before_clip)
+            self._safely(self._of_parameters.before_clip)
 
     def want_step(self) -> None:
         """Measures everything in the current step. Call it before the forward pass."""
@@ -179,6 +202,7 @@ class Probe:
         `loss_scale` is what the loss was multiplied by, if it was: no scaler calls the optimizer
         that could be asked.
         """
+        self._safely(self._copy_others)
         self._safely(self._copy_weights, self._measure)
         self._finish(loss_scale)
 
@@ -188,7 +212,8 @@ class Probe:
         """Returns the rows measured since the last call. On CUDA it waits for the device."""
         blocks, self._blocks = self._blocks, []
         narrow, self._narrow = self._narrow, []
-        return [*(block.rows() for block in blocks), *(rows() for rows in narrow)]
+        beside = self._of_parameters.drain()
+        return [*(block.rows() for block in blocks), *beside, *(rows() for rows in narrow)]
 
     def to_frame(self, table: str = "layers") -> pandas.DataFrame:
         """Returns all rows of a table so far as a DataFrame with the columns of its file.
@@ -218,8 +243,11 @@ class Probe:
     @property
     def tables(self) -> tuple[str, ...]:
         """The names of the measured tables; `histograms` only with `histograms_every`."""
-        own = ("layers", "histograms") if self._cadence.histograms_every else ("layers",)
-        return (*own, *dict.fromkeys(meter.table for meter in self._meters))
+        own = ["layers", *self._of_parameters.tables]
+        if self._cadence.histograms_every:
+            own.append("histograms")
+        meters = (meter for meter in self._meters if getattr(meter, "has_sites", True))
+        return (*own, *dict.fromkeys(meter.table for meter in meters))
 
     @property
     def unseen(self) -> list[str]:
@@ -236,14 +264,20 @@ class Probe:
             self._taps.arm(with_histograms=self._due.histograms)
         else:
             self._taps.disarm()
+        self._of_parameters.prepare(self.step, is_due=self._due.weights, is_whole=self._is_whole)
         for meter in self._meters:
             if self._due.activations:
                 meter.arm()
             else:
                 meter.disarm()
 
+    @property
+    def _is_whole(self) -> bool:
+        return self._wanted or self.step == 0
+
     def _disarm(self) -> None:
         self._taps.disarm()
+        self._of_parameters.disarm()
         for meter in self._meters:
             meter.disarm()
 
@@ -254,6 +288,7 @@ class Probe:
         # The first argument is the optimizer itself.
         self._has_closure = any(argument is not None for argument in (*args[1:], *kwargs.values()))
         self._safely(self._copy_weights)
+        self._safely(self._copy_others)
         if not self._has_closure:
             self._safely(self._measure)
 
@@ -262,17 +297,23 @@ class Probe:
             self._safely(self._measure)
         if self._due.weights:
             self._safely(self._meter.after_step)
+            self._safely(self._of_parameters.after_step)
         self._finish()
 
     def _copy_weights(self) -> None:
         if self._due.weights:
             self._meter.copy_weights()
 
+    def _copy_others(self) -> None:
+        if self._due.weights:
+            self._of_parameters.before_step()
+
     def _measure(self) -> None:
         # A fused optimizer gets scaled gradients, and divides by this within its step.
         held = getattr(self._optimizer, "grad_scale", None)
         self._gradient_scale = _NO_SCALE if held is None else held.clone()
         if self._due.weights:
+            self._safely(self._of_parameters.take_gradients)
             self._meter.take_gradients()
         if self._due.passes:
             self._taps.reduce()
@@ -281,12 +322,15 @@ class Probe:
         """Ends the step, even if measuring it failed."""
         if self.measuring:
             self._safely(partial(self._add_block, loss_scale))
+        else:
+            self._safely(partial(self._end_parameters, None))
         self._wanted = self._has_closure = False
         self.step += 1
         self._prepare()
 
     def _add_block(self, loss_scale: Tensor | None) -> None:
         cells = self._meter.collect()
+        self._safely(partial(self._end_parameters, cells if self._due.weights else None))
         factor, scale = 1, _NO_SCALE
         labels = self._labels()
         if self._due.passes:
@@ -303,6 +347,10 @@ class Probe:
         if cells:
             added = StepCells(self.step, cells, factor, scale, self._gradient_scale)
             self._keep(labels, added)
+
+    def _end_parameters(self, cells: Mapping[str, ColumnCells] | None) -> None:
+        scale, is_whole = self._gradient_scale, self._is_whole
+        self._of_parameters.end_step(self.step, cells, scale, is_whole=is_whole)
 
     def _loss_scale(self) -> Tensor | float:
         """What the loss is multiplied by now; 1 where no scaler is given and none is found."""

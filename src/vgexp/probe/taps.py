@@ -46,6 +46,7 @@ class Taps:
         self._calls: dict[int, Call] = {}
         self._outputs: list[tuple[Tensor, int]] = []
         self._model_output: Tensor | None = None
+        self._counted: list[Pass] = []
 
     # ------------------------------------------------------------ life
 
@@ -132,9 +133,18 @@ class Taps:
             for quantity, more in each.parts.items():
                 parts.setdefault(quantity, []).extend(more)
         examples = sum(each.examples for each in used)
+        self._counted = used
         self._passes.end_step()
         self.drop()
         return _columns(parts, lost), examples, Histograms(parts, frozenset(lost))
+
+    def current_pass(self) -> Pass | None:
+        """The pass that began last in the step at hand."""
+        return self._passes.last if self._passes.has_begun else None
+
+    def counts(self, one: Pass) -> bool:
+        """Whether a pass counted in the step that was collected last."""
+        return any(each is one for each in self._counted)
 
     def drop(self) -> None:
         """Forgets the tensors of the current step."""

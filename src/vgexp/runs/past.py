@@ -41,6 +41,8 @@ class Run:
     steps = _table("steps")
     evals = _table("evals")
     timing = _table("timing")
+    parameters = _table("parameters")
+    wiring = _table("wiring")
     histograms = _table("histograms")
     time = _table("time")
     recurrence = _table("recurrence")
