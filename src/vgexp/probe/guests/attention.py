@@ -84,6 +84,11 @@ class GuestAttentionMeter:
         watcher.watch([F.multi_head_attention_forward], self._see_multi_head)
 
     @property
+    def is_watching(self) -> bool:
+        """Whether it is armed and looks for calls."""
+        return self._is_armed and self._is_asked
+
+    @property
     def has_sites(self) -> bool:
         """Whether the model has modules of torch's attention, or called it."""
         return bool(self._expected or self._heads)
