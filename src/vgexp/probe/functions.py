@@ -77,7 +77,10 @@ class FunctionWatcher:
         self._handles: list[Any] = []
         self._running: list[nn.Module] = []
         self._suspended_by: nn.Module | None = None
-        self._is_on = False
+        self._depth = 0
+        """How many modules ran as the mode was entered, that one included; 0: it is not on."""
+        self._is_pass = False
+        self._callers: set[int] | None = None
         self._thread = 0
 
     def watch(self, functions: Iterable[Callable[..., Any]], see: See) -> None:
@@ -100,11 +103,21 @@ class FunctionWatcher:
         before = Hook(self._note, None, self._before)
         after = Hook(self._note, None, self._after)
         for module in modules:
-            if _is_quiet(module) or isinstance(module, torch.jit.ScriptModule):
+            if isinstance(module, torch.jit.ScriptModule) or not self._is_of_interest(module):
                 continue
             self._handles.append(module.register_forward_pre_hook(before, prepend=True))
             # Called after an error in the module as well.
             self._handles.append(module.register_forward_hook(after, always_call=True))
+
+    def learn(self) -> None:
+        """From now on looks into those modules alone that have called something watched so far.
+
+        Every function that is called while the mode is on costs a microsecond or two. Whoever
+        watches calls this after an update in which everything was called.
+        """
+        if self._callers is None:
+            self._callers = set(self._mode.callers)
+            self.disarm()
 
     def disarm(self) -> None:
         """Removes the hooks, and the mode where an interrupt has left it."""
@@ -112,6 +125,12 @@ class FunctionWatcher:
             handle.remove()
         self._handles.clear()
         self._leave()
+
+    def _is_of_interest(self, module: nn.Module) -> bool:
+        if self._callers is None:
+            return not _is_quiet(module)
+        # The model itself says whether its pass records gradients, whatever checkpointing does.
+        return bool(self._callers) and (module is self._model or id(module) in self._callers)
 
     def _before(self, module: nn.Module, _args: Any) -> None:
         if torch.compiler.is_compiling() or threading.get_ident() != self._thread:
@@ -121,10 +140,13 @@ class FunctionWatcher:
             self._leave()
         self._running.append(module)
         self._mode.module = module
-        if len(self._running) == 1 and torch.is_grad_enabled() and backward_task() == -1:
-            self._is_on = True
+        if len(self._running) == 1:
+            self._is_pass = torch.is_grad_enabled() and backward_task() == -1
+        is_caller = self._callers is None or id(module) in self._callers
+        if self._is_pass and is_caller and not self._depth:
+            self._depth = len(self._running)
             enter_mode(self._mode)
-        if self._is_on and self._suspended_by is None and _may_take_fast_path(module):
+        if self._depth and self._suspended_by is None and _may_take_fast_path(module):
             self._suspended_by = module
             leave_mode(self._mode)
 
@@ -137,20 +159,21 @@ class FunctionWatcher:
         # Modules above it were left by an error that no hook was told of.
         while running.pop() is not module:
             pass
-        if not running:
-            self._leave()
-        elif self._is_on:
-            self._mode.module = running[-1]
-            if self._suspended_by is module:
-                self._suspended_by = None
-                enter_mode(self._mode)
+        if self._suspended_by is module:
+            self._suspended_by = None
+            enter_mode(self._mode)
+        if len(running) < self._depth:
+            self._turn_off()
+        self._mode.module = running[-1] if running else None
+
+    def _turn_off(self) -> None:
+        if self._depth and self._suspended_by is None:
+            leave_mode(self._mode)
+        self._depth, self._suspended_by = 0, None
 
     def _leave(self) -> None:
-        if self._is_on and self._suspended_by is None:
-            leave_mode(self._mode)
+        self._turn_off()
         self._running.clear()
-        self._suspended_by = None
-        self._is_on = False
         self._mode.module = None
 
 
@@ -162,6 +185,8 @@ class _Mode(TorchFunctionMode):
         self._watched = watched
         self._note = note
         self.module: nn.Module | None = None
+        self.callers: set[int] = set()
+        """The modules that have called something watched; the model keeps them alive."""
 
     def __torch_function__(
         self,
@@ -174,6 +199,7 @@ class _Mode(TorchFunctionMode):
         if watching is None or self.module is None or torch.compiler.is_compiling():
             return function(*args, **(kwargs or {}))
         call = FunctionCall(function, args, kwargs or {}, self.module)
+        self.callers.add(id(self.module))
         afterwards = [self._told(see, call) for see in watching]
         result = function(*args, **(kwargs or {}))
         for after in afterwards:

@@ -25,8 +25,10 @@ from vgexp.probe.plan import PlanRow
 from vgexp.probe.taps import Taps
 from vgexp.records import Floats, Rows
 
-MOST_ENTRIES = 2**19
+MOST_ENTRIES = 2**15
 """Number of attention weights of a call that are measured; of more, those of fewer queries."""
+LEAST_QUERIES = 16
+"""Number of queries of an example that are measured all the same, if there are as many."""
 
 NOT_CALLED = "attention.csv: no call of torch's attention was seen in it"
 OTHER_HEADS = "attention.csv: its calls have different numbers of heads; the first is measured"
@@ -49,12 +51,14 @@ class GuestAttentionMeter:
     """Measures every head of torch's attention at the steps at which it is armed.
 
     A call with more weights than `MOST_ENTRIES` is measured at equally spaced queries, the last of
-    them included, and where one query of each example is too much, in the first examples. Entropy
-    is a mean over the queries that see a key; of those the largest possible is ln of the number of
-    keys that they see, by the mask. A mask of floats hides a key where it is below half of its
-    dtype's lowest number, and is otherwise added to the logits; `logit_max` is without it. Dropout
-    is left out. A model without `nn.MultiheadAttention` that calls no attention in the first update
-    that is measured is not looked at again.
+    them included, and where `LEAST_QUERIES` of each example are too many, in the first examples,
+    one at least. Entropy is a mean over the queries that see a key; of those the largest possible
+    is ln of the number of keys that they see, by the mask. A mask of floats hides a key where it is
+    below half of its dtype's lowest number, and is otherwise added to the logits; `logit_max` is
+    without it. Dropout is left out.
+
+    After the first update that is measured, only the modules are looked at that called attention in
+    it, and a model without any is left alone.
     """
 
     table = "attention"
@@ -115,6 +119,7 @@ class GuestAttentionMeter:
         # A model that called none in its first update is not asked again: it costs time.
         if num_examples:
             self._is_asked = self.has_sites
+            self._watcher.learn()
         for name in self._expected:
             if name not in self._heads:
                 self._unseen(name, NOT_CALLED)
@@ -273,7 +278,7 @@ def _numbers(
 
 def _queries(entries_of_one: int, num_queries: int) -> list[int]:
     """The queries to measure: all, or equally spaced ones with the last of them."""
-    points = min(num_queries, max(1, MOST_ENTRIES // entries_of_one))
+    points = min(num_queries, max(LEAST_QUERIES, MOST_ENTRIES // entries_of_one))
     return [k * num_queries // points - 1 for k in range(1, points + 1)]
 
 
