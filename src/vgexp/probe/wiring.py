@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from vgexp.probe.hooks import Hook, Note
 from vgexp.probe.moments import ColumnCells
@@ -110,7 +111,7 @@ class Wiring:
         }
         hook = Hook(self._note, None, self._on_gradient)
         for parameter in self._parameters:
-            if parameter.requires_grad:
+            if parameter.requires_grad and not is_lazy(parameter):
                 self._hooks.append(_hook(parameter, hook))
 
     def disarm(self) -> None:
