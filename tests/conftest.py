@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import sys
@@ -23,6 +24,15 @@ if hasattr(signal, "SIGHUP"):
     _SIGNALS[signal.SIGHUP] = signal.SIG_DFL
 
 
+def pytest_collection_finish() -> None:
+    """What is imported and collected by now stays: it is not searched for garbage again.
+
+    Nor does a process that a test forks copy it, as it would to search it.
+    """
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture(autouse=True)
 def _on_cpu(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """A device of `auto` is the CPU."""
@@ -31,9 +41,9 @@ def _on_cpu(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 @pytest.fixture(autouse=True)
-def _without_pictures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+def _without_figures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs draw no figures, which would take longer than they do, but in tests about them."""
-    if not request.node.get_closest_marker("pictures"):
+    if not request.node.get_closest_marker("figures"):
         for module in ("making", "start"):
             monkeypatch.setattr(f"vgexp.runs.{module}.draw_figures", lambda *_, **__: 0)
 
@@ -53,7 +63,7 @@ def _signals_as_at_a_terminal() -> Iterator[None]:
 
 
 @pytest.fixture
-def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def user_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """The current folder, in which code can be written; what is imported from it is forgotten."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path])
@@ -62,3 +72,17 @@ def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path
     for name, module in list(sys.modules.items()):
         if str(getattr(module, "__file__", None)).startswith(str(tmp_path)):
             del sys.modules[name]
+
+
+@pytest.fixture
+def nothing_hangs() -> Iterator[None]:
+    """What never ends, such as a read that waits for ever, fails instead."""
+
+    def give_up(*_: object) -> None:
+        raise TimeoutError("it never ends")
+
+    before = signal.signal(signal.SIGALRM, give_up)
+    signal.alarm(120)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)

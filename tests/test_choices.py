@@ -1,6 +1,8 @@
 """A choice is written where its configuration is and where it is made, and nothing branches on it.
 
 The sources are read as syntax trees: what stands in strings and comments does not count.
+
+Holds: models/__init__.py, registry.py
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ SOURCE = Path(__file__).parents[1] / "src" / "vgexp"
 GROUPS: Mapping[str, Registry[Any]] = dict(CHOICES)
 PARTS: Mapping[str, Registry[Any]] = {
     "activations.py": ACTIVATIONS,
-    "inits.py": INITS,
+    "inits/choices.py": INITS,
     "losses.py": LOSSES,
     "models/recurrence/draws.py": RECURRENT_INITS,
     "norms.py": NORMS,

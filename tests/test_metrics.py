@@ -1,4 +1,7 @@
-"""The references are Python's own: `math.hypot` (which scales), `math.fsum` and fractions."""
+"""The references are Python's own: `math.hypot` (which scales), `math.fsum` and fractions.
+
+Holds: metrics.py
+"""
 
 from __future__ import annotations
 
@@ -68,6 +71,22 @@ def test_row_norms_and_rms_equal_the_reference_at_every_scale(
         for x, norm, rms in zip(x_RN, norm_R, rms_R, strict=True):
             assert close(norm, hypot(x), dtype)
             assert close(rms, hypot(x) / math.sqrt(num_entries), dtype)
+
+
+@pytest.mark.parametrize("num_entries", [2**16 + 1, 2**17, 3_000_001])
+def test_a_row_of_millions_of_entries_has_its_norm_to_rounding(num_entries: int) -> None:
+    """A plain float32 norm of 3 million equal entries is off by 1e-4, of 100 million by 1e-2."""
+    x_RN = torch.full((2, num_entries), 0.1)
+    x_RN[1] *= 3
+    x_RN[1, ::2] *= -1
+    norms = [math.sqrt(num_entries) * float(row[0].abs()) for row in x_RN]
+    total = math.hypot(*norms)
+    for measured, expected in zip(metrics.row_norms(x_RN), norms, strict=True):
+        assert float(measured) == pytest.approx(expected, rel=1e-6)
+    assert float(metrics.row_moments(x_RN)[1][1]) == pytest.approx(float(x_RN[1, 1]), rel=1e-6)
+    assert float(metrics.total_norm([*x_RN])) == pytest.approx(total, rel=1e-6)
+    many = list(x_RN.flatten().split(10_000))
+    assert float(metrics.total_norm(many)) == pytest.approx(total, rel=1e-6)
 
 
 @pytest.mark.parametrize("small", list(product((False, True), repeat=4)))
@@ -249,3 +268,27 @@ def test_nothing_is_written_to_the_measured_tensors() -> None:
     metrics.row_norms(xs[0])
     metrics.row_moments(xs[0])
     assert all(map(torch.equal, xs, before))
+
+
+# ---------------------------------------------------------------- outliers
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_outliers_are_counted_from_the_bound_on_by_magnitude(dtype: torch.dtype) -> None:
+    x_RN = torch.tensor(
+        [[1.0, -5.9, 2.0, 0.0], [6.0, -6.0, 5.999, 7.0], [-9.0, 0.0, 0.0, 0.0], [0.0] * 4],
+        dtype=dtype,
+    )
+    given = x_RN.clone()
+    peak_R, share_R = metrics.row_outliers(x_RN, 6.0)
+    assert peak_R.tolist() == [x_RN[0].abs().max().item(), 7.0, 9.0, 0.0]
+    assert share_R.tolist() == [0.0, 0.75, 0.25, 0.0]
+    assert (peak_R.dtype, share_R.dtype) == (dtype, dtype)
+    assert torch.equal(x_RN, given)
+
+
+def test_an_infinite_entry_is_an_outlier_and_a_nan_makes_both_nan() -> None:
+    inf, nan = torch.inf, torch.nan
+    peak_R, share_R = metrics.row_outliers(torch.tensor([[1, -inf], [nan, 9], [2, 3]]), 6.0)
+    assert str(peak_R.tolist()) == "[inf, nan, 3.0]"
+    assert str(share_R.tolist()) == "[0.5, nan, 0.0]"

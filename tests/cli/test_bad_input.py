@@ -1,10 +1,14 @@
-"""What users do wrong and what happens to them, at the command line: one block, the right code."""
+"""What users do wrong and what happens to them, at the command line: one block, the right code.
+
+Holds: cli/actions.py, cli/after_run.py, cli/error_blocks.py
+"""
 
 from __future__ import annotations
 
 import json
 import math
 import os
+import shutil
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -331,11 +335,19 @@ def test_what_a_killed_run_recorded_is_readable(
 # ---------------------------------------------------------------- files that are broken
 
 
+@pytest.fixture(scope="module")
+def once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that nothing happened to."""
+    folder = tmp_path_factory.mktemp("once") / "here"
+    words = ("device=cpu", "output.quiet=true", "output.figures=false")
+    assert train(f"hydra.run.dir={folder}", *words) == 0
+    return folder
+
+
 @pytest.fixture
-def recorded(capsys: pytest.CaptureFixture[str]) -> Path:
-    assert train("hydra.run.dir=here", "output.quiet=true") == 0
-    capsys.readouterr()
-    return Path("here")
+def recorded(once: Path) -> Path:
+    """A copy of the run."""
+    return Path(shutil.copytree(once, "here"))
 
 
 @pytest.mark.parametrize(

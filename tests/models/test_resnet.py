@@ -1,4 +1,7 @@
-"""Residual nets: their equations, torchvision's blocks, the paper's counts, their rows."""
+"""Residual nets: their equations, torchvision's blocks, the paper's counts, their rows.
+
+Holds: models/resnet.py, config/convolution.py, models/conv_net.py, models/convolution.py
+"""
 
 from __future__ import annotations
 
@@ -8,9 +11,15 @@ from typing import Any
 import pytest
 import reference_images
 import torch
-import torch.nn.functional as F
-from reference import snapshot
-from reference_images import Equations, batches, images, wrong_cells
+from reference_images import (
+    Equations,
+    batches,
+    images,
+    num_parameters,
+    require_equations,
+    require_twin,
+    wrong_cells,
+)
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
@@ -46,10 +55,6 @@ def drawn(**values: Any) -> tuple[ResnetConfig, Network]:
     return config, model
 
 
-def num_parameters(model: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in model.parameters())
-
-
 # ---------------------------------------------------------------- forward and rows
 
 
@@ -68,17 +73,7 @@ def test_outputs_gradients_and_every_column_are_the_equations(
         bottleneck=bottleneck,
         shortcut=shortcut,
     )
-    p = {name: v.requires_grad_() for name, v in snapshot(model).items()}
-    ((x, y),) = batches(TASK, 1, 3)
-    _, expected = Equations(config, p)(x)
-    out = model(x)
-    torch.testing.assert_close(out, expected, rtol=1e-9, atol=1e-11)
-    F.cross_entropy(out, y).backward()
-    F.cross_entropy(expected, y).backward()
-    for name, parameter in model.named_parameters():
-        torch.testing.assert_close(parameter.grad, p[name].grad, rtol=1e-8, atol=1e-10)
-    model.zero_grad()
-    assert wrong_cells(config, model, [batches(TASK, 1, 1), batches(TASK, 2, 2)]) == []
+    require_equations(config, model, TASK)
 
 
 @pytest.mark.parametrize("preactivation", [False, True])
@@ -131,11 +126,8 @@ def test_blocks_are_those_of_torchvision(bottleneck: bool) -> None:
     config, model = drawn(
         depth=29 if bottleneck else 20, bottleneck=bottleneck, shortcut="projection", bias=False
     )
-    strangers, x = torchvision_twin(config, model), batches(TASK, 1, 0)[0][0]
-    for training in (True, False):
-        model.train(training)
-        strangers.train(training)
-        torch.testing.assert_close(model(x), strangers(x), rtol=1e-9, atol=1e-11)
+    twin, x = torchvision_twin(config, model), batches(TASK, 1, 0)[0][0]
+    require_twin(model, twin, x)
 
 
 def torchvision_twin(config: ResnetConfig, model: Network) -> nn.Module:

@@ -1,4 +1,7 @@
-"""Calls of functions within a model are seen, and training is left as it was."""
+"""Calls of functions within a model are seen, and training is left as it was.
+
+Holds: probe/functions.py
+"""
 
 from __future__ import annotations
 
@@ -96,6 +99,7 @@ def test_what_was_learnt_is_looked_at_alone(net: Net) -> None:
     net(torch.ones(2, 4))
     watcher.learn()
     watcher.arm()
+    # The model itself, which shows whether a pass records gradients, and the two blocks.
     assert hooks_of(net) == 6
     others: list[nn.Module] = []
     watcher.watch([F.gelu, F.relu], lambda call: others.append(call.module))

@@ -1,4 +1,7 @@
-"""`time.csv` of anybody's recurrent net, against autograd through a loop over time."""
+"""`time.csv` of anybody's recurrent net, against autograd through a loop over time.
+
+Holds: probe/guests/recurrence.py, probe/guests/passes.py
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from vgexp import Probe
+from vgexp.probe import Probe
 from vgexp.probe.guests import recurrence
 
 B, T, READ, H = 3, 7, 2, 4
@@ -153,9 +156,8 @@ def test_time_may_come_first_and_ten_times_are_measured() -> None:
     torch.manual_seed(0)
     net = Net(nn.GRU(READ, H).double())
     x = torch.randn(23, B, READ, dtype=torch.float64)
-    wanted = expected(net, x.transpose(0, 1), 23)
+    wanted = expected(net, x.transpose(0, 1), B)
     frame, _ = measured(net, x)
-    # N of this model is what the probe takes it to be.
     assert_as_expected(frame, wanted)
     assert list(frame["t"]) == [k * 23 // 10 - 1 for k in range(1, 11)]
 

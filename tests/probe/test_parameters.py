@@ -1,4 +1,7 @@
-"""`parameters.csv`: what has no row in `layers.csv`, and a total that adds up."""
+"""`parameters.csv`: what has no row in `layers.csv`, and a total that adds up.
+
+Holds: probe/parameters.py, probe/of_parameters.py, quantities/parameters.py
+"""
 
 from __future__ import annotations
 
@@ -12,8 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import vgexp
-from vgexp import Probe
 from vgexp.config import Config, MlpConfig, TrainConfig
+from vgexp.probe import Probe
 
 
 class Net(nn.Module):

@@ -1,4 +1,7 @@
-"""`wiring.csv`: what each parameter needs, gets and does."""
+"""`wiring.csv`: what each parameter needs, gets and does.
+
+Holds: probe/wiring.py
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from vgexp import Probe
+from vgexp.probe import Probe
 
 INPUTS = torch.linspace(-1, 1, 12).view(4, 3)
 

@@ -1,4 +1,10 @@
-"""`vgexp show`: what is drawn for known numbers, at every width, of runs whole and broken."""
+"""`vgexp show`: what is drawn for known numbers, at every width, of runs whole and broken.
+
+Holds: cli/show.py, report/terminal/axes.py, report/terminal/bands.py, report/terminal/curve.py,
+report/terminal/heat_map.py, report/terminal/inks.py, report/terminal/learning.py,
+report/terminal/metric.py, report/terminal/page.py, report/terminal/scale.py,
+report/terminal/signals.py, report/terminal/words.py
+"""
 
 from __future__ import annotations
 
@@ -886,6 +892,16 @@ def test_several_runs_are_named_and_refused(
     assert told[:2] == ["error: my sweep holds 8 runs", "  allowed: one run"]
     assert told[2:8] == [f"  vgexp show 'my sweep/{job}'" for job in range(6)]
     assert told[8:] == ["  and 2 more", "  all of them side by side: vgexp compare 'my sweep'"]
+
+
+@pytest.mark.parametrize("name", ["empty", "missing"])
+def test_of_a_folder_without_a_run_no_sweep_is_said_to_be_allowed(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "empty").mkdir()
+    assert main.main(["show", str(tmp_path / name)]) == 2
+    told = capsys.readouterr().err.splitlines()
+    assert told[-1] == "  allowed: a run folder, or a folder above one run"
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,7 @@
-"""Folders that somebody else made: what lies there is not followed, not waited for, not told."""
+"""Folders that somebody else made: what lies there is not followed, not waited for, not told.
+
+Holds: cli/logs.py, files.py, folders.py
+"""
 
 from __future__ import annotations
 
@@ -6,9 +9,8 @@ import json
 import os
 import re
 import shutil
-import signal
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +25,9 @@ from vgexp.errors import QuestionError
 from vgexp.folders import Prefix
 from vgexp.report import figures
 from vgexp.sinks.csv_files import CsvFiles
-from vgexp.sweep import plan
+from vgexp.sweep import plan, plan_file
+
+pytestmark = pytest.mark.usefixtures("nothing_hangs")
 
 SMALL = config.Config(
     model=config.MlpConfig(depth=2, width=8),
@@ -78,20 +82,6 @@ LAYS: dict[str, tuple[Lay, str]] = {
     "folder": (_lay_folder, "a folder"),
 }
 """What may lie under a name -> how it is put there, and what it is called."""
-
-
-@pytest.fixture(autouse=True)
-def _nothing_hangs() -> Iterator[None]:
-    """A read that waits for ever ends the test instead."""
-
-    def give_up(*_: object) -> None:
-        raise TimeoutError("it waits for ever")
-
-    before = signal.signal(signal.SIGALRM, give_up)
-    signal.alarm(120)
-    yield
-    signal.alarm(0)
-    signal.signal(signal.SIGALRM, before)
 
 
 @pytest.fixture(scope="module")
@@ -270,7 +260,7 @@ def test_a_table_is_cut_only_after_its_header_was_checked(
         checkpoints.save(run, checkpoints.Checkpoint(**{**vars(found), "tables": short}))
     before = state_of(run)
     assert main.main(["resume", str(run)]) == 2
-    assert "does not begin as this version's layers.csv does" in capsys.readouterr().err
+    assert "does not begin as layers.csv does" in capsys.readouterr().err
     assert state_of(run) == before
 
 
@@ -396,7 +386,7 @@ def change_plan(folder: Path, change: Callable[[dict[str, Any]], object]) -> Non
     content.pop("digest")
     head = {"format": content.pop("format")}
     change(content)
-    text = json.dumps({**head, "digest": plan._digest(content), **content})
+    text = json.dumps({**head, "digest": plan_file._digest(content), **content})
     (folder / plan.FILE).write_text(text)
 
 
@@ -420,7 +410,7 @@ def test_a_plan_that_was_lost_is_found_through_no_link(sweep: Path, victim: Path
     (sweep / plan.FILE).unlink()
     lay(sweep / "0" / ".hydra" / "overrides.yaml", "named pipe", victim)
     with pytest.raises(QuestionError, match="a named pipe"):
-        plan.rebuild(sweep)
+        plan_file.rebuild(sweep)
 
 
 @pytest.mark.parametrize(

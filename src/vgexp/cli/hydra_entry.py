@@ -24,9 +24,11 @@ from vgexp.cli.job import Job
 from vgexp.cli.listing import find_configs
 from vgexp.cli.session import Refused, Session, open_session
 from vgexp.errors import QuestionError, printable
-from vgexp.sweep import place, plan
+from vgexp.sweep import place, plan, plan_file
 
 _VERSION_BASE = "1.3"
+_PLACES = ("hydra.run.dir=", "hydra.sweep.dir=", "hydra.sweep.subdir=")
+_CAN_SET_MODE = re.compile(r"[+~]*(hydra|experiment)\b|[^=]*@")
 
 
 def enter(verb: str, argv: Sequence[str]) -> int:
@@ -78,6 +80,7 @@ def compose_and_call(args: argparse.Namespace, job: Job) -> None:
         QuestionError: Hydra refused it, or the folder is in use.
     """
     schema.register(job.work)
+    sets_no_mode = _sets_no_mode(args)
     args.overrides, job.swept = _rewrite(args)
     first = find_configs()
     if args.config_dir and not args.config_path:
@@ -89,7 +92,7 @@ def compose_and_call(args: argparse.Namespace, job: Job) -> None:
         # To complete a line Hydra makes its parser once more.
         completed = hydra_internals.allow_lazy_help() if args.shell_completion else nullcontext()
         with _make_hydra_raise(), _restore_logging(), shown, completed:
-            hydra_internals.run(args, job, first, schema.PRIMARY)
+            hydra_internals.run(args, job, first, schema.PRIMARY, sets_no_mode=sets_no_mode)
     except SystemExit as error:
         # After --help and --hydra-help; a message or a code above 0 is a refusal.
         if error.code not in (None, 0):
@@ -133,7 +136,7 @@ def parse_flags(argv: Sequence[str]) -> argparse.Namespace:
 
 
 def config_folders(args: argparse.Namespace) -> list[Path]:
-    """The folders that Hydra searches, in order: the user's own comes before vgexp's."""
+    """The folders that Hydra searches, in order: the user's comes before vgexp's."""
     given = [Path(args.config_dir)] if args.config_dir else []
     return [Path(args.config_path), *given] if args.config_path else [*given, find_configs()]
 
@@ -149,6 +152,16 @@ def spell_words(args: argparse.Namespace, words: Sequence[str]) -> list[str]:
 def place_sweep(folder: Path) -> str:
     """The override that sets the folder of a sweep."""
     return overrides.assign("hydra.sweep.dir", str(folder))
+
+
+def _sets_no_mode(args: argparse.Namespace) -> bool:
+    """Whether only the flags can ask for a sweep.
+
+    A preset can, a configuration of the user's, and an override of Hydra's own keys.
+    """
+    if args.config_dir or args.config_path or args.config_name:
+        return False
+    return all(word.startswith(_PLACES) or not _CAN_SET_MODE.match(word) for word in args.overrides)
 
 
 def _own_folder(given: str) -> Path:
@@ -191,7 +204,7 @@ def _log_of(job: Job) -> Path | None:
 def close_sweep(folder: Path, job: Job) -> int:
     """Prints the results of a sweep, and how to continue it where jobs failed or did not end."""
     rows = sweep.read(folder)
-    known = plan.read(folder) or plan.Plan()
+    known = plan_file.read(folder) or plan.Plan()
     if not known.entries:
         raise QuestionError(
             "the sweep has no job: a key is swept over no value\n"

@@ -60,7 +60,7 @@ def diagnose(frame: pd.DataFrame) -> Diagnosis:
             "allowed: a DataFrame with the rows of layers.csv, such as vgexp.load(RUN).layers or"
             " probe.to_frame()"
         )
-    evidence = evidence_of_layers(frame)
+    evidence = evidence_of_layers(frame, is_users=True)
     assert evidence.last_step is not None
     layers = evidence.tables["layers"]
     first_step, last_step = evidence.first_step, evidence.last_step
@@ -68,8 +68,8 @@ def diagnose(frame: pd.DataFrame) -> Diagnosis:
     return Diagnosis(
         first_step,
         last_step,
-        signal_of(layers[layers["step"] == first_step]),
-        signal_of(layers[layers["step"] == last_step]),
+        signal_of(layers[layers["step"] == first_step], is_users=True),
+        signal_of(layers[layers["step"] == last_step], is_users=True),
         compose(findings),
         findings,
         list_unchecked(evidence),

@@ -46,7 +46,10 @@ class Labels:
 
 def labels_of(rows: Sequence[PlanRow]) -> Labels:
     """Makes the labels of rows from their present numbers."""
-    every = sorted(range(len(rows)), key=lambda i: (rows[i].layer is None, rows[i].layer or 0, i))
+    every = sorted(
+        range(len(rows)),
+        key=lambda i: (rows[i].layer is None, rows[i].layer or 0, rows[i].rank, i),
+    )
     main: dict[int, int] = {}
     for index in every:
         layer = rows[index].layer
@@ -64,8 +67,8 @@ class StepCells(NamedTuple):
 
     step: int
     cells: Mapping[str, ColumnCells]
-    examples: int
-    """N: the factor of `delta_rms`."""
+    examples: float
+    """N, over several ranks the mean of theirs: the factor of `delta_rms`."""
     loss_scale: Tensor | float
     """The factor by which dL/dz is too large."""
     gradient_scale: Tensor | float

@@ -16,6 +16,7 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
+from vgexp.probe.compiled import runs_uncompiled
 from vgexp.probe.hooks import Hook, Note
 from vgexp.torch_internals import (
     CONVOLUTIONS,
@@ -64,8 +65,9 @@ class FunctionWatcher:
     calls that checkpointing repeats within a backward pass, nor any in passes that are begun
     without gradients. A first pass of reentrant checkpointing, which records none, is seen.
 
-    Nothing is seen of a compiled model (`unseen` says so), and of attention in evaluation mode that
-    is frozen in part, since torch asks there whether a mode is on, and gives other last bits.
+    Nothing is seen of a compiled model unless it runs uncompiled, as in measured steps, and of
+    attention in evaluation mode that is frozen in part, since torch asks there whether a mode is
+    on, and gives other last bits.
     """
 
     def __init__(self, model: nn.Module, note: Note) -> None:
@@ -80,7 +82,9 @@ class FunctionWatcher:
         self._depth = 0
         """How many modules ran as the mode was entered, that one included; 0: it is not on."""
         self._is_pass = False
-        self._callers: set[int] | None = None
+        self._ran: set[int] = set()
+        self._idle: set[int] | None = None
+        """The modules that called nothing as they ran; None: that is not known yet."""
         self._thread = 0
 
     def watch(self, functions: Iterable[Callable[..., Any]], see: See) -> None:
@@ -90,34 +94,46 @@ class FunctionWatcher:
             self._watched.setdefault(id(function), []).append(see)
             self._kept.append(function)
 
+    def unwatch(self, see: See) -> None:
+        """Has `see` called no more. Where nothing is watched, `arm` sets no hooks."""
+        for function, watching in list(self._watched.items()):
+            watching[:] = [each for each in watching if each != see]
+            if not watching:
+                del self._watched[function]
+
     def arm(self) -> None:
         """Sets hooks on the modules, if they are not set and anything is watched."""
         self._leave()
         if self._handles or not self._watched:
             return
-        modules = list(self._model.modules())
-        if any(is_compiled(module) for module in modules):
+        if not runs_uncompiled() and any(is_compiled(m) for m in self._model.modules()):
             self._note(None, COMPILED)
             return
         self._thread = threading.get_ident()
-        before = Hook(self._note, None, self._before)
-        after = Hook(self._note, None, self._after)
-        for module in modules:
-            if isinstance(module, torch.jit.ScriptModule) or not self._is_of_interest(module):
-                continue
-            self._handles.append(module.register_forward_pre_hook(before, prepend=True))
-            # Called after an error in the module as well.
-            self._handles.append(module.register_forward_hook(after, always_call=True))
+        for module in self._select():
+            before = Hook(self._note, None, self._before)
+            after = Hook(self._note, None, self._after)
+            # The second is called after an error in the module as well.
+            handles = (
+                before.set_before(module, prepend=True),
+                after.set_after(module, always_call=True),
+            )
+            self._handles += [handle for handle in handles if handle is not None]
 
     def learn(self) -> None:
-        """From now on looks into those modules alone that have called something watched so far.
+        """From now on leaves modules alone that ran and called nothing of what is watched now.
 
         Every function that is called while the mode is on costs a microsecond or two. Whoever
         watches calls this after an update in which everything was called.
         """
-        if self._callers is None:
-            self._callers = set(self._mode.callers)
-            self.disarm()
+        if self._idle is not None:
+            return
+        calls = self._mode.calls.items()
+        self._idle = self._ran - {m for m, called in calls if called & self._watched.keys()}
+        is_armed = bool(self._handles)
+        self.disarm()
+        if is_armed:
+            self.arm()
 
     def disarm(self) -> None:
         """Removes the hooks, and the mode where an interrupt has left it."""
@@ -126,11 +142,18 @@ class FunctionWatcher:
         self._handles.clear()
         self._leave()
 
-    def _is_of_interest(self, module: nn.Module) -> bool:
-        if self._callers is None:
-            return not _is_quiet(module)
-        # The model itself says whether its pass records gradients, whatever checkpointing does.
-        return bool(self._callers) and (module is self._model or id(module) in self._callers)
+    def _select(self) -> list[nn.Module]:
+        """The modules to look into, and the model itself if there are any: it shows whether a
+        pass records gradients, whatever checkpointing does within."""
+        modules = [
+            module
+            for module in self._model.modules()
+            if not (_is_quiet(module) or isinstance(module, torch.jit.ScriptModule))
+        ]
+        idle = self._idle or set()
+        if all(id(module) in idle for module in modules):
+            return []
+        return [m for m in modules if m is self._model or id(m) not in idle]
 
     def _before(self, module: nn.Module, _args: Any) -> None:
         if torch.compiler.is_compiling() or threading.get_ident() != self._thread:
@@ -142,8 +165,10 @@ class FunctionWatcher:
         self._mode.module = module
         if len(self._running) == 1:
             self._is_pass = torch.is_grad_enabled() and backward_task() == -1
-        is_caller = self._callers is None or id(module) in self._callers
-        if self._is_pass and is_caller and not self._depth:
+        if self._idle is None:
+            self._ran.add(id(module))
+        is_idle = self._idle is not None and id(module) in self._idle
+        if self._is_pass and not is_idle and not self._depth:
             self._depth = len(self._running)
             enter_mode(self._mode)
         if self._depth and self._suspended_by is None and _may_take_fast_path(module):
@@ -185,8 +210,8 @@ class _Mode(TorchFunctionMode):
         self._watched = watched
         self._note = note
         self.module: nn.Module | None = None
-        self.callers: set[int] = set()
-        """The modules that have called something watched; the model keeps them alive."""
+        self.calls: dict[int, set[int]] = {}
+        """Module -> the watched functions that it has called; the model keeps both alive."""
 
     def __torch_function__(
         self,
@@ -199,7 +224,7 @@ class _Mode(TorchFunctionMode):
         if watching is None or self.module is None or torch.compiler.is_compiling():
             return function(*args, **(kwargs or {}))
         call = FunctionCall(function, args, kwargs or {}, self.module)
-        self.callers.add(id(self.module))
+        self.calls.setdefault(id(self.module), set()).add(id(function))
         afterwards = [self._told(see, call) for see in watching]
         result = function(*args, **(kwargs or {}))
         for after in afterwards:

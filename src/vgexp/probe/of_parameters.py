@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-import torch
 from torch import Tensor, nn
 
 from vgexp.probe.hooks import Note
 from vgexp.probe.moments import ColumnCells
+from vgexp.probe.optimizers import StepHooks
 from vgexp.probe.parameters import ParameterTable, other_parameters
 from vgexp.probe.plan import PlanRow
 from vgexp.probe.wiring import Wiring
@@ -27,7 +27,7 @@ class TablesOfParameters:
     def __init__(
         self,
         model: nn.Module,
-        optimizer: torch.optim.Optimizer,
+        optimizer: StepHooks,
         weights: Sequence[PlanRow],
         note: Note,
         *,
@@ -70,6 +70,10 @@ class TablesOfParameters:
     def after_step(self) -> None:
         """Measures the update."""
         self._table.meter.after_step()
+
+    def join_shards(self) -> None:
+        """Makes the numbers of sharded parameters those of the whole."""
+        self._table.meter.join_shards()
 
     def end_step(
         self,

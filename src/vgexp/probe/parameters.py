@@ -8,6 +8,7 @@ the square of the norm of the whole gradient.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -61,7 +62,9 @@ class ParameterTable:
         """Of rows with the columns of `layers.csv`, those of `parameters.csv`."""
         entries = [weight.numel() for weight in self._weights]
         entries *= len(rows) // len(entries)
-        found = {**rows.columns, "norm": rows.columns["weight_norm"], "entries": entries}
+        found: dict[str, Sequence[Any]] = {**rows.columns, "entries": entries}
+        if "weight_norm" in found:
+            found["norm"] = found["weight_norm"]
         return Rows("parameters", {c.name: found[c.name] for c in PARAMETERS if c.name in found})
 
 

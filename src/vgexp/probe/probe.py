@@ -16,16 +16,20 @@ from vgexp import torch_internals
 from vgexp.errors import QuestionError, impossible, unknown
 from vgexp.probe.block import Labels, StepBlock, StepCells, labels_of
 from vgexp.probe.cadence import Cadence, Due
-from vgexp.probe.functions import FunctionWatcher
+from vgexp.probe.compiled import RAN_COMPILED, EagerSteps
+from vgexp.probe.examples import Examples, Given
 from vgexp.probe.guests import GuestAttentionMeter, GuestTimeMeter
 from vgexp.probe.hooks import Note
 from vgexp.probe.moments import ColumnCells
 from vgexp.probe.of_parameters import TablesOfParameters
+from vgexp.probe.optimizers import StepHooks
 from vgexp.probe.plan import ProbePlan, plan_of_module, plan_of_watches
+from vgexp.probe.ranks import Ranks, unseen_of_ranks, unwrapped
 from vgexp.probe.taps import Taps
+from vgexp.probe.unseen import FOREIGN, MOST_NAMES, Missing, lines
 from vgexp.probe.weights import WeightMeter
 from vgexp.quantities import TABLES
-from vgexp.records import Rows
+from vgexp.records import Rows, measured_cells
 from vgexp.watch import Meter, Watch
 
 if TYPE_CHECKING:
@@ -40,28 +44,38 @@ class Probe:
     It makes a row for each weight matrix or kernel at each measured optimizer step. The training
     loop stays as it is. The probe draws no random number, changes no tensor and leaves no hook.
 
+    A block of the model has a row of kind `stream`, which has the columns of its output alone.
+
     A weight that a forward pass uses several times, by one module called again or by several that
     share it, has one row: its gradient is the sum over the uses, as autograd has it, and the
     columns of z, h and dL/dz are over the entries of all uses. `layer` and `kind` are those of the
-    first use; the later ones take no number. `unseen` lists such weights.
+    first use; the later ones take no number. `unseen` lists such weights. A use in another role, as
+    of an embedding's matrix in the read-out, has a row of its own, with the columns of z alone.
 
     Args:
         every: steps between the columns of weights and gradients; step 0 is always measured.
         activations_every: steps between the other columns.
         histograms_every: steps between the rows of `histograms.csv`; 0: none.
-        layers: a regular expression on weight names; None for all.
+        layers: a regular expression on the names of weights and blocks; None for all.
         loss_reduction: `mean` if the loss is a mean over the update's N examples (then `delta_rms`
-            is that of N dL/dz), `sum` if it is their sum. N is the size of dim 0 of the model's
-            input, over all passes of the update.
+            is that of N dL/dz), `sum` if it is their sum. N is over all passes of the update.
         watches: where to measure, of a model that says so; None to find it from the modules.
         meters: what measures a model's narrow tables, at the steps of `activations_every`.
         scaler: the `GradScaler` that scales the loss, whose scale is divided out of `delta_rms`;
             None: the one that calls the optimizer, if one does.
+        group: the process group over whose ranks z, h, dL/dz and N are taken, each with its part of
+            a batch; None: this process's own. The update's loss is then the mean of the ranks'
+            losses, as under DDP, and every rank has to measure the same steps.
+        examples: N of a call of the model: a number, or a function of the call's arguments, as in
+            `examples=lambda x, **_: len(x)`. None: read off the arguments, which is the size of dim
+            0 of a tensor, and of a list of images, a packed sequence or a batch of graphs their
+            number; `unseen` says where that is a guess.
         wiring_changes: whether `wiring.csv` has rows at steps that are neither the first nor asked
             for by `want_step`, if something has changed.
 
     Raises:
-        QuestionError: no model or optimizer, an impossible cadence, pattern, reduction or scaler.
+        QuestionError: no model or optimizer, an impossible cadence, pattern, reduction, scaler,
+            group or number of examples.
     """
 
     def __init__(
@@ -77,42 +91,48 @@ class Probe:
         watches: Sequence[Watch] | None = None,
         meters: Sequence[Meter] = (),
         scaler: GradScaler | None = None,
+        group: Any = None,
+        examples: Given = None,
         wiring_changes: bool = True,
     ) -> None:
-        _require_kinds(model, optimizer)
+        _require_model(model)
+        self._optimizer = StepHooks(optimizer)
         _require_scaler(scaler)
+        model = unwrapped(model)
         sees_passes = not torch_internals.LOST_PASSES
         self._cadence = Cadence(every, activations_every, histograms_every, sees_passes)
         if layers is not None and not isinstance(layers, str):
             raise impossible("layers", layers, "a regular expression as text, or None")
         if loss_reduction not in LOSS_REDUCTIONS:
             raise unknown("loss_reduction", loss_reduction, LOSS_REDUCTIONS)
-        self._optimizer = optimizer
         self._loss_is_mean = loss_reduction == "mean"
         self._plan: ProbePlan = (
             plan_of_module(model, layers) if watches is None else plan_of_watches(watches, layers)
         )
-        self._scaler = scaler
+        self._model, self._scaler = model, scaler
         self._unseen = {**_lost_to_torch(scaler), **self._plan.unseen}
-        held = {id(p) for group in optimizer.param_groups for p in group["params"]}
+        held = {id(p) for p in self._optimizer.parameters()}
         if held.isdisjoint(id(p) for p in model.parameters()):
             self._unseen["the model"] = "the optimizer holds none of its parameters"
+        examples_of_calls = Examples(model, examples, partial(_tell, self._unseen, "N"))
         # Refers to no probe: a cycle would keep the model in memory after the run.
         self._note: Note = partial(_note, self._plan, self._unseen)
-        self._taps = Taps(model, self._plan, self._note)
+        self._ranks = None if group is None else Ranks(group, self._note)
+        self._taps = Taps(model, self._plan, examples_of_calls, self._note, self._ranks)
+        self._missing = Missing(model, self._plan, self._optimizer)
         self._meter = WeightMeter(self._plan.rows, reuse=every == 1)
         self._of_parameters = TablesOfParameters(
-            *(model, optimizer, self._plan.rows, self._note),
+            *(model, self._optimizer, self._plan.rows, self._note),
             reuse=every == 1,
             with_changes=wiring_changes,
         )
         self._meters: tuple[Meter, ...] = (*meters, *self._guest_meters(model, watches is None))
         self._narrow: list[Callable[[], Rows]] = []
-        self._optimizer_hooks: list[Any] = []
+        self._eager = EagerSteps(model, self._note)
         self._known_labels: tuple[tuple[int | None, ...], Labels] | None = None
         self._blocks: list[StepBlock] = []
         self._rows: list[Rows] = []
-        self._wanted = False
+        self._wanted = self._ran_compiled = self._is_second_try = False
         self._due = Due(weights=False, activations=False, histograms=False)
         self._has_closure = False
         self._gradient_scale = _NO_SCALE
@@ -128,20 +148,24 @@ class Probe:
         time = GuestTimeMeter(model, self._taps, self._note, unseen)
         if time.has_sites:
             yield time
-        watcher = FunctionWatcher(model, self._note)
-        yield GuestAttentionMeter(model, self._taps, watcher, self._plan.rows, unseen)
+        yield GuestAttentionMeter(model, self._taps, self._plan.rows, unseen)
 
     # ------------------------------------------------------------ life
 
     def __enter__(self) -> Probe:
         if self._inside:
             raise QuestionError("the probe is already measuring\nallowed: one `with` at a time")
+        refused = self._optimizer.set(self._before_step, self._after_step)
+        if refused:
+            self._unseen["the optimizer"] = refused
+        for what, reason in unseen_of_ranks(self._model, self._ranks).items():
+            self._unseen.setdefault(what, reason)
+        try:
+            self._prepare()
+        except BaseException:
+            self.__exit__(None, None, None)
+            raise
         self._inside = True
-        self._optimizer_hooks = [
-            self._optimizer.register_step_pre_hook(self._before_step),
-            self._optimizer.register_step_post_hook(self._after_step),
-        ]
-        self._prepare()
         return self
 
     def __exit__(
@@ -150,9 +174,7 @@ class Probe:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        for handle in self._optimizer_hooks:
-            handle.remove()
-        self._optimizer_hooks = []
+        self._optimizer.remove()
         self._disarm()
         self._taps.leave()
         self._meter.collect()
@@ -177,8 +199,7 @@ class Probe:
         With a `GradScaler`, call it after `scaler.unscale_`, as one does clipping.
         """
         if self._due.weights:
-            self._safely(self._meter.before_clip)
-            self._safely(self._of_parameters.before_clip)
+            self._safely(self._meter.before_clip, self._of_parameters.before_clip)
 
     def want_step(self) -> None:
         """Measures everything in the current step. Call it before the forward pass."""
@@ -202,8 +223,9 @@ class Probe:
         `loss_scale` is what the loss was multiplied by, if it was: no scaler calls the optimizer
         that could be asked.
         """
-        self._safely(self._copy_others)
-        self._safely(self._copy_weights, self._measure)
+        self._safely(
+            self._copy_weights, self._copy_others, self._measure_gradients, self._measure_passes
+        )
         self._finish(loss_scale)
 
     # ------------------------------------------------------------ results
@@ -218,27 +240,49 @@ class Probe:
     def to_frame(self, table: str = "layers") -> pandas.DataFrame:
         """Returns all rows of a table so far as a DataFrame with the columns of its file.
 
+        Numbers are float64, as in the tables that `vgexp.load` reads, and NaN is both a value that
+        is nan and a cell without one; `is_measured` tells the two apart. pandas' own missing value
+        would not: its arithmetic makes one of both.
+
         Raises:
             QuestionError: the table is not measured.
         """
         import pandas as pd
 
+        types = {"int": "Int64", "float": "float64", "text": "str"}
+        columns = self._columns(table, lambda values: values)
+        kinds = _kinds(table)
+        return pd.DataFrame(
+            {name: pd.Series(columns[name], dtype=types[kinds[name]]) for name in kinds}
+        )
+
+    def is_measured(self, table: str = "layers") -> pandas.DataFrame:
+        """Says of each cell of `to_frame(table)` whether it has a value, even if that is nan.
+
+        `frame["act_std"].isna() & probe.is_measured()["act_std"]` are the values that are nan.
+
+        Raises:
+            QuestionError: the table is not measured.
+        """
+        import pandas as pd
+
+        return pd.DataFrame(self._columns(table, measured_cells), dtype=bool)
+
+    def _columns(
+        self, table: str, read: Callable[[Sequence[Any]], Sequence[Any]]
+    ) -> dict[str, list[Any]]:
+        """All rows of a table so far, by column, each batch of them as `read` makes it."""
         if table == "histograms" and not self._cadence.histograms_every:
             raise impossible("histograms_every", 0, "an integer of at least 1, to have this table")
         if table not in self.tables:
             raise unknown("table", table, self.tables)
         self._rows += self.drain()
-        # There is no theory of a user's model.
-        kinds = {c.name: c.kind for c in TABLES[table] if not c.is_predicted}
-        columns: dict[str, list[Any]] = {name: [] for name in kinds}
+        columns: dict[str, list[Any]] = {name: [] for name in _kinds(table)}
         for rows in self._rows:
             if rows.table == table:
-                for name in kinds:
-                    columns[name] += rows.columns.get(name, [None] * len(rows))
-        types = {"int": "Int64", "float": "float64", "text": "str"}
-        return pd.DataFrame(
-            {name: pd.Series(columns[name], dtype=types[kind]) for name, kind in kinds.items()}
-        )
+                for name, values in columns.items():
+                    values += read(rows.columns.get(name, [None] * len(rows)))
+        return columns
 
     @property
     def tables(self) -> tuple[str, ...]:
@@ -251,9 +295,15 @@ class Probe:
 
     @property
     def unseen(self) -> list[str]:
-        """What the probe could not measure, and why: `weight: reason`, one entry a weight."""
-        seen = [f"{name}: {reason}" for name, reason in self._unseen.items()]
-        return seen if self.step else [*seen, "the model: no optimizer step was seen in a `with`"]
+        """What the probe could not measure, and why: `weight, weight: reason`, one a reason."""
+        reasons: dict[str, list[str]] = {}
+        for name, reason in self._unseen.items():
+            reasons.setdefault(reason, []).append(name)
+        if foreign := self._taps.foreign:
+            reasons[FOREIGN.format(", ".join(foreign[:MOST_NAMES]))] = ["the model"]
+        if not self.step:
+            reasons["no optimizer step was seen in a `with`"] = ["the model"]
+        return lines(reasons | self._missing.reasons(self._unseen))
 
     # ------------------------------------------------------------ one step
 
@@ -261,8 +311,10 @@ class Probe:
         """Sets or removes hooks for the coming step."""
         self._due = self._cadence.due(self.step, wanted=self._wanted)
         if self._due.passes:
+            self._safely(self._eager.begin)
             self._taps.arm(with_histograms=self._due.histograms)
         else:
+            self._eager.end()
             self._taps.disarm()
         self._of_parameters.prepare(self.step, is_due=self._due.weights, is_whole=self._is_whole)
         for meter in self._meters:
@@ -276,6 +328,7 @@ class Probe:
         return self._wanted or self.step == 0
 
     def _disarm(self) -> None:
+        self._eager.end()
         self._taps.disarm()
         self._of_parameters.disarm()
         for meter in self._meters:
@@ -283,21 +336,21 @@ class Probe:
 
     def _before_step(self, _: object, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Measures all but the update; a closure's passes and gradients come only in the step."""
-        if not self.measuring:
+        if torch.compiler.is_compiling() or not self.measuring:
             return
         # The first argument is the optimizer itself.
         self._has_closure = any(argument is not None for argument in (*args[1:], *kwargs.values()))
-        self._safely(self._copy_weights)
-        self._safely(self._copy_others)
+        self._safely(self._copy_weights, self._copy_others)
         if not self._has_closure:
-            self._safely(self._measure)
+            self._safely(self._measure_gradients, self._measure_passes)
 
     def _after_step(self, *_: object) -> None:
+        if torch.compiler.is_compiling():
+            return
         if self._has_closure:
-            self._safely(self._measure)
+            self._safely(self._measure_gradients, self._measure_passes)
         if self._due.weights:
-            self._safely(self._meter.after_step)
-            self._safely(self._of_parameters.after_step)
+            self._safely(self._meter.after_step, self._of_parameters.after_step)
         self._finish()
 
     def _copy_weights(self) -> None:
@@ -308,42 +361,57 @@ class Probe:
         if self._due.weights:
             self._of_parameters.before_step()
 
-    def _measure(self) -> None:
+    def _measure_gradients(self) -> None:
         # A fused optimizer gets scaled gradients, and divides by this within its step.
-        held = getattr(self._optimizer, "grad_scale", None)
+        held = self._optimizer.gradient_scale()
         self._gradient_scale = _NO_SCALE if held is None else held.clone()
         if self._due.weights:
             self._safely(self._of_parameters.take_gradients)
             self._meter.take_gradients()
-        if self._due.passes:
+
+    def _measure_passes(self) -> None:
+        if not self._due.passes:
+            return
+        is_missed = self._eager.came_too_late and not self._taps.has_passes
+        if is_missed and not self._is_second_try:
+            self._ran_compiled = self._is_second_try = True
+            self._note(None, RAN_COMPILED)
+        else:
             self._taps.reduce()
 
     def _finish(self, loss_scale: Tensor | None = None) -> None:
         """Ends the step, even if measuring it failed."""
+        if self._due.weights:
+            self._safely(self._meter.join_shards, self._of_parameters.join_shards)
         if self.measuring:
             self._safely(partial(self._add_block, loss_scale))
         else:
             self._safely(partial(self._end_parameters, None))
-        self._wanted = self._has_closure = False
+        self._wanted, self._ran_compiled, self._has_closure = self._ran_compiled, False, False
         self.step += 1
         self._prepare()
 
     def _add_block(self, loss_scale: Tensor | None) -> None:
         cells = self._meter.collect()
         self._safely(partial(self._end_parameters, cells if self._due.weights else None))
-        factor, scale = 1, _NO_SCALE
+        factor: float = 1
+        scale = _NO_SCALE
         labels = self._labels()
         if self._due.passes:
             seen, examples, histograms = self._taps.collect()
-            self._note_missing(seen)
+            if not self._ran_compiled:
+                self._note_missing(seen)
             if self._due.histograms:
                 self._narrow.append(partial(histograms.rows, self.step, labels))
         if self._due.activations:
             scale = self._loss_scale() if loss_scale is None else loss_scale
             cells = {**cells, **seen}
             factor = examples if self._loss_is_mean else 1
-            narrow = (meter.take(self.step, examples, scale) for meter in self._meters)
+            if self._ranks is not None:
+                factor /= self._ranks.size
+            narrow = (meter.take(self.step, factor, scale) for meter in self._meters)
             self._narrow += [rows for rows in narrow if rows is not None]
+        self._missing.take(cells)
         if cells:
             added = StepCells(self.step, cells, factor, scale, self._gradient_scale)
             self._keep(labels, added)
@@ -373,13 +441,16 @@ class Probe:
         return self._known_labels[1]
 
     def _safely(self, *measurements: Callable[[], None]) -> None:
-        """Calls functions, and notes an error instead of raising it in the user's training."""
-        try:
-            with torch.no_grad():
-                for measure in measurements:
+        """Calls functions, and notes an error instead of raising it in the user's training.
+
+        One that fails does not keep those after it from being called.
+        """
+        for measure in measurements:
+            try:
+                with torch.no_grad():
                     measure()
-        except Exception as error:
-            self._note(None, f"measuring raised {type(error).__name__}: {error}")
+            except Exception as error:
+                self._note(None, f"measuring raised {type(error).__name__}: {error}")
 
     def _note_missing(self, cells: Mapping[str, ColumnCells]) -> None:
         seen = set(cells["preact_mean"].rows) if "preact_mean" in cells else set()
@@ -388,22 +459,27 @@ class Probe:
                 self._unseen.setdefault(row.name, "no call of its module was seen with gradients")
 
 
+def _kinds(table: str) -> dict[str, str]:
+    """The columns of a table with their kinds: there is no theory of a user's model."""
+    return {c.name: c.kind for c in TABLES[table] if not c.is_predicted}
+
+
+def _tell(unseen: dict[str, str], what: str, reason: str) -> None:
+    """Adds to `unseen` something of the model as a whole; the first reason stays."""
+    unseen.setdefault(what, reason)
+
+
 def _note(plan: ProbePlan, unseen: dict[str, str], row: int | None, reason: str) -> None:
     """Adds to `unseen` why something could not be measured; the first reason stays."""
     unseen.setdefault("the model" if row is None else plan.rows[row].name, reason)
 
 
-def _require_kinds(model: object, optimizer: object) -> None:
-    """Refuses what is no model or optimizer; an optimizer need not be of `torch.optim`."""
-    is_model = isinstance(model, nn.Module)
-    if is_model and hasattr(optimizer, "register_step_pre_hook"):
-        return
-    name, given = ("optimizer", optimizer) if is_model else ("model", model)
-    allowed = "a torch.optim.Optimizer" if is_model else "a torch.nn.Module"
-    raise QuestionError(
-        f"Probe: {name} is of type {type(given).__name__}\n"
-        f"allowed: {allowed}, as in Probe(model, optimizer)"
-    )
+def _require_model(model: object) -> None:
+    if not isinstance(model, nn.Module):
+        raise QuestionError(
+            f"Probe: model is of type {type(model).__name__}\n"
+            "allowed: a torch.nn.Module, as in Probe(model, optimizer)"
+        )
 
 
 def _require_scaler(scaler: object) -> None:

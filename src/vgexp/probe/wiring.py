@@ -12,6 +12,7 @@ from torch.nn.parameter import is_lazy
 
 from vgexp.probe.hooks import Hook, Note
 from vgexp.probe.moments import ColumnCells
+from vgexp.probe.optimizers import StepHooks
 from vgexp.probe.plan import PlanRow
 from vgexp.probe.weights import UPDATE_NORM
 from vgexp.quantities import WIRING
@@ -58,7 +59,7 @@ class Wiring:
     def __init__(
         self,
         model: nn.Module,
-        optimizer: torch.optim.Optimizer,
+        optimizer: StepHooks,
         note: Note,
         *,
         with_changes: bool = True,
@@ -123,11 +124,7 @@ class Wiring:
 
     def before_step(self) -> None:
         """Notes, before the update, what the optimizer will do with each parameter."""
-        lr = {
-            id(p): group.get("lr")
-            for group in self._optimizer.param_groups
-            for p in group["params"]
-        }
+        lr = {id(p): group.get("lr") for group in self._optimizer.groups() for p in group["params"]}
         self._before = (
             [p.requires_grad for p in self._parameters],
             [_copied(lr[id(p)]) if id(p) in lr else _ABSENT for p in self._parameters],

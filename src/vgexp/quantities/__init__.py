@@ -18,6 +18,7 @@ from vgexp.quantities.tables import (
     TABLES,
     absence,
     column_of,
+    is_header,
     lacking_columns,
 )
 from vgexp.quantities.training import CURVATURE, EVALS, PRETRAINING, STEPS, TIMING
@@ -56,6 +57,7 @@ __all__ = [
     "Reading",
     "absence",
     "column_of",
+    "is_header",
     "lacking_columns",
     "metric_of",
     "require_number",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 
 from vgexp.quantities.initialisation import JACOBIAN, PATHS, SHATTERING
 from vgexp.quantities.layers import LAYERS, PREDICTED
@@ -49,11 +49,20 @@ def lacking_columns(table: str, header: Collection[str]) -> list[str]:
     It has to say which row each is, and to have half of what is measured. Any other column may be
     absent, as in the table of a version that did not have it yet: it reads as not measured.
     """
-    own = [column for column in TABLES[table] if not column.is_predicted]
-    values = [column.name for column in own if column.role == "value"]
-    missing = [column.name for column in own if column.name not in header]
+    measured = [column for column in TABLES[table] if not column.is_predicted]
+    values = [column.name for column in measured if column.role == "value"]
+    missing = [column.name for column in measured if column.name not in header]
     is_table = set(missing) <= set(values) and len(missing) <= len(values) / 2
     return [] if is_table else missing
+
+
+def is_header(names: Sequence[str], columns: Sequence[str]) -> bool:
+    """Whether names are the header of a table as this version or an earlier one writes it.
+
+    Args:
+        columns: those of this version, in order. An earlier one may have begun with fewer.
+    """
+    return [*names][:1] == [*columns][:1] and set(names) <= set(columns)
 
 
 def absence(table: str, names: Collection[str]) -> str:

@@ -88,12 +88,20 @@ class Run:
         return notebook.as_html(self.folder)
 
     def table(self, name: str) -> pd.DataFrame:
-        """The table `<name>.csv`, read anew.
+        """The table `<name>.csv`, read anew. NaN is both a value that is nan and an empty cell.
 
         Raises:
             QuestionError: the run has no such table.
         """
         return self._read().read(name)
+
+    def is_measured(self, name: str = "layers") -> pd.DataFrame:
+        """Says of each cell of `table(name)` whether it has a value, even if that is nan.
+
+        Raises:
+            QuestionError: the run has no such table.
+        """
+        return self._read().is_measured(name)
 
     def _read(self) -> PastRun:
         """A reader of the folder as it is now."""

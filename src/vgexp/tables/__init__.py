@@ -16,7 +16,7 @@ from vgexp.tables.frames import (
     may_hold_nan,
     read,
 )
-from vgexp.tables.sweeps import SweepJob, sweep_jobs
+from vgexp.tables.sweeps import SweepJob, sweep_jobs, sweep_problems
 
 __all__ = [
     "ABSENT",
@@ -33,4 +33,5 @@ __all__ = [
     "read_config",
     "read_summary",
     "sweep_jobs",
+    "sweep_problems",
 ]

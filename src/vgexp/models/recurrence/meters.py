@@ -89,7 +89,7 @@ class _LayerMeter(ABC):
     def _keep(self, name: str, num_examples: int, measures: Tensor) -> None:
         self._measures[name].append((num_examples, measures))
 
-    def _of_update(self, num_examples: int) -> tuple[Tensor | None, list[float]]:
+    def _of_update(self, num_examples: float) -> tuple[Tensor | None, list[float]]:
         """Returns the numbers [L, M, ..] of the update's passes, and their shares of its examples.
 
         They are the last: a pass that is made again, to be looked at whole, stands twice.
@@ -97,13 +97,13 @@ class _LayerMeter(ABC):
         found: list[Tensor] = []
         shares: list[float] = []
         for passes in self._measures.values():
-            missing, own = num_examples, []
+            missing, last = num_examples, []
             while passes and missing > 0:
-                own.append(passes.pop())
-                missing -= own[-1][0]
-            if own:
-                found.append(torch.stack([measures for _, measures in own]))
-                shares = [examples / num_examples for examples, _ in own]
+                last.append(passes.pop())
+                missing -= last[-1][0]
+            if last:
+                found.append(torch.stack([measures for _, measures in last]))
+                shares = [examples / num_examples for examples, _ in last]
         self._forget()
         return torch.stack(found) if found else None, shares
 
@@ -129,7 +129,7 @@ class TimeMeter(_LayerMeter):
     table = "time"
 
     def take(
-        self, step: int, num_examples: int, loss_scale: Tensor | float
+        self, step: int, num_examples: float, loss_scale: Tensor | float
     ) -> Callable[[], Rows] | None:
         norms_LM2SP, _ = self._of_update(num_examples)
         if norms_LM2SP is None:
@@ -216,7 +216,7 @@ class GateMeter(_LayerMeter):
     def take(
         self,
         step: int,
-        num_examples: int,
+        num_examples: float,
         loss_scale: Tensor | float,  # noqa: ARG002
     ) -> Callable[[], Rows] | None:
         weights = self._weights

@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vgexp.probe.functions import FunctionCall, FunctionWatcher
+from vgexp.probe.functions import FunctionCall
 from vgexp.probe.guests.passes import OfPasses, Unseen
 from vgexp.probe.plan import PlanRow
 from vgexp.probe.taps import Taps
@@ -67,7 +67,6 @@ class GuestAttentionMeter:
         self,
         model: nn.Module,
         taps: Taps,
-        watcher: FunctionWatcher,
         rows: Sequence[PlanRow],
         unseen: Unseen,
     ) -> None:
@@ -78,19 +77,13 @@ class GuestAttentionMeter:
             if isinstance(module, nn.MultiheadAttention)
         ]
         self._passes: OfPasses[_Measured] = OfPasses(taps)
-        self._watcher = watcher
+        self._taps = taps
         self._rows_of_plan = rows
         self._unseen = unseen
         self._heads: dict[str, int] = {}
         self._is_armed = False
-        self._is_asked = True
-        watcher.watch([F.scaled_dot_product_attention], self._see_dot_product)
-        watcher.watch([F.multi_head_attention_forward], self._see_multi_head)
-
-    @property
-    def is_watching(self) -> bool:
-        """Whether it is armed and looks for calls."""
-        return self._is_armed and self._is_asked
+        taps.functions.watch([F.scaled_dot_product_attention], self._see_dot_product)
+        taps.functions.watch([F.multi_head_attention_forward], self._see_multi_head)
 
     @property
     def has_sites(self) -> bool:
@@ -100,26 +93,21 @@ class GuestAttentionMeter:
     def arm(self) -> None:
         self._passes.forget()
         self._is_armed = True
-        if self._is_asked:
-            self._watcher.arm()
 
     def disarm(self) -> None:
         self._passes.forget()
         self._is_armed = False
-        self._watcher.disarm()
 
     def take(
         self,
         step: int,
-        num_examples: int,
+        num_examples: float,  # noqa: ARG002
         loss_scale: Tensor | float,  # noqa: ARG002
     ) -> Callable[[], Rows] | None:
         found = self._passes.of_update()
         self._passes.forget()
-        # A model that called none in its first update is not asked again: it costs time.
-        if num_examples:
-            self._is_asked = self.has_sites
-            self._watcher.learn()
+        if self._taps.has_counted:
+            self._end_learning()
         for name in self._expected:
             if name not in self._heads:
                 self._unseen(name, NOT_CALLED)
@@ -127,6 +115,14 @@ class GuestAttentionMeter:
             return None
         layers = {one.name: self._layer_of(one.name) for one in found}
         return partial(_rows, step, found, layers)
+
+    def _end_learning(self) -> None:
+        """Leaves modules alone that called no attention in the first update: it costs time."""
+        functions = self._taps.functions
+        if not self.has_sites:
+            functions.unwatch(self._see_dot_product)
+            functions.unwatch(self._see_multi_head)
+        functions.learn()
 
     def _layer_of(self, name: str) -> int | None:
         """The first layer of a weight of the module."""

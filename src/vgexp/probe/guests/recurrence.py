@@ -116,7 +116,7 @@ class GuestTimeMeter:
         self._forget()
 
     def take(
-        self, step: int, num_examples: int, loss_scale: Tensor | float
+        self, step: int, num_examples: float, loss_scale: Tensor | float
     ) -> Callable[[], Rows] | None:
         found = self._passes.of_update()
         self._forget()
@@ -169,7 +169,7 @@ class GuestTimeMeter:
         self,
         step: int,
         found: Sequence[_Measured],
-        num_examples: int,
+        num_examples: float,
         loss_scale: Tensor | float,
     ) -> Rows:
         sums: dict[_Key, Any] = {}
