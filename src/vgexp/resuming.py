@@ -13,7 +13,7 @@ from vgexp import files, folders
 from vgexp.config import Config
 from vgexp.errors import QuestionError, one_line
 from vgexp.folders import Prefix
-from vgexp.quantities import COMMON, TABLES, is_header, lacking_columns
+from vgexp.quantities import COMMON, LATER_TABLES, TABLES, is_header, lacking_columns
 
 _CLOCK = "timing"
 """The table of times, the only one that a resumed run does not repeat byte for byte."""
@@ -121,10 +121,17 @@ def start_of(
             useless.append(path)
             continue
         kept = {table: Prefix(*found.tables.get(table, (0, 0))) for table in tables}
-        changed = [table for table in promised if not _begins_with(folder, table, kept[table])]
+        # Of a version that had no such table yet: it begins here.
+        new = {
+            table
+            for table in LATER_TABLES
+            if table not in found.tables and not files.exists(_path(folder, table))
+        }
+        written = [table for table in promised if table not in new]
+        changed = [table for table in written if not _begins_with(folder, table, kept[table])]
         if not changed:
             story.append(f"going on from step {found.step}")
-            prefixes = {table: kept[table] for table in promised}
+            prefixes = {table: kept[table] for table in written}
             prefixes |= _clock_lines(folder, kept[_CLOCK].num_bytes)
             return Start(dict(found.state), prefixes, "; ".join(story), tuple(useless))
         story.append(f"{path.name} does not fit {', '.join(changed)}")

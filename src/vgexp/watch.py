@@ -81,7 +81,7 @@ class Meter(Protocol):
         ...
 
     def take(
-        self, step: int, num_examples: int, loss_scale: Tensor | float
+        self, step: int, num_examples: float, loss_scale: Tensor | float
     ) -> Callable[[], Rows] | None:
         """Ends the step. Returns a function that makes its rows; None where nothing was seen.
 

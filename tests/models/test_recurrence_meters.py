@@ -391,7 +391,7 @@ def test_computing_activations_again_changes_no_cell(config: Config) -> None:
         model.recomputes = recomputes
         torch.manual_seed(3)
         found.append(measured(model, update, steps=3))
-    assert found[0].keys() == {"layers", "steps", "time", "recurrence"}
+    assert found[0].keys() == {"layers", "steps", "parameters", "wiring", "time", "recurrence"}
     np.testing.assert_equal(found[1], found[0])
 
 

@@ -92,6 +92,38 @@ def test_calls_are_seen_with_the_module_that_made_them(net: Net) -> None:
     assert hooks_of(net) == 0
 
 
+def test_what_was_learnt_is_looked_at_alone(net: Net) -> None:
+    watcher, seen, _ = watcher_of(net, (F.relu,))
+    net.within = F.gelu
+    watcher.arm()
+    net(torch.ones(2, 4))
+    watcher.learn()
+    watcher.arm()
+    # The model itself, which shows whether a pass records gradients, and the two blocks.
+    assert hooks_of(net) == 6
+    others: list[nn.Module] = []
+    watcher.watch([F.gelu, F.relu], lambda call: others.append(call.module))
+    net(torch.ones(2, 4))
+    assert [module for _, module in seen] == [net.first, net.second] * 2
+    # Not what the model itself calls, of which nothing was watched.
+    assert others == [net.first, net.second]
+    assert modes() == []
+    with torch.no_grad():
+        net(torch.ones(2, 4))
+    assert len(seen) == 4
+    watcher.disarm()
+    assert hooks_of(net) == 0
+
+
+def test_where_nothing_was_called_nothing_is_looked_at(net: Net) -> None:
+    watcher, _, _ = watcher_of(net, (F.gelu,))
+    watcher.arm()
+    net(torch.ones(2, 4))
+    watcher.learn()
+    watcher.arm()
+    assert hooks_of(net) == 0
+
+
 def test_two_users_share_a_watcher(net: Net) -> None:
     watcher, seen, notes = watcher_of(net, (F.relu,))
     others: list[nn.Module] = []

@@ -112,6 +112,6 @@ def test_a_probe_that_nobody_drains_holds_a_limited_number_of_bytes(
         assert rest == 2 * (230 - 78)
     assert most < 2**24
     assert probe._store._num_bytes < 4000 + 2000
-    assert [*frames[0]] == ["layers", "steps", "loss", "histograms"]
+    assert [*frames[0]] == ["layers", "steps", "parameters", "wiring", "loss", "histograms"]
     for table, frame in frames[0].items():
         assert frame.equals(frames[1][table]), table

@@ -31,7 +31,7 @@ from vgexp.config import (
     TrainConfig,
 )
 from vgexp.errors import QuestionError
-from vgexp.quantities import COMMON, TABLES
+from vgexp.quantities import COMMON, LATER_TABLES, TABLES
 from vgexp.tables import frames
 
 COMPARED = ("layers.csv", "steps.csv", "evals.csv", "histograms.csv", "config.yaml")
@@ -57,7 +57,7 @@ def test_a_run_writes_every_file_and_reads_back(
     config = changed(CONFIG, run=RunConfig(checkpoint_every=checkpoint_every))
     run = vgexp.run(config, tmp_path / "a", command="vgexp train ...")
     names = {path.name for path in run.folder.iterdir()}
-    files = {f"{table}.csv" for table in (*COMMON, "histograms")}
+    files = {f"{table}.csv" for table in (*COMMON, *LATER_TABLES, "histograms")}
     assert names == {*files, "summary.json", "config.yaml", *checkpoints}
     again = vgexp.load(run.folder)
     assert again.config == config

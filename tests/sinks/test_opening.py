@@ -20,7 +20,7 @@ from vgexp import runs, sinks, tables
 from vgexp.cli.main import main
 from vgexp.config import Config, OutputConfig, RunConfig, SignalConfig
 from vgexp.errors import QuestionError
-from vgexp.quantities import COMMON, SEED, TABLES
+from vgexp.quantities import COMMON, LATER_TABLES, SEED, TABLES
 
 MINE = '''
 import json
@@ -174,7 +174,7 @@ def test_a_sink_of_ones_own_gets_every_row_of_every_table_of_training() -> None:
     assert first["first_step"] == 0
     assert first["depth"] == 3
     assert last == "closed"
-    assert {*first["tables"]} == {*COMMON, "histograms"}
+    assert {*first["tables"]} == {*COMMON, *LATER_TABLES, "histograms"}
     for table, columns in first["tables"].items():
         assert columns == [column.name for column in TABLES[table]]
         assert_same_rows(rows_kept(folder, table), rows_read(folder, table))

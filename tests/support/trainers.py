@@ -15,7 +15,7 @@ from vgexp.config import (
     SgdConfig,
     TrainConfig,
 )
-from vgexp.quantities import TABLES
+from vgexp.quantities import LATER_TABLES, TABLES
 from vgexp.training import Trainer
 
 Table = dict[str, list[Any]]
@@ -99,8 +99,8 @@ def stopped_during(trainer: Trainer, step: int) -> dict[str, Table]:
 def require_going_on(config: Config, stop_after: int) -> None:
     """Checks that a loaded state goes on with the rows that follow, for every table and cell.
 
-    Where it stopped every column was measured, whatever the cadence: that step's rows of layers
-    and histograms are left out.
+    Where it stopped every column was measured, whatever the cadence: that step's rows of layers,
+    parameters and histograms are left out.
     """
     whole, first = tables_of(config), assemble(config)
     head = stopped_after(first, stop_after)
@@ -110,6 +110,6 @@ def require_going_on(config: Config, stop_after: int) -> None:
     tail = collected(second.rows())
     joined = {t: {name: head[t][name] + tail[t][name] for name in head[t]} for t in head}
     for tables in (joined, whole):
-        for table in {"layers", "histograms"} & tables.keys():
+        for table in {"layers", "histograms", *LATER_TABLES} & tables.keys():
             tables[table] = without_step(tables[table], stop_after - 1)
     assert_same(joined, whole)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -105,11 +105,12 @@ def _build(config: Config, is_deferred: bool | None) -> Trainer:
         accumulate=config.train.accumulate,
     )
     rehearse(config, state, *model.batch)
+    make_probe = _probe_maker(config, state, model)
     return Trainer(
         state,
-        _collect_facts(config, state, dataset, model, num_steps),
+        _collect_facts(config, state, dataset, model, num_steps, make_probe().tables),
         config.train,
-        _probe_maker(config, state, model),
+        make_probe,
         is_deferred=device.type != "cpu" if is_deferred is None else is_deferred,
         pretraining=_build_pretraining(config, model.module, dataset),
         checkpoint_every=config.run.checkpoint_every,
@@ -117,12 +118,16 @@ def _build(config: Config, is_deferred: bool | None) -> Trainer:
 
 
 def _collect_facts(
-    config: Config, state: TrainState, dataset: Dataset, model: Model, num_steps: int
+    config: Config,
+    state: TrainState,
+    dataset: Dataset,
+    model: Model,
+    num_steps: int,
+    measured: Sequence[str],
 ) -> RunFacts:
     asked = {
         "pretraining": config.train.pretrain_steps,
         "curvature": config.probe.curvature_every,
-        "histograms": config.probe.histograms_every,
     }
     optional = [table for table, value in asked.items() if value]
     depth = None
@@ -135,7 +140,7 @@ def _collect_facts(
         num_parameters=sum(p.numel() for p in state.parameters),
         num_layers=depth,
         device=state.parameters[0].device,
-        tables=tuple(dict.fromkeys((*COMMON, *optional, *(meter.table for meter in model.meters)))),
+        tables=tuple(dict.fromkeys((*COMMON, *optional, *measured))),
         stops_on_divergence=config.train.stop_on_divergence,
     )
 
@@ -153,6 +158,7 @@ def _probe_maker(config: Config, state: TrainState, model: Model) -> Callable[[]
         meters=model.meters,
         scaler=None if state.half is None else state.half.scaler,
         is_bare=True,
+        wiring_changes=False,
     )
 
 

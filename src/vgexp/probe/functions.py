@@ -79,7 +79,12 @@ class FunctionWatcher:
         self._handles: list[Any] = []
         self._running: list[nn.Module] = []
         self._suspended_by: nn.Module | None = None
-        self._is_on = False
+        self._depth = 0
+        """How many modules ran as the mode was entered, that one included; 0: it is not on."""
+        self._is_pass = False
+        self._ran: set[int] = set()
+        self._idle: set[int] | None = None
+        """The modules that called nothing as they ran; None: that is not known yet."""
         self._thread = 0
 
     def watch(self, functions: Iterable[Callable[..., Any]], see: See) -> None:
@@ -101,14 +106,11 @@ class FunctionWatcher:
         self._leave()
         if self._handles or not self._watched:
             return
-        modules = list(self._model.modules())
-        if not runs_uncompiled() and any(is_compiled(module) for module in modules):
+        if not runs_uncompiled() and any(is_compiled(m) for m in self._model.modules()):
             self._note(None, COMPILED)
             return
         self._thread = threading.get_ident()
-        for module in modules:
-            if _is_quiet(module) or isinstance(module, torch.jit.ScriptModule):
-                continue
+        for module in self._select():
             before = Hook(self._note, None, self._before)
             after = Hook(self._note, None, self._after)
             # The second is called after an error in the module as well.
@@ -118,12 +120,40 @@ class FunctionWatcher:
             )
             self._handles += [handle for handle in handles if handle is not None]
 
+    def learn(self) -> None:
+        """From now on leaves modules alone that ran and called nothing of what is watched now.
+
+        Every function that is called while the mode is on costs a microsecond or two. Whoever
+        watches calls this after an update in which everything was called.
+        """
+        if self._idle is not None:
+            return
+        calls = self._mode.calls.items()
+        self._idle = self._ran - {m for m, called in calls if called & self._watched.keys()}
+        is_armed = bool(self._handles)
+        self.disarm()
+        if is_armed:
+            self.arm()
+
     def disarm(self) -> None:
         """Removes the hooks, and the mode where an interrupt has left it."""
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
         self._leave()
+
+    def _select(self) -> list[nn.Module]:
+        """The modules to look into, and the model itself if there are any: it shows whether a
+        pass records gradients, whatever checkpointing does within."""
+        modules = [
+            module
+            for module in self._model.modules()
+            if not (_is_quiet(module) or isinstance(module, torch.jit.ScriptModule))
+        ]
+        idle = self._idle or set()
+        if all(id(module) in idle for module in modules):
+            return []
+        return [m for m in modules if m is self._model or id(m) not in idle]
 
     def _before(self, module: nn.Module, _args: Any) -> None:
         if torch.compiler.is_compiling() or threading.get_ident() != self._thread:
@@ -133,10 +163,15 @@ class FunctionWatcher:
             self._leave()
         self._running.append(module)
         self._mode.module = module
-        if len(self._running) == 1 and torch.is_grad_enabled() and backward_task() == -1:
-            self._is_on = True
+        if len(self._running) == 1:
+            self._is_pass = torch.is_grad_enabled() and backward_task() == -1
+        if self._idle is None:
+            self._ran.add(id(module))
+        is_idle = self._idle is not None and id(module) in self._idle
+        if self._is_pass and not is_idle and not self._depth:
+            self._depth = len(self._running)
             enter_mode(self._mode)
-        if self._is_on and self._suspended_by is None and _may_take_fast_path(module):
+        if self._depth and self._suspended_by is None and _may_take_fast_path(module):
             self._suspended_by = module
             leave_mode(self._mode)
 
@@ -149,20 +184,21 @@ class FunctionWatcher:
         # Modules above it were left by an error that no hook was told of.
         while running.pop() is not module:
             pass
-        if not running:
-            self._leave()
-        elif self._is_on:
-            self._mode.module = running[-1]
-            if self._suspended_by is module:
-                self._suspended_by = None
-                enter_mode(self._mode)
+        if self._suspended_by is module:
+            self._suspended_by = None
+            enter_mode(self._mode)
+        if len(running) < self._depth:
+            self._turn_off()
+        self._mode.module = running[-1] if running else None
+
+    def _turn_off(self) -> None:
+        if self._depth and self._suspended_by is None:
+            leave_mode(self._mode)
+        self._depth, self._suspended_by = 0, None
 
     def _leave(self) -> None:
-        if self._is_on and self._suspended_by is None:
-            leave_mode(self._mode)
+        self._turn_off()
         self._running.clear()
-        self._suspended_by = None
-        self._is_on = False
         self._mode.module = None
 
 
@@ -174,6 +210,8 @@ class _Mode(TorchFunctionMode):
         self._watched = watched
         self._note = note
         self.module: nn.Module | None = None
+        self.calls: dict[int, set[int]] = {}
+        """Module -> the watched functions that it has called; the model keeps both alive."""
 
     def __torch_function__(
         self,
@@ -186,6 +224,7 @@ class _Mode(TorchFunctionMode):
         if watching is None or self.module is None or torch.compiler.is_compiling():
             return function(*args, **(kwargs or {}))
         call = FunctionCall(function, args, kwargs or {}, self.module)
+        self.calls.setdefault(id(self.module), set()).add(id(function))
         afterwards = [self._told(see, call) for see in watching]
         result = function(*args, **(kwargs or {}))
         for after in afterwards:

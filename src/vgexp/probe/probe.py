@@ -19,9 +19,11 @@ from vgexp.probe.block import Labels, StepBlock, StepCells, labels_of
 from vgexp.probe.cadence import Cadence, Due
 from vgexp.probe.compiled import RAN_COMPILED, EagerSteps
 from vgexp.probe.examples import Examples, Given
+from vgexp.probe.guests import GuestAttentionMeter, GuestTimeMeter
 from vgexp.probe.hooks import Note
 from vgexp.probe.loss import LossFunction, LossWatch
 from vgexp.probe.moments import ColumnCells
+from vgexp.probe.of_parameters import TablesOfParameters
 from vgexp.probe.optimizers import StepHooks
 from vgexp.probe.own_metrics import OwnMetrics
 from vgexp.probe.plan import ProbePlan, plan_of_module, plan_of_watches
@@ -89,6 +91,8 @@ class Probe:
             0 of a tensor, and of a list of images, a packed sequence or a batch of graphs their
             number; `unseen` says where that is a guess.
         is_bare: of whoever makes `steps.csv` and keeps the rows: `drain` alone hands them on.
+        wiring_changes: whether `wiring.csv` has rows at steps that are neither the first nor asked
+            for by `want_step`, if something has changed.
 
     Raises:
         QuestionError: no model or optimizer, an impossible cadence, pattern, reduction, metric,
@@ -112,6 +116,7 @@ class Probe:
         group: Any = None,
         examples: Given = None,
         is_bare: bool = False,
+        wiring_changes: bool = True,
     ) -> None:
         _require_model(model)
         self._optimizer = StepHooks(optimizer)
@@ -140,7 +145,12 @@ class Probe:
         self._taps = Taps(model, self._plan, examples_of_calls, self._note, self._ranks, self._own)
         self._missing = Missing(model, self._plan, self._optimizer)
         self._meter = WeightMeter(self._plan.rows, reuse=every == 1)
-        self._meters = meters
+        self._of_parameters = TablesOfParameters(
+            *(model, self._optimizer, self._plan.rows, self._note),
+            reuse=every == 1,
+            with_changes=wiring_changes,
+        )
+        self._meters: tuple[Meter, ...] = (*meters, *self._guest_meters(model, watches is None))
         self._narrow: list[Callable[[], Rows]] = []
         self._eager = EagerSteps(model, self._note)
         self._known_labels: tuple[tuple[int | None, ...], Labels] | None = None
@@ -159,6 +169,16 @@ class Probe:
         self._inside = False
         self.step = 0
         """Optimizer steps seen so far."""
+
+    def _guest_meters(self, model: nn.Module, is_guest: bool) -> Iterator[Meter]:
+        """What measures the narrow tables of a model that has no meters of its own."""
+        if not is_guest:
+            return
+        unseen = self._unseen.setdefault
+        time = GuestTimeMeter(model, self._taps, self._note, unseen)
+        if time.has_sites:
+            yield time
+        yield GuestAttentionMeter(model, self._taps, self._plan.rows, unseen)
 
     # ------------------------------------------------------------ life
 
@@ -213,7 +233,11 @@ class Probe:
         if not self._is_bare:
             self._measure_norm(self._steps.before_clip)
         if self._due.weights:
-            self._safely(self._measure_own_of_gradients, self._meter.before_clip)
+            self._safely(
+                self._measure_own_of_gradients,
+                self._meter.before_clip,
+                self._of_parameters.before_clip,
+            )
 
     def watch_loss(self, loss_fn: LossFunction) -> LossFunction:
         """Returns what to call instead of a loss function, with the same arguments and result.
@@ -222,8 +246,8 @@ class Probe:
         function it is an object with the function's attributes and signature, which is copied and
         pickled as the function. Within a `with`, the loss enters `steps` if a backward
         pass goes through it: the mean over an update's calls (micro-batches), of several functions
-        the sum of their means, of a closure the first call's. At the steps of `activations_every`,
-        the table `loss` describes the tensors of the update's first call.
+        the sum of their means; of the calls of a closure the first counts. At the steps of
+        `activations_every`, the table `loss` describes the tensors of the update's first call.
 
         What is returned (a tensor; `loss` of a mapping or an object; the first tensor of a tuple)
         counts as it is, before the loop scales or divides it; of many entries, their mean.
@@ -268,7 +292,7 @@ class Probe:
         that could be asked.
         """
         if self.measuring:
-            self._safely(self._copy_weights)
+            self._safely(self._copy_weights, self._copy_others)
         self._measure_step()
         self._finish(loss_scale, skipped=1)
 
@@ -336,9 +360,11 @@ class Probe:
         """The names of the measured tables; `histograms` only with `histograms_every`, `loss` only
         with `watch_loss`."""
         own = ["layers"] if self._is_bare else ["layers", "steps"]
+        own += self._of_parameters.tables
         own += ["loss"] if self._loss.is_used else []
         own += ["histograms"] if self._cadence.histograms_every else []
-        return (*own, *dict.fromkeys(meter.table for meter in self._meters))
+        meters = (meter for meter in self._meters if getattr(meter, "has_sites", True))
+        return (*own, *dict.fromkeys(meter.table for meter in meters))
 
     @property
     def unseen(self) -> list[str]:
@@ -365,15 +391,21 @@ class Probe:
         else:
             self._eager.end()
             self._taps.disarm()
+        self._of_parameters.prepare(self.step, is_due=self._due.weights, is_whole=self._is_whole)
         for meter in self._meters:
             if self._due.activations:
                 meter.arm()
             else:
                 meter.disarm()
 
+    @property
+    def _is_whole(self) -> bool:
+        return self._wanted or self.step == 0
+
     def _disarm(self) -> None:
         self._eager.end()
         self._taps.disarm()
+        self._of_parameters.disarm()
         for meter in self._meters:
             meter.disarm()
 
@@ -385,7 +417,7 @@ class Probe:
         self._has_closure = any(argument is not None for argument in (*args[1:], *kwargs.values()))
         self._loss.is_in_step = self._has_closure
         if self.measuring:
-            self._safely(self._copy_weights)
+            self._safely(self._copy_weights, self._copy_others)
         if not self._has_closure:
             self._measure_step()
 
@@ -395,13 +427,17 @@ class Probe:
         if self._has_closure:
             self._measure_step()
         if self._due.weights:
-            self._safely(self._meter.after_step)
+            self._safely(self._meter.after_step, self._of_parameters.after_step)
         self._finish()
 
     def _copy_weights(self) -> None:
         if self._due.weights:
             self._own_cells |= self._own.of_tensors("weight", self._meter.weights)
             self._meter.copy_weights()
+
+    def _copy_others(self) -> None:
+        if self._due.weights:
+            self._of_parameters.before_step()
 
     def _measure_own_of_gradients(self) -> None:
         """Measures the user's metrics of gradients, once an update."""
@@ -430,6 +466,7 @@ class Probe:
     def _measure_gradients(self) -> None:
         if self._due.weights:
             self._measure_own_of_gradients()
+            self._safely(self._of_parameters.take_gradients)
             self._meter.take_gradients()
 
     def _measure_passes(self) -> None:
@@ -445,9 +482,11 @@ class Probe:
     def _finish(self, loss_scale: Tensor | None = None, skipped: Number = None) -> None:
         """Ends the step, even if measuring it failed."""
         if self._due.weights:
-            self._safely(self._meter.join_shards)
+            self._safely(self._meter.join_shards, self._of_parameters.join_shards)
         if self.measuring:
             self._safely(partial(self._add_block, loss_scale))
+        else:
+            self._safely(partial(self._end_parameters, None))
         if not self._is_bare:
             self._safely(partial(self._add_step, loss_scale, skipped), self._collect_many)
         self._own_cells, self._has_own_of_gradients = {}, False
@@ -469,6 +508,7 @@ class Probe:
 
     def _add_block(self, loss_scale: Tensor | None) -> None:
         cells = self._meter.collect() | self._own_cells
+        self._safely(partial(self._end_parameters, cells if self._due.weights else None))
         factor: float = 1
         scale = _NO_SCALE
         labels = self._labels()
@@ -485,12 +525,16 @@ class Probe:
             factor = examples if self._loss_is_mean else 1
             if self._ranks is not None:
                 factor /= self._ranks.size
-            narrow = (meter.take(self.step, examples, scale) for meter in self._meters)
+            narrow = (meter.take(self.step, factor, scale) for meter in self._meters)
             self._narrow += [rows for rows in narrow if rows is not None]
         self._missing.take(cells)
         if cells:
             added = StepCells(self.step, cells, factor, scale, self._gradient_scale)
             self._keep(labels, added)
+
+    def _end_parameters(self, cells: Mapping[str, ColumnCells] | None) -> None:
+        scale, is_whole = self._gradient_scale, self._is_whole
+        self._of_parameters.end_step(self.step, cells, scale, is_whole=is_whole)
 
     def _loss_scale(self) -> Tensor | float:
         """What the loss is multiplied by now; 1 where no scaler is given and none is found."""
@@ -522,7 +566,8 @@ class Probe:
         """Reads blocks off the device, and the narrow tables; they are forgotten here."""
         self._blocks = self._blocks[len(blocks) :]
         narrow, self._narrow = self._narrow, []
-        return [*(block.rows() for block in blocks), *(rows() for rows in narrow)]
+        beside = self._of_parameters.drain()
+        return [*(block.rows() for block in blocks), *beside, *(rows() for rows in narrow)]
 
     def _keep(self, labels: Labels, added: StepCells) -> None:
         if self._blocks and self._blocks[-1].takes(labels, added):

@@ -63,6 +63,7 @@ class Taps:
         self._sites: list[tuple[nn.Module, bool, Hook]] = []
         self._hooks: list[Any] = []
         self._discovery = Discovery(model, plan, note) if not plan.is_settled else None
+        self._counted: list[Pass] = []
 
     # ------------------------------------------------------------ life
 
@@ -162,6 +163,7 @@ class Taps:
                     ]
                 parts.setdefault(quantity, []).extend(more)
         examples = sum(each.examples for each in used)
+        self._counted = used
         if self._ranks is not None:
             parts, lost, examples = self._ranks.join(parts, lost, examples)
         for (_, row), reason in lost.items():
@@ -177,6 +179,24 @@ class Taps:
     def has_passes(self) -> bool:
         """Whether a forward pass was seen in this step."""
         return self._passes.has_any
+
+    @property
+    def functions(self) -> FunctionWatcher:
+        """What sees the calls of functions while the hooks are set."""
+        return self._functions
+
+    def current_pass(self) -> Pass | None:
+        """The pass that began last in the step at hand."""
+        return self._passes.last if self._passes.has_any else None
+
+    @property
+    def has_counted(self) -> bool:
+        """Whether a pass counted in the step that was collected last."""
+        return bool(self._counted)
+
+    def counts(self, one: Pass) -> bool:
+        """Whether this one did."""
+        return any(each is one for each in self._counted)
 
     def drop(self) -> None:
         """Forgets the tensors of the current step."""

@@ -193,7 +193,7 @@ def _stacked(tensors: list[Tensor]) -> Tensor:
     stacked = dense[0].unsqueeze(0) if len(dense) == 1 else torch.stack(dense)
     if stacked.dtype is not torch.float32 and stacked.dtype is not torch.float64:
         stacked = torch.view_as_real(stacked) if stacked.is_complex() else stacked.float()
-    return stacked.flatten(1)
+    return stacked.flatten(1) if stacked.ndim > 1 else stacked[:, None]
 
 
 def _fits(x_1N: Tensor, scratch: Tensor) -> bool:

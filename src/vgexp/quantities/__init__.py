@@ -7,12 +7,14 @@ that a name can be checked before anything is computed.
 from vgexp.quantities.initialisation import JACOBIAN, PATHS, SHATTERING
 from vgexp.quantities.layers import LAYERS, PREDICTED, READOUT, SEED
 from vgexp.quantities.networks import ATTENTION, HISTOGRAMS, PREDICTED_IN_TIME, RECURRENCE, TIME
+from vgexp.quantities.parameters import PARAMETERS, WIRING
 from vgexp.quantities.quantity import FIRST_VERSION, PREDICTION, Measure, Quantity
 from vgexp.quantities.reading import NUM_STEPS_AVERAGED, Reading
 from vgexp.quantities.summary import NUMBERS, SUMMARY, metric_of, require_number
 from vgexp.quantities.tables import (
     COMMON,
     KEYS,
+    LATER_TABLES,
     TABLES,
     absence,
     column_of,
@@ -30,10 +32,12 @@ __all__ = [
     "HISTOGRAMS",
     "JACOBIAN",
     "KEYS",
+    "LATER_TABLES",
     "LAYERS",
     "LOSS",
     "NUMBERS",
     "NUM_STEPS_AVERAGED",
+    "PARAMETERS",
     "PATHS",
     "PREDICTED",
     "PREDICTED_IN_TIME",
@@ -48,6 +52,7 @@ __all__ = [
     "TABLES",
     "TIME",
     "TIMING",
+    "WIRING",
     "Measure",
     "Quantity",
     "Reading",

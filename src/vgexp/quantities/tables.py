@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from vgexp.quantities.initialisation import JACOBIAN, PATHS, SHATTERING
 from vgexp.quantities.layers import LAYERS, PREDICTED
 from vgexp.quantities.networks import ATTENTION, HISTOGRAMS, PREDICTED_IN_TIME, RECURRENCE, TIME
+from vgexp.quantities.parameters import PARAMETERS, WIRING
 from vgexp.quantities.quantity import Quantity, amount
 from vgexp.quantities.training import CURVATURE, EVALS, LOSS, PRETRAINING, STEPS, TIMING
 
@@ -16,6 +17,8 @@ TABLES: Mapping[str, tuple[Quantity, ...]] = {
     "evals": EVALS,
     "timing": TIMING,
     "loss": LOSS,
+    "parameters": PARAMETERS,
+    "wiring": WIRING,
     "histograms": HISTOGRAMS,
     "time": (*TIME, *PREDICTED_IN_TIME),
     "recurrence": RECURRENCE,
@@ -36,6 +39,9 @@ KEYS: Mapping[str, tuple[str, ...]] = {
 
 COMMON = ("layers", "steps", "evals", "timing")
 """The tables that every run has; others are there where the run has such a thing."""
+
+LATER_TABLES = ("parameters", "wiring")
+"""Tables of most runs that the first ones did not have: one that goes on may lack them."""
 
 
 def lacking_columns(table: str, header: Collection[str]) -> list[str]:

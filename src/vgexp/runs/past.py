@@ -43,6 +43,8 @@ class Run:
     evals = _table("evals")
     timing = _table("timing")
     loss = _table("loss")
+    parameters = _table("parameters")
+    wiring = _table("wiring")
     histograms = _table("histograms")
     time = _table("time")
     recurrence = _table("recurrence")

@@ -14,7 +14,7 @@ from vgexp import folders, summaries
 from vgexp.config import Config
 from vgexp.errors import LostError
 from vgexp.location import Location
-from vgexp.quantities import SEED, TABLES
+from vgexp.quantities import LATER_TABLES, SEED, TABLES
 from vgexp.records import Rows
 from vgexp.runs.kind import Kind, Say
 from vgexp.runs.past import Run
@@ -143,8 +143,8 @@ def _metrics(done: Run, trainer: Trainer, theory: Mapping[str, Any]) -> dict[str
     return diagnosis.summarise_start(done.layers, trainer.facts.num_layers, theory, tables)
 
 
-_OF_TRAINING = ("steps", "evals", "timing", "pretraining")
-"""Tables of what comes after step 0."""
+_OF_TRAINING = ("steps", "evals", "timing", "pretraining", *LATER_TABLES)
+"""Tables of what comes after step 0, and of what an optimizer does."""
 
 SIGNAL = Kind(
     folders.SIGNAL,

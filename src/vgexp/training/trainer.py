@@ -9,7 +9,7 @@ from typing import Any
 from vgexp.config import TrainConfig
 from vgexp.data.batches import Batch
 from vgexp.probe import Probe
-from vgexp.quantities import COMMON
+from vgexp.quantities import COMMON, LATER_TABLES
 from vgexp.records import Rows
 from vgexp.training.divergence import Divergence
 from vgexp.training.evaluation import evaluate_as_rows
@@ -108,12 +108,16 @@ class Trainer:
             with self.probe:
                 self.probe.want_step()
                 self._make_step(self.state.next_batch())
-                return [rows for rows in self.flush() if rows.table not in COMMON[1:]]
+                return [
+                    rows for rows in self.flush() if rows.table not in (*COMMON[1:], *LATER_TABLES)
+                ]
 
     def flush(self) -> list[Rows]:
         """Returns what was measured since the last flush; on CUDA this waits for the device."""
         self._layers += self.probe.drain()
-        layers, self._layers = self._layers, []
+        # A model of the user's own may show only as it runs that it has one more.
+        layers = [rows for rows in self._layers if rows.table in self.facts.tables]
+        self._layers = []
         drained = self._history.drain()
         if drained is None:
             return layers

@@ -77,7 +77,7 @@ class AttentionMeter:
     def take(
         self,
         step: int,
-        num_examples: int,  # noqa: ARG002
+        num_examples: float,  # noqa: ARG002
         loss_scale: Tensor | float,  # noqa: ARG002
     ) -> Callable[[], Rows] | None:
         """Ends the step, and returns what makes its rows; None where no pass was seen."""

@@ -89,7 +89,7 @@ class _LayerMeter(ABC):
     def _keep(self, name: str, num_examples: int, measures: Tensor) -> None:
         self._measures[name].append((num_examples, measures))
 
-    def _of_update(self, num_examples: int) -> tuple[Tensor | None, list[float]]:
+    def _of_update(self, num_examples: float) -> tuple[Tensor | None, list[float]]:
         """Returns the numbers [L, M, ..] of the update's passes, and their shares of its examples.
 
         They are the last: a pass that is made again, to be looked at whole, stands twice.
@@ -129,7 +129,7 @@ class TimeMeter(_LayerMeter):
     table = "time"
 
     def take(
-        self, step: int, num_examples: int, loss_scale: Tensor | float
+        self, step: int, num_examples: float, loss_scale: Tensor | float
     ) -> Callable[[], Rows] | None:
         norms_LM2SP, _ = self._of_update(num_examples)
         if norms_LM2SP is None:
@@ -216,7 +216,7 @@ class GateMeter(_LayerMeter):
     def take(
         self,
         step: int,
-        num_examples: int,
+        num_examples: float,
         loss_scale: Tensor | float,  # noqa: ARG002
     ) -> Callable[[], Rows] | None:
         weights = self._weights

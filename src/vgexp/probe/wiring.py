@@ -1,0 +1,336 @@
+"""`wiring.csv`: which parameters the loss reaches, and which of them the optimizer moves."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+
+from vgexp.probe.hooks import Hook, Note
+from vgexp.probe.moments import ColumnCells
+from vgexp.probe.optimizers import StepHooks
+from vgexp.probe.plan import PlanRow
+from vgexp.probe.weights import UPDATE_NORM
+from vgexp.quantities import WIRING
+from vgexp.records import Rows
+from vgexp.torch_internals import version_of
+
+LOOK_EVERY = 20
+"""Updates between looks at whether gradients come, and whether those before were cleared. It takes
+a hook on each parameter."""
+
+
+class _Facts(NamedTuple):
+    """What is known of each parameter in one step, in the order of the table."""
+
+    step: int
+    is_whole: bool
+    requires_grad: list[bool]
+    lr: list[Any]
+    """None: the optimizer does not hold it. A tensor may be on the device."""
+    has_grad: list[bool]
+    came: list[bool | None]
+    kept: list[bool | None]
+    written: list[bool]
+    """Whether something was written into it in the step."""
+    measured: list[int]
+    """Parameters whose gradient was measured, and `peaks` of its magnitude."""
+    peaks: Tensor | None
+    moved: list[int]
+    """Parameters whose change was measured, and its norms."""
+    changes: Tensor | None
+
+
+class Wiring:
+    """Looks at every parameter at the measured steps, and keeps rows where something changed.
+
+    Values that are on the device are compared when rows are asked for; of a model on the CPU, at
+    once, so that steps at which nothing changed take no memory.
+
+    Args:
+        with_changes: whether there are rows at steps that are not whole. A run that goes on from a
+            checkpoint does not know what was before.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: StepHooks,
+        note: Note,
+        *,
+        with_changes: bool = True,
+    ) -> None:
+        self._optimizer = optimizer
+        self._note = note
+        self._with_changes = with_changes
+        names: dict[int, list[str]] = {}
+        self._parameters: list[nn.Parameter] = []
+        for name, parameter in model.named_parameters(remove_duplicate=False):
+            if id(parameter) not in names:
+                self._parameters.append(parameter)
+            names.setdefault(id(parameter), []).append(name)
+        own = [names[id(parameter)] for parameter in self._parameters]
+        self._names = [each[0] for each in own]
+        self._also = [" ".join(each[1:]) or None for each in own]
+        self._place = {id(p): index for index, p in enumerate(self._parameters)}
+        self._hooks: list[Any] = []
+        self._last_look = -1
+        self._marks: dict[int, tuple[int, int]] = {}
+        self._arrived: dict[int, tuple[int, int]] = {}
+        self._is_looking = False
+        self._before: tuple[list[bool], list[Any], list[int]] | None = None
+        self._has_grad: list[bool] = []
+        self._pending: list[_Facts] = []
+        self._known: list[tuple[Any, ...]] = []
+        self._rows: list[Rows] = []
+
+    # ------------------------------------------------------------ one step
+
+    def prepare(self, step: int, *, is_due: bool, is_whole: bool) -> None:
+        """Sets hooks for the coming step where it is looked at, and removes them where it is not.
+
+        The second update is looked at in any case, since it shows whether gradients are cleared.
+        """
+        if self._hooks and step == self._last_look:
+            return
+        self.disarm()
+        if self._with_changes:
+            is_late = step >= self._last_look + LOOK_EVERY or self._last_look < 1
+            looks = step in (1, self._last_look) or (is_due and is_late)
+        else:
+            looks = is_whole
+        if not looks:
+            return
+        self._is_looking, self._last_look = True, step
+        self._arrived = {}
+        self._marks = {
+            id(p): (id(g), version_of(g)) for p in self._parameters if (g := p.grad) is not None
+        }
+        hook = Hook(self._note, None, self._on_gradient)
+        for parameter in self._parameters:
+            if parameter.requires_grad and not is_lazy(parameter):
+                self._hooks.append(_hook(parameter, hook))
+
+    def disarm(self) -> None:
+        """Removes all hooks."""
+        for handle in self._hooks:
+            handle.remove()
+        self._hooks = []
+        self._is_looking = False
+
+    def before_step(self) -> None:
+        """Notes, before the update, what the optimizer will do with each parameter."""
+        lr = {id(p): group.get("lr") for group in self._optimizer.groups() for p in group["params"]}
+        self._before = (
+            [p.requires_grad for p in self._parameters],
+            [_copied(lr[id(p)]) if id(p) in lr else _ABSENT for p in self._parameters],
+            [version_of(p) for p in self._parameters],
+        )
+
+    def see_gradients(self) -> None:
+        """Notes which parameters have a gradient, once all backward passes are made."""
+        self._has_grad = [p.grad is not None for p in self._parameters]
+
+    def end_step(
+        self,
+        step: int,
+        measured: Iterable[tuple[Sequence[PlanRow], Mapping[str, ColumnCells]]],
+        *,
+        is_whole: bool,
+    ) -> None:
+        """Ends a step, with the cells of its weights and of its other parameters."""
+        before, self._before = self._before, None
+        if before is None:
+            if self._is_looking:
+                self._end_look(step)
+            return
+        if not (self._with_changes or is_whole):
+            return
+        peaks, changes = _Gathered(self._place), _Gathered(self._place)
+        for rows, cells in measured:
+            peaks.add(rows, cells.get("grad_max"))
+            changes.add(rows, cells.get(UPDATE_NORM))
+        requires_grad, lr, versions = before
+        came, kept = self._looked(step)
+        facts = _Facts(
+            step, is_whole, requires_grad, lr, self._has_grad, came, kept,
+            [version_of(p) != v for p, v in zip(self._parameters, versions, strict=True)],
+            peaks.places, peaks.joined(), changes.places, changes.joined(),
+        )  # fmt: skip
+        self._pending.append(facts)
+        if all(x is None or x.is_cpu for x in (facts.peaks, facts.changes)):
+            self._settle()
+
+    def drain(self) -> list[Rows]:
+        """Returns the rows since the last call; waits for the device."""
+        self._settle()
+        rows, self._rows = self._rows, []
+        return rows
+
+    # ------------------------------------------------------------ gradients that come
+
+    def _on_gradient(self, parameter: nn.Parameter) -> None:
+        gradient = parameter.grad
+        if gradient is not None:
+            self._arrived.setdefault(id(parameter), (id(gradient), version_of(gradient)))
+
+    def _looked(self, step: int) -> tuple[list[bool | None], list[bool | None]]:
+        """Whether a gradient came, and whether it was added to that of the update before."""
+        if not self._is_looking:
+            nothing: list[bool | None] = [None] * len(self._parameters)
+            return nothing, nothing
+        came: list[bool | None] = [
+            id(p) in self._arrived or has_grad
+            for p, has_grad in zip(self._parameters, self._has_grad, strict=True)
+        ]
+        kept: list[bool | None] = [
+            self._was_kept(id(p)) if step and came[index] else None
+            for index, p in enumerate(self._parameters)
+        ]
+        return came, kept
+
+    def _was_kept(self, parameter: int) -> bool:
+        """Whether the first gradient that came was added to the one that was there before.
+
+        To add in place raises a tensor's version by 1; to write zeros into it first, by 2.
+        """
+        mark, arrived = self._marks.get(parameter), self._arrived.get(parameter)
+        return mark is not None and arrived == (mark[0], mark[1] + 1)
+
+    def _end_look(self, step: int) -> None:
+        """Ends a step that was looked at but not measured: it is told where a gradient was kept."""
+        self.see_gradients()
+        _, kept = self._looked(step)
+        self._is_looking = False
+        places = [index for index, is_kept in enumerate(kept) if is_kept]
+        if not places or not self._with_changes:
+            return
+        self._settle()
+        for index in places:
+            if self._known:
+                known = self._known[index]
+                self._known[index] = (*known[:_KEPT], 1, *known[_KEPT + 1 :])
+        ones = [1] * len(places)
+        columns = {"step": [step] * len(places), "gradient_came": ones, "gradient_kept": ones}
+        self._rows.append(Rows("wiring", self._named(places) | columns))
+
+    # ------------------------------------------------------------ rows
+
+    def _settle(self) -> None:
+        """Makes rows of the steps whose values are not compared yet."""
+        pending, self._pending = self._pending, []
+        for facts in pending:
+            cells = self._cells(facts)
+            states = [_state(one) for one in cells]
+            known: list[tuple[Any, ...]] = self._known or [()] * len(states)
+            states = [_with_known(new, old) for new, old in zip(states, known, strict=True)]
+            self._known = states
+            places = [
+                index
+                for index, (new, old) in enumerate(zip(states, known, strict=True))
+                if facts.is_whole or new != old
+            ]
+            if places:
+                columns: dict[str, Sequence[Any]] = {"step": [facts.step] * len(places)}
+                columns |= self._named(places)
+                for number, name in enumerate(_CELLS):
+                    columns[name] = [cells[index][number] for index in places]
+                self._rows.append(Rows("wiring", columns))
+
+    def _named(self, places: Sequence[int]) -> dict[str, Sequence[Any]]:
+        names: dict[str, Sequence[Any]] = {"name": self._names, "also_named": self._also}
+        return {name: [values[index] for index in places] for name, values in names.items()}
+
+    def _cells(self, facts: _Facts) -> list[tuple[Any, ...]]:
+        """The cells of each parameter, in the order of `_CELLS`."""
+        peaks = _values(facts.measured, facts.peaks)
+        changes = _values(facts.moved, facts.changes)
+        found = []
+        for index in range(len(self._parameters)):
+            requires_grad, lr = facts.requires_grad[index], facts.lr[index]
+            if not facts.has_grad[index]:
+                gradient: str | None = "none"
+            else:
+                gradient = _word(peaks[index]) if index in peaks else None
+            if index in changes:
+                updated: int | None = int(changes[index] != 0)
+            else:
+                updated = None if facts.written[index] else 0
+            found.append(
+                (
+                    int(requires_grad),
+                    int(lr is not _ABSENT),
+                    None if lr is None or lr is _ABSENT else float(lr),
+                    _number(facts.came[index]),
+                    gradient,
+                    _number(facts.kept[index]),
+                    updated,
+                )
+            )
+        return found
+
+
+class _Gathered:
+    """Values of one column of several tables, with the places of their parameters."""
+
+    def __init__(self, place: Mapping[int, int]) -> None:
+        self._place = place
+        self.places: list[int] = []
+        self._values: list[Tensor] = []
+
+    def add(self, rows: Sequence[PlanRow], cells: ColumnCells | None) -> None:
+        if cells is not None:
+            self.places += [self._place[id(rows[row].weight)] for row in cells.rows]
+            self._values += cells.values
+
+    def joined(self) -> Tensor | None:
+        """One tensor, so that no small ones remain of a step."""
+        return torch.cat([x.double() for x in self._values]) if self._values else None
+
+
+_CELLS = tuple(
+    column.name for column in WIRING if column.name not in ("step", "name", "also_named")
+)
+_KEPT = _CELLS.index("gradient_kept")
+_ABSENT = object()
+
+
+def _hook(parameter: nn.Parameter, hook: Hook) -> Any:
+    return parameter.register_post_accumulate_grad_hook(hook)  # type: ignore[no-untyped-call]
+
+
+def _copied(lr: Any) -> Any:
+    """A learning rate; one that is a tensor is written to by schedulers."""
+    return lr.clone() if isinstance(lr, Tensor) else lr
+
+
+def _values(places: Sequence[int], values: Tensor | None) -> dict[int, float]:
+    return {} if values is None else dict(zip(places, values.tolist(), strict=True))
+
+
+def _word(peak: float) -> str:
+    if not math.isfinite(peak):
+        return "not_finite"
+    return "finite" if peak else "zero"
+
+
+def _number(flag: bool | None) -> int | None:
+    return None if flag is None else int(flag)
+
+
+def _state(cells: tuple[Any, ...]) -> tuple[Any, ...]:
+    """What is compared with the step before: of a learning rate, whether it is 0."""
+    requires_grad, in_optimizer, lr, *others = cells
+    return requires_grad, in_optimizer, lr == 0, *others
+
+
+def _with_known(new: tuple[Any, ...], old: tuple[Any, ...]) -> tuple[Any, ...]:
+    """What was not looked at in a step is as it was."""
+    if not old:
+        # At the first update there is no gradient from before.
+        return (*new[:_KEPT], new[_KEPT] or 0, *new[_KEPT + 1 :])
+    return tuple(o if n is None else n for n, o in zip(new, old, strict=True))

@@ -1,0 +1,212 @@
+"""`wiring.csv`: what each parameter needs, gets and does.
+
+Holds: probe/wiring.py
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pandas as pd
+import pytest
+import torch
+from torch import Tensor, nn
+
+from vgexp.probe import Probe
+
+INPUTS = torch.linspace(-1, 1, 12).view(4, 3)
+
+
+class Net(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Linear(3, 3)
+        self.second = nn.Linear(3, 3)
+        self.second.bias = self.first.bias
+        self.within: Callable[[Tensor], Tensor] = torch.tanh
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.second(self.within(self.first(x)))
+
+
+def trained(
+    net: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    num_steps: int = 1,
+    *,
+    clear: Callable[[int], None] | None = None,
+    **every: int,
+) -> tuple[pd.DataFrame, Probe]:
+    """The table of a few updates; `clear` is called before each backward pass."""
+    with Probe(net, optimizer, **every) as probe:
+        for step in range(num_steps):
+            if clear is None:
+                optimizer.zero_grad()
+            else:
+                clear(step)
+            net(INPUTS).square().mean().backward()
+            optimizer.step()
+    return probe.to_frame("wiring"), probe
+
+
+def sgd(net: nn.Module, lr: float = 0.1) -> torch.optim.Optimizer:
+    torch.manual_seed(0)
+    return torch.optim.SGD(net.parameters(), lr=lr)
+
+
+def cells(frame: pd.DataFrame, name: str, step: int = 0) -> dict[str, Any]:
+    (row,) = frame[(frame["name"] == name) & (frame["step"] == step)].to_dict("records")
+    return row
+
+
+def hooks_of(net: nn.Module) -> int:
+    return sum(len(p._post_accumulate_grad_hooks or ()) for p in net.parameters())
+
+
+def test_a_parameter_that_is_trained_says_so_and_nothing_more_follows() -> None:
+    net = Net()
+    frame, probe = trained(net, sgd(net), 30, every=1)
+    assert list(frame["name"]) == ["first.weight", "first.bias", "second.weight"]
+    assert list(frame["step"]) == [0, 0, 0]
+    row = cells(frame, "first.bias")
+    assert row.pop("also_named") == "second.bias"
+    assert pd.isna(row.pop("gradient_kept"))
+    assert list(row.values()) == [0, "first.bias", 1, 1, 0.1, 1, "finite", 1]
+    assert hooks_of(net) == 0
+    assert {"parameters", "wiring"} <= {*probe.tables}
+
+
+def test_frozen_and_forgotten_parameters_are_told_apart() -> None:
+    net = Net()
+    net.first.weight.requires_grad_(False)
+    frame, _ = trained(net, torch.optim.SGD([net.first.weight, net.first.bias], lr=0.1))
+    frozen, forgotten = cells(frame, "first.weight"), cells(frame, "second.weight")
+    assert (frozen["requires_grad"], frozen["gradient"], frozen["updated"]) == (0, "none", 0)
+    assert (forgotten["requires_grad"], forgotten["in_optimizer"]) == (1, 0)
+    assert (forgotten["gradient"], forgotten["updated"]) == ("finite", 0)
+    assert pd.isna(forgotten["lr"])
+
+
+def test_a_cut_graph_and_a_cleared_gradient_are_told_apart() -> None:
+    net = Net()
+    net.within = torch.Tensor.detach
+    frame, _ = trained(net, sgd(net))
+    cut = cells(frame, "first.weight")
+    assert (cut["gradient_came"], cut["gradient"], cut["updated"]) == (0, "none", 0)
+    net = Net()
+    optimizer = sgd(net)
+    with Probe(net, optimizer) as probe:
+        net(INPUTS).square().mean().backward()
+        optimizer.zero_grad()
+        optimizer.step()
+    cleared = cells(probe.to_frame("wiring"), "first.weight")
+    assert (cleared["gradient_came"], cleared["gradient"], cleared["updated"]) == (1, "none", 0)
+
+
+@pytest.mark.parametrize(
+    ("factor", "word"), [(0.0, "zero"), (float("inf"), "not_finite"), (1.0, "finite")]
+)
+def test_the_gradient_is_named(factor: float, word: str) -> None:
+    net = Net()
+    net.within = lambda x: x * factor
+    frame, _ = trained(net, sgd(net))
+    assert cells(frame, "first.weight")["gradient"] == word
+
+
+def clearing(net: nn.Module, how: str) -> Callable[[int], None]:
+    def clear(_: int) -> None:
+        if how == "kept":
+            return
+        net.zero_grad(set_to_none=how == "none")
+
+    return clear
+
+
+@pytest.mark.parametrize("every", [1, 20])
+@pytest.mark.parametrize("how", ["none", "zeros", "kept"])
+@pytest.mark.parametrize("clips", [False, True])
+def test_gradients_that_are_never_cleared_are_found_at_the_second_update(
+    how: str, every: int, clips: bool
+) -> None:
+    net = Net()
+    optimizer = sgd(net)
+    if clips:
+        optimizer.register_step_pre_hook(
+            lambda *_: nn.utils.clip_grad_value_(net.parameters(), 1e-3)
+        )
+    frame, _ = trained(net, optimizer, 3, clear=clearing(net, how), every=every)
+    kept = frame[frame["gradient_kept"] == 1]
+    if how != "kept":
+        assert len(kept) == 0
+        return
+    assert list(kept["step"]) == [1, 1, 1]
+    assert set(kept["name"]) == {"first.weight", "first.bias", "second.weight"}
+    assert len(frame) == 6
+
+
+def test_a_row_follows_where_something_changes() -> None:
+    net = Net()
+    optimizer = sgd(net)
+
+    def thaw(step: int) -> None:
+        optimizer.zero_grad()
+        net.first.weight.requires_grad_(step >= 2)
+        optimizer.param_groups[0]["lr"] = 0.1 / (step + 1) if step < 4 else 0.0
+
+    frame, _ = trained(net, optimizer, 6, clear=thaw, every=1)
+    of_first = frame[frame["name"] == "first.weight"]
+    assert list(of_first["step"]) == [0, 2, 4]
+    assert list(of_first["requires_grad"]) == [0, 1, 1]
+    assert list(of_first["updated"]) == [0, 1, 0]
+    assert list(of_first["lr"]) == [0.1, 0.1 / 3, 0.0]
+    assert list(frame.loc[frame["name"] == "second.weight", "step"]) == [0, 4]
+
+
+def test_a_closure_is_measured_as_it_ran() -> None:
+    net = Net()
+    torch.manual_seed(0)
+    optimizer = torch.optim.LBFGS(net.parameters(), lr=0.1, max_iter=2)
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        loss = net(INPUTS).square().mean()
+        loss.backward()
+        return loss
+
+    with Probe(net, optimizer) as probe:
+        optimizer.step(closure)
+    row = cells(probe.to_frame("wiring"), "first.weight")
+    assert (row["gradient_came"], row["gradient"], row["updated"]) == (1, "finite", 1)
+
+
+def test_weights_that_a_pattern_leaves_out_are_listed_as_far_as_is_known() -> None:
+    net = Net()
+    optimizer = sgd(net)
+    with Probe(net, optimizer, layers="second") as probe:
+        net(INPUTS).square().mean().backward()
+        optimizer.step()
+    row = cells(probe.to_frame("wiring"), "first.weight")
+    assert (row["requires_grad"], row["in_optimizer"], row["gradient_came"]) == (1, 1, 1)
+    assert pd.isna(row["gradient"])
+    assert pd.isna(row["updated"])
+
+
+def test_training_is_the_same_to_the_bit() -> None:
+    def weights(**probe: int) -> list[Tensor]:
+        net = Net()
+        optimizer = sgd(net)
+        if probe:
+            trained(net, optimizer, 5, **probe)
+        else:
+            for _ in range(5):
+                optimizer.zero_grad()
+                net(INPUTS).square().mean().backward()
+                optimizer.step()
+        return list(net.parameters())
+
+    torch.manual_seed(0)
+    bare = weights()
+    torch.manual_seed(0)
+    measured = weights(every=1)
+    assert all(torch.equal(one, other) for one, other in zip(bare, measured, strict=True))
