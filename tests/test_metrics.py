@@ -70,6 +70,22 @@ def test_row_norms_and_rms_equal_the_reference_at_every_scale(
             assert close(rms, hypot(x) / math.sqrt(num_entries), dtype)
 
 
+@pytest.mark.parametrize("num_entries", [2**16 + 1, 2**17, 3_000_001])
+def test_a_row_of_millions_of_entries_has_its_norm_to_rounding(num_entries: int) -> None:
+    """A plain float32 norm of 3 million equal entries is off by 1e-4, of 100 million by 1e-2."""
+    x_RN = torch.full((2, num_entries), 0.1)
+    x_RN[1] *= 3
+    x_RN[1, ::2] *= -1
+    norms = [math.sqrt(num_entries) * float(row[0].abs()) for row in x_RN]
+    total = math.hypot(*norms)
+    for measured, expected in zip(metrics.row_norms(x_RN), norms, strict=True):
+        assert float(measured) == pytest.approx(expected, rel=1e-6)
+    assert float(metrics.row_moments(x_RN)[1][1]) == pytest.approx(float(x_RN[1, 1]), rel=1e-6)
+    assert float(metrics.total_norm([*x_RN])) == pytest.approx(total, rel=1e-6)
+    many = list(x_RN.flatten().split(10_000))
+    assert float(metrics.total_norm(many)) == pytest.approx(total, rel=1e-6)
+
+
 @pytest.mark.parametrize("small", list(product((False, True), repeat=4)))
 def test_each_row_has_its_own_norm_whichever_rows_lose_their_squares(
     small: tuple[bool, ...],

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from vgexp import metrics
 from vgexp.data.batches import Batch
 from vgexp.errors import QuestionError, one_line, reason
 from vgexp.losses import Loss
@@ -100,7 +101,9 @@ class Curvature:
         draws = generator(self._seed, f"curvature/{step}")
         start_P = torch.randn(like_P.shape, generator=draws).to(like_P)
         if self._vector_P is not None:
-            start_P = self._vector_P.to(like_P) + start_P * (FRESH / start_P.norm())
+            start_P = self._vector_P.to(like_P) + start_P * (
+                FRESH / metrics.row_norms(start_P[None])
+            )
         found = ends(product, start_P)
         return found, *trace(product, found, _signs(like_P, draws))
 

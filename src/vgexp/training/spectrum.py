@@ -12,6 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from vgexp import metrics
+
 Product = Callable[[Tensor], Tensor]
 """v [P] -> H v [P]."""
 
@@ -61,7 +63,7 @@ def ends(product: Product, start_P: Tensor, products: tuple[int, int] = PRODUCTS
     """
     least, most = products
     basis_MP = start_P.new_empty(min(BASIS, len(start_P)), len(start_P))
-    basis_MP[0] = start_P / start_P.norm()
+    basis_MP[0] = start_P / metrics.row_norms(start_P[None])
     t_MM = torch.zeros(len(basis_MP), len(basis_MP), dtype=torch.float64)
     size, count = 1, 0
     while True:
@@ -133,7 +135,7 @@ def _orthogonalise(rest_P: Tensor, basis_MP: Tensor) -> tuple[Tensor, Tensor]:
 def _norm(x_P: Tensor) -> float:
     """The length of a vector, also where its squares are out of the dtype's range."""
     peak = float(x_P.abs().max())
-    return float((x_P / peak).norm()) * peak if 0 < peak < math.inf else peak
+    return float(metrics.row_norms((x_P / peak)[None])) * peak if 0 < peak < math.inf else peak
 
 
 def _unknown(basis_MP: Tensor, count: int) -> Ends:
