@@ -234,7 +234,7 @@ def bench(
 def bench_plain(
     shape: Shape, name: str, every: int, rounds: int, device: torch.device, fused: bool
 ) -> None:
-    """Prints one row of the table: a probe in a loop of the user's own."""
+    """Prints one row of the table: a probe in a user's loop."""
     loop, bare = (plain_loop(shape, device, fused, each) for each in (every, None))
     print_row(shape, f"Probe, {name}", compare(loop, bare, steps_of(shape), rounds))
 

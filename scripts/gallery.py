@@ -21,7 +21,7 @@ from vgexp.report.figures import style
 from vgexp.report.figures.beside import read_beside, side_by_side
 from vgexp.report.figures.comparing import compare_figure
 from vgexp.report.figures.sweep_maps import sweep_map
-from vgexp.sweep import plan
+from vgexp.sweep import plan_file
 
 ROOT = Path(__file__).parent.parent
 RUNS = Path("outputs/gallery")
@@ -311,7 +311,7 @@ def _make(job: Job, folder: Path) -> None:
 
 def _recorded(folder: Path) -> list[str]:
     """The commands that made the runs of a folder; none where there are none."""
-    known = plan.read(folder)
+    known = plan_file.read(folder)
     if known is not None:
         return [shlex.join(["vgexp", *command]) for command in known.commands]
     if not (folder / CONFIG).exists():

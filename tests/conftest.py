@@ -31,9 +31,9 @@ def _on_cpu(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 @pytest.fixture(autouse=True)
-def _without_pictures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+def _without_figures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs draw no figures, which would take longer than they do, but in tests about them."""
-    if not request.node.get_closest_marker("pictures"):
+    if not request.node.get_closest_marker("figures"):
         for module in ("making", "start"):
             monkeypatch.setattr(f"vgexp.runs.{module}.draw_figures", lambda *_, **__: 0)
 
@@ -53,7 +53,7 @@ def _signals_as_at_a_terminal() -> Iterator[None]:
 
 
 @pytest.fixture
-def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def user_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """The current folder, in which code can be written; what is imported from it is forgotten."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path])

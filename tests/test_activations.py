@@ -1,4 +1,7 @@
-"""Activations against their formulas in math (second road) and autograd."""
+"""Activations against their formulas in math (second road) and autograd.
+
+Holds: activations.py, registry.py
+"""
 
 from __future__ import annotations
 
@@ -33,7 +36,7 @@ VALUES: dict[str, Callable[[float], float]] = {
 # The largest |phi'|, by hand, where phi is bounded.
 PEAKS = {"sigmoid": 0.25, "tanh": 1.0, "hardtanh": 1.0}
 
-STRANGERS = [
+USERS_MODULES = [
     nn.Sigmoid(),
     nn.Tanh(),
     nn.ReLU(inplace=True),
@@ -128,7 +131,7 @@ def test_the_derivative_is_zero_exactly_where_autograds_is(name: str, dtype: tor
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("module", STRANGERS, ids=named)
+@pytest.mark.parametrize("module", USERS_MODULES, ids=named)
 def test_a_derivative_is_finite_at_every_scale(module: nn.Module, dtype: torch.dtype) -> None:
     found = slope_of(module)
     assert found is not None
@@ -203,8 +206,8 @@ def test_a_prelu_slope_follows_its_weight() -> None:
     assert not computed.requires_grad
 
 
-@pytest.mark.parametrize("module", STRANGERS, ids=named)
-def test_a_strangers_activation_has_autograds_slope(module: nn.Module) -> None:
+@pytest.mark.parametrize("module", USERS_MODULES, ids=named)
+def test_a_users_activation_has_autograds_slope(module: nn.Module) -> None:
     found = slope_of(module.double())
     assert found is not None
     u = GRID.double().reshape(-1, 3, 5)
@@ -213,8 +216,8 @@ def test_a_strangers_activation_has_autograds_slope(module: nn.Module) -> None:
     torch.testing.assert_close(found.derivative(u), autograd(module, u), rtol=rtol, atol=1e-14)
 
 
-def test_every_known_class_is_tested_as_a_stranger() -> None:
-    assert {type(module) for module in STRANGERS} == set(DERIVATIVES)
+def test_every_known_class_is_tested_as_a_users() -> None:
+    assert {type(module) for module in USERS_MODULES} == set(DERIVATIVES)
 
 
 @pytest.mark.parametrize("shape", [(4, 3), (4, 3, 5), (4, 3, 5, 2)])
@@ -228,7 +231,7 @@ def test_a_prelu_with_a_slope_a_channel_reads_channels_on_axis_one(shape: tuple[
     torch.testing.assert_close(found.derivative(u), autograd(module, u))
 
 
-def test_equal_strangers_share_a_slope_and_unequal_ones_do_not() -> None:
+def test_equal_modules_of_users_share_a_slope_and_unequal_ones_do_not() -> None:
     slopes = [slope_of(nn.LeakyReLU(value)) for value in (0.1, 0.1, 0.2)]
     assert slopes[0] is slopes[1]
     assert slopes[0] is not slopes[2]
@@ -249,9 +252,9 @@ def test_an_unknown_activation_names_the_nearest() -> None:
         ACTIVATIONS["relo"]
 
 
-def test_every_peak_of_a_strangers_bounded_activation_is_its_largest_slope() -> None:
+def test_every_peak_of_a_users_bounded_activation_is_its_largest_slope() -> None:
     fine = torch.linspace(-12, 12, 4801, dtype=torch.float64)
-    for module in STRANGERS:
+    for module in USERS_MODULES:
         found = slope_of(module.double())
         assert found is not None
         if found.peak is not None:

@@ -1,4 +1,7 @@
-"""The references work on numpy arrays in float64, row by row and entry by entry."""
+"""The references work on numpy arrays in float64, row by row and entry by entry.
+
+Holds: clips.py
+"""
 
 from __future__ import annotations
 

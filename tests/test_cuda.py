@@ -1,4 +1,7 @@
-"""What can only be seen on a GPU; skipped where there is none."""
+"""What can only be seen on a GPU; skipped where there is none.
+
+Holds: training/divergence.py
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The floors of the house: imports point strictly down, heavy libraries stay in their rooms."""
+"""The floors of the house: imports point strictly down, heavy libraries stay in their rooms.
+
+Holds: __init__.py, docs/architecture.md
+"""
 
 from __future__ import annotations
 
@@ -15,6 +18,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src" / "vgexp"
+TESTS = ROOT / "tests"
 
 FLOORS: tuple[frozenset[str], ...] = tuple(
     frozenset(rooms.split())
@@ -110,6 +114,15 @@ PYTHONS_NAMES = frozenset({"_replace", "_asdict", "_fields", "_option_string_act
 PRIVATE = re.compile(r"_[^_]\w*")
 PRIVATE_PATH = re.compile(r"\b(torch|hydra|omegaconf)(\.\w+)*[. ]_[^_]\w*")
 BY_NAME = frozenset({"getattr", "hasattr", "setattr", "delattr"})
+
+HOLDS = "Holds: "
+"""Begins the last paragraph at the head of a test file: what that file fails for, separated by
+commas. Modules are written from `src/vgexp`, all else from the root of the repository."""
+
+NAMED = re.compile(
+    r"\bfrom (vgexp[\w.]*) import (\([^)]*\)|.*)|\bimport (vgexp[\w.]*)|[\"'](vgexp\.[\w.]+)"
+)
+HELPER = re.compile(r"^(?:from|import) (\w+)", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -366,3 +379,132 @@ def test_a_private_name_of_another_package_is_found(code: str) -> None:
 )
 def test_a_private_name_of_our_own_is_allowed(code: str) -> None:
     assert others_names(ast.parse(code), set()) == []
+
+
+def held(text: str) -> list[str]:
+    """What a test file says at its head that it holds; nothing where it does not say."""
+    head = text.removeprefix('"""').split('"""')[0] if text.startswith('"""') else ""
+    last = head.strip().split("\n\n")[-1]
+    return re.split(r",\s+", last.removeprefix(HOLDS)) if last.startswith(HOLDS) else []
+
+
+@cache
+def holders() -> dict[Path, list[str]]:
+    """Test file -> what it holds."""
+    return {path: held(path.read_text(encoding="utf-8")) for path in TESTS.rglob("test_*.py")}
+
+
+def has_code(tree: ast.Module) -> bool:
+    """Whether a module does more than import."""
+    return not all(
+        isinstance(node, ast.Import | ast.ImportFrom)
+        or (isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant))
+        or (isinstance(node, ast.Assign) and ast.unparse(node.targets) == "__all__")
+        for node in tree.body
+    )
+
+
+@cache
+def named(path: Path) -> frozenset[str]:
+    """The modules of vgexp that a file imports, or names in a string, as written in `modules`.
+
+    What a package imports by itself counts as named: all of it (`import_modules`), or one of its
+    modules (`f"vgexp.cli.{verb}"`). A test file names what its modules of `support` do.
+    """
+    text = path.read_text(encoding="utf-8")
+    found = {name for groups in NAMED.findall(text) for name in dotted(*groups)}
+    if "import_modules(__name__" in text:
+        found |= {module for module in modules() if modules()[module].is_relative_to(path.parent)}
+    if '"-m", "vgexp"' in text:
+        found.add("__main__")
+    for helper in HELPER.findall(text) if path.is_relative_to(TESTS) else ():
+        support = TESTS / "support" / f"{helper}.py"
+        found |= named(support) if support.exists() else set()
+    return frozenset(found)
+
+
+def dotted(package: str, names: str, whole: str, quoted: str) -> Iterator[str]:
+    """The modules in one match of `NAMED`, with the packages that they lie in, but vgexp itself."""
+    names = re.sub(r"#.*| as \w+", "", names)
+    for name in re.findall(r"[\w*]+", names) if package else [whole or quoted]:
+        full = f"{package}.{name}" if package else name
+        parts = full.split(".")[1:]
+        if parts and not parts[-1]:
+            yield from (inside for inside in modules() if inside.startswith(".".join(parts)))
+        packages = {".".join(parts[:i]) for i in range(1, len(parts) + 1)} if parts else {""}
+        yield from packages & set(modules())
+
+
+def reached(path: Path) -> set[str]:
+    """The modules that a test file names, and those that these name, and so on."""
+    seen: set[str] = set()
+    waiting = [*named(path)]
+    while waiting:
+        module = waiting.pop()
+        if module not in seen:
+            seen.add(module)
+            waiting += named(modules()[module])
+    return seen
+
+
+def test_every_test_file_says_what_it_holds() -> None:
+    silent = [str(path.relative_to(TESTS)) for path, names in holders().items() if not names]
+    assert not silent, f"end the head of each with a paragraph: {HOLDS}ROOM/MODULE.py, ..."
+
+
+def test_every_module_with_code_is_held_by_a_test_file() -> None:
+    names = {name for held_here in holders().values() for name in held_here}
+    trees = all_trees()
+    needed = [
+        path.relative_to(SOURCE).as_posix() for m, path in modules().items() if has_code(trees[m])
+    ]
+    assert not set(needed) - names, "say at the head of a test file that it holds them"
+
+
+def test_what_is_held_is_there_and_is_reached_by_the_test_file() -> None:
+    by_file = {path.relative_to(SOURCE).as_posix(): module for module, path in modules().items()}
+    for path, names in holders().items():
+        away = {name for name in names if name not in by_file and not (ROOT / name).exists()}
+        assert not away, f"{path.name} holds what is not there"
+        modules_held = {by_file[name] for name in names if name in by_file}
+        assert modules_held <= reached(path), f"{path.name} imports nothing that imports them"
+        assert len(names) == len(set(names)), f"{path.name} names one of them twice"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ('"""Clips.\n\nHolds: clips.py\n"""\n', ["clips.py"]),
+        ('"""Clips.\n\nHolds: a.py, b/c.py,\nd.py\n"""\n', ["a.py", "b/c.py", "d.py"]),
+        ('"""Clips.\n\nHolds: clips.py\n\nAxes: B examples.\n"""\n', []),
+        ('"""Clips."""\n\nHolds: clips.py\n', []),
+        ("import vgexp\n", []),
+    ],
+)
+def test_the_head_of_a_test_file_is_read(text: str, expected: list[str]) -> None:
+    assert held(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("from vgexp import clips, inits as i", {"clips", "inits"}),
+        ("from vgexp.clips import (\n    build,  # a note\n    Clip,\n)", {"clips"}),
+        ("    import vgexp.cli.main", {"cli", "cli.main"}),
+        ("import vgexp", {""}),
+        ("from vgexp.config.data import *", {"config", "config.data"}),
+        ('"vgexp.cli.logs.RegularFileHandler"', {"cli", "cli.logs"}),
+        ("# vgexp.clips", set()),
+    ],
+)
+def test_the_modules_that_a_file_names_are_found(
+    text: str, expected: set[str], tmp_path: Path
+) -> None:
+    (tmp_path / "a.py").write_text(text, encoding="utf-8")
+    assert named(tmp_path / "a.py") == expected
+
+
+def test_a_package_that_imports_by_itself_names_its_modules() -> None:
+    assert "models.cnn" in named(modules()["models"])
+    assert "cli.show" in named(modules()["cli.verbs"])
+    assert "report.grid" not in reached(TESTS / "test_clips.py")

@@ -1,4 +1,7 @@
-"""Initialisations: bounds, deviations, orthonormality, whose draws they are, and lsuv's outputs."""
+"""Initialisations: bounds, deviations, orthonormality, whose draws they are, and lsuv's outputs.
+
+Holds: inits.py, models/conv_net.py, models/mlp.py
+"""
 
 from __future__ import annotations
 

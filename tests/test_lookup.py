@@ -1,4 +1,7 @@
-"""Names of the user's own: what is found, what it is called with, and what is refused."""
+"""Names of the user's code: what is found, what it is called with, and what is refused.
+
+Holds: lookup.py
+"""
 
 from __future__ import annotations
 
@@ -37,16 +40,16 @@ constant = 7
 
 
 @pytest.fixture(autouse=True)
-def code(own_folder: Path) -> Path:
-    (own_folder / "mine.py").write_text(MINE)
-    (own_folder / "broken.py").write_text("import math\nx = undefined_name\n")
-    (own_folder / "typo.py").write_text("x = (\n")
-    (own_folder / "asks.py").write_text("import math\n\nimport no_such_thing_at_all\n")
-    (own_folder / "package" / "deep").mkdir(parents=True)
-    (own_folder / "package" / "__init__.py").write_text("")
-    (own_folder / "package" / "deep" / "__init__.py").write_text("")
-    (own_folder / "package" / "deep" / "nets.py").write_text("from mine import Net\nhere = 5\n")
-    return own_folder
+def code(user_folder: Path) -> Path:
+    (user_folder / "mine.py").write_text(MINE)
+    (user_folder / "broken.py").write_text("import math\nx = undefined_name\n")
+    (user_folder / "typo.py").write_text("x = (\n")
+    (user_folder / "asks.py").write_text("import math\n\nimport no_such_thing_at_all\n")
+    (user_folder / "package" / "deep").mkdir(parents=True)
+    (user_folder / "package" / "__init__.py").write_text("")
+    (user_folder / "package" / "deep" / "__init__.py").write_text("")
+    (user_folder / "package" / "deep" / "nets.py").write_text("from mine import Net\nhere = 5\n")
+    return user_folder
 
 
 def refused(path: str | None) -> str:
@@ -64,38 +67,38 @@ def test_modules_of_the_current_folder_packages_and_installed_ones_are_found() -
     assert lookup.find("k", "torch.nn.init.xavier_uniform_") is torch.nn.init.xavier_uniform_
 
 
-def test_afterwards_the_current_folder_comes_last_and_once(own_folder: Path) -> None:
+def test_afterwards_the_current_folder_comes_last_and_once(user_folder: Path) -> None:
     before = [*sys.path]
     for _ in range(3):
         lookup.find("k", "mine.Net")
-    assert sys.path == [*before, str(own_folder)]
+    assert sys.path == [*before, str(user_folder)]
 
 
 def test_a_folder_that_comes_before_pythons_own_stays_there(
-    own_folder: Path, monkeypatch: pytest.MonkeyPatch
+    user_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.syspath_prepend(str(own_folder))
+    monkeypatch.syspath_prepend(str(user_folder))
     before = [*sys.path]
     lookup.find("k", "mine.Net")
     assert sys.path == before
 
 
 def test_pythons_own_modules_come_before_those_of_the_folder_and_installed_ones_after(
-    own_folder: Path, monkeypatch: pytest.MonkeyPatch
+    user_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Each is imported for the first time by what the user's name leads to.
     for name in ("wave", "chunk"):
         monkeypatch.delitem(sys.modules, name, raising=False)
-        (own_folder / f"{name}.py").write_text("raise RuntimeError('it was imported')\n")
-    (own_folder / "helpers").mkdir()
-    (own_folder / "helpers" / "__init__.py").write_text("mine = 3\n")
-    elsewhere = own_folder / "elsewhere"
+        (user_folder / f"{name}.py").write_text("raise RuntimeError('it was imported')\n")
+    (user_folder / "helpers").mkdir()
+    (user_folder / "helpers" / "__init__.py").write_text("mine = 3\n")
+    elsewhere = user_folder / "elsewhere"
     elsewhere.mkdir()
     (elsewhere / "helpers.py").write_text("mine = 4\n")
     (elsewhere / "late.py").write_text("which = 5\n")
-    (own_folder / "late.py").write_text("which = 6\n")
+    (user_folder / "late.py").write_text("which = 6\n")
     monkeypatch.setattr(sys, "path", [*sys.path, str(elsewhere)])
-    (own_folder / "asks_more.py").write_text(
+    (user_folder / "asks_more.py").write_text(
         "import wave\nfrom helpers import mine\ndef later():\n    import late\n"
         "    return late.which\n"
     )
@@ -104,8 +107,8 @@ def test_pythons_own_modules_come_before_those_of_the_folder_and_installed_ones_
     assert lookup.find("k", "asks_more.later")() == 5
 
 
-def test_a_file_that_has_the_name_of_another_module_is_to_be_renamed(own_folder: Path) -> None:
-    (own_folder / "random.py").write_text("class Net: pass\n")
+def test_a_file_that_has_the_name_of_another_module_is_to_be_renamed(user_folder: Path) -> None:
+    (user_folder / "random.py").write_text("class Net: pass\n")
     assert "remedy: rename random.py; Python imports another" in refused("random.Net")
     assert "remedy" not in refused("mine.Nett")
 
@@ -142,12 +145,12 @@ def test_what_is_missing_is_named_with_the_nearest(path: str | None, said: str) 
     ],
 )
 def test_a_module_that_fails_is_told_with_its_line(
-    path: str, said: str, place: str, own_folder: Path
+    path: str, said: str, place: str, user_folder: Path
 ) -> None:
     words = refused(path)
     assert f"importing {path[:-2]} raised" in words
     assert said in words
-    assert f"at {own_folder / place}\n" in words
+    assert f"at {user_folder / place}\n" in words
 
 
 def make(
@@ -183,8 +186,8 @@ def test_what_cannot_be_called_is_a_question(call: Callable[[], Any], said: str)
     assert said in str(caught.value)
 
 
-def test_the_line_is_the_users_even_where_something_installed_raised(own_folder: Path) -> None:
-    (own_folder / "uses.py").write_text(
+def test_the_line_is_the_users_even_where_something_installed_raised(user_folder: Path) -> None:
+    (user_folder / "uses.py").write_text(
         "import torch\n\ndef net():\n    torch.nn.functional.linear(torch.ones(2), torch.ones(3))\n"
     )
     with pytest.raises(QuestionError, match=r"at .*uses\.py:4\n"):

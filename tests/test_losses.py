@@ -1,6 +1,8 @@
 """The losses against their formulas in plain Python, and which targets each is for.
 
 Axes: B examples, T positions, C classes, K values.
+
+Holds: losses.py
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""The references are Python's own: `math.hypot` (which scales), `math.fsum` and fractions."""
+"""The references are Python's own: `math.hypot` (which scales), `math.fsum` and fractions.
+
+Holds: metrics.py
+"""
 
 from __future__ import annotations
 
@@ -265,3 +268,27 @@ def test_nothing_is_written_to_the_measured_tensors() -> None:
     metrics.row_norms(xs[0])
     metrics.row_moments(xs[0])
     assert all(map(torch.equal, xs, before))
+
+
+# ---------------------------------------------------------------- outliers
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_outliers_are_counted_from_the_bound_on_by_magnitude(dtype: torch.dtype) -> None:
+    x_RN = torch.tensor(
+        [[1.0, -5.9, 2.0, 0.0], [6.0, -6.0, 5.999, 7.0], [-9.0, 0.0, 0.0, 0.0], [0.0] * 4],
+        dtype=dtype,
+    )
+    given = x_RN.clone()
+    peak_R, share_R = metrics.row_outliers(x_RN, 6.0)
+    assert peak_R.tolist() == [x_RN[0].abs().max().item(), 7.0, 9.0, 0.0]
+    assert share_R.tolist() == [0.0, 0.75, 0.25, 0.0]
+    assert (peak_R.dtype, share_R.dtype) == (dtype, dtype)
+    assert torch.equal(x_RN, given)
+
+
+def test_an_infinite_entry_is_an_outlier_and_a_nan_makes_both_nan() -> None:
+    inf, nan = torch.inf, torch.nan
+    peak_R, share_R = metrics.row_outliers(torch.tensor([[1, -inf], [nan, 9], [2, 3]]), 6.0)
+    assert str(peak_R.tolist()) == "[inf, nan, 3.0]"
+    assert str(share_R.tolist()) == "[0.5, nan, 0.0]"

@@ -1,4 +1,7 @@
-"""Normalisations against numpy."""
+"""Normalisations against numpy.
+
+Holds: norms.py
+"""
 
 from __future__ import annotations
 

@@ -1,3 +1,8 @@
+"""Optimizers: updates against those written out by hand, and the states that they keep.
+
+Holds: optimizers.py
+"""
+
 from __future__ import annotations
 
 import dataclasses

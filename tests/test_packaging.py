@@ -1,4 +1,7 @@
-"""The wheel: presets inside, and a `vgexp` that needs nothing of the repository."""
+"""The wheel: presets inside, and a `vgexp` that needs nothing of the repository.
+
+Holds: __main__.py, pyproject.toml
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The README's commands are run, its Python is executed, and what it names exists."""
+"""The README's commands are run, its Python is executed, and what it names exists.
+
+Holds: README.md
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Folders of an earlier version (`tests/recorded`) are read, compared, shown and resumed."""
+"""Folders of an earlier version (`tests/recorded`) are read, compared, shown and resumed.
+
+Holds: past/run.py, resuming.py, tests/recorded
+"""
 
 from __future__ import annotations
 

@@ -1,3 +1,8 @@
+"""Schedules: the factor at every update against its formula, and states that go on.
+
+Holds: schedulers.py
+"""
+
 from __future__ import annotations
 
 import math

@@ -1,4 +1,7 @@
-"""Named generators, and torch's own, which are lent to a run and given back."""
+"""Named generators, and torch's own, which are lent to a run and given back.
+
+Holds: seeds.py
+"""
 
 from __future__ import annotations
 

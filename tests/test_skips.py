@@ -1,4 +1,7 @@
-"""Skip connections against their equations in numpy."""
+"""Skip connections against their equations in numpy.
+
+Holds: skips.py
+"""
 
 from __future__ import annotations
 

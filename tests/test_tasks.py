@@ -1,4 +1,7 @@
-"""The forms of examples and answers."""
+"""The forms of examples and answers.
+
+Holds: tasks.py
+"""
 
 from __future__ import annotations
 

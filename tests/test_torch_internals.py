@@ -1,4 +1,7 @@
-"""Private names of torch taken away one by one: the same numbers, or a loss that is named."""
+"""Private names of torch taken away one by one: the same numbers, or a loss that is named.
+
+Holds: torch_internals.py
+"""
 
 from __future__ import annotations
 

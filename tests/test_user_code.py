@@ -1,4 +1,8 @@
-"""What is the user's own, from the command line's words to the numbers of a run."""
+"""The user's code, from the command line's words to the numbers of a run.
+
+Holds: config/user_code.py, data/user_code.py, models/user_code.py, user_code.py,
+assembly/networks.py, data/lazy.py, models/families.py
+"""
 
 from __future__ import annotations
 
@@ -244,9 +248,9 @@ def four():
 
 
 @pytest.fixture(autouse=True)
-def code(own_folder: Path) -> Path:
-    (own_folder / "mine.py").write_text(MINE)
-    return own_folder
+def code(user_folder: Path) -> Path:
+    (user_folder / "mine.py").write_text(MINE)
+    return user_folder
 
 
 def config(**sections: Any) -> Config:
@@ -412,7 +416,7 @@ def test_a_weight_that_is_never_called_has_no_layer_and_hides_none_of_the_others
     runs = {}
     for name in ("Net", "Spare"):
         config = Config(
-            model=CustomConfig(target=f"own_code.{name}"),
+            model=CustomConfig(target=f"user_code.{name}"),
             train=TrainConfig(steps=2),
             output=OutputConfig(quiet=True),
         )
@@ -469,7 +473,7 @@ def test_a_classifier_of_torchvision_has_its_own_weights_and_reads_grey_as_three
     trainer = assemble(
         Config(
             model=TorchvisionConfig(arch="squeezenet1_1"),
-            data=CustomDataConfig(target="own_pictures.make", batch_size=2),
+            data=CustomDataConfig(target="user_pictures.make", batch_size=2),
             train=TrainConfig(steps=1),
         )
     )
@@ -485,8 +489,8 @@ def test_a_classifier_of_torchvision_has_its_own_weights_and_reads_grey_as_three
 
 
 @pytest.fixture(autouse=True)
-def code_of_pictures(own_folder: Path) -> None:
-    (own_folder / "own_pictures.py").write_text(
+def code_of_pictures(user_folder: Path) -> None:
+    (user_folder / "user_pictures.py").write_text(
         "import torch\n"
         "from torch.utils.data import TensorDataset\n"
         "def make(channels=1, size=24):\n"
@@ -510,7 +514,7 @@ def code_of_pictures(own_folder: Path) -> None:
 def test_what_torchvision_cannot_do_is_told(
     arch: str, kwargs: Any, pictures: dict[str, int], said: str
 ) -> None:
-    source = CustomDataConfig(target="own_pictures.make", kwargs=pictures or None, batch_size=2)
+    source = CustomDataConfig(target="user_pictures.make", kwargs=pictures or None, batch_size=2)
     words = refused(Config(model=TorchvisionConfig(arch=arch, kwargs=kwargs), data=source))
     assert said in words
 
@@ -603,8 +607,8 @@ def test_a_loss_of_the_users_trains_and_no_verdict_is_given(name: str, tmp_path:
     assert "the loss of a constant guess is not known" in done.summary["cause"]
 
 
-def test_what_is_right_is_told_only_of_a_logit_for_each_class(own_folder: Path) -> None:
-    (own_folder / "binary.py").write_text(
+def test_what_is_right_is_told_only_of_a_logit_for_each_class(user_folder: Path) -> None:
+    (user_folder / "binary.py").write_text(
         "from torch.nn.functional import binary_cross_entropy_with_logits as cost\n"
         "def loss(outputs, targets):\n"
         "    return cost(outputs[:, 0], (targets > 0).to(outputs.dtype))\n"
@@ -647,13 +651,13 @@ def loaded(name: str, dtype: torch.dtype = torch.float64, **keys: Any) -> data.D
     return data.load(CustomDataConfig(target=f"mine.{name}", **keys), 0, dtype)
 
 
-def own_data(name: str, **keys: Any) -> Config:
+def user_data(name: str, **keys: Any) -> Config:
     source = CustomDataConfig(target=f"mine.{name}", batch_size=8, **keys)
     return config(model=MlpConfig(depth=2, width=6), data=source)
 
 
 def test_data_that_are_read_one_by_one_train_as_the_same_in_memory(tmp_path: Path) -> None:
-    one, two = (vgexp.run(own_data(n), tmp_path / n) for n in ("lazy", "tensors"))
+    one, two = (vgexp.run(user_data(n), tmp_path / n) for n in ("lazy", "tensors"))
     assert one.steps.equals(two.steps)
     assert one.evals.equals(two.evals)
     # What is read one by one is not looked at before: theory has no answer there.
@@ -663,9 +667,9 @@ def test_data_that_are_read_one_by_one_train_as_the_same_in_memory(tmp_path: Pat
 
 
 def test_what_examples_draw_as_they_are_read_is_the_runs_own_and_goes_on(tmp_path: Path) -> None:
-    vgexp.run(own_data("noisy"), tmp_path / "one")
+    vgexp.run(user_data("noisy"), tmp_path / "one")
     torch.rand(3)
-    vgexp.run(own_data("noisy"), tmp_path / "two")
+    vgexp.run(user_data("noisy"), tmp_path / "two")
     assert contents(tmp_path / "one") == contents(tmp_path / "two")
     (tmp_path / "two" / "summary.json").unlink()
     vgexp.resume(tmp_path / "two", trust=True)
@@ -690,8 +694,8 @@ def test_examples_are_read_only_when_they_are_asked_for() -> None:
     assert split.dataset.reads == reads + 2  # type: ignore[attr-defined]
 
 
-def test_targets_that_a_data_set_tells_are_not_read_one_by_one(own_folder: Path) -> None:
-    (own_folder / "told.py").write_text(
+def test_targets_that_a_data_set_tells_are_not_read_one_by_one(user_folder: Path) -> None:
+    (user_folder / "told.py").write_text(
         "from mine import Squares\n"
         "class Told(Squares):\n"
         "    def __init__(self, shift=0):\n"
@@ -756,7 +760,7 @@ def test_values_are_one_column_and_train_by_their_squares() -> None:
     assert found.train.targets.shape == (40, 1)
     inputs, targets = found.train.take(torch.tensor([7, 3]))
     torch.testing.assert_close(targets, inputs.sum(1, keepdim=True), rtol=1e-6, atol=0)
-    assert len(losses(own_data("values"))) == 12
+    assert len(losses(user_data("values"))) == 12
 
 
 def test_classes_are_as_many_as_somebody_says() -> None:
@@ -773,7 +777,7 @@ def test_a_number_of_classes_that_data_tell_of_is_taken_where_it_is_one(
 
 def test_what_is_drawn_as_data_are_made_depends_on_the_seed_alone() -> None:
     first, again, other = (
-        data.load(CustomDataConfig(target="own_code.make"), seed, torch.float32).train
+        data.load(CustomDataConfig(target="user_code.make"), seed, torch.float32).train
         for seed in (0, 0, 1)
     )
     assert torch.equal(first.part(0, 9)[0], again.part(0, 9)[0])
@@ -818,8 +822,8 @@ def test_what_are_no_data_are_refused(name: str, keys: dict[str, Any], said: str
     assert said in str(caught.value)
 
 
-def test_shapes_that_differ_later_are_told_with_their_examples(own_folder: Path) -> None:
-    (own_folder / "later.py").write_text(
+def test_shapes_that_differ_later_are_told_with_their_examples(user_folder: Path) -> None:
+    (user_folder / "later.py").write_text(
         "from mine import Squares\n"
         "class Later(Squares):\n"
         "    def __init__(self):\n"

@@ -12,7 +12,7 @@ from collections import Counter
 from pathlib import Path
 
 from fault_cases.children import BASE, EXACT, Child, Result, forked, real
-from vgexp.sweep import plan
+from vgexp.sweep import plan, plan_file
 
 DIFFERING = {"seconds", "probe_overhead", "host"}
 """Columns of `sweep.csv` of which nothing is promised."""
@@ -99,7 +99,7 @@ def _whole(work: Path) -> tuple[Path, float]:
 
 
 def _phase(folder: Path) -> str:
-    known = plan.read(folder)
+    known = plan_file.read(folder)
     if known is None or not known.entries:
         return "before the plan"
     ended = sum((folder / entry.folder / "summary.json").exists() for entry in known.entries)

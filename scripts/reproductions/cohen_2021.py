@@ -69,7 +69,7 @@ def draw(folder: Path) -> Figure:
     """Sharpness over steps with 2 / lr, and the loss, of every rate and seed."""
     figure, [left, right] = style.canvas(1, 2)
     for index, rate in enumerate(RATES):
-        colour = style.series(index)["color"]
+        colour = style.choose_line_look(index)["color"]
         for seed in SEEDS:
             [run] = where(runs_below(folder / "rates"), optimizer__lr=rate, seed=seed)
             curvature, steps = run.table("curvature"), run.table("steps")

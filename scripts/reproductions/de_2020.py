@@ -87,7 +87,7 @@ def draw(folder: Path) -> Figure:
     """Variance of z by layer, and dL/dz."""
     figure, [left, right] = style.canvas(1, 2)
     for index, label in enumerate(NETS):
-        run, look = _net(folder, label), {**style.series(index), "markevery": 6}
+        run, look = _net(folder, label), {**style.choose_line_look(index), "markevery": 6}
         for axes, column, power in ((left, "preact_std", 2), (right, "delta_rms", 1)):
             means = by_layer(run.hidden, column) ** power
             predicted = by_layer(run.hidden, f"predicted_{column}") ** power

@@ -142,7 +142,7 @@ def draw(runs: Path) -> Figure:
     panels[0].legend()
     chosen = jobs(runs / "sigmoid").query("`model.depth` == 4 and seed == 1")
     for layer, values in _means(chosen["folder"].iloc[0]).items():
-        look = {**style.series(int(str(layer)) - 1), "marker": ""}
+        look = {**style.choose_line_look(int(str(layer)) - 1), "marker": ""}
         panels[1].plot(values.index, values, label=f"layer {layer}", **look)
     panels[1].set_title("sigmoid, 4 layers: mean activation")
     panels[1].set_xlabel("step")

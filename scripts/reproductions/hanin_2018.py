@@ -150,7 +150,7 @@ def draw(runs: Path) -> Figure:
     figure, panels = style.canvas(1, 2, width=11.0)
     table = _table(runs)
     for index, (width, rows) in enumerate(table.groupby(level="width")):
-        look = style.series(index)
+        look = style.choose_line_look(index)
         errors = [_error(row) for _, row in rows.iterrows()]
         panels[0].errorbar(
             rows["beta"], rows["variance"], yerr=errors, label=f"width {width}",
@@ -173,7 +173,7 @@ def draw(runs: Path) -> Figure:
         (-row["beta"] / 2, row["beta"], "N(-beta/2, beta)", 0),
         (row["exact_mean"], row["exact_variance"], "exact mean and variance", 1),
     ):
-        look = {**style.series(index), "marker": ""}
+        look = {**style.choose_line_look(index), "marker": ""}
         panels[1].plot(x, stats.norm.pdf(x, mean, np.sqrt(variance)), label=name, **look)
     panels[1].set_xlabel("ln of the squared factor from layer L to layer 1")
     panels[1].set_ylabel("density")

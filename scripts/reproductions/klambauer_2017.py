@@ -105,7 +105,7 @@ def draw(folder: Path) -> Figure:
     """Variance of h by layer: of SELU for three tau, and of other activations."""
     figure, [left, right] = style.canvas(1, 2)
     for index, tau in enumerate(WEIGHT_VARIANCES):
-        look, run = style.series(index), _weighted(folder, tau)
+        look, run = style.choose_line_look(index), _weighted(folder, tau)
         _, variances = _moments(run)
         layers = range(1, len(variances) + 1)
         start = float(run.hidden[run.hidden["layer"] == 1]["preact_std"].pow(2).mean())
@@ -117,7 +117,7 @@ def draw(folder: Path) -> Figure:
     legend_below(left)
     for index, name in enumerate(ACTIVATIONS):
         _, variances = _moments(_activation(folder, name))
-        look = {**style.series(index), "markevery": 10}
+        look = {**style.choose_line_look(index), "markevery": 10}
         log_line(right, range(1, len(variances) + 1), variances, label=name, **look)
     log_scale(right)
     right.set(title="With the same weights, other activations", xlabel="layer")

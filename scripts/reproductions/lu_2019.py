@@ -86,7 +86,7 @@ def draw(folder: Path) -> Figure:
     """Share of nets born dead by depth; the band is between the bounds."""
     figure, [axes] = style.canvas(height=4.6)
     for index, width in enumerate(WIDTHS):
-        look = style.series(index)
+        look = style.choose_line_look(index)
         found = dead_shares(_run(folder, width))
         depths = np.array(sorted(found))
         low, high = ([bound(width, depth) for depth in depths] for bound in (least, most))

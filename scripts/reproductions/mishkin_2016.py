@@ -80,7 +80,7 @@ def _chosen(runs: Path, activation: str, init: str) -> pd.DataFrame:
 def draw(runs: Path) -> Figure:
     figure, panels = style.canvas(1, 2, width=11.0)
     for index, init in enumerate(_INITS):
-        look = {**style.series(index), "linestyle": "none"}
+        look = {**style.choose_line_look(index), "linestyle": "none"}
         accuracies = [_chosen(runs, name, init)["val_accuracy_best"] for name in _ACTIVATIONS]
         x = np.arange(len(_ACTIVATIONS)) + 0.15 * (index - 1.5)
         middle = np.array([of.median() for of in accuracies])
@@ -107,7 +107,7 @@ def draw(runs: Path) -> Figure:
 def _draw_gain(axes: Axes, rows: pd.DataFrame, name: str, index: int) -> None:
     """Without the last hidden layer, which the read-out's shape decides."""
     rows = rows[rows["layer"] < rows["layer"].max()]
-    look, groups = style.series(index), rows.groupby("layer")
+    look, groups = style.choose_line_look(index), rows.groupby("layer")
     predicted = groups["predicted_backward_gain"].median()
     axes.plot(predicted.index, predicted, color=look["color"])
     measured = groups["backward_gain"].median()

@@ -90,7 +90,7 @@ def draw(folder: Path) -> Figure:
     for index, radius in enumerate(RADII):
         run = _run(folder, "tanh", radius)
         means = run.table("time").groupby("t")["delta_rms"].apply(geometric_mean)
-        look = {**style.series(index), "marker": None}
+        look = {**style.choose_line_look(index), "marker": None}
         log_line(left, means.index, means / means.iloc[-1], label=f"ρ = {radius:g}", **look)
     log_scale(left)
     left.set(title="tanh: gradient by the state h_t", xlabel="step in time t")
@@ -102,9 +102,11 @@ def draw(folder: Path) -> Figure:
     right.plot(RADII, predicted, color=style.INK, linestyle=":", label="ρ √(E φ'²) (tanh theory)")
     for index, name in enumerate(("linear", "tanh")):
         found = [time_factor(_run(folder, name, radius)) for radius in RADII]
-        right.plot(RADII, found, label=name, **{**style.series(index), "linestyle": "none"})
+        right.plot(
+            RADII, found, label=name, **{**style.choose_line_look(index), "linestyle": "none"}
+        )
     found = [_gaussian(folder, radius) for radius in GAUSSIAN_RADII]
-    look = {**style.series(2), "linestyle": "none"}
+    look = {**style.choose_line_look(2), "linestyle": "none"}
     right.plot(GAUSSIAN_RADII, found, label="linear, Gaussian matrix", **look)
     right.set(title="What a step back leaves", xlabel="spectral radius ρ")
     right.set_ylabel("factor of delta_rms per step")

@@ -71,7 +71,7 @@ def percent(values: Iterable[float]) -> str:
 
 def draw_beside_theory(axes: Axes, rows: pd.DataFrame, column: str, title: str, index: int) -> None:
     """Measured points with the range of seeds, and the predicted line, over layers."""
-    look = style.series(index)
+    look = style.choose_line_look(index)
     measured, groups = typical(rows, column), rows[column].groupby(rows["layer"])
     predicted = typical(rows, f"predicted_{column}")
     log_line(axes, predicted.index, predicted, color=look["color"], label=f"{title}: theory")
@@ -89,11 +89,11 @@ def draw_losses(axes: Axes, folders: Iterable[Path], title: str, index: int, **l
     curves = pd.DataFrame(
         {str(folder): vgexp.load(folder).steps["loss"].rolling(20).mean() for folder in folders}
     )
-    colour = style.series(index)["color"]
+    colour = style.choose_line_look(index)["color"]
     axes.fill_between(
         curves.index, curves.min(axis=1), curves.max(axis=1), color=colour, alpha=0.2, linewidth=0
     )
-    line = {"color": colour, "linestyle": style.series(index)["linestyle"], **look}
+    line = {"color": colour, "linestyle": style.choose_line_look(index)["linestyle"], **look}
     axes.plot(curves.index, curves.median(axis=1), label=title, **line)
     axes.set_xlabel("step")
     axes.set_ylabel("training loss")

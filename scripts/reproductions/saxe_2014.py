@@ -152,11 +152,11 @@ def draw(runs: Path) -> Figure:
         finite = rows[[math.isfinite(np.median(times)) for times in rows["times"]]]
         panels[0].plot(
             finite["depth"], [np.median(t) for t in finite["times"]], label=name,
-            **style.series(index),
+            **style.choose_line_look(index),
         )  # fmt: skip
         for row in rows.itertuples():
             reached = [t for t in row.times if math.isfinite(t)]
-            look = {"color": style.series(index)["color"], "linestyle": "none"}
+            look = {"color": style.choose_line_look(index)["color"], "linestyle": "none"}
             panels[0].plot([row.depth] * len(reached), reached, marker=".", **look)
             missed = len(row.times) - len(reached)
             panels[0].plot([row.depth] * missed, [1.1 * longest] * missed, marker="^", **look)
@@ -171,7 +171,7 @@ def draw(runs: Path) -> Figure:
     panels[0].legend()
     for index, (init, name) in enumerate(_INITS.items()):
         for place, spectrum in enumerate(_spectra(runs, init)):
-            look = {**style.series(index), "marker": ""}
+            look = {**style.choose_line_look(index), "marker": ""}
             spectrum = spectrum[spectrum > _LOST * spectrum[0]]
             title = name if place == 0 else None
             panels[1].plot(range(1, len(spectrum) + 1), spectrum, label=title, **look)

@@ -120,7 +120,7 @@ def draw(runs: Path) -> Figure:
     start, trained = _start(runs), _trained(runs)
     first = vgexp.load(jobs(runs / "start")["folder"].iloc[0]).config.model
     variances, ends = _theory(first, math.sqrt(start["variance"].max()))
-    look = {**style.series(0), "linestyle": "none"}
+    look = {**style.choose_line_look(0), "linestyle": "none"}
     panels[0].plot(variances, [end.chi for end in ends], color=look["color"], label="chi, theory")
     panels[0].plot(start["variance"], start["measured"], label="measured", **look)
     panels[0].axhline(1, color=style.INK, linestyle=":", linewidth=1.0)

@@ -74,7 +74,7 @@ def draw(folder: Path) -> Figure:
     """The last block over depth, all blocks of a deep net, and the losses."""
     figure, [left, middle, right] = style.canvas(1, 3, width=14.4)
     for index, place in enumerate(POSITIONS):
-        look, found = style.series(index), _last_blocks(folder, place)
+        look, found = style.choose_line_look(index), _last_blocks(folder, place)
         log_line(left, DEPTHS, found, label=f"{place}-LN", **{**look, "linestyle": "none"})
         power = {"post": 0.0, "pre": -0.5}[place]
         middle_depth = DEPTHS[len(DEPTHS) // 2]

@@ -94,7 +94,7 @@ def draw(folder: Path) -> Figure:
     """dL/dz by layer, measured and by theory; and the factor of each gain."""
     figure, [left, right] = style.canvas(1, 2)
     for index, (name, run) in enumerate(_by_activation(folder).items()):
-        look = style.series(index)
+        look = style.choose_line_look(index)
         means = by_layer(run.hidden, "delta_rms")
         log_line(left, means.index, means, label=name, **{**look, "linestyle": "none"})
         limit = large_batch_factor(name)
@@ -109,7 +109,7 @@ def draw(folder: Path) -> Figure:
     for index, gain in enumerate(GAINS):
         run = where(runs_below(folder / "gains"), model__gain=gain)[0]
         means = by_layer(run.hidden, "backward_gain").iloc[:-1]
-        look = {**style.series(index), "linestyle": "none"}
+        look = {**style.choose_line_look(index), "linestyle": "none"}
         right.plot(means.index, means, label=f"measured, gain {gain:g}", **look)
     limit = large_batch_factor("relu")
     right.axhline(limit, color=style.INK, label=f"√(π/(π − 1)) = {limit:.3f}")

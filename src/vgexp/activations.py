@@ -45,9 +45,12 @@ class Derivative:
 
         Plain numbers are read now, tensors (prelu's weight) whenever the slope is evaluated.
         """
-        values = tuple(getattr(module, name) for name in self.parameters)
+        return self.slope_with(tuple(getattr(module, name) for name in self.parameters))
+
+    def slope_with(self, values: tuple[Any, ...]) -> Slope:
+        """Returns phi' with these parameters."""
         if any(isinstance(value, Tensor) for value in values):
-            return Slope(lambda u: self(module, u), self.peak, stackable=False)
+            return Slope(lambda u: self.formula(u, *values), self.peak, stackable=False)
         return _shared_slope(self, values)
 
     def __call__(self, module: nn.Module, u: Tensor) -> Tensor:
@@ -102,11 +105,14 @@ def slope(name: str, module: nn.Module) -> Slope:
 def slope_of(module: nn.Module) -> Slope | None:
     """Returns phi' of any activation module; None if its class is not known.
 
-    A subclass may compute anything and is not known. A prelu with a slope for each channel expects
-    u as the module saw it, channels on axis 1.
+    A subclass is known if it inherits its forward pass; one with its own may compute anything. A
+    prelu with a slope for each channel expects u as the module saw it, channels on axis 1.
     """
-    known = DERIVATIVES.get(type(module))
-    return known.slope(module) if known else None
+    for cls in type(module).__mro__:
+        known = DERIVATIVES.get(cls)
+        if known is not None:
+            return known.slope(module) if type(module).forward is cls.forward else None
+    return None
 
 
 @lru_cache(maxsize=256)

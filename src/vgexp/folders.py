@@ -75,7 +75,7 @@ class OccupiedError(QuestionError):
     """Another process is writing the run."""
 
 
-def require_own(folder: Path) -> None:
+def require_regular_files(folder: Path) -> None:
     """Refuses a folder in which a link, a device or the like has the name of a run's own file.
 
     Call it before anything in a folder is changed. The folder itself may be a link, since the user
@@ -114,7 +114,7 @@ def require_free(folder: Path) -> None:
     """
     if folder.exists() and not folder.is_dir():
         raise QuestionError(f"run folder {folder} is a file\nallowed: a folder, new or empty")
-    require_own(folder)
+    require_regular_files(folder)
     for name in (*(f"{table}.csv" for table in TABLES), SUMMARY, CONFIG):
         if (folder / name).exists():
             raise QuestionError(

@@ -29,7 +29,7 @@ _INSTALLED = tuple(sysconfig.get_paths()[key] for key in ("stdlib", "purelib", "
 
 
 def is_dotted(name: object) -> bool:
-    """Whether a value names code of the user's own and not an entry of vgexp's."""
+    """Whether a value names the user's code and not an entry of vgexp's."""
     return isinstance(name, str) and "." in name
 
 
@@ -80,9 +80,9 @@ def _search_folder(here: str) -> Iterator[None]:
 
 def _end_of_standard_library() -> int:
     """The position on the import path after the last of Python's own folders; 0: none."""
-    own = {sysconfig.get_path(name) for name in ("stdlib", "platstdlib")}
-    own |= {str(Path(folder) / "lib-dynload") for folder in own}
-    return 1 + max((i for i, folder in enumerate(sys.path) if folder in own), default=-1)
+    standard = {sysconfig.get_path(name) for name in ("stdlib", "platstdlib")}
+    standard |= {str(Path(folder) / "lib-dynload") for folder in standard}
+    return 1 + max((i for i, folder in enumerate(sys.path) if folder in standard), default=-1)
 
 
 def call(key: str, path: str, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
@@ -189,9 +189,9 @@ def _refuse_name(key: str, path: str, name: str, above: Any) -> NoReturn:
         near = nearest(last, names)
         lines.append(f"allowed: one of its {len(names)} names")
         lines += [f"nearest: {near}"] if near else []
-    own = origin() / f"{owner}.py"
-    if isinstance(above, ModuleType) and own.is_file() and not _is_file_of(above, own):
-        lines.append(f"remedy: rename {own.name}; Python imports another module of that name")
+    file = origin() / f"{owner}.py"
+    if isinstance(above, ModuleType) and file.is_file() and not _is_file_of(above, file):
+        lines.append(f"remedy: rename {file.name}; Python imports another module of that name")
     raise QuestionError("\n".join(lines))
 
 
@@ -205,8 +205,8 @@ def _names_in(above: Any) -> Iterator[str]:
     """The public names that a module defines itself, and those of its modules."""
     for name, value in vars(above).items() if hasattr(above, "__dict__") else ():
         owner = getattr(value, "__module__", None)
-        is_own = not isinstance(value, ModuleType) and owner == getattr(above, "__name__", owner)
-        if is_own and not name.startswith("_"):
+        is_defined_here = owner == getattr(above, "__name__", owner)
+        if is_defined_here and not isinstance(value, ModuleType) and not name.startswith("_"):
             yield name
     yield from (module.name for module in pkgutil.iter_modules(getattr(above, "__path__", ())))
 
@@ -214,7 +214,7 @@ def _names_in(above: Any) -> Iterator[str]:
 def _require_arguments(
     key: str, path: str, function: Callable[..., Any], kwargs: Mapping[str, Any]
 ) -> None:
-    signature, own = inspect.signature(function), f"{key.rpartition('.')[0]}.kwargs"
+    signature, keywords = inspect.signature(function), f"{key.rpartition('.')[0]}.kwargs"
     try:
         signature.bind(**kwargs)
         return
@@ -224,7 +224,7 @@ def _require_arguments(
     strange = [name for name in kwargs if name not in names]
     near = nearest(strange[0], names) if strange else None
     raise QuestionError(
-        f"{path} cannot be called with {own} = {_shown(kwargs)}: {complaint}\n"
+        f"{path} cannot be called with {keywords} = {_shown(kwargs)}: {complaint}\n"
         f"allowed: {path.rpartition('.')[2]}({', '.join(names)})"
         + (f"\nnearest: {near}" if near else "")
     )
@@ -243,8 +243,8 @@ def _place(error: BaseException) -> str:
         for frame in traceback.extract_tb(error.__traceback__)
         if not frame.filename.startswith((_HERE, "<"))
     ]
-    own = [frame for frame in frames if not _is_installed(frame.filename)]
-    last = (own or frames)[-1:]
+    of_user = [frame for frame in frames if not _is_installed(frame.filename)]
+    last = (of_user or frames)[-1:]
     return f"{last[0].filename}:{last[0].lineno}" if last else ""
 
 

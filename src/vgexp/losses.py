@@ -48,8 +48,8 @@ def build(name: str, label_smoothing: float = 0.0, *, has_classes: bool = True) 
     """Returns the named loss; with label smoothing its `mean` is the smoothed one (Szegedy 2016).
 
     Args:
-        has_classes: whether targets are class numbers, without which a loss of the user's own
-            cannot tell what is right.
+        has_classes: whether targets are class numbers, without which a user's loss cannot
+            tell what is right.
 
     Raises:
         QuestionError: an unknown name, or smoothing of a loss without classes.
@@ -70,7 +70,7 @@ def build(name: str, label_smoothing: float = 0.0, *, has_classes: bool = True) 
 def require_targets(loss: str, targets: Tensor, data: str) -> None:
     """Requires a loss that fits the targets of a data set: classes, or values.
 
-    Of one of the user's own nothing is known.
+    Of a user's loss nothing is known.
 
     Raises:
         QuestionError: it is not.
@@ -142,7 +142,7 @@ def _variance(targets: Tensor, _num_outputs: int) -> float:
     return float(targets.double().var(0, correction=0).mean())
 
 
-# ---------------------------------------------------------------- the user's own
+# ---------------------------------------------------------------- the user's
 
 
 def _unknown(_targets: Tensor, _num_outputs: int) -> float:

@@ -92,6 +92,27 @@ def row_moments(x_RN: Tensor) -> tuple[Tensor, Tensor]:
     return mean_R, std_R
 
 
+def row_outliers(x_RN: Tensor, bound: float) -> tuple[Tensor, Tensor]:
+    """The largest magnitude of each row, and the share of entries of magnitude `bound` or more.
+
+    Both are nan for rows with a nan. The share is in x's dtype.
+    """
+    # Without |x|, which would be a copy.
+    peak_R = torch.maximum(x_RN.amax(1), x_RN.amin(1).neg_())
+    if not _host(x_RN):
+        return peak_R, _shares_from(x_RN, bound, peak_R)
+    share_R = torch.zeros_like(peak_R)
+    rows = [i for i, peak in enumerate(peak_R.tolist()) if not peak < bound]
+    if rows:
+        share_R[rows] = _shares_from(x_RN[_together(rows)], bound, peak_R[rows])
+    return peak_R, share_R
+
+
+def _shares_from(x_RN: Tensor, bound: float, peak_R: Tensor) -> Tensor:
+    # In place: a comparison that makes booleans is twice as slow.
+    return torch.where(peak_R.isnan(), peak_R, x_RN.abs().ge_(bound).mean(1))
+
+
 def norms(tensors: Sequence[Tensor]) -> Tensor:
     """L2 norm of each tensor, as one float64 vector: a float32 tensor's can exceed float32."""
     if not tensors:

@@ -67,7 +67,7 @@ class NormEntry:
     is_identity: bool = False
     """Whether nothing is normalised."""
     is_known: bool = True
-    """Whether it is one of this registry's, and not the user's own."""
+    """Whether it is one of this registry's, and not a user's."""
 
     @property
     def summary(self) -> str:

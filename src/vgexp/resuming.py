@@ -129,7 +129,7 @@ def start_of(
             return Start(dict(found.state), prefixes, "; ".join(story), tuple(useless))
         story.append(f"{path.name} does not fit {', '.join(changed)}")
         useless.append(path)
-    _require_own(folder, config)
+    _require_same_configuration(folder, config)
     prefixes = _headers(folder, tables)
     story.append("going on from the beginning")
     recorded = [
@@ -211,7 +211,7 @@ def _clock_lines(folder: Path, num_bytes: int) -> dict[str, Prefix]:
     return {}
 
 
-def _require_own(folder: Path, config: Config) -> None:
+def _require_same_configuration(folder: Path, config: Config) -> None:
     """Requires that `config.yaml` and the summary belong to the configuration."""
     now = {"config_hash": configuration.identity(config)}
     sealed = folders.sealed_identity(folder)

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.amp import GradScaler
 from torch.optim import Optimizer
+from torch.overrides import TorchFunctionMode
 
 # ------------------------------------------------------------ forward and backward passes
 
@@ -90,6 +91,46 @@ base_of: Final[Callable[[Tensor], Tensor | None]] = (
 Where it is gone, no tensor is known to be a view: an activation that reads a view of z is not
 matched to the weight, and the estimate of a model's memory counts a view as a tensor of its own.
 """
+
+# ------------------------------------------------------------ calls of functions
+
+_MODES = getattr(torch.overrides, "_get_current_function_mode_stack", list)
+_POP_MODE = getattr(torch.overrides, "_pop_mode", None)
+
+
+def enter_mode(mode: TorchFunctionMode) -> None:
+    """Puts a mode on top of the stack of modes, as `with mode` does."""
+    mode.__enter__()  # type: ignore[no-untyped-call]
+
+
+def leave_mode(mode: TorchFunctionMode) -> None:
+    """Takes a mode off the stack of modes, wherever it is there; does nothing where it is not.
+
+    `mode.__exit__` takes the top one, which is another where the user's forward pass entered one
+    that it did not leave, as `torch.set_default_device` does. Where torch does not show the stack,
+    the top one is taken to be it.
+    """
+    if _POP_MODE is None:
+        mode.__exit__(None, None, None)  # type: ignore[no-untyped-call]
+        return
+    if not any(each is mode for each in _MODES()):
+        return
+    above: list[TorchFunctionMode] = []
+    while (top := _POP_MODE()) is not mode:
+        above.append(top)
+    for each in reversed(above):
+        enter_mode(each)
+
+
+def is_compiled(module: nn.Module) -> bool:
+    """Whether `torch.compile` runs the module's forward pass.
+
+    Where the names are gone it says no, and what is measured by functions is found missing.
+    """
+    return hasattr(module, "_orig_mod") or (
+        getattr(module, "_compiled_call_impl", None) is not None
+    )
+
 
 # ------------------------------------------------------------ loss scales
 

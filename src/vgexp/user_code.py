@@ -1,4 +1,4 @@
-"""Makes activations, inits, norms and losses of the user's own code, `package.module.name`.
+"""Makes activations, inits, norms and losses of the user's code, `package.module.name`.
 
 Each is looked up and tried on a few numbers, so that code which does not fit is refused before
 anything is trained.

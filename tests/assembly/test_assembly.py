@@ -1,4 +1,7 @@
-"""From a configuration to its parts."""
+"""From a configuration to its parts.
+
+Holds: assembly/networks.py, assembly/whole.py, config/groups.py, data/sources.py
+"""
 
 from __future__ import annotations
 
@@ -18,6 +21,8 @@ from vgexp.assembly import assemble, device_of
 from vgexp.config import Config
 from vgexp.errors import QuestionError
 from vgexp.tasks import Task
+
+USER_CODE = {"model": "user_code.Net", "data": "user_code.make"}
 
 
 def test_auto_is_cuda_where_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -46,8 +51,8 @@ def test_every_choice_of_every_group_assembles_and_takes_two_steps(
     monkeypatch.chdir(tmp_path)
     image_files.write_all(tmp_path / "data", 100, monkeypatch)
     for cls in configuration.CHOICES[group].values():
-        own = {"model": "own_code.Net", "data": "own_code.make"} if "Custom" in cls.__name__ else {}
-        chosen: dict[str, Any] = {group: cls(target=own[group]) if own else cls()}
+        is_custom = "Custom" in cls.__name__
+        chosen: dict[str, Any] = {group: cls(target=USER_CODE[group]) if is_custom else cls()}
         if group == "model" and cls.reads:
             sets = configuration.CHOICES["data"].values()
             chosen["data"] = next(small(c) for c in sets if c.gives in cls.reads)

@@ -1,4 +1,7 @@
-"""What users do wrong and what happens to them, at the command line: one block, the right code."""
+"""What users do wrong and what happens to them, at the command line: one block, the right code.
+
+Holds: cli/actions.py, cli/after_run.py, cli/error_blocks.py
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The verbs, their exit codes, error blocks, lists."""
+"""The verbs, their exit codes, error blocks, lists.
+
+Holds: cli/error_blocks.py, cli/interrupts.py, cli/listing.py, cli/main.py, cli/verbs.py
+"""
 
 from __future__ import annotations
 

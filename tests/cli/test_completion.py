@@ -1,4 +1,7 @@
-"""What a shell's TAB offers."""
+"""What a shell's TAB offers.
+
+Holds: cli/completion.py
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""`vgexp train`: overrides, presets, exit codes, sweeps. The work itself is a stub."""
+"""`vgexp train`: overrides, presets, exit codes, sweeps. The work itself is a stub.
+
+Holds: cli/hydra_entry.py, cli/callback.py, cli/hydra_errors.py, cli/hydra_messages.py, cli/job.py,
+cli/launcher.py, cli/logs.py, cli/overrides.py, cli/schema.py, cli/session.py, errors.py
+"""
 
 from __future__ import annotations
 

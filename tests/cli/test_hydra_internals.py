@@ -1,4 +1,7 @@
-"""Private names of Hydra taken away one by one: another way to the same, or an error that helps."""
+"""Private names of Hydra taken away one by one: another way to the same, or an error that helps.
+
+Holds: cli/hydra_internals.py
+"""
 
 from __future__ import annotations
 

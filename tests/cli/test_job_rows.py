@@ -1,4 +1,7 @@
-"""Rows of `sweep.csv` for the jobs of a plan, and which jobs are launched again."""
+"""Rows of `sweep.csv` for the jobs of a plan, and which jobs are launched again.
+
+Holds: cli/job_rows.py
+"""
 
 from __future__ import annotations
 
@@ -40,19 +43,19 @@ def test_a_key_that_jobs_set_to_different_values_is_found_however_it_is_typed() 
 
 
 @pytest.mark.parametrize(
-    "foreign",
+    "unknown",
     [JobRow(7, "completed", {"seed": "1"}), JobRow(0, "completed", {"seed": "0", "other": "1"})],
     ids=["row", "column"],
 )
 def test_a_row_or_a_column_that_belongs_to_no_job_leaves_the_table(
-    foreign: JobRow, tmp_path: Path
+    unknown: JobRow, tmp_path: Path
 ) -> None:
     known = plan_of(("seed=0",), ("seed=1",))
     end(tmp_path, known)
     record_endings(tmp_path, known)
     expected = (tmp_path / sweep.FILE).read_bytes()
     assert [row["seed"] for row in sweep.read(tmp_path)] == ["0", "1"]
-    sweep.record(tmp_path, [foreign])
+    sweep.record(tmp_path, [unknown])
     assert (tmp_path / sweep.FILE).read_bytes() != expected
     record_endings(tmp_path, known)
     assert (tmp_path / sweep.FILE).read_bytes() == expected

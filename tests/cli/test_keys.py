@@ -1,4 +1,7 @@
-"""Every key with its default and its meaning, on the screen and in the README."""
+"""Every key with its default and its meaning, on the screen and in the README.
+
+Holds: cli/keys.py, config/meanings.py
+"""
 
 from __future__ import annotations
 
@@ -34,13 +37,13 @@ def test_a_choice_that_redefines_a_key_has_its_own_meaning_and_inherits_the_othe
 
 
 @dataclasses.dataclass
-class Foreign:
+class Elsewhere:
     field: int = 3
     """Not one of ours."""
 
 
 def test_a_class_from_elsewhere_has_no_meanings() -> None:
-    assert meanings(Foreign) == {"field": ""}
+    assert meanings(Elsewhere) == {"field": ""}
 
 
 def test_the_page_has_every_key_of_every_choice_with_its_default() -> None:

@@ -1,4 +1,7 @@
-"""Text and numbers without end, as a file may hold them: cut where they are shown."""
+"""Text and numbers without end, as a file may hold them: cut where they are shown.
+
+Holds: cli/progress.py, cli/screen.py, errors.py, report/terminal/words.py
+"""
 
 from __future__ import annotations
 

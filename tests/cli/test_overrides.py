@@ -1,4 +1,7 @@
-"""What is typed, before Hydra reads it: what it would pass over is refused."""
+"""What is typed, before Hydra reads it: what it would pass over is refused.
+
+Holds: cli/overrides.py
+"""
 
 from __future__ import annotations
 

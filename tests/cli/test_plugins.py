@@ -1,4 +1,7 @@
-"""Sweeps through launchers and sweepers of other packages."""
+"""Sweeps through launchers and sweepers of other packages.
+
+Holds: cli/plugins.py, cli/launcher.py
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Command lines that are nearly right: the answer says how the thing is typed here."""
+"""Command lines that are nearly right: the answer says how the thing is typed here.
+
+Holds: cli/arguments.py, cli/hydra_entry.py, cli/overrides.py, errors.py
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""What a short run does not load, what is on the screen meanwhile. No test looks at a clock."""
+"""What a short run does not load, what is on the screen meanwhile. No test looks at a clock.
+
+Holds: cli/loading.py, cli/notice.py, optimizers.py
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Code that a recorded configuration names is executed only where somebody says so."""
+"""Code that a recorded configuration names is executed only where somebody says so.
+
+Holds: cli/resume.py, cli/resume_sweep.py
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ from vgexp import config as configuration
 from vgexp.cli import resume_sweep
 from vgexp.cli.main import main
 from vgexp.errors import QuestionError
-from vgexp.sweep import plan
+from vgexp.sweep import plan, plan_file
 
 MINE = """\
 from pathlib import Path
@@ -22,7 +25,7 @@ import torch
 
 Path("executed").touch()
 
-from own_code import Net, make
+from user_code import Net, make
 
 def loss(outputs, targets):
     return torch.nn.functional.cross_entropy(outputs, targets)
@@ -52,8 +55,8 @@ NAMED = {
 
 
 @pytest.fixture(autouse=True)
-def code(own_folder: Path) -> None:
-    (own_folder / "mine.py").write_text(MINE)
+def code(user_folder: Path) -> None:
+    (user_folder / "mine.py").write_text(MINE)
 
 
 def words(key: str) -> list[str]:
@@ -191,7 +194,7 @@ def test_a_command_of_a_sweep_with_code_is_typed_again_only_with_trust(
     folder = Path("s")
     folder.mkdir()
     command = ("train", "-m", *words("model.target"), "+model.kwargs.width=2,3")
-    plan.write(folder, plan.Plan().add_command(command))
+    plan_file.write(folder, plan.Plan().add_command(command))
     assert main(["resume", str(folder)]) == 1
     assert "its command could execute something" in " ".join(capsys.readouterr().err.split())
     assert not Path("executed").exists()

@@ -1,4 +1,7 @@
-"""Jobs that end in other processes are told of, each ending once."""
+"""Jobs that end in other processes are told of, each ending once.
+
+Holds: cli/watcher.py
+"""
 
 from __future__ import annotations
 

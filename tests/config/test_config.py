@@ -1,4 +1,8 @@
-"""Configurations made in Python: what is no configuration is refused in words."""
+"""Configurations made in Python: what is no configuration is refused in words.
+
+Holds: config/data.py, config/images.py, config/kinds.py, config/model.py, config/optimization.py,
+config/ranges.py, config/run.py, config/sequences.py, config/tree.py
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The presets: each composes, runs, says what it shows, and differs from its pair in one thing."""
+"""The presets: each composes, runs, says what it shows, and differs from its pair in one thing.
+
+Holds: cli/schema.py, configs/experiment
+"""
 
 from __future__ import annotations
 

@@ -1,3 +1,8 @@
+"""Batches: every epoch has each example at most once, in an order that a state brings back.
+
+Holds: data/batches.py
+"""
+
 from __future__ import annotations
 
 import pytest

@@ -1,3 +1,9 @@
+"""Data sets of every choice: examples and answers, splits, scale, and what the seed decides.
+
+Holds: data/__init__.py, data/digits.py, data/examples.py, data/generated.py, data/rows.py,
+data/scale.py
+"""
+
 from __future__ import annotations
 
 import itertools

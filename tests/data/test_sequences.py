@@ -1,4 +1,7 @@
-"""Sequences: two tasks of memory, images read over time, text."""
+"""Sequences: two tasks of memory, images read over time, text.
+
+Holds: config/sequences.py, data/sequences.py, data/text.py, training/facts.py
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Sizes that cannot be: refused at once, with what is needed and what there is."""
+"""Sizes that cannot be: refused at once, with what is needed and what there is.
+
+Holds: data/sizes.py, config/ranges.py, models/memory.py, models/rehearsal.py
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""What a run and a table of layers are told: the text, and what it is composed of."""
+"""What a run and a table of layers are told: the text, and what it is composed of.
+
+Holds: diagnosis/diagnosis.py, diagnosis/__init__.py, diagnosis/phrases.py
+"""
 
 import math
 from pathlib import Path

@@ -1,4 +1,7 @@
-"""What is known of a run, and of a network in somebody's own loop."""
+"""What is known of a run, and of a network in somebody's own loop.
+
+Holds: diagnosis/evidence.py
+"""
 
 from __future__ import annotations
 

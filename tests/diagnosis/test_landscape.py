@@ -1,4 +1,7 @@
-"""What curvature tells of a loss: the figures of its table, and three kinds of flat loss."""
+"""What curvature tells of a loss: the figures of its table, and three kinds of flat loss.
+
+Holds: diagnosis/landscape.py
+"""
 
 from __future__ import annotations
 

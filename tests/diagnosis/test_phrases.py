@@ -1,4 +1,7 @@
-"""Numbers in words."""
+"""Numbers in words.
+
+Holds: diagnosis/phrases.py
+"""
 
 from __future__ import annotations
 

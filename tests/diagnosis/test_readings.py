@@ -1,4 +1,7 @@
-"""Summary metrics that are one value of a column: a declaration is all that they need."""
+"""Summary metrics that are one value of a column: a declaration is all that they need.
+
+Holds: diagnosis/readings.py, quantities/quantity.py, quantities/reading.py
+"""
 
 from __future__ import annotations
 

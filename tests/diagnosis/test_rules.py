@@ -1,4 +1,9 @@
-"""Each rule on evidence that it finds something in, and on evidence that it is silent about."""
+"""Each rule on evidence that it finds something in, and on evidence that it is silent about.
+
+Holds: diagnosis/findings.py, diagnosis/rules/__init__.py, diagnosis/rules/backward_signal.py,
+diagnosis/rules/initialisation.py, diagnosis/rules/theory.py, diagnosis/rules/through_time.py,
+diagnosis/rules/training.py
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The backward signal of tables with known closed forms, and the numbers that a dtype lost."""
+"""The backward signal of tables with known closed forms, and the numbers that a dtype lost.
+
+Holds: diagnosis/signal.py
+"""
 
 import math
 

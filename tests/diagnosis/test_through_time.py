@@ -1,4 +1,7 @@
-"""The gradient through time as figures, against a chain of one unit."""
+"""The gradient through time as figures, against a chain of one unit.
+
+Holds: diagnosis/through_time.py
+"""
 
 from __future__ import annotations
 

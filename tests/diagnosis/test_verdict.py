@@ -1,4 +1,7 @@
-"""The verdict's truth table, and the metrics that a summary takes from tables."""
+"""The verdict's truth table, and the metrics that a summary takes from tables.
+
+Holds: diagnosis/verdict.py, diagnosis/cause.py
+"""
 
 import itertools
 import json

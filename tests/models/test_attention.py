@@ -1,4 +1,8 @@
-"""The families of attention against plain operations and against torch's own layer."""
+"""The families of attention against plain operations and against torch's own layer.
+
+Holds: config/attention.py, models/attention/blocks.py, models/attention/embeddings.py,
+models/attention/stack.py, models/attention/transformer.py, models/attention/vit.py
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,8 @@
 """`layers.csv` of the families of attention, against autograd through plain operations in float64,
-at unequal sizes and in several micro-batches."""
+at unequal sizes and in several micro-batches.
+
+Holds: models/attention/blocks.py, models/attention/stack.py
+"""
 
 from __future__ import annotations
 
@@ -100,13 +103,13 @@ def weight_numbers(weight: Tensor | None, gradient: Tensor | None) -> dict[str, 
 def activation_numbers(sites: tuple[Site, ...]) -> dict[str, float | None]:
     z = flat([site.z for site in sites])
     row: dict[str, float | None] = {"preact_mean": float(z.mean()), "preact_std": float(z.std())}
-    row |= dict.fromkeys(("act_mean", "act_std", "saturated_fraction", "dead_fraction"))
+    row |= dict.fromkeys(reference.ACT_COLUMNS)
     phi = sites[0].phi
     if phi is not None:
         h = flat([site.h for site in sites if site.h is not None])
         slopes = torch.cat([torch.tensor(slope_at(phi, site.u, 0.01)) for site in sites])
         peak = reference.largest_slope(phi)
-        row["act_mean"], row["act_std"] = float(h.mean()), float(h.std())
+        row |= reference.act_numbers(h)
         row["dead_fraction"] = float((slopes == 0).all(0).all(0).double().mean())
         if peak is not None:
             row["saturated_fraction"] = float((slopes < 0.05 * peak).double().mean())

@@ -1,4 +1,7 @@
-"""`attention.csv` against numpy, and that measuring it leaves training as it is."""
+"""`attention.csv` against numpy, and that measuring it leaves training as it is.
+
+Holds: models/attention/meter.py, models/attention/stack.py
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The plain convolutional net: its forward pass, its rows, its shapes, and what it refuses."""
+"""The plain convolutional net: its forward pass, its rows, its shapes, and what it refuses.
+
+Holds: models/cnn.py, config/convolution.py, models/conv_net.py, models/convolution.py
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Densely connected nets: their equations, torchvision's layers, the paper's counts, their rows."""
+"""Densely connected nets: their equations, torchvision's layers, the paper's counts, their rows.
+
+Holds: models/densenet.py, config/convolution.py
+"""
 
 from __future__ import annotations
 
@@ -74,15 +77,15 @@ def test_dead_channels_and_saturated_entries_are_counted(activation: str) -> Non
 
 def test_layers_and_transitions_are_those_of_torchvision() -> None:
     config, model = drawn(depth=22, bottleneck=True, compression=0.5, bias=False, width=4)
-    strangers = TorchvisionTwin(config).double()
+    twin = TorchvisionTwin(config).double()
     with torch.no_grad():
-        for mine, other in zip(model.parameters(), strangers.parameters(), strict=True):
+        for mine, other in zip(model.parameters(), twin.parameters(), strict=True):
             other.copy_(mine)
     x = batches(TASK, 1, 0)[0][0]
     for training in (True, False):
         model.train(training)
-        strangers.train(training)
-        torch.testing.assert_close(model(x), strangers(x), rtol=1e-9, atol=1e-11)
+        twin.train(training)
+        torch.testing.assert_close(model(x), twin(x), rtol=1e-9, atol=1e-11)
 
 
 class TorchvisionTwin(nn.Module):

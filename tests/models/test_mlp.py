@@ -1,4 +1,7 @@
-"""The perceptron against a loop over its equations, written from the definition."""
+"""The perceptron against a loop over its equations, written from the definition.
+
+Holds: models/mlp.py, models/families.py
+"""
 
 from __future__ import annotations
 

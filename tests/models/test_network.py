@@ -1,4 +1,7 @@
-"""What every model of ours is: blocks that are computed again, streams, meters, memory."""
+"""What every model of ours is: blocks that are computed again, streams, meters, memory.
+
+Holds: models/network.py, watch.py
+"""
 
 from __future__ import annotations
 

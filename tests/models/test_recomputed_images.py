@@ -1,4 +1,7 @@
-"""`train.checkpoint_activations` on convolutional nets: the same tables for less memory."""
+"""`train.checkpoint_activations` on convolutional nets: the same tables for less memory.
+
+Holds: models/conv_net.py, models/densenet.py, models/network.py
+"""
 
 from __future__ import annotations
 

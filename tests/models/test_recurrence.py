@@ -1,4 +1,8 @@
-"""Recurrent networks: equations against a loop and torch's own modules, draws, what is refused."""
+"""Recurrent networks: equations against a loop and torch's own modules, draws, what is refused.
+
+Holds: config/recurrence.py, models/recurrence/cells.py, models/recurrence/draws.py,
+models/recurrence/network.py, models/recurrence/segments.py
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Residual nets: their equations, torchvision's blocks, the paper's counts, their rows."""
+"""Residual nets: their equations, torchvision's blocks, the paper's counts, their rows.
+
+Holds: models/resnet.py, config/convolution.py, models/conv_net.py, models/convolution.py
+"""
 
 from __future__ import annotations
 
@@ -131,11 +134,11 @@ def test_blocks_are_those_of_torchvision(bottleneck: bool) -> None:
     config, model = drawn(
         depth=29 if bottleneck else 20, bottleneck=bottleneck, shortcut="projection", bias=False
     )
-    strangers, x = torchvision_twin(config, model), batches(TASK, 1, 0)[0][0]
+    twin, x = torchvision_twin(config, model), batches(TASK, 1, 0)[0][0]
     for training in (True, False):
         model.train(training)
-        strangers.train(training)
-        torch.testing.assert_close(model(x), strangers(x), rtol=1e-9, atol=1e-11)
+        twin.train(training)
+        torch.testing.assert_close(model(x), twin(x), rtol=1e-9, atol=1e-11)
 
 
 def torchvision_twin(config: ResnetConfig, model: Network) -> nn.Module:

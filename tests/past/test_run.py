@@ -1,4 +1,7 @@
-"""The one reader of a run: what it finds, what it keeps, and what it leaves out."""
+"""The one reader of a run: what it finds, what it keeps, and what it leaves out.
+
+Holds: past/run.py, __init__.py, past/extent.py, past/sweep.py, past/values.py
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,8 @@
 """`histograms.csv` against its definition in exact fractions and against numpy's histogram, on
-tensors that hooks of the tests' own took."""
+tensors that hooks of the tests' own took.
+
+Holds: probe/histograms.py, probe/cadence.py, probe/stacks.py
+"""
 
 from __future__ import annotations
 

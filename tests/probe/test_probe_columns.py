@@ -1,4 +1,7 @@
-"""Every column of `layers.csv` on the perceptron, against `reference` (float64, by definition)."""
+"""Every column of `layers.csv` on the perceptron, against `reference` (float64, by definition).
+
+Holds: probe/block.py, probe/moments.py, probe/weights.py, quantities/layers.py
+"""
 
 from __future__ import annotations
 
@@ -296,8 +299,8 @@ def test_backward_gain_is_to_the_next_main_path_layer_and_empty_at_the_read_out(
     last = rows[-1]
     assert last["kind"] == "readout"
     assert last["layer"] == 5
-    empty = ("act_mean", "act_std", "saturated_fraction", "dead_fraction", "backward_gain")
-    assert [last[column] for column in empty] == [None] * 5
+    empty = (*reference.ACT_COLUMNS, "backward_gain")
+    assert [last[column] for column in empty] == [None] * len(empty)
 
 
 def test_backward_gain_is_empty_where_the_next_delta_is_zero() -> None:

@@ -1,4 +1,7 @@
-"""A probe that nobody drains keeps numbers only, and they are those of one that is drained."""
+"""A probe that nobody drains keeps numbers only, and they are those of one that is drained.
+
+Holds: probe/block.py
+"""
 
 from __future__ import annotations
 

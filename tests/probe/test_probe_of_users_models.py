@@ -3,6 +3,9 @@ or the cell empty and the weight in `probe.unseen`; never an exception in the us
 
 A `Road` computes a model's forward pass once more from its parameters and returns every z, by the
 name of the weight. Axes: B examples, T positions, C channels.
+
+Holds: probe/block.py, probe/discovery.py, probe/micro_batches.py, probe/passes.py, probe/plan.py,
+probe/taps.py, probe/weights.py
 """
 
 from __future__ import annotations
@@ -450,15 +453,31 @@ def check_tokens(model: nn.Module, road: Road, *shape: int) -> tuple[Probe, list
     return probe, every
 
 
-def test_a_tied_weight_has_one_row_over_all_its_uses() -> None:
+def test_uses_of_a_tied_weight_as_vectors_and_as_logits_have_rows_of_their_own() -> None:
     def road(p: Parameters, x: Tensor) -> tuple[Zs, Tensor]:
         z1 = p["embedding.weight"][x]
         z2 = affine(p, "mid", z1)
         z3 = torch.tanh(z2) @ p["embedding.weight"].T
-        return {"embedding.weight": [z1, z3], "mid.weight": [z2]}, z3
+        return {"embedding.weight": [z1], "mid.weight": [z2], "readout.weight": [z3]}, z3
 
-    _, every = check_tokens(drawn(Tied()), road, 5, 3)
-    assert [row["name"] for row in every[0]] == ["embedding.weight", "mid.weight"]
+    model = drawn(Tied())
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.02)
+    with Probe(model, optimizer, every=1, activations_every=1) as probe:
+        for step in range(3):
+            x = tokens(step, 5, 3)
+            values = values_of(model)
+            wanted = expected(road, values | {"readout.weight": values["embedding.weight"]}, [x])
+            for column in ("weight_norm", "grad_norm", "update_ratio"):
+                wanted["readout.weight"][column] = None
+            step_on(optimizer, [x], model)
+            rows = measured_rows(probe)
+            assert_rows_are(rows, wanted)
+            assert [(row["layer"], row["name"], row["kind"]) for row in rows] == [
+                (1, "embedding.weight", "linear"),
+                (2, "mid.weight", "linear"),
+                (3, "readout.weight", "readout"),
+            ]
+    assert probe.unseen == []
 
 
 class TiedActivated(nn.Module):
@@ -478,7 +497,7 @@ def test_a_tied_weight_with_activations_of_two_widths_does_not_stop_the_measurem
     def road(p: Parameters, x: Tensor) -> tuple[Zs, Tensor]:
         z1 = p["embedding.weight"][x]
         z2 = torch.tanh(z1) @ p["embedding.weight"].T
-        return {"embedding.weight": [z1, z2]}, torch.sigmoid(z2)
+        return {"embedding.weight": [z1]}, torch.sigmoid(z2)
 
     probe, every = check_tokens(drawn(TiedActivated()), road, 5, 3)
     assert [rows[0]["step"] for rows in every] == [0, 1, 2]
@@ -486,9 +505,10 @@ def test_a_tied_weight_with_activations_of_two_widths_does_not_stop_the_measurem
 
 
 def four_layers_with(tied: int) -> tuple[nn.Sequential, Road]:
-    """Four layers, of which a later one has the first one's weight; and the same by hand."""
+    """Four hidden layers, of which a later one has the first one's weight, and a read-out; and the
+    same by hand."""
     model = nn.Sequential(
-        *[module for _ in range(3) for module in (nn.Linear(6, 6), nn.Tanh())], nn.Linear(6, 6)
+        *[module for _ in range(4) for module in (nn.Linear(6, 6), nn.Tanh())], nn.Linear(6, 6)
     )
     drawn(model)
     model[tied].weight = model[0].weight
@@ -496,7 +516,7 @@ def four_layers_with(tied: int) -> tuple[nn.Sequential, Road]:
     def road(p: Parameters, x: Tensor) -> tuple[Zs, Tensor]:
         zs: Zs = {}
         h = x
-        for index in (0, 2, 4, 6):
+        for index in (0, 2, 4, 6, 8):
             name = f"{0 if index == tied else index}.weight"
             z = h @ p[name].T + p[f"{index}.bias"]
             zs.setdefault(name, []).append(z)
@@ -513,11 +533,11 @@ def test_a_weight_of_two_layers_keeps_its_first_place_and_leaves_no_hole(
 ) -> None:
     model, road = four_layers_with(tied)
     probe, every = check(model, road, 9, 6, accumulate=accumulate)
-    names = [f"{index}.weight" for index in (0, 2, 4, 6) if index != tied]
-    kinds = ["linear", "linear", "linear" if tied == 6 else "readout"]
+    names = [f"{index}.weight" for index in (0, 2, 4, 6, 8) if index != tied]
+    kinds = ["linear", "linear", "linear", "readout"]
     for rows in every:
         assert [row["name"] for row in rows] == names
-        assert [row["layer"] for row in rows] == [1, 2, 3]
+        assert [row["layer"] for row in rows] == [1, 2, 3, 4]
         assert [row["kind"] for row in rows] == kinds
         for here, after in itertools.pairwise(rows):
             gain = here["delta_rms"] / after["delta_rms"]

@@ -1,4 +1,9 @@
-"""Runs side by side: folders written by hand with known numbers, shown, folded and written."""
+"""Runs side by side: folders written by hand with known numbers, shown, folded and written.
+
+Holds: report/comparing/comparison.py, cli/compare.py, report/comparing/headings.py,
+report/comparing/layer_values.py, report/comparing/results.py, report/comparing/runs.py,
+report/comparing/sheet.py, report/comparing/spread.py
+"""
 
 import argparse
 import csv

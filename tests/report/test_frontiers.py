@@ -1,4 +1,7 @@
-"""Boundaries of theory over the map of a sweep lie where the predicted figure has their value."""
+"""Boundaries of theory over the map of a sweep lie where the predicted figure has their value.
+
+Holds: report/figures/frontiers.py
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""A column of `layers.csv` as layers by steps, against rows looked up one by one."""
+"""A column of `layers.csv` as layers by steps, against rows looked up one by one.
+
+Holds: report/grid.py
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,8 @@
 """Progress: a bar and a profile in a terminal, lines in a pipe, nothing when quiet; it never ends
-a run."""
+a run.
+
+Holds: report/terminal/live.py, records.py, report/terminal/profile.py
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,10 @@
-"""`vgexp show`: what is drawn for known numbers, at every width, of runs whole and broken."""
+"""`vgexp show`: what is drawn for known numbers, at every width, of runs whole and broken.
+
+Holds: cli/show.py, report/terminal/axes.py, report/terminal/bands.py, report/terminal/curve.py,
+report/terminal/heat_map.py, report/terminal/inks.py, report/terminal/learning.py,
+report/terminal/metric.py, report/terminal/page.py, report/terminal/scale.py,
+report/terminal/signals.py, report/terminal/words.py
+"""
 
 from __future__ import annotations
 

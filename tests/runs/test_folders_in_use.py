@@ -1,4 +1,7 @@
-"""Folders, terminals and environments as people have them, while runs are made in them."""
+"""Folders, terminals and environments as people have them, while runs are made in them.
+
+Holds: location.py, origin.py, report/figures/backend.py, runs/training.py
+"""
 
 from __future__ import annotations
 
@@ -29,9 +32,9 @@ from vgexp.tables import find_runs
 
 
 def test_matplotlib_is_imported_without_a_backend_that_it_may_not_know(
-    own_folder: Path, monkeypatch: pytest.MonkeyPatch
+    user_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (own_folder / "matplotlib.py").write_text(
+    (user_folder / "matplotlib.py").write_text(
         "import os\n"
         "assert 'MPLBACKEND' not in os.environ\n"
         "class Known(dict):\n"
@@ -41,7 +44,7 @@ def test_matplotlib_is_imported_without_a_backend_that_it_may_not_know(
         "        super().__setitem__(key, value)\n"
         "rcParams = Known()\n"
     )
-    monkeypatch.syspath_prepend(str(own_folder))
+    monkeypatch.syspath_prepend(str(user_folder))
     for asked, chosen in (("module://matplotlib_inline.backend_inline", {}), ("svg", "svg")):
         monkeypatch.setenv("MPLBACKEND", asked)
         monkeypatch.delitem(sys.modules, "matplotlib")
@@ -270,9 +273,9 @@ def test_a_sweep_whose_lines_nobody_can_read_does_its_jobs(
 
 @pytest.mark.parametrize("is_sweep", [False, True])
 def test_a_job_that_hydra_moved_into_its_folder_finds_what_was_typed(
-    is_sweep: bool, own_folder: Path, capsys: pytest.CaptureFixture[str]
+    is_sweep: bool, user_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (own_folder / "text.txt").write_text("to be or not to be, that is the question. " * 20)
+    (user_folder / "text.txt").write_text("to be or not to be, that is the question. " * 20)
     words = ["data=text", "data.path=text.txt", "data.seq_len=8", "data.batch_size=8"]
     words += ["model=transformer", "model.depth=1", "model.width=8", "train.steps=2"]
     where = ["hydra.sweep.dir=s", "-m"] if is_sweep else ["hydra.run.dir=r"]
@@ -287,9 +290,9 @@ def test_a_job_that_hydra_moved_into_its_folder_finds_what_was_typed(
 
 
 def test_names_of_the_users_own_are_looked_up_where_the_command_was_typed(
-    own_folder: Path, capsys: pytest.CaptureFixture[str]
+    user_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (own_folder / "mine_here.py").write_text(
+    (user_folder / "mine_here.py").write_text(
         "import torch\ndef phi(u):\n    return torch.tanh(u)\n"
     )
     words = ["train.steps=2", "model.depth=2", "hydra.job.chdir=true", "hydra.run.dir=r"]

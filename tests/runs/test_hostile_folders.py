@@ -1,4 +1,7 @@
-"""Folders that somebody else made: what lies there is not followed, not waited for, not told."""
+"""Folders that somebody else made: what lies there is not followed, not waited for, not told.
+
+Holds: cli/logs.py, files.py, folders.py
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,7 @@ from vgexp.errors import QuestionError
 from vgexp.folders import Prefix
 from vgexp.report import figures
 from vgexp.sinks.csv_files import CsvFiles
-from vgexp.sweep import plan
+from vgexp.sweep import plan, plan_file
 
 SMALL = config.Config(
     model=config.MlpConfig(depth=2, width=8),
@@ -420,7 +423,7 @@ def test_a_plan_that_was_lost_is_found_through_no_link(sweep: Path, victim: Path
     (sweep / plan.FILE).unlink()
     lay(sweep / "0" / ".hydra" / "overrides.yaml", "named pipe", victim)
     with pytest.raises(QuestionError, match="a named pipe"):
-        plan.rebuild(sweep)
+        plan_file.rebuild(sweep)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,7 @@
-"""Theory's columns beside the measured ones: on rows of step 0, of the batch that is measured."""
+"""Theory's columns beside the measured ones: on rows of step 0, of the batch that is measured.
+
+Holds: runs/predictions.py, assembly/forecasts.py, diagnosis/at_start.py
+"""
 
 from __future__ import annotations
 

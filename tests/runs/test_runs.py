@@ -1,4 +1,8 @@
-"""Runs from configuration to folder: whole files, true summaries, whatever ends them."""
+"""Runs from configuration to folder: whole files, true summaries, whatever ends them.
+
+Holds: folders.py, runs/kind.py, runs/making.py, runs/past.py, runs/start.py, runs/training.py,
+summaries.py
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""`vgexp signal`: networks at initialisation, one a seed, are those that training begins with."""
+"""`vgexp signal`: networks at initialisation, one a seed, are those that training begins with.
+
+Holds: runs/signaling.py, cli/actions.py, report/terminal/at_start.py, training/trainer.py
+"""
 
 from __future__ import annotations
 

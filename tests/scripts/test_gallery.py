@@ -1,4 +1,7 @@
-"""The gallery's page is the one that its script writes, and every picture of it is there."""
+"""The gallery's page is the one that its script writes, and every picture of it is there.
+
+Holds: docs/gallery.md, scripts/gallery.py
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ from vgexp import folders
 from vgexp.cli.arguments import Parser
 from vgexp.cli.compare import add_arguments
 from vgexp.config import Config
-from vgexp.sweep import plan
+from vgexp.sweep import plan, plan_file
 
 ROOT = Path(__file__).parents[2]
 
@@ -76,7 +79,7 @@ def recorded(folder: Path, commands: list[list[str]]) -> None:
     (folder / "run").mkdir(exist_ok=True)
     (folder / "sweep").mkdir(exist_ok=True)
     folders.write_config(folder / "run", Config(), shlex.join(["vgexp", *run]))
-    plan.write(folder / "sweep", plan.Plan(commands=(tuple(sweep),)))
+    plan_file.write(folder / "sweep", plan.Plan(commands=(tuple(sweep),)))
 
 
 def test_what_is_said_of_the_first_picture_is_what_its_run_has() -> None:

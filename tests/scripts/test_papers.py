@@ -1,4 +1,7 @@
-"""Papers reproduced: each is well-formed, its presets compose, and its section and figure exist."""
+"""Papers reproduced: each is well-formed, its presets compose, and its section and figure exist.
+
+Holds: docs/papers.md, scripts/papers.py
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Closed forms in the reproductions of papers, against simulation."""
+"""Closed forms in the reproductions of papers, against simulation.
+
+Holds: scripts/reproductions
+"""
 
 from __future__ import annotations
 

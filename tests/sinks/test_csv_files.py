@@ -1,4 +1,7 @@
-"""Sinks: CSV files that only ever hold whole lines."""
+"""Sinks: CSV files that only ever hold whole lines.
+
+Holds: sinks/csv_files.py, records.py
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Sinks beside the CSV files: each gets every row, and the failure of one is its own."""
+"""Sinks beside the CSV files: each gets every row, and the failure of one is its own.
+
+Holds: sinks/opening.py, sinks/sink.py, sinks/user_code.py
+"""
 
 from __future__ import annotations
 
@@ -131,8 +134,8 @@ number = 3
 
 
 @pytest.fixture(autouse=True)
-def code(own_folder: Path) -> None:
-    (own_folder / "mine.py").write_text(MINE)
+def code(user_folder: Path) -> None:
+    (user_folder / "mine.py").write_text(MINE)
 
 
 def config(*names: str, **sections: Any) -> Config:
@@ -251,9 +254,9 @@ def test_a_sink_may_change_its_configuration_and_the_run_keeps_its_own(tmp_path:
 
 
 def test_what_a_module_draws_as_it_is_imported_is_the_same_with_a_sink_in_it(
-    own_folder: Path,
+    user_folder: Path,
 ) -> None:
-    (own_folder / "shared.py").write_text(
+    (user_folder / "shared.py").write_text(
         "import torch\nSTART = torch.rand(())\n"
         "def fill(weight):\n    return weight.fill_(START)\n"
         "def count():\n    return lambda rows: None\n"
@@ -309,8 +312,8 @@ def test_a_sink_that_fails_at_rows_is_closed_once() -> None:
     assert (folder / "closings").read_text() == "closed\n"
 
 
-def test_what_ends_the_process_is_no_failure_of_a_sink(own_folder: Path) -> None:
-    (own_folder / "mine.py").write_text(
+def test_what_ends_the_process_is_no_failure_of_a_sink(user_folder: Path) -> None:
+    (user_folder / "mine.py").write_text(
         "def stops():\n    def take(rows):\n        raise KeyboardInterrupt\n    return take\n"
     )
     with pytest.raises(KeyboardInterrupt):

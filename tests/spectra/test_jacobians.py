@@ -2,6 +2,9 @@
 and where a product of floats has lost them, against factors whose product is known.
 
 Axes: B examples, M outputs, N inputs.
+
+Holds: spectra/jacobians.py, models/attention/blocks.py, models/conv_net.py, models/densenet.py,
+models/mlp.py, models/stages.py, spectra/lanczos.py, spectra/products.py, spectra/tables.py
 """
 
 from __future__ import annotations

@@ -263,10 +263,26 @@ def weight_numbers(before: Tensor, after: Tensor, grad: Tensor, clipped: Tensor)
     }
 
 
+ACT_COLUMNS = (
+    *("act_mean", "act_std", "act_max", "act_outlier_fraction"),
+    *("saturated_fraction", "dead_fraction"),
+)
+
+
+def act_numbers(h: np.ndarray) -> Numbers:
+    size = np.abs(h)
+    return {
+        "act_mean": float(h.mean()),
+        "act_std": std(h),
+        "act_max": float(size.max()),
+        "act_outlier_fraction": float((size >= 6).mean()),
+    }
+
+
 def activation_numbers(sites: Sequence[Site]) -> Numbers:
     z = flat([site.z for site in sites])
     numbers: Numbers = {"preact_mean": float(z.mean()), "preact_std": std(z)}
-    numbers |= dict.fromkeys(("act_mean", "act_std", "saturated_fraction", "dead_fraction"))
+    numbers |= dict.fromkeys(ACT_COLUMNS)
     hs = [site.h for site in sites if site.h is not None]
     if not hs:
         return numbers
@@ -274,7 +290,7 @@ def activation_numbers(sites: Sequence[Site]) -> Numbers:
     assert phi is not None
     slopes_BW = np.concatenate([slope_at(phi, s.u, s.below) for s in sites if s.u is not None])
     peak = largest_slope(phi)
-    numbers["act_mean"], numbers["act_std"] = float(h.mean()), std(h)
+    numbers |= act_numbers(h)
     numbers["dead_fraction"] = float((slopes_BW == 0).all(0).mean())
     if peak is not None:
         numbers["saturated_fraction"] = float((slopes_BW < 0.05 * peak).mean())

@@ -1,4 +1,7 @@
-"""The plan of a sweep: which number and which folder a new job gets."""
+"""The plan of a sweep: which number and which folder a new job gets.
+
+Holds: sweep/plan.py
+"""
 
 from __future__ import annotations
 

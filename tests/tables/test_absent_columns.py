@@ -1,4 +1,7 @@
-"""A table of an earlier version lacks a column: what it measured is read, compared and shown."""
+"""A table of an earlier version lacks a column: what it measured is read, compared and shown.
+
+Holds: quantities/tables.py, tables/frames.py
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""Run folders written by hand, read back: values, dtypes, and what is wrong with broken ones."""
+"""Run folders written by hand, read back: values, dtypes, and what is wrong with broken ones.
+
+Holds: tables/cells.py, tables/documents.py, tables/extents.py, tables/files.py, tables/folders.py,
+tables/frames.py, tables/plain.py, tables/sweeps.py
+"""
 
 import json
 import math

@@ -1,4 +1,7 @@
-"""Predictions of convolutional nets against networks that vgexp builds, and closed forms."""
+"""Predictions of convolutional nets against networks that vgexp builds, and closed forms.
+
+Holds: theory/convolution.py, theory/positions.py, theory/series.py
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""What LSUV reached on the batch that it fitted, told beside what another batch shows."""
+"""What LSUV reached on the batch that it fitted, told beside what another batch shows.
+
+Holds: assembly/networks.py, summaries.py
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Maps of variance and correlation against closed forms, iteration, and the papers' numbers."""
+"""Maps of variance and correlation against closed forms, iteration, and the papers' numbers.
+
+Holds: theory/maps.py, theory/phase.py
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Gaussian integrals against closed forms, and against plain sums on a very fine grid."""
+"""Gaussian integrals against closed forms, and against plain sums on a very fine grid.
+
+Holds: theory/quadrature.py, theory/function.py, theory/tables.py
+"""
 
 from __future__ import annotations
 
@@ -148,7 +151,7 @@ def test_an_activation_declares_every_place_where_autograd_jumps() -> None:
             assert min((abs(place - kink) for kink in found.kinks), default=1.0) < 1e-3, name
 
 
-@pytest.mark.usefixtures("own_folder")
+@pytest.mark.usefixtures("user_folder")
 def test_of_the_user_s_own_the_error_is_told() -> None:
     Path("mine.py").write_text(
         "import torch\n"

@@ -1,6 +1,9 @@
 """Predictions of step 0 against networks that vgexp itself builds, at two widths.
 
 z and dL/dz are read off the modules that the networks name, dL/dz by autograd in float64.
+
+Holds: skips.py, theory/backward.py, theory/batch.py, theory/forward.py, theory/moments.py,
+theory/perceptron.py, theory/sample.py, theory/spread.py, theory/typical.py, theory/weights.py
 """
 
 from __future__ import annotations
@@ -234,7 +237,7 @@ def test_each_init_says_the_root_mean_square_that_it_draws(
     assert float(weight.square().mean().sqrt()) == pytest.approx(gain * std(weight), rel=0.05)
 
 
-@pytest.mark.usefixtures("own_folder")
+@pytest.mark.usefixtures("user_folder")
 def test_every_init_is_declared_or_measured() -> None:
     assert all(INITS[name].std is not None for name in INITS)
     Path("mine.py").write_text("import torch\ndef flat(w): w.fill_(0.1)\n")
@@ -242,7 +245,7 @@ def test_every_init_is_declared_or_measured() -> None:
     assert first.variance == pytest.approx(0.04)
 
 
-@pytest.mark.usefixtures("own_folder")
+@pytest.mark.usefixtures("user_folder")
 @pytest.mark.parametrize(
     ("values", "word"),
     [

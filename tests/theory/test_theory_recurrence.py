@@ -1,4 +1,7 @@
-"""Predictions of plain recurrent nets against networks that vgexp builds, and closed forms."""
+"""Predictions of plain recurrent nets against networks that vgexp builds, and closed forms.
+
+Holds: theory/recurrence.py, theory/shapes.py
+"""
 
 from __future__ import annotations
 

@@ -2,6 +2,8 @@
 
 Nothing here is built by vgexp but the predictions: weights are drawn, multiplied and transposed by
 the tests, many nets at a time, in float64.
+
+Holds: theory/chain.py, theory/fluctuations.py, theory/lognormal.py, theory/weights.py
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""The Hessian of the update's loss against exact ones, and that measuring it changes nothing."""
+"""The Hessian of the update's loss against exact ones, and that measuring it changes nothing.
+
+Holds: training/curvature.py, training/trainer.py
+"""
 
 from __future__ import annotations
 

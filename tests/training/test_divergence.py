@@ -1,4 +1,7 @@
-"""Runs that become non-finite: seen at once on CPU, at a flush on CUDA, with equal tables."""
+"""Runs that become non-finite: seen at once on CPU, at a flush on CUDA, with equal tables.
+
+Holds: training/divergence.py, training/state.py
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Dropout: its law, its stream, and where it is not."""
+"""Dropout: its law, its stream, and where it is not.
+
+Holds: models/mlp.py, seeds.py
+"""
 
 from __future__ import annotations
 

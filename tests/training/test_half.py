@@ -1,6 +1,8 @@
 """bfloat16 and float16 against loops by hand under the same autocast, and against float32.
 
 Axes: B examples, W units.
+
+Holds: training/half.py, training/step.py
 """
 
 from __future__ import annotations

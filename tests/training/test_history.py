@@ -1,4 +1,7 @@
-"""Rows of steps and times, held back until a flush."""
+"""Rows of steps and times, held back until a flush.
+
+Holds: training/history.py
+"""
 
 from __future__ import annotations
 

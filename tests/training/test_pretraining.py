@@ -1,6 +1,8 @@
 """Greedy layer-wise pretraining against its equations, and what it leaves alone.
 
 Axes: B examples, F features that a layer reads, W units.
+
+Holds: training/pretraining.py, assembly/whole.py, training/trainer.py
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""When a run is saved: by steps, or by what it costs."""
+"""When a run is saved: by steps, or by what it costs.
+
+Holds: training/saving.py
+"""
 
 from __future__ import annotations
 

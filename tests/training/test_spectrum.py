@@ -1,4 +1,7 @@
-"""Ends and trace of matrices whose spectrum is known, and of those that are hard to read."""
+"""Ends and trace of matrices whose spectrum is known, and of those that are hard to read.
+
+Holds: training/spectrum.py
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""The trainer against a loop written by hand, and the laws that its tables obey."""
+"""The trainer against a loop written by hand, and the laws that its tables obey.
+
+Holds: training/trainer.py, training/evaluation.py, training/facts.py, training/state.py,
+training/step.py
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Builds the model of a run and draws its weights; a model of the user's own is tried first."""
+"""Builds the model of a run and draws its weights; a user's model is tried first."""
 
 from __future__ import annotations
 
@@ -53,8 +53,8 @@ def model_of(config: Config, dataset: Dataset, device: torch.device, dtype: torc
     """Builds the configured model on its device.
 
     Raises:
-        QuestionError: values that do not go together, a model beyond the memory there is, or one of
-            the user's own that does not do what a model does.
+        QuestionError: values that do not go together, a model beyond the memory there is, or a
+            user's model that does not do what a model does.
     """
     _require_memory(config, dataset.task, device, dtype)
     module = models.build(config.model, dataset.task, dtype)
@@ -83,7 +83,7 @@ def model_of(config: Config, dataset: Dataset, device: torch.device, dtype: torc
 
 
 def _require_memory(config: Config, task: Task, device: torch.device, dtype: torch.dtype) -> None:
-    """Requires enough memory for training, unless the model is the user's own.
+    """Requires enough memory for training, unless the model is the user's.
 
     What such a model needs is not known before it runs.
     """
@@ -111,14 +111,14 @@ def _require_memory(config: Config, task: Task, device: torch.device, dtype: tor
 def _with_known_parts(config: Config) -> ModelConfig:
     """Replaces the user's own parts of a model by vgexp's, which need about as much memory."""
     plain = {"activation": "relu", "init": "he_normal", "norm": "none"}
-    own = {key.removeprefix("model.") for key, _ in targets(config) if key.startswith("model.")}
-    return dataclasses.replace(config.model, **{key: plain[key] for key in own & plain.keys()})
+    of_user = {key.removeprefix("model.") for key, _ in targets(config) if key.startswith("model.")}
+    return dataclasses.replace(config.model, **{key: plain[key] for key in of_user & plain.keys()})
 
 
 def _try_model(
     config: Config, module: nn.Module, task: Task, x: Tensor, y: Tensor
 ) -> list[nn.Parameter]:
-    """Tries a model of the user's own on a batch; returns its weights without the read-out's.
+    """Tries a user's model on a batch; returns its weights without the read-out's.
 
     Raises:
         QuestionError: it raises something, its output is not what the loss needs, or it has
@@ -180,7 +180,7 @@ def _require_output(
 def tried_loss(
     config: Config, module: nn.Module, loss: losses.Loss, dataset: Dataset
 ) -> losses.Loss:
-    """A loss of the user's own, tried on a batch; what is right is known only of a logit a class.
+    """A user's loss, tried on a batch; what is right is known only of a logit a class.
 
     Raises:
         QuestionError: it raises something, or what it returns cannot be minimised.

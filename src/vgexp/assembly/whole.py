@@ -124,7 +124,7 @@ def _collect_facts(
         "curvature": config.probe.curvature_every,
         "histograms": config.probe.histograms_every,
     }
-    own = [table for table, value in asked.items() if value]
+    optional = [table for table, value in asked.items() if value]
     depth = None
     if model.watches is not None:
         depth = max(watch.layer for watch in model.watches if watch.kind != "readout")
@@ -135,7 +135,7 @@ def _collect_facts(
         num_parameters=sum(p.numel() for p in state.parameters),
         num_layers=depth,
         device=state.parameters[0].device,
-        tables=tuple(dict.fromkeys((*COMMON, *own, *(meter.table for meter in model.meters)))),
+        tables=tuple(dict.fromkeys((*COMMON, *optional, *(meter.table for meter in model.meters)))),
         stops_on_divergence=config.train.stop_on_divergence,
     )
 
@@ -156,7 +156,7 @@ def _probe_maker(config: Config, state: TrainState, model: Model) -> Callable[[]
 
 
 def _may_draw(model: Model) -> bool:
-    """Whether its forward pass may draw random numbers; of a model of the user's own: maybe."""
+    """Whether its forward pass may draw random numbers; of a user's model: maybe."""
     is_dropping = any(isinstance(module, DROPOUTS) for module in model.module.modules())
     return model.watches is None or is_dropping
 

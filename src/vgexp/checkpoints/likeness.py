@@ -13,34 +13,34 @@ from vgexp.checkpoints.pieces import UnusableError
 _NUMBERS = (bool, int, float)
 
 
-def require_like(found: Any, own: Any, place: str = "state") -> None:
+def require_like(found: Any, wanted: Any, place: str = "state") -> None:
     """Refuses a state whose types or tensor shapes differ from those of a run's own state.
 
-    Where the run's own is None or an empty container, as before the first step, anything is
+    Where the run's is None or an empty container, as before the first step, anything is
     accepted.
 
     Raises:
         UnusableError: with the place of the first that differs.
     """
-    if own is None or (isinstance(own, Mapping | list | tuple) and not own):
+    if wanted is None or (isinstance(wanted, Mapping | list | tuple) and not wanted):
         return
-    if isinstance(own, Tensor):
-        is_like = isinstance(found, Tensor) and _form(found) == _form(own)
-    elif isinstance(own, Mapping):
-        is_like = isinstance(found, Mapping) and found.keys() >= own.keys()
-    elif isinstance(own, list | tuple):
-        is_like = isinstance(found, list | tuple) and len(found) == len(own)
-    elif isinstance(own, _NUMBERS):
+    if isinstance(wanted, Tensor):
+        is_like = isinstance(found, Tensor) and _form(found) == _form(wanted)
+    elif isinstance(wanted, Mapping):
+        is_like = isinstance(found, Mapping) and found.keys() >= wanted.keys()
+    elif isinstance(wanted, list | tuple):
+        is_like = isinstance(found, list | tuple) and len(found) == len(wanted)
+    elif isinstance(wanted, _NUMBERS):
         is_like = isinstance(found, _NUMBERS)
     else:
-        is_like = isinstance(found, type(own))
+        is_like = isinstance(found, type(wanted))
     if not is_like:
         raise UnusableError(f"its {place} is not of the form that this run's has")
-    if isinstance(own, Mapping):
-        for key, value in own.items():
+    if isinstance(wanted, Mapping):
+        for key, value in wanted.items():
             require_like(found[key], value, f"{place}.{key}")
-    elif isinstance(own, list | tuple):
-        for number, value in enumerate(own):
+    elif isinstance(wanted, list | tuple):
+        for number, value in enumerate(wanted):
             require_like(found[number], value, f"{place}.{number}")
 
 

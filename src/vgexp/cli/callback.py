@@ -13,7 +13,7 @@ from omegaconf import DictConfig, open_dict, read_write
 from vgexp import folders
 from vgexp.cli import notice
 from vgexp.cli.session import call_or_refuse, current_session
-from vgexp.sweep import place, plan
+from vgexp.sweep import place, plan, plan_file
 
 
 class FolderCallback(Callback):
@@ -33,7 +33,7 @@ class FolderCallback(Callback):
         session.folder = folder
         if not session.replays:
             changed = session.plan.add_command(session.command)
-            call_or_refuse(lambda: plan.change(folder, lambda _: changed))
+            call_or_refuse(lambda: plan_file.change(folder, lambda _: changed))
         _put_launcher_in(config)
 
     def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
@@ -41,7 +41,9 @@ class FolderCallback(Callback):
         session = current_session()
         folder = session.folder
         if folder is not None and not session.replays:
-            call_or_refuse(lambda: plan.change(folder, lambda p: p.end_command(session.command)))
+            call_or_refuse(
+                lambda: plan_file.change(folder, lambda p: p.end_command(session.command))
+            )
 
 
 def _put_launcher_in(config: DictConfig) -> None:

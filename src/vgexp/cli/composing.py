@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import compress
 
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.hydra_config import HydraConfig
@@ -62,9 +63,9 @@ class Composer:
             with_hydra: whether to set `HydraConfig` to the job's, whatever its values are.
         """
         overrides = [self._parse(word) for word in words]
-        is_own = [self._parts is not None and _sets_a_value(o, self._parts) for o in overrides]
-        common = self._common(tuple(w for w, own in zip(words, is_own, strict=True) if not own))
-        values = [o for o, own in zip(overrides, is_own, strict=True) if own]
+        is_value = [self._parts is not None and _sets_a_value(o, self._parts) for o in overrides]
+        common = self._common(tuple(w for w, v in zip(words, is_value, strict=True) if not v))
+        values = list(compress(overrides, is_value))
         task = self._with_values(common.task, values)
         if not with_hydra and common.is_literal and not any(_INTERPOLATION in w for w in words):
             yield task
@@ -87,10 +88,10 @@ class Composer:
         return _Common(whole, task, _INTERPOLATION not in OmegaConf.to_yaml(task))
 
     def _with_values(self, config: DictConfig, values: list[Override]) -> DictConfig:
-        own = copy.deepcopy(config)
+        changed = copy.deepcopy(config)
         if self._parts is not None:
-            self._parts.apply_values(values, own)
-        return own
+            self._parts.apply_values(values, changed)
+        return changed
 
     def _note(self, whole: DictConfig, overrides: Sequence[Override], number: int) -> None:
         """Writes into Hydra's section which job it is, as Hydra does once values are applied."""

@@ -17,7 +17,7 @@ from vgexp.cli.interrupts import headline
 from vgexp.config import targets
 from vgexp.errors import LostError, QuestionError, printable
 from vgexp.resuming import is_open
-from vgexp.sweep import plan
+from vgexp.sweep import plan, plan_file
 
 WIDTH = 80
 _MOST_LINE = 2**20
@@ -172,9 +172,9 @@ def format_resume(folder: Path) -> str:
 
 
 def _names_code(folder: Path) -> bool:
-    """Whether continuing would execute code of the user's own; False where this cannot be read."""
+    """Whether continuing would execute the user's code; False where this cannot be read."""
     with suppress(Exception):
-        known = plan.read(folder)
+        known = plan_file.read(folder)
         if known is not None:
             return any(targets(entry.config) for entry in known.entries)
         from vgexp import tables

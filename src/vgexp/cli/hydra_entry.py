@@ -24,7 +24,7 @@ from vgexp.cli.job import Job
 from vgexp.cli.listing import find_configs
 from vgexp.cli.session import Refused, Session, open_session
 from vgexp.errors import QuestionError, printable
-from vgexp.sweep import place, plan
+from vgexp.sweep import place, plan, plan_file
 
 _VERSION_BASE = "1.3"
 
@@ -133,7 +133,7 @@ def parse_flags(argv: Sequence[str]) -> argparse.Namespace:
 
 
 def config_folders(args: argparse.Namespace) -> list[Path]:
-    """The folders that Hydra searches, in order: the user's own comes before vgexp's."""
+    """The folders that Hydra searches, in order: the user's comes before vgexp's."""
     given = [Path(args.config_dir)] if args.config_dir else []
     return [Path(args.config_path), *given] if args.config_path else [*given, find_configs()]
 
@@ -191,7 +191,7 @@ def _log_of(job: Job) -> Path | None:
 def close_sweep(folder: Path, job: Job) -> int:
     """Prints the results of a sweep, and how to continue it where jobs failed or did not end."""
     rows = sweep.read(folder)
-    known = plan.read(folder) or plan.Plan()
+    known = plan_file.read(folder) or plan.Plan()
     if not known.entries:
         raise QuestionError(
             "the sweep has no job: a key is swept over no value\n"

@@ -123,8 +123,8 @@ def _missing(error: MissingConfigException) -> QuestionError:
         return QuestionError(f"{headline}\n{_first_line(str(error))}")
     names = {path.stem for folder in folders for path in folder.glob("*.yaml")}
     _, *allowed = str(unknown("", asked.removesuffix(".yaml"), names)).splitlines()
-    own = "a run's own: vgexp train --config-dir RUN --config-name config"
-    return QuestionError("\n".join([headline, *allowed, own]))
+    of_run = "a run's own: vgexp train --config-dir RUN --config-name config"
+    return QuestionError("\n".join([headline, *allowed, of_run]))
 
 
 def _about_key(cause: OmegaConfBaseException, message: str) -> QuestionError:

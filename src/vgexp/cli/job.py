@@ -28,7 +28,7 @@ from vgexp.config import Config, OutputConfig
 from vgexp.errors import LostError, QuestionError, reason
 from vgexp.location import Location
 from vgexp.origin import origin, set_origin
-from vgexp.sweep import plan
+from vgexp.sweep import plan, plan_file
 
 if TYPE_CHECKING:
     from vgexp.runs import Run
@@ -219,7 +219,7 @@ def _require_sweep(place: Path, folder: Path) -> None:
 
 def _entry_of(place: Path, folder: Path) -> tuple[plan.Entry, list[str]]:
     """The plan's entry of a folder, and the keys that the sweep's jobs override."""
-    known = plan.read(place)
+    known = plan_file.read(place)
     assert known is not None
     # Not resolved: a job's folder may be a link to another disk.
     entry = known.entry_in(Path(os.path.relpath(folder, place)).as_posix())

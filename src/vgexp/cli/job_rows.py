@@ -24,7 +24,8 @@ def find_differing_keys(entries: Sequence[plan.Entry]) -> frozenset[str]:
     """Finds the keys that jobs override with different values."""
     words = [frozenset(entry.overrides) for entry in entries]
     every = frozenset.intersection(*words) if words else frozenset()
-    return frozenset(word.partition("=")[0].lstrip("+") for own in words for word in own - every)
+    differing = frozenset().union(*words) - every
+    return frozenset(word.partition("=")[0].lstrip("+") for word in differing)
 
 
 def add_ending(row: sweep.JobRow, summary: Mapping[str, Any]) -> sweep.JobRow:
@@ -55,13 +56,13 @@ def record_endings(folder: Path, known: plan.Plan) -> None:
     keys = list_override_keys(known.entries)
     columns = {*keys, *(name for row in rows for name in row.cells())}
     jobs = {str(entry.job) for entry in known.entries}
-    is_foreign = bool(written.keys() - jobs) or any(
+    has_unknown = bool(written.keys() - jobs) or any(
         rows and cells.keys() - columns for cells in written.values()
     )
     changed = [row for row in rows if not _says(written.get(str(row.job), {}), row)]
-    if changed or is_foreign:
+    if changed or has_unknown:
         with suppress(OSError):  # the next job's row tries again
-            sweep.record(folder, rows if is_foreign else changed, keys, anew=is_foreign)
+            sweep.record(folder, rows if has_unknown else changed, keys, anew=has_unknown)
 
 
 def _says(cells: Mapping[str, str], row: sweep.JobRow) -> bool:

@@ -35,7 +35,7 @@ from vgexp.cli.progress import Planning
 from vgexp.cli.session import call_or_refuse, current_session
 from vgexp.errors import QuestionError, printable, reason
 from vgexp.quantities import require_number
-from vgexp.sweep import plan
+from vgexp.sweep import plan, plan_file
 
 _BY_NUMBER = "${hydra.job.num}"
 _SAFE_PATH = "PYTHONSAFEPATH"
@@ -79,13 +79,13 @@ class PlannedLauncher(Launcher):
             return known.end_command(self._session.command) if self._has_all_jobs else known
 
         return self.launch_open(
-            asked, call_or_refuse(lambda: plan.change(self._folder, with_wanted))
+            asked, call_or_refuse(lambda: plan_file.change(self._folder, with_wanted))
         )
 
     def launch_open(self, asked: Sequence[plan.Entry], known: plan.Plan) -> list[JobReturn]:
         """Launches jobs that have not ended. Returns a result for each, ended ones included."""
         for entry in asked:
-            call_or_refuse(partial(folders.require_own, self._folder / entry.folder))
+            call_or_refuse(partial(folders.require_regular_files, self._folder / entry.folder))
         record_endings(self._folder, known)
         open_jobs = [entry for entry in asked if self._must_run(entry)]
         self._tell(asked, open_jobs)

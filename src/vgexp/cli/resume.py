@@ -80,7 +80,7 @@ def _run(folder: Path, *, trusts: bool) -> int:
     from vgexp.cli.after_run import close
 
     full = error_blocks.wants_tracebacks()
-    folders.require_own(folder)
+    folders.require_regular_files(folder)
     if not resuming.is_open(folder):
         notice.take_back()
         print(printable(f"{folder} has ended: {runs.load(folder).summary['status']}"))

@@ -22,7 +22,7 @@ from vgexp.cli.listing import list_experiments
 from vgexp.cli.session import Session, open_session
 from vgexp.config import CHOICES, TARGETS, sections
 from vgexp.errors import QuestionError
-from vgexp.sweep import place, plan
+from vgexp.sweep import place, plan, plan_file
 
 _LAUNCHER = re.compile(
     r"hydra/launcher=(basic|joblib|submitit_local|submitit_slurm)"
@@ -82,7 +82,7 @@ def resume(folder: Path, typed: Sequence[str], *, retries_failed: bool, trusts: 
             error_blocks.show_interruption(error, folder)
             return exit_code(error)
     # Read again: a search may have ended meanwhile in another process.
-    now = plan.read(folder) or known
+    now = plan_file.read(folder) or known
     codes = [_go_on_with(folder, pending, trusts) for pending in now.pending]
     return max(codes) if codes else hydra_entry.close_sweep(folder, job)
 

@@ -14,7 +14,7 @@ from vgexp.data import sizes
 from vgexp.data.examples import AnySplit, Examples, Pair, num_held
 from vgexp.data.scale import InputScale
 from vgexp.data.sources import read
-from vgexp.data.splits import Own
+from vgexp.data.splits import UserSplits
 from vgexp.registry import import_modules
 from vgexp.seeds import generator
 from vgexp.tasks import Task
@@ -93,9 +93,9 @@ def load(
     sizes.require_memory(config, dtype, device)
     name = choice("data", config)
     found = read(config, seed)
-    if isinstance(found, Own):
-        own_splits = (Split(*s) if isinstance(s, tuple) else s for s in found.splits(dtype))
-        train, val, test = own_splits
+    if isinstance(found, UserSplits):
+        of_user = (Split(*s) if isinstance(s, tuple) else s for s in found.splits(dtype))
+        train, val, test = of_user
         return Dataset(name, train, val, test, found.task, found.loss, found.remarks)
     pairs = _parted(found, config.val_fraction, seed)
     inputs = _prepared(found, [pair[0] for pair in pairs], dtype)

@@ -1,4 +1,4 @@
-"""What a data set of the user's own gives: examples read one by one, collated, made ready.
+"""What a user's data set gives: examples read one by one, collated, made ready.
 
 Axes: N examples, B of a batch.
 """

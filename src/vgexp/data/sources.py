@@ -9,11 +9,11 @@ from functools import singledispatch
 
 from vgexp.config import DataConfig, unmade
 from vgexp.data.examples import Examples
-from vgexp.data.splits import Own
+from vgexp.data.splits import UserSplits
 
 
 @singledispatch
-def read(config: DataConfig, seed: int) -> Examples | Own:  # noqa: ARG001
+def read(config: DataConfig, seed: int) -> Examples | UserSplits:  # noqa: ARG001
     """Reads or draws the examples of a data set.
 
     Raises:

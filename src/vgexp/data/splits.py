@@ -1,4 +1,4 @@
-"""The splits of a user's own data: training, and what there is of validation and test."""
+"""The splits of a user's data: training, and what there is of validation and test."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Own:
-    """Data of the user's own, split already."""
+class UserSplits:
+    """A user's data, split already."""
 
     parts: tuple[Part, ...]
     """Training, and what there is of validation and test."""

@@ -1,4 +1,4 @@
-"""Data of the user's own: `torch.utils.data.Dataset`s, read as their examples are asked for.
+"""A user's data: `torch.utils.data.Dataset`s, read as their examples are asked for.
 
 Inputs are not standardised: they are what the data sets give. Axes: N examples, B of a batch.
 """
@@ -22,7 +22,7 @@ from vgexp.data.lazy import (
     item_of,
     refused,
 )
-from vgexp.data.splits import PURPOSES, Own, Part
+from vgexp.data.splits import PURPOSES, Part, UserSplits
 from vgexp.errors import impossible
 from vgexp.seeds import GlobalStream, generator
 from vgexp.tasks import Task
@@ -31,7 +31,7 @@ _ROWS_AT_ONCE = 4096
 
 
 @sources.read.register
-def read(config: CustomDataConfig, seed: int) -> Own:
+def read(config: CustomDataConfig, seed: int) -> UserSplits:
     """Any `torch.utils.data.Dataset`s of your own: code that runs.
 
     What that code draws from torch's global generator as it makes them comes from the stream
@@ -51,7 +51,7 @@ def read(config: CustomDataConfig, seed: int) -> Own:
         parts = tuple(_part(*each, example) for each in chosen)
     finally:
         stream.end()
-    return Own(parts, *_task(config, example, parts))
+    return UserSplits(parts, *_task(config, example, parts))
 
 
 # ---------------------------------------------------------------- which data sets

@@ -82,6 +82,9 @@ def summarise(
         layers 1 and L that have no row, without which there is no attenuation. The last step of a
         diverged run is its very last one; its metrics are null if nothing in it was finite.
     """
+    first, last = _signals(layers, status, num_layers)
+    has_diverged = not np.isfinite(steps["loss"].to_numpy(dtype="float64")).all()
+    verdict = verdict_of(status, has_diverged, has_learned(steps, constant_loss), first.signal)
     tables = {
         "layers": layers,
         "steps": steps,
@@ -89,34 +92,30 @@ def summarise(
         "time": time,
         "curvature": curvature,
     }
-    first = signal_of(layers[layers["step"] == layers["step"].min()], num_layers)
-    last = signal_of(layers[layers["step"] == _last_step(layers, status)], num_layers)
-    has_no_end = status == "diverged" and math.isnan(last.attenuation)
-    has_diverged = not np.isfinite(steps["loss"].to_numpy(dtype="float64")).all()
-    verdict = verdict_of(status, has_diverged, has_learned(steps, constant_loss), first.signal)
-    summary: dict[str, Any] = {
+    metrics: dict[str, Any] = {
         "status": status,
-        "signal": first.signal,
-        "signal_last": None if has_no_end else last.signal,
         "verdict": verdict,
+        **_signal_metrics(first, last, status),
         "underflow": underflow(layers, num_examples, dtype, loss_scales(steps)),
-        "num_layers": first.num_layers,
         "depth_trained": _depth_trained(verdict, first),
         "dtype": dtype,
         "constant_loss": constant_loss,
         **read_metrics(tables),
-        **_signal_metrics(first, ""),
-        **_signal_metrics(last, "_last"),
-        "layers_left_out": first.num_left_out,
-        "weight_gradient_ratio": first.weight_gradient_ratio,
         **shift_metrics(layers),
         **time_metrics(time),
         **landscape_metrics(curvature),
-        "unmeasured_ends": list(first.unmeasured_ends),
     }
-    summary = {key: for_json(value) for key, value in summary.items()}
+    summary = {key: for_json(value) for key, value in metrics.items()}
+    summary["unmeasured_ends"] = list(first.unmeasured_ends)
     summary["cause"] = cause_of(summary, divergence or _first_bad_loss(steps))
     return summary
+
+
+def _signals(layers: pd.DataFrame, status: str, num_layers: int | None) -> tuple[Signal, Signal]:
+    """The signals of the first step and of the last that has one."""
+    first = layers["step"] == layers["step"].min()
+    last = layers["step"] == _last_step(layers, status)
+    return signal_of(layers[first], num_layers), signal_of(layers[last], num_layers)
 
 
 def _depth_trained(verdict: str | None, signal: Signal) -> int | None:
@@ -137,10 +136,19 @@ def _first_bad_loss(steps: pd.DataFrame) -> str:
     return f"the loss became {bad['loss'].iloc[0]} at step {bad['step'].iloc[0]}"
 
 
-def _signal_metrics(signal: Signal, suffix: str) -> dict[str, Any]:
+def _signal_metrics(first: Signal, last: Signal, status: str) -> dict[str, Any]:
+    """What two signals say. Of a run that diverged the last may have no finite value in it."""
+    has_no_end = status == "diverged" and math.isnan(last.attenuation)
     return {
-        f"attenuation{suffix}": signal.attenuation,
-        f"backward_factor_per_layer{suffix}": signal.backward_factor_per_layer,
+        "signal": first.signal,
+        "signal_last": None if has_no_end else last.signal,
+        "num_layers": first.num_layers,
+        "layers_left_out": first.num_left_out,
+        "weight_gradient_ratio": first.weight_gradient_ratio,
+        "attenuation": first.attenuation,
+        "attenuation_last": last.attenuation,
+        "backward_factor_per_layer": first.backward_factor_per_layer,
+        "backward_factor_per_layer_last": last.backward_factor_per_layer,
     }
 
 

@@ -108,12 +108,12 @@ def _statistics_kept() -> Iterator[None]:
 
     A hook on every module's call finds them, whatever the blocks are.
     """
-    own: dict[nn.Module, dict[str, Tensor]] = {}
+    kept: dict[nn.Module, dict[str, Tensor]] = {}
 
     def lend_copies(module: nn.Module, _args: object) -> None:
-        if isinstance(module, BATCH_NORMS) and module not in own:
-            own[module] = dict(module.named_buffers(recurse=False))
-            for name, buffer in own[module].items():
+        if isinstance(module, BATCH_NORMS) and module not in kept:
+            kept[module] = dict(module.named_buffers(recurse=False))
+            for name, buffer in kept[module].items():
                 setattr(module, name, buffer.clone())
 
     hook = register_module_forward_pre_hook(lend_copies)
@@ -121,7 +121,7 @@ def _statistics_kept() -> Iterator[None]:
         yield
     finally:
         hook.remove()
-        for module, buffers in own.items():
+        for module, buffers in kept.items():
             for name, buffer in buffers.items():
                 setattr(module, name, buffer)
 

@@ -85,13 +85,13 @@ def rehearse(config: ModelConfig, task: Task, batch_size: int) -> Need:
 
 def count_kept(model: nn.Module, task: Task, num_examples: int) -> int:
     """Counts the numbers that autograd keeps of a forward pass, without parameters."""
-    own = {id(p) for p in model.parameters()}
+    parameters = {id(p) for p in model.parameters()}
     found: dict[int, Tensor] = {}
 
     def keep(x: Tensor) -> Tensor:
         base = base_of(x)
         base = x if base is None else base
-        if id(base) not in own:
+        if id(base) not in parameters:
             found[id(base)] = base
         return x
 

@@ -126,7 +126,7 @@ def _repeat_channel(_model: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]
     return x_B1HW.expand(-1, _COLOURS, -1, -1), *rest
 
 
-# ---------------------------------------------------------------- the user's own
+# ---------------------------------------------------------------- the user's
 
 
 @make.register

@@ -131,7 +131,7 @@ class PastRun:
     def can_go_on(self) -> bool:
         """Whether the run did not come to its end and can be resumed."""
         try:
-            folders.require_own(self.folder)
+            folders.require_regular_files(self.folder)
         except QuestionError:  # resuming it refuses as well
             return False
         is_open = self.outcome.get("status") in _OPEN and not self.is_running

@@ -46,7 +46,10 @@ class Labels:
 
 def labels_of(rows: Sequence[PlanRow]) -> Labels:
     """Makes the labels of rows from their present numbers."""
-    every = sorted(range(len(rows)), key=lambda i: (rows[i].layer is None, rows[i].layer or 0, i))
+    every = sorted(
+        range(len(rows)),
+        key=lambda i: (rows[i].layer is None, rows[i].layer or 0, rows[i].rank, i),
+    )
     main: dict[int, int] = {}
     for index in every:
         layer = rows[index].layer

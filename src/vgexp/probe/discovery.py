@@ -1,60 +1,625 @@
-"""Numbers the layers of a user's model in the order in which its forward pass uses them."""
+"""Numbers the layers of a user's model from how its first measured pass uses them.
+
+A unit is a block, or a weight outside of blocks. The number of a unit is one more than the largest
+number among the units that it reads without another in between; so weights that read the same
+stand side by side (query, key and value; gate and value) and share a number.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
-from torch import Tensor
+from torch import Tensor, nn
 
-from vgexp.probe.plan import ProbePlan
+from vgexp.probe.blocks import Block, find_blocks
+from vgexp.probe.calls import Call, Recorder
+from vgexp.probe.graph import (
+    Place,
+    before,
+    mixes,
+    parameters_behind,
+    place_of,
+    reads_one_of,
+    tensors_in,
+    walk,
+)
+from vgexp.probe.hooks import Note
+from vgexp.probe.plan import ProbePlan, Rank
 
-Call = tuple[list[tuple[int, ...]], object]
-"""The rows of a module, one tuple a layer, and the first input of its first call."""
+BYPASSED = (
+    "a shortcut leads round it, and no module's output carries the sum: it lies on a branch, not on"
+    " the path of layers, and has no number"
+)
+_OPAQUE = 1
+"""The bit of a mask that stands for what no walk can look into."""
+_HIDES = ("CheckpointFunctionBackward", "CompiledFunctionBackward")
+_READOUT_KINDS = ("linear", "conv")
 
 
-def number_layers(
-    plan: ProbePlan,
-    calls: Sequence[Call],
-    outputs: Sequence[tuple[Tensor, int]],
-    model_output: Tensor | None,
-) -> None:
-    """Sets the `layer` of rows that have none, and the read-out's `kind`.
+@dataclass
+class _Unit:
+    """A block, or a module outside of blocks whose output is z of its weights."""
+
+    rows: list[tuple[int, ...]]
+    """Its rows, one tuple a layer."""
+    call: Call
+    block: Block | None = None
+    number: int = 0
+    reads: int = 0
+    """The units that it reads, as bits of a mask."""
+    carries: int = 0
+    """Those that the input leads to that a block carries."""
+    above: int = 0
+    """All units that lie before it."""
+    is_bypassed: bool = False
+    twins: list[Call] = field(default_factory=list)
+    """Calls of further modules that share its weight, in the same role."""
+
+    @property
+    def last(self) -> int:
+        """The number of its last layer."""
+        return self.number + max(0, len(self.rows) - 1)
+
+
+class Discovery:
+    """Learns the layers of a user's model: `arm` before the first pass, `settle` after it.
 
     Args:
-        calls: the calls of modules, in forward order.
-        outputs: z of each row's first use in a pass, with its row.
-
-    Modules called one after another with the very same input stand side by side (query, key and
-    value; gate and value) and share a number. A weight that is first used at a later step comes
-    after the one called before it. Weights that no call used have no number. Where no call was seen
-    at all (a compiled model), weights are numbered in the order of registration.
-
-    A weight that several modules share is numbered where it is used first. Its later uses have no
-    number, so that numbers have no gaps.
+        model: the model, of which `plan` was made.
+        note: told of weights that get no number, with the reason.
     """
-    number, last_input = 0, None
-    is_first_time = all(row.layer is None for row in plan.rows)
-    used: set[int] = set()
-    for layers, given in calls:
-        members = {row for rows in layers for row in rows}
-        if members <= used:
-            continue
-        used |= members
-        known = [plan.rows[row].layer for rows in layers for row in rows]
-        if not is_first_time and None not in known:
-            number, last_input = max(layer or 0 for layer in known), given
-            continue
-        if number == 0 or given is None or given is not last_input:
-            number += 1
-        last_input = given
-        for offset, rows in enumerate(layers):
-            for row in rows:
-                if plan.rows[row].layer is None:
-                    plan.rows[row].layer = number + offset
-        number += len(layers) - 1
-    if is_first_time and not calls:
-        for number, row_object in enumerate(plan.rows, start=1):
-            row_object.layer = number
-    for z, row in outputs:
-        if z is model_output and plan.rows[row].kind == "linear":
-            plan.rows[row].kind = "readout"
+
+    def __init__(self, model: nn.Module, plan: ProbePlan, note: Note) -> None:
+        self._plan = plan
+        self._note = note
+        self._modules = dict(model.named_modules())
+        self._own = _own_layers(self._modules, plan)
+        self._within = _rows_within(self._own)
+        self._recorder = Recorder({n: self._modules[n] for n in self._within}, note)
+        self._streams = {
+            name: row
+            for row_module, row in plan.streams
+            for name, module in self._modules.items()
+            if module is row_module
+        }
+        self._output: list[Tensor] = []
+
+    # ------------------------------------------------------------ life
+
+    @property
+    def is_needed(self) -> bool:
+        """Whether there are weights that no pass has used yet."""
+        plan = self._plan
+        return not plan.is_settled or any(
+            row.layer is None and row.weight is not None and index not in plan.placed
+            for index, row in enumerate(plan.rows)
+        )
+
+    def arm(self) -> None:
+        """Sets hooks on the modules that contain weights."""
+        self._recorder.arm()
+
+    def disarm(self) -> None:
+        """Removes the hooks."""
+        self._recorder.disarm()
+
+    def drop(self) -> None:
+        """Forgets what was recorded."""
+        self._recorder.drop()
+        self._output.clear()
+
+    def on_output(self, output: object) -> None:
+        """Keeps the tensors of the model's output, of the first call with gradients."""
+        if not any(x.requires_grad for x in self._output):
+            self._output = list(tensors_in(output, in_objects=True))
+
+    # ------------------------------------------------------------ what is learnt
+
+    def settle(self) -> None:
+        """Numbers the weights that were used, and makes rows of the blocks that were found.
+
+        A weight that is first used at a later step comes after the one called before it. Weights
+        that no call used have no number. Where no call was seen at all (a compiled model), weights
+        are numbered in the order of registration.
+        """
+        plan, calls = self._plan, self._recorder.calls
+        if plan.is_settled:
+            self._settle_later(calls)
+            return
+        plan.is_settled = True
+        if not any(name in calls for name in self._own):
+            weights = [row for row in plan.rows if row.weight is not None]
+            for number, weight in enumerate(weights, start=1):
+                weight.layer = number
+            return
+        owners = self._owners(calls)
+        stops = {place for name in owners for place in calls[name].places()}
+        starts = {
+            name: {
+                row: calls[owner].start
+                for owner in owners
+                if _is_in(owner, name)
+                for layer in self._own[owner]
+                for row in layer
+            }
+            for name in self._within
+        }
+        blocks = find_blocks(self._modules, calls, starts, self._streams, stops)
+        readouts = self._readouts(blocks, owners, calls)
+        if readouts is not None:
+            for row in readouts:
+                plan.rows[row].kind = "readout"
+        self._merge_twins(owners)
+        units = self._units(blocks, owners, calls)
+        _number(units, self._places(units, blocks, owners, calls), self._data(calls))
+        if readouts is None:
+            self._find_last(units)
+        self._assign(units)
+
+    def _owners(self, calls: Mapping[str, Call]) -> list[str]:
+        """The modules whose output is z of their weights, or takes the place of it, by call.
+
+        A weight of a module whose submodules have weights too, and are called, is free.
+        """
+        called = [name for name in self._own if name in calls]
+        shown = {id(module) for module, _ in self._plan.preacts}
+        owners = []
+        for name in called:
+            is_shown = id(self._modules[name]) in shown
+            is_leaf = not any(other != name and _is_in(other, name) for other in called)
+            if is_shown or is_leaf:
+                owners.append(name)
+                if not is_shown:
+                    self._rank(name, Rank.HIDDEN)
+            else:
+                self._rank(name, Rank.FREE)
+        return sorted(owners, key=lambda name: calls[name].start)
+
+    def _rank(self, name: str, rank: Rank) -> None:
+        for layer in self._own[name]:
+            for row in layer:
+                self._plan.rows[row].rank = rank
+
+    def _readouts(
+        self, blocks: Sequence[Block], owners: Sequence[str], calls: Mapping[str, Call]
+    ) -> list[int] | None:
+        """The weights that the model's output is read off; None where no output tells."""
+        roots = [place for x in self._output if (place := place_of(x)) is not None]
+        if not roots:
+            return None
+        rows: dict[Place, int | None] = {
+            place: None for block in blocks for place in block.call.places()
+        }
+        shown = dict(self._shown_rows(owners))
+        for name in owners:
+            inside = any(_is_in(name, block.name) for block in blocks)
+            later = calls[name].later
+            for place in calls[name].places():
+                is_first = not inside and place not in later
+                rows.setdefault(place, shown.get(name) if is_first else None)
+        weights = {id(r.weight) for r in self._plan.rows if r.weight is not None}
+
+        def ends(place: Place) -> bool:
+            return place in rows or (mixes(place[0]) and reads_one_of(place, weights))
+
+        reached = list(walk(roots, ends))
+        found = [row for p in reached if (row := rows.get(p)) is not None]
+        found = [r for r in dict.fromkeys(found) if self._plan.rows[r].kind in _READOUT_KINDS]
+        if not found and not any(ends(place) for place in reached):
+            return None
+        if len(found) > 1:
+            found = self._without_inputs(found, rows)
+        return found
+
+    def _without_inputs(self, found: list[int], rows: Mapping[Place, int | None]) -> list[int]:
+        """Those of several weights that no other of them lies behind."""
+        behind: set[int] = set()
+        for place in [p for p, row in rows.items() if row in found]:
+            for other in walk(before(place), lambda _: False):
+                row = rows.get(other)
+                if row is not None and row != rows[place]:
+                    behind.add(row)
+        return [row for row in found if row not in behind] or found[-1:]
+
+    def _shown_rows(self, owners: Iterable[str]) -> Iterable[tuple[str, int]]:
+        shown = {id(module): row for module, row in self._plan.preacts}
+        for name in owners:
+            row = shown.get(id(self._modules[name]))
+            if row is not None:
+                yield name, row
+
+    def _merge_twins(self, owners: Iterable[str]) -> None:
+        """Puts uses of a shared weight in one role into one row, and leaves others their own."""
+        plan = self._plan
+        sharing: dict[int, list[tuple[str, int]]] = {}
+        for name, row in self._shown_rows(owners):
+            sharing.setdefault(plan.twins.get(row, row), []).append((name, row))
+        for main, uses in sharing.items():
+            # The row of the weight is that of its own module's use, or else of the first.
+            first_name, first = min(uses, key=lambda use: use[1] != main)
+            for name, row in uses:
+                if row in (first, main) or self._is_alike(name, row, first_name, first):
+                    if row != main:
+                        plan.merged[row] = main
+                else:
+                    plan.rows[row].is_wanted = plan.wants(plan.rows[row].name)
+            if first != main:
+                plan.rows[main].kind = plan.rows[first].kind
+        plan.preacts = [(m, plan.merged.get(row, row)) for m, row in plan.preacts]
+
+    def _is_alike(self, name: str, row: int, other_name: str, other: int) -> bool:
+        modules, rows = self._modules, self._plan.rows
+        are_embeddings = [isinstance(modules[n], nn.Embedding) for n in (name, other_name)]
+        return are_embeddings[0] == are_embeddings[1] and rows[row].kind == rows[other].kind
+
+    def _units(
+        self, blocks: Sequence[Block], owners: Sequence[str], calls: Mapping[str, Call]
+    ) -> list[_Unit]:
+        merged = self._plan.merged
+        units = [_Unit([(self._streams[block.name],)], block.call, block) for block in blocks]
+        known: dict[int, _Unit] = {}
+        inside = {merged.get(row, row) for block in blocks for row in block.starts}
+        for name in owners:
+            if any(_is_in(name, block.name) for block in blocks):
+                continue
+            layers = [tuple([merged.get(row, row) for row in rows]) for rows in self._own[name]]
+            first = known.get(layers[0][0])
+            if first is not None:
+                first.twins.append(calls[name])
+                continue
+            if layers[0][0] in inside:
+                continue
+            unit = _Unit(layers, calls[name])
+            known.update({row: unit for layer in layers for row in layer})
+            units.append(unit)
+        units.sort(key=lambda unit: unit.call.start)
+        return units
+
+    def _places(
+        self,
+        units: Sequence[_Unit],
+        blocks: Sequence[Block],
+        owners: Sequence[str],
+        calls: Mapping[str, Call],
+    ) -> _Places:
+        """Where the outputs of units were made, and those of modules that end in one of them."""
+        places = _Places()
+        for index, unit in enumerate(units):
+            first = unit.call.places()
+            num_later = len(unit.call.later)
+            places.first.update(dict.fromkeys(first[: len(first) - num_later], index))
+            for place in [
+                *first[len(first) - num_later :],
+                *(p for c in unit.twins for p in c.places()),
+            ]:
+                places.again.setdefault(place, index)
+            for _, place in unit.call.outputs[1:]:
+                if place is not None:
+                    places.first.setdefault(place, index)
+        index_of = {id(unit.block): index for index, unit in enumerate(units)}
+        for block in blocks:
+            for name in owners:
+                if _is_in(name, block.name):
+                    for place in calls[name].places():
+                        places.first.setdefault(place, index_of[id(block)])
+        # A checkpoint says only afterwards where the output of what it ran was made.
+        for name, call in calls.items():
+            late = call.late_output
+            if late is not None and late not in places.first:
+                inside = [i for i, u in enumerate(units) if self._is_unit_in(u, name)]
+                if inside:
+                    places.first[late] = inside[-1]
+        return places
+
+    def _is_unit_in(self, unit: _Unit, name: str) -> bool:
+        rows = self._within[name]
+        if unit.block is not None:
+            return _is_in(unit.block.name, name)
+        return all(row in rows for layer in unit.rows for row in layer)
+
+    def _data(self, calls: Mapping[str, Call]) -> set[int]:
+        """The ids of the tensors that the model was given."""
+        return {id(x) for x, _ in calls[""].inputs} if "" in calls else set()
+
+    def _find_last(self, units: Sequence[_Unit]) -> None:
+        """Marks the weight that was called last as the read-out, if nothing reads its z."""
+        read = 0
+        for unit in units:
+            read |= unit.reads
+        shown = {row for _, row in self._plan.preacts}
+        ends = [u for index, u in enumerate(units) if not read >> (index + 1) & 1]
+        if not ends or ends[-1].block is not None:
+            return
+        row = ends[-1].rows[0][0]
+        if row in shown and self._plan.rows[row].kind in _READOUT_KINDS:
+            self._plan.rows[row].kind = "readout"
+
+    def _assign(self, units: Sequence[_Unit]) -> None:
+        """Writes numbers without gaps into the rows."""
+        plan = self._plan
+        shown = {row for _, row in plan.preacts}
+        _mark_bypassed(units, plan, shown)
+        on_path = [unit for unit in units if not unit.is_bypassed]
+        heads = [u for u in on_path if plan.rows[u.rows[0][0]].kind == "readout"]
+        top = max((u.number for u in heads), default=0)
+        for unit in heads:
+            unit.number = top
+        numbers = sorted({n for u in on_path for n in range(u.number, u.last + 1)})
+        dense = {number: place for place, number in enumerate(numbers, start=1)}
+        for unit in units:
+            for offset, layer in enumerate(unit.rows):
+                for row in layer:
+                    plan.placed.add(row)
+                    if unit.is_bypassed:
+                        self._note(row, BYPASSED)
+                    else:
+                        plan.rows[row].layer = dense[unit.number + offset]
+            if unit.block is not None:
+                self._fill(unit, dense[unit.number])
+        for name, layers in self._own.items():
+            if name in self._recorder.calls:
+                plan.placed |= {row for layer in layers for row in layer}
+        self._place_functional()
+
+    def _fill(self, unit: _Unit, number: int) -> None:
+        """Gives the weights that a block used its number, and it a row of its own."""
+        plan, block = self._plan, unit.block
+        assert block is not None
+        stream = plan.rows[self._streams[block.name]]
+        stream.is_wanted = plan.wants(stream.name)
+        for row in self._used_within(block.name, block.call):
+            if plan.rows[row].layer is None:
+                plan.rows[row].layer = number
+                plan.placed.add(row)
+
+    def _place_functional(self) -> None:
+        """Gives weights whose modules are not called the number of the module that uses them."""
+        plan = self._plan
+        for name, layers in self._own.items():
+            call = self._recorder.calls.get(name)
+            number = plan.rows[layers[0][0]].layer
+            if call is None or number is None or len(layers) > 1:
+                continue
+            for row in self._used_within(name, call):
+                if plan.rows[row].layer is None and row not in plan.placed:
+                    plan.rows[row].layer = number
+                    plan.rows[row].rank = Rank.HIDDEN
+                    plan.placed.add(row)
+
+    def _used_within(self, name: str, call: Call) -> list[int]:
+        """The weights in a module that its call used, whether by calls of their own or not."""
+        plan, calls = self._plan, self._recorder.calls
+        called = {
+            row
+            for n, layers in self._own.items()
+            if n in calls
+            for layer in layers
+            for row in layer
+        }
+        rows = sorted(self._within[name])
+        if all(row in called for row in rows):
+            return rows
+        traced = call.traced
+        starts = [place for _, place in traced.outputs if place is not None]
+        stops = {place for _, place in traced.inputs if place is not None}
+        behind = parameters_behind(starts, stops)
+        used = []
+        for row in rows:
+            weight = plan.rows[row].weight
+            if row in called or (
+                weight is not None and (id(weight) in behind or not weight.requires_grad)
+            ):
+                if row not in called:
+                    plan.rows[row].rank = max(plan.rows[row].rank, Rank.HIDDEN)
+                used.append(row)
+        return used
+
+    def _settle_later(self, calls: Mapping[str, Call]) -> None:
+        """Numbers weights that were first used at a later step."""
+        plan = self._plan
+        number, given = 0, None
+        for name in sorted((n for n in self._own if n in calls), key=lambda n: calls[n].start):
+            read = calls[name].inputs[0][0] if calls[name].inputs else None
+            rows = [row for layer in self._own[name] for row in layer]
+            rows = [plan.merged.get(row, row) for row in rows]
+            layers = [plan.rows[row].layer for row in rows]
+            new = [row for row in rows if plan.rows[row].layer is None and row not in plan.placed]
+            if new:
+                of_block = self._number_of_block(name)
+                if of_block is not None:
+                    number = of_block
+                elif number == 0 or read is None or read is not given:
+                    number += 1
+                for row in new:
+                    plan.rows[row].layer = number
+                    plan.placed.add(row)
+            else:
+                number = max((layer or 0 for layer in layers), default=number) or number
+            given = read
+
+    def _number_of_block(self, name: str) -> int | None:
+        for stream, row in self._streams.items():
+            layer = self._plan.rows[row].layer
+            if layer is not None and _is_in(name, stream):
+                return layer
+        return None
+
+
+# ---------------------------------------------------------------- numbers
+
+
+@dataclass
+class _Places:
+    """Where outputs of units were made."""
+
+    first: dict[Place, int] = field(default_factory=dict)
+    again: dict[Place, int] = field(default_factory=dict)
+    """Further uses of a unit's weight, which take no number of their own."""
+
+
+def _number(units: Sequence[_Unit], places: _Places, data: Collection[int]) -> None:
+    """Numbers units in the order of their calls, and says which ones each reads."""
+    paths = _Paths(units, places)
+    made = {id(x): i for i, unit in enumerate(units) for x, _ in unit.call.outputs}
+    memory = {_memory(x): i for i, unit in enumerate(units) for x, _ in unit.call.outputs}
+    hidden: int | None = None
+    seen: dict[int, int] = {}
+    for index, unit in enumerate(units):
+        known = [place for _, place in unit.call.inputs if place is not None]
+        reads = paths.reach(known)
+        floats = [x for x, place in unit.call.inputs if place is None and x.is_floating_point()]
+        if not known and floats:
+            reads |= _guess(floats[0], made, memory, data, hidden, index)
+        if reads & _OPAQUE:
+            last = index - 1 if hidden is None else hidden
+            reads = (reads & ~_OPAQUE) | (0 if last < 0 else 1 << (last + 1))
+        # A unit reads only what was called before it.
+        unit.number = 1 + paths.deepest(reads)
+        unit.reads = reads & ((1 << (index + 1)) - 1)
+        unit.carries = unit.reads
+        if unit.block is not None and unit.block.read is not None:
+            unit.carries &= paths.reach([unit.block.read])
+        same = seen.setdefault(id(unit.call.inputs[0][0]), index) if unit.call.inputs else index
+        if same != index and not known:
+            unit.number, unit.reads = units[same].number, units[same].reads
+        for bit in _bits(unit.reads):
+            unit.above |= units[bit].above | 1 << (bit + 1)
+        if unit.call.output is None:
+            hidden = index
+
+
+def _guess(
+    x: Tensor,
+    made: Mapping[int, int],
+    memory: Mapping[int, int],
+    data: Collection[int],
+    hidden: int | None,
+    index: int,
+) -> int:
+    """The unit whose output a tensor without a graph comes from: frozen, detached or hidden."""
+    source = made.get(id(x), memory.get(_memory(x)))
+    if source is None and id(x) not in data:
+        source = hidden
+    return 0 if source is None or source >= index else 1 << (source + 1)
+
+
+def _memory(x: Tensor) -> int:
+    try:
+        return x.untyped_storage().data_ptr() or id(x)
+    except Exception:  # a tensor without memory of its own, such as a sparse one
+        return id(x)
+
+
+class _Paths:
+    """Finds the units that places lead back to, each place once.
+
+    A concatenation is followed along the part that is deepest in weights only, so that layers that
+    are connected densely are still one after another.
+    """
+
+    def __init__(self, units: Sequence[_Unit], places: _Places) -> None:
+        self._units = units
+        self._places = places
+        self._known: dict[Place, int] = {}
+
+    def reach(self, starts: Iterable[Place]) -> int:
+        """The mask of the units that paths first lead to."""
+        mask = 0
+        for start in starts:
+            mask |= self._reach(start)
+        return mask
+
+    def _reach(self, start: Place) -> int:
+        known, pending = self._known, [start]
+        while pending:
+            place = pending[-1]
+            if place in known:
+                pending.pop()
+                continue
+            unit = self._places.first.get(place)
+            if unit is not None:
+                known[place] = 1 << (unit + 1)
+                continue
+            further = before(place)
+            missing = [each for each in further if each not in known]
+            if missing:
+                pending += missing
+                continue
+            known[place] = self._join(place, [known[each] for each in further])
+        return known[start]
+
+    def _join(self, place: Place, masks: list[int]) -> int:
+        name = place[0].name()
+        if name in _HIDES:
+            return _OPAQUE
+        if name.startswith("CatBackward"):
+            mask = max(masks, key=self.deepest, default=0)
+        else:
+            mask = 0
+            for each in masks:
+                mask |= each
+        # A further use takes no number, but what reads it comes after the first one.
+        again = self._places.again.get(place)
+        return mask if again is None else mask | 1 << (len(self._units) + again + 1)
+
+    def deepest(self, mask: int) -> int:
+        """The largest number of the units in a mask."""
+        num_units = len(self._units)
+        return max((self._units[bit % num_units].last for bit in _bits(mask)), default=0)
+
+
+def _bits(mask: int) -> Iterable[int]:
+    """The indices of the units in a mask."""
+    mask >>= 1
+    index = 0
+    while mask:
+        zeros = (mask & -mask).bit_length() - 1
+        mask >>= zeros + 1
+        index += zeros
+        yield index
+        index += 1
+
+
+def _mark_bypassed(units: Sequence[_Unit], plan: ProbePlan, shown: Collection[int]) -> None:
+    """Marks weights between two units of which one reads the other round them."""
+    for unit in units:
+        between = 0
+        for source in _bits(unit.carries):
+            for other in _bits(unit.above):
+                if units[other].above >> (source + 1) & 1:
+                    between |= 1 << (other + 1)
+        for index in _bits(between):
+            each = units[index]
+            row = each.rows[0][0]
+            if each.block is None and row in shown and plan.rows[row].kind != "readout":
+                each.is_bypassed = True
+
+
+# ---------------------------------------------------------------- modules and weights
+
+
+def _own_layers(
+    modules: Mapping[str, nn.Module], plan: ProbePlan
+) -> dict[str, list[tuple[int, ...]]]:
+    """For each module that owns weights their rows, one tuple a layer."""
+    owned = {id(module): layers for module, layers in plan.owners}
+    return {name: owned[id(m)] for name, m in modules.items() if id(m) in owned}
+
+
+def _rows_within(own: Mapping[str, list[tuple[int, ...]]]) -> dict[str, frozenset[int]]:
+    """For each module that contains weights their rows; the model is \"\"."""
+    within: dict[str, set[int]] = {}
+    for name, layers in own.items():
+        rows = {row for layer in layers for row in layer}
+        while True:
+            within.setdefault(name, set()).update(rows)
+            if not name:
+                break
+            name = name.rpartition(".")[0]
+    return {name: frozenset(rows) for name, rows in within.items()}
+
+
+def _is_in(name: str, outer: str) -> bool:
+    """Whether a module is another one, or within it."""
+    return not outer or name == outer or name.startswith(f"{outer}.")

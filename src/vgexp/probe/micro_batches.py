@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from vgexp.probe.examples import Examples, input_shape
 from vgexp.probe.hooks import Hook, Note
 from vgexp.probe.passes import Copies, Pass
-from vgexp.probe.plan import first_tensor
 from vgexp.torch_internals import backward_task, call_after_backward, version_of
 
 
@@ -24,10 +24,15 @@ class MicroBatches:
     """
 
     def __init__(
-        self, parameters: Sequence[nn.Parameter], channels_first: frozenset[int], note: Note
+        self,
+        parameters: Sequence[nn.Parameter],
+        channels_first: frozenset[int],
+        examples: Examples,
+        note: Note,
     ) -> None:
         self._parameters = parameters
         self._channels_first = channels_first
+        self._examples = examples
         self.with_histograms = False
         """Whether passes that begin from now on are counted in histograms as well."""
         self._note = note
@@ -64,16 +69,16 @@ class MicroBatches:
         if not torch.is_grad_enabled():
             return None
         if not self._passes:
-            return self.begin(inputs)
+            return self._begin_within(inputs)
         current = self._passes[-1]
         if backward_task() != -1:
             return current
         called_before = row is not None and ("z", row) in current.num_calls
         if current.backward_tasks or (called_before and current.has_gradients):
-            return self.begin(inputs)
+            return self._begin_within(inputs)
         return current
 
-    def on_model_call(self, inputs: Any) -> None:
+    def on_model_call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Begins a pass when the model is called, unless checkpointing repeats a call.
 
         Within a backward pass, a call is new only if the first one was made without gradients, so
@@ -84,7 +89,7 @@ class MicroBatches:
         task = backward_task()
         begun = self._passes[-1].opened_in_task if self._passes else None
         if task == -1 or begun not in (-1, task):
-            self.begin(inputs)
+            self._begin(self._examples.of_call(args, kwargs), input_shape((args, kwargs)))
 
     def on_model_output(self, output: Tensor) -> None:
         """Sets a hook on the model's output, where its backward pass will begin."""
@@ -95,13 +100,19 @@ class MicroBatches:
         """Sets a hook on a tensor's gradient, which is removed when the step ends."""
         self._hooks.append(x.register_hook(hook))  # type: ignore[no-untyped-call]
 
-    def begin(self, inputs: Any) -> Pass:
-        """Begins a pass; the size of dim 0 of the first input is its number of examples."""
+    def on_time_first(self, given: object) -> None:
+        """Corrects the number of examples where a module finds them along dim 1 of its input."""
+        if self._passes and not self._passes[-1].backward_tasks:
+            last = self._passes[-1]
+            last.examples = self._examples.of_time_first(last.examples, last.input_shape, given)
+
+    def _begin_within(self, inputs: Any) -> Pass:
+        return self._begin(self._examples.of_submodule(inputs), input_shape(inputs))
+
+    def _begin(self, examples: int, shape: tuple[int, ...]) -> Pass:
         for earlier in self._passes:
             earlier.reduce()
             earlier.reduce_accepted()
-        tensor = first_tensor(inputs)
-        examples = tensor.shape[0] if tensor is not None and tensor.ndim > 0 else 1
         current = Pass(
             self._copies,
             self._channels_first,
@@ -109,6 +120,7 @@ class MicroBatches:
             backward_task(),
             with_histograms=self.with_histograms,
         )
+        current.input_shape = shape
         self._passes.append(current)
         return current
 

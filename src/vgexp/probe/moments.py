@@ -17,6 +17,13 @@ from vgexp import metrics
 from vgexp.probe import stacks
 from vgexp.watch import SATURATED_SHARE, Slope
 
+OUTLIER = 6.0
+"""The magnitude from which an entry of h is an outlier.
+
+Dettmers et al. 2022, LLM.int8() (arXiv:2208.07339): in transformers, features of at least this
+magnitude decide what quantisation to 8 bits costs.
+"""
+
 
 class GroupNumbers(NamedTuple):
     """Numbers of one group of tensors: `values` [G] each, over `num_entries` entries a row."""
@@ -31,7 +38,7 @@ Seen = tuple[int, Tensor, Slope | None]
 hundreds are made in a step."""
 
 Parts = dict[str, list[GroupNumbers]]
-"""Quantity (`z`, `h`, `slope`, `delta`) -> parts."""
+"""Quantity (`z`, `h`, `peak`, `slope`, `delta`) -> parts."""
 
 Measured = Mapping[str, tuple[Tensor, ...]]
 StackMeasure = Callable[[Tensor, Slope | None, bool], Measured]
@@ -76,8 +83,13 @@ def _groups(seen: Sequence[Seen], channels_first: frozenset[int]) -> list[list[S
     return groups
 
 
-def _moments(name: str) -> StackMeasure:
-    return lambda x, _slope, _first: {name: metrics.row_moments(x.flatten(1))}
+def _preact(z: Tensor, _slope: Slope | None, _channels_first: bool) -> Measured:
+    return {"z": metrics.row_moments(z.flatten(1))}
+
+
+def _act(h: Tensor, _slope: Slope | None, _channels_first: bool) -> Measured:
+    flat = h.flatten(1)
+    return {"h": metrics.row_moments(flat), "peak": metrics.row_outliers(flat, OUTLIER)}
 
 
 def _rms(delta: Tensor, _slope: Slope | None, _channels_first: bool) -> Measured:
@@ -98,13 +110,12 @@ def _output_slopes(y: Tensor, slope: Slope | None, channels_first: bool) -> Meas
 
 
 def _output(y: Tensor, slope: Slope | None, channels_first: bool) -> Measured:
-    slopes = _output_slopes(y, slope, channels_first)
-    return {**slopes, "h": metrics.row_moments(y.flatten(1))}
+    return {**_output_slopes(y, slope, channels_first), **_act(y, slope, channels_first)}
 
 
 REDUCTIONS: Mapping[str, StackMeasure] = {
-    "z": _moments("z"),
-    "h": _moments("h"),
+    "z": _preact,
+    "h": _act,
     "u": _input_slopes,
     "y": _output_slopes,
     "hy": _output,
@@ -113,17 +124,18 @@ REDUCTIONS: Mapping[str, StackMeasure] = {
 """Role -> measurement of a stack: z before the activation, h after it, u its input, y its own
 output, hy where y is h, delta = dL/dz.
 
-`z`, `h`: mean and population standard deviation. `delta`: root mean square. `slope`, from u or y:
+`z`, `h`: mean and population standard deviation. `peak`: largest |h|, and the share of outliers.
+`delta`: root mean square. `slope`, from u or y:
 share of saturated entries (nan where phi is unbounded) and the largest |phi'| of each unit.
 """
 
 
 QUANTITIES: Mapping[str, tuple[str, ...]] = {
     "z": ("z",),
-    "h": ("h",),
+    "h": ("h", "peak"),
     "u": ("slope",),
     "y": ("slope",),
-    "hy": ("h", "slope"),
+    "hy": ("h", "peak", "slope"),
     "delta": ("delta",),
 }
 """Role -> the quantities that are measured of it."""
@@ -197,6 +209,23 @@ def combine_rms(parts: Sequence[GroupNumbers]) -> tuple[ColumnCells, ...]:
     return combine_moments(with_mean)[1:]
 
 
+def combine_peaks(parts: Sequence[GroupNumbers]) -> tuple[ColumnCells, ...]:
+    """Combines parts into the largest magnitude, and the share of outliers over all entries."""
+    rows, single = _rows(parts)
+    if single:
+        return _joined(rows, parts, 0), _joined(rows, parts, 1)
+    if not parts:
+        return ()
+    index, count, (peak, share) = _aligned(parts, rows)
+    largest_R = torch.zeros(len(rows), dtype=torch.float64, device=peak.device)
+    largest_R = largest_R.scatter_reduce(0, index, peak, "amax")
+    dtype = parts[0].values[0].dtype
+    return (
+        ColumnCells(rows, (largest_R.to(dtype),)),
+        ColumnCells(rows, (_mean_share(index, count, share, len(rows)).to(dtype),)),
+    )
+
+
 def combine_slopes(parts: Sequence[GroupNumbers]) -> tuple[ColumnCells, ...]:
     """Combines parts into the saturated share of entries, and the share of units that are dead."""
     rows, single = _rows(parts)
@@ -206,11 +235,16 @@ def combine_slopes(parts: Sequence[GroupNumbers]) -> tuple[ColumnCells, ...]:
         return ()
     shares = [GroupNumbers(p.rows, p.num_entries, p.values[:1]) for p in parts]
     index, count, (saturated,) = _aligned(shares, rows)
-    total = torch.zeros(len(rows), dtype=torch.float64, device=count.device)
-    saturated_R = total.index_add(0, index, count * saturated) / total.index_add(0, index, count)
+    saturated_R = _mean_share(index, count, saturated, len(rows))
     dtype = parts[0].values[0].dtype
     dead = tuple([_dead_share([largest[None]]) for largest in _largest(parts, rows)])
     return ColumnCells(rows, (saturated_R.to(dtype),)), ColumnCells(rows, dead)
+
+
+def _mean_share(index: Tensor, count: Tensor, share: Tensor, num_rows: int) -> Tensor:
+    """[R]: the share over all entries of each row."""
+    total = torch.zeros(num_rows, dtype=torch.float64, device=count.device)
+    return total.index_add(0, index, count * share) / total.index_add(0, index, count)
 
 
 def _largest(parts: Sequence[GroupNumbers], rows: Sequence[int]) -> list[Tensor]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import weakref
 
+import torch
 from torch import Tensor
 
 from vgexp.probe import histograms, moments, stacks
@@ -98,6 +99,8 @@ class Pass:
         with_histograms: bool = False,
     ) -> None:
         self.examples = examples
+        self.input_shape: tuple[int, ...] = ()
+        """Of the first tensor that the model, or whatever began the pass, was given."""
         self.opened_in_task = task
         """Autograd's number of the backward pass in which it began; -1: it began in none."""
         self.backward_tasks: set[int] = set()
@@ -106,6 +109,11 @@ class Pass:
         self.lost: dict[tuple[str, int], str] = {}
         """(quantity, row) -> why it cannot be measured."""
         self.last_row: int | None = None
+        self.last_shape: torch.Size | None = None
+        """The row and the shape of the z that came last."""
+        self.num_named = 0
+        self.mark = object()
+        """By which the pass knows its own nodes of the autograd graph."""
         self.num_calls: dict[tuple[str, int], int] = {}
         """(role, row) -> calls so far."""
         self._copies = copies

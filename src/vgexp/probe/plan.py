@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import IntEnum
 
 from torch import Tensor, nn
+from torch.nn.utils.parametrize import is_parametrized
 
 from vgexp.activations import slope_of
 from vgexp.errors import QuestionError
@@ -21,6 +23,24 @@ from vgexp.watch import Slope, Watch
 NORMS = (nn.LayerNorm, nn.RMSNorm, nn.GroupNorm, *BATCH_AND_INSTANCE_NORMS)
 """Normalisations: their parameters have no rows, whatever their shape."""
 NO_SINGLE_OUTPUT = "its module has no single output that is its z"
+PART_OF = "it is a part of the weight whose row has z: {}"
+WEIGHING: tuple[type[nn.Module], ...] = (
+    *(nn.Linear, nn.Embedding, nn.EmbeddingBag, nn.Bilinear),
+    *CONVOLUTIONS,
+)
+"""Modules whose output is z, whatever their parameters are called."""
+_PARTS = "parametrizations."
+
+
+class Rank(IntEnum):
+    """Which of the rows of a layer comes first, and stands for it on the main path."""
+
+    STREAM = 0
+    SHOWN = 1
+    """A weight whose z a module's call shows."""
+    HIDDEN = 2
+    FREE = 3
+    """A parameter of a module whose submodules have weights, such as an embedding of positions."""
 
 
 @dataclass
@@ -35,6 +55,7 @@ class PlanRow:
     layer: int | None
     kind: str
     is_wanted: bool
+    rank: Rank = Rank.SHOWN
 
 
 @dataclass
@@ -55,20 +76,36 @@ class ProbePlan:
     for a user's model only."""
     unseen: dict[str, str] = field(default_factory=dict)
     """Weight name -> why part of its row cannot be measured."""
+    streams: list[tuple[nn.Module, int]] = field(default_factory=list)
+    """Modules that may be blocks; their rows have a number, and are wanted, where they are."""
+    twins: dict[int, int] = field(default_factory=dict)
+    """The rows of further modules that share a weight -> the weight's own row."""
+    merged: dict[int, int] = field(default_factory=dict)
+    """Those twins that have no row of their own -> the row that they are measured in."""
+    is_settled: bool = True
+    """Whether it is known which weights a forward pass uses, and in which order."""
+    placed: set[int] = field(default_factory=set)
+    """The rows that a forward pass was seen to use, whether they got a number or not."""
+    pattern: str | None = None
+    """What the names of wanted rows match; None: all are wanted."""
 
     @property
     def measured(self) -> frozenset[int]:
         """The rows to measure: wanted ones, and those by which `backward_gain` divides."""
-        wanted = {index for index, row in enumerate(self.rows) if row.is_wanted}
-        if any(row.layer is None for row in self.rows):
+        if not self.is_settled:
             return frozenset(range(len(self.rows)))
-        after = {(self.rows[index].layer or 0) + 1 for index in wanted}
+        wanted = {index for index, row in enumerate(self.rows) if row.is_wanted}
+        after = {layer + 1 for index in wanted if (layer := self.rows[index].layer) is not None}
         return frozenset(wanted | {i for i, row in enumerate(self.rows) if row.layer in after})
+
+    def wants(self, name: str) -> bool:
+        """Whether a row of this name is wanted."""
+        return self.pattern is None or re.search(self.pattern, name) is not None
 
     @property
     def shown(self) -> frozenset[int]:
         """The rows whose z is shown by a module's call."""
-        return frozenset({row for _, row in self.preacts} | self.z_readers)
+        return frozenset({row for _, row in (*self.preacts, *self.streams)} | self.z_readers)
 
 
 def plan_of_watches(watches: Sequence[Watch], pattern: str | None) -> ProbePlan:
@@ -97,35 +134,88 @@ def plan_of_module(model: nn.Module, pattern: str | None) -> ProbePlan:
         for name, p in model.named_parameters()
         if p.ndim >= 2 and id(p) not in of_norms and not name.rpartition(".")[2].startswith("bias")
     }
-    wanted = _wanted(list(names.values()), pattern)
-    plan = ProbePlan([])
+    may_be_blocks = _may_be_blocks(model, names)
+    wanted = _wanted([*names.values(), *may_be_blocks], pattern)
+    plan = ProbePlan([], is_settled=False, pattern=pattern)
     index_of: dict[int, int] = {}
-    for module in model.modules():
-        own = [(n, p) for n, p in module.named_parameters(recurse=False) if id(p) in names]
-        for _, weight in own:
+    parts: set[int] = set()
+    for module_name, module in model.named_modules():
+        own = _own_weights(module, names)
+        if id(module) in parts:
+            continue
+        if isinstance(module, WEIGHING) and is_parametrized(module):
+            parts |= {id(m) for m in module.get_submodule(_PARTS.rstrip(".")).modules()}
+        twins: dict[str, int] = {}
+        for own_name, weight in own:
             if id(weight) not in index_of:
                 index_of[id(weight)] = len(plan.rows)
                 name = names[id(weight)]
                 plan.rows.append(PlanRow(name, weight, None, _kind(module), name in wanted))
-        _plan_owner(plan, module, {name: index_of[id(weight)] for name, weight in own})
+            elif len(own) == 1 and _is_shown(module, own):
+                twins[own_name] = len(plan.rows)
+                plan.twins[len(plan.rows)] = index_of[id(weight)]
+                plan.rows.append(
+                    PlanRow(f"{module_name}.{own_name}", None, None, _kind(module), is_wanted=False)
+                )
+        _plan_owner(plan, module, own, {n: index_of[id(w)] for n, w in own} | twins)
         slope = slope_of(module)
         if slope is not None:
             plan.activations.append((module, None, slope))
+    shown = {id(module) for module, _ in plan.preacts}
+    for name, module in may_be_blocks.items():
+        if id(module) not in shown:
+            plan.streams.append((module, len(plan.rows)))
+            plan.rows.append(PlanRow(name, None, None, "stream", is_wanted=False, rank=Rank.STREAM))
     return plan
 
 
-def _plan_owner(plan: ProbePlan, module: nn.Module, own: dict[str, int]) -> None:
+def _may_be_blocks(model: nn.Module, names: Mapping[int, str]) -> dict[str, nn.Module]:
+    """The modules below the model that contain weights."""
+    return {
+        name: module
+        for name, module in model.named_modules()
+        if name and any(id(p) in names for p in module.parameters())
+    }
+
+
+def _own_weights(module: nn.Module, names: Mapping[int, str]) -> list[tuple[str, nn.Parameter]]:
+    """The weights of a module itself, with the parts that its weights are computed from."""
+    own = [(n, p) for n, p in module.named_parameters(recurse=False) if id(p) in names]
+    if isinstance(module, WEIGHING) and is_parametrized(module):
+        parts = module.get_submodule(_PARTS.rstrip("."))
+        own += [(_PARTS + n, p) for n, p in parts.named_parameters() if id(p) in names]
+    return own
+
+
+def _is_shown(module: nn.Module, own: Sequence[object]) -> bool:
+    """Whether the module's output is z of its weight."""
+    is_leaf = len(own) == 1 and not any(True for _ in module.children())
+    return isinstance(module, WEIGHING) or is_leaf
+
+
+def _plan_owner(
+    plan: ProbePlan,
+    module: nn.Module,
+    own: Sequence[tuple[str, nn.Parameter]],
+    rows: Mapping[str, int],
+) -> None:
     if not own:
         return
-    plan.owners.append((module, _stacked_layers(own)))
-    if len(own) == 1 and not any(True for _ in module.children()):
-        plan.preacts.append((module, next(iter(own.values()))))
+    plan.owners.append((module, _stacked_layers(rows)))
+    if not _is_shown(module, own):
+        for index in rows.values():
+            plan.unseen[plan.rows[index].name] = NO_SINGLE_OUTPUT
         return
-    for index in own.values():
-        plan.unseen[plan.rows[index].name] = NO_SINGLE_OUTPUT
+    # Of a weight's direction and its magnitude, the direction has more entries.
+    main = rows[max(own, key=lambda each: each[1].numel())[0]]
+    plan.preacts.append((module, main))
+    for index in rows.values():
+        if index != main:
+            plan.rows[index].rank = Rank.HIDDEN
+            plan.unseen[plan.rows[index].name] = PART_OF.format(plan.rows[main].name)
 
 
-def _stacked_layers(own: dict[str, int]) -> list[tuple[int, ...]]:
+def _stacked_layers(own: Mapping[str, int]) -> list[tuple[int, ...]]:
     """The rows of a module, one tuple a layer, since torch's recurrent nets stack several."""
     layers: dict[str, list[int]] = {}
     for name, index in own.items():

@@ -16,6 +16,7 @@ from vgexp import torch_internals
 from vgexp.errors import QuestionError, impossible, unknown
 from vgexp.probe.block import Labels, StepBlock, StepCells, labels_of
 from vgexp.probe.cadence import Cadence, Due
+from vgexp.probe.examples import Examples, Given
 from vgexp.probe.hooks import Note
 from vgexp.probe.moments import ColumnCells
 from vgexp.probe.plan import ProbePlan, plan_of_module, plan_of_watches
@@ -48,15 +49,19 @@ class Probe:
         histograms_every: steps between the rows of `histograms.csv`; 0: none.
         layers: a regular expression on weight names; None for all.
         loss_reduction: `mean` if the loss is a mean over the update's N examples (then `delta_rms`
-            is that of N dL/dz), `sum` if it is their sum. N is the size of dim 0 of the model's
-            input, over all passes of the update.
+            is that of N dL/dz), `sum` if it is their sum. N is over all passes of the update.
         watches: where to measure, of a model that says so; None to find it from the modules.
         meters: what measures a model's narrow tables, at the steps of `activations_every`.
         scaler: the `GradScaler` that scales the loss, whose scale is divided out of `delta_rms`;
             None: the one that calls the optimizer, if one does.
+        examples: N of a call of the model: a number, or a function of the call's arguments, as in
+            `examples=lambda x, **_: len(x)`. None: read off the arguments, which is the size of dim
+            0 of a tensor, and of a list of images, a packed sequence or a batch of graphs their
+            number; `unseen` says where that is a guess.
 
     Raises:
-        QuestionError: no model or optimizer, an impossible cadence, pattern, reduction or scaler.
+        QuestionError: no model or optimizer, an impossible cadence, pattern, reduction, scaler or
+            number of examples.
     """
 
     def __init__(
@@ -72,6 +77,7 @@ class Probe:
         watches: Sequence[Watch] | None = None,
         meters: Sequence[Meter] = (),
         scaler: GradScaler | None = None,
+        examples: Given = None,
     ) -> None:
         _require_kinds(model, optimizer)
         _require_scaler(scaler)
@@ -91,9 +97,10 @@ class Probe:
         held = {id(p) for group in optimizer.param_groups for p in group["params"]}
         if held.isdisjoint(id(p) for p in model.parameters()):
             self._unseen["the model"] = "the optimizer holds none of its parameters"
+        examples_of_calls = Examples(model, examples, partial(_tell, self._unseen, "N"))
         # Refers to no probe: a cycle would keep the model in memory after the run.
         self._note: Note = partial(_note, self._plan, self._unseen)
-        self._taps = Taps(model, self._plan, self._note)
+        self._taps = Taps(model, self._plan, examples_of_calls, self._note)
         self._meter = WeightMeter(self._plan.rows, reuse=every == 1)
         self._meters = meters
         self._narrow: list[Callable[[], Rows]] = []
@@ -338,6 +345,11 @@ class Probe:
         for index, row in enumerate(self._plan.rows):
             if index not in seen and row.is_wanted and index in self._plan.shown:
                 self._unseen.setdefault(row.name, "no call of its module was seen with gradients")
+
+
+def _tell(unseen: dict[str, str], what: str, reason: str) -> None:
+    """Adds to `unseen` something of the model as a whole; the first reason stays."""
+    unseen.setdefault(what, reason)
 
 
 def _note(plan: ProbePlan, unseen: dict[str, str], row: int | None, reason: str) -> None:

@@ -13,7 +13,10 @@ from typing import Any
 from torch import Tensor, nn
 
 from vgexp.probe import moments, stacks
-from vgexp.probe.discovery import Call, number_layers
+from vgexp.probe.discovery import Discovery
+from vgexp.probe.examples import TIME_FIRST, Examples
+from vgexp.probe.free_activations import FreeActivations
+from vgexp.probe.functions import FunctionWatcher
 from vgexp.probe.histograms import Histograms
 from vgexp.probe.hooks import Hook, Note
 from vgexp.probe.micro_batches import MicroBatches
@@ -33,19 +36,19 @@ USED_AGAIN = (
 class Taps:
     """The hooks of one plan. `collect` ends a step, `disarm` removes the hooks."""
 
-    def __init__(self, model: nn.Module, plan: ProbePlan, note: Note) -> None:
+    def __init__(self, model: nn.Module, plan: ProbePlan, examples: Examples, note: Note) -> None:
         self._model = model
         self._plan = plan
         self._note = note
         self._measured = plan.measured
         channels_first = frozenset(i for i, row in enumerate(plan.rows) if row.kind == "conv")
-        self._passes = MicroBatches(list(model.parameters()), channels_first, note)
+        self._passes = MicroBatches(list(model.parameters()), channels_first, examples, note)
+        self._free = FreeActivations(model, plan, self._passes)
+        self._functions = FunctionWatcher(model, note)
+        self._free.watch(self._functions)
         self._sites: list[tuple[nn.Module, bool, Hook]] = []
         self._hooks: list[Any] = []
-        self._discovering = any(row.layer is None for row in plan.rows)
-        self._calls: dict[int, Call] = {}
-        self._outputs: list[tuple[Tensor, int]] = []
-        self._model_output: Tensor | None = None
+        self._discovery = Discovery(model, plan, note) if not plan.is_settled else None
 
     # ------------------------------------------------------------ life
 
@@ -67,6 +70,9 @@ class Taps:
                 hook.note_refusal(error)
                 continue
             self._hooks.append(handle)
+        self._functions.arm()
+        if self._discovery is not None:
+            self._discovery.arm()
 
     def _plan_sites(self) -> None:
         """Plans where to set which hook. It stays the same until more of the model is known."""
@@ -74,27 +80,34 @@ class Taps:
         before(self._model, None, self._on_model)
         for module, row in plan.preacts:
             after(module, row, self._preact_hook(row))
+        for module, row in plan.streams:
+            # Which modules are blocks is known after the first pass.
+            if row in self._measured and not (plan.is_settled and plan.rows[row].layer is None):
+                after(module, row, self._stream_hook(row))
         acts = {(id(module), row) for module, row in plan.acts}
         for module, activation_row, slope in plan.activations:
-            if activation_row is None:
-                self._arm_free_activation(module, slope)
-            elif activation_row in self._measured:
+            if activation_row is not None and activation_row in self._measured:
                 is_act = (id(module), activation_row) in acts
                 acts.discard((id(module), activation_row))
                 self._arm_activation(module, activation_row, slope, is_act)
+        for module, is_before, do in self._free.sites():
+            (before if is_before else after)(module, None, do)
         for module, row in plan.acts:
             if (id(module), row) in acts and row in self._measured:
                 after(module, row, self._keeping(row, "h", None))
+        for module in self._model.modules() if plan.owners else ():
+            if isinstance(module, TIME_FIRST) and not module.batch_first:
+                before(module, None, self._on_time_first)
         after(self._model, None, self._on_output)
-        if self._discovering:
-            for module, layers in plan.owners:
-                before(module, None, partial(self._on_call, layers))
 
     def disarm(self) -> None:
         """Removes all hooks."""
         for handle in self._hooks:
             handle.remove()
         self._hooks.clear()
+        self._functions.disarm()
+        if self._discovery is not None:
+            self._discovery.disarm()
 
     def leave(self) -> None:
         """Removes all hooks, and forgets them."""
@@ -105,13 +118,17 @@ class Taps:
 
     def reduce(self) -> None:
         """Reduces the step's tensors to numbers, before the update, which may change a slope."""
-        if self._discovering:
-            number_layers(self._plan, list(self._calls.values()), self._outputs, self._model_output)
+        self._free.settle()
+        if self._passes.used():
+            self._free.end_learning(self._functions)
+        if self._discovery is not None:
+            self._discovery.settle()
             self._note_shared()
-            self._discovering = any(row.layer is None for row in self._plan.rows)
-            self._measured = self._plan.measured
             self.disarm()
+            self._measured = self._plan.measured
             self._sites.clear()
+            if not self._discovery.is_needed:
+                self._discovery = None
         for each in self._passes.used():
             each.reduce()
             each.reduce_gradients()
@@ -122,14 +139,20 @@ class Taps:
 
         `delta_rms` is still that of dL/dz, without the factor N.
         """
-        used = self._passes.used()
+        used, merged = self._passes.used(), self._plan.merged
         parts: dict[str, list[GroupNumbers]] = {}
         lost: set[tuple[str, int]] = set()
         for each in used:
             for (quantity, row), reason in each.lost.items():
+                row = merged.get(row, row)
                 lost.add((quantity, row))
                 self._note(row, reason)
             for quantity, more in each.parts.items():
+                if merged:
+                    more = [
+                        part._replace(rows=tuple([merged.get(row, row) for row in part.rows]))
+                        for part in more
+                    ]
                 parts.setdefault(quantity, []).extend(more)
         examples = sum(each.examples for each in used)
         self._passes.end_step()
@@ -139,15 +162,27 @@ class Taps:
     def drop(self) -> None:
         """Forgets the tensors of the current step."""
         self._passes.drop()
-        self._calls.clear()
-        self._outputs.clear()
-        self._model_output = None
+        self._free.drop()
+        if self._discovery is not None:
+            self._discovery.drop()
+
+    @property
+    def foreign(self) -> list[str]:
+        """The weights that were used and are none of the model's, each with what used it."""
+        return list(self._free.foreign.values())
 
     def _note_shared(self) -> None:
         """Notes weights that a pass uses several times, since their cells are over all uses."""
+        plan = self._plan
+        not_blocks = {row for _, row in plan.streams if plan.rows[row].layer is None}
         for each in self._passes.used():
+            counts: dict[int, int] = {}
             for (role, row), num_calls in each.num_calls.items():
-                if role == "z" and num_calls > 1:
+                if role == "z" and row not in not_blocks:
+                    row = plan.merged.get(row, row)
+                    counts[row] = counts.get(row, 0) + num_calls
+            for row, num_calls in counts.items():
+                if num_calls > 1:
                     self._note(row, USED_AGAIN.format(num_calls))
 
     def _before(self, module: nn.Module, row: int | None, do: Callable[..., None]) -> None:
@@ -186,55 +221,26 @@ class Taps:
         if is_act:
             self._after(module, row, self._keeping(row, "h", None))
 
-    def _arm_free_activation(self, module: nn.Module, slope: Slope) -> None:
-        """Plans hooks for an activation of a user's model; its row is found when it is called."""
-        if slope.from_output is not None:
-
-            def keep_output(_: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
-                # One that works in place returns its input, which is known by what it is.
-                row = self._owner(args[0])
-                if row is not None:
-                    self._passes.last.keep("hy", row, output, slope)
-
-            self._after(module, None, keep_output)
-            return
-        rows: list[int | None] = []
-
-        def on_input(_: nn.Module, args: tuple[Any, ...]) -> None:
-            row = self._owner(args[0])
-            rows.append(row)
-            if row is not None:
-                # A copy, since the module may work in place.
-                self._passes.last.keep("u", row, args[0].clone(), slope)
-
-        def on_output(_: nn.Module, _args: Any, output: Tensor) -> None:
-            row = rows.pop() if rows else None
-            if row is not None:
-                self._passes.last.keep("h", row, output)
-
-        self._before(module, None, on_input)
-        self._after(module, None, on_output)
-
     # ------------------------------------------------------------ what the hooks do
 
     def _on_model(self, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        self._passes.on_model_call((args, kwargs))
+        if backward_task() == -1:
+            self._free.drop_calls()
+        self._passes.on_model_call(args, kwargs)
+
+    def _on_time_first(self, _: nn.Module, args: tuple[Any, ...]) -> None:
+        if args and backward_task() == -1:
+            self._passes.on_time_first(args[0])
 
     def _on_output(self, _: nn.Module, _args: Any, output: Any) -> None:
         result = first_tensor(output)
         if result is not None:
             self._passes.on_model_output(result)
-            if self._discovering and result.requires_grad:
-                self._model_output = result
-
-    def _on_call(
-        self, layers: list[tuple[int, ...]], module: nn.Module, args: tuple[Any, ...]
-    ) -> None:
-        if id(module) not in self._calls and backward_task() == -1:
-            self._calls[id(module)] = layers, args[0] if args else None
+        if self._discovery is not None:
+            self._discovery.on_output(output)
 
     def _preact_hook(self, row: int) -> Callable[..., None]:
-        is_free = any(owner is None for _, owner, _ in self._plan.activations)
+        is_free = bool(self._plan.owners)
         is_measured = row in self._measured
 
         def on_preact(_: nn.Module, args: Any, output: Any) -> None:
@@ -243,17 +249,25 @@ class Taps:
             if z is None or current is None:
                 return
             if is_free:
-                current.name(z, row)
-                current.last_row = row
+                self._free.name(current, z, row)
             if is_measured and not self._repeats(current, "z", row):
                 self._keep_z(current, row, z)
 
         return on_preact
 
+    def _stream_hook(self, row: int) -> Callable[..., None]:
+        def on_stream(_: nn.Module, args: Any, output: Any) -> None:
+            z = first_tensor(output)
+            current = None if z is None else self._passes.current(row, args)
+            if z is None or current is None or not z.is_floating_point():
+                return
+            if not self._repeats(current, "z", row):
+                self._keep_z(current, row, z)
+
+        return on_stream
+
     def _keep_z(self, current: Pass, row: int, z: Tensor) -> None:
         current.keep("z", row, z)
-        if self._discovering and current.num_calls[("z", row)] == 1:
-            self._outputs.append((z, row))
         if not z.requires_grad:
             return
         awaited = current.await_gradient(row)
@@ -277,27 +291,6 @@ class Taps:
     def _repeats(self, current: Pass, role: str, row: int) -> bool:
         return backward_task() != -1 and current.repeats(role, row)
 
-    def _owner(self, x: Tensor) -> int | None:
-        """The row whose activation reads `x`, if it has no activation yet in this pass.
-
-        It is the row whose z `x` is. Where there is none, since a norm lies between, it is the
-        weight that was called last; in a recomputation, that says nothing.
-        """
-        current = self._passes.current(None, x)
-        if current is None:
-            return None
-        row = current.row_of(x)
-        if row is None and backward_task() == -1:
-            row = current.last_row
-        if row is None or row not in self._measured:
-            return None
-        calls, key = current.num_calls, ("act", row)
-        num_before = calls.get(key, 0)
-        if num_before >= calls.get(("z", row), 0):
-            return None
-        calls[key] = num_before + 1
-        return row
-
 
 def _columns(
     parts: dict[str, list[GroupNumbers]], lost: set[tuple[str, int]]
@@ -315,6 +308,7 @@ def _columns(
 _COMBINATIONS = (
     ("z", ("preact_mean", "preact_std"), moments.combine_moments),
     ("h", ("act_mean", "act_std"), moments.combine_moments),
+    ("peak", ("act_max", "act_outlier_fraction"), moments.combine_peaks),
     ("slope", ("saturated_fraction", "dead_fraction"), moments.combine_slopes),
     ("delta", ("delta_rms",), moments.combine_rms),
 )

@@ -83,6 +83,13 @@ LAYERS = (
     _PREACT_STD,
     _amount("act_mean", "mean of h over examples, units and positions"),
     _amount("act_std", "standard deviation of h over examples, units and positions"),
+    _amount("act_max", "largest magnitude of h over examples, units and positions"),
+    share(
+        "act_outlier_fraction",
+        "share of entries of h of magnitude 6 or more (Dettmers et al. 2022, LLM.int8())",
+        scales_with="nothing",
+        asked_by=_BY_PASSES,
+    ),
     share(
         "saturated_fraction",
         "bounded phi: share of entries with |phi'(u)| below 5 % of its largest value",

@@ -43,9 +43,9 @@ def lacking_columns(table: str, header: Collection[str]) -> list[str]:
     It has to say which row each is, and to have half of what is measured. Any other column may be
     absent, as in the table of a version that did not have it yet: it reads as not measured.
     """
-    own = [column for column in TABLES[table] if not column.is_predicted]
-    values = [column.name for column in own if column.role == "value"]
-    missing = [column.name for column in own if column.name not in header]
+    measured = [column for column in TABLES[table] if not column.is_predicted]
+    values = [column.name for column in measured if column.role == "value"]
+    missing = [column.name for column in measured if column.name not in header]
     is_table = set(missing) <= set(values) and len(missing) <= len(values) / 2
     return [] if is_table else missing
 

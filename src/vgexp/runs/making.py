@@ -98,7 +98,7 @@ def finish(
             `resume` refuse.
     """
     kind, folder = KINDS[verb], Path(folder)
-    folders.require_own(folder)
+    folders.require_regular_files(folder)
     if not (folder / folders.CONFIG).exists():
         return _begin(kind, config, folder, command, display)
     config, there = kind.resolve(config), Run(folder).config
@@ -136,7 +136,7 @@ def resume(
     if not (folder / folders.CONFIG).exists():
         folder = load(folder).folder
     with folders.occupy(folder):
-        folders.require_own(folder)
+        folders.require_regular_files(folder)
         done = Run(folder)
         if not resuming.is_open(folder):
             return done

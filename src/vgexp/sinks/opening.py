@@ -35,7 +35,7 @@ def require(names: Iterable[str]) -> None:
     """Requires that there are sinks of these names.
 
     Raises:
-        QuestionError: a name that does not exist, or code of the user's own that makes no sink.
+        QuestionError: a name that does not exist, or a user's code that makes no sink.
     """
     for name in names:
         SINKS[name]

@@ -1,4 +1,4 @@
-"""A sink of the user's own: `output.sinks=[csv,package.module.Name]`.
+"""A user's sink: `output.sinks=[csv,package.module.Name]`.
 
 `Name` is a class or a function. It is called once a run, when the run folder is there, with those
 of these arguments that it names:
@@ -38,7 +38,7 @@ OFFERED = ("folder", "tables", "config", "first_step")
 
 
 def own_sink(path: str) -> Make:
-    """Finds what makes a sink of the user's own.
+    """Finds what makes a user's sink.
 
     Raises:
         QuestionError: there is nothing of that name, or it cannot be called with what is offered.

@@ -115,9 +115,9 @@ def _as_it_is(_unit_MK: Tensor, _log_size_K: Tensor, order_K: Tensor) -> Tensor:
 
 def _dependent_last(unit_MK: Tensor, _log_size_K: Tensor, order_K: Tensor) -> Tensor:
     """With those last that lie in the span of the ones before, and would make rows of noise."""
-    own = torch.linalg.qr(unit_MK[:, order_K], mode="r").R.diagonal().abs()
+    remaining = torch.linalg.qr(unit_MK[:, order_K], mode="r").R.diagonal().abs()
     is_new_K = torch.zeros(len(order_K), dtype=torch.bool)
-    is_new_K[: len(own)] = own > RANK * len(unit_MK)
+    is_new_K[: len(remaining)] = remaining > RANK * len(unit_MK)
     return torch.cat((order_K[is_new_K], order_K[~is_new_K]))
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from vgexp import files, folders
 from vgexp.errors import QuestionError
-from vgexp.sweep import plan, table
+from vgexp.sweep import plan, plan_file, table
 
 HYDRAS = "multirun.yaml"
 _SUBMITITS = ".submitit"
@@ -33,12 +33,12 @@ def admit(folder: Path) -> plan.Plan | None:
         raise QuestionError(
             f"{folder} holds a run\nallowed: another folder (hydra.sweep.dir) for a sweep"
         )
-    known = plan.read(folder)
+    known = plan_file.read(folder)
     for entry in known.entries if known is not None else ():
-        folders.require_own(folder / entry.folder)
+        folders.require_regular_files(folder / entry.folder)
     if known is not None or not folder.is_dir():
         return known
-    found = plan.rebuild(folder)
+    found = plan_file.rebuild(folder)
     if found.entries or (folder / table.FILE).exists():
         return found
     if (folder / HYDRAS).exists():
@@ -63,8 +63,8 @@ def require_no_sweep(folder: Path) -> None:
 
 def keep(folder: Path, known: plan.Plan) -> None:
     """Writes a plan that was rebuilt, unless the folder has one."""
-    if plan.read(folder) is None:
-        plan.write(folder, known)
+    if plan_file.read(folder) is None:
+        plan_file.write(folder, known)
 
 
 def record_of(run: Path) -> tuple[Path, plan.Plan] | None:
@@ -72,7 +72,7 @@ def record_of(run: Path) -> tuple[Path, plan.Plan] | None:
     run = run.absolute()  # not resolved: a job's folder may be a link to another disk
     for folder in run.parents:
         if (folder / plan.FILE).is_file():
-            known = plan.read(folder)
+            known = plan_file.read(folder)
             name = run.relative_to(folder).as_posix()
             return (folder, known) if known is not None and known.entry_in(name) else None
     return None
@@ -81,10 +81,10 @@ def record_of(run: Path) -> tuple[Path, plan.Plan] | None:
 def withdraw(folder: Path, command: tuple[str, ...]) -> None:
     """Removes a refused command from the plan, and the folder if it holds nothing else."""
     if (folder / plan.FILE).is_file():
-        plan.change(folder, lambda now: now.remove_command(command))
+        plan_file.change(folder, lambda now: now.remove_command(command))
     if not folder.is_dir() or {path.name for path in folder.iterdir()} - {HYDRAS, plan.FILE}:
         return
-    known = plan.read(folder)
+    known = plan_file.read(folder)
     if known is None or not known.entries:
         for name in (HYDRAS, plan.FILE):
             (folder / name).unlink(missing_ok=True)

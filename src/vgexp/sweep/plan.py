@@ -1,4 +1,4 @@
-"""`plan.json`: all jobs of a sweep, with their numbers, folders and configurations.
+"""The plan of a sweep: all its jobs, with their numbers, folders and configurations.
 
 A job is known by the values that decide its tables (`config.identity`). When a sweep is typed
 again, or a larger one, its known jobs keep their numbers, and new ones are numbered after them.
@@ -7,25 +7,20 @@ again, or a larger one, its known jobs keep their numbers, and new ones are numb
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
 import os
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import Any
 
 from vgexp import config as configuration
-from vgexp import files, folders
 from vgexp.config import Config
 from vgexp.errors import QuestionError
 
 FILE = "plan.json"
-FORMAT = 1
-_MOST_JOBS = 10**9
-_MOST_LETTERS = 255
+MOST_LETTERS = 255
 """The most bytes of a folder's name on most file systems."""
 
 
@@ -45,6 +40,19 @@ class Wanted:
         if self.config is None:
             return " ".join(sorted(self.overrides))
         return configuration.identity(self.config)
+
+    def as_entry(self, job: int, folder: str) -> Entry:
+        """Makes the entry that this job has in the plan, under its number."""
+        config = self.config
+        return Entry(
+            job,
+            folder,
+            self.overrides,
+            self.identity,
+            None if config is None else configuration.choices(config),
+            None if config is None else configuration.to_dict(config),
+            self.reason,
+        )
 
 
 @dataclass(frozen=True)
@@ -112,60 +120,6 @@ class Plan:
         return dataclasses.replace(self, pending=pending)
 
 
-def read(sweep: Path) -> Plan | None:
-    """Reads the plan of a sweep's folder; None where there is none.
-
-    Raises:
-        QuestionError: the file is damaged, or of another version.
-    """
-    path = sweep / FILE
-    try:
-        content = json.loads(files.read(path, folders.MOST_SWEEP_BYTES))
-        written, digest = content.pop("format"), content.pop("digest")
-        if written != FORMAT:
-            raise QuestionError(
-                f"{path} has format {written}\nallowed: {FORMAT}, which this version writes"
-            )
-        if digest != _digest(content):
-            raise ValueError("its content was changed")
-        entries = tuple(map(_entry_from, _list(content["jobs"])))
-        numbers, names = {e.job for e in entries}, {e.folder for e in entries}
-        if min(len(numbers), len(names)) < len(entries):
-            raise ValueError("two jobs share a number or a folder")
-        commands, pending = (_words(content[key]) for key in ("commands", "pending"))
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        raise QuestionError(f"cannot read {path}: {error.strerror}") from None
-    except QuestionError:
-        raise
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        what = "it is not text" if isinstance(error, UnicodeDecodeError) else error
-        raise QuestionError(
-            f"{path} is damaged: {what}\nallowed: remove it, and type the sweep's command again:"
-            " the jobs in its folders are found"
-        ) from None
-    return Plan(entries, commands, pending)
-
-
-def write(sweep: Path, plan: Plan) -> None:
-    """Writes the plan, one job a line."""
-    content = _content(plan)
-    head = {"format": FORMAT, "digest": _digest(content), **content}
-    jobs = ",\n".join(json.dumps(job) for job in head.pop("jobs"))
-    text = json.dumps(head)[:-1] + f', "jobs": [\n{jobs}\n]}}\n'
-    with folders.replace_file(sweep / FILE) as temporary:
-        temporary.write_text(text, encoding="utf-8")
-
-
-def change(sweep: Path, make_changed: Callable[[Plan], Plan]) -> Plan:
-    """Changes the plan of a folder, one process at a time. Returns the new plan."""
-    with folders.lock_out_others(sweep):
-        changed = make_changed(read(sweep) or Plan())
-        write(sweep, changed)
-    return changed
-
-
 def extend(
     plan: Plan,
     wanted: Sequence[Wanted],
@@ -197,24 +151,24 @@ def extend(
         same = known.setdefault(job.identity, [])
         if met[job.identity] == len(same):
             folder = PurePosixPath(folder_of(job, number)).as_posix()
-            if not _is_inside(folder):
+            if not is_below(folder):
                 raise QuestionError(
                     f"hydra.sweep.subdir is {folder!r}\n"
                     "allowed: a folder below the sweep's, "
-                    f"each name of at most {_MOST_LETTERS} bytes"
+                    f"each name of at most {MOST_LETTERS} bytes"
                 )
             if folder in taken:
                 raise QuestionError(
                     f"jobs {taken[folder]} and {number} would share the folder {folder!r}\n"
                     "allowed: a hydra.sweep.subdir that differs from job to job"
                 )
-            same.append(_entry(job, number, folder))
+            same.append(job.as_entry(number, folder))
             added.append(same[-1])
             taken[folder] = number
             number += 1
         known_one = same[met[job.identity]]
         if is_open(known_one):  # what changes no table may be typed anew: device, output
-            known_one = same[met[job.identity]] = _entry(job, known_one.job, known_one.folder)
+            known_one = same[met[job.identity]] = job.as_entry(known_one.job, known_one.folder)
         renewed[known_one.job] = known_one
         asked.append(known_one)
         met[job.identity] += 1
@@ -222,93 +176,10 @@ def extend(
     return dataclasses.replace(plan, entries=entries), asked
 
 
-def rebuild(sweep: Path) -> Plan:
-    """Makes a plan of the jobs whose folders are there, for a sweep that lost its `plan.json`."""
-    from vgexp import tables
-
-    entries = []
-    for folder in sorted(sweep.iterdir()):
-        if folder.name.isdecimal() and files.exists(folder / folders.CONFIG):
-            job = Wanted(_read_overrides(folder), tables.read_config(folder))
-            entries.append(_entry(job, int(folder.name), folder.name))
-    return Plan(tuple(sorted(entries, key=lambda entry: entry.job)))
-
-
-def _entry(job: Wanted, number: int, folder: str) -> Entry:
-    config = job.config
-    return Entry(
-        number,
-        folder,
-        job.overrides,
-        job.identity,
-        None if config is None else configuration.choices(config),
-        None if config is None else configuration.to_dict(config),
-        job.reason,
-    )
-
-
-def _entry_from(job: Mapping[str, Any]) -> Entry:
-    """Checks a job of the file. Its digest says that it is unchanged, but not who wrote it."""
-    entry = Entry(**{**job, "overrides": tuple(_list(job["overrides"]))})
-    texts = (entry.folder, entry.identity, entry.reason, *entry.overrides)
-    is_number = type(entry.job) is int and 0 <= entry.job < _MOST_JOBS
-    if not is_number or not all(isinstance(text, str) for text in texts):
-        raise ValueError(f"{str(job.get('job'))[:40]!r} is no job")
-    for part in (entry.choices, entry.values):
-        if part is not None and not isinstance(part, Mapping):
-            raise ValueError(f"job {entry.job} has no configuration")
-    if not _is_inside(entry.folder):
-        raise ValueError(f"the folder {entry.folder[:_MOST_LETTERS]!r} is not below the sweep's")
-    return entry
-
-
-def _is_inside(folder: str) -> bool:
+def is_below(folder: str) -> bool:
     """Whether a name is that of a folder below another one, in a spelling that Hydra keeps:
     it would replace `${...}` by a value."""
     path = PurePosixPath(folder)
-    is_below = bool(path.parts) and not path.is_absolute() and ".." not in path.parts
+    is_within = bool(path.parts) and not path.is_absolute() and ".." not in path.parts
     is_plain = str(path) == folder and "\0" not in folder and "${" not in folder
-    return is_below and is_plain and all(len(os.fsencode(x)) <= _MOST_LETTERS for x in path.parts)
-
-
-def _list(value: Any) -> list[Any]:
-    if not isinstance(value, list):
-        raise ValueError(f"{str(value)[:40]!r} is no list")
-    return value
-
-
-def _read_overrides(folder: Path) -> tuple[str, ...]:
-    """Reads a job's overrides from Hydra's file; none where it cannot be read.
-
-    Raises:
-        QuestionError: the file is a link or the like.
-    """
-    import yaml
-
-    folders.require_own(folder)
-    path = folder / ".hydra" / "overrides.yaml"
-    try:
-        words = yaml.safe_load(files.read(path, folders.MOST_CONFIG_BYTES))
-        return tuple(map(str, _list(words)))
-    except Exception:  # YAML raises errors of many kinds
-        return ()
-
-
-def _content(plan: Plan) -> dict[str, Any]:
-    jobs = [
-        {field.name: getattr(entry, field.name) for field in dataclasses.fields(Entry)}
-        for entry in plan.entries
-    ]
-    return {"commands": plan.commands, "pending": plan.pending, "jobs": jobs}
-
-
-def _words(commands: Any) -> tuple[tuple[str, ...], ...]:
-    """Checks the commands of the file: each is a list of words, the first a verb."""
-    found = tuple(tuple(_list(words)) for words in _list(commands))
-    if not all(words and all(isinstance(word, str) for word in words) for words in found):
-        raise ValueError("a command is no list of words")
-    return found
-
-
-def _digest(content: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+    return is_within and is_plain and all(len(os.fsencode(x)) <= MOST_LETTERS for x in path.parts)

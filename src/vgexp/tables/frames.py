@@ -26,8 +26,8 @@ ABSENT = "absent"
 
 _CHUNK_BYTES = 2**20
 
-# Columns that identify a row and so are never empty, but for the layer of a weight that a model
-# of the user's own never calls.
+# Columns that identify a row and so are never empty, but for the layer of a weight that a user's
+# model never calls.
 _KEYS = ("step", "layer")
 _END = 2**63
 """Of 64-bit integers."""

@@ -129,7 +129,7 @@ class Stack(Network):
     def stages(self) -> list[Stage]:
         """Returns the embedding, each block from stream to stream, and the rest."""
         weight = self.embedding.read.weight
-        (name,) = (name for name, own in self.named_parameters() if own is weight)
+        (name,) = (name for name, parameter in self.named_parameters() if parameter is weight)
         stages = [Stage(name, 1, chain(self.embedding))]
         for number, block in enumerate(cast(list[TransformerBlock], self.blocks)):
             stages.append(Stage(f"blocks.{number}", number + 2, block, block.forks()))

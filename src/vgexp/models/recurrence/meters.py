@@ -97,13 +97,13 @@ class _LayerMeter(ABC):
         found: list[Tensor] = []
         shares: list[float] = []
         for passes in self._measures.values():
-            missing, own = num_examples, []
+            missing, last = num_examples, []
             while passes and missing > 0:
-                own.append(passes.pop())
-                missing -= own[-1][0]
-            if own:
-                found.append(torch.stack([measures for _, measures in own]))
-                shares = [examples / num_examples for examples, _ in own]
+                last.append(passes.pop())
+                missing -= last[-1][0]
+            if last:
+                found.append(torch.stack([measures for _, measures in last]))
+                shares = [examples / num_examples for examples, _ in last]
         self._forget()
         return torch.stack(found) if found else None, shares
 

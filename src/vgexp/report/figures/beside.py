@@ -116,8 +116,8 @@ def _one_legend(figure: Figure, panels: Sequence[Axes], titles: Sequence[str]) -
     num_legends = sum(legend is not None for legend in legends)
     found: dict[str, Any] = {}
     for words, handle, title in entries:
-        is_own = counts[words] < num_legends and any(map(str.isdigit, words))
-        found.setdefault(f"{words} ({style.label(title)})" if is_own else words, handle)
+        is_of_one = counts[words] < num_legends and any(map(str.isdigit, words))
+        found.setdefault(f"{words} ({style.label(title)})" if is_of_one else words, handle)
     for legend in legends:
         if legend is not None:
             legend.remove()

@@ -61,7 +61,7 @@ def draw_update_ratios(axes: Axes, layers: pd.DataFrame) -> None:
         style.say(axes, "update_ratio was not measured")
         return
     chosen = choose_evenly(len(table), _MOST_LINES)
-    shades = [style.shade(place / max(1, len(table) - 1)) for place in chosen]
+    shades = [style.choose_shade(place / max(1, len(table) - 1)) for place in chosen]
     shown = table.iloc[chosen]
     num_steps = table.shape[1]
     together = -(-num_steps // _MOST_POINTS) if num_steps > 2 * _MOST_POINTS else 1
@@ -90,7 +90,7 @@ def draw_attention_entropy(axes: Axes, attention: pd.DataFrame) -> None:
     for place in chosen:
         row = table.iloc[place].replace([np.inf, -np.inf], np.nan).dropna()
         marker = "o" if len(row) < 3 else None
-        colour = style.shade(place / max(1, len(table) - 1))
+        colour = style.choose_shade(place / max(1, len(table) - 1))
         axes.plot(row.index, row, color=colour, marker=marker, linewidth=1.4)
     axes.set_ylim(0, 1.03)
     axes.set_xlabel("step")
@@ -154,7 +154,9 @@ def _draw_zeros(axes: Axes, table: pd.DataFrame, shades: list[Any]) -> bool:
 def _name_shades(axes: Axes, table: pd.DataFrame, chosen: np.ndarray) -> None:
     """A bar beside the panel that says which shade is which layer."""
     num_shades = len(table)
-    shades = ListedColormap([style.shade(i / max(1, num_shades - 1)) for i in range(num_shades)])
+    shades = ListedColormap(
+        [style.choose_shade(i / max(1, num_shades - 1)) for i in range(num_shades)]
+    )
     mappable = ScalarMappable(Normalize(-0.5, num_shades - 0.5), shades)
     note = f" ({len(chosen)} of {num_shades} drawn)" if len(chosen) < num_shades else ""
     bar = axes.figure.colorbar(mappable, ax=axes, label=f"layer{note}", pad=0.03)

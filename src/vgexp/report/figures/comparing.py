@@ -134,7 +134,7 @@ def _draw_curve(axes: Axes, curve: Curve, is_log: bool, look: dict[str, Any]) ->
     else:
         axes.plot(x, np.where(np.isfinite(centre), centre, np.nan), **look)
     axes.fill_between(x, low, high, color=look["color"], alpha=0.18, linewidth=0)
-    ends = [(place, _height(band, place, own)) for place, own in curve.ends]
+    ends = [(place, _height(band, place, value)) for place, value in curve.ends]
     readout = [] if curve.readout is None else [(curve.readout, _height(band, curve.readout))]
     hollow = {"marker": look["marker"] or "o", "markerfacecolor": style.PAPER, "markersize": 6}
     # Between two breaks a point is no line, and would not be seen.
@@ -170,10 +170,10 @@ def _are_alone(values: np.ndarray) -> np.ndarray:
     return np.asarray(is_there[1:-1] & ~is_there[:-2] & ~is_there[2:])
 
 
-def _height(band: Band, place: float, own: float = np.nan) -> float:
+def _height(band: Band, place: float, value: float = np.nan) -> float:
     """That of the line at a place; where the line has none, the run's own value."""
     (found,) = np.nonzero(band.x == place)
-    return float(band.centre[found[0]]) if found.size else own
+    return float(band.centre[found[0]]) if found.size else value
 
 
 def _edges(band: Band, is_log: bool) -> tuple[np.ndarray, np.ndarray]:

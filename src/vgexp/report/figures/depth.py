@@ -56,7 +56,7 @@ def _draw(axes: Axes, layers: pd.DataFrame, metric: str) -> None:
         return
     steps = first_middle_last(table.columns.tolist())
     for index, step in enumerate(steps):
-        look = style.nested(index, len(steps))
+        look = style.choose_nested_look(index, len(steps))
         log_line(axes, numbers(table), table[step], label=f"step {step}", **look)
     _draw_prediction(axes, layers, f"{PREDICTION}{metric}")
     log_scale(axes)

@@ -77,7 +77,7 @@ def _draw_values(axes: Axes, rows: pd.DataFrame, values: dict[str, np.ndarray]) 
         return
     is_readout = rows["name"].astype("str").str.startswith(READOUT).to_numpy()
     for index, (name, of_layers) in enumerate(values.items()):
-        look = style.series(index) | {"markevery": max(1, len(rows) // 20)}
+        look = style.choose_line_look(index) | {"markevery": max(1, len(rows) // 20)}
         # Of few outputs there are few values, which do not go on with those of the layers.
         inside = np.where(is_readout, np.nan, of_layers)
         log_line(axes, numbers, inside, label=name, **look)
@@ -103,7 +103,7 @@ def _draw_paths(axes: Axes, table: pd.DataFrame) -> None:
     if np.isnan(share).all():
         style.say(axes, "no gradient came back")
         return
-    first = style.series(0)["color"]
+    first = style.choose_line_look(0)["color"]
     axes.bar(rows["length"], share, color=first, alpha=0.75, label="share of the gradient")
     look: dict[str, Any] = {"color": style.INK, "marker": "o", "linestyle": "--", "linewidth": 1.2}
     axes.plot(rows["length"], rows["binomial"], label="share of the paths (binomial)", **look)
@@ -127,7 +127,7 @@ def _draw_shattering(axes: Axes, table: pd.DataFrame) -> None:
     for place, distance in enumerate(chosen):
         rows = line[line["distance"] == distance].sort_values("layer")
         look: dict[str, Any] = {
-            "color": style.shade(place / max(1, len(chosen) - 1)),
+            "color": style.choose_shade(place / max(1, len(chosen) - 1)),
             "marker": "o",
         }
         axes.plot(rows["layer"], rows["correlation"], label=f"distance {distance:.3g}", **look)

@@ -43,7 +43,7 @@ def _draw_sharpness(axes: Axes, rows: pd.DataFrame) -> None:
         (("hessian_max", "largest"), ("hessian_min", "smallest"))
     ):
         values = rows[column].to_numpy("float64")
-        look = style.series(index)
+        look = style.choose_line_look(index)
         log_line(axes, rows["step"], np.abs(values), label=f"{words} eigenvalue", **look)
         if (values < 0).any():
             hollow = {**look, "linestyle": "none", "markerfacecolor": style.PAPER, "zorder": 3}
@@ -62,7 +62,7 @@ def _draw_trace(axes: Axes, rows: pd.DataFrame) -> None:
     if np.isnan(trace).all():
         style.say(axes, "no trace was finite")
         return
-    colour = style.series(0)["color"]
+    colour = style.choose_line_look(0)["color"]
     axes.fill_between(
         rows["step"], trace - error, trace + error, color=colour, alpha=0.2, linewidth=0,
         label="standard error",

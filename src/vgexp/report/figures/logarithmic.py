@@ -39,7 +39,7 @@ def log_line(axes: Axes, x: Any, y: Any, **look: Any) -> Line2D:
 
     Args:
         x, y: [n].
-        look: what `Axes.plot` takes; `series(i)` for instance.
+        look: what `Axes.plot` takes; `style.choose_line_look(i)` for instance.
     """
     x, y = np.asarray(x, dtype="float64"), np.asarray(y, dtype="float64")
     has_place = np.isfinite(y) & (y > 0)

@@ -12,7 +12,7 @@ from vgexp.report.comparing.swept import NOT_SET
 from vgexp.report.figures import style
 
 _MOST_COLOURS, _MOST_DASHES = 7, 5
-"""That `style.series` tells apart."""
+"""That `style.choose_line_look` tells apart."""
 
 Look = Mapping[str, Any]
 """What `Axes.plot` takes."""
@@ -36,7 +36,7 @@ def looks_of(groups: Sequence[Group], names: Sequence[str]) -> Looks:
     values before few), dashes for the other. Otherwise a colour, dashes and a marker a series.
     """
     texts = {group.series: group.texts for group in groups}
-    plain = Looks({series: style.series(place) for place, series in enumerate(texts)})
+    plain = Looks({series: style.choose_line_look(place) for place, series in enumerate(texts)})
     if len({tuple(values) for values in texts.values()}) < len(texts) or not texts:
         return plain
     rows = zip(*texts.values(), strict=True)
@@ -86,12 +86,12 @@ class _Column:
     def colour(self, text: str) -> dict[str, Any]:
         """Its colour and marker; dashes too unless shades tell the order."""
         place = self.values.index(text)
-        look = style.series(place)
+        look = style.choose_line_look(place)
         if not self.is_numeric:
             return look
         last = max(1, len(self.values) - 1)
-        return {**look, "color": style.shade(place / last), "linestyle": "-"}
+        return {**look, "color": style.choose_shade(place / last), "linestyle": "-"}
 
     def dashes(self, text: str) -> dict[str, Any]:
         """Its dashes."""
-        return {"linestyle": style.series(self.values.index(text))["linestyle"]}
+        return {"linestyle": style.choose_line_look(self.values.index(text))["linestyle"]}

@@ -65,7 +65,7 @@ def draw_distributions(panels: list[Axes], histograms: pd.DataFrame) -> None:
     for axes, step in zip(panels, steps, strict=False):
         _scale(axes, [ridge for (_, when), ridge in ridges.items() if when == step])
         for place, layer in enumerate(chosen):
-            colour = style.shade(place / max(1, len(chosen) - 1))
+            colour = style.choose_shade(place / max(1, len(chosen) - 1))
             has_spikes |= _draw_ridge(axes, ridges.get((layer, step)), place, colour)
         axes.set_title(f"{_NAMES[quantity]}, step {step}")
         note = whole.note if step == steps[-1] else ""

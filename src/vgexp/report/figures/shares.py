@@ -57,7 +57,7 @@ def draw_share(axes: Axes, layers: pd.DataFrame, column: str) -> None:
         return
     steps = first_middle_last(table.columns.tolist())
     for index, step in enumerate(steps):
-        look = style.nested(index, len(steps))
+        look = style.choose_nested_look(index, len(steps))
         axes.plot(numbers(table), table[step], label=f"step {step}", clip_on=False, **look)
     axes.set_ylim(0, 1)
     axes.yaxis.set_major_formatter(PercentFormatter(xmax=1, symbol=" %"))

@@ -76,7 +76,7 @@ def draw_at_start(axes: Axes, layers: pd.DataFrame, metric: str) -> None:
 
 def _draw_measured(axes: Axes, x: np.ndarray, over_seeds: pd.DataFrame, num_seeds: int) -> None:
     """A line of geometric means over seeds, with a band of their spread."""
-    blue = style.series(0)["color"]
+    blue = style.choose_line_look(0)["color"]
     mean, spread = (over_seeds[name].to_numpy("float64") for name in ("mean", "log_std"))
     log_line(
         axes, x, mean, color=blue, marker="o", markevery=max(1, len(x) // 20),

@@ -179,7 +179,7 @@ def draw_alone(draw: Callable[..., None], title: str, *args: Any) -> Figure:
     return figure
 
 
-def series(index: int) -> dict[str, Any]:
+def choose_line_look(index: int) -> dict[str, Any]:
     """Returns the look of a line by its number, for `Axes.plot`: colour, dashes and marker."""
     return {
         "color": _COLOURS[index % len(_COLOURS)],
@@ -188,14 +188,14 @@ def series(index: int) -> dict[str, Any]:
     }
 
 
-def nested(index: int, num_lines: int) -> dict[str, Any]:
+def choose_nested_look(index: int, num_lines: int) -> dict[str, Any]:
     """Returns the look of one of up to three lines that may coincide: broad below, thin on top."""
     places = {1: (2,), 2: (0, 2)}.get(num_lines, (0, 1, 2))
     colour, width, size = _NESTED[places[index]]
     return {"color": colour, "linewidth": width, "marker": "o", "markersize": size}
 
 
-def shade(fraction: float) -> tuple[float, float, float, float]:
+def choose_shade(fraction: float) -> tuple[float, float, float, float]:
     """Returns the colour of a line in an order (layers, steps): 0 is the first, 1 the last.
 
     The light end of the map is left out, which paper swallows.

@@ -46,7 +46,7 @@ def draw_through_time(axes: Axes, time: pd.DataFrame) -> None:
         for index, step in enumerate(steps):
             at_step = states[states["step"] == step].sort_values("t")
             if len(at_step):
-                look = style.nested(index, len(steps)) | {"linestyle": dashes}
+                look = style.choose_nested_look(index, len(steps)) | {"linestyle": dashes}
                 look |= {"marker": "o" if ending == _HIDDEN else None}
                 words = f"{ending[1:]}, step {step}"
                 log_line(axes, at_step["t"], at_step["delta_rms"], label=words, **look)

@@ -62,9 +62,9 @@ def require_table(figure: str, frame: object, table: str, needed: tuple[str, ...
     allowed = f"allowed: a DataFrame with the rows of {table}.csv, columns {', '.join(needed)}"
     if not isinstance(frame, pd.DataFrame):
         raise QuestionError(f"{figure} was given a {type(frame).__name__}\n{allowed}")
-    own = {column.name for column in TABLES[table]}
+    declared = {column.name for column in TABLES[table]}
     keys = {key for columns in KEYS.values() for key in columns}
-    others = sorted(str(name) for name in frame.columns if name in keys - own)
+    others = sorted(str(name) for name in frame.columns if name in keys - declared)
     missing = [name for name in needed if name not in frame.columns]
     if not missing and not others:
         return

@@ -9,11 +9,12 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 from rich.console import Console
 
-from vgexp.diagnosis import main_path, sentence
-from vgexp.quantities import column_of
-from vgexp.report.grid import of_blocks
+from vgexp.diagnosis import sentence
+from vgexp.quantities import READOUT, column_of
+from vgexp.report.grid import grid_of
 from vgexp.report.terminal.layout import Column, number, show_line, show_table, show_words
 
 MOST_ROWS = 12
@@ -31,11 +32,12 @@ def show_closing(
 ) -> None:
     """Prints the layers at the first and the last step, the diagnosis, and the files written.
 
-    A block's gradient norm is over all its weights. At most `MOST_ROWS` layers are shown, evenly
-    spaced, the first, the last hidden one and the read-out among them. A column that was never
-    measured is left out, and so is a fraction that is 0 in every row shown.
+    A block without a value of its own has that of its weights (`grid.path_of`). At most
+    `MOST_ROWS` layers are shown, evenly spaced, the first, the last hidden one and the read-out
+    among them. A column that was never measured is left out, and so is a fraction that is 0 in
+    every row shown.
     """
-    if len(layers):
+    if layers["layer"].notna().any():
         _show_layers(console, layers, is_diverged=summary["verdict"] == "diverged")
         console.print()
     show_words(console, sentence(summary))
@@ -54,36 +56,23 @@ def show_files(console: Console, folder: Path, files: Iterable[Path | str]) -> N
 
 def _show_layers(console: Console, layers: pd.DataFrame, is_diverged: bool) -> None:
     steps = sorted({int(layers["step"].min()), int(layers["step"].max())})
-    tables = [_path_with_readout(layers[layers["step"] == step]) for step in steps]
-    order = tables[0].index
-    shown = order[choose_rows(len(order), has_readout="readout" in order)]
+    ends = layers[layers["step"].isin(steps)]
+    grids = {name: grid_of(ends, name, every_step=True) for name in _SHOWN}
+    labels = grids[_SHOWN[0]].labels
+    shown = choose_rows(len(labels), has_readout=READOUT in labels)
     columns = []
-    for name in _SHOWN:
-        values = [table[name].reindex(shown) for table in tables]
+    for name, grid in grids.items():
+        texts = [[_cell(value) for value in column] for column in grid.values_LS[shown].T]
         if is_diverged and name in _DEFINED_EVERYWHERE:
             # Every cell of a run's last step was measured: what is not a number became so.
-            values[-1] = values[-1].astype("object").where(values[-1].notna(), "nan")
-        elif not any(_says_something(name, part) for part in values):
+            texts[-1] = [text or "nan" for text in texts[-1]]
+        elif not _says_something(name, grid.values_LS[shown]):
             continue
         columns += [
-            Column(f"step\n{step}", [_cell(value) for value in part], group=name)
-            for step, part in zip(steps, values, strict=True)
+            Column(f"step\n{step}", text, group=name)
+            for step, text in zip(grid.steps, texts, strict=True)
         ]
-    show_table(console, Column("layer", [str(label) for label in shown]), columns)
-
-
-def _path_with_readout(layers_at_step: pd.DataFrame) -> pd.DataFrame:
-    """Selects the main path and the read-out, indexed by their labels."""
-    readout = layers_at_step[layers_at_step["kind"] == "readout"].head(1)
-    path = main_path(layers_at_step)
-    labels = [str(number) for number in path["layer"]] + ["readout"] * len(readout)
-    if (path["kind"] == "stream").any():
-        blocks = of_blocks(layers_at_step.dropna(subset="layer"), "grad_norm")
-        own = pd.MultiIndex.from_frame(path[["layer", "step"]])
-        path["grad_norm"] = path["grad_norm"].where(
-            path["kind"] != "stream", blocks.reindex(own).to_numpy()
-        )
-    return pd.concat([path, readout]).set_axis(pd.Index(labels), axis=0)
+    show_table(console, Column("layer", [labels[row] for row in shown]), columns)
 
 
 def choose_rows(num_rows: int, has_readout: bool) -> list[int]:
@@ -94,14 +83,12 @@ def choose_rows(num_rows: int, has_readout: bool) -> list[int]:
     return [int(position) for position in hidden] + [num_rows - 1] * has_readout
 
 
-def _says_something(name: str, values: pd.Series) -> bool:
+def _says_something(name: str, values: NDArray[np.float64]) -> bool:
     is_share = column_of("layers", name).scale == "share"
-    return bool((values > 0).any() if is_share else values.notna().any())
+    return bool((values > 0).any() if is_share else (~np.isnan(values)).any())
 
 
-def _cell(value: Any) -> str:
-    if isinstance(value, str):
-        return value
+def _cell(value: float) -> str:
     return "" if math.isnan(value) else number(value, _DIGITS)
 
 

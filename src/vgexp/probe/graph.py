@@ -1,0 +1,144 @@
+"""Walks backwards through autograd's graph, from tensor to tensor.
+
+A `Place` is one output of one node of the graph: where a tensor that requires gradients was made. A
+walk holds the nodes that it has seen, since a node that nothing refers to may come back as another
+object.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
+from typing import Any
+
+from torch import Tensor, nn
+from torch.autograd.graph import get_gradient_edge
+
+Place = tuple[Any, int]
+"""A node of autograd's graph, and which of its outputs."""
+
+_MIXES = re.compile(
+    r"(?:(?:Sparse)?(?:Add)?(?:Mm|Mv|Bmm)|Baddbmm|Addbmm|Dot|Linear|MkldnnLinear|Bilinear|Trilinear"
+    r"|(?:Scaled|Grouped|ScaledGrouped)Mm|(?:Slow|Mkldnn|Cudnn|Miopen)?Conv\w*|Slow\w*|Embedding\w*"
+    r"|MkldnnRnn\w*|CudnnRnn\w*|MiopenRnn\w*|ThnnFused\w*|\w*Scaled\w*DotProduct\w*|FlexAttention\w*"
+    r"|NativeMultiHeadAttention)Backward"
+)
+"""Names of nodes that multiply by a weight, or by what may depend on one, and sum up."""
+_MOST_NESTED = 8
+
+
+def tensors_in(value: object, *, in_objects: bool = False) -> Iterator[Tensor]:
+    """All tensors in tuples, lists, mappings and dataclasses, in their order.
+
+    Args:
+        in_objects: whether to look at the attributes of other objects as well.
+    """
+    yield from _tensors_in(value, in_objects, set(), _MOST_NESTED)
+
+
+def _tensors_in(value: object, in_objects: bool, seen: set[int], depth: int) -> Iterator[Tensor]:
+    if isinstance(value, Tensor):
+        yield value
+        return
+    if depth == 0 or id(value) in seen or isinstance(value, str | bytes | int | float | nn.Module):
+        return
+    seen.add(id(value))
+    items: Iterable[object] = ()
+    if isinstance(value, tuple | list):
+        items = value
+    elif isinstance(value, Mapping):
+        items = value.values()
+    elif dataclasses.is_dataclass(value) or in_objects:
+        items = getattr(value, "__dict__", {}).values()
+    for item in list(items):
+        yield from _tensors_in(item, in_objects, seen, depth - 1)
+
+
+def place_of(x: Tensor) -> Place | None:
+    """Where a tensor was made; None if it requires no gradient."""
+    if not x.requires_grad:
+        return None
+    edge = get_gradient_edge(x)
+    return edge.node, edge.output_nr
+
+
+def mixes(node: Any) -> bool:
+    """Whether a node multiplies matrices or convolves, as weights do and attention does."""
+    return _MIXES.match(node.name()) is not None
+
+
+def parameter_of(node: Any) -> Tensor | None:
+    """The leaf that a node adds gradients to; None for other nodes."""
+    variable = getattr(node, "variable", None)
+    return variable if isinstance(variable, Tensor) else None
+
+
+def before(place: Place) -> list[Place]:
+    """The places whose tensors a node was computed from."""
+    return [(node, number) for node, number in place[0].next_functions if node is not None]
+
+
+def walk(starts: Iterable[Place], ends: Callable[[Place], bool]) -> Iterator[Place]:
+    """Walks backwards through everything that is reached, and not beyond where it `ends`."""
+    pending = list(starts)
+    seen: set[Place] = set()
+    while pending:
+        place = pending.pop()
+        if place in seen:
+            continue
+        seen.add(place)
+        yield place
+        if not ends(place):
+            pending += before(place)
+
+
+def carries(start: Place, goal: Place, stops: Container[Place]) -> bool:
+    """Whether a path leads from `start` back to `goal` that passes no weight.
+
+    Args:
+        stops: places to go no further at, such as outputs of weights. The goal may be one of them.
+    """
+    if start == goal:
+        return False
+    ends = _ends_at(stops)
+    return any(place == goal for place in walk([start], lambda p: p == goal or ends(p)))
+
+
+def nearest(start: Place, names: Mapping[Place, str], stops: Container[Place]) -> set[str]:
+    """The names of the places that paths without a weight first lead to."""
+    ends = _ends_at(stops)
+    found = walk([start], lambda place: place in names or ends(place))
+    return {names[place] for place in found if place in names}
+
+
+def parameters_behind(starts: Iterable[Place], stops: Container[Place]) -> set[int]:
+    """The ids of the leaves that paths lead to which pass none of the stops."""
+    leaves = (parameter_of(place[0]) for place in walk(starts, lambda place: place in stops))
+    return {id(leaf) for leaf in leaves if leaf is not None}
+
+
+def reads_one_of(place: Place, ids: Container[int]) -> bool:
+    """Whether a factor of a product is one of some leaves, as it is or reshaped or cast.
+
+    Args:
+        ids: those of the leaves.
+    """
+    return any(_plain_leaf(factor) in ids for factor in before(place))
+
+
+def _plain_leaf(place: Place) -> int:
+    """The id of the leaf that a chain of functions of one tensor begins at; 0: it does not."""
+    for _ in range(_MOST_NESTED):
+        leaf = parameter_of(place[0])
+        if leaf is not None:
+            return id(leaf)
+        further = before(place)
+        if len(further) != 1:
+            return 0
+        place = further[0]
+    return 0
+
+
+def _ends_at(stops: Container[Place]) -> Callable[[Place], bool]:
+    return lambda place: place in stops or mixes(place[0])
