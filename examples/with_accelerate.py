@@ -1,6 +1,6 @@
 """A loop with accelerate: the probe takes the model and the optimizer that `prepare` returns.
 
-    python examples/with_accelerate.py [FOLDER]
+python examples/with_accelerate.py [FOLDER]
 """
 
 from __future__ import annotations

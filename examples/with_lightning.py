@@ -1,6 +1,6 @@
 """A Lightning module of somebody's own, measured with one line: the callback.
 
-    python examples/with_lightning.py [FOLDER]
+python examples/with_lightning.py [FOLDER]
 """
 
 from __future__ import annotations

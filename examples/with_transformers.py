@@ -1,6 +1,6 @@
 """A model of Hugging Face transformers, trained by its Trainer and measured with one line.
 
-    python examples/with_transformers.py [FOLDER]
+python examples/with_transformers.py [FOLDER]
 """
 
 from __future__ import annotations

@@ -21,7 +21,6 @@ import time
 import warnings
 
 import torch
-
 from stranger_models.checks import Result, check
 from stranger_models.hugging_face import HUGGING_FACE
 from stranger_models.images import TIMM, TORCHVISION
@@ -68,7 +67,7 @@ def _show(stranger: Stranger, *, has_details: bool) -> bool:
     if has_details:
         for line in (*result.wrong[:6], *result.unseen[:6]):
             print(f"    {line}")
-        if result.blocks != result.expected_blocks:
+        if sorted(result.blocks) != sorted(result.expected_blocks):
             print(f"    blocks {result.blocks}\n    expected {result.expected_blocks}")
         if sorted(result.readouts) != sorted(result.expected_readouts):
             print(f"    read-out {result.readouts}, expected {result.expected_readouts}")

@@ -102,7 +102,7 @@ HUGGING_FACE = (
            encoder_ffn_dim=128, decoder_ffn_dim=128, encoder_attention_heads=4,
            decoder_attention_heads=4, pad_token_id=0, bos_token_id=1, eos_token_id=2,
            decoder_start_token_id=2),
-    _model("GPTNeoX", "ForCausalLM", _tokens, "embed_out.weight", r"gpt_neox\.layers\.\d",
+    _model("GPTNeoX", "ForCausalLM", _tokens, _HEAD, r"gpt_neox\.layers\.\d",
            **_LM, **_BODY),
     _model("Swin", "ForImageClassification", _images, "classifier.weight",
            r"swin\.encoder\.layers\.\d\.blocks\.\d", image_size=32, patch_size=4, embed_dim=24,

@@ -68,26 +68,33 @@ TORCHVISION = (
     _torchvision("vgg11_bn", "classifier.6.weight"),
     _torchvision("densenet121", "classifier.weight"),
     _torchvision("convnext_tiny", "classifier.2.weight", r"features\.[1357]\.\d"),
-    Stranger("torchvision VisionTransformer", _vision_transformer, r"encoder\.layers\.\w+",
-             ("heads.head.weight",)),  # fmt: skip
+    Stranger(
+        "torchvision VisionTransformer",
+        _vision_transformer,
+        r"encoder\.layers\.\w+",
+        ("heads.head.weight",),
+    ),
     _torchvision("swin_t", "head.weight", r"features\.[1357]\.\d"),
     _torchvision("mobilenet_v3_small", "classifier.3.weight", r"features\.([1-9]|10|11)"),
     _torchvision("efficientnet_b0", "classifier.1.weight", r"features\.[1-7]\.\d"),
     _torchvision("googlenet", "fc.weight", aux_logits=False, init_weights=True),
-    Stranger("torchvision lraspp_mobilenet_v3_large", _segmentation,
-             r"backbone\.([1-9]|1[0-5])",
-             ("classifier.low_classifier.weight", "classifier.high_classifier.weight")),
-)  # fmt: skip
+    Stranger(
+        "torchvision lraspp_mobilenet_v3_large",
+        _segmentation,
+        r"backbone\.([1-9]|1[0-5])",
+        ("classifier.low_classifier.weight", "classifier.high_classifier.weight"),
+    ),
+)
 
 TIMM = (
     _timm("resnet18", "fc.weight", r"layer\d\.\d"),
     _timm("convnext_atto", "head.fc.weight", r"stages\.\d\.blocks\.\d"),
     _timm("vit_tiny_patch16_224", "head.weight", r"blocks\.\d+", img_size=64, depth=6),
-    _timm("efficientnet_lite0", "classifier.weight", r"blocks\.\d\.\d"),
+    _timm("efficientnet_lite0", "classifier.weight", r"blocks\.[1-6]\.\d"),
     _timm("mixer_s32_224", "head.weight", r"blocks\.\d", img_size=64),
     _timm("resnetv2_50", "head.fc.weight", r"stages\.\d\.blocks\.\d"),
     _timm("swin_tiny_patch4_window7_224", "head.fc.weight", r"layers\.\d\.blocks\.\d", img_size=56),
-    _timm("mobilenetv3_small_050", "classifier.weight", r"blocks\.\d\.\d"),
+    _timm("mobilenetv3_small_050", "classifier.weight", r"blocks\.[1-4]\.\d|blocks\.0\.0\.se"),
     _timm("regnetx_002", "head.fc.weight", r"s\d\.b\d+"),
     _timm("cait_xxs24_224", "head.weight", r"blocks\.\d+|blocks_token_only\.\d", img_size=64),
     _timm("poolformer_s12", "head.fc.weight", r"stages\.\d\.blocks\.\d"),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 from torch import Tensor, nn
 
@@ -26,7 +25,6 @@ class Stranger:
     """A regular expression that matches the names of its residual blocks, and no other module."""
     readouts: tuple[str, ...] = ()
     """The names of the weights of its read-outs."""
-    options: Any = None
 
 
 NUM_EXAMPLES = 4
