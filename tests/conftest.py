@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import sys
@@ -21,6 +22,15 @@ torch.set_num_threads(1)
 _SIGNALS = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
 if hasattr(signal, "SIGHUP"):
     _SIGNALS[signal.SIGHUP] = signal.SIG_DFL
+
+
+def pytest_collection_finish() -> None:
+    """What is imported and collected by now stays: it is not searched for garbage again.
+
+    Nor does a process that a test forks copy it, as it would to search it.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)
@@ -62,3 +72,17 @@ def user_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pat
     for name, module in list(sys.modules.items()):
         if str(getattr(module, "__file__", None)).startswith(str(tmp_path)):
             del sys.modules[name]
+
+
+@pytest.fixture
+def nothing_hangs() -> Iterator[None]:
+    """What never ends, such as a read that waits for ever, fails instead."""
+
+    def give_up(*_: object) -> None:
+        raise TimeoutError("it never ends")
+
+    before = signal.signal(signal.SIGALRM, give_up)
+    signal.alarm(120)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)

@@ -30,7 +30,7 @@ SOURCE = Path(__file__).parents[1] / "src" / "vgexp"
 GROUPS: Mapping[str, Registry[Any]] = dict(CHOICES)
 PARTS: Mapping[str, Registry[Any]] = {
     "activations.py": ACTIVATIONS,
-    "inits.py": INITS,
+    "inits/choices.py": INITS,
     "losses.py": LOSSES,
     "models/recurrence/draws.py": RECURRENT_INITS,
     "norms.py": NORMS,

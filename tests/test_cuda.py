@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import torch
+from small_runs import require_same_bytes_after_a_cut
 
 import vgexp
 from vgexp.assembly import assemble
@@ -39,7 +40,6 @@ from vgexp.config import (
     TrainConfig,
     ValueClipConfig,
 )
-from vgexp.training import step
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 
@@ -149,23 +149,7 @@ def test_a_run_that_was_cut_short_ends_with_the_same_tables(
         output=OutputConfig(quiet=True),
         device="cuda",
     )
-    vgexp.run(config, tmp_path / "whole")
-    take_step, taken = step.take_step, []
-
-    def torn(state: Any) -> None:
-        taken.append(1)
-        if len(taken) == 25:
-            raise RuntimeError("the node is gone")
-        take_step(state)
-
-    monkeypatch.setattr(step, "take_step", torn)
-    with pytest.raises(RuntimeError, match="the node is gone"):
-        vgexp.run(config, tmp_path / "cut")
-    monkeypatch.undo()
-    vgexp.resume(tmp_path / "cut")
-    for name in ("layers.csv", "steps.csv", "evals.csv"):
-        mine, other = (tmp_path / folder / name for folder in ("cut", "whole"))
-        assert mine.read_bytes() == other.read_bytes(), name
+    require_same_bytes_after_a_cut(config, tmp_path, 24, monkeypatch)
 
 
 @pytest.mark.parametrize("model", ["lstm", "vit", "mlp"])

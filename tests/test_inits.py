@@ -1,6 +1,7 @@
 """Initialisations: bounds, deviations, orthonormality, whose draws they are, and lsuv's outputs.
 
-Holds: inits.py, models/conv_net.py, models/mlp.py
+Holds: inits/choices.py, inits/drawing.py, inits/draws.py, inits/fits.py, inits/init.py,
+models/conv_net.py, models/mlp.py
 """
 
 from __future__ import annotations

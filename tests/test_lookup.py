@@ -137,6 +137,18 @@ def test_what_is_missing_is_named_with_the_nearest(path: str | None, said: str) 
 
 
 @pytest.mark.parametrize(
+    ("module", "near"),
+    [("numpi", "numpy"), ("torchnets", None), ("codecs2", None), ("packages", "package")],
+)
+def test_installed_modules_are_near_only_if_they_are_much_alike(
+    module: str, near: str | None
+) -> None:
+    """`codecs` is Python's own, `torch` unlike, and `package` is beside the user's code."""
+    told = [line for line in refused(f"{module}.Net").splitlines() if line.startswith("nearest")]
+    assert told == ([] if near is None else [f"nearest: {near}"])
+
+
+@pytest.mark.parametrize(
     ("path", "said", "place"),
     [
         ("broken.x", "NameError: name 'undefined_name' is not defined", "broken.py:2"),

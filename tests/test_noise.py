@@ -14,12 +14,10 @@ import torch
 from torch import nn
 from trainers import (
     BASE,
-    assert_same,
     changed,
     collected,
-    stopped_after,
+    require_going_on,
     tables_of,
-    without_step,
 )
 
 from vgexp.assembly import assemble
@@ -123,17 +121,7 @@ def test_another_seed_is_another_noise() -> None:
 def test_a_loaded_state_goes_on_with_the_noise_that_follows(stop_after: int) -> None:
     config = changed(NOISY, optimizer=AdamConfig(lr=0.02), model={"dropout": 0.2})
     config = changed(config, probe=ProbeConfig(every=2, activations_every=3, histograms_every=0))
-    whole = tables_of(config)
-    first = assemble(config)
-    head = stopped_after(first, stop_after)
-    second = assemble(config)
-    second.load_state_dict(copy.deepcopy(first.state_dict()))
-    tail = collected(second.rows())
-    joined = {t: {name: head[t][name] + tail[t][name] for name in head[t]} for t in head}
-    # Where it stopped every column was measured, whatever the cadence.
-    for tables in (joined, whole):
-        tables["layers"] = without_step(tables["layers"], stop_after - 1)
-    assert_same(joined, whole)
+    require_going_on(config, stop_after)
 
 
 @pytest.mark.parametrize(

@@ -46,6 +46,8 @@ from vgexp.errors import QuestionError
 from vgexp.records import Rows
 from vgexp.sinks.csv_files import CsvFiles
 
+RECORDED = Path(__file__).parent / "recorded"
+
 EXACT = ("layers.csv", "steps.csv", "evals.csv", "histograms.csv")
 NUM_STEPS = 40
 
@@ -395,6 +397,18 @@ def test_a_folder_of_several_runs_says_which_can_be_gone_on_with(
     said = " ".join(capsys.readouterr().err.split())
     assert "holds 2 runs, 2 to go on with" in said
     assert f"vgexp resume {tmp_path / 'many' / '1'}" in said
+
+
+def test_a_folder_of_sweeps_says_which_of_them_go_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("sweep", "interrupted_sweep", "interrupted"):
+        shutil.copytree(RECORDED / name, tmp_path / name)
+    assert main.main(["resume", str(tmp_path)]) == 2
+    said = capsys.readouterr().err
+    assert "holds 8 runs, 2 to go on with allowed: one run, or one sweep" in " ".join(said.split())
+    shown = [f"  vgexp resume {tmp_path / name}" for name in ("interrupted", "interrupted_sweep")]
+    assert said.splitlines()[-2:] == shown
 
 
 def test_a_run_stopped_before_its_first_step_begins_once(

@@ -20,6 +20,7 @@ from trainers import changed
 import vgexp
 from vgexp import Probe, clips, metrics, torch_internals
 from vgexp.errors import QuestionError
+from vgexp.probe import compiled
 
 TENSORS = [torch.tensor([[3.0, -4.0]]), torch.tensor([2.0, 1.0, -2.0])]
 
@@ -300,3 +301,53 @@ def test_what_is_no_scaler_is_refused(scaler: Any) -> None:
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     with pytest.raises(QuestionError, match=r"allowed: a torch\.amp\.GradScaler"):
         Probe(model, optimizer, scaler=scaler)
+
+
+# ---------------------------------------------------------------- the compiler, and hooks
+
+
+def test_a_stance_that_is_not_shown_is_brought_back_all_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    import torch._dynamo
+
+    shown = torch_internals.compiler_stance
+    before = shown()
+    assert before is torch._dynamo.eval_frame._stance
+    with monkeypatch.context() as patch:
+        patch.delattr(torch._dynamo.eval_frame, "_stance")
+        assert torch_internals.compiler_stance() is None
+    monkeypatch.setattr(compiled, "compiler_stance", lambda: None)
+    model = nn.Linear(2, 2)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    stances = []
+    with Probe(model, optimizer, activations_every=3), Probe(model, optimizer, activations_every=2):
+        for _ in range(4):
+            stances.append(shown().stance)  # type: ignore[attr-defined]
+            optimizer.step()
+    assert stances == ["force_eager", "default", "force_eager", "force_eager"]
+    assert shown() == before
+
+
+def test_a_compiled_module_is_taken_as_it_is_where_its_own_is_not_found(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model = nn.Linear(2, 2)
+    wrapped: Any = torch.compile(model, backend="eager")
+    assert torch_internals.uncompiled(wrapped) is model
+    assert torch_internals.uncompiled(model) is model
+    monkeypatch.delattr(torch._dynamo.eval_frame, "OptimizedModule")
+    assert torch_internals.uncompiled(wrapped) is wrapped
+
+
+def test_a_hook_that_is_kept_elsewhere_is_not_missed() -> None:
+    model = nn.Linear(2, 2)
+    kept = model.register_forward_hook(lambda *_: None)
+    gone = model.register_forward_pre_hook(lambda *_: None, with_kwargs=True)
+    torch_internals.remove_forward_hook(model, gone.id)
+    assert not model._forward_pre_hooks
+    assert not model._forward_pre_hooks_with_kwargs
+    assert list(model._forward_hooks) == [kept.id]
+    del model._forward_pre_hooks
+    torch_internals.remove_forward_hook(model, gone.id)
+    assert list(model._forward_hooks) == [kept.id]

@@ -8,7 +8,7 @@ from __future__ import annotations
 __version__ = "0.1.0"
 
 _HOMES = {
-    "Probe": "vgexp.probe",
+    "Probe": "vgexp.guests",
     "Run": "vgexp.runs",
     "run": "vgexp.runs",
     "load": "vgexp.runs",

@@ -111,7 +111,8 @@ def slope_of(module: nn.Module) -> Slope | None:
     for cls in type(module).__mro__:
         known = DERIVATIVES.get(cls)
         if known is not None:
-            return known.slope(module) if type(module).forward is cls.forward else None
+            inherits = getattr(type(module), "forward", None) is getattr(cls, "forward", None)
+            return known.slope(module) if inherits else None
     return None
 
 

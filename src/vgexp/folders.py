@@ -26,6 +26,8 @@ PREVIOUS_CHECKPOINT = "checkpoint.previous.pt"
 FIGURES = "figures"
 TRAIN, SIGNAL = "train", "signal"
 """The verbs that make a run folder."""
+GUEST = "guest"
+"""What stands in a `config.yaml` for the verb where a loop of somebody's own made the run."""
 MOST_CONFIG_BYTES = 2**22
 MOST_SUMMARY_BYTES = 2**24
 MOST_SWEEP_BYTES = 2**28
@@ -40,6 +42,7 @@ _OWN_FILES = (*_REPLACED, PREVIOUS_CHECKPOINT, f"{TRAIN}.log", f"{SIGNAL}.log")
 _HYDRAS = ".hydra"
 _OF_HYDRA = ("config.yaml", "hydra.yaml", "overrides.yaml")
 _CHUNK_BYTES = 2**20
+_GUEST_HEAD = "# a run of a training loop outside of vgexp, made with Probe(..., folder=...)\n"
 _VERB = re.compile(r"^# verb: (\w+)$", re.MULTILINE)
 _SEAL = re.compile(r"^# identity: (\w+)$", re.MULTILINE)
 MOST_HEADER = 2**16
@@ -227,6 +230,42 @@ def _config_text(config: Config, command: str, verb: str) -> str:
     what = "" if verb == TRAIN else f"# verb: {verb}\n"
     seal = f"# identity: {configuration.identity(config)}\n"
     return head + text + what + seal
+
+
+def write_guest_config(folder: Path, settings: Mapping[str, Any]) -> None:
+    """Writes the `config.yaml` of a run of somebody's own loop: what is known of it."""
+    import yaml
+
+    text = yaml.safe_dump({GUEST: dict(settings)}, sort_keys=False, allow_unicode=True)
+    with replace_file(folder / CONFIG) as temporary:
+        temporary.write_text(f"{_GUEST_HEAD}{text}# verb: {GUEST}\n", encoding="utf-8")
+
+
+def is_guest(folder: Path) -> bool:
+    """Whether a loop of somebody's own made the run in a folder."""
+    try:
+        return exists_config(folder) and verb_of(folder) == GUEST
+    except (OSError, QuestionError):
+        return False
+
+
+def exists_config(folder: Path) -> bool:
+    """Whether something in a folder has the name of a configuration."""
+    return files.exists(folder / CONFIG)
+
+
+def refuse_guest(folder: Path) -> None:
+    """Refuses the run of somebody's own loop where a configuration is needed.
+
+    Raises:
+        QuestionError: it is one.
+    """
+    if is_guest(folder):
+        raise QuestionError(
+            f"{folder} is a run of a training loop outside of vgexp, which vgexp can neither repeat"
+            " nor go on with\nallowed: vgexp show, vgexp compare; to train again, start that loop"
+            " with another folder"
+        )
 
 
 def verb_of(folder: Path) -> str:

@@ -6,6 +6,7 @@ that the user asked for.
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import inspect
 import pkgutil
@@ -22,6 +23,8 @@ from vgexp.errors import QuestionError, nearest, one_line, unknown
 from vgexp.origin import origin
 
 FORM = "package.module.name, such as mymodels.Net for the class Net in mymodels.py"
+_ALIKE = 0.8
+"""How alike the name of an installed module must be to a mistyped one, from 0 to 1."""
 _MOST_NAMES = 12
 """The most names that are listed; of a module with more, only the nearest is shown."""
 _HERE = str(Path(__file__).parent)
@@ -170,12 +173,26 @@ def _import(key: str, path: str, name: str, above: Any) -> Any:
         raise explain_error(f"{key} is {path!r}: importing {name} raised", error) from error
     if above is not None:
         _refuse_name(key, path, name, above)
-    near = nearest(name, {module.name for module in pkgutil.iter_modules()})
+    near = _nearest_module(name)
     raise QuestionError(
         f"{key} is {path!r}, but there is no module {name!r}\n"
         f"allowed: a module in {one_line(str(origin()))}, or one that is installed"
         + (f"\nnearest: {near}" if near else "")
     )
+
+
+def _nearest_module(name: str) -> str | None:
+    """The module that was probably meant: one beside the user's code, or an installed one.
+
+    A name of the user's that is unlike any of theirs is like some installed module's by chance, so
+    that one has to be more alike; Python's own modules hold no model.
+    """
+    near = nearest(name, {module.name for module in pkgutil.iter_modules([str(origin())])})
+    if near:
+        return near
+    installed = {module.name for module in pkgutil.iter_modules()} - sys.stdlib_module_names
+    found = difflib.get_close_matches(name, installed, n=1, cutoff=_ALIKE)
+    return found[0] if found else None
 
 
 def _refuse_name(key: str, path: str, name: str, above: Any) -> NoReturn:

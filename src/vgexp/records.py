@@ -34,6 +34,13 @@ class Floats(Sequence[Any]):
         return (self[index] for index in range(len(self)))
 
 
+def measured_cells(values: Sequence[Any]) -> list[bool]:
+    """Says which cells of a column have a value, even if that is nan."""
+    if isinstance(values, Floats):
+        return [True] * len(values) if values.present is None else values.present.tolist()
+    return [value is not None for value in values]
+
+
 @dataclass(frozen=True)
 class Rows:
     """One or more rows of one table, by column; a column left out is empty in every row.

@@ -13,7 +13,7 @@ from vgexp import files, folders
 from vgexp.config import Config
 from vgexp.errors import QuestionError, one_line
 from vgexp.folders import Prefix
-from vgexp.quantities import COMMON, TABLES
+from vgexp.quantities import COMMON, TABLES, is_header, lacking_columns
 
 _CLOCK = "timing"
 """The table of times, the only one that a resumed run does not repeat byte for byte."""
@@ -205,7 +205,7 @@ def _clock_lines(folder: Path, num_bytes: int) -> dict[str, Prefix]:
         folders.read_beginning(path, min(num_bytes, _MOST_TIMES)) if files.exists(path) else b""
     )
     whole = content[: content.rfind(b"\n") + 1]
-    if whole.startswith(_header(_CLOCK)):
+    if _is_header(whole.partition(b"\n")[0], _CLOCK):
         return {_CLOCK: folders.read_prefix(path, len(whole))}
     path.unlink(missing_ok=True)
     return {}
@@ -225,30 +225,39 @@ def _require_same_configuration(folder: Path, config: Config) -> None:
     require_equal(folder / folders.SUMMARY, "configuration", {"config_hash": told}, now)
 
 
-def _header(table: str) -> bytes:
-    return (",".join(column.name for column in TABLES[table]) + "\n").encode()
+def _columns(table: str) -> list[str]:
+    return [column.name for column in TABLES[table]]
+
+
+def _is_header(line: bytes, table: str) -> bool:
+    names = line.decode(errors="replace").split(",")
+    return is_header(names, _columns(table)) and not lacking_columns(table, names)
 
 
 def _headers(folder: Path, tables: Sequence[str]) -> dict[str, Prefix]:
     """Finds the tables that have no rows yet; those torn within their header are removed.
+
+    A table may have been begun by an earlier version, with fewer columns.
 
     Raises:
         QuestionError: a file that is no such table.
     """
     prefixes = {}
     for table in tables:
-        header, path = _header(table), _path(folder, table)
+        path = _path(folder, table)
         if not files.exists(path):
             continue
-        begins = folders.read_beginning(path, len(header) + 1)
-        if begins == header:
-            prefixes[table] = folders.read_prefix(path, len(header))
-        elif header.startswith(begins.rstrip(b"\0")):
+        begins = folders.read_beginning(path, folders.MOST_HEADER)
+        line, end, rows = begins.partition(b"\n")
+        if end and _is_header(line, table):
+            if not rows:
+                prefixes[table] = folders.read_prefix(path, len(begins))
+        elif not end and ",".join(_columns(table)).encode().startswith(begins.rstrip(b"\0")):
             path.unlink()  # torn while it was created; a loss of power may leave zeros
-        elif not begins.startswith(header) and table != _CLOCK:
+        elif table != _CLOCK:
             raise QuestionError(
-                f"{path} does not begin as this version's {table}.csv does\n"
-                "allowed: a run of this version; or train again into a new folder"
+                f"{path} does not begin as {table}.csv does\n"
+                "allowed: a run of this version or an earlier one; or train again into a new folder"
             )
     return prefixes
 

@@ -45,6 +45,7 @@ def summary_of(
         status=status,
         divergence=trainer.divergence,
         num_layers=facts.num_layers,
+        is_users=facts.num_layers is None,
     )
     return {
         **metrics,

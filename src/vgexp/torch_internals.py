@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from importlib import import_module
 from operator import attrgetter
 from typing import Any, Final, cast
@@ -98,6 +99,23 @@ _MODES = getattr(torch.overrides, "_get_current_function_mode_stack", list)
 _POP_MODE = getattr(torch.overrides, "_pop_mode", None)
 
 
+_TORCH_FUNCTIONS_OFF = getattr(torch._C, "DisableTorchFunction", nullcontext)
+_NUM_MODES: Callable[[], int] = getattr(torch._C, "_len_torch_function_stack", lambda: 1)
+
+
+def call_without_modes(do: Callable[..., None], arguments: Sequence[Any]) -> None:
+    """Calls a function while no mode on the stack sees what it does.
+
+    Within a mode even `x.shape` is a call through Python. Where torch has no such switch, it is
+    slower and gives the same.
+    """
+    if _NUM_MODES():
+        with _TORCH_FUNCTIONS_OFF():
+            do(*arguments)
+    else:
+        do(*arguments)
+
+
 def enter_mode(mode: TorchFunctionMode) -> None:
     """Puts a mode on top of the stack of modes, as `with mode` does."""
     mode.__enter__()  # type: ignore[no-untyped-call]
@@ -135,7 +153,8 @@ def is_compiled(module: nn.Module) -> bool:
 # ------------------------------------------------------------ loss scales
 
 _SCALER_STEP = getattr(GradScaler.step, "__code__", None)
-_MOST_FRAMES = 12
+_MOST_FRAMES = 32
+# Wrappers of optimizers stand between a scaler and the optimizer, with three frames each.
 _UNKNOWN = object()
 
 LOST_SCALER: Final = (
@@ -199,6 +218,40 @@ def mark_as_stepped(optimizer: Optimizer) -> None:
     that their own wrapper of `optimizer.step` sets. Where they do not read it, it does nothing.
     """
     optimizer._opt_called = True  # type: ignore[attr-defined]
+
+
+# ------------------------------------------------------------ the compiler
+
+COMPILED_PREFIX: Final = "_orig_mod."
+"""What `torch.compile` puts before the names of a module's parameters."""
+
+
+def compiler_is_loaded() -> bool:
+    """Whether anything in this process may be compiled: nothing is before this is imported."""
+    return "torch._dynamo" in sys.modules
+
+
+def compiler_stance() -> object:
+    """The stance that `torch.compiler.set_stance` has set, which no public function returns.
+
+    None where it is not shown; then a user's own stance that begins within a measured step and
+    ends after it is not told from the probe's.
+    """
+    return getattr(sys.modules.get("torch._dynamo.eval_frame"), "_stance", None)
+
+
+def uncompiled(model: nn.Module) -> nn.Module:
+    """The module that `torch.compile` was given; the model itself where it returned none.
+
+    Where torch keeps it under another name, the model is taken as it is.
+    """
+    kind = getattr(sys.modules.get("torch._dynamo.eval_frame"), "OptimizedModule", None)
+    while kind is not None and isinstance(model, kind):
+        inner = getattr(model, "_orig_mod", None)
+        if not isinstance(inner, nn.Module):
+            break
+        model = inner
+    return model
 
 
 # ------------------------------------------------------------ many tensors at a time
@@ -268,6 +321,23 @@ DROPOUTS: Final = _find_kind(
     *(nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d),
     *(nn.AlphaDropout, nn.FeatureAlphaDropout),
 )
+
+# ------------------------------------------------------------ hooks of modules
+
+_FORWARD_HOOKS = (
+    *("_forward_hooks", "_forward_hooks_with_kwargs", "_forward_hooks_always_called"),
+    *("_forward_pre_hooks", "_forward_pre_hooks_with_kwargs"),
+)
+
+
+def remove_forward_hook(module: nn.Module, key: int) -> None:
+    """Removes the hook with a handle's `id` from the copy of a module, which has no such handle.
+
+    Where torch keeps hooks under other names, it stays.
+    """
+    for name in _FORWARD_HOOKS:
+        getattr(module, name, {}).pop(key, None)
+
 
 # ------------------------------------------------------------ files
 

@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
 import sys
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -33,23 +32,11 @@ SMALL = config.Config(
     output=config.OutputConfig(quiet=True),
 )
 EXACT = ("layers.csv", "steps.csv", "evals.csv")
+pytestmark = pytest.mark.usefixtures("nothing_hangs")
+
 GOOD = Checkpoint(3, {"x": torch.zeros(3)}, {"layers": (10, 1)}, {"seed": 1}, {"vgexp": "1"})
 STEPS = torch.arange(3.0)
 PICKLE = "archive/data.pkl"
-
-
-@pytest.fixture(autouse=True)
-def _nothing_hangs() -> Iterator[None]:
-    """What never ends fails instead."""
-
-    def give_up(*_: object) -> None:
-        raise TimeoutError("it never ends")
-
-    before = signal.signal(signal.SIGALRM, give_up)
-    signal.alarm(120)
-    yield
-    signal.alarm(0)
-    signal.signal(signal.SIGALRM, before)
 
 
 def write(path: Path, digest: str | None = None, **parts: Any) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import shutil
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -334,11 +335,19 @@ def test_what_a_killed_run_recorded_is_readable(
 # ---------------------------------------------------------------- files that are broken
 
 
+@pytest.fixture(scope="module")
+def once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that nothing happened to."""
+    folder = tmp_path_factory.mktemp("once") / "here"
+    words = ("device=cpu", "output.quiet=true", "output.figures=false")
+    assert train(f"hydra.run.dir={folder}", *words) == 0
+    return folder
+
+
 @pytest.fixture
-def recorded(capsys: pytest.CaptureFixture[str]) -> Path:
-    assert train("hydra.run.dir=here", "output.quiet=true") == 0
-    capsys.readouterr()
-    return Path("here")
+def recorded(once: Path) -> Path:
+    """A copy of the run."""
+    return Path(shutil.copytree(once, "here"))
 
 
 @pytest.mark.parametrize(

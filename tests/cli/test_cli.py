@@ -17,6 +17,7 @@ import vgexp
 from vgexp.cli import error_blocks, hydra_entry, listing, main, verbs
 from vgexp.cli.interrupts import Terminated, exit_code, raise_on_signals
 from vgexp.errors import QuestionError
+from vgexp.quantities import TABLES
 
 
 @pytest.mark.parametrize("argv", [[], ["-h"], ["--help"]])
@@ -34,6 +35,15 @@ def test_version_is_the_packages(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out == f"vgexp {vgexp.__version__}\n"
 
 
+@pytest.mark.parametrize("name", ["evals", "evals.csv"])
+def test_the_metrics_of_one_table_are_listed(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main.main(["list", "metrics", name]) == 0
+    *lines, blank, _ = capsys.readouterr().out.splitlines()
+    named = [line.split()[0] for line in lines if not line.startswith(" ")]
+    assert named == [f"evals.{column.name}" for column in TABLES["evals"]]
+    assert not blank
+
+
 @pytest.mark.parametrize(
     ("argv", "said"),
     [
@@ -46,7 +56,9 @@ def test_version_is_the_packages(capsys: pytest.CaptureFixture[str]) -> None:
         (["list", "metric"], "nearest: metrics"),
         (["list", "list"], "unknown kind: 'list'"),
         (["train", "--foo"], "unknown flag: '--foo'"),
-        (["list", "a", "b"], "takes one kind, not 2"),
+        (["list", "norms", "layers"], "takes one kind, not 2"),
+        (["list", "metrics", "steps", "layers"], "takes one kind, not 3"),
+        (["list", "metrics", "layer"], "unknown table: 'layer'"),
         (["-sc", "install=fihs"], "nearest: fish"),
         (["-sc"], "unknown completion command"),
         (["compare", "--no-such-flag"], "--no-such-flag"),

@@ -26,6 +26,8 @@ def test_the_completed_verbs_are_the_verbs() -> None:
         ("vgexp", []),
         ("vgexp list a", ["activations"]),
         ("vgexp list activations r", []),
+        ("vgexp list metrics ev", ["evals"]),
+        ("vgexp list metrics evals ", []),
         ("vgexp train model.act", ["model.activation="]),
         ("vgexp train exp", ["experiment="]),
         ("vgexp train +exp", ["+experiment="]),

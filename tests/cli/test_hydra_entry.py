@@ -327,7 +327,13 @@ def test_both_spellings_work_on_a_runs_configuration(
         (["layers=1"], "unknown key: 'layers' * nearest: probe.layers"),
         (["train.depth=3"], "unknown key of train: 'depth' * nearest: model.depth"),
         (["sede=3"], "unknown key: 'sede' * nearest: seed"),
-        (["clip.threshold=1"], "threshold is a key of: norm, value, layer, agc, auto"),
+        (
+            ["clip.threshold=1"],
+            "allowed: none, since the chosen clip has no keys"
+            " threshold is a key of: norm, value, layer, agc, auto",
+        ),
+        (["clip.foo=1"], "unknown key of clip: 'foo' allowed: none, since the chosen clip has no"),
+        (["train.steps=1e3"], "allowed: a whole number, or null nearest: 1000"),
         (["optimizer=sdg"], "unknown optimizer: 'sdg' * nearest: sgd"),
         (["+experiment=sigmoid_dep"], "unknown experiment: * nearest: sigmoid_deep"),
         (["experiment=sigmoid_dep"], "unknown experiment: * nearest: sigmoid_deep"),

@@ -14,6 +14,7 @@ import pytest
 from hydra._internal import utils
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.core_plugins import basic_sweeper
+from hydra._internal.hydra import Hydra
 from hydra.core.config_store import ConfigStore
 
 from vgexp import sweep
@@ -72,6 +73,43 @@ def test_a_sweep_is_run_where_hydra_cannot_be_asked_for_its_parts(
         with_parts, without = (Path(folder, job, "layers.csv") for folder in ("with", "without"))
         assert with_parts.read_bytes() == without.read_bytes()
     assert [row["model.depth"] for row in sweep.read(Path("without"))] == ["2", "3"]
+
+
+@pytest.mark.parametrize(
+    ("words", "num_composed"),
+    [
+        (["seed=1"], 1),
+        (["hydra.run.dir=here"], 1),
+        (["hydra.job.name=mine"], 2),
+        (["experiment=relu_he"], 2),
+    ],
+)
+def test_all_is_composed_once_where_only_a_flag_can_ask_for_a_sweep(
+    words: list[str], num_composed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load, composed = ConfigLoaderImpl.load_configuration, list[None]()
+
+    def counted(*args: Any, **keywords: Any) -> Any:
+        composed.append(None)
+        return load(*args, **keywords)
+
+    monkeypatch.setattr(ConfigLoaderImpl, "load_configuration", counted)
+    monkeypatch.setattr("vgexp.cli.job.Job.__call__", lambda *_: None)
+    assert main(["train", *SMALL, *words]) == 0
+    assert len(composed) == num_composed
+
+
+def test_an_override_can_ask_for_a_sweep() -> None:
+    assert main(["train", *SMALL, "hydra.mode=MULTIRUN", "seed=1", "hydra.sweep.dir=s"]) == 0
+    assert [row["seed"] for row in sweep.read(Path("s"))] == ["1"]
+
+
+def test_nothing_is_changed_where_hydra_cannot_be_asked_for_its_mode(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delattr(Hydra, "get_mode")
+    with hydra_internals._without_mode():
+        assert not hasattr(Hydra, "get_mode")
 
 
 def test_a_sweep_is_run_where_hydra_has_made_its_sweeper_anew() -> None:

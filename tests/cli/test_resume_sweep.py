@@ -12,6 +12,7 @@ import shutil
 import signal
 from collections.abc import Callable
 from contextlib import nullcontext
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ EXACT = ("layers.csv", "steps.csv", "evals.csv", "config.yaml")
 DIFFERING = {"seconds", "probe_overhead", "host"}
 GRID = (
     *("data=gaussian", "data.num_examples=128", "data.batch_size=16", "model.width=8"),
-    *("model.depth=2,3", "train.steps=20", "run.checkpoint_every=4", "seed=1,2"),
+    *("model.depth=2,3", "train.steps=10", "run.checkpoint_every=4", "seed=1,2"),
 )
 
 
@@ -94,18 +95,25 @@ def strike(monkeypatch: pytest.MonkeyPatch, job: int, blow: Callable[[], None]) 
     monkeypatch.setattr(CsvFiles, "__call__", written)
 
 
-def fall(folder: Path, monkeypatch: pytest.MonkeyPatch, job: int) -> None:
-    """Sweeps until the power goes."""
+@pytest.fixture(scope="module")
+def fallen(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], Path]:
+    """Sweeps in which the power went, by the job that it went in. To be copied."""
 
     def gone() -> None:
         raise Power
 
-    with monkeypatch.context() as patch:
-        strike(patch, job, gone)
-        patch.setattr(runs.training, "_write_end", lambda *_: None)
-        patch.setattr("vgexp.cli.job.Job._record", lambda *_: None)
-        with pytest.raises(Power):
-            train(folder)
+    @cache
+    def fall(job: int) -> Path:
+        folder = tmp_path_factory.mktemp("fallen") / "s"
+        with pytest.MonkeyPatch.context() as patch:
+            strike(patch, job, gone)
+            patch.setattr(runs.training, "_write_end", lambda *_: None)
+            patch.setattr("vgexp.cli.job.Job._record", lambda *_: None)
+            with pytest.raises(Power):
+                train(folder)
+        return folder
+
+    return fall
 
 
 @pytest.mark.parametrize("again", [resume, train])
@@ -114,11 +122,11 @@ def test_after_a_loss_of_power_the_sweep_ends_as_if_nothing_had_happened(
     job: int,
     again: Callable[[Path], int],
     whole: Path,
+    fallen: Callable[[int], Path],
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    fall(tmp_path / "s", monkeypatch, job)
+    shutil.copytree(fallen(job), tmp_path / "s")
     assert not (tmp_path / "s" / "sweep.csv").exists()
     capsys.readouterr()
     assert again(tmp_path / "s") == 0
@@ -222,11 +230,14 @@ def test_a_job_of_a_sweep_that_is_resumed_alone_brings_its_row_up_to_date(
 
 
 def test_a_job_that_another_process_runs_is_left_to_it(
-    whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    whole: Path,
+    fallen: Callable[[int], Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     fcntl = pytest.importorskip("fcntl")
     folder = tmp_path / "s"
-    fall(folder, monkeypatch, 1)
+    shutil.copytree(fallen(1), folder)
     descriptor = os.open(folder / "1", os.O_RDONLY)
     fcntl.flock(descriptor, fcntl.LOCK_EX)
     assert resume(folder) == 1
@@ -270,7 +281,7 @@ def test_a_job_that_is_terminated_in_a_launcher_s_process_says_how_far_it_came(
     assert [row["status"] for row in table(folder)] == ["completed", "interrupted"]
     summary = json.loads((folder / "1" / "summary.json").read_text())
     assert summary["status"] == "interrupted"
-    assert 0 < summary["steps"] < 20
+    assert 0 < summary["steps"] < 10
     assert resume(folder) == 0
     require_equal(folder, whole)
 
@@ -502,9 +513,9 @@ def test_rows_of_no_job_go_from_the_table(damage: str, whole: Path, tmp_path: Pa
 
 
 def test_a_job_folder_that_is_a_link_is_gone_on_with(
-    whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    whole: Path, fallen: Callable[[int], Path], tmp_path: Path
 ) -> None:
-    fall(tmp_path / "s", monkeypatch, 1)
+    shutil.copytree(fallen(1), tmp_path / "s")
     (tmp_path / "s" / "1").rename(tmp_path / "elsewhere")
     (tmp_path / "s" / "1").symlink_to(tmp_path / "elsewhere")
     assert resume(tmp_path / "s") == 0

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import pytest
 import vgexp
 from vgexp import config as configuration
 from vgexp.config import CHOICES, Config, MlpConfig, ModelConfig, OutputConfig, SgdConfig
+from vgexp.config.kinds import require_kinds
 from vgexp.errors import QuestionError
 
 
@@ -80,6 +82,25 @@ def test_whole_numbers_are_numbers_and_null_stays_null() -> None:
     configuration.require(config)
     model = configuration.to_dict(config)["model"]
     assert (model["gain"], model["negative_slope"]) == (1, None)
+
+
+@dataclass
+class Section:
+    number: int = 1
+    share: float | None = 0.5
+    wanted: bool = False
+
+
+def test_true_is_no_number_and_a_number_is_not_true() -> None:
+    require_kinds(Section(number=2, share=1, wanted=True))
+    for wrong, said in (
+        (Section(number=True), "number is True\nallowed: a whole number"),
+        (Section(share=True), "share is True\nallowed: a number, or null"),
+        (Section(wanted=1), "wanted is 1\nallowed: true or false"),
+    ):
+        with pytest.raises(QuestionError) as refused:
+            require_kinds(wrong, "a.")
+        assert str(refused.value) == f"a.{said}"
 
 
 def test_what_an_earlier_version_recorded_means_what_it_did_then() -> None:

@@ -11,8 +11,14 @@ import pytest
 import reference_images
 import torch
 import torch.nn.functional as F
-from reference import snapshot
-from reference_images import Equations, batches, images, wrong_cells
+from reference_images import (
+    batches,
+    images,
+    num_parameters,
+    require_equations,
+    require_twin,
+    wrong_cells,
+)
 from torch import nn
 from torchvision.models.densenet import _DenseLayer, _Transition
 
@@ -35,10 +41,6 @@ def drawn(**values: Any) -> tuple[DensenetConfig, Network]:
     return config, model
 
 
-def num_parameters(model: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in model.parameters())
-
-
 @pytest.mark.parametrize("position", ["pre", "post"])
 @pytest.mark.parametrize("bottleneck", [False, True])
 @pytest.mark.parametrize("norm", NORMS)
@@ -56,17 +58,7 @@ def test_outputs_gradients_and_every_column_are_the_equations(
         norm_position=position,
         compression=0.65 if bottleneck and norm != "group" else 1.0,
     )
-    p = {name: v.requires_grad_() for name, v in snapshot(model).items()}
-    ((x, y),) = batches(TASK, 1, 3)
-    _, expected = Equations(config, p)(x)
-    out = model(x)
-    torch.testing.assert_close(out, expected, rtol=1e-9, atol=1e-11)
-    F.cross_entropy(out, y).backward()
-    F.cross_entropy(expected, y).backward()
-    for name, parameter in model.named_parameters():
-        torch.testing.assert_close(parameter.grad, p[name].grad, rtol=1e-8, atol=1e-10)
-    model.zero_grad()
-    assert wrong_cells(config, model, [batches(TASK, 1, 1), batches(TASK, 2, 2)]) == []
+    require_equations(config, model, TASK)
 
 
 @pytest.mark.parametrize("activation", ["relu", "prelu", "sigmoid"])
@@ -82,10 +74,7 @@ def test_layers_and_transitions_are_those_of_torchvision() -> None:
         for mine, other in zip(model.parameters(), twin.parameters(), strict=True):
             other.copy_(mine)
     x = batches(TASK, 1, 0)[0][0]
-    for training in (True, False):
-        model.train(training)
-        twin.train(training)
-        torch.testing.assert_close(model(x), twin(x), rtol=1e-9, atol=1e-11)
+    require_twin(model, twin, x)
 
 
 class TorchvisionTwin(nn.Module):

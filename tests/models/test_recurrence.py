@@ -205,6 +205,8 @@ def test_segments_cover_time_and_end_where_states_are_watched() -> None:
         ]
         if wanted:
             assert watched[-1] == times - 1
+            # t + 1 is k T / P, rounded down.
+            assert watched[0] + 1 == int(times / wanted)
             steps = np.diff([-1, *watched])
             assert steps.max() - steps.min() <= 1
         assert [end for end, s in zip(ends, plan, strict=True) if s.is_cut] == (

@@ -1,6 +1,6 @@
 """`time.csv`, `recurrence.csv` and the rows of `layers.csv` of recurrent networks.
 
-Holds: models/recurrence/meters.py
+Holds: models/recurrence/meters.py, models/recurrence/segments.py
 """
 
 from __future__ import annotations
@@ -391,7 +391,7 @@ def test_computing_activations_again_changes_no_cell(config: Config) -> None:
         model.recomputes = recomputes
         torch.manual_seed(3)
         found.append(measured(model, update, steps=3))
-    assert found[0].keys() == {"layers", "time", "recurrence"}
+    assert found[0].keys() == {"layers", "steps", "time", "recurrence"}
     np.testing.assert_equal(found[1], found[0])
 
 

@@ -11,9 +11,15 @@ from typing import Any
 import pytest
 import reference_images
 import torch
-import torch.nn.functional as F
-from reference import snapshot
-from reference_images import Equations, batches, images, wrong_cells
+from reference_images import (
+    Equations,
+    batches,
+    images,
+    num_parameters,
+    require_equations,
+    require_twin,
+    wrong_cells,
+)
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
@@ -49,10 +55,6 @@ def drawn(**values: Any) -> tuple[ResnetConfig, Network]:
     return config, model
 
 
-def num_parameters(model: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in model.parameters())
-
-
 # ---------------------------------------------------------------- forward and rows
 
 
@@ -71,17 +73,7 @@ def test_outputs_gradients_and_every_column_are_the_equations(
         bottleneck=bottleneck,
         shortcut=shortcut,
     )
-    p = {name: v.requires_grad_() for name, v in snapshot(model).items()}
-    ((x, y),) = batches(TASK, 1, 3)
-    _, expected = Equations(config, p)(x)
-    out = model(x)
-    torch.testing.assert_close(out, expected, rtol=1e-9, atol=1e-11)
-    F.cross_entropy(out, y).backward()
-    F.cross_entropy(expected, y).backward()
-    for name, parameter in model.named_parameters():
-        torch.testing.assert_close(parameter.grad, p[name].grad, rtol=1e-8, atol=1e-10)
-    model.zero_grad()
-    assert wrong_cells(config, model, [batches(TASK, 1, 1), batches(TASK, 2, 2)]) == []
+    require_equations(config, model, TASK)
 
 
 @pytest.mark.parametrize("preactivation", [False, True])
@@ -135,10 +127,7 @@ def test_blocks_are_those_of_torchvision(bottleneck: bool) -> None:
         depth=29 if bottleneck else 20, bottleneck=bottleneck, shortcut="projection", bias=False
     )
     twin, x = torchvision_twin(config, model), batches(TASK, 1, 0)[0][0]
-    for training in (True, False):
-        model.train(training)
-        twin.train(training)
-        torch.testing.assert_close(model(x), twin(x), rtol=1e-9, atol=1e-11)
+    require_twin(model, twin, x)
 
 
 def torchvision_twin(config: ResnetConfig, model: Network) -> nn.Module:

@@ -1,6 +1,6 @@
 """Any byte of any file of a run: each reader names the file that is damaged, or reads on.
 
-Holds: past/extent.py, past/run.py, tables/plain.py
+Holds: past/extent.py, past/problems.py, past/run.py, tables/plain.py
 """
 
 from __future__ import annotations

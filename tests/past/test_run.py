@@ -72,6 +72,13 @@ def test_the_dtype_is_the_summarys_else_the_configurations_else_unknown(run: Pat
     assert PastRun(run).dtype is None
 
 
+def test_a_table_that_lacks_its_last_step_alone_says_so(run: Path) -> None:
+    assert PastRun(run).shortfall("steps") is None
+    *lines, _ = (run / "steps.csv").read_text().splitlines(keepends=True)
+    (run / "steps.csv").write_text("".join(lines))
+    assert PastRun(run).shortfall("steps") == "steps.csv ends at step 22, the run at step 23"
+
+
 def test_the_loss_scale_is_known_by_step(run: Path) -> None:
     steps = pd.read_csv(run / "steps.csv")
     steps.assign(loss_scale=2.0 ** steps["step"]).to_csv(run / "steps.csv", index=False)

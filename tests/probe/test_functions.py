@@ -1,4 +1,7 @@
-"""Calls of functions within a model are seen, and training is left as it was."""
+"""Calls of functions within a model are seen, and training is left as it was.
+
+Holds: probe/functions.py
+"""
 
 from __future__ import annotations
 

@@ -510,7 +510,7 @@ def test_a_guest_without_histograms_is_told_how_to_have_them() -> None:
     assert probe is not None
     with pytest.raises(QuestionError, match=r"histograms_every is 0\nallowed: an integer of at"):
         probe.to_frame("histograms")
-    with pytest.raises(QuestionError, match=r"unknown table: 'layer'\nallowed: layers\nnearest"):
+    with pytest.raises(QuestionError, match=r"table: 'layer'\nallowed: layers, steps\nnearest"):
         probe.to_frame("layer")
 
 

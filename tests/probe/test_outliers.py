@@ -1,4 +1,7 @@
-"""The largest magnitude and the share of outliers of h, against numpy in float64."""
+"""The largest magnitude and the share of outliers of h, against numpy in float64.
+
+Holds: probe/moments.py
+"""
 
 from __future__ import annotations
 

@@ -278,13 +278,30 @@ def hooks_that_do_something(model: nn.Module) -> list[object]:
     return [hook for hook in hooks if hook is not ignore]
 
 
-def test_a_copy_of_the_model_made_within_the_with_has_no_hook_that_does_anything() -> None:
+@pytest.mark.filterwarnings("ignore:.torch.jit.script. is:FutureWarning")
+def test_a_copy_of_the_model_made_within_the_with_has_no_hook() -> None:
     model = in_place()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    with Probe(model, optimizer):
+    with Probe(model, optimizer, every=1, activations_every=1) as probe:
         average = copy.deepcopy(model)
-    assert hooks_that_do_something(average) == []
+        assert hooks_on(average, optimizer) == hooks_on(nn.Module(), optimizer)
+        model(batch(0)[0]).sum().backward()
+        optimizer.step()
+        later = copy.deepcopy(nn.ModuleList([model]))
+    assert hooks_on(average, optimizer) == hooks_on(later, optimizer) == []
+    scripted = torch.jit.script(average.eval())
+    assert torch.equal(scripted(batch(0)[0]), average(batch(0)[0]))
+    assert all(row["preact_mean"] is not None for row in measured_rows(probe))
+
+
+def test_a_copy_keeps_the_users_own_hooks() -> None:
+    model = in_place()
+    calls: list[str] = []
+    model[0].register_forward_hook(lambda *_: calls.append("own"))
+    with Probe(model, torch.optim.SGD(model.parameters(), lr=0.1)):
+        average = copy.deepcopy(model)
     average(batch(0)[0])
+    assert calls == ["own"]
 
 
 def test_the_whole_model_can_be_saved_within_the_with() -> None:

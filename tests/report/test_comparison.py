@@ -10,6 +10,7 @@ import csv
 import io
 import json
 import math
+import shutil
 import statistics
 import tracemalloc
 from collections.abc import Callable, Iterator
@@ -785,7 +786,9 @@ def test_the_verb_shows_runs_layers_seeds_and_writes_csv(sweep: Path, tmp_path: 
     assert "grad_norm at last" in compared(sweep, "--layers", "grad_norm", "--step", "last")
     assert "grad_norm at first" in compared(sweep, "--layers", "--metric", "grad_norm")
     assert "grad_norm at step 20" in compared("--layers", "grad_norm", sweep, "--step", "20")
-    assert "2 healthy" in compared(sweep, "--seeds", "--csv", tmp_path / "out.csv")
+    told = compared(sweep, "--seeds", "--csv", tmp_path / "out.csv")
+    assert "2 healthy" in told
+    assert told.endswith(f"\n\ntable: {tmp_path / 'out.csv'}\n")
     assert (tmp_path / "out.csv").is_file()
 
 
@@ -824,3 +827,43 @@ def test_a_metric_is_folded_as_it_is_declared(sweep: str, metric: str, is_geomet
     comparison = compare_runs(load_runs([RECORDED / sweep]), metric, by_seed=True)
     (shown,) = (column for column in comparison.columns if column.title == metric)
     assert [value.is_geometric for value in shown.values] == [is_geometric] * 2
+
+
+# ---------------------------------------------------------------- what is missing or there twice
+
+
+def test_what_a_sweep_lacks_is_told_where_the_whole_of_it_was_asked_for(tmp_path: Path) -> None:
+    sweep = tmp_path / "cut"
+    shutil.copytree(RECORDED / "interrupted_sweep", sweep)
+    assert f"1 of 4 jobs of {sweep} has not begun: 3" in " ".join(compared(sweep).split())
+    assert "begun" not in compared(sweep / "0")
+    (sweep / "sweep.csv").write_bytes(b"\xff")
+    assert "sweep.csvisnottext" in "".join(compared(tmp_path).split())
+
+
+def test_a_column_without_a_value_has_its_reason() -> None:
+    told = compared(RECORDED / "sweep", "--metric", "path_length")
+    assert "path_length: no run has a value; signal.paths has it measured" in told
+    told = compared(RECORDED / "sweep", "--metric", "time_attenuation")
+    assert (
+        f"time_attenuation: no run has a value; {SUMMARY['time_attenuation'].meaning}"
+        in " ".join(told.split())
+    )
+    assert "no run has a value" not in compared(RECORDED / "sweep", "--metric", "loss_first")
+
+
+def test_two_runs_of_one_seed_are_one_seed(tmp_path: Path) -> None:
+    """Of equal runs the one that completed counts, and the others are named."""
+    cut = make_run(tmp_path / "0", {"seed": 1}, status="interrupted", loss_last=9.0)
+    make_run(tmp_path / "1", {"seed": 2}, status="completed", loss_last=3.0)
+    make_run(tmp_path / "2", {"seed": 1}, status="completed", loss_last=1.0)
+    runs = load_runs([tmp_path])
+    comparison = compare_runs(runs, "loss_last", by_seed=True)
+    assert column(comparison, "runs") == ["2, 1"]
+    assert column(comparison, "num_seeds") == [2]
+    (spread,) = column(comparison, "loss_last")
+    assert (spread.centre, spread.num_seeds) == (2.0, 2)
+    assert "runs 0, 2 are equal, seed included: run 2 counts" in comparison.endings
+    assert len(column(compare_runs(runs), "run")) == 3
+    shutil.rmtree(cut)
+    assert not compare_runs(load_runs([tmp_path]), by_seed=True).endings

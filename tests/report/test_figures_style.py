@@ -17,7 +17,7 @@ from vgexp.report.figures import events, style
 from vgexp.report.figures.layer_axis import choose_evenly, layers_across, layers_down
 from vgexp.report.figures.legends import legend_below
 from vgexp.report.figures.logarithmic import log_format, log_line, log_range, log_scale, log_ticks
-from vgexp.report.figures.thinning import choose_points
+from vgexp.report.figures.thinning import choose_points, lower_medians
 
 
 def panel() -> Axes:
@@ -307,3 +307,10 @@ def test_the_style_does_not_reach_beyond_a_figure() -> None:
     before = dict(mpl.rcParams)
     style.with_style(lambda: style.canvas()[0])()
     assert dict(mpl.rcParams) == before
+
+
+def test_the_median_of_an_even_number_is_the_lower_of_the_two_and_nan_does_not_count() -> None:
+    nan = np.nan
+    values = np.array([[4.0, 1.0, 3.0, 2.0, 6.0, 5.0], [nan, 9.0, 7.0, 8.0, nan, nan]])
+    np.testing.assert_array_equal(lower_medians(values, 4), [[2.0, 5.0], [8.0, nan]])
+    assert lower_medians(values, 1) is values

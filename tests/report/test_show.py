@@ -894,6 +894,16 @@ def test_several_runs_are_named_and_refused(
     assert told[8:] == ["  and 2 more", "  all of them side by side: vgexp compare 'my sweep'"]
 
 
+@pytest.mark.parametrize("name", ["empty", "missing"])
+def test_of_a_folder_without_a_run_no_sweep_is_said_to_be_allowed(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "empty").mkdir()
+    assert main.main(["show", str(tmp_path / name)]) == 2
+    told = capsys.readouterr().err.splitlines()
+    assert told[-1] == "  allowed: a run folder, or a folder above one run"
+
+
 @pytest.mark.parametrize(
     ("argv", "said"),
     [

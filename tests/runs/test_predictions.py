@@ -295,7 +295,13 @@ def test_show_says_of_a_signal_folder_what_signal_said(
     assert main(["signal", *words]) == 0
     said = capsys.readouterr().out
     assert main(["show", str(tmp_path / "a")]) == 0
-    assert capsys.readouterr().out == said
+    result, _, _ = said.partition("Written to ")
+    assert capsys.readouterr().out == f"{result}Run folder: {tmp_path / 'a'}\n"
+    assert main(["show", str(tmp_path / "a"), "--metric", "grad_norm"]) == 2
+    refused = capsys.readouterr()
+    assert not refused.out
+    assert "run of vgexp signal" in " ".join(refused.err.split())
+    assert f"vgexp compare {tmp_path / 'a'} --layers grad_norm" in refused.err
 
 
 def test_a_frame_of_two_seeds_is_not_taken_for_one(tmp_path: Path) -> None:

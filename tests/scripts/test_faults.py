@@ -10,11 +10,13 @@ import os
 import random
 import signal
 import stat
+from functools import cache
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
-from fault_cases import broken_files, disks, kills, sweeps
+from fault_cases import broken_files, children, disks, kills, sweeps
 from fault_cases.children import BASE, CONFIGURATIONS, Result, contents, forked, train, whole
 
 import vgexp
@@ -34,6 +36,19 @@ SMALL = config.Config(
 )
 
 
+FEW_STEPS = "train.steps=45"
+"""More than enough for a validation and for checkpoints, at whichever distance."""
+
+
+def begin_with(
+    few: dict[str, tuple[str, ...]], cases: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Has cases use these configurations only; each is run without a fault once, not each time."""
+    for module in (children, cases):
+        monkeypatch.setattr(module, "CONFIGURATIONS", few)
+    monkeypatch.setattr(cases, "whole", cache(whole))
+
+
 def kept(results: list[Result] | Result) -> None:
     """Requires that every promise was kept, in at least one case each."""
     for result in results if isinstance(results, list) else [results]:
@@ -44,8 +59,8 @@ def kept(results: list[Result] | Result) -> None:
 def test_runs_killed_at_random_moments_end_as_if_nothing_had_happened(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    few = {"batch_norm_float64": CONFIGURATIONS["batch_norm_float64"]}
-    monkeypatch.setattr(kills, "CONFIGURATIONS", few)
+    few = {"batch_norm_float64": (*CONFIGURATIONS["batch_norm_float64"], FEW_STEPS)}
+    begin_with(few, kills, monkeypatch)
     kept(kills.kills(tmp_path, random.Random(1), 2))
 
 
@@ -53,7 +68,7 @@ def test_a_sweep_killed_at_a_random_moment_ends_as_if_nothing_had_happened(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     short = [word for word in BASE if not word.startswith("train.steps=")]
-    few = (*short, "train.steps=40", "seed=1,2,3", "run.checkpoint_every=5")
+    few = (*short, "train.steps=20", "seed=1,2,3", "run.checkpoint_every=5")
     monkeypatch.setattr(sweeps, "GRID", few)
     kept(sweeps.killed(tmp_path, random.Random(3), 1))
 
@@ -76,10 +91,13 @@ def test_a_signal_ends_with_its_code_and_leaves_what_resume_needs(
     assert checkpoints.load(folder / "checkpoint.pt").step > 0
 
 
-def test_a_second_process_is_refused_and_the_first_goes_on(tmp_path: Path) -> None:
+def test_a_second_process_is_refused_and_the_first_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(children, "CONFIGURATIONS", {"adam": (*CONFIGURATIONS["adam"], FEW_STEPS)})
     expected, _ = whole("adam", tmp_path)
     folder = tmp_path / "run"
-    first = forked(train(CONFIGURATIONS["adam"], folder), tmp_path / "first")
+    first = forked(train(children.CONFIGURATIONS["adam"], folder), tmp_path / "first")
     assert first.until(lambda: (folder / "layers.csv").exists())
     os.kill(first.pid, signal.SIGSTOP)
     for argv in (["resume", str(folder)], train((), folder)):
@@ -92,8 +110,8 @@ def test_a_second_process_is_refused_and_the_first_goes_on(tmp_path: Path) -> No
 def test_files_have_no_room_and_what_is_recorded_is_whole(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    few = {"momentum": CONFIGURATIONS["momentum"]}
-    monkeypatch.setattr(disks, "CONFIGURATIONS", few)
+    few = {"momentum": (*CONFIGURATIONS["momentum"], FEW_STEPS)}
+    begin_with(few, disks, monkeypatch)
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     small, limited = disks.full(tmp_path, random.Random(3), 2)
     assert small.skipped

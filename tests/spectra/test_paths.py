@@ -3,7 +3,7 @@ inputs, against autograd, counted rectifiers and linear nets.
 
 Axes: B examples, K lengths, P points.
 
-Holds: spectra/paths.py, spectra/frozen.py, spectra/shattering.py
+Holds: spectra/paths.py, spectra/frozen.py, spectra/shattering.py, spectra/tables.py
 """
 
 from __future__ import annotations
@@ -20,7 +20,14 @@ from reference import vectors
 from reference_images import images
 from torch import Tensor, nn
 
-from vgexp.config import MlpConfig, ModelConfig, ResnetConfig, TransformerConfig, VitConfig
+from vgexp.config import (
+    MlpConfig,
+    ModelConfig,
+    ResnetConfig,
+    SignalConfig,
+    TransformerConfig,
+    VitConfig,
+)
 from vgexp.losses import build as build_loss
 from vgexp.models import Mlp, Network, build
 from vgexp.quantities import PATHS, SHATTERING
@@ -29,6 +36,7 @@ from vgexp.spectra import shattering
 from vgexp.spectra.frozen import freeze, run_stages
 from vgexp.spectra.paths import binomial_weight, gradients_by_length, path_rows
 from vgexp.spectra.shattering import cosines, line, shattering_rows
+from vgexp.spectra.tables import rows_of
 from vgexp.tasks import Task
 
 INPUTS, OUTPUTS, WIDTH, BATCH = 7, 3, 6, 5
@@ -351,7 +359,7 @@ def test_every_loss_of_ours_is_differentiated_as_the_sum_over_examples() -> None
     model, x = perceptron()
     y = torch.tensor([0, 2, 1, 1, 0])
     loss = build_loss("cross_entropy", 0.0, has_classes=True)
-    rows = path_rows(model.stages(), x, "input", lambda out: loss.mean(out, y) * len(y))
+    (rows,) = rows_of(SignalConfig(paths=True), model, loss, (x, y))
     picked = path_rows(
         model.stages(), x, "input", lambda out: -torch.log_softmax(out, 1)[range(5), y].sum()
     )

@@ -303,7 +303,7 @@ def activation_numbers(sites: Sequence[Site]) -> Numbers:
 def measured_rows(probe: Probe) -> list[dict[str, Any]]:
     """All rows since the last call, one dictionary each; None where a cell is empty."""
     rows = []
-    for block in probe.drain():
+    for block in (each for each in probe.drain() if each.table == "layers"):
         for i in range(len(block)):
             row = dict.fromkeys(column.name for column in LAYERS)
             rows.append(row | {name: values[i] for name, values in block.columns.items()})

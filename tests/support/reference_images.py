@@ -320,3 +320,30 @@ def drawn_in_place(model: nn.Module, activation: str) -> None:
             parameter.copy_(0.1 + spread * noise if parameter.ndim < 2 else spread * noise)
             if parameter.ndim and name.endswith(("norm.bias", "conv.bias")):
                 parameter[0] = far
+
+
+def require_equations(config: ConvConfig, model: Network, task: Task) -> None:
+    """Checks outputs, gradients, and every cell of `layers.csv` against the equations."""
+    p = {name: v.requires_grad_() for name, v in reference.snapshot(model).items()}
+    ((x, y),) = batches(task, 1, 3)
+    _, expected = Equations(config, p)(x)
+    out = model(x)
+    torch.testing.assert_close(out, expected, rtol=1e-9, atol=1e-11)
+    F.cross_entropy(out, y).backward()
+    F.cross_entropy(expected, y).backward()
+    for name, parameter in model.named_parameters():
+        torch.testing.assert_close(parameter.grad, p[name].grad, rtol=1e-8, atol=1e-10)
+    model.zero_grad()
+    assert wrong_cells(config, model, [batches(task, 1, 1), batches(task, 2, 2)]) == []
+
+
+def require_twin(model: nn.Module, twin: nn.Module, x: Tensor) -> None:
+    """Checks that two models give the same, in training and in evaluation."""
+    for training in (True, False):
+        model.train(training)
+        twin.train(training)
+        torch.testing.assert_close(model(x), twin(x), rtol=1e-9, atol=1e-11)
+
+
+def num_parameters(model: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in model.parameters())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from collections.abc import Iterator
 from typing import Any
@@ -93,3 +94,22 @@ def stopped_during(trainer: Trainer, step: int) -> dict[str, Table]:
 
     trainer.state.optimizer.register_step_pre_hook(counting)
     return collected(trainer.rows())
+
+
+def require_going_on(config: Config, stop_after: int) -> None:
+    """Checks that a loaded state goes on with the rows that follow, for every table and cell.
+
+    Where it stopped every column was measured, whatever the cadence: that step's rows of layers
+    and histograms are left out.
+    """
+    whole, first = tables_of(config), assemble(config)
+    head = stopped_after(first, stop_after)
+    saved = copy.deepcopy(first.state_dict())
+    second = assemble(config)
+    second.load_state_dict(saved)
+    tail = collected(second.rows())
+    joined = {t: {name: head[t][name] + tail[t][name] for name in head[t]} for t in head}
+    for tables in (joined, whole):
+        for table in {"layers", "histograms"} & tables.keys():
+            tables[table] = without_step(tables[table], stop_after - 1)
+    assert_same(joined, whole)

@@ -276,6 +276,24 @@ def test_a_damaged_file_of_a_sweep_tells_nothing(tmp_path: Path, damage: bytes) 
     for name in ("plan.json", "sweep.csv"):
         (tmp_path / name).write_bytes(damage)
     assert tables.sweep_jobs(tmp_path) == {}
+    plan, table = sorted(tables.sweep_problems(tmp_path))
+    assert plan.startswith(f"{tmp_path / 'plan.json'} is ")
+    assert table.startswith(f"{tmp_path / 'sweep.csv'} is ")
+
+
+def test_jobs_that_have_not_begun_are_named(tmp_path: Path) -> None:
+    jobs = [{"job": number, "folder": f"of/{number}", "overrides": []} for number in range(16)]
+    write(tmp_path, "plan.json", json.dumps({"jobs": jobs}))
+    write(tmp_path, "sweep.csv", SWEEP + "1,failed,,,,,no memory\n")
+    make_run(tmp_path / "of" / "0")
+    assert tables.sweep_problems(tmp_path) == [
+        f"14 of 16 jobs of {tmp_path} have not begun: 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, ..."
+    ]
+    for number in range(2, 15):
+        make_run(tmp_path / "of" / str(number))
+    assert tables.sweep_problems(tmp_path) == [f"1 of 16 jobs of {tmp_path} has not begun: 15"]
+    make_run(tmp_path / "of" / "15")
+    assert tables.sweep_problems(tmp_path) == []
 
 
 @pytest.mark.parametrize("defaults", [5, "schema", {"model": "mlp"}])

@@ -3,7 +3,8 @@
 Nothing here is built by vgexp but the predictions: weights are drawn, multiplied and transposed by
 the tests, many nets at a time, in float64.
 
-Holds: theory/chain.py, theory/fluctuations.py, theory/lognormal.py, theory/weights.py
+Holds: theory/chain.py, theory/fluctuations.py, theory/lognormal.py, theory/typical.py,
+theory/weights.py
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from vgexp.config import MlpConfig
 from vgexp.seeds import generator
 from vgexp.theory import Forecast, Sample, function, predict
 from vgexp.theory.chain import chain
+from vgexp.theory.fluctuations import fluctuations
 from vgexp.theory.forward import Net, forward
 from vgexp.theory.lognormal import log_of_mean
 from vgexp.theory.moments import Means
@@ -94,6 +96,28 @@ def test_the_logarithm_of_a_mean_of_lognormal_numbers_is_as_drawn(
     error = float(logs.std()) / math.sqrt(len(logs))
     assert mean == pytest.approx(float(logs.mean()), abs=4 * error + 2e-3 * variance)
     assert own == pytest.approx(float(logs.var()), rel=0.06, abs=1e-3 * variance)
+
+
+@pytest.mark.parametrize(
+    ("activation", "expected"), [("relu", (6, 2, 2, 1, 0)), ("linear", (3, 1, 1, 1, 0))]
+)
+def test_fluctuations_of_piecewise_linear_units_are_the_moments_of_a_normal_number(
+    activation: str, expected: tuple[float, ...]
+) -> None:
+    """To the 1e-3 that `fluctuations` promises."""
+    phi = function(activation)
+    assert phi is not None
+    found = fluctuations(phi, torch.tensor([1e-3, 1.0, 40.0], dtype=torch.float64))
+    for moment, value in zip(vars(found).values(), expected, strict=True):
+        torch.testing.assert_close(moment, torch.full_like(moment, value), atol=1e-3, rtol=1e-3)
+
+
+def test_the_first_z_of_one_example_varies_as_a_mean_of_squared_normal_numbers() -> None:
+    """ln of a mean over n of them has the variance psi'(n / 2)."""
+    config = MlpConfig(depth=3, width=48, activation="tanh", init="lecun_normal")
+    first = predicted(config, sample(1)).rows["layers.0.linear.weight"]
+    variance = float(torch.polygamma(1, torch.tensor(24.0, dtype=torch.float64)))
+    assert first.log_preact_std == pytest.approx(math.sqrt(variance) / 2, rel=0.02)
 
 
 def test_the_chain_of_one_example_is_the_one_that_sampling_gives() -> None:

@@ -14,12 +14,9 @@ import torch
 from torch import Tensor, nn
 from trainers import (
     BASE,
-    assert_same,
     changed,
-    collected,
-    stopped_after,
+    require_going_on,
     tables_of,
-    without_step,
 )
 
 from vgexp.assembly import assemble
@@ -127,13 +124,4 @@ def test_h_is_measured_before_dropout(skip: str) -> None:
 def test_a_loaded_state_goes_on_with_the_masks_that_follow(stop_after: int) -> None:
     config = changed(DROPPING, probe=ProbeConfig(every=4, activations_every=4, histograms_every=0))
     config = changed(config, train={"steps": 9})
-    whole = tables_of(config)
-    first = assemble(config)
-    head = stopped_after(first, stop_after)
-    second = assemble(config)
-    second.load_state_dict(copy.deepcopy(first.state_dict()))
-    tail = collected(second.rows())
-    joined = {t: {name: head[t][name] + tail[t][name] for name in head[t]} for t in head}
-    for tables in (joined, whole):
-        tables["layers"] = without_step(tables["layers"], stop_after - 1)
-    assert_same(joined, whole)
+    require_going_on(config, stop_after)

@@ -19,6 +19,7 @@ import pytest
 import torch
 from columns import ACTIVATION_COLUMNS, WEIGHT_COLUMNS
 from deferred_runs import trained
+from small_runs import require_same_bytes_after_a_cut
 from torch import Tensor, nn
 from trainers import Table, assert_same, changed, collected, tables_of
 
@@ -447,23 +448,7 @@ def test_a_run_that_was_cut_short_ends_with_the_same_bytes(
         run=RunConfig(checkpoint_every=2),
         output=OutputConfig(quiet=True),
     )
-    vgexp.run(config, tmp_path / "whole")
-    take_step, taken = step.take_step, []
-
-    def torn(state: Any) -> None:
-        taken.append(1)
-        if len(taken) == stop_after + 1:
-            raise RuntimeError("the node is gone")
-        take_step(state)
-
-    monkeypatch.setattr(step, "take_step", torn)
-    with pytest.raises(RuntimeError, match="the node is gone"):
-        vgexp.run(config, tmp_path / "cut")
-    monkeypatch.undo()
-    vgexp.resume(tmp_path / "cut")
-    for name in ("layers.csv", "steps.csv", "evals.csv"):
-        mine, other = (tmp_path / folder / name for folder in ("cut", "whole"))
-        assert mine.read_bytes() == other.read_bytes(), name
+    require_same_bytes_after_a_cut(config, tmp_path, stop_after, monkeypatch)
     summary = vgexp.load(tmp_path / "cut").summary
     assert summary["dtype"] == "float16"
 

@@ -1,7 +1,7 @@
 """The trainer against a loop written by hand, and the laws that its tables obey.
 
-Holds: training/trainer.py, training/evaluation.py, training/facts.py, training/state.py,
-training/step.py
+Holds: training/trainer.py, assembly/networks.py, training/evaluation.py, training/facts.py,
+training/state.py, training/step.py
 """
 
 from __future__ import annotations
@@ -24,10 +24,9 @@ from trainers import (
     assert_same,
     changed,
     collected,
-    stopped_after,
+    require_going_on,
     stopped_during,
     tables_of,
-    without_step,
 )
 
 from vgexp import data
@@ -387,23 +386,7 @@ def test_a_loaded_state_goes_on_with_exactly_the_rows_that_follow(
 ) -> None:
     probe = ProbeConfig(every=2, activations_every=3, histograms_every=5)
     config = changed(config, probe=probe)
-    whole = tables_of(config)
-    first = assemble(config)
-    head = stopped_after(first, stop_after)
-    saved = copy.deepcopy(first.state.state_dict())
-    assert saved["step"] == stop_after
-    second = assemble(config)
-    second.state.load_state_dict(saved)
-    tail = collected(second.rows())
-    joined = {
-        table: {name: head[table][name] + tail[table][name] for name in head[table]}
-        for table in head
-    }
-    # Where it stopped everything was measured, whatever the cadence.
-    for tables in (joined, whole):
-        for table in ("layers", "histograms"):
-            tables[table] = without_step(tables[table], stop_after - 1)
-    assert_same(joined, whole)
+    require_going_on(config, stop_after)
 
 
 @pytest.mark.parametrize("probe", [ProbeConfig(), ProbeConfig(every=1), ProbeConfig(every=2)])

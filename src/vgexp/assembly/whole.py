@@ -152,6 +152,7 @@ def _probe_maker(config: Config, state: TrainState, model: Model) -> Callable[[]
         watches=model.watches,
         meters=model.meters,
         scaler=None if state.half is None else state.half.scaler,
+        is_bare=True,
     )
 
 

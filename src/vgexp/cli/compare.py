@@ -75,12 +75,14 @@ def main(args: argparse.Namespace) -> int:
     runs = load_runs(paths)
     # Before anything is printed, since a figure that cannot be drawn is an error of the user.
     figure = _draw(runs, args, words) if args.plot else None
-    table = _table(runs, args)
+    table = sheet.add_sentences(_table(runs, args), _problems_of_sweeps(paths, runs))
     sheet.show(console, table)
     if args.csv:
         sheet.write_csv(table, args.csv)
-    if figure:
-        layout.show_line(console, f"\nfigure: {figure}")
+    written = {"table": args.csv, "figure": figure}
+    lines = [f"{what}: {file}" for what, file in written.items() if file]
+    for number, line in enumerate(lines):
+        layout.show_line(console, line if number else f"\n{line}")
     return 0
 
 
@@ -137,6 +139,12 @@ def _table(runs: Sequence[ComparedRun], args: argparse.Namespace) -> Comparison:
         metric = metric.removeprefix("layers.")
         metric = metric if comparison.is_metric(runs, metric) else None
     return comparison.compare_runs(runs, metric, args.step, args.seeds)
+
+
+def _problems_of_sweeps(paths: Sequence[str], runs: Sequence[ComparedRun]) -> list[str]:
+    from vgexp.past import problems_of_sweeps
+
+    return problems_of_sweeps(paths, [run.folder for run in runs])
 
 
 def _draw(runs: Sequence[ComparedRun], args: argparse.Namespace, words: dict[str, str]) -> Path:

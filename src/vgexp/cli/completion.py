@@ -19,6 +19,7 @@ from vgexp.cli.actions import WORKS
 from vgexp.cli.job import Job
 from vgexp.cli.verbs import VERBS
 from vgexp.errors import QuestionError, unknown
+from vgexp.quantities import TABLES
 
 _SHELLS = ("bash", "zsh", "fish")
 _SEPARATORS: Mapping[str, str] = {"bash": " ", "zsh": " ", "fish": "\n"}
@@ -51,7 +52,8 @@ def candidates(line: str) -> list[str]:
     if len(words) == 1:
         return [verb for verb in VERBS if verb.startswith(last)]
     if words[1] == "list":
-        return [kind for kind in listing.KINDS if kind.startswith(last)] if len(words) == 2 else []
+        names = {2: listing.KINDS, 3: TABLES if words[2:] == ["metrics"] else ()}
+        return [name for name in names.get(len(words), ()) if name.startswith(last)]
     if words[1] in VERBS and VERBS[words[1]].takes_folders:
         return _folders(last)
     return _overrides(words[1], words[2:], last) if words[1] in WORKS else []

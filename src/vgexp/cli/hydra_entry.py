@@ -27,6 +27,8 @@ from vgexp.errors import QuestionError, printable
 from vgexp.sweep import place, plan, plan_file
 
 _VERSION_BASE = "1.3"
+_PLACES = ("hydra.run.dir=", "hydra.sweep.dir=", "hydra.sweep.subdir=")
+_CAN_SET_MODE = re.compile(r"[+~]*(hydra|experiment)\b|[^=]*@")
 
 
 def enter(verb: str, argv: Sequence[str]) -> int:
@@ -77,7 +79,11 @@ def compose_and_call(args: argparse.Namespace, job: Job) -> None:
     Raises:
         QuestionError: Hydra refused it, or the folder is in use.
     """
+    for folder in (args.config_dir, args.config_path):
+        if folder and args.config_name in (None, "config", folders.CONFIG):
+            folders.refuse_guest(Path(folder))
     schema.register(job.work)
+    sets_no_mode = _sets_no_mode(args)
     args.overrides, job.swept = _rewrite(args)
     first = find_configs()
     if args.config_dir and not args.config_path:
@@ -89,7 +95,7 @@ def compose_and_call(args: argparse.Namespace, job: Job) -> None:
         # To complete a line Hydra makes its parser once more.
         completed = hydra_internals.allow_lazy_help() if args.shell_completion else nullcontext()
         with _make_hydra_raise(), _restore_logging(), shown, completed:
-            hydra_internals.run(args, job, first, schema.PRIMARY)
+            hydra_internals.run(args, job, first, schema.PRIMARY, sets_no_mode=sets_no_mode)
     except SystemExit as error:
         # After --help and --hydra-help; a message or a code above 0 is a refusal.
         if error.code not in (None, 0):
@@ -149,6 +155,16 @@ def spell_words(args: argparse.Namespace, words: Sequence[str]) -> list[str]:
 def place_sweep(folder: Path) -> str:
     """The override that sets the folder of a sweep."""
     return overrides.assign("hydra.sweep.dir", str(folder))
+
+
+def _sets_no_mode(args: argparse.Namespace) -> bool:
+    """Whether only the flags can ask for a sweep.
+
+    A preset can, a configuration of the user's, and an override of Hydra's own keys.
+    """
+    if args.config_dir or args.config_path or args.config_name:
+        return False
+    return all(word.startswith(_PLACES) or not _CAN_SET_MODE.match(word) for word in args.overrides)
 
 
 def _own_folder(given: str) -> Path:

@@ -8,7 +8,7 @@ import errno
 import re
 import shlex
 import typing
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,7 @@ from vgexp.cli.hydra_messages import about_message
 from vgexp.cli.keys import list_keys
 from vgexp.cli.listing import list_experiments
 from vgexp.config import CHOICES, Config
-from vgexp.config.kinds import in_words
+from vgexp.config.kinds import in_words, whole_number_like
 from vgexp.errors import QuestionError, unknown
 
 _PACKAGE = "# @package _global_"
@@ -69,17 +69,19 @@ def translate(error: BaseException) -> QuestionError | None:
     return None
 
 
-def unknown_key(group: str, key: str, known: Iterable[str]) -> QuestionError:
+def unknown_key(group: str, key: str, known: Collection[str]) -> QuestionError:
     """The error for a key that a group (at the root: "") lacks; names groups that have it."""
     if not group:
         elsewhere = {**_groups_with(), "experiment": ["+experiment=NAME"], **_described_as(key)}
         return unknown("key", key, known, elsewhere)
     choices = _choices_with(group, key)
-    if choices:
-        question = unknown(f"key of {group}", key, known)
-        return QuestionError(f"{question}\n{key} is a key of: {', '.join(choices)}")
     same = {name: whole for name, whole in _groups_with().items() if name == key}
-    return unknown(f"key of {group}", key, known, {**same, **_described_as(key)})
+    elsewhere = {} if choices else {**same, **_described_as(key)}
+    headline, allowed, *near = str(unknown(f"key of {group}", key, known, elsewhere)).splitlines()
+    if not known:
+        allowed = f"allowed: none, since the chosen {group} has no keys"
+    others = [f"{key} is a key of: {', '.join(choices)}"] if choices else []
+    return QuestionError("\n".join([headline, allowed, *near, *others]))
 
 
 def unknown_flag(flag: str, argv: Sequence[str], known: Iterable[str]) -> QuestionError:
@@ -154,7 +156,10 @@ def _about_key(cause: OmegaConfBaseException, message: str) -> QuestionError:
     asked = {None: "null", True: "true", False: "false"}
     value = cause.value
     shown = asked[value] if value is None or isinstance(value, bool) else repr(value)
-    return QuestionError(f"{cause.full_key} is {shown}\nallowed: {words}{suffix}")
+    near = whole_number_like(value, words)
+    lines = [f"{cause.full_key} is {shown}", f"allowed: {words}"]
+    lines += [] if near is None else [f"nearest: {near}"]
+    return QuestionError("\n".join(lines) + suffix)
 
 
 def _about_closed(path: Path, error: OSError) -> QuestionError:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -27,25 +27,61 @@ GRID = "hydra._internal.core_plugins.basic_sweeper.BasicSweeper"
 
 _UTILS = "hydra._internal.utils"
 _LOADER = "hydra._internal.config_loader_impl"
+_MAIN = "hydra._internal.hydra"
 _CHECK_HELP = "_check_help"
 
 
-def run(args: argparse.Namespace, task: Callable[..., Any], folder: Path, name: str) -> None:
+def run(
+    args: argparse.Namespace,
+    task: Callable[..., Any],
+    folder: Path,
+    name: str,
+    *,
+    sets_no_mode: bool = False,
+) -> None:
     """Has Hydra compose the configuration `name` of a folder and call the task with it.
 
     `hydra.main` does the same with `sys.argv`, which a function that is given a command line must
     not change.
 
+    Args:
+        sets_no_mode: nothing that is composed sets `hydra.mode`, so that the flags alone say
+            whether this is a sweep. Hydra would compose everything once more to find that out.
+
     Raises:
         QuestionError: the installed version of Hydra has no such function.
     """
-    _require(_UTILS, "_run_hydra")(
-        args=args,
-        args_parser=make_parser(),
-        task_function=task,
-        config_path=str(folder),
-        config_name=name,
-    )
+    with _without_mode() if sets_no_mode else nullcontext():
+        _require(_UTILS, "_run_hydra")(
+            args=args,
+            args_parser=make_parser(),
+            task_function=task,
+            config_path=str(folder),
+            config_name=name,
+        )
+
+
+@contextmanager
+def _without_mode() -> Iterator[None]:
+    """Within, Hydra finds no `hydra.mode` and composes nothing to look for it.
+
+    Hydra itself finds none where a configuration sets none. Where Hydra has no such function,
+    nothing is changed.
+    """
+    cls = _find(_MAIN, "Hydra")
+    get_mode = getattr(cls, "get_mode", None)
+    if get_mode is None:
+        yield
+        return
+
+    def find_none(*_: Any, **__: Any) -> None:
+        return None
+
+    cls.get_mode = find_none
+    try:
+        yield
+    finally:
+        cls.get_mode = get_mode
 
 
 def make_parser() -> argparse.ArgumentParser:

@@ -16,7 +16,7 @@ from vgexp.registry import Registry
 
 Entries = list[tuple[str, str]]
 
-_USAGE = "usage: vgexp list [KIND]"
+_USAGE = "usage: vgexp list [KIND]; vgexp list metrics [TABLE]"
 # Names longer than this have their line below them, so that the lines stay wide enough to read.
 _LONGEST_NAME = 24
 
@@ -24,14 +24,18 @@ _LONGEST_NAME = 24
 def main(argv: Sequence[str]) -> int:
     """Prints the entries of one kind, or all kinds with their names."""
     if argv and argv[0] in ("-h", "--help"):
-        print(_wrap(f"{_USAGE}; kinds:", ", ".join(KINDS)))
+        print(_USAGE)
+        print(_wrap("kinds:", ", ".join(KINDS), 8))
         return 0
-    if len(argv) > 1:
-        raise QuestionError(f"vgexp list takes one kind, not {len(argv)}\n{_USAGE}")
     kind = _FORMER_NAMES.get(argv[0], argv[0]) if argv else None
     if kind is not None and kind not in KINDS:
         raise unknown("kind", kind, KINDS)
-    print(printable(_all() if kind is None else _one(kind)))
+    if len(argv) > 1 and not (kind == _OF_TABLES and len(argv) == 2):
+        raise QuestionError(f"vgexp list takes one kind, not {len(argv)}\n{_USAGE}")
+    table = argv[1].removesuffix(".csv") if len(argv) > 1 else None
+    if table is not None and table not in TABLES:
+        raise unknown("table", table, TABLES)
+    print(printable(_all() if kind is None else _one(kind, table)))
     return 0
 
 
@@ -113,6 +117,8 @@ KINDS: Mapping[str, Callable[[], Entries]] = {
 }
 """Kind -> what gives its names, each with its line."""
 
+_OF_TABLES = "metrics"
+"""The kind whose names begin with that of a table."""
 _FORMER_NAMES: Mapping[str, str] = {"pictures": "figures"}
 """What a kind was called before; it still is understood."""
 _CLOSINGS: Mapping[str, str] = {
@@ -122,8 +128,10 @@ _CLOSINGS: Mapping[str, str] = {
 """Kind -> the line below its names, where another kind may have been meant."""
 
 
-def _one(kind: str) -> str:
+def _one(kind: str, table: str | None) -> str:
     entries = KINDS[kind]()
+    if table is not None:
+        entries = [(name, line) for name, line in entries if name.startswith(f"{table}.")]
     width = max((len(name) for name, _ in entries if len(name) <= _LONGEST_NAME), default=0)
     lines = [_wrap(name.ljust(width), summary, width + 2) for name, summary in entries]
     closing = ["", _CLOSINGS[kind]] if kind in _CLOSINGS else []

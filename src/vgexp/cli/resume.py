@@ -148,12 +148,33 @@ def _run_folder(path: str) -> Path:
     if found == [Path(path)]:
         return found[0]
     still_open = [folder for folder in found if resuming.is_open(folder)]
-    shown = [f"  {error_blocks.format_resume(folder)}" for folder in still_open[:6]]
-    more = [f"  and {len(still_open) - 6} more"] if len(still_open) > 6 else []
+    named = list(filter(_can_go_on, dict.fromkeys(map(_sweep_or_run, found))))
+    shown = [f"  {error_blocks.format_resume(folder)}" for folder in named[:6]]
+    more = [f"  and {len(named) - 6} more"] if len(named) > 6 else []
     raise QuestionError(
-        f"{path} holds {len(found)} runs, {len(still_open)} to go on with\nallowed: one run\n"
-        + "\n".join([*shown, *more])
+        f"{path} holds {len(found)} runs, {len(still_open)} to go on with\n"
+        "allowed: one run, or one sweep\n" + "\n".join([*shown, *more])
     )
+
+
+def _sweep_or_run(run: Path) -> Path:
+    """The folder of the sweep that a run is a job of, or else the run's."""
+    return next((folder for folder in run.parents if _is_sweep(folder)), run)
+
+
+def _can_go_on(folder: Path) -> bool:
+    """Whether a run, or a job of a sweep, has not ended; True where a plan cannot be read."""
+    from vgexp import resuming
+    from vgexp.sweep import plan_file
+
+    if not _is_sweep(folder):
+        return resuming.is_open(folder)
+    with suppress(QuestionError):
+        known = plan_file.read(folder)
+        return known is not None and any(
+            resuming.is_open(folder / entry.folder) for entry in known.entries
+        )
+    return True
 
 
 @contextmanager

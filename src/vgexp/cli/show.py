@@ -14,7 +14,9 @@ if TYPE_CHECKING:
 
 DESCRIPTION = "A run in the terminal: layer-by-step heat map, curves, verdict, metrics."
 
+_DEFAULT_METRIC = "grad_norm"
 _MOST_NAMED = 6
+_ALLOWED = "allowed: a run folder, or a folder above one run"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -22,9 +24,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("path", metavar="RUN", help="a run folder, or a folder above one run")
     parser.add_argument(
         "--metric",
-        default="grad_norm",
         metavar="METRIC",
-        help="the heat map's column of layers.csv (`vgexp list metrics`; default grad_norm)",
+        help="of a training run: the heat map's column of layers.csv (`vgexp list metrics`; "
+        f"default {_DEFAULT_METRIC})",
     )
     parser.add_argument(
         "--figures",
@@ -43,9 +45,15 @@ def main(args: argparse.Namespace) -> int:
 
     folder = _one_run(args.path)
     if _is_signal(folder):
+        if args.metric is not None:
+            raise QuestionError(
+                f"--metric is the column of a heat map over steps, and {folder} has none: it is a"
+                " run of vgexp signal\n"
+                f"allowed: {shlex.join(['vgexp', 'compare', str(folder), '--layers', args.metric])}"
+            )
         return _show_signal(folder, draws=args.figures)
     console, run = Screen(), PastRun(folder, is_strict=False)
-    show(console, run, args.metric)
+    show(console, run, args.metric or _DEFAULT_METRIC)
     if args.figures:
         _draw(console, run.folder)
     if run.can_go_on:
@@ -61,27 +69,29 @@ def _is_signal(folder: Path) -> bool:
 
 
 def _show_signal(folder: Path, *, draws: bool) -> int:
-    """Prints again what `vgexp signal` printed."""
+    """Prints again the result that `vgexp signal` printed."""
     from vgexp import folders, runs
-    from vgexp.cli.actions import find_work
     from vgexp.cli.screen import Screen
+    from vgexp.report.terminal.at_start import show_result
+    from vgexp.report.terminal.layout import show_line
 
-    done = runs.load(folder)
+    done, console = runs.load(folder), Screen()
     if done.summary.get("status") != "completed":
         raise QuestionError(
             f"{folder} did not come to its end: {done.summary.get('status')}\n"
             f"allowed: {shlex.join(['vgexp', 'resume', str(folder)])}"
         )
     try:
-        find_work("signal").close(done)
+        show_result(console, done.summary, done.layers)
     except QuestionError:
         raise
     except (LookupError, TypeError, ValueError) as error:
         raise QuestionError(
             f"{folder / folders.SUMMARY} is not as vgexp signal writes it: {reason(error)}"
         ) from error
+    show_line(console, f"Run folder: {folder}")
     if draws:
-        _draw(Screen(), folder)
+        _draw(console, folder)
     return 0
 
 
@@ -123,7 +133,7 @@ def _one_run(path: str) -> Path:
     """
     from vgexp import tables
 
-    found = tables.find_runs([path])
+    found = tables.find_runs([path], _ALLOWED)
     if len(found) == 1:
         return found[0]
     shown = [f"  {shlex.join(['vgexp', 'show', str(folder)])}" for folder in found[:_MOST_NAMED]]

@@ -16,6 +16,8 @@ _WORDS = {
     str: "text",
     list: "a list of text, as in [a,b]",
 }
+_MOST_EXACT = 2.0**53
+"""The largest number below which a float holds every whole number."""
 _ACCEPTED: dict[type, type] = {int: Integral, float: Real, bool: bool, str: str}
 
 
@@ -25,6 +27,16 @@ def in_words(cls: type, field: str) -> str | None:
     None for a section, and for a name that is no field.
     """
     return _words(_options(cls).get(field, ()))
+
+
+def whole_number_like(value: object, words: str) -> int | None:
+    """Returns the whole number that a value is equal to, where a field holds whole numbers.
+
+    `1e3` is read as 1000.0. None where it is no such value, or no such field by its `words`.
+    """
+    if not isinstance(value, float) or not words.startswith(_WORDS[int]):
+        return None
+    return int(value) if value.is_integer() and 0 <= value <= _MOST_EXACT else None
 
 
 def require_kinds(section: Any, prefix: str = "") -> None:

@@ -21,7 +21,9 @@ def cause_of(summary: Mapping[str, Any], divergence: str) -> str:
     losses += f", a constant guess's {format_loss(summary['constant_loss'])}"
     if verdict == "healthy":
         despite = (
-            "" if summary["signal"] == "steady" else f"despite the {summary['signal']} signal, "
+            ""
+            if summary["signal"] in (None, "steady")
+            else f"despite the {summary['signal']} signal, "
         )
         return despite + losses
     if summary["loss_first"] is None:
@@ -32,6 +34,6 @@ def cause_of(summary: Mapping[str, Any], divergence: str) -> str:
 
 
 def _describe_end(summary: Mapping[str, Any]) -> str:
-    if summary["signal_last"] == "steady" or summary["attenuation_last"] is None:
+    if summary["signal_last"] in (None, "steady") or summary["attenuation_last"] is None:
         return ""
     return f"; {summary['signal_last']} at the end ({summary['attenuation_last']:.2g})"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import pandas as pd
 
@@ -44,23 +44,40 @@ class Diagnosis:
         return tuple(name for name in RULES if name not in self.unchecked)
 
 
-def diagnose(frame: pd.DataFrame) -> Diagnosis:
+@runtime_checkable
+class Diagnosable(Protocol):
+    """What knows its table of layers: a run, a probe."""
+
+    def diagnose(self) -> Diagnosis: ...
+
+
+def diagnose(
+    frame: pd.DataFrame | Diagnosable,
+    *,
+    dtype: str | None = None,
+    num_examples: int | None = None,
+) -> Diagnosis:
     """What the rules find in a table of layers alone.
 
     Args:
-        frame: rows as in `layers.csv` or from `Probe.to_frame()`.
+        frame: rows as in `layers.csv` or from `Probe.to_frame()`; or a `Run` or a `Probe`, of which
+            the table is taken, and what it knows.
+        dtype: of the network, such as `float32`; None: not known.
+        num_examples: N of an update; both are needed to count underflow.
 
     Raises:
         QuestionError: it is no frame, columns are missing or hold no numbers, or no row has a
             backward signal.
     """
     if not isinstance(frame, pd.DataFrame):
+        if isinstance(frame, Diagnosable) and not isinstance(frame, type):
+            return frame.diagnose()
         raise QuestionError(
             f"diagnose was given a {type(frame).__name__}\n"
-            "allowed: a DataFrame with the rows of layers.csv, such as vgexp.load(RUN).layers or"
-            " probe.to_frame()"
+            "allowed: a run, a probe, or a DataFrame with the rows of layers.csv, such as"
+            " vgexp.load(RUN).layers or probe.to_frame()"
         )
-    evidence = evidence_of_layers(frame)
+    evidence = evidence_of_layers(frame, dtype=dtype, num_examples=num_examples, is_users=True)
     assert evidence.last_step is not None
     layers = evidence.tables["layers"]
     first_step, last_step = evidence.first_step, evidence.last_step
@@ -68,8 +85,8 @@ def diagnose(frame: pd.DataFrame) -> Diagnosis:
     return Diagnosis(
         first_step,
         last_step,
-        signal_of(layers[layers["step"] == first_step]),
-        signal_of(layers[layers["step"] == last_step]),
+        signal_of(layers[layers["step"] == first_step], is_users=True),
+        signal_of(layers[layers["step"] == last_step], is_users=True),
         compose(findings),
         findings,
         list_unchecked(evidence),

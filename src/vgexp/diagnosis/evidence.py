@@ -85,7 +85,10 @@ def evidence_of_run(
         )
     tables = tables or {}
     steps = _measured_steps(tables["layers"]) if "layers" in tables else None
-    of_layers = _layer_metrics(tables["layers"], *steps, summary.get("num_layers")) if steps else {}
+    of_layers = {}
+    if steps:
+        num_layers, is_users = summary.get("num_layers"), "compared" in summary
+        of_layers = _layer_metrics(tables["layers"], *steps, num_layers, is_users=is_users)
     return Evidence(
         metrics={**of_layers, **summary},
         tables=tables,
@@ -108,6 +111,7 @@ def evidence_of_layers(
     dtype: str | None = None,
     num_examples: int | None = None,
     ending: Mapping[str, Any] | None = None,
+    is_users: bool = False,
 ) -> Evidence:
     """The evidence of a table of layers alone, as a probe in somebody's own loop gives it.
 
@@ -115,6 +119,7 @@ def evidence_of_layers(
         layers: rows as in `layers.csv` or from `Probe.to_frame()`.
         dtype, num_examples: where they are known; both are needed to count underflow.
         ending: `status` and `reason` of a run that left no other metrics.
+        is_users: whether the rows are of a user's model (`signal_of`).
 
     Raises:
         QuestionError: columns are missing or hold no numbers, or no row has a backward signal.
@@ -129,7 +134,7 @@ def evidence_of_layers(
             "no row of the table has a backward signal\n"
             "allowed: rows of at least one step with delta_rms (probe.activations_every)"
         )
-    metrics = {**(ending or {}), **_layer_metrics(layers, *steps)}
+    metrics = {**(ending or {}), **_layer_metrics(layers, *steps, is_users=is_users)}
     if dtype is not None and num_examples is not None:
         metrics["underflow"] = underflow(layers, num_examples, dtype)
     return Evidence(
@@ -164,10 +169,16 @@ def _measured_steps(layers: pd.DataFrame) -> tuple[int, int] | None:
 
 
 def _layer_metrics(
-    layers: pd.DataFrame, first_step: int, last_step: int, num_layers: int | None = None
+    layers: pd.DataFrame,
+    first_step: int,
+    last_step: int,
+    num_layers: int | None = None,
+    *,
+    is_users: bool = False,
 ) -> dict[str, Any]:
     first, last = (
-        signal_of(layers[layers["step"] == step], num_layers) for step in (first_step, last_step)
+        signal_of(layers[layers["step"] == step], num_layers, is_users=is_users)
+        for step in (first_step, last_step)
     )
     at_last = {f"{name}_last": value for name, value in _signal_metrics(last).items()}
     ratio = _finite(first.weight_gradient_ratio)
@@ -181,7 +192,15 @@ def _signal_metrics(signal: Signal) -> dict[str, Any]:
         "backward_factor_per_layer": _finite(signal.backward_factor_per_layer),
         "num_layers": signal.num_layers,
         "unmeasured_ends": list(signal.unmeasured_ends),
+        **path_metrics(signal),
     }
+
+
+def path_metrics(signal: Signal) -> dict[str, Any]:
+    """Which layers of a user's model are compared, and why none are; nothing of other models."""
+    if signal.compared is None:
+        return {}
+    return {"compared": list(signal.compared), "no_path": signal.no_path or None}
 
 
 def _finite(value: float) -> float | None:

@@ -23,6 +23,12 @@ def format_loss(value: float | None) -> str:
     return "none" if value is None else f"{value:#.3g}".rstrip(".")
 
 
+def compared_layers(metrics: Mapping[str, Any], suffix: str = "") -> tuple[int, int]:
+    """The numbers of the layers that are compared: 1 and L, or what stands for them."""
+    compared = metrics.get(f"compared{suffix}")
+    return (1, metrics[f"num_layers{suffix}"]) if compared is None else (compared[0], compared[1])
+
+
 def describe_signal(metrics: Mapping[str, Any], suffix: str = "") -> str:
     """What layer 1 gets of the backward signal, without a full stop.
 
@@ -30,17 +36,33 @@ def describe_signal(metrics: Mapping[str, Any], suffix: str = "") -> str:
         suffix: `_last` for the last measured step.
     """
     attenuation = metrics.get(f"attenuation{suffix}")
-    last_layer = metrics[f"num_layers{suffix}"]
+    first_layer, last_layer = compared_layers(metrics, suffix)
     factor = metrics.get(f"backward_factor_per_layer{suffix}")
+    if reason := metrics.get(f"no_path{suffix}"):
+        return str(reason)
     if attenuation is None:
         return _describe_undefined(metrics, suffix)
     if attenuation == 0:
-        return "layer 1 gets exactly nothing"
-    if last_layer == 1:
+        return f"layer {first_layer} gets exactly nothing"
+    if metrics[f"num_layers{suffix}"] == 1:
         return "there is one hidden layer, so nothing can be lost between layers"
-    what = f"layer 1 gets {format_ratio(attenuation)} what layer {last_layer} gets"
+    silent = _describe_silent(first_layer, last_layer, metrics[f"num_layers{suffix}"])
+    if first_layer == last_layer:
+        return f"layer {first_layer} alone has a signal{silent}"
+    what = f"layer {first_layer} gets {format_ratio(attenuation)} what layer {last_layer} gets"
+    what += silent
     # Not an average: where single layers stand out, the factor's power is not the attenuation.
     return what if factor is None else f"{what}, a fitted factor of {format_factor(factor)} a layer"
+
+
+def _describe_silent(first: int, last: int, num_layers: int) -> str:
+    """Which layers before and after those that are compared have no signal."""
+    ranges = [(1, first - 1), (last + 1, num_layers)]
+    words = [f"{a}" if a == b else f"{a} to {b}" for a, b in ranges if a <= b]
+    if not words:
+        return ""
+    is_one = words[0].isdigit() and len(words) == 1
+    return f" (layer{'' if is_one else 's'} {' and '.join(words)} ha{'s' if is_one else 've'} none)"
 
 
 def _describe_undefined(metrics: Mapping[str, Any], suffix: str) -> str:
@@ -54,7 +76,11 @@ def _describe_undefined(metrics: Mapping[str, Any], suffix: str) -> str:
         return "no hidden layer has weights that were measured"
     if last_layer == 1:
         return "no finite signal was measured in the one hidden layer"
-    return f"layer 1 and layer {last_layer} cannot be compared (no value, zero or not finite)"
+    first_layer, last_layer = compared_layers(metrics, suffix)
+    return (
+        f"layer {first_layer} and layer {last_layer} cannot be compared"
+        " (no value, zero or not finite)"
+    )
 
 
 def _describe_unmeasured(metrics: Mapping[str, Any], suffix: str) -> str:

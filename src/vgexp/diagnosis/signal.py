@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from vgexp.diagnosis.users_path import UsersPath, users_main_path, users_path
 from vgexp.errors import QuestionError, unknown
 
 VANISHING_BELOW = 1e-3
@@ -45,12 +46,16 @@ class Signal:
     """Layers that are not in the fit, for their delta_rms is zero, not finite or not measured."""
     unmeasured_ends: tuple[int, ...]
     """Those of layers 1 and L that have no row."""
-    signal: str
-    """`vanishing`, `exploding` or `steady`."""
+    signal: str | None
+    """`vanishing`, `exploding` or `steady`; None where no path can be told."""
     weight_gradient_ratio: float = math.nan
     """grad_norm(1) / grad_norm(L), by the conventions of `attenuation`; nan without such a column.
     It does not measure the backward signal. A weight's gradient is dL/dz times what the layer
     reads: if one grows towards layer 1 as the other shrinks, it is the same in every layer."""
+    compared: tuple[int, int] | None = None
+    """The layers that stand for 1 and L in a user's model: those that have a signal."""
+    no_path: str = ""
+    """Why they cannot be compared, of a user's model; empty where they can."""
 
 
 def main_path(layers_at_step: pd.DataFrame) -> pd.DataFrame:
@@ -64,7 +69,9 @@ def main_path(layers_at_step: pd.DataFrame) -> pd.DataFrame:
     return hidden.drop_duplicates("layer").sort_values("layer", kind="stable")
 
 
-def signal_of(layers_at_step: pd.DataFrame, num_layers: int | None = None) -> Signal:
+def signal_of(
+    layers_at_step: pd.DataFrame, num_layers: int | None = None, *, is_users: bool = False
+) -> Signal:
     """The signal of one step, from its rows of `layers.csv`.
 
     Conventions where attenuation = delta_rms(1) / delta_rms(L) is not a finite quotient:
@@ -76,15 +83,20 @@ def signal_of(layers_at_step: pd.DataFrame, num_layers: int | None = None) -> Si
     - layer 1 or L has no row or no value: nan, `steady`;
     - one layer: attenuation 1 (unless it gets 0), factor nan.
 
+    Of a user's model, layers 1 and L are the first and the last that have a signal. Frozen layers
+    have none, nor have those that the loss goes on through after the layers that are trained. Where
+    no path can be told, the signal is None and the attenuation nan.
+
     Args:
         num_layers: L; None to take it from the rows, which do not show it where neither the
             read-out nor layer L was measured.
+        is_users: whether it is a user's model, whose path the probe has learnt.
 
     Raises:
         QuestionError: columns are missing.
     """
     require_columns(layers_at_step)
-    path = main_path(layers_at_step)
+    path = users_main_path(layers_at_step) if is_users else main_path(layers_at_step)
     numbers = path["layer"].to_numpy(dtype="float64")
     deltas = path["delta_rms"].to_numpy(dtype="float64")
     usable = np.isfinite(deltas) & (deltas > 0)
@@ -93,11 +105,18 @@ def signal_of(layers_at_step: pd.DataFrame, num_layers: int | None = None) -> Si
     ends = sorted({1, num_layers}) if num_layers else []
     unmeasured_ends = tuple(end for end in ends if end not in numbers)
     ratio = of_weights = math.nan
-    if numbers.size and not unmeasured_ends and numbers[-1] == num_layers:
-        ratio = attenuation_of(float(deltas[0]), float(deltas[-1]))
+    found = None
+    if is_users:
+        whole = UsersPath(1, num_layers)
+        found = whole if unmeasured_ends else users_path(layers_at_step, num_layers)
+    no_path = "" if found is None else found.reason
+    if numbers.size and not unmeasured_ends and numbers[-1] == num_layers and not no_path:
+        compared = (1, num_layers) if found is None else (found.first, found.last)
+        places = [int(np.flatnonzero(numbers == layer)[0]) for layer in compared]
+        ratio = attenuation_of(*(float(deltas[place]) for place in places))
         if "grad_norm" in path:
-            first, last = path["grad_norm"].to_numpy(dtype="float64")[[0, -1]]
-            of_weights = attenuation_of(float(first), float(last))
+            norms = path["grad_norm"].to_numpy(dtype="float64")[places]
+            of_weights = attenuation_of(*(float(norm) for norm in norms))
     return Signal(
         attenuation=ratio,
         backward_factor_per_layer=fit_factor(numbers[usable], np.log(deltas[usable])),
@@ -105,8 +124,10 @@ def signal_of(layers_at_step: pd.DataFrame, num_layers: int | None = None) -> Si
         num_layers_used=int(usable.sum()),
         num_left_out=max(num_layers, usable.size) - int(usable.sum()),
         unmeasured_ends=unmeasured_ends,
-        signal=classify(ratio),
+        signal=None if no_path else classify(ratio),
         weight_gradient_ratio=of_weights,
+        compared=None if found is None else (found.first, found.last),
+        no_path=no_path,
     )
 
 

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from vgexp.diagnosis.cause import cause_of
+from vgexp.diagnosis.evidence import path_metrics
 from vgexp.diagnosis.landscape import landscape_metrics
 from vgexp.diagnosis.readings import read_metrics, running_means
 from vgexp.diagnosis.shift import shift_metrics
@@ -36,7 +37,7 @@ def has_learned(steps: pd.DataFrame, constant_loss: float) -> bool | None:
 
 
 def verdict_of(
-    status: str, has_diverged: bool, has_learned: bool | None, signal: str
+    status: str, has_diverged: bool, has_learned: bool | None, signal: str | None
 ) -> str | None:
     """`diverged`, else `healthy` if it learned, else the signal unless steady, else `stalled`.
 
@@ -48,7 +49,7 @@ def verdict_of(
         return None
     if has_learned:
         return "healthy"
-    return signal if signal != "steady" else "stalled"
+    return signal if signal not in (None, "steady") else "stalled"
 
 
 def summarise(
@@ -62,6 +63,7 @@ def summarise(
     status: str,
     divergence: str | None,
     num_layers: int | None = None,
+    is_users: bool = False,
     time: pd.DataFrame | None = None,
     curvature: pd.DataFrame | None = None,
 ) -> dict[str, Any]:
@@ -75,6 +77,7 @@ def summarise(
         status: how the run ended.
         divergence: what became non-finite first and where; None if nothing did.
         num_layers: L; None to take it from the rows.
+        is_users: whether it is a user's model (`signal_of`).
         time, curvature: `time.csv` and `curvature.csv`, where the run has them.
 
     Returns:
@@ -82,7 +85,7 @@ def summarise(
         layers 1 and L that have no row, without which there is no attenuation. The last step of a
         diverged run is its very last one; its metrics are null if nothing in it was finite.
     """
-    first, last = _signals(layers, status, num_layers)
+    first, last = _signals(layers, status, num_layers, is_users)
     has_diverged = not np.isfinite(steps["loss"].to_numpy(dtype="float64")).all()
     verdict = verdict_of(status, has_diverged, has_learned(steps, constant_loss), first.signal)
     tables = {
@@ -107,15 +110,21 @@ def summarise(
     }
     summary = {key: for_json(value) for key, value in metrics.items()}
     summary["unmeasured_ends"] = list(first.unmeasured_ends)
+    summary |= path_metrics(first)
     summary["cause"] = cause_of(summary, divergence or _first_bad_loss(steps))
     return summary
 
 
-def _signals(layers: pd.DataFrame, status: str, num_layers: int | None) -> tuple[Signal, Signal]:
+def _signals(
+    layers: pd.DataFrame, status: str, num_layers: int | None, is_users: bool
+) -> tuple[Signal, Signal]:
     """The signals of the first step and of the last that has one."""
     first = layers["step"] == layers["step"].min()
     last = layers["step"] == _last_step(layers, status)
-    return signal_of(layers[first], num_layers), signal_of(layers[last], num_layers)
+    return (
+        signal_of(layers[first], num_layers, is_users=is_users),
+        signal_of(layers[last], num_layers, is_users=is_users),
+    )
 
 
 def _depth_trained(verdict: str | None, signal: Signal) -> int | None:

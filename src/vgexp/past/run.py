@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import pandas as pd
 from pandas.api.types import is_numeric_dtype
@@ -16,6 +16,7 @@ from vgexp.config import Config
 from vgexp.diagnosis.signal import SMALLEST_NORMAL, loss_scales
 from vgexp.errors import QuestionError
 from vgexp.past.extent import shortfall
+from vgexp.past.problems import Problems
 from vgexp.past.sweep import job_of
 from vgexp.past.values import find_values, put_inf_for_nan, split_by_metric
 from vgexp.quantities import TABLES, absence
@@ -27,8 +28,6 @@ _KEYS = ("step", "layer", "kind")
 _EXPECTED = ("layers", "steps")
 """Tables whose absence is a problem."""
 _OPEN = (UNFINISHED, resuming.FAILED, resuming.INTERRUPTED)
-
-T = TypeVar("T")
 
 
 class PastRun:
@@ -51,7 +50,7 @@ class PastRun:
         self.folder = Path(folder)
         self.is_strict = is_strict
         self._job = job
-        self._problems: dict[str, list[str]] = {}
+        self._problems = Problems(self.folder, is_strict)
         self._absent: dict[str, list[str]] = {}
         self._columns: dict[str, list[str]] = {}
         self._frames: dict[str, list[pd.DataFrame]] = {}
@@ -60,11 +59,11 @@ class PastRun:
     @property
     def problems(self) -> list[str]:
         """What is missing or damaged of all that was read so far, a sentence for each."""
-        return [words for found in self._problems.values() for words in found]
+        return self._problems.told
 
     def problems_of(self, table: str) -> list[str]:
         """Those of `problems` that are about one table."""
-        return self._problems.get(f"{table}.csv", [])
+        return self._problems.of(f"{table}.csv")
 
     # ---------------------------------------------------------------- summary and configuration
 
@@ -91,7 +90,22 @@ class PastRun:
     @cached_property
     def config(self) -> Config | None:
         """The configuration; None where it is missing, or damaged if not strict."""
-        return self._try(folders.CONFIG, self.require_config) if self.has(folders.CONFIG) else None
+        if not self.has(folders.CONFIG) or self.is_guest:
+            return None
+        return self._problems.try_to_read(folders.CONFIG, self.require_config)
+
+    @cached_property
+    def is_guest(self) -> bool:
+        """Whether a loop of somebody's own made the run; such a run has no configuration."""
+        return folders.is_guest(self.folder)
+
+    @cached_property
+    def settings(self) -> dict[str, Any]:
+        """What is known of somebody's own loop, by dotted key; empty for a run of vgexp's."""
+        if not self.is_guest:
+            return {}
+        read = self._problems.try_to_read
+        return read(folders.CONFIG, lambda: tables.read_settings(self.folder)) or {}
 
     def require_config(self) -> Config:
         """Reads the configuration.
@@ -150,7 +164,9 @@ class PastRun:
     def columns(self, table: str) -> list[str]:
         """Lists the columns of a table's file; none where there is no file."""
         if table not in self._columns and self.has_table(table):
-            found = self._try(f"{table}.csv", lambda: tables.column_names(self.folder, table))
+            found = self._problems.try_to_read(
+                f"{table}.csv", lambda: tables.column_names(self.folder, table)
+            )
             self._columns[table] = found or []
         return self._columns.get(table, [])
 
@@ -186,6 +202,14 @@ class PastRun:
         put_inf_for_nan(frame, find_values(self.folder, table, frame))
         return frame
 
+    def is_measured(self, table: str) -> pd.DataFrame:
+        """Says of each cell of a table whether it has a value, even if that is nan.
+
+        Raises:
+            QuestionError: it is missing or damaged, strict or not.
+        """
+        return find_values(self.folder, table, self.read(table))
+
     def layers(
         self, metrics: Collection[str], beside: Collection[str] = ()
     ) -> Mapping[str, pd.DataFrame]:
@@ -218,10 +242,12 @@ class PastRun:
 
     def shortfall(self, table: str) -> str | None:
         """Says what is missing at the end of a table, or why that cannot be told."""
+        # Nobody knew beforehand which step of somebody's own loop would be the last.
+        outcome = {} if self.is_guest and table != "steps" else self.outcome
         try:
-            gap = shortfall(self.folder, table, self.outcome, self._num_rows(table))
+            gap = shortfall(self.folder, table, outcome, self._num_rows(table))
         except QuestionError as error:
-            return self._words(error)
+            return self._problems.words_of(error)
         return f"{table}.csv {gap}" if gap else None
 
     def absence(self, table: str) -> str | None:
@@ -233,8 +259,9 @@ class PastRun:
 
     @cached_property
     def _summary(self) -> dict[str, Any] | None:
-        has_one = self.has(folders.SUMMARY)
-        return self._try(folders.SUMMARY, self.require_summary) if has_one else None
+        if not self.has(folders.SUMMARY):
+            return None
+        return self._problems.try_to_read(folders.SUMMARY, self.require_summary)
 
     def _read(self, table: str, columns: Collection[str] | None) -> pd.DataFrame:
         """Reads a file. Of the columns that it lacks, those that `quantities` declares come empty,
@@ -252,12 +279,12 @@ class PastRun:
         file = f"{table}.csv"
         if not self.has(file):
             if table in _EXPECTED:
-                self._note(file, f"{file} is not there")
+                self._problems.note(file, f"{file} is not there")
             return None
-        frame = self._try(file, read)
+        frame = self._problems.try_to_read(file, read)
         if frame is not None and not self.is_strict:
             for words in filter(None, (self.shortfall(table), self.absence(table))):
-                self._note(file, words)
+                self._problems.note(file, words)
         return frame
 
     def _layer_rows(
@@ -269,7 +296,9 @@ class PastRun:
             return {}
         frame["kind"] = frame["kind"].astype("category")
         there = frame[[name for name in metrics if name in frame]]
-        found = self._try("layers.csv", lambda: find_values(self.folder, "layers", there))
+        found = self._problems.try_to_read(
+            "layers.csv", lambda: find_values(self.folder, "layers", there)
+        )
         return {} if found is None else split_by_metric(frame, found, _KEYS, beside)
 
     def _num_rows(self, table: str) -> int:
@@ -281,22 +310,3 @@ class PastRun:
             if self.config is not None and self.config.probe.layers is None:
                 return num_layers + 1
         return 1
-
-    def _try(self, file: str, read: Callable[[], T]) -> T | None:
-        """Reads something; where it cannot be read, notes why and returns None."""
-        try:
-            return read()
-        except QuestionError as error:
-            if self.is_strict:
-                raise
-            self._note(file, self._words(error))
-            return None
-
-    def _note(self, file: str, words: str) -> None:
-        known = self._problems.setdefault(file, [])
-        if words not in known:
-            known.append(words)
-
-    def _words(self, error: QuestionError) -> str:
-        """Writes an error in one line, without the folder's name."""
-        return "; ".join(str(error).replace(f"{self.folder}/", "").splitlines())

@@ -28,6 +28,23 @@ def jobs_of(folders: Iterable[Path]) -> dict[Path, SweepJob]:
     return {folder: known.get(path, SweepJob()) for folder, path in whole.items()}
 
 
+def problems_of_sweeps(paths: Iterable[Path | str], folders: Iterable[Path]) -> list[str]:
+    """Says what is damaged of the sweeps that runs belong to, and which jobs have not begun.
+
+    Args:
+        paths: what was asked for; a sweep counts if it is one of these folders or below one.
+        folders: the runs.
+    """
+    asked = [Path(path).resolve() for path in paths]
+    above = dict.fromkeys(
+        sweep
+        for folder in folders
+        for sweep in folder.parents[:_FOLDERS_ABOVE]
+        if any(sweep.resolve().is_relative_to(path) for path in asked)
+    )
+    return [words for sweep in above for words in tables.sweep_problems(sweep)]
+
+
 def job_of(folder: Path) -> SweepJob:
     """Returns the job of one folder."""
     return jobs_of([folder])[folder]

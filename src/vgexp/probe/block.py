@@ -27,6 +27,9 @@ STEPS_TOGETHER = 64
 """The most steps of a block."""
 
 _SCALES_WITH = {UPDATE_NORM: "nothing", **{column.name: column.scales_with for column in LAYERS}}
+OWN = "own "
+"""What the names of cells begin with that the user's own functions measure: nothing is divided out
+of these."""
 _SLOPES = ("saturated_fraction", "dead_fraction")
 _Indices = NDArray[np.intp]
 
@@ -67,8 +70,8 @@ class StepCells(NamedTuple):
 
     step: int
     cells: Mapping[str, ColumnCells]
-    examples: int
-    """N: the factor of `delta_rms`."""
+    examples: float
+    """N, over several ranks the mean of theirs: the factor of `delta_rms`."""
     loss_scale: Tensor | float
     """The factor by which dL/dz is too large."""
     gradient_scale: Tensor | float
@@ -194,8 +197,10 @@ class _Host:
             if "delta_rms" in measured:
                 after = self._column("delta_rms", labels.after)
                 measured["backward_gain"] = _backward_gain(measured["delta_rms"], after)
-        columns |= {column.name: measured[column.name] for column in LAYERS
-                    if column.name in measured}  # fmt: skip
+        declared = [column.name for column in LAYERS]
+        columns |= {name: measured[name] for name in declared if name in measured}
+        own = [name for name in measured if name.startswith(OWN)]
+        columns |= {name.removeprefix(OWN): measured[name] for name in own}
         return Rows("layers", columns)
 
     def _unscale(self) -> None:
@@ -213,7 +218,7 @@ class _Host:
             "nothing": np.ones(len(steps)),
         }
         for name, values_SC in self._host_SC.items():
-            factor_S = factors_S[_SCALES_WITH[name]]
+            factor_S = factors_S["nothing" if name.startswith(OWN) else _SCALES_WITH[name]]
             if (factor_S != 1).any():
                 self._host_SC[name] = _times(values_SC, factor_S)
 

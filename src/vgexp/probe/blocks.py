@@ -56,7 +56,7 @@ def find_blocks(
     calls: Mapping[str, Call],
     starts: Starts,
     candidates: Collection[str],
-    stops: Collection[Place],
+    shown: Mapping[Place, str],
 ) -> list[Block]:
     """Finds the blocks, in the order of their calls.
 
@@ -64,12 +64,15 @@ def find_blocks(
         modules: by name; `calls` has those that were called.
         starts: for each candidate the weights within it that were called, and when.
         candidates: the modules that may be blocks.
-        stops: where outputs of weights were made.
+        shown: where outputs of weights were made, with the modules that own the weights.
     """
+    stops = set(shown)
     called = [name for name in candidates if name in calls and starts[name]]
     carriers: dict[str, Block] = {}
     for name in called:
-        carried = _carried(calls[name].traced, stops)
+        # A module that owns weights and adds their product to its input is a block itself.
+        others = stops - {place for place in calls[name].places() if shown.get(place) == name}
+        carried = _carried(calls[name].traced, others)
         if carried is not None and carried < len(calls[name].inputs):
             carriers[name] = Block(name, calls[name], starts[name], carried)
     found = [

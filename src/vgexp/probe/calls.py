@@ -61,11 +61,21 @@ class Call:
 
 
 class Recorder:
-    """Sets hooks on the modules that contain weights, and keeps a record of their calls."""
+    """Sets hooks on modules, and keeps a record of their calls.
 
-    def __init__(self, modules: Mapping[str, nn.Module], note: Note) -> None:
+    Args:
+        modules: by name.
+        note: told what goes wrong.
+        with_places: whether to record what calls return, and where in the graph tensors were made;
+            if not, only the order of the calls and what they read.
+    """
+
+    def __init__(
+        self, modules: Mapping[str, nn.Module], note: Note, *, with_places: bool = True
+    ) -> None:
         self._modules = modules
         self._note = note
+        self._with_places = with_places
         self._handles: list[Any] = []
         self._open: dict[str, list[Call | None]] = {}
         self._num_calls = 0
@@ -76,13 +86,13 @@ class Recorder:
         if self._handles:
             return
         for name, module in self._modules.items():
-            before = Hook(self._note, None, partial(self._before, name))
+            do = self._before if self._with_places else self._note_order
+            before = Hook(self._note, None, partial(do, name))
             after = Hook(self._note, None, partial(self._after, name))
-            try:
-                self._handles.append(module.register_forward_pre_hook(before, with_kwargs=True))
-                self._handles.append(module.register_forward_hook(after))
-            except Exception:  # scripted modules take no hooks, which is noted where z is measured
-                continue
+            handles = [before.set_before(module, with_kwargs=True)]
+            if self._with_places:
+                handles.append(after.set_after(module))
+            self._handles += [handle for handle in handles if handle is not None]
 
     def disarm(self) -> None:
         """Removes the hooks."""
@@ -95,9 +105,7 @@ class Recorder:
         self.calls.clear()
         self._open.clear()
 
-    def _before(
-        self, name: str, _: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]
-    ) -> None:
+    def _before(self, name: str, _: nn.Module, args: Any, kwargs: Any) -> None:
         self._num_calls += 1
         known = self.calls.get(name)
         opened = self._open.setdefault(name, [])
@@ -113,6 +121,13 @@ class Recorder:
         opened.append(Call(self._num_calls, _spots((args, kwargs))))
         if known is None:
             self.calls[name] = opened[-1]  # type: ignore[assignment]
+
+    def _note_order(self, name: str, _: nn.Module, args: Any, kwargs: Any) -> None:
+        if name not in self.calls and backward_task() == -1:
+            self._num_calls += 1
+            first = next(tensors_in((args, kwargs)), None)
+            inputs: list[Spot] = [] if first is None else [(first, None)]
+            self.calls[name] = Call(self._num_calls, inputs)
 
     def _after(self, name: str, _: nn.Module, _args: Any, output: Any) -> None:
         opened = self._open.get(name)

@@ -28,8 +28,8 @@ from vgexp.probe.hooks import Note
 from vgexp.probe.plan import ProbePlan, Rank
 
 BYPASSED = (
-    "a shortcut leads round it, and no module's output carries the sum: it lies on a branch, not on"
-    " the path of layers, and has no number"
+    "on a branch: a shortcut leads round, and no module's output carries the sum; no number, and no"
+    " place on the path of layers"
 )
 _OPAQUE = 1
 """The bit of a mask that stands for what no walk can look into."""
@@ -128,13 +128,22 @@ class Discovery:
             self._settle_later(calls)
             return
         plan.is_settled = True
+        self._settle_first(calls)
+        # What comes later needs less: only in which order weights are used.
+        self.disarm()
+        owners = {name: self._modules[name] for name in self._own}
+        self._recorder = Recorder(owners, self._note, with_places=False)
+        self._output.clear()
+
+    def _settle_first(self, calls: Mapping[str, Call]) -> None:
+        plan = self._plan
         if not any(name in calls for name in self._own):
             weights = [row for row in plan.rows if row.weight is not None]
             for number, weight in enumerate(weights, start=1):
                 weight.layer = number
             return
         owners = self._owners(calls)
-        stops = {place for name in owners for place in calls[name].places()}
+        shown = {place: name for name in owners for place in calls[name].places()}
         starts = {
             name: {
                 row: calls[owner].start
@@ -145,7 +154,7 @@ class Discovery:
             }
             for name in self._within
         }
-        blocks = find_blocks(self._modules, calls, starts, self._streams, stops)
+        blocks = find_blocks(self._modules, calls, starts, self._streams, shown)
         readouts = self._readouts(blocks, owners, calls)
         if readouts is not None:
             for row in readouts:
@@ -168,13 +177,18 @@ class Discovery:
         for name in called:
             is_shown = id(self._modules[name]) in shown
             is_leaf = not any(other != name and _is_in(other, name) for other in called)
-            if is_shown or is_leaf:
+            if is_shown or (is_leaf and not self._has_vectors_only(name)):
                 owners.append(name)
                 if not is_shown:
                     self._rank(name, Rank.HIDDEN)
             else:
                 self._rank(name, Rank.FREE)
         return sorted(owners, key=lambda name: calls[name].start)
+
+    def _has_vectors_only(self, name: str) -> bool:
+        """Whether no weight of a module has more than one axis, as gains of a norm have not."""
+        weights = [self._plan.rows[row].weight for layer in self._own[name] for row in layer]
+        return all(w is None or sum(size > 1 for size in w.shape) < 2 for w in weights)
 
     def _rank(self, name: str, rank: Rank) -> None:
         for layer in self._own[name]:
@@ -286,16 +300,13 @@ class Discovery:
         """Where the outputs of units were made, and those of modules that end in one of them."""
         places = _Places()
         for index, unit in enumerate(units):
-            first = unit.call.places()
-            num_later = len(unit.call.later)
-            places.first.update(dict.fromkeys(first[: len(first) - num_later], index))
-            for place in [
-                *first[len(first) - num_later :],
-                *(p for c in unit.twins for p in c.places()),
-            ]:
+            again = {*unit.call.later, *(p for call in unit.twins for p in call.places())}
+            for place in again:
                 places.again.setdefault(place, index)
-            for _, place in unit.call.outputs[1:]:
-                if place is not None:
+            given = {each for _, each in unit.call.inputs}
+            further = [p for _, p in unit.call.outputs if p is not None and p not in given]
+            for place in [*unit.call.places(), *further]:
+                if place not in again:
                     places.first.setdefault(place, index)
         index_of = {id(unit.block): index for index, unit in enumerate(units)}
         for block in blocks:
@@ -305,11 +316,11 @@ class Discovery:
                         places.first.setdefault(place, index_of[id(block)])
         # A checkpoint says only afterwards where the output of what it ran was made.
         for name, call in calls.items():
-            late = call.late_output
-            if late is not None and late not in places.first:
+            checkpoint = call.late_output
+            if checkpoint is not None and checkpoint not in places.first:
                 inside = [i for i, u in enumerate(units) if self._is_unit_in(u, name)]
                 if inside:
-                    places.first[late] = inside[-1]
+                    places.first[checkpoint] = inside[-1]
         return places
 
     def _is_unit_in(self, unit: _Unit, name: str) -> bool:
@@ -345,7 +356,10 @@ class Discovery:
         top = max((u.number for u in heads), default=0)
         for unit in heads:
             unit.number = top
-        numbers = sorted({n for u in on_path for n in range(u.number, u.last + 1)})
+        skipped = self._skipped_blocks(on_path)
+        numbers: list[float] = sorted(
+            {*skipped.values(), *(n for u in on_path for n in range(u.number, u.last + 1))}
+        )
         dense = {number: place for place, number in enumerate(numbers, start=1)}
         for unit in units:
             for offset, layer in enumerate(unit.rows):
@@ -357,10 +371,46 @@ class Discovery:
                         plan.rows[row].layer = dense[unit.number + offset]
             if unit.block is not None:
                 self._fill(unit, dense[unit.number])
+        for name, number in skipped.items():
+            self._reserve(name, dense[number])
         for name, layers in self._own.items():
             if name in self._recorder.calls:
                 plan.placed |= {row for layer in layers for row in layer}
         self._place_functional()
+
+    def _skipped_blocks(self, units: Sequence[_Unit]) -> dict[str, float]:
+        """Blocks that this pass left out, each with a number between those of its neighbours.
+
+        They have the class of a block beside them in the same container, as where layers are
+        dropped at random.
+        """
+        blocks = {u.block.name: u.number for u in units if u.block is not None}
+        found: dict[str, float] = {}
+        for container in dict.fromkeys(name.rpartition(".")[0] for name in blocks):
+            beside = [n for n in self._streams if n.rpartition(".")[0] == container]
+            kinds = {type(self._modules[n]) for n in beside if n in blocks} - {nn.Sequential}
+            waiting: list[str] = []
+            last: int | None = None
+            for name in [n for n in beside if type(self._modules[n]) in kinds]:
+                if name in blocks:
+                    found |= _between(waiting, last, blocks[name])
+                    waiting, last = [], blocks[name]
+                elif name not in self._recorder.calls:
+                    waiting.append(name)
+            found |= _between(waiting, last, None)
+        return found
+
+    def _reserve(self, name: str, number: int) -> None:
+        """Gives a block that was not called, and all weights in it, a number."""
+        plan = self._plan
+        stream = plan.rows[self._streams[name]]
+        stream.layer, stream.is_wanted = number, plan.wants(stream.name)
+        shown = {row for _, row in plan.preacts}
+        for row in self._within[name]:
+            if plan.rows[row].layer is None:
+                plan.rows[row].layer = number
+            if row not in shown:
+                plan.rows[row].rank = max(plan.rows[row].rank, Rank.HIDDEN)
 
     def _fill(self, unit: _Unit, number: int) -> None:
         """Gives the weights that a block used its number, and it a row of its own."""
@@ -467,7 +517,9 @@ def _number(units: Sequence[_Unit], places: _Places, data: Collection[int]) -> N
     seen: dict[int, int] = {}
     for index, unit in enumerate(units):
         known = [place for _, place in unit.call.inputs if place is not None]
-        reads = paths.reach(known)
+        out = unit.call.output
+        # What a weight reads is what its output was computed from, not all that it was given.
+        reads = paths.reach(known if unit.block is not None or out is None else before(out))
         floats = [x for x, place in unit.call.inputs if place is None and x.is_floating_point()]
         if not known and floats:
             reads |= _guess(floats[0], made, memory, data, hidden, index)
@@ -579,6 +631,13 @@ def _bits(mask: int) -> Iterable[int]:
         index += zeros
         yield index
         index += 1
+
+
+def _between(names: Sequence[str], last: int | None, after: int | None) -> dict[str, float]:
+    """Numbers for names between two whole ones, of which one may be missing."""
+    if last is None:
+        last = (after or 0) - 1
+    return {name: last + place / (len(names) + 1) for place, name in enumerate(names, start=1)}
 
 
 def _mark_bypassed(units: Sequence[_Unit], plan: ProbePlan, shown: Collection[int]) -> None:

@@ -260,7 +260,10 @@ class FreeActivations:
 
     def _see_weight(self, call: FunctionCall) -> None:
         weight = functional.weight_of(call)
-        if weight is not None and id(weight) not in self._parameters:
+        if weight is None or id(weight) in self._parameters:
+            return
+        # `fully_shard` puts whole weights in the place of their parts while a module runs.
+        if not any(weight is p for p in call.module.parameters()):
             name = getattr(call.function, "__name__", "a function")
             self.foreign[id(weight)] = f"{list(weight.shape)} in {name}"
 

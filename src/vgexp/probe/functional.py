@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from vgexp import user_code
 from vgexp.activations import DERIVATIVES
+from vgexp.probe import graph
 from vgexp.probe.functions import FunctionCall
 from vgexp.watch import Slope
 
@@ -163,10 +164,8 @@ def weight_of(call: FunctionCall) -> nn.Parameter | None:
 
 _TAG = "vgexp"
 _MOST_NODES = 64
-_OF_OTHER_WEIGHTS = re.compile(
-    "mm|Mv|Linear|Conv|Embedding|Attention|Rnn|RNN|Lstm|Gru|Softmax|Dot|Checkpoint|AccumulateGrad"
-)
-"""Nodes beyond which a tensor is no longer a function of one weight's output alone."""
+_ENDS = re.compile("Softmax|Checkpoint|AccumulateGrad")
+"""Nodes beyond which, as beyond another weight, a tensor is no function of one weight's output."""
 _REDUCTIONS = re.compile("Mean|Sum|Var|Std|Norm")
 
 
@@ -209,7 +208,7 @@ def find_row(x: Tensor, of_pass: object) -> int | None:
                 best = mark
             continue
         name = node.name()
-        if _OF_OTHER_WEIGHTS.search(name):
+        if graph.mixes(node) or _ENDS.search(name):
             continue
         is_norm = is_norm or _REDUCTIONS.search(name) is not None
         for following, _ in node.next_functions:

@@ -16,6 +16,7 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
+from vgexp.probe.compiled import runs_uncompiled
 from vgexp.probe.hooks import Hook, Note
 from vgexp.torch_internals import (
     CONVOLUTIONS,
@@ -64,8 +65,9 @@ class FunctionWatcher:
     calls that checkpointing repeats within a backward pass, nor any in passes that are begun
     without gradients. A first pass of reentrant checkpointing, which records none, is seen.
 
-    Nothing is seen of a compiled model (`unseen` says so), and of attention in evaluation mode that
-    is frozen in part, since torch asks there whether a mode is on, and gives other last bits.
+    Nothing is seen of a compiled model unless it runs uncompiled, as in measured steps, and of
+    attention in evaluation mode that is frozen in part, since torch asks there whether a mode is
+    on, and gives other last bits.
     """
 
     def __init__(self, model: nn.Module, note: Note) -> None:
@@ -100,18 +102,21 @@ class FunctionWatcher:
         if self._handles or not self._watched:
             return
         modules = list(self._model.modules())
-        if any(is_compiled(module) for module in modules):
+        if not runs_uncompiled() and any(is_compiled(module) for module in modules):
             self._note(None, COMPILED)
             return
         self._thread = threading.get_ident()
-        before = Hook(self._note, None, self._before)
-        after = Hook(self._note, None, self._after)
         for module in modules:
             if _is_quiet(module) or isinstance(module, torch.jit.ScriptModule):
                 continue
-            self._handles.append(module.register_forward_pre_hook(before, prepend=True))
-            # Called after an error in the module as well.
-            self._handles.append(module.register_forward_hook(after, always_call=True))
+            before = Hook(self._note, None, self._before)
+            after = Hook(self._note, None, self._after)
+            # The second is called after an error in the module as well.
+            handles = (
+                before.set_before(module, prepend=True),
+                after.set_after(module, always_call=True),
+            )
+            self._handles += [handle for handle in handles if handle is not None]
 
     def disarm(self) -> None:
         """Removes the hooks, and the mode where an interrupt has left it."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from vgexp.probe.examples import Examples, input_shape
 from vgexp.probe.hooks import Hook, Note
-from vgexp.probe.passes import Copies, Pass
+from vgexp.probe.moments import StackMeasure
+from vgexp.probe.passes import NO_MEASURES, Copies, Pass
 from vgexp.torch_internals import backward_task, call_after_backward, version_of
 
 
@@ -29,6 +30,7 @@ class MicroBatches:
         channels_first: frozenset[int],
         examples: Examples,
         note: Note,
+        own: Mapping[str, Sequence[StackMeasure]] = NO_MEASURES,
     ) -> None:
         self._parameters = parameters
         self._channels_first = channels_first
@@ -36,16 +38,23 @@ class MicroBatches:
         self.with_histograms = False
         """Whether passes that begin from now on are counted in histograms as well."""
         self._note = note
+        self._own = own
         self._copies = Copies()
         self._passes: list[Pass] = []
         self._hooks: list[Any] = []
         self._before_backward: list[tuple[int, int]] = []
         self._after_backward: list[tuple[int, int]] = []
+        self._written_before: list[int] = []
 
     @property
     def last(self) -> Pass:
         """The pass that began last."""
         return self._passes[-1]
+
+    @property
+    def has_any(self) -> bool:
+        """Whether a pass began since the last step."""
+        return bool(self._passes)
 
     def used(self) -> list[Pass]:
         """The passes that count."""
@@ -119,6 +128,7 @@ class MicroBatches:
             examples,
             backward_task(),
             with_histograms=self.with_histograms,
+            own=self._own,
         )
         current.input_shape = shape
         self._passes.append(current)
@@ -134,12 +144,17 @@ class MicroBatches:
             return
         current.backward_tasks.add(task)
         self._before_backward = self._marks()
+        self._written_before = self._versions()
         call_after_backward(Hook(self._note, None, self._backward_ends))
 
     def _backward_ends(self) -> None:
         self._after_backward = self._marks()
-        # `torch.autograd.grad` goes through the graph too, but adds nothing to a gradient.
-        is_of_update = self._after_backward != self._before_backward
+        # `torch.autograd.grad` goes through the graph too, but adds nothing to a gradient. Where an
+        # optimizer steps within the backward pass, and frees each gradient, weights were written.
+        is_of_update = (
+            self._after_backward != self._before_backward
+            or self._versions() != self._written_before
+        )
         for each in self._passes:
             each.accept_gradients(is_of_update)
 
@@ -152,6 +167,9 @@ class MicroBatches:
             return False
         # Read only if something wrote to them, since reading waits for the device on CUDA.
         return not any(bool(p.grad.any()) for p in self._parameters if p.grad is not None)
+
+    def _versions(self) -> list[int]:
+        return [version_of(p) for p in self._parameters]
 
     def _marks(self) -> list[tuple[int, int]]:
         """Numbers that change when a gradient is made, written to or cleared."""

@@ -9,12 +9,14 @@ anything else refers to.
 from __future__ import annotations
 
 import weakref
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 import torch
 from torch import Tensor
 
 from vgexp.probe import histograms, moments, stacks
-from vgexp.probe.moments import GroupNumbers, Seen
+from vgexp.probe.moments import GroupNumbers, Seen, StackMeasure
 from vgexp.torch_internals import base_of, version_of
 from vgexp.watch import Slope
 
@@ -23,6 +25,7 @@ Kept = tuple[int, Tensor, int, Tensor | None, Slope | None]
 is made within the user's forward pass, and a named tuple costs six times as much."""
 
 OVERWRITTEN = "a tensor was overwritten in place before it was measured"
+NO_MEASURES: Mapping[str, Sequence[StackMeasure]] = MappingProxyType({})
 TWICE = "gradients of one call came in several backward passes, the first already reduced"
 
 
@@ -97,6 +100,7 @@ class Pass:
         task: int,
         *,
         with_histograms: bool = False,
+        own: Mapping[str, Sequence[StackMeasure]] = NO_MEASURES,
     ) -> None:
         self.examples = examples
         self.input_shape: tuple[int, ...] = ()
@@ -119,6 +123,7 @@ class Pass:
         self._copies = copies
         self._channels_first = channels_first
         self._with_histograms = with_histograms
+        self._own = own
         self._kept: dict[str, list[Kept]] = {role: [] for role in moments.REDUCTIONS}
         self._num_entries = dict.fromkeys(moments.REDUCTIONS, 0)
         self._awaited: list[Awaited] = []
@@ -223,6 +228,7 @@ class Pass:
         measures = [moments.REDUCTIONS[role]]
         if self._with_histograms and role in histograms.REDUCTIONS:
             measures.append(histograms.REDUCTIONS[role])
+        measures += self._own.get(role, ())
         for measure in measures:
             for quantity, parts in moments.reduce(measure, seen, self._channels_first).items():
                 self.parts.setdefault(quantity, []).extend(parts)

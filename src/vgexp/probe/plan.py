@@ -17,13 +17,17 @@ from torch.nn.utils.parametrize import is_parametrized
 
 from vgexp.activations import slope_of
 from vgexp.errors import QuestionError
-from vgexp.torch_internals import BATCH_AND_INSTANCE_NORMS, CONVOLUTIONS
+from vgexp.torch_internals import BATCH_AND_INSTANCE_NORMS, COMPILED_PREFIX, CONVOLUTIONS
 from vgexp.watch import Slope, Watch
 
 NORMS = (nn.LayerNorm, nn.RMSNorm, nn.GroupNorm, *BATCH_AND_INSTANCE_NORMS)
 """Normalisations: their parameters have no rows, whatever their shape."""
-NO_SINGLE_OUTPUT = "its module has no single output that is its z"
-PART_OF = "it is a part of the weight whose row has z: {}"
+NO_SINGLE_OUTPUT = (
+    "its module has several weights, or modules within it: which tensor is its z is not known"
+)
+PART_OF = (
+    "a part of what a weight is computed from: the row of the largest part has the columns of z"
+)
 WEIGHING: tuple[type[nn.Module], ...] = (
     *(nn.Linear, nn.Embedding, nn.EmbeddingBag, nn.Bilinear),
     *CONVOLUTIONS,
@@ -130,7 +134,7 @@ def plan_of_module(model: nn.Module, pattern: str | None) -> ProbePlan:
     """Makes the plan of a user's model from the owners of weights and the classes of modules."""
     of_norms = {id(p) for m in model.modules() if isinstance(m, NORMS) for p in m.parameters()}
     names = {
-        id(p): name
+        id(p): name.replace(COMPILED_PREFIX, "")
         for name, p in model.named_parameters()
         if p.ndim >= 2 and id(p) not in of_norms and not name.rpartition(".")[2].startswith("bias")
     }
@@ -212,7 +216,7 @@ def _plan_owner(
     for index in rows.values():
         if index != main:
             plan.rows[index].rank = Rank.HIDDEN
-            plan.unseen[plan.rows[index].name] = PART_OF.format(plan.rows[main].name)
+            plan.unseen[plan.rows[index].name] = PART_OF
 
 
 def _stacked_layers(own: Mapping[str, int]) -> list[tuple[int, ...]]:

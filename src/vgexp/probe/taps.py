@@ -21,8 +21,10 @@ from vgexp.probe.histograms import Histograms
 from vgexp.probe.hooks import Hook, Note
 from vgexp.probe.micro_batches import MicroBatches
 from vgexp.probe.moments import ColumnCells, GroupNumbers
-from vgexp.probe.passes import Pass
+from vgexp.probe.own_metrics import OwnMetrics
+from vgexp.probe.passes import NO_MEASURES, Pass
 from vgexp.probe.plan import ProbePlan, first_tensor
+from vgexp.probe.ranks import Lost, Ranks
 from vgexp.torch_internals import backward_task
 from vgexp.watch import Slope
 
@@ -36,13 +38,25 @@ USED_AGAIN = (
 class Taps:
     """The hooks of one plan. `collect` ends a step, `disarm` removes the hooks."""
 
-    def __init__(self, model: nn.Module, plan: ProbePlan, examples: Examples, note: Note) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        plan: ProbePlan,
+        examples: Examples,
+        note: Note,
+        ranks: Ranks | None = None,
+        own: OwnMetrics | None = None,
+    ) -> None:
+        self._ranks = ranks
         self._model = model
         self._plan = plan
         self._note = note
         self._measured = plan.measured
         channels_first = frozenset(i for i, row in enumerate(plan.rows) if row.kind == "conv")
-        self._passes = MicroBatches(list(model.parameters()), channels_first, examples, note)
+        self._own = own
+        measures = NO_MEASURES if own is None else own.of_calls
+        parameters = list(model.parameters())
+        self._passes = MicroBatches(parameters, channels_first, examples, note, measures)
         self._free = FreeActivations(model, plan, self._passes)
         self._functions = FunctionWatcher(model, note)
         self._free.watch(self._functions)
@@ -60,16 +74,12 @@ class Taps:
         if not self._sites:
             self._plan_sites()
         for module, is_before, hook in self._sites:
-            try:
-                if is_before:
-                    with_kwargs = hook is self._sites[0][2]
-                    handle = module.register_forward_pre_hook(hook, with_kwargs=with_kwargs)
-                else:
-                    handle = module.register_forward_hook(hook)
-            except Exception as error:  # scripted modules take no hooks
-                hook.note_refusal(error)
-                continue
-            self._hooks.append(handle)
+            if is_before:
+                handle = hook.set_before(module, with_kwargs=hook is self._sites[0][2])
+            else:
+                handle = hook.set_after(module)
+            if handle is not None:
+                self._hooks.append(handle)
         self._functions.arm()
         if self._discovery is not None:
             self._discovery.arm()
@@ -141,12 +151,9 @@ class Taps:
         """
         used, merged = self._passes.used(), self._plan.merged
         parts: dict[str, list[GroupNumbers]] = {}
-        lost: set[tuple[str, int]] = set()
+        lost: Lost = {}
         for each in used:
-            for (quantity, row), reason in each.lost.items():
-                row = merged.get(row, row)
-                lost.add((quantity, row))
-                self._note(row, reason)
+            lost.update({(q, merged.get(row, row)): why for (q, row), why in each.lost.items()})
             for quantity, more in each.parts.items():
                 if merged:
                     more = [
@@ -155,9 +162,21 @@ class Taps:
                     ]
                 parts.setdefault(quantity, []).extend(more)
         examples = sum(each.examples for each in used)
+        if self._ranks is not None:
+            parts, lost, examples = self._ranks.join(parts, lost, examples)
+        for (_, row), reason in lost.items():
+            self._note(row, reason)
         self._passes.end_step()
         self.drop()
-        return _columns(parts, lost), examples, Histograms(parts, frozenset(lost))
+        columns = _columns(parts, lost)
+        if self._own is not None:
+            columns |= self._own.columns_of(parts, lost)
+        return columns, examples, Histograms(parts, frozenset(lost))
+
+    @property
+    def has_passes(self) -> bool:
+        """Whether a forward pass was seen in this step."""
+        return self._passes.has_any
 
     def drop(self) -> None:
         """Forgets the tensors of the current step."""
@@ -292,9 +311,7 @@ class Taps:
         return backward_task() != -1 and current.repeats(role, row)
 
 
-def _columns(
-    parts: dict[str, list[GroupNumbers]], lost: set[tuple[str, int]]
-) -> dict[str, ColumnCells]:
+def _columns(parts: dict[str, list[GroupNumbers]], lost: Lost) -> dict[str, ColumnCells]:
     columns: dict[str, ColumnCells] = {}
     for quantity, names, combine in _COMBINATIONS:
         for name, cells in zip(names, combine(parts.get(quantity, [])), strict=False):

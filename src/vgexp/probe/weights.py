@@ -11,6 +11,7 @@ from vgexp import metrics
 from vgexp.probe import stacks
 from vgexp.probe.moments import ColumnCells
 from vgexp.probe.plan import PlanRow
+from vgexp.probe.sharded import join_shards, local_part
 from vgexp.quantities import LAYERS, Measure
 
 Stacks = list[tuple[tuple[int, ...], Tensor]]
@@ -57,6 +58,20 @@ class WeightMeter:
         self._copies: dict[tuple[int, ...], Tensor] = {}
         self._scratch: Tensor | None = None
 
+    @property
+    def weights(self) -> Mapping[int, Tensor]:
+        """The weights by row."""
+        return self._weights
+
+    @property
+    def gradients(self) -> Mapping[int, Tensor]:
+        """The gradients that are there, by row."""
+        return {
+            index: grad
+            for index, weight in self._weights.items()
+            if weight.requires_grad and (grad := weight.grad) is not None
+        }
+
     def before_clip(self) -> None:
         """Measures the gradient's columns now; without this call `take_gradients` does."""
         groups = self._gradients()
@@ -88,7 +103,7 @@ class WeightMeter:
     def copy_weights(self) -> None:
         """Measures the norms of weights, and copies those that the update may change."""
         norms, self._before = [], []
-        weights = self._stacks(self._weights)
+        weights = self._stacks({i: local_part(w) for i, w in self._weights.items()})
         self._measure("weight", weights)
         for rows, w in weights:
             norms.append(metrics.row_norms(w))
@@ -100,12 +115,16 @@ class WeightMeter:
         """Measures the norm of the change of the copied weights."""
         norms = []
         for rows, before in self._before:
-            after = _stacked([self._weights[i] for i in rows])
+            after = _stacked([local_part(self._weights[i]) for i in rows])
             out = self._memory_for(before) if len(rows) == 1 else before
             norms.append(metrics.row_norms(torch.sub(before, after, out=out)))
         if norms:
             self._cells[UPDATE_NORM] = ColumnCells(_rows(self._before), tuple(norms))
         self._before = []
+
+    def join_shards(self) -> None:
+        """Makes the numbers of sharded weights, so far of this rank's part, those of the whole."""
+        self._cells = join_shards(self._cells, self._weights)
 
     def collect(self) -> dict[str, ColumnCells]:
         """Ends a step. Returns the cells of each column."""
@@ -119,11 +138,9 @@ class WeightMeter:
                 self._cells[name] = ColumnCells(_rows(groups), values)
 
     def _gradients(self) -> Stacks:
-        grads = {}
-        for index, weight in self._weights.items():
-            if weight.requires_grad and (grad := weight.grad) is not None:
-                grads[index] = grad
-        return self._stacks(grads)
+        return self._stacks(
+            {i: local_part(grad, self._weights[i]) for i, grad in self.gradients.items()}
+        )
 
     def _size(self, grad: Tensor) -> Tensor:
         """|g|, without changing the gradient."""

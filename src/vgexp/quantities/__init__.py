@@ -10,8 +10,16 @@ from vgexp.quantities.networks import ATTENTION, HISTOGRAMS, PREDICTED_IN_TIME, 
 from vgexp.quantities.quantity import FIRST_VERSION, PREDICTION, Measure, Quantity
 from vgexp.quantities.reading import NUM_STEPS_AVERAGED, Reading
 from vgexp.quantities.summary import NUMBERS, SUMMARY, metric_of, require_number
-from vgexp.quantities.tables import COMMON, KEYS, TABLES, absence, column_of, lacking_columns
-from vgexp.quantities.training import CURVATURE, EVALS, PRETRAINING, STEPS, TIMING
+from vgexp.quantities.tables import (
+    COMMON,
+    KEYS,
+    TABLES,
+    absence,
+    column_of,
+    is_header,
+    lacking_columns,
+)
+from vgexp.quantities.training import CURVATURE, EVALS, LOSS, PRETRAINING, STEPS, TIMING
 
 __all__ = [
     "ATTENTION",
@@ -23,6 +31,7 @@ __all__ = [
     "JACOBIAN",
     "KEYS",
     "LAYERS",
+    "LOSS",
     "NUMBERS",
     "NUM_STEPS_AVERAGED",
     "PATHS",
@@ -44,6 +53,7 @@ __all__ = [
     "Reading",
     "absence",
     "column_of",
+    "is_header",
     "lacking_columns",
     "metric_of",
     "require_number",

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 
 from vgexp.quantities.initialisation import JACOBIAN, PATHS, SHATTERING
 from vgexp.quantities.layers import LAYERS, PREDICTED
 from vgexp.quantities.networks import ATTENTION, HISTOGRAMS, PREDICTED_IN_TIME, RECURRENCE, TIME
 from vgexp.quantities.quantity import Quantity, amount
-from vgexp.quantities.training import CURVATURE, EVALS, PRETRAINING, STEPS, TIMING
+from vgexp.quantities.training import CURVATURE, EVALS, LOSS, PRETRAINING, STEPS, TIMING
 
 TABLES: Mapping[str, tuple[Quantity, ...]] = {
     "layers": (*LAYERS, *PREDICTED),
     "steps": STEPS,
     "evals": EVALS,
     "timing": TIMING,
+    "loss": LOSS,
     "histograms": HISTOGRAMS,
     "time": (*TIME, *PREDICTED_IN_TIME),
     "recurrence": RECURRENCE,
@@ -48,6 +49,15 @@ def lacking_columns(table: str, header: Collection[str]) -> list[str]:
     missing = [column.name for column in measured if column.name not in header]
     is_table = set(missing) <= set(values) and len(missing) <= len(values) / 2
     return [] if is_table else missing
+
+
+def is_header(names: Sequence[str], columns: Sequence[str]) -> bool:
+    """Whether names are the header of a table as this version or an earlier one writes it.
+
+    Args:
+        columns: those of this version, in order. An earlier one may have begun with fewer.
+    """
+    return [*names][:1] == [*columns][:1] and set(names) <= set(columns)
 
 
 def absence(table: str, names: Collection[str]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from vgexp.quantities.quantity import amount, count, key, magnitude, share
+from vgexp.quantities.quantity import amount, count, key, label, magnitude, share
 
 _amount = partial(amount, asked_by="probe.curvature_every")
 
@@ -37,6 +37,31 @@ STEPS = (
     count("clipped", "1 if clipping changed any entry", scale="linear", varies_by_batch=True),
     count("skipped", "1 if the optimizer step was skipped", scale="linear", varies_by_batch=True),
     amount("loss_scale", "float16: what the loss is multiplied by before the backward pass"),
+)
+
+_of_call = partial(amount, asked_by="probe.activations_every", scale="linear")
+
+LOSS = (
+    key("step", "the update whose first call of the loss function is described, from 0"),
+    key("function", "the loss function's name, or its class", "text"),
+    key("name", "its parameter; result: what it returned", "text"),
+    label("role", "output: a gradient flows into it; target: none does; loss: the result"),
+    label("shape", "sizes with x between them; scalar: it has none"),
+    label("dtype", "of its entries, as torch writes it"),
+    _of_call("min", "smallest finite entry; empty where none is finite"),
+    _of_call("max", "largest finite entry"),
+    _of_call("mean", "mean of the finite entries"),
+    _of_call("std", "standard deviation of the finite entries (divisor N)"),
+    share(
+        "not_finite",
+        "share of entries that are nan or infinite",
+        asked_by="probe.activations_every",
+    ),
+    _of_call(
+        "row_sum_min",
+        "outputs: smallest sum over dim 1 (classes); 1 here and below: they are probabilities",
+    ),
+    _of_call("row_sum_max", "outputs: largest sum over dim 1"),
 )
 
 EVALS = (

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
+    from vgexp.diagnosis import Diagnosis
     from vgexp.past import PastRun
 
 
@@ -41,6 +42,7 @@ class Run:
     steps = _table("steps")
     evals = _table("evals")
     timing = _table("timing")
+    loss = _table("loss")
     histograms = _table("histograms")
     time = _table("time")
     recurrence = _table("recurrence")
@@ -69,6 +71,19 @@ class Run:
         """
         return self._read().require_config()
 
+    def diagnose(self) -> Diagnosis:
+        """What the rules find in the run's layers; as `vgexp.diagnose(run)`.
+
+        Raises:
+            QuestionError: it has no table of layers, or no row of that has a backward signal.
+        """
+        from vgexp import diagnosis
+
+        past = self._read()
+        config = past.config
+        num_examples = config.data.batch_size * config.train.accumulate if config else None
+        return diagnosis.diagnose(self.layers, dtype=past.dtype, num_examples=num_examples)
+
     def plot(self, name: str | None = None) -> Figure:
         """A figure of the run: its overview, or the one of a name (`vgexp list figures`).
 
@@ -86,12 +101,20 @@ class Run:
         return notebook.as_html(self.folder)
 
     def table(self, name: str) -> pd.DataFrame:
-        """The table `<name>.csv`, read anew.
+        """The table `<name>.csv`, read anew. NaN is both a value that is nan and an empty cell.
 
         Raises:
             QuestionError: the run has no such table.
         """
         return self._read().read(name)
+
+    def is_measured(self, name: str = "layers") -> pd.DataFrame:
+        """Says of each cell of `table(name)` whether it has a value, even if that is nan.
+
+        Raises:
+            QuestionError: the run has no such table.
+        """
+        return self._read().is_measured(name)
 
     def _read(self) -> PastRun:
         """A reader of the folder as it is now."""

@@ -17,7 +17,7 @@ from vgexp import files
 from vgexp.errors import LostError, QuestionError
 from vgexp.folders import MOST_HEADER, Prefix, sync
 from vgexp.location import leads_to
-from vgexp.quantities import COMMON, TABLES, Quantity
+from vgexp.quantities import COMMON, TABLES, Quantity, is_header
 from vgexp.records import Floats, Rows
 
 
@@ -103,8 +103,7 @@ def _header_of(path: Path, prefix: Prefix, columns: Sequence[str]) -> list[str]:
     with files.open_to_read(path) as file:
         header = file.readline(min(prefix.num_bytes, MOST_HEADER))
     names = header.decode(errors="replace").rstrip("\n").split(",")
-    is_ours = names[:1] == [*columns][:1] and set(names) <= set(columns)
-    if not header.endswith(b"\n") or not is_ours:
+    if not header.endswith(b"\n") or not is_header(names, columns):
         raise QuestionError(
             f"{path} does not begin with the columns of this table\n"
             "allowed: the table that this run wrote; or train again into a new folder"

@@ -4,7 +4,7 @@ A cell of a table may hold a value that is not finite (`nan`, `inf`, `-inf`) or 
 measured here). In a frame both `nan` and empty are NaN; `empty_cells` tells them apart.
 """
 
-from vgexp.tables.documents import read_config, read_summary
+from vgexp.tables.documents import read_config, read_settings, read_summary
 from vgexp.tables.extents import Extent, extent_of
 from vgexp.tables.folders import find_runs
 from vgexp.tables.frames import (
@@ -16,7 +16,7 @@ from vgexp.tables.frames import (
     may_hold_nan,
     read,
 )
-from vgexp.tables.sweeps import SweepJob, sweep_jobs
+from vgexp.tables.sweeps import SweepJob, sweep_jobs, sweep_problems
 
 __all__ = [
     "ABSENT",
@@ -31,6 +31,8 @@ __all__ = [
     "may_hold_nan",
     "read",
     "read_config",
+    "read_settings",
     "read_summary",
     "sweep_jobs",
+    "sweep_problems",
 ]

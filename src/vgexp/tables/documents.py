@@ -34,7 +34,12 @@ def _whole(text: str) -> int | float:
 
 
 def read_config(folder: Path | str) -> config.Config:
-    """Reads a run's `config.yaml` as its resolved configuration; nothing in it is executed."""
+    """Reads a run's `config.yaml` as its resolved configuration; nothing in it is executed.
+
+    Raises:
+        QuestionError: it is missing or damaged, or that of somebody's own loop.
+    """
+    folders.refuse_guest(Path(folder))
     path = Path(folder) / folders.CONFIG
     text = text_of(path, folders.MOST_CONFIG_BYTES)
     try:
@@ -59,3 +64,21 @@ def read_config(folder: Path | str) -> config.Config:
         return config.from_dict(values, chosen)
     except (ValueError, TypeError) as error:
         raise broken(path, str(error)) from None
+
+
+def read_settings(folder: Path | str) -> dict[str, Any]:
+    """Reads what `config.yaml` says of a run of somebody's own loop, by dotted key."""
+    path = Path(folder) / folders.CONFIG
+    try:
+        values = yaml.safe_load(text_of(path, folders.MOST_CONFIG_BYTES))
+    except Exception as error:  # of many kinds, as above
+        raise broken(path, f"is not YAML: {error}") from None
+    found = values.get(folders.GUEST) if isinstance(values, dict) else None
+    if not isinstance(found, dict):
+        raise broken(path, f"says nothing of {folders.GUEST}")
+    return {
+        f"{group}.{name}": value
+        for group, settings in found.items()
+        if isinstance(settings, dict)
+        for name, value in settings.items()
+    }

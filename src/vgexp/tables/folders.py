@@ -16,30 +16,33 @@ _SWEEP_MARK = "plan.json"
 _WHAT_IS_ALLOWED = "allowed: a run folder, a sweep folder, or a folder above such folders"
 
 
-def find_runs(paths: Iterable[Path | str]) -> list[Path]:
+def find_runs(paths: Iterable[Path | str], allowed: str = _WHAT_IS_ALLOWED) -> list[Path]:
     """Finds the run folders that the paths name or hold, each once, in the order of jobs.
 
     A run folder has a summary, or a configuration and beside it a table of layers or a log. Folders
     whose names begin with a dot are left out, but for those of a sweep's jobs.
+
+    Args:
+        allowed: the line of an error that says what a path may be.
 
     Raises:
         QuestionError: a path that does not exist, is a file, or has no run in or under it.
     """
     found: dict[Path, Path] = {}
     for path in map(Path, paths):
-        _require_folder(path)
+        _require_folder(path, allowed)
         runs = list(_walk(path))
         if not runs:
-            raise QuestionError(f"no run in or under {path}\n{_WHAT_IS_ALLOWED}")
+            raise QuestionError(f"no run in or under {path}\n{allowed}")
         for run in runs:
             found.setdefault(run.resolve(), run)
     return list(found.values())
 
 
-def _require_folder(path: Path) -> None:
+def _require_folder(path: Path, allowed: str) -> None:
     if path.is_dir():
         return
-    lines = [f"{path} is {'a file' if path.exists() else 'not there'}", _WHAT_IS_ALLOWED]
+    lines = [f"{path} is {'a file' if path.exists() else 'not there'}", allowed]
     if path.exists():
         lines.append(f"nearest: {path.parent}")
     elif path.parent.is_dir():
@@ -50,7 +53,7 @@ def _require_folder(path: Path) -> None:
 
 
 def _walk(folder: Path, *, is_of_sweep: bool = False) -> Iterator[Path]:
-    if _is_run(folder):
+    if is_run(folder):
         yield folder
         return
     is_of_sweep = is_of_sweep or (folder / _SWEEP_MARK).is_file()
@@ -68,7 +71,8 @@ def _walk(folder: Path, *, is_of_sweep: bool = False) -> Iterator[Path]:
         yield from _walk(child, is_of_sweep=is_of_sweep)
 
 
-def _is_run(folder: Path) -> bool:
+def is_run(folder: Path) -> bool:
+    """Whether a folder is that of a run, as `find_runs` finds it."""
     # Whatever it is that has the name: reading it says what is wrong with it.
     has_mark = any(files.exists(folder / mark) for mark in _RUN_MARKS)
     has_config = files.exists(folder / folders.CONFIG)

@@ -7,14 +7,14 @@ from collections.abc import Mapping
 
 from vgexp.diagnosis.evidence import Evidence
 from vgexp.diagnosis.findings import Finding, Number, rule
-from vgexp.diagnosis.phrases import describe_signal, format_ratio
+from vgexp.diagnosis.phrases import compared_layers, describe_signal, format_ratio
 from vgexp.diagnosis.signal import EXPLODING_ABOVE, VANISHING_BELOW
 
 _VERBS = {"vanishing": "vanishes", "exploding": "explodes", "steady": "is steady"}
 _LIMITS: Mapping[str, float] = {"vanishing": VANISHING_BELOW, "exploding": EXPLODING_ABOVE}
 
 
-@rule("signal", "num_layers")
+@rule("num_layers")
 def gradient(evidence: Evidence) -> Finding | None:
     """Whether the gradient vanishes, explodes or is steady at the first measured step."""
     many = evidence.metrics.get("num_seeds") or 1
@@ -37,20 +37,21 @@ def hidden_by_weights(evidence: Evidence) -> Finding | None:
         return None
     if abs(math.log(ratio)) > abs(math.log(signal)) / 2:
         return None
-    last_layer = metrics["num_layers"]
+    first_layer, last_layer = compared_layers(metrics)
     return Finding(
         id=hidden_by_weights.id,
         sentence=(
-            f"The weights' own gradients hide it: grad_norm of layer 1 is {format_ratio(ratio)}"
-            f" layer {last_layer}'s, for it is what comes back times what the layer reads."
+            f"The weights' own gradients hide it: grad_norm of layer {first_layer} is"
+            f" {format_ratio(ratio)} layer {last_layer}'s, for it is what comes back times what the"
+            " layer reads."
         ),
         step=evidence.first_step,
-        layers=evidence.names_of(1, last_layer),
+        layers=evidence.names_of(first_layer, last_layer),
         numbers={"weight_gradient_ratio": Number(ratio, math.sqrt(signal))},
     )
 
 
-@rule("last_step", "signal_last", "num_layers_last")
+@rule("last_step", "num_layers_last")
 def gradient_last(evidence: Evidence) -> Finding | None:
     """Whether the gradient vanishes, explodes or is steady at the last measured step."""
     last_step = evidence.last_step
@@ -59,20 +60,24 @@ def gradient_last(evidence: Evidence) -> Finding | None:
     return _find_gradient(evidence, gradient_last.id, f"at step {last_step}", last_step, "_last")
 
 
-def _find_gradient(evidence: Evidence, id: str, when: str, step: int, suffix: str) -> Finding:
+def _find_gradient(
+    evidence: Evidence, id: str, when: str, step: int, suffix: str
+) -> Finding | None:
     metrics = evidence.metrics
-    signal, attenuation = metrics[f"signal{suffix}"], metrics.get(f"attenuation{suffix}")
-    is_unknown = attenuation is None and signal == "steady"
-    verb = "" if is_unknown else f"{_VERBS[signal]} "
+    signal: str | None = metrics.get(f"signal{suffix}")
+    if signal is None and not metrics.get(f"no_path{suffix}"):
+        return None
+    attenuation = metrics.get(f"attenuation{suffix}")
+    is_unknown = signal is None or (attenuation is None and signal == "steady")
+    verb = "" if signal is None or is_unknown else f"{_VERBS[signal]} "
+    limit = None if signal is None else _LIMITS.get(signal)
     value = math.inf if attenuation is None else attenuation
     return Finding(
         id=id,
         sentence=f"The gradient {verb}{when}: {describe_signal(metrics, suffix)}.",
         step=step,
-        layers=evidence.names_of(1, metrics[f"num_layers{suffix}"]),
-        numbers=(
-            {} if is_unknown else {f"attenuation{suffix}": Number(value, _LIMITS.get(signal))}
-        ),
+        layers=evidence.names_of(*compared_layers(metrics, suffix)),
+        numbers=({} if is_unknown else {f"attenuation{suffix}": Number(value, limit)}),
     )
 
 

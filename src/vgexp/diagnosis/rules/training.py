@@ -111,7 +111,9 @@ def _describe_loss(metrics: Mapping[str, Any], last: float, guess: float | None)
         )
     guessing = f"guessing gives {format_loss(guess)}"
     if metrics.get("verdict") == "healthy":
-        opening = "It learned" if metrics.get("signal") == "steady" else "Even so it learned"
+        opening = (
+            "It learned" if metrics.get("signal") in (None, "steady") else "Even so it learned"
+        )
         return (
             f"{opening}: the training loss went from {first} to {format_loss(last)} (best {best};"
             f" {guessing})."

@@ -13,6 +13,7 @@ from vgexp.report.comparing.headings import (
     gaps,
     headings,
     join_names,
+    repetitions,
     row_names,
     row_paths,
     titles,
@@ -53,8 +54,8 @@ def compare_runs(
     Raises:
         QuestionError: no such metric or step.
     """
-    chosen = [summary_result(name) for name in _shown_by_default(runs)]
-    chosen += [] if metric is None else named_results(runs, metric, step)
+    named = [] if metric is None else named_results(runs, metric, step)
+    chosen = [*map(summary_result, _shown_by_default(runs)), *named]
     results = {result.title: result for result in chosen}
     rows = same_but_seed(runs) if by_seed else [[run] for run in runs]
     keys = differing_keys(runs, ignored=("seed",) if by_seed else ())
@@ -71,7 +72,12 @@ def compare_runs(
         columns,
         spread_legend(columns),
         spelled_out,
-        endings=[*endings(runs, names), *gaps(runs, names)],
+        endings=[
+            *endings(runs, names),
+            *gaps(runs, names),
+            *(repetitions(runs, names) if by_seed else ()),
+            *_without_values(named, runs),
+        ],
         csv_only=[column for column in _endings(rows, by_seed) if column.title not in results],
     )
 
@@ -114,7 +120,11 @@ def compare_layers(
         [*legend, *spread_legend(columns)],
         heads.names,
         heads.key,
-        [*endings(blank, names), *gaps(runs, names)],
+        [
+            *endings(blank, names),
+            *gaps(runs, names),
+            *(repetitions(runs, names) if by_seed else ()),
+        ],
     )
 
 
@@ -136,6 +146,16 @@ def _shown_by_default(runs: Sequence[ComparedRun]) -> list[str]:
         name
         for name in COMPARED
         if (name in has_value if SUMMARY[name].asked_by else name in known or lacks_all)
+    ]
+
+
+def _without_values(named: Sequence[Result], runs: Sequence[ComparedRun]) -> list[str]:
+    """Says why the column of a metric that was named is empty."""
+    empty = [r.quantity for r in named if all(r.read(run) is None for run in runs)]
+    return [
+        f"{quantity.name}: no run has a value; "
+        + (f"{quantity.asked_by} has it measured" if quantity.asked_by else quantity.meaning)
+        for quantity in empty
     ]
 
 

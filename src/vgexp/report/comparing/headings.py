@@ -10,7 +10,7 @@ from pathlib import Path
 
 from rich.cells import cell_len
 
-from vgexp.report.comparing.runs import ComparedRun, differing_keys, short_names
+from vgexp.report.comparing.runs import ComparedRun, differing_keys, repeated_runs, short_names
 from vgexp.report.terminal.layout import MOST_OF_REASON, shorten
 
 # Longer names of runs are numbered, and spelled out below the table.
@@ -82,6 +82,15 @@ def endings(runs: Sequence[ComparedRun], names: Mapping[Path, str]) -> list[str]
 def gaps(runs: Sequence[ComparedRun], names: Mapping[Path, str]) -> list[str]:
     """Says what is missing in tables; runs that lack the same share a sentence."""
     return _told_once([(f": {gap}", run) for run in runs for gap in run.gaps], names)
+
+
+def repetitions(runs: Sequence[ComparedRun], names: Mapping[Path, str]) -> list[str]:
+    """Says of runs that are equal, seed included, which of them counts."""
+    return [
+        f"runs {', '.join(sorted(names[run.folder] for run in same))} are equal, seed included:"
+        f" run {names[same[0].folder]} counts"
+        for same in repeated_runs(runs)
+    ]
 
 
 def config_text(run: ComparedRun, key: str) -> str | None:

@@ -110,7 +110,9 @@ def short_names(
 def same_but_seed(runs: Sequence[ComparedRun]) -> list[list[ComparedRun]]:
     """Groups runs that differ in nothing but the seed, in order of first appearance.
 
-    An unreadable run of which nothing is known stays alone.
+    Of runs that do not differ in the seed either, one is in a group: they are no further sample.
+    It is the first that completed, else the first. An unreadable run of which nothing is known
+    stays alone.
     """
     groups: list[tuple[dict[str, Any], list[ComparedRun]]] = []
     for run in runs:
@@ -123,7 +125,34 @@ def same_but_seed(runs: Sequence[ComparedRun]) -> list[list[ComparedRun]]:
                 break
         else:
             groups.append((identity, [run]))
-    return [members for _, members in groups]
+    return [list(map(_first_completed, _repeated(members))) for _, members in groups]
+
+
+def repeated_runs(runs: Sequence[ComparedRun]) -> list[list[ComparedRun]]:
+    """Groups runs that differ in nothing, two or more, the one that counts over seeds first."""
+    found = []
+    for members in _repeated(runs):
+        counts = _first_completed(members)
+        if len(members) > 1:
+            found.append([counts, *(run for run in members if run is not counts)])
+    return found
+
+
+def _repeated(runs: Sequence[ComparedRun]) -> list[list[ComparedRun]]:
+    """Groups runs that differ in nothing; one whose seed is not known stays alone."""
+    groups: list[list[ComparedRun]] = []
+    for run in runs:
+        same = (group for group in groups if "seed" in run.asked and group[0].asked == run.asked)
+        found = next(same, None)
+        if found is None:
+            groups.append([run])
+        else:
+            found.append(run)
+    return groups
+
+
+def _first_completed(runs: Sequence[ComparedRun]) -> ComparedRun:
+    return next((run for run in runs if run.summary.get("status") == "completed"), runs[0])
 
 
 def match_number_types(runs: Sequence[ComparedRun]) -> list[ComparedRun]:
@@ -157,6 +186,8 @@ def _load(past: PastRun, name: str) -> ComparedRun:
 
 
 def _read_asked(past: PastRun) -> dict[str, Any]:
+    if past.is_guest:
+        return past.settings
     if past.config is None:
         return dict(past.job.overrides)
     # A configuration does not tell what it was composed of: a preset.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +42,8 @@ class Comparison:
     key: Sequence[str] = ()
     """Sentences above the table: what its headings stand for."""
     endings: Sequence[str] = ()
-    """Sentences below the table: how runs ended that did not complete, and why."""
+    """Sentences below the table: how runs ended that did not complete, and why, and
+    what is missing."""
     csv_only: Sequence[Shown] = ()
     """Further columns of the CSV: what the terminal says in sentences."""
 
@@ -69,6 +70,11 @@ def show(console: Console, comparison: Comparison) -> None:
         show_words(console, sentence.replace("±", sign))
     for line in comparison.names:
         show_line(console, line)
+
+
+def add_sentences(comparison: Comparison, sentences: Sequence[str]) -> Comparison:
+    """Returns the comparison with further sentences below the table."""
+    return replace(comparison, endings=[*comparison.endings, *sentences])
 
 
 def write_csv(comparison: Comparison, path: Path) -> None:

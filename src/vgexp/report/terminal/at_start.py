@@ -27,7 +27,13 @@ def show_closing(
     layers: pd.DataFrame,
     files: Iterable[Path | str],
 ) -> None:
-    """Prints geometric means over seeds at step 0, the diagnosis, and the files written.
+    """Prints the result, and the files written."""
+    show_result(console, summary, layers)
+    show_files(console, folder, files)
+
+
+def show_result(console: Console, summary: Mapping[str, Any], layers: pd.DataFrame) -> None:
+    """Prints geometric means over seeds at step 0, and the diagnosis.
 
     `*/` is the geometric standard deviation over seeds of `delta_rms`.
     """
@@ -37,7 +43,6 @@ def show_closing(
     show_words(console, start_sentence(summary))
     console.print()
     show_line(console, f"Signal: {summary['signal']}", "bold")
-    show_files(console, folder, files)
 
 
 def means_over_seeds(layers: pd.DataFrame, column: str) -> pd.DataFrame:

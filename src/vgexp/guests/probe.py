@@ -1,0 +1,217 @@
+"""The probe of `import vgexp`: that of `vgexp.probe`, with a diagnosis and a run folder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from vgexp import probe
+from vgexp.errors import QuestionError, reason
+from vgexp.guests.recording import Recording, require_free
+from vgexp.guests.summary import of_process, settings_of, summary_of
+from vgexp.records import Rows
+from vgexp.resuming import FAILED, INTERRUPTED
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from vgexp.diagnosis import Diagnosis
+    from vgexp.runs import Run
+
+
+class Probe(probe.Probe):
+    __doc__ = f"""{probe.Probe.__doc__}
+    Further arguments:
+        folder: a run folder to write, as `vgexp train` writes one: tables as the loop goes on, and
+            a summary at the end of each `with`. It must hold no run yet. `vgexp show`, `compare`,
+            `vgexp.load` and figures take it; it cannot be resumed. An error of the disk ends the
+            recording, not the loop: it is told once and is in `unseen`.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        *,
+        folder: Path | str | None = None,
+        **options: Any,
+    ) -> None:
+        super().__init__(model, optimizer, **options)
+        self._recording: Recording | None = None
+        if folder is not None:
+            folder = Path(folder)
+            require_free(folder)
+            told = self._unseen
+            self._recording = Recording(
+                folder, self._own.columns, lambda text: told.setdefault("the run folder", text)
+            )
+        described = {
+            "every": self._cadence.every,
+            "activations_every": self._cadence.activations_every,
+            "histograms_every": self._cadence.histograms_every,
+            "layers": options.get("layers"),
+            "loss_reduction": options.get("loss_reduction", "mean"),
+            "metrics": [column.name for column in self._own.columns],
+        }
+        self._settings = {
+            **settings_of(self._model, self._optimizer.groups(), optimizer),
+            "probe": described,
+        }
+
+    # ------------------------------------------------------------ life
+
+    def __enter__(self) -> Probe:
+        if self._recording is not None and not self._inside:
+            self._recording.open(self._settings)
+        try:
+            super().__enter__()
+        except BaseException:
+            if self._recording is not None and not self._inside:
+                self._finish_recording({"status": INTERRUPTED})
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        super().__exit__(kind, error, trace)
+        if self._recording is not None:
+            self._finish_recording(_ending_of(error))
+
+    # ------------------------------------------------------------ results
+
+    @property
+    def run(self) -> Run:
+        """The run folder, as `vgexp.load` gives it.
+
+        Raises:
+            QuestionError: the probe has no folder.
+        """
+        from vgexp.runs import Run
+
+        if self._recording is None:
+            raise QuestionError(
+                "the probe writes no run folder\nallowed: Probe(..., folder=FOLDER)"
+            )
+        self._collect()
+        return Run(self._recording.folder)
+
+    def diagnose(self) -> Diagnosis:
+        """What the rules find in the table of layers so far; as `vgexp.diagnose(probe)`.
+
+        Raises:
+            QuestionError: no row has a backward signal yet.
+        """
+        from vgexp import diagnosis
+
+        return diagnosis.diagnose(
+            self.to_frame(), dtype=self._dtype_name, num_examples=self._num_examples
+        )
+
+    def drain(self) -> list[Rows]:
+        """Returns the rows measured since the last call; with a folder, they are in its tables."""
+        if self._recording is not None:
+            raise QuestionError(
+                "the rows are written to the probe's folder\nallowed: probe.to_frame(TABLE)"
+            )
+        return super().drain()
+
+    def to_frame(self, table: str = "layers") -> pd.DataFrame:
+        """Returns all rows of a table so far; see `vgexp.probe.Probe.to_frame`.
+
+        With a folder they are read from its files, where float32 numbers are in their shortest
+        form.
+        """
+        frame = super().to_frame(table)  # with a folder: what could not be written
+        if self._recording is None or not (self._recording.folder / f"{table}.csv").exists():
+            return frame
+        import pandas as pd
+
+        from vgexp import tables
+
+        written = tables.read(self._recording.folder, table)
+        written = written[list(frame.columns)].astype(frame.dtypes.to_dict())
+        return pd.concat([written, frame], ignore_index=True) if len(frame) else written
+
+    def is_measured(self, table: str = "layers") -> pd.DataFrame:
+        """Says of each cell of `to_frame(table)` whether it has a value, even if that is nan."""
+        frame = super().is_measured(table)
+        if self._recording is None or not (self._recording.folder / f"{table}.csv").exists():
+            return frame
+        import pandas as pd
+
+        from vgexp import tables
+
+        written = ~tables.empty_cells(self._recording.folder, table)[list(frame.columns)]
+        return pd.concat([written, frame], ignore_index=True) if len(frame) else written
+
+    # ------------------------------------------------------------ rows
+
+    def _put(self, rows: Rows) -> None:
+        if self._recording is None or not self._recording.add(rows):
+            super()._put(rows)
+
+    def _collect_many(self) -> None:
+        recording = self._recording
+        if recording is not None and recording.is_due:
+            self._collect()
+            recording.wrote(self.step)
+        else:
+            super()._collect_many()
+
+    def _finish_recording(self, ending: Mapping[str, Any]) -> None:
+        """Writes what waits and the summary; an error is noted."""
+        recording = self._recording
+        assert recording is not None
+        try:
+            self._collect()
+            recording.wrote(self.step)
+        except Exception as error:
+            recording.fail(error)
+        recording.finish(lambda: self._summary(ending))
+
+    def _summary(self, ending: Mapping[str, Any]) -> dict[str, Any]:
+        from vgexp import tables
+
+        assert self._recording is not None
+        frames = {name: self.to_frame(name) for name in ("layers", "steps")}
+        metrics: dict[str, Any] = dict(ending)
+        if len(frames["layers"]):
+            has_loss = frames["steps"]["loss"].notna()
+            if not (has_loss.all() or self._recording.has_failed):
+                empty = tables.empty_cells(self._recording.folder, "steps", ["loss"])
+                has_loss = ~empty["loss"]
+            metrics = summary_of(
+                frames,
+                ending=ending,
+                dtype=self._dtype_name,
+                num_examples=self._num_examples or 1,
+                has_loss=has_loss,
+            )
+        return {
+            **metrics,
+            "steps": self.step,
+            "seconds": round(self._recording.seconds, 3),
+            **of_process(self._model, self.unseen),
+        }
+
+    @property
+    def _dtype_name(self) -> str:
+        first = next((p for p in self._model.parameters() if p.is_floating_point()), None)
+        return "float32" if first is None else str(first.dtype).removeprefix("torch.")
+
+
+def _ending_of(error: BaseException | None) -> dict[str, Any]:
+    if error is None:
+        return {"status": "completed"}
+    if isinstance(error, Exception):
+        return {"status": FAILED, "reason": reason(error)}
+    return {"status": INTERRUPTED}

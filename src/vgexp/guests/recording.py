@@ -1,0 +1,141 @@
+"""Writes the run folder of somebody's own loop, and never ends that loop."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from typing import Any, final
+
+from vgexp import folders
+from vgexp.errors import LostError, QuestionError, reason
+from vgexp.folders import Prefix
+from vgexp.quantities import TABLES, Quantity
+from vgexp.records import Rows
+from vgexp.runs.start import warn
+from vgexp.sinks.csv_files import CsvFiles
+
+FLUSH_SECONDS = 2.0
+"""Rows are written after so many seconds at the latest."""
+_MOST_NAMES = 1000
+
+
+def require_free(folder: Path) -> None:
+    """Refuses a folder that holds a run, with the nearest name that is free.
+
+    Raises:
+        QuestionError: nothing may be written there.
+    """
+    try:
+        folders.require_free(folder)
+    except QuestionError as error:
+        if not folder.is_dir():
+            raise
+        names = (folder.with_name(f"{folder.name}_{number}") for number in range(2, _MOST_NAMES))
+        free = next((name for name in names if not name.exists()), None)
+        raise QuestionError(f"{error}\nnearest: {free}" if free else str(error)) from None
+
+
+@final
+class Recording:
+    """The tables of a folder. The first error of the disk ends the recording, and is told once.
+
+    Args:
+        own_columns: of `layers.csv`, after those that are declared.
+        note: is told why the recording ended.
+    """
+
+    def __init__(
+        self, folder: Path, own_columns: Sequence[Quantity], note: Callable[[str], object]
+    ) -> None:
+        self.folder = folder
+        self.has_failed = False
+        self._columns = {**TABLES, "layers": (*TABLES["layers"], *own_columns)}
+        self._note = note
+        self._files: dict[str, CsvFiles] = {}
+        self._prefixes: dict[str, Prefix] = {}
+        self._held = ExitStack()
+        self._last = time.monotonic()
+        self._seconds_before = 0.0
+        self._start = self._last
+
+    def open(self, settings: Mapping[str, Any]) -> None:
+        """Takes the folder; the first time it must be free, later the tables go on.
+
+        Raises:
+            QuestionError: another process writes it, or it holds another run.
+            OSError: it cannot be written.
+        """
+        with ExitStack() as held:
+            held.enter_context(folders.occupy(self.folder))
+            if not self._prefixes:
+                folders.require_free(self.folder)
+                folders.write_guest_config(self.folder, settings)
+                folders.sync_names(self.folder)
+            self._held = held.pop_all()
+        self._start = self._last = time.monotonic()
+        if not self.has_failed:
+            for table in ("layers", "steps"):
+                self._file_of(table)
+
+    @property
+    def is_due(self) -> bool:
+        """Whether it is time to write what waits."""
+        return time.monotonic() - self._last > FLUSH_SECONDS
+
+    @property
+    def seconds(self) -> float:
+        """Seconds within the `with` so far."""
+        return self._seconds_before + time.monotonic() - self._start
+
+    def add(self, rows: Rows) -> bool:
+        """Appends rows to their table. Returns whether they are in it."""
+        if self.has_failed or not len(rows):
+            return not self.has_failed
+        try:
+            self._file_of(rows.table)(rows)
+        except (OSError, LostError, QuestionError) as error:
+            self.fail(error)
+            return False
+        return True
+
+    def wrote(self, step: int) -> None:
+        """Adds the row of `timing.csv` after what waited was written."""
+        self._last = time.monotonic()
+        self.add(Rows("timing", {"step": [step], "seconds": [round(self.seconds, 6)]}))
+
+    def finish(self, summary: Callable[[], Mapping[str, Any]]) -> None:
+        """Writes the summary, once the tables are on the disk itself, and leaves the folder."""
+        self._seconds_before = self.seconds
+        try:
+            for file in self._files.values():
+                if not self.has_failed:
+                    file.require_in(self.folder)
+                    self._prefixes |= file.settle()
+                file.close()
+            folders.write_summary(self.folder, summary())
+        except Exception as error:
+            self.fail(error)
+        finally:
+            self._files.clear()
+            self._held.close()
+
+    def fail(self, error: Exception) -> None:
+        """Ends the recording, and says so once."""
+        if not self.has_failed:
+            self.has_failed = True
+            text = f"{self.folder} is not written any more: {reason(error)}"
+            self._note(text)
+            with suppress(Exception):
+                warn(f"{text}; training goes on")
+
+    def _file_of(self, table: str) -> CsvFiles:
+        if table not in self._files:
+            self._files[table] = CsvFiles(
+                self.folder,
+                [table],
+                {name: kept for name, kept in self._prefixes.items() if name == table},
+                self._columns,
+            )
+        return self._files[table]

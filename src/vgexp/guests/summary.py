@@ -1,0 +1,113 @@
+"""The summary of a run of somebody's own loop, and what its `config.yaml` says."""
+
+from __future__ import annotations
+
+import math
+import os
+import platform
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from torch import nn
+from torch.nn.parameter import UninitializedParameter
+
+from vgexp import summaries
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+UNKNOWN_LOSS = "the loss is not known (probe.watch_loss shows it)"
+
+
+def settings_of(model: nn.Module, groups: list[dict[str, Any]], optimizer: object) -> Any:
+    """What `config.yaml` says of model and optimizer: classes, sizes and settings."""
+    first = groups[0] if groups else {}
+    plain = {name: _plain(value) for name, value in first.items() if name != "params"}
+    return {
+        "model": {"class": _path(model), "num_parameters": num_parameters(model)},
+        "optimizer": {
+            "class": _path(optimizer),
+            **{name: value for name, value in plain.items() if value is not None},
+        },
+    }
+
+
+def num_parameters(model: nn.Module) -> int:
+    """Trainable numbers in a model, but for parameters that have no shape yet."""
+    trained = (p for p in model.parameters() if p.requires_grad)
+    return sum(p.numel() for p in trained if not isinstance(p, UninitializedParameter))
+
+
+def summary_of(
+    frames: Mapping[str, pd.DataFrame],
+    *,
+    ending: Mapping[str, Any],
+    dtype: str,
+    num_examples: int,
+    has_loss: pd.Series,
+) -> dict[str, Any]:
+    """The metrics that follow from tables. Nobody knows the best constant's loss, so the verdict
+    is empty unless the run diverged, and `cause` says why.
+
+    Args:
+        frames: `layers` and `steps`.
+        ending: `status`, and the `reason` of a run that failed.
+        has_loss: whether a step's loss is known.
+    """
+    import numpy as np
+    import pandas as pd
+
+    from vgexp import diagnosis
+    from vgexp.diagnosis.phrases import describe_signal
+
+    layers, steps = frames["layers"], frames["steps"]
+    known = steps[has_loss.to_numpy(dtype=bool)]
+    is_bad = not np.isfinite(known["loss"].to_numpy(dtype="float64")).all()
+    status = ending["status"]
+    if status == "completed" and is_bad:
+        status = "diverged"
+    evals = pd.DataFrame(
+        {"step": [], "split": pd.Series([], dtype="object"), "loss": [], "accuracy": []}
+    )
+    metrics = diagnosis.summarise(
+        layers,
+        known,
+        evals,
+        time=frames.get("time"),
+        constant_loss=math.nan,
+        num_examples=num_examples,
+        dtype=dtype,
+        status=status,
+        divergence=None,
+        is_users=True,
+    )
+    if not len(known) and len(steps):
+        metrics["cause"] = f"{UNKNOWN_LOSS}: {describe_signal(metrics)}"
+    return {**metrics, **ending, "status": status}
+
+
+def of_process(model: nn.Module, unseen: list[str]) -> dict[str, Any]:
+    """The part of a summary that does not depend on the result."""
+    first = next(model.parameters(), None)
+    return {
+        "num_parameters": num_parameters(model),
+        "unseen": unseen,
+        "device": "cpu" if first is None else str(first.device),
+        "versions": summaries.versions(),
+        "host": platform.node(),
+        "process": os.getpid(),
+    }
+
+
+def _path(thing: object) -> str:
+    return f"{type(thing).__module__}.{type(thing).__qualname__}"
+
+
+def _plain(value: Any) -> Any:
+    """A setting as YAML has it; None where it is no number, truth or text."""
+    if isinstance(value, tuple | list):
+        parts = [_plain(each) for each in value]
+        return None if None in parts else parts
+    if hasattr(value, "numel") and value.numel() == 1:
+        return float(value)
+    return value if isinstance(value, bool | int | float | str) else None

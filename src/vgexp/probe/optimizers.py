@@ -1,0 +1,128 @@
+"""Finds the optimizer whose hooks tell when an update begins and ends, inside of wrappers too."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vgexp.errors import QuestionError
+from vgexp.torch_internals import compiler_is_loaded
+
+WRAPPED = ("optimizer", "base_optimizer", "_optimizer", "base", "optim")
+"""The attributes in which well-known wrappers keep the optimizer that they wrap."""
+MOST_WRAPPERS = 8
+"""The longest chain of wrappers that is followed."""
+OWN_STEPS = ("first_step", "second_step")
+"""Methods by which some optimizers make an update; no hook is called around them."""
+
+StepHook = Callable[..., None]
+
+
+class StepHooks:
+    """Hooks around the step of an optimizer, or of the one that it wraps.
+
+    Some wrappers are optimizers by their class, but never call its constructor, so they take no
+    hooks. The outermost optimizer of a chain that takes them is used.
+
+    Raises:
+        QuestionError: the object is no optimizer.
+    """
+
+    def __init__(self, optimizer: object) -> None:
+        self._chain = list(_chain(optimizer))
+        if not any(map(_is_optimizer, self._chain)):
+            raise QuestionError(
+                f"Probe: optimizer is of type {type(optimizer).__name__}\n"
+                "allowed: a torch.optim.Optimizer, as in Probe(model, optimizer)"
+            )
+        self._handles: list[Any] = []
+
+    def set(self, before: StepHook, after: StepHook) -> str:
+        """Sets the hooks. Returns what takes none, and what is measured instead; mostly nothing."""
+        outer = self._chain[0]
+        if compiler_is_loaded():
+            # A compiled step calls them uncompiled. It has graph breaks of its own in any case.
+            disable: Callable[[StepHook], StepHook] = torch.compiler.disable
+            before, after = disable(before), disable(after)
+        for candidate in self._chain:
+            try:
+                self._handles.append(candidate.register_step_pre_hook(before))
+                self._handles.append(candidate.register_step_post_hook(after))
+            except Exception:
+                # What fails is somebody else's class: it may raise anything.
+                self.remove()
+                continue
+            if candidate is not outer:
+                return (
+                    f"{_name(outer)} takes no hooks: what is measured is the step of the"
+                    f" {_name(candidate)} in it"
+                )
+            if all(hasattr(outer, name) for name in OWN_STEPS):
+                return (
+                    f"{_name(outer)} takes hooks around its step only: updates by"
+                    f" {' and '.join(OWN_STEPS)} are neither counted nor measured"
+                )
+            return ""
+        return f"{_name(outer)} takes no hooks and holds no optimizer that does: no row is made"
+
+    def remove(self) -> None:
+        """Removes the hooks."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
+
+    def parameters(self) -> list[Tensor]:
+        """The tensors that the optimizer updates."""
+        return [p for group in self.groups() for p in group["params"]]
+
+    def groups(self) -> list[dict[str, Any]]:
+        """The groups of parameters, each with its settings; empty where there are none."""
+        every = (_attribute(each, "param_groups") for each in self._chain)
+        return next((groups for groups in every if groups), [])
+
+    def found_inf(self) -> Tensor | None:
+        """Above 0 where a scaler has a fused optimizer leave the step out; None: none says so."""
+        found = (_attribute(each, "found_inf") for each in self._chain)
+        return next((each for each in found if isinstance(each, Tensor)), None)
+
+    def gradient_scale(self) -> Tensor | None:
+        """What a fused optimizer divides its gradients by within its step; None: by nothing."""
+        scales = (_attribute(each, "grad_scale") for each in self._chain)
+        return next((scale for scale in scales if scale is not None), None)
+
+
+def _chain(optimizer: object) -> Iterator[Any]:
+    """An optimizer, the one that it wraps, and so on."""
+    seen: list[object] = []
+    current: object | None = optimizer
+    while current is not None and len(seen) <= MOST_WRAPPERS:
+        if any(current is each for each in seen):
+            return
+        seen.append(current)
+        yield current
+        held = (_attribute(current, name) for name in WRAPPED)
+        current = next((each for each in held if each is not None and _is_optimizer(each)), None)
+
+
+def _is_optimizer(value: object) -> bool:
+    """Whether something makes steps of parameters, or takes hooks around them."""
+    if isinstance(value, type):
+        return False
+    holds_parameters = _attribute(value, "param_groups") is not None
+    makes_steps = callable(_attribute(value, "step")) and holds_parameters
+    return makes_steps or callable(_attribute(value, "register_step_pre_hook"))
+
+
+def _attribute(value: object, name: str) -> Any:
+    """An attribute; None where there is none, or where looking it up raises anything."""
+    try:
+        return getattr(value, name, None)
+    except Exception:
+        return None
+
+
+def _name(optimizer: object) -> str:
+    return type(optimizer).__name__

@@ -1,0 +1,102 @@
+"""Says what a probe did not measure, and why: one line a reason, with the weights in it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+
+from torch import nn
+
+from vgexp.probe.moments import ColumnCells
+from vgexp.probe.optimizers import StepHooks
+from vgexp.probe.plan import PlanRow, ProbePlan
+from vgexp.quantities.layers import READOUT
+
+MOST_NAMES = 8
+"""The most weights that a line names."""
+
+_VECTORS = (nn.Embedding, nn.EmbeddingBag)
+"""Modules that no activation is expected to follow."""
+
+NO_ACTIVATION = (
+    "no known activation was called on what these weights give: act_mean, act_std, act_max,"
+    " act_outlier_fraction, saturated_fraction and dead_fraction are empty"
+)
+NO_GRADIENT = (
+    "the gradient was None at the optimizer's step: no backward pass reached these weights, or a"
+    " hook freed it before"
+)
+NOT_HELD = "the optimizer does not hold these weights, so that its steps do not change them"
+FOREIGN = (
+    "modules ran that are not registered in it, and have no rows; their weights: {}. Modules in a"
+    " plain list or dictionary are not registered: nn.ModuleList and nn.ModuleDict do it"
+)
+
+
+class Missing:
+    """What was measured so far of a user's model, to say in the end what was not."""
+
+    def __init__(self, model: nn.Module, plan: ProbePlan, optimizer: StepHooks) -> None:
+        self._plan = plan
+        self._optimizer = optimizer
+        self._parameters = [id(p) for p in model.parameters()]
+        self._never_activated = {
+            row for module, row in plan.preacts if isinstance(module, _VECTORS)
+        }
+        self._with: dict[str, set[int]] = {"preact_mean": set(), "act_mean": set()}
+        self._with["grad_norm"] = set()
+        self._are_gradients_measured = False
+
+    def take(self, cells: Mapping[str, ColumnCells]) -> None:
+        """Takes note of which rows have cells in a step."""
+        for name, rows in self._with.items():
+            if name in cells:
+                rows.update(cells[name].rows)
+        self._are_gradients_measured |= "grad_norm" in cells
+
+    def reasons(self, told: Collection[str]) -> dict[str, list[str]]:
+        """Reason -> weights. Of weights that were told of before, only what they lack beside it.
+
+        Of the models of vgexp, and before a step was measured, there is nothing to say.
+        """
+        if not self._plan.owners:
+            return {}
+        with_z, with_h = self._with["preact_mean"], self._with["act_mean"]
+        rows = [(i, row) for i, row in enumerate(self._plan.rows) if row.is_wanted]
+        trained = [(i, row) for i, row in rows if row.weight is not None
+                   and row.weight.requires_grad]  # fmt: skip
+        found = {
+            NO_ACTIVATION: [
+                row
+                for i, row in rows
+                if i in with_z - with_h - self._never_activated
+                and row.kind not in (READOUT, "stream")
+            ],
+            NO_GRADIENT: [
+                row
+                for i, row in trained
+                if self._are_gradients_measured
+                and i not in self._with["grad_norm"]
+                and row.name not in told
+            ],
+            NOT_HELD: self._not_held([row for _, row in trained]),
+        }
+        return {reason: [row.name for row in rows] for reason, rows in found.items() if rows}
+
+    def _not_held(self, rows: Iterable[PlanRow]) -> list[PlanRow]:
+        """The weights that the optimizer does not hold; none where it holds no parameter at all."""
+        held = {id(p) for p in self._optimizer.parameters()}
+        if held.isdisjoint(self._parameters):
+            return []
+        return [row for row in rows if id(row.weight) not in held]
+
+
+def lines(reasons: Mapping[str, Sequence[str]]) -> list[str]:
+    """Writes `weight, weight and 5 more: reason` of each reason."""
+    return [f"{_listed(names)}: {reason}" for reason, names in reasons.items()]
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = len(names) - MOST_NAMES
+    if more <= 1:  # one more name is no longer than the words that stand for it
+        return ", ".join(names)
+    return f"{', '.join(names[:MOST_NAMES])} and {more} more"

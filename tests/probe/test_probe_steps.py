@@ -1,0 +1,367 @@
+"""The table of steps in somebody's own loop: losses, norms, rates, and what a loss is given.
+
+Holds: probe/steps.py, probe/loss.py
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+import inspect
+import math
+import pickle
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from vgexp.errors import QuestionError
+from vgexp.probe import Probe
+from vgexp.quantities import STEPS
+
+LIMITS = (0.4, 100.0, 0.4, 100.0)
+"""Of the gradient's norm, at the steps of the first test."""
+
+
+def _model() -> nn.Sequential:
+    torch.manual_seed(0)
+    layers = (nn.Linear(5, 7), nn.Tanh(), nn.LayerNorm(7), nn.Linear(7, 3))
+    return nn.Sequential(*layers).double()
+
+
+def _batches(num: int) -> list[tuple[Tensor, Tensor]]:
+    drawn = torch.Generator().manual_seed(1)
+    return [
+        (
+            torch.randn(6, 5, generator=drawn, dtype=torch.float64),
+            torch.randint(3, (6,), generator=drawn),
+        )
+        for _ in range(num)
+    ]
+
+
+def _norm(model: nn.Module) -> float:
+    grads = [p.grad.reshape(-1) for p in model.parameters() if p.grad is not None]
+    return float(torch.cat(grads).norm())
+
+
+def mean_cubed(output: Tensor, target: Tensor, *, power: int = 3) -> Tensor:
+    """A loss function of the user's own."""
+    return (output - functional.one_hot(target, 3)).abs().pow(power).mean()
+
+
+def test_every_step_has_its_loss_rate_and_norms_before_and_after_clipping() -> None:
+    model = _model()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    schedule = torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.5)
+    wanted: list[tuple[float, ...]] = []
+    with Probe(model, optimizer, every=3, activations_every=3) as probe:
+        loss_of = probe.watch_loss(nn.CrossEntropyLoss())
+        for limit, (x, y) in zip(LIMITS, _batches(4), strict=True):
+            optimizer.zero_grad()
+            loss = loss_of(model(x), y)
+            loss.backward()
+            before = _norm(model)
+            probe.before_clip()
+            nn.utils.clip_grad_norm_(model.parameters(), limit)
+            after = _norm(model)
+            wanted.append((optimizer.param_groups[0]["lr"], loss.item(), before, after))
+            optimizer.step()
+            schedule.step()
+    steps = probe.to_frame("steps")
+    assert list(steps.columns) == [column.name for column in STEPS]
+    assert steps["step"].tolist() == [0, 1, 2, 3]
+    measured = steps[["lr", "loss", "grad_norm", "grad_norm_clipped"]].to_numpy()
+    np.testing.assert_allclose(measured, wanted, rtol=1e-12)
+    assert steps["clipped"].tolist() == [1, 0, 1, 0]
+    assert steps["skipped"].tolist() == [0] * 4
+    assert steps[["epoch", "accuracy"]].isna().all(axis=None)
+
+
+def test_without_a_loss_the_steps_have_norms_and_rates() -> None:
+    model = _model()
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
+    norms = []
+    with Probe(model, optimizer, every=5) as probe:
+        for x, y in _batches(3):
+            optimizer.zero_grad()
+            functional.cross_entropy(model(x), y).backward()
+            norms.append(_norm(model))
+            optimizer.step()
+    steps = probe.to_frame("steps")
+    np.testing.assert_allclose(steps["grad_norm"], norms, rtol=1e-12)
+    assert steps["grad_norm_clipped"].equals(steps["grad_norm"])
+    assert steps["clipped"].isna().all()
+    assert steps["loss"].isna().all()
+    assert "loss" not in probe.tables
+
+
+def test_the_norm_is_over_the_parameters_that_the_optimizer_holds() -> None:
+    model = _model()
+    optimizer = torch.optim.SGD(model[3].parameters(), lr=0.1)
+    ((x, y),) = _batches(1)
+    with Probe(model, optimizer) as probe:
+        functional.cross_entropy(model(x), y).backward()
+        optimizer.step()
+        optimizer.add_param_group({"params": list(model[0].parameters())})
+        optimizer.zero_grad()
+        model[2].zero_grad()
+        functional.cross_entropy(model(x), y).backward()
+        model[2].zero_grad()
+        norms = [_norm(model[3]), _norm(model)]
+        optimizer.step()
+    measured = probe.to_frame("steps")["grad_norm"].tolist()
+    assert measured[1] == pytest.approx(norms[1], rel=1e-12)
+    assert norms[0] < norms[1]
+
+
+@pytest.mark.parametrize("form", ["float32", "bfloat16", "mixed", "sparse", "complex", "huge"])
+def test_norms_of_every_kind_of_gradient_are_right(form: str) -> None:
+    from vgexp.probe.steps import total_norm
+
+    x = torch.linspace(-2, 3, 12, dtype=torch.float64).reshape(4, 3)
+    tensors: list[Tensor] = [x.float(), 2 * x.float()]
+    if form == "bfloat16":
+        tensors = [x.bfloat16(), (x * 1e25).bfloat16()]
+    elif form == "mixed":
+        tensors = [x.float(), x, x.half()]
+    elif form == "sparse":
+        place = torch.tensor([[0, 0, 2]])
+        tensors = [torch.sparse_coo_tensor(place, x[:3], (4, 3), check_invariants=True), x]
+    elif form == "complex":
+        tensors = [torch.complex(x, -x)]
+    elif form == "huge":
+        tensors = [(1e30 * x).float(), (1e-30 * x).float()]
+    dense = [t.to_dense() if t.is_sparse else t for t in tensors]
+    wanted = math.sqrt(sum(float(t.abs().double().square().sum()) for t in dense))
+    assert float(total_norm(tensors)) == pytest.approx(wanted, rel=1e-6)
+
+
+def test_a_loss_counts_if_a_backward_pass_goes_through_it_and_means_are_over_passes() -> None:
+    model = _model()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    batches = _batches(6)
+    wanted = []
+    with Probe(model, optimizer) as probe:
+        loss_of = probe.watch_loss(mean_cubed)
+        for update in (batches[:2], batches[2:4]):
+            optimizer.zero_grad()
+            losses = []
+            for x, y in update:
+                loss = loss_of(model(x), y)
+                losses.append(loss.item())
+                loss /= 2
+                loss.backward()
+            wanted.append(np.mean(losses))
+            with torch.no_grad():
+                loss_of(model(batches[4][0]), batches[4][1])
+            loss_of(model(batches[5][0]), batches[5][1])  # a validation with gradients
+            optimizer.step()
+        # Gradients that were thrown away, as those of a step that a scaler skips.
+        x, y = batches[0]
+        optimizer.zero_grad()
+        loss_of(model(x), y).backward()
+        optimizer.zero_grad()
+        loss = loss_of(model(batches[1][0]), batches[1][1])
+        wanted.append(loss.item())
+        loss.backward()
+        optimizer.step()
+    np.testing.assert_allclose(probe.to_frame("steps")["loss"], wanted, rtol=1e-12)
+
+
+def test_losses_may_be_noted_and_then_count_alone() -> None:
+    model = _model()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    ((x, y),) = _batches(1)
+    with Probe(model, optimizer) as probe:
+        loss_of = probe.watch_loss(functional.cross_entropy)
+        for noted in ([torch.tensor(2.0)], [1, torch.tensor([3.0])], []):
+            optimizer.zero_grad()
+            loss = loss_of(model(x), y)
+            loss.backward()
+            for value in noted:
+                probe.note_loss(value)
+            optimizer.step()
+    assert probe.to_frame("steps")["loss"].tolist() == [2.0, 2.0, loss.item()]
+    with pytest.raises(QuestionError, match=r"note_loss: given a str\nallowed: a tensor or"):
+        probe.note_loss("0.5")  # type: ignore[arg-type]
+    with pytest.raises(QuestionError, match=r"watch_loss: given a Tensor\nallowed: a module or"):
+        probe.watch_loss(torch.zeros(()))  # type: ignore[type-var]
+
+
+def test_of_a_closure_the_first_call_is_the_updates() -> None:
+    model = _model()
+    optimizer = torch.optim.LBFGS(model.parameters(), lr=0.1, max_iter=4)
+    ((x, y),) = _batches(1)
+    losses = []
+    with Probe(model, optimizer) as probe:
+        loss_of = probe.watch_loss(functional.cross_entropy)
+
+        def closure() -> Tensor:
+            optimizer.zero_grad()
+            loss = loss_of(model(x), y)
+            losses.append(loss.item())
+            loss.backward()
+            return loss
+
+        optimizer.step(closure)  # type: ignore[no-untyped-call]
+        norm = _norm(model)
+    steps = probe.to_frame("steps")
+    assert steps["loss"].tolist() == losses[:1]
+    assert steps["grad_norm"].tolist() == pytest.approx([norm], rel=1e-12)
+
+
+def test_several_functions_add_up_and_results_of_other_forms_are_found() -> None:
+    model = _model()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    ((x, y),) = _batches(1)
+
+    def as_dict(output: Tensor) -> dict[str, Tensor]:
+        return {"size": output.abs().max(), "loss": output.square().mean()}
+
+    def as_tuple(output: Tensor) -> tuple[str, Tensor]:
+        return "named", output.square().sum(1)
+
+    with Probe(model, optimizer) as probe:
+        one, two, three = (
+            probe.watch_loss(nn.CrossEntropyLoss()),
+            probe.watch_loss(as_dict),
+            probe.watch_loss(as_tuple),
+        )
+        output = model(x)
+        losses = [one(output, y), two(output)["loss"], three(output)[1].mean()]
+        sum(losses).backward()
+        optimizer.step()
+    wanted = sum(loss.item() for loss in losses)
+    assert probe.to_frame("steps")["loss"].tolist() == pytest.approx([wanted], rel=1e-12)
+
+
+def test_a_watched_module_is_itself_and_keeps_no_hook() -> None:
+    module = nn.MSELoss(reduction="sum")
+    model = _model()
+    probe = Probe(model, torch.optim.SGD(model.parameters(), lr=0.1))
+    assert probe.watch_loss(module) is module
+    with probe:
+        assert len(module._forward_hooks) == 1
+        pickle.loads(pickle.dumps(module))
+    assert not module._forward_hooks
+
+
+def test_a_watched_function_is_like_the_function() -> None:
+    model = _model()
+    probe = Probe(model, torch.optim.SGD(model.parameters(), lr=0.1))
+    watched: Any = probe.watch_loss(mean_cubed)
+    assert inspect.signature(watched) == inspect.signature(mean_cubed)
+    assert watched.__name__ == "mean_cubed"
+    assert watched.__doc__ == mean_cubed.__doc__
+    assert pickle.loads(pickle.dumps(watched)) is mean_cubed
+    assert copy.deepcopy(watched) is mean_cubed
+    assert copy.copy(watched) is mean_cubed
+    partial: Any = probe.watch_loss(functools.partial(mean_cubed, power=2))
+    assert isinstance(partial, functools.partial)
+    assert partial.keywords == {"power": 2}
+    with pytest.raises(TypeError, match="missing 1 required positional argument: 'target'"):
+        watched(torch.zeros(2, 3))
+
+
+def test_training_is_the_same_with_a_watched_loss() -> None:
+    weights = []
+    for is_watched in (False, True):
+        model = _model()
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        probe = Probe(model, optimizer, every=2, activations_every=2)
+        loss_of = probe.watch_loss(mean_cubed) if is_watched else mean_cubed
+        with probe if is_watched else torch.enable_grad():
+            for x, y in _batches(5):
+                optimizer.zero_grad()
+                loss_of(model(x), y, power=2).backward()
+                optimizer.step()
+        weights.append(torch.cat([p.detach().reshape(-1) for p in model.parameters()]))
+    assert torch.equal(*weights)
+
+
+def test_what_a_loss_is_given_is_described_at_measured_steps() -> None:
+    model = _model()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    outputs = []
+    with Probe(model, optimizer, activations_every=2) as probe:
+        loss_of = probe.watch_loss(mean_cubed)
+        for x, y in _batches(3):
+            optimizer.zero_grad()
+            output = model(x).softmax(1)
+            outputs.append(output.detach())
+            loss_of(target=y, output=output).backward()
+            loss_of(model(x) * 9, y).backward()  # a second pass is not described
+            optimizer.step()
+    table = probe.to_frame("loss").set_index(["step", "name"])
+    assert [*table.index] == [
+        (step, name) for step in (0, 2) for name in ("output", "target", "result")
+    ]
+    assert set(table["function"]) == {"mean_cubed"}
+    row, x = table.loc[(2, "output")], outputs[2].numpy()
+    assert (row["role"], row["shape"], row["dtype"]) == ("output", "6x3", "float64")
+    wanted = (x.min(), x.max(), x.mean(), x.std(), 0, 1, 1)
+    numbers = ["min", "max", "mean", "std", "not_finite", "row_sum_min", "row_sum_max"]
+    assert row[numbers].tolist() == pytest.approx(wanted, rel=1e-12)
+    target = table.loc[(0, "target")]
+    assert (target["role"], target["shape"], target["dtype"]) == ("target", "6", "int64")
+    assert target[["row_sum_min", "row_sum_max"]].isna().all()
+    result = table.loc[(0, "result")]
+    assert (result["role"], result["shape"], result["std"]) == ("loss", "scalar", 0)
+
+
+def test_numbers_of_large_outputs_are_taken_in_parts_and_leave_out_what_is_not_finite(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("vgexp.probe.loss._MOST_ENTRIES", 7)
+    model = nn.Sequential(nn.Linear(2, 5))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    drawn = torch.randn(6, 5, generator=torch.Generator().manual_seed(2))
+    drawn[1, 2], drawn[3, 0], drawn[5, 4] = math.nan, math.inf, -math.inf
+    with Probe(model, optimizer) as probe:
+        loss_of = probe.watch_loss(lambda output, target: output.sum() * 0 + target.sum())
+        loss_of(model(torch.ones(3, 2)), drawn).backward()
+        optimizer.step()
+    row = probe.to_frame("loss").set_index("name").loc["target"]
+    finite = drawn[torch.isfinite(drawn)].double().numpy()
+    wanted = (finite.min(), finite.max(), finite.mean(), finite.std(), 3 / 30)
+    measured = row[["min", "max", "mean", "std", "not_finite"]].tolist()
+    assert measured == pytest.approx(wanted, rel=1e-12)
+
+
+def test_a_step_without_an_update_is_a_skipped_one() -> None:
+    model = _model()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    ((x, y),) = _batches(1)
+    with Probe(model, optimizer) as probe:
+        functional.cross_entropy(model(x), y).backward()
+        probe.end_step_without_update(torch.tensor(8.0))
+    steps = probe.to_frame("steps")
+    assert steps["skipped"].tolist() == [1]
+    assert steps["loss_scale"].tolist() == [8.0]
+    assert steps["grad_norm"].tolist() == pytest.approx([_norm(model)], rel=1e-12)
+
+
+def test_scales_of_a_scaler_are_recorded_and_divided_out() -> None:
+    norms, wanted = [], []
+    for scale in (1.0, 2.0**12):
+        model = _model().float()
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        scaler = torch.amp.GradScaler("cpu", init_scale=scale)
+        with Probe(model, optimizer, scaler=scaler) as probe:
+            loss_of = probe.watch_loss(functional.cross_entropy)
+            for x, y in _batches(2):
+                optimizer.zero_grad()
+                loss = loss_of(model(x.float()), y)
+                scaler.scale(loss).backward()
+                scaler.step(optimizer)
+                scaler.update()
+                wanted.append(loss.item())
+        steps = probe.to_frame("steps")
+        assert steps["loss_scale"].tolist() == [scale, scale]
+        assert steps["loss"].tolist() == wanted[-2:]
+        norms.append(steps["grad_norm"].to_numpy())
+    np.testing.assert_allclose(norms[0], norms[1], rtol=1e-5)

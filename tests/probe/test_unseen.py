@@ -1,0 +1,138 @@
+"""What is empty is told: one line a reason, with the weights in it.
+
+Holds: probe/unseen.py
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from reference import measured_rows
+from torch import Tensor, nn
+
+from vgexp import Probe
+from vgexp.probe.unseen import (
+    FOREIGN,
+    MOST_NAMES,
+    NO_ACTIVATION,
+    NO_GRADIENT,
+    NOT_HELD,
+    lines,
+)
+
+
+def sgd(model: nn.Module) -> torch.optim.Optimizer:
+    return torch.optim.SGD(model.parameters(), lr=0.1)
+
+
+def unseen_of(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer | None = None,
+    prepare: Callable[[], Any] = lambda: None,
+) -> tuple[list[str], list[dict[str, Any]]]:
+    optimizer = optimizer or sgd(model)
+    with Probe(model, optimizer) as probe:
+        prepare()
+        model(torch.randn(3, 4)).sum().backward()
+        optimizer.step()
+    return probe.unseen, measured_rows(probe)
+
+
+def stacked(*layers: nn.Module) -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(*layers)
+
+
+def test_weights_that_no_activation_follows_share_a_line() -> None:
+    model = stacked(nn.Linear(4, 4), nn.LayerNorm(4), nn.Linear(4, 4), nn.Linear(4, 3))
+    unseen, rows = unseen_of(model)
+    assert unseen == [f"0.weight, 2.weight: {NO_ACTIVATION}"]
+    assert [row["act_mean"] for row in rows] == [None] * 3
+
+
+def test_a_line_names_a_bounded_number_of_weights() -> None:
+    model = stacked(*[nn.Linear(4, 4, bias=False) for _ in range(20)])
+    unseen, _ = unseen_of(model)
+    names = ", ".join(f"{i}.weight" for i in range(MOST_NAMES))
+    assert unseen == [f"{names} and {19 - MOST_NAMES} more: {NO_ACTIVATION}"]
+    assert lines({"why": [str(i) for i in range(MOST_NAMES + 1)]}) == [
+        f"{', '.join(map(str, range(MOST_NAMES + 1)))}: why"
+    ]
+
+
+def test_weights_that_the_optimizer_does_not_hold_are_told() -> None:
+    model = stacked(nn.Linear(4, 4), nn.Tanh(), nn.Linear(4, 3))
+    unseen, rows = unseen_of(model, sgd(model[2]))
+    assert unseen == [f"0.weight: {NOT_HELD}"]
+    assert rows[0]["grad_norm"] > 0
+    assert rows[0]["update_ratio"] == 0
+    model[0].requires_grad_(False)
+    assert unseen_of(model, sgd(model[2]))[0] == []
+
+
+def test_a_gradient_that_a_hook_freed_is_told() -> None:
+    model = stacked(nn.Linear(4, 4), nn.Tanh(), nn.Linear(4, 3))
+
+    def free(parameter: Tensor) -> None:
+        parameter.grad = None
+
+    handle = model[0].weight.register_post_accumulate_grad_hook(free)
+    unseen, rows = unseen_of(model)
+    assert unseen == [f"0.weight: {NO_GRADIENT}"]
+    assert rows[0]["grad_norm"] is None
+    assert rows[0]["delta_rms"] > 0
+    handle.remove()
+    assert unseen_of(model)[0] == []
+
+
+def test_an_optimizer_in_the_backward_pass_leaves_passes_measured() -> None:
+    model = stacked(nn.Linear(4, 4), nn.Tanh(), nn.Linear(4, 3))
+    optimizer = sgd(model)
+    of_each = {p: torch.optim.SGD([p], lr=0.1) for p in model.parameters()}
+
+    def step(parameter: Tensor) -> None:
+        of_each[parameter].step()
+        parameter.grad = None
+
+    for parameter in of_each:
+        parameter.register_post_accumulate_grad_hook(step)
+    unseen, rows = unseen_of(model, optimizer)
+    assert unseen == [f"0.weight, 2.weight: {NO_GRADIENT}"]
+    assert all(row["delta_rms"] > 0 and row["preact_std"] > 0 for row in rows)
+
+
+def test_modules_that_are_not_registered_are_told() -> None:
+    class Hidden(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layers = [nn.Linear(4, 6), nn.Conv1d(1, 2, 3)]
+            self.head = nn.Linear(8, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            h = self.layers[1](torch.relu(self.layers[0](x))[:, None])
+            return self.head(torch.relu(h).flatten(1))
+
+    torch.manual_seed(0)
+    unseen, rows = unseen_of(Hidden())
+    assert unseen == ["the model: " + FOREIGN.format("[6, 4] in linear, [2, 1, 3] in conv1d")]
+    assert [row["name"] for row in rows] == ["head.weight"]
+
+
+def test_no_step_and_no_activation_are_two_reasons() -> None:
+    model = stacked(nn.Linear(4, 3))
+    probe = Probe(model, sgd(model))
+    assert probe.unseen == ["the model: no optimizer step was seen in a `with`"]
+
+
+@pytest.mark.parametrize("layers", [None, "2"])
+def test_only_weights_that_are_wanted_are_named(layers: str | None) -> None:
+    model = stacked(nn.Linear(4, 4), nn.Linear(4, 4), nn.Linear(4, 4), nn.Linear(4, 3))
+    optimizer = sgd(model)
+    with Probe(model, optimizer, layers=layers) as probe:
+        model(torch.randn(3, 4)).sum().backward()
+        optimizer.step()
+    names = "0.weight, 1.weight, 2.weight" if layers is None else "2.weight"
+    assert probe.unseen == [f"{names}: {NO_ACTIVATION}"]
