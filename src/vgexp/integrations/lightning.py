@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from vgexp.errors import QuestionError
-from vgexp.probe import Probe
+from vgexp.guests.probe import Probe
 
 try:
     from lightning.pytorch import Callback, LightningModule, Trainer

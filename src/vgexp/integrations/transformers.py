@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from vgexp.errors import QuestionError
-from vgexp.probe import Probe
+from vgexp.guests.probe import Probe
 
 try:
     from accelerate import Accelerator
