@@ -1,4 +1,4 @@
-# make help | demo | test | bench | faults | gallery | papers | clean.    Another Python: make PYTHON=python3.12 test
+# make help | demo | test | bench | faults | gallery | papers | strangers | clean.    Another Python: make PYTHON=python3.12 test
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -14,10 +14,10 @@ VERSION_CHECK := import sys; v = sys.version_info; sys.exit(0 if v >= (3, 11) el
 PROGRESS := /^ *(Downloading|Using cached)/ && !/metadata/ { n = split($$2, path, "/"); \
 	print "  " path[n], $$3, $$4; fflush() } /^Installing collected/ { print "  unpacking"; fflush() }
 
-.PHONY: help demo test bench faults gallery papers clean install
+.PHONY: help demo test bench faults gallery papers strangers clean install
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(READY) ## install, then watch the gradient of a deep sigmoid net vanish
 	@$(BIN)/vgexp train +experiment=sigmoid_deep
@@ -41,6 +41,10 @@ gallery: $(READY) ## every picture of README and docs/gallery.md (about 5 minute
 
 papers: $(READY) ## papers reproduced, docs/papers.md, from real runs (about 35 minutes)
 	@$(BIN)/python scripts/papers.py
+
+strangers: $(READY) ## the probe on 40 models of transformers, timm and torchvision, which it installs (about 3 minutes)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[strangers]'
+	@$(BIN)/python scripts/strangers.py
 
 install: $(READY) ## only make .venv
 

@@ -33,12 +33,14 @@ RESULT = "result"
 class _Noted:
     """One loss: its value, and whether it counts for the update."""
 
-    __slots__ = ("counts", "source", "task", "value")
+    __slots__ = ("counts", "is_in_step", "source", "task", "value")
 
-    def __init__(self, source: int, value: Number, *, counts: bool) -> None:
+    def __init__(self, source: int, value: Number, *, counts: bool, is_in_step: bool) -> None:
         self.source = source
         self.value = value
         self.counts = counts
+        self.is_in_step = is_in_step
+        """Whether the optimizer's own step called for it, by a closure."""
         self.task = -1
         """Autograd's number of the backward pass that began in it."""
 
@@ -117,9 +119,12 @@ class LossWatch:
                 raise QuestionError(
                     f"note_loss: given a {type(loss).__name__}\nallowed: a tensor or a number"
                 )
-            self._losses.append(_Noted(_NOTED, float(loss), counts=True))
+            self._note_value(float(loss))
         elif loss.numel():
-            self._losses.append(_Noted(_NOTED, _value_of(loss), counts=True))
+            self._note_value(_value_of(loss))
+
+    def _note_value(self, value: Number) -> None:
+        self._losses.append(_Noted(_NOTED, value, counts=True, is_in_step=self.is_in_step))
 
     # ------------------------------------------------------------ life
 
@@ -137,15 +142,12 @@ class LossWatch:
         self._hooks.clear()
         self._forget()
 
-    def end_step(self, step: int, *, first_only: bool) -> Number:
+    def end_step(self, step: int) -> Number:
         """Ends an update; its loss, or None where none was seen.
 
         The mean over an update's calls of a function; the sum of these over functions. Losses that
-        the loop noted are taken alone.
-
-        Args:
-            first_only: whether the calls are those of a closure, of which the first is the update's
-                own: the others are at other weights.
+        the loop noted are taken alone. Of the calls of a closure the first is the update's own: the
+        others are at other weights. It comes after those of micro-batches before the step.
         """
         counted = [loss for loss in self._losses if loss.counts]
         described = [argument for each in self._described.values() for argument in each]
@@ -153,11 +155,15 @@ class LossWatch:
             self._rows.append((step, described))
         self._forget()
         by_source: dict[int, list[Number]] = {}
+        closed: set[int] = set()
         for loss in counted:
-            by_source.setdefault(loss.source, []).append(loss.value)
+            if loss.source not in closed:
+                by_source.setdefault(loss.source, []).append(loss.value)
+            if loss.is_in_step:
+                closed.add(loss.source)
         if _NOTED in by_source:
             by_source = {_NOTED: by_source[_NOTED]}
-        means = [_mean(values[:1] if first_only else values) for values in by_source.values()]
+        means = [_mean(values) for values in by_source.values()]
         return sum(means[1:], means[0]) if means else None
 
     def drain(self) -> Rows | None:
@@ -201,7 +207,7 @@ class LossWatch:
         if loss is None or not loss.requires_grad or not loss.numel():
             return
         with torch.no_grad():
-            noted = _Noted(source, _value_of(loss), counts=False)
+            noted = _Noted(source, _value_of(loss), counts=False, is_in_step=self.is_in_step)
             self._losses.append(noted)
             loss.register_hook(  # type: ignore[no-untyped-call]
                 Hook(self._note, None, partial(self._on_backward, noted))

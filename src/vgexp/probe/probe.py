@@ -497,7 +497,7 @@ class Probe:
 
     def _add_step(self, loss_scale: Number, skipped: Number) -> None:
         """Adds the row of `steps`."""
-        loss = self._loss.end_step(self.step, first_only=self._has_closure)
+        loss = self._loss.end_step(self.step)
         if loss is None and self._loss.is_used:
             self._unseen.setdefault("the loss", NO_LOSS.format(self.step))
         scale = self._loss_scale() if loss_scale is None else loss_scale
