@@ -23,7 +23,7 @@ TESTS = ROOT / "tests"
 FLOORS: tuple[frozenset[str], ...] = tuple(
     frozenset(rooms.split())
     for rooms in (
-        "cli __main__",
+        "cli __main__ integrations",
         "guests",
         "runs sweep",
         "assembly sinks summaries",
@@ -93,7 +93,7 @@ LIBRARIES: dict[str, frozenset[str]] = {
             "guests",
         }
     ),
-    "torch": TORCH_SIDE | {"summaries", "sinks", "guests"},
+    "torch": TORCH_SIDE | {"summaries", "sinks", "guests", "integrations"},
     "torchvision": frozenset({"data", "models"}),
 }
 """Library -> the rooms (or modules) that may import it."""

@@ -395,7 +395,7 @@ def test_blocks_of_others_are_not_known_and_cannot_be_recomputed() -> None:
 @pytest.mark.parametrize(
     ("name", "layers", "said"),
     [
-        ("Recurrent", 1, "no finite signal was measured in the one hidden"),
+        ("Recurrent", 1, "no layer of the path has a signal"),
         ("Scale", 0, "no hidden layer has weights that were measured"),
     ],
 )

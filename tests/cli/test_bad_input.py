@@ -129,7 +129,8 @@ def test_a_run_ends_with_its_layers_a_sentence_and_its_files(
     assert "The gradient " in shown.out
     assert "Verdict: " in shown.out
     assert shown.out.rstrip().endswith(
-        "evals.csv, histograms.csv, layers.csv, steps.csv, timing.csv, config.yaml,\n  summary.json"
+        "evals.csv, histograms.csv, layers.csv, parameters.csv, steps.csv,\n"
+        "  timing.csv, wiring.csv, config.yaml, summary.json"
     )
     assert max(map(len, shown.out.splitlines())) <= 80
     assert "\x1b" not in shown.out + shown.err, "no colours in a pipe"
@@ -296,7 +297,7 @@ def test_a_signal_while_training_saves_everything(
     assert reaches(child, Path("here/steps.csv"), 20), child.words
     child.send(number)
     assert child.wait() == code
-    saved = "saved in here: evals.csv, histograms.csv, layers.csv, steps.csv"
+    saved = "saved in here: evals.csv, histograms.csv, layers.csv, parameters.csv, steps.csv"
     assert_one_block(child.words, f"error: {word}", saved)
     run = vgexp.load("here")
     assert run.summary["status"] == "interrupted"

@@ -211,7 +211,9 @@ def test_an_override_in_the_place_of_a_verb_is_told_the_verb(
 
 @pytest.mark.parametrize("given", ["layers.csv", None, {}, 3])
 def test_diagnose_says_what_it_takes(given: object) -> None:
-    with pytest.raises(QuestionError, match=r"diagnose was given a \w+\nallowed: a DataFrame"):
+    with pytest.raises(
+        QuestionError, match=r"diagnose was given a \w+\nallowed: a run, a probe, or a DataFrame"
+    ):
         vgexp.diagnose(given)  # type: ignore[arg-type]
 
 
