@@ -82,6 +82,8 @@ def test_a_sweep_is_run_where_hydra_cannot_be_asked_for_its_parts(
         (["hydra.run.dir=here"], 1),
         (["hydra.job.name=mine"], 2),
         (["experiment=relu_he"], 2),
+        (["+experiment=relu_he"], 1),
+        (["+experiment=relu_he", "hydra.job.name=mine"], 2),
     ],
 )
 def test_all_is_composed_once_where_only_a_flag_can_ask_for_a_sweep(

@@ -160,11 +160,25 @@ def place_sweep(folder: Path) -> str:
 def _sets_no_mode(args: argparse.Namespace) -> bool:
     """Whether only the flags can ask for a sweep.
 
-    A preset can, a configuration of the user's, and an override of Hydra's own keys.
+    A preset that speaks of Hydra or of another preset can, a configuration of the user's, and an
+    override of Hydra's own keys.
     """
     if args.config_dir or args.config_path or args.config_name:
         return False
-    return all(word.startswith(_PLACES) or not _CAN_SET_MODE.match(word) for word in args.overrides)
+    return all(
+        word.startswith(_PLACES) or not _CAN_SET_MODE.match(word) or _names_single_run(word)
+        for word in args.overrides
+    )
+
+
+def _names_single_run(word: str) -> bool:
+    """Whether an override names a packaged preset that sets nothing of Hydra's own."""
+    named = re.fullmatch(r"\+experiment=([\w/]+)", word)
+    path = find_configs() / "experiment" / f"{named.group(1)}.yaml" if named else None
+    if path is None or not path.is_file():
+        return False
+    lines = path.read_text(encoding="utf-8").splitlines()
+    return not any(re.search("hydra|experiment", line.partition("#")[0]) for line in lines)
 
 
 def _own_folder(given: str) -> Path:

@@ -40,15 +40,22 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
 """Choice -> the settings that differ from the package's own."""
 
 
+_ADJUSTED: dict[str, Any] = {}
+"""Choice -> what the store holds of it since it was adjusted."""
+
+
 def adjust() -> None:
     """Changes the settings of installed launchers to vgexp's presets."""
     Plugins.instance()  # has them register their settings
     store = ConfigStore.instance()
     for choice, values in PRESETS.items():
         group, _, name = choice.rpartition("/")
-        if f"{name}.yaml" in store.list(group):
-            node = OmegaConf.merge(store.load(f"{choice}.yaml").node, values)
-            store.store(group=group, name=name, node=node)
+        if f"{name}.yaml" not in store.list(group):
+            continue
+        found = store.load(f"{choice}.yaml").node
+        if found is not _ADJUSTED.get(choice):
+            store.store(group=group, name=name, node=OmegaConf.merge(found, values))
+            _ADJUSTED[choice] = store.load(f"{choice}.yaml").node
 
 
 def explain_missing(choice: str) -> QuestionError | None:

@@ -69,10 +69,18 @@ _QUIET_LOG = {
 }
 
 
+_STORED: dict[str, Any] = {}
+"""Verb -> what the store holds of Hydra's own configuration for it, which is made once a process."""
+
+
 def register(work: Work) -> None:
     """Puts everything into Hydra's ConfigStore. It may be called again, for another verb."""
     _register_schema()
-    ConfigStore.instance().store(group="hydra", name="config", node=_hydra(work))
+    store = ConfigStore.instance()
+    if work.verb not in _STORED:
+        store.store(group="hydra", name="config", node=_hydra(work))
+        _STORED[work.verb] = store.repo["hydra"]["config.yaml"]
+    store.repo["hydra"]["config.yaml"] = _STORED[work.verb]
     plugins.adjust()
     register_resolver()
 
