@@ -278,7 +278,7 @@ def hooks_that_do_something(model: nn.Module) -> list[object]:
     return [hook for hook in hooks if hook is not ignore]
 
 
-@pytest.mark.filterwarnings("ignore:.torch.jit.script. is:FutureWarning")
+@pytest.mark.filterwarnings("ignore:.torch.jit.script. is")
 def test_a_copy_of_the_model_made_within_the_with_has_no_hook() -> None:
     model = in_place()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
