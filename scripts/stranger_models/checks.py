@@ -100,12 +100,17 @@ class Truth:
         parameters = dict(model.named_parameters(remove_duplicate=False))
         modules = dict(model.named_modules())
         for name, p in parameters.items():
-            first = modules[name.rpartition(".")[0]]
+            owner, is_part, _ = name.partition(".parametrizations.")
+            if is_part:
+                # The module's output is z; its parametrization's output is the weight.
+                self._users[name] = [owner]
+                continue
+            kind = type(modules[name.rpartition(".")[0]])
             self._users[name] = [
-                owner
-                for owner, module in modules.items()
-                if type(module) is type(first)
-                and any(own is p for own in vars(module)["_parameters"].values())
+                each
+                for each, module in modules.items()
+                if type(module) is kind
+                and any(own is p for own in module.parameters(recurse=False))
             ]
         for name, module in modules.items():
             self._handles.append(module.register_forward_hook(self._hook(name)))
