@@ -31,6 +31,7 @@ test: $(READY) ## format check, lint, types, tests and the slowest ten
 bench: $(READY) ## what measuring costs a training step, and what a start takes
 	@$(BIN)/python scripts/bench.py
 	@$(BIN)/python scripts/bench_networks.py
+	@$(BIN)/python scripts/bench_guests.py
 	@$(BIN)/python scripts/bench_startup.py
 
 faults: $(READY) ## kill, fill, close, break: what runs survive (about 7 minutes)

@@ -70,7 +70,7 @@ _QUIET_LOG = {
 
 
 _STORED: dict[str, Any] = {}
-"""Verb -> what the store holds of Hydra's own configuration for it, which is made once a process."""
+"""Verb -> what the store holds of Hydra's own configuration for it, made once a process."""
 
 
 def register(work: Work) -> None:
