@@ -17,20 +17,26 @@ from vgexp.probe import Probe
 from vgexp.probe.block import STEPS_TOGETHER
 
 
+def _tensors() -> list[Tensor]:
+    gc.collect()
+    return [x for x in gc.get_objects() if issubclass(type(x), Tensor)]
+
+
 def _train(num_steps: int, **options: int) -> tuple[Probe, list[int]]:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(5, 7), nn.Tanh(), nn.Linear(7, 6), nn.GELU(), nn.Linear(6, 3))
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
     generator = torch.Generator().manual_seed(1)
     num_tensors = []
+    # Those of other tests in this process, which may go at any time.
+    others = {id(x) for x in _tensors()}
     with Probe(model, optimizer, **options) as probe:
         for _ in range(num_steps):
             optimizer.zero_grad()
             model(torch.randn(4, 5, generator=generator)).square().mean().backward()
             optimizer.step()
             if options["every"] == 1 and probe.step in (5, 55):
-                gc.collect()
-                num_tensors.append(sum(issubclass(type(x), Tensor) for x in gc.get_objects()))
+                num_tensors.append(sum(id(x) not in others for x in _tensors()))
     return probe, num_tensors
 
 
