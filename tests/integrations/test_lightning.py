@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
 import vgexp
+import vgexp.errors
 
 pl = pytest.importorskip("lightning.pytorch")
 
@@ -58,8 +59,8 @@ class ByHand(Module):
 
     def training_step(self, batch: tuple[Tensor, Tensor], _: int) -> None:
         x, y = batch
-        for optimizer in self.optimizers():
-            loss = F.cross_entropy(self.head(self.net(x)), y)
+        for weight, optimizer in zip((100, 1), self.optimizers(), strict=True):
+            loss = weight * F.cross_entropy(self.head(self.net(x)), y)
             self.losses.append(float(loss))
             optimizer.zero_grad()
             self.manual_backward(loss)
@@ -131,6 +132,33 @@ def test_each_optimizer_has_the_weights_that_it_holds(tmp_path: Path) -> None:
     ]
     assert [list(each) for each in names] == [["net.0.weight", "net.2.weight"], ["head.weight"]]
     assert [p.step for p in callback.probes] == [NUM_BATCHES, NUM_BATCHES]
+
+
+def test_each_optimizer_s_loss_is_its_own(tmp_path: Path) -> None:
+    module = fit(ByHand(), tmp_path, probe())
+    for number in range(2):
+        steps = vgexp.load(tmp_path / "vgexp" / f"optimizer_{number}").steps
+        assert steps["loss"].tolist() == pytest.approx(module.losses[number::2], rel=1e-6)
+
+
+def test_a_second_training_has_a_folder_of_its_own(tmp_path: Path) -> None:
+    fit(Module(), tmp_path, probe())
+    fit(Module(), tmp_path, probe())
+    assert len(vgexp.load(tmp_path / "vgexp_2").steps) == NUM_BATCHES
+    taken = ProbeCallback(folder=tmp_path / "vgexp")
+    with pytest.raises(vgexp.errors.QuestionError, match="vgexp_3"):
+        fit(Module(), tmp_path, taken)
+
+
+def test_an_optimizer_of_biases_alone_leaves_no_weight_out(tmp_path: Path) -> None:
+    class Biases(ByHand):
+        def configure_optimizers(self) -> Any:
+            biases = [p for p in self.parameters() if p.ndim == 1]
+            weights = [p for p in self.parameters() if p.ndim > 1]
+            return [torch.optim.SGD(part, lr=0.1) for part in (weights, biases)]
+
+    fit(Biases(), tmp_path, probe())
+    assert len(vgexp.load(tmp_path / "vgexp" / "optimizer_1").layers["name"].unique()) == 3
 
 
 def test_half_precision_and_an_error_in_training_leave_their_tables(tmp_path: Path) -> None:

@@ -98,8 +98,9 @@ def test_norms_before_clipping_are_those_that_the_trainer_logs(
     assert not any(m._forward_pre_hooks for m in probed.modules())
 
 
-def test_the_loss_is_the_one_that_is_logged(tmp_path: Path) -> None:
-    trainer = train(model(), tmp_path, probe())
+@pytest.mark.parametrize("accumulate", [1, 3])
+def test_the_loss_is_the_one_that_is_logged(tmp_path: Path, accumulate: int) -> None:
+    trainer = train(model(), tmp_path, probe(), gradient_accumulation_steps=accumulate)
     logged = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
     run = vgexp.load(tmp_path / "vgexp")
     assert run.steps["loss"].tolist() == pytest.approx([float(x) for x in logged], rel=1e-3)
@@ -110,7 +111,73 @@ def test_training_that_is_resumed_has_a_folder_of_its_own(tmp_path: Path) -> Non
     train(model(), tmp_path, probe(), **saving)
     train(model(), tmp_path, probe(), resume=True, **{**saving, "max_steps": 4})
     assert len(vgexp.load(tmp_path / "vgexp").steps) == 2
-    assert len(vgexp.load(tmp_path / "vgexp-2").steps) == 2
+    assert len(vgexp.load(tmp_path / "vgexp_2").steps) == 2
+
+
+def test_several_callbacks_measure_alike_and_leave_nothing(tmp_path: Path) -> None:
+    clip = accelerate.Accelerator.clip_grad_norm_
+    arguments = transformers.TrainingArguments(
+        output_dir=str(tmp_path), max_steps=2, per_device_train_batch_size=4, max_grad_norm=0.25,
+        use_cpu=True, report_to=[], save_strategy="no", disable_tqdm=True,
+    )  # fmt: skip
+    net = model()
+    transformers.Trainer(
+        net, arguments, train_dataset=Tokens(), callbacks=[probe(), probe()]
+    ).train()
+    assert accelerate.Accelerator.clip_grad_norm_ is clip
+    one, other = (vgexp.load(tmp_path / name).steps for name in ("vgexp", "vgexp_2"))
+    assert one.equals(other)
+    assert (one["grad_norm"] > one["grad_norm_clipped"]).all()
+
+
+def test_after_an_error_close_ends_the_tables(tmp_path: Path) -> None:
+    clip, net, callback = accelerate.Accelerator.clip_grad_norm_, model(), probe()
+    calls = []
+
+    def fail(*_: Any) -> None:
+        calls.append(None)
+        if len(calls) == 3:
+            raise ValueError("no data")
+
+    net.register_forward_pre_hook(fail)
+    with pytest.raises(ValueError, match="no data"):
+        train(net, tmp_path, callback)
+    callback.close()
+    assert accelerate.Accelerator.clip_grad_norm_ is clip
+    assert not any(m._forward_hooks for m in net.modules())
+    assert len(vgexp.load(tmp_path / "vgexp").steps) == 2
+
+
+def test_a_scaled_gradient_is_measured_as_it_is_before_clipping(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On CUDA float16 brings the scaler; here the trainer is given one."""
+    norms = []
+    for scale in (None, 1024.0):
+        folder = tmp_path / str(scale)
+
+        class Scaled(transformers.Trainer):  # type: ignore[name-defined,misc]
+            def create_accelerator_and_postprocess(self, scale: float | None = scale) -> None:
+                super().create_accelerator_and_postprocess()
+                if scale is not None:
+                    self.accelerator.scaler = torch.amp.GradScaler("cpu", init_scale=scale)
+
+            def _clip_grad_norm(self, net: nn.Module) -> Any:
+                with monkeypatch.context() as patch:
+                    precision = property(lambda _: "fp16" if self.accelerator.scaler else "no")
+                    patch.setattr(accelerate.Accelerator, "mixed_precision", precision)
+                    patch.setattr(self.accelerator, "native_amp", True)
+                    return super()._clip_grad_norm(net)
+
+        arguments = transformers.TrainingArguments(
+            output_dir=str(folder), max_steps=2, per_device_train_batch_size=4, max_grad_norm=0.25,
+            use_cpu=True, report_to=[], save_strategy="no", disable_tqdm=True,
+        )  # fmt: skip
+        Scaled(model(), arguments, train_dataset=Tokens(), callbacks=[probe()]).train()
+        steps = vgexp.load(folder / "vgexp").steps
+        norms.append(steps["grad_norm"].tolist())
+        assert steps["grad_norm_clipped"].tolist() == pytest.approx([0.25] * 2, rel=1e-3)
+    assert norms[0] == pytest.approx(norms[1], rel=1e-6)
 
 
 def test_the_examples_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
+from itertools import count
 from pathlib import Path
 from typing import Any, final
 
@@ -18,7 +19,6 @@ from vgexp.sinks.csv_files import CsvFiles
 
 FLUSH_SECONDS = 2.0
 """Rows are written after so many seconds at the latest."""
-_MOST_NAMES = 1000
 
 
 def require_free(folder: Path) -> None:
@@ -32,9 +32,17 @@ def require_free(folder: Path) -> None:
     except QuestionError as error:
         if not folder.is_dir():
             raise
-        names = (folder.with_name(f"{folder.name}_{number}") for number in range(2, _MOST_NAMES))
-        free = next((name for name in names if not name.exists()), None)
-        raise QuestionError(f"{error}\nnearest: {free}" if free else str(error)) from None
+        raise QuestionError(f"{error}\nnearest: {find_free(folder)}") from None
+
+
+def find_free(folder: Path) -> Path:
+    """The folder, or the first of `folder_2`, `folder_3` and so on that does not exist."""
+    found = folder
+    for number in count(2):
+        if not found.exists():
+            break
+        found = folder.with_name(f"{folder.name}_{number}")
+    return found
 
 
 @final
