@@ -7,7 +7,7 @@ weights, those are blocks that are no mere containers of others.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -47,6 +47,13 @@ class Block:
         return traced.inputs[self.carried][1]
 
 
+def outer_names(name: str) -> Iterator[str]:
+    """The names of the modules that a module is in, the innermost first, the model's "" last."""
+    while name:
+        name = name.rpartition(".")[0]
+        yield name
+
+
 Starts = Mapping[str, Mapping[int, int]]
 """For each module the weights within it that were called, and when."""
 
@@ -71,7 +78,8 @@ def find_blocks(
     carriers: dict[str, Block] = {}
     for name in called:
         # A module that owns weights and adds their product to its input is a block itself.
-        others = stops - {place for place in calls[name].places() if shown.get(place) == name}
+        own = {place for place in calls[name].places() if shown.get(place) == name}
+        others = stops - own if own else stops
         carried = _carried(calls[name].traced, others)
         if carried is not None and carried < len(calls[name].inputs):
             carriers[name] = Block(name, calls[name], starts[name], carried)
@@ -110,7 +118,7 @@ def _resolve(
 
 def _outermost(blocks: Mapping[str, Block]) -> list[str]:
     """The names of blocks that are in no other, in the order of their calls."""
-    names = [n for n in blocks if not any(n.startswith(f"{other}.") for other in blocks)]
+    names = [n for n in blocks if not any(outer in blocks for outer in outer_names(n) if outer)]
     return sorted(names, key=lambda n: blocks[n].call.start)
 
 
@@ -158,12 +166,13 @@ def _add_alike(
 ) -> None:
     """Adds the other modules of the blocks' classes, such as those that change the shape."""
     classes = {type(modules[name]) for name in blocks} - {nn.Sequential}
+    holders = {outer for name in blocks for outer in outer_names(name)}
     for name in called:
         if type(modules[name]) not in classes:
             continue
-        if any(name == other or name.startswith(f"{other}.") for other in blocks):
+        if name in blocks or any(outer in blocks for outer in outer_names(name) if outer):
             continue
-        inner = [other for other in blocks if other.startswith(f"{name}.")]
+        inner = [n for n in blocks if n.startswith(f"{name}.")] if name in holders else []
         if any(type(modules[other]) is type(modules[name]) for other in inner):
             continue
         for other in inner:
@@ -171,3 +180,4 @@ def _add_alike(
         inputs = calls[name].inputs
         first = next((i for i, (x, _) in enumerate(inputs) if x.is_floating_point()), None)
         blocks[name] = Block(name, calls[name], starts[name], first)
+        holders.update(outer_names(name))

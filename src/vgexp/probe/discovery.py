@@ -1,18 +1,12 @@
-"""Numbers the layers of a user's model from how its first measured pass uses them.
-
-A unit is a block, or a weight outside of blocks. The number of a unit is one more than the largest
-number among the units that it reads without another in between; so weights that read the same
-stand side by side (query, key and value; gate and value) and share a number.
-"""
+"""Learns the layers of a user's model from how its first measured pass uses them."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Container, Iterable, Mapping, Sequence
 
 from torch import Tensor, nn
 
-from vgexp.probe.blocks import Block, find_blocks
+from vgexp.probe.blocks import Block, find_blocks, outer_names
 from vgexp.probe.calls import Call, Recorder
 from vgexp.probe.graph import (
     Place,
@@ -25,41 +19,14 @@ from vgexp.probe.graph import (
     walk,
 )
 from vgexp.probe.hooks import Note
+from vgexp.probe.numbering import Places, Unit, mark_bypassed, number_units
 from vgexp.probe.plan import ProbePlan, Rank
 
 BYPASSED = (
     "on a branch: a shortcut leads round, and no module's output carries the sum; no number, and no"
     " place on the path of layers"
 )
-_OPAQUE = 1
-"""The bit of a mask that stands for what no walk can look into."""
-_HIDES = ("CheckpointFunctionBackward", "CompiledFunctionBackward")
 _READOUT_KINDS = ("linear", "conv")
-
-
-@dataclass
-class _Unit:
-    """A block, or a module outside of blocks whose output is z of its weights."""
-
-    rows: list[tuple[int, ...]]
-    """Its rows, one tuple a layer."""
-    call: Call
-    block: Block | None = None
-    number: int = 0
-    reads: int = 0
-    """The units that it reads, as bits of a mask."""
-    carries: int = 0
-    """Those that the input leads to that a block carries."""
-    above: int = 0
-    """All units that lie before it."""
-    is_bypassed: bool = False
-    twins: list[Call] = field(default_factory=list)
-    """Calls of further modules that share its weight, in the same role."""
-
-    @property
-    def last(self) -> int:
-        """The number of its last layer."""
-        return self.number + max(0, len(self.rows) - 1)
 
 
 class Discovery:
@@ -77,12 +44,8 @@ class Discovery:
         self._own = _own_layers(self._modules, plan)
         self._within = _rows_within(self._own)
         self._recorder = Recorder({n: self._modules[n] for n in self._within}, note)
-        self._streams = {
-            name: row
-            for row_module, row in plan.streams
-            for name, module in self._modules.items()
-            if module is row_module
-        }
+        names = {id(module): name for name, module in self._modules.items()}
+        self._streams = {names[id(module)]: row for module, row in plan.streams}
         self._output: list[Tensor] = []
 
     # ------------------------------------------------------------ life
@@ -144,16 +107,11 @@ class Discovery:
             return
         owners = self._owners(calls)
         shown = {place: name for name in owners for place in calls[name].places()}
-        starts = {
-            name: {
-                row: calls[owner].start
-                for owner in owners
-                if _is_in(owner, name)
-                for layer in self._own[owner]
-                for row in layer
-            }
-            for name in self._within
-        }
+        starts: dict[str, dict[int, int]] = {name: {} for name in self._within}
+        for owner in owners:
+            began = dict.fromkeys(_joined(self._own[owner]), calls[owner].start)
+            for name in (owner, *outer_names(owner)):
+                starts[name] |= began
         blocks = find_blocks(self._modules, calls, starts, self._streams, shown)
         readouts = self._readouts(blocks, owners, calls)
         if readouts is not None:
@@ -161,7 +119,7 @@ class Discovery:
                 plan.rows[row].kind = "readout"
         self._merge_twins(owners)
         units = self._units(blocks, owners, calls)
-        _number(units, self._places(units, blocks, owners, calls), self._data(calls))
+        number_units(units, self._places(units, owners, calls), self._data(calls))
         if readouts is None:
             self._find_last(units)
         self._assign(units)
@@ -173,11 +131,11 @@ class Discovery:
         """
         called = [name for name in self._own if name in calls]
         shown = {id(module) for module, _ in self._plan.preacts}
+        holders = {outer for name in called for outer in outer_names(name)}
         owners = []
         for name in called:
             is_shown = id(self._modules[name]) in shown
-            is_leaf = not any(other != name and _is_in(other, name) for other in called)
-            if is_shown or (is_leaf and not self._has_vectors_only(name)):
+            if is_shown or (name not in holders and not self._has_vectors_only(name)):
                 owners.append(name)
                 if not is_shown:
                     self._rank(name, Rank.HIDDEN)
@@ -187,13 +145,12 @@ class Discovery:
 
     def _has_vectors_only(self, name: str) -> bool:
         """Whether no weight of a module has more than one axis, as gains of a norm have not."""
-        weights = [self._plan.rows[row].weight for layer in self._own[name] for row in layer]
+        weights = [self._plan.rows[row].weight for row in _joined(self._own[name])]
         return all(w is None or sum(size > 1 for size in w.shape) < 2 for w in weights)
 
     def _rank(self, name: str, rank: Rank) -> None:
-        for layer in self._own[name]:
-            for row in layer:
-                self._plan.rows[row].rank = rank
+        for row in _joined(self._own[name]):
+            self._plan.rows[row].rank = rank
 
     def _readouts(
         self, blocks: Sequence[Block], owners: Sequence[str], calls: Mapping[str, Call]
@@ -206,8 +163,9 @@ class Discovery:
             place: None for block in blocks for place in block.call.places()
         }
         shown = dict(self._shown_rows(owners))
+        of_blocks = {block.name for block in blocks}
         for name in owners:
-            inside = any(_is_in(name, block.name) for block in blocks)
+            inside = _enclosing(name, of_blocks) is not None
             later = calls[name].later
             for place in calls[name].places():
                 is_first = not inside and place not in later
@@ -269,13 +227,14 @@ class Discovery:
 
     def _units(
         self, blocks: Sequence[Block], owners: Sequence[str], calls: Mapping[str, Call]
-    ) -> list[_Unit]:
+    ) -> list[Unit]:
         merged = self._plan.merged
-        units = [_Unit([(self._streams[block.name],)], block.call, block) for block in blocks]
-        known: dict[int, _Unit] = {}
+        units = [Unit([(self._streams[block.name],)], block.call, block) for block in blocks]
+        known: dict[int, Unit] = {}
         inside = {merged.get(row, row) for block in blocks for row in block.starts}
+        of_blocks = {block.name for block in blocks}
         for name in owners:
-            if any(_is_in(name, block.name) for block in blocks):
+            if _enclosing(name, of_blocks) is not None:
                 continue
             layers = [tuple([merged.get(row, row) for row in rows]) for rows in self._own[name]]
             first = known.get(layers[0][0])
@@ -284,7 +243,7 @@ class Discovery:
                 continue
             if layers[0][0] in inside:
                 continue
-            unit = _Unit(layers, calls[name])
+            unit = Unit(layers, calls[name])
             known.update({row: unit for layer in layers for row in layer})
             units.append(unit)
         units.sort(key=lambda unit: unit.call.start)
@@ -292,13 +251,12 @@ class Discovery:
 
     def _places(
         self,
-        units: Sequence[_Unit],
-        blocks: Sequence[Block],
+        units: Sequence[Unit],
         owners: Sequence[str],
         calls: Mapping[str, Call],
-    ) -> _Places:
+    ) -> Places:
         """Where the outputs of units were made, and those of modules that end in one of them."""
-        places = _Places()
+        places = Places()
         for index, unit in enumerate(units):
             again = {*unit.call.later, *(p for call in unit.twins for p in call.places())}
             for place in again:
@@ -308,12 +266,12 @@ class Discovery:
             for place in [*unit.call.places(), *further]:
                 if place not in again:
                     places.first.setdefault(place, index)
-        index_of = {id(unit.block): index for index, unit in enumerate(units)}
-        for block in blocks:
-            for name in owners:
-                if _is_in(name, block.name):
-                    for place in calls[name].places():
-                        places.first.setdefault(place, index_of[id(block)])
+        index_of = {unit.block.name: i for i, unit in enumerate(units) if unit.block is not None}
+        for name in owners:
+            enclosing = _enclosing(name, index_of)
+            if enclosing is not None:
+                for place in calls[name].places():
+                    places.first.setdefault(place, index_of[enclosing])
         # A checkpoint says only afterwards where the output of what it ran was made.
         for name, call in calls.items():
             checkpoint = call.late_output
@@ -323,7 +281,7 @@ class Discovery:
                     places.first[checkpoint] = inside[-1]
         return places
 
-    def _is_unit_in(self, unit: _Unit, name: str) -> bool:
+    def _is_unit_in(self, unit: Unit, name: str) -> bool:
         rows = self._within[name]
         if unit.block is not None:
             return _is_in(unit.block.name, name)
@@ -333,7 +291,7 @@ class Discovery:
         """The ids of the tensors that the model was given."""
         return {id(x) for x, _ in calls[""].inputs} if "" in calls else set()
 
-    def _find_last(self, units: Sequence[_Unit]) -> None:
+    def _find_last(self, units: Sequence[Unit]) -> None:
         """Marks the weight that was called last as the read-out, if nothing reads its z."""
         read = 0
         for unit in units:
@@ -346,11 +304,17 @@ class Discovery:
         if row in shown and self._plan.rows[row].kind in _READOUT_KINDS:
             self._plan.rows[row].kind = "readout"
 
-    def _assign(self, units: Sequence[_Unit]) -> None:
+    def _assign(self, units: Sequence[Unit]) -> None:
         """Writes numbers without gaps into the rows."""
         plan = self._plan
         shown = {row for _, row in plan.preacts}
-        _mark_bypassed(units, plan, shown)
+        called = {
+            row
+            for name in self._own
+            if name in self._recorder.calls
+            for row in _joined(self._own[name])
+        }
+        mark_bypassed(units, plan, shown)
         on_path = [unit for unit in units if not unit.is_bypassed]
         heads = [u for u in on_path if plan.rows[u.rows[0][0]].kind == "readout"]
         top = max((u.number for u in heads), default=0)
@@ -370,15 +334,13 @@ class Discovery:
                     else:
                         plan.rows[row].layer = dense[unit.number + offset]
             if unit.block is not None:
-                self._fill(unit, dense[unit.number])
+                self._fill(unit, dense[unit.number], called)
         for name, number in skipped.items():
             self._reserve(name, dense[number])
-        for name, layers in self._own.items():
-            if name in self._recorder.calls:
-                plan.placed |= {row for layer in layers for row in layer}
-        self._place_functional()
+        plan.placed |= called
+        self._place_functional(called)
 
-    def _skipped_blocks(self, units: Sequence[_Unit]) -> dict[str, float]:
+    def _skipped_blocks(self, units: Sequence[Unit]) -> dict[str, float]:
         """Blocks that this pass left out, each with a number between those of its neighbours.
 
         They have the class of a block beside them in the same container, as where layers are
@@ -386,8 +348,11 @@ class Discovery:
         """
         blocks = {u.block.name: u.number for u in units if u.block is not None}
         found: dict[str, float] = {}
+        children: dict[str, list[str]] = {}
+        for name in self._streams:
+            children.setdefault(name.rpartition(".")[0], []).append(name)
         for container in dict.fromkeys(name.rpartition(".")[0] for name in blocks):
-            beside = [n for n in self._streams if n.rpartition(".")[0] == container]
+            beside = children[container]
             kinds = {type(self._modules[n]) for n in beside if n in blocks} - {nn.Sequential}
             waiting: list[str] = []
             last: int | None = None
@@ -412,18 +377,18 @@ class Discovery:
             if row not in shown:
                 plan.rows[row].rank = max(plan.rows[row].rank, Rank.HIDDEN)
 
-    def _fill(self, unit: _Unit, number: int) -> None:
+    def _fill(self, unit: Unit, number: int, called: Collection[int]) -> None:
         """Gives the weights that a block used its number, and it a row of its own."""
         plan, block = self._plan, unit.block
         assert block is not None
         stream = plan.rows[self._streams[block.name]]
         stream.is_wanted = plan.wants(stream.name)
-        for row in self._used_within(block.name, block.call):
+        for row in self._used_within(block.name, block.call, called):
             if plan.rows[row].layer is None:
                 plan.rows[row].layer = number
                 plan.placed.add(row)
 
-    def _place_functional(self) -> None:
+    def _place_functional(self, called: Collection[int]) -> None:
         """Gives weights whose modules are not called the number of the module that uses them."""
         plan = self._plan
         for name, layers in self._own.items():
@@ -431,22 +396,19 @@ class Discovery:
             number = plan.rows[layers[0][0]].layer
             if call is None or number is None or len(layers) > 1:
                 continue
-            for row in self._used_within(name, call):
+            for row in self._used_within(name, call, called):
                 if plan.rows[row].layer is None and row not in plan.placed:
                     plan.rows[row].layer = number
                     plan.rows[row].rank = Rank.HIDDEN
                     plan.placed.add(row)
 
-    def _used_within(self, name: str, call: Call) -> list[int]:
-        """The weights in a module that its call used, whether by calls of their own or not."""
-        plan, calls = self._plan, self._recorder.calls
-        called = {
-            row
-            for n, layers in self._own.items()
-            if n in calls
-            for layer in layers
-            for row in layer
-        }
+    def _used_within(self, name: str, call: Call, called: Collection[int]) -> list[int]:
+        """The weights in a module that its call used, whether by calls of their own or not.
+
+        Args:
+            called: the weights that have a call of their own, here or elsewhere.
+        """
+        plan = self._plan
         rows = sorted(self._within[name])
         if all(row in called for row in rows):
             return rows
@@ -471,8 +433,7 @@ class Discovery:
         number, given = 0, None
         for name in sorted((n for n in self._own if n in calls), key=lambda n: calls[n].start):
             read = calls[name].inputs[0][0] if calls[name].inputs else None
-            rows = [row for layer in self._own[name] for row in layer]
-            rows = [plan.merged.get(row, row) for row in rows]
+            rows = [plan.merged.get(row, row) for row in _joined(self._own[name])]
             layers = [plan.rows[row].layer for row in rows]
             new = [row for row in rows if plan.rows[row].layer is None and row not in plan.placed]
             if new:
@@ -496,141 +457,7 @@ class Discovery:
         return None
 
 
-# ---------------------------------------------------------------- numbers
-
-
-@dataclass
-class _Places:
-    """Where outputs of units were made."""
-
-    first: dict[Place, int] = field(default_factory=dict)
-    again: dict[Place, int] = field(default_factory=dict)
-    """Further uses of a unit's weight, which take no number of their own."""
-
-
-def _number(units: Sequence[_Unit], places: _Places, data: Collection[int]) -> None:
-    """Numbers units in the order of their calls, and says which ones each reads."""
-    paths = _Paths(units, places)
-    made = {id(x): i for i, unit in enumerate(units) for x, _ in unit.call.outputs}
-    memory = {_memory(x): i for i, unit in enumerate(units) for x, _ in unit.call.outputs}
-    hidden: int | None = None
-    seen: dict[int, int] = {}
-    for index, unit in enumerate(units):
-        known = [place for _, place in unit.call.inputs if place is not None]
-        out = unit.call.output
-        # What a weight reads is what its output was computed from, not all that it was given.
-        reads = paths.reach(known if unit.block is not None or out is None else before(out))
-        floats = [x for x, place in unit.call.inputs if place is None and x.is_floating_point()]
-        if not known and floats:
-            reads |= _guess(floats[0], made, memory, data, hidden, index)
-        if reads & _OPAQUE:
-            last = index - 1 if hidden is None else hidden
-            reads = (reads & ~_OPAQUE) | (0 if last < 0 else 1 << (last + 1))
-        # A unit reads only what was called before it.
-        unit.number = 1 + paths.deepest(reads)
-        unit.reads = reads & ((1 << (index + 1)) - 1)
-        unit.carries = unit.reads
-        if unit.block is not None and unit.block.read is not None:
-            unit.carries &= paths.reach([unit.block.read])
-        same = seen.setdefault(id(unit.call.inputs[0][0]), index) if unit.call.inputs else index
-        if same != index and not known:
-            unit.number, unit.reads = units[same].number, units[same].reads
-        for bit in _bits(unit.reads):
-            unit.above |= units[bit].above | 1 << (bit + 1)
-        if unit.call.output is None:
-            hidden = index
-
-
-def _guess(
-    x: Tensor,
-    made: Mapping[int, int],
-    memory: Mapping[int, int],
-    data: Collection[int],
-    hidden: int | None,
-    index: int,
-) -> int:
-    """The unit whose output a tensor without a graph comes from: frozen, detached or hidden."""
-    source = made.get(id(x), memory.get(_memory(x)))
-    if source is None and id(x) not in data:
-        source = hidden
-    return 0 if source is None or source >= index else 1 << (source + 1)
-
-
-def _memory(x: Tensor) -> int:
-    try:
-        return x.untyped_storage().data_ptr() or id(x)
-    except Exception:  # a tensor without memory of its own, such as a sparse one
-        return id(x)
-
-
-class _Paths:
-    """Finds the units that places lead back to, each place once.
-
-    A concatenation is followed along the part that is deepest in weights only, so that layers that
-    are connected densely are still one after another.
-    """
-
-    def __init__(self, units: Sequence[_Unit], places: _Places) -> None:
-        self._units = units
-        self._places = places
-        self._known: dict[Place, int] = {}
-
-    def reach(self, starts: Iterable[Place]) -> int:
-        """The mask of the units that paths first lead to."""
-        mask = 0
-        for start in starts:
-            mask |= self._reach(start)
-        return mask
-
-    def _reach(self, start: Place) -> int:
-        known, pending = self._known, [start]
-        while pending:
-            place = pending[-1]
-            if place in known:
-                pending.pop()
-                continue
-            unit = self._places.first.get(place)
-            if unit is not None:
-                known[place] = 1 << (unit + 1)
-                continue
-            further = before(place)
-            missing = [each for each in further if each not in known]
-            if missing:
-                pending += missing
-                continue
-            known[place] = self._join(place, [known[each] for each in further])
-        return known[start]
-
-    def _join(self, place: Place, masks: list[int]) -> int:
-        name = place[0].name()
-        if name in _HIDES:
-            return _OPAQUE
-        if name.startswith("CatBackward"):
-            mask = max(masks, key=self.deepest, default=0)
-        else:
-            mask = 0
-            for each in masks:
-                mask |= each
-        # A further use takes no number, but what reads it comes after the first one.
-        again = self._places.again.get(place)
-        return mask if again is None else mask | 1 << (len(self._units) + again + 1)
-
-    def deepest(self, mask: int) -> int:
-        """The largest number of the units in a mask."""
-        num_units = len(self._units)
-        return max((self._units[bit % num_units].last for bit in _bits(mask)), default=0)
-
-
-def _bits(mask: int) -> Iterable[int]:
-    """The indices of the units in a mask."""
-    mask >>= 1
-    index = 0
-    while mask:
-        zeros = (mask & -mask).bit_length() - 1
-        mask >>= zeros + 1
-        index += zeros
-        yield index
-        index += 1
+# ---------------------------------------------------------------- modules and weights
 
 
 def _between(names: Sequence[str], last: int | None, after: int | None) -> dict[str, float]:
@@ -638,24 +465,6 @@ def _between(names: Sequence[str], last: int | None, after: int | None) -> dict[
     if last is None:
         last = (after or 0) - 1
     return {name: last + place / (len(names) + 1) for place, name in enumerate(names, start=1)}
-
-
-def _mark_bypassed(units: Sequence[_Unit], plan: ProbePlan, shown: Collection[int]) -> None:
-    """Marks weights between two units of which one reads the other round them."""
-    for unit in units:
-        between = 0
-        for source in _bits(unit.carries):
-            for other in _bits(unit.above):
-                if units[other].above >> (source + 1) & 1:
-                    between |= 1 << (other + 1)
-        for index in _bits(between):
-            each = units[index]
-            row = each.rows[0][0]
-            if each.block is None and row in shown and plan.rows[row].kind != "readout":
-                each.is_bypassed = True
-
-
-# ---------------------------------------------------------------- modules and weights
 
 
 def _own_layers(
@@ -670,13 +479,18 @@ def _rows_within(own: Mapping[str, list[tuple[int, ...]]]) -> dict[str, frozense
     """For each module that contains weights their rows; the model is \"\"."""
     within: dict[str, set[int]] = {}
     for name, layers in own.items():
-        rows = {row for layer in layers for row in layer}
-        while True:
-            within.setdefault(name, set()).update(rows)
-            if not name:
-                break
-            name = name.rpartition(".")[0]
+        for each in (name, *outer_names(name)):
+            within.setdefault(each, set()).update(_joined(layers))
     return {name: frozenset(rows) for name, rows in within.items()}
+
+
+def _joined(layers: Iterable[tuple[int, ...]]) -> list[int]:
+    return [row for layer in layers for row in layer]
+
+
+def _enclosing(name: str, names: Container[str]) -> str | None:
+    """Which of some modules a module is, or is in; None if it is in none."""
+    return next((each for each in (name, *outer_names(name)) if each in names), None)
 
 
 def _is_in(name: str, outer: str) -> bool:
