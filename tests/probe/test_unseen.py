@@ -15,11 +15,11 @@ from torch import Tensor, nn
 
 from vgexp import Probe
 from vgexp.probe.unseen import (
-    FOREIGN,
     MOST_NAMES,
     NO_ACTIVATION,
     NO_GRADIENT,
     NOT_HELD,
+    UNREGISTERED,
     lines,
 )
 
@@ -117,7 +117,7 @@ def test_modules_that_are_not_registered_are_told() -> None:
 
     torch.manual_seed(0)
     unseen, rows = unseen_of(Hidden())
-    assert unseen == ["the model: " + FOREIGN.format("[6, 4] in linear, [2, 1, 3] in conv1d")]
+    assert unseen == ["the model: " + UNREGISTERED.format("[6, 4] in linear, [2, 1, 3] in conv1d")]
     assert [row["name"] for row in rows] == ["head.weight"]
 
 

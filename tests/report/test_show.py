@@ -790,11 +790,19 @@ def test_layers_that_were_not_measured_are_counted(tmp_path: Path) -> None:
     assert "Not measured, hence not shown: 18 of 20 hidden layers" in text
 
 
-def test_weights_that_no_pass_used_are_counted(tmp_path: Path) -> None:
+def test_a_loss_that_nobody_recorded_is_not_drawn_as_one_that_is_nan(tmp_path: Path) -> None:
+    of = recording([0.5, 0.5])
+    for cell, is_drawn in (("", False), ("nan", True)):
+        steps = [row | {"loss": cell} for row in of.steps]
+        text = page(write(tmp_path / f"run{cell}", dataclasses.replace(of, steps=steps)))
+        assert ("Loss over steps" in text) is is_drawn
+
+
+def test_weights_that_have_no_layer_are_counted(tmp_path: Path) -> None:
     of = recording([0.5, 0.5])
     unused = [row | {"layer": "", "name": f"unused{i}"} for i in (0, 1) for row in of.layers[:1]]
     text = page(write(tmp_path / "run", dataclasses.replace(of, layers=of.layers + unused)))
-    assert "for no forward pass used them: 2 weights" in " ".join(text.split())
+    assert "since they have no layer: 2 weights" in " ".join(text.split())
 
 
 def test_what_underflow_is_follows_dtype_examples_and_loss_scale(tmp_path: Path) -> None:

@@ -158,7 +158,6 @@ def _probe_maker(config: Config, state: TrainState, model: Model) -> Callable[[]
         meters=model.meters,
         scaler=None if state.half is None else state.half.scaler,
         is_bare=True,
-        wiring_changes=False,
     )
 
 

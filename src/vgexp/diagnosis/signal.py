@@ -61,7 +61,7 @@ class Signal:
 def main_path(layers_at_step: pd.DataFrame) -> pd.DataFrame:
     """The hidden layers of one step, as the first row of each `layer`.
 
-    The read-out is left out, and so are weights that no forward pass used, which have no layer.
+    The read-out is left out, and so are weights without a layer: on branches, or never used.
     Modules side by side (gate, shortcut, q/k/v) share a layer's number and come after its first
     row; a stream comes before the weights of its block.
     """
@@ -213,7 +213,7 @@ def require_columns(frame: pd.DataFrame) -> None:
 
 def _num_layers(layers_at_step: pd.DataFrame, numbers: np.ndarray) -> int:
     """L from the read-out's number, else the highest hidden layer that has a row."""
-    # A weight that no forward pass used has no number.
+    # A weight on a branch, or that no forward pass used, has no number.
     readouts = layers_at_step.loc[layers_at_step["kind"] == "readout", "layer"].dropna()
     if len(readouts):
         return int(readouts.min()) - 1

@@ -64,7 +64,7 @@ class Examples:
         QuestionError: `given` is neither a positive integer nor a function.
     """
 
-    def __init__(self, model: nn.Module, given: Given, tell: Callable[[str], None]) -> None:
+    def __init__(self, model: nn.Module, given: Given, tell: Callable[[str], object]) -> None:
         is_count = isinstance(given, int) and not isinstance(given, bool) and given >= 1
         if not (given is None or is_count or callable(given)):
             allowed = "an integer of at least 1, a function of the model's arguments, or None"

@@ -85,7 +85,7 @@ class FreeActivations:
         self._is_asking = False
         """Whether a module is called once more, of which nothing is to be seen."""
         self._are_functions_needed = False
-        self.foreign: dict[int, str] = {}
+        self.unregistered: dict[int, str] = {}
         """Weights that were used and are none of the model's parameters: by what, and shapes."""
 
     # ------------------------------------------------------------ where to look
@@ -265,7 +265,7 @@ class FreeActivations:
         # `fully_shard` puts whole weights in the place of their parts while a module runs.
         if not any(weight is p for p in call.module.parameters()):
             name = getattr(call.function, "__name__", "a function")
-            self.foreign[id(weight)] = f"{list(weight.shape)} in {name}"
+            self.unregistered[id(weight)] = f"{list(weight.shape)} in {name}"
 
     # ------------------------------------------------------------ formulas
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from vgexp.errors import QuestionError
 from vgexp.probe.hooks import Hook, Note
-from vgexp.probe.steps import Number, floats, read_numbers
+from vgexp.probe.steps import Number, StepMeter, floats, read_numbers
 from vgexp.records import Rows
 from vgexp.torch_internals import backward_task
 
@@ -65,12 +65,12 @@ class LossWatch:
     after a step that a scaler skipped, the losses before count no more.
 
     Args:
-        parameters: returns the parameters whose gradients make the update.
+        steps: knows the parameters whose gradients make the update.
         note: is told what could not be measured.
     """
 
-    def __init__(self, parameters: Callable[[], Sequence[nn.Parameter]], note: Note) -> None:
-        self._parameters = parameters
+    def __init__(self, steps: StepMeter, note: Note) -> None:
+        self._steps = steps
         self._note = note
         self._modules: list[tuple[nn.Module, Callable[..., None]]] = []
         self._num_sources = 0
@@ -228,7 +228,7 @@ class LossWatch:
         before = [
             loss for loss in self._losses if loss.counts and loss.task not in (-1, noted.task)
         ]
-        if before and not self.is_in_step and all(p.grad is None for p in self._parameters()):
+        if before and not self.is_in_step and all(p.grad is None for p in self._steps.parameters):
             self._losses = [loss for loss in self._losses if loss not in before]
         noted.counts = True
 

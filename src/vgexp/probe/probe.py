@@ -8,7 +8,6 @@ from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.amp import GradScaler
@@ -29,11 +28,11 @@ from vgexp.probe.own_metrics import OwnMetrics
 from vgexp.probe.plan import ProbePlan, plan_of_module, plan_of_watches
 from vgexp.probe.ranks import Ranks, unseen_of_ranks, unwrapped
 from vgexp.probe.steps import Number, StepMeter
-from vgexp.probe.store import RowStore, kinds_of
+from vgexp.probe.store import RowStore, frame_of, kinds_of
 from vgexp.probe.taps import Taps
-from vgexp.probe.unseen import FOREIGN, MOST_NAMES, Missing, lines
+from vgexp.probe.unseen import MOST_NAMES, UNREGISTERED, Missing, lines
 from vgexp.probe.weights import WeightMeter
-from vgexp.records import Floats, Rows, measured_cells
+from vgexp.records import Rows, measured_cells
 from vgexp.watch import Meter, Watch
 
 if TYPE_CHECKING:
@@ -90,9 +89,8 @@ class Probe:
             `examples=lambda x, **_: len(x)`. None: read off the arguments, which is the size of dim
             0 of a tensor, and of a list of images, a packed sequence or a batch of graphs their
             number; `unseen` says where that is a guess.
-        is_bare: of whoever makes `steps.csv` and keeps the rows: `drain` alone hands them on.
-        wiring_changes: whether `wiring.csv` has rows at steps that are neither the first nor asked
-            for by `want_step`, if something has changed.
+        is_bare: of whoever makes `steps.csv` and keeps the rows: `drain` alone hands them on, and
+            `wiring.csv` has rows at the first step and those asked for by `want_step` only.
 
     Raises:
         QuestionError: no model or optimizer, an impossible cadence, pattern, reduction, metric,
@@ -116,18 +114,14 @@ class Probe:
         group: Any = None,
         examples: Given = None,
         is_bare: bool = False,
-        wiring_changes: bool = True,
     ) -> None:
         _require_model(model)
         self._optimizer = StepHooks(optimizer)
         _require_scaler(scaler)
+        _require_choices(layers, loss_reduction)
         model = unwrapped(model)
         sees_passes = not torch_internals.LOST_PASSES
         self._cadence = Cadence(every, activations_every, histograms_every, sees_passes)
-        if layers is not None and not isinstance(layers, str):
-            raise impossible("layers", layers, "a regular expression as text, or None")
-        if loss_reduction not in LOSS_REDUCTIONS:
-            raise unknown("loss_reduction", loss_reduction, LOSS_REDUCTIONS)
         self._loss_is_mean = loss_reduction == "mean"
         self._plan: ProbePlan = (
             plan_of_module(model, layers) if watches is None else plan_of_watches(watches, layers)
@@ -137,7 +131,7 @@ class Probe:
         held = {id(p) for p in self._optimizer.parameters()}
         if held.isdisjoint(id(p) for p in model.parameters()):
             self._unseen["the model"] = "the optimizer holds none of its parameters"
-        examples_of_calls = Examples(model, examples, partial(_tell, self._unseen, "N"))
+        examples_of_calls = Examples(model, examples, partial(self._unseen.setdefault, "N"))
         # Refers to no probe: a cycle would keep the model in memory after the run.
         self._note: Note = partial(_note, self._plan, self._unseen)
         self._ranks = None if group is None else Ranks(group, self._note)
@@ -148,7 +142,7 @@ class Probe:
         self._of_parameters = TablesOfParameters(
             *(model, self._optimizer, self._plan.rows, self._note),
             reuse=every == 1,
-            with_changes=wiring_changes,
+            with_changes=not is_bare,
         )
         self._meters: tuple[Meter, ...] = (*meters, *self._guest_meters(model, watches is None))
         self._narrow: list[Callable[[], Rows]] = []
@@ -156,7 +150,7 @@ class Probe:
         self._known_labels: tuple[tuple[int | None, ...], Labels] | None = None
         self._blocks: list[StepBlock] = []
         self._steps = StepMeter(model, self._optimizer)
-        self._loss = LossWatch(partial(_parameters_of, self._steps), self._note)
+        self._loss = LossWatch(self._steps, self._note)
         self._is_bare = is_bare
         self._num_examples: int | None = None
         self._own_cells: dict[str, ColumnCells] = {}
@@ -320,10 +314,9 @@ class Probe:
         Raises:
             QuestionError: the table is not measured.
         """
-        self._require_table(table)
-        self._require_rows()
-        self._collect()
-        return _frame(self._store, table, self._kinds(table))
+        self._require_rows(table)
+        kinds = self._kinds(table)
+        return frame_of(self._store.columns(table, list(kinds)), kinds)
 
     def is_measured(self, table: str = "layers") -> pandas.DataFrame:
         """Says of each cell of `to_frame(table)` whether it has a value, even if that is nan.
@@ -335,9 +328,7 @@ class Probe:
         """
         import pandas as pd
 
-        self._require_table(table)
-        self._require_rows()
-        self._collect()
+        self._require_rows(table)
         columns = self._store.columns(table, list(self._kinds(table)))
         return pd.DataFrame({n: measured_cells(x) for n, x in columns.items()}, dtype=bool)
 
@@ -345,15 +336,15 @@ class Probe:
         own = self._own.columns if table == "layers" else ()
         return {**kinds_of(table), **{column.name: column.kind for column in own}}
 
-    def _require_rows(self) -> None:
-        if self._is_bare:
-            raise QuestionError("a bare probe keeps no rows\nallowed: probe.drain()")
-
-    def _require_table(self, table: str) -> None:
+    def _require_rows(self, table: str) -> None:
+        """Has all rows of a table in the store."""
         if table == "histograms" and not self._cadence.histograms_every:
             raise impossible("histograms_every", 0, "an integer of at least 1, to have this table")
         if table not in self.tables:
             raise unknown("table", table, self.tables)
+        if self._is_bare:
+            raise QuestionError("a bare probe keeps no rows\nallowed: probe.drain()")
+        self._collect()
 
     @property
     def tables(self) -> tuple[str, ...]:
@@ -372,8 +363,8 @@ class Probe:
         reasons: dict[str, list[str]] = {}
         for name, reason in self._unseen.items():
             reasons.setdefault(reason, []).append(name)
-        if foreign := self._taps.foreign:
-            reasons[FOREIGN.format(", ".join(foreign[:MOST_NAMES]))] = ["the model"]
+        if unregistered := self._taps.unregistered:
+            reasons[UNREGISTERED.format(", ".join(unregistered[:MOST_NAMES]))] = ["the model"]
         if not self.step:
             reasons["no optimizer step was seen in a `with`"] = ["the model"]
         return lines(reasons | self._missing.reasons(self._unseen))
@@ -603,41 +594,9 @@ class Probe:
                 self._unseen.setdefault(row.name, "no call of its module was seen with gradients")
 
 
-def _tell(unseen: dict[str, str], what: str, reason: str) -> None:
-    """Adds to `unseen` something of the model as a whole; the first reason stays."""
-    unseen.setdefault(what, reason)
-
-
 def _note(plan: ProbePlan, unseen: dict[str, str], row: int | None, reason: str) -> None:
     """Adds to `unseen` why something could not be measured; the first reason stays."""
     unseen.setdefault("the model" if row is None else plan.rows[row].name, reason)
-
-
-def _parameters_of(steps: StepMeter) -> list[nn.Parameter]:
-    return steps.parameters
-
-
-def _frame(store: RowStore, table: str, kinds: Mapping[str, str]) -> pandas.DataFrame:
-    """Makes a DataFrame of a table, with the columns and their kinds."""
-    import pandas as pd
-
-    made = {}
-    for name, cells in store.columns(table, list(kinds)).items():
-        if not isinstance(cells, Floats):
-            made[name] = pd.Series(cells, dtype=_TYPES[kinds[name]])
-            continue
-        is_missing = np.zeros(len(cells), np.bool_) if cells.present is None else ~cells.present
-        if kinds[name] == "int":
-            values = np.where(is_missing, 0, cells.values).astype(np.int64)
-            made[name] = pd.Series(pd.arrays.IntegerArray(values, is_missing))
-        else:
-            values = cells.values.astype(np.float64)
-            values[is_missing] = np.nan
-            made[name] = pd.Series(values, dtype=_TYPES[kinds[name]])
-    return pd.DataFrame(made)
-
-
-_TYPES = {"int": "Int64", "float": "float64", "text": "str"}
 
 
 def _require_model(model: object) -> None:
@@ -654,6 +613,13 @@ def _require_scaler(scaler: object) -> None:
             f"Probe: scaler is of type {type(scaler).__name__}\n"
             "allowed: a torch.amp.GradScaler, or None where the loss is not scaled"
         )
+
+
+def _require_choices(layers: object, loss_reduction: object) -> None:
+    if layers is not None and not isinstance(layers, str):
+        raise impossible("layers", layers, "a regular expression as text, or None")
+    if loss_reduction not in LOSS_REDUCTIONS:
+        raise unknown("loss_reduction", loss_reduction, LOSS_REDUCTIONS)
 
 
 def _lost_to_torch(scaler: GradScaler | None) -> dict[str, str]:

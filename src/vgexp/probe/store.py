@@ -6,13 +6,16 @@ import tempfile
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import IO, Any, NamedTuple, final
+from typing import IO, TYPE_CHECKING, Any, NamedTuple, final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vgexp.quantities import TABLES
 from vgexp.records import Floats, Rows
+
+if TYPE_CHECKING:
+    import pandas
 
 MOST_BYTES = 2**24
 """What all tables may have in memory; what comes beyond goes into a temporary file."""
@@ -267,3 +270,24 @@ def kinds_of(table: str) -> dict[str, str]:
     """The columns of a table that a probe may fill, with their kinds: there is no theory of a
     user's model."""
     return {column.name: column.kind for column in TABLES[table] if not column.is_predicted}
+
+
+def frame_of(columns: Mapping[str, Any], kinds: Mapping[str, str]) -> pandas.DataFrame:
+    """Makes a DataFrame of a table's columns, which are of these kinds."""
+    import pandas as pd
+
+    types = {"int": "Int64", "float": "float64", "text": "str"}
+    made = {}
+    for name, cells in columns.items():
+        if not isinstance(cells, Floats):
+            made[name] = pd.Series(cells, dtype=types[kinds[name]])
+            continue
+        is_missing = np.zeros(len(cells), np.bool_) if cells.present is None else ~cells.present
+        if kinds[name] == "int":
+            values = np.where(is_missing, 0, cells.values).astype(np.int64)
+            made[name] = pd.Series(pd.arrays.IntegerArray(values, is_missing))
+        else:
+            values = cells.values.astype(np.float64)
+            values[is_missing] = np.nan
+            made[name] = pd.Series(values, dtype=types[kinds[name]])
+    return pd.DataFrame(made)

@@ -206,9 +206,9 @@ class Taps:
             self._discovery.drop()
 
     @property
-    def foreign(self) -> list[str]:
+    def unregistered(self) -> list[str]:
         """The weights that were used and are none of the model's, each with what used it."""
-        return list(self._free.foreign.values())
+        return list(self._free.unregistered.values())
 
     def _note_shared(self) -> None:
         """Notes weights that a pass uses several times, since their cells are over all uses."""

@@ -26,7 +26,7 @@ NO_GRADIENT = (
     " hook freed it before"
 )
 NOT_HELD = "the optimizer does not hold these weights, so that its steps do not change them"
-FOREIGN = (
+UNREGISTERED = (
     "modules ran that are not registered in it, and have no rows; their weights: {}. Modules in a"
     " plain list or dictionary are not registered: nn.ModuleList and nn.ModuleDict do it"
 )

@@ -107,7 +107,7 @@ def path_of(layers: pd.DataFrame, metric: str) -> tuple[pd.DataFrame, bool]:
 
     A layer's first weight counts. A block (`stream`) without a value, for it has no weight, has
     that of its weights: of a norm the root of the summed squares, else the largest magnitude.
-    Weights that no forward pass used have no layer and no row.
+    Weights on branches, and those that no forward pass used, have no layer and no row.
 
     A frame cannot tell nan from an empty cell unless a column `has_value` says so. Without it,
     what is NaN was not measured; but a gradient was, where its share of zeros is a number.

@@ -71,7 +71,9 @@ def draw_loss(
     """
     losses = steps["loss"].to_numpy("float64")
     if not np.isfinite(losses).any():
-        style.say(axes, "no loss was recorded" if not len(losses) else "no loss was finite")
+        style.say(
+            axes, "no loss was recorded" if not len(losses) else "no finite loss was recorded"
+        )
         return
     _draw_curve(axes, steps, "loss")
     _draw_evals(axes, evals, "loss")

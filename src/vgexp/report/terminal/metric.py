@@ -52,7 +52,7 @@ def make_grid(run: PastRun, frame: pd.DataFrame, metric: str) -> Grid:
 
 
 def num_without_layer(run: PastRun, frame: pd.DataFrame) -> int:
-    """Counts the weights that no forward pass used, which have rows but no layer."""
+    """Counts the weights that have rows but no layer: those on branches, or that no pass used."""
     if not frame["layer"].isna().any():
         return 0
     names = run.table("layers", ["layer", "name"])

@@ -71,7 +71,7 @@ def _show_map(console: Console, run: PastRun, metric: str, frame: pd.DataFrame |
         if missing := _num_missing(run, grid):
             show_words(console, f"{missing} (probe.layers).")
         if unused := num_without_layer(run, frame):
-            show_words(console, f"Not shown, for no forward pass used them: {unused} weights.")
+            show_words(console, f"Not shown, since they have no layer: {unused} weights.")
     console.print()
 
 
@@ -99,7 +99,9 @@ def _learning(console: Console, run: PastRun, steps: pd.DataFrame | None) -> lis
     guess = run.summary.get("constant_loss")
     width = plot_width(console)
     level = float(guess) if isinstance(guess, float) and math.isfinite(guess) else None
+    # In somebody's own loop the probe need not have seen a loss, which is not one that is nan.
+    has_loss = steps["loss"].notna().any() or bool(run.is_measured("steps")["loss"].any())
     return [
-        of_loss(steps, evals, width, inks_for(console), level),
+        of_loss(steps, evals, width, inks_for(console), level) if has_loss else None,
         of_accuracy(steps, evals, width),
     ]
