@@ -86,3 +86,11 @@ def nothing_hangs() -> Iterator[None]:
     yield
     signal.alarm(0)
     signal.signal(signal.SIGALRM, before)
+
+
+@pytest.fixture
+def seeded() -> Iterator[None]:
+    """Draws from seed 0, and leaves the generator as it was."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        yield

@@ -8,7 +8,7 @@ Holds: probe/blocks.py
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -17,17 +17,11 @@ import torch.nn.functional as F
 from reference import measured_rows
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
+from users_rows import Row
 
 from vgexp import Probe, diagnose
 
-Row = dict[str, Any]
-
-
-@pytest.fixture(autouse=True)
-def _seeded() -> Iterator[None]:
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        yield
+pytestmark = pytest.mark.usefixtures("seeded")
 
 
 def streams_of(

@@ -8,7 +8,7 @@ Holds: probe/calls.py, probe/discovery.py, probe/graph.py, probe/numbering.py, p
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
@@ -20,17 +20,11 @@ from reference import measured_rows
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 from torch.utils.checkpoint import checkpoint
+from users_rows import Row, numbers, reasons
 
 from vgexp import Probe, diagnose
 
-Row = dict[str, Any]
-
-
-@pytest.fixture(autouse=True)
-def _seeded() -> Iterator[None]:
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        yield
+pytestmark = pytest.mark.usefixtures("seeded")
 
 
 def learnt(
@@ -58,22 +52,8 @@ def measured_rows_of(frame: Any) -> list[Row]:
     return list(none.to_dict("records"))
 
 
-def numbers(rows: list[Row]) -> dict[str, int | None]:
-    return {row["name"]: row["layer"] for row in rows}
-
-
 def readouts(rows: list[Row]) -> list[str]:
     return [row["name"] for row in rows if row["kind"] == "readout"]
-
-
-def reasons(probe: Probe) -> dict[str, str]:
-    """Weight -> the first reason why part of its row is unseen."""
-    found: dict[str, str] = {}
-    for line in probe.unseen:
-        names, reason = line.split(": ", 1)
-        for name in names.split(", "):
-            found.setdefault(name, reason)
-    return found
 
 
 # ---------------------------------------------------------------- read-outs

@@ -27,6 +27,7 @@ import torch.nn.functional as F
 from reference import flat, measured_rows, rms
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
+from users_rows import reasons
 
 from vgexp import Probe, diagnose
 from vgexp.probe import block
@@ -142,16 +143,6 @@ def check(
 
 def affine(p: Parameters, name: str, x: Tensor) -> Tensor:
     return x @ p[f"{name}.weight"].T + p[f"{name}.bias"]
-
-
-def reasons(probe: Probe) -> dict[str, str]:
-    """Weight -> the first reason why part of its row is unseen."""
-    found: dict[str, str] = {}
-    for line in probe.unseen:
-        names, reason = line.split(": ", 1)
-        for name in names.split(", "):
-            found.setdefault(name, reason)
-    return found
 
 
 def three_layers(phi: Callable[[], nn.Module] = nn.Tanh) -> nn.Sequential:
