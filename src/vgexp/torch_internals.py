@@ -339,6 +339,23 @@ def remove_forward_hook(module: nn.Module, key: int) -> None:
         getattr(module, name, {}).pop(key, None)
 
 
+def copy_without_hooks(module: nn.Module) -> nn.Module:
+    """A module, and those in it, with attributes of their own and without hooks on their calls.
+
+    What the attributes refer to is the same. Where torch keeps hooks under other names, they stay;
+    where it keeps submodules under another, the copy has the module's own.
+    """
+    made = module.__class__.__new__(module.__class__)
+    vars(made).update(vars(module))
+    for name in _FORWARD_HOOKS:
+        if name in vars(made):
+            vars(made)[name] = type(vars(made)[name])()
+    inner = vars(made).get("_modules", {})
+    copies = {n: m if m is None else copy_without_hooks(m) for n, m in inner.items()}
+    vars(made)["_modules"] = copies
+    return made
+
+
 # ------------------------------------------------------------ files
 
 PICKLED_TENSOR: Final = "torch._utils _rebuild_tensor_v2"

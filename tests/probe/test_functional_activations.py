@@ -9,7 +9,9 @@ Holds: probe/functional.py, probe/free_activations.py
 from __future__ import annotations
 
 import math
+import random
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -453,3 +455,59 @@ def test_functions_are_watched_on_only_where_they_are_needed(
     trained(Net(F.relu))
     assert seen[-1] > 0
     assert np.isfinite(trained(Net(F.relu), steps=4)[0][0]["act_mean"])
+
+
+class Scheduled(nn.Module):
+    """An activation that changes with every call."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls = 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls += 1
+        return torch.tanh(x * (1 + self.calls / 10))
+
+
+class PythonsDice(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.tanh(x * (1 + random.random()))
+
+
+class NumpysDice(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.tanh(x * (1 + np.random.rand()))  # noqa: NPY002
+
+
+class Wrapped(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.Tanh()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return 1.5 * self.inner(x)
+
+
+@pytest.mark.parametrize("make", [Scheduled, PythonsDice, NumpysDice, Wrapped])
+def test_a_formula_with_a_state_trains_as_without_a_probe(make: Callable[[], nn.Module]) -> None:
+    found = []
+    for is_probed in (False, True):
+        random.seed(0)
+        np.random.seed(0)  # noqa: NPY002
+        torch.manual_seed(0)
+        phi = make()
+        model = nn.Sequential(nn.Linear(4, 6), phi, nn.Linear(6, 6), phi, nn.Linear(6, 3))
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        calls: list[None] = []
+        for module in phi.modules():
+            if module is not phi:
+                module.register_forward_hook(lambda *_, seen=calls: seen.append(None))
+        probe = Probe(model, optimizer, every=1, activations_every=1) if is_probed else None
+        with probe or nullcontext():
+            for _ in range(3):
+                optimizer.zero_grad()
+                model(torch.randn(5, 4)).square().mean().backward()
+                optimizer.step()
+        found.append([*(p.detach() for p in model.parameters()), torch.tensor(len(calls))])
+    for one, other in zip(*found, strict=True):
+        assert torch.equal(one, other)

@@ -6,11 +6,14 @@ whether what a module does is elementwise. The last two are read off the autogra
 
 from __future__ import annotations
 
+import random
 import re
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -19,6 +22,7 @@ from vgexp import user_code
 from vgexp.activations import DERIVATIVES
 from vgexp.probe import graph
 from vgexp.probe.functions import FunctionCall
+from vgexp.torch_internals import copy_without_hooks
 from vgexp.watch import Slope
 
 # ---------------------------------------------------------------- functions of torch
@@ -270,9 +274,12 @@ def node_of(u: Tensor) -> Any:
 
 
 def says_the_same_again(module: nn.Module, u: Tensor, y: Tensor) -> bool:
-    """Whether a module makes y of u once more, with the next random numbers and no hook."""
+    """Whether a module makes y of u once more, with the next random numbers and no hook.
+
+    One that keeps a state between calls says something else, and is no formula.
+    """
     with _lent_generators(u), torch.no_grad():
-        again = module.forward(u.detach().clone())
+        again = copy_without_hooks(module).forward(u.detach().clone())
     return torch.equal(again.nan_to_num(), y.detach().nan_to_num())
 
 
@@ -283,14 +290,20 @@ def slope_of_formula(module: nn.Module) -> Slope:
 
 def _derivative(module: nn.Module, u: Tensor) -> Tensor:
     with _lent_generators(u):
-        return user_code.derivative(module, u)
+        return user_code.derivative(copy_without_hooks(module), u)
 
 
-def _lent_generators(u: Tensor) -> Any:
-    """The global generators have their state back afterwards."""
-    if u.is_cpu:
-        return torch.random.fork_rng(devices=[])
-    return torch.random.fork_rng(devices=[u.device], device_type=u.device.type)
+@contextmanager
+def _lent_generators(u: Tensor) -> Iterator[None]:
+    """The global generators of torch, Python and numpy have their state back afterwards."""
+    devices, kind = ([], "cuda") if u.is_cpu else ([u.device], u.device.type)
+    of_python, of_numpy = random.getstate(), np.random.get_state()  # noqa: NPY002
+    try:
+        with torch.random.fork_rng(devices=devices, device_type=kind):
+            yield
+    finally:
+        random.setstate(of_python)
+        np.random.set_state(of_numpy)  # noqa: NPY002
 
 
 def formulas_of(model: nn.Module) -> Iterator[nn.Module]:
