@@ -38,6 +38,11 @@ LOSS = {
     "loss_best_mean_20": 1.9,
     "constant_loss": 2.0,
 }
+ACCURACY = {
+    "accuracy_first": 0.125,
+    "accuracy_best_mean_20": 0.625,
+    "accuracy_last_mean_20": 0.5,
+}
 CURVATURE = {
     "verdict": "stalled",
     "sharpness_last": 7.0,
@@ -220,11 +225,46 @@ TELLS: list[tuple[str, Evidence, str]] = [
     ("diverged", of(verdict="diverged", cause="z became inf."), "The run diverged: z became inf."),
     (
         "loss",
-        of(LOSS, verdict="healthy", signal="steady"),
-        "It learned: the training loss went from 2.50 to 2.00 (best 1.90; guessing gives 2.00).",
+        of(LOSS, verdict="healthy", signal="steady", constant_loss=2.5),
+        "It learned: the training loss went from 2.50 at the first step to 2.00 over the last 20"
+        " (lowest mean over 20 steps 1.90; guessing gives 2.50).",
     ),
-    ("loss", of(LOSS, verdict="healthy"), "Even so it learned: the training loss went from 2.50"),
-    ("loss", of(LOSS, constant_loss=None), "2.00 (best 1.90); the loss of a constant guess is not"),
+    (
+        "loss",
+        of(LOSS, ACCURACY, verdict="healthy", constant_loss=2.5),
+        "Even so it learned: the training loss went from 2.50 at the first step to 2.00 over the"
+        " last 20 (lowest mean over 20 steps 1.90; guessing gives 2.50); the accuracy was 0.12, at"
+        " best 0.62, at the end 0.50.",
+    ),
+    (
+        "loss",
+        of(LOSS, ACCURACY, verdict="relapsed", constant_loss=2.2, relapse_step=340),
+        "It learned and lost it after step 340: the training loss was 2.50 at the first step, 1.90"
+        " over the best 20 steps and 2.00 over the last 20, where guessing gives 2.20; the accuracy"
+        " was 0.12, at best 0.62, at the end 0.50.",
+    ),
+    ("loss", of(LOSS, verdict="relapsed"), "over the last 20, which is what guessing gives 2.00."),
+    # The summary of an earlier version calls healthy what it now calls relapsed.
+    ("loss", of(LOSS, verdict="healthy", constant_loss=2.2), "It learned and lost it: the"),
+    ("loss", of(LOSS, verdict="healthy", constant_loss=2.0 / 0.9), "It learned and lost it: the"),
+    ("loss", of(LOSS, verdict="healthy", constant_loss=2.01 / 0.9), "Even so it learned: the"),
+    (
+        "loss",
+        of(LOSS, verdict="undecided", steps=99),
+        "It has not learned yet, but fewer than 100 steps are too few to tell: the training loss"
+        " went from 2.50 at the first step to 2.00 over the last 20 (lowest mean over 20 steps"
+        " 1.90; guessing gives 2.00).",
+    ),
+    (
+        "loss",
+        of(LOSS, verdict="undecided", steps=100),
+        "It has not learned yet, and the loss still falls: the training loss went from 2.50",
+    ),
+    (
+        "loss",
+        of(LOSS, constant_loss=None),
+        "(lowest mean over 20 steps 1.90); the loss of a constant guess is not",
+    ),
     # A loss within 1 % of a guess's is what guessing gives.
     ("loss", of(LOSS, loss_last_mean_20=2.0 * 1.0099), "which is what guessing gives (2.00)."),
     ("loss", of(LOSS, loss_last_mean_20=2.0 * 0.9901), "which is what guessing gives (2.00)."),

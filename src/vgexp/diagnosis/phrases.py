@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from vgexp.diagnosis.learning import ENOUGH_STEPS
+
 UNKNOWN_GUESS = "the loss of a constant guess is not known, hence no verdict"
 
 
@@ -21,6 +23,13 @@ def format_ratio(ratio: float) -> str:
 def format_loss(value: float | None) -> str:
     """A loss with three digits, zeros at the end included; `none` where there is none."""
     return "none" if value is None else f"{value:#.3g}".rstrip(".")
+
+
+def why_undecided(num_steps: int) -> str:
+    """Why a run of so many steps is too short to tell whether it learns, as a noun phrase."""
+    if num_steps < ENOUGH_STEPS:
+        return f"{num_steps} step{'' if num_steps == 1 else 's'} of at least {ENOUGH_STEPS}"
+    return f"after {num_steps} steps the loss still falls"
 
 
 def compared_layers(metrics: Mapping[str, Any], suffix: str = "") -> tuple[int, int]:

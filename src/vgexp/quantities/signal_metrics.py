@@ -39,8 +39,8 @@ _OUTCOME = (
     text("reason", "why it failed, in one line"),
     text(
         "verdict",
-        "diverged, healthy, vanishing, exploding or stalled; null where the loss is one of which "
-        "nobody knows what guessing costs",
+        "diverged, healthy, relapsed, vanishing, exploding, undecided or stalled (`vgexp list "
+        "verdicts`); null where the loss is one of which nobody knows what guessing costs",
     ),
     text("cause", "the evidence for the verdict, with this run's numbers"),
     text("signal", "at step 0: vanishing, exploding or steady, by the attenuation"),
