@@ -43,6 +43,7 @@ ACCURACY = {
     "accuracy_best_mean_20": 0.625,
     "accuracy_last_mean_20": 0.5,
 }
+DIVERGED = {"verdict": "diverged", "cause": "z became inf", "nonfinite_step": 12}
 CURVATURE = {
     "verdict": "stalled",
     "sharpness_last": 7.0,
@@ -223,6 +224,33 @@ TELLS: list[tuple[str, Evidence, str]] = [
         "a cosine of 0.1 with respect to the input of the first layer and of 0.6",
     ),
     ("diverged", of(verdict="diverged", cause="z became inf."), "The run diverged: z became inf."),
+    *(
+        ("diverged", of(DIVERGED, nonfinite_maker=maker, nonfinite_place=place), words)
+        for maker, place, words in (
+            ("data", "", "z became inf. The batch of this step is not finite."),
+            ("initialisation", "a.weight", "The initialisation made a.weight, which is not finite"),
+            (
+                "update",
+                "a.weight",
+                "The optimizer's update at step 11 made it: since then a.weight is not finite.",
+            ),
+            ("forward", "a (Exp)", "The forward pass made it, in a (Exp): the weights and the"),
+            ("forward", "", "The forward pass made it: the weights and the batch are finite."),
+            ("loss", "", "The loss made it: the network's outputs are finite, the loss is not."),
+            (
+                "loss",
+                "sqrt",
+                "The loss made it: the network's outputs and the loss are finite, the gradient of"
+                " its sqrt is not.",
+            ),
+            (
+                "backward",
+                "sqrt in a (Root)",
+                "A branch of the backward pass made it: the loss is finite, the gradient of sqrt in"
+                " a (Root) is not.",
+            ),
+        )
+    ),
     (
         "loss",
         of(LOSS, verdict="healthy", signal="steady", constant_loss=2.5),

@@ -9,7 +9,7 @@ from vgexp.diagnosis.evidence import Evidence
 from vgexp.diagnosis.findings import Finding, Number, Remedy, rule
 from vgexp.diagnosis.landscape import FLAT_BELOW
 from vgexp.diagnosis.learning import ENOUGH_STEPS, LEARNED_BELOW
-from vgexp.diagnosis.phrases import UNKNOWN_GUESS, format_loss
+from vgexp.diagnosis.phrases import UNKNOWN_GUESS, describe_first_not_finite, format_loss
 from vgexp.diagnosis.signal import SMALLEST_NORMAL
 from vgexp.errors import one_line
 from vgexp.quantities import NUM_STEPS_AVERAGED
@@ -27,7 +27,12 @@ def diverged(evidence: Evidence) -> Finding | None:
     if evidence.metrics["verdict"] != "diverged":
         return None
     clause = evidence.metrics["cause"].rstrip(".")
-    return Finding(diverged.id, f"The run diverged: {clause}.")
+    sentences = [f"The run diverged: {clause}.", describe_first_not_finite(evidence.metrics)]
+    return Finding(
+        diverged.id,
+        " ".join(filter(None, sentences)),
+        step=evidence.metrics.get("nonfinite_step"),
+    )
 
 
 @rule("loss_last_mean_20")
