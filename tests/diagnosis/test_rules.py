@@ -1,8 +1,8 @@
 """Each rule on evidence that it finds something in, and on evidence that it is silent about.
 
 Holds: diagnosis/findings.py, diagnosis/rules/__init__.py, diagnosis/rules/backward_signal.py,
-diagnosis/rules/initialisation.py, diagnosis/rules/theory.py, diagnosis/rules/through_time.py,
-diagnosis/rules/training.py
+diagnosis/rules/initialisation.py, diagnosis/rules/layers.py, diagnosis/rules/theory.py,
+diagnosis/rules/through_time.py, diagnosis/rules/training.py
 """
 
 from __future__ import annotations
@@ -75,6 +75,15 @@ def underflow(num_layers: int, dtype: str) -> Evidence:
 def two_steps(last: Any) -> Evidence:
     """A table in which the signal is steady at step 0, and these deltas are those of step 7."""
     return evidence_of_layers(pd.concat([STEADY, layers_of(last, step=7)]))
+
+
+def over_time(column: str, *shares: list[float], first_step: int = 0, **metrics: Any) -> Evidence:
+    """A table whose layers have these values in one column, the values of a step in each list."""
+    frames = [
+        layers_of([1.0] * (len(values) - 1), step=first_step + 20 * number, **{column: values})
+        for number, values in enumerate(shares)
+    ]
+    return Evidence({**metrics}, {"layers": pd.concat(frames)})
 
 
 TELLS: list[tuple[str, Evidence, str]] = [
@@ -223,6 +232,57 @@ TELLS: list[tuple[str, Evidence, str]] = [
         of(SHATTERING),
         "a cosine of 0.1 with respect to the input of the first layer and of 0.6",
     ),
+    (
+        "dying_units",
+        over_time("dead_fraction", [0.02, 0.01, 0.0], [0.5, 0.1, 0.0], [0.9, 0.49, 0.0]),
+        "In layer 1 (layers.0) at least half of the units are dead since step 20: a share of 0.9 at"
+        " the end, 0.02 at first.",
+    ),
+    (
+        "dying_units",
+        over_time("dead_fraction", [0.5, 0.1, 0.0], [0.6, 0.7, 0.0], [0.6, 1.0, 0.0]),
+        "In layers 1 to 2 (layers.0 to layers.1) at least half of the units are dead since step 0"
+        " (layer 1) and, the last of them, step 20: a share of up to 1 at the end, at most 0.5 at"
+        " first.",
+    ),
+    (
+        "dying_units",
+        over_time("dead_fraction", [1.0, 0.0], [0.0, 0.0], [1.0, 0.0], first_step=100),
+        "since step 140",
+    ),
+    (
+        "saturating_units",
+        over_time("saturated_fraction", [0.5, np.nan], [np.nan, np.nan], [0.75, np.nan]),
+        "In layer 1 (layers.0) at least half of what the activation reads saturates it at every"
+        " measured step: a share of 0.75 at the end.",
+    ),
+    (
+        "no_gradient",
+        over_time("grad_norm", [1.0, 1.0, 1.0], [0.0, 0.0, 1e-300], [0.0, 0.0, 1.0]),
+        "Layers 1 to 2 (layers.0 to layers.1) get no gradient at all since step 20: every entry of"
+        " it is exactly 0.",
+    ),
+    (
+        "no_gradient",
+        over_time("grad_norm", [0.0, 1.0], [0.0, 1.0], verdict="healthy"),
+        "Layer 1 (layers.0) gets no gradient at all at every measured step: every entry of it is"
+        " exactly 0. What was learned was learned without it.",
+    ),
+    (
+        "not_finite",
+        over_time("preact_std", [1.0, 1.0, 1.0], [1.0, np.nan, np.inf], [np.nan] * 3),
+        "At step 20 z of layer 2 (layers.1) is the first that is not finite: the forward pass made",
+    ),
+    (
+        "not_finite",
+        over_time("grad_norm", [1.0, 1.0, 1.0], [np.nan, np.inf, 1.0]),
+        "At step 20 the gradient of layer 2 (layers.1) is the first on the way back that is not",
+    ),
+    (
+        "not_finite",
+        over_time("weight_norm", [1.0, 1.0], [1.0, 1.0], [np.inf, 1.0], verdict="stalled"),
+        "At step 40 the weights of layer 1 (layers.0) are not finite: an update before made it.",
+    ),
     ("diverged", of(verdict="diverged", cause="z became inf."), "The run diverged: z became inf."),
     *(
         ("diverged", of(DIVERGED, nonfinite_maker=maker, nonfinite_place=place), words)
@@ -347,6 +407,14 @@ SILENT: list[tuple[str, Evidence]] = [
     ("jacobian", of(jacobian_largest_log10=1.0)),
     ("paths", of(path_length=1.0)),
     ("shattering", of(gradient_correlation=1.0)),
+    ("dying_units", over_time("dead_fraction", [1.0, 0.0], [0.49, 0.0])),
+    ("saturating_units", over_time("saturated_fraction", [1.0, 0.0], [0.49, np.nan])),
+    # A gradient of 0 at the start alone is what a branch that begins at 0 has.
+    ("no_gradient", over_time("grad_norm", [0.0, 1.0], [1e-300, 1.0])),
+    ("no_gradient", over_time("grad_norm", [np.nan, 1.0], [np.nan, 1.0])),
+    ("not_finite", over_time("grad_norm", [1.0, np.nan], [1.0, np.nan])),
+    ("not_finite", over_time("preact_std", [1.0, 1.0], [np.nan, np.nan])),
+    ("not_finite", over_time("grad_norm", [1.0, 1.0], [np.inf, 1.0], verdict="diverged")),
     ("diverged", of(verdict="stalled", cause="the signal is steady")),
     ("loss", of(LOSS, verdict="diverged")),
     ("loss", of(LOSS, loss_last_mean_20=None)),
@@ -378,6 +446,7 @@ def test_the_order_of_the_rules_is_fixed() -> None:
         *("no_prediction", "prediction", "predicted_parts", "predicted_depth", "phase"),
         *("through_time", "predicted_through_time"),
         *("fitted_variances", "jacobian", "paths", "shattering"),
+        *("dying_units", "saturating_units", "no_gradient", "not_finite"),
         *("diverged", "loss", "curvature", "underflow", "unfinished"),
     ]
 
