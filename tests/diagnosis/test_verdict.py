@@ -13,7 +13,9 @@ import pytest
 from layer_tables import EXPLODING, NO_EVALS, STEADY, VANISHING, layers_of, steps_of, summary_of
 
 from vgexp.diagnosis import Learning, sentence, summarise, verdict_of
-from vgexp.quantities import VERDICTS
+from vgexp.diagnosis.learning import ENOUGH_STEPS, LEARNED_BELOW
+from vgexp.diagnosis.signal import EXPLODING_ABOVE, VANISHING_BELOW
+from vgexp.quantities import NUM_STEPS_AVERAGED, VERDICTS
 
 
 @pytest.mark.parametrize("signal", ["vanishing", "exploding", "steady", None])
@@ -76,6 +78,14 @@ def test_a_summary_says_verdict_and_cause(
     summary = summary_of(layers, losses)
     assert summary["verdict"] == verdict
     assert cause in summary["cause"]
+
+
+def test_the_rules_in_words_have_the_numbers_of_the_rules() -> None:
+    assert f"below {LEARNED_BELOW} of" in VERDICTS["healthy"]
+    assert f"over {NUM_STEPS_AVERAGED} steps" in " ".join(VERDICTS["healthy"].split())
+    assert f"fewer than {ENOUGH_STEPS} steps" in VERDICTS["undecided"]
+    assert f"than 1/{1 / VANISHING_BELOW:.0f}" in VERDICTS["vanishing"]
+    assert f"than {EXPLODING_ABOVE:.0f} times" in VERDICTS["exploding"]
 
 
 def test_a_net_that_ends_at_chance_is_not_said_to_have_learned() -> None:
