@@ -165,6 +165,14 @@ def test_masks_of_minus_infinity_are_no_origin() -> None:
     assert origin_of(Applied(masked)) is not None
 
 
+def test_minus_infinity_that_a_weight_made_is_one_though_a_relu_hides_it() -> None:
+    huge = nn.Linear(8, 8)
+    with torch.no_grad():
+        huge.weight.fill_(-1e38)
+        huge.bias.fill_(-3.4e38)
+    assert origin_of(Applied(torch.exp), huge, nn.ReLU()) == Origin("forward", "2 (Linear)")
+
+
 def test_a_gradient_that_only_a_hook_made_is_told_by_its_parameter() -> None:
     state = state_of(nn.Sequential(nn.Linear(6, 8), nn.Linear(8, 3)))
     state.model[0].weight.grad = torch.full((8, 6), INF)  # type: ignore[index,union-attr]

@@ -36,8 +36,9 @@ def find_origin(state: TrainState, batch: Batch, drawn_before: Sequence[Tensor])
     """Finds what made the first non-finite value of an update, before the optimizer takes it.
 
     The state stays as it is. An operation made a value that is not finite if all that it was given
-    is. In the forward pass modules are looked at, in the order in which they are called; -inf
-    counts only where the network's outputs are not finite, since masks are made of it.
+    is. In the forward pass modules are looked at, in the order in which they are called; -inf, of
+    which masks are made, counts where a module with weights made it, else only where the network's
+    outputs are not finite.
 
     Args:
         drawn_before: the state of the model's random stream before the passes; empty: it draws
@@ -104,7 +105,9 @@ class _Event(NamedTuple):
     is_end: bool
     nodes: list[Node]
     """The operations that made the tensors which go in, or come out."""
-    has_nan_or_inf: bool
+    is_bad: bool
+    """Whether one of them is not finite; -inf, of which masks are made, counts only where a module
+    with weights of its own made it."""
     is_finite: bool
 
 
@@ -119,7 +122,7 @@ class _Calls:
     def __enter__(self) -> _Calls:
         for name, module in self._model.named_modules():
             label = f"{name} ({type(module).__name__})" if name else ""
-            begin, end = self._make_hooks(label)
+            begin, end = self._make_hooks(label, any(True for _ in module.parameters(False)))
             self._hooks.callback(module.register_forward_pre_hook(begin, with_kwargs=True).remove)
             self._hooks.callback(module.register_forward_hook(end).remove)
         return self
@@ -127,28 +130,31 @@ class _Calls:
     def __exit__(self, *_: object) -> None:
         self._hooks.close()
 
-    def _make_hooks(self, label: str) -> tuple[Callable[..., None], Callable[..., None]]:
+    def _make_hooks(
+        self, label: str, has_weights: bool
+    ) -> tuple[Callable[..., None], Callable[..., None]]:
         def begin(_: nn.Module, args: Any, kwargs: Any) -> None:
             # What goes in without being part of the graph is data, or a mask.
             self._note(label, False, (t for t in _tensors_in((args, kwargs)) if t.requires_grad))
 
         def end(_: nn.Module, _args: Any, result: Any) -> None:
-            self._note(label, True, _tensors_in(result))
+            self._note(label, True, _tensors_in(result), is_mask=not has_weights)
 
         return begin, end
 
-    def _note(self, label: str, is_end: bool, tensors: Iterable[Tensor]) -> None:
+    def _note(
+        self, label: str, is_end: bool, tensors: Iterable[Tensor], *, is_mask: bool = True
+    ) -> None:
         seen = [*tensors]
         nodes = [tensor.grad_fn for tensor in seen if tensor.grad_fn is not None]
-        has_nan_or_inf = any(map(_has_nan_or_inf, seen))
-        self._events.append(
-            _Event(label, is_end, nodes, has_nan_or_inf, all(map(_is_finite, seen)))
-        )
+        is_finite = all(map(_is_finite, seen))
+        is_bad = any(map(_has_nan_or_inf, seen)) if is_mask else not is_finite
+        self._events.append(_Event(label, is_end, nodes, is_bad, is_finite))
 
     def first_bad(self, *, are_outputs_bad: bool) -> str | None:
         """The place of the first value that is not finite; None where there is none."""
         for number, event in enumerate(self._events):
-            if event.has_nan_or_inf:
+            if event.is_bad:
                 return self._place_of(number)
         if not are_outputs_bad:
             return None
