@@ -49,6 +49,7 @@ def summary_of(
     )
     return {
         **metrics,
+        **trainer.first_not_finite,
         "steps": trainer.state.step,
         "seconds": round(trainer.clock.seconds, 3),
         "probe_overhead": trainer.clock.probe_overhead,

@@ -112,8 +112,9 @@ def test_compare_shows_a_page_of_it(
 
 def test_show_tells_a_page_of_it(folder: Path) -> None:
     file = io.StringIO()
-    console, summary = Console(file=file, width=80), PastRun(folder).summary
-    show_ending(console, summary, None)
+    console, run = Console(file=file, width=80), PastRun(folder, is_strict=False)
+    summary = run.summary
+    show_ending(console, run, summary, None)
     show_numbers(console, summary)
     assert len(file.getvalue()) < 5_000
     assert file.getvalue().count("...") >= 3

@@ -1,8 +1,8 @@
 """Each rule on evidence that it finds something in, and on evidence that it is silent about.
 
 Holds: diagnosis/findings.py, diagnosis/rules/__init__.py, diagnosis/rules/backward_signal.py,
-diagnosis/rules/initialisation.py, diagnosis/rules/theory.py, diagnosis/rules/through_time.py,
-diagnosis/rules/training.py
+diagnosis/rules/initialisation.py, diagnosis/rules/layers.py, diagnosis/rules/theory.py,
+diagnosis/rules/through_time.py, diagnosis/rules/training.py
 """
 
 from __future__ import annotations
@@ -38,6 +38,12 @@ LOSS = {
     "loss_best_mean_20": 1.9,
     "constant_loss": 2.0,
 }
+ACCURACY = {
+    "accuracy_first": 0.125,
+    "accuracy_best_mean_20": 0.625,
+    "accuracy_last_mean_20": 0.5,
+}
+DIVERGED = {"verdict": "diverged", "cause": "z became inf", "nonfinite_step": 12}
 CURVATURE = {
     "verdict": "stalled",
     "sharpness_last": 7.0,
@@ -69,6 +75,15 @@ def underflow(num_layers: int, dtype: str) -> Evidence:
 def two_steps(last: Any) -> Evidence:
     """A table in which the signal is steady at step 0, and these deltas are those of step 7."""
     return evidence_of_layers(pd.concat([STEADY, layers_of(last, step=7)]))
+
+
+def over_time(column: str, *shares: list[float], first_step: int = 0, **metrics: Any) -> Evidence:
+    """A table whose layers have these values in one column, the values of a step in each list."""
+    frames = [
+        layers_of([1.0] * (len(values) - 1), step=first_step + 20 * number, **{column: values})
+        for number, values in enumerate(shares)
+    ]
+    return Evidence({**metrics}, {"layers": pd.concat(frames)})
 
 
 TELLS: list[tuple[str, Evidence, str]] = [
@@ -217,14 +232,127 @@ TELLS: list[tuple[str, Evidence, str]] = [
         of(SHATTERING),
         "a cosine of 0.1 with respect to the input of the first layer and of 0.6",
     ),
+    (
+        "dying_units",
+        over_time("dead_fraction", [0.02, 0.01, 0.0], [0.5, 0.1, 0.0], [0.9, 0.49, 0.0]),
+        "In layer 1 (layers.0) at least half of the units are dead since step 20: a share of 0.9 at"
+        " the end, 0.02 at first.",
+    ),
+    (
+        "dying_units",
+        over_time("dead_fraction", [0.5, 0.1, 0.0], [0.6, 0.7, 0.0], [0.6, 1.0, 0.0]),
+        "In layers 1 to 2 (layers.0 to layers.1) at least half of the units are dead since step 0"
+        " (layer 1) and, the last of them, step 20: a share of up to 1 at the end, at most 0.5 at"
+        " first.",
+    ),
+    (
+        "dying_units",
+        over_time("dead_fraction", [1.0, 0.0], [0.0, 0.0], [1.0, 0.0], first_step=100),
+        "since step 140",
+    ),
+    (
+        "saturating_units",
+        over_time("saturated_fraction", [0.5, np.nan], [np.nan, np.nan], [0.75, np.nan]),
+        "In layer 1 (layers.0) at least half of what the activation reads saturates it at every"
+        " measured step: a share of 0.75 at the end.",
+    ),
+    (
+        "no_gradient",
+        over_time("grad_norm", [1.0, 1.0, 1.0], [0.0, 0.0, 1e-300], [0.0, 0.0, 1.0]),
+        "Layers 1 to 2 (layers.0 to layers.1) get no gradient at all since step 20: every entry of"
+        " it is exactly 0.",
+    ),
+    (
+        "no_gradient",
+        over_time("grad_norm", [0.0, 1.0], [0.0, 1.0], verdict="healthy"),
+        "Layer 1 (layers.0) gets no gradient at all at every measured step: every entry of it is"
+        " exactly 0. What was learned was learned without it.",
+    ),
+    (
+        "not_finite",
+        over_time("preact_std", [1.0, 1.0, 1.0], [1.0, np.nan, np.inf], [np.nan] * 3),
+        "At step 20 z of layer 2 (layers.1) is the first that is not finite: the forward pass made",
+    ),
+    (
+        "not_finite",
+        over_time("grad_norm", [1.0, 1.0, 1.0], [np.nan, np.inf, 1.0]),
+        "At step 20 the gradient of layer 2 (layers.1) is the first on the way back that is not",
+    ),
+    (
+        "not_finite",
+        over_time("weight_norm", [1.0, 1.0], [1.0, 1.0], [np.inf, 1.0], verdict="stalled"),
+        "At step 40 the weights of layer 1 (layers.0) are not finite: an update before made it.",
+    ),
     ("diverged", of(verdict="diverged", cause="z became inf."), "The run diverged: z became inf."),
+    *(
+        ("diverged", of(DIVERGED, nonfinite_maker=maker, nonfinite_place=place), words)
+        for maker, place, words in (
+            ("data", "", "z became inf. The batch of this step is not finite."),
+            ("initialisation", "a.weight", "The initialisation made a.weight, which is not finite"),
+            (
+                "update",
+                "a.weight",
+                "The optimizer's update at step 11 made it: since then a.weight is not finite.",
+            ),
+            ("forward", "a (Exp)", "The forward pass made it, in a (Exp): the weights and the"),
+            ("forward", "", "The forward pass made it: the weights and the batch are finite."),
+            ("loss", "", "The loss made it: the network's outputs are finite, the loss is not."),
+            (
+                "loss",
+                "sqrt",
+                "The loss made it: the network's outputs and the loss are finite, the gradient of"
+                " its sqrt is not.",
+            ),
+            (
+                "backward",
+                "sqrt in a (Root)",
+                "A branch of the backward pass made it: the loss is finite, the gradient of sqrt in"
+                " a (Root) is not.",
+            ),
+        )
+    ),
     (
         "loss",
-        of(LOSS, verdict="healthy", signal="steady"),
-        "It learned: the training loss went from 2.50 to 2.00 (best 1.90; guessing gives 2.00).",
+        of(LOSS, verdict="healthy", signal="steady", constant_loss=2.5),
+        "It learned: the training loss went from 2.50 at the first step to 2.00 over the last 20"
+        " (lowest mean over 20 steps 1.90; guessing gives 2.50).",
     ),
-    ("loss", of(LOSS, verdict="healthy"), "Even so it learned: the training loss went from 2.50"),
-    ("loss", of(LOSS, constant_loss=None), "2.00 (best 1.90); the loss of a constant guess is not"),
+    (
+        "loss",
+        of(LOSS, ACCURACY, verdict="healthy", constant_loss=2.5),
+        "Even so it learned: the training loss went from 2.50 at the first step to 2.00 over the"
+        " last 20 (lowest mean over 20 steps 1.90; guessing gives 2.50); the accuracy was 0.12, at"
+        " best 0.62, at the end 0.50.",
+    ),
+    (
+        "loss",
+        of(LOSS, ACCURACY, verdict="relapsed", constant_loss=2.2, relapse_step=340),
+        "It learned and lost it after step 340: the training loss was 2.50 at the first step, 1.90"
+        " over the best 20 steps and 2.00 over the last 20, where guessing gives 2.20; the accuracy"
+        " was 0.12, at best 0.62, at the end 0.50.",
+    ),
+    ("loss", of(LOSS, verdict="relapsed"), "over the last 20, which is what guessing gives 2.00."),
+    # The summary of an earlier version calls healthy what it now calls relapsed.
+    ("loss", of(LOSS, verdict="healthy", constant_loss=2.2), "It learned and lost it: the"),
+    ("loss", of(LOSS, verdict="healthy", constant_loss=2.0 / 0.9), "It learned and lost it: the"),
+    ("loss", of(LOSS, verdict="healthy", constant_loss=2.01 / 0.9), "Even so it learned: the"),
+    (
+        "loss",
+        of(LOSS, verdict="undecided", steps=99),
+        "It has not learned yet, but fewer than 100 steps are too few to tell: the training loss"
+        " went from 2.50 at the first step to 2.00 over the last 20 (lowest mean over 20 steps"
+        " 1.90; guessing gives 2.00).",
+    ),
+    (
+        "loss",
+        of(LOSS, verdict="undecided", steps=100),
+        "It has not learned yet, and the loss still falls: the training loss went from 2.50",
+    ),
+    (
+        "loss",
+        of(LOSS, constant_loss=None),
+        "(lowest mean over 20 steps 1.90); the loss of a constant guess is not",
+    ),
     # A loss within 1 % of a guess's is what guessing gives.
     ("loss", of(LOSS, loss_last_mean_20=2.0 * 1.0099), "which is what guessing gives (2.00)."),
     ("loss", of(LOSS, loss_last_mean_20=2.0 * 0.9901), "which is what guessing gives (2.00)."),
@@ -279,6 +407,14 @@ SILENT: list[tuple[str, Evidence]] = [
     ("jacobian", of(jacobian_largest_log10=1.0)),
     ("paths", of(path_length=1.0)),
     ("shattering", of(gradient_correlation=1.0)),
+    ("dying_units", over_time("dead_fraction", [1.0, 0.0], [0.49, 0.0])),
+    ("saturating_units", over_time("saturated_fraction", [1.0, 0.0], [0.49, np.nan])),
+    # A gradient of 0 at the start alone is what a branch that begins at 0 has.
+    ("no_gradient", over_time("grad_norm", [0.0, 1.0], [1e-300, 1.0])),
+    ("no_gradient", over_time("grad_norm", [np.nan, 1.0], [np.nan, 1.0])),
+    ("not_finite", over_time("grad_norm", [1.0, np.nan], [1.0, np.nan])),
+    ("not_finite", over_time("preact_std", [1.0, 1.0], [np.nan, np.nan])),
+    ("not_finite", over_time("grad_norm", [1.0, 1.0], [np.inf, 1.0], verdict="diverged")),
     ("diverged", of(verdict="stalled", cause="the signal is steady")),
     ("loss", of(LOSS, verdict="diverged")),
     ("loss", of(LOSS, loss_last_mean_20=None)),
@@ -310,6 +446,7 @@ def test_the_order_of_the_rules_is_fixed() -> None:
         *("no_prediction", "prediction", "predicted_parts", "predicted_depth", "phase"),
         *("through_time", "predicted_through_time"),
         *("fitted_variances", "jacobian", "paths", "shattering"),
+        *("dying_units", "saturating_units", "no_gradient", "not_finite"),
         *("diverged", "loss", "curvature", "underflow", "unfinished"),
     ]
 

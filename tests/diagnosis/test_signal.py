@@ -186,7 +186,40 @@ def test_exact_zeros_below_weights_of_zero_are_no_underflow() -> None:
     assert underflow(cut, 64, "float32") == 0
     not_measured_again = cut.assign(step=10, weight_norm=np.nan)
     assert underflow(pd.concat([cut, not_measured_again]), 64, "float32") == 0
-    assert underflow(cut.assign(weight_norm=[0.0, 1.0, 1.0]), 64, "float32") == 2
+    tiny = cut.assign(delta_rms=[0.0, 0.0, 1e-35])
+    assert underflow(tiny, 64, "float32") == 0
+    assert underflow(tiny.assign(weight_norm=[0.0, 1.0, 1.0]), 64, "float32") == 2
+
+
+def test_zeros_below_the_read_out_are_told_apart_by_its_signal() -> None:
+    """The last hidden layer has no hidden one above it."""
+    nothing = layers_of([0.0, 0.0], dead_fraction=np.nan)
+    assert underflow(nothing, 64, "float32") == 0
+    assert underflow(nothing.assign(delta_rms=[0.0, 0.0, 1e-35]), 64, "float32") == 2
+    assert underflow(nothing.assign(delta_rms=[0.0, 0.0, 1e-25]), 64, "float32") == 0
+
+
+def test_where_nothing_tiny_was_measured_zeros_are_no_underflow() -> None:
+    assert underflow(layers_of([0.0, 0.0]).assign(delta_rms=0.0), 64, "float32") == 0
+    assert underflow(layers_of([0.0, 0.0]).iloc[:1], 64, "float32") == 0
+
+
+def test_between_layers_that_were_not_measured_the_signal_may_have_been_lost() -> None:
+    ends = layers_of([0.0, 1e-6, 1e-6, 1e-6, 1e-6, 1e-4]).iloc[[0, 5, 6]]
+    assert underflow(ends, 64, "float32") == 1
+    assert underflow(ends.iloc[[0, 1]].assign(layer=[5, 6]), 64, "float32") == 0
+
+
+def test_a_dead_layer_in_half_precision_is_no_underflow_either() -> None:
+    """With a scale of 65536 and 64 examples the smallest that is held is 6e-8."""
+    scale = pd.Series([65536.0], index=[0])
+    unknown = {"dead_fraction": np.nan}
+    cut = layers_of([0.0, 0.0, 0.05, 0.1], **unknown)
+    assert underflow(cut, 64, "float16", scale) == 0
+    lost = layers_of([0.0, 1e-8, 1e-6, 1e-3], **unknown)
+    assert underflow(lost, 64, "float16", scale) == 2
+    sudden = layers_of([0.0, 1e-6, 1e-4, 1e-2], **unknown)
+    assert underflow(sudden, 64, "float16", scale) == 1
 
 
 def test_a_number_that_is_small_but_not_zero_is_underflow_whatever_is_dead() -> None:

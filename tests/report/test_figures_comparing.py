@@ -32,7 +32,7 @@ from vgexp import config
 from vgexp.cli import main
 from vgexp.cli.verbs import VERBS
 from vgexp.errors import QuestionError
-from vgexp.quantities import SUMMARY, TABLES, Quantity, column_of
+from vgexp.quantities import SUMMARY, TABLES, VERDICTS, Quantity, column_of
 from vgexp.report.comparing.bands import Line, fold, running_mean, window_for
 from vgexp.report.comparing.charts import Curve
 from vgexp.report.comparing.groups import Group
@@ -720,7 +720,7 @@ def test_words_have_colours_and_too_many_of_them_none(grid: Path) -> None:
     figure = sweep_map([grid], "gain", "depth", "verdict")
     assert words(figure) == ["healthy", NO_RUN.label]
     assert set(cells(figure).values()) == {"healthy"}
-    known = ["vanishing", "exploding", "stalled", "diverged", "steady", "healthy"]
+    known = [*VERDICTS, "steady"]
     assert len(set(scale_of(SUMMARY["verdict"], known).colours_of(known).values())) == len(known)
     most = [str(number) for number in range(10)]
     assert len(set(scale_of(SUMMARY["cause"], most).colours_of(most).values())) == len(most)

@@ -740,7 +740,7 @@ def test_tables_that_are_not_there_are_told_of(tmp_path: Path) -> None:
     text = page(run)
     assert "Note: layers.csv is not there" in text
     assert "Note: steps.csv is not there" in text
-    assert "Verdict: stalled" in text
+    assert "Verdict: undecided" in text
 
 
 def test_damaged_files_are_told_of_and_the_rest_is_shown(tmp_path: Path) -> None:

@@ -261,6 +261,8 @@ def test_a_check_at_each_flush_gives_the_tables_of_a_check_at_each_step(
     late, tables = trained(config, deferred=True)
     assert (at_once.divergence is None) == (case == "none")
     assert late.divergence == at_once.divergence
+    assert late.first_not_finite == at_once.first_not_finite
+    assert (at_once.first_not_finite["nonfinite_maker"] is None) == (case == "none")
     assert late.state.step == at_once.state.step
     assert_same(tables, expected)
     assert late.flush() == at_once.flush() == []

@@ -11,7 +11,7 @@ from typing import Any
 from vgexp.cli.error_blocks import WIDTH
 from vgexp.config import CHOICES
 from vgexp.errors import QuestionError, printable, unknown
-from vgexp.quantities import SUMMARY, TABLES
+from vgexp.quantities import SUMMARY, TABLES, VERDICTS
 from vgexp.registry import Registry
 
 Entries = list[tuple[str, str]]
@@ -113,6 +113,7 @@ KINDS: Mapping[str, Callable[[], Entries]] = {
     "sinks": _components("vgexp.sinks", "SINKS"),
     "metrics": _metrics,
     "summary": _summary,
+    "verdicts": lambda: [*VERDICTS.items()],
     "figures": _figures,
 }
 """Kind -> what gives its names, each with its line."""

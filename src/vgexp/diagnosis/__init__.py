@@ -21,9 +21,10 @@ if TYPE_CHECKING:
     )
     from vgexp.diagnosis.evidence import Evidence
     from vgexp.diagnosis.findings import Finding, Remedy
+    from vgexp.diagnosis.learning import Learning, has_learned, learning_of
     from vgexp.diagnosis.rules import RULES
     from vgexp.diagnosis.signal import Signal, main_path, signal_of, underflow
-    from vgexp.diagnosis.verdict import has_learned, summarise, verdict_of
+    from vgexp.diagnosis.verdict import summarise, verdict_of
 
 _HOMES = {
     "RULES": "rules",
@@ -41,7 +42,9 @@ _HOMES = {
     "main_path": "signal",
     "signal_of": "signal",
     "underflow": "signal",
-    "has_learned": "verdict",
+    "Learning": "learning",
+    "has_learned": "learning",
+    "learning_of": "learning",
     "summarise": "verdict",
     "summarise_start": "at_start",
     "verdict_of": "verdict",
@@ -52,12 +55,14 @@ __all__ = [
     "Diagnosis",
     "Evidence",
     "Finding",
+    "Learning",
     "Remedy",
     "Signal",
     "compose",
     "diagnose",
     "examine",
     "has_learned",
+    "learning_of",
     "main_path",
     "partial_sentence",
     "sentence",

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from vgexp.diagnosis.phrases import UNKNOWN_GUESS, describe_signal, format_loss
+from vgexp.diagnosis.phrases import UNKNOWN_GUESS, describe_signal, format_loss, why_undecided
 
 
-def cause_of(summary: Mapping[str, Any], divergence: str) -> str:
+def cause_of(summary: Mapping[str, Any], divergence: str, num_steps: int) -> str:
     """What decided the verdict, as one short phrase with numbers."""
     verdict = summary["verdict"]
     if verdict == "diverged":
@@ -26,8 +26,14 @@ def cause_of(summary: Mapping[str, Any], divergence: str) -> str:
             else f"despite the {summary['signal']} signal, "
         )
         return despite + losses
+    if verdict == "relapsed":
+        last, step = format_loss(summary["loss_last_mean_20"]), summary["relapse_step"]
+        return f"it had learned until step {step}: {losses}, the last {last}"
     if summary["loss_first"] is None:
         return "no step was recorded"
+    if verdict == "undecided":
+        unknown = f"{describe_signal(summary)}; " if summary["attenuation"] is None else ""
+        return f"{unknown}too short to tell ({why_undecided(num_steps)}): {losses}"
     if summary["attenuation"] is None:
         return f"{describe_signal(summary)}; no learning: {losses}"
     return f"the signal is steady at step 0, yet no learning: {losses}{_describe_end(summary)}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import pandas as pd
 
@@ -19,6 +19,9 @@ from vgexp.diagnosis.findings import Finding
 from vgexp.diagnosis.rules import RULES
 from vgexp.diagnosis.signal import Signal, signal_of
 from vgexp.errors import QuestionError
+
+if TYPE_CHECKING:
+    from vgexp.config import Config
 
 
 @dataclass(frozen=True)
@@ -115,13 +118,22 @@ def compose(findings: Iterable[Finding]) -> str:
     return " ".join(part for part in parts if part)
 
 
-def sentence(summary: Mapping[str, Any]) -> str:
-    """What happened to the gradient and to the loss, from the summary of a run.
+def sentence(
+    summary: Mapping[str, Any],
+    tables: Mapping[str, pd.DataFrame] | None = None,
+    config: Config | None = None,
+) -> str:
+    """What happened to the gradient and to the loss in a run.
+
+    Args:
+        summary: what `summary.json` holds.
+        tables: the run's, by name; None or without one: rules that need it tell nothing.
+        config: the run's; None: not known.
 
     Raises:
         QuestionError: the summary has no metrics, such as that of a run that failed at its start.
     """
-    return compose(examine(evidence_of_run(summary)))
+    return compose(examine(evidence_of_run(summary, tables, config)))
 
 
 def start_sentence(summary: Mapping[str, Any]) -> str:

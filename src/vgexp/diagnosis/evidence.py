@@ -33,7 +33,8 @@ class Evidence:
     """Metrics as in `summary.json`. Two of the last measured step are not in that file:
     `num_layers_last` and `unmeasured_ends_last`."""
     tables: Mapping[str, pd.DataFrame] = field(default_factory=dict)
-    """Name (`layers`, `steps`, `curvature`, ...) -> rows, of the tables that are at hand."""
+    """Name (`layers`, `steps`, `curvature`, ...) -> rows, of the tables that are at hand. Those
+    of a run on disk are read when a rule that needs them is asked."""
     config: Config | None = None
     """None for a network that somebody trains in a loop of their own."""
     dtype: str | None = None
@@ -83,12 +84,13 @@ def evidence_of_run(
         raise QuestionError(
             f"the summary lacks {', '.join(lacking)}\nallowed: the summary of a run with tables"
         )
-    tables = tables or {}
-    steps = _measured_steps(tables["layers"]) if "layers" in tables else None
+    tables = {} if tables is None else tables
+    layers = tables.get("layers")
+    steps = None if layers is None else _measured_steps(layers)
     of_layers = {}
-    if steps:
+    if layers is not None and steps:
         num_layers, is_users = summary.get("num_layers"), "compared" in summary
-        of_layers = _layer_metrics(tables["layers"], *steps, num_layers, is_users=is_users)
+        of_layers = _layer_metrics(layers, *steps, num_layers, is_users=is_users)
     return Evidence(
         metrics={**of_layers, **summary},
         tables=tables,

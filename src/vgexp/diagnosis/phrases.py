@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from vgexp.diagnosis.learning import ENOUGH_STEPS
+
 UNKNOWN_GUESS = "the loss of a constant guess is not known, hence no verdict"
 
 
@@ -21,6 +23,43 @@ def format_ratio(ratio: float) -> str:
 def format_loss(value: float | None) -> str:
     """A loss with three digits, zeros at the end included; `none` where there is none."""
     return "none" if value is None else f"{value:#.3g}".rstrip(".")
+
+
+def why_undecided(num_steps: int) -> str:
+    """Why a run of so many steps is too short to tell whether it learns, as a noun phrase."""
+    if num_steps < ENOUGH_STEPS:
+        return f"{num_steps} step{'' if num_steps == 1 else 's'} of at least {ENOUGH_STEPS}"
+    return f"after {num_steps} steps the loss still falls"
+
+
+def describe_first_not_finite(metrics: Mapping[str, Any]) -> str:
+    """What made the first value that is not finite, as a sentence; empty where nobody knows."""
+    maker, place = metrics.get("nonfinite_maker"), metrics.get("nonfinite_place")
+    step = metrics.get("nonfinite_step")
+    if maker == "data":
+        return "The batch of this step is not finite."
+    if maker == "initialisation":
+        return f"The initialisation made {place}, which is not finite."
+    if maker == "update" and step is not None:
+        return (
+            f"The optimizer's update at step {step - 1} made it: since then {place} is not finite."
+        )
+    if maker == "forward":
+        where = f", in {place}" if place else ""
+        return f"The forward pass made it{where}: the weights and the batch are finite."
+    if maker == "loss" and place:
+        return (
+            "The loss made it: the network's outputs and the loss are finite, the gradient of its"
+            f" {place} is not."
+        )
+    if maker == "loss":
+        return "The loss made it: the network's outputs are finite, the loss is not."
+    if maker == "backward":
+        return (
+            "A branch of the backward pass made it: the loss is finite, the gradient of"
+            f" {place} is not."
+        )
+    return ""
 
 
 def compared_layers(metrics: Mapping[str, Any], suffix: str = "") -> tuple[int, int]:

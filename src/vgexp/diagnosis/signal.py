@@ -24,9 +24,15 @@ SMALLEST_NORMAL: Mapping[str, float] = {
 """dtype -> its smallest normal number, below which precision is lost and soon the number itself.
 Under autocast z is in half precision, and so is dL/dz. bfloat16 has the range of float32."""
 
-_FAR_ABOVE = 1e8
-"""A signal this many times the smallest normal number is not lost within one layer, unless that
-layer passes on nothing."""
+_FAR_ABOVE: Mapping[str, float] = {
+    "float32": 1e8,
+    "float64": 1e8,
+    "bfloat16": 1e8,
+    "float16": 3e4,
+}
+"""dtype -> how many times its smallest normal number a signal has to be, not to be lost within one
+layer unless that layer passes on nothing. Of float16 it is the root of its whole range, 1e9, for
+1e8 is nearly all of that."""
 _NEEDED = ("layer", "kind", "delta_rms")
 
 
@@ -178,7 +184,10 @@ def underflow(
 
     - it, or a layer above it, has dead units only;
     - the weights of the layer above it are all 0;
-    - the signal of the layer above it is far above the limit: slopes of exactly 0 cut it off.
+    - the signal of the nearest layer above it that has one is far above the limit: slopes of
+      exactly 0 cut it off (dead units that were not measured, a saturated activation). Where layers
+      between were not measured each may have lost as much as one;
+    - no layer above it, the read-out included, has a signal: then nothing tiny was ever measured.
 
     Weights that were not measured at a step are those of the step before.
     """
@@ -190,7 +199,8 @@ def underflow(
     below: set[int] = set()
     for step in steps:
         of_step = tables["step"] == step
-        below |= _fallen_below(tables[of_step], float(smallest[of_step].iloc[0]))
+        limit = float(smallest[of_step].iloc[0])
+        below |= _fallen_below(tables[of_step], limit, _FAR_ABOVE[dtype])
     return len(below)
 
 
@@ -248,7 +258,7 @@ def classify(attenuation: float) -> str:
     return "exploding" if attenuation > EXPLODING_ABOVE else "steady"
 
 
-def _fallen_below(layers_at_step: pd.DataFrame, smallest: float) -> set[int]:
+def _fallen_below(layers_at_step: pd.DataFrame, smallest: float, far: float) -> set[int]:
     path = main_path(layers_at_step).set_index("layer")
     fallen = path.index[path["delta_rms"] < smallest]
     if not len(fallen):
@@ -257,7 +267,18 @@ def _fallen_below(layers_at_step: pd.DataFrame, smallest: float) -> set[int]:
     is_dead = bool((path.loc[path.index >= top, "dead_fraction"] == 1).any())
     above = layers_at_step[layers_at_step["layer"] == top + 1]
     is_cut = len(above) > 0 and float(above["weight_norm"].iloc[0]) == 0
-    is_sudden = float(path["delta_rms"].get(top + 1, 0.0)) > _FAR_ABOVE * smallest
-    if path.loc[top, "delta_rms"] == 0 and (is_dead or is_cut or is_sudden):
+    is_exact = is_dead or is_cut or not _has_tiny_above(layers_at_step, top, smallest, far)
+    if path.loc[top, "delta_rms"] == 0 and is_exact:
         return set()
     return {int(number) for number in fallen}
+
+
+def _has_tiny_above(layers_at_step: pd.DataFrame, layer: int, smallest: float, far: float) -> bool:
+    """Whether the nearest signal above a layer is so small that it may be lost on the way there."""
+    above = layers_at_step[(layers_at_step["layer"] > layer) & (layers_at_step["delta_rms"] > 0)]
+    if not len(above):
+        return False
+    nearest = above.sort_values("layer", kind="stable").iloc[0]
+    num_layers = int(nearest["layer"]) - layer
+    lost = math.log(far) * num_layers
+    return bool(np.log(float(nearest["delta_rms"])) <= math.log(smallest) + lost)

@@ -15,41 +15,27 @@ import pandas as pd
 from vgexp.diagnosis.cause import cause_of
 from vgexp.diagnosis.evidence import path_metrics
 from vgexp.diagnosis.landscape import landscape_metrics
-from vgexp.diagnosis.readings import read_metrics, running_means
+from vgexp.diagnosis.learning import Learning, learning_of
+from vgexp.diagnosis.readings import read_metrics
 from vgexp.diagnosis.shift import shift_metrics
 from vgexp.diagnosis.signal import Signal, loss_scales, signal_of, underflow
 from vgexp.diagnosis.through_time import time_metrics
 
-LEARNED_BELOW = 0.9
-"""Share of a constant guess's loss below which a network has learned."""
-
-
-def has_learned(steps: pd.DataFrame, constant_loss: float) -> bool | None:
-    """Whether the best mean training loss over 20 steps is below 0.9 of a constant guess's.
-
-    A window with a non-finite loss does not count. With fewer than 20 steps it is the mean over
-    all. None if the loss of a constant guess is not known (nan).
-    """
-    if math.isnan(constant_loss):
-        return None
-    means = running_means(steps["loss"])
-    return bool((means < LEARNED_BELOW * constant_loss).any())
-
 
 def verdict_of(
-    status: str, has_diverged: bool, has_learned: bool | None, signal: str | None
+    status: str, has_diverged: bool, learning: Learning, signal: str | None
 ) -> str | None:
-    """`diverged`, else `healthy` if it learned, else the signal unless steady, else `stalled`.
-
-    None if nobody knows whether it learned.
-    """
+    """The verdict, by the rules of `quantities.VERDICTS`; None if nobody knows whether it
+    learned."""
     if status == "diverged" or has_diverged:
         return "diverged"
-    if has_learned is None:
+    if learning.learned is None:
         return None
-    if has_learned:
-        return "healthy"
-    return signal if signal not in (None, "steady") else "stalled"
+    if learning.learned:
+        return "healthy" if learning.keeps else "relapsed"
+    if signal not in (None, "steady"):
+        return signal
+    return "undecided" if learning.is_short else "stalled"
 
 
 def summarise(
@@ -87,7 +73,8 @@ def summarise(
     """
     first, last = _signals(layers, status, num_layers, is_users)
     has_diverged = not np.isfinite(steps["loss"].to_numpy(dtype="float64")).all()
-    verdict = verdict_of(status, has_diverged, has_learned(steps, constant_loss), first.signal)
+    learning = learning_of(steps, constant_loss)
+    verdict = verdict_of(status, has_diverged, learning, first.signal)
     tables = {
         "layers": layers,
         "steps": steps,
@@ -103,6 +90,7 @@ def summarise(
         "depth_trained": _depth_trained(verdict, first),
         "dtype": dtype,
         "constant_loss": constant_loss,
+        "relapse_step": learning.relapse_step if verdict == "relapsed" else None,
         **read_metrics(tables),
         **shift_metrics(layers),
         **time_metrics(time),
@@ -111,7 +99,7 @@ def summarise(
     summary = {key: for_json(value) for key, value in metrics.items()}
     summary["unmeasured_ends"] = list(first.unmeasured_ends)
     summary |= path_metrics(first)
-    summary["cause"] = cause_of(summary, divergence or _first_bad_loss(steps))
+    summary["cause"] = cause_of(summary, divergence or _first_bad_loss(steps), len(steps))
     return summary
 
 

@@ -16,6 +16,7 @@ from vgexp.config import Config
 from vgexp.diagnosis.signal import SMALLEST_NORMAL, loss_scales
 from vgexp.errors import QuestionError
 from vgexp.past.extent import shortfall
+from vgexp.past.lazy import LazyTables
 from vgexp.past.problems import Problems
 from vgexp.past.sweep import job_of
 from vgexp.past.values import find_values, put_inf_for_nan, split_by_metric
@@ -176,6 +177,14 @@ class PastRun:
         If not strict, what is missing at its end is a problem as well.
         """
         return self._table(table, lambda: self.read(table, columns))
+
+    def tables(self, known: Mapping[str, pd.DataFrame] | None = None) -> LazyTables:
+        """The tables by name, each read whole when it is first asked for.
+
+        Args:
+            known: tables that somebody has read already.
+        """
+        return LazyTables(self, known)
 
     def read(self, table: str, columns: Collection[str] | None = None) -> pd.DataFrame:
         """Reads some columns of a table, or all, in the order of its file.

@@ -22,6 +22,7 @@ from vgexp.quantities.tables import (
     lacking_columns,
 )
 from vgexp.quantities.training import CURVATURE, EVALS, LOSS, PRETRAINING, STEPS, TIMING
+from vgexp.quantities.verdicts import VERDICTS
 
 __all__ = [
     "ATTENTION",
@@ -52,6 +53,7 @@ __all__ = [
     "TABLES",
     "TIME",
     "TIMING",
+    "VERDICTS",
     "WIRING",
     "Measure",
     "Quantity",

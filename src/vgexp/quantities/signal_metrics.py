@@ -39,10 +39,17 @@ _OUTCOME = (
     text("reason", "why it failed, in one line"),
     text(
         "verdict",
-        "diverged, healthy, vanishing, exploding or stalled; null where the loss is one of which "
-        "nobody knows what guessing costs",
+        "diverged, healthy, relapsed, vanishing, exploding, undecided or stalled (`vgexp list "
+        "verdicts`); null where the loss is one of which nobody knows what guessing costs",
     ),
     text("cause", "the evidence for the verdict, with this run's numbers"),
+    count("nonfinite_step", "the first step with a value that is not finite"),
+    text(
+        "nonfinite_maker",
+        "what made the first such value, of finite ones: data, initialisation, update (the one "
+        "before), forward, loss (it or its gradient) or backward; null where that cannot be told",
+    ),
+    text("nonfinite_place", "the parameter, module or operation that made it"),
     text("signal", "at step 0: vanishing, exploding or steady, by the attenuation"),
     text("signal_last", "the same at the last step with a signal measured"),
     _ATTENUATION,

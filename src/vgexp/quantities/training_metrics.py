@@ -11,7 +11,7 @@ _AVERAGED = "mean over the {} 20 updates (over all where there are fewer)"
 
 _NETWORK = (
     count("num_layers", "hidden weight layers of the main path"),
-    count("depth_trained", "num_layers of a net that learned, 0 of one that did not"),
+    count("depth_trained", "num_layers of a healthy net, which learned and still knows it, else 0"),
     amount(
         "fitted_variance_min",
         "model.init=lsuv: smallest variance of a weight's output on the batch that it was fitted "
@@ -90,6 +90,11 @@ _LEARNING = (
         "accuracy_best_mean_20",
         "highest training accuracy, mean over 20 updates in a row",
         reading=_training_accuracy("highest", of_means=True),
+    ),
+    count(
+        "relapse_step",
+        "of a net that learned and lost it: the last of the last 20 updates whose mean training "
+        "loss was below 0.9 of constant_loss",
     ),
     share(
         "clip_fraction",

@@ -23,19 +23,20 @@ def as_html(folder: Path) -> str:
     It refers to nothing outside itself, and has nothing in it but text and pictures.
     """
     parts = [f"<h3>{_text(folder)}</h3>"]
+    run = PastRun(folder, is_strict=False)
     try:
-        summary = PastRun(folder).require_summary()
+        summary = run.require_summary()
     except QuestionError as error:
         parts.append(f"<p>{_text(error)}</p>")
     else:
         parts.append(f"<p><b>{_text(summary.get('verdict') or summary.get('status'))}</b></p>")
-        parts += [_words(summary), _metrics(summary)]
+        parts += [_words(run, summary), _metrics(summary)]
     return f"<div>{''.join(parts)}{_overview(folder)}</div>"
 
 
-def _words(summary: Mapping[str, Any]) -> str:
+def _words(run: PastRun, summary: Mapping[str, Any]) -> str:
     try:
-        return f"<p>{_text(sentence(summary))}</p>"
+        return f"<p>{_text(sentence(summary, run.tables(), run.config))}</p>"
     except (KeyError, TypeError, ValueError):  # it has no metrics, or somebody changed them
         return f"<p>{_text(summary.get('reason', ''))}</p>"
 

@@ -1,4 +1,4 @@
-"""The first step that is not finite: found, measured whole, and its layer named."""
+"""The first step that is not finite: found, measured whole, its layer and its origin named."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from vgexp.data.batches import Batch
 from vgexp.probe import Probe
 from vgexp.records import Rows
 from vgexp.training.half import SKIPS_IN_A_ROW
+from vgexp.training.origin import Origin, find_origin
 from vgexp.training.state import TrainState
 from vgexp.training.step import one_step, repeat_passes
 
@@ -43,6 +44,10 @@ class Divergence:
     ) -> None:
         self.story: str | None = None
         """The step and its layer, in words; None: every step so far was finite."""
+        self.origin: Origin | None = None
+        """What made the first value that is not finite; None: none is, or it cannot be told."""
+        self.step: int | None = None
+        """The step of the story."""
         self.is_found = False
         """Whether `check` has just found the step; its rows are then in the probe."""
         self._state = state
@@ -56,6 +61,21 @@ class Divergence:
     def has_ended_run(self) -> bool:
         """Whether no step is made any more."""
         return self._ends_run and self.story is not None
+
+    def state_dict(self) -> dict[str, Any] | None:
+        """What was found; None: nothing."""
+        if self.story is None:
+            return None
+        origin = None if self.origin is None else tuple(self.origin)
+        return {"story": self.story, "step": self.step, "origin": origin}
+
+    def load_state_dict(self, state: dict[str, Any] | str | None) -> None:
+        """Continues from what was found; an earlier version kept the story alone."""
+        if isinstance(state, str):
+            self.story = state
+        elif state is not None:
+            self.story, self.step = state["story"], state["step"]
+            self.origin = None if state["origin"] is None else Origin(*state["origin"])
 
     # ------------------------------------------------------------ checked at each step (CPU)
 
@@ -72,6 +92,7 @@ class Divergence:
         if self._is_deferred or self.story is not None or self._is_finite(loss, norm):
             return True
         self.is_found, self._loss = True, float(loss)
+        self.origin = find_origin(self._state, batch, self._drawn_before)
         if not self._probe.measuring_all:
             self._probe.want_step()
             repeat_passes(self._state, batch, self._drawn_before)
@@ -84,7 +105,8 @@ class Divergence:
         half, layer = self._state.half, layer_of_divergence(rows)
         if half is not None and half.skips is not None and math.isfinite(self._loss):
             layer = f"{SKIPS_IN_A_ROW} steps in a row were skipped; {layer}"
-        self.story = f"step {rows.columns['step'][0]}: {layer}"
+        self.step = int(rows.columns["step"][0])
+        self.story = f"step {self.step}: {layer}"
 
     def _is_finite(self, loss: Tensor, norm: Tensor) -> bool:
         half = self._state.half
@@ -139,9 +161,15 @@ class Divergence:
                 one_step(state, state.next_batch())
             probe = self._make_probe()
             probe.step = step
+            batch, drawn_before = state.next_batch(), state.stream.state_dict()
+
+            def find(*_: object) -> bool:
+                self.origin = find_origin(state, batch, drawn_before)
+                return is_taken
+
             with probe:
                 probe.want_step()
-                one_step(state, state.next_batch(), probe, check=lambda *_: is_taken)
+                one_step(state, batch, probe, check=find)
             if before is not None:
                 state.load_state_dict(before)
         return probe.drain()

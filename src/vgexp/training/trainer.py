@@ -70,6 +70,16 @@ class Trainer:
         """Where and when the run first became non-finite, in words; None: it never did."""
         return self._divergence.story
 
+    @property
+    def first_not_finite(self) -> dict[str, Any]:
+        """The step, maker and place of the first value that is not finite, as summary metrics."""
+        origin = self._divergence.origin
+        return {
+            "nonfinite_step": self._divergence.step,
+            "nonfinite_maker": None if origin is None else origin.maker,
+            "nonfinite_place": None if origin is None else origin.place,
+        }
+
     # ------------------------------------------------------------ the run
 
     def rows(self, on_checkpoint: Callable[[], None] | None = None) -> Iterator[Rows]:
@@ -136,14 +146,14 @@ class Trainer:
         """Everything that a run goes on from, between two steps."""
         return {
             "training": self.state.state_dict(),
-            "divergence": self._divergence.story,
+            "divergence": self._divergence.state_dict(),
             "seconds": self.clock.seconds,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Has `rows()` go on from `state`."""
         self.state.load_state_dict(state["training"])
-        self._divergence.story = state["divergence"]
+        self._divergence.load_state_dict(state["divergence"])
         self._seconds_before = state["seconds"]
 
     # ------------------------------------------------------------ steps

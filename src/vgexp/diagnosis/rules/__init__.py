@@ -9,13 +9,14 @@ from vgexp.diagnosis.findings import Rule
 from vgexp.diagnosis.rules import (
     backward_signal,
     initialisation,
+    layers,
     theory,
     through_time,
     training,
 )
 from vgexp.registry import Registry
 
-_SUBJECTS = (backward_signal, theory, through_time, initialisation, training)
+_SUBJECTS = (backward_signal, theory, through_time, initialisation, layers, training)
 
 RULES: Registry[Rule] = Registry(
     "rule", {rule.id: rule for subject in _SUBJECTS for rule in subject.RULES}

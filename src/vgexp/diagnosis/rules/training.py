@@ -8,15 +8,16 @@ from typing import Any
 from vgexp.diagnosis.evidence import Evidence
 from vgexp.diagnosis.findings import Finding, Number, Remedy, rule
 from vgexp.diagnosis.landscape import FLAT_BELOW
-from vgexp.diagnosis.phrases import UNKNOWN_GUESS, format_loss
+from vgexp.diagnosis.learning import ENOUGH_STEPS, LEARNED_BELOW
+from vgexp.diagnosis.phrases import UNKNOWN_GUESS, describe_first_not_finite, format_loss
 from vgexp.diagnosis.signal import SMALLEST_NORMAL
-from vgexp.diagnosis.verdict import LEARNED_BELOW
 from vgexp.errors import one_line
 from vgexp.quantities import NUM_STEPS_AVERAGED
 
 _GUESSING = 0.01
 """Relative difference up to which a loss is what guessing gives."""
 _LIMIT = "the stability limit of this learning rate"
+_LEARNED = ("healthy", "relapsed")
 _REACHED_THE_END = ("completed", "diverged")
 
 
@@ -26,7 +27,12 @@ def diverged(evidence: Evidence) -> Finding | None:
     if evidence.metrics["verdict"] != "diverged":
         return None
     clause = evidence.metrics["cause"].rstrip(".")
-    return Finding(diverged.id, f"The run diverged: {clause}.")
+    sentences = [f"The run diverged: {clause}.", describe_first_not_finite(evidence.metrics)]
+    return Finding(
+        diverged.id,
+        " ".join(filter(None, sentences)),
+        step=evidence.metrics.get("nonfinite_step"),
+    )
 
 
 @rule("loss_last_mean_20")
@@ -102,32 +108,62 @@ _IN_FLOAT64 = Remedy(
 
 
 def _describe_loss(metrics: Mapping[str, Any], last: float, guess: float | None) -> str:
+    """Whether it learned: the loss of the first step, its best and last means over 20 steps."""
+    many = min(NUM_STEPS_AVERAGED, metrics.get("steps") or NUM_STEPS_AVERAGED)
     first = format_loss(metrics.get("loss_first"))
-    best = format_loss(metrics.get("loss_best_mean_20"))
+    best = f"lowest mean over {many} steps {format_loss(metrics.get('loss_best_mean_20'))}"
+    course = f"went from {first} at the first step to {format_loss(last)} over the last {many}"
     if guess is None:
-        return (
-            f"The training loss went from {first} to {format_loss(last)} (best {best}); "
-            f"{UNKNOWN_GUESS}."
-        )
+        return f"The training loss {course} ({best}); {UNKNOWN_GUESS}."
     guessing = f"guessing gives {format_loss(guess)}"
-    if metrics.get("verdict") == "healthy":
+    accuracy = _describe_accuracy(metrics)
+    if metrics.get("verdict") in _LEARNED:
+        if last >= LEARNED_BELOW * guess:
+            return _describe_relapse(metrics, last, guess, many) + accuracy + "."
+        is_steady = metrics.get("signal") in (None, "steady")
+        opening = "It learned" if is_steady else "Even so it learned"
+        return f"{opening}: the training loss {course} ({best}; {guessing}){accuracy}."
+    if metrics.get("verdict") == "undecided":
+        steps = metrics.get("steps")
+        has_enough = steps is not None and steps >= ENOUGH_STEPS
         opening = (
-            "It learned" if metrics.get("signal") in (None, "steady") else "Even so it learned"
+            "It has not learned yet, and the loss still falls"
+            if has_enough
+            else f"It has not learned yet, but fewer than {ENOUGH_STEPS} steps are too few to tell"
         )
-        return (
-            f"{opening}: the training loss went from {first} to {format_loss(last)} (best {best};"
-            f" {guessing})."
-        )
-    num_averaged = min(NUM_STEPS_AVERAGED, metrics.get("steps") or NUM_STEPS_AVERAGED)
+        return f"{opening}: the training loss {course} ({best}; {guessing}){accuracy}."
     if abs(last - guess) <= _GUESSING * abs(guess):
         return (
             f"It did not learn: the training loss was {format_loss(last)} over the last"
-            f" {num_averaged} steps, which is what guessing gives ({format_loss(guess)})."
+            f" {many} steps, which is what guessing gives ({format_loss(guess)})."
         )
     return (
-        f"It did not learn, as far as it went: the training loss went from {first} to"
-        f" {format_loss(last)} (over {num_averaged} steps; best {best}, {guessing})."
+        f"It did not learn, as far as it went: the training loss {course} ({best};"
+        f" {guessing}){accuracy}."
     )
+
+
+def _describe_relapse(metrics: Mapping[str, Any], last: float, guess: float, many: int) -> str:
+    """That it learned and lost it, without a full stop."""
+    best = format_loss(metrics.get("loss_best_mean_20"))
+    step = metrics.get("relapse_step")
+    lost = "lost it" if step is None else f"lost it after step {step}"
+    is_guess = abs(last - guess) <= _GUESSING * abs(guess)
+    end = "which is what guessing gives" if is_guess else "where guessing gives"
+    return (
+        f"It learned and {lost}: the training loss was {format_loss(metrics.get('loss_first'))} at"
+        f" the first step, {best} over the best {many} steps and {format_loss(last)} over the last"
+        f" {many}, {end} {format_loss(guess)}"
+    )
+
+
+def _describe_accuracy(metrics: Mapping[str, Any]) -> str:
+    """Accuracies in the same steps as the losses, as the end of a sentence; empty if not known."""
+    names = ("accuracy_first", "accuracy_best_mean_20", "accuracy_last_mean_20")
+    first, best, last = (metrics.get(name) for name in names)
+    if first is None or best is None or last is None:
+        return ""
+    return f"; the accuracy was {first:.2f}, at best {best:.2f}, at the end {last:.2f}"
 
 
 def _describe_curvature(over: float, largest: float, verdict: str | None) -> str:

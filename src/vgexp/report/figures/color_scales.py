@@ -24,6 +24,8 @@ _WORDS = {
     "steady": _STEADY,
     "healthy": "#c6e8f5",
     "completed": "#c6e8f5",
+    "relapsed": "#56b4e9",
+    "undecided": "#dddddd",
     "stalled": "#b3b3b3",
     "stopped": "#b3b3b3",
     "diverged": "#222222",

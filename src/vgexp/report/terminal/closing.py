@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 from vgexp.diagnosis import sentence
+from vgexp.past import PastRun
 from vgexp.quantities import READOUT, column_of
 from vgexp.report.grid import grid_of
 from vgexp.report.terminal.layout import Column, number, show_line, show_table, show_words
@@ -35,12 +36,13 @@ def show_closing(
     A block without a value of its own has that of its weights (`grid.path_of`). At most
     `MOST_ROWS` layers are shown, evenly spaced, the first, the last hidden one and the read-out
     among them. A column that was never measured is left out, and so is a fraction that is 0 in
-    every row shown.
+    every row shown. Other tables are read where the diagnosis asks for them.
     """
     if layers["layer"].notna().any():
         _show_layers(console, layers, is_diverged=summary["verdict"] == "diverged")
         console.print()
-    show_words(console, sentence(summary))
+    run = PastRun(folder, is_strict=False)
+    show_words(console, sentence(summary, run.tables({"layers": layers}), run.config))
     console.print()
     show_line(console, f"Verdict: {summary['verdict'] or 'none'}", "bold")
     show_files(console, folder, files)

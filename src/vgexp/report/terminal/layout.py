@@ -24,6 +24,8 @@ MOST_OF_CELL = 200
 """Characters of a cell, a heading or a value that are shown."""
 MOST_OF_REASON = 1_000
 """Of what a file says in sentences, such as why a run failed."""
+MOST_OF_TEXT = 4_000
+"""Of a diagnosis: the sentences of all rules."""
 MOST_OF_LINE = 20_000
 """Of a line or a paragraph, whatever it is made of: more than a path has, or a list of runs."""
 LEFT_OUT = "..."

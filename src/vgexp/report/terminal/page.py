@@ -53,7 +53,7 @@ def show(console: Console, run: PastRun, metric: str = DEFAULT_METRIC) -> None:
     )
     if signal is not None:
         signal = signal.assign(**{_OF_WEIGHTS: layers[_OF_WEIGHTS][_OF_WEIGHTS]})
-    show_ending(console, outcome, signal)
+    show_ending(console, run, outcome, signal)
     console.print()
     show_numbers(console, outcome)
     show_notes(console, run.problems)

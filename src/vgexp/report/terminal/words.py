@@ -11,11 +11,12 @@ from rich.console import Console
 
 from vgexp.diagnosis import partial_sentence, sentence
 from vgexp.errors import one_line
-from vgexp.past import UNFINISHED
+from vgexp.past import UNFINISHED, PastRun
 from vgexp.quantities import SUMMARY
 from vgexp.report.selection import SHOWN
 from vgexp.report.terminal.layout import (
     MOST_OF_REASON,
+    MOST_OF_TEXT,
     number,
     printable,
     shorten,
@@ -34,10 +35,13 @@ Pairs = Sequence[tuple[str, str]]
 """Names and what they are."""
 
 
-def show_ending(console: Console, summary: Mapping[str, Any], layers: pd.DataFrame | None) -> None:
+def show_ending(
+    console: Console, run: PastRun, summary: Mapping[str, Any], layers: pd.DataFrame | None
+) -> None:
     """Prints the verdict and the text of the diagnosis.
 
     Args:
+        run: not a strict one.
         summary: for a run without one its status.
         layers: with `delta_rms` and `grad_norm`, for a run whose summary has no metrics; None
             where there is no such table.
@@ -47,7 +51,7 @@ def show_ending(console: Console, summary: Mapping[str, Any], layers: pd.DataFra
         show_line(console, f"Verdict: {shorten(str(verdict))}", "bold")
     elif status in _OPEN:
         show_words(console, _OPEN[status])
-    show_words(console, _diagnose(summary, layers))
+    show_words(console, _diagnose(run, summary, layers))
 
 
 def show_numbers(console: Console, summary: Mapping[str, Any]) -> None:
@@ -73,14 +77,14 @@ def show_notes(console: Console, problems: Sequence[str]) -> None:
         show_words(console, f"Note: {problem}", indent="  ")
 
 
-def _diagnose(summary: Mapping[str, Any], layers: pd.DataFrame | None) -> str:
-    """Makes the diagnosis from a summary.
+def _diagnose(run: PastRun, summary: Mapping[str, Any], layers: pd.DataFrame | None) -> str:
+    """Makes the diagnosis from a summary, the run's tables and its configuration.
 
     Where it has no metrics, or somebody changed it, it is made from the layers and from how the run
     ended.
     """
     try:
-        return shorten(sentence(summary), MOST_OF_REASON)
+        return shorten(sentence(summary, run.tables(), run.config), MOST_OF_TEXT)
     except (KeyError, TypeError, ValueError):
         told = {name: str(summary.get(name) or "") for name in ("status", "reason")}
         ending = {name: shorten(text, MOST_OF_REASON) for name, text in told.items() if text}
