@@ -114,6 +114,7 @@ KINDS: Mapping[str, Callable[[], Entries]] = {
     "metrics": _metrics,
     "summary": _summary,
     "figures": _figures,
+    "causes": _components("vgexp.diagnosis.causes", "CAUSES"),
 }
 """Kind -> what gives its names, each with its line."""
 

@@ -13,7 +13,7 @@ from vgexp.registry import Registry
 _NOT_FINITE = ("nan_from_loss", "nan_in_backward", "overflow")
 _NO_SIGNAL = ("saturating_activation", "underflow", "rate_too_small", "flat_landscape")
 _UNITS = ("dead_units", "saturated_units")
-_TOO_LARGE = (*_UNITS, *_NOT_FINITE, "saturated_loss")
+_TOO_LARGE = (*_UNITS, *_NOT_FINITE, "saturated_loss", "clip_throttles")
 """What activations or weights that are too large bring about."""
 
 
