@@ -119,6 +119,33 @@ TELLS: list[tuple[str, Evidence]] = [
     ),
     ("graph_cut", of(wiring=wiring(), layers=layers(deltas=(0.0, 0.0, 0.5)))),
     ("gradient_kept", of(wiring=wiring(gradient_kept=1))),
+    # As the probe has it: a row of a step that was looked at alone, and zeros later.
+    (
+        "gradient_kept",
+        of(
+            wiring=pd.concat(
+                [
+                    wiring(gradient_kept=NAN),
+                    wiring(step=1, gradient_kept=1, requires_grad=NAN, in_optimizer=NAN),
+                    wiring(step=200, gradient_kept=0, gradient="zero"),
+                ]
+            )
+        ),
+    ),
+    (
+        "graph_cut",
+        of(
+            wiring=wiring(gradient_came=[0, 0, 0, 1], gradient=["none"] * 3 + ["finite"]),
+            layers=layers(preact_std=[NAN, NAN, NAN, 1.0]),
+        ),
+    ),
+    (
+        "clip_throttles",
+        of(
+            steps=steps_of([2.3] * 120, grad_norm=1e-4, grad_norm_clipped=1e-4),
+            layers=layers(update_ratio=1e-5),
+        ),
+    ),
     ("double_softmax", of(loss=loss(**PROBABILITIES))),
     (
         "double_softmax",
@@ -329,6 +356,9 @@ SILENT: list[tuple[str, Evidence]] = [
     # A weight of 0 has no size to compare with.
     ("rate_too_large", of(layers=layers(update_ratio=2.0, weight_norm=0.0))),
     ("rate_too_small", of()),
+    # So few updates are small together at any rate.
+    ("rate_too_small", of(steps=steps_of([2.3] * 99), layers=layers(update_ratio=1e-5))),
+    ("gradient_kept", of(wiring=wiring(gradient_kept=NAN))),
     (
         "clip_throttles",
         of(steps=steps_of([2.3] * 120, grad_norm=10.0, grad_norm_clipped=1.0, clipped=1)),
@@ -386,6 +416,16 @@ def test_every_cause_has_a_rule_and_every_rule_two_cases_and_a_reason() -> None:
     for cases in (TELLS, SILENT):
         assert {cause for cause, _ in cases} == {*CAUSE_RULES}
     assert all(rule.why_this_limit for rule in CAUSE_RULES.values())
+
+
+def test_the_weights_factor_is_told_by_their_norm_where_a_bias_tells_the_number_of_units() -> None:
+    parameters = pd.DataFrame(
+        {"step": 0, "name": [f"{name}.bias" for name in NAMES], "kind": "bias", "entries": 16}
+    )
+    table = layers((0,)).assign(name=[f"{name}.weight" for name in NAMES], weight_norm=2.0)
+    factors = factors_of(of(layers=table, parameters=parameters))
+    assert factors is not None
+    assert factors.weights == 0.5
 
 
 def test_a_rule_without_its_tables_is_unchecked() -> None:

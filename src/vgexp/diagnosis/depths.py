@@ -19,8 +19,8 @@ class Factors(NamedTuple):
     backward: float
     """delta_rms of a layer over that of the next."""
     weights: float
-    """sigma_w: std of z over the rms of what the layer reads; sqrt(fan_in var(W)) where z is W h
-    without a bias (Poole et al. 2016)."""
+    """sigma_w: the weight's norm over the root of the units that it reads, where a bias tells their
+    number; else the std of z over the rms of what the layer reads (Poole et al. 2016)."""
     slope: float
     """What is left of the backward factor without the weights: the root mean square of phi'."""
 
@@ -51,9 +51,22 @@ def factors_of(evidence: Evidence, step: int | None = None) -> Factors | None:
         return None
     with np.errstate(all="ignore"):
         weights = z[1:] / np.hypot(mean[:-1], std[:-1])
+        # Biases spread z over units; of a layer with one the weights themselves tell.
+        counted = values_of(rows, "weight_norm")[1:] / np.sqrt(_num_units(evidence, rows)[:-1])
+        weights = np.where(np.isfinite(counted), counted, weights)
         backward = deltas[:-1] / deltas[1:]
         each = [_median(values) for values in (backward, weights, backward / weights)]
     return None if any(math.isnan(value) for value in each[:2]) else Factors(*each)
+
+
+def _num_units(evidence: Evidence, rows: pd.DataFrame) -> np.ndarray:
+    """The number of units of each layer: the entries of its bias; nan where it has none."""
+    parameters = evidence.tables.get("parameters")
+    if parameters is None or "entries" not in parameters:
+        return np.full(len(rows), np.nan)
+    entries = parameters.drop_duplicates("name").set_index("name")["entries"]
+    biases = [str(name).removesuffix("weight") + "bias" for name in rows["name"]]
+    return np.array([float(entries.get(name, np.nan)) for name in biases])
 
 
 def _median(values: np.ndarray) -> float:

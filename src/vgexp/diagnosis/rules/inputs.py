@@ -13,6 +13,10 @@ from vgexp.diagnosis.outcome import column_of
 from vgexp.diagnosis.rules.losses import first_bad
 
 _FAR = 8.0
+_SMALL = 0.5
+"""Below the Frobenius norm of any weight of PyTorch's init, and the sigma_w of the usual ones."""
+_AS_THEY_ARE = ("custom", "rows")
+"""Data that vgexp does not bring to mean 0 and standard deviation 1 itself."""
 _USUAL = math.sqrt(2)
 """The largest sigma_w of a usual init: He's."""
 
@@ -36,7 +40,10 @@ def inputs_unscaled(evidence: Evidence) -> Finding | None:
     factors = factors_of(evidence)
     weights = factors.weights if factors is not None else 1.0
     inputs = size / max(weights, 0.5)
-    if weights < 0.5 and inputs < 1:  # weights as small may be why
+    norm = values_of(rows, "weight_norm")[0]
+    if inputs < 1 and (weights < _SMALL or norm < _SMALL):  # weights as small may be why
+        return None
+    if evidence.settings.get("data", "custom") not in _AS_THEY_ARE:
         return None
     if not math.isfinite(inputs) or weights > 2 * _USUAL or 1 / (10 * _FAR) < inputs < _FAR:
         return None

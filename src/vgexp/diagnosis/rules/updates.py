@@ -11,7 +11,7 @@ from vgexp.diagnosis.depths import rows_at, values_of
 from vgexp.diagnosis.evidence import Evidence
 from vgexp.diagnosis.findings import Finding, Number, Remedy, cause_rule
 from vgexp.diagnosis.landscape import FLAT_BELOW
-from vgexp.diagnosis.outcome import column_of, constant_loss
+from vgexp.diagnosis.outcome import MANY_STEPS, column_of, constant_loss
 from vgexp.diagnosis.rules.losses import first_bad
 from vgexp.diagnosis.signal import SMALLEST_NORMAL
 
@@ -78,7 +78,7 @@ def rate_too_large(evidence: Evidence) -> Finding | None:
 def rate_too_small(evidence: Evidence) -> Finding | None:
     """Whether all updates together are small beside every weight."""
     total = _total_change(evidence)
-    if total is None or not 0 < total < _UNMOVED:
+    if total is None or not 0 < total < _UNMOVED or _num_steps(evidence) < MANY_STEPS:
         return None
     return Finding(
         "rate_too_small",
@@ -109,11 +109,29 @@ def clip_throttles(evidence: Evidence) -> Finding | None:
     usable = ratios[np.isfinite(ratios)]
     if not usable.size:
         return None
+    total = _total_change(evidence)
+    if _is_constant(before) and total is not None and total < _UNMOVED:
+        norm = float(np.median(before))
+        return Finding(
+            "clip_throttles",
+            f"The gradient's norm is {norm:.3g} at every step, as clipping by norm makes it, and"
+            f" all updates together are {total:.2g} of a weight.",
+            step=0,
+            numbers={"total_update_ratio": Number(total, _UNMOVED)},
+            remedies=(
+                Remedy(
+                    "Raise the threshold above the usual gradient.",
+                    "Clipping is then for outliers alone.",
+                    None,
+                    "nn.utils.clip_grad_norm_(model.parameters(), 1.0)",
+                    "Pascanu et al. 2013",
+                ),
+            ),
+        )
     share = float((usable < 1 - 1e-6).mean())
     if np.isfinite(clipped).any():
         share = float(np.nanmean(clipped))
     factor = float(np.median(usable))
-    total = _total_change(evidence)
     if share < _MOSTLY or factor > _THROTTLED or (total is not None and total > 1):
         return None
     return Finding(
@@ -255,7 +273,7 @@ def underflow(evidence: Evidence) -> Finding | None:
         "underflow",
         f"In {number} layers the backward signal is below the smallest normal number of {dtype},"
         f" {SMALLEST_NORMAL[dtype]:.2g}.",
-        step=evidence.first_step,
+        step=_first_underflow(evidence),
         numbers={"underflow": Number(float(number), 0.0)},
         remedies=(
             Remedy(
@@ -408,13 +426,38 @@ def _total_change(evidence: Evidence) -> float | None:
     if layers is None or "update_ratio" not in layers:
         return None
     known = layers[layers["update_ratio"].notna()]
-    num_steps = len(column_of(evidence, "steps", "loss")) or int(layers["step"].max()) + 1
+    num_steps = _num_steps(evidence)
     totals = []
     for _, rows in known.groupby("name"):
         steps = rows["step"].to_numpy(dtype="float64")
         lengths = np.diff(np.append(steps, max(num_steps, steps[-1] + 1)))
         totals.append(float((rows["update_ratio"].to_numpy(dtype="float64") * lengths).sum()))
     return max(totals) if totals and math.isfinite(max(totals)) else None
+
+
+def _first_underflow(evidence: Evidence) -> int:
+    """The first step with a signal, not exactly 0, below the limit; else the first with one."""
+    layers = evidence.tables.get("layers")
+    if layers is None:
+        return evidence.first_step
+    limit = SMALLEST_NORMAL[str(evidence.dtype)] * (evidence.num_examples or 1)
+    deltas = values_of(layers, "delta_rms")
+    below = layers.loc[(deltas > 0) & (deltas < limit), "step"]
+    if not len(below):
+        below = layers.loc[deltas == 0, "step"]
+    return int(below.min()) if len(below) else evidence.first_step
+
+
+def _num_steps(evidence: Evidence) -> int:
+    layers = evidence.tables.get("layers")
+    last = 0 if layers is None or not len(layers) else int(layers["step"].max()) + 1
+    return len(column_of(evidence, "steps", "step")) or last
+
+
+def _is_constant(norms: np.ndarray) -> bool:
+    """Whether nine of ten norms are equal to a thousandth, as no gradient's are by themselves."""
+    middle = float(np.median(norms))
+    return middle > 0 and float((np.abs(norms - middle) <= 1e-3 * middle).mean()) >= _MOSTLY
 
 
 def _jump(evidence: Evidence) -> tuple[int, float] | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 import pandas as pd
 
@@ -173,13 +175,15 @@ def graph_cut(evidence: Evidence) -> Finding | None:
     late = set(held.loc[_numbers(held, "gradient_came") == 1, "name"])
     cut = _used(evidence, [name for name in none["name"] if name not in late])
     why = "no backward pass reached them"
+    if not cut and (unseen := _all_hidden(evidence, none["name"])):
+        cut, why = unseen, "they run without gradients, or not at all"
     if not cut:
         cut, why = _zero_behind(evidence), "what comes back to them is exactly 0 from the start"
     if not cut:
         return None
     return Finding(
         "graph_cut",
-        f"{name_layers(cut)} get no gradient although the forward pass uses them: {why}.",
+        f"{name_layers(cut)} get no gradient although the loss needs them: {why}.",
         step=int(held["step"].min()) if len(held) else evidence.first_step,
         layers=cut,
         numbers={"layers_without_gradient": Number(len(cut), 0)},
@@ -199,10 +203,15 @@ def graph_cut(evidence: Evidence) -> Finding | None:
 @cause_rule("gradient_kept", "wiring.csv", reason=_A_FACT, certain=True)
 def gradient_kept(evidence: Evidence) -> Finding | None:
     """Whether the gradients of the update before were not cleared."""
-    held = _held(evidence)
-    kept = held[(_numbers(held, "gradient_kept") == 1) & (_numbers(held, "gradient_came") == 1)]
-    cleared = set(held.loc[_numbers(held, "gradient_kept") == 0, "name"])
-    kept = kept[~kept["name"].isin(cleared)]
+    wiring = evidence.tables["wiring"]
+    # The row of a step that was looked at and not measured says no more than that.
+    looked = wiring[
+        wiring["name"].isin(set(_held(evidence)["name"]))
+        & ~np.isnan(_numbers(wiring, "gradient_kept"))
+    ]
+    # Later on a gradient may be 0, of which nobody can tell whether it was kept.
+    first = looked.drop_duplicates("name")
+    kept = first[(_numbers(first, "gradient_kept") == 1) & (_numbers(first, "gradient_came") == 1)]
     if not len(kept):
         return None
     return Finding(
@@ -244,13 +253,25 @@ def _weights(rows: pd.DataFrame) -> tuple[str, ...]:
     return tuple([name for name in names if "bias" not in name] or names)
 
 
-def _used(evidence: Evidence, names: object) -> tuple[str, ...]:
+def _used(evidence: Evidence, names: Iterable[object]) -> tuple[str, ...]:
     """Those of the names that have a row with a forward pass in the table of layers."""
     layers = evidence.tables.get("layers")
     if layers is None or "preact_std" not in layers:
         return ()
     ran = {str(name) for name in layers.loc[layers["preact_std"].notna(), "name"]}
-    return tuple(dict.fromkeys(str(name) for name in names if str(name) in ran))  # type: ignore[attr-defined]
+    return tuple(dict.fromkeys(str(name) for name in names if str(name) in ran))
+
+
+def _all_hidden(evidence: Evidence, names: Iterable[object]) -> tuple[str, ...]:
+    """The names, if they are all weights that no pass with gradients used, and only the read-out's
+    is left beside them: a pass under no_grad is not seen."""
+    layers = evidence.tables.get("layers")
+    if layers is None or "preact_std" not in layers:
+        return ()
+    seen = layers[layers["preact_std"].notna()]
+    is_readout_alone = len(seen) > 0 and bool((seen["kind"] == "readout").all())
+    weights = [str(name) for name in dict.fromkeys(names) if "bias" not in str(name)]
+    return tuple(weights) if is_readout_alone else ()
 
 
 def _still(evidence: Evidence, names: set[str]) -> tuple[str, ...]:
