@@ -201,6 +201,7 @@ TELLS: list[tuple[str, Evidence]] = [
         "weights_large",
         of(layers=layers(deltas=VANISHING, preact_std=5.0, saturated_fraction=0.9)),
     ),
+    ("weights_large", of(layers=layers(preact_std=5.0, saturated_fraction=0.9))),
     ("saturating_activation", of(layers=layers(deltas=VANISHING))),
     (
         "batchnorm_depth",
@@ -331,6 +332,17 @@ SILENT: list[tuple[str, Evidence]] = [
     ("inputs_unscaled", of(layers=layers(preact_std=1e-3))),
     ("inputs_unscaled", of(layers=layers(preact_std=90.0))),
     ("inputs_not_finite", of()),
+    # Too few updates show what is usual.
+    (
+        "inputs_not_finite",
+        of(
+            steps=steps_of([2.3] * 4 + [NAN], grad_norm=[1.0] * 4 + [NAN]).assign(
+                step=range(100, 105)
+            )
+        ),
+    ),
+    # A bias moves z as well, all units alike.
+    ("inputs_unscaled", of(layers=layers(preact_mean=[-50.0, 0, 0, 0]))),
     (
         "inputs_not_finite",
         of(

@@ -41,6 +41,8 @@ def of_run(layers: Any, losses: Any, **changes: Any) -> Diagnosis:
         # By way of rate_too_large, which was not found itself.
         ([("dead_units", 20), ("inputs_unscaled", 0)], "inputs_unscaled", []),
         ([("inputs_unscaled", 0), ("no_warmup", 0)], "inputs_unscaled", ["no_warmup"]),
+        # But not before what came earlier.
+        ([("recurrence_vanishing", 0), ("overflow", 9)], "recurrence_vanishing", ["overflow"]),
         # A fact of the wiring is named before a threshold.
         ([("inputs_unscaled", 0), ("graph_cut", 0)], "graph_cut", ["inputs_unscaled"]),
     ],

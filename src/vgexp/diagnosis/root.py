@@ -62,7 +62,8 @@ def order(
     """The cause, its consequences by onset, and what else may be the cause.
 
     A finding is explained by another that came no later. Of two that explain each other the earlier
-    is the cause; at the same step the one that the table of causes has first.
+    is the cause; at the same step the one that the table of causes has first. Of several that
+    nothing explains the earliest is named first, at the same step a fact before a threshold.
     """
     places = {id: place for place, id in enumerate(CAUSES)}
     found = sorted(findings, key=lambda each: (_onset(each), places[each.id]))
@@ -77,8 +78,7 @@ def order(
             if at != place
         )
         (others if is_explained else roots).append(each)
-    certain = [each for each in roots if _is_certain(each)]
-    first = (certain or roots or found)[0]
+    first = min(roots or found, key=lambda each: (_onset(each), not _is_certain(each)))
     rivals = tuple(replace(each, kind="sickness") for each in roots if each is not first)
     following = tuple(replace(each, kind="consequence") for each in others if each is not first)
     explained = tuple(each.id for each in following if explains(first.id, each.id))

@@ -21,7 +21,8 @@ _PER_LAYER = (
     "a factor f a layer leaves f^L of the signal after L layers, which is judged by the signal's"
     " own limit; the factor is sigma_w times the rms of phi'"
 )
-_TENFOLD = 10.0
+_MOST = 0.5
+_LARGE = 2.0
 
 
 @cause_rule(
@@ -109,6 +110,15 @@ def weights_large(evidence: Evidence) -> Finding | None:
     factors = factors_of(evidence)
     if factors is None or evidence.first_step != 0:
         return None
+    if _saturated_by_weights(evidence, factors):
+        return _of_factors(
+            "weights_large",
+            evidence,
+            factors,
+            f"weights multiply by sigma_w = {format_factor(factors.weights)} a layer, so that most"
+            " entries are at the flat ends",
+            (_INIT, _gain(evidence, 1 / factors.weights)),
+        )
     is_vanishing = _vanishing(evidence) is not None
     kind = _kind_of_vanishing(evidence, factors) if is_vanishing else _kind_of_growth(evidence)
     if kind != "weights_large":
@@ -392,6 +402,13 @@ def _kind_of_growth(evidence: Evidence) -> str | None:
     if "stream" in set(rows_at(evidence, 0).get("kind", ())):
         return "residual_growth"
     return "weights_large"
+
+
+def _saturated_by_weights(evidence: Evidence, factors: Factors) -> bool:
+    """Whether most entries of most layers are saturated at the start, by weights above 2."""
+    saturated = values_of(rows_at(evidence, 0), "saturated_fraction")
+    known = saturated[np.isfinite(saturated)]
+    return known.size > 0 and float(np.median(known)) > _MOST and factors.weights > _LARGE
 
 
 def _forward_explodes(evidence: Evidence) -> bool:

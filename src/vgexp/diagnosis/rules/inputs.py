@@ -13,6 +13,8 @@ from vgexp.diagnosis.outcome import column_of
 from vgexp.diagnosis.rules.losses import first_bad
 
 _FAR = 8.0
+_ENOUGH = 5
+"""Updates that show what is usual."""
 _SMALL = 0.5
 """Below the Frobenius norm of any weight of PyTorch's init, and the sigma_w of the usual ones."""
 _AS_THEY_ARE = ("custom", "rows")
@@ -35,8 +37,7 @@ def inputs_unscaled(evidence: Evidence) -> Finding | None:
     if evidence.first_step != 0 or not len(rows) or rows["layer"].iloc[0] != 1:
         return None
     z = values_of(rows, "preact_std")[0]
-    mean = values_of(rows, "preact_mean")[0]
-    size = float(np.hypot(z, mean))
+    size = float(z)  # over units too, so that it holds what an offset of the inputs makes of them
     factors = factors_of(evidence)
     weights = factors.weights if factors is not None else 1.0
     inputs = size / max(weights, 0.5)
@@ -114,7 +115,7 @@ def _came_suddenly(evidence: Evidence, step: int) -> bool:
     """Whether loss and gradient were usual up to the step: nothing had grown towards it."""
     steps = evidence.tables["steps"]
     before = steps[steps["step"] < step]
-    if not len(before) or evidence.dtype == "float16":
+    if len(before) < _ENOUGH or evidence.dtype == "float16":
         return False
     losses, norms = values_of(before, "loss"), values_of(before, "grad_norm")
     if not (np.isfinite(norms).any() and math.isfinite(float(norms[-1]))):
