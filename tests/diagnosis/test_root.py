@@ -1,6 +1,6 @@
 """One cause among several findings, and what a diagnosis says of a network's health.
 
-Holds: diagnosis/root.py, diagnosis/page.py
+Holds: diagnosis/root.py, diagnosis/page.py, diagnosis/whole.py
 """
 
 from __future__ import annotations
@@ -10,14 +10,17 @@ import math
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
-from layer_tables import GUESSING, STEADY, VANISHING, layers_of, steps_of, summary_of
+from layer_tables import EXPLODING, GUESSING, STEADY, VANISHING, layers_of, steps_of, summary_of
 
-from vgexp.diagnosis import conclude, evidence_of_run, evidence_of_tables
+from vgexp.diagnosis import conclude, diagnose, evidence_of_run, evidence_of_tables
 from vgexp.diagnosis.diagnosis import Diagnosis
 from vgexp.diagnosis.findings import Finding, Remedy
 from vgexp.diagnosis.page import page_of
 from vgexp.diagnosis.root import experiment, order
+from vgexp.errors import QuestionError
+from vgexp.quantities import TABLES
 
 CHANCE = [GUESSING] * 120
 
@@ -135,3 +138,26 @@ def test_json_holds_no_number_that_json_has_not() -> None:
     told = of_run(layers, CHANCE).to_dict()
     assert json.loads(json.dumps(told, allow_nan=False)) == told
     assert told["findings"][0]["kind"] == "sickness"
+
+
+@pytest.mark.parametrize(
+    "column", [c.name for c in TABLES["layers"] if c.name not in ("step", "layer", "kind")]
+)
+def test_a_frame_that_lacks_a_column_is_diagnosed_without(column: str) -> None:
+    if column == "delta_rms":
+        with pytest.raises(QuestionError, match="lacks the columns delta_rms"):
+            diagnose(VANISHING.drop(columns=column))
+        return
+    diagnosis = diagnose(VANISHING.drop(columns=column))
+    assert diagnosis.cause == "saturating_activation"
+    assert diagnosis.layer == ("layer 1" if column == "name" else "layers.0")
+
+
+def test_cells_that_are_no_numbers_were_not_measured() -> None:
+    frame = VANISHING.assign(weight_norm="?", update_ratio="?", dead_fraction="?")
+    assert diagnose(frame).cause == "saturating_activation"
+
+
+def test_rows_without_a_step_are_left_out() -> None:
+    frame = pd.concat([VANISHING, EXPLODING.assign(step=math.nan)])
+    assert diagnose(frame).cause == "saturating_activation"

@@ -12,6 +12,7 @@ from vgexp.diagnosis.outcome import has_learned, is_short
 from vgexp.diagnosis.phrases import format_loss
 from vgexp.diagnosis.rules import CAUSE_RULES
 from vgexp.diagnosis.rules.wiring import saw_no_step
+from vgexp.diagnosis.whole import with_whole_tables
 
 HEALTHY, SICK, UNDECIDED = "healthy", "sick", "undecided"
 _LASTING = ("vanishing", "exploding")
@@ -40,6 +41,7 @@ class Root:
 
 def find_root(evidence: Evidence) -> Root:
     """Asks all rules for causes, and puts what they find in order."""
+    evidence = with_whole_tables(evidence)
     found = [each for rule in CAUSE_RULES.values() if (each := rule(evidence)) is not None]
     notes = tuple(each for each in found if CAUSES[each.id].is_note)
     learned = has_learned(evidence)

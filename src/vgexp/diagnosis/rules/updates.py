@@ -403,7 +403,8 @@ def _units(
     evidence: Evidence, cause: str, column: str, do: str, remedies: tuple[Remedy, ...]
 ) -> Finding | None:
     layers = evidence.tables["layers"]
-    for step in sorted(layers.loc[layers["step"] > 0, "step"].unique()):
+    is_bad = (values_of(layers, column) >= _NEARLY_ALL) & (values_of(layers, "step") > 0)
+    for step in sorted(layers.loc[is_bad, "step"].unique()):
         rows = rows_at(evidence, int(step))
         bad = rows[values_of(rows, column) >= _NEARLY_ALL]
         if len(bad):
@@ -428,10 +429,11 @@ def _total_change(evidence: Evidence) -> float | None:
     known = layers[layers["update_ratio"].notna()]
     num_steps = _num_steps(evidence)
     totals = []
-    for _, rows in known.groupby("name"):
-        steps = rows["step"].to_numpy(dtype="float64")
+    every, changes = values_of(known, "step"), values_of(known, "update_ratio")
+    for places in known.groupby("name").indices.values():
+        steps, ratios = every[places], changes[places]
         lengths = np.diff(np.append(steps, max(num_steps, steps[-1] + 1)))
-        totals.append(float((rows["update_ratio"].to_numpy(dtype="float64") * lengths).sum()))
+        totals.append(float((ratios * lengths).sum()))
     return max(totals) if totals and math.isfinite(max(totals)) else None
 
 
