@@ -100,7 +100,9 @@ PROBABILITIES = {"min": 0.08, "max": 0.12, "row_sum_min": 1.0, "row_sum_max": 1.
 VANISHING = (1e-9, 1e-6, 1e-3)
 EXPLODING = (1e9, 1e6, 1e3)
 RNN = {"time_attenuation": 1e-5, "backward_factor_per_time_step": 0.5}
-POST = {"model": "transformer", "model.norm_position": "post", "optimizer.lr": 1e-3}
+POST = {"model.norm_position": "post", "optimizer.lr": 1e-3}
+ATTENTION = layers(kind=["attention", "linear", "linear", "readout"])
+NORM = pd.DataFrame({"step": 0, "name": ["norm.weight"], "kind": "norm", "entries": 16})
 BAD_LOSS = loss(step=3).assign(not_finite=[0, 0, 1.0])
 
 TELLS: list[tuple[str, Evidence]] = [
@@ -205,13 +207,13 @@ TELLS: list[tuple[str, Evidence]] = [
     ("saturating_activation", of(layers=layers(deltas=VANISHING))),
     (
         "batchnorm_depth",
-        of(layers=layers(deltas=EXPLODING), settings={"model.norm": "batch"}),
+        of(layers=layers(deltas=EXPLODING), parameters=NORM),
     ),
     ("residual_growth", of(layers=layers(deltas=EXPLODING), settings={"model.skip": "residual"})),
     ("dead_at_start", of(layers=layers(dead_fraction=[0.0, 1.0, 0.0, 0.0]))),
     ("recurrence_vanishing", of(extra=RNN)),
     ("recurrence_exploding", of(extra={**RNN, "time_attenuation": 1e5})),
-    ("no_warmup", of(settings=POST)),
+    ("no_warmup", of(settings=POST, layers=ATTENTION)),
     ("rate_too_large", of(layers=layers(update_ratio=2.0))),
     ("rate_too_large", of(steps=steps_of([2.3, 2.3, 30.0]))),
     ("rate_too_large", of(extra={"sharpness_over_limit": 2.0})),
@@ -328,6 +330,8 @@ SILENT: list[tuple[str, Evidence]] = [
     ),
     ("saturated_loss", of(layers=layers(saturated_fraction=[0, 0, 0, 1.0]))),
     ("inputs_unscaled", of()),
+    # Data of vgexp's own are scaled.
+    ("inputs_unscaled", of(layers=layers(preact_std=[90.0, 1, 1, 1]), settings={"data": "digits"})),
     # Weights this small or large may be why.
     ("inputs_unscaled", of(layers=layers(preact_std=1e-3))),
     ("inputs_unscaled", of(layers=layers(preact_std=90.0))),
@@ -362,8 +366,8 @@ SILENT: list[tuple[str, Evidence]] = [
     ("dead_at_start", of(layers=layers(dead_fraction=0.5))),
     ("recurrence_vanishing", of(extra={"time_attenuation": 0.1})),
     ("recurrence_exploding", of(extra={"time_attenuation": 0.1})),
-    ("no_warmup", of(settings={**POST, "scheduler": "warmup_cosine"})),
-    ("no_warmup", of(settings={**POST, "model.norm_position": "pre"})),
+    ("no_warmup", of(settings={**POST, "scheduler.warmup_fraction": 0.1}, layers=ATTENTION)),
+    ("no_warmup", of(settings={**POST, "model.norm_position": "pre"}, layers=ATTENTION)),
     ("rate_too_large", of(steps=steps_of([2.3, 2.3, 20.0]))),
     # A weight of 0 has no size to compare with.
     ("rate_too_large", of(layers=layers(update_ratio=2.0, weight_norm=0.0))),

@@ -320,11 +320,11 @@ def recurrence_exploding(evidence: Evidence) -> Finding | None:
 )
 def no_warmup(evidence: Evidence) -> Finding | None:
     """Whether a transformer with post-norm is trained without a warm-up."""
-    told = evidence.settings
-    is_post = told.get("model") in ("transformer", "vit") and (
-        told.get("model.norm_position") == "post"
-    )
-    if not is_post or told.get("scheduler") == "warmup_cosine":
+    told, layers = evidence.settings, evidence.tables.get("layers")
+    has_attention = layers is not None and bool(layers["kind"].eq("attention").any())
+    if not has_attention or told.get("model.norm_position") != "post":
+        return None
+    if told.get("scheduler.warmup_fraction"):
         return None
     return Finding(
         "no_warmup",
@@ -393,11 +393,11 @@ def _kind_of_growth(evidence: Evidence) -> str | None:
         return None
     if metrics.get("signal") != "exploding" and not _forward_explodes(evidence):
         return None
-    if told.get("model.skip", "none") not in ("none", "dense", None):
+    if told.get("model.skip", "none") != "none":
         return "residual_growth"
     parameters = evidence.tables.get("parameters")
     has_norm = parameters is not None and bool((parameters["kind"] == "norm").any())
-    if told.get("model.norm") == "batch" or (has_norm and not _forward_explodes(evidence)):
+    if has_norm and not _forward_explodes(evidence):
         return "batchnorm_depth"
     if "stream" in set(rows_at(evidence, 0).get("kind", ())):
         return "residual_growth"

@@ -17,8 +17,8 @@ _ENOUGH = 5
 """Updates that show what is usual."""
 _SMALL = 0.5
 """Below the Frobenius norm of any weight of PyTorch's init, and the sigma_w of the usual ones."""
-_AS_THEY_ARE = ("custom", "rows")
-"""Data that vgexp does not bring to mean 0 and standard deviation 1 itself."""
+_KEYS_OF_OWN_DATA = frozenset({"data.path", "data.target"})
+"""Keys that data of the user's own have."""
 _USUAL = math.sqrt(2)
 """The largest sigma_w of a usual init: He's."""
 
@@ -44,7 +44,8 @@ def inputs_unscaled(evidence: Evidence) -> Finding | None:
     norm = values_of(rows, "weight_norm")[0]
     if inputs < 1 and (weights < _SMALL or norm < _SMALL):  # weights as small may be why
         return None
-    if evidence.settings.get("data", "custom") not in _AS_THEY_ARE:
+    told = evidence.settings
+    if "data" in told and not _KEYS_OF_OWN_DATA.intersection(told):  # those vgexp scales itself
         return None
     if not math.isfinite(inputs) or weights > 2 * _USUAL or 1 / (10 * _FAR) < inputs < _FAR:
         return None
