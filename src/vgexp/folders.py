@@ -268,6 +268,11 @@ def refuse_guest(folder: Path) -> None:
         )
 
 
+def first_line(folder: Path) -> str:
+    """Reads the first line of `config.yaml`: the command that was typed, as a comment, if any."""
+    return _text_of_config(folder).split("\n", 1)[0]
+
+
 def verb_of(folder: Path) -> str:
     """Reads the verb that made a run folder; `train` where its `config.yaml` names none."""
     found = _VERB.findall(_text_of_config(folder))

@@ -47,9 +47,16 @@ def summary_of(
         num_layers=facts.num_layers,
         is_users=facts.num_layers is None,
     )
+    evidence = diagnosis.evidence_of_run(
+        {**metrics, "steps": trainer.state.step, "unseen": trainer.probe.unseen},
+        {name: table for name, table in tables.items() if len(table)},
+        config,
+        configuration.flatten(config),
+    )
     return {
         **metrics,
         **trainer.first_not_finite,
+        **diagnosis.cause_metrics(evidence),
         "steps": trainer.state.step,
         "seconds": round(trainer.clock.seconds, 3),
         "probe_overhead": trainer.clock.probe_overhead,

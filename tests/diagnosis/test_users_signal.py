@@ -58,7 +58,7 @@ def test_the_first_and_the_last_layer_that_have_a_signal_are_compared(
     deltas: list[float], words: str, attenuation: float
 ) -> None:
     diagnosis = diagnose(table(deltas))
-    assert words in str(diagnosis)
+    assert words in diagnosis.sentence
     assert diagnosis.first.attenuation == attenuation
     assert diagnosis.first.signal == "steady"
 
@@ -118,7 +118,7 @@ def test_no_verdict_is_made_of_a_zigzag(gains: list[float], is_told: bool) -> No
     assert found.reason == (JUMPS if is_told else "")
     signal = signal_of(frame, is_users=True)
     assert (signal.signal is None) == np.isnan(signal.attenuation) == is_told
-    assert ("jumps up and down" in str(diagnose(frame))) == is_told
+    assert ("jumps up and down" in diagnose(frame).sentence) == is_told
     assert signal_of(frame).signal is not None
 
 
@@ -127,15 +127,15 @@ def test_one_layer_among_branches_is_no_path() -> None:
     branches = pd.concat([frame.iloc[[0]].assign(layer=NAN, name=f"f.{i}") for i in range(3)])
     said = diagnose(pd.concat([frame, branches]))
     assert said.first.signal is None
-    assert BRANCHES in str(said)
-    assert "there is one hidden layer" in str(diagnose(frame))
+    assert BRANCHES in said.sentence
+    assert "there is one hidden layer" in diagnose(frame).sentence
 
 
 def test_a_read_out_of_zeros_is_no_vanishing_gradient() -> None:
     frame = table([0.0, 0.0, 0.0, 1.0], weight_norm=[1.0, 1.0, 1.0, 0.0])
     said = diagnose(frame)
     assert (said.first.signal, said.first.no_path) == (None, ZERO_READOUT)
-    assert str(said).startswith(f"The gradient at step 0: {ZERO_READOUT}.")
+    assert said.sentence.startswith(f"The gradient at step 0: {ZERO_READOUT}.")
     assert diagnose(frame.assign(weight_norm=1.0)).first.signal == "vanishing"
     assert diagnose(frame.drop(columns="weight_norm")).first.signal == "vanishing"
 
@@ -143,4 +143,4 @@ def test_a_read_out_of_zeros_is_no_vanishing_gradient() -> None:
 def test_a_read_out_alone_leaves_nothing_to_compare() -> None:
     said = diagnose(table([NAN, NAN, 1.0]))
     assert said.first.no_path == NO_SIGNAL
-    assert NO_SIGNAL in str(said)
+    assert NO_SIGNAL in said.sentence

@@ -115,6 +115,7 @@ KINDS: Mapping[str, Callable[[], Entries]] = {
     "summary": _summary,
     "verdicts": lambda: [*VERDICTS.items()],
     "figures": _figures,
+    "causes": _components("vgexp.diagnosis.causes", "CAUSES"),
 }
 """Kind -> what gives its names, each with its line."""
 

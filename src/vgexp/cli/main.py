@@ -28,8 +28,8 @@ first steps
 
 exit codes
   0 done (a diverged run is a result)    1 the work failed
-  2 the question was wrong               130 interrupted, 143 terminated,
-                                         129 hung up (terminal closed)
+  2 the question was wrong               3 diagnose found a sickness
+  130 interrupted, 143 terminated, 129 hung up (terminal closed)
 
 options
   -h, --help    this page; after a verb, the verb's own

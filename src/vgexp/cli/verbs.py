@@ -65,6 +65,9 @@ VERBS: Mapping[str, Verb] = {
         "RUN_OR_SWEEP...", "one row a run: what differs, what came out", _take_arguments
     ),
     "show": Verb("RUN", "heat map, curves and verdict in the terminal", _take_arguments),
+    "diagnose": Verb(
+        "RUN_OR_SWEEP...", "health, one root cause, evidence, remedies", _take_arguments
+    ),
     "resume": Verb("RUN_OR_SWEEP", "go on with what was cut short", _take_arguments),
     "list": Verb("[KIND]", "experiments, activations, inits, metrics, ...", _take_kind),
 }

@@ -10,29 +10,38 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from vgexp.diagnosis.at_start import summarise_start
+    from vgexp.diagnosis.causes import CAUSES
     from vgexp.diagnosis.diagnosis import (
         Diagnosis,
+        cause_metrics,
         compose,
+        conclude,
         diagnose,
         examine,
         partial_sentence,
         sentence,
         start_sentence,
     )
-    from vgexp.diagnosis.evidence import Evidence
+    from vgexp.diagnosis.evidence import Evidence, evidence_of_run, evidence_of_tables
     from vgexp.diagnosis.findings import Finding, Remedy
     from vgexp.diagnosis.learning import Learning, has_learned, learning_of
-    from vgexp.diagnosis.rules import RULES
+    from vgexp.diagnosis.rules import CAUSE_RULES, RULES
     from vgexp.diagnosis.signal import Signal, main_path, signal_of, underflow
     from vgexp.diagnosis.verdict import summarise, verdict_of
 
 _HOMES = {
+    "CAUSES": "causes",
+    "CAUSE_RULES": "rules",
     "RULES": "rules",
     "Diagnosis": "diagnosis",
     "Evidence": "evidence",
+    "evidence_of_run": "evidence",
+    "evidence_of_tables": "evidence",
     "Finding": "findings",
     "Remedy": "findings",
+    "cause_metrics": "diagnosis",
     "compose": "diagnosis",
+    "conclude": "diagnosis",
     "diagnose": "diagnosis",
     "examine": "diagnosis",
     "partial_sentence": "diagnosis",
@@ -51,6 +60,8 @@ _HOMES = {
 }
 
 __all__ = [
+    "CAUSES",
+    "CAUSE_RULES",
     "RULES",
     "Diagnosis",
     "Evidence",
@@ -58,8 +69,12 @@ __all__ = [
     "Learning",
     "Remedy",
     "Signal",
+    "cause_metrics",
     "compose",
+    "conclude",
     "diagnose",
+    "evidence_of_run",
+    "evidence_of_tables",
     "examine",
     "has_learned",
     "learning_of",

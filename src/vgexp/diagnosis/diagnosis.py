@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
@@ -16,7 +17,8 @@ from vgexp.diagnosis.evidence import (
     evidence_of_start,
 )
 from vgexp.diagnosis.findings import Finding
-from vgexp.diagnosis.rules import RULES
+from vgexp.diagnosis.root import UNDECIDED, find_root
+from vgexp.diagnosis.rules import CAUSE_RULES, RULES
 from vgexp.diagnosis.signal import Signal, signal_of
 from vgexp.errors import QuestionError
 
@@ -26,25 +28,57 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """What the rules found, the signal at the first and the last measured step, and the text."""
+    """The health of a network, the one cause of its sickness, and all that the rules found."""
 
     first_step: int
-    last_step: int
-    first: Signal
-    last: Signal
+    last_step: int | None
+    """The first and the last step with a backward signal."""
+    first: Signal | None
+    last: Signal | None
+    """The signal at these steps; None where none was measured."""
     sentence: str
     findings: tuple[Finding, ...]
-    """In the order of `RULES`."""
+    """The cause, its consequences by onset, then notes: those of `causes`, and what describes the
+    network, in the order of `RULES`."""
     unchecked: Mapping[str, str]
     """Rule -> why it could not be checked."""
+    health: str = UNDECIDED
+    """`healthy`, `sick` or `undecided`."""
+    cause: str | None = None
+    """An id of `causes.CAUSES`."""
+    step: int | None = None
+    layer: str | None = None
+    """Since which step, and at which layer."""
+    rivals: tuple[str, ...] = ()
+    """Further causes that nothing found explains."""
+    verdict: str | None = None
+    """That of the run's summary."""
 
     def __str__(self) -> str:
-        return self.sentence
+        from vgexp.diagnosis.page import page_of
+
+        return page_of(self)
 
     @property
     def checked(self) -> tuple[str, ...]:
         """The rules that were checked, whether they found something or not."""
-        return tuple(name for name in RULES if name not in self.unchecked)
+        every = dict.fromkeys((*CAUSE_RULES, *RULES))
+        return tuple(name for name in every if name not in self.unchecked)
+
+    def to_dict(self) -> dict[str, Any]:
+        """All of it as JSON has it: a number that is not finite is None."""
+        return {
+            "health": self.health,
+            "cause": self.cause,
+            "step": self.step,
+            "layer": self.layer,
+            "verdict": self.verdict,
+            "sentence": self.sentence,
+            "findings": [_finding_for_json(finding) for finding in self.findings],
+            "rivals": list(self.rivals),
+            "checked": list(self.checked),
+            "unchecked": dict(self.unchecked),
+        }
 
 
 @runtime_checkable
@@ -80,20 +114,81 @@ def diagnose(
             "allowed: a run, a probe, or a DataFrame with the rows of layers.csv, such as"
             " vgexp.load(RUN).layers or probe.to_frame()"
         )
-    evidence = evidence_of_layers(frame, dtype=dtype, num_examples=num_examples, is_users=True)
-    assert evidence.last_step is not None
-    layers = evidence.tables["layers"]
-    first_step, last_step = evidence.first_step, evidence.last_step
-    findings = examine(evidence)
-    return Diagnosis(
-        first_step,
-        last_step,
-        signal_of(layers[layers["step"] == first_step], is_users=True),
-        signal_of(layers[layers["step"] == last_step], is_users=True),
-        compose(findings),
-        findings,
-        list_unchecked(evidence),
+    return conclude(
+        evidence_of_layers(frame, dtype=dtype, num_examples=num_examples, is_users=True)
     )
+
+
+def conclude(evidence: Evidence) -> Diagnosis:
+    """The diagnosis of evidence of any kind."""
+    root = find_root(evidence)
+    told = {finding.id for finding in root.findings}
+    described = tuple(each for each in examine(evidence) if each.id not in told)
+    first, last = _signals(evidence)
+    cause = root.cause
+    lead = () if cause is None else (cause,)
+    notes = tuple(each for each in root.findings if each.kind == "note")
+    return Diagnosis(
+        evidence.first_step,
+        evidence.last_step,
+        first,
+        last,
+        " ".join(filter(None, (*(each.sentence for each in lead), compose((*described, *notes))))),
+        (*root.findings, *described),
+        list_unchecked(evidence),
+        root.health,
+        None if cause is None else cause.id,
+        None if cause is None else cause.step,
+        cause.layers[0] if cause is not None and cause.layers else None,
+        tuple(each.id for each in root.rivals),
+        evidence.metrics.get("verdict"),
+    )
+
+
+def cause_metrics(evidence: Evidence) -> dict[str, Any]:
+    """What `summary.json` keeps of the cause: its id, the step and the layer of its onset."""
+    cause = find_root(evidence).cause
+    return {
+        "cause_id": None if cause is None else cause.id,
+        "cause_step": None if cause is None else cause.step,
+        "cause_layer": cause.layers[0] if cause is not None and cause.layers else None,
+    }
+
+
+def _signals(evidence: Evidence) -> tuple[Signal | None, Signal | None]:
+    layers = evidence.tables.get("layers")
+    if layers is None or evidence.last_step is None:
+        return None, None
+    is_users = "compared" in evidence.metrics
+    num_layers = None if is_users else evidence.metrics.get("num_layers")
+    first, last = (
+        signal_of(layers[layers["step"] == step], num_layers, is_users=is_users)
+        for step in (evidence.first_step, evidence.last_step)
+    )
+    return first, last
+
+
+def _finding_for_json(finding: Finding) -> dict[str, Any]:
+    return {
+        "id": finding.id,
+        "kind": finding.kind,
+        "step": finding.step,
+        "layers": list(finding.layers),
+        "sentence": finding.sentence,
+        "numbers": {
+            name: {"value": _for_json(number.value), "limit": _for_json(number.limit)}
+            for name, number in finding.numbers.items()
+        },
+        "explains": list(finding.explains),
+        "remedies": [
+            {"override": r.override, "code": r.code, "why": r.why, "source": r.source}
+            for r in finding.remedies
+        ],
+    }
+
+
+def _for_json(value: float | None) -> float | None:
+    return None if value is None or not math.isfinite(value) else float(value)
 
 
 def examine(evidence: Evidence) -> tuple[Finding, ...]:
@@ -103,7 +198,8 @@ def examine(evidence: Evidence) -> tuple[Finding, ...]:
 
 def list_unchecked(evidence: Evidence) -> dict[str, str]:
     """The rules that cannot be checked, each with the reason."""
-    reasons = {name: rule.reason_unchecked(evidence) for name, rule in RULES.items()}
+    rules = {**RULES, **CAUSE_RULES}
+    reasons = {name: rule.reason_unchecked(evidence) for name, rule in rules.items()}
     return {name: reason for name, reason in reasons.items() if reason is not None}
 
 

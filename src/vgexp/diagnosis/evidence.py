@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 _TABLE = ".csv"
 _FACTS = ("config", "dtype", "num_examples", "last_step")
+_SETTINGS = "settings"
 _OF_A_RUN = ("status", "signal", "verdict")
 """Metrics without which a summary is not that of a run with tables."""
 
@@ -44,6 +45,10 @@ class Evidence:
     """The first step with a backward signal."""
     last_step: int | None = None
     """The last step with a backward signal; None without a table of layers."""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """Dotted key -> value: the configuration of a run, or what is known of somebody's own loop."""
+    unseen: Sequence[str] = ()
+    """What the probe could not measure, and why."""
     is_untrained: bool = False
     """Whether these are networks at initialisation, measured by `vgexp signal`."""
 
@@ -56,6 +61,8 @@ class Evidence:
         if need.endswith(_TABLE):
             table = self.tables.get(need.removesuffix(_TABLE))
             return table is None or not len(table)
+        if need == _SETTINGS:
+            return not self.settings
         if need in _FACTS:
             return getattr(self, need) is None
         return self.metrics.get(need) is None
@@ -73,8 +80,12 @@ def evidence_of_run(
     summary: Mapping[str, Any],
     tables: Mapping[str, pd.DataFrame] | None = None,
     config: Config | None = None,
+    settings: Mapping[str, Any] | None = None,
 ) -> Evidence:
     """The evidence of a run, from its summary and from what else is at hand.
+
+    Args:
+        settings: dotted key -> value of the configuration, or of what is known of a loop.
 
     Raises:
         QuestionError: the summary has no metrics, such as that of a run that failed at its start.
@@ -99,6 +110,56 @@ def evidence_of_run(
         num_examples=config.data.batch_size * config.train.accumulate if config else None,
         first_step=steps[0] if steps else 0,
         last_step=steps[1] if steps else None,
+        settings=settings or {},
+        unseen=tuple(map(str, summary.get("unseen") or ())),
+    )
+
+
+def evidence_of_tables(
+    tables: Mapping[str, pd.DataFrame],
+    *,
+    settings: Mapping[str, Any] | None = None,
+    unseen: Sequence[str] = (),
+    dtype: str | None = None,
+    num_examples: int | None = None,
+    ending: Mapping[str, Any] | None = None,
+) -> Evidence:
+    """The evidence of a loop of somebody's own, or of a run that left no metrics.
+
+    Rows without a backward signal are taken as they are.
+
+    Args:
+        tables: those that are at hand, by name.
+        settings: what is known of model and optimizer, by dotted key.
+        unseen: what the probe could not measure.
+        ending: `status` and `reason`, as far as they are known.
+    """
+    from vgexp.diagnosis.readings import read_metrics
+    from vgexp.diagnosis.through_time import time_metrics
+
+    measured = {name: table for name, table in tables.items() if len(table)}
+    layers = measured.get("layers")
+    steps = None
+    if layers is not None and "step" in layers and "delta_rms" in layers:
+        layers = _with_numbers(layers, ("step", "layer", "delta_rms"))
+        measured["layers"], steps = layers, _measured_steps(layers)
+    found: dict[str, Any] = {**read_metrics(measured), **time_metrics(measured.get("time"))}
+    if layers is not None and steps is not None:
+        found |= _layer_metrics(layers, *steps, is_users=True)
+        if dtype is not None and num_examples is not None and "weight_norm" in layers:
+            found["underflow"] = underflow(layers, num_examples, dtype)
+    numbers = {
+        name: _finite(value) if isinstance(value, float) else value for name, value in found.items()
+    }
+    return Evidence(
+        metrics={**numbers, **(ending or {})},
+        tables=measured,
+        dtype=dtype,
+        num_examples=num_examples,
+        first_step=steps[0] if steps else 0,
+        last_step=steps[1] if steps else None,
+        settings=settings or {},
+        unseen=tuple(unseen),
     )
 
 

@@ -50,6 +50,10 @@ class Finding:
     """Metric -> its value and its limit."""
     remedies: tuple[Remedy, ...] = ()
     """The first is the one to try first."""
+    kind: str = "note"
+    """`sickness` (the cause), `consequence` of it, or `note`."""
+    explains: tuple[str, ...] = ()
+    """Ids of the findings beside it that are its consequences."""
     scope: str = ""
     """What the sentence is restricted to, such as `On the first seed:`. The composer says it once
     for findings that follow one another."""
@@ -86,3 +90,33 @@ class Rule:
 def rule(*needs: str) -> Callable[[Callable[[Evidence], Finding | None]], Rule]:
     """Makes a rule of the decorated function, whose name becomes the id."""
     return lambda judge: Rule(judge, needs)
+
+
+@dataclass(frozen=True)
+class CauseRule(Rule):
+    """A rule whose finding may be the cause of a sickness (`causes`): its id is that cause's."""
+
+    cause: str = ""
+    limit: float | None = None
+    """The threshold; None where a law or a fact decides."""
+    why_this_limit: str = ""
+    source: str | None = None
+    is_certain: bool = False
+    """Whether what it finds is wrong even in a network that learned, or whose loss nobody knows."""
+
+    @property
+    def id(self) -> str:
+        """The cause's."""
+        return self.cause
+
+
+def cause_rule(
+    cause: str,
+    *needs: str,
+    limit: float | None = None,
+    reason: str,
+    source: str | None = None,
+    certain: bool = False,
+) -> Callable[[Callable[[Evidence], Finding | None]], CauseRule]:
+    """Makes a rule of the decorated function, with its threshold and the reason for it."""
+    return lambda judge: CauseRule(judge, needs, cause, limit, reason, source, certain)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from vgexp.diagnosis.learning import ENOUGH_STEPS
@@ -133,3 +133,13 @@ def _describe_unmeasured(metrics: Mapping[str, Any], suffix: str) -> str:
     if factor is not None:
         words += f"; the fitted factor of those measured is {format_factor(factor)} a layer"
     return words
+
+
+_MOST_NAMED = 4
+
+
+def name_layers(names: Sequence[str]) -> str:
+    """Names of layers, at most four and how many more."""
+    more = len(names) - _MOST_NAMED
+    shown = list(names) if more <= 1 else [*names[:_MOST_NAMED], f"{more} more"]
+    return shown[0] if len(shown) == 1 else f"{', '.join(shown[:-1])} and {shown[-1]}"

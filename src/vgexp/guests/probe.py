@@ -13,14 +13,14 @@ from torch import nn
 from vgexp import probe
 from vgexp.errors import QuestionError, reason
 from vgexp.guests.recording import Recording, require_free
-from vgexp.guests.summary import of_process, settings_of, summary_of
+from vgexp.guests.summary import flatten, of_process, settings_of, summary_of
 from vgexp.records import Rows
 from vgexp.resuming import FAILED, INTERRUPTED
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from vgexp.diagnosis import Diagnosis
+    from vgexp.diagnosis import Diagnosis, Evidence
     from vgexp.runs import Run
 
 
@@ -105,15 +105,25 @@ class Probe(probe.Probe):
         return Run(self._recording.folder)
 
     def diagnose(self) -> Diagnosis:
-        """What the rules find in the table of layers so far; as `vgexp.diagnose(probe)`.
+        """Health, cause and findings of what was measured so far; as `vgexp.diagnose(probe)`.
 
-        Raises:
-            QuestionError: no row has a backward signal yet.
+        What the probe did not see is in `unchecked`: the loss needs `watch_loss` or `note_loss`.
         """
         from vgexp import diagnosis
 
-        return diagnosis.diagnose(
-            self.to_frame(), dtype=self._dtype_name, num_examples=self._num_examples
+        return diagnosis.conclude(
+            self._evidence({name: self.to_frame(name) for name in self.tables})
+        )
+
+    def _evidence(self, frames: Mapping[str, pd.DataFrame]) -> Evidence:
+        from vgexp import diagnosis
+
+        return diagnosis.evidence_of_tables(
+            frames,
+            settings=flatten(self._settings),
+            unseen=self.unseen,
+            dtype=self._dtype_name,
+            num_examples=self._num_examples,
         )
 
     def drain(self) -> list[Rows]:
@@ -196,6 +206,10 @@ class Probe(probe.Probe):
                 num_examples=self._num_examples or 1,
                 has_loss=has_loss,
             )
+            from vgexp import diagnosis
+
+            others = {name: self.to_frame(name) for name in self.tables if name not in frames}
+            metrics |= diagnosis.cause_metrics(self._evidence({**frames, **others}))
         return {
             **metrics,
             "steps": self.step,

@@ -32,6 +32,17 @@ def settings_of(model: nn.Module, groups: list[dict[str, Any]], optimizer: objec
     }
 
 
+def flatten(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings by dotted key."""
+    flat: dict[str, Any] = {}
+    for name, value in settings.items():
+        if isinstance(value, Mapping):
+            flat |= {f"{name}.{key}": inner for key, inner in flatten(value).items()}
+        else:
+            flat[name] = value
+    return flat
+
+
 def num_parameters(model: nn.Module) -> int:
     """Trainable numbers in a model, but for parameters that have no shape yet."""
     trained = (p for p in model.parameters() if p.requires_grad)

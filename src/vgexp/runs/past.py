@@ -74,17 +74,14 @@ class Run:
         return self._read().require_config()
 
     def diagnose(self) -> Diagnosis:
-        """What the rules find in the run's layers; as `vgexp.diagnose(run)`.
+        """Health, cause and findings, from all files of the run; as `vgexp.diagnose(run)`.
 
         Raises:
-            QuestionError: it has no table of layers, or no row of that has a backward signal.
+            QuestionError: it has neither metrics nor a table of layers, or a file is damaged.
         """
-        from vgexp import diagnosis
+        from vgexp.past.diagnosing import diagnose_run
 
-        past = self._read()
-        config = past.config
-        num_examples = config.data.batch_size * config.train.accumulate if config else None
-        return diagnosis.diagnose(self.layers, dtype=past.dtype, num_examples=num_examples)
+        return diagnose_run(self._read())
 
     def plot(self, name: str | None = None) -> Figure:
         """A figure of the run: its overview, or the one of a name (`vgexp list figures`).

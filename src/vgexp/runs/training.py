@@ -169,9 +169,13 @@ def _write_end(done: Run, config: Config, trainer: Trainer, error: BaseException
         folders.write_summary(done.folder, {**metrics, **ending})
 
 
+_ALSO_READ = ("time", "curvature", "wiring", "parameters")
+"""Tables that metrics or rules are made of, where the run has them."""
+
+
 def _summary(done: Run, config: Config, trainer: Trainer, status: str) -> dict[str, Any]:
     tables = {"layers": done.layers, "steps": done.steps, "evals": done.evals}
-    also = [name for name in ("time", "curvature") if name in trainer.facts.tables]
+    also = [name for name in _ALSO_READ if name in trainer.facts.tables]
     tables |= {name: done.table(name) for name in also}
     return summaries.summary_of(tables, config, trainer, status)
 

@@ -1,23 +1,36 @@
-"""The rules of the diagnosis, in the order in which their findings are told.
+"""The rules of the diagnosis.
 
-To add one, write its function in the module of its subject and enter it in that module's `RULES`.
+Some describe the network, in the order in which their findings are told (`RULES`); others find what
+may be the cause of a sickness (`CAUSE_RULES`). To add one, write its function in the module of its
+subject and enter it in that module's `RULES`.
 """
 
 from __future__ import annotations
 
-from vgexp.diagnosis.findings import Rule
+from vgexp.diagnosis.findings import CauseRule, Rule
 from vgexp.diagnosis.rules import (
     backward_signal,
+    depth,
     initialisation,
+    inputs,
     layers,
+    losses,
+    notes,
     theory,
     through_time,
     training,
+    updates,
+    wiring,
 )
 from vgexp.registry import Registry
 
 _SUBJECTS = (backward_signal, theory, through_time, initialisation, layers, training)
+_CAUSES = (wiring, losses, inputs, depth, updates, notes)
 
 RULES: Registry[Rule] = Registry(
     "rule", {rule.id: rule for subject in _SUBJECTS for rule in subject.RULES}
 )
+CAUSE_RULES: Registry[CauseRule] = Registry(
+    "cause", {rule.id: rule for subject in _CAUSES for rule in subject.RULES}
+)
+"""By the cause that they look for. `unknown` is what is left, and `hidden_by_weights` describes."""

@@ -1,0 +1,110 @@
+"""What became of the loss: whether the network learned, and whether the run was long enough."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pandas as pd
+
+from vgexp.diagnosis.evidence import Evidence
+from vgexp.diagnosis.learning import ENOUGH_STEPS, LEARNED_BELOW, still_falls
+from vgexp.diagnosis.readings import running_means
+
+_ALIKE = 0.25
+"""Relative difference up to which a measured loss is what a kind of loss gives."""
+_HALF = 0.5
+"""Share of the first loss below which a loss of unknown kind counts as learned."""
+
+
+def column_of(evidence: Evidence, table: str, name: str) -> np.ndarray:
+    """A column as float64, by row; empty where there is no such table or column."""
+    frame = evidence.tables.get(table)
+    if frame is None or name not in frame:
+        return np.array([])
+    return np.asarray(pd.to_numeric(frame[name], errors="coerce"), dtype="float64")
+
+
+def has_learned(evidence: Evidence) -> bool | None:
+    """Whether the network learned, and still knew it at the end; None: nobody can tell."""
+    verdict = evidence.metrics.get("verdict")
+    if verdict is not None:
+        return bool(verdict == "healthy")
+    losses = column_of(evidence, "steps", "loss")
+    guess = constant_loss(evidence)
+    if losses.size and np.isinf(losses).any():
+        return False
+    losses = losses[np.isfinite(losses)]
+    if not losses.size:
+        return None
+    last = float(running_means(pd.Series(losses))[-1])
+    if guess is not None:
+        return last < LEARNED_BELOW * guess
+    return True if last < _HALF * losses[0] else None
+
+
+def constant_loss(evidence: Evidence) -> float | None:
+    """The loss of the best constant guess: of a run as measured, else from the loss's own tensors.
+
+    It is known where the first loss is what cross-entropy, binary cross-entropy or the squared
+    error gives for outputs and targets with these moments.
+    """
+    known = evidence.metrics.get("constant_loss")
+    if isinstance(known, int | float) and math.isfinite(known):
+        return float(known)
+    first = first_call(evidence)
+    if first is None:
+        return None
+    output, target, loss = first
+    num_classes = _last_size(output["shape"])
+    is_labels = str(target["dtype"]).startswith(("int", "uint"))
+    if is_labels and num_classes > 1:
+        guess = math.log(num_classes)
+        usual = guess + min(float(output["std"]) ** 2, guess) / 2
+        named = "crossentropy" in str(output["function"]).replace("_", "").lower()
+        return guess if named or abs(loss - usual) <= _ALIKE * usual else None
+    if output["shape"] != target["shape"]:
+        return None
+    name = str(output["function"]).lower()
+    share = float(target["mean"])
+    if ("bce" in name or "binary" in name) and 0 < share < 1:
+        return -share * math.log(share) - (1 - share) * math.log(1 - share)
+    apart = float(output["mean"]) - share
+    usual = float(output["std"]) ** 2 + float(target["std"]) ** 2 + apart**2
+    if usual > 0 and abs(loss - usual) <= _ALIKE * usual:
+        return float(target["std"]) ** 2
+    return None
+
+
+def first_call(evidence: Evidence) -> tuple[pd.Series, pd.Series, float] | None:
+    """The one output and the one target of the loss's first described call, and its result."""
+    table = evidence.tables.get("loss")
+    if table is None or not len(table):
+        return None
+    rows = table[table["step"] == table["step"].min()]
+    output, target = (rows[rows["role"] == role] for role in ("output", "target"))
+    result = rows.loc[rows["role"] == "loss", "mean"]
+    if len(output) != 1 or len(target) != 1 or not len(result):
+        return None
+    return output.iloc[0], target.iloc[0], float(result.iloc[0])
+
+
+def is_short(evidence: Evidence) -> bool:
+    """Whether the run was too short to tell: few steps, or a loss that was still falling."""
+    verdict = evidence.metrics.get("verdict")
+    if verdict is not None:
+        return bool(verdict == "undecided")
+    losses = column_of(evidence, "steps", "loss")
+    if not losses.size:
+        steps = evidence.metrics.get("steps")
+        return isinstance(steps, int) and steps < ENOUGH_STEPS
+    guess = constant_loss(evidence)
+    return losses.size < ENOUGH_STEPS or still_falls(
+        pd.Series(losses), math.nan if guess is None else guess
+    )
+
+
+def _last_size(shape: object) -> int:
+    """The number of classes, which is dimension 1 of an output."""
+    sizes = str(shape).split("x")
+    return int(sizes[1]) if len(sizes) > 1 and sizes[1].isdigit() else 0

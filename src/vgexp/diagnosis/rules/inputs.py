@@ -1,0 +1,128 @@
+"""Rules about the data: the scale of inputs, values that are not finite, labels."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from vgexp.diagnosis.depths import factors_of, rows_at, values_of
+from vgexp.diagnosis.evidence import Evidence
+from vgexp.diagnosis.findings import Finding, Number, Remedy, cause_rule
+from vgexp.diagnosis.outcome import column_of
+from vgexp.diagnosis.rules.losses import first_bad
+
+_FAR = 8.0
+_ENOUGH = 5
+"""Updates that show what is usual."""
+_SMALL = 0.5
+"""Below the Frobenius norm of any weight of PyTorch's init, and the sigma_w of the usual ones."""
+_KEYS_OF_OWN_DATA = frozenset({"data.path", "data.target"})
+"""Keys that data of the user's own have."""
+_USUAL = math.sqrt(2)
+"""The largest sigma_w of a usual init: He's."""
+
+
+@cause_rule(
+    "inputs_unscaled",
+    "layers.csv",
+    limit=_FAR,
+    reason="z of the first layer is sigma_w times the rms of the inputs, and sigma_w of the usual"
+    " inits is 0.58 to 1.41: inputs of rms 1 give no z above 1.4; 8 is far from it",
+    source="LeCun et al. 1998 (Efficient BackProp)",
+)
+def inputs_unscaled(evidence: Evidence) -> Finding | None:
+    """Whether z of the first layer shows inputs far from 1, beside layers of usual weights."""
+    rows = rows_at(evidence, evidence.first_step)
+    if evidence.first_step != 0 or not len(rows) or rows["layer"].iloc[0] != 1:
+        return None
+    z = values_of(rows, "preact_std")[0]
+    size = float(z)  # over units too, so that it holds what an offset of the inputs makes of them
+    factors = factors_of(evidence)
+    weights = factors.weights if factors is not None else 1.0
+    inputs = size / max(weights, 0.5)
+    norm = values_of(rows, "weight_norm")[0]
+    if inputs < 1 and (weights < _SMALL or norm < _SMALL):  # weights as small may be why
+        return None
+    told = evidence.settings
+    if "data" in told and not _KEYS_OF_OWN_DATA.intersection(told):  # those vgexp scales itself
+        return None
+    if not math.isfinite(inputs) or weights > 2 * _USUAL or 1 / (10 * _FAR) < inputs < _FAR:
+        return None
+    return Finding(
+        "inputs_unscaled",
+        f"z of the first layer is {size:.2g} in size, where weights multiply by about"
+        f" {weights:.2g}: the inputs are about {inputs:.2g} in size, and not about 1.",
+        step=evidence.first_step,
+        layers=(str(rows["name"].iloc[0]),),
+        numbers={"preact_std": Number(float(z), _FAR)},
+        remedies=(
+            Remedy(
+                "Bring inputs to mean 0 and standard deviation 1.",
+                "Gradients of the first layer, and the curvature, grow with the inputs' square.",
+                code="x = (x - x_train.mean(0)) / x_train.std(0)",
+                source="LeCun et al. 1998",
+            ),
+        ),
+    )
+
+
+@cause_rule(
+    "inputs_not_finite",
+    "layers.csv",
+    "steps.csv",
+    reason="z of the first layer is not finite where its weights are: the inputs are not",
+    certain=True,
+)
+def inputs_not_finite(evidence: Evidence) -> Finding | None:
+    """Whether the first layer's z is not finite while its weights are."""
+    step = first_bad(evidence, "loss")
+    if step is None and not _never_finite(evidence):
+        return None
+    step = evidence.tables["steps"]["step"].min() if step is None else step
+    layers = evidence.tables["layers"]
+    rows = layers[layers["step"] == step]
+    first = rows[rows["layer"] == rows["layer"].min()]
+    if len(first):
+        norm, z = values_of(first, "weight_norm")[0], values_of(first, "preact_std")[0]
+        if not math.isfinite(norm) or math.isfinite(z) or evidence.dtype == "float16":
+            return None
+    elif not _came_suddenly(evidence, int(step)):
+        return None
+    name = str(layers["name"].iloc[0])
+    return Finding(
+        "inputs_not_finite",
+        f"At step {step} the forward pass is not finite although the update before was: inputs are"
+        " nan or infinite.",
+        step=int(step),
+        layers=(name,),
+        numbers={"step": Number(float(step))},
+        remedies=(
+            Remedy(
+                "Find the examples, and leave them out or fill them in.",
+                "One nan in a batch makes every weight nan.",
+                code="assert torch.isfinite(x).all()",
+            ),
+        ),
+    )
+
+
+def _never_finite(evidence: Evidence) -> bool:
+    losses, norms = (column_of(evidence, "steps", name) for name in ("loss", "grad_norm"))
+    return losses.size > 0 and not (np.isfinite(losses).any() or np.isfinite(norms).any())
+
+
+def _came_suddenly(evidence: Evidence, step: int) -> bool:
+    """Whether loss and gradient were usual up to the step: nothing had grown towards it."""
+    steps = evidence.tables["steps"]
+    before = steps[steps["step"] < step]
+    if len(before) < _ENOUGH or evidence.dtype == "float16":
+        return False
+    losses, norms = values_of(before, "loss"), values_of(before, "grad_norm")
+    if not (np.isfinite(norms).any() and math.isfinite(float(norms[-1]))):
+        return False
+    usual = float(np.median(norms[np.isfinite(norms)]))
+    return bool(norms[-1] <= 10 * usual and losses[-1] <= 3 * abs(float(losses[0])))
+
+
+RULES = (inputs_not_finite, inputs_unscaled)

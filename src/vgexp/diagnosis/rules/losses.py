@@ -1,0 +1,345 @@
+"""Rules about the loss: what it is given, and what it sends back."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from vgexp.diagnosis.depths import values_of
+from vgexp.diagnosis.evidence import Evidence
+from vgexp.diagnosis.findings import Finding, Number, Remedy, cause_rule
+from vgexp.diagnosis.outcome import column_of, constant_loss, first_call, has_learned
+
+_ROUNDING = 1e-3
+"""Sums of probabilities differ from 1 by no more, in half precision too."""
+_HALF = 0.5
+_FLAT = 0.9
+_RANGES = ((0.0, 1.0, "a sigmoid"), (-1.0, 1.0, "tanh"), (0.0, math.inf, "ReLU"))
+
+
+@cause_rule(
+    "double_softmax",
+    "loss.csv",
+    limit=_HALF,
+    reason="softmax on logits gives the read-out delta_rms sqrt(K-1)/K while all K classes are"
+    " equally likely; a second softmax divides it by about K",
+    source="PyTorch, CrossEntropyLoss (takes logits)",
+    certain=True,
+)
+def double_softmax(evidence: Evidence) -> Finding | None:
+    """Whether a loss that applies softmax is given rows that sum to 1."""
+    first = first_call(evidence)
+    if first is None:
+        return None
+    output, target, _ = first
+    sums = [float(output["row_sum_min"]), float(output["row_sum_max"])]
+    is_labels = str(target["dtype"]).startswith(("int", "uint"))
+    if not is_labels or not np.allclose(sums, 1, atol=_ROUNDING) or float(output["min"]) < 0:
+        return None
+    num_classes = int(str(output["shape"]).split("x")[1])
+    expected = math.sqrt(num_classes - 1) / num_classes
+    delta = _of_readout(evidence, "delta_rms")
+    is_named = "crossentropy" in str(output["function"]).replace("_", "").lower()
+    is_weak = delta is not None and delta < _HALF * expected
+    if not (is_named or is_weak):
+        return None
+    numbers = {"row_sum": Number(sums[1], 1.0)}
+    sends = ""
+    if delta is not None:
+        numbers["delta_rms"] = Number(delta, expected)
+        sends = (
+            f" The read-out's signal at the start is {delta:.2g}; softmax on logits gives"
+            f" sqrt(K-1)/K = {expected:.2g}."
+        )
+    return Finding(
+        "double_softmax",
+        f"The loss {output['function']} is given probabilities, {num_classes} that sum to 1, and"
+        f" applies softmax to them once more.{sends}",
+        step=int(output["step"]),
+        layers=_readouts(evidence),
+        numbers=numbers,
+        remedies=(
+            Remedy(
+                "Give the loss logits: take the softmax out of the model.",
+                "Softmax of numbers between 0 and 1 is nearly the same for all classes.",
+                code="return logits  # without nn.Softmax",
+                source="PyTorch, CrossEntropyLoss",
+            ),
+        ),
+    )
+
+
+@cause_rule(
+    "target_shape",
+    "loss.csv",
+    reason="two shapes that broadcast to a third, larger one compare each output with every target",
+    source="PyTorch, broadcasting semantics",
+    certain=True,
+)
+def target_shape(evidence: Evidence) -> Finding | None:
+    """Whether output and target are broadcast against each other."""
+    first = first_call(evidence)
+    if first is None:
+        return None
+    output, target, _ = first
+    shapes = [_sizes(each["shape"]) for each in (output, target)]
+    if not str(target["dtype"]).startswith(("float", "bfloat")) or not all(shapes):
+        return None
+    try:
+        both = np.broadcast_shapes(*shapes)
+    except ValueError:
+        return None
+    if math.prod(both) <= max(map(math.prod, shapes)):
+        return None
+    joined = "x".join(map(str, both))
+    return Finding(
+        "target_shape",
+        f"The output is {output['shape']} and the target {target['shape']}: they are broadcast to"
+        f" {joined}, so that each output is compared with every target.",
+        step=int(output["step"]),
+        layers=_readouts(evidence),
+        numbers={"compared": Number(math.prod(both), math.prod(shapes[0]))},
+        remedies=(
+            Remedy(
+                "Give both the same shape.",
+                "The mean over all pairs is least where every output is the targets' mean.",
+                code="loss_fn(output.squeeze(1), target)",
+                source="PyTorch, broadcasting semantics",
+            ),
+        ),
+    )
+
+
+@cause_rule(
+    "output_range",
+    "loss.csv",
+    limit=0.1,
+    reason="a tenth of the targets' range beyond what the activation reaches cannot be learned;"
+    " less may be noise",
+)
+def output_range(evidence: Evidence) -> Finding | None:
+    """Whether targets lie where the last activation never gets."""
+    table, first = evidence.tables["loss"], first_call(evidence)
+    if first is None or first[0]["shape"] != first[1]["shape"]:
+        return None
+    if not str(first[1]["dtype"]).startswith(("float", "bfloat")):
+        return None
+    outputs, targets = (table[table["role"] == role] for role in ("output", "target"))
+    low, high = outputs["min"].min(), outputs["max"].max()
+    least, most = targets["min"].min(), targets["max"].max()
+    for bottom, top, name in _RANGES:
+        room = (top - bottom) if math.isfinite(top) else max(high, 1.0)
+        is_bounded = low >= bottom and high <= top
+        touches = low - bottom < 0.05 * room or (math.isfinite(top) and top - high < 0.05 * room)
+        beyond = max(bottom - least, most - top if math.isfinite(top) else 0.0)
+        if is_bounded and touches and beyond > 0.1 * (most - least) > 0:
+            return Finding(
+                "output_range",
+                f"Targets go from {least:.3g} to {most:.3g}, outputs stay between {low:.3g} and"
+                f" {high:.3g}, as those of {name} do.",
+                step=int(first[0]["step"]),
+                layers=_readouts(evidence),
+                numbers={
+                    "output_max": Number(float(high), float(most)),
+                    "output_min": Number(float(low), float(least)),
+                },
+                remedies=(
+                    Remedy(
+                        "Take the last activation out, or scale the targets into its range.",
+                        "What an activation cannot give, no weights can.",
+                        code="return self.readout(h)  # without an activation",
+                    ),
+                ),
+            )
+    return None
+
+
+@cause_rule(
+    "nan_from_loss",
+    "steps.csv",
+    reason="not finite is a fact; the loss made it where its inputs are finite",
+    certain=True,
+)
+def nan_from_loss(evidence: Evidence) -> Finding | None:
+    """Whether the loss is not finite at a step at which its inputs are."""
+    step = first_bad(evidence, "loss")
+    table = evidence.tables.get("loss")
+    if step is None or table is None:
+        return None
+    bad = table[(table["role"] == "loss") & (table["not_finite"] > 0)]
+    if not len(bad) or int(bad["step"].iloc[0]) != step:
+        return None
+    inputs = table[(table["step"] == step) & (table["role"] != "loss")]
+    if not len(inputs) or (inputs["not_finite"] > 0).any():
+        return None
+    name = str(bad["function"].iloc[0])
+    return Finding(
+        "nan_from_loss",
+        f"The loss {name} is not finite at step {step} although all it was given is.",
+        step=step,
+        numbers={"not_finite": Number(float(bad["not_finite"].iloc[0]), 0.0)},
+        remedies=(
+            Remedy(
+                "Keep logarithms and quotients of the loss away from 0.",
+                "log(0) is -inf, and 0 times it is nan.",
+                code="torch.log(p.clamp_min(1e-7)), or a loss that takes logits",
+            ),
+        ),
+    )
+
+
+@cause_rule(
+    "nan_in_backward",
+    "steps.csv",
+    reason="not finite is a fact; the backward pass made it where the loss of the step is finite",
+    source="PyTorch, torch.where and the gradient of sqrt at 0",
+    certain=True,
+)
+def nan_in_backward(evidence: Evidence) -> Finding | None:
+    """Whether gradients are not finite at a step whose loss is finite."""
+    step = first_bad(evidence, "grad_norm")
+    of_loss = first_bad(evidence, "loss")
+    if step is None or (of_loss is not None and of_loss <= step) or _grew(evidence, step):
+        return None
+    losses = evidence.tables["steps"].set_index("step")["loss"]
+    if not math.isfinite(float(losses.get(step, math.nan))):
+        return None
+    return Finding(
+        "nan_in_backward",
+        f"At step {step} the loss is finite ({losses[step]:.3g}) and its gradient is not: a branch"
+        " of the backward pass divides by 0 or multiplies 0 with infinity.",
+        step=step,
+        layers=_readouts(evidence),
+        numbers={"loss": Number(float(losses[step]))},
+        remedies=(
+            Remedy(
+                "Add a small number under the root, and keep norms and quotients away from 0.",
+                "The derivative of sqrt(x) at 0 is infinite, and infinity times 0 is nan.",
+                code="(square + 1e-6).sqrt()  # torch.autograd.set_detect_anomaly(True) names the"
+                " operation",
+            ),
+        ),
+    )
+
+
+@cause_rule(
+    "saturated_loss",
+    "layers.csv",
+    limit=_FLAT,
+    reason="with nine of ten outputs at the flat end, next to nothing is sent back; a classifier"
+    " that learned ends there, so that it counts from the start or where the loss is high",
+    source="Arjovsky & Bottou 2017",
+    certain=True,
+)
+def saturated_loss(evidence: Evidence) -> Finding | None:
+    """Whether the activation in front of the loss is flat, and the gradient exactly 0."""
+    layers = evidence.tables["layers"]
+    first = layers[layers["step"] == evidence.first_step]
+    flat = first[values_of(first, "saturated_fraction") >= _FLAT]
+    last = _last_with_activation(evidence)
+    ends = flat[flat["name"].isin(last)]
+    norms = column_of(evidence, "steps", "grad_norm")
+    is_silent = norms.size > 0 and float((norms == 0).mean()) > 0.2
+    if not len(ends) or not is_silent:
+        return None
+    losses = column_of(evidence, "steps", "loss")
+    guess = constant_loss(evidence)
+    if guess is not None and has_learned(evidence):
+        return None
+    share = float(values_of(ends, "saturated_fraction")[-1])
+    name = str(ends["name"].iloc[-1])
+    return Finding(
+        "saturated_loss",
+        f"The activation behind {name}, in front of the loss, is flat for {share:.0%} of its"
+        f" entries from step {evidence.first_step} on"
+        + (f", at a loss of {losses[0]:.3g}" if losses.size else "")
+        + f"; in {float((norms == 0).mean()):.0%} of the updates the whole gradient is exactly 0.",
+        step=evidence.first_step,
+        layers=(name,),
+        numbers={"saturated_fraction": Number(share, _FLAT)},
+        remedies=(
+            Remedy(
+                "Give logits to a loss that applies the activation itself.",
+                "The logarithm then undoes the flat ends: the derivative by a logit is p - y.",
+                code="nn.BCEWithLogitsLoss()(logits, y)  # instead of nn.Sigmoid and nn.BCELoss",
+                source="PyTorch, BCEWithLogitsLoss",
+            ),
+        ),
+    )
+
+
+def first_bad(evidence: Evidence, column: str) -> int | None:
+    """The first step at which a measured column of steps.csv is not finite."""
+    steps = evidence.tables.get("steps")
+    if steps is None or column not in steps or not len(steps):
+        return None
+    values = column_of(evidence, "steps", column)
+    if not np.isfinite(values).any() and not _is_known_bad(evidence, column):
+        return None  # in a frame, what nobody measured looks the same
+    if "skipped" in steps:  # a scaler skips what is not finite, and goes on
+        values = np.where(values_of(steps, "skipped") == 1, 0.0, values)
+    bad = np.flatnonzero(~np.isfinite(values))
+    return int(steps["step"].iloc[bad[0]]) if bad.size else None
+
+
+def _is_known_bad(evidence: Evidence, column: str) -> bool:
+    """Whether another table says that what is nan throughout was measured."""
+    if column == "loss":
+        table = evidence.tables.get("loss")
+        return table is not None and bool((table["not_finite"] > 0).any())
+    wiring, layers = evidence.tables.get("wiring"), evidence.tables.get("layers")
+    if wiring is not None and wiring["gradient"].eq("not_finite").any():
+        return True
+    if layers is None or not {"grad_norm", "grad_zero_fraction"} <= {*layers}:
+        return False
+    return bool((layers["grad_zero_fraction"].notna() & layers["grad_norm"].isna()).any())
+
+
+def _grew(evidence: Evidence, step: int) -> bool:
+    """Whether the gradient had grown by a thousand times before the step: it overflowed."""
+    steps = evidence.tables["steps"]
+    norms = values_of(steps[steps["step"] < step], "grad_norm")
+    norms = norms[np.isfinite(norms) & (norms > 0)]
+    return norms.size > 0 and float(norms[-1]) > 1e3 * float(norms[0])
+
+
+def _of_readout(evidence: Evidence, column: str) -> float | None:
+    layers = evidence.tables.get("layers")
+    if layers is None:
+        return None
+    rows = layers[(layers["step"] == evidence.first_step) & (layers["kind"] == "readout")]
+    values = values_of(rows, column)
+    return float(values[0]) if len(values) == 1 and math.isfinite(values[0]) else None
+
+
+def _readouts(evidence: Evidence) -> tuple[str, ...]:
+    layers = evidence.tables.get("layers")
+    if layers is None:
+        return ()
+    rows = layers[(layers["step"] == layers["step"].min()) & (layers["kind"] == "readout")]
+    return tuple(str(name) for name in rows["name"])
+
+
+def _last_with_activation(evidence: Evidence) -> set[str]:
+    """The names of weights that nothing but an activation stands behind: of each network's last."""
+    layers = evidence.tables["layers"]
+    rows = layers[layers["step"] == evidence.first_step]
+    last: dict[str, str] = {}
+    for name in rows["name"]:
+        last[str(name).split(".")[0] if str(name).count(".") > 1 else ""] = str(name)
+    return {*last.values()}
+
+
+def _sizes(shape: object) -> tuple[int, ...]:
+    return tuple(int(size) for size in str(shape).split("x") if size.isdigit())
+
+
+RULES = (
+    double_softmax,
+    target_shape,
+    output_range,
+    nan_from_loss,
+    nan_in_backward,
+    saturated_loss,
+)

@@ -1,0 +1,327 @@
+"""Rules about what the loss reaches, and what the optimizer moves: facts of `wiring.csv`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+import pandas as pd
+
+from vgexp.diagnosis.depths import rows_at, values_of
+from vgexp.diagnosis.evidence import Evidence
+from vgexp.diagnosis.findings import Finding, Number, Remedy, cause_rule
+from vgexp.diagnosis.phrases import name_layers
+
+_NO_STEP = "no optimizer step was seen"
+_FOREIGN = "not registered in it"
+_A_FACT = "it is a fact of the wiring, which no threshold decides"
+
+
+@cause_rule("no_update", "wiring.csv", reason=_A_FACT, certain=True)
+def no_update(evidence: Evidence) -> Finding | None:
+    """Whether no parameter ever changed, at all steps at which that was looked at."""
+    held = _held(evidence)
+    updated = _numbers(held, "updated")
+    moved = values_of(evidence.tables.get("layers", pd.DataFrame()), "update_ratio")
+    if not len(held) or np.nanmax(updated, initial=0) > 0 or np.nanmax(moved, initial=0) > 0:
+        return None
+    rates = _numbers(held, "lr")
+    is_zero = np.nanmax(rates, initial=0) == 0
+    num_steps = len(np.unique(evidence.tables["layers"]["step"])) if is_zero else 2
+    if num_steps < 2 or not (updated == 0).any():  # a warm-up begins at a rate of 0
+        return None
+    if not is_zero and not held["gradient"].isin(["finite"]).any():
+        return None  # there was nothing to make an update of
+    why = "its learning rate is 0" if is_zero else "no update changed a value"
+    return Finding(
+        "no_update",
+        f"The optimizer changed no parameter: {why}.",
+        step=int(held["step"].min()),
+        layers=_weights(held),
+        numbers={"lr": Number(float(np.nanmax(rates, initial=0)), 0.0)},
+        remedies=(
+            Remedy(
+                "Give the optimizer a learning rate above 0.",
+                "An update is the learning rate times a direction.",
+                "optimizer.lr=0.01",
+                "optimizer.param_groups[0]['lr'] = 0.01",
+            ),
+        ),
+    )
+
+
+@cause_rule("not_registered", reason=_A_FACT, certain=True)
+def not_registered(evidence: Evidence) -> Finding | None:
+    """Whether modules ran that the model does not know as its own."""
+    told = [line for line in evidence.unseen if _FOREIGN in line]
+    if not told:
+        return None
+    listed = told[0].split("their weights: ")[-1].split(". Modules in")[0]
+    return Finding(
+        "not_registered",
+        f"Modules ran that are not registered in the model, with weights {listed}: model.parameters"
+        "() does not have them, so that no optimizer trains them.",
+        step=0,
+        remedies=(
+            Remedy(
+                "Keep them in nn.ModuleList or nn.ModuleDict.",
+                "A module finds its parts among its attributes, not in lists and dictionaries.",
+                code="self.hidden = nn.ModuleList(layers)",
+                source="PyTorch, nn.ModuleList",
+            ),
+        ),
+    )
+
+
+@cause_rule("not_in_optimizer", "wiring.csv", reason=_A_FACT, certain=True)
+def not_in_optimizer(evidence: Evidence) -> Finding | None:
+    """Whether parameters get a gradient, are held by no optimizer, and never change.
+
+    A second optimizer, as of a GAN's other network, is known by weights that move nevertheless.
+    """
+    wiring = evidence.tables["wiring"]
+    lost = wiring[
+        (_numbers(wiring, "in_optimizer") == 0)
+        & (_numbers(wiring, "requires_grad") == 1)
+        & (_numbers(wiring, "gradient_came") == 1)
+    ]
+    still = _still(evidence, set(lost["name"]))
+    if not still:
+        return None
+    return Finding(
+        "not_in_optimizer",
+        f"The optimizer does not hold {name_layers(still)}, which the network uses: gradients come,"
+        " and nothing changes.",
+        step=int(lost["step"].min()),
+        layers=still,
+        remedies=(
+            Remedy(
+                "Make the optimizer after the model is complete, of all its parameters.",
+                "An optimizer changes the tensors that it was given, not those that replaced them.",
+                code="optimizer = torch.optim.Adam(model.parameters())",
+            ),
+        ),
+    )
+
+
+@cause_rule(
+    "frozen",
+    "wiring.csv",
+    reason="a network may be frozen in part by intent: it is told"
+    " of where the network does not learn",
+)
+def frozen(evidence: Evidence) -> Finding | None:
+    """Whether weights that a forward pass uses do not require a gradient."""
+    wiring = evidence.tables["wiring"]
+    names = wiring.loc[_numbers(wiring, "requires_grad") == 0, "name"]
+    used = _used(evidence, names)
+    if not used:
+        return None
+    return Finding(
+        "frozen",
+        f"{name_layers(used)} require{'s' if len(used) == 1 else ''} no gradient.",
+        step=int(wiring["step"].min()),
+        layers=used,
+        numbers={"frozen": Number(len(used), 0)},
+        remedies=(
+            Remedy(
+                "Let them require one, and give them to the optimizer.",
+                "Autograd computes no gradient of what does not require one.",
+                code="model.requires_grad_(True)",
+            ),
+        ),
+    )
+
+
+@cause_rule("gradient_cleared", "wiring.csv", reason=_A_FACT, certain=True)
+def gradient_cleared(evidence: Evidence) -> Finding | None:
+    """Whether backward passes gave gradients that the optimizer did not find."""
+    held = _held(evidence)
+    came = held[_numbers(held, "gradient_came") == 1]
+    lost = came["gradient"].isin(["none", "zero"])
+    first = came[came["step"] == came["step"].min()]
+    if not len(first) or not lost.loc[first.index].all():
+        return None
+    rows = rows_at(evidence, int(first["step"].iloc[0]))
+    if first["gradient"].eq("zero").all() and not (values_of(rows, "delta_rms") > 0).any():
+        return None
+    return Finding(
+        "gradient_cleared",
+        "Backward passes gave gradients, and the optimizer found none: they were cleared between"
+        " the two.",
+        step=int(first["step"].iloc[0]),
+        layers=_weights(first),
+        remedies=(
+            Remedy(
+                "Clear gradients before the backward pass.",
+                "The optimizer's step takes the gradients that are there when it is called.",
+                code="optimizer.zero_grad(); loss.backward(); optimizer.step()",
+            ),
+        ),
+    )
+
+
+@cause_rule("graph_cut", "wiring.csv", reason=_A_FACT, certain=True)
+def graph_cut(evidence: Evidence) -> Finding | None:
+    """Whether no gradient comes to weights that the forward pass uses.
+
+    None comes at all (detached, no_grad), or exactly 0 behind a layer that gets a signal, has
+    units that are not dead, and whose numbers the dtype holds (sign, round).
+    """
+    if not_registered(evidence) is not None:
+        return None
+    held = _held(evidence)
+    none = held[(_numbers(held, "gradient_came") == 0) & held["gradient"].eq("none")]
+    late = set(held.loc[_numbers(held, "gradient_came") == 1, "name"])
+    cut = _used(evidence, [name for name in none["name"] if name not in late])
+    why = "no backward pass reached them"
+    if not cut and (unseen := _all_hidden(evidence, none["name"])):
+        cut, why = unseen, "they run without gradients, or not at all"
+    if not cut:
+        cut, why = _zero_behind(evidence), "what comes back to them is exactly 0 from the start"
+    if not cut:
+        return None
+    return Finding(
+        "graph_cut",
+        f"{name_layers(cut)} get no gradient although the loss needs them: {why}.",
+        step=int(held["step"].min()) if len(held) else evidence.first_step,
+        layers=cut,
+        numbers={"layers_without_gradient": Number(len(cut), 0)},
+        remedies=(
+            Remedy(
+                "Take out what cuts the graph behind them: detach, no_grad, .data, or an operation"
+                " without a gradient (sign, argmax, round).",
+                "A gradient comes back only through what autograd recorded.",
+                code="h = encoder(x)  # not encoder(x).detach(); of sign: x + (x.sign() -"
+                " x).detach()",
+                source="Bengio et al. 2013 (straight-through)",
+            ),
+        ),
+    )
+
+
+@cause_rule("gradient_kept", "wiring.csv", reason=_A_FACT, certain=True)
+def gradient_kept(evidence: Evidence) -> Finding | None:
+    """Whether the gradients of the update before were not cleared."""
+    wiring = evidence.tables["wiring"]
+    # The row of a step that was looked at and not measured says no more than that.
+    looked = wiring[
+        wiring["name"].isin(set(_held(evidence)["name"]))
+        & ~np.isnan(_numbers(wiring, "gradient_kept"))
+    ]
+    # Later on a gradient may be 0, of which nobody can tell whether it was kept.
+    first = looked.drop_duplicates("name")
+    kept = first[(_numbers(first, "gradient_kept") == 1) & (_numbers(first, "gradient_came") == 1)]
+    if not len(kept):
+        return None
+    return Finding(
+        "gradient_kept",
+        f"Gradients of {name_layers(_weights(kept))} are never cleared: each is added to the sum of"
+        " all before.",
+        step=int(kept["step"].min()),
+        layers=_weights(kept),
+        remedies=(
+            Remedy(
+                "Clear gradients before each backward pass.",
+                "loss.backward() adds to the gradients that are there.",
+                code="optimizer.zero_grad()",
+            ),
+        ),
+    )
+
+
+def saw_no_step(evidence: Evidence) -> bool:
+    """Whether the probe saw no step of the optimizer at all."""
+    return any(_NO_STEP in line for line in evidence.unseen)
+
+
+def _held(evidence: Evidence) -> pd.DataFrame:
+    """The rows of parameters that the optimizer holds and that require a gradient."""
+    wiring: pd.DataFrame = evidence.tables["wiring"]
+    is_held = (_numbers(wiring, "in_optimizer") == 1) & (_numbers(wiring, "requires_grad") == 1)
+    held: pd.DataFrame = wiring[is_held]
+    return held
+
+
+def _numbers(frame: pd.DataFrame, column: str) -> np.ndarray:
+    return values_of(frame, column)
+
+
+def _weights(rows: pd.DataFrame) -> tuple[str, ...]:
+    """The names in rows, those of weights if there are any."""
+    names = [str(name) for name in dict.fromkeys(rows["name"])]
+    return tuple([name for name in names if "bias" not in name] or names)
+
+
+def _used(evidence: Evidence, names: Iterable[object]) -> tuple[str, ...]:
+    """Those of the names that have a row with a forward pass in the table of layers."""
+    layers = evidence.tables.get("layers")
+    if layers is None or "preact_std" not in layers:
+        return ()
+    ran = {str(name) for name in layers.loc[layers["preact_std"].notna(), "name"]}
+    return tuple(dict.fromkeys(str(name) for name in names if str(name) in ran))
+
+
+def _all_hidden(evidence: Evidence, names: Iterable[object]) -> tuple[str, ...]:
+    """The names, if they are all weights that no pass with gradients used, and only the read-out's
+    is left beside them: a pass under no_grad is not seen."""
+    layers = evidence.tables.get("layers")
+    if layers is None or "preact_std" not in layers:
+        return ()
+    seen = layers[layers["preact_std"].notna()]
+    is_readout_alone = len(seen) > 0 and bool((seen["kind"] == "readout").all())
+    weights = [str(name) for name in dict.fromkeys(names) if "bias" not in str(name)]
+    return tuple(weights) if is_readout_alone else ()
+
+
+def _still(evidence: Evidence, names: set[str]) -> tuple[str, ...]:
+    """Those weights of the names whose norm is the same at all of two or more measured steps."""
+    layers = evidence.tables.get("layers")
+    if layers is None or "weight_norm" not in layers:
+        return ()
+    found = []
+    for name, rows in layers[layers["name"].isin(names)].groupby("name", sort=False):
+        norms = rows["weight_norm"].dropna().to_numpy(dtype="float64")
+        if len(norms) > 1 and (norms == norms[0]).all():
+            found.append(str(name))
+    return tuple(found)
+
+
+_FAR_ABOVE_ZERO = 1e-12
+"""A signal this large does not fall to exactly 0 within one layer by rounding."""
+
+
+def _zero_behind(evidence: Evidence) -> tuple[str, ...]:
+    """The layers that get exactly 0 at the first step, below one that gets a signal for sure."""
+    rows = rows_at(evidence, evidence.first_step)
+    layers = evidence.tables.get("layers")
+    if layers is None or not len(rows):
+        return ()
+    deltas, dead = values_of(rows, "delta_rms"), values_of(rows, "dead_fraction")
+    zero = np.flatnonzero(deltas == 0)
+    if not zero.size:
+        return ()
+    top = int(zero.max())
+    readout = layers[(layers["step"] == evidence.first_step) & (layers["kind"] == "readout")]
+    of_readout, norms = values_of(readout, "delta_rms"), values_of(readout, "weight_norm")
+    is_last = top + 1 == len(deltas)
+    above = of_readout.max(initial=np.nan) if is_last else deltas[top + 1]
+    norm = norms.max(initial=0.0) if is_last else values_of(rows, "weight_norm")[top + 1]
+    is_sound = above > _FAR_ABOVE_ZERO and norm > 0
+    is_dead = bool((dead[: top + 1] == 1).any())
+    saturated = values_of(rows, "saturated_fraction")
+    is_flat = bool((np.nan_to_num(saturated) >= 1).any())
+    if not is_sound or is_dead or is_flat or evidence.dtype == "float16":
+        return ()
+    return tuple(str(name) for name in rows["name"].iloc[: top + 1])
+
+
+RULES = (
+    not_registered,
+    not_in_optimizer,
+    frozen,
+    gradient_cleared,
+    graph_cut,
+    gradient_kept,
+    no_update,
+)

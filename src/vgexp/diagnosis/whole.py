@@ -1,0 +1,37 @@
+"""Tables as rules about causes may rely on them: with every declared column, numbers as numbers."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from vgexp.diagnosis.evidence import Evidence
+from vgexp.quantities import TABLES
+
+
+def with_whole_tables(evidence: Evidence) -> Evidence:
+    """The same evidence, whose tables have all columns; what a table lacks was not measured.
+
+    A cell that is no number where one belongs is nan, and rows without a step are left out. A layer
+    without a name is called by its number.
+    """
+    tables = {name: _whole(name, table) for name, table in evidence.tables.items()}
+    return replace(evidence, tables={name: table for name, table in tables.items() if len(table)})
+
+
+def _whole(name: str, table: pd.DataFrame) -> pd.DataFrame:
+    changed: dict[str, Any] = {}
+    for column in TABLES.get(name, ()):
+        if column.name not in table:
+            changed[column.name] = None if column.kind == "text" else np.nan
+        elif column.kind != "text" and not pd.api.types.is_numeric_dtype(table[column.name]):
+            changed[column.name] = pd.to_numeric(table[column.name], errors="coerce")
+    if name == "layers" and "name" in changed:
+        changed["name"] = "layer " + table["layer"].astype("str")
+    whole = table.assign(**changed) if changed else table
+    if "step" in whole and whole["step"].isna().any():
+        whole = whole[whole["step"].notna()]
+    return whole

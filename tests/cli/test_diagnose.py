@@ -1,0 +1,187 @@
+"""`vgexp diagnose`: what it prints of runs, and its exit codes.
+
+Holds: cli/diagnose.py, past/diagnosing.py
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from layer_tables import GUESSING, STEADY, VANISHING, steps_of, summary_of
+
+import vgexp
+from vgexp.cli.main import main
+from vgexp.config import Config
+from vgexp.errors import QuestionError
+from vgexp.folders import write_config
+from vgexp.past import PastRun
+from vgexp.past.diagnosing import command_of
+
+FELL = [2.3] + [0.5] * 120
+
+
+def write_run(folder: Path, layers: pd.DataFrame, losses: Any, **changes: Any) -> Path:
+    """A run folder with these tables."""
+    folder.mkdir(parents=True)
+    layers.to_csv(folder / "layers.csv", index=False)
+    steps_of(losses).to_csv(folder / "steps.csv", index=False)
+    summary = {**summary_of(layers, losses), "steps": len(losses)}
+    (folder / "summary.json").write_text(json.dumps(summary))
+    write_config(folder, Config(**changes), "")
+    return folder
+
+
+@pytest.fixture
+def sick(tmp_path: Path) -> Path:
+    return write_run(tmp_path / "sweep" / "sick", VANISHING, [GUESSING] * 120)
+
+
+@pytest.fixture
+def healthy(tmp_path: Path) -> Path:
+    return write_run(tmp_path / "sweep" / "healthy", STEADY, FELL, seed=7)
+
+
+def test_a_sick_run_is_told_with_the_command_to_type(
+    sick: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["diagnose", str(sick)]) == 3
+    said = capsys.readouterr().out
+    assert "Cause: saturating_activation, since step 0, at layers.0" in said
+    command = f"vgexp train --config-dir {sick} --config-name config model.skip=residual"
+    assert command in said
+
+
+def test_a_healthy_run_has_no_cause(healthy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["diagnose", str(healthy)]) == 0
+    said = capsys.readouterr().out
+    assert said.startswith("Health: healthy (verdict: healthy)\n")
+    assert "Cause" not in said
+
+
+def test_only_the_causes_that_are_named_fail(
+    sick: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["diagnose", str(sick), "--fail-on", "dead_units, saturating_activation"]) == 3
+    assert main(["diagnose", str(sick), "--fail-on=dead_units"]) == 0
+    assert main(["diagnose", str(sick), "--fail-on", "dead_unit"]) == 2
+    assert "nearest: dead_units" in capsys.readouterr().err
+    assert main(["diagnose", str(sick), "--fail-on", ","]) == 2
+
+
+def test_several_runs_have_a_line_each_in_groups(
+    sick: Path, healthy: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["diagnose", str(sick.parent)]) == 3
+    said = capsys.readouterr().out.splitlines()
+    assert said[0] == "healthy: 1 of 2 runs"
+    assert said[1] == f"  {healthy}  healthy"
+    assert said[2] == "saturating_activation: 1 of 2 runs"
+    assert said[3] == f"  {sick}  vanishing  since step 0 at layers.0"
+
+
+def test_json_is_the_diagnosis(
+    sick: Path, healthy: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["diagnose", str(sick), "--json"]) == 3
+    told = json.loads(capsys.readouterr().out)
+    assert told == {"run": str(sick), **vgexp.load(sick).diagnose().to_dict()}
+    assert main(["diagnose", str(sick), str(healthy), "--json"]) == 3
+    told = json.loads(capsys.readouterr().out)
+    assert [each["cause"] for each in told] == ["saturating_activation", None]
+
+
+def test_against_a_good_run_it_says_what_differs_and_since_when(
+    sick: Path, healthy: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["diagnose", str(sick), "--baseline", str(healthy)]) == 3
+    said = capsys.readouterr().out
+    assert f"Against {healthy}\n  seed: 0 here, 7 there\n" in said
+    assert "the training losses part at step 19: 2.3 here, 0.59 there" in said
+    assert main(["diagnose", str(sick), "--baseline", str(sick), "--json"]) == 3
+    against = json.loads(capsys.readouterr().out)["baseline"]
+    assert (against["differs"], against["parts"]) == ({}, None)
+
+
+def test_a_folder_that_holds_no_run_is_one_readable_block(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["diagnose", str(tmp_path)]) == 2
+    assert f"no run in or under {tmp_path}" in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_run_with_only_some_tables_says_what_it_lacks(
+    sick: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (sick / "layers.csv").unlink()
+    assert main(["diagnose", str(sick)]) == 3
+    said = capsys.readouterr().out
+    assert "Cause: unknown" in said
+    assert "Not checked, needs layers.csv: " in said
+    assert "Note: layers.csv is not there" in said
+
+
+def test_a_run_with_one_row_is_undecided(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = write_run(tmp_path / "one", STEADY.iloc[:1], [2.3])
+    assert main(["diagnose", str(run)]) == 0
+    assert capsys.readouterr().out.startswith("Health: undecided")
+
+
+def test_a_run_of_nan_alone_is_a_diagnosis(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = write_run(tmp_path / "nan", STEADY.assign(delta_rms=np.nan), [np.nan] * 30)
+    assert main(["diagnose", str(run)]) == 3
+    assert capsys.readouterr().out.startswith("Health: sick (verdict: diverged)")
+
+
+def test_a_run_without_a_summary_is_diagnosed_by_its_tables(
+    sick: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (sick / "summary.json").unlink()
+    main(["diagnose", str(sick)])
+    assert "The gradient vanishes at step 0" in capsys.readouterr().out
+    (sick / "layers.csv").write_text("")
+    assert main(["diagnose", str(sick)]) == 2
+
+
+def test_of_several_runs_a_damaged_one_is_named(
+    sick: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(sick, sick.parent / "broken")
+    (sick.parent / "broken" / "summary.json").write_text("{}")
+    (sick.parent / "broken" / "layers.csv").unlink()
+    assert main(["diagnose", str(sick.parent)]) == 3
+    assert "not diagnosed: " in capsys.readouterr().out
+
+
+def test_a_path_instead_of_a_frame_is_a_question_gone_wrong() -> None:
+    with pytest.raises(QuestionError, match="diagnose was given a str"):
+        vgexp.diagnose("outputs/run")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("typed", "words"),
+    [
+        (
+            "vgexp train +experiment=relu_he seed=3 hydra.run.dir=/a",
+            ["vgexp", "train", "+experiment=relu_he", "seed=3"],
+        ),
+        ("vgexp train -m seed=1,2", None),
+        ("", None),
+        ("vgexp train 'unfinished", None),
+    ],
+)
+def test_the_command_of_a_run_is_what_was_typed_or_what_repeats_it(
+    sick: Path, typed: str, words: list[str] | None
+) -> None:
+    write_config(sick, Config(), typed)
+    repeats = ["vgexp", "train", "--config-dir", str(sick), "--config-name", "config"]
+    assert command_of(PastRun(sick)) == tuple(words or repeats)

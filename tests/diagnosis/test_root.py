@@ -1,0 +1,163 @@
+"""One cause among several findings, and what a diagnosis says of a network's health.
+
+Holds: diagnosis/root.py, diagnosis/page.py, diagnosis/whole.py
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from layer_tables import EXPLODING, GUESSING, STEADY, VANISHING, layers_of, steps_of, summary_of
+
+from vgexp.diagnosis import conclude, diagnose, evidence_of_run, evidence_of_tables
+from vgexp.diagnosis.diagnosis import Diagnosis
+from vgexp.diagnosis.findings import Finding, Remedy
+from vgexp.diagnosis.page import page_of
+from vgexp.diagnosis.root import experiment, order
+from vgexp.errors import QuestionError
+from vgexp.quantities import TABLES
+
+CHANCE = [GUESSING] * 120
+
+
+def found(id: str, step: int | None = 0) -> Finding:
+    return Finding(id, f"{id}.", step=step)
+
+
+def of_run(layers: Any, losses: Any, **changes: Any) -> Diagnosis:
+    summary = summary_of(layers, losses, **changes)
+    return conclude(evidence_of_run(summary, {"layers": layers, "steps": steps_of(losses)}))
+
+
+@pytest.mark.parametrize(
+    ("ids", "cause", "rivals"),
+    [
+        ([("dead_units", 20), ("rate_too_large", 0)], "rate_too_large", []),
+        # What came before cannot be its consequence.
+        ([("dead_units", 20), ("rate_too_large", 40)], "dead_units", ["rate_too_large"]),
+        ([("inputs_unscaled", 0), ("rate_too_large", 0)], "inputs_unscaled", []),
+        # By way of rate_too_large, which was not found itself.
+        ([("dead_units", 20), ("inputs_unscaled", 0)], "inputs_unscaled", []),
+        ([("inputs_unscaled", 0), ("no_warmup", 0)], "inputs_unscaled", ["no_warmup"]),
+        # But not before what came earlier.
+        ([("recurrence_vanishing", 0), ("overflow", 9)], "recurrence_vanishing", ["overflow"]),
+        # A fact of the wiring is named before a threshold.
+        ([("inputs_unscaled", 0), ("graph_cut", 0)], "graph_cut", ["inputs_unscaled"]),
+    ],
+)
+def test_the_cause_is_the_earliest_finding_that_no_other_explains(
+    ids: list[tuple[str, int]], cause: str, rivals: list[str]
+) -> None:
+    first, following, others = order([found(*each) for each in ids])
+
+    assert first.id == cause
+    assert first.kind == "sickness"
+    assert [each.id for each in others] == rivals
+    assert {first.id, *rivals, *(each.id for each in following)} == {id for id, _ in ids}
+    assert all(each.kind == "consequence" for each in following)
+
+
+def test_consequences_stand_in_order_of_onset() -> None:
+    ids = [("dead_units", 40), ("rate_too_large", 0), ("saturated_units", 20)]
+    first, following, _ = order([found(*each) for each in ids])
+
+    assert [each.id for each in following] == ["saturated_units", "dead_units"]
+    assert first.explains == ("saturated_units", "dead_units")
+
+
+def test_an_experiment_tells_two_causes_apart() -> None:
+    remedy = Remedy("Lower it.", "It helps.", "optimizer.lr=0.1")
+    cause = Finding("rate_too_large", "Too long.", remedies=(remedy,))
+    assert experiment(cause, found("frozen")) == (
+        "Train once more with optimizer.lr=0.1 alone: if the network then learns, rate_too_large"
+        " was the cause, and else frozen."
+    )
+    assert "Cure frozen alone" in experiment(found("frozen"), cause)
+
+
+def test_a_network_that_learned_has_no_cause_whatever_its_signal() -> None:
+    diagnosis = of_run(VANISHING, [2.3] + [0.5] * 120)
+    assert (diagnosis.health, diagnosis.cause) == ("healthy", None)
+    assert all(each.kind == "note" for each in diagnosis.findings)
+
+
+def test_a_short_run_without_a_finding_is_undecided_and_a_long_one_unknown() -> None:
+    assert of_run(STEADY, [GUESSING] * 99).health == "undecided"
+    long = of_run(STEADY, CHANCE)
+    assert (long.health, long.cause) == ("sick", "unknown")
+
+
+def test_a_loss_that_still_falls_is_undecided() -> None:
+    assert of_run(STEADY, np.linspace(5.0, 2.25, 200)).health == "undecided"
+
+
+def test_a_vanishing_run_names_its_cause_its_step_and_its_layer() -> None:
+    diagnosis = of_run(VANISHING, CHANCE)
+    assert (diagnosis.health, diagnosis.cause) == ("sick", "saturating_activation")
+    assert (diagnosis.step, diagnosis.layer) == (0, "layers.0")
+    assert diagnosis.findings[0].numbers["attenuation"].limit == 1e-3
+
+
+def test_without_an_optimizer_step_there_was_no_update() -> None:
+    unseen = ["the model: no optimizer step was seen in a `with`"]
+    diagnosis = conclude(evidence_of_tables({}, unseen=unseen))
+    assert (diagnosis.health, diagnosis.cause) == ("sick", "no_update")
+
+
+def test_nothing_measured_is_undecided_and_says_what_it_lacks() -> None:
+    diagnosis = conclude(evidence_of_tables({}))
+    assert (diagnosis.health, diagnosis.cause) == ("undecided", None)
+    assert diagnosis.unchecked["double_softmax"] == "needs loss.csv"
+
+
+def test_all_nan_is_a_diagnosis_too() -> None:
+    layers = layers_of([math.nan] * 3).assign(delta_rms=math.nan, weight_norm=math.nan)
+    steps = steps_of([math.nan] * 30)
+    diagnosis = conclude(evidence_of_tables({"layers": layers, "steps": steps}))
+    assert diagnosis.cause is None
+    assert "Health: undecided" in str(diagnosis)
+
+
+def test_a_page_has_the_evidence_its_limit_and_the_command_to_type() -> None:
+    diagnosis = of_run(VANISHING, CHANCE)
+    page = page_of(diagnosis, ["vgexp", "train", "model.skip=none", "seed=3"])
+    assert page.startswith("Health: sick (verdict: vanishing)\nCause: saturating_activation, since")
+    assert "attenuation 1e-09  (limit 0.001)" in page
+    assert "    vgexp train seed=3 model.skip=residual\n" in page
+    assert "Not checked, needs loss.csv: double_softmax" in page
+    assert "    x = x + block(x)\n" in str(diagnosis)
+
+
+def test_json_holds_no_number_that_json_has_not() -> None:
+    layers = layers_of([math.inf, 1.0, 1.0])
+    told = of_run(layers, CHANCE).to_dict()
+    assert json.loads(json.dumps(told, allow_nan=False)) == told
+    assert told["findings"][0]["kind"] == "sickness"
+
+
+@pytest.mark.parametrize(
+    "column", [c.name for c in TABLES["layers"] if c.name not in ("step", "layer", "kind")]
+)
+def test_a_frame_that_lacks_a_column_is_diagnosed_without(column: str) -> None:
+    if column == "delta_rms":
+        with pytest.raises(QuestionError, match="lacks the columns delta_rms"):
+            diagnose(VANISHING.drop(columns=column))
+        return
+    diagnosis = diagnose(VANISHING.drop(columns=column))
+    assert diagnosis.cause == "saturating_activation"
+    assert diagnosis.layer == ("layer 1" if column == "name" else "layers.0")
+
+
+def test_cells_that_are_no_numbers_were_not_measured() -> None:
+    frame = VANISHING.assign(weight_norm="?", update_ratio="?", dead_fraction="?")
+    assert diagnose(frame).cause == "saturating_activation"
+
+
+def test_rows_without_a_step_are_left_out() -> None:
+    frame = pd.concat([VANISHING, EXPLODING.assign(step=math.nan)])
+    assert diagnose(frame).cause == "saturating_activation"
