@@ -49,7 +49,8 @@ def test_the_metrics_of_one_table_are_listed(name: str, capsys: pytest.CaptureFi
     [
         (
             ["trian"],
-            "unknown verb: 'trian'\n  allowed: compare, list, resume, show, signal, train\n"
+            "unknown verb: 'trian'\n"
+            "  allowed: compare, explain, list, resume, show, signal, train\n"
             "  nearest: train",
         ),
         (["--hlep"], "nearest: --help"),

@@ -25,7 +25,7 @@ class Verb:
     @property
     def takes_folders(self) -> bool:
         """Whether folders of runs complete its command line."""
-        return self.takes.startswith("RUN")
+        return "RUN" in self.takes
 
 
 def _take_overrides(verb: str, argv: list[str]) -> int:
@@ -65,6 +65,9 @@ VERBS: Mapping[str, Verb] = {
         "RUN_OR_SWEEP...", "one row a run: what differs, what came out", _take_arguments
     ),
     "show": Verb("RUN", "heat map, curves and verdict in the terminal", _take_arguments),
+    "explain": Verb(
+        "[TOPIC [RUN]]", "a page on a cause, a cure, a word, a question", _take_arguments
+    ),
     "resume": Verb("RUN_OR_SWEEP", "go on with what was cut short", _take_arguments),
     "list": Verb("[KIND]", "experiments, activations, inits, metrics, ...", _take_kind),
 }
