@@ -27,7 +27,7 @@ FLOORS: tuple[frozenset[str], ...] = tuple(
         "guests",
         "runs sweep",
         "assembly sinks summaries",
-        "training report spectra",
+        "training report spectra explain",
         "past",
         "models data probe theory diagnosis resuming",
         "activations inits norms skips losses optimizers schedulers clips noise tables checkpoints",
@@ -43,7 +43,7 @@ SIBLINGS: frozenset[tuple[str, str]] = frozenset(
 )
 """Imports within a floor that are allowed nevertheless."""
 
-TABLE_SIDE = frozenset({"tables", "diagnosis", "past", "report"})
+TABLE_SIDE = frozenset({"tables", "diagnosis", "past", "report", "explain"})
 TORCH_SIDE = frozenset(
     {
         "assembly",

@@ -27,6 +27,8 @@ def test_the_completed_verbs_are_the_verbs() -> None:
         ("vgexp list a", ["activations"]),
         ("vgexp list activations r", []),
         ("vgexp list metrics ev", ["evals"]),
+        ("vgexp explain residual", ["residual", "residual_growth"]),
+        ("vgexp explain qui", ["quiz"]),
         ("vgexp list metrics evals ", []),
         ("vgexp train model.act", ["model.activation="]),
         ("vgexp train exp", ["experiment="]),
@@ -65,6 +67,7 @@ def test_runs_are_completed_by_their_folders(
     }.items():
         assert completion.candidates(f"vgexp {verb} {last}") == expected
     assert completion.candidates(f"vgexp {verb} other ou") == ["outputs/"]
+    assert completion.candidates("vgexp explain delta out") == ["outputs/"]
 
 
 @pytest.mark.parametrize(("shell", "separator"), [("bash", " "), ("zsh", " "), ("fish", "\n")])

@@ -14,7 +14,7 @@ from contextlib import contextmanager, redirect_stdout, suppress
 from io import StringIO
 from pathlib import Path
 
-from vgexp.cli import hydra_entry, listing
+from vgexp.cli import explain, hydra_entry, listing
 from vgexp.cli.actions import WORKS
 from vgexp.cli.job import Job
 from vgexp.cli.verbs import VERBS
@@ -54,6 +54,8 @@ def candidates(line: str) -> list[str]:
     if words[1] == "list":
         names = {2: listing.KINDS, 3: TABLES if words[2:] == ["metrics"] else ()}
         return [name for name in names.get(len(words), ()) if name.startswith(last)]
+    if words[1] == "explain" and len(words) == 2:
+        return [name for name in explain.list_topics() if name.startswith(last)]
     if words[1] in VERBS and VERBS[words[1]].takes_folders:
         return _folders(last)
     return _overrides(words[1], words[2:], last) if words[1] in WORKS else []

@@ -15,8 +15,6 @@ if TYPE_CHECKING:
 DESCRIPTION = "A run in the terminal: layer-by-step heat map, curves, verdict, metrics."
 
 _DEFAULT_METRIC = "grad_norm"
-_MOST_NAMED = 6
-_ALLOWED = "allowed: a run folder, or a folder above one run"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -38,12 +36,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> int:
     """Prints the run. Returns the exit code."""
     from vgexp.cli import error_blocks
+    from vgexp.cli.one_run import find_one_run
     from vgexp.cli.screen import Screen
     from vgexp.past import PastRun
     from vgexp.report.terminal.layout import show_line
     from vgexp.report.terminal.page import show
 
-    folder = _one_run(args.path)
+    folder = find_one_run(args.path, "vgexp", "show")
     if _is_signal(folder):
         if args.metric is not None:
             raise QuestionError(
@@ -123,23 +122,3 @@ def _names_of_figures(folder: Path) -> list[str]:
 
     there = {path.stem for path in (folder / figures.FOLDER).glob("*") if path.is_file()}
     return [name for name in (*figures.FIGURES, figures.OVERVIEW) if name in there]
-
-
-def _one_run(path: str) -> Path:
-    """Finds the folder of the one run in or under a path.
-
-    Raises:
-        QuestionError: there is none, or there are several.
-    """
-    from vgexp import tables
-
-    found = tables.find_runs([path], _ALLOWED)
-    if len(found) == 1:
-        return found[0]
-    shown = [f"  {shlex.join(['vgexp', 'show', str(folder)])}" for folder in found[:_MOST_NAMED]]
-    more = [f"  and {len(found) - _MOST_NAMED} more"] if len(found) > _MOST_NAMED else []
-    raise QuestionError(
-        f"{path} holds {len(found)} runs\nallowed: one run\n"
-        + "\n".join([*shown, *more])
-        + f"\nall of them side by side: {shlex.join(['vgexp', 'compare', path])}"
-    )

@@ -25,7 +25,7 @@ class Verb:
     @property
     def takes_folders(self) -> bool:
         """Whether folders of runs complete its command line."""
-        return self.takes.startswith("RUN")
+        return "RUN" in self.takes
 
 
 def _take_overrides(verb: str, argv: list[str]) -> int:
@@ -67,6 +67,9 @@ VERBS: Mapping[str, Verb] = {
     "show": Verb("RUN", "heat map, curves and verdict in the terminal", _take_arguments),
     "diagnose": Verb(
         "RUN_OR_SWEEP...", "health, one root cause, evidence, remedies", _take_arguments
+    ),
+    "explain": Verb(
+        "[TOPIC [RUN]]", "a page on a cause, a cure, a word, a question", _take_arguments
     ),
     "resume": Verb("RUN_OR_SWEEP", "go on with what was cut short", _take_arguments),
     "list": Verb("[KIND]", "experiments, activations, inits, metrics, ...", _take_kind),

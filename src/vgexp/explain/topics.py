@@ -1,0 +1,81 @@
+"""All pages by their id, and by their other names."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from vgexp.diagnosis.causes import list_groups
+from vgexp.errors import unknown
+from vgexp.explain.pages import (
+    causes_of_code,
+    causes_of_signal,
+    causes_of_training,
+    cures_of_signal,
+    cures_of_training,
+    glossary,
+    questions,
+)
+from vgexp.explain.topic import Topic
+
+_MODULES = (
+    questions,
+    causes_of_code,
+    causes_of_signal,
+    causes_of_training,
+    cures_of_signal,
+    cures_of_training,
+    glossary,
+)
+
+
+def _by_id() -> Mapping[str, Topic]:
+    found: dict[str, Topic] = {}
+    for module in _MODULES:
+        for topic in module.PAGES:
+            assert topic.id not in found, topic.id
+            found[topic.id] = topic
+    return found
+
+
+TOPICS = _by_id()
+"""Id -> page."""
+
+_NAMES: Mapping[str, str] = {
+    **{name: topic.id for topic in TOPICS.values() for name in topic.also},
+    **{id: id for id in TOPICS},
+}
+"""Every name that a page is found by -> its id."""
+
+_CAUSES = tuple(group for group, _ in list_groups())
+
+GROUPS: Mapping[str, tuple[Topic, ...]] = {
+    group: tuple(topic for topic in TOPICS.values() if topic.group == group)
+    for group in dict.fromkeys(topic.group for topic in TOPICS.values())
+}
+"""Group -> its pages, in the order in which they are listed: questions, causes, cures, words."""
+
+
+def is_cause(topic: Topic) -> bool:
+    """Whether a page is of a cause that `vgexp diagnose` may name."""
+    return topic.group in _CAUSES
+
+
+def list_names() -> list[str]:
+    """Every name that `find_topic` knows, in order of the alphabet."""
+    return sorted(_NAMES)
+
+
+def find_topic(name: str, beside: Iterable[str] = ()) -> Topic:
+    """Finds a page by its id or another of its names, in any spelling of case and hyphens.
+
+    Args:
+        beside: names of other things that may have been meant.
+
+    Raises:
+        QuestionError: there is none; with the nearest.
+    """
+    spelled = name.strip().casefold().replace("-", "_").replace(" ", "_")
+    if spelled not in _NAMES:
+        others = {other: [id] for other, id in _NAMES.items() if other not in TOPICS}
+        raise unknown("topic", name, [*TOPICS, *beside], others)
+    return TOPICS[_NAMES[spelled]]
