@@ -240,11 +240,15 @@ class Probe:
         function it is an object with the function's attributes and signature, which is copied and
         pickled as the function. Within a `with`, the loss enters `steps` if a backward
         pass goes through it: the mean over an update's calls (micro-batches), of several functions
-        the sum of their means; of the calls of a closure the first counts. At the steps of
+        the sum of their means; of the passes of a closure the first counts. At the steps of
         `activations_every`, the table `loss` describes the tensors of the update's first call.
 
         What is returned (a tensor; `loss` of a mapping or an object; the first tensor of a tuple)
-        counts as it is, before the loop scales or divides it; of many entries, their mean.
+        counts as it is, before the loop scales or divides it; of many entries, their mean, by the
+        weights of a mask. Where the loop weighs several losses, as in `a + 0.1 * b`, or one pass
+        goes through several calls of a function, it is the sum of value times dL/d(value) over the
+        calls of the update, without the loss scale: the sum whose gradient the optimizer gets. If
+        the loss is no weighted sum of what is watched, only `note_loss` has it right.
 
         Raises:
             QuestionError: it cannot be called.
@@ -488,10 +492,10 @@ class Probe:
 
     def _add_step(self, loss_scale: Number, skipped: Number) -> None:
         """Adds the row of `steps`."""
-        loss = self._loss.end_step(self.step)
+        scale = self._loss_scale() if loss_scale is None else loss_scale
+        loss = self._loss.end_step(self.step, scale)
         if loss is None and self._loss.is_used:
             self._unseen.setdefault("the loss", NO_LOSS.format(self.step))
-        scale = self._loss_scale() if loss_scale is None else loss_scale
         if skipped is None:
             held = self._optimizer.found_inf()
             skipped = 0 if held is None else held.clone()
