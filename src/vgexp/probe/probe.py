@@ -27,22 +27,30 @@ from vgexp.probe.optimizers import StepHooks
 from vgexp.probe.own_metrics import OwnMetrics
 from vgexp.probe.plan import ProbePlan, plan_of_module, plan_of_watches
 from vgexp.probe.ranks import Ranks, unseen_of_ranks, unwrapped
+from vgexp.probe.settings import require_layers, require_reduction, require_scaler
 from vgexp.probe.steps import Number, StepMeter
 from vgexp.probe.store import RowStore, frame_of, kinds_of
 from vgexp.probe.taps import Taps
-from vgexp.probe.unseen import MOST_NAMES, UNREGISTERED, Missing, lines
+from vgexp.probe.unseen import MOST_NAMES, NO_STEP, UNREGISTERED, Missing, lines
 from vgexp.probe.weights import WeightMeter
+from vgexp.quantities import TABLES
 from vgexp.records import Rows, measured_cells
 from vgexp.watch import Meter, Watch
 
 if TYPE_CHECKING:
     import pandas
 
-LOSS_REDUCTIONS = ("mean", "sum")
 NO_LOSS = (
     "step {} had no backward pass through a call that watch_loss saw; where torch.compile has the"
     " loss in its graph, use note_loss"
 )
+_ABSENT = {
+    "time": "this model has no nn.RNN, nn.LSTM or nn.GRU",
+    "attention": "no call of torch's attention was seen in this model",
+    "loss": "no loss is watched (probe.watch_loss)",
+}
+_OF_RUNS = "only runs of vgexp train and vgexp signal have it"
+"""Why a probe may lack a table."""
 _MOST_BLOCKS, _MOST_NARROW, _MOST_STEPS = 8, 64, 100
 """What waits on the device at most before it is read: blocks of layers, pieces of narrow tables,
 steps. To read it may wait for the device."""
@@ -117,8 +125,9 @@ class Probe:
     ) -> None:
         _require_model(model)
         self._optimizer = StepHooks(optimizer)
-        _require_scaler(scaler)
-        _require_choices(layers, loss_reduction)
+        require_scaler(scaler)
+        require_layers(layers)
+        require_reduction(loss_reduction)
         model = unwrapped(model)
         sees_passes = not torch_internals.LOST_PASSES
         self._cadence = Cadence(every, activations_every, histograms_every, sees_passes)
@@ -345,6 +354,11 @@ class Probe:
         if table == "histograms" and not self._cadence.histograms_every:
             raise impossible("histograms_every", 0, "an integer of at least 1, to have this table")
         if table not in self.tables:
+            if table in TABLES:
+                raise QuestionError(
+                    f"the probe has no table {table!r}: {_ABSENT.get(table, _OF_RUNS)}\n"
+                    f"allowed: {', '.join(sorted(self.tables))}"
+                )
             raise unknown("table", table, self.tables)
         if self._is_bare:
             raise QuestionError("a bare probe keeps no rows\nallowed: probe.drain()")
@@ -363,14 +377,18 @@ class Probe:
 
     @property
     def unseen(self) -> list[str]:
-        """What the probe could not measure, and why: `weight, weight: reason`, one a reason."""
+        """What the probe could not measure, and why: `weight, weight: reason`, one a reason.
+
+        First comes what keeps weights from learning or is missing of the whole model; last the
+        weights that no activation follows.
+        """
         reasons: dict[str, list[str]] = {}
         for name, reason in self._unseen.items():
             reasons.setdefault(reason, []).append(name)
         if unregistered := self._taps.unregistered:
             reasons[UNREGISTERED.format(", ".join(unregistered[:MOST_NAMES]))] = ["the model"]
         if not self.step:
-            reasons["no optimizer step was seen in a `with`"] = ["the model"]
+            reasons[NO_STEP] = ["the model"]
         return lines(reasons | self._missing.reasons(self._unseen))
 
     # ------------------------------------------------------------ one step
@@ -609,21 +627,6 @@ def _require_model(model: object) -> None:
             f"Probe: model is of type {type(model).__name__}\n"
             "allowed: a torch.nn.Module, as in Probe(model, optimizer)"
         )
-
-
-def _require_scaler(scaler: object) -> None:
-    if scaler is not None and not isinstance(scaler, GradScaler):
-        raise QuestionError(
-            f"Probe: scaler is of type {type(scaler).__name__}\n"
-            "allowed: a torch.amp.GradScaler, or None where the loss is not scaled"
-        )
-
-
-def _require_choices(layers: object, loss_reduction: object) -> None:
-    if layers is not None and not isinstance(layers, str):
-        raise impossible("layers", layers, "a regular expression as text, or None")
-    if loss_reduction not in LOSS_REDUCTIONS:
-        raise unknown("loss_reduction", loss_reduction, LOSS_REDUCTIONS)
 
 
 def _lost_to_torch(scaler: GradScaler | None) -> dict[str, str]:
