@@ -132,6 +132,7 @@ def test_each_optimizer_has_the_weights_that_it_holds(tmp_path: Path) -> None:
     ]
     assert [list(each) for each in names] == [["net.0.weight", "net.2.weight"], ["head.weight"]]
     assert [p.step for p in callback.probes] == [NUM_BATCHES, NUM_BATCHES]
+    assert callback.probe is callback.probes[0]
 
 
 def test_each_optimizer_s_loss_is_its_own(tmp_path: Path) -> None:

@@ -205,6 +205,32 @@ def test_what_is_no_optimizer_is_refused(thing: Any) -> None:
         Probe(network(), thing)
 
 
+@pytest.mark.parametrize("name", ["StepLR", "ReduceLROnPlateau", "CosineLRScheduler"])
+def test_a_scheduler_is_refused_in_favour_of_its_optimizer(name: str) -> None:
+    model = network()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    scheduler: Any
+    if name == "StepLR":
+        scheduler = torch.optim.lr_scheduler.StepLR(optimizer, 3)
+    elif name == "ReduceLROnPlateau":
+        scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer)
+    else:  # as timm has them
+
+        class CosineLRScheduler:
+            def __init__(self) -> None:
+                self.optimizer = optimizer
+
+            def step(self, epoch: int) -> None: ...
+
+            def get_cycle_length(self) -> int:
+                return 1
+
+        scheduler = CosineLRScheduler()
+    wanted = rf"optimizer is a {name}, which schedules one\nallowed: .*Probe\(model, scheduler.opt"
+    with pytest.raises(QuestionError, match=wanted):
+        Probe(model, scheduler)
+
+
 class HalfHooked(torch.optim.SGD):
     """Refuses the second of the two hooks."""
 

@@ -241,6 +241,92 @@ def test_several_functions_add_up_and_results_of_other_forms_are_found() -> None
     assert probe.to_frame("steps")["loss"].tolist() == pytest.approx([wanted], rel=1e-12)
 
 
+def _square(output: Tensor) -> Tensor:
+    return output.square().mean()
+
+
+def _weighted(
+    model: nn.Module, entropy: Any, size: Any, x: Tensor, y: Tensor, form: str
+) -> list[Tensor]:
+    """The losses that one update passes backward, one after another."""
+    output = model(x)
+    if form == "two functions":
+        return [entropy(output, y) + 0.1 * size(output)]
+    if form == "in place":
+        total = entropy(output, y)
+        total *= 3
+        return [total - size(output)]
+    if form == "two backward passes":
+        return [entropy(output, y), 0.1 * size(model(x))]
+    if form == "one function, twice in a pass":
+        return [size(output) + size(model[0](x)) / 4]
+    if form == "micro-batches of two functions":
+        return [(entropy(model(p), y[:3]) + 0.1 * size(model(p))) / 2 for p in (x[:3], x[3:])]
+    assert form == "micro-batches in one pass"
+    return [(size(model(x[:2])) + size(model(x[2:])) + size(output)) / 3]
+
+
+@pytest.mark.parametrize("scale", [1.0, 2.0**10])
+@pytest.mark.parametrize(
+    "form",
+    [
+        *("two functions", "in place", "two backward passes", "one function, twice in a pass"),
+        *("micro-batches of two functions", "micro-batches in one pass"),
+    ],
+)
+def test_the_loss_of_a_weighted_sum_is_the_sum_that_the_gradient_is_of(
+    form: str, scale: float
+) -> None:
+    model = _model()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    scaler = torch.amp.GradScaler("cpu", init_scale=scale)
+    wanted = []
+    with Probe(model, optimizer, scaler=scaler) as probe:
+        entropy, size = probe.watch_loss(nn.CrossEntropyLoss()), probe.watch_loss(_square)
+        for x, y in _batches(2):
+            optimizer.zero_grad()
+            losses = _weighted(model, entropy, size, x, y, form)
+            wanted.append(sum(loss.item() for loss in losses))
+            for loss in losses:
+                scaler.scale(loss).backward()
+            scaler.step(optimizer)
+            scaler.update()
+    assert probe.to_frame("steps")["loss"].tolist() == pytest.approx(wanted, rel=1e-12)
+
+
+def test_a_loss_of_each_example_counts_by_the_weights_of_a_mask() -> None:
+    model = _model()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    ((x, y),) = _batches(1)
+    mask = torch.tensor([1.0, 0, 1, 0, 0, 1], dtype=torch.float64)
+    with Probe(model, optimizer) as probe:
+        loss_of = probe.watch_loss(nn.CrossEntropyLoss(reduction="none"))
+        each = loss_of(model(x), y)
+        (0.5 * (each * mask).sum() / mask.sum()).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        unweighted = loss_of(model(x), y)
+        (unweighted * 0).sum().backward()
+        optimizer.step()
+    wanted = [each[mask > 0].mean().item(), unweighted.mean().item()]
+    assert probe.to_frame("steps")["loss"].tolist() == pytest.approx(wanted, rel=1e-12)
+
+
+def test_the_loss_of_a_gradient_penalty_has_the_weights_of_the_whole() -> None:
+    model = _model()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    ((x, y),) = _batches(1)
+    with Probe(model, optimizer) as probe:
+        entropy, size = probe.watch_loss(functional.cross_entropy), probe.watch_loss(_square)
+        x.requires_grad_()
+        first = entropy(model(x), y)
+        (slope,) = torch.autograd.grad(first, x, create_graph=True)
+        total = first / 2 + 3 * size(slope)
+        total.backward()
+        optimizer.step()
+    assert probe.to_frame("steps")["loss"].tolist() == pytest.approx([total.item()], rel=1e-12)
+
+
 def test_a_watched_module_is_itself_and_keeps_no_hook() -> None:
     module = nn.MSELoss(reduction="sum")
     model = _model()

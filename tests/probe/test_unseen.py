@@ -56,8 +56,38 @@ def test_weights_that_no_activation_follows_share_a_line() -> None:
 def test_a_line_names_a_bounded_number_of_weights() -> None:
     model = stacked(*[nn.Linear(4, 4, bias=False) for _ in range(20)])
     unseen, _ = unseen_of(model)
+    assert unseen == [f"*.weight (19): {NO_ACTIVATION}"]
+    for p in model[0:12].parameters():
+        p.requires_grad_(False)
+    optimizer = torch.optim.SGD(model[12:15].parameters(), lr=0.1)
+    unseen, _ = unseen_of(model, optimizer)
+    assert unseen[0] == f"15.weight, 16.weight, 17.weight, 18.weight, 19.weight: {NOT_HELD}"
+    reasons = {f"{i}.weight": NOT_HELD for i in range(20)}
     names = ", ".join(f"{i}.weight" for i in range(MOST_NAMES))
-    assert unseen == [f"{names} and {19 - MOST_NAMES} more: {NO_ACTIVATION}"]
+    assert lines({NOT_HELD: [*reasons]}) == [f"{names} and {20 - MOST_NAMES} more: {NOT_HELD}"]
+
+
+def test_weights_of_repeated_blocks_that_no_activation_follows_are_named_once() -> None:
+    names = [f"blocks.{i}.{part}" for i in range(12) for part in ("attn.qkv", "mlp.fc2")]
+    every = [*names, "patch_embed.proj", "layer4.0.conv3", "head2"]
+    wanted = (
+        "blocks.*.attn.qkv (12), blocks.*.mlp.fc2 (12), patch_embed.proj, layer4.0.conv3, head2"
+    )
+    assert lines({NO_ACTIVATION: every}) == [f"{wanted}: {NO_ACTIVATION}"]
+    assert len(f"{wanted}: {NO_ACTIVATION}") < 240
+
+
+def test_what_keeps_weights_from_learning_is_told_first_and_missing_activations_last() -> None:
+    given = {
+        NO_ACTIVATION: ["a"],
+        "a user's metric raised": ["metrics['k']"],
+        NO_GRADIENT: ["b"],
+        "it takes no hooks": ["the optimizer"],
+        UNREGISTERED: ["the model"],
+        NOT_HELD: ["c"],
+    }
+    told = [line.split(":", 1)[0] for line in lines(given)]
+    assert told == ["b", "the optimizer", "the model", "c", "metrics['k']", "a"]
     assert lines({"why": [str(i) for i in range(MOST_NAMES + 1)]}) == [
         f"{', '.join(map(str, range(MOST_NAMES + 1)))}: why"
     ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
@@ -14,6 +15,8 @@ from vgexp import probe
 from vgexp.errors import QuestionError, reason
 from vgexp.guests.recording import Recording, require_free
 from vgexp.guests.summary import flatten, of_process, settings_of, summary_of
+from vgexp.probe import settings as of_settings
+from vgexp.probe.settings import require_names
 from vgexp.records import Rows
 from vgexp.resuming import FAILED, INTERRUPTED
 
@@ -41,6 +44,7 @@ class Probe(probe.Probe):
         folder: Path | str | None = None,
         **options: Any,
     ) -> None:
+        require_names(options, _SETTINGS)
         super().__init__(model, optimizer, **options)
         self._recording: Recording | None = None
         if folder is not None:
@@ -221,6 +225,19 @@ class Probe(probe.Probe):
     def _dtype_name(self) -> str:
         first = next((p for p in self._model.parameters() if p.is_floating_point()), None)
         return "float32" if first is None else str(first.dtype).removeprefix("torch.")
+
+
+def require_settings(settings: Mapping[str, Any]) -> None:
+    """Refuses settings that `Probe` would not take, whatever the model; `folder` is none of them.
+
+    Raises:
+        QuestionError: a name is unknown, or a value impossible.
+    """
+    of_settings.require_settings(settings, probe.Probe.__init__, without=_OF_BARE)
+
+
+_OF_BARE = ("is_bare",)
+_SETTINGS = inspect.signature(probe.Probe.__init__).parameters.keys() - {"self"}
 
 
 def _ending_of(error: BaseException | None) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from vgexp.errors import QuestionError
-from vgexp.guests.probe import Probe
+from vgexp.guests.probe import Probe, require_settings
 from vgexp.guests.recording import find_free
 from vgexp.probe.sharded import is_sharded
 
@@ -50,15 +50,24 @@ class ProbeCallback(Callback):
 
     Attributes:
         probes: the probes of the last `fit`, one an optimizer; empty on ranks that do not measure.
+
+    Raises:
+        QuestionError: a setting is unknown or impossible.
     """
 
     def __init__(self, folder: str | Path | None = None, **settings: Any) -> None:
         super().__init__()
+        require_settings(settings)
         self._folder = folder
         self._settings = settings
         self.probes: list[Probe] = []
         self._entered: list[tuple[Probe, torch.optim.Optimizer]] = []
         self._notes: list[Callable[[Tensor], object]] = []
+
+    @property
+    def probe(self) -> Probe | None:
+        """The probe of the first optimizer; None where there is none."""
+        return self.probes[0] if self.probes else None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Makes a probe for each optimizer, and sets its hooks."""

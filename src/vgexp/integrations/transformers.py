@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from vgexp.errors import QuestionError
-from vgexp.guests.probe import Probe
+from vgexp.guests.probe import Probe, require_settings
 from vgexp.guests.recording import find_free
 from vgexp.probe.sharded import is_sharded
 
@@ -46,14 +46,23 @@ class ProbeCallback(TrainerCallback):
 
     Attributes:
         probe: the probe of the last training; None before, and on ranks that do not measure.
+
+    Raises:
+        QuestionError: a setting is unknown or impossible.
     """
 
     def __init__(self, folder: str | Path | None = None, **settings: Any) -> None:
+        require_settings(settings)
         self._folder = folder
         self._settings = settings
         self.probe: Probe | None = None
         self._losses = _Losses()
         self._undo: list[Callable[[], None]] = []
+
+    @property
+    def probes(self) -> list[Probe]:
+        """The probe in a list, as Lightning's callback has them; empty where there is none."""
+        return [] if self.probe is None else [self.probe]
 
     def on_train_begin(
         self,

@@ -33,7 +33,7 @@ RESULT = "result"
 class _Noted:
     """One loss: its value, and whether it counts for the update."""
 
-    __slots__ = ("counts", "is_in_step", "source", "task", "value")
+    __slots__ = ("counts", "is_in_step", "precision", "source", "task", "value", "weight")
 
     def __init__(self, source: int, value: Number, *, counts: bool, is_in_step: bool) -> None:
         self.source = source
@@ -42,7 +42,11 @@ class _Noted:
         self.is_in_step = is_in_step
         """Whether the optimizer's own step called for it, by a closure."""
         self.task = -1
-        """Autograd's number of the backward pass that began in it."""
+        """Autograd's number of the backward pass that went through it last."""
+        self.weight: Number = None
+        """dL/d(value) of that pass, with the loss scale in it."""
+        self.precision = 0.0
+        """The relative error of the weight by its dtype."""
 
 
 class Argument(NamedTuple):
@@ -142,29 +146,33 @@ class LossWatch:
         self._hooks.clear()
         self._forget()
 
-    def end_step(self, step: int) -> Number:
+    def end_step(self, step: int, loss_scale: Tensor | float = 1.0) -> Number:
         """Ends an update; its loss, or None where none was seen.
 
-        The mean over an update's calls of a function; the sum of these over functions. Losses that
-        the loop noted are taken alone. Of the calls of a closure the first is the update's own: the
-        others are at other weights. It comes after those of micro-batches before the step.
+        The mean over an update's calls of a function; the sum of these over functions. Where a
+        pass goes through several calls of a function, or the loop gives calls different weights, it
+        is the sum of dL/d(value) times value over all calls. Losses that the loop noted are taken
+        alone. Of a closure the first pass is the update's own: the others are at other weights. It
+        comes after those of micro-batches before the step.
+
+        Args:
+            loss_scale: what a scaler multiplied the loss by.
         """
         counted = [loss for loss in self._losses if loss.counts]
         described = [argument for each in self._described.values() for argument in each]
         if described:
             self._rows.append((step, described))
         self._forget()
-        by_source: dict[int, list[Number]] = {}
-        closed: set[int] = set()
+        by_source: dict[int, list[_Noted]] = {}
+        closed: dict[int, int] = {}
         for loss in counted:
-            if loss.source not in closed:
-                by_source.setdefault(loss.source, []).append(loss.value)
+            if loss.source not in closed or closed[loss.source] == loss.task != -1:
+                by_source.setdefault(loss.source, []).append(loss)
             if loss.is_in_step:
-                closed.add(loss.source)
+                closed.setdefault(loss.source, loss.task)
         if _NOTED in by_source:
             by_source = {_NOTED: by_source[_NOTED]}
-        means = [_mean(values) for values in by_source.values()]
-        return sum(means[1:], means[0]) if means else None
+        return _loss_of([*by_source.values()], loss_scale)
 
     def drain(self) -> Rows | None:
         """Returns the rows of `loss.csv` since the last call; on CUDA it waits for the device."""
@@ -194,8 +202,9 @@ class LossWatch:
         with torch.no_grad():
             noted = _Noted(source, _value_of(loss), counts=False, is_in_step=self.is_in_step)
             self._losses.append(noted)
+            entries = loss.detach().clone() if loss.numel() > 1 else None
             loss.register_hook(  # type: ignore[no-untyped-call]
-                Hook(self._note, None, partial(self._on_backward, noted))
+                Hook(self._note, None, partial(self._on_backward, noted, entries))
             )
             if self.describes and source not in self._described:
                 self._described[source] = []  # even if it fails: of one call alone
@@ -206,15 +215,18 @@ class LossWatch:
                     describe(name, RESULT, loss),
                 ]
 
-    def _on_backward(self, noted: _Noted, _gradient: Tensor) -> None:
+    def _on_backward(self, noted: _Noted, entries: Tensor | None, gradient: Tensor) -> None:
+        # A later pass through it replaces the first, which may be that of a gradient penalty.
+        noted.task = backward_task()
+        _weigh(noted, entries, gradient.detach())
         if noted.counts:
             return
-        noted.task = backward_task()
         before = [
             loss for loss in self._losses if loss.counts and loss.task not in (-1, noted.task)
         ]
         if before and not self.is_in_step and all(p.grad is None for p in self._steps.parameters):
-            self._losses = [loss for loss in self._losses if loss not in before]
+            for loss in before:  # a later pass may go through it yet
+                loss.counts = False
         noted.counts = True
 
     def _forget(self) -> None:
@@ -309,13 +321,50 @@ def _value_of(loss: Tensor) -> Number:
     return float(value) if value.is_cpu else value.clone()
 
 
-def _mean(values: Sequence[Any]) -> Any:
-    tensors = [value for value in values if isinstance(value, Tensor)]
-    if not tensors:
-        return sum(values) / len(values)
-    device = tensors[0].device
+def _weigh(noted: _Noted, entries: Tensor | None, gradient: Tensor) -> None:
+    """Notes dL/d(value); of many entries the value is their mean by the weights of a mask."""
+    weight = gradient.double().sum()
+    if entries is not None:
+        weighted = (gradient.double() * entries).sum() / weight
+        value = torch.where(weight == 0, _stacked([noted.value])[0].to(weighted.device), weighted)
+        noted.value = float(value) if value.is_cpu else value
+    noted.weight = float(weight) if weight.is_cpu else weight
+    noted.precision = torch.finfo(gradient.dtype).eps
+
+
+def _loss_of(calls: Sequence[Sequence[_Noted]], loss_scale: Tensor | float) -> Number:
+    """The loss of an update, of the calls of each function."""
+    if not calls:
+        return None
+    means = [_mean([loss.value for loss in own]) for own in calls]
+    plain: Number = sum(means[1:], means[0])
+    every = [loss for own in calls for loss in own]
+    passes = [(loss.source, loss.task) for loss in every if loss.task != -1]
+    is_repeated = len(set(passes)) < len(passes)
+    if (len(calls) == 1 and not is_repeated) or any(loss.weight is None for loss in every):
+        return plain
+    weights, values = (_stacked([getattr(x, what) for x in every]) for what in ("weight", "value"))
+    weights = weights.to(values.device)
+    weighted = (weights * values).sum() / _stacked([loss_scale]).to(values.device)[0]
+    if not is_repeated:
+        # Of equal weights only what the loop and a scaler multiply the whole by is left out.
+        error = 4 * max(loss.precision for loss in every)
+        is_equal = weights.amax() - weights.amin() <= error * weights.abs().amax()
+        weighted = torch.where(is_equal, _stacked([plain])[0].to(weighted.device), weighted)
+    return float(weighted) if weighted.is_cpu else weighted
+
+
+def _stacked(values: Sequence[Any]) -> Tensor:
+    """Numbers as one tensor of float64, where the first tensor is."""
+    device = next((value.device for value in values if isinstance(value, Tensor)), None)
     same = [torch.as_tensor(value, dtype=torch.float64, device=device) for value in values]
-    return torch.stack(same).mean()
+    return torch.stack([value.reshape(()) for value in same])
+
+
+def _mean(values: Sequence[Any]) -> Any:
+    if not any(isinstance(value, Tensor) for value in values):
+        return sum(values) / len(values)
+    return _stacked(values).mean()
 
 
 def _loss_in(result: Any) -> Tensor | None:

@@ -28,10 +28,15 @@ class StepHooks:
     hooks. The outermost optimizer of a chain that takes them is used.
 
     Raises:
-        QuestionError: the object is no optimizer.
+        QuestionError: the object is no optimizer, but a scheduler of one, for example.
     """
 
     def __init__(self, optimizer: object) -> None:
+        if _is_scheduler(optimizer):
+            raise QuestionError(
+                f"Probe: optimizer is a {_name(optimizer)}, which schedules one\n"
+                "allowed: the optimizer itself, as in Probe(model, scheduler.optimizer)"
+            )
         self._chain = list(_chain(optimizer))
         if not any(map(_is_optimizer, self._chain)):
             raise QuestionError(
@@ -114,6 +119,16 @@ def _is_optimizer(value: object) -> bool:
     holds_parameters = _attribute(value, "param_groups") is not None
     makes_steps = callable(_attribute(value, "step")) and holds_parameters
     return makes_steps or callable(_attribute(value, "register_step_pre_hook"))
+
+
+def _is_scheduler(value: object) -> bool:
+    """Whether something holds an optimizer, and sets its learning rates alone.
+
+    Those of torch and its heirs have `get_last_lr`, those of timm `get_cycle_length`.
+    """
+    if _is_optimizer(value):
+        return False
+    return any(callable(_attribute(value, name)) for name in ("get_last_lr", "get_cycle_length"))
 
 
 def _attribute(value: object, name: str) -> Any:

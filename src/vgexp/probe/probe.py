@@ -27,22 +27,30 @@ from vgexp.probe.optimizers import StepHooks
 from vgexp.probe.own_metrics import OwnMetrics
 from vgexp.probe.plan import ProbePlan, plan_of_module, plan_of_watches
 from vgexp.probe.ranks import Ranks, unseen_of_ranks, unwrapped
+from vgexp.probe.settings import require_layers, require_reduction, require_scaler
 from vgexp.probe.steps import Number, StepMeter
 from vgexp.probe.store import RowStore, frame_of, kinds_of
 from vgexp.probe.taps import Taps
-from vgexp.probe.unseen import MOST_NAMES, UNREGISTERED, Missing, lines
+from vgexp.probe.unseen import MOST_NAMES, NO_STEP, UNREGISTERED, Missing, lines
 from vgexp.probe.weights import WeightMeter
+from vgexp.quantities import TABLES
 from vgexp.records import Rows, measured_cells
 from vgexp.watch import Meter, Watch
 
 if TYPE_CHECKING:
     import pandas
 
-LOSS_REDUCTIONS = ("mean", "sum")
 NO_LOSS = (
     "step {} had no backward pass through a call that watch_loss saw; where torch.compile has the"
     " loss in its graph, use note_loss"
 )
+_ABSENT = {
+    "time": "this model has no nn.RNN, nn.LSTM or nn.GRU",
+    "attention": "no call of torch's attention was seen in this model",
+    "loss": "no loss is watched (probe.watch_loss)",
+}
+_OF_RUNS = "only runs of vgexp train and vgexp signal have it"
+"""Why a probe may lack a table."""
 _MOST_BLOCKS, _MOST_NARROW, _MOST_STEPS = 8, 64, 100
 """What waits on the device at most before it is read: blocks of layers, pieces of narrow tables,
 steps. To read it may wait for the device."""
@@ -117,8 +125,9 @@ class Probe:
     ) -> None:
         _require_model(model)
         self._optimizer = StepHooks(optimizer)
-        _require_scaler(scaler)
-        _require_choices(layers, loss_reduction)
+        require_scaler(scaler)
+        require_layers(layers)
+        require_reduction(loss_reduction)
         model = unwrapped(model)
         sees_passes = not torch_internals.LOST_PASSES
         self._cadence = Cadence(every, activations_every, histograms_every, sees_passes)
@@ -240,11 +249,15 @@ class Probe:
         function it is an object with the function's attributes and signature, which is copied and
         pickled as the function. Within a `with`, the loss enters `steps` if a backward
         pass goes through it: the mean over an update's calls (micro-batches), of several functions
-        the sum of their means; of the calls of a closure the first counts. At the steps of
+        the sum of their means; of the passes of a closure the first counts. At the steps of
         `activations_every`, the table `loss` describes the tensors of the update's first call.
 
         What is returned (a tensor; `loss` of a mapping or an object; the first tensor of a tuple)
-        counts as it is, before the loop scales or divides it; of many entries, their mean.
+        counts as it is, before the loop scales or divides it; of many entries, their mean, by the
+        weights of a mask. Where the loop weighs several losses, as in `a + 0.1 * b`, or one pass
+        goes through several calls of a function, it is the sum of value times dL/d(value) over the
+        calls of the update, without the loss scale: the sum whose gradient the optimizer gets. If
+        the loss is no weighted sum of what is watched, only `note_loss` has it right.
 
         Raises:
             QuestionError: it cannot be called.
@@ -341,6 +354,11 @@ class Probe:
         if table == "histograms" and not self._cadence.histograms_every:
             raise impossible("histograms_every", 0, "an integer of at least 1, to have this table")
         if table not in self.tables:
+            if table in TABLES:
+                raise QuestionError(
+                    f"the probe has no table {table!r}: {_ABSENT.get(table, _OF_RUNS)}\n"
+                    f"allowed: {', '.join(sorted(self.tables))}"
+                )
             raise unknown("table", table, self.tables)
         if self._is_bare:
             raise QuestionError("a bare probe keeps no rows\nallowed: probe.drain()")
@@ -359,14 +377,18 @@ class Probe:
 
     @property
     def unseen(self) -> list[str]:
-        """What the probe could not measure, and why: `weight, weight: reason`, one a reason."""
+        """What the probe could not measure, and why: `weight, weight: reason`, one a reason.
+
+        First comes what keeps weights from learning or is missing of the whole model; last the
+        weights that no activation follows.
+        """
         reasons: dict[str, list[str]] = {}
         for name, reason in self._unseen.items():
             reasons.setdefault(reason, []).append(name)
         if unregistered := self._taps.unregistered:
             reasons[UNREGISTERED.format(", ".join(unregistered[:MOST_NAMES]))] = ["the model"]
         if not self.step:
-            reasons["no optimizer step was seen in a `with`"] = ["the model"]
+            reasons[NO_STEP] = ["the model"]
         return lines(reasons | self._missing.reasons(self._unseen))
 
     # ------------------------------------------------------------ one step
@@ -488,10 +510,10 @@ class Probe:
 
     def _add_step(self, loss_scale: Number, skipped: Number) -> None:
         """Adds the row of `steps`."""
-        loss = self._loss.end_step(self.step)
+        scale = self._loss_scale() if loss_scale is None else loss_scale
+        loss = self._loss.end_step(self.step, scale)
         if loss is None and self._loss.is_used:
             self._unseen.setdefault("the loss", NO_LOSS.format(self.step))
-        scale = self._loss_scale() if loss_scale is None else loss_scale
         if skipped is None:
             held = self._optimizer.found_inf()
             skipped = 0 if held is None else held.clone()
@@ -605,21 +627,6 @@ def _require_model(model: object) -> None:
             f"Probe: model is of type {type(model).__name__}\n"
             "allowed: a torch.nn.Module, as in Probe(model, optimizer)"
         )
-
-
-def _require_scaler(scaler: object) -> None:
-    if scaler is not None and not isinstance(scaler, GradScaler):
-        raise QuestionError(
-            f"Probe: scaler is of type {type(scaler).__name__}\n"
-            "allowed: a torch.amp.GradScaler, or None where the loss is not scaled"
-        )
-
-
-def _require_choices(layers: object, loss_reduction: object) -> None:
-    if layers is not None and not isinstance(layers, str):
-        raise impossible("layers", layers, "a regular expression as text, or None")
-    if loss_reduction not in LOSS_REDUCTIONS:
-        raise unknown("loss_reduction", loss_reduction, LOSS_REDUCTIONS)
 
 
 def _lost_to_torch(scaler: GradScaler | None) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from torch import nn
@@ -18,18 +19,25 @@ _VECTORS = (nn.Embedding, nn.EmbeddingBag)
 """Modules that no activation is expected to follow."""
 
 NO_ACTIVATION = (
-    "no known activation was called on what these weights give: act_mean, act_std, act_max,"
-    " act_outlier_fraction, saturated_fraction and dead_fraction are empty"
+    "no known activation was called on what these weights give: columns of h are empty (act_*,"
+    " saturated_fraction, dead_fraction)"
 )
 NO_GRADIENT = (
     "the gradient was None at the optimizer's step: no backward pass reached these weights, or a"
     " hook freed it before"
 )
 NOT_HELD = "the optimizer does not hold these weights, so that its steps do not change them"
+NO_STEP = "no optimizer step was seen in a `with`"
 UNREGISTERED = (
     "modules ran that are not registered in it, and have no rows; their weights: {}. Modules in a"
     " plain list or dictionary are not registered: nn.ModuleList and nn.ModuleDict do it"
 )
+
+
+_OF_THE_WHOLE = ("the model", "the optimizer", "the run folder", "the tables", "the loss")
+"""Names of what is not one weight: what is missing of them is told first."""
+_PLACE = re.compile(r"(?<![^.])\d+(?![^.])")
+"""A number between dots: the place of a module in a list."""
 
 
 class Missing:
@@ -91,8 +99,38 @@ class Missing:
 
 
 def lines(reasons: Mapping[str, Sequence[str]]) -> list[str]:
-    """Writes `weight, weight and 5 more: reason` of each reason."""
-    return [f"{_listed(names)}: {reason}" for reason, names in reasons.items()]
+    """Writes `weight, weight and 5 more: reason` of each reason.
+
+    First comes what is missing of the whole, or keeps weights from learning; last that no
+    activation follows, which is so of many weights of a sound model.
+    """
+    ordered = sorted(reasons.items(), key=lambda item: _rank(*item))
+    return [
+        f"{_counted(names) if reason == NO_ACTIVATION else _listed(names)}: {reason}"
+        for reason, names in ordered
+    ]
+
+
+def _rank(reason: str, names: Sequence[str]) -> int:
+    if reason == NO_ACTIVATION:
+        return 2
+    is_serious = reason in (NO_GRADIENT, NOT_HELD) or not set(names).isdisjoint(_OF_THE_WHOLE)
+    return 0 if is_serious else 1
+
+
+def _counted(names: Sequence[str]) -> str:
+    """Lists names; where they are many, those of repeated blocks as one, with their number."""
+    if len(names) <= MOST_NAMES:
+        return _listed(names)
+    alike: dict[str, list[str]] = {}
+    for name in names:
+        alike.setdefault(_PLACE.sub("*", name), []).append(name)
+    return _listed(
+        [
+            f"{pattern} ({len(each)})" if len(each) > 1 else each[0]
+            for pattern, each in alike.items()
+        ]
+    )
 
 
 def _listed(names: Sequence[str]) -> str:
