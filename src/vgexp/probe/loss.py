@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from vgexp.errors import QuestionError
+from vgexp.probe.graph import maker_of
 from vgexp.probe.hooks import Hook, Note
 from vgexp.probe.steps import Number, StepMeter, floats, read_numbers
 from vgexp.records import Rows
@@ -53,6 +54,7 @@ class _Argument(NamedTuple):
     role: str
     shape: str
     dtype: str
+    made_by: str | None
     numbers: tuple[Number, ...]
 
 
@@ -182,7 +184,7 @@ class LossWatch:
         numbers = {name: floats(values, torch.float64) for name, values in columns.items()}
         words = {
             name: [getattr(argument, name) for _, argument in each]
-            for name in ("function", "name", "role", "shape", "dtype")
+            for name in _Argument._fields[:-1]
         }
         return Rows("loss", {"step": [step for step, _ in each], **words, **numbers})
 
@@ -350,18 +352,19 @@ def _describe(function: str, name: str, x: Tensor) -> _Argument:
     role = "loss" if name == RESULT else "output" if x.requires_grad else "target"
     shape = "x".join(map(str, x.shape)) or "scalar"
     dtype = str(x.dtype).removeprefix("torch.")
+    made_by = maker_of(x) if role == "output" else None
     x = x.detach()
     has_rows = role == "output" and x.ndim > 1 and x.is_floating_point()
     if not x.numel() or x.layout is not torch.strided:
-        return _Argument(function, name, role, shape, dtype, (None,) * len(_NUMBERS))
+        return _Argument(function, name, role, shape, dtype, made_by, (None,) * len(_NUMBERS))
     numbers: tuple[Number, ...] = (*_moments(x), None, None)
     if has_rows:
         sums = x.sum(1, dtype=torch.float64)
         numbers = (*numbers[:-2], sums.amin(), sums.amax())
     # Read at once where that is free, so that no small tensors stay.
-    return _Argument(
-        function, name, role, shape, dtype, tuple(read_numbers(numbers)) if x.is_cpu else numbers
-    )
+    if x.is_cpu:
+        numbers = tuple(read_numbers(numbers))
+    return _Argument(function, name, role, shape, dtype, made_by, numbers)
 
 
 def _moments(x: Tensor) -> tuple[Number, ...]:
