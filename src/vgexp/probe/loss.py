@@ -205,7 +205,7 @@ class LossWatch:
     ) -> None:
         if not self._is_inside or torch.compiler.is_compiling():
             return
-        loss = _loss_in(result)
+        loss = loss_in(result)
         if loss is None or not loss.requires_grad or not loss.numel():
             return
         with torch.no_grad():
@@ -316,7 +316,7 @@ def _mean(values: Sequence[Any]) -> Any:
     return torch.stack(same).mean()
 
 
-def _loss_in(result: Any) -> Tensor | None:
+def loss_in(result: Any) -> Tensor | None:
     """The loss in what a loss function returned: itself, `loss`, or the first tensor."""
     if isinstance(result, Tensor):
         return result

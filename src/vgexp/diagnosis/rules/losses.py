@@ -315,6 +315,9 @@ def first_bad(evidence: Evidence, column: str) -> int | None:
 def _is_known_bad(evidence: Evidence, column: str) -> bool:
     """Whether another table says that what is nan throughout was measured."""
     if column == "loss":
+        at_start = evidence.metrics.get("loss_at_start")
+        if isinstance(at_start, float) and not math.isfinite(at_start):
+            return True
         table = evidence.tables.get("loss")
         return table is not None and bool((table["not_finite"] > 0).any())
     wiring, layers = evidence.tables.get("wiring"), evidence.tables.get("layers")
