@@ -9,6 +9,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "Probe": "vgexp.guests",
+    "check": "vgexp.guests",
     "Run": "vgexp.runs",
     "run": "vgexp.runs",
     "load": "vgexp.runs",
@@ -19,7 +20,18 @@ _HOMES = {
 _PACKAGES = ("report", "theory")
 """Packages of functions for a user's own tables, reached as `vgexp.report.figures.overview`."""
 
-__all__ = ["Probe", "Run", "__version__", "diagnose", "load", "report", "resume", "run", "theory"]
+__all__ = [
+    "Probe",
+    "Run",
+    "__version__",
+    "check",
+    "diagnose",
+    "load",
+    "report",
+    "resume",
+    "run",
+    "theory",
+]
 
 
 def __getattr__(name: str) -> object:

@@ -67,7 +67,9 @@ def loss(
 ) -> pd.DataFrame:
     """A call of a loss: its output, its target and its result."""
     frame = pd.DataFrame({column.name: NAN for column in TABLES["loss"]}, range(3))
-    frame = frame.astype(dict.fromkeys(("function", "name", "role", "shape", "dtype"), object))
+    frame = frame.astype(
+        dict.fromkeys(("function", "name", "role", "shape", "dtype", "made_by"), object)
+    )
     frame["step"], frame["function"] = step, name
     frame["name"], frame["role"] = ["input", "target", "result"], ["output", "target", "loss"]
     frame["shape"], frame["dtype"] = [output, target, "scalar"], ["float32", kind, "float32"]
@@ -149,6 +151,21 @@ TELLS: list[tuple[str, Evidence]] = [
         ),
     ),
     ("double_softmax", of(loss=loss(**PROBABILITIES))),
+    (
+        "double_softmax",
+        of(
+            loss=loss("64x1", "64x1", "float32", "BCEWithLogitsLoss", made_by="SigmoidBackward0"),
+        ),
+    ),
+    # As outputs show it that happen to fill the range, or as autograd says.
+    (
+        "output_range",
+        of(
+            loss=loss(
+                "64", "64", "float32", "MSELoss", min=0.4, max=0.6, made_by="SigmoidBackward0"
+            )
+        ),
+    ),
     (
         "double_softmax",
         of(
@@ -315,6 +332,15 @@ SILENT: list[tuple[str, Evidence]] = [
     ("target_shape", of(loss=loss())),
     ("target_shape", of(loss=loss("64x1", "scalar", "float32", "BCELoss"))),
     ("output_range", of(loss=loss("64", "64", "float32", "MSELoss", min=-3.0, max=12.0))),
+    # A read-out's outputs may all be small and above 0 in the first batch.
+    (
+        "output_range",
+        of(loss=loss("64", "64", "float32", min=0.01, max=0.2, made_by="AddmmBackward0")),
+    ),
+    (
+        "double_softmax",
+        of(loss=loss("64x1", "64x1", "float32", "BCELoss", made_by="SigmoidBackward0")),
+    ),
     ("nan_from_loss", of(loss=loss(), steps=steps_of([2.3] * 4))),
     (
         "nan_from_loss",

@@ -23,6 +23,7 @@ from torch.utils.checkpoint import checkpoint
 from users_rows import Row, numbers, reasons
 
 from vgexp import Probe, diagnose
+from vgexp.probe.graph import maker_of
 
 pytestmark = pytest.mark.usefixtures("seeded")
 
@@ -601,3 +602,19 @@ def test_training_is_bit_identical_and_no_hook_is_left() -> None:
     assert probed == plain
     assert torch.equal(state, state_probed)
     assert (none, left) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    ("function", "maker"),
+    [
+        (lambda x: x.sigmoid().squeeze(-1), "SigmoidBackward0"),
+        (lambda x: x.softmax(1).half().reshape(-1)[3:], "SoftmaxBackward0"),
+        (lambda x: x.tanh() * 2, "MulBackward0"),
+        (lambda x: x.T, None),
+        (lambda x: x.tanh().detach(), None),
+    ],
+)
+def test_what_made_a_tensor_is_seen_through_views_and_casts(
+    function: Callable[[Tensor], Tensor], maker: str | None
+) -> None:
+    assert maker_of(function(torch.zeros(4, 1, requires_grad=True))) == maker

@@ -1,6 +1,6 @@
 """The table of steps in somebody's own loop: losses, norms, rates, and what a loss is given.
 
-Holds: probe/steps.py, probe/loss.py
+Holds: probe/steps.py, probe/loss.py, probe/loss_arguments.py
 """
 
 from __future__ import annotations
@@ -391,12 +391,13 @@ def test_what_a_loss_is_given_is_described_at_measured_steps() -> None:
     assert set(table["function"]) == {"mean_cubed"}
     row, x = table.loc[(2, "output")], outputs[2].numpy()
     assert (row["role"], row["shape"], row["dtype"]) == ("output", "6x3", "float64")
+    assert row["made_by"] == "SoftmaxBackward0"
     wanted = (x.min(), x.max(), x.mean(), x.std(), 0, 1, 1)
     numbers = ["min", "max", "mean", "std", "not_finite", "row_sum_min", "row_sum_max"]
     assert row[numbers].tolist() == pytest.approx(wanted, rel=1e-12)
     target = table.loc[(0, "target")]
     assert (target["role"], target["shape"], target["dtype"]) == ("target", "6", "int64")
-    assert target[["row_sum_min", "row_sum_max"]].isna().all()
+    assert target[["row_sum_min", "row_sum_max", "made_by"]].isna().all()
     result = table.loc[(0, "result")]
     assert (result["role"], result["shape"], result["std"]) == ("loss", "scalar", 0)
 

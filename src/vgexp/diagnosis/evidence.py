@@ -51,6 +51,11 @@ class Evidence:
     """What the probe could not measure, and why."""
     is_untrained: bool = False
     """Whether these are networks at initialisation, measured by `vgexp signal`."""
+    is_check: bool = False
+    """Whether it is of one update that was tried on a copy, before training. The metric
+    `loss_at_start` is then its loss, nan or infinite too."""
+    withheld: Mapping[str, str] = field(default_factory=dict)
+    """Rule -> why this evidence cannot decide it, though it has all that the rule needs."""
 
     def lacks(self, need: str) -> bool:
         """Whether something that a rule needs is missing.

@@ -83,6 +83,8 @@ class Rule:
 
     def reason_unchecked(self, evidence: Evidence) -> str | None:
         """Why the rule cannot be checked; None where it can be."""
+        if self.id in evidence.withheld:
+            return evidence.withheld[self.id]
         lacking = [need for need in self.needs if evidence.lacks(need)]
         return f"needs {', '.join(lacking)}" if lacking else None
 

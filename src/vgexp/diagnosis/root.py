@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from vgexp.diagnosis.causes import CAUSES, explains
 from vgexp.diagnosis.evidence import Evidence
 from vgexp.diagnosis.findings import Finding, Remedy
-from vgexp.diagnosis.outcome import has_learned, is_short
+from vgexp.diagnosis.outcome import column_of, has_learned, is_short
 from vgexp.diagnosis.phrases import format_loss
 from vgexp.diagnosis.rules import CAUSE_RULES
+from vgexp.diagnosis.rules.layers import not_finite
 from vgexp.diagnosis.rules.wiring import saw_no_step
 from vgexp.diagnosis.whole import with_whole_tables
 
@@ -20,6 +22,12 @@ _OF_THE_SIGNAL = frozenset(
     {"weights_small", "weights_large", "saturating_activation", "batchnorm_depth"}
     | {"residual_growth"}
 )
+
+_BEFORE_TRAINING = frozenset(
+    {"zero_weights", "weights_small", "weights_large", "saturating_activation", "dead_at_start"}
+    | {"inputs_unscaled", "output_range"}
+)
+"""What counts before training, beside facts: no update makes it good by itself."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +54,8 @@ def find_root(evidence: Evidence) -> Root:
     notes = tuple(each for each in found if CAUSES[each.id].is_note)
     learned = has_learned(evidence)
     counted = [each for each in found if _counts(each, learned, evidence)]
+    if evidence.is_check:
+        return _root_of_check(evidence, found, counted)
     if saw_no_step(evidence):
         counted = [_NO_STEP]
     if not counted:
@@ -56,6 +66,29 @@ def find_root(evidence: Evidence) -> Root:
         counted = [_unknown(evidence)]
     cause, consequences, rivals = order(counted)
     return Root(SICK, (cause, *rivals, *consequences, *notes), rivals)
+
+
+def _root_of_check(
+    evidence: Evidence, found: Sequence[Finding], counted: Sequence[Finding]
+) -> Root:
+    """What one update before training shows. Thresholds that training may still pass, as dead or
+    saturated units, are notes, unless what counts explains them."""
+    at_start = evidence.metrics.get("loss_at_start")
+    is_finite = isinstance(at_start, float) and math.isfinite(at_start)
+    if not counted and at_start is not None and not is_finite:
+        where = next((each.sentence for each in (not_finite(evidence),) if each is not None), "")
+        counted = [Finding("unknown", f"The loss at the start is {at_start}. {where}".strip(), 0)]
+    following = [
+        each
+        for each in found
+        if each not in counted and any(explains(one.id, each.id) for one in counted)
+    ]
+    notes = tuple(each for each in found if each not in counted and each not in following)
+    if counted:
+        cause, consequences, rivals = order([*counted, *following])
+        return Root(SICK, (cause, *rivals, *consequences, *notes), rivals)
+    came = column_of(evidence, "wiring", "gradient_came")
+    return Root(HEALTHY if is_finite and (came == 1).any() else UNDECIDED, notes)
 
 
 def order(
@@ -117,10 +150,17 @@ def _counts(finding: Finding, learned: bool | None, evidence: Evidence) -> bool:
         return False
     if _is_certain(finding):
         return True
+    if evidence.is_check:
+        is_all_frozen = finding.id == "frozen" and not _requires_gradients(evidence)
+        return finding.id in _BEFORE_TRAINING or is_all_frozen
     if learned is None:
         lasts = evidence.metrics.get("signal_last", evidence.metrics.get("signal")) in _LASTING
         return lasts and finding.id in _OF_THE_SIGNAL and not _has_losses(evidence)
     return not learned
+
+
+def _requires_gradients(evidence: Evidence) -> bool:
+    return bool((column_of(evidence, "wiring", "requires_grad") == 1).any())
 
 
 def _has_losses(evidence: Evidence) -> bool:

@@ -115,11 +115,10 @@ class Probe(probe.Probe):
         """
         from vgexp import diagnosis
 
-        return diagnosis.conclude(
-            self._evidence({name: self.to_frame(name) for name in self.tables})
-        )
+        return diagnosis.conclude(self.gather({name: self.to_frame(name) for name in self.tables}))
 
-    def _evidence(self, frames: Mapping[str, pd.DataFrame]) -> Evidence:
+    def gather(self, frames: Mapping[str, pd.DataFrame]) -> Evidence:
+        """What rules judge: these tables of the probe, and what it knows besides."""
         from vgexp import diagnosis
 
         return diagnosis.evidence_of_tables(
@@ -213,7 +212,7 @@ class Probe(probe.Probe):
             from vgexp import diagnosis
 
             others = {name: self.to_frame(name) for name in self.tables if name not in frames}
-            metrics |= diagnosis.cause_metrics(self._evidence({**frames, **others}))
+            metrics |= diagnosis.cause_metrics(self.gather({**frames, **others}))
         return {
             **metrics,
             "steps": self.step,

@@ -25,6 +25,11 @@ _MIXES = re.compile(
     r"|NativeMultiHeadAttention)Backward"
 )
 """Names of nodes that multiply by a weight, or by what may depend on one, and sum up."""
+_SAME_ENTRIES = re.compile(
+    r"(?:\w*View|\w*Reshape\w*|Squeeze|Unsqueeze|Permute|Transpose|T|Movedim|Flatten|Expand|Slice"
+    r"|Select|Split\w*|Unbind|Clone|Alias|ToCopy|Contiguous)Backward"
+)
+"""Names of nodes whose entries are those that they were given, some of them or in another form."""
 _MOST_NESTED = 8
 
 
@@ -61,6 +66,16 @@ def place_of(x: Tensor) -> Place | None:
         return None
     edge = get_gradient_edge(x)
     return edge.node, edge.output_nr
+
+
+def maker_of(x: Tensor) -> str | None:
+    """The function that made a tensor's entries (`SigmoidBackward0`), seen through views and casts;
+    None of a leaf, and of what requires no gradient."""
+    place = place_of(x)
+    while place is not None and _SAME_ENTRIES.match(place[0].name()):
+        place = next(iter(before(place)), None)
+    is_leaf = place is None or parameter_of(place[0]) is not None
+    return None if place is None or is_leaf else str(place[0].name())
 
 
 def mixes(node: Any) -> bool:

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import copy
-import inspect
 import types
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, NamedTuple, TypeVar, final
+from typing import Any, TypeVar, final
 
 import torch
 from torch import Tensor, nn
 
 from vgexp.errors import QuestionError
 from vgexp.probe.hooks import Hook, Note
-from vgexp.probe.steps import Number, StepMeter, floats, read_numbers
+from vgexp.probe.loss_arguments import RESULT, Argument, describe, named_tensors, rows_of
+from vgexp.probe.steps import Number, StepMeter
 from vgexp.records import Rows
 from vgexp.torch_internals import backward_task
 
@@ -24,10 +24,6 @@ _NOTED = -1
 """The source of losses that the loop noted itself."""
 _MOST_TENSORS = 16
 """Tensors of one call that are described at most."""
-_MOST_ENTRIES = 2**22
-"""Entries that are described at a time, so that large outputs need no second copy of themselves."""
-_NUMBERS = ("min", "max", "mean", "std", "not_finite", "row_sum_min", "row_sum_max")
-RESULT = "result"
 
 
 class _Noted:
@@ -47,17 +43,6 @@ class _Noted:
         """dL/d(value) of that pass, with the loss scale in it."""
         self.precision = 0.0
         """The relative error of the weight by its dtype."""
-
-
-class Argument(NamedTuple):
-    """What is known of one tensor; `numbers` are those of `_NUMBERS`."""
-
-    function: str
-    name: str
-    role: str
-    shape: str
-    dtype: str
-    numbers: tuple[Number, ...]
 
 
 @final
@@ -196,7 +181,7 @@ class LossWatch:
     ) -> None:
         if not self._is_inside or torch.compiler.is_compiling():
             return
-        loss = _loss_in(result)
+        loss = loss_in(result)
         if loss is None or not loss.requires_grad or not loss.numel():
             return
         with torch.no_grad():
@@ -209,7 +194,7 @@ class LossWatch:
             if self.describes and source not in self._described:
                 self._described[source] = []  # even if it fails: of one call alone
                 name = name or getattr(function, "__name__", type(function).__name__)
-                every = [*_named_tensors(function, args, kwargs)][:_MOST_TENSORS]
+                every = [*named_tensors(function, args, kwargs)][:_MOST_TENSORS]
                 self._described[source] = [
                     *(describe(name, key, x) for key, x in every),
                     describe(name, RESULT, loss),
@@ -233,25 +218,6 @@ class LossWatch:
         self._losses = []
         self._described = {}
         self.is_in_step = False
-
-
-def rows_of(described: Sequence[tuple[int, Argument]]) -> Rows | None:
-    """Makes rows of `loss.csv` of steps and arguments; None of none. On CUDA it waits."""
-    if not described:
-        return None
-    num_numbers = len(_NUMBERS)
-    read = read_numbers([number for _, argument in described for number in argument.numbers])
-    columns = {name: read[i::num_numbers] for i, name in enumerate(_NUMBERS)}
-    lost = columns["not_finite"]
-    for name in ("min", "max", "mean", "std"):
-        pairs = zip(columns[name], lost, strict=True)
-        columns[name] = [None if share == 1 else value for value, share in pairs]
-    numbers = {name: floats(values, torch.float64) for name, values in columns.items()}
-    words = {
-        name: [getattr(argument, name) for _, argument in described]
-        for name in ("function", "name", "role", "shape", "dtype")
-    }
-    return Rows("loss", {"step": [step for step, _ in described], **words, **numbers})
 
 
 _FUNCTIONS = (types.FunctionType, types.BuiltinFunctionType, types.MethodType)
@@ -367,7 +333,7 @@ def _mean(values: Sequence[Any]) -> Any:
     return _stacked(values).mean()
 
 
-def _loss_in(result: Any) -> Tensor | None:
+def loss_in(result: Any) -> Tensor | None:
     """The loss in what a loss function returned: itself, `loss`, or the first tensor."""
     if isinstance(result, Tensor):
         return result
@@ -375,81 +341,3 @@ def _loss_in(result: Any) -> Tensor | None:
     if found is None and isinstance(result, tuple | list):
         found = next((x for x in result if isinstance(x, Tensor)), None)
     return found if isinstance(found, Tensor) else None
-
-
-def _named_tensors(function: Any, args: Any, kwargs: Any) -> Iterator[tuple[str, Tensor]]:
-    """The tensors of a call, by the names of the function's parameters."""
-    named: Mapping[str, Any]
-    try:
-        named = inspect.signature(function).bind(*args, **kwargs).arguments
-    except (TypeError, ValueError):  # it has no signature
-        named = {**{str(i): value for i, value in enumerate(args)}, **kwargs}
-    for name, value in named.items():
-        yield from _tensors_in(name, value)
-
-
-def _tensors_in(name: str, value: Any) -> Iterator[tuple[str, Tensor]]:
-    if isinstance(value, Tensor):
-        yield name, value
-    elif isinstance(value, Mapping):
-        for key, inner in value.items():
-            yield from _tensors_in(f"{name}.{key}", inner)
-    elif isinstance(value, tuple | list):
-        for i, inner in enumerate(value):
-            yield from _tensors_in(f"{name}.{i}", inner)
-
-
-def describe(function: str, name: str, x: Tensor) -> Argument:
-    """Describes a tensor of a call: one that requires gradients is an output, else a target."""
-    role = "loss" if name == RESULT else "output" if x.requires_grad else "target"
-    shape = "x".join(map(str, x.shape)) or "scalar"
-    dtype = str(x.dtype).removeprefix("torch.")
-    x = x.detach()
-    has_rows = role == "output" and x.ndim > 1 and x.is_floating_point()
-    if not x.numel() or x.layout is not torch.strided:
-        return Argument(function, name, role, shape, dtype, (None,) * len(_NUMBERS))
-    numbers: tuple[Number, ...] = (*_moments(x), None, None)
-    if has_rows:
-        sums = x.sum(1, dtype=torch.float64)
-        numbers = (*numbers[:-2], sums.amin(), sums.amax())
-    # Read at once where that is free, so that no small tensors stay.
-    return Argument(
-        function, name, role, shape, dtype, tuple(read_numbers(numbers)) if x.is_cpu else numbers
-    )
-
-
-def _moments(x: Tensor) -> tuple[Number, ...]:
-    """Smallest, largest, mean and standard deviation of finite entries, and the share of others."""
-    longest = max(range(x.ndim), key=lambda axis: x.shape[axis]) if x.ndim else 0
-    size = max(1, x.shape[longest] * _MOST_ENTRIES // x.numel()) if x.ndim else 1
-    parts = [_part(each) for each in (torch.split(x, size, longest) if x.ndim else [x])]
-    count, mean, std, low, high = (torch.stack(each) for each in zip(*parts, strict=True))
-    total = count.sum()
-    middle = (count * mean).sum() / total
-    spread = ((count * (std.square() + (mean - middle).square())).sum() / total).sqrt()
-    lost = 1 - total / x.numel()
-    return low.amin(), high.amax(), middle, spread, lost
-
-
-def _part(x: Tensor) -> tuple[Tensor, ...]:
-    """Number, mean, standard deviation, smallest and largest of the finite entries, in float64."""
-    wide = (x.abs() if x.is_complex() else x).double()
-    finite = torch.isfinite(wide)
-    kept = torch.where(finite, wide, 0.0)
-    count = finite.sum().double()
-    mean = kept.sum() / count
-    apart = torch.where(finite, wide - mean, 0.0)
-    # Scaled, so that no square leaves float64.
-    size = apart.abs().amax()
-    unit = torch.where(size > 0, size, 1.0)
-    std = unit * ((apart / unit).square().sum() / count).sqrt()
-    is_none = count == 0
-    low, high = wide.masked_fill(~finite, torch.inf), wide.masked_fill(~finite, -torch.inf)
-    zero = torch.zeros_like(mean)
-    return (
-        count,
-        torch.where(is_none, zero, mean),
-        torch.where(is_none, zero, std),
-        low.amin(),
-        high.amax(),
-    )

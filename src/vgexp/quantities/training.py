@@ -48,6 +48,10 @@ LOSS = (
     label("role", "output: a gradient flows into it; target: none does; loss: the result"),
     label("shape", "sizes with x between them; scalar: it has none"),
     label("dtype", "of its entries, as torch writes it"),
+    label(
+        "made_by",
+        "outputs: the function that made it, as autograd names it, seen through views and casts",
+    ),
     _of_call("min", "smallest finite entry; empty where none is finite"),
     _of_call("max", "largest finite entry"),
     _of_call("mean", "mean of the finite entries"),

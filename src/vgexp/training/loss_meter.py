@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from vgexp.losses import Loss
-from vgexp.probe.loss import RESULT, Argument, describe, rows_of
+from vgexp.probe.loss_arguments import RESULT, Argument, describe, rows_of
 from vgexp.records import Rows
 
 

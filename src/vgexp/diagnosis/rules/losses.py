@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
+import pandas as pd
 
 from vgexp.diagnosis.depths import values_of
 from vgexp.diagnosis.evidence import Evidence
@@ -16,6 +17,8 @@ _ROUNDING = 1e-3
 _HALF = 0.5
 _FLAT = 0.9
 _RANGES = ((0.0, 1.0, "a sigmoid"), (-1.0, 1.0, "tanh"), (0.0, math.inf, "ReLU"))
+_MADE_BY = (("Sigmoid", "Softmax"), ("Tanh",), ("Relu", "Softplus"))
+"""How autograd names functions of these ranges."""
 
 
 @cause_rule(
@@ -33,6 +36,8 @@ def double_softmax(evidence: Evidence) -> Finding | None:
     if first is None:
         return None
     output, target, _ = first
+    if _is_made_by(output, ("Sigmoid",)) and "withlogits" in _plain(output["function"]):
+        return _double_sigmoid(evidence, str(output["function"]), int(output["step"]))
     sums = [float(output["row_sum_min"]), float(output["row_sum_max"])]
     is_labels = str(target["dtype"]).startswith(("int", "uint"))
     if not is_labels or not np.allclose(sums, 1, atol=_ROUNDING) or float(output["min"]) < 0:
@@ -40,7 +45,7 @@ def double_softmax(evidence: Evidence) -> Finding | None:
     num_classes = int(str(output["shape"]).split("x")[1])
     expected = math.sqrt(num_classes - 1) / num_classes
     delta = _of_readout(evidence, "delta_rms")
-    is_named = "crossentropy" in str(output["function"]).replace("_", "").lower()
+    is_named = "crossentropy" in _plain(output["function"])
     is_weak = delta is not None and delta < _HALF * expected
     if not (is_named or is_weak):
         return None
@@ -65,6 +70,24 @@ def double_softmax(evidence: Evidence) -> Finding | None:
                 "Softmax of numbers between 0 and 1 is nearly the same for all classes.",
                 code="return logits  # without nn.Softmax",
                 source="PyTorch, CrossEntropyLoss",
+            ),
+        ),
+    )
+
+
+def _double_sigmoid(evidence: Evidence, function: str, step: int) -> Finding:
+    return Finding(
+        "double_softmax",
+        f"The loss {function} is given what a sigmoid gives, and applies a sigmoid once more: it"
+        " sees probabilities between 0.5 and 0.73 alone.",
+        step=step,
+        layers=_readouts(evidence),
+        remedies=(
+            Remedy(
+                "Give the loss logits: take the sigmoid out of the model.",
+                "The sigmoid of a number between 0 and 1 is nearly the same for all examples.",
+                code="return logits  # without nn.Sigmoid",
+                source="PyTorch, BCEWithLogitsLoss",
             ),
         ),
     )
@@ -128,10 +151,16 @@ def output_range(evidence: Evidence) -> Finding | None:
     outputs, targets = (table[table["role"] == role] for role in ("output", "target"))
     low, high = outputs["min"].min(), outputs["max"].max()
     least, most = targets["min"].min(), targets["max"].max()
-    for bottom, top, name in _RANGES:
+    for (bottom, top, name), makers in zip(_RANGES, _MADE_BY, strict=True):
         room = (top - bottom) if math.isfinite(top) else max(high, 1.0)
         is_bounded = low >= bottom and high <= top
-        touches = low - bottom < 0.05 * room or (math.isfinite(top) and top - high < 0.05 * room)
+        if _is_known(first[0]) and not _is_made_by(first[0], makers):
+            continue
+        touches = (
+            _is_known(first[0])
+            or low - bottom < 0.05 * room
+            or (math.isfinite(top) and top - high < 0.05 * room)
+        )
         beyond = max(bottom - least, most - top if math.isfinite(top) else 0.0)
         if is_bounded and touches and beyond > 0.1 * (most - least) > 0:
             return Finding(
@@ -286,6 +315,9 @@ def first_bad(evidence: Evidence, column: str) -> int | None:
 def _is_known_bad(evidence: Evidence, column: str) -> bool:
     """Whether another table says that what is nan throughout was measured."""
     if column == "loss":
+        at_start = evidence.metrics.get("loss_at_start")
+        if isinstance(at_start, float) and not math.isfinite(at_start):
+            return True
         table = evidence.tables.get("loss")
         return table is not None and bool((table["not_finite"] > 0).any())
     wiring, layers = evidence.tables.get("wiring"), evidence.tables.get("layers")
@@ -329,6 +361,20 @@ def _last_with_activation(evidence: Evidence) -> set[str]:
     for name in rows["name"]:
         last[str(name).split(".")[0] if str(name).count(".") > 1 else ""] = str(name)
     return {*last.values()}
+
+
+def _is_known(output: pd.Series) -> bool:
+    """Whether the table says which function made an output."""
+    return isinstance(output.get("made_by"), str)
+
+
+def _is_made_by(output: pd.Series, functions: tuple[str, ...]) -> bool:
+    return str(output.get("made_by")).startswith(functions)
+
+
+def _plain(function: object) -> str:
+    """A function's name without underscores and capitals, which its class has differently."""
+    return str(function).replace("_", "").lower()
 
 
 def _sizes(shape: object) -> tuple[int, ...]:

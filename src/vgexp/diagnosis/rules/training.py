@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,11 +10,13 @@ from vgexp.diagnosis.evidence import Evidence
 from vgexp.diagnosis.findings import Finding, Number, Remedy, rule
 from vgexp.diagnosis.landscape import FLAT_BELOW
 from vgexp.diagnosis.learning import ENOUGH_STEPS, LEARNED_BELOW
+from vgexp.diagnosis.outcome import constant_loss
 from vgexp.diagnosis.phrases import UNKNOWN_GUESS, describe_first_not_finite, format_loss
 from vgexp.diagnosis.signal import SMALLEST_NORMAL
 from vgexp.errors import one_line
 from vgexp.quantities import NUM_STEPS_AVERAGED
 
+_ROUNDING = 1e-9
 _GUESSING = 0.01
 """Relative difference up to which a loss is what guessing gives."""
 _LIMIT = "the stability limit of this learning rate"
@@ -47,6 +50,25 @@ def loss(evidence: Evidence) -> Finding | None:
     if (best := metrics.get("loss_best_mean_20")) is not None:
         numbers["loss_best_mean_20"] = Number(best, limit)
     return Finding(loss.id, _describe_loss(metrics, last, guess), numbers=numbers)
+
+
+@rule("loss_at_start")
+def loss_at_start(evidence: Evidence) -> Finding | None:
+    """What the loss is before training, and what guessing gives."""
+    value, guess = evidence.metrics["loss_at_start"], constant_loss(evidence)
+    sentence = f"The loss at the start is {format_loss(value)}"
+    num_classes = None if guess is None else round(math.exp(min(guess, 50.0)))
+    if guess is None:
+        sentence += "."
+    elif num_classes is not None and abs(guess - math.log(num_classes)) < _ROUNDING * guess:
+        sentence += (
+            f"; guessing among {num_classes} classes gives log {num_classes} ="
+            f" {format_loss(guess)}."
+        )
+    else:
+        sentence += f"; guessing gives {format_loss(guess)}."
+    numbers = {"loss_at_start": Number(value, guess)}
+    return Finding(loss_at_start.id, sentence, step=0, numbers=numbers)
 
 
 @rule("sharpness_last")
@@ -182,4 +204,4 @@ def _describe_curvature(over: float, largest: float, verdict: str | None) -> str
     return f"T{mostly}"
 
 
-RULES = (diverged, loss, curvature, underflow, unfinished)
+RULES = (diverged, loss, loss_at_start, curvature, underflow, unfinished)

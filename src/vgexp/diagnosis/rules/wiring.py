@@ -28,6 +28,8 @@ def no_update(evidence: Evidence) -> Finding | None:
     rates = _numbers(held, "lr")
     is_zero = np.nanmax(rates, initial=0) == 0
     num_steps = len(np.unique(evidence.tables["layers"]["step"])) if is_zero else 2
+    if evidence.is_check and not evidence.settings.get("optimizer.initial_lr"):
+        num_steps = 2  # no scheduler holds the optimizer, which could raise the rate
     if num_steps < 2 or not (updated == 0).any():  # a warm-up begins at a rate of 0
         return None
     if not is_zero and not held["gradient"].isin(["finite"]).any():
@@ -85,7 +87,10 @@ def not_in_optimizer(evidence: Evidence) -> Finding | None:
         & (_numbers(wiring, "requires_grad") == 1)
         & (_numbers(wiring, "gradient_came") == 1)
     ]
-    still = _still(evidence, set(lost["name"]))
+    if evidence.is_check:  # no other optimizer made a step
+        still = _weights(lost[_numbers(lost, "updated") == 0])
+    else:
+        still = _still(evidence, set(lost["name"]))
     if not still:
         return None
     return Finding(
@@ -115,6 +120,8 @@ def frozen(evidence: Evidence) -> Finding | None:
     wiring = evidence.tables["wiring"]
     names = wiring.loc[_numbers(wiring, "requires_grad") == 0, "name"]
     used = _used(evidence, names)
+    if evidence.is_check and len(names) == len(wiring):
+        used = _weights(wiring)  # a pass that needs no gradient is not seen
     if not used:
         return None
     return Finding(
@@ -170,7 +177,7 @@ def graph_cut(evidence: Evidence) -> Finding | None:
     """
     if not_registered(evidence) is not None:
         return None
-    held = _held(evidence)
+    held, wiring = _held(evidence), evidence.tables["wiring"]
     none = held[(_numbers(held, "gradient_came") == 0) & held["gradient"].eq("none")]
     late = set(held.loc[_numbers(held, "gradient_came") == 1, "name"])
     cut = _used(evidence, [name for name in none["name"] if name not in late])
@@ -179,6 +186,9 @@ def graph_cut(evidence: Evidence) -> Finding | None:
         cut, why = unseen, "they run without gradients, or not at all"
     if not cut:
         cut, why = _zero_behind(evidence), "what comes back to them is exactly 0 from the start"
+    trained = wiring[_numbers(wiring, "requires_grad") == 1]
+    if evidence.is_check and len(trained) and (_numbers(trained, "gradient_came") == 0).all():
+        cut, why = _weights(trained), "the loss has no graph that leads to a parameter"
     if not cut:
         return None
     return Finding(

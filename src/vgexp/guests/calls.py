@@ -1,0 +1,118 @@
+"""How a model and a loss function are called with a batch that somebody gave."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from vgexp.errors import QuestionError
+
+ALLOWED = (
+    "allowed: (inputs, target), (input, input, ..., target), or, with loss_fn=None, what the model"
+    " is called with: a mapping for model(**batch), a tuple for model(*batch)"
+)
+_LABELS = ("labels", "label", "targets", "target", "y")
+
+
+class Call(NamedTuple):
+    """What a model is called with, and the target of the loss function."""
+
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any]
+    target: Any = None
+
+
+def call_of(model: nn.Module, batch: Any, *, has_loss: bool) -> Call:
+    """Reads a batch: its tensors are copied.
+
+    Inputs that are one tuple are spread over the model's parameters if it needs that many, and a
+    mapping among them if its keys are the model's parameters.
+
+    Raises:
+        QuestionError: it is no batch, or has no target though there is a loss function.
+    """
+    if isinstance(batch, str | bytes) or not isinstance(batch, Tensor | tuple | list | Mapping):
+        raise QuestionError(f"check: batch is of type {type(batch).__name__}\n{ALLOWED}")
+    batch = _copied(batch)
+    if not has_loss:
+        if isinstance(batch, Mapping):
+            return Call((), batch)
+        return Call(tuple(batch) if isinstance(batch, tuple | list) else (batch,), {})
+    if not isinstance(batch, tuple | list) or len(batch) < 2:
+        what = f"a {type(batch).__name__}"
+        if isinstance(batch, tuple | list):
+            what += f" of {len(batch)}"
+        raise QuestionError(
+            f"check: batch is {what}, and a loss function needs inputs and a target\n{ALLOWED}"
+        )
+    *inputs, target = batch
+    if len(inputs) > 1:
+        return Call(tuple(inputs), {}, target)
+    (only,) = inputs
+    if isinstance(only, Mapping) and _takes(model, (), only):
+        return Call((), only, target)
+    if isinstance(only, tuple | list) and not _takes(model, (only,), {}):
+        return Call(tuple(only), {}, target)
+    return Call((only,), {}, target)
+
+
+def describe(value: Any) -> str:
+    """What a batch holds, in a few words: `float32 4x5, int64 4`."""
+    if isinstance(value, Tensor):
+        sizes = "x".join(map(str, value.shape)) or "scalar"
+        return f"{str(value.dtype).removeprefix('torch.')} {sizes}"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name}: {describe(each)}" for name, each in value.items())
+    if isinstance(value, tuple | list):
+        return f"({', '.join(map(describe, value))})"
+    return type(value).__name__
+
+
+def own_loss(kwargs: Mapping[str, Any], result: Any) -> tuple[Tensor, Tensor] | None:
+    """The logits and labels of a model that makes its own loss, with the classes in dim 1."""
+    logits = result.get("logits") if isinstance(result, Mapping) else None
+    if logits is None:
+        logits = getattr(result, "logits", None)
+    labels = next((kwargs[name] for name in _LABELS if isinstance(kwargs.get(name), Tensor)), None)
+    if not isinstance(logits, Tensor) or labels is None or logits.shape[:-1] != labels.shape:
+        return None
+    return logits.flatten(0, -2), labels.flatten()
+
+
+def handing_on(made: Tensor, name: str) -> Callable[[Tensor, Tensor], Tensor]:
+    """A function of this name that returns a loss which a model made of output and target."""
+
+    def loss(output: Tensor, target: Tensor) -> Tensor:  # noqa: ARG001
+        return made
+
+    loss.__name__ = name
+    return loss
+
+
+def _takes(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
+    try:
+        inspect.signature(model.forward).bind(*args, **kwargs)
+    except (TypeError, ValueError):
+        return False
+    return True
+
+
+def _copied(value: Any) -> Any:
+    """A batch with copies of its tensors, each without its graph."""
+    if isinstance(value, Tensor):
+        made = value.detach().clone()
+        return made.requires_grad_() if value.requires_grad else made
+    if isinstance(value, Mapping):
+        return {name: _copied(each) for name, each in value.items()}
+    if type(value) in (tuple, list):
+        return type(value)(map(_copied, value))
+    try:
+        with torch.no_grad():
+            return copy.deepcopy(value)
+    except Exception:  # of somebody else's classes any
+        return value
