@@ -405,7 +405,7 @@ def test_what_a_loss_is_given_is_described_at_measured_steps() -> None:
 def test_numbers_of_large_outputs_are_taken_in_parts_and_leave_out_what_is_not_finite(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("vgexp.probe.loss._MOST_ENTRIES", 7)
+    monkeypatch.setattr("vgexp.probe.loss_arguments._MOST_ENTRIES", 7)
     model = nn.Sequential(nn.Linear(2, 5))
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     drawn = torch.randn(6, 5, generator=torch.Generator().manual_seed(2))
