@@ -132,7 +132,7 @@ def test_a_net_with_layer_scale_is_steady_since_its_streams_are(gamma: float) ->
         assert inside == [block + 1] * 3
     by_layer = [row["name"] for row in rows if row["layer"] == 2]
     assert by_layer == ["1", "1.f1.weight", "1.f2.weight", "1.g"]
-    said = str(diagnose(probe.to_frame()))
+    said = diagnose(probe.to_frame()).sentence
     assert "is steady at step 0" in said
     deltas = [row["delta_rms"] for row in rows if row["kind"] == "stream"]
     gains = [row["backward_gain"] for row in rows if row["kind"] == "stream"]
@@ -338,7 +338,7 @@ def test_the_encoder_of_torch_has_a_stream_for_each_layer() -> None:
         inside = f"encoder.layers.{index}"
         for name in ("self_attn.in_proj_weight", "self_attn.out_proj.weight", "linear1.weight"):
             assert layers[f"{inside}.{name}"] == index + 2
-    assert "layer 1 gets" in str(diagnose(probe.to_frame()))
+    assert "layer 1 gets" in diagnose(probe.to_frame()).sentence
 
 
 class Positional(nn.Module):
@@ -552,7 +552,7 @@ def test_a_decoder_that_is_fed_with_vectors_does_not_vanish() -> None:
         *[f"blocks.{i}" for i in range(4)],
         "head.weight",
     ]
-    assert "is steady at step 0" in str(diagnose(probe.to_frame()))
+    assert "is steady at step 0" in diagnose(probe.to_frame()).sentence
 
 
 def test_zeroed_last_weights_of_branches_leave_the_streams_as_they_are() -> None:
@@ -563,7 +563,7 @@ def test_zeroed_last_weights_of_branches_leave_the_streams_as_they_are() -> None
     assert layers_of(rows)["1"] == 2
     deltas = [row["delta_rms"] for row in rows if row["kind"] == "stream"]
     assert deltas == pytest.approx([deltas[0]] * 4, rel=1e-10)
-    assert "is steady" in str(diagnose(probe.to_frame()))
+    assert "is steady" in diagnose(probe.to_frame()).sentence
 
 
 def test_a_zeroed_read_out_is_told_as_what_it_is() -> None:

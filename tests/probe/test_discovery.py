@@ -130,7 +130,7 @@ def test_the_read_out_is_found_behind_whatever_makes_the_output_of_it(end: str) 
     rows, probe = learnt(model, lambda: F.mse_loss(logits_of(model(x)).reshape(-1).double(), y))
     assert numbers(rows) == {"a.weight": 1, "b.weight": 2, "h.weight": 3}
     assert readouts(rows) == ["h.weight"]
-    assert "is steady" in str(diagnose(probe.to_frame()))
+    assert "is steady" in diagnose(probe.to_frame()).sentence
 
 
 def test_a_module_of_log_softmax_at_the_end_leaves_the_read_out_where_it_is() -> None:
@@ -377,7 +377,7 @@ def test_what_reads_a_detached_output_comes_after_it(is_detached: bool) -> None:
     rows, probe = learnt(model, loss)
     assert [row["layer"] for row in rows] == [1, 2, 3, 4, 5]
     assert readouts(rows) == ["critic.4.weight"]
-    said = str(diagnose(probe.to_frame()))
+    said = diagnose(probe.to_frame()).sentence
     if is_detached:
         assert "layer 3 gets" in said
         assert "what layer 4 gets (layers 1 to 2 have none)" in said
@@ -401,7 +401,7 @@ def test_frozen_first_layers_keep_their_numbers_and_the_others_are_compared(
     rows, probe = learnt(model, lambda: model(x).square().mean())
     assert [row["layer"] for row in rows] == [1, 2, 3, 4, 5]
     deltas = [row["delta_rms"] for row in rows]
-    said = str(diagnose(probe.to_frame()))
+    said = diagnose(probe.to_frame()).sentence
     assert f"layer {num_frozen + 1} gets" in said
     assert ("layer 1 has none" if num_frozen == 1 else "layers 1 to 2 have none") in said
     found = diagnose(probe.to_frame()).first
@@ -468,7 +468,7 @@ def test_a_free_parameter_of_the_model_takes_no_number() -> None:
         "head.weight": 4,
     }
     assert all(row["backward_gain"] is not None for row in rows[:3])
-    assert "layer 1 gets" in str(diagnose(probe.to_frame()))
+    assert "layer 1 gets" in diagnose(probe.to_frame()).sentence
 
 
 def test_a_leaf_whose_weight_a_function_uses_keeps_its_number() -> None:
@@ -515,7 +515,7 @@ def test_a_linear_whose_weight_is_computed_has_z(kind: str) -> None:
         names = [row["name"].rpartition(".")[2] for row in rows]
         assert names == ["original1", "original0", "original1", "original0", "weight"]
         assert "a part of what a weight is computed from" in reasons(probe)[rows[1]["name"]]
-    assert "layer 1 gets" in str(diagnose(probe.to_frame()))
+    assert "layer 1 gets" in diagnose(probe.to_frame()).sentence
 
 
 def test_a_linear_with_a_submodule_without_weights_has_z() -> None:

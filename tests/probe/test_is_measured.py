@@ -54,7 +54,7 @@ def test_of_finite_values_it_says_what_notna_says_and_numbers_are_plain_floats()
     frame, measured = probe.to_frame(), probe.is_measured()
     pd.testing.assert_frame_equal(measured, frame.notna())
     assert frame["act_std"].dtype == np.dtype("float64")
-    assert "layer" in str(diagnose(frame))
+    assert "layer" in diagnose(frame).sentence
 
 
 def test_a_table_that_was_written_says_the_same(tmp_path: Path) -> None:

@@ -551,7 +551,7 @@ def test_layers_of_a_model_with_a_shared_weight_can_be_compared(tied: int) -> No
     optimizer = torch.optim.SGD(model.parameters(), lr=0.02)
     with Probe(model, optimizer) as probe:
         step_on(optimizer, [data(9, 6)], model)
-    said = str(diagnose(probe.to_frame()))
+    said = diagnose(probe.to_frame()).sentence
     assert "layer 1 gets" in said
     assert "cannot be compared" not in said
     assert "not measured" not in said
