@@ -259,7 +259,7 @@ def test_a_post_norm_layer_is_one_block_with_and_without_checkpoints(
     assert [row["kind"] for row in rows][-1] == "readout"
     assert all(row["layer"] is not None for row in rows)
     # Functions between the weights are no activation of theirs; nothing else is missing.
-    assert all("act_mean" in line for line in probe.unseen)
+    assert all("columns of h are empty" in line for line in probe.unseen)
 
 
 def test_a_checkpointed_net_has_the_rows_of_the_one_without() -> None:
@@ -572,5 +572,5 @@ def test_a_zeroed_read_out_is_told_as_what_it_is() -> None:
     _, probe = streams_of(model, classify(model, 16))
     diagnosis = diagnose(probe.to_frame())
     assert diagnosis.first.signal is None
-    assert "the read-out's weight is 0, so nothing is sent back at this step" in str(diagnosis)
-    assert "vanish" not in str(diagnosis)
+    assert "the read-out's weight is 0, so nothing is sent back at this step" in diagnosis.sentence
+    assert "vanish" not in diagnosis.sentence

@@ -248,9 +248,9 @@ def test_weights_that_a_shortcut_leads_round_have_no_number_and_are_listed() -> 
         assert "no module's output carries the sum" in reasons(probe)[name]
     diagnosis = diagnose(probe.to_frame())
     assert diagnosis.first.signal is None
-    assert "no path of layers can be told" in str(diagnosis)
-    assert "vanish" not in str(diagnosis)
-    assert "explode" not in str(diagnosis)
+    assert "no path of layers can be told" in diagnosis.sentence
+    assert "vanish" not in diagnosis.sentence
+    assert "explode" not in diagnosis.sentence
 
 
 class InlineExcitation(nn.Module):
@@ -437,7 +437,7 @@ def test_frozen_weights_with_adapters_are_the_main_path() -> None:
     assert by_name["1.down.weight"]["delta_rms"] == 0
     diagnosis = diagnose(probe.to_frame())
     assert diagnosis.first.signal == "steady"
-    assert "what layer 7 gets (layers 1 to 2 have none)" in str(diagnosis)
+    assert "what layer 7 gets (layers 1 to 2 have none)" in diagnosis.sentence
 
 
 # ---------------------------------------------------------------- free parameters
