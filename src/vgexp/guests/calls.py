@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from vgexp.errors import QuestionError
 
@@ -16,6 +18,9 @@ ALLOWED = (
     "allowed: (inputs, target), (input, input, ..., target), or, with loss_fn=None, what the model"
     " is called with: a mapping for model(**batch), a tuple for model(*batch)"
 )
+_SAME, _LIKE = 0.01, 0.25
+"""Relative differences up to which a loss is what a formula gives. Smoothed labels, classes with
+weights and labels of positions further on give cross-entropies that are near the usual one."""
 _LABELS = ("labels", "label", "targets", "target", "y")
 
 
@@ -82,6 +87,42 @@ def own_loss(kwargs: Mapping[str, Any], result: Any) -> tuple[Tensor, Tensor] | 
     if not isinstance(logits, Tensor) or labels is None or logits.shape[:-1] != labels.shape:
         return None
     return logits.flatten(0, -2), labels.flatten()
+
+
+def guess_of(output: Any, target: Any, loss: float) -> float | None:
+    """The loss of the best answer that does not depend on inputs, of a loss that is the usual
+    cross-entropy, binary cross-entropy or squared error of its output and target, to a hundredth.
+
+    The classes are in dim 1. Of labels it is log K, since a batch need not have all K of them.
+    """
+    output = output if isinstance(output, Tensor) else getattr(output, "logits", None)
+    if not isinstance(output, Tensor) or not isinstance(target, Tensor) or output.ndim == 0:
+        return None
+    x, y = output.detach().double(), target.detach()
+    try:
+        if not y.is_floating_point() and output.ndim == y.ndim + 1:
+            guess = math.log(x.shape[1])
+            # A model of text compares positions with labels one further on.
+            measured = [functional.cross_entropy(x, y.long())]
+            return guess if guess and _is_near(loss, measured, _LIKE) else None
+        if output.shape != target.shape or not y.is_floating_point():
+            return None
+        y = y.double()
+        if _is_near(loss, [(x - y).square().mean()], _SAME):
+            return float((y - y.mean()).square().mean())
+        share = y.mean()
+        measured = [functional.binary_cross_entropy_with_logits(x, y)]
+        if bool(((x >= 0) & (x <= 1)).all()):
+            measured.append(functional.binary_cross_entropy(x, y))
+        if 0 < share < 1 and _is_near(loss, measured, _SAME):
+            return float(functional.binary_cross_entropy(share, share))
+    except (RuntimeError, IndexError, ValueError):  # labels that are out of range, for one
+        return None
+    return None
+
+
+def _is_near(loss: float, measured: Iterable[Tensor], tolerance: float) -> bool:
+    return any(abs(loss - float(each)) <= tolerance * abs(float(each)) for each in measured)
 
 
 def handing_on(made: Tensor, name: str) -> Callable[[Tensor, Tensor], Tensor]:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from vgexp.errors import QuestionError, one_line
-from vgexp.guests.calls import ALLOWED, Call, call_of, describe, handing_on, own_loss
+from vgexp.guests.calls import ALLOWED, Call, call_of, describe, guess_of, handing_on, own_loss
 from vgexp.guests.copies import copy_together, untouched
 from vgexp.guests.probe import Probe
 from vgexp.probe.loss import loss_in
@@ -43,6 +43,10 @@ class _Update(NamedTuple):
 
     probe: Probe
     loss: float
+    loss_after: float | None
+    """On the same batch, behind the update."""
+    guess: float | None
+    """The loss of the best constant guess, where it is known what the loss is."""
     of_loss_alone: set[str]
     """Names of the parameters whose modules the loss function calls, and the model does not."""
 
@@ -89,14 +93,18 @@ def check(
         if own_optimizer is None:
             own_optimizer = _stand_in(copied)
         with torch.enable_grad():
-            update = _update(copied, own_loss_fn, call, own_optimizer)
+            update = _update(
+                copied, own_loss_fn, call, own_optimizer, updates=optimizer is not None
+            )
     return _conclude(update, has_optimizer=optimizer is not None)
 
 
 # ---------------------------------------------------------------- the update
 
 
-def _update(model: nn.Module, loss_fn: Any, call: Call, optimizer: Any) -> _Update:
+def _update(
+    model: nn.Module, loss_fn: Any, call: Call, optimizer: Any, *, updates: bool
+) -> _Update:
     for parameter in (*model.parameters(), *StepHooks(optimizer).parameters()):
         parameter.grad = None
     ran: set[int] = set()
@@ -119,7 +127,21 @@ def _update(model: nn.Module, loss_fn: Any, call: Call, optimizer: Any) -> _Upda
                 loss.backward()  # type: ignore[no-untyped-call]
         with _explained("the optimizer's step", call):
             _step(optimizer, loss)
-    return _Update(probe, value, _owned(model, ran - in_model))
+    compared = own_loss(call.kwargs, output) if loss_fn is None else (output, call.target)
+    guess = None if compared is None else guess_of(compared[0], compared[1], value)
+    after = _loss_again(model, loss_fn, call) if updates else None
+    return _Update(probe, value, after, guess, _owned(model, ran - in_model))
+
+
+def _loss_again(model: nn.Module, loss_fn: Any, call: Call) -> float | None:
+    """The loss behind the update; None where it cannot be had."""
+    try:
+        with torch.no_grad():
+            output = model(*call.args, **call.kwargs)
+            loss = loss_in(output if loss_fn is None else loss_fn(output, call.target))
+            return None if loss is None or loss.numel() != 1 else float(loss)
+    except Exception:  # a model that changes as it runs may raise anything
+        return None
 
 
 def _watch_own_loss(probe: Probe, model: nn.Module, call: Call, output: Any) -> Any:
@@ -128,12 +150,7 @@ def _watch_own_loss(probe: Probe, model: nn.Module, call: Call, output: Any) -> 
     if loss is None or found is None:
         return output
     logits, labels = found
-    is_cross_entropy = False
-    if not labels.is_floating_point() and logits.shape[1] > 1:
-        with torch.no_grad():
-            expected = nn.functional.cross_entropy(logits.float(), labels)
-            is_cross_entropy = bool((expected - loss).abs() <= 0.25 * expected.abs())
-    name = "cross_entropy" if is_cross_entropy else f"{type(model).__name__}.loss"
+    name = f"{type(model).__name__}.loss"
     return probe.watch_loss(handing_on(loss, name))(logits, labels)
 
 
@@ -196,11 +213,16 @@ def _conclude(update: _Update, *, has_optimizer: bool) -> Diagnosis:
         withheld |= dict.fromkeys(_OF_THE_OPTIMIZER, _NO_OPTIMIZER)
         settings = {k: v for k, v in settings.items() if not k.startswith("optimizer.")}
         evidence = update.probe.gather(_without_update(frames))
+    known = {
+        "loss_at_start": update.loss,
+        "loss_after_update": update.loss_after,
+        "constant_loss": update.guess,
+    }
     return diagnosis.conclude(
         replace(
             evidence,
             settings=settings,
-            metrics={**evidence.metrics, "loss_at_start": update.loss},
+            metrics={**evidence.metrics, **known},
             is_check=True,
             withheld=withheld,
         )
