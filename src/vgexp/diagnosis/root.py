@@ -10,9 +10,8 @@ from vgexp.diagnosis.causes import CAUSES, explains
 from vgexp.diagnosis.evidence import Evidence
 from vgexp.diagnosis.findings import Finding, Remedy
 from vgexp.diagnosis.outcome import column_of, constant_loss, has_learned, is_short
-from vgexp.diagnosis.phrases import format_loss
+from vgexp.diagnosis.phrases import format_loss, name_layers
 from vgexp.diagnosis.rules import CAUSE_RULES
-from vgexp.diagnosis.rules.layers import not_finite
 from vgexp.diagnosis.rules.wiring import saw_no_step
 from vgexp.diagnosis.signal import VANISHING_BELOW
 from vgexp.diagnosis.whole import with_whole_tables
@@ -80,8 +79,7 @@ def _root_of_check(
     at_start = evidence.metrics.get("loss_at_start")
     is_finite = isinstance(at_start, float) and math.isfinite(at_start)
     if not counted and at_start is not None and not is_finite:
-        where = next((each.sentence for each in (not_finite(evidence),) if each is not None), "")
-        counted = [Finding("unknown", f"The loss at the start is {at_start}. {where}".strip(), 0)]
+        counted = [_not_finite_at_start(evidence)]
     following = [
         each
         for each in found
@@ -160,6 +158,21 @@ def _counts(finding: Finding, learned: bool | None, evidence: Evidence) -> bool:
         lasts = evidence.metrics.get("signal_last", evidence.metrics.get("signal")) in _LASTING
         return lasts and finding.id in _OF_THE_SIGNAL and not _has_losses(evidence)
     return not learned
+
+
+def _not_finite_at_start(evidence: Evidence) -> Finding:
+    """What is known of a loss that is not finite and that no rule explains."""
+    metrics = evidence.metrics
+    weights, place = metrics.get("not_finite_weights"), metrics.get("not_finite_at")
+    sentence = f"The loss at the start is {metrics['loss_at_start']}"
+    layers: tuple[str, ...] = ()
+    if weights:
+        sentence += f": {name_layers(weights)} hold nan or infinite values before any update"
+        layers = tuple(weights)
+    elif place:
+        sentence += f": {place} makes the first value that is not finite, of inputs that are"
+        layers = (place,)
+    return Finding("unknown", f"{sentence}.", step=0, layers=layers)
 
 
 def _counts_in_check(finding: Finding, evidence: Evidence) -> bool:

@@ -25,6 +25,7 @@ _THROTTLED = 0.05
 _MANY_STEPS = 50
 _LARGEST_HALF = 65504.0
 _SMALLEST_HALF = 2.0**-24
+_USUAL_EPSILON = 1e-8
 _SMALLER_RATE = "A step this long does not follow the gradient at its start any more."
 
 
@@ -185,6 +186,8 @@ def optimizer_epsilon(evidence: Evidence) -> Finding | None:
         usable = largest[np.isfinite(largest)]
         if not usable.size or eps < 10 * usable.max() or total is None or total >= _UNMOVED:
             return None
+        if not usable.max() or (evidence.is_check and eps <= _USUAL_EPSILON):
+            return None  # of a whole run that is so; in one update the gradients are too small
         sentence = f"eps = {eps:.2g} is larger than every gradient ({usable.max():.2g} at most)."
         step, limit, better = evidence.first_step, float(usable.max()), 1e-8
     return Finding(
