@@ -95,19 +95,19 @@ def guess_of(output: Any, target: Any, loss: float) -> float | None:
     """The loss of the best answer that does not depend on inputs, of a loss that is the usual
     cross-entropy, binary cross-entropy or squared error of its output and target, to a hundredth.
 
-    The classes are in dim 1. Of labels it is log K, since a batch need not have all K of them.
+    Of labels it is log K, since a batch need not have all K of them.
     """
-    output = output if isinstance(output, Tensor) else getattr(output, "logits", None)
-    if not isinstance(output, Tensor) or not isinstance(target, Tensor) or output.ndim == 0:
+    pair = _pair(output, target)
+    if pair is None:
         return None
-    x, y = output.detach().double(), target.detach()
+    x, y = pair[0].double(), pair[1]
     try:
-        if not y.is_floating_point() and output.ndim == y.ndim + 1:
+        if not y.is_floating_point() and x.ndim == y.ndim + 1:
             guess = math.log(x.shape[1])
             # A model of text compares positions with labels one further on.
             measured = [functional.cross_entropy(x, y.long())]
             return guess if guess and _is_near(loss, measured, _LIKE) else None
-        if output.shape != target.shape or not y.is_floating_point():
+        if x.shape != y.shape or not y.is_floating_point():
             return None
         y = y.double()
         if _is_near(loss, [(x - y).square().mean()], _SAME):
@@ -126,10 +126,10 @@ def guess_of(output: Any, target: Any, loss: float) -> float | None:
 def kind_of(output: Any, target: Any, loss: float) -> str | None:
     """The name in torch.nn.functional of the loss that has this value for output and target; None
     where none has, or where several do."""
-    output = output if isinstance(output, Tensor) else getattr(output, "logits", None)
-    if not isinstance(output, Tensor) or not isinstance(target, Tensor) or output.ndim == 0:
+    pair = _pair(output, target)
+    if pair is None:
         return None
-    x, y = output.detach(), target.detach()
+    x, y = pair
     found = []
     for name in ("cross_entropy", "binary_cross_entropy_with_logits"):
         try:
@@ -141,6 +141,20 @@ def kind_of(output: Any, target: Any, loss: float) -> str | None:
         except (RuntimeError, IndexError, ValueError):
             continue
     return found[0] if len(found) == 1 and found[0] != "nll_loss" else None
+
+
+def _pair(output: Any, target: Any) -> tuple[Tensor, Tensor] | None:
+    """Output and target without their graphs, with classes in dim 1; None if they are no two
+    tensors."""
+    output = output if isinstance(output, Tensor) else getattr(output, "logits", None)
+    if not isinstance(output, Tensor) or not isinstance(target, Tensor) or output.ndim == 0:
+        return None
+    x, y = output.detach(), target.detach()
+    if x.ndim == 2 and x.shape[0] == y.numel():  # the loss function spreads positions itself
+        y = y.reshape(-1) if not y.is_floating_point() else y
+    if x.ndim > 2 and x.shape[:-1] == y.shape and not y.is_floating_point():
+        x, y = x.flatten(0, -2), y.flatten()
+    return x, y
 
 
 def _is_near(loss: float, measured: Iterable[Tensor], tolerance: float) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -75,7 +76,9 @@ def check(
         del memo
         if not copied.training:
             copied.train()
-        with torch.enable_grad():
+        # What is warned of here is warned of again in training, or is found below.
+        with torch.enable_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
             trial = try_update(copied, own_loss_fn, call, own_optimizer)
     return _conclude(trial, has_optimizer=optimizer is not None)
 

@@ -73,9 +73,14 @@ def try_update(model: nn.Module, loss_fn: Any, call: Call, optimizer: Any | None
         if loss.requires_grad:
             with explained("the backward pass", call, output):
                 loss.backward()  # type: ignore[no-untyped-call]
+        # Gradients that are nan make weights so, and the place of the first nan is asked below.
+        kept = [] if math.isfinite(value) else [(p, p.detach().clone()) for p in model.parameters()]
         silent = [n for n, p in model.named_parameters() if p.requires_grad and p.grad is None]
         with explained("the optimizer's step", call):
             _step(step_of, loss)
+    with torch.no_grad():
+        for parameter, before in kept:
+            parameter.copy_(before)
     compared = own_loss(call.kwargs, output) if loss_fn is None else (output, call.target)
     again = _Again(model, loss_fn, call)
     facts = {
