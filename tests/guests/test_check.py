@@ -1,6 +1,6 @@
 """The check before training: what it finds, and that it leaves everything as it was.
 
-Holds: guests/check.py, guests/trial.py, guests/calls.py, guests/copies.py
+Holds: guests/check.py, guests/trial.py, guests/calls.py, guests/copies.py, docs/check.md
 """
 
 from __future__ import annotations
@@ -10,8 +10,10 @@ import functools
 import json
 import math
 import random
+import re
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -485,6 +487,13 @@ def test_what_one_update_cannot_tell_is_unchecked_with_the_reason() -> None:
     assert page.startswith("Health: healthy")
     assert "guessing among 5 classes gives log 5 = 1.61" in page
     assert json.loads(json.dumps(found.to_dict()))["health"] == "healthy"
+
+
+def test_the_example_of_the_page_is_what_it_prints(capsys: pytest.CaptureFixture[str]) -> None:
+    page = Path(__file__).parents[2] / "docs" / "check.md"
+    code, shown = re.findall(r"```(?:python)?\n(.*?)```", page.read_text(), flags=re.DOTALL)[:2]
+    exec(code, {})
+    assert capsys.readouterr().out == shown
 
 
 def test_the_place_of_the_first_value_that_is_not_finite_is_told() -> None:
