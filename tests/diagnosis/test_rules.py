@@ -331,6 +331,27 @@ TELLS: list[tuple[str, Evidence, str]] = [
         " over the best 20 steps and 2.00 over the last 20, where guessing gives 2.20; the accuracy"
         " was 0.12, at best 0.62, at the end 0.50.",
     ),
+    ("loss_at_start", Evidence({"loss_at_start": 0.7}), "The loss at the start is 0.700."),
+    (
+        "loss_at_start",
+        Evidence({"loss_at_start": 2.31, "constant_loss": math.log(10)}),
+        "start is 2.31; guessing among 10 classes gives log 10 = 2.30.",
+    ),
+    (
+        "loss_at_start",
+        Evidence({"loss_at_start": 12.8, "constant_loss": math.log(8000)}),
+        "log 8000 = 8.99.",
+    ),
+    (
+        "loss_at_start",
+        Evidence({"loss_at_start": 6.3, "constant_loss": math.log(5)}),
+        "It is 3.9 times as much: the logits begin large.",
+    ),
+    (
+        "loss_at_start",
+        Evidence({"loss_at_start": 1.4, "constant_loss": 1.02}),
+        "guessing gives 1.02.",
+    ),
     ("loss", of(LOSS, verdict="relapsed"), "over the last 20, which is what guessing gives 2.00."),
     # The summary of an earlier version calls healthy what it now calls relapsed.
     ("loss", of(LOSS, verdict="healthy", constant_loss=2.2), "It learned and lost it: the"),
@@ -416,6 +437,7 @@ SILENT: list[tuple[str, Evidence]] = [
     ("not_finite", over_time("preact_std", [1.0, 1.0], [np.nan, np.nan])),
     ("not_finite", over_time("grad_norm", [1.0, 1.0], [np.inf, 1.0], verdict="diverged")),
     ("diverged", of(verdict="stalled", cause="the signal is steady")),
+    ("loss_at_start", Evidence({"loss_at_start": math.nan})),
     ("loss", of(LOSS, verdict="diverged")),
     ("loss", of(LOSS, loss_last_mean_20=None)),
     ("curvature", of(CURVATURE, sharpness_last=None)),
@@ -447,7 +469,7 @@ def test_the_order_of_the_rules_is_fixed() -> None:
         *("through_time", "predicted_through_time"),
         *("fitted_variances", "jacobian", "paths", "shattering"),
         *("dying_units", "saturating_units", "no_gradient", "not_finite"),
-        *("diverged", "loss", "curvature", "underflow", "unfinished"),
+        *("diverged", "loss", "loss_at_start", "curvature", "underflow", "unfinished"),
     ]
 
 

@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
-from vgexp.errors import QuestionError
+from vgexp.errors import QuestionError, one_line
+from vgexp.probe.loss import loss_in
 
 ALLOWED = (
     "allowed: (inputs, target), (input, input, ..., target), or, with loss_fn=None, what the model"
     " is called with: a mapping for model(**batch), a tuple for model(*batch)"
 )
+_EXACT, _SAME, _LIKE = 1e-5, 0.01, 0.25
+"""Relative differences up to which a loss is what a formula gives. Smoothed labels, classes with
+weights and labels of positions further on give cross-entropies that are near the usual one."""
 _LABELS = ("labels", "label", "targets", "target", "y")
 
 
@@ -84,6 +91,76 @@ def own_loss(kwargs: Mapping[str, Any], result: Any) -> tuple[Tensor, Tensor] | 
     return logits.flatten(0, -2), labels.flatten()
 
 
+def guess_of(output: Any, target: Any, loss: float) -> float | None:
+    """The loss of the best answer that does not depend on inputs, of a loss that is the usual
+    cross-entropy, binary cross-entropy or squared error of its output and target, to a hundredth.
+
+    Of labels it is log K, since a batch need not have all K of them.
+    """
+    pair = _pair(output, target)
+    if pair is None:
+        return None
+    x, y = pair[0].double(), pair[1]
+    try:
+        if not y.is_floating_point() and x.ndim == y.ndim + 1:
+            guess = math.log(x.shape[1])
+            # A model of text compares positions with labels one further on.
+            measured = [functional.cross_entropy(x, y.long())]
+            return guess if guess and _is_near(loss, measured, _LIKE) else None
+        if x.shape != y.shape or not y.is_floating_point():
+            return None
+        y = y.double()
+        if _is_near(loss, [(x - y).square().mean()], _SAME):
+            return float((y - y.mean()).square().mean())
+        share = y.mean()
+        measured = [functional.binary_cross_entropy_with_logits(x, y)]
+        if bool(((x >= 0) & (x <= 1)).all()):
+            measured.append(functional.binary_cross_entropy(x, y))
+        if 0 < share < 1 and _is_near(loss, measured, _SAME):
+            return float(functional.binary_cross_entropy(share, share))
+    except (RuntimeError, IndexError, ValueError):  # labels that are out of range, for one
+        return None
+    return None
+
+
+def kind_of(output: Any, target: Any, loss: float) -> str | None:
+    """The name in torch.nn.functional of the loss that has this value for output and target; None
+    where none has, or where several do."""
+    pair = _pair(output, target)
+    if pair is None:
+        return None
+    x, y = pair
+    found = []
+    for name in ("cross_entropy", "binary_cross_entropy_with_logits"):
+        try:
+            if _is_near(loss, [getattr(functional, name)(x.float(), y)], _EXACT):
+                found.append(name)
+            if name == "cross_entropy" and (x >= 0).all():  # or it took probabilities
+                taken = [functional.nll_loss(x.float().log(), y)]
+                found += ["nll_loss"] if _is_near(loss, taken, _EXACT) else []
+        except (RuntimeError, IndexError, ValueError):
+            continue
+    return found[0] if len(found) == 1 and found[0] != "nll_loss" else None
+
+
+def _pair(output: Any, target: Any) -> tuple[Tensor, Tensor] | None:
+    """Output and target without their graphs, with classes in dim 1; None if they are no two
+    tensors."""
+    output = output if isinstance(output, Tensor) else getattr(output, "logits", None)
+    if not isinstance(output, Tensor) or not isinstance(target, Tensor) or output.ndim == 0:
+        return None
+    x, y = output.detach(), target.detach()
+    if x.ndim == 2 and x.shape[0] == y.numel():  # the loss function spreads positions itself
+        y = y.reshape(-1) if not y.is_floating_point() else y
+    if x.ndim > 2 and x.shape[:-1] == y.shape and not y.is_floating_point():
+        x, y = x.flatten(0, -2), y.flatten()
+    return x, y
+
+
+def _is_near(loss: float, measured: Iterable[Tensor], tolerance: float) -> bool:
+    return any(abs(loss - float(each)) <= tolerance * abs(float(each)) for each in measured)
+
+
 def handing_on(made: Tensor, name: str) -> Callable[[Tensor, Tensor], Tensor]:
     """A function of this name that returns a loss which a model made of output and target."""
 
@@ -92,6 +169,43 @@ def handing_on(made: Tensor, name: str) -> Callable[[Tensor, Tensor], Tensor]:
 
     loss.__name__ = name
     return loss
+
+
+def require_loss(result: Any, loss_fn: Any) -> Tensor:
+    loss = loss_in(result)
+    whose = "the model" if loss_fn is None else "the loss function"
+    if loss is None:
+        why = "\nallowed: the loss as a tensor of one number"
+        if loss_fn is None:
+            why += ", or something with it as `loss`; or a loss_fn that makes it"
+        raise QuestionError(f"check: {whose} returned a {type(result).__name__}, no loss{why}")
+    if loss.numel() != 1:
+        raise QuestionError(
+            f"check: {whose} returned {describe(loss)}, and a loss is one number\n"
+            "allowed: its mean, as in loss.mean() or reduction='mean'"
+            + ("; or a loss_fn that makes a loss of it" if loss_fn is None else "")
+        )
+    return loss
+
+
+@contextmanager
+def explained(what: str, call: Call, output: Any = None) -> Iterator[None]:
+    """Makes one readable error of what somebody else's code raised."""
+    try:
+        yield
+    except QuestionError:
+        raise
+    except Exception as error:
+        text = "; ".join(line.strip() for line in str(error).splitlines() if line.strip())
+        lines = [f"check: {what} raised {type(error).__name__}: {one_line(text)}"]
+        given = [describe(call.args)[1:-1]] if call.args else []
+        given += [describe(call.kwargs)] if call.kwargs else []
+        lines.append(f"inputs: {', '.join(given)}")
+        if output is not None:
+            lines.append(f"output: {describe(output)}")
+        if call.target is not None:
+            lines.append(f"target: {describe(call.target)}")
+        raise QuestionError("\n".join([*lines, ALLOWED])) from error
 
 
 def _takes(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+import warnings
+from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from vgexp.errors import QuestionError, one_line
-from vgexp.guests.calls import ALLOWED, Call, call_of, describe, handing_on, own_loss
+from vgexp.errors import QuestionError
+from vgexp.guests.calls import call_of
 from vgexp.guests.copies import copy_together, untouched
-from vgexp.guests.probe import Probe
-from vgexp.probe.loss import loss_in
+from vgexp.guests.trial import Trial, try_update
 from vgexp.probe.optimizers import StepHooks
 from vgexp.probe.ranks import unwrapped
 from vgexp.seeds import without_draws
@@ -32,19 +30,11 @@ _IN_A_LOOP = (
     "saturated_units", "labels_unlearnable", "flat_landscape", "relapsed", "overfitting",
     "idle_clip", "idle_layers", "loss", "unfinished",
 )  # fmt: skip
+_NORM_FIRST = "a normalisation follows on the first layer and divides by the scale of inputs"
 _NO_OPTIMIZER = "no optimizer was given"
 _OF_THE_OPTIMIZER = (
     "no_update", "not_in_optimizer", "rate_too_large", "optimizer_epsilon", "no_warmup",
 )  # fmt: skip
-
-
-class _Update(NamedTuple):
-    """What one update gave."""
-
-    probe: Probe
-    loss: float
-    of_loss_alone: set[str]
-    """Names of the parameters whose modules the loss function calls, and the model does not."""
 
 
 def check(
@@ -86,125 +76,51 @@ def check(
         del memo
         if not copied.training:
             copied.train()
-        if own_optimizer is None:
-            own_optimizer = _stand_in(copied)
-        with torch.enable_grad():
-            update = _update(copied, own_loss_fn, call, own_optimizer)
-    return _conclude(update, has_optimizer=optimizer is not None)
-
-
-# ---------------------------------------------------------------- the update
-
-
-def _update(model: nn.Module, loss_fn: Any, call: Call, optimizer: Any) -> _Update:
-    for parameter in (*model.parameters(), *StepHooks(optimizer).parameters()):
-        parameter.grad = None
-    ran: set[int] = set()
-    probe = Probe(model, optimizer, every=1, activations_every=1)
-    watched = None if loss_fn is None else probe.watch_loss(loss_fn)
-    with probe:
-        with _explained("the model's forward pass", call), _noting(model, ran):
-            output = model(*call.args, **call.kwargs)
-        in_model = frozenset(ran)
-        with _explained("the loss function", call, output), _noting(model, ran):
-            result = output if watched is None else watched(output, call.target)
-        if watched is None:
-            result = _watch_own_loss(probe, model, call, output)
-        loss = _require_loss(result, loss_fn)
-        if watched is None or not loss.requires_grad:
-            probe.note_loss(loss)
-        value = float(loss.detach())
-        if loss.requires_grad:
-            with _explained("the backward pass", call, output):
-                loss.backward()  # type: ignore[no-untyped-call]
-        with _explained("the optimizer's step", call):
-            _step(optimizer, loss)
-    return _Update(probe, value, _owned(model, ran - in_model))
-
-
-def _watch_own_loss(probe: Probe, model: nn.Module, call: Call, output: Any) -> Any:
-    """What a model returned that makes its own loss; its logits and labels are described."""
-    loss, found = loss_in(output), own_loss(call.kwargs, output)
-    if loss is None or found is None:
-        return output
-    logits, labels = found
-    is_cross_entropy = False
-    if not labels.is_floating_point() and logits.shape[1] > 1:
-        with torch.no_grad():
-            expected = nn.functional.cross_entropy(logits.float(), labels)
-            is_cross_entropy = bool((expected - loss).abs() <= 0.25 * expected.abs())
-    name = "cross_entropy" if is_cross_entropy else f"{type(model).__name__}.loss"
-    return probe.watch_loss(handing_on(loss, name))(logits, labels)
-
-
-def _step(optimizer: Any, loss: Tensor) -> None:
-    """Makes the step; an optimizer that asks for the loss again gets the one that there is."""
-    try:
-        needed = inspect.signature(optimizer.step).parameters.get("closure")
-    except (TypeError, ValueError):
-        needed = None
-    if needed is not None and needed.default is inspect.Parameter.empty:
-        optimizer.step(lambda: loss.detach())
-    else:
-        optimizer.step()
-
-
-def _stand_in(model: nn.Module) -> torch.optim.Optimizer:
-    """An optimizer that changes nothing, where none was given."""
-    every = [p for p in model.parameters() if p.requires_grad] or [*model.parameters()]
-    return torch.optim.SGD(every, lr=0.0)
-
-
-@contextmanager
-def _noting(model: nn.Module, ran: set[int]) -> Iterator[None]:
-    """Within, the ids of the model's modules that are called are added."""
-    handles = [
-        module.register_forward_pre_hook(lambda module, _: ran.add(id(module)))
-        for module in model.modules()
-    ]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-def _owned(model: nn.Module, modules: set[int]) -> set[str]:
-    """The names of the parameters that only these modules own."""
-    names = {id(p): name for name, p in model.named_parameters()}
-    ids = {m: {id(p) for p in m.parameters(recurse=False)} for m in model.modules()}
-    theirs = set().union(*(own for m, own in ids.items() if id(m) in modules))
-    others = set().union(*(own for m, own in ids.items() if id(m) not in modules))
-    return {names[each] for each in theirs - others}
+        # What is warned of here is warned of again in training, or is found below.
+        with torch.enable_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            trial = try_update(copied, own_loss_fn, call, own_optimizer)
+    return _conclude(trial, has_optimizer=optimizer is not None)
 
 
 # ---------------------------------------------------------------- the diagnosis
 
 
-def _conclude(update: _Update, *, has_optimizer: bool) -> Diagnosis:
+def _conclude(trial: Trial, *, has_optimizer: bool) -> Diagnosis:
     from vgexp import diagnosis
 
-    frames = {name: update.probe.to_frame(name) for name in update.probe.tables}
+    frames = {name: trial.probe.to_frame(name) for name in trial.probe.tables}
+    if trial.kind is not None and "loss" in frames:
+        # Rules know a loss by its name, and a lambda's says nothing.
+        named = frames["loss"]["function"].map(lambda name: _with_kind(name, str(trial.kind)))
+        frames["loss"] = frames["loss"].assign(function=named)
     wiring = frames["wiring"]
     # Whoever calls them in the loss function may train them with another optimizer.
-    others = wiring["name"].isin(update.of_loss_alone) & (wiring["in_optimizer"] == 0)
+    others = wiring["name"].isin(trial.of_loss_alone) & (wiring["in_optimizer"] == 0)
     frames["wiring"] = wiring.assign(in_optimizer=wiring["in_optimizer"].mask(others))
     withheld = dict.fromkeys(_IN_A_LOOP, _ONE_UPDATE)
-    evidence = update.probe.gather(frames)
+    if trial.facts["is_norm_first"]:
+        withheld["inputs_unscaled"] = _NORM_FIRST
+    evidence = trial.probe.gather(frames)
     settings = evidence.settings
     if not has_optimizer:
         withheld |= dict.fromkeys(_OF_THE_OPTIMIZER, _NO_OPTIMIZER)
         settings = {k: v for k, v in settings.items() if not k.startswith("optimizer.")}
-        evidence = update.probe.gather(_without_update(frames))
+        evidence = trial.probe.gather(_without_update(frames))
     return diagnosis.conclude(
         replace(
             evidence,
             settings=settings,
-            metrics={**evidence.metrics, "loss_at_start": update.loss},
+            metrics={**evidence.metrics, **trial.facts},
             is_check=True,
             withheld=withheld,
         )
     )
+
+
+def _with_kind(name: str, kind: str) -> str:
+    plain = name.replace("_", "").lower()
+    return name if kind.replace("_", "") in plain else f"{name} ({kind})"
 
 
 def _without_update(frames: Mapping[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
@@ -246,40 +162,3 @@ def _require(model: Any, loss_fn: Any, optimizer: Any) -> None:
                 f"check: optimizer is of type {type(optimizer).__name__}\n"
                 "allowed: a torch.optim.Optimizer, or None"
             ) from None
-
-
-def _require_loss(result: Any, loss_fn: Any) -> Tensor:
-    loss = loss_in(result)
-    whose = "the model" if loss_fn is None else "the loss function"
-    if loss is None:
-        why = "\nallowed: the loss as a tensor of one number"
-        if loss_fn is None:
-            why += ", or something with it as `loss`; or a loss_fn that makes it"
-        raise QuestionError(f"check: {whose} returned a {type(result).__name__}, no loss{why}")
-    if loss.numel() != 1:
-        raise QuestionError(
-            f"check: {whose} returned {describe(loss)}, and a loss is one number\n"
-            "allowed: its mean, as in loss.mean() or reduction='mean'"
-            + ("; or a loss_fn that makes a loss of it" if loss_fn is None else "")
-        )
-    return loss
-
-
-@contextmanager
-def _explained(what: str, call: Call, output: Any = None) -> Iterator[None]:
-    """Makes one readable error of what somebody else's code raised."""
-    try:
-        yield
-    except QuestionError:
-        raise
-    except Exception as error:
-        text = "; ".join(line.strip() for line in str(error).splitlines() if line.strip())
-        lines = [f"check: {what} raised {type(error).__name__}: {one_line(text)}"]
-        given = [describe(call.args)[1:-1]] if call.args else []
-        given += [describe(call.kwargs)] if call.kwargs else []
-        lines.append(f"inputs: {', '.join(given)}")
-        if output is not None:
-            lines.append(f"output: {describe(output)}")
-        if call.target is not None:
-            lines.append(f"target: {describe(call.target)}")
-        raise QuestionError("\n".join([*lines, ALLOWED])) from error

@@ -41,6 +41,8 @@ def copy_together(
     copied_model, copied_optimizer = (
         _copied(what, value, memo) for what, value in (("model", model), ("optimizer", optimizer))
     )
+    if optimizer is not None:
+        _copy_attributes(optimizer, copied_optimizer, memo)
     copied_loss = rebound(loss_fn, memo)
     if copied_loss is loss_fn and not isinstance(loss_fn, types.FunctionType):
         copied_loss = _copied("loss_fn", loss_fn, memo)
@@ -93,6 +95,14 @@ def _copied(what: str, value: Any, memo: Memo) -> Any:
             f"allowed: a {what} that copy.deepcopy takes; keep what cannot be copied out of it, or"
             " give its class a __deepcopy__. In a training loop of yours vgexp.Probe needs no copy"
         ) from error
+
+
+def _copy_attributes(optimizer: Any, copied: Any, memo: Memo) -> None:
+    """Gives a copy what optimizers of torch leave out of their state, as LBFGS does its list of
+    parameters; but no hooks and no wrapped methods."""
+    for name, value in vars(optimizer).items():
+        if name not in vars(copied) and not callable(value):
+            vars(copied)[name] = _or_itself(value, memo)
 
 
 def _copied_generator(generator: torch.Generator) -> torch.Generator:

@@ -22,6 +22,8 @@ _PER_LAYER = (
     " own limit; the factor is sigma_w times the rms of phi'"
 )
 _MOST = 0.5
+_LEAST_FOR_JUMP = 4
+"""Layers from which on one fall stands out among the others."""
 _LARGE = 2.0
 
 
@@ -363,11 +365,25 @@ def _vanishing(evidence: Evidence) -> Factors | None:
 
 
 def _without_forward(evidence: Evidence) -> Factors | None:
-    """The factors where no row tells what weights multiply by: taken as 1."""
-    factor = evidence.metrics.get("backward_factor_per_layer")
-    if factor is None or evidence.metrics.get("attenuation") == 0:
+    """The factors where no row tells what weights multiply by: taken as 1.
+
+    None where one layer takes most of the signal, as a scale of a branch that begins near 0 does.
+    """
+    factor, attenuation = (
+        evidence.metrics.get(name) for name in ("backward_factor_per_layer", "attenuation")
+    )
+    if factor is None or not attenuation or _is_one_jump(evidence, attenuation):
         return None
     return Factors(float(factor), 1.0, float(factor))
+
+
+def _is_one_jump(evidence: Evidence, attenuation: float) -> bool:
+    """Whether the largest fall from a layer to the next is more than half of all, in logarithms."""
+    deltas = values_of(rows_at(evidence, evidence.first_step), "delta_rms")
+    deltas = deltas[np.isfinite(deltas) & (deltas > 0)]
+    if deltas.size < _LEAST_FOR_JUMP:
+        return False
+    return bool(np.diff(np.log(deltas)).max() > abs(math.log(attenuation)) / 2)
 
 
 def _kind_of_vanishing(evidence: Evidence, factors: Factors) -> str | None:

@@ -41,6 +41,9 @@ def inputs_unscaled(evidence: Evidence) -> Finding | None:
     factors = factors_of(evidence)
     weights = factors.weights if factors is not None else 1.0
     inputs = size / max(weights, 0.5)
+    measured = evidence.metrics.get("inputs_rms")
+    if measured is not None:
+        return _of_measured(evidence, str(rows["name"].iloc[0]), float(measured))
     norm = values_of(rows, "weight_norm")[0]
     if inputs < 1 and (weights < _SMALL or norm < _SMALL):  # weights as small may be why
         return None
@@ -56,14 +59,21 @@ def inputs_unscaled(evidence: Evidence) -> Finding | None:
         step=evidence.first_step,
         layers=(str(rows["name"].iloc[0]),),
         numbers={"preact_std": Number(float(z), _FAR)},
-        remedies=(
-            Remedy(
-                "Bring inputs to mean 0 and standard deviation 1.",
-                "Gradients of the first layer, and the curvature, grow with the inputs' square.",
-                code="x = (x - x_train.mean(0)) / x_train.std(0)",
-                source="LeCun et al. 1998",
-            ),
-        ),
+        remedies=(_STANDARDISE,),
+    )
+
+
+def _of_measured(evidence: Evidence, name: str, rms: float) -> Finding | None:
+    """As the rule, where it is known what the first layer reads."""
+    if not math.isfinite(rms) or rms == 0 or 1 / (10 * _FAR) < rms < _FAR:
+        return None
+    return Finding(
+        "inputs_unscaled",
+        f"What the first layer reads has a root mean square of {rms:.2g}, and not about 1.",
+        step=evidence.first_step,
+        layers=(name,),
+        numbers={"inputs_rms": Number(rms, _FAR if rms > 1 else 1 / (10 * _FAR))},
+        remedies=(_STANDARDISE,),
     )
 
 
@@ -124,5 +134,12 @@ def _came_suddenly(evidence: Evidence, step: int) -> bool:
     usual = float(np.median(norms[np.isfinite(norms)]))
     return bool(norms[-1] <= 10 * usual and losses[-1] <= 3 * abs(float(losses[0])))
 
+
+_STANDARDISE = Remedy(
+    "Bring inputs to mean 0 and standard deviation 1.",
+    "Gradients of the first layer, and the curvature, grow with the inputs' square.",
+    code="x = (x - x_train.mean(0)) / x_train.std(0)",
+    source="LeCun et al. 1998",
+)
 
 RULES = (inputs_not_finite, inputs_unscaled)

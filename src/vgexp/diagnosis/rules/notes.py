@@ -79,7 +79,11 @@ def unused_parameters(evidence: Evidence) -> Finding | None:
     without = wiring[(values_of(wiring, "gradient_came") == 0) & wiring["gradient"].eq("none")]
     rows = layers[layers["name"].isin(set(without["name"]))]
     ran = set(rows.loc[rows["preact_std"].notna(), "name"])
+    ignored = set(evidence.metrics.get("loss_ignores") or ())
     names = tuple(str(n) for n in dict.fromkeys(rows["name"]) if n not in ran)
+    if found := tuple(str(n) for n in dict.fromkeys(rows["name"]) if n in ignored):
+        sentence = f"The loss does not depend on {name_layers(found)}."
+        return Finding("unused_parameters", sentence, layers=found)
     if not names:
         return None
     return Finding("unused_parameters", f"No forward pass uses {name_layers(names)}.", layers=names)

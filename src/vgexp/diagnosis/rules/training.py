@@ -17,6 +17,8 @@ from vgexp.errors import one_line
 from vgexp.quantities import NUM_STEPS_AVERAGED
 
 _ROUNDING = 1e-9
+_FAR_FROM_EVEN = 2.0
+"""Times log K above which it is said that logits begin large; usual inits stay below 1.3."""
 _GUESSING = 0.01
 """Relative difference up to which a loss is what guessing gives."""
 _LIMIT = "the stability limit of this learning rate"
@@ -56,6 +58,8 @@ def loss(evidence: Evidence) -> Finding | None:
 def loss_at_start(evidence: Evidence) -> Finding | None:
     """What the loss is before training, and what guessing gives."""
     value, guess = evidence.metrics["loss_at_start"], constant_loss(evidence)
+    if not math.isfinite(value):
+        return None
     sentence = f"The loss at the start is {format_loss(value)}"
     num_classes = None if guess is None else round(math.exp(min(guess, 50.0)))
     if guess is None:
@@ -65,6 +69,8 @@ def loss_at_start(evidence: Evidence) -> Finding | None:
             f"; guessing among {num_classes} classes gives log {num_classes} ="
             f" {format_loss(guess)}."
         )
+        if value > _FAR_FROM_EVEN * guess:
+            sentence += f" It is {value / guess:.2g} times as much: the logits begin large."
     else:
         sentence += f"; guessing gives {format_loss(guess)}."
     numbers = {"loss_at_start": Number(value, guess)}

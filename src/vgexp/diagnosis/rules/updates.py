@@ -25,6 +25,7 @@ _THROTTLED = 0.05
 _MANY_STEPS = 50
 _LARGEST_HALF = 65504.0
 _SMALLEST_HALF = 2.0**-24
+_USUAL_EPSILON = 1e-8
 _SMALLER_RATE = "A step this long does not follow the gradient at its start any more."
 
 
@@ -41,6 +42,8 @@ def rate_too_large(evidence: Evidence) -> Finding | None:
     layers = evidence.tables["layers"]
     ratios = values_of(layers, "update_ratio")
     early = (ratios > _WHOLE_WEIGHT) & (values_of(layers, "weight_norm") > 0)
+    if evidence.is_check and not _is_wholesale(ratios) and _jump_of_check(evidence) is None:
+        return None
     over = evidence.metrics.get("sharpness_over_limit")
     found: tuple[int, tuple[str, ...], dict[str, Number]]
     if early.any():
@@ -49,9 +52,11 @@ def rate_too_large(evidence: Evidence) -> Finding | None:
         sentence = f"At step {int(row['step'])} an update is {largest:.2g} times as large as the"
         sentence += f" weight that it changes ({row['name']})."
         found = int(row["step"]), (str(row["name"]),), {"update_ratio": Number(largest, 1.0)}
-    elif (jump := _jump(evidence)) is not None:
+    elif (jump := _jump(evidence) or _jump_of_check(evidence)) is not None:
         step, times = jump
         sentence = f"At step {step} the loss is {times:.2g} times the first one."
+        if evidence.is_check:
+            sentence = f"The update makes the loss {times:.2g} times as large on the same batch."
         found = step, (), {"loss_over_first": Number(times, _JUMP)}
     elif isinstance(over, int | float) and over > 1.5:
         sentence = f"The sharpness is mostly {over:.2g} times what this learning rate bears."
@@ -181,6 +186,8 @@ def optimizer_epsilon(evidence: Evidence) -> Finding | None:
         usable = largest[np.isfinite(largest)]
         if not usable.size or eps < 10 * usable.max() or total is None or total >= _UNMOVED:
             return None
+        if not usable.max() or (evidence.is_check and eps <= _USUAL_EPSILON):
+            return None  # of a whole run that is so; in one update the gradients are too small
         sentence = f"eps = {eps:.2g} is larger than every gradient ({usable.max():.2g} at most)."
         step, limit, better = evidence.first_step, float(usable.max()), 1e-8
     return Finding(
@@ -472,6 +479,32 @@ def _jump(evidence: Evidence) -> tuple[int, float] | None:
     if not high.size:
         return None
     return int(evidence.tables["steps"]["step"].iloc[high[0]]), float(losses[high[0]] / losses[0])
+
+
+def _is_wholesale(ratios: np.ndarray) -> bool:
+    """Whether most weights change by more than themselves. Single small ones, as a scale that
+    begins at 1e-6, may do so by design."""
+    known = ratios[np.isfinite(ratios)]
+    return known.size > 0 and float(np.median(known)) > _WHOLE_WEIGHT
+
+
+def _jump_of_check(evidence: Evidence) -> tuple[int, float] | None:
+    """As `_jump`, of the loss on the same batch behind the update that a check made.
+
+    A loss that begins near 0, as that of a trained network does, may rise far: it has to be above
+    what guessing gives as well.
+    """
+    first, after = (evidence.metrics.get(f"loss_{when}") for when in ("at_start", "after_update"))
+    if first is None or after is None or not math.isfinite(first) or first <= 0:
+        return None
+    guess = constant_loss(evidence)
+    if math.isnan(after) or after <= _JUMP * max(first, guess or first):
+        return None
+    moved = values_of(evidence.tables["layers"], "update_ratio")
+    moved = moved[np.isfinite(moved)]
+    if guess is None and not (moved.size and float(np.median(moved)) >= _UNMOVED):
+        return None
+    return 0, after / first
 
 
 def _rate(evidence: Evidence, factor: float, why: str) -> Remedy:

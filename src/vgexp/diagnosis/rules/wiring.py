@@ -179,6 +179,7 @@ def graph_cut(evidence: Evidence) -> Finding | None:
         return None
     held, wiring = _held(evidence), evidence.tables["wiring"]
     none = held[(_numbers(held, "gradient_came") == 0) & held["gradient"].eq("none")]
+    none = none[~none["name"].isin(evidence.metrics.get("loss_ignores") or ())]
     late = set(held.loc[_numbers(held, "gradient_came") == 1, "name"])
     cut = _used(evidence, [name for name in none["name"] if name not in late])
     why = "no backward pass reached them"
@@ -315,8 +316,10 @@ def _zero_behind(evidence: Evidence) -> tuple[str, ...]:
     readout = layers[(layers["step"] == evidence.first_step) & (layers["kind"] == "readout")]
     of_readout, norms = values_of(readout, "delta_rms"), values_of(readout, "weight_norm")
     is_last = top + 1 == len(deltas)
-    above = of_readout.max(initial=np.nan) if is_last else deltas[top + 1]
-    norm = norms.max(initial=0.0) if is_last else values_of(rows, "weight_norm")[top + 1]
+    above = np.fmax.reduce(of_readout, initial=0.0) if is_last else deltas[top + 1]
+    if not is_last:
+        norms = values_of(rows, "weight_norm")[top + 1 : top + 2]
+    norm = np.fmax.reduce(norms, initial=0.0)
     is_sound = above > _FAR_ABOVE_ZERO and norm > 0
     is_dead = bool((dead[: top + 1] == 1).any())
     saturated = values_of(rows, "saturated_fraction")
