@@ -51,6 +51,8 @@ class Evidence:
     """What the probe could not measure, and why."""
     is_untrained: bool = False
     """Whether these are networks at initialisation, measured by `vgexp signal`."""
+    kept: dict[Any, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
+    """What several rules ask for, computed once; a changed copy computes it anew."""
 
     def lacks(self, need: str) -> bool:
         """Whether something that a rule needs is missing.
