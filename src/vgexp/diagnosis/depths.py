@@ -53,7 +53,10 @@ def values_of(rows: pd.DataFrame, column: str) -> np.ndarray:
     """A column as float64; nan where the table lacks it."""
     if column not in rows:
         return np.full(len(rows), np.nan)
-    return np.asarray(pd.to_numeric(rows[column], errors="coerce"), dtype="float64")
+    values = rows[column]
+    if values.dtype != np.float64:
+        values = pd.to_numeric(values, errors="coerce")
+    return values.to_numpy(dtype="float64", na_value=np.nan)
 
 
 def factors_of(evidence: Evidence, step: int | None = None) -> Factors | None:
