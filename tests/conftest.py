@@ -8,6 +8,7 @@ import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 # Before numpy and torch are imported; processes that tests start inherit it.
 os.environ.update(
@@ -16,6 +17,8 @@ os.environ.update(
 
 import pytest
 import torch
+
+from vgexp.runs import making, start
 
 torch.set_num_threads(1)
 
@@ -34,32 +37,31 @@ def pytest_collection_finish() -> None:
 
 
 @pytest.fixture(autouse=True)
-def _on_cpu(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A device of `auto` is the CPU."""
-    if request.module.__name__ != "test_cuda":
-        monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+def _surroundings(request: pytest.FixtureRequest) -> Iterator[None]:
+    """What every test has around it, in one fixture, since thousands of tests set it up.
 
-
-@pytest.fixture(autouse=True)
-def _without_figures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Runs draw no figures, which would take longer than they do, but in tests about them."""
-    if not request.node.get_closest_marker("figures"):
-        for module in ("making", "start"):
-            monkeypatch.setattr(f"vgexp.runs.{module}.draw_figures", lambda *_, **__: 0)
-
-
-@pytest.fixture(autouse=True)
-def _signals_as_at_a_terminal() -> Iterator[None]:
-    """Signals do what they do in a command that is typed.
-
-    A shell starts commands in the background with SIGINT ignored, `nohup` with SIGHUP.
+    A device of `auto` is the CPU, but in tests of CUDA. Runs draw no figures, which would take
+    longer than they do, but in tests about them. Signals do what they do in a command that is
+    typed: a shell starts commands in the background with SIGINT ignored, `nohup` with SIGHUP.
     """
+    changed: list[tuple[Any, str, Any]] = []
+    if request.module.__name__ != "test_cuda":
+        changed.append((torch.cuda, "is_available", lambda: False))
+    if not request.node.get_closest_marker("figures"):
+        changed += [(module, "draw_figures", lambda *_, **__: 0) for module in (making, start)]
+    before = [getattr(owner, name) for owner, name, _ in changed]
+    for owner, name, value in changed:
+        setattr(owner, name, value)
     found = {number: signal.getsignal(number) for number in _SIGNALS}
     for number, handler in _SIGNALS.items():
-        signal.signal(number, handler)
+        if found[number] is not handler:
+            signal.signal(number, handler)
     yield
-    for number, handler in found.items():
-        signal.signal(number, handler)
+    for number, was in found.items():
+        if signal.getsignal(number) is not was:
+            signal.signal(number, was)
+    for (owner, name, _), value in zip(changed, before, strict=True):
+        setattr(owner, name, value)
 
 
 @pytest.fixture

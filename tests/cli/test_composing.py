@@ -24,7 +24,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from vgexp.cli import progress, schema
 from vgexp.cli.actions import find_work
-from vgexp.cli.composing import Composer
+from vgexp.cli.composing import Composer, SharingLoader
 from vgexp.cli.hydra_errors import translate
 from vgexp.cli.job import to_config
 from vgexp.cli.launcher import PlannedLauncher
@@ -137,6 +137,35 @@ def test_jobs_are_composed_as_hydra_composes_them(
         assert whole == expected, words
         # Without Hydra's part what is said of the job is the same.
         assert outcome(composer.compose(words, number))[:2] == expected[:2], words
+
+
+@pytest.mark.parametrize("lost", ["", "_apply_overrides_to_config"])
+def test_a_launcher_in_this_process_gets_what_hydra_would_compose_for_it(
+    lost: str, sweep: tuple[ConfigLoader, DictConfig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loader, master = sweep
+    with monkeypatch.context() as patch:
+        if lost:
+            patch.delattr(ConfigLoaderImpl, lost)
+        composer = Composer(loader, master)
+    shared: Any = SharingLoader(loader, lambda: composer, 2)
+    assert shared.get_search_path() is loader.get_search_path()
+    places = ["hydra.sweep.dir='a folder'", "hydra.sweep.subdir=7"]
+    composed = 0
+    for words in samples()[::7]:
+        try:
+            expected = loader.load_sweep_config(master, [*words, *places])
+        except Exception as error:
+            with pytest.raises(type(error)):
+                shared.load_sweep_config(master, [*words, *places])
+            continue
+        found = shared.load_sweep_config(master, [*words, *places])
+        composed += 1
+        for each in (found, expected):  # as the launcher does
+            with open_dict(each):
+                each.hydra.job.num = each.hydra.job.id = 5
+        assert OmegaConf.to_yaml(found) == OmegaConf.to_yaml(expected)
+    assert composed > 3
 
 
 def test_what_jobs_share_is_composed_once(

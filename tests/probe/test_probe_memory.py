@@ -22,26 +22,29 @@ def _tensors() -> list[Tensor]:
     return [x for x in gc.get_objects() if issubclass(type(x), Tensor)]
 
 
-def _train(num_steps: int, **options: int) -> tuple[Probe, list[int]]:
+def _train(
+    num_steps: int, *, counts_at: tuple[int, ...] = (), **options: int
+) -> tuple[Probe, list[int]]:
+    """Trains, and counts the tensors that there are after some steps."""
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(5, 7), nn.Tanh(), nn.Linear(7, 6), nn.GELU(), nn.Linear(6, 3))
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
     generator = torch.Generator().manual_seed(1)
     num_tensors = []
     # Those of other tests in this process, which may go at any time.
-    others = {id(x) for x in _tensors()}
+    others = {id(x) for x in _tensors()} if counts_at else set()
     with Probe(model, optimizer, **options) as probe:
         for _ in range(num_steps):
             optimizer.zero_grad()
             model(torch.randn(4, 5, generator=generator)).square().mean().backward()
             optimizer.step()
-            if options["every"] == 1 and probe.step in (5, 55):
+            if probe.step in counts_at:
                 num_tensors.append(sum(id(x) not in others for x in _tensors()))
     return probe, num_tensors
 
 
 def test_a_measured_step_leaves_no_tensor_of_its_own() -> None:
-    _, (early, late) = _train(60, every=1, activations_every=1)
+    _, (early, late) = _train(60, counts_at=(5, 55), every=1, activations_every=1)
     assert late == early
 
 

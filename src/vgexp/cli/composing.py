@@ -8,11 +8,12 @@ applies each job's values to a copy. Where that function is gone, each job is co
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import compress
+from typing import Any, final
 
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.hydra_config import HydraConfig
@@ -62,10 +63,7 @@ class Composer:
         Args:
             with_hydra: whether to set `HydraConfig` to the job's, whatever its values are.
         """
-        overrides = [self._parse(word) for word in words]
-        is_value = [self._parts is not None and _sets_a_value(o, self._parts) for o in overrides]
-        common = self._common(tuple(w for w, v in zip(words, is_value, strict=True) if not v))
-        values = list(compress(overrides, is_value))
+        overrides, values, common = self._read(words)
         task = self._with_values(common.task, values)
         if not with_hydra and common.is_literal and not any(_INTERPOLATION in w for w in words):
             yield task
@@ -78,6 +76,31 @@ class Composer:
             yield task
         finally:
             HydraConfig.instance().cfg = before
+
+    def compose_to_run(
+        self, words: Sequence[str], number: int, places: Sequence[str]
+    ) -> DictConfig:
+        """Composes the whole of a job's configuration, as a launcher gives it to Hydra's `run_job`.
+
+        Args:
+            places: values of Hydra's own section that say where the job runs.
+        """
+        if self._parts is None:
+            return self._loader.load_sweep_config(self._master, [*words, *places])
+        overrides, values, common = self._read(words)
+        whole = self._with_values(common.whole, values)
+        self._note(whole, overrides, number)
+        with read_write(whole.hydra), open_dict(whole.hydra):
+            self._parts.apply_values([self._parse(word) for word in places], whole)
+            whole.hydra.overrides.hydra.extend(places)
+        return whole
+
+    def _read(self, words: Sequence[str]) -> tuple[list[Override], list[Override], _Common]:
+        """A job's overrides, those of them that set values, and what the others compose."""
+        overrides = [self._parse(word) for word in words]
+        is_value = [self._parts is not None and _sets_a_value(o, self._parts) for o in overrides]
+        common = self._common(tuple(w for w, v in zip(words, is_value, strict=True) if not v))
+        return overrides, list(compress(overrides, is_value)), common
 
     def _parse_one(self, word: str) -> Override:
         return OverridesParser.create().parse_overrides([word])[0]
@@ -108,6 +131,29 @@ class Composer:
                 item_sep=dirname.item_sep,
                 exclude_keys=dirname.exclude_keys,
             )
+
+
+@final
+class SharingLoader:
+    """Hydra's loader for a launcher that composes each job as it starts it: by a `Composer`.
+
+    Args:
+        composer: makes it, once a job is to be composed.
+        num_places: how many words at the end of each job say where it runs.
+    """
+
+    def __init__(
+        self, loader: ConfigLoader, composer: Callable[[], Composer], num_places: int
+    ) -> None:
+        self._loader, self._composer, self._num_places = loader, composer, num_places
+
+    def load_sweep_config(self, _master: DictConfig, words: Sequence[str]) -> DictConfig:
+        """As `ConfigLoader` has it; the launcher writes the job's number into it."""
+        end = len(words) - self._num_places
+        return self._composer().compose_to_run(words[:end], 0, words[end:])
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._loader, name)
 
 
 def _remove_hydra(whole: DictConfig) -> DictConfig:

@@ -25,6 +25,7 @@ from vgexp.errors import QuestionError
 GRID = "hydra._internal.core_plugins.basic_sweeper.BasicSweeper"
 """What a configuration calls Hydra's own sweeper, the one that tries every combination."""
 
+_BASIC = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
 _UTILS = "hydra._internal.utils"
 _LOADER = "hydra._internal.config_loader_impl"
 _MAIN = "hydra._internal.hydra"
@@ -127,6 +128,12 @@ def find_grid() -> type[Any] | None:
     """
     module, _, name = GRID.rpartition(".")
     return cast("type[Any] | None", _find(module, name))
+
+
+def runs_jobs_itself(launcher: object) -> bool:
+    """Whether a launcher is Hydra's own, which runs jobs one after another in this process."""
+    found = type(launcher)
+    return f"{found.__module__}.{found.__qualname__}" == _BASIC
 
 
 @dataclass(frozen=True)

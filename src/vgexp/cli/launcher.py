@@ -26,8 +26,8 @@ from hydra.types import HydraContext
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from vgexp import folders, resuming, sweep
-from vgexp.cli import error_blocks, overrides, watcher
-from vgexp.cli.composing import Composer
+from vgexp.cli import error_blocks, hydra_internals, overrides, watcher
+from vgexp.cli.composing import Composer, SharingLoader
 from vgexp.cli.hydra_internals import GRID
 from vgexp.cli.job import Job, objective, tell, to_config
 from vgexp.cli.job_rows import find_differing_keys, record_endings
@@ -38,6 +38,8 @@ from vgexp.quantities import require_number
 from vgexp.sweep import plan, plan_file
 
 _BY_NUMBER = "${hydra.job.num}"
+_PLACES = ("hydra.sweep.dir", "hydra.sweep.subdir")
+"""What says where a job runs: the last words of each."""
 _SAFE_PATH = "PYTHONSAFEPATH"
 
 
@@ -56,6 +58,13 @@ class PlannedLauncher(Launcher):
         self._launcher = Plugins.instance().instantiate_launcher(
             hydra_context=hydra_context, task_function=task_function, config=config
         )
+        if hydra_internals.runs_jobs_itself(self._launcher):
+            # Else it would compose each job anew, which takes as long as a small job.
+            shared: Any = SharingLoader(
+                hydra_context.config_loader, lambda: self._composer, len(_PLACES)
+            )
+            own: Any = self._launcher
+            own.hydra_context = HydraContext(shared, hydra_context.callbacks)
         assert self._session.folder is not None
         self._folder = self._session.folder
 
@@ -122,12 +131,11 @@ class PlannedLauncher(Launcher):
 
     def _hand_on(self, entries: Sequence[plan.Entry]) -> Sequence[JobReturn]:
         # The processes of a launcher may have another current folder.
-        here = overrides.assign("hydra.sweep.dir", str(self._folder.absolute()))
+        folder = str(self._folder.absolute())
         words = [
             [
                 *([] if self._session.replays else e.overrides),
-                here,
-                overrides.assign("hydra.sweep.subdir", e.folder),
+                *map(overrides.assign, _PLACES, (folder, e.folder)),
             ]
             for e in entries
         ]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -11,6 +13,8 @@ import pandas as pd
 from vgexp.diagnosis.evidence import Evidence
 from vgexp.diagnosis.signal import main_path
 from vgexp.diagnosis.users_path import users_main_path
+
+T = TypeVar("T")
 
 
 class Factors(NamedTuple):
@@ -26,7 +30,11 @@ class Factors(NamedTuple):
 
 
 def rows_at(evidence: Evidence, step: int) -> pd.DataFrame:
-    """The main path at a step; no rows without a table of layers."""
+    """The main path at a step, to be read only; no rows without a table of layers."""
+    return _once(evidence, ("rows_at", step), partial(_rows_at, evidence, step))
+
+
+def _rows_at(evidence: Evidence, step: int) -> pd.DataFrame:
     layers = evidence.tables.get("layers")
     if layers is None:
         return pd.DataFrame({"layer": [], "name": []})
@@ -34,16 +42,31 @@ def rows_at(evidence: Evidence, step: int) -> pd.DataFrame:
     return users_main_path(rows) if "compared" in evidence.metrics else main_path(rows)
 
 
+def _once(evidence: Evidence, key: tuple[str, int], compute: Callable[[], T]) -> T:
+    kept: dict[tuple[str, int], T] = evidence.kept
+    if key not in kept:
+        kept[key] = compute()
+    return kept[key]
+
+
 def values_of(rows: pd.DataFrame, column: str) -> np.ndarray:
     """A column as float64; nan where the table lacks it."""
     if column not in rows:
         return np.full(len(rows), np.nan)
-    return np.asarray(pd.to_numeric(rows[column], errors="coerce"), dtype="float64")
+    values = rows[column]
+    if values.dtype != np.float64:
+        values = pd.to_numeric(values, errors="coerce")
+    return values.to_numpy(dtype="float64", na_value=np.nan)
 
 
 def factors_of(evidence: Evidence, step: int | None = None) -> Factors | None:
     """The factors at a step; None where fewer than two layers tell them."""
-    rows = rows_at(evidence, evidence.first_step if step is None else step)
+    step = evidence.first_step if step is None else step
+    return _once(evidence, ("factors_of", step), partial(_factors_of, evidence, step))
+
+
+def _factors_of(evidence: Evidence, step: int) -> Factors | None:
+    rows = rows_at(evidence, step)
     deltas, z, mean, std = (
         values_of(rows, name) for name in ("delta_rms", "preact_std", "act_mean", "act_std")
     )

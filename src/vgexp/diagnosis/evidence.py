@@ -56,6 +56,8 @@ class Evidence:
     `loss_at_start` is then its loss, nan or infinite too."""
     withheld: Mapping[str, str] = field(default_factory=dict)
     """Rule -> why this evidence cannot decide it, though it has all that the rule needs."""
+    kept: dict[Any, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
+    """What several rules ask for, computed once; a changed copy computes it anew."""
 
     def lacks(self, need: str) -> bool:
         """Whether something that a rule needs is missing.

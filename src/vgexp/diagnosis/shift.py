@@ -12,6 +12,7 @@ Axes: S steps with z and h measured, P pairs of them, L hidden layers of the mai
 from __future__ import annotations
 
 import math
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -36,19 +37,40 @@ def shift_metrics(layers: pd.DataFrame) -> dict[str, float]:
     steps_S = np.sort(measured["step"].unique())
     next_P = np.flatnonzero(np.diff(steps_S) == 1)
     end_P = np.arange(len(steps_S))[-1:] if len(steps_S) > 1 else next_P
+    places = _places(measured, steps_S)
     found = {}
     for of in ("preact", "act"):
-        mean_SL, std_SL = (_by_step(measured, f"{of}_{moment}") for moment in ("mean", "std"))
+        mean_SL, std_SL = (
+            _by_step(measured[f"{of}_{moment}"], places) for moment in ("mean", "std")
+        )
         found[f"shift_{of}"] = _distance(mean_SL, std_SL, next_P, next_P + 1)
         found[f"drift_{of}"] = _distance(mean_SL, std_SL, 0 * end_P, end_P)
     return found
 
 
-def _by_step(measured: pd.DataFrame, column: str) -> _Array:
-    """A column as an array [S, L], in the order of the main path."""
-    path = main_path(measured.drop_duplicates("name"))["name"]
-    table = measured.pivot_table(index="step", columns="name", values=column, dropna=False)
-    return table.reindex(columns=path).to_numpy(dtype="float64")
+class _Places(NamedTuple):
+    """Where the rows of a table stand in an array [S, L], in the order of the main path."""
+
+    rows: _Rows
+    """The rows that stand in it at all."""
+    step: _Rows
+    layer: _Rows
+    shape: tuple[int, int]
+
+
+def _places(measured: pd.DataFrame, steps_S: NDArray[Any]) -> _Places:
+    path = pd.Index(main_path(measured.drop_duplicates("name"))["name"])
+    layer = path.get_indexer(measured["name"])
+    rows = np.flatnonzero(layer >= 0)
+    step = np.searchsorted(steps_S, measured["step"].to_numpy()[rows])
+    return _Places(rows, step, layer[rows], (len(steps_S), len(path)))
+
+
+def _by_step(column: pd.Series, places: _Places) -> _Array:
+    """A column as an array [S, L]; nan where it has no row."""
+    values_SL = np.full(places.shape, np.nan)
+    values_SL[places.step, places.layer] = column.to_numpy(dtype="float64")[places.rows]
+    return values_SL
 
 
 def _distance(mean_SL: _Array, std_SL: _Array, from_P: _Rows, to_P: _Rows) -> float:

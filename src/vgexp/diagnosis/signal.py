@@ -71,8 +71,11 @@ def main_path(layers_at_step: pd.DataFrame) -> pd.DataFrame:
     Modules side by side (gate, shortcut, q/k/v) share a layer's number and come after its first
     row; a stream comes before the weights of its block.
     """
-    hidden = layers_at_step[layers_at_step["kind"] != "readout"].dropna(subset="layer")
-    return hidden.drop_duplicates("layer").sort_values("layer", kind="stable")
+    numbers = layers_at_step["layer"].to_numpy(dtype="float64", na_value=np.nan)
+    is_hidden = (layers_at_step["kind"] != "readout").to_numpy(dtype=bool) & ~np.isnan(numbers)
+    hidden = np.flatnonzero(is_hidden)
+    _, first = np.unique(numbers[hidden], return_index=True)  # sorted, and the first row of each
+    return layers_at_step.iloc[hidden[first]]
 
 
 def signal_of(
