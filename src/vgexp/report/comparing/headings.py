@@ -74,7 +74,7 @@ def join_names(rows: Iterable[Sequence[ComparedRun]], names: Mapping[Path, str])
 
 
 def endings(runs: Sequence[ComparedRun], names: Mapping[Path, str]) -> list[str]:
-    """Says why runs failed, were stopped or diverged; those with the same reason share a sentence."""
+    """Says why runs failed, stopped or diverged; those with the same reason share a sentence."""
     ended = [(_ending(run, run.reason), run) for run in runs if run.reason]
     return _told_once(ended, names)
 

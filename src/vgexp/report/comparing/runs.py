@@ -42,7 +42,7 @@ class ComparedRun:
 
     @property
     def reason(self) -> str | None:
-        """The reason why the run failed, was stopped, diverged or cannot be read; None for any other run."""
+        """Why the run failed, stopped, diverged or cannot be read; None for any other run."""
         has_diverged = self.summary.get("status") == "diverged"
         told = self.summary.get("reason") or (self.summary.get("cause") if has_diverged else None)
         return "; ".join(str(told).splitlines()) if told else None
