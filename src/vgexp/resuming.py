@@ -21,7 +21,9 @@ _MOST_FOR_EACH, _MOST_BESIDE = 8, 2**28
 """A checkpoint has at most this many bytes for each byte of the first state, and these on top."""
 _MOST_TIMES = 2**26
 """Bytes of the table of times that are kept at most."""
-ENDED = ("completed", "diverged", "stopped")
+STOPPED = "stopped"
+"""The status of a run that a rule of `train.stop_on` ended."""
+ENDED = ("completed", "diverged", STOPPED)
 """Statuses of runs that have ended and are not resumed."""
 TRUST = "--trust"
 """The flag that allows recorded code to be executed."""

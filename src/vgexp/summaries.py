@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from torch import nn
 
+    from vgexp.diagnosis import Evidence
     from vgexp.training import Trainer
 
 
@@ -29,6 +30,25 @@ def summary_of(
     Args:
         tables: those that metrics are made of, by name.
     """
+    from vgexp import diagnosis
+
+    metrics, evidence = evidence_of(tables, config, trainer, status)
+    return {
+        **metrics,
+        **trainer.first_not_finite,
+        **({} if trainer.stopped_by is None else {"reason": trainer.stopped_by}),
+        **diagnosis.cause_metrics(evidence),
+        "steps": trainer.state.step,
+        "seconds": round(trainer.clock.seconds, 3),
+        "probe_overhead": trainer.clock.probe_overhead,
+        **of_process(config, trainer),
+    }
+
+
+def evidence_of(
+    tables: Mapping[str, pd.DataFrame], config: Config, trainer: Trainer, status: str
+) -> tuple[dict[str, Any], Evidence]:
+    """The metrics that follow from tables, and all that rules about causes judge."""
     from vgexp import diagnosis
 
     facts = trainer.facts
@@ -48,20 +68,12 @@ def summary_of(
         is_users=facts.num_layers is None,
     )
     evidence = diagnosis.evidence_of_run(
-        {**metrics, "steps": trainer.state.step, "unseen": trainer.probe.unseen},
+        {**metrics, "steps": trainer.state.step, "unseen": trainer.unseen},
         {name: table for name, table in tables.items() if len(table)},
         config,
         configuration.flatten(config),
     )
-    return {
-        **metrics,
-        **trainer.first_not_finite,
-        **diagnosis.cause_metrics(evidence),
-        "steps": trainer.state.step,
-        "seconds": round(trainer.clock.seconds, 3),
-        "probe_overhead": trainer.clock.probe_overhead,
-        **of_process(config, trainer),
-    }
+    return metrics, evidence
 
 
 def of_process(config: Config, trainer: Trainer) -> dict[str, Any]:
@@ -70,7 +82,7 @@ def of_process(config: Config, trainer: Trainer) -> dict[str, Any]:
     remarks = list(facts.dataset.remarks)
     return {
         "num_parameters": facts.num_parameters,
-        "unseen": trainer.probe.unseen,
+        "unseen": trainer.unseen,
         **({"remarks": remarks} if remarks else {}),
         **_fitted_variances(trainer.state.model),
         "device": str(facts.device),
@@ -109,6 +121,8 @@ def status_of(trainer: Trainer) -> str:
     is_complete = trainer.state.step == facts.num_steps
     if trainer.divergence is not None and (is_complete or facts.stops_on_divergence):
         return "diverged"
+    if trainer.stopped_by is not None:
+        return resuming.STOPPED
     return "completed" if is_complete else resuming.INTERRUPTED
 
 

@@ -395,7 +395,12 @@ TELLS: list[tuple[str, Evidence, str]] = [
     ("underflow", underflow(1, "float32"), "number of float32 (1.2e-38)."),
     ("underflow", underflow(1, "float16"), "(6.1e-05), the loss scale multiplied in."),
     ("underflow", underflow(3, "float64"), "In 3 of 20 layers the backward signal fell below the"),
-    ("unfinished", of(status="stopped"), "The run did not reach its end: stopped."),
+    ("unfinished", of(status="interrupted"), "The run did not reach its end: interrupted."),
+    (
+        "unfinished",
+        of(status="stopped", reason="stalled, after 200 steps"),
+        "A rule ended the run early: stalled, after 200 steps.",
+    ),
     (
         "unfinished",
         of(status="failed", reason="\x1b[31mno\nmemory"),

@@ -76,7 +76,12 @@ def test_a_table_that_lacks_its_last_step_alone_says_so(run: Path) -> None:
     assert PastRun(run).shortfall("steps") is None
     *lines, _ = (run / "steps.csv").read_text().splitlines(keepends=True)
     (run / "steps.csv").write_text("".join(lines))
-    assert PastRun(run).shortfall("steps") == "steps.csv ends at step 22, the run at step 23"
+    short = "steps.csv ends at step 22, the run at step 23"
+    assert PastRun(run).shortfall("steps") == short
+    change_summary(run, status="stopped")
+    assert PastRun(run).shortfall("steps") == short
+    change_summary(run, status="interrupted")
+    assert PastRun(run).shortfall("steps") is None
 
 
 def test_the_loss_scale_is_known_by_step(run: Path) -> None:

@@ -250,6 +250,18 @@ def test_the_verdict_tells_of_runs_that_did_not_complete_and_no_column_repeats_i
     assert row["status"] == "1 completed, 1 diverged, 1 interrupted"
 
 
+def test_a_run_that_a_rule_stopped_is_a_row_with_what_stopped_it(tmp_path: Path) -> None:
+    make_run(tmp_path / "0")
+    why = "vanishing since step 0 (train.stop_on), after 200 steps"
+    rule = {"train": {"stop_on": ["vanishing", "stalled"]}}
+    make_run(tmp_path / "1", rule, status="stopped", verdict="vanishing", reason=why)
+    comparison = compare_runs(load_runs([tmp_path]))
+    assert column(comparison, "verdict") == ["healthy", "vanishing (stopped)"]
+    text = printed(comparison)
+    assert "[vanishing,stalled]" in text
+    assert f"run 1 stopped: {why}" in text
+
+
 def test_the_loss_that_a_diverged_run_has_no_number_for_is_not_finite(tmp_path: Path) -> None:
     lost = {"loss_last_mean_20": None, "loss_last": None, "val_accuracy_last": None}
     make_run(tmp_path / "0", status="diverged", verdict="diverged", cause="step 1", **lost)

@@ -16,6 +16,7 @@ from vgexp.assembly.networks import Model, model_of, tried_loss
 from vgexp.assembly.rehearsal import rehearse
 from vgexp.config import (
     CHOICES,
+    FLIGHT_STEPS,
     HALF_DTYPES,
     Config,
     DataConfig,
@@ -132,6 +133,7 @@ def _collect_facts(
     asked = {
         "pretraining": config.train.pretrain_steps,
         "curvature": config.probe.curvature_every,
+        "flight": num_flight_steps(config),
     }
     optional = [table for table, value in asked.items() if value]
     depth = None
@@ -145,8 +147,17 @@ def _collect_facts(
         num_layers=depth,
         device=state.parameters[0].device,
         tables=tuple(dict.fromkeys((*COMMON, *optional, *measured))),
-        stops_on_divergence=config.train.stop_on_divergence,
+        stops_on_divergence=config.train.ends_at_divergence,
+        num_flight_steps=num_flight_steps(config),
     )
+
+
+def num_flight_steps(config: Config) -> int:
+    """The number of last steps that `flight.csv` has; 0: there is no such table."""
+    asked = config.probe.flight
+    if asked is not None:
+        return asked
+    return FLIGHT_STEPS if config.train.stop_on else 0
 
 
 def _probe_maker(config: Config, state: TrainState, model: Model) -> Callable[[], Probe]:

@@ -27,8 +27,8 @@ first steps
                             vgexp -sc install=fish | source)
 
 exit codes
-  0 done (a diverged run is a result)    1 the work failed
-  2 the question was wrong               3 diagnose found a sickness
+  0 done (so is a diverged or stopped run)    1 the work failed
+  2 the question was wrong                    3 diagnose found a sickness
   130 interrupted, 143 terminated, 129 hung up (terminal closed)
 
 options

@@ -9,6 +9,12 @@ from vgexp.config.ranges import at_least, within
 from vgexp.errors import QuestionError
 
 DEFAULT_STEPS = 500
+LEAST_PATIENCE, PATIENCE_SHARE = 100, 5
+"""A sign that ends a run holds for so many steps at least, and for this part of the run."""
+DIVERGED = "diverged"
+"""The verdict that `train.stop_on` may name as well as `train.stop_on_divergence`."""
+FLIGHT_STEPS = 20
+"""Last steps that are measured in full where a rule ends a run."""
 MOST_THREADS = 1024
 """Beyond any machine's cores; a library that is asked for a million threads ends the process."""
 
@@ -29,6 +35,13 @@ class TrainConfig:
     at the end."""
     stop_on_divergence: bool = True
     """Whether a run ends at its first non-finite step."""
+    stop_on: list[str] = field(default_factory=list)
+    """Verdicts and causes that end a run early, as `stopped`: vanishing, exploding, stalled,
+    relapsed, diverged, and those of `vgexp list causes` but notes. All but relapsed and diverged
+    ask that it has not learned and that its loss does not fall any more."""
+    stop_patience: Optional[int] = None
+    """Number of steps for which a sign has to hold without a pause before it ends a run; null: a
+    fifth of the run, at least 100."""
     loss: Optional[str] = None
     """`cross_entropy` or `mse`, or your own, package.module.name: f(outputs, targets) -> mean loss;
     null: the loss that the targets are for."""
@@ -59,6 +72,7 @@ class TrainConfig:
         at_least("train.epochs", self.epochs, 1)
         at_least("train.accumulate", self.accumulate, 1)
         at_least("train.eval_every", self.eval_every, 0)
+        at_least("train.stop_patience", self.stop_patience, 1)
         at_least("train.pretrain_steps", self.pretrain_steps, 0)
         at_least("train.pretrain_lr", self.pretrain_lr, 0.0)
         at_least("train.gradient_noise", self.gradient_noise, 0.0)
@@ -71,6 +85,17 @@ class TrainConfig:
             return self.steps
         assert self.epochs is not None
         return max(1, self.epochs * batches_per_epoch // self.accumulate)
+
+    def patience(self, num_steps: int) -> int:
+        """The number of steps for which a sign has to hold, in a run of so many steps."""
+        if self.stop_patience is not None:
+            return self.stop_patience
+        return max(LEAST_PATIENCE, num_steps // PATIENCE_SHARE)
+
+    @property
+    def ends_at_divergence(self) -> bool:
+        """Whether the first non-finite step is the last."""
+        return self.stop_on_divergence or DIVERGED in self.stop_on
 
 
 @dataclass
@@ -91,6 +116,9 @@ class ProbeConfig:
     """Number of equally spaced times at which a recurrent state is measured; null: all times."""
     layers: Optional[str] = None
     """Regular expression that selects weights by name; null: all weights."""
+    flight: Optional[int] = None
+    """Number of last steps that `flight.csv` has in full when a rule of `train.stop_on` ends the
+    run, or when it diverges; null: 20 where `train.stop_on` names a rule, else none."""
 
     def __post_init__(self) -> None:
         at_least("probe.every", self.every, 1)
@@ -98,6 +126,7 @@ class ProbeConfig:
         at_least("probe.histograms_every", self.histograms_every, 0)
         at_least("probe.curvature_every", self.curvature_every, 0)
         at_least("probe.time_points", self.time_points, 1)
+        at_least("probe.flight", self.flight, 0)
 
 
 @dataclass

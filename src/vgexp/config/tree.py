@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import hashlib
 import json
@@ -65,6 +66,9 @@ class Config:
 _OLDER_BEHAVIOUR: Mapping[str, Any] = {
     "probe.histograms_every": 0,
     "probe.curvature_every": 0,
+    "probe.flight": None,
+    "train.stop_on": [],
+    "train.stop_patience": None,
     **{f"signal.{f.name}": f.default for f in dataclasses.fields(SignalConfig)},
 }
 """Key that configurations of earlier versions lack -> the value that does what those versions did.
@@ -149,7 +153,7 @@ def _with_later_keys(values: Mapping[str, Any]) -> dict[str, Any]:
     for name, value in _OLDER_BEHAVIOUR.items():
         section, _, key = name.partition(".")
         if isinstance(whole.get(section), Mapping):
-            whole[section] = {key: value, **whole[section]}
+            whole[section] = {key: copy.copy(value), **whole[section]}
     return whole
 
 

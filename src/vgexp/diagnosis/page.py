@@ -15,11 +15,11 @@ if TYPE_CHECKING:
     from vgexp.diagnosis.diagnosis import Diagnosis
     from vgexp.diagnosis.findings import Finding
 
-_WIDTH = 100
+_WIDTH = 80
 
 
 def page_of(diagnosis: Diagnosis, command: Sequence[str] = ()) -> str:
-    """The diagnosis in lines of at most 100 characters, but for commands and code.
+    """The diagnosis in lines of at most 80 characters, but for commands and code.
 
     Args:
         command: the words of what the run was made with; remedies are shown as overrides behind

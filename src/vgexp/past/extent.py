@@ -8,6 +8,9 @@ from typing import Any
 
 from vgexp import tables
 
+_WHOLE = ("completed", "stopped")
+"""Statuses of runs of which `steps` says how many steps the tables have."""
+
 
 def shortfall(
     folder: Path, table: str, summary: Mapping[str, Any], num_rows: int = 1
@@ -15,7 +18,8 @@ def shortfall(
     """Says what a table lacks at its end; None where it lacks nothing.
 
     Args:
-        summary: only where it says that the run completed can it be told how long the table was.
+        summary: only where it says that the run completed, or that a rule stopped it, can it be
+            told how long the table was.
         num_rows: the rows that each step has at the least.
 
     Raises:
@@ -25,7 +29,7 @@ def shortfall(
     if extent is None:
         return None
     parts = []
-    steps = summary.get("steps") if summary.get("status") == "completed" else None
+    steps = summary.get("steps") if summary.get("status") in _WHOLE else None
     if isinstance(steps, int) and steps > 0:
         num_rows = max(extent.num_first, num_rows)
         if extent.last_step is None:

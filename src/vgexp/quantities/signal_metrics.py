@@ -36,7 +36,7 @@ _ATTENUATION_IN_TIME = product(
 
 _OUTCOME = (
     text("status", "how it ended: completed, diverged, stopped, interrupted or failed"),
-    text("reason", "why it failed, in one line"),
+    text("reason", "why it failed, or what stopped it (`train.stop_on`), in one line"),
     text(
         "verdict",
         "diverged, healthy, relapsed, vanishing, exploding, undecided or stalled (`vgexp list "

@@ -25,6 +25,7 @@ TABLES: Mapping[str, tuple[Quantity, ...]] = {
     "attention": ATTENTION,
     "pretraining": PRETRAINING,
     "curvature": CURVATURE,
+    "flight": LAYERS,
     "jacobian": JACOBIAN,
     "paths": PATHS,
     "shattering": SHATTERING,

@@ -51,6 +51,7 @@ class Run:
     attention = _table("attention")
     pretraining = _table("pretraining")
     curvature = _table("curvature")
+    flight = _table("flight")
     jacobian = _table("jacobian")
     paths = _table("paths")
     shattering = _table("shattering")

@@ -143,7 +143,7 @@ def _metrics(done: Run, trainer: Trainer, theory: Mapping[str, Any]) -> dict[str
     return diagnosis.summarise_start(done.layers, trainer.facts.num_layers, theory, tables)
 
 
-_OF_TRAINING = ("steps", "evals", "timing", "pretraining", *LATER_TABLES)
+_OF_TRAINING = ("steps", "evals", "timing", "pretraining", "flight", *LATER_TABLES)
 """Tables of what comes after step 0, and of what an optimizer does."""
 
 SIGNAL = Kind(

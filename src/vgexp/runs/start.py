@@ -52,7 +52,9 @@ def build_trainer(config: Config) -> Trainer:
     load_libraries(_ignore_signal)
     from vgexp import sinks
     from vgexp.assembly import assemble
+    from vgexp.runs import stopping
 
+    stopping.require(config.train.stop_on)
     with pass_signals_on():
         trainer = assemble(config)
         # Later: what the user's code draws as it is imported belongs to the run.

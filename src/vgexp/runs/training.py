@@ -20,6 +20,7 @@ from vgexp.runs.kind import Kind, Say
 from vgexp.runs.past import Run
 from vgexp.runs.predictions import add_predictions, predict_start
 from vgexp.runs.start import Display, build_trainer, ending_of, locate, warn
+from vgexp.runs.stopping import READ, LiveRules
 
 if TYPE_CHECKING:
     from vgexp.sinks import Sinks
@@ -137,15 +138,20 @@ def _record(
         open_sinks(context, warn) as sinks,
         closing(Live(facts.num_steps, is_quiet, first_step)) as live,
     ):
-        forecast = predict_start(config, trainer)
+        forecast, rules = predict_start(config, trainer), _rules_of(location, config, trainer)
 
         def hand_on(measured: Rows) -> None:
             rows = add_predictions(measured, forecast)
             sinks(rows)
             live(rows)
+            if rules is not None:
+                rules.note(rows)
+
+        def save() -> None:
+            _save(location, trainer, config, sinks)
 
         try:
-            for rows in trainer.rows(lambda: _save(location, trainer, config, sinks)):
+            for rows in trainer.rows(save, rules):
                 sinks.require_in(location.find())
                 hand_on(rows)
             sinks.require_in(location.find())
@@ -157,6 +163,18 @@ def _record(
                 for rows in trainer.flush():
                     hand_on(rows)
             raise
+
+
+def _rules_of(location: Location, config: Config, trainer: Trainer) -> LiveRules | None:
+    """The rules that end the run early, which know the rows that it has; None: it has no rules."""
+    if not config.train.stop_on:
+        return None
+    rules = LiveRules(config, trainer, warn)
+    if trainer.state.step:
+        done = Run(location.find())
+        there = [name for name in READ if name in trainer.facts.tables]
+        rules.note_earlier({name: done.table(name) for name in there})
+    return rules
 
 
 def _write_end(done: Run, config: Config, trainer: Trainer, error: BaseException) -> None:

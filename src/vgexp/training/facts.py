@@ -29,6 +29,8 @@ class RunFacts:
     """The tables that the run has."""
     stops_on_divergence: bool
     """Whether the first non-finite step is the last."""
+    num_flight_steps: int = 0
+    """Last steps that `flight.csv` has; 0: there is no such table."""
 
     @cached_property
     def constant_loss(self) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, Protocol
 
 from vgexp.config import TrainConfig
 from vgexp.data.batches import Batch
@@ -14,6 +14,7 @@ from vgexp.records import Rows
 from vgexp.training.divergence import Divergence
 from vgexp.training.evaluation import evaluate_as_rows
 from vgexp.training.facts import RunFacts
+from vgexp.training.flight import FlightRecorder
 from vgexp.training.history import Clock, History
 from vgexp.training.pretraining import Pretraining
 from vgexp.training.saving import Saving
@@ -22,6 +23,18 @@ from vgexp.training.step import num_examples, one_step
 
 _TENSORS = 3
 """A checkpoint holds a parameter and at most two states of the optimizer for it."""
+
+
+class Judge(Protocol):
+    """Says between two steps whether a run is to end early."""
+
+    @property
+    def every(self) -> int:
+        """Steps between two questions."""
+
+    def __call__(self, num_steps: int) -> str | None:
+        """Why the run ends after so many updates, in one line; None: it goes on. Every row of these
+        was handed on before."""
 
 
 class Trainer:
@@ -52,9 +65,10 @@ class Trainer:
             state,
             self.probe,
             make_probe,
-            ends_run=train.stop_on_divergence,
+            ends_run=facts.stops_on_divergence,
             is_deferred=is_deferred,
         )
+        self._flight = FlightRecorder(state, self.probe, make_probe, facts.num_flight_steps)
         self._pretraining = pretraining
         self._eval_every = train.eval_every
         self._saving = Saving(checkpoint_every, _TENSORS * _num_bytes(state))
@@ -62,13 +76,27 @@ class Trainer:
         self._layers: list[Rows] = []
         self._seconds_before = 0.0
         self._stop_asked = False
+        self._stopped_by: str | None = None
+        self._judge: Judge | None = None
         self._is_flushed = False
+        self._num_evaluated = -1
         self._last_is_whole = False
 
     @property
     def divergence(self) -> str | None:
         """Where and when the run first became non-finite, in words; None: it never did."""
         return self._divergence.story
+
+    @property
+    def stopped_by(self) -> str | None:
+        """Why a judge ended the run, in one line; None: none did."""
+        return self._stopped_by
+
+    @property
+    def unseen(self) -> list[str]:
+        """What could not be measured, and why."""
+        problem = self._flight.problem
+        return [*self.probe.unseen, *([] if problem is None else [f"flight.csv: {problem}"])]
 
     @property
     def first_not_finite(self) -> dict[str, Any]:
@@ -82,8 +110,10 @@ class Trainer:
 
     # ------------------------------------------------------------ the run
 
-    def rows(self, on_checkpoint: Callable[[], None] | None = None) -> Iterator[Rows]:
-        """Trains to the end, to divergence, or until `stop`.
+    def rows(
+        self, on_checkpoint: Callable[[], None] | None = None, judge: Judge | None = None
+    ) -> Iterator[Rows]:
+        """Trains to the end, to divergence, until `stop`, or until a judge ends the run.
 
         The first and the last step are measured whole. Pretraining comes before; one that was
         stopped is done again by the run that goes on.
@@ -91,8 +121,10 @@ class Trainer:
         Args:
             on_checkpoint: is called between two steps, when a checkpoint is due, once every row
                 before was handed on; None: there are no checkpoints.
+            judge: is asked between steps whether the run ends here; None: it does not. A run that
+                it ends is evaluated as one that comes to its end.
         """
-        state = self.state
+        state, self._judge = self.state, judge
         if state.step == 0 and self._pretraining is not None:
             yield from self._pretraining.rows(lambda: self._stop_asked)
             if self._stop_asked:
@@ -102,10 +134,14 @@ class Trainer:
             if state.step == 0:
                 yield from self._evaluate()
             self._divergence.take_snapshot()
+            self._flight.take()
             self.probe.step = state.step
             with self.probe:
                 yield from self._make_steps(on_checkpoint)
-            if state.step == self.facts.num_steps:
+            is_stopped = self._stopped_by is not None and not self._divergence.has_ended_run
+            if is_stopped and self._num_evaluated != state.step:
+                yield from self._evaluate()
+            if is_stopped or state.step == self.facts.num_steps:
                 yield from evaluate_as_rows(state, "test", self.facts.dataset.test)
 
     def first_step(self) -> list[Rows]:
@@ -154,6 +190,8 @@ class Trainer:
         """Has `rows()` go on from `state`."""
         self.state.load_state_dict(state["training"])
         self._divergence.load_state_dict(state["divergence"])
+        if self._divergence.story is not None:
+            self._flight.end()
         self._seconds_before = state["seconds"]
 
     # ------------------------------------------------------------ steps
@@ -161,10 +199,16 @@ class Trainer:
     def _make_steps(self, on_checkpoint: Callable[[], None] | None) -> Iterator[Rows]:
         """Makes steps until the run ends, and yields their rows at flushes."""
         state, num_steps = self.state, self.facts.num_steps
+        # A run that was cut short just where a judge had ended it ends there again.
+        self._ask_judge()
         while state.step < num_steps and not self._stop_asked:
             yield from self._measure_step(is_whole=state.step == num_steps - 1)
+            yield from self._record_flight()
             if self._divergence.has_ended_run:
                 return
+            if self._flight.is_due(state.step):
+                self._flight.take()
+            self._ask_judge()
             is_due = self._saving.wants(state.step, handed_on=self._is_flushed)
             if on_checkpoint is not None and is_due and state.step < num_steps:
                 self._saving.done_by(on_checkpoint)
@@ -172,10 +216,31 @@ class Trainer:
         if 0 < state.step < num_steps and not self._divergence.has_ended_run:
             if on_checkpoint is not None:
                 on_checkpoint()
-            # The run that goes on from there makes this step again, as it would have been.
-            if not self._last_is_whole:
+            # The run that goes on from there makes this step again, as it would have been. Where a
+            # judge ends it, it always is made: whoever goes on does not know how the last one was.
+            if not self._last_is_whole or self._stopped_by is not None:
                 yield from self._measure_step(is_whole=True)
                 yield from self.flush()
+            yield from self._record_flight(is_end=True)
+
+    def _record_flight(self, *, is_end: bool = False) -> list[Rows]:
+        """The rows of the last steps, where the run diverged, or ends since a judge says so."""
+        bad, has_ended = self._divergence.step, self._divergence.has_ended_run
+        if bad is not None:
+            return self._flight.replay(bad, is_taken=not has_ended)
+        if is_end and self._stopped_by is not None:
+            return self._flight.replay(self.state.step - 1, is_taken=True)
+        return []
+
+    def _ask_judge(self) -> None:
+        """Has the judge end the run where it is asked and does."""
+        if self._is_judged(self.state.step) and self._judge is not None and not self._stop_asked:
+            self._stopped_by = self._judge(self.state.step)
+            self._stop_asked = self._stopped_by is not None
+
+    def _is_judged(self, num_steps: int) -> bool:
+        is_within = 0 < num_steps < self.facts.num_steps
+        return self._judge is not None and is_within and num_steps % self._judge.every == 0
 
     def _measure_step(self, *, is_whole: bool) -> Iterator[Rows]:
         """Makes a step, and yields rows where a flush or an evaluation is due after it."""
@@ -192,7 +257,8 @@ class Trainer:
         evaluates = is_last or (self._eval_every > 0 and state.step % self._eval_every == 0)
         saves = not is_last and self._saving.wants_step(state.step)
         has_ended = self._divergence.has_ended_run
-        self._is_flushed = self._history.due or evaluates or saves or has_ended
+        is_asked = self._is_judged(state.step) or self._flight.is_due(state.step)
+        self._is_flushed = self._history.due or evaluates or saves or has_ended or is_asked
         if self._is_flushed:
             yield from self.flush()
         if evaluates and not self._divergence.has_ended_run:
@@ -224,8 +290,11 @@ class Trainer:
         """Evaluates on train and val; after steps the schedule is told, and a later replay too."""
         train = evaluate_as_rows(self.state, "train", self.facts.dataset.train)
         val = evaluate_as_rows(self.state, "val", self.facts.dataset.val)
+        self._num_evaluated = self.state.step
         if after_steps and val:
-            self.state.schedule.after_eval(float(val[0].columns["loss"][0]))
+            loss = float(val[0].columns["loss"][0])
+            self.state.schedule.after_eval(loss)
+            self._flight.hear(loss)
             self._divergence.take_snapshot_of_schedule()
         return [*train, *val]
 

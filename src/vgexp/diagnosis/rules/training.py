@@ -24,6 +24,7 @@ _GUESSING = 0.01
 _LIMIT = "the stability limit of this learning rate"
 _LEARNED = ("healthy", "relapsed")
 _REACHED_THE_END = ("completed", "diverged")
+_STOPPED = "stopped"
 
 
 @rule("verdict", "cause")
@@ -124,6 +125,8 @@ def unfinished(evidence: Evidence) -> Finding | None:
     if status in _REACHED_THE_END:
         return None
     why = f": {reason}" if reason else ""
+    if status == _STOPPED:
+        return Finding(unfinished.id, f"A rule ended the run early{one_line(why)}.")
     return Finding(unfinished.id, f"The run did not reach its end: {one_line(status + why)}.")
 
 

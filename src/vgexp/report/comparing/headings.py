@@ -74,7 +74,7 @@ def join_names(rows: Iterable[Sequence[ComparedRun]], names: Mapping[Path, str])
 
 
 def endings(runs: Sequence[ComparedRun], names: Mapping[Path, str]) -> list[str]:
-    """Says why runs failed or diverged; those with the same reason share a sentence."""
+    """Says why runs failed, stopped or diverged; those with the same reason share a sentence."""
     ended = [(_ending(run, run.reason), run) for run in runs if run.reason]
     return _told_once(ended, names)
 
@@ -98,6 +98,8 @@ def config_text(run: ComparedRun, key: str) -> str | None:
     if key not in run.asked:
         return None
     value = run.asked[key]
+    if isinstance(value, list):
+        return f"[{','.join(map(str, value))}]"
     return json.dumps(value) if value is None or isinstance(value, bool) else str(value)
 
 

@@ -42,7 +42,7 @@ class ComparedRun:
 
     @property
     def reason(self) -> str | None:
-        """The reason why the run failed, diverged or cannot be read; None for any other run."""
+        """Why the run failed, stopped, diverged or cannot be read; None for any other run."""
         has_diverged = self.summary.get("status") == "diverged"
         told = self.summary.get("reason") or (self.summary.get("cause") if has_diverged else None)
         return "; ".join(str(told).splitlines()) if told else None
@@ -52,8 +52,8 @@ class ComparedRun:
         """What its tables lack, a phrase for each."""
         found = self.past.problems_of("layers")
         if not self.past.has_table("layers"):
-            # A run that did not complete may have had no table.
-            is_telling = self.summary.get("status") == "completed"
+            # A run that did not end may have had no table.
+            is_telling = self.summary.get("status") in ("completed", "stopped")
             found = ["layers.csv is not there"] if is_telling else []
         ends = [None if found else self.past.shortfall("layers"), self.past.shortfall("steps")]
         told = (*found, *ends, self.past.absence("layers"))

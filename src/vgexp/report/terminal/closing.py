@@ -16,6 +16,7 @@ from vgexp.diagnosis import sentence
 from vgexp.past import PastRun
 from vgexp.quantities import READOUT, column_of
 from vgexp.report.grid import grid_of
+from vgexp.report.terminal.cause import show_cause
 from vgexp.report.terminal.layout import Column, number, show_line, show_table, show_words
 
 MOST_ROWS = 12
@@ -31,7 +32,8 @@ def show_closing(
     layers: pd.DataFrame,
     files: Iterable[Path | str],
 ) -> None:
-    """Prints the layers at the first and the last step, the diagnosis, and the files written.
+    """Prints the layers at the first and the last step, the diagnosis, the cause, and the files
+    written.
 
     A block without a value of its own has that of its weights (`grid.path_of`). At most
     `MOST_ROWS` layers are shown, evenly spaced, the first, the last hidden one and the read-out
@@ -45,6 +47,7 @@ def show_closing(
     show_words(console, sentence(summary, run.tables({"layers": layers}), run.config))
     console.print()
     show_line(console, f"Verdict: {summary['verdict'] or 'none'}", "bold")
+    show_cause(console, run, summary)
     show_files(console, folder, files)
 
 

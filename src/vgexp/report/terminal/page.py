@@ -11,6 +11,7 @@ from rich.text import Text
 from vgexp.past import PastRun
 from vgexp.quantities import EVALS, READOUT
 from vgexp.report.grid import Grid
+from vgexp.report.terminal.cause import show_cause
 from vgexp.report.terminal.curve import Plot, plot_width, show_plot
 from vgexp.report.terminal.heat_map import show_heat_map
 from vgexp.report.terminal.inks import inks_for
@@ -54,6 +55,7 @@ def show(console: Console, run: PastRun, metric: str = DEFAULT_METRIC) -> None:
     if signal is not None:
         signal = signal.assign(**{_OF_WEIGHTS: layers[_OF_WEIGHTS][_OF_WEIGHTS]})
     show_ending(console, run, outcome, signal)
+    show_cause(console, run, outcome)
     console.print()
     show_numbers(console, outcome)
     show_notes(console, run.problems)
