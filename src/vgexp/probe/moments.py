@@ -172,7 +172,7 @@ def _slope_shares(
     return saturated, largest
 
 
-def _few_entries(x: Tensor, other_axes: Sequence[int]) -> Tensor:
+def _few_entries(x: Tensor, other_axes: list[int]) -> Tensor:
     """At most `FEW` entries of each unit, of as many examples as possible; all of small tensors."""
     num_entries = math.prod(x.shape[axis] for axis in other_axes)
     if num_entries <= 2 * FEW:
@@ -185,7 +185,7 @@ def _few_entries(x: Tensor, other_axes: Sequence[int]) -> Tensor:
     return x
 
 
-def _largest_of_units(size: Tensor, other_axes: Sequence[int]) -> Tensor:
+def _largest_of_units(size: Tensor, other_axes: list[int]) -> Tensor:
     return size.amax(other_axes) if other_axes else size.clone()
 
 
