@@ -186,7 +186,12 @@ def _few_entries(x: Tensor, other_axes: list[int]) -> Tensor:
 
 
 def _largest_of_units(size: Tensor, other_axes: list[int]) -> Tensor:
-    return size.amax(other_axes) if other_axes else size.clone()
+    if not other_axes:
+        return size.clone()
+    # Examples first: to reduce short inner axes of many entries at once is slow on CPU.
+    if other_axes[-1] > len(other_axes):
+        size = size.amax(1, keepdim=True)
+    return size.amax(other_axes)
 
 
 def _real(x: Tensor) -> Tensor:

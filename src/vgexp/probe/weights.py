@@ -102,6 +102,15 @@ class WeightMeter:
             self.before_clip()
             self._cells["grad_norm_clipped"] = self._cells["grad_norm"]
 
+    def gradient_norms(self, column: str) -> dict[int, float]:
+        """The cells of `grad_norm` or `grad_norm_clipped` so far, by the identity of the parameter;
+        none where reading them would wait for the device."""
+        cells = self._cells.get(column)
+        if cells is None or not cells.values or not all(x.is_cpu for x in cells.values):
+            return {}
+        norms = torch.cat(cells.values).tolist()
+        return {id(self._weights[row]): norm for row, norm in zip(cells.rows, norms, strict=True)}
+
     def copy_weights(self) -> None:
         """Measures the norms of weights, and copies those that the update may change."""
         norms, self._before = [], []
