@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -229,6 +230,43 @@ def test_of_a_long_sequence_equally_spaced_queries_are_measured(
     frame, _ = measured(Net(Attend(is_causal=True)).double(), x)
     wanted = explicit((q @ k.transpose(2, 3) / D**0.5)[:2, :, [5]], added[[5]])
     assert_as_explicit(frame, wanted)
+
+
+@pytest.mark.parametrize(
+    ("most_entries", "num_examples", "asked"),
+    [(B * HEADS * T * 3, B, [1, 3, 5]), (2 * HEADS * T, 2, [5])],
+)
+@pytest.mark.parametrize("mask", [~SEES, BIAS, BIAS.expand(B * HEADS, T, T) * 2])
+def test_of_a_long_sequence_multihead_attention_measures_the_same_queries(
+    monkeypatch: pytest.MonkeyPatch,
+    most_entries: int,
+    num_examples: int,
+    asked: list[int],
+    mask: Tensor,
+) -> None:
+    torch.manual_seed(0)
+    padding = PADDING if mask.dtype is torch.bool else as_added(~PADDING)
+    call = {"attn_mask": mask, "key_padding_mask": padding}
+    net = Net(Multi(call)).double()
+    x = torch.randn(B, T, E, dtype=torch.float64)
+    frame, _ = measured(net, x, every=1)
+    monkeypatch.setattr(attention, "LEAST_QUERIES", 1)
+    monkeypatch.setattr(attention, "MOST_ENTRIES", most_entries)
+    torch.manual_seed(0)
+    net = Net(Multi(call)).double()
+    own = net.blocks[0].attention
+    with torch.no_grad():
+        given = net.embed(x)
+        q, k, _ = F.linear(given, own.in_proj_weight, own.in_proj_bias).chunk(3, 2)
+    q, k = (part.unflatten(2, (HEADS, D)).transpose(1, 2) for part in (q, k))
+    added = as_added(~mask) if mask.dtype is torch.bool else mask
+    added = added.view(-1, HEADS, T, T) if added.ndim == 3 else added[None, None]
+    added = (added + as_added(~PADDING)[:, None, None]).expand(B, HEADS, T, T)
+    logits = q @ k.transpose(2, 3) / D**0.5
+    fewer, _ = measured(net, x, every=1)
+    wanted = explicit(logits[:num_examples, :, asked], added[:num_examples, :, asked])
+    assert_as_explicit(fewer, wanted)
+    assert not np.allclose(fewer["entropy"], frame["entropy"])
 
 
 def test_micro_batches_add_up_and_passes_without_a_gradient_do_not_count() -> None:

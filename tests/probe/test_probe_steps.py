@@ -99,6 +99,37 @@ def test_without_a_loss_the_steps_have_norms_and_rates() -> None:
     assert "loss" not in probe.tables
 
 
+@pytest.mark.parametrize("clips", [False, True])
+@pytest.mark.parametrize("layers", [None, "3"])
+@pytest.mark.parametrize("broken", [(), (math.nan,), (math.inf, math.nan)])
+def test_the_norm_is_the_same_in_a_measured_step_and_in_another(
+    clips: bool, layers: str | None, broken: tuple[float, ...]
+) -> None:
+    """In a measured one it is made of the norms of `layers` and `parameters`."""
+    model = _model().float()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+    ((x, y),) = _batches(1)
+    with Probe(model, optimizer, every=2, layers=layers) as probe:
+        for _ in range(2):
+            optimizer.zero_grad()
+            functional.cross_entropy(model(x.float()), y).backward()
+            for parameter, value in zip((model[0].weight, model[3].bias), broken, strict=False):
+                parameter.grad.view(-1)[0] = value
+            if clips:
+                probe.before_clip()
+                for parameter in model.parameters():
+                    parameter.grad *= 0.5
+            optimizer.step()
+    steps = probe.to_frame("steps")
+    for column in ("grad_norm", "grad_norm_clipped"):
+        assert steps[column][0] == pytest.approx(steps[column][1], rel=1e-6, nan_ok=True)
+        assert math.isnan(steps[column][0]) == bool(broken)
+    if clips and not broken:
+        halves = steps["grad_norm_clipped"] / steps["grad_norm"]
+        assert halves.tolist() == pytest.approx([0.5, 0.5], rel=1e-6)
+        assert steps["clipped"].tolist() == [1, 1]
+
+
 def test_the_norm_is_over_the_parameters_that_the_optimizer_holds() -> None:
     model = _model()
     optimizer = torch.optim.SGD(model[3].parameters(), lr=0.1)

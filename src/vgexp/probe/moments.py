@@ -5,6 +5,7 @@ Axes: G tensors of one group (equal shape, one row each), R rows of `layers.csv`
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from itertools import groupby
@@ -23,6 +24,9 @@ OUTLIER = 6.0
 Dettmers et al. 2022, LLM.int8() (arXiv:2208.07339): in transformers, features of at least this
 magnitude decide what quantisation to 8 bits costs.
 """
+
+FEW = 32
+"""Entries of a unit that are looked at first, to see that it is not dead."""
 
 
 class GroupNumbers(NamedTuple):
@@ -98,15 +102,18 @@ def _rms(delta: Tensor, _slope: Slope | None, _channels_first: bool) -> Measured
 
 def _input_slopes(u: Tensor, slope: Slope | None, channels_first: bool) -> Measured:
     assert slope is not None
-    # Without the stack's axis where there is one tensor: a slope may know its axes.
-    size = slope.derivative(u[0]).unsqueeze(0) if len(u) == 1 else slope.derivative(u)
-    return {"slope": _slope_shares(size, slope, channels_first)}
+
+    def derivative(u: Tensor) -> Tensor:
+        # Without the stack's axis where there is one tensor: a slope may know its axes.
+        return slope.derivative(u[0]).unsqueeze(0) if len(u) == 1 else slope.derivative(u)
+
+    return {"slope": _slope_shares(u, derivative, slope, channels_first)}
 
 
 def _output_slopes(y: Tensor, slope: Slope | None, channels_first: bool) -> Measured:
     assert slope is not None
     assert slope.from_output is not None
-    return {"slope": _slope_shares(slope.from_output(y), slope, channels_first)}
+    return {"slope": _slope_shares(y, slope.from_output, slope, channels_first)}
 
 
 def _output(y: Tensor, slope: Slope | None, channels_first: bool) -> Measured:
@@ -125,8 +132,9 @@ REDUCTIONS: Mapping[str, StackMeasure] = {
 output, hy where y is h, delta = dL/dz.
 
 `z`, `h`: mean and population standard deviation. `peak`: largest |h|, and the share of outliers.
-`delta`: root mean square. `slope`, from u or y:
-share of saturated entries (nan where phi is unbounded) and the largest |phi'| of each unit.
+`delta`: root mean square. `slope`, from u or y: share of saturated entries (nan where phi is
+unbounded) and for each unit a number that is 0 only if phi' is 0 everywhere, its largest |phi'| or,
+where phi is unbounded, that of a few entries.
 """
 
 
@@ -141,19 +149,49 @@ QUANTITIES: Mapping[str, tuple[str, ...]] = {
 """Role -> the quantities that are measured of it."""
 
 
-def _slope_shares(slopes: Tensor, slope: Slope, channels_first: bool) -> tuple[Tensor, Tensor]:
-    # A bounded activation's phi' is nowhere negative.
-    size = slopes.abs_() if slope.peak is None else slopes
-    unit_axis = 2 if channels_first and size.ndim > 2 else size.ndim - 1
-    other_axes = [axis for axis in range(1, size.ndim) if axis != unit_axis]
-    largest = size.amax(other_axes) if other_axes else size.clone()
-    if slope.peak is None:
-        saturated = torch.full((len(size),), torch.nan, dtype=size.dtype, device=size.device)
-    else:
+def _slope_shares(
+    x: Tensor, derivative: Callable[[Tensor], Tensor], slope: Slope, channels_first: bool
+) -> tuple[Tensor, Tensor]:
+    unit_axis = 2 if channels_first and x.ndim > 2 else x.ndim - 1
+    other_axes = [axis for axis in range(1, x.ndim) if axis != unit_axis]
+    if slope.peak is not None:
+        # A bounded activation's phi' is nowhere negative.
+        size = derivative(x)
+        largest = _largest_of_units(size, other_axes)
         # In place: a comparison that makes booleans is twice as slow.
         below = size.lt_(SATURATED_SHARE * slope.peak)
-        saturated = below.flatten(1).mean(1)
+        return below.flatten(1).mean(1), largest
+    saturated = torch.full((len(x),), torch.nan, dtype=x.dtype, device=x.device)
+    # All that is asked of phi' here is which units are dead, and one entry shows that a unit is
+    # not. So a few are computed, and the rest only where these leave it open. On CUDA to look at
+    # them would wait for the device.
+    few = _few_entries(x, other_axes) if x.is_cpu and slope.stackable else x
+    largest = _largest_of_units(derivative(few).abs_(), other_axes)
+    if few is not x and not largest.all():
+        largest = _largest_of_units(derivative(x).abs_(), other_axes)
     return saturated, largest
+
+
+def _few_entries(x: Tensor, other_axes: list[int]) -> Tensor:
+    """At most `FEW` entries of each unit, of as many examples as possible; all of small tensors."""
+    num_entries = math.prod(x.shape[axis] for axis in other_axes)
+    if num_entries <= 2 * FEW:
+        return x
+    left = FEW
+    for axis in other_axes:
+        length = min(left, x.shape[axis])
+        x = x.narrow(axis, 0, length)
+        left //= length
+    return x
+
+
+def _largest_of_units(size: Tensor, other_axes: list[int]) -> Tensor:
+    if not other_axes:
+        return size.clone()
+    # Examples first: to reduce short inner axes of many entries at once is slow on CPU.
+    if other_axes[-1] > len(other_axes):
+        size = size.amax(1, keepdim=True)
+    return size.amax(other_axes)
 
 
 def _real(x: Tensor) -> Tensor:
@@ -248,7 +286,7 @@ def _mean_share(index: Tensor, count: Tensor, share: Tensor, num_rows: int) -> T
 
 
 def _largest(parts: Sequence[GroupNumbers], rows: Sequence[int]) -> list[Tensor]:
-    """Largest |phi'| of each unit of each row; where widths differ, the units of all widths."""
+    """What tells the dead units of each row; where widths differ, the units of all widths."""
     largest: dict[int, dict[int, Tensor]] = {row: {} for row in rows}
     for part in parts:
         for row, new_U in zip(part.rows, part.values[1], strict=True):
@@ -265,7 +303,7 @@ def _dead_shares(parts: Sequence[GroupNumbers]) -> tuple[Tensor, ...]:
 
 
 def _dead_share(largest_GU: list[Tensor]) -> Tensor:
-    """[G]: share of the units U whose largest |phi'| is 0."""
+    """[G]: share of the units U whose phi' is 0 everywhere."""
     joined_GU = torch.cat(largest_GU) if len(largest_GU) > 1 else largest_GU[0].clone()
     return joined_GU.eq_(0).mean(1)
 

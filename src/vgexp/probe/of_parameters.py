@@ -67,6 +67,10 @@ class TablesOfParameters:
         self._wiring.see_gradients()
         self._table.meter.take_gradients()
 
+    def gradient_norms(self, column: str) -> dict[int, float]:
+        """As of `WeightMeter`, of the parameters of `parameters.csv`."""
+        return self._table.meter.gradient_norms(column)
+
     def after_step(self) -> None:
         """Measures the update."""
         self._table.meter.after_step()

@@ -233,14 +233,14 @@ class Probe:
 
         With a `GradScaler`, call it after `scaler.unscale_`, as one does clipping.
         """
-        if not self._is_bare:
-            self._measure_norm(self._steps.before_clip)
         if self._due.weights:
             self._safely(
                 self._measure_own_of_gradients,
                 self._meter.before_clip,
                 self._of_parameters.before_clip,
             )
+        if not self._is_bare:
+            self._measure_norm(self._steps.before_clip, "grad_norm")
 
     def watch_loss(self, loss_fn: LossFunction) -> LossFunction:
         """Returns what to call instead of a loss function, with the same arguments and result.
@@ -463,16 +463,21 @@ class Probe:
         # A fused optimizer gets scaled gradients, and divides by this within its step.
         held = self._optimizer.gradient_scale()
         self._gradient_scale = _NO_SCALE if held is None else held.clone()
-        if not self._is_bare:
-            self._measure_norm(self._steps.take_gradients)
         if self.measuring:
             self._safely(self._measure_gradients, self._measure_passes)
+        if not self._is_bare:
+            self._measure_norm(self._steps.take_gradients, "grad_norm_clipped")
 
-    def _measure_norm(self, measure: Callable[[], None]) -> None:
-        """Measures the norm of the whole gradient; an error is noted as that of `steps`."""
+    def _measure_norm(self, measure: Callable[[Mapping[int, float]], None], of_parts: str) -> None:
+        """Measures the norm of the whole gradient; an error is noted as that of `steps`.
+
+        Where the column `of_parts` was measured in this step, it is made of that.
+        """
+        tables = self._meter, self._of_parameters
         try:
             with torch.no_grad():
-                measure()
+                known = [table.gradient_norms(of_parts) for table in tables]
+                measure(known[0] | known[1])
         except Exception as error:
             self._unseen.setdefault("grad_norm of steps", f"{type(error).__name__}: {error}")
 

@@ -6,7 +6,8 @@ Nothing waits for the device at a step: tensors of a number each are kept, and r
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple, final
 
 import torch
@@ -23,6 +24,7 @@ Number = Tensor | float | None
 
 
 _PLAIN = frozenset({Tensor, torch.float32, torch.float64, torch.strided})
+NOTHING: Mapping[int, float] = MappingProxyType({})
 
 
 class _Step(NamedTuple):
@@ -71,13 +73,18 @@ class StepMeter:
             self._held = num_held, [p for p in every if id(p) in held] or every
         return self._held[1]
 
-    def before_clip(self) -> None:
-        """Measures the norm before the loop clips the gradient."""
-        self._norm = self._total_norm()
+    def before_clip(self, known: Mapping[int, float] = NOTHING) -> None:
+        """Measures the norm before the loop clips the gradient.
 
-    def take_gradients(self) -> None:
+        Args:
+            known: norms of single gradients that were measured already, by the identity of their
+                parameter.
+        """
+        self._norm = self._total_norm(known)
+
+    def take_gradients(self, known: Mapping[int, float] = NOTHING) -> None:
         """Measures the norm of the gradient that the optimizer gets."""
-        self._norm_clipped = self._total_norm()
+        self._norm_clipped = self._total_norm(known)
 
     def end_step(
         self,
@@ -141,10 +148,16 @@ class StepMeter:
         is_double = any(p.dtype is torch.float64 for p in self.parameters)
         return torch.float64 if is_double else torch.float32
 
-    def _total_norm(self) -> Number:
-        grads = [p.grad for p in self.parameters if p.grad is not None]
+    def _total_norm(self, known: Mapping[int, float]) -> Number:
+        trained = [p for p in self.parameters if p.grad is not None]
+        grads = [p.grad for p in trained if p.grad is not None]
         if not grads or not (self.is_measured or not any(map(is_sharded, grads))):
             return None
+        if known and all(id(p) in known for p in trained) and all(map(_is_plain, grads)):
+            norm_of_known = math.hypot(*[known[id(p)] for p in trained])
+            # One norm alone may exceed its dtype, though none of its entries does.
+            if math.isfinite(norm_of_known):
+                return norm_of_known
         norm = total_norm(grads)
         # Read at once where that is free, so that no small tensors stay.
         return float(norm) if isinstance(norm, Tensor) and norm.is_cpu else norm
@@ -155,8 +168,8 @@ def total_norm(tensors: Sequence[Tensor]) -> Number:
 
     Of tensors that are sharded over ranks, every rank has to call it.
     """
-    kinds = {(type(x), x.dtype, x.layout, x.device) for x in tensors}
-    if len(kinds) == 1 and _PLAIN.issuperset(next(iter(kinds))[:3]):
+    kinds = {(x.dtype, x.device) for x in tensors}
+    if len(kinds) == 1 and all(map(_is_plain, tensors)):
         return metrics.total_norm(tensors)
     sharded: list[Tensor] = []
     alike: dict[tuple[torch.dtype, torch.device], list[Tensor]] = {}
@@ -177,6 +190,10 @@ def total_norm(tensors: Sequence[Tensor]) -> Number:
         return parts[0]
     one = parts[0].device if parts else None
     return torch.linalg.vector_norm(torch.stack([part.to(one) for part in parts])) if parts else 0.0
+
+
+def _is_plain(x: Tensor) -> bool:
+    return _PLAIN.issuperset((type(x), x.dtype, x.layout))
 
 
 def _norm_of(tensors: list[Tensor], dtype: torch.dtype) -> Tensor:

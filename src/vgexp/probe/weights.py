@@ -18,6 +18,13 @@ Stacks = list[tuple[tuple[int, ...], Tensor]]
 """(rows, [G, N]): tensors of one shape, stacked where they are small."""
 
 
+PIECE = 2**18
+"""A gradient with more entries is measured in pieces on CPU: of a megabyte in float32, which are
+still in a core's cache when they are read again."""
+
+Numbers = tuple[Tensor, Tensor, Tensor]
+"""Of the rows of a stack: largest magnitude, L2 norm, and share of zeros."""
+
 UPDATE_NORM = "update_norm"
 """Norm of W's change; `update_ratio` is this over `weight_norm`."""
 
@@ -77,18 +84,13 @@ class WeightMeter:
         groups = self._gradients()
         # First, since what follows writes into the stacks.
         self._measure("gradient", groups)
-        norms, largest, zero = [], [], []
-        for members, grad in groups:
-            size = self._size(grad) if len(members) == 1 else grad.abs_()
-            peak, norm = metrics.row_peaks_and_norms(size)
-            largest.append(peak)
-            norms.append(norm)
-            # In place: a comparison that makes booleans is twice as slow.
-            zero.append(size.eq_(0).mean(1))
+        numbers = [
+            _numbers_of_sizes(grad.abs_()) if len(members) > 1 else self._numbers(grad)
+            for members, grad in groups
+        ]
         rows = _rows(groups)
-        self._cells["grad_norm"] = ColumnCells(rows, tuple(norms))
-        self._cells["grad_max"] = ColumnCells(rows, tuple(largest))
-        self._cells["grad_zero_fraction"] = ColumnCells(rows, tuple(zero))
+        for place, name in enumerate(("grad_max", "grad_norm", "grad_zero_fraction")):
+            self._cells[name] = ColumnCells(rows, tuple([each[place] for each in numbers]))
 
     def take_gradients(self) -> None:
         """Measures the gradient that the optimizer sees, and what `before_clip` did not."""
@@ -99,6 +101,15 @@ class WeightMeter:
         else:
             self.before_clip()
             self._cells["grad_norm_clipped"] = self._cells["grad_norm"]
+
+    def gradient_norms(self, column: str) -> dict[int, float]:
+        """The cells of `grad_norm` or `grad_norm_clipped` so far, by the identity of the parameter;
+        none where reading them would wait for the device."""
+        cells = self._cells.get(column)
+        if cells is None or not cells.values or not all(x.is_cpu for x in cells.values):
+            return {}
+        norms = torch.cat(cells.values).tolist()
+        return {id(self._weights[row]): norm for row, norm in zip(cells.rows, norms, strict=True)}
 
     def copy_weights(self) -> None:
         """Measures the norms of weights, and copies those that the update may change."""
@@ -116,8 +127,8 @@ class WeightMeter:
         norms = []
         for rows, before in self._before:
             after = _stacked([local_part(self._weights[i]) for i in rows])
-            out = self._memory_for(before) if len(rows) == 1 else before
-            norms.append(metrics.row_norms(torch.sub(before, after, out=out)))
+            # In place: the copy is of no further use, and a third tensor would cost more memory.
+            norms.append(metrics.row_norms(before.sub_(after)))
         if norms:
             self._cells[UPDATE_NORM] = ColumnCells(_rows(self._before), tuple(norms))
         self._before = []
@@ -142,9 +153,12 @@ class WeightMeter:
             {i: local_part(grad, self._weights[i]) for i, grad in self.gradients.items()}
         )
 
-    def _size(self, grad: Tensor) -> Tensor:
-        """|g|, without changing the gradient."""
-        return torch.abs(grad, out=self._memory_for(grad))
+    def _numbers(self, grad_1N: Tensor) -> Numbers:
+        """Of one gradient, which stays as it is."""
+        if grad_1N.is_cpu and grad_1N.numel() > PIECE:
+            pieces = torch.split(grad_1N, PIECE, 1)
+            return _joined([self._numbers(piece) for piece in pieces], pieces)
+        return _numbers_of_sizes(torch.abs(grad_1N, out=self._memory_for(grad_1N)))
 
     def _copy(self, rows: tuple[int, ...], weight: Tensor) -> Tensor:
         """A copy of a weight."""
@@ -194,6 +208,24 @@ def _stacked(tensors: list[Tensor]) -> Tensor:
     if stacked.dtype is not torch.float32 and stacked.dtype is not torch.float64:
         stacked = torch.view_as_real(stacked) if stacked.is_complex() else stacked.float()
     return stacked.flatten(1) if stacked.ndim > 1 else stacked[:, None]
+
+
+def _numbers_of_sizes(size_RN: Tensor) -> Numbers:
+    """Writes into the magnitudes."""
+    peak_R, norm_R = metrics.row_peaks_and_norms(size_RN)
+    if size_RN.is_cpu and size_RN.numel() and bool(size_RN.amin() > 0):
+        return peak_R, norm_R, torch.zeros_like(peak_R)
+    # In place: a comparison that makes booleans is twice as slow.
+    return peak_R, norm_R, size_RN.eq_(0).mean(1)
+
+
+def _joined(numbers: list[Numbers], pieces: Sequence[Tensor]) -> Numbers:
+    """The numbers of a tensor by those of its pieces."""
+    peak_K, norm_K, share_K = (torch.cat(values) for values in zip(*numbers, strict=True))
+    lengths = [piece.shape[1] for piece in pieces]
+    zeros = sum(round(s * n) for s, n in zip(share_K.tolist(), lengths, strict=True))
+    share_1 = share_K.new_full((1,), zeros / sum(lengths))
+    return peak_K.amax(0, keepdim=True), metrics.row_norms(norm_K[None]), share_1
 
 
 def _fits(x_1N: Tensor, scratch: Tensor) -> bool:

@@ -47,6 +47,19 @@ class _Measured(NamedTuple):
     """Of those that see a key at all, 0-d."""
 
 
+class _Given(NamedTuple):
+    """What a call was given, of the examples and the T queries that are measured."""
+
+    q_BHTD: Tensor
+    k_BHSD: Tensor
+    mask: Tensor | None
+    """Broadcasts to [B, H, T, S]."""
+    index_T: Tensor
+    """The places of the queries in their sequence."""
+    is_causal: bool = False
+    scale: float | None = None
+
+
 class GuestAttentionMeter:
     """Measures every head of torch's attention at the steps at which it is armed.
 
@@ -133,40 +146,28 @@ class GuestAttentionMeter:
 
     def _see_dot_product(self, call: FunctionCall) -> None:
         given = _DOT_PRODUCT | dict(zip(_DOT_PRODUCT, call.args, strict=False)) | call.kwargs
-        q, k = given["query"], given["key"]
-        mask = given["attn_mask"]
-        self._measure(call.module, q, k, mask, is_causal=given["is_causal"], scale=given["scale"])
+        self._measure(call.module, partial(_of_dot_product, given))
 
     def _see_multi_head(self, call: FunctionCall) -> None:
         given = _MULTI_HEAD.bind(*call.args, **call.kwargs)
         given.apply_defaults()
-        q_BHTD, k_BHSD, mask = _projected(given.arguments)
-        self._measure(call.module, q_BHTD, k_BHSD, mask, is_causal=False, scale=None)
+        self._measure(call.module, partial(_of_multi_head, given.arguments))
 
-    def _measure(
-        self,
-        module: nn.Module,
-        q: Tensor,
-        k: Tensor,
-        mask: Tensor | None,
-        *,
-        is_causal: bool,
-        scale: float | None,
-    ) -> None:
+    def _measure(self, module: nn.Module, read: Callable[[], _Given | None]) -> None:
         current, name = self._passes.current(), self._names.get(id(module))
         if not self._is_armed or current is None or name is None:
             return
-        if q.is_nested or q.layout is not torch.strided or q.numel() == 0 or k.numel() == 0:
+        given = read()
+        if given is None:
             self._unseen(name, NOT_STRIDED)
             return
-        q_BHTD, k_BHSD = _four_axes(q), _four_axes(k)
-        if self._heads.setdefault(name, q_BHTD.shape[1]) != q_BHTD.shape[1]:
+        num_heads = given.q_BHTD.shape[1]
+        if self._heads.setdefault(name, num_heads) != num_heads:
             self._unseen(name, OTHER_HEADS)
             return
         # Whatever autocast says, the logits of half precision are measured in float32.
-        with torch.autocast(q.device.type, enabled=False):
-            numbers = _numbers(q_BHTD, k_BHSD, mask, is_causal=is_causal, scale=scale)
-        self._passes.keep(current, _Measured(name, *numbers))
+        with torch.autocast(given.q_BHTD.device.type, enabled=False):
+            self._passes.keep(current, _Measured(name, *_numbers(given)))
 
 
 _DOT_PRODUCT: dict[str, Any] = dict.fromkeys(("query", "key", "value", "attn_mask", "dropout_p"))
@@ -181,11 +182,35 @@ def _four_axes(x: Tensor) -> Tensor:
     return x.flatten(0, -4) if x.ndim > 4 else x
 
 
-def _projected(given: Mapping[str, Any]) -> tuple[Tensor, Tensor, Tensor | None]:
-    """q, k, and the mask as floats, of the arguments of `F.multi_head_attention_forward`."""
+def _of_dot_product(given: Mapping[str, Any]) -> _Given | None:
+    """What `F.scaled_dot_product_attention` is given; None where that is not measured."""
+    q, k, mask = given["query"], given["key"], given["attn_mask"]
+    if not (_is_measurable(q) and _is_measurable(k)):
+        return None
+    q_BHTD, k_BHSD = _four_axes(q), _four_axes(k)
+    num_examples, num_heads, num_queries, _ = q_BHTD.shape
+    most, index_T = _chosen(num_examples, num_heads, num_queries, k_BHSD.shape[2], q.device)
+    if mask is not None:
+        mask = _of_chosen(mask, most, index_T)
+    q_BHTD = q_BHTD[:most, :, index_T]
+    return _Given(q_BHTD, k_BHSD[:most], mask, index_T, given["is_causal"], given["scale"])
+
+
+def _of_multi_head(given: Mapping[str, Any]) -> _Given | None:
+    """What `F.multi_head_attention_forward` attends with; None where that is not measured.
+
+    It is told before its projections, of which those are made again that are measured.
+    """
     query, key = given["query"], given["key"]
+    if not (_is_measurable(query) and _is_measurable(key)):
+        return None
     if query.ndim == 2:
         query, key = query.unsqueeze(1), key.unsqueeze(1)
+    num_heads, fixed = given["num_heads"], given["static_k"]
+    num_added = (given["bias_k"] is not None) + bool(given["add_zero_attn"])
+    num_keys = (key.shape[0] if fixed is None else fixed.shape[1]) + num_added
+    num_queries, num_examples, _ = query.shape
+    most, index_T = _chosen(num_examples, num_heads, num_queries, num_keys, query.device)
     if given["use_separate_proj_weight"]:
         w_q, w_k = given["q_proj_weight"], given["k_proj_weight"]
     else:
@@ -193,30 +218,32 @@ def _projected(given: Mapping[str, Any]) -> tuple[Tensor, Tensor, Tensor | None]
     b_q = b_k = None
     if given["in_proj_bias"] is not None:
         b_q, b_k, _ = given["in_proj_bias"].chunk(3)
-    q_TBE, k_SBE = F.linear(query, w_q, b_q), F.linear(key, w_k, b_k)
-    num_added = 0
-    if given["bias_k"] is not None:
-        k_SBE = torch.cat([k_SBE, given["bias_k"].expand(1, k_SBE.shape[1], -1)])
-        num_added += 1
-    num_heads = given["num_heads"]
-    q_BHTD = _in_heads(q_TBE, num_heads)
-    if given["static_k"] is None:
+    q_BHTD = _in_heads(F.linear(query[index_T, :most], w_q, b_q), num_heads)
+    if fixed is None:
+        k_SBE = F.linear(key[:, :most], w_k, b_k)
+        if given["bias_k"] is not None:
+            k_SBE = torch.cat([k_SBE, given["bias_k"].expand(1, k_SBE.shape[1], -1)])
         k_BHSD = _in_heads(k_SBE, num_heads)
     else:
-        k_BHSD = _by_examples(given["static_k"], num_heads)
+        k_BHSD = _by_examples(fixed, num_heads)[:most]
     if given["add_zero_attn"]:
         k_BHSD = torch.cat([k_BHSD, torch.zeros_like(k_BHSD[:, :, :1])], 2)
-        num_added += 1
     mask = _as_floats(given["attn_mask"], q_BHTD)
     if mask is not None and mask.ndim == 3:
         mask = _by_examples(mask, num_heads)
     padding = _as_floats(given["key_padding_mask"], q_BHTD)
+    if mask is not None:
+        mask = _of_chosen(mask, most, index_T)
     if padding is not None:
-        padding = padding.view(-1, 1, 1, padding.shape[-1])
+        padding = padding.view(-1, 1, 1, padding.shape[-1])[:most]
         mask = padding if mask is None else mask + padding
     if mask is not None and num_added:
         mask = F.pad(mask, (0, num_added))
-    return q_BHTD, k_BHSD, mask
+    return _Given(q_BHTD, k_BHSD, mask, index_T)
+
+
+def _is_measurable(x: Tensor) -> bool:
+    return not x.is_nested and x.layout is torch.strided and x.numel() > 0
 
 
 def _in_heads(x_TBE: Tensor, num_heads: int) -> Tensor:
@@ -242,40 +269,43 @@ def _as_floats(mask: Tensor | None, like: Tensor) -> Tensor | None:
 # ---------------------------------------------------------------- numbers
 
 
-def _numbers(
-    q_BHTD: Tensor, k_BHSD: Tensor, mask: Tensor | None, *, is_causal: bool, scale: float | None
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _chosen(
+    num_examples: int, num_heads: int, num_queries: int, num_keys: int, device: torch.device
+) -> tuple[int, Tensor]:
+    """How many examples to measure, and which queries: all, or equally spaced ones with the last
+    of them."""
+    entries_of_one = num_examples * num_heads * num_keys
+    points = min(num_queries, max(LEAST_QUERIES, MOST_ENTRIES // entries_of_one))
+    asked = [k * num_queries // points - 1 for k in range(1, points + 1)]
+    most = max(1, MOST_ENTRIES // (num_heads * points * num_keys))
+    return min(num_examples, most), torch.tensor(asked, device=device)
+
+
+def _of_chosen(mask: Tensor, most: int, index_T: Tensor) -> Tensor:
+    """Of a mask those examples and queries, where it tells them apart."""
+    mask = mask[(None,) * (4 - mask.ndim)]
+    if mask.shape[0] > 1:
+        mask = mask[:most]
+    return mask[:, :, index_T] if mask.shape[2] > 1 else mask
+
+
+def _numbers(given: _Given) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Sums over examples and queries of entropies [H], largest logits [H], sum of the largest
     entropies, and number of queries."""
-    num_examples, num_heads, num_queries, num_units = q_BHTD.shape
-    num_keys = k_BHSD.shape[2]
-    asked = _queries(num_examples * num_heads * num_keys, num_queries)
-    most = max(1, MOST_ENTRIES // (num_heads * len(asked) * num_keys))
-    index_T = torch.tensor(asked, device=q_BHTD.device)
-    if mask is not None:
-        mask = mask.expand(num_examples, num_heads, num_queries, num_keys)[:most]
-        mask = mask if len(asked) == num_queries else mask[:, :, index_T]
-    q_BHTD = q_BHTD[:most] if len(asked) == num_queries else q_BHTD[:most, :, index_T]
-    q_BHTD, k_BHSD = _real(q_BHTD), _real(k_BHSD[:most])
+    q_BHTD, k_BHSD, mask = _real(given.q_BHTD), _real(given.k_BHSD), given.mask
+    num_heads, num_units = q_BHTD.shape[1], q_BHTD.shape[3]
     if k_BHSD.shape[1] != num_heads:
         k_BHSD = k_BHSD.repeat_interleave(num_heads // k_BHSD.shape[1], 1)
-    factor = 1 / math.sqrt(num_units) if scale is None else scale
+    factor = 1 / math.sqrt(num_units) if given.scale is None else given.scale
     logits_BHTS = (q_BHTD * factor) @ k_BHSD.transpose(2, 3)
-    hidden = _hidden(mask, index_T, num_keys, is_causal=is_causal)
+    hidden = _hidden(mask, given.index_T, k_BHSD.shape[2], is_causal=given.is_causal)
     size_BHTS = logits_BHTS.abs()
-    if hidden is None:
-        largest_H = size_BHTS.amax((0, 2, 3))
-    else:
-        largest_H = size_BHTS.masked_fill_(hidden, 0.0).amax((0, 2, 3))
+    if hidden is not None:
+        size_BHTS.masked_fill_(hidden, 0.0)
+    largest_H = size_BHTS.amax((0, 2, 3))
     if mask is not None and mask.dtype is not torch.bool:
         logits_BHTS += mask.to(logits_BHTS.dtype)
     return _entropies(logits_BHTS, hidden), largest_H, *_ceilings(hidden, logits_BHTS)
-
-
-def _queries(entries_of_one: int, num_queries: int) -> list[int]:
-    """The queries to measure: all, or equally spaced ones with the last of them."""
-    points = min(num_queries, max(LEAST_QUERIES, MOST_ENTRIES // entries_of_one))
-    return [k * num_queries // points - 1 for k in range(1, points + 1)]
 
 
 def _hidden(
@@ -286,6 +316,7 @@ def _hidden(
     if mask is not None:
         is_bool = mask.dtype is torch.bool
         hidden = ~mask if is_bool else mask <= torch.finfo(mask.dtype).min / 2
+        hidden = hidden.expand(*hidden.shape[:-1], num_keys)
     if is_causal:
         later_TS = torch.arange(num_keys, device=index_T.device) > index_T[:, None]
         hidden = later_TS if hidden is None else hidden | later_TS
@@ -293,16 +324,18 @@ def _hidden(
 
 
 def _entropies(logits_BHTS: Tensor, hidden: Tensor | None) -> Tensor:
-    """[H]: sums over examples and queries of -sum p ln p."""
+    """[H]: sums over examples and queries of -sum p ln p. Writes into the logits."""
     if hidden is not None:
-        # Far below what is seen, and finite: a query that sees no key gives no nan.
-        lowest = torch.finfo(logits_BHTS.dtype).min / 4
-        logits_BHTS = logits_BHTS.masked_fill(hidden, lowest)
+        # Far below what is seen, and finite: p ln p is 0 there, and not nan.
+        logits_BHTS.masked_fill_(hidden, torch.finfo(logits_BHTS.dtype).min / 4)
     log_p_BHTS = torch.log_softmax(logits_BHTS, 3)
-    minus_entropy_BHTS = log_p_BHTS.exp().mul_(log_p_BHTS)
+    # Not exp of ln p: on CPU that takes ten times as long where keys are hidden, since it
+    # underflows there.
+    minus_entropy_BHT = torch.softmax(logits_BHTS, 3).mul_(log_p_BHTS).sum(3)
     if hidden is not None:
-        minus_entropy_BHTS.masked_fill_(hidden, 0.0)
-    return -minus_entropy_BHTS.sum((0, 2, 3))
+        # Of a query that sees no key, p is the same for all of them.
+        minus_entropy_BHT.masked_fill_(hidden.all(-1), 0.0)
+    return -minus_entropy_BHT.sum((0, 2))
 
 
 def _ceilings(hidden: Tensor | None, logits_BHTS: Tensor) -> tuple[Tensor, Tensor]:
