@@ -113,8 +113,10 @@ class Job:
                 raise
             except Exception as error:
                 self.error, self.folder = error, location.find_if_there()
-                if self.folder is not None:
+                if self.folder is not None and self.work.makes_run:
                     _record_failure(self.folder, config, error, self.verb)
+                else:
+                    _log.error("the work failed", exc_info=error)
 
     def _run_in_sweep(self, hydra: Any) -> float | None:
         assert self.folder is not None
