@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from vgexp import folders
 from vgexp.cli import hydra_entry
@@ -50,8 +50,7 @@ def search(config: Config, folder: Path, command: str) -> Cure:
 
     from vgexp.fixing import fix
 
-    master = HydraConfig.instance().cfg
-    assert master is not None
+    master: Any = HydraConfig.instance().cfg  # a DictConfig, though Hydra calls it a HydraConf
     words = [str(word) for word in HydraConfig.get().overrides.task]
     args = hydra_entry.parse_flags(shlex.split(command)[2:])
     run = None

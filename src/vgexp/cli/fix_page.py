@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from vgexp.fixing import process
+from vgexp.fixing.process import ENOUGH_TO_TIME
 from vgexp.report.terminal.layout import Column, show_line, show_table, show_words
 
 if TYPE_CHECKING:
@@ -111,15 +112,13 @@ def _show_proof(console: Console, cure: Cure) -> None:
 
 
 def _show_cost(console: Console, cure: Cure) -> None:
-    seconds = [_mean([trial.seconds_per_step for trial in t]) for t in (cure.before, cure.after)]
+    long = [trial for trial in cure.before if trial.made >= ENOUGH_TO_TIME]
+    before, after = (_mean([t.seconds_per_step for t in each]) for each in (long, cure.after))
     sizes = [trials[0].num_parameters for trials in (cure.before, cure.after)]
-    ratio = seconds[1] / seconds[0] if seconds[0] > 0 else math.nan
-    told = f", {ratio:.2g} times as long" if math.isfinite(ratio) else ""
-    show_words(
-        console,
-        f"Cost: {1e3 * seconds[0]:.3g} -> {1e3 * seconds[1]:.3g} ms a step{told};"
-        f" parameters {sizes[0]} -> {sizes[1]}",
-    )
+    told = f"{1e3 * before:.3g} ms -> {1e3 * after:.3g} ms ({after / before:.2g} times)"
+    if not before > 0:
+        told = f"{1e3 * after:.3g} ms (before: too few steps to tell)"
+    show_words(console, f"Cost: a step takes {told}; parameters {sizes[0]} -> {sizes[1]}")
     _show_budget(console, cure)
 
 
@@ -148,7 +147,7 @@ def _show_tried(console: Console, cure: Cure) -> None:
         show_words(console, f"left out: {' '.join(each.words)}: {each.why}", indent="  ")
     others = len(cure.left_out) - len(kept)
     if others:
-        show_words(console, f"left out: {others} that do not fit this model (see fix.csv)")
+        show_words(console, f"not tried: {others} more, each with its reason in fix.csv")
 
 
 def _show_cause(console: Console, cure: Cure) -> None:

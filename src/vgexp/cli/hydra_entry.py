@@ -48,7 +48,8 @@ def enter(verb: str, argv: Sequence[str]) -> int:
         try:
             compose_and_call(args, job)
         except KeyboardInterrupt as error:
-            error_blocks.show_interruption(error, opened.folder or job.folder)
+            folder = opened.folder or job.folder
+            error_blocks.show_interruption(error, folder, job.format_again())
             return exit_code(error)
         except QuestionError:
             if opened.folder is not None and opened.command not in opened.plan.commands:

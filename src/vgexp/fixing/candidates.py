@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from vgexp.diagnosis import Diagnosis
+from vgexp.diagnosis import Diagnosis, Finding
 
 TIMES = "*"
 """Before a number: the value is multiplied by it, `optimizer.lr=*0.1`."""
@@ -99,12 +99,20 @@ def touches(diagnosis: Diagnosis) -> bool:
     return diagnosis.cause in OVERRIDES
 
 
-def list_words(diagnosis: Diagnosis, settings: Mapping[str, Any]) -> list[tuple[str, ...]]:
-    """The overrides against a cause, each as its words: those of remedies first.
+def list_words(diagnosis: Diagnosis, settings: Mapping[str, Any]) -> list[list[tuple[str, ...]]]:
+    """The overrides against a cause, each as its words, in groups that are tried one after another.
 
-    Rivals of the cause, which may be the cause instead, follow with theirs.
+    They are those of the cause's remedies, those of the table, and both of rivals, which may be the
+    cause instead.
     """
-    return _filled((*_of_remedies(diagnosis), *_of_table(diagnosis)), settings)
+    of_cause = [each for each in diagnosis.findings if each.id == diagnosis.cause]
+    of_rivals = [each for each in diagnosis.findings if each.id in diagnosis.rivals]
+    groups = (
+        list(_of_remedies(of_cause)),
+        OVERRIDES.get(str(diagnosis.cause), ()),
+        [*_of_remedies(of_rivals), *(o for id in diagnosis.rivals for o in OVERRIDES.get(id, ()))],
+    )
+    return [_filled(group, settings) for group in groups]
 
 
 def list_general_words(settings: Mapping[str, Any]) -> list[tuple[str, ...]]:
@@ -112,15 +120,9 @@ def list_general_words(settings: Mapping[str, Any]) -> list[tuple[str, ...]]:
     return _filled(GENERAL, settings)
 
 
-def _of_remedies(diagnosis: Diagnosis) -> Iterator[str]:
-    for finding in diagnosis.findings:
-        if finding.kind == "sickness":
-            yield from (each.override for each in finding.remedies if each.override)
-
-
-def _of_table(diagnosis: Diagnosis) -> Iterator[str]:
-    for cause in (diagnosis.cause, *diagnosis.rivals):
-        yield from OVERRIDES.get(str(cause), ())
+def _of_remedies(findings: Sequence[Finding]) -> Iterator[str]:
+    for finding in findings:
+        yield from (each.override for each in finding.remedies if each.override)
 
 
 def _filled(overrides: Sequence[str], settings: Mapping[str, Any]) -> list[tuple[str, ...]]:

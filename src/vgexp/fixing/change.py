@@ -44,9 +44,19 @@ class LeftOut:
 
 
 def compose_changes(
-    overrides: Iterable[Sequence[str]], sick: Config, compose: Compose, keep: Collection[str]
+    overrides: Iterable[Sequence[str]],
+    sick: Config,
+    compose: Compose,
+    keep: Collection[str] = (),
+    *,
+    first_place: int = 0,
 ) -> tuple[list[Change], list[LeftOut]]:
-    """Composes overrides, the smallest change first.
+    """Composes overrides of one group, the smallest change first.
+
+    Args:
+        overrides: the words of each.
+        keep: keys that must not change.
+        first_place: the number of the first; of changes of one size the earlier is the smaller.
 
     Returns:
         Those that can be tried, and those that cannot: a key that this configuration does not
@@ -55,7 +65,7 @@ def compose_changes(
     changes: dict[str, Change] = {}
     left_out: dict[tuple[str, ...], LeftOut] = {}
     before = flatten(sick)
-    for place, asked in enumerate(overrides):
+    for place, asked in enumerate(overrides, first_place):
         words = tuple(word for word in asked if not _is_idle(word, before))
         if not words or words in left_out:
             continue
@@ -97,7 +107,8 @@ def require_keys(keep: Collection[str], config: Config) -> None:
         within = [key for key in keys if key.startswith(f"{section}.")]
         whole: dict[str, list[str]] = {}
         for key in keys:
-            whole.setdefault(key.rpartition(".")[2], []).append(key)
+            if "." in key:
+                whole.setdefault(key.rpartition(".")[2], []).append(key)
         raise unknown("key in fix.keep", asked, within or sections, {} if within else whole)
 
 
@@ -123,8 +134,10 @@ def _size(words: Sequence[str], before: Mapping[str, Any], place: int) -> tuple[
             kinds.append(_NAME)
         else:
             kinds.append(_NUMBER)
-            is_ratio = isinstance(old, int | float) and old > 0 and new > 0
-            distance += abs(math.log(new / old)) if is_ratio else 1.0
+            if isinstance(old, int | float) and old > 0 and new > 0:
+                distance += abs(math.log(new / old))
+            else:
+                distance += 1.0
     return (len(words), max(kinds), distance, place)
 
 

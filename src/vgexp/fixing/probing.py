@@ -90,16 +90,22 @@ class Prober:
         self.tried: list[Tried] = []
 
     def explore(self, changes: Sequence[Change], share: float) -> None:
-        """Probes changes until one learns or the share of the budget is spent."""
-        chosen = changes[:MOST_CHANGES]
+        """Probes as many of the changes as a share of the budget allows, the first first.
+
+        Half of it goes to short probes of all, the rest to longer ones of the better half.
+        """
+        room = _FIRST_ROUND * self.budget.left(share)
+        fewest = min(self.full, _FEWEST_STEPS)
+        chosen = list(changes[: max(1, min(MOST_CHANGES, int(room / fewest)))])
         if not chosen:
             return
-        room = _FIRST_ROUND * self.budget.left(share) / len(chosen)
-        steps = self._length(max(_FEWEST_STEPS, int(room)))
-        self._probe(chosen, steps, share)
+        self._probe(chosen, self._length(max(fewest, int(room / len(chosen)))), share)
+        self.go_on(share)
+
+    def go_on(self, share: float) -> None:
+        """Probes for longer what did not learn yet, until a share of the budget is spent."""
         while True:
-            going_on = self._going_on(chosen)
-            steps, going_on = self._next_round(going_on, steps, share)
+            steps, going_on = self._next_round(self._going_on(), share)
             if not going_on:
                 return
             self._probe(going_on, steps, share)
@@ -116,7 +122,7 @@ class Prober:
         first; then others that learned, by loss; then the rest, by loss, or where that says
         nothing by how near to 1 the signal's attenuation is.
         """
-        changes = list(dict.fromkeys(each.change for each in self.tried if each.trial is not None))
+        changes = self._probed()
         learned = [change for change in changes if self._trial(change).has_learned]
         best = min((self._trial(change).loss_share for change in learned), default=1.0)
         far = [
@@ -137,9 +143,10 @@ class Prober:
 
     # ---------------------------------------------------------------- rounds
 
-    def _going_on(self, changes: Sequence[Change]) -> list[Change]:
-        """Those that did not learn yet and could matter: smaller than the smallest that did."""
-        found = [change for change in changes if self.latest(change) is not None]
+    def _going_on(self) -> list[Change]:
+        """The better half of those that did not learn yet and are smaller than the smallest that
+        did."""
+        found = self._probed()
         learned = [change for change in found if self._trial(change).has_learned]
         smallest = min((change.size for change in learned), default=(math.inf,))
         waiting = [
@@ -152,16 +159,15 @@ class Prober:
         waiting.sort(key=lambda change: self._trial(change).rank)
         return waiting[: math.ceil(len(waiting) / 2)]
 
-    def _next_round(
-        self, changes: Sequence[Change], steps: int, share: float
-    ) -> tuple[int, list[Change]]:
+    def _next_round(self, changes: Sequence[Change], share: float) -> tuple[int, list[Change]]:
         """How long the next probes are, and of which changes; of none where the budget ends."""
         left = self.budget.left(share)
+        steps = max((each.steps for each in map(self.latest, changes) if each), default=0)
         for number in range(len(changes), 0, -1):
             going_on = list(changes[:number])
             price = sum(map(self.budget.ratio, going_on))
             longer = self._length(int((left if number == 1 else _ROUND * left) / price))
-            if longer >= min(self.full, _LONGER * steps) and longer > steps:
+            if longer >= min(self.full // 2, _LONGER * steps) and longer > steps:
                 return longer, going_on
         return steps, []
 
@@ -188,6 +194,9 @@ class Prober:
         each.result = "kept" if each.trial.has_learned else "dropped"
         each.why = _why(each.trial)
 
+    def _probed(self) -> list[Change]:
+        return list(dict.fromkeys(each.change for each in self.tried if each.trial is not None))
+
     def _trial(self, change: Change) -> Trial:
         latest = self.latest(change)
         assert latest is not None
@@ -195,7 +204,8 @@ class Prober:
         return latest.trial
 
     def _length(self, steps: int) -> int:
-        return max(1, min(self.full, steps))
+        """A number of steps, within the longest probe's."""
+        return max(1, min(self.full // 2, steps))
 
 
 def with_steps(config: Config, steps: int) -> Config:

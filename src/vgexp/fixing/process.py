@@ -25,8 +25,9 @@ HEALTHY, UNDECIDED, CURED = "healthy", "undecided", "cured"
 NO_OVERRIDE, NOT_CURED, SEARCHING = "no_override", "not_cured", "searching"
 _OWN_SHARE = 0.6
 """Share of the budget that the cause's own overrides may spend before the general ones follow."""
-_ENOUGH_TO_TIME = 20
+ENOUGH_TO_TIME = 20
 """Steps of the sick run from which its time a step is known."""
+_MOST_IN_GROUP = 1000
 PICTURE = "fix.png"
 
 
@@ -135,8 +136,9 @@ class _Search:
             return self._end(HEALTHY if cure.diagnosis.health == "healthy" else UNDECIDED)
         if not candidates.touches(cure.diagnosis):
             return self._end(NO_OVERRIDE)
-        own = self._changes(candidates.list_words(cure.diagnosis, flatten(self.config)))
-        general = self._changes(candidates.list_general_words(flatten(self.config)))
+        settings = flatten(self.config)
+        own = self._changes(candidates.list_words(cure.diagnosis, settings))
+        general = self._changes([candidates.list_general_words(settings)], own)
         if not own and not general:
             return self._end(NO_OVERRIDE)
         prober = self._probe(sick, own, general)
@@ -174,17 +176,31 @@ class _Search:
             self._say(f"Cause: {cure.diagnosis.cause}")
         return trial
 
-    def _changes(self, overrides: Sequence[Sequence[str]]) -> list[Change]:
-        changes, left_out = compose_changes(
-            overrides, self.config, self._compose, self.config.fix.keep
-        )
-        self.cure.left_out += left_out
-        return changes
+    def _changes(
+        self, groups: Sequence[Sequence[Sequence[str]]], known: Sequence[Change] = ()
+    ) -> list[Change]:
+        """Composes groups of overrides, one after the other; none that is known already."""
+        seen = {identity(change.config) for change in known}
+        told = {each.words for each in self.cure.left_out}
+        found: list[Change] = []
+        for place, group in enumerate(groups, len(known)):
+            changes, left_out = compose_changes(
+                group,
+                self.config,
+                self._compose,
+                self.config.fix.keep,
+                first_place=place * _MOST_IN_GROUP,
+            )
+            found += [each for each in changes if identity(each.config) not in seen]
+            seen |= {identity(each.config) for each in changes}
+            self.cure.left_out += [each for each in left_out if each.words not in told]
+            told |= {each.words for each in left_out}
+        return found
 
     def _probe(self, sick: Trial, own: Sequence[Change], general: Sequence[Change]) -> Prober:
         cure = self.cure
         allowed = self.config.fix.budget * cure.full
-        seconds = sick.seconds_per_step if sick.made >= _ENOUGH_TO_TIME else math.nan
+        seconds = sick.seconds_per_step if sick.made >= ENOUGH_TO_TIME else math.nan
         budget = Budget(allowed, seconds)
         cure.allowed = allowed
         self._say(
@@ -193,13 +209,20 @@ class _Search:
         )
         prober = Prober(self.runner, budget, cure.full, lambda each: self._note(each, budget))
         prober.explore(own, _OWN_SHARE)
-        if not prober.has_learned:
-            others = {identity(change.config) for change in own}
-            general = [each for each in general if identity(each.config) not in others]
-            if general and budget.left() > 0:
-                self._say(f"None of them learns yet; {len(general)} general ones:")
-                prober.explore(general, 1.0)
+        if prober.has_learned:
+            prober.go_on(1.0)
+        else:
+            rest = [each for each in (*own, *general) if prober.latest(each) is None]
+            if rest:
+                self._say("None of them learns yet; others:")
+                prober.explore(rest, 1.0)
         cure.spent = budget.spent
+        seen = {each.change for each in prober.tried}
+        cure.left_out += [
+            LeftOut(each.words, "not tried: the budget, or another cures")
+            for each in (*own, *general)
+            if each not in seen
+        ]
         return prober
 
     def _note(self, each: Tried, budget: Budget | None = None) -> None:

@@ -9,10 +9,13 @@ from typing import Any
 
 from vgexp.diagnosis import Diagnosis
 from vgexp.diagnosis.learning import LEARNED_BELOW
-from vgexp.errors import QuestionError
 from vgexp.past import PastRun
 from vgexp.past.diagnosing import diagnose_run
 
+_ATTENUATIONS = (
+    *("time_attenuation_last", "time_attenuation"),
+    *("attenuation_last", "attenuation"),
+)
 MOVED = 0.97
 """Share of the guess's loss below which a loss says more than the signal."""
 
@@ -36,7 +39,7 @@ class Trial:
     constant_loss: float
     val_accuracy: float
     attenuation: float
-    """At the end, through the layers; of a recurrent net through time."""
+    """Through the layers, of a recurrent net through time; at the end, or else at the start."""
     seconds_per_step: float
     num_parameters: int | None
 
@@ -83,8 +86,10 @@ def read_trial(folder: Path, steps: int, diagnosis: Diagnosis | None = None) -> 
     past = PastRun(folder, is_strict=False)
     summary = past.require_summary()
     diagnosis = diagnosis or diagnose_run(past)
-    through_time = _number(summary.get("time_attenuation_last"))
-    through_layers = _number(summary.get("attenuation_last"))
+    attenuation = next(
+        (number for name in _ATTENUATIONS if math.isfinite(number := _number(summary.get(name)))),
+        math.nan,
+    )
     return Trial(
         folder,
         int(summary.get("seed") or 0),
@@ -97,23 +102,22 @@ def read_trial(folder: Path, steps: int, diagnosis: Diagnosis | None = None) -> 
         _number(summary.get("loss_last_mean_20")),
         _number(summary.get("constant_loss")),
         _number(summary.get("val_accuracy_last")),
-        through_layers if math.isnan(through_time) else through_time,
+        attenuation,
         _seconds_per_step(past, summary),
         summary.get("num_parameters"),
     )
 
 
 def _seconds_per_step(past: PastRun, summary: dict[str, Any]) -> float:
-    """Seconds of a step, without those of the start where the table of times tells them apart."""
-    try:
-        timing = past.table("timing", ("step", "seconds"))
-    except QuestionError:
-        timing = None
-    if timing is not None and len(timing) > 1:
-        steps = float(timing["step"].iloc[-1] - timing["step"].iloc[0])
-        seconds = float(timing["seconds"].iloc[-1] - timing["seconds"].iloc[0])
-        if steps > 0 and seconds > 0:
-            return seconds / steps
+    """Seconds of a step where nothing else kept the machine busy: at the highest measured rate.
+
+    The start of a run, its evaluations and other processes slow down some flushes, not the code.
+    """
+    timing, config = past.table("timing", ("step", "examples_per_second")), past.config
+    if timing is not None and config is not None:
+        rate = float(timing["examples_per_second"].max())
+        if math.isfinite(rate) and rate > 0:
+            return config.data.batch_size * config.train.accumulate / rate
     return _number(summary.get("seconds")) / max(1, int(summary.get("steps") or 1))
 
 

@@ -1,4 +1,4 @@
-"""Draws what a cure changed: the signal of each layer, and the loss, before and after."""
+"""Draws what a cure changed: the gradient of each layer, and the loss, before and after."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from vgexp.report.comparing.bands import Line, running_mean, window_for
-from vgexp.report.cut_short import without_cut_step
 from vgexp.report.figures import style
 from vgexp.report.figures.beside import Beside
 from vgexp.report.figures.layer_axis import layers_across
@@ -22,46 +21,38 @@ from vgexp.report.grid import grid, numbers
 _WIDTH, _HEIGHT = 10.4, 4.4
 _BEFORE: dict[str, Any] = {"color": "#D55E00", "linestyle": (0, (5, 2))}
 _AFTER: dict[str, Any] = {"color": "#0072B2", "linestyle": "-"}
-_SIGNAL, _GRADIENT = "delta_rms", "grad_norm"
 
 
 @style.with_style
 def before_after(before: Sequence[Beside], after: Sequence[Beside], title: str) -> Figure:
     """Draws the runs before and after a cure, one line a seed.
 
-    On the left what comes back to each layer at the first measured step, on the right the training
-    loss, a running mean. Both scales are logarithmic where values are far apart.
+    On the left the gradient norm of each layer at the first measured step, on the right a running
+    mean of the training loss. Both scales are logarithmic where values are far apart.
 
     Args:
         before, after: the runs, each at least one.
         title: what changed, such as the override.
     """
-    figure, [signal, loss] = style.canvas(1, 2, width=_WIDTH, height=_HEIGHT)
-    metric = _SIGNAL if all(_has_signal(run) for run in (*before, *after)) else _GRADIENT
+    figure, [gradient, loss] = style.canvas(1, 2, width=_WIDTH, height=_HEIGHT)
     for runs, look, name in ((before, _BEFORE, "before"), (after, _AFTER, "after")):
         for place, run in enumerate(runs):
             label = name if place == 0 else None
-            _draw_signal(signal, run, metric, {**look, "label": label})
+            _draw_gradient(gradient, run, {**look, "label": label})
             _draw_loss(loss, run, {**look, "label": label})
-    log_scale(signal)
-    signal.set_xlabel("layer")
-    signal.set_ylabel("backward signal (rms)" if metric == _SIGNAL else "gradient norm (L2)")
-    signal.set_title("What comes back to each layer, step 0")
+    log_scale(gradient)
+    gradient.set_xlabel("layer")
+    gradient.set_ylabel("gradient norm (L2)")
+    gradient.set_title("Gradient of each layer at step 0")
     _finish_loss(loss, [*before, *after])
-    for axes in (signal, loss):
+    for axes in (gradient, loss):
         legend_below(axes)
     figure.suptitle(style.label(title), x=0.01, ha="left", fontsize=11)
     return figure
 
 
-def _has_signal(run: Beside) -> bool:
-    return _SIGNAL in run.layers and bool(run.layers[_SIGNAL].notna().any())
-
-
-def _draw_signal(axes: Axes, run: Beside, metric: str, look: dict[str, Any]) -> None:
-    table = grid(without_cut_step(run.layers).rows, metric)
-    if table.empty:
-        table = grid(run.layers, metric)
+def _draw_gradient(axes: Axes, run: Beside, look: dict[str, Any]) -> None:
+    table = grid(run.layers, "grad_norm")
     if table.empty:
         return
     log_line(axes, numbers(table), table.iloc[:, 0], **look, marker="o", markersize=3.0)
