@@ -126,7 +126,9 @@ class _Search:
 
     def __init__(self, cure: Cure, compose: Compose, say: Callable[[str], None]) -> None:
         self.cure, self.config, self._compose, self._say = cure, cure.sick, compose, say
-        self.runner = Runner(cure.folder, cure.command)
+        self.runner = Runner(
+            cure.folder, cure.command, counts_epochs=cure.sick.train.epochs is not None
+        )
 
     def search(self, own_run: Path | None) -> Cure:
         cure = self.cure

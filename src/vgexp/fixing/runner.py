@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -20,11 +19,13 @@ class Runner:
 
     Args:
         command: the words that train the sick configuration; empty: not known.
+        counts_epochs: whether the sick configuration says its length in epochs.
     """
 
-    def __init__(self, folder: Path, command: Sequence[str]) -> None:
+    def __init__(self, folder: Path, command: Sequence[str], *, counts_epochs: bool) -> None:
         self.folder = folder
         self._command = tuple(command)
+        self._counts_epochs = counts_epochs
         self._known = {
             found: path.parent
             for path in sorted(folder.glob(f"*/**/{folders.CONFIG}"))
@@ -50,10 +51,6 @@ class Runner:
         self._known[identity(config)] = done.folder
         return read_trial(done.folder, config.train.steps or int(done.summary["steps"]))
 
-    def holds(self, config: Config) -> bool:
-        """Whether the search has begun a run of this configuration."""
-        return identity(replace(config, fix=FixConfig(), signal=SignalConfig())) in self._known
-
     def move(self, place: str, to: str) -> None:
         """Moves a folder of runs, if it is there, to another place."""
         old, new = self.folder / place, self.folder / to
@@ -76,7 +73,8 @@ class Runner:
             return ""
         from vgexp.diagnosis.page import command_with
 
-        length = f"train.steps={config.train.steps}"
-        override = " ".join([*words, length, f"seed={config.seed}"])
-        epochs = ["train.epochs=null"] if config.train.epochs is None else []
-        return command_with(self._command, shlex.join([*shlex.split(override), *epochs]))
+        length = [f"train.steps={config.train.steps}"]
+        if self._counts_epochs:
+            is_whole = config.train.steps is None
+            length = [] if is_whole else [*length, "train.epochs=null"]
+        return command_with(self._command, " ".join([*words, *length, f"seed={config.seed}"]))
