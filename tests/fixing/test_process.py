@@ -63,6 +63,12 @@ def rows_of(folder: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
+@pytest.fixture
+def without_picture(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is drawn, which would take longer than all runs."""
+    monkeypatch.setattr("vgexp.fixing.process.draw_picture", lambda _: None)
+
+
 @pytest.fixture(scope="module")
 def cured(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Cure, list[str]]:
     folder, said = tmp_path_factory.mktemp("fix") / "cured", list[str]()
@@ -114,6 +120,7 @@ def test_the_records_say_what_was_tried(cured: tuple[Path, Cure, list[str]]) -> 
     assert [trial["verdict"] for trial in told["after"]] == ["healthy"] * 2
 
 
+@pytest.mark.usefixtures("without_picture")
 def test_the_same_call_repeats_no_run(cured: tuple[Path, Cure, list[str]]) -> None:
     folder, cure, _ = cured
     tables = {path: path.stat().st_mtime_ns for path in folder.glob("*/*/steps.csv")}
@@ -130,6 +137,7 @@ def test_another_configuration_in_the_same_folder_is_refused(
         fix_it(changed(SICK, model={"width": 16}), folder)
 
 
+@pytest.mark.usefixtures("without_picture")
 def test_an_interrupted_search_goes_on_where_it_stopped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
