@@ -7,6 +7,8 @@ from typing import Any
 
 from vgexp.diagnosis import Diagnosis, Finding
 
+UNKNOWN = "unknown"
+"""The cause for which the general overrides are all there is."""
 TIMES = "*"
 """Before a number: the value is multiplied by it, `optimizer.lr=*0.1`."""
 
@@ -82,9 +84,11 @@ OVERRIDES: Mapping[str, Sequence[str]] = {
         *("model.gain=1", _HE, _XAVIER, "optimizer.lr=*10", "optimizer.lr=*100"),
         "optimizer=adam optimizer.lr=0.001",
     ),
-    "unknown": (),
+    UNKNOWN: (),
 }
-"""Cause -> overrides beside those of its remedies; a cause that has neither is one of the code."""
+"""Cause -> overrides beside those of its remedies.
+
+A cause that has neither is one of the code, which no override touches."""
 
 GENERAL: Sequence[str] = (
     *("optimizer.lr=*0.1", "optimizer.lr=*0.3", "optimizer.lr=*3", "optimizer.lr=*10"),
@@ -92,11 +96,6 @@ GENERAL: Sequence[str] = (
     *("scheduler=warmup_cosine", "optimizer=adam optimizer.lr=0.001"),
 )
 """Tried where no override of the cause's own cures."""
-
-
-def touches(diagnosis: Diagnosis) -> bool:
-    """Whether overrides are known that may cure the cause."""
-    return diagnosis.cause in OVERRIDES
 
 
 def list_words(diagnosis: Diagnosis, settings: Mapping[str, Any]) -> list[list[tuple[str, ...]]]:

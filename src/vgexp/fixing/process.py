@@ -136,10 +136,11 @@ class _Search:
         assert cure.diagnosis is not None
         if cure.diagnosis.health != "sick":
             return self._end(HEALTHY if cure.diagnosis.health == "healthy" else UNDECIDED)
-        if not candidates.touches(cure.diagnosis):
-            return self._end(NO_OVERRIDE)
         settings = flatten(self.config)
-        own = self._changes(candidates.list_words(cure.diagnosis, settings))
+        words = candidates.list_words(cure.diagnosis, settings)
+        if not any(words) and cure.diagnosis.cause != candidates.UNKNOWN:
+            return self._end(NO_OVERRIDE)
+        own = self._changes(words)
         general = self._changes([candidates.list_general_words(settings)], own)
         if not own and not general:
             return self._end(NO_OVERRIDE)
