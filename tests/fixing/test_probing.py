@@ -93,12 +93,12 @@ def test_time_weighs_the_steps_and_nothing_is_run_beyond_the_budget() -> None:
     assert prober.budget.spent <= 600
 
 
-def test_what_costs_more_than_is_left_is_dropped_with_the_reason() -> None:
+def test_what_costs_more_than_is_left_is_not_tried() -> None:
     prober, fake, changes = prober_of(dict.fromkeys("abc", 1.0), 240.0, a=5.5)
     prober.explore(changes, 1.0)
     assert [name for name, _, _ in fake.made] == ["a"]
-    assert [each.why for each in prober.tried[1:3]] == ["the budget is spent"] * 2
-    assert [each.steps for each in prober.tried[1:3]] == [0, 0]
+    assert [each.change for each in prober.tried] == changes[:1]
+    assert prober.latest(changes[1]) is None
 
 
 def test_a_small_budget_tries_fewer_changes() -> None:

@@ -124,6 +124,16 @@ def test_overhead_is_the_measured_steps_extra_time_by_medians() -> None:
     assert clock.probe_overhead == pytest.approx(0.5 * 6 / 101)
 
 
+def test_the_time_of_a_step_is_the_lower_quartile_of_the_plain_ones() -> None:
+    clock = Clock()
+    assert clock.seconds_per_step is None
+    clock.step_done(5.0, 8, True)
+    assert clock.seconds_per_step == 5.0
+    for seconds in (9.0, 2.0, 3.0, 1.0, 80.0):
+        clock.step_done(seconds, 8, False)
+    assert clock.seconds_per_step == 2.0
+
+
 def test_a_row_of_times_counts_from_the_row_before() -> None:
     clock = Clock()
     for _ in range(10):

@@ -30,6 +30,11 @@ class Change:
     how much the logarithms of numbers differ, and the place in the list."""
 
     @property
+    def is_of_numbers(self) -> bool:
+        """Whether it changes numbers alone."""
+        return self.size[1] == _NUMBER
+
+    @property
     def override(self) -> str:
         """What is typed."""
         return " ".join(self.words)

@@ -25,6 +25,8 @@ _FIRST_ROUND, _ROUND = 0.5, 0.6
 _LONGER = 1.5
 """How many times as long as before a probe has to be to tell more."""
 _HALF_AS_FAR = 0.5
+_LIKELY_RATIO = 1.5
+"""How many times as long a step takes with another part of the model, as long as nobody knows."""
 
 
 @dataclass
@@ -60,8 +62,9 @@ class Budget:
         return self.allowed * share - self.spent
 
     def ratio(self, change: Change) -> float:
-        """The measured ratio of a change; 1 where it was not measured."""
-        return self.ratios.get(change.override, 1.0)
+        """The measured ratio of a change; of one that was not run yet what is likely."""
+        likely = 1.0 if change.is_of_numbers else _LIKELY_RATIO
+        return self.ratios.get(change.override, likely)
 
     def pay(self, change: Change, trial: Trial) -> float:
         """Takes the cost of a run from the budget, and returns it."""
@@ -173,12 +176,10 @@ class Prober:
 
     def _probe(self, changes: Sequence[Change], steps: int, share: float) -> None:
         for change in changes:
-            number = len(self.tried) + 1
-            each = Tried(number, change, steps, "probe")
             if steps * self.budget.ratio(change) > self.budget.left(share):
-                each.steps, each.result, each.why = 0, "dropped", "the budget is spent"
-            else:
-                self._run(each)
+                continue
+            each = Tried(len(self.tried) + 1, change, steps, "probe")
+            self._run(each)
             self.tried.append(each)
             self._note(each)
 
@@ -218,4 +219,4 @@ def _why(trial: Trial) -> str:
     verdict = trial.verdict or trial.health
     if verdict not in ("undecided", "stalled"):
         return verdict
-    return f"{verdict}, {'at chance' if trial.loss_share > MOVED else 'learns slowly'}"
+    return f"{verdict}, {'chance' if trial.loss_share > MOVED else 'slow'}"

@@ -222,7 +222,7 @@ class _Search:
         cure.spent = budget.spent
         seen = {each.change for each in prober.tried}
         cure.left_out += [
-            LeftOut(each.words, "not tried: the budget, or another cures")
+            LeftOut(each.words, "not tried: the budget is spent, or others cure")
             for each in (*own, *general)
             if each not in seen
         ]

@@ -109,10 +109,14 @@ def read_trial(folder: Path, steps: int, diagnosis: Diagnosis | None = None) -> 
 
 
 def _seconds_per_step(past: PastRun, summary: dict[str, Any]) -> float:
-    """Seconds of a step where nothing else kept the machine busy: at the highest measured rate.
+    """Seconds of a step where nothing else keeps the machine busy.
 
-    The start of a run, its evaluations and other processes slow down some flushes, not the code.
+    Of a run on CUDA, whose steps are not waited for one by one, and of one of an earlier version,
+    at the highest rate between two flushes.
     """
+    known = _number(summary.get("seconds_per_step"))
+    if known > 0 and str(summary.get("device")) == "cpu":
+        return known
     timing, config = past.table("timing", ("step", "examples_per_second")), past.config
     if timing is not None and config is not None:
         rate = float(timing["examples_per_second"].max())

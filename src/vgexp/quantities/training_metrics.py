@@ -133,6 +133,12 @@ _LEARNING = (
 _PROCESS = (
     amount("seconds", "wall-clock time from the first update to the end", unit="seconds"),
     amount(
+        "seconds_per_step",
+        "what a step takes where no other process disturbs it: the lower quartile of the times of"
+        " steps without a measurement",
+        unit="seconds",
+    ),
+    amount(
         "probe_overhead", "extra time that measuring took, as a share of the run's time without it"
     ),
     text("dtype", "of the network; in half precision of its forward pass alone"),

@@ -146,6 +146,15 @@ class Clock:
         return time.perf_counter() - self._start
 
     @property
+    def seconds_per_step(self) -> float | None:
+        """The lower quartile of the last steps' times, measured steps left out where others are.
+
+        Steps that had to wait for another process are in the upper part. None before the first.
+        """
+        times = sorted(self._plain or self._measured)
+        return times[len(times) // 4] if times else None
+
+    @property
     def probe_overhead(self) -> float | None:
         """The share by which measuring lengthens the run, from median times of steps.
 
