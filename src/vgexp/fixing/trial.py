@@ -109,12 +109,11 @@ def read_trial(folder: Path, steps: int, diagnosis: Diagnosis | None = None) -> 
 
 
 def _seconds_per_step(past: PastRun, summary: dict[str, Any]) -> float:
-    """Seconds of a step where nothing else keeps the machine busy.
+    """Seconds of a step where nothing else keeps the machine busy: processor time.
 
-    Of a run on CUDA, whose steps are not waited for one by one, and of one of an earlier version,
-    at the highest rate between two flushes.
+    Of a run on CUDA, and of one of an earlier version, at the highest rate between two flushes.
     """
-    known = _number(summary.get("seconds_per_step"))
+    known = _number(summary.get("processor_seconds_per_step"))
     if known > 0 and str(summary.get("device")) == "cpu":
         return known
     timing, config = past.table("timing", ("step", "examples_per_second")), past.config

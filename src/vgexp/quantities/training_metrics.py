@@ -133,9 +133,9 @@ _LEARNING = (
 _PROCESS = (
     amount("seconds", "wall-clock time from the first update to the end", unit="seconds"),
     amount(
-        "seconds_per_step",
-        "what a step takes where no other process disturbs it: the lower quartile of the times of"
-        " steps without a measurement",
+        "processor_seconds_per_step",
+        "median processor time of the steps without a measurement; waiting for other processes or"
+        " for a GPU is no part of it",
         unit="seconds",
     ),
     amount(
