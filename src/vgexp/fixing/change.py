@@ -125,7 +125,7 @@ def _is_idle(word: str, before: Mapping[str, Any]) -> bool:
     now = before[key]
     if isinstance(now, int | float) and not isinstance(now, bool):
         return _number(value) == now
-    return str(now) == value
+    return value == ("null" if now is None else str(now))
 
 
 def _size(words: Sequence[str], before: Mapping[str, Any], place: int) -> tuple[float, ...]:
