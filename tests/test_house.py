@@ -24,7 +24,7 @@ FLOORS: tuple[frozenset[str], ...] = tuple(
     frozenset(rooms.split())
     for rooms in (
         "cli __main__ integrations",
-        "guests",
+        "guests fixing",
         "runs sweep",
         "assembly sinks summaries",
         "training report spectra explain",

@@ -40,6 +40,7 @@ def summary_of(
         **diagnosis.cause_metrics(evidence),
         "steps": trainer.state.step,
         "seconds": round(trainer.clock.seconds, 3),
+        "processor_seconds_per_step": trainer.clock.processor_seconds_per_step,
         "probe_overhead": trainer.clock.probe_overhead,
         **of_process(config, trainer),
     }

@@ -50,7 +50,7 @@ def test_the_metrics_of_one_table_are_listed(name: str, capsys: pytest.CaptureFi
         (
             ["trian"],
             "unknown verb: 'trian'\n"
-            "  allowed: compare, diagnose, explain, list, resume, show, signal, train\n"
+            "  allowed: compare, diagnose, explain, fix, list, resume, show, signal, train\n"
             "  nearest: train",
         ),
         (["--hlep"], "nearest: --help"),

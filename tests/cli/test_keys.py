@@ -54,7 +54,8 @@ def test_the_page_has_every_key_of_every_choice_with_its_default() -> None:
         for choice, cls in classes.items():
             for field in dataclasses.fields(cls):
                 name = f"{group}.{field.name}" if group else field.name
-                default = {"output.sinks": ["csv"], "train.stop_on": []}.get(name, field.default)
+                also = {"output.sinks": ["csv"], "train.stop_on": [], "fix.keep": []}
+                default = also.get(name, field.default)
                 lines[(name, choice)] = f"{name}={keys.format_value(default)}"
     starts = [line.split(" ")[0] for line in shown.splitlines() if line[:1].strip()]
     assert set(starts) == {*lines.values(), "seed=0", "device=auto", "dtype=float32"}

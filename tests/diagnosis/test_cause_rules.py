@@ -424,6 +424,14 @@ SILENT: list[tuple[str, Evidence]] = [
         ),
     ),
     (
+        "labels_unlearnable",  # what is lost on its way through time
+        of(
+            layers=layers(steps=(0, 299)),
+            steps=steps_of([2.303] * 300, grad_norm=1.0),
+            extra={"constant_loss": 2.303, "time_attenuation": 1e-6},
+        ),
+    ),
+    (
         "overfitting",
         of(extra={"val_loss_last": 1.1, "val_loss_best": 1.0, "loss_last_mean_20": 0.1}),
     ),
@@ -468,6 +476,14 @@ def test_the_weights_factor_is_told_by_their_norm_where_a_bias_tells_the_number_
     factors = factors_of(of(layers=table, parameters=parameters))
     assert factors is not None
     assert factors.weights == 0.5
+
+
+def test_a_flat_landscape_of_small_weights_is_left_by_weights_of_the_usual_scale() -> None:
+    flat = {"curvature_over_limit_max": 1e-4}
+    for gain, first in ((0.001, "model.gain=1"), (1.0, "model.init=orthogonal")):
+        found = CAUSE_RULES["flat_landscape"](of(extra=flat, settings={"model.gain": gain}))
+        assert found is not None
+        assert found.remedies[0].override == first
 
 
 def test_a_rule_without_its_tables_is_unchecked() -> None:

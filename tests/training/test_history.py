@@ -124,6 +124,17 @@ def test_overhead_is_the_measured_steps_extra_time_by_medians() -> None:
     assert clock.probe_overhead == pytest.approx(0.5 * 6 / 101)
 
 
+def test_the_time_of_a_step_is_the_processors_by_median(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [100.0]
+    monkeypatch.setattr(time, "process_time", lambda: now[0])
+    clock = Clock()
+    for processor, measured in ((9.0, True), (2.0, False), (3.0, False), (80.0, False)):
+        assert measured or clock.processor_seconds_per_step in (None, 2.0, 3.0)
+        now[0] += processor
+        clock.step_done(1e6, 8, measured)
+    assert clock.processor_seconds_per_step == 3.0
+
+
 def test_a_row_of_times_counts_from_the_row_before() -> None:
     clock = Clock()
     for _ in range(10):

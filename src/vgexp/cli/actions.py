@@ -1,17 +1,18 @@
-"""The verbs that take overrides, `train` and `signal`, and what each does with a configuration."""
+"""The verbs that take overrides, `train`, `signal`, `fix`, and what each does with a config."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from vgexp import folders
 from vgexp.config import Config
-from vgexp.errors import unknown
+from vgexp.errors import QuestionError, unknown
 
 if TYPE_CHECKING:
+    from vgexp.fixing import Cure
     from vgexp.runs import Display, Run
 
 
@@ -22,13 +23,21 @@ class Work:
     verb: str
     help: str
     """The beginning of its `--help` page."""
-    begin: Callable[[Config, Path, str], Run]
-    """Does the work in a new folder; the last argument is the command. Draws no figures."""
+    begin: Callable[[Config, Path, str], Any]
+    """Does the work in a new folder; the last argument is the command. Draws no figures.
+
+    Returns a `Run`, or, of a work that makes several, their result, which has a `folder` too.
+    """
     finish: Callable[[Config, Path, str], Run]
     """Completes the work of a sweep's job, which may have begun already, here or elsewhere. Prints
     nothing, and draws figures only where the user asks for them: a sweep may have hundreds."""
-    close: Callable[[Run], None]
-    """Prints the results of a single run."""
+    close: Callable[[Any], None]
+    """Prints the results of what `begin` returned."""
+    makes_run: bool = True
+    """Whether the folder becomes a run's. Otherwise runs are in folders below it, the same command
+    goes on in it, and there is no sweep of it."""
+    exit_code: Callable[[Any], int] = lambda _: 0
+    """Of what `begin` returned."""
 
 
 def find_work(verb: str) -> Work:
@@ -94,6 +103,23 @@ def _close_signal(done: Run) -> None:
     show_closing(Screen(), done.folder, done.summary, done.layers, list_files(done.folder))
 
 
+def _fix(config: Config, folder: Path, command: str) -> Cure:
+    from vgexp.cli import fix
+
+    return fix.search(config, folder, command)
+
+
+def _refuse_sweep(config: Config, folder: Path, command: str) -> Run:
+    del config, folder
+    raise QuestionError(f"{command}: no job of a sweep\nallowed: one configuration")
+
+
+def _close_fix(cure: Cure) -> None:
+    from vgexp.cli import fix
+
+    fix.close(cure)
+
+
 def list_files(folder: Path) -> list[Path | str]:
     """Lists the files of a run folder that are not empty: tables, other files, figures."""
     files = [path for path in folder.iterdir() if path.is_file() and path.stat().st_size]
@@ -143,6 +169,27 @@ vgexp signal [flags] [overrides]
         _signal,
         _finish_signal,
         _close_signal,
+    ),
+    "fix": Work(
+        "fix",
+        f"""\
+vgexp fix [flags] [overrides]
+vgexp fix RUN [overrides]
+  finds the smallest override that cures a sick configuration: diagnoses it,
+  tries what may cure the cause in short probes, confirms the best at full
+  length over seeds, and shows the proof; exit code 3 where nothing cures
+
+  vgexp fix +experiment=sigmoid_deep
+  vgexp fix +experiment=sigmoid_deep fix.keep=[model.activation,model.depth]
+  vgexp fix outputs/train/mlp/2026-01-01_12-00-00_000000    a run of yours
+  the same command with hydra.run.dir=DIR goes on with what was interrupted
+
+{_FLAGS}""",
+        _fix,
+        _refuse_sweep,
+        _close_fix,
+        makes_run=False,
+        exit_code=lambda cure: cure.exit_code,
     ),
 }
 """Verb -> its work."""

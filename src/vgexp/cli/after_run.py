@@ -25,6 +25,8 @@ def close(done: Run, output: OutputConfig, work: Work) -> int:
         if not output.quiet:
             work.close(done)
             sys.stdout.flush()
+        if not work.makes_run:
+            return work.exit_code(done)
         num_figures = draw_figures(done, is_wanted=output.figures is not False)
         if num_figures and not output.quiet:
             print(f"  figures ({num_figures} of them)", flush=True)

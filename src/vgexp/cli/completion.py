@@ -56,9 +56,9 @@ def candidates(line: str) -> list[str]:
         return [name for name in names.get(len(words), ()) if name.startswith(last)]
     if words[1] == "explain" and len(words) == 2:
         return [name for name in explain.list_topics() if name.startswith(last)]
-    if words[1] in VERBS and VERBS[words[1]].takes_folders:
-        return _folders(last)
-    return _overrides(words[1], words[2:], last) if words[1] in WORKS else []
+    takes_folders = words[1] in VERBS and VERBS[words[1]].takes_folders
+    found = _overrides(words[1], words[2:], last) if words[1] in WORKS else []
+    return [*found, *(_folders(last) if takes_folders and "=" not in last else [])]
 
 
 def _folders(start: str) -> list[str]:

@@ -98,9 +98,16 @@ def show_failure(
     return 1
 
 
-def show_interruption(error: KeyboardInterrupt, folder: Path | None) -> None:
-    """Shows that the work was interrupted, what was saved, and in which folder."""
-    show(format_block(headline(error), *_left(folder)))
+def show_interruption(
+    error: KeyboardInterrupt, folder: Path | None, again: str | None = None
+) -> None:
+    """Shows that the work was interrupted, what was saved, and in which folder.
+
+    Args:
+        again: what is typed to go on; None: as the folder says.
+    """
+    lines = _left(folder) if again is None else [f"what has ended is kept; go on: {again}"]
+    show(format_block(headline(error), *lines))
 
 
 def _recurs(error: BaseException) -> bool:

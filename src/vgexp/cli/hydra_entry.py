@@ -16,6 +16,7 @@ import hydra.version
 
 from vgexp import __version__, folders, resuming, sweep
 from vgexp.cli import error_blocks, hydra_internals, overrides, schema
+from vgexp.cli.actions import Work
 from vgexp.cli.after_run import close
 from vgexp.cli.groups import wrap_groups
 from vgexp.cli.hydra_errors import translate, unknown_flag
@@ -47,7 +48,8 @@ def enter(verb: str, argv: Sequence[str]) -> int:
         try:
             compose_and_call(args, job)
         except KeyboardInterrupt as error:
-            error_blocks.show_interruption(error, opened.folder or job.folder)
+            folder = opened.folder or job.folder
+            error_blocks.show_interruption(error, folder, job.format_again())
             return exit_code(error)
         except QuestionError:
             if opened.folder is not None and opened.command not in opened.plan.commands:
@@ -84,7 +86,7 @@ def compose_and_call(args: argparse.Namespace, job: Job) -> None:
             folders.refuse_guest(Path(folder))
     schema.register(job.work)
     sets_no_mode = _sets_no_mode(args)
-    args.overrides, job.swept = _rewrite(args)
+    args.overrides, job.swept = _rewrite(args, job.work)
     first = find_configs()
     if args.config_dir and not args.config_path:
         # Hydra searches the task's own folder first, so the two change places.
@@ -190,7 +192,18 @@ def _own_folder(given: str) -> Path:
     return folder
 
 
-def _rewrite(args: argparse.Namespace) -> tuple[list[str], frozenset[str]]:
+def _refuse_sweep(verb: str, declared: Sequence[str] | None) -> None:
+    """Refuses a sweep for a verb that takes one configuration."""
+    one = "one configuration, without -m"
+    if declared is not None:
+        values = " ".join(each.partition(",")[0] for each in declared)
+        one = f"one of its jobs: hydra.mode=RUN {values}"
+    raise QuestionError(
+        f"vgexp {verb} takes one configuration, and this is a sweep\nallowed: {one}"
+    )
+
+
+def _rewrite(args: argparse.Namespace, work: Work) -> tuple[list[str], frozenset[str]]:
     """Rewrites the overrides for Hydra. Returns them, and the keys that they sweep over."""
     if args.shell_completion:
         return list(args.overrides), frozenset()
@@ -199,6 +212,8 @@ def _rewrite(args: argparse.Namespace) -> tuple[list[str], frozenset[str]]:
         return words, frozenset()
     declared = overrides.preset_sweep(words, config_folders(args))
     is_sweep = args.multirun or declared is not None or "hydra.mode=MULTIRUN" in words
+    if is_sweep and not work.makes_run:
+        _refuse_sweep(work.verb, declared)
     overrides.require_possible(words, is_sweep=is_sweep)
     if not is_sweep:
         return words, frozenset()

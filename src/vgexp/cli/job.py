@@ -66,6 +66,13 @@ class Job:
         """The work of the verb."""
         return find_work(self.verb)
 
+    def format_again(self) -> str | None:
+        """The command that goes on in the folder; None for a run, which `vgexp resume` takes."""
+        if self.work.makes_run or self.folder is None:
+            return None
+        place = shlex.quote(f"hydra.run.dir={self.folder}")
+        return self.command if "hydra.run.dir=" in self.command else f"{self.command} {place}"
+
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Restores the job in another process, where Hydra has to resolve folder names as well."""
         self.__dict__.update(state)
@@ -113,8 +120,10 @@ class Job:
                 raise
             except Exception as error:
                 self.error, self.folder = error, location.find_if_there()
-                if self.folder is not None:
+                if self.folder is not None and self.work.makes_run:
                     _record_failure(self.folder, config, error, self.verb)
+                else:
+                    _log.error("the work failed", exc_info=error)
 
     def _run_in_sweep(self, hydra: Any) -> float | None:
         assert self.folder is not None

@@ -28,7 +28,8 @@ first steps
 
 exit codes
   0 done (so is a diverged or stopped run)    1 the work failed
-  2 the question was wrong                    3 diagnose found a sickness
+  2 the question was wrong                    3 diagnose found a sickness,
+                                                fix no cure
   130 interrupted, 143 terminated, 129 hung up (terminal closed)
 
 options
@@ -65,7 +66,7 @@ def _run(argv: list[str]) -> int:
     except QuestionError as error:
         return error_blocks.show_question(error, full=full)
     except KeyboardInterrupt as error:
-        if argv[:1] in (["train"], ["signal"]):
+        if argv[:1] in (["train"], ["signal"], ["fix"]):
             error_blocks.show_interruption(error, None)
         else:
             # There was nothing to record.

@@ -37,6 +37,15 @@ def _take_overrides(verb: str, argv: list[str]) -> int:
         return hydra_entry.enter(verb, argv)
 
 
+def _take_run_or_overrides(verb: str, argv: list[str]) -> int:
+    from vgexp.cli import notice
+
+    with notice.show_starting(argv):
+        from vgexp.cli import fix, hydra_entry
+
+        return hydra_entry.enter(verb, fix.replace_run(argv))
+
+
 def _take_arguments(verb: str, argv: list[str]) -> int:
     from importlib import import_module
 
@@ -67,6 +76,11 @@ VERBS: Mapping[str, Verb] = {
     "show": Verb("RUN", "heat map, curves and verdict in the terminal", _take_arguments),
     "diagnose": Verb(
         "RUN_OR_SWEEP...", "health, one root cause, evidence, remedies", _take_arguments
+    ),
+    "fix": Verb(
+        "[overrides] | RUN",
+        "the smallest override that cures, with its proof",
+        _take_run_or_overrides,
     ),
     "explain": Verb(
         "[TOPIC [RUN]]", "a page on a cause, a cure, a word, a question", _take_arguments

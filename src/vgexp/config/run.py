@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Optional
 
-from vgexp.config.ranges import at_least, within
+from vgexp.config.ranges import above, at_least, within
 from vgexp.errors import QuestionError
 
 DEFAULT_STEPS = 500
@@ -164,6 +164,24 @@ class SignalConfig:
 
     def __post_init__(self) -> None:
         at_least("signal.seeds", self.seeds, 1)
+
+
+@dataclass
+class FixConfig:
+    """What `vgexp fix` may change and spend."""
+
+    keep: list[str] = field(default_factory=list)
+    """Keys that must not change, such as `[model.activation,optimizer.lr]`; a section or group
+    (`model`) stands for all of its keys."""
+    seeds: int = 3
+    """Number of seeds, `seed` and those that follow it, on which a cure is confirmed at full
+    length."""
+    budget: float = 2.0
+    """What all probes together may cost, in full runs of the sick configuration."""
+
+    def __post_init__(self) -> None:
+        at_least("fix.seeds", self.seeds, 1)
+        above("fix.budget", self.budget, 0.0)
 
 
 @dataclass

@@ -24,7 +24,14 @@ from vgexp.config.optimization import (
     SgdConfig,
 )
 from vgexp.config.ranges import within
-from vgexp.config.run import OutputConfig, ProbeConfig, RunConfig, SignalConfig, TrainConfig
+from vgexp.config.run import (
+    FixConfig,
+    OutputConfig,
+    ProbeConfig,
+    RunConfig,
+    SignalConfig,
+    TrainConfig,
+)
 from vgexp.config.user_code import TARGETS
 from vgexp.errors import QuestionError, impossible, unknown
 
@@ -46,6 +53,7 @@ class Config:
     train: TrainConfig = field(default_factory=TrainConfig)
     probe: ProbeConfig = field(default_factory=ProbeConfig)
     signal: SignalConfig = field(default_factory=SignalConfig)
+    fix: FixConfig = field(default_factory=FixConfig)
     output: OutputConfig = field(default_factory=OutputConfig)
     run: RunConfig = field(default_factory=RunConfig)
     seed: int = 0
@@ -78,7 +86,7 @@ configuration's identity.
 """
 
 # Fields that cannot change a table, left out of the configuration's identity.
-_NO_IDENTITY = ("output", "device", "run", "data.download")
+_NO_IDENTITY = ("output", "device", "run", "fix", "data.download")
 
 
 def require(config: object) -> None:

@@ -21,7 +21,7 @@ _TABLES = ("layers", "steps", "wiring", "loss", "parameters", "time", "curvature
 """Those that rules read."""
 _ENDING = ("status", "reason")
 _SWEEPS = frozenset({"-m", "--multirun"})
-_NO_RESULT = ("output", "run", "hydra")
+_NO_RESULT = ("output", "run", "fix", "hydra")
 """Sections whose keys cannot change a result."""
 
 

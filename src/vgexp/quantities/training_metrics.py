@@ -133,6 +133,12 @@ _LEARNING = (
 _PROCESS = (
     amount("seconds", "wall-clock time from the first update to the end", unit="seconds"),
     amount(
+        "processor_seconds_per_step",
+        "median processor time of the steps without a measurement; waiting for other processes or"
+        " for a GPU is no part of it",
+        unit="seconds",
+    ),
+    amount(
         "probe_overhead", "extra time that measuring took, as a share of the run's time without it"
     ),
     text("dtype", "of the network; in half precision of its forward pass alone"),

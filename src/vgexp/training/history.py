@@ -106,7 +106,7 @@ class History:
 
 
 class Clock:
-    """Wall-clock times of a run: seconds, throughput, and what measured steps cost."""
+    """Times of a run: seconds, throughput, what measured steps cost, processor time of a step."""
 
     def __init__(self, seconds_before: float = 0.0) -> None:
         self._last = time.perf_counter()
@@ -114,6 +114,8 @@ class Clock:
         self._examples = 0
         self._measured: deque[float] = deque(maxlen=MEDIAN_STEPS)
         self._plain: deque[float] = deque(maxlen=MEDIAN_STEPS)
+        self._processor: deque[float] = deque(maxlen=MEDIAN_STEPS)
+        self._last_processor = time.process_time()
         self._num_measured = self._num_plain = 0
         self._seconds_beside = 0.0
 
@@ -121,6 +123,10 @@ class Clock:
         """Counts a step of `examples` that took `seconds`."""
         self._examples += examples
         (self._measured if measured else self._plain).append(seconds)
+        now = time.process_time()
+        if not measured:
+            self._processor.append(now - self._last_processor)
+        self._last_processor = now
         self._num_measured += measured
         self._num_plain += not measured
 
@@ -144,6 +150,15 @@ class Clock:
     def seconds(self) -> float:
         """Seconds since the first update began."""
         return time.perf_counter() - self._start
+
+    @property
+    def processor_seconds_per_step(self) -> float | None:
+        """The median processor time from a step's end to the next one's, without measured steps.
+
+        Waiting for other processes is no part of it. None where every step is measured, or none is.
+        """
+        times = sorted(self._processor)
+        return times[len(times) // 2] if times else None
 
     @property
     def probe_overhead(self) -> float | None:

@@ -270,7 +270,7 @@ def recurrence_vanishing(evidence: Evidence) -> Finding | None:
             Remedy(
                 "Or begin with an orthogonal recurrent matrix.",
                 "Its singular values are all 1.",
-                "model.init=orthogonal",
+                "model.recurrent_init=orthogonal model.spectral_radius=1",
                 "nn.init.orthogonal_(rnn.weight_hh_l0)",
                 "Saxe et al. 2014",
             ),
@@ -305,7 +305,7 @@ def recurrence_exploding(evidence: Evidence) -> Finding | None:
             Remedy(
                 "Or begin with an orthogonal recurrent matrix.",
                 "Its singular values are all 1.",
-                "model.init=orthogonal",
+                "model.recurrent_init=orthogonal model.spectral_radius=1",
                 "nn.init.orthogonal_(rnn.weight_hh_l0)",
                 "Saxe et al. 2014",
             ),

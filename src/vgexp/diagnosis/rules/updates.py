@@ -14,7 +14,7 @@ from vgexp.diagnosis.landscape import FLAT_BELOW
 from vgexp.diagnosis.learning import ENOUGH_STEPS
 from vgexp.diagnosis.outcome import column_of, constant_loss
 from vgexp.diagnosis.rules.losses import first_bad
-from vgexp.diagnosis.signal import SMALLEST_NORMAL
+from vgexp.diagnosis.signal import SMALLEST_NORMAL, VANISHING_BELOW
 
 _WHOLE_WEIGHT = 1.0
 _UNMOVED = 0.1
@@ -353,6 +353,7 @@ def flat_landscape(evidence: Evidence) -> Finding | None:
         step=evidence.first_step,
         numbers={"curvature_over_limit_max": Number(float(largest), FLAT_BELOW)},
         remedies=(
+            *_usual_gain(evidence),
             Remedy(
                 "Begin elsewhere: another init, or pretraining.",
                 "A flat region has no direction that leads out of it.",
@@ -379,6 +380,8 @@ def labels_unlearnable(evidence: Evidence) -> Finding | None:
     losses = column_of(evidence, "steps", "loss")
     losses = losses[np.isfinite(losses)]
     is_steady = all(evidence.metrics.get(f"signal{end}") == "steady" for end in ("", "_last"))
+    through_time = evidence.metrics.get("time_attenuation")
+    is_steady &= not isinstance(through_time, int | float) or through_time >= VANISHING_BELOW
     bends = evidence.metrics.get("curvature_over_limit_max")
     if isinstance(bends, int | float) and bends < FLAT_BELOW:
         return None
@@ -443,6 +446,21 @@ def _total_change(evidence: Evidence) -> float | None:
         lengths = np.diff(np.append(steps, max(num_steps, steps[-1] + 1)))
         totals.append(float((ratios * lengths).sum()))
     return max(totals) if totals and math.isfinite(max(totals)) else None
+
+
+def _usual_gain(evidence: Evidence) -> tuple[Remedy, ...]:
+    """The gain of 1, of a run whose weights begin smaller than their init has them."""
+    gain = evidence.settings.get("model.gain")
+    if not isinstance(gain, int | float) or gain >= 1:
+        return ()
+    return (
+        Remedy(
+            "Draw the weights at the scale of their init.",
+            "Where weights are near 0, products of them are flat.",
+            "model.gain=1",
+            source="Saxe et al. 2014",
+        ),
+    )
 
 
 def _first_underflow(evidence: Evidence) -> int:

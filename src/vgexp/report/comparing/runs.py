@@ -15,7 +15,7 @@ from vgexp.errors import QuestionError
 from vgexp.past import PastRun, jobs_of
 
 # Sections whose keys cannot change a result.
-_NO_RESULT = ("output", "run", "hydra")
+_NO_RESULT = ("output", "run", "fix", "hydra")
 UNREADABLE = "unreadable"
 """The status of a run one of whose files is damaged."""
 

@@ -2,7 +2,8 @@
 
 # First: every other module here imports matplotlib.
 from vgexp.report.figures import backend as _backend  # noqa: F401
-from vgexp.report.figures.beside import Beside, side_by_side
+from vgexp.report.figures.before_after import before_after
+from vgexp.report.figures.beside import Beside, read_beside, side_by_side
 from vgexp.report.figures.by_depth import attention_entropy, update_ratios
 from vgexp.report.figures.catalogue import FIGURES, OVERVIEW, RunFigure
 from vgexp.report.figures.depth import backward_signal, forward_signal
@@ -26,6 +27,7 @@ __all__ = [
     "at_start",
     "attention_entropy",
     "backward_signal",
+    "before_after",
     "curvature",
     "distributions",
     "draw",
@@ -36,6 +38,7 @@ __all__ = [
     "learning_curves",
     "overview",
     "paths",
+    "read_beside",
     "run_figure",
     "shares",
     "shattering",

@@ -1,0 +1,148 @@
+"""`vgexp fix`: what the verb takes, and how it composes overrides of the sick configuration."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vgexp import folders
+from vgexp.cli import hydra_entry
+from vgexp.cli.one_run import find_one_run
+from vgexp.config import CHOICES, Config
+from vgexp.errors import QuestionError, printable
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+    from vgexp.fixing import Cure
+
+VERB = "fix"
+_OF_THE_SEARCH = ("fix.", "hydra.", "output.")
+"""Beginnings of words that are no part of the sick configuration."""
+
+
+def replace_run(argv: Sequence[str]) -> list[str]:
+    """Writes a run's folder, `vgexp fix RUN`, as the flags that take its configuration.
+
+    Raises:
+        QuestionError: there is no run, there are several, or it is named beside a configuration.
+    """
+    args = hydra_entry.parse_flags(argv)
+    named = [word for word in args.overrides if "=" not in word and not word.startswith("~")]
+    named += [word for word in args.overrides if "=" in word and Path(word).is_dir()]
+    if not named:
+        return list(argv)
+    if len(named) > 1 or args.config_dir or args.config_name:
+        raise QuestionError(
+            f"one configuration at a time, and not {' and '.join(named)}"
+            "\nallowed: vgexp fix RUN, or vgexp fix OVERRIDES"
+        )
+    run = find_one_run(named[0], "vgexp", VERB)
+    rest = [word for word in argv if word != named[0]]
+    return [*_flags_of(run), *rest]
+
+
+def search(config: Config, folder: Path, command: str) -> Cure:
+    """Searches for a cure of what was composed, and says what it does."""
+    from hydra.core.hydra_config import HydraConfig
+
+    from vgexp.fixing import fix
+
+    master: Any = HydraConfig.instance().cfg  # a DictConfig, though Hydra calls it a HydraConf
+    words = [str(word) for word in HydraConfig.get().overrides.task]
+    args = hydra_entry.parse_flags(shlex.split(command)[2:])
+    run = None
+    if args.config_dir and args.config_name == "config":
+        is_run = folders.exists_config(Path(args.config_dir))
+        run = Path(args.config_dir) if is_run else None
+    return fix(
+        config,
+        folder,
+        compose=make_composer(master, words),
+        command=_train_command(command, run, words),
+        own_run=None if run is None or not (run / folders.SUMMARY).exists() else run,
+        say=_be_silent if config.output.quiet else _say,
+    )
+
+
+def make_composer(master: DictConfig, words: Sequence[str]) -> Callable[[Sequence[str]], Config]:
+    """Returns what composes the command's own words with further ones, as Hydra would.
+
+    Args:
+        master: the composed configuration, with Hydra's own section.
+        words: the overrides of the command.
+    """
+    from hydra.core.global_hydra import GlobalHydra
+
+    from vgexp.cli.composing import Composer
+    from vgexp.cli.hydra_errors import translate
+    from vgexp.cli.job import to_config
+
+    composer = Composer(GlobalHydra.instance().config_loader(), master)
+
+    def compose(override: Sequence[str]) -> Config:
+        try:
+            with composer.compose([*keep_words(words, override), *override], 0) as composed:
+                return to_config(composed)
+        except Exception as error:
+            raise translate(error) or error from error
+
+    return compose
+
+
+def keep_words(words: Sequence[str], override: Sequence[str]) -> list[str]:
+    """The words of a command that an override leaves as they are.
+
+    Left out are words of the same keys, and keys that a choice of the override does not have.
+    """
+    keys = {word.partition("=")[0] for word in override}
+    foreign = set()
+    for word in override:
+        group, _, name = word.partition("=")
+        if group in CHOICES and name in CHOICES[group]:
+            own = CHOICES[group][name].__dataclass_fields__
+            foreign |= {
+                key
+                for key in map(_key, words)
+                if key.startswith(f"{group}.") and key.partition(".")[2].split(".")[0] not in own
+            }
+    return [word for word in words if _key(word) not in keys | foreign]
+
+
+def close(cure: Cure) -> None:
+    """Prints the result, and draws the picture."""
+    from vgexp.cli.fix_page import show
+    from vgexp.cli.screen import Screen
+
+    show(Screen(), cure)
+
+
+def _train_command(command: str, run: Path | None, words: Sequence[str]) -> list[str]:
+    """The words that train the sick configuration, as somebody types them."""
+    if run is not None:
+        from vgexp.past import PastRun
+        from vgexp.past.diagnosing import command_of
+
+        recorded = list(command_of(PastRun(run, is_strict=False)))
+        return [*recorded, *(word for word in words if not word.startswith(_OF_THE_SEARCH))]
+    _, _, *rest = shlex.split(command)
+    typed = [word for word in rest if not word.lstrip("+").startswith(_OF_THE_SEARCH)]
+    return ["vgexp", folders.TRAIN, *typed]
+
+
+def _flags_of(run: Path) -> list[str]:
+    return ["--config-dir", str(run), "--config-name", "config"]
+
+
+def _key(word: str) -> str:
+    return word.partition("=")[0].lstrip("+~")
+
+
+def _say(line: str) -> None:
+    print(printable(line), flush=True)
+
+
+def _be_silent(_: str) -> None:
+    """For `output.quiet`."""

@@ -1,0 +1,153 @@
+"""A change of the configuration: an override, what it changes, and how small it is."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from vgexp.config import CHOICES, Config, flatten, identity
+from vgexp.errors import QuestionError, unknown
+
+Compose = Callable[[Sequence[str]], Config]
+"""From the words of an override to the configuration that it makes of the sick one.
+
+It raises a `QuestionError` where a word names a key or a choice that does not fit."""
+
+_NUMBER, _NAME, _FAMILY = range(3)
+
+
+@dataclass(frozen=True, eq=False)
+class Change:
+    """An override that was composed."""
+
+    words: tuple[str, ...]
+    """What is typed, without words that change nothing."""
+    config: Config
+    size: tuple[float, ...]
+    """Smaller is less: number of words, what they change (numbers, names, the model's family), by
+    how much the logarithms of numbers differ, and the place in the list."""
+
+    @property
+    def is_of_numbers(self) -> bool:
+        """Whether it changes numbers alone."""
+        return self.size[1] == _NUMBER
+
+    @property
+    def override(self) -> str:
+        """What is typed."""
+        return " ".join(self.words)
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """An override that is not tried, and why."""
+
+    words: tuple[str, ...]
+    why: str
+
+
+def compose_changes(
+    overrides: Iterable[Sequence[str]],
+    sick: Config,
+    compose: Compose,
+    keep: Collection[str] = (),
+    *,
+    first_place: int = 0,
+) -> tuple[list[Change], list[LeftOut]]:
+    """Composes overrides of one group, the smallest change first.
+
+    Args:
+        overrides: the words of each.
+        keep: keys that must not change.
+        first_place: the number of the first; of changes of one size the earlier is the smaller.
+
+    Returns:
+        Those that can be tried, and those that cannot: a key that this configuration does not
+        have, a key of `keep`. Those that change nothing, or the same as another, are in neither.
+    """
+    changes: dict[str, Change] = {}
+    left_out: dict[tuple[str, ...], LeftOut] = {}
+    before = flatten(sick)
+    for place, asked in enumerate(overrides, first_place):
+        words = tuple(word for word in asked if not _is_idle(word, before))
+        if not words or words in left_out:
+            continue
+        try:
+            config = compose(words)
+        except QuestionError as error:
+            left_out[words] = LeftOut(words, f"not possible: {str(error).splitlines()[0]}")
+            continue
+        kept = find_kept(before, flatten(config), keep)
+        if kept:
+            left_out[words] = LeftOut(words, f"fix.keep: it changes {kept[0]}")
+        elif identity(config) != identity(sick):
+            changes.setdefault(identity(config), Change(words, config, _size(words, before, place)))
+    return sorted(changes.values(), key=lambda change: change.size), [*left_out.values()]
+
+
+def find_kept(
+    before: Mapping[str, Any], after: Mapping[str, Any], keep: Collection[str]
+) -> list[str]:
+    """The keys that differ although they must not."""
+    differing = [
+        key for key in dict.fromkeys((*before, *after)) if before.get(key) != after.get(key)
+    ]
+    return [key for key in differing if any(key == k or key.startswith(f"{k}.") for k in keep)]
+
+
+def require_keys(keep: Collection[str], config: Config) -> None:
+    """Requires that each entry of `fix.keep` is a key of the configuration, or a section.
+
+    Raises:
+        QuestionError: one is not.
+    """
+    keys = flatten(config)
+    sections = dict.fromkeys(key.split(".")[0] for key in keys)
+    for asked in keep:
+        if asked in keys or asked in sections:
+            continue
+        section = asked.split(".")[0]
+        within = [key for key in keys if key.startswith(f"{section}.")]
+        whole: dict[str, list[str]] = {}
+        for key in keys:
+            if "." in key:
+                whole.setdefault(key.rpartition(".")[2], []).append(key)
+        raise unknown("key in fix.keep", asked, within or sections, {} if within else whole)
+
+
+def _is_idle(word: str, before: Mapping[str, Any]) -> bool:
+    """Whether a key has this value already."""
+    key, _, value = word.partition("=")
+    if key not in before:
+        return False
+    now = before[key]
+    if isinstance(now, int | float) and not isinstance(now, bool):
+        return _number(value) == now
+    return value == ("null" if now is None else str(now))
+
+
+def _size(words: Sequence[str], before: Mapping[str, Any], place: int) -> tuple[float, ...]:
+    kinds, distance = [], 0.0
+    for word in words:
+        key, _, value = word.partition("=")
+        old, new = before.get(key), _number(value)
+        if key == "model":
+            kinds.append(_FAMILY)
+        elif key in CHOICES or new is None:
+            kinds.append(_NAME)
+        else:
+            kinds.append(_NUMBER)
+            if isinstance(old, int | float) and old > 0 and new > 0:
+                distance += abs(math.log(new / old))
+            else:
+                distance += 1.0
+    return (len(words), max(kinds), distance, place)
+
+
+def _number(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None

@@ -1,0 +1,69 @@
+"""Confirms a change at full length, over several seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from vgexp.config import Config
+from vgexp.errors import reason
+from vgexp.fixing.change import Change
+from vgexp.fixing.probing import Tried, with_steps
+from vgexp.fixing.runner import AFTER, DROPPED, Runner
+from vgexp.fixing.trial import Trial
+
+MOST_CONFIRMED = 5
+"""Changes that are tried at full length, the most promising first."""
+
+
+def confirm(
+    changes: Sequence[Change],
+    runner: Runner,
+    seeds: Sequence[int],
+    full: int,
+    note: Callable[[Tried], None],
+    first_number: int,
+) -> tuple[Change, list[Trial]] | None:
+    """The first of the changes that is healthy at full length with every seed, and its runs.
+
+    A change that fails with one seed is not tried with the next.
+    """
+    number = first_number
+    for change in changes[:MOST_CONFIRMED]:
+        trials: list[Trial] = []
+        for seed in seeds:
+            each = Tried(number, change, full, "full")
+            number += 1
+            _run(each, runner, seed, full)
+            note(each)
+            if each.trial is None or not each.trial.is_healthy:
+                break
+            trials.append(each.trial)
+        if len(trials) == len(seeds):
+            return change, trials
+        runner.move(AFTER, f"{DROPPED}/{runner.next_number(DROPPED)}")
+    return None
+
+
+def run_seeds(
+    config: Config, runner: Runner, place: str, seeds: Sequence[int], full: int
+) -> list[Trial]:
+    """Full runs of a configuration, one a seed."""
+    return [
+        runner.run(with_steps(replace(config, seed=seed), full), f"{place}/{seed}", shows=True)
+        for seed in seeds
+    ]
+
+
+def _run(each: Tried, runner: Runner, seed: int, full: int) -> None:
+    config = with_steps(replace(each.change.config, seed=seed), full)
+    try:
+        each.trial = runner.run(config, f"{AFTER}/{seed}", each.change.words, shows=True)
+    except Exception as error:
+        each.result, each.why = "dropped", f"failed: {reason(error)}"
+        return
+    each.result = "kept" if each.trial.is_healthy else "dropped"
+    said = each.trial.verdict or each.trial.health
+    each.why = f"{said}, seed {seed}" + (
+        "" if each.trial.is_healthy or not each.trial.cause else f", {each.trial.cause}"
+    )

@@ -1,0 +1,222 @@
+"""Short runs of many changes: successive halving within a budget of steps.
+
+A step counts as many steps of the sick run as it takes the time of. All changes are tried for a few
+steps; the better half of those that did not learn goes on for longer, as far as the budget reaches.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+
+from vgexp.config import Config
+from vgexp.errors import reason
+from vgexp.fixing.change import Change
+from vgexp.fixing.runner import TRIED, Runner
+from vgexp.fixing.trial import MOVED, Trial
+
+MOST_CHANGES = 12
+"""Changes that are tried of one list, the smallest first."""
+_FEWEST_STEPS = 40
+"""A probe's length at least: the last 20 steps are beyond the first ones."""
+_FIRST_ROUND, _ROUND = 0.5, 0.6
+"""Shares of what is left of the budget that go to the first round and to each that follows."""
+_LONGER = 1.5
+"""How many times as long as before a probe has to be to tell more."""
+_HALF_AS_FAR = 0.5
+_LIKELY_RATIO = 1.5
+"""How many times as long a step takes with another part of the model, as long as nobody knows."""
+
+
+@dataclass
+class Tried:
+    """One run of a change."""
+
+    number: int
+    change: Change
+    steps: int
+    kind: str
+    """`probe`, or `full` for a run at full length."""
+    trial: Trial | None = None
+    cost: float = 0.0
+    """In steps of the sick run."""
+    result: str = ""
+    """`kept` or `dropped`."""
+    why: str = ""
+
+
+@dataclass
+class Budget:
+    """What probes may cost, in steps of the sick run."""
+
+    allowed: float
+    seconds_per_step: float = math.nan
+    """Of the sick run; nan where it was too short to measure."""
+    spent: float = 0.0
+    ratios: dict[str, float] = field(default_factory=dict)
+    """Override -> how many times as long as the sick run's a step takes."""
+
+    def left(self, share: float = 1.0) -> float:
+        """What is left of a share of it."""
+        return self.allowed * share - self.spent
+
+    def ratio(self, change: Change) -> float:
+        """The measured ratio of a change; of one that was not run yet what is likely."""
+        likely = 1.0 if change.is_of_numbers else _LIKELY_RATIO
+        return self.ratios.get(change.override, likely)
+
+    def pay(self, change: Change, trial: Trial) -> float:
+        """Takes the cost of a run from the budget, and returns it."""
+        if not math.isfinite(self.seconds_per_step) and math.isfinite(trial.seconds_per_step):
+            self.seconds_per_step = trial.seconds_per_step
+        ratio = trial.seconds_per_step / self.seconds_per_step
+        self.ratios[change.override] = ratio if math.isfinite(ratio) and ratio > 0 else 1.0
+        cost = trial.made * self.ratios[change.override]
+        self.spent += cost
+        return cost
+
+
+class Prober:
+    """Probes changes, and remembers all of them."""
+
+    def __init__(
+        self, runner: Runner, budget: Budget, full: int, note: Callable[[Tried], None]
+    ) -> None:
+        """Runs nothing yet.
+
+        Args:
+            full: number of steps of a run at full length.
+            note: is told of each probe that has ended.
+        """
+        self.runner, self.budget, self.full, self._note = runner, budget, full, note
+        self.tried: list[Tried] = []
+
+    def explore(self, changes: Sequence[Change], share: float) -> None:
+        """Probes as many of the changes as a share of the budget allows, the first first.
+
+        Half of it goes to short probes of all, the rest to longer ones of the better half.
+        """
+        room = _FIRST_ROUND * self.budget.left(share)
+        fewest = min(self.full, _FEWEST_STEPS)
+        chosen = list(changes[: max(1, min(MOST_CHANGES, int(room / fewest)))])
+        if not chosen:
+            return
+        self._probe(chosen, self._length(max(fewest, int(room / len(chosen)))), share)
+        self.go_on(share)
+
+    def go_on(self, share: float) -> None:
+        """Probes for longer what did not learn yet, until a share of the budget is spent."""
+        while True:
+            steps, going_on = self._next_round(self._going_on(), share)
+            if not going_on:
+                return
+            self._probe(going_on, steps, share)
+
+    def latest(self, change: Change) -> Tried | None:
+        """The longest probe of a change that has ended."""
+        found = [t for t in self.tried if t.change is change and t.trial is not None]
+        return max(found, key=lambda each: each.steps, default=None)
+
+    def order(self) -> list[Change]:
+        """The changes to confirm, in order.
+
+        First those that got at least half as far below guessing as the best one, the smallest
+        first; then others that learned, by loss; then the rest, by loss, or where that says
+        nothing by how near to 1 the signal's attenuation is.
+        """
+        changes = self._probed()
+        learned = [change for change in changes if self._trial(change).has_learned]
+        best = min((self._trial(change).loss_share for change in learned), default=1.0)
+        far = [
+            change
+            for change in learned
+            if 1 - self._trial(change).loss_share >= _HALF_AS_FAR * (1 - best)
+        ]
+        rest = [change for change in changes if change not in far]
+        return [
+            *sorted(far, key=lambda change: change.size),
+            *sorted(rest, key=lambda change: (self._trial(change).rank, change.size)),
+        ]
+
+    @property
+    def has_learned(self) -> bool:
+        """Whether some change's probe learned."""
+        return any(each.trial is not None and each.trial.has_learned for each in self.tried)
+
+    # ---------------------------------------------------------------- rounds
+
+    def _going_on(self) -> list[Change]:
+        """The better half of those that did not learn yet and are smaller than the smallest that
+        did."""
+        found = self._probed()
+        learned = [change for change in found if self._trial(change).has_learned]
+        smallest = min((change.size for change in learned), default=(math.inf,))
+        waiting = [
+            change
+            for change in found
+            if change not in learned
+            and change.size < smallest
+            and math.isfinite(self._trial(change).loss_share)
+        ]
+        waiting.sort(key=lambda change: self._trial(change).rank)
+        return waiting[: math.ceil(len(waiting) / 2)]
+
+    def _next_round(self, changes: Sequence[Change], share: float) -> tuple[int, list[Change]]:
+        """How long the next probes are, and of which changes; of none where the budget ends."""
+        left = self.budget.left(share)
+        steps = max((each.steps for each in map(self.latest, changes) if each), default=0)
+        for number in range(len(changes), 0, -1):
+            going_on = list(changes[:number])
+            price = sum(map(self.budget.ratio, going_on))
+            longer = self._length(int((left if number == 1 else _ROUND * left) / price))
+            if longer >= min(self.full // 2, _LONGER * steps) and longer > steps:
+                return longer, going_on
+        return steps, []
+
+    def _probe(self, changes: Sequence[Change], steps: int, share: float) -> None:
+        for change in changes:
+            if steps * self.budget.ratio(change) > self.budget.left(share):
+                continue
+            each = Tried(len(self.tried) + 1, change, steps, "probe")
+            self._run(each)
+            self.tried.append(each)
+            self._note(each)
+
+    def _run(self, each: Tried) -> None:
+        config = with_steps(each.change.config, each.steps)
+        place = f"{TRIED}/{self.runner.next_number(TRIED)}"
+        try:
+            each.trial = self.runner.run(config, place, each.change.words, shows=False)
+        except Exception as error:  # one impossible change is no reason to end the search
+            each.result, each.why = "dropped", f"failed: {reason(error)}"
+            return
+        each.cost = self.budget.pay(each.change, each.trial)
+        each.result = "kept" if each.trial.has_learned else "dropped"
+        each.why = _why(each.trial)
+
+    def _probed(self) -> list[Change]:
+        return list(dict.fromkeys(each.change for each in self.tried if each.trial is not None))
+
+    def _trial(self, change: Change) -> Trial:
+        latest = self.latest(change)
+        assert latest is not None
+        assert latest.trial is not None
+        return latest.trial
+
+    def _length(self, steps: int) -> int:
+        """A number of steps, within the longest probe's."""
+        return max(1, min(self.full // 2, steps))
+
+
+def with_steps(config: Config, steps: int) -> Config:
+    """The configuration with another number of steps."""
+    return replace(config, train=replace(config.train, steps=steps, epochs=None))
+
+
+def _why(trial: Trial) -> str:
+    """The verdict; beside one that calls a probe too short, what its loss says."""
+    verdict = trial.verdict or trial.health
+    if verdict not in ("undecided", "stalled"):
+        return verdict
+    return f"{verdict}, {'chance' if trial.loss_share > MOVED else 'slow'}"

@@ -1,0 +1,161 @@
+"""Probes: their budget, their rounds, and the order in which changes are confirmed.
+
+Holds: fixing/probing.py, fixing/confirming.py
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pytest
+from small_runs import CONFIG
+
+from vgexp.config import Config
+from vgexp.errors import QuestionError
+from vgexp.fixing.change import Change
+from vgexp.fixing.confirming import confirm
+from vgexp.fixing.probing import Budget, Prober, Tried
+from vgexp.fixing.trial import Trial
+
+FULL = 1000
+
+
+def trial_of(share: float, steps: int, seconds: float = 1.0, **changes: object) -> Trial:
+    health = "healthy" if share < 0.9 else "sick"
+    values = {
+        "folder": Path("run"), "seed": 0, "steps": steps, "made": steps, "status": "completed",
+        "verdict": "healthy" if share < 0.9 else "stalled", "health": health, "cause": None,
+        "loss": share, "constant_loss": 1.0, "val_accuracy": 0.5, "attenuation": 1.0,
+        "seconds_per_step": seconds, "num_parameters": 10, **changes,
+    }  # fmt: skip
+    return Trial(**values)  # type: ignore[arg-type]
+
+
+class Fake:
+    """A runner that trains nothing: override -> loss at each number of steps, or seconds."""
+
+    def __init__(self, losses: Mapping[str, object], seconds: Mapping[str, float]) -> None:
+        self.losses, self.seconds = losses, seconds
+        self.made: list[tuple[str, int, int]] = []
+        self.moved: list[tuple[str, str]] = []
+
+    def run(self, config: Config, place: str, words: Sequence[str], *, shows: bool) -> Trial:
+        del place, shows
+        name, steps = words[0], config.train.steps
+        assert steps is not None
+        self.made.append((name, steps, config.seed))
+        said = self.losses[name]
+        if isinstance(said, Exception):
+            raise said
+        share = said(steps, config.seed) if callable(said) else said
+        return trial_of(float(share), steps, self.seconds.get(name, 1.0))  # type: ignore[arg-type]
+
+    def next_number(self, place: str) -> int:
+        del place
+        return 1
+
+    def move(self, place: str, to: str) -> None:
+        self.moved.append((place, to))
+
+
+def change_of(name: str, size: int) -> Change:
+    return Change((name,), CONFIG, (1.0, 0.0, float(size), 0.0))
+
+
+def prober_of(
+    losses: Mapping[str, object], allowed: float = 2 * FULL, **seconds: float
+) -> tuple[Prober, Fake, list[Change]]:
+    fake = Fake(losses, seconds)
+    changes = [change_of(name, size) for size, name in enumerate(losses)]
+    prober = Prober(fake, Budget(allowed, 1.0), FULL, lambda _: None)  # type: ignore[arg-type]
+    return prober, fake, changes
+
+
+def test_all_are_probed_equally_long_and_the_smaller_ones_then_for_longer() -> None:
+    prober, fake, changes = prober_of({"a": 1.0, "b": 0.95, "c": 0.5, "d": 1.0})
+    prober.explore(changes, 0.6)
+    # Half of 1,200 steps; then the better half of a and b, which are smaller than c.
+    assert fake.made[:4] == [(name, 150, 0) for name in "abcd"]
+    assert fake.made[4:] == [("b", 500, 0)]
+    assert prober.budget.spent == 1100
+    assert [change.override for change in prober.order()] == ["c", "b", "a", "d"]
+
+
+def test_time_weighs_the_steps_and_nothing_is_run_beyond_the_budget() -> None:
+    prober, fake, changes = prober_of(dict.fromkeys("abcdef", 1.0), 600.0, a=4.0, b=1.0)
+    prober.explore(changes, 1.0)
+    assert prober.budget.ratios["a"] == 4.0
+    assert fake.made[0] == ("a", 50, 0)
+    assert prober.tried[0].cost == 200.0
+    assert sum(steps * (4 if name == "a" else 1) for name, steps, _ in fake.made) <= 600
+    assert prober.budget.spent <= 600
+
+
+def test_what_costs_more_than_is_left_is_not_tried() -> None:
+    prober, fake, changes = prober_of(dict.fromkeys("abc", 1.0), 240.0, a=5.5)
+    prober.explore(changes, 1.0)
+    assert [name for name, _, _ in fake.made] == ["a"]
+    assert [each.change for each in prober.tried] == changes[:1]
+    assert prober.latest(changes[1]) is None
+
+
+def test_a_small_budget_tries_fewer_changes() -> None:
+    prober, fake, changes = prober_of(dict.fromkeys("abcdefgh", 0.5), 240.0)
+    prober.explore(changes, 1.0)
+    assert [(name, steps) for name, steps, _ in fake.made] == [("a", 40), ("b", 40), ("c", 40)]
+
+
+def test_a_change_that_fails_or_diverges_does_not_end_the_search() -> None:
+    losses = {"a": QuestionError("no such norm\nallowed: others"), "b": math.nan, "c": 0.5}
+    prober, _, changes = prober_of(losses)
+    prober.explore(changes, 0.6)
+    assert prober.tried[0].why == "failed: no such norm; allowed: others"
+    assert prober.tried[0].trial is None
+    assert [change.override for change in prober.order()] == ["c", "b"]
+    assert len(prober.tried) == 3  # what diverged is not tried for longer
+
+
+def test_the_smallest_that_gets_half_as_far_as_the_best_is_first() -> None:
+    prober, _, changes = prober_of({"a": 0.8, "b": 0.5, "c": 0.1, "d": 1.0})
+    prober.explore(changes, 0.6)
+    assert [change.override for change in prober.order()] == ["b", "c", "a", "d"]
+
+
+def test_at_chance_the_signal_tells() -> None:
+    near, far = (trial_of(1.0, 10, attenuation=a) for a in (0.5, 1e-6))
+    assert near.rank < far.rank
+    assert trial_of(1.2, 10).rank < trial_of(math.nan, 10).rank
+    assert trial_of(0.96, 10, attenuation=1e-9).rank < near.rank
+
+
+def test_the_sick_run_that_ended_at_once_is_timed_by_the_first_probe() -> None:
+    budget = Budget(100.0)
+    assert budget.pay(change_of("a", 0), trial_of(1.0, 10, 0.2)) == 10
+    assert budget.pay(change_of("b", 1), trial_of(1.0, 10, 0.4)) == pytest.approx(20)
+    assert budget.left() == pytest.approx(70)
+
+
+def test_the_next_best_is_confirmed_where_one_seed_fails() -> None:
+    losses = {"a": lambda _, seed: 1.0 if seed == 1 else 0.1, "b": RuntimeError("no"), "c": 0.2}
+    fake, noted = Fake(losses, {}), list[Tried]()
+    changes = [change_of(name, size) for size, name in enumerate(losses)]
+    found = confirm(changes, fake, [0, 1, 2], FULL, noted.append, 7)  # type: ignore[arg-type]
+    assert found is not None
+    assert found[0].override == "c"
+    assert fake.made == [
+        (n, FULL, s) for n, s in (("a", 0), ("a", 1), ("b", 0), ("c", 0), ("c", 1), ("c", 2))
+    ]
+    assert [each.number for each in noted] == [7, 8, 9, 10, 11, 12]
+    assert [each.why for each in noted][:3] == [
+        "healthy, seed 0",
+        "stalled, seed 1",
+        "failed: RuntimeError: no",
+    ]
+    assert fake.moved == [("after", "dropped/1")] * 2
+
+
+def test_nothing_is_confirmed_where_all_fail() -> None:
+    fake = Fake({"a": 1.0}, {})
+    assert confirm([change_of("a", 0)], fake, [0], FULL, lambda _: None, 1) is None  # type: ignore[arg-type]

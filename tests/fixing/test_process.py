@@ -1,0 +1,203 @@
+"""The whole search on tiny networks: cured, healthy, not cured, of the code; gone on with.
+
+Holds: fixing/process.py, fixing/runner.py, fixing/record.py, fixing/trial.py
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from trainers import changed
+
+import vgexp
+from vgexp import runs
+from vgexp.config import (
+    AdamConfig,
+    Config,
+    FixConfig,
+    GaussianConfig,
+    MlpConfig,
+    OutputConfig,
+    SpiralsConfig,
+    TrainConfig,
+)
+from vgexp.errors import QuestionError
+from vgexp.fixing import Cure, fix
+from vgexp.fixing.process import CURED, HEALTHY, NO_OVERRIDE, NOT_CURED, UNDECIDED
+
+SICK = Config(
+    model=MlpConfig(depth=1, width=32),
+    data=SpiralsConfig(num_examples=300, batch_size=32),
+    optimizer=AdamConfig(lr=0.0),
+    train=TrainConfig(steps=60, eval_every=0),
+    output=OutputConfig(quiet=True),
+    fix=FixConfig(seeds=2),
+)
+COMMAND = ("vgexp", "train", "optimizer.lr=0")
+
+
+def composer_of(config: Config) -> Callable[[Sequence[str]], Config]:
+    """Composes the learning rate, and refuses everything else."""
+
+    def compose(words: Sequence[str]) -> Config:
+        word = words[0]
+        key, _, value = word.partition("=")
+        if key != "optimizer.lr":
+            raise QuestionError(f"unknown key: {key!r}\nallowed: optimizer.lr")
+        return changed(config, optimizer={"lr": float(value)})
+
+    return compose
+
+
+def fix_it(config: Config, folder: Path, **changes: Any) -> Cure:
+    return fix(config, folder, **{"compose": composer_of(config), "command": COMMAND, **changes})
+
+
+def rows_of(folder: Path) -> list[dict[str, str]]:
+    with (folder / "fix.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.fixture
+def without_picture(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is drawn, which would take longer than all runs."""
+    monkeypatch.setattr("vgexp.fixing.process.draw_picture", lambda _: None)
+
+
+@pytest.fixture(scope="module")
+def cured(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Cure, list[str]]:
+    folder, said = tmp_path_factory.mktemp("fix") / "cured", list[str]()
+    return folder, fix_it(SICK, folder, say=said.append), said
+
+
+def test_the_override_is_proved_over_seeds(cured: tuple[Path, Cure, list[str]]) -> None:
+    folder, cure, said = cured
+    assert (cure.status, cure.exit_code) == (CURED, 0)
+    assert cure.change is not None
+    assert cure.change.override == "optimizer.lr=0.01"
+    assert cure.cured_command == "vgexp train optimizer.lr=0.01"
+    assert [trial.seed for trial in (*cure.before, *cure.after)] == [0, 1, 0, 1]
+    assert {trial.cause for trial in cure.before} == {"no_update"}
+    assert all(trial.is_healthy for trial in cure.after)
+    assert {path.name for path in folder.iterdir()} == {
+        *("before", "tried", "after", "fix.csv", "fix.json", "fix.png")
+    }
+    assert "Cause: no_update" in said
+    assert any("may cost 120 steps (2 runs of 60)" in line for line in said)
+
+
+def test_its_runs_are_ordinary_ones(cured: tuple[Path, Cure, list[str]]) -> None:
+    folder, cure, _ = cured
+    run = vgexp.load(folder / "after" / "1")
+    assert run.config == changed(SICK, seed=1, fix=FixConfig(), optimizer={"lr": 0.01})
+    assert run.summary["verdict"] == "healthy"
+    head = (run.folder / "config.yaml").read_text().splitlines()[0]
+    assert head == "# vgexp train optimizer.lr=0.01 train.steps=60 seed=1"
+    assert vgexp.load(folder / "tried" / "1").config.train.steps == cure.tried[0].steps == 30
+
+
+def test_the_records_say_what_was_tried(cured: tuple[Path, Cure, list[str]]) -> None:
+    folder, cure, _ = cured
+    tried = [row for row in rows_of(folder) if row["number"]]
+    assert [(row["kind"], row["seed"], row["result"]) for row in tried] == [
+        ("probe", "0", "kept"),
+        ("full", "0", "kept"),
+        ("full", "1", "kept"),
+    ]
+    assert float(tried[0]["cost"]) == pytest.approx(cure.spent, rel=1e-4)
+    assert "not possible: unknown key: 'model.norm'" in {row["why"] for row in rows_of(folder)}
+    told = json.loads((folder / "fix.json").read_text())
+    assert (told["status"], told["cause"], told["override"]) == (
+        *("cured", "no_update"),
+        "optimizer.lr=0.01",
+    )
+    assert told["command"] == cure.cured_command
+    assert [trial["verdict"] for trial in told["after"]] == ["healthy"] * 2
+
+
+@pytest.mark.usefixtures("without_picture")
+def test_the_same_call_repeats_no_run(cured: tuple[Path, Cure, list[str]]) -> None:
+    folder, cure, _ = cured
+    tables = {path: path.stat().st_mtime_ns for path in folder.glob("*/*/steps.csv")}
+    again = fix_it(SICK, folder)
+    assert again.cured_command == cure.cured_command
+    assert {path: path.stat().st_mtime_ns for path in folder.glob("*/*/steps.csv")} == tables
+
+
+def test_another_configuration_in_the_same_folder_is_refused(
+    cured: tuple[Path, Cure, list[str]],
+) -> None:
+    folder, _, _ = cured
+    with pytest.raises(QuestionError, match="configuration"):
+        fix_it(changed(SICK, model={"width": 16}), folder)
+
+
+@pytest.mark.usefixtures("without_picture")
+def test_an_interrupted_search_goes_on_where_it_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finish, made = runs.finish, list[Path]()
+
+    def stop_third(config: Config, folder: Path, **display: Any) -> Any:
+        if len(made) == 2:
+            raise KeyboardInterrupt
+        made.append(folder)
+        return finish(config, folder, **display)
+
+    config = changed(SICK, fix=FixConfig(seeds=1))
+    with monkeypatch.context() as patch:
+        patch.setattr(runs, "finish", stop_third)
+        with pytest.raises(KeyboardInterrupt):
+            fix_it(config, tmp_path)
+    assert [row["kind"] for row in rows_of(tmp_path) if row["number"]] == ["probe"]
+    assert json.loads((tmp_path / "fix.json").read_text())["status"] == "searching"
+    times = {folder: (folder / "steps.csv").stat().st_mtime_ns for folder in made}
+    assert fix_it(config, tmp_path).status == CURED
+    assert {folder: (folder / "steps.csv").stat().st_mtime_ns for folder in made} == times
+
+
+def test_a_run_of_ones_own_gives_its_tables(
+    cured: tuple[Path, Cure, list[str]], tmp_path: Path
+) -> None:
+    folder, _, _ = cured
+    own = folder / "before" / "0"
+    cure = fix_it(changed(SICK, fix=FixConfig(keep=["optimizer.lr"])), tmp_path, own_run=own)
+    assert cure.before[0].folder == own
+    assert not (tmp_path / "before").exists()
+    assert (cure.status, cure.exit_code) == (NO_OVERRIDE, 3)
+    assert {each.why for each in cure.left_out} >= {"fix.keep: it changes optimizer.lr"}
+
+
+def test_what_is_healthy_is_left_as_it_is(
+    cured: tuple[Path, Cure, list[str]], tmp_path: Path
+) -> None:
+    folder, _, _ = cured
+    own = folder / "after" / "0"
+    cure = fix_it(vgexp.load(own).config, tmp_path, own_run=own)
+    assert (cure.status, cure.exit_code, cure.tried) == (HEALTHY, 0, [])
+
+
+def test_a_run_too_short_to_tell_is_undecided(tmp_path: Path) -> None:
+    cure = fix_it(changed(SICK, optimizer={"lr": 1e-5}, train=TrainConfig(steps=2)), tmp_path)
+    assert (cure.status, cure.exit_code) == (UNDECIDED, 0)
+
+
+def test_where_nothing_cures_all_that_was_tried_is_told(tmp_path: Path) -> None:
+    random = GaussianConfig(num_examples=300, features=4, num_classes=3, batch_size=32)
+    config = changed(SICK, data=random, fix=FixConfig(seeds=1))
+    cure = fix_it(config, tmp_path)
+    assert (cure.status, cure.exit_code, cure.change) == (NOT_CURED, 3, None)
+    assert [each.result for each in cure.tried][-1] == "dropped"
+    assert (tmp_path / "dropped" / "1" / "0" / "steps.csv").is_file()
+    assert not (tmp_path / "fix.png").exists()
+
+
+def test_an_unknown_key_to_keep_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    with pytest.raises(QuestionError, match="nearest: optimizer"):
+        fix_it(changed(SICK, fix=FixConfig(keep=["optimizr"])), tmp_path / "new")
+    assert not (tmp_path / "new").exists()
