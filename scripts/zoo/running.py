@@ -63,8 +63,9 @@ def list_jobs(
     return [
         Job(*each, seed, cured)
         for seed in seeds
+        for cured in (False, True)
         for each in members
-        for cured in ([False, True] if each[3] else [False])
+        if each[3] or not cured
     ]
 
 
