@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from zoo.loops.data_tune import accuracy_goal, batches_of, digits, split
+from zoo.loops.batches import accuracy_goal, batches_of, split
+from zoo.loops.data_tune import digits
 from zoo.loops.loop import HEALTHY, TUNE, Parts, loops_of
 
 
