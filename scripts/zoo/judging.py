@@ -42,7 +42,7 @@ class Judged:
 def judge_all(jobs: Iterable[Job]) -> Iterator[Judged]:
     """Judges those that have ended."""
     for job in jobs:
-        if job.place.exists():
+        if job.has_result:
             yield judge(job)
 
 

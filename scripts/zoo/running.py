@@ -8,6 +8,7 @@ import io
 import json
 import multiprocessing
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator
@@ -42,15 +43,18 @@ class Job:
         return folder / name if self.kind == PRESET else folder / f"{name}.json"
 
     @property
+    def has_result(self) -> bool:
+        """Whether it was trained to its end."""
+        return (self.place / "summary.json" if self.kind == PRESET else self.place).is_file()
+
+    @property
     def has_ended(self) -> bool:
         """Whether it need not be run again.
 
         A loop is diagnosed as it runs: one that other rules judged has to be run again.
         """
-        if self.kind == PRESET:
-            return (self.place / "summary.json").is_file()
-        if not self.place.is_file():
-            return False
+        if self.kind == PRESET or not self.has_result:
+            return self.has_result
         line = json.loads(self.place.read_text(encoding="utf-8"))
         return self.cured or line.get("rules") == hash_of_rules()
 
@@ -109,6 +113,7 @@ def hash_of_rules() -> str:
 def _run_preset(job: Job) -> str:
     from vgexp.cli.main import main
 
+    shutil.rmtree(job.place, ignore_errors=True)  # what an interrupted training has left
     said = io.StringIO()
     with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
         main(words_of(job))

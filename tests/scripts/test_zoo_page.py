@@ -81,12 +81,14 @@ def test_a_label_that_the_outcome_contradicts_is_listed(
     assert found == ([] if words is None else [f"some seed 2: {words}"])
 
 
-def test_what_has_ended_is_not_run_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_has_ended_is_not_run_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(running, "RUNS", tmp_path)
-    preset, loop = Job(PRESET, "still_mlp", "tune", ("no_update",), 1), Job(LOOP, "a", "held", (), 0)
-    assert not preset.has_ended and not loop.has_ended
+    preset, loop = (
+        Job(PRESET, "still_mlp", "tune", ("no_update",), 1),
+        Job(LOOP, "a", "held", (), 0),
+    )
+    assert not preset.has_ended
+    assert not loop.has_ended
     preset.place.mkdir(parents=True)
     (preset.place / "summary.json").write_text("{}", encoding="utf-8")
     loop.place.parent.mkdir(parents=True)
