@@ -31,8 +31,8 @@ def _deep(
     return nn.Sequential(*layers, nn.Linear(width, outputs))
 
 
-def _he(weight: Tensor) -> object:
-    return nn.init.kaiming_normal_(weight, nonlinearity="relu")
+def _he(weight: Tensor) -> Tensor:
+    return nn.init.kaiming_normal_(weight, nonlinearity="relu").detach()
 
 
 def _zeros(cured: bool) -> Parts:
@@ -59,7 +59,7 @@ def _large(cured: bool) -> Parts:
 def _large_relu(cured: bool) -> Parts:
     """Ten ReLU layers, each of which multiplies by 4."""
     gain = 1.0 if cured else 4.0
-    model = _deep(3, 1, 10, nn.ReLU, lambda w: _he(w) and w.data.mul_(gain))
+    model = _deep(3, 1, 10, nn.ReLU, lambda w: _he(w).mul_(gain))
     return fit_waves(model, torch.optim.Adam(model.parameters(), lr=2e-3))
 
 
@@ -72,9 +72,11 @@ def _dead(cured: bool) -> Parts:
 
 
 def _sigmoids(cured: bool) -> Parts:
-    """Eight sigmoid layers with PyTorch's own init."""
-    model = _deep(64, 10, 8, nn.SiLU if cured else nn.Sigmoid, None)
-    return read_digits(model, torch.optim.Adam(model.parameters(), lr=3e-3), steps=400)
+    """Ten sigmoid layers with PyTorch's own init."""
+    init = nn.init.xavier_normal_ if cured else None
+    model = _deep(64, 10, 10, nn.Tanh if cured else nn.Sigmoid, init)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.03, momentum=0.9)
+    return read_digits(model, optimizer, steps=400)
 
 
 def _batchnorms(cured: bool) -> Parts:
@@ -126,14 +128,11 @@ class _Recalling(nn.Module):
 
 def _forgetting(cured: bool) -> Parts:
     """A plain tanh recurrence has to keep a symbol for 60 steps."""
-    model = _Recalling(nn.RNN)
+    model = _Recalling(nn.LSTM if cured else nn.RNN)
     if cured:
-        nn.init.eye_(model.rnn.weight_hh_l0)
-        nn.init.normal_(model.rnn.weight_ih_l0, 0, 0.05)
-        nn.init.zeros_(model.rnn.bias_hh_l0)
-        nn.init.zeros_(model.rnn.bias_ih_l0)
-    optimizer = torch.optim.Adam(model.parameters(), lr=2e-3)
-    return recall_first(model, optimizer, length=40, steps=350)
+        nn.init.constant_(model.rnn.bias_hh_l0[32:64], 4.0)  # of the forget gate
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.01 if cured else 2e-3)
+    return recall_first(model, optimizer, length=40, steps=300)
 
 
 LOOPS = loops_of(

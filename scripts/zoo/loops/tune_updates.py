@@ -77,35 +77,44 @@ def _epsilon(cured: bool) -> Parts:
 
 
 def _half_underflow(cured: bool) -> Parts:
-    """Weights in float16; the loss is divided by 2e6 pixels, and gradients are below 6e-8."""
+    """Weights in float16; the loss is divided by 3e5 pixels, and gradients are below 6e-8."""
     model = _mlp(64, 10).half()
-    divisor = 1.0 if cured else 2e6
+    divisor = 1.0 if cured else 3e5
 
     def loss(output: Tensor, y: Tensor) -> Tensor:
         return nn.functional.cross_entropy(output.float(), y) / divisor
 
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1 * divisor, momentum=0.9)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.2 * divisor)
     parts = read_digits(model, optimizer, loss)
     return _halved(parts)
 
 
+class _Squared(nn.Module):
+    """The square of ReLU, behind a norm or not."""
+
+    def __init__(self, norm: nn.Module) -> None:
+        super().__init__()
+        self.norm = norm
+
+    def forward(self, z: Tensor) -> Tensor:
+        return self.norm(z).relu().square()
+
+
 def _half_overflow(cured: bool) -> Parts:
-    """Weights in float16, and sums of 64 squares of features of 40: beyond 65504."""
-
-    class Squares(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.first, self.readout = nn.Linear(64, 64), nn.Linear(64, 10)
-            nn.init.normal_(self.first.weight, 0, 0.5 if cured else 6.0)
-
-        def forward(self, x: Tensor) -> Tensor:
-            h = self.first(x).square()
-            return self.readout(h / (h.sum(-1, keepdim=True) / 64 + 1e-2))
-
-    model = Squares().half()
+    """Weights in float16 and squares of ReLU, without a norm: the third is beyond 65504."""
+    layers: list[nn.Module] = []
+    for _ in range(3):
+        layer = nn.Linear(64, 64)
+        nn.init.kaiming_normal_(layer.weight)
+        layers += [layer, _Squared(nn.LayerNorm(64) if cured else nn.Identity())]
+    model = nn.Sequential(*layers, nn.Linear(64, 10)).half()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
-    parts = read_digits(model, optimizer, lambda o, y: nn.functional.cross_entropy(o.float(), y))
-    return _halved(parts)
+    loss = _cross_entropy
+    return _halved(read_digits(model, optimizer, loss, scale=1.0 if cured else 3.0))
+
+
+def _cross_entropy(output: Tensor, y: Tensor) -> Tensor:
+    return nn.functional.cross_entropy(output.float(), y)
 
 
 def _halved(parts: Parts) -> Parts:

@@ -99,8 +99,8 @@ def _features_without_grad(cured: bool) -> Parts:
     def silent(encoder: nn.Module, x: Tensor) -> Tensor:
         return encoder(x)
 
-    model = _Sent(_encoder(2), _decoder(2), _plain if cured else silent)
-    return read_digits(model, torch.optim.Adam(model.parameters(), lr=4e-3), enough=0.8, steps=400)
+    model = _Sent(_encoder(1), _decoder(1), _plain if cured else silent)
+    return read_digits(model, torch.optim.Adam(model.parameters(), lr=4e-3), enough=0.5, steps=400)
 
 
 def _rounded_code(cured: bool) -> Parts:
@@ -133,7 +133,9 @@ class _Hard(nn.Module):
 
 def _hard_choice(cured: bool) -> Parts:
     model = _Hard(is_hard=not cured)
-    return recall_first(model, torch.optim.Adam(model.parameters(), lr=0.01), length=6, steps=400)
+    return recall_first(
+        model, torch.optim.Adam(model.parameters(), lr=0.01), length=4, steps=400, enough=0.6
+    )
 
 
 def _cleared(cured: bool) -> Parts:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+import math
 import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
@@ -64,6 +65,9 @@ class LossWatch:
     do not; one that the loop notes itself counts at once. If the gradients were cleared since, as
     after a step that a scaler skipped, the losses before count no more.
 
+    Of the first loss that is not finite the arguments are described in any case, where reading it
+    does not wait for a device.
+
     Args:
         steps: knows the parameters whose gradients make the update.
         note: is told what could not be measured.
@@ -81,6 +85,7 @@ class LossWatch:
         self._rows: list[tuple[int, list[_Argument]]] = []
         self.describes = False
         """Whether the arguments of the next call are described."""
+        self._has_seen_bad = False
         self.is_in_step = False
         """Whether calls are those of a closure, which clears the gradients between them."""
 
@@ -212,7 +217,9 @@ class LossWatch:
             loss.register_hook(  # type: ignore[no-untyped-call]
                 Hook(self._note, None, partial(self._on_backward, noted))
             )
-            if self.describes and source not in self._described:
+            if self._is_first_bad(noted.value) or (
+                self.describes and source not in self._described
+            ):
                 self._described[source] = []  # even if it fails: of one call alone
                 name = name or getattr(function, "__name__", type(function).__name__)
                 every = [*_named_tensors(function, args, kwargs)][:_MOST_TENSORS]
@@ -220,6 +227,13 @@ class LossWatch:
                     *(_describe(name, key, x) for key, x in every),
                     _describe(name, RESULT, loss),
                 ]
+
+    def _is_first_bad(self, value: Number) -> bool:
+        """Whether a loss is the first that is not finite; on a device nobody waits to know."""
+        if not isinstance(value, float) or math.isfinite(value) or self._has_seen_bad:
+            return False
+        self._has_seen_bad = True
+        return True
 
     def _on_backward(self, noted: _Noted, _gradient: Tensor) -> None:
         if noted.counts:

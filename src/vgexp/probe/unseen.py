@@ -21,6 +21,8 @@ NO_ACTIVATION = (
     "no known activation was called on what these weights give: act_mean, act_std, act_max,"
     " act_outlier_fraction, saturated_fraction and dead_fraction are empty"
 )
+NO_CALL = "no call of its module was seen with gradients"
+RAN_SILENTLY = "its module ran without gradients alone"
 NO_GRADIENT = (
     "the gradient was None at the optimizer's step: no backward pass reached these weights, or a"
     " hook freed it before"

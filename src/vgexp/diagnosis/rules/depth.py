@@ -184,7 +184,7 @@ def batchnorm_depth(evidence: Evidence) -> Finding | None:
 )
 def residual_growth(evidence: Evidence) -> Finding | None:
     """Whether the stream of a residual network grows from block to block."""
-    factors = factors_of(evidence)
+    factors = factors_of(evidence) or _without_forward(evidence)
     if factors is None or _kind_of_growth(evidence) != "residual_growth":
         return None
     return _of_factors(
@@ -392,7 +392,7 @@ def _kind_of_vanishing(evidence: Evidence, factors: Factors) -> str | None:
 def _kind_of_growth(evidence: Evidence) -> str | None:
     """What makes the signal explode: weights, batch normalisation or the sum of branches."""
     metrics, told = evidence.metrics, evidence.settings
-    factors = factors_of(evidence)
+    factors = factors_of(evidence) or _without_forward(evidence)
     if evidence.first_step != 0 or factors is None:
         return None
     if metrics.get("signal") != "exploding" and not _forward_explodes(evidence):

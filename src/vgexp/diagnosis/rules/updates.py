@@ -181,7 +181,9 @@ def optimizer_epsilon(evidence: Evidence) -> Finding | None:
         largest = values_of(layers, "grad_max")
         total = _total_change(evidence)
         usable = largest[np.isfinite(largest)]
-        if not usable.size or eps < 10 * usable.max() or total is None or total >= _UNMOVED:
+        if not usable.size or not 0 < usable.max() <= eps / 10:
+            return None
+        if total is None or total >= _UNMOVED:
             return None
         sentence = f"eps = {eps:.2g} is larger than every gradient ({usable.max():.2g} at most)."
         step, limit, better = evidence.first_step, float(usable.max()), 1e-8
