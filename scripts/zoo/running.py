@@ -64,10 +64,11 @@ def list_jobs(
 ) -> list[Job]:
     """The trainings of these halves and kinds; a cured twin for each sick one."""
     members = [each for kind in kinds for each in _MEMBERS[kind]() if each[2] in halves]
+    seeds = [*seeds]
     return [
         Job(*each, seed, cured)
-        for seed in seeds
         for cured in (False, True)
+        for seed in seeds
         for each in members
         if each[3] or not cured
     ]
