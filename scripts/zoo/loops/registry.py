@@ -2,9 +2,29 @@
 
 from __future__ import annotations
 
-from zoo.loops import tune_healthy, tune_losses, tune_signal, tune_updates, tune_wiring
+from zoo.loops import (
+    held_losses,
+    held_signal,
+    held_updates,
+    held_wiring,
+    tune_healthy,
+    tune_losses,
+    tune_signal,
+    tune_updates,
+    tune_wiring,
+)
 from zoo.loops.loop import Loop
 
-_MODULES = (tune_wiring, tune_losses, tune_signal, tune_updates, tune_healthy)
+_MODULES = (
+    tune_wiring,
+    tune_losses,
+    tune_signal,
+    tune_updates,
+    tune_healthy,
+    held_wiring,
+    held_losses,
+    held_signal,
+    held_updates,
+)
 
 LOOPS: dict[str, Loop] = {loop.name: loop for module in _MODULES for loop in module.LOOPS}
