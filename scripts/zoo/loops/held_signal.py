@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from zoo.loops.data_held import count_on, follow_patients, forecast, name_shapes
+from zoo.loops.data_held import follow_patients, forecast, name_shapes
 from zoo.loops.loop import HELD, Parts, loops_of
-from zoo.loops.nets_held import Counter, Forecaster, conv_net, flat
+from zoo.loops.nets_held import Forecaster, conv_net, flat
 
 
 def _drawn(model: nn.Module, draw: Any) -> nn.Module:
@@ -118,44 +118,23 @@ def _of_first_value(parts: Parts, length: int, steps: int) -> Parts:
 
 
 def _forgetting(cured: bool) -> Parts:
-    """A recurrence drawn small has to tell the first of 30 values."""
-    model = Forecaster(nn.RNN)
+    """A recurrence drawn small has to tell the first of 20 values."""
+    model = Forecaster(nn.LSTM if cured else nn.RNN)
     if cured:
-        nn.init.eye_(model.rnn.weight_hh_l0)
-        for name in ("bias_ih_l0", "bias_hh_l0"):
-            nn.init.zeros_(getattr(model.rnn, name))
-        nn.init.normal_(model.rnn.weight_ih_l0, 0, 0.1)
+        nn.init.constant_(model.rnn.bias_hh_l0[24:48], 4.0)  # of the forget gate
     else:
         nn.init.normal_(model.rnn.weight_hh_l0, 0, 0.08)
-    parts = forecast(model, torch.optim.Adam(model.parameters(), lr=3e-3))
-    return _of_first_value(parts, 30, 500)
+    parts = forecast(model, torch.optim.Adam(model.parameters(), lr=0.01))
+    return _of_first_value(parts, 20, 400)
 
 
 def _exploding(cured: bool) -> Parts:
     """A recurrence of ReLU whose matrix is 1.5 times the identity, over 50 steps."""
     model = Forecaster(nn.RNN, nonlinearity="relu")
     nn.init.eye_(model.rnn.weight_hh_l0)
-    if not cured:
-        model.rnn.weight_hh_l0.data.mul_(1.5)
-    nn.init.normal_(model.rnn.weight_ih_l0, 0, 0.1)
-    return forecast(model, torch.optim.Adam(model.parameters(), lr=3e-3), length=50, enough=0.4)
-
-
-def _post_norm(cured: bool) -> Parts:
-    """Ten post-norm blocks are trained at their full rate from the first step."""
-    model = Counter(depth=10, is_pre=False)
-    optimizer = torch.optim.Adam(model.parameters(), lr=2e-3)
-    share = (lambda t: min(1.0, (t + 1) / 150) / 2) if cured else (lambda _: 1.0)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, share)
-
-    def step(model: Any, optimizer: Any, loss: Any, batch: Any) -> None:
-        value = loss(model(batch[0]), batch[1])
-        optimizer.zero_grad()
-        value.backward()
-        optimizer.step()
-        schedule.step()
-
-    return count_on(model, optimizer, step=step, steps=350)
+    model.rnn.weight_hh_l0.data.mul_(0.4 if cured else 1.5)
+    optimizer = torch.optim.Adam(model.parameters(), lr=5e-3)
+    return forecast(model, optimizer, length=50, enough=0.6, steps=400)
 
 
 LOOPS = loops_of(
@@ -170,6 +149,5 @@ LOOPS = loops_of(
         ("held_sums", "residual_growth", _sums),
         ("held_forgetting", "recurrence_vanishing", _forgetting),
         ("held_exploding", "recurrence_exploding", _exploding),
-        ("held_post_norm", "no_warmup", _post_norm),
     ),
 )

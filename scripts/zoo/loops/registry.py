@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from zoo.loops import (
+    held_healthy,
     held_losses,
     held_signal,
     held_updates,
@@ -22,6 +23,7 @@ _MODULES = (
     tune_updates,
     tune_healthy,
     held_wiring,
+    held_healthy,
     held_losses,
     held_signal,
     held_updates,
