@@ -15,6 +15,7 @@ import sys
 import time
 import warnings
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -32,21 +33,25 @@ def main() -> None:
     args = parser.parse_args()
     warnings.filterwarnings("ignore")
     torch.set_num_threads(1)
+    print(json.dumps(line_of(args.name, args.seed, cured=args.cured), allow_nan=True))
+
+
+def line_of(name: str, seed: int, *, cured: bool) -> dict[str, Any]:
+    """Trains a loop; returns what came out of it."""
     began = time.perf_counter()
-    loop = LOOPS[args.name]
-    result = loop.train(args.seed, cured=args.cured)
-    line = {
+    loop = LOOPS[name]
+    result = loop.train(seed, cured=cured)
+    return {
         "name": loop.name,
         "half": loop.half,
         "truth": [loop.truth] if loop.is_sick and isinstance(loop.truth, str) else loop.truth,
-        "seed": args.seed,
-        "cured": args.cured,
+        "seed": seed,
+        "cured": cured,
         "diagnosis": result.diagnosis,
         "outcome": result.outcome,
         "peers": alarms(result.tables, result.facts),
         "seconds": round(time.perf_counter() - began, 2),
     }
-    print(json.dumps(line, allow_nan=True))
 
 
 if __name__ == "__main__":
