@@ -1,4 +1,4 @@
-# make help | demo | test | bench | faults | gallery | papers | strangers | clean.    Another Python: make PYTHON=python3.12 test
+# make help | demo | test | bench | faults | gallery | papers | strangers | zoo | clean.    Another Python: make PYTHON=python3.12 test
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -14,7 +14,7 @@ VERSION_CHECK := import sys; v = sys.version_info; sys.exit(0 if v >= (3, 11) el
 PROGRESS := /^ *(Downloading|Using cached)/ && !/metadata/ { n = split($$2, path, "/"); \
 	print "  " path[n], $$3, $$4; fflush() } /^Installing collected/ { print "  unpacking"; fflush() }
 
-.PHONY: help demo test bench faults gallery papers strangers clean install
+.PHONY: help demo test bench faults gallery papers strangers zoo clean install
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -46,6 +46,9 @@ papers: $(READY) ## papers reproduced, docs/papers.md, from real runs (about 35 
 strangers: $(READY) ## the probe on 40 models of transformers, timm and torchvision, which it installs (about 3 minutes)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[strangers]'
 	@$(BIN)/python scripts/strangers.py
+
+zoo: $(READY) ## what the diagnosis says of networks whose health is known, docs/diagnosis.md (about 60 minutes)
+	@PYTHONPATH=scripts $(BIN)/python -m zoo
 
 install: $(READY) ## only make .venv
 

@@ -97,11 +97,20 @@ def of(
     )
 
 
+def radius(*radii: float) -> pd.DataFrame:
+    """A row of recurrence.csv for each layer."""
+    layer = [*range(1, len(radii) + 1)]
+    return pd.DataFrame({"step": 0, "layer": layer, "name": "readout", "spectral_radius": radii})
+
+
 FOREIGN = "the model: modules ran that are not registered in it, and have no rows; their weights: a"
 PROBABILITIES = {"min": 0.08, "max": 0.12, "row_sum_min": 1.0, "row_sum_max": 1.0}
 VANISHING = (1e-9, 1e-6, 1e-3)
 EXPLODING = (1e9, 1e6, 1e3)
 RNN = {"time_attenuation": 1e-5, "backward_factor_per_time_step": 0.5}
+ALL_ANSWER = {"time_attenuation": 1.1}
+TIME = pd.DataFrame({"step": 0, "layer": 1, "name": "rnn.h", "t": [0, 20, 40], "delta_rms": 0.1})
+MEMORISED = {"constant_loss": 2.303, "val_loss_last": 2.6}
 POST = {"model.norm_position": "post", "optimizer.lr": 1e-3}
 ATTENTION = layers(kind=["attention", "linear", "linear", "readout"])
 NORM = pd.DataFrame({"step": 0, "name": ["norm.weight"], "kind": "norm", "entries": 16})
@@ -211,6 +220,8 @@ TELLS: list[tuple[str, Evidence]] = [
         "zero_weights",
         of(layers=layers(deltas=(0.0, 0.0, 0.0), weight_norm=[0.0, 0.0, 0.0, 1.0])),
     ),
+    # A recurrent cell has no weights on the main path, where z is.
+    ("zero_weights", of(layers=layers(kind="recurrent", weight_norm=0.0))),
     ("weights_small", of(layers=layers(deltas=VANISHING, preact_std=1e-3, act_std=1.0))),
     (
         "weights_large",
@@ -229,6 +240,7 @@ TELLS: list[tuple[str, Evidence]] = [
     ("residual_growth", of(layers=layers(deltas=EXPLODING), settings={"model.skip": "residual"})),
     ("dead_at_start", of(layers=layers(dead_fraction=[0.0, 1.0, 0.0, 0.0]))),
     ("recurrence_vanishing", of(extra=RNN)),
+    ("recurrence_vanishing", of(extra=ALL_ANSWER, time=TIME, recurrence=radius(0.3))),
     ("recurrence_exploding", of(extra={**RNN, "time_attenuation": 1e5})),
     ("no_warmup", of(settings=POST, layers=ATTENTION)),
     ("rate_too_large", of(layers=layers(update_ratio=2.0))),
@@ -258,6 +270,16 @@ TELLS: list[tuple[str, Evidence]] = [
             steps=steps_of([2.3, NAN], grad_norm=[1.0, NAN]),
         ),
     ),
+    # The scaler counts the first step as skipped, and no loss is finite.
+    (
+        "overflow",
+        of(
+            dtype="float16",
+            layers=layers((0,), act_max=[5e3, 2e4, math.inf, math.inf]),
+            steps=steps_of([NAN], grad_norm=NAN, skipped=1),
+            extra={"nonfinite_step": 0, "nonfinite_maker": "forward"},
+        ),
+    ),
     ("flat_landscape", of(extra={"curvature_over_limit_max": 1e-4})),
     (
         "labels_unlearnable",
@@ -265,6 +287,15 @@ TELLS: list[tuple[str, Evidence]] = [
             layers=layers(steps=(0, 299)),
             steps=steps_of([2.303] * 300, grad_norm=1.0),
             extra={"constant_loss": 2.303},
+        ),
+    ),
+    # It has begun to memorise.
+    (
+        "labels_unlearnable",
+        of(
+            layers=layers(steps=(0, 299)),
+            steps=steps_of([2.1] * 300, grad_norm=1.0),
+            extra={**MEMORISED, "val_accuracy_last": 0.11},
         ),
     ),
     (
@@ -391,6 +422,14 @@ SILENT: list[tuple[str, Evidence]] = [
     ("residual_growth", of(layers=layers(deltas=EXPLODING))),
     ("dead_at_start", of(layers=layers(dead_fraction=0.5))),
     ("recurrence_vanishing", of(extra={"time_attenuation": 0.1})),
+    ("recurrence_vanishing", of(extra=ALL_ANSWER, time=TIME, recurrence=radius(0.9))),
+    # One layer of two remembers.
+    ("recurrence_vanishing", of(extra=ALL_ANSWER, time=TIME, recurrence=radius(0.3, 1.0))),
+    # Of a gate's matrix the radius is not what a state is multiplied by.
+    (
+        "recurrence_vanishing",
+        of(extra=ALL_ANSWER, time=TIME, recurrence=radius(0.3, 0.3).assign(layer=1)),
+    ),
     ("recurrence_exploding", of(extra={"time_attenuation": 0.1})),
     ("no_warmup", of(settings={**POST, "scheduler.warmup_fraction": 0.1}, layers=ATTENTION)),
     ("no_warmup", of(settings={**POST, "model.norm_position": "pre"}, layers=ATTENTION)),
@@ -421,6 +460,33 @@ SILENT: list[tuple[str, Evidence]] = [
             layers=layers(steps=(0, 299)),
             steps=steps_of([1.0] * 300, grad_norm=1.0),
             extra={"constant_loss": 2.303},
+        ),
+    ),
+    # It learns, slowly, and some of it holds for other examples.
+    (
+        "labels_unlearnable",
+        of(
+            layers=layers(steps=(0, 299)),
+            steps=steps_of([2.1] * 300, grad_norm=1.0),
+            extra={**MEMORISED, "val_accuracy_last": 0.3},
+        ),
+    ),
+    # Nothing comes back through time.
+    (
+        "labels_unlearnable",
+        of(
+            layers=layers(steps=(0, 299)),
+            steps=steps_of([2.303] * 300, grad_norm=1.0),
+            extra={**RNN, "constant_loss": 2.303},
+        ),
+    ),
+    (
+        "overflow",
+        of(
+            dtype="float16",
+            layers=layers((0,), act_max=5.0),
+            steps=steps_of([NAN], grad_norm=NAN, skipped=1),
+            extra={"nonfinite_step": 0, "nonfinite_maker": "forward"},
         ),
     ),
     (

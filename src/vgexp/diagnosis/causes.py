@@ -15,6 +15,8 @@ _NO_SIGNAL = ("saturating_activation", "underflow", "rate_too_small", "flat_land
 _UNITS = ("dead_units", "saturated_units")
 _TOO_LARGE = (*_UNITS, *_NOT_FINITE, "saturated_loss", "clip_throttles")
 """What activations or weights that are too large bring about."""
+_NOTHING_FOUND = "labels_unlearnable"
+"""What a network looks like that moves and finds nothing, although there is something to find."""
 
 
 @dataclass(frozen=True)
@@ -173,19 +175,19 @@ _CAUSES = (
         "recurrence_vanishing",
         "depth",
         "the gradient shrinks with each step back in time",
-        ("underflow", "rate_too_small", "flat_landscape"),
+        ("underflow", "rate_too_small", "flat_landscape", _NOTHING_FOUND),
     ),
     Cause(
         "recurrence_exploding",
         "depth",
         "the gradient grows with each step back in time",
-        ("rate_too_large", *_TOO_LARGE),
+        ("rate_too_large", _NOTHING_FOUND, *_TOO_LARGE),
     ),
     Cause(
         "no_warmup",
         "depth",
         "attention with the norm behind the addition is trained at its full rate from the start",
-        ("rate_too_large", *_TOO_LARGE),
+        ("rate_too_large", _NOTHING_FOUND, *_TOO_LARGE),
     ),
     # ------------------------------------------------------------ units
     Cause(
@@ -211,7 +213,7 @@ _CAUSES = (
         "rate_too_large",
         "optimizer",
         "updates are so large that they destroy the weights",
-        (*_NO_SIGNAL, *_TOO_LARGE),
+        (_NOTHING_FOUND, *_NO_SIGNAL, *_TOO_LARGE),
     ),
     Cause(
         "clip_throttles",

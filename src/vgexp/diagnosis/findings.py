@@ -54,6 +54,8 @@ class Finding:
     """`sickness` (the cause), `consequence` of it, or `note`."""
     explains: tuple[str, ...] = ()
     """Ids of the findings beside it that are its consequences."""
+    is_fact: bool | None = None
+    """Whether it is wrong even in a network that learned; None: as its rule says (`CauseRule`)."""
     scope: str = ""
     """What the sentence is restricted to, such as `On the first seed:`. The composer says it once
     for findings that follow one another."""

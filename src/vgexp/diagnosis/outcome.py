@@ -32,7 +32,7 @@ def has_learned(evidence: Evidence) -> bool | None:
         return bool(verdict == "healthy")
     losses = column_of(evidence, "steps", "loss")
     guess = constant_loss(evidence)
-    if losses.size and np.isinf(losses).any():
+    if losses.size and (np.isinf(losses).any() or _ends_not_finite(losses)):
         return False
     losses = losses[np.isfinite(losses)]
     if not losses.size:
@@ -40,7 +40,33 @@ def has_learned(evidence: Evidence) -> bool | None:
     last = float(running_means(pd.Series(losses))[-1])
     if guess is not None:
         return last < LEARNED_BELOW * guess
-    return True if last < _HALF * losses[0] else None
+    return True if last < _HALF * _first(losses) else None
+
+
+def stays_at_start(evidence: Evidence) -> bool:
+    """Whether a run that is long enough ends with a loss where it began, or above.
+
+    Where nobody knows a constant guess's loss, the first one stands for it: an untrained network
+    guesses. A loss below 0 has no scale, and tells nothing.
+    """
+    losses = column_of(evidence, "steps", "loss")
+    losses = losses[np.isfinite(losses)]
+    if losses.size < ENOUGH_STEPS or losses.min() < 0:
+        return False
+    first, last = _first(losses), float(running_means(pd.Series(losses))[-1])
+    return last >= LEARNED_BELOW * first and not is_short(evidence)
+
+
+def _first(losses: np.ndarray) -> float:
+    """The first loss, or the first that is not exactly 0, as that of an empty batch is."""
+    kept = losses[losses != 0]
+    return float(kept[0] if kept.size else 0.0)
+
+
+def _ends_not_finite(losses: np.ndarray) -> bool:
+    """Whether losses that were finite are not in the end."""
+    finite = np.isfinite(losses)
+    return bool(finite.any() and not finite[-1:].any())
 
 
 def constant_loss(evidence: Evidence) -> float | None:

@@ -9,7 +9,13 @@ from dataclasses import dataclass, replace
 from vgexp.diagnosis.causes import CAUSES, explains
 from vgexp.diagnosis.evidence import Evidence
 from vgexp.diagnosis.findings import Finding, Remedy
-from vgexp.diagnosis.outcome import column_of, constant_loss, has_learned, is_short
+from vgexp.diagnosis.outcome import (
+    column_of,
+    constant_loss,
+    has_learned,
+    is_short,
+    stays_at_start,
+)
 from vgexp.diagnosis.phrases import format_loss, name_layers
 from vgexp.diagnosis.rules import CAUSE_RULES
 from vgexp.diagnosis.rules.wiring import saw_no_step
@@ -135,6 +141,8 @@ def experiment(cause: Finding, rival: Finding) -> str:
 
 
 def _is_certain(finding: Finding) -> bool:
+    if finding.is_fact is not None:
+        return finding.is_fact
     return finding.id in CAUSE_RULES and CAUSE_RULES[finding.id].is_certain
 
 
@@ -146,7 +154,7 @@ def _counts(finding: Finding, learned: bool | None, evidence: Evidence) -> bool:
     """Whether a finding is a sickness of this network.
 
     Facts of wiring and numbers always are. Others need a network that did not learn; where nobody
-    knows whether it did, a signal that is still lost at the end.
+    knows whether it did, a loss that is where it began, or a signal that is still lost at the end.
     """
     if CAUSES[finding.id].is_note:
         return False
@@ -155,6 +163,8 @@ def _counts(finding: Finding, learned: bool | None, evidence: Evidence) -> bool:
     if evidence.is_check:
         return _counts_in_check(finding, evidence)
     if learned is None:
+        if stays_at_start(evidence):
+            return True
         lasts = evidence.metrics.get("signal_last", evidence.metrics.get("signal")) in _LASTING
         return lasts and finding.id in _OF_THE_SIGNAL and not _has_losses(evidence)
     return not learned

@@ -17,7 +17,7 @@ from vgexp.errors import QuestionError
 from vgexp.folders import first_line
 from vgexp.past.run import PastRun
 
-_TABLES = ("layers", "steps", "wiring", "loss", "parameters", "time", "curvature")
+_TABLES = ("layers", "steps", "wiring", "loss", "parameters", "time", "recurrence", "curvature")
 """Those that rules read."""
 _ENDING = ("status", "reason")
 _SWEEPS = frozenset({"-m", "--multirun"})

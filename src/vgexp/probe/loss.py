@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import types
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -53,6 +54,9 @@ class LossWatch:
     do not; one that the loop notes itself counts at once. If the gradients were cleared since, as
     after a step that a scaler skipped, the losses before count no more.
 
+    Of the first loss that is not finite the arguments are described in any case, where reading it
+    does not wait for a device.
+
     Args:
         steps: knows the parameters whose gradients make the update.
         note: is told what could not be measured.
@@ -70,6 +74,7 @@ class LossWatch:
         self._rows: list[tuple[int, list[Argument]]] = []
         self.describes = False
         """Whether the arguments of the next call are described."""
+        self._has_seen_bad = False
         self.is_in_step = False
         """Whether calls are those of a closure, which clears the gradients between them."""
 
@@ -191,7 +196,9 @@ class LossWatch:
             loss.register_hook(  # type: ignore[no-untyped-call]
                 Hook(self._note, None, partial(self._on_backward, noted, entries))
             )
-            if self.describes and source not in self._described:
+            if self._is_first_bad(noted.value) or (
+                self.describes and source not in self._described
+            ):
                 self._described[source] = []  # even if it fails: of one call alone
                 name = name or getattr(function, "__name__", type(function).__name__)
                 every = [*named_tensors(function, args, kwargs)][:_MOST_TENSORS]
@@ -199,6 +206,13 @@ class LossWatch:
                     *(describe(name, key, x) for key, x in every),
                     describe(name, RESULT, loss),
                 ]
+
+    def _is_first_bad(self, value: Number) -> bool:
+        """Whether a loss is the first that is not finite; on a device nobody waits to know."""
+        if not isinstance(value, float) or math.isfinite(value) or self._has_seen_bad:
+            return False
+        self._has_seen_bad = True
+        return True
 
     def _on_backward(self, noted: _Noted, entries: Tensor | None, gradient: Tensor) -> None:
         # A later pass through it replaces the first, which may be that of a gradient penalty.

@@ -31,7 +31,15 @@ from vgexp.probe.settings import require_layers, require_reduction, require_scal
 from vgexp.probe.steps import Number, StepMeter
 from vgexp.probe.store import RowStore, frame_of, kinds_of
 from vgexp.probe.taps import Taps
-from vgexp.probe.unseen import MOST_NAMES, NO_STEP, UNREGISTERED, Missing, lines
+from vgexp.probe.unseen import (
+    MOST_NAMES,
+    NO_CALL,
+    NO_STEP,
+    RAN_SILENTLY,
+    UNREGISTERED,
+    Missing,
+    lines,
+)
 from vgexp.probe.weights import WeightMeter
 from vgexp.quantities import TABLES
 from vgexp.records import Rows, measured_cells
@@ -618,7 +626,8 @@ class Probe:
         seen = set(cells["preact_mean"].rows) if "preact_mean" in cells else set()
         for index, row in enumerate(self._plan.rows):
             if index not in seen and row.is_wanted and index in self._plan.shown:
-                self._unseen.setdefault(row.name, "no call of its module was seen with gradients")
+                is_silent = index in self._taps.ran_silently
+                self._unseen.setdefault(row.name, RAN_SILENTLY if is_silent else NO_CALL)
 
 
 def _note(plan: ProbePlan, unseen: dict[str, str], row: int | None, reason: str) -> None:

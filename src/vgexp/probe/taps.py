@@ -10,6 +10,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from vgexp.probe import moments, stacks
@@ -64,6 +65,8 @@ class Taps:
         self._hooks: list[Any] = []
         self._discovery = Discovery(model, plan, note) if not plan.is_settled else None
         self._counted: list[Pass] = []
+        self.ran_silently: set[int] = set()
+        """Rows whose module was called under no_grad while it was looked at."""
 
     # ------------------------------------------------------------ life
 
@@ -285,6 +288,8 @@ class Taps:
         def on_preact(_: nn.Module, args: Any, output: Any) -> None:
             z = output if isinstance(output, Tensor) else first_tensor(output)
             current = self._passes.current(row, args)
+            if z is not None and current is None and not torch.is_grad_enabled():
+                self.ran_silently.add(row)
             if z is None or current is None:
                 return
             if is_free:

@@ -22,6 +22,8 @@ NO_ACTIVATION = (
     "no known activation was called on what these weights give: columns of h are empty (act_*,"
     " saturated_fraction, dead_fraction)"
 )
+NO_CALL = "no call of its module was seen with gradients"
+RAN_SILENTLY = "its module ran without gradients alone"
 NO_GRADIENT = (
     "the gradient was None at the optimizer's step: no backward pass reached these weights, or a"
     " hook freed it before"

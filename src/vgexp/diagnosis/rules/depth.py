@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -36,10 +36,14 @@ _LARGE = 2.0
 )
 def zero_weights(evidence: Evidence) -> Finding | None:
     """Whether weights of the path are exactly 0 at the start."""
+    layers = evidence.tables["layers"]
+    every = layers[(layers["step"] == evidence.first_step) & layers["weight_norm"].notna()]
     rows = rows_at(evidence, evidence.first_step)
     zero = rows[values_of(rows, "weight_norm") == 0]
     readout_deltas = values_of(rows, "delta_rms")
-    if not len(zero) or (readout_deltas[: len(zero)] > 0).all():
+    if len(every) and (values_of(every, "weight_norm") == 0).all():
+        zero = every
+    elif not len(zero) or (readout_deltas[: len(zero)] > 0).all():
         return None
     names = tuple(str(name) for name in zero["name"])
     return Finding(
@@ -182,7 +186,7 @@ def batchnorm_depth(evidence: Evidence) -> Finding | None:
 )
 def residual_growth(evidence: Evidence) -> Finding | None:
     """Whether the stream of a residual network grows from block to block."""
-    factors = factors_of(evidence)
+    factors = factors_of(evidence) or _without_forward(evidence)
     if factors is None or _kind_of_growth(evidence) != "residual_growth":
         return None
     return _of_factors(
@@ -251,30 +255,30 @@ def dead_at_start(evidence: Evidence) -> Finding | None:
     source="Pascanu et al. 2013",
 )
 def recurrence_vanishing(evidence: Evidence) -> Finding | None:
-    """Whether the gradient vanishes on its way back through time."""
-    if evidence.metrics["time_attenuation"] >= VANISHING_BELOW:
+    """Whether the gradient vanishes on its way back through time.
+
+    Where every position has an answer, each state gets a gradient of its own, and the watched
+    states do not show it: a plain recurrence then keeps at most its spectral radius to the power of
+    the time in between, for slopes of at most 1.
+    """
+    if evidence.metrics["time_attenuation"] < VANISHING_BELOW:
+        return _through_time(
+            "recurrence_vanishing", "shrinks", evidence, VANISHING_BELOW, _LONGER_MEMORY
+        )
+    kept = _kept_by_radius(evidence)
+    if kept is None or kept.share >= VANISHING_BELOW:
         return None
-    return _through_time(
+    return Finding(
         "recurrence_vanishing",
-        "shrinks",
-        evidence,
-        VANISHING_BELOW,
-        (
-            Remedy(
-                "Use a gated cell.",
-                "A gate near 1 passes the state on with a factor near 1.",
-                "model=lstm model.forget_bias=1",
-                "nn.LSTM",
-                "Hochreiter & Schmidhuber 1997",
-            ),
-            Remedy(
-                "Or begin with an orthogonal recurrent matrix.",
-                "Its singular values are all 1.",
-                "model.recurrent_init=orthogonal model.spectral_radius=1",
-                "nn.init.orthogonal_(rnn.weight_hh_l0)",
-                "Saxe et al. 2014",
-            ),
-        ),
+        f"The recurrent matrix has the spectral radius {kept.radius:.2g}: over {kept.length} steps"
+        f" in time at most {kept.share:.2g} of a state's gradient is left.",
+        step=evidence.first_step,
+        layers=(kept.layer,),
+        numbers={
+            "spectral_radius": Number(kept.radius, 1.0),
+            "share_kept": Number(kept.share, VANISHING_BELOW),
+        },
+        remedies=_LONGER_MEMORY,
     )
 
 
@@ -404,7 +408,7 @@ def _kind_of_vanishing(evidence: Evidence, factors: Factors) -> str | None:
 def _kind_of_growth(evidence: Evidence) -> str | None:
     """What makes the signal explode: weights, batch normalisation or the sum of branches."""
     metrics, told = evidence.metrics, evidence.settings
-    factors = factors_of(evidence)
+    factors = factors_of(evidence) or _without_forward(evidence)
     if evidence.first_step != 0 or factors is None:
         return None
     if metrics.get("signal") != "exploding" and not _forward_explodes(evidence):
@@ -484,6 +488,31 @@ def _through_time(
     )
 
 
+class _Kept(NamedTuple):
+    """What a plain recurrence keeps of a state from the first position to the last."""
+
+    layer: str
+    radius: float
+    length: int
+    share: float
+
+
+def _kept_by_radius(evidence: Evidence) -> _Kept | None:
+    """That of the layer that keeps most; None of gated cells, and where nothing was measured."""
+    table, time = evidence.tables.get("recurrence"), evidence.tables.get("time")
+    if table is None or time is None or not len(table) or not len(time):
+        return None
+    rows = table[table["step"] == evidence.first_step]
+    if not len(rows) or rows.groupby("layer").size().max() > 1:  # a row for each gate
+        return None
+    radii = values_of(rows, "spectral_radius")
+    if not np.isfinite(radii).all():
+        return None
+    most, length = int(np.argmax(radii)), int(time["t"].max())
+    radius = float(radii[most])
+    return _Kept(str(rows["name"].iloc[most]), radius, length, radius**length)
+
+
 def _gain(evidence: Evidence, factor: float) -> Remedy | None:
     """The gain that makes the factor a layer 1, of a run whose gain is known."""
     gain = evidence.settings.get("model.gain")
@@ -497,6 +526,22 @@ def _gain(evidence: Evidence, factor: float) -> Remedy | None:
     )
 
 
+_LONGER_MEMORY = (
+    Remedy(
+        "Use a gated cell.",
+        "A gate near 1 passes the state on with a factor near 1.",
+        "model=lstm model.forget_bias=1",
+        "nn.LSTM",
+        "Hochreiter & Schmidhuber 1997",
+    ),
+    Remedy(
+        "Or begin with an orthogonal recurrent matrix.",
+        "Its singular values are all 1.",
+        "model.recurrent_init=orthogonal model.spectral_radius=1",
+        "nn.init.orthogonal_(rnn.weight_hh_l0)",
+        "Saxe et al. 2014",
+    ),
+)
 _INIT = Remedy(
     "Draw the weights with the init that the activation needs.",
     "He's init makes the factor of a ReLU layer 1, Xavier's that of a linear one.",

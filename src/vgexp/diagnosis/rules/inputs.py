@@ -97,7 +97,7 @@ def inputs_not_finite(evidence: Evidence) -> Finding | None:
         norm, z = values_of(first, "weight_norm")[0], values_of(first, "preact_std")[0]
         if not math.isfinite(norm) or math.isfinite(z) or evidence.dtype == "float16":
             return None
-    elif not _came_suddenly(evidence, int(step)):
+    elif not _came_suddenly(evidence, int(step)) or _was_given_finite(evidence, int(step)):
         return None
     name = str(layers["name"].iloc[0])
     return Finding(
@@ -120,6 +120,15 @@ def inputs_not_finite(evidence: Evidence) -> Finding | None:
 def _never_finite(evidence: Evidence) -> bool:
     losses, norms = (column_of(evidence, "steps", name) for name in ("loss", "grad_norm"))
     return losses.size > 0 and not (np.isfinite(losses).any() or np.isfinite(norms).any())
+
+
+def _was_given_finite(evidence: Evidence, step: int) -> bool:
+    """Whether what the loss was given at the step is known to be finite."""
+    table = evidence.tables.get("loss")
+    if table is None:
+        return False
+    given = table[(table["step"] == step) & (table["role"] != "loss")]
+    return len(given) > 0 and bool((given["not_finite"] == 0).all())
 
 
 def _came_suddenly(evidence: Evidence, step: int) -> bool:

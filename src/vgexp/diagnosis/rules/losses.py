@@ -10,12 +10,17 @@ import pandas as pd
 from vgexp.diagnosis.depths import values_of
 from vgexp.diagnosis.evidence import Evidence
 from vgexp.diagnosis.findings import Finding, Number, Remedy, cause_rule
+from vgexp.diagnosis.learning import ENOUGH_STEPS
 from vgexp.diagnosis.outcome import column_of, constant_loss, first_call, has_learned
 
 _ROUNDING = 1e-3
 """Sums of probabilities differ from 1 by no more, in half precision too."""
 _HALF = 0.5
+_ALIKE = 0.05
+"""Relative difference up to which a loss is what the means of its arguments give."""
 _FLAT = 0.9
+_SILENT = 1e-4
+"""Share of the first gradient that counts as next to nothing."""
 _RANGES = ((0.0, 1.0, "a sigmoid"), (-1.0, 1.0, "tanh"), (0.0, math.inf, "ReLU"))
 _MADE_BY = (("Sigmoid", "Softmax"), ("Tanh",), ("Relu", "Softplus"))
 """How autograd names functions of these ranges."""
@@ -31,13 +36,16 @@ _MADE_BY = (("Sigmoid", "Softmax"), ("Tanh",), ("Relu", "Softplus"))
     certain=True,
 )
 def double_softmax(evidence: Evidence) -> Finding | None:
-    """Whether a loss that applies softmax is given rows that sum to 1."""
+    """Whether a loss that applies softmax, or a sigmoid, is given probabilities."""
     first = first_call(evidence)
     if first is None:
         return None
     output, target, _ = first
     if _is_made_by(output, ("Sigmoid",)) and "withlogits" in _plain(output["function"]):
         return _double_sigmoid(evidence, str(output["function"]), int(output["step"]))
+    twice = _sigmoid_twice(evidence, first) or _log_softmax_of_probabilities(evidence, first)
+    if twice is not None:
+        return twice
     sums = [float(output["row_sum_min"]), float(output["row_sum_max"])]
     is_labels = str(target["dtype"]).startswith(("int", "uint"))
     if not is_labels or not np.allclose(sums, 1, atol=_ROUNDING) or float(output["min"]) < 0:
@@ -88,6 +96,90 @@ def _double_sigmoid(evidence: Evidence, function: str, step: int) -> Finding:
                 "The sigmoid of a number between 0 and 1 is nearly the same for all examples.",
                 code="return logits  # without nn.Sigmoid",
                 source="PyTorch, BCEWithLogitsLoss",
+            ),
+        ),
+    )
+
+
+def _sigmoid_twice(evidence: Evidence, first: tuple[pd.Series, pd.Series, float]) -> Finding | None:
+    """Whether a loss that applies a sigmoid is given nothing but numbers from 0 to 1.
+
+    They must not be the read-out's z as it is, but what a sigmoid makes of its mean. A function
+    whose name does not say that it takes logits has to give what softplus(o) - y o gives.
+    """
+    output, target, value = first
+    table = evidence.tables["loss"]
+    outputs = table[table["role"] == "output"]
+    is_binary = float(target["min"]) >= 0 and float(target["max"]) <= 1
+    is_float = str(target["dtype"]).startswith(("float", "bfloat"))
+    if output["shape"] != target["shape"] or not (is_binary and is_float):
+        return None
+    if outputs["min"].min() < 0 or outputs["max"].max() > 1:
+        return None
+    z, given = _of_readout(evidence, "preact_mean"), float(output["mean"])
+    if z is None or abs(given - z) < _ALIKE or abs(given - 1 / (1 + math.exp(-z))) > _ALIKE:
+        return None
+    if "withlogits" not in str(output["function"]).replace("_", "").lower():
+        middle, share = float(output["mean"]), float(target["mean"])
+        usual = math.log1p(math.exp(middle)) - middle * share
+        if not 0 < middle < 1 or abs(value - usual) > _ALIKE * usual:
+            return None
+        alone = -share * math.log(middle) - (1 - share) * math.log(1 - middle)
+        if abs(alone - usual) <= 2 * _ALIKE * usual:
+            return None
+    high = float(outputs["max"].max())
+    return Finding(
+        "double_softmax",
+        f"The loss {output['function']} takes logits, and is given numbers between"
+        f" {outputs['min'].min():.2g} and {high:.2g} alone: they are probabilities, to which it"
+        " applies a sigmoid once more.",
+        step=int(output["step"]),
+        layers=_readouts(evidence),
+        numbers={"output_max": Number(high, 1.0)},
+        remedies=(
+            Remedy(
+                "Give the loss logits: take the sigmoid out of the model.",
+                "The sigmoid of a number from 0 to 1 is never below one half.",
+                code="return logits  # without torch.sigmoid",
+                source="PyTorch, BCEWithLogitsLoss",
+            ),
+        ),
+    )
+
+
+def _log_softmax_of_probabilities(
+    evidence: Evidence, first: tuple[pd.Series, pd.Series, float]
+) -> Finding | None:
+    """Whether log-probabilities never differ by more than 1, as those of probabilities do not, and
+    the read-out's signal is weak from the start."""
+    output, target, _ = first
+    table = evidence.tables["loss"]
+    outputs = table[table["role"] == "output"]
+    num_classes = _sizes(output["shape"])[1] if len(_sizes(output["shape"])) > 1 else 0
+    is_labels = str(target["dtype"]).startswith(("int", "uint"))
+    delta = _of_readout(evidence, "delta_rms")
+    if num_classes < 2 or not is_labels or delta is None or len(outputs) < 2:
+        return None
+    expected = math.sqrt(num_classes - 1) / num_classes
+    spread = float((outputs["max"] - outputs["min"]).max())
+    is_log = float(outputs["max"].max()) < 0
+    lowest = -math.log(num_classes - 1 + math.e)
+    if not is_log or float(outputs["min"].min()) < lowest - _ROUNDING or delta > _HALF * expected:
+        return None
+    return Finding(
+        "double_softmax",
+        f"The log-probabilities that the loss {output['function']} is given differ by {spread:.2g}"
+        " at most, as those of a softmax of probabilities do. The read-out's signal at the start is"
+        f" {delta:.2g}; softmax on logits gives sqrt(K-1)/K = {expected:.2g}.",
+        step=int(output["step"]),
+        layers=_readouts(evidence),
+        numbers={"delta_rms": Number(delta, expected)},
+        remedies=(
+            Remedy(
+                "Apply log_softmax to logits, once.",
+                "Softmax of numbers between 0 and 1 is nearly the same for all classes.",
+                code="return logits.log_softmax(-1)",
+                source="PyTorch, NLLLoss",
             ),
         ),
     )
@@ -180,8 +272,16 @@ def output_range(evidence: Evidence) -> Finding | None:
                         code="return self.readout(h)  # without an activation",
                     ),
                 ),
+                is_fact=_many_beyond(targets, bottom, top, beyond),
             )
     return None
+
+
+def _many_beyond(targets: pd.DataFrame, bottom: float, top: float, beyond: float) -> bool:
+    """Whether not only rare targets are out of reach: half a standard deviation from their mean,
+    and as far from the range."""
+    mean, std = float(targets["mean"].mean()), float(targets["std"].mean())
+    return beyond > std / 2 and (mean - std / 2 < bottom or mean + std / 2 > top)
 
 
 @cause_rule(
@@ -262,7 +362,47 @@ def nan_in_backward(evidence: Evidence) -> Finding | None:
     certain=True,
 )
 def saturated_loss(evidence: Evidence) -> Finding | None:
-    """Whether the activation in front of the loss is flat, and the gradient exactly 0."""
+    """Whether the activation in front of the loss is flat, and the gradient exactly 0; or the loss
+    is flat where it is no lower than at the start."""
+    return _flat_activation(evidence) or _flat_loss(evidence)
+
+
+def _flat_loss(evidence: Evidence) -> Finding | None:
+    """Whether the whole gradient is 1e-4 of its first size, or less, in most of the run, at a loss
+    that is no lower than the first one, while every layer still has units that pass it on."""
+    norms, losses = (column_of(evidence, "steps", name) for name in ("grad_norm", "loss"))
+    if norms.size < ENOUGH_STEPS or not np.isfinite(norms).all() or not np.isfinite(losses).all():
+        return None
+    first = float(norms[:5].max())
+    flat = norms < _SILENT * first
+    late = flat[norms.size // 4 :]
+    dead = values_of(evidence.tables["layers"], "dead_fraction")
+    if first == 0 or late.mean() < _FLAT or (dead >= _FLAT).any():
+        return None
+    if losses[-20:].mean() < losses[0] - _ROUNDING * abs(losses[0]):
+        return None
+    began = int(np.flatnonzero(flat)[0])
+    step = int(evidence.tables["steps"]["step"].iloc[began])
+    return Finding(
+        "saturated_loss",
+        f"From step {step} on the loss sends next to nothing back: the whole gradient is"
+        f" {float(np.median(norms[-20:])):.2g}, where it was {first:.2g}, and the loss"
+        f" {losses[-1]:.3g} is no lower than the first one, {losses[0]:.3g}.",
+        step=step,
+        layers=_readouts(evidence),
+        numbers={"grad_norm": Number(float(np.median(norms[-20:])), _SILENT * first)},
+        remedies=(
+            Remedy(
+                "Use a loss that is steep where the network is wrong.",
+                "log(1 - D) is flat where D is sure that an example is made, and -log D is steep.",
+                code="loss = -torch.nn.functional.logsigmoid(judge(fake)).mean()",
+                source="Goodfellow et al. 2014",
+            ),
+        ),
+    )
+
+
+def _flat_activation(evidence: Evidence) -> Finding | None:
     layers = evidence.tables["layers"]
     first = layers[layers["step"] == evidence.first_step]
     flat = first[values_of(first, "saturated_fraction") >= _FLAT]

@@ -10,6 +10,7 @@ from vgexp.diagnosis.findings import Finding, Number, cause_rule
 from vgexp.diagnosis.learning import LEARNED_BELOW
 from vgexp.diagnosis.outcome import constant_loss, has_learned
 from vgexp.diagnosis.phrases import name_layers
+from vgexp.diagnosis.rules.wiring import ran_silently
 
 _RISE = 1.2
 
@@ -78,7 +79,7 @@ def unused_parameters(evidence: Evidence) -> Finding | None:
         return None
     without = wiring[(values_of(wiring, "gradient_came") == 0) & wiring["gradient"].eq("none")]
     rows = layers[layers["name"].isin(set(without["name"]))]
-    ran = set(rows.loc[rows["preact_std"].notna(), "name"])
+    ran = set(rows.loc[rows["preact_std"].notna(), "name"]) | ran_silently(evidence)
     ignored = set(evidence.metrics.get("loss_ignores") or ())
     names = tuple(str(n) for n in dict.fromkeys(rows["name"]) if n not in ran)
     if found := tuple(str(n) for n in dict.fromkeys(rows["name"]) if n in ignored):

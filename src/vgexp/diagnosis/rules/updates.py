@@ -26,6 +26,8 @@ _MANY_STEPS = 50
 _LARGEST_HALF = 65504.0
 _SMALLEST_HALF = 2.0**-24
 _USUAL_EPSILON = 1e-8
+_CHANCE = 1.5
+"""Four standard errors above a tenth, of 600 examples."""
 _SMALLER_RATE = "A step this long does not follow the gradient at its start any more."
 
 
@@ -184,7 +186,9 @@ def optimizer_epsilon(evidence: Evidence) -> Finding | None:
         largest = values_of(layers, "grad_max")
         total = _total_change(evidence)
         usable = largest[np.isfinite(largest)]
-        if not usable.size or eps < 10 * usable.max() or total is None or total >= _UNMOVED:
+        if not usable.size or not 0 < usable.max() <= eps / 10:
+            return None
+        if total is None or total >= _UNMOVED:
             return None
         if not usable.max() or (evidence.is_check and eps <= _USUAL_EPSILON):
             return None  # of a whole run that is so; in one update the gradients are too small
@@ -310,17 +314,20 @@ def overflow(evidence: Evidence) -> Finding | None:
     bad = [
         step for name in ("loss", "grad_norm") if (step := first_bad(evidence, name)) is not None
     ]
+    if evidence.metrics.get("nonfinite_maker") == "forward":  # a scaler counts it as skipped
+        bad.append(int(evidence.metrics["nonfinite_step"]))
     if evidence.dtype != "float16" or not bad:
         return None
     layers = evidence.tables.get("layers", pd.DataFrame())
     before = layers[layers["step"] <= min(bad)] if len(layers) else layers
     sizes = [values_of(before, name) for name in ("act_max", "grad_max", "preact_std")]
-    largest = max((float(np.nanmax(each, initial=0)) for each in sizes), default=0.0)
+    finite = (each[np.isfinite(each)] for each in sizes)
+    largest = max((float(np.max(each, initial=0)) for each in finite), default=0.0)
     if largest < _LARGEST_HALF / 100:
         return None
     return Finding(
         "overflow",
-        f"Values reach {largest:.2g} before step {min(bad)}, and float16 holds none above 65504.",
+        f"Values reach {largest:.2g} by step {min(bad)}, and float16 holds none above 65504.",
         step=min(bad),
         numbers={"largest": Number(largest, _LARGEST_HALF)},
         remedies=(
@@ -375,7 +382,11 @@ def flat_landscape(evidence: Evidence) -> Finding | None:
     source="Zhang et al. 2017 (random labels)",
 )
 def labels_unlearnable(evidence: Evidence) -> Finding | None:
-    """Whether weights moved far, the signal is sound, and the loss stays at guessing."""
+    """Whether weights moved far, the signal is sound, and the loss stays at guessing.
+
+    A network that has begun to memorise its examples is below guessing on them, and only there: its
+    answers to other examples are right no more often than a guess is.
+    """
     guess, total = constant_loss(evidence), _total_change(evidence)
     losses = column_of(evidence, "steps", "loss")
     losses = losses[np.isfinite(losses)]
@@ -388,12 +399,18 @@ def labels_unlearnable(evidence: Evidence) -> Finding | None:
     if guess is None or total is None or losses.size < 200 or not is_steady:
         return None
     last = float(losses[-50:].mean())
-    if total < _WHOLE_WEIGHT or abs(last - guess) > 0.05 * guess or total > 1e3:
+    is_at_guess = abs(last - guess) <= 0.05 * guess
+    if total < _WHOLE_WEIGHT or total > 1e3 or not (is_at_guess or _memorises(evidence, guess)):
         return None
     return Finding(
         "labels_unlearnable",
-        f"The signal is steady and the updates sum up to {total:.2g} of a weight, yet the loss is"
-        f" {last:.3g}, what guessing gives ({guess:.3g}): nothing in the inputs tells the labels.",
+        f"The signal is steady and the updates sum up to {total:.2g} of a weight, yet "
+        + (
+            f"the loss is {last:.3g}, what guessing gives ({guess:.3g})"
+            if is_at_guess
+            else f"new examples are answered as by a guess (on those seen the loss is {last:.3g})"
+        )
+        + ": nothing in the inputs tells the labels.",
         step=evidence.first_step,
         numbers={"loss_last": Number(last, guess), "total_update_ratio": Number(total, 1.0)},
         remedies=(
@@ -408,6 +425,20 @@ def labels_unlearnable(evidence: Evidence) -> Finding | None:
 
 
 # ---------------------------------------------------------------- what they share
+
+
+def _memorises(evidence: Evidence, guess: float) -> bool:
+    """Whether a classifier is right on validation examples no more often than a guess is.
+
+    Of K classes that are equally frequent exp(-guess) is 1/K.
+    """
+    loss, right = (evidence.metrics.get(f"val_{name}_last") for name in ("loss", "accuracy"))
+    return (
+        loss is not None
+        and right is not None
+        and loss > guess
+        and right < _CHANCE * math.exp(-guess)
+    )
 
 
 def _units(

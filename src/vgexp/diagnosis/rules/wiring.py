@@ -14,6 +14,8 @@ from vgexp.diagnosis.phrases import name_layers
 
 _NO_STEP = "no optimizer step was seen"
 _FOREIGN = "not registered in it"
+RAN_SILENTLY = "its module ran without gradients alone"
+"""What the probe says in `unseen` of a weight that was used under no_grad only."""
 _A_FACT = "it is a fact of the wiring, which no threshold decides"
 
 
@@ -173,7 +175,8 @@ def graph_cut(evidence: Evidence) -> Finding | None:
     """Whether no gradient comes to weights that the forward pass uses.
 
     None comes at all (detached, no_grad), or exactly 0 behind a layer that gets a signal, has
-    units that are not dead, and whose numbers the dtype holds (sign, round).
+    units that are not dead, and whose numbers the dtype holds (sign, round). What runs under
+    no_grad may do so by intent, as a pretrained backbone: of a network that learned it is no fault.
     """
     if not_registered(evidence) is not None:
         return None
@@ -185,11 +188,16 @@ def graph_cut(evidence: Evidence) -> Finding | None:
     why = "no backward pass reached them"
     if not cut and (unseen := _all_hidden(evidence, none["name"])):
         cut, why = unseen, "they run without gradients, or not at all"
+    is_fact = bool(cut)
+    if not cut:
+        cut, why = _ran_silently(evidence, none["name"]), "they run under no_grad, and never change"
     if not cut:
         cut, why = _zero_behind(evidence), "what comes back to them is exactly 0 from the start"
+        is_fact = True
     trained = wiring[_numbers(wiring, "requires_grad") == 1]
     if evidence.is_check and len(trained) and (_numbers(trained, "gradient_came") == 0).all():
         cut, why = _weights(trained), "the loss has no graph that leads to a parameter"
+        is_fact = True
     if not cut:
         return None
     return Finding(
@@ -208,6 +216,7 @@ def graph_cut(evidence: Evidence) -> Finding | None:
                 source="Bengio et al. 2013 (straight-through)",
             ),
         ),
+        is_fact=is_fact,
     )
 
 
@@ -283,6 +292,21 @@ def _all_hidden(evidence: Evidence, names: Iterable[object]) -> tuple[str, ...]:
     is_readout_alone = len(seen) > 0 and bool((seen["kind"] == "readout").all())
     weights = [str(name) for name in dict.fromkeys(names) if "bias" not in str(name)]
     return tuple(weights) if is_readout_alone else ()
+
+
+def ran_silently(evidence: Evidence) -> set[str]:
+    """The weights whose modules ran without gradients alone, as far as the probe names them."""
+    named: set[str] = set()
+    for line in evidence.unseen:
+        names, _, reason = line.partition(": ")
+        if reason == RAN_SILENTLY:
+            named.update(name.partition(" and ")[0] for name in names.split(", "))
+    return named
+
+
+def _ran_silently(evidence: Evidence, names: Iterable[object]) -> tuple[str, ...]:
+    """Those of the names whose modules ran under no_grad, and whose weights stayed as they were."""
+    return _still(evidence, ran_silently(evidence).intersection(map(str, names)))
 
 
 def _still(evidence: Evidence, names: set[str]) -> tuple[str, ...]:

@@ -1,0 +1,1 @@
+"""Networks whose health is known, and what the diagnosis says of each."""

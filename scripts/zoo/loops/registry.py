@@ -1,0 +1,32 @@
+"""The table of all loops."""
+
+from __future__ import annotations
+
+from zoo.loops import (
+    held_healthy,
+    held_losses,
+    held_signal,
+    held_updates,
+    held_wiring,
+    tune_healthy,
+    tune_losses,
+    tune_signal,
+    tune_updates,
+    tune_wiring,
+)
+from zoo.loops.loop import Loop
+
+_MODULES = (
+    tune_wiring,
+    tune_losses,
+    tune_signal,
+    tune_updates,
+    tune_healthy,
+    held_wiring,
+    held_healthy,
+    held_losses,
+    held_signal,
+    held_updates,
+)
+
+LOOPS: dict[str, Loop] = {loop.name: loop for module in _MODULES for loop in module.LOOPS}

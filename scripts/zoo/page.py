@@ -1,0 +1,219 @@
+"""Writes docs/diagnosis.md: how a diagnosis is made, all rules, and what it says of the zoo."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+from vgexp.diagnosis import CAUSE_RULES, CAUSES
+from vgexp.diagnosis.findings import CauseRule
+from vgexp.explain import GROUPS
+from zoo.judging import Judged, list_unconfirmed
+from zoo.presets import HALVES, HEALTHY
+from zoo.reasons import CHANGES, REASONS
+from zoo.running import LOOP, PRESET
+
+PAGE = Path(__file__).parents[2] / "docs" / "diagnosis.md"
+MEASURED = "## Measured on the zoo\n"
+"""Where the part begins that trainings write, and not the source alone."""
+
+_HEAD = """\
+# Diagnosis
+
+`vgexp diagnose RUN`, the end of `vgexp train` and `probe.diagnose()` say whether a network is
+healthy, and if not, the one cause that has to be changed. This file is made by `make zoo`.
+
+## How a diagnosis is made
+
+1. **Health.** A network has learned if the mean training loss of its last 20 steps is below 0.9 of
+   what the best constant guess costs. One that has learned is `healthy`. Another is `sick`,
+   unless the run has fewer than 100 steps or its loss still falls: then it is `undecided`.
+2. **Findings.** Every rule below is asked. A rule compares what was measured with a law or with a
+   limit, and finds something or nothing; a rule without the tables that it needs is listed as not
+   checked. What a rule marked *always* finds is wrong even if the network learns.
+3. **One cause.** The table of causes says what brings about what: a step that is too long kills
+   units, and dead units stop the gradient. A finding is a consequence if another one that explains
+   it came no later. The earliest finding that nothing explains is the cause. If several are left,
+   the others are named as well, with the experiment that tells them apart.
+4. **`unknown`.** A network that does not learn, and of which no rule finds anything, is sick of an
+   unknown cause. No cause is guessed.
+
+## Rules
+"""
+
+
+def write(judged: Sequence[Judged]) -> None:
+    """Writes the whole page."""
+    PAGE.write_text(make_rules() + MEASURED + make_measured(judged), encoding="utf-8")
+
+
+def make_rules() -> str:
+    """The part of the page that the source alone decides."""
+    parts = [_HEAD]
+    for is_note, title in ((False, "Causes"), (True, "Notes")):
+        rules = [rule for rule in CAUSE_RULES.values() if CAUSES[rule.id].is_note is is_note]
+        rows = sorted(rules, key=lambda rule: list(CAUSES).index(rule.id))
+        heads = ["id", "what it asks", "limit, and why", "source", "first remedy"]
+        parts.append(f"\n### {title}\n\n" + _table(heads, [_rule_row(rule) for rule in rows]))
+    return "".join(parts) + "\n"
+
+
+def make_measured(judged: Sequence[Judged]) -> str:
+    """The part of the page that trainings decide."""
+    seeds = sorted({each.job.seed for each in judged})
+    counts = [
+        f"{len({each.job.name for each in judged if _is(each, kind, sick)})} {health}"
+        for kind in (PRESET, LOOP)
+        for sick, health in ((True, "sick"), (False, HEALTHY))
+    ]
+    parts = [
+        f"""
+Configurations (`configs/zoo`): {counts[0]}, {counts[1]}. Loops of users (`scripts/zoo/loops`):
+{counts[2]}, {counts[3]}. Each was trained with {len(seeds)} seeds. Its truth and its half were
+written down with it. The outcome, in which no rule has a part, confirms the truth: a sick one does
+not learn, its twin with one change does, a healthy one learns. Limits of rules were set by the half
+`tune`; the half `held` was only reported.
+"""
+    ]
+    if CHANGES:
+        parts.append(f"\n{CHANGES.strip()}\n")
+    parts.append("\n### Rates\n\n" + _table(["", *_RATES], _rate_rows(judged)))
+    for half in reversed(HALVES):
+        ours = [each for each in judged if each.job.half == half and not each.job.cured]
+        parts.append(f"\n### The half `{half}`, cause by cause\n\n{_matrix(ours)}")
+        parts.append(f"\nMissed in the half `{half}`:\n\n{_missed(ours)}")
+    parts.append(f"\n### Labels that the outcome contradicts\n\n{_unconfirmed(judged)}")
+    held = [each for each in judged if each.job.half == "held" and not each.job.cured]
+    parts.append(f"\n### What the rule sets of others say of the half `held`\n\n{_peers(held)}")
+    return "".join(parts)
+
+
+def show(judged: Sequence[Judged]) -> str:
+    """A line each of what is not as it should be, and the rates: for a terminal."""
+    lines = [
+        f"{each.job.half} {each.job.name} {each.job.seed}: {'/'.join(each.job.truth) or HEALTHY}"
+        f" -> {each.health} {','.join(each.told)}"
+        for each in judged
+        if not each.job.cured and not _is_as_it_should(each)
+    ]
+    lines += [f"label not confirmed: {words}" for words in list_unconfirmed(judged)]
+    lines += [": ".join(row) for row in _rate_rows(judged)]
+    return "\n".join(lines)
+
+
+# ---------------------------------------------------------------- the rules
+
+
+def _rule_row(rule: CauseRule) -> list[str]:
+    topic = next(topic for topics in GROUPS.values() for topic in topics if topic.id == rule.id)
+    cure = topic.cures[0] if topic.cures else None
+    remedy = "" if cure is None else f"`{cure.override or cure.code.splitlines()[0]}`"
+    limit = "" if rule.limit is None else f"{rule.limit:g}: "
+    name = f"[{rule.id}](explain.md#{rule.id})" + (" (*always*)" if rule.is_certain else "")
+    return [name, rule.summary, limit + rule.why_this_limit, rule.source or "", remedy]
+
+
+# ---------------------------------------------------------------- the numbers
+
+
+def _is(each: Judged, kind: str, sick: bool) -> bool:
+    return each.job.kind == kind and bool(each.job.truth) is sick
+
+
+def _is_as_it_should(each: Judged) -> bool:
+    return each.is_right if each.job.truth else each.health != "sick"
+
+
+_RATES: dict[str, Callable[[Judged], bool | None]] = {
+    "sick detected": lambda each: each.is_detected if each.job.truth else None,
+    "right cause": lambda each: each.is_right if each.job.truth else None,
+    "right among those named": lambda each: (
+        bool({*each.told} & {*each.job.truth}) if each.job.truth else None
+    ),
+    "false alarms": lambda each: None if each.job.truth else each.is_detected,
+}
+"""Column -> whether a training counts; None: it is not of those that are counted."""
+
+
+def _rate_rows(judged: Iterable[Judged]) -> list[list[str]]:
+    rows = []
+    trained = [each for each in judged if not each.job.cured]
+    for half in reversed(HALVES):
+        for kinds, words in (
+            ((PRESET, LOOP), ""),
+            ((PRESET,), ", configurations"),
+            ((LOOP,), ", loops"),
+        ):
+            some = [each for each in trained if each.job.half == half and each.job.kind in kinds]
+            if some:
+                rows.append([f"`{half}`{words}", *(_rate(some, asks) for asks in _RATES.values())])
+    return rows
+
+
+def _rate(judged: Iterable[Judged], asks: Callable[[Judged], bool | None]) -> str:
+    answers = [answer for each in judged if (answer := asks(each)) is not None]
+    share = f" ({sum(answers) / len(answers):.0%})" if answers else ""
+    return f"{sum(answers)} of {len(answers)}{share}"
+
+
+def _matrix(judged: Iterable[Judged]) -> str:
+    """Truth -> what was diagnosed, as a count each; in bold what is right."""
+    rows: dict[tuple[str, ...], list[Judged]] = {}
+    for each in judged:
+        rows.setdefault(each.job.truth, []).append(each)
+    order = {id: place for place, id in enumerate(CAUSES)}
+    cells = []
+    for truth in sorted(rows, key=lambda ids: [order[id] for id in ids]):
+        some = rows[truth]
+        said = Counter(each.cause or each.health for each in some)
+        right = {*truth} or {HEALTHY}
+        words = [
+            f"**{name} {count}**" if name in right else f"{name} {count}"
+            for name, count in said.most_common()
+        ]
+        cells.append([" or ".join(truth) or HEALTHY, str(len(some)), ", ".join(words)])
+    return _table(["truth", "trainings", "diagnosis"], cells)
+
+
+def _missed(judged: Iterable[Judged]) -> str:
+    said: dict[str, Counter[str]] = {}
+    truths: dict[str, tuple[str, ...]] = {}
+    for each in judged:
+        if not _is_as_it_should(each):
+            truths[each.job.name] = each.job.truth
+            said.setdefault(each.job.name, Counter())[each.cause or each.health] += 1
+    lines = []
+    for name, counts in said.items():
+        words = ", ".join(f"{id} ({count})" for id, count in counts.items())
+        reason = REASONS.get(name, "")
+        truth = " or ".join(truths[name]) or HEALTHY
+        lines.append(f"- `{name}`: {truth}, diagnosed {words}. {reason}".rstrip() + "\n")
+    return "".join(lines) or "Nothing.\n"
+
+
+def _unconfirmed(judged: Iterable[Judged]) -> str:
+    words = [f"- {line}\n" for line in list_unconfirmed(judged)]
+    return "".join(words) or "None.\n"
+
+
+def _peers(judged: Sequence[Judged]) -> str:
+    """How often each rule set raises an alarm, on the sick and on the healthy."""
+    names = list(dict.fromkeys(name for each in judged for name in each.peers))
+    rows = []
+    for name in names:
+        asked = [each for each in judged if name in each.peers]
+        sick = [bool(each.peers[name]) for each in asked if each.job.truth]
+        well = [bool(each.peers[name]) for each in asked if not each.job.truth]
+        rows.append([name, f"{sum(sick)} of {len(sick)}", f"{sum(well)} of {len(well)}"])
+    ours = [
+        _rate(judged, _RATES["sick detected"]).partition(" (")[0],
+        _rate(judged, _RATES["false alarms"]).partition(" (")[0],
+    ]
+    rows.append(["vgexp", *ours])
+    return _table(["rule set", "sick with an alarm", "healthy with an alarm"], rows)
+
+
+def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [heads, ["---"] * len(heads), *rows]
+    return "".join(f"| {' | '.join(cell.replace('|', '/') for cell in row)} |\n" for row in lines)
