@@ -14,7 +14,7 @@ from pathlib import Path
 from fault_cases.children import BASE, EXACT, Child, Result, forked, real
 from vgexp.sweep import plan, plan_file
 
-DIFFERING = {"seconds", "probe_overhead", "host"}
+DIFFERING = {"seconds", "processor_seconds_per_step", "probe_overhead", "host"}
 """Columns of `sweep.csv` of which nothing is promised."""
 GRID = (*BASE, "model.width=8,16", "seed=1,2,3", "run.checkpoint_every=5")
 PATIENCE_SECONDS = 90.0

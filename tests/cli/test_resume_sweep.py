@@ -32,7 +32,7 @@ from vgexp.sinks.csv_files import CsvFiles
 from vgexp.sweep import plan, plan_file
 
 EXACT = ("layers.csv", "steps.csv", "evals.csv", "config.yaml")
-DIFFERING = {"seconds", "probe_overhead", "host"}
+DIFFERING = {"seconds", "processor_seconds_per_step", "probe_overhead", "host"}
 GRID = (
     *("data=gaussian", "data.num_examples=128", "data.batch_size=16", "model.width=8"),
     *("model.depth=2,3", "train.steps=10", "run.checkpoint_every=4", "seed=1,2"),
