@@ -30,7 +30,7 @@ _SIGNALS = ("vanishing", "exploding")
 _STALLED, _RELAPSED = "stalled", "relapsed"
 _NOT_LIVE = ("unknown",)
 """What is left of a network of which no rule says why it does not learn."""
-READ = ("layers", "steps", "evals", "time", "curvature", "wiring", "parameters")
+READ = ("layers", "steps", "evals", "time", "curvature", "wiring", "parameters", "loss")
 """Tables that rules are judged on."""
 _HALF = 0.5
 """Share of the first loss below which a loss of unknown kind counts as learned."""
