@@ -56,10 +56,11 @@ def judged(
     attenuations: dict[int, float],
     *stop_on: str,
     every: int = PATIENCE,
+    patience: int | None = PATIENCE,
     guess: float = 1.0,
 ) -> list[str | None]:
     """The answers of the rules at each judgement, where rows come as they would of a run."""
-    config = changed(SICK, train={"stop_on": [*stop_on]})
+    config = changed(SICK, train={"stop_on": [*stop_on], "stop_patience": patience})
     trainer = Recorded(guess)
     rules = LiveRules(config, trainer, warn=pytest.fail)  # type: ignore[arg-type]
     answers = []
@@ -149,10 +150,23 @@ def test_where_no_guess_is_known_half_of_the_first_loss_counts_as_learned() -> N
     assert judged(learned, LOST, "vanishing", guess=math.nan) == [None] * 4
 
 
-def test_patience_is_a_fifth_of_the_run_and_at_least_a_hundred_steps() -> None:
+def test_patience_is_a_part_of_the_run_and_at_least_a_hundred_steps() -> None:
     assert TrainConfig(steps=200).patience(200) == 100
     assert TrainConfig(steps=5000).patience(5000) == 1000
-    assert TrainConfig(stop_patience=7).patience(5000) == 7
+    assert TrainConfig(steps=5000).patience(5000, is_steady=True) == 2500
+    for is_steady in (False, True):
+        assert TrainConfig(stop_patience=7).patience(5000, is_steady=is_steady) == 7
+
+
+def test_a_plateau_with_a_steady_signal_is_given_half_of_the_run(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("vgexp.config.run.LEAST_PATIENCE", 1)
+    steady = dict.fromkeys(LOST, 0.5)
+    answers = judged(FLAT, steady, "stalled", "vanishing", every=40, patience=None)
+    assert answers[:2] == [None, None]
+    assert str(answers[2]).startswith("stalled: ")
+    assert str(judged(FLAT, LOST, "stalled", "vanishing", patience=None)[0]).startswith("vanish")
 
 
 # ---------------------------------------------------------------- names

@@ -9,8 +9,8 @@ from vgexp.config.ranges import above, at_least, within
 from vgexp.errors import QuestionError
 
 DEFAULT_STEPS = 500
-LEAST_PATIENCE, PATIENCE_SHARE = 100, 5
-"""A sign that ends a run holds for so many steps at least, and for this part of the run."""
+LEAST_PATIENCE = 100
+"""A sign that ends a run holds for so many steps at least, unless another number is asked for."""
 DIVERGED = "diverged"
 """The verdict that `train.stop_on` may name as well as `train.stop_on_divergence`."""
 FLIGHT_STEPS = 20
@@ -41,7 +41,7 @@ class TrainConfig:
     ask that it has not learned and that its loss does not fall any more."""
     stop_patience: Optional[int] = None
     """Number of steps for which a sign has to hold without a pause before it ends a run; null: a
-    fifth of the run, at least 100."""
+    fifth of the run where the signal is lost, half of it where it is steady, at least 100."""
     loss: Optional[str] = None
     """`cross_entropy` or `mse`, or your own, package.module.name: f(outputs, targets) -> mean loss;
     null: the loss that the targets are for."""
@@ -86,11 +86,15 @@ class TrainConfig:
         assert self.epochs is not None
         return max(1, self.epochs * batches_per_epoch // self.accumulate)
 
-    def patience(self, num_steps: int) -> int:
-        """The number of steps for which a sign has to hold, in a run of so many steps."""
+    def patience(self, num_steps: int, *, is_steady: bool = False) -> int:
+        """The number of steps for which a sign has to hold, in a run of so many steps.
+
+        Args:
+            is_steady: whether the signal is; such a network may leave a plateau late.
+        """
         if self.stop_patience is not None:
             return self.stop_patience
-        return max(LEAST_PATIENCE, num_steps // PATIENCE_SHARE)
+        return max(LEAST_PATIENCE, num_steps // (2 if is_steady else 5))
 
     @property
     def ends_at_divergence(self) -> bool:

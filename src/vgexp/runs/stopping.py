@@ -30,7 +30,7 @@ _SIGNALS = ("vanishing", "exploding")
 _STALLED, _RELAPSED = "stalled", "relapsed"
 _NOT_LIVE = ("unknown",)
 """What is left of a network of which no rule says why it does not learn."""
-READ = ("layers", "steps", "evals", "time", "curvature", "wiring", "parameters")
+READ = ("layers", "steps", "evals", "time", "curvature", "wiring", "parameters", "loss")
 """Tables that rules are judged on."""
 _HALF = 0.5
 """Share of the first loss below which a loss of unknown kind counts as learned."""
@@ -61,11 +61,12 @@ def require(names: Sequence[str]) -> None:
 class LiveRules:
     """Says whether a run ends early, from the rows that it was given.
 
-    A rule of `train.stop_on` holds after s updates where s is at least the patience, and:
+    A rule of `train.stop_on` holds after s updates where s is at least the patience, which is
+    longer where the signal at the last measured step is steady (`TrainConfig.patience`), and:
 
     - `vanishing`, `exploding`: the signal is so at every measured step of the last ones, as many as
       the patience says;
-    - `stalled`: the signal is steady at the last measured step;
+    - `stalled`: the signal is steady;
     - `relapsed`: the network learned, and none of the means over 20 steps within the patience is
       below 0.9 of a constant guess's loss;
     - a cause: the diagnosis of what was recorded so far names it, or as a consequence, and it has
@@ -82,7 +83,9 @@ class LiveRules:
     def __init__(self, config: Config, trainer: Trainer, warn: Callable[[str], None]) -> None:
         self._config, self._trainer, self._warn = config, trainer, warn
         asked = config.train.stop_on
-        self._patience = config.train.patience(trainer.facts.num_steps)
+        num_steps = trainer.facts.num_steps
+        self._patience = config.train.patience(num_steps)
+        self._long_patience = config.train.patience(num_steps, is_steady=True)
         self._signals = [name for name in _SIGNALS if name in asked]
         self._stalls, self._relapses = _STALLED in asked, _RELAPSED in asked
         verdicts = (*_SIGNALS, _STALLED, _RELAPSED, DIVERGED)
@@ -120,7 +123,7 @@ class LiveRules:
         elif still_falls(losses, guess):
             found = None
         else:
-            found = self._judge_signal() or self._judge_causes(num_steps)
+            found = self._judge_plateau(num_steps)
         return None if found is None else f"{found} (train.stop_on), after {num_steps} steps"
 
     # ------------------------------------------------------------ the loss
@@ -149,24 +152,22 @@ class LiveRules:
 
     # ------------------------------------------------------------ the signal
 
-    def _judge_signal(self) -> str | None:
-        if not self._signals and not self._stalls:
-            return None
+    def _judge_plateau(self, num_steps: int) -> str | None:
+        """Whether a network that has not learned, and whose loss does not fall, is hopeless."""
         signals = self._signals_backwards()
-        last = next(signals, None)
-        if last is None:
+        step, last = next(signals, (None, None))
+        is_lost = last in _SIGNALS
+        if last is not None and last in self._signals:
+            earlier = [(step, last), *signals]
+            if all(signal == last for _, signal in earlier):
+                since = earlier[-1][0]
+                return f"{last} at every measured step since step {since}, and it has not learned"
+        patience = self._patience if is_lost else self._long_patience
+        if num_steps < patience:
             return None
-        step, signal = last
-        if signal == "steady" and self._stalls:
+        if self._stalls and not is_lost:
             return f"{_STALLED}: it has not learned, and the loss does not fall any more"
-        if signal not in self._signals:
-            return None
-        since = step
-        for step, earlier in signals:
-            if earlier != signal:
-                return None
-            since = step
-        return f"{signal} at every measured step since step {since}, and it has not learned"
+        return self._judge_causes(num_steps, patience)
 
     def _signals_backwards(self) -> Iterator[tuple[int, str | None]]:
         """The signals of the measured steps within the patience, the last first."""
@@ -186,8 +187,8 @@ class LiveRules:
 
     # ------------------------------------------------------------ causes
 
-    def _judge_causes(self, num_steps: int) -> str | None:
-        if not self._causes or not self._is_doubling(num_steps):
+    def _judge_causes(self, num_steps: int, patience: int) -> str | None:
+        if not self._causes or not self._is_doubling(num_steps, patience):
             return None
         from vgexp.diagnosis.root import find_root
 
@@ -203,14 +204,13 @@ class LiveRules:
         for finding in root.findings:
             since = finding.step or 0
             is_told = finding.kind != "note" and finding.id in self._causes
-            if is_told and num_steps - since >= self._patience:
+            if is_told and num_steps - since >= patience:
                 at = f" at {finding.layers[0]}" if finding.layers else ""
                 return f"{finding.id} since step {since}{at}, and it has not learned"
         return None
 
-    def _is_doubling(self, num_steps: int) -> bool:
-        """Whether this is the first judgement at or after a double of the patience."""
-        at = self._patience
+    def _is_doubling(self, num_steps: int, at: int) -> bool:
+        """Whether this is the first judgement at or after a number, or after one of its doubles."""
         while at <= num_steps - self.every:
             at *= 2
         return at <= num_steps
