@@ -56,7 +56,14 @@ COMPARISONS: dict[str, tuple[str, ...]] = {
 }
 """Name in `expected` -> what `vgexp compare` was asked."""
 
-OF_THE_PROCESS = {"seconds", "processor_seconds_per_step", "probe_overhead", "versions", "host", "process"}
+OF_THE_PROCESS = {
+    "seconds",
+    "processor_seconds_per_step",
+    "probe_overhead",
+    "versions",
+    "host",
+    "process",
+}
 """What a summary says of the process, not of the training."""
 RTOL, ATOL = 1e-9, 1e-14
 """Of what is computed again in float64 by nets whose numbers are of order 1: processors differ in
