@@ -8,6 +8,7 @@ diagnosis/rules/updates.py, diagnosis/rules/notes.py
 from __future__ import annotations
 
 import math
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -105,331 +106,372 @@ ATTENTION = layers(kind=["attention", "linear", "linear", "readout"])
 NORM = pd.DataFrame({"step": 0, "name": ["norm.weight"], "kind": "norm", "entries": 16})
 BAD_LOSS = loss(step=3).assign(not_finite=[0, 0, 1.0])
 
-TELLS: list[tuple[str, Evidence]] = [
-    ("no_update", of(wiring=wiring(updated=0, lr=0.0), layers=layers(update_ratio=0.0))),
-    ("no_update", of(wiring=wiring(updated=0), layers=layers(update_ratio=0.0))),
-    ("not_registered", of(unseen=[FOREIGN])),
-    ("not_in_optimizer", of(wiring=wiring(in_optimizer=[0, 0, 0, 1]))),
-    ("frozen", of(wiring=wiring(requires_grad=[0, 0, 1, 1]))),
-    ("gradient_cleared", of(wiring=wiring(gradient="none", updated=0))),
-    ("gradient_cleared", of(wiring=wiring(gradient="zero", updated=0))),
-    (
-        "graph_cut",
-        of(
-            wiring=wiring(gradient_came=[0, 0, 1, 1], gradient=["none", "none", "finite", "finite"])
-        ),
-    ),
-    ("graph_cut", of(wiring=wiring(), layers=layers(deltas=(0.0, 0.0, 0.5)))),
-    ("gradient_kept", of(wiring=wiring(gradient_kept=1))),
-    # As the probe has it: a row of a step that was looked at alone, and zeros later.
-    (
-        "gradient_kept",
-        of(
-            wiring=pd.concat(
-                [
-                    wiring(gradient_kept=NAN),
-                    wiring(step=1, gradient_kept=1, requires_grad=NAN, in_optimizer=NAN),
-                    wiring(step=200, gradient_kept=0, gradient="zero"),
-                ]
-            )
-        ),
-    ),
-    (
-        "graph_cut",
-        of(
-            wiring=wiring(gradient_came=[0, 0, 0, 1], gradient=["none"] * 3 + ["finite"]),
-            layers=layers(preact_std=[NAN, NAN, NAN, 1.0]),
-        ),
-    ),
-    (
-        "clip_throttles",
-        of(
-            steps=steps_of([2.3] * 120, grad_norm=1e-4, grad_norm_clipped=1e-4),
-            layers=layers(update_ratio=1e-5),
-        ),
-    ),
-    ("double_softmax", of(loss=loss(**PROBABILITIES))),
-    (
-        "double_softmax",
-        of(
-            loss=loss(name="mine", **PROBABILITIES),
-            layers=layers().assign(delta_rms=0.03),
-        ),
-    ),
-    ("target_shape", of(loss=loss("64x1", "64", "float32", "MSELoss"))),
-    (
-        "output_range",
-        of(loss=loss("64", "64", "float32", "MSELoss", min=0.0, max=0.99)),
-    ),
-    ("nan_from_loss", of(loss=BAD_LOSS, steps=steps_of([2.3] * 3 + [NAN], grad_norm=1.0))),
-    (
-        "nan_in_backward",
-        of(steps=steps_of([2.3] * 3 + [NAN], grad_norm=[1.0, 1.0, NAN, NAN])),
-    ),
-    (
-        "saturated_loss",
-        of(
-            layers=layers(saturated_fraction=[0, 0, 0, 1.0]),
-            steps=steps_of([25.0] * 120, grad_norm=[1.0] * 60 + [0.0] * 60),
-        ),
-    ),
-    ("inputs_unscaled", of(layers=layers(preact_std=[90.0, 1, 1, 1]))),
-    ("inputs_unscaled", of(layers=layers(preact_std=[1e-3, 0.7, 0.7, 0.7]))),
-    (
-        "inputs_not_finite",
-        of(
-            steps=steps_of([2.3] * 20 + [NAN], grad_norm=[1.0] * 20 + [NAN]),
-            layers=layers(preact_std=lambda step: 1.0 if step == 0 else NAN),
-        ),
-    ),
-    (
-        "inputs_not_finite",
-        of(
-            steps=steps_of([2.3] * 20 + [NAN], grad_norm=[1.0] * 20 + [NAN], clipped=0).assign(
-                step=range(100, 121)
-            )
-        ),
-    ),
-    (
-        "zero_weights",
-        of(layers=layers(deltas=(0.0, 0.0, 0.0), weight_norm=[0.0, 0.0, 0.0, 1.0])),
-    ),
-    ("weights_small", of(layers=layers(deltas=VANISHING, preact_std=1e-3, act_std=1.0))),
-    (
-        "weights_large",
-        of(layers=layers(deltas=EXPLODING, preact_std=1e3, act_std=1.0)),
-    ),
-    (
-        "weights_large",
-        of(layers=layers(deltas=VANISHING, preact_std=5.0, saturated_fraction=0.9)),
-    ),
-    ("weights_large", of(layers=layers(preact_std=5.0, saturated_fraction=0.9))),
-    ("saturating_activation", of(layers=layers(deltas=VANISHING))),
-    (
-        "batchnorm_depth",
-        of(layers=layers(deltas=EXPLODING), parameters=NORM),
-    ),
-    ("residual_growth", of(layers=layers(deltas=EXPLODING), settings={"model.skip": "residual"})),
-    ("dead_at_start", of(layers=layers(dead_fraction=[0.0, 1.0, 0.0, 0.0]))),
-    ("recurrence_vanishing", of(extra=RNN)),
-    ("recurrence_exploding", of(extra={**RNN, "time_attenuation": 1e5})),
-    ("no_warmup", of(settings=POST, layers=ATTENTION)),
-    ("rate_too_large", of(layers=layers(update_ratio=2.0))),
-    ("rate_too_large", of(steps=steps_of([2.3, 2.3, 30.0]))),
-    ("rate_too_large", of(extra={"sharpness_over_limit": 2.0})),
-    ("rate_too_small", of(layers=layers(update_ratio=1e-5))),
-    (
-        "clip_throttles",
-        of(
-            steps=steps_of([2.3] * 120, grad_norm=100.0, grad_norm_clipped=1.0, clipped=1),
-            layers=layers(update_ratio=1e-4),
-        ),
-    ),
-    (
-        "optimizer_epsilon",
-        of(dtype="float16", settings={"optimizer.eps": 1e-8}, layers=layers(update_ratio=NAN)),
-    ),
-    ("optimizer_epsilon", of(settings={"optimizer.eps": 1.0}, layers=layers(update_ratio=1e-5))),
-    ("dead_units", of(layers=layers(dead_fraction=lambda step: 0.0 if step == 0 else 0.95))),
-    ("saturated_units", of(layers=layers(saturated_fraction=lambda step: 0.1 + 0.04 * step))),
-    ("underflow", of(layers=layers(deltas=(1e-37, 1e-36, 1e-35)))),
-    (
-        "overflow",
-        of(
-            dtype="float16",
-            layers=layers(act_max=6e4),
-            steps=steps_of([2.3, NAN], grad_norm=[1.0, NAN]),
-        ),
-    ),
-    ("flat_landscape", of(extra={"curvature_over_limit_max": 1e-4})),
-    (
-        "labels_unlearnable",
-        of(
-            layers=layers(steps=(0, 299)),
-            steps=steps_of([2.303] * 300, grad_norm=1.0),
-            extra={"constant_loss": 2.303},
-        ),
-    ),
-    (
-        "overfitting",
-        of(extra={"val_loss_last": 2.0, "val_loss_best": 1.0, "loss_last_mean_20": 0.1}),
-    ),
-    ("idle_clip", of(settings={"clip": "norm"}, extra={"clip_fraction": 0.0})),
-    (
-        "relapsed",
-        of(extra={"loss_best_mean_20": 1.0, "loss_last_mean_20": 2.3, "constant_loss": 2.3}),
-    ),
-    (
-        "unused_parameters",
-        of(
-            wiring=wiring(gradient_came=[0, 1, 1, 1], gradient=["none", *["finite"] * 3]),
-            layers=layers(preact_std=[NAN, 1, 1, 1]),
-        ),
-    ),
-    (
-        "idle_layers",
-        of(layers=layers(grad_norm=[0.0, 1, 1, 1]), steps=steps_of([2.3] + [0.1] * 120)),
-    ),
-]
 
-SILENT: list[tuple[str, Evidence]] = [
-    ("no_update", of(wiring=wiring())),
-    # A warm-up may begin at a rate of 0: one step tells nothing.
-    ("no_update", of(wiring=wiring(updated=0, lr=0.0), layers=layers((0,), update_ratio=0.0))),
-    ("not_registered", of(unseen=["layers.0: no known activation was called"])),
-    # Weights that move although this optimizer does not hold them have one of their own.
-    (
-        "not_in_optimizer",
-        of(wiring=wiring(in_optimizer=[0, 0, 0, 1]), layers=layers(weight_norm=lambda s: 8.0 + s)),
-    ),
-    ("frozen", of(wiring=wiring())),
-    ("gradient_cleared", of(wiring=wiring())),
-    ("gradient_cleared", of(wiring=wiring(gradient="zero"), layers=layers(deltas=(0.0, 0.0, 0.0)))),
-    ("graph_cut", of(wiring=wiring())),
-    # Dead units and a read-out of zeros send back exactly 0 too.
-    (
-        "graph_cut",
-        of(
-            wiring=wiring(),
-            layers=layers(deltas=(0.0, 0.0, 0.5), dead_fraction=[0, 1.0, 0, 0]),
+@cache
+def tells() -> list[tuple[str, Evidence]]:
+    return [
+        ("no_update", of(wiring=wiring(updated=0, lr=0.0), layers=layers(update_ratio=0.0))),
+        ("no_update", of(wiring=wiring(updated=0), layers=layers(update_ratio=0.0))),
+        ("not_registered", of(unseen=[FOREIGN])),
+        ("not_in_optimizer", of(wiring=wiring(in_optimizer=[0, 0, 0, 1]))),
+        ("frozen", of(wiring=wiring(requires_grad=[0, 0, 1, 1]))),
+        ("gradient_cleared", of(wiring=wiring(gradient="none", updated=0))),
+        ("gradient_cleared", of(wiring=wiring(gradient="zero", updated=0))),
+        (
+            "graph_cut",
+            of(
+                wiring=wiring(
+                    gradient_came=[0, 0, 1, 1], gradient=["none", "none", "finite", "finite"]
+                )
+            ),
         ),
-    ),
-    (
-        "graph_cut",
-        of(
-            wiring=wiring(),
-            layers=layers(deltas=(0.0, 0.0, 0.0), weight_norm=[1.0, 1.0, 1.0, 0.0]),
+        ("graph_cut", of(wiring=wiring(), layers=layers(deltas=(0.0, 0.0, 0.5)))),
+        ("gradient_kept", of(wiring=wiring(gradient_kept=1))),
+        # As the probe has it: a row of a step that was looked at alone, and zeros later.
+        (
+            "gradient_kept",
+            of(
+                wiring=pd.concat(
+                    [
+                        wiring(gradient_kept=NAN),
+                        wiring(step=1, gradient_kept=1, requires_grad=NAN, in_optimizer=NAN),
+                        wiring(step=200, gradient_kept=0, gradient="zero"),
+                    ]
+                )
+            ),
         ),
-    ),
-    ("gradient_kept", of(wiring=wiring())),
-    # Another network's optimizer clears these.
-    ("gradient_kept", of(wiring=wiring(gradient_kept=1, in_optimizer=0))),
-    ("double_softmax", of(loss=loss())),
-    # -log(p) of one's own making takes probabilities, and sends back what it should.
-    (
-        "double_softmax",
-        of(loss=loss(name="mine", **PROBABILITIES), layers=layers().assign(delta_rms=0.3)),
-    ),
-    ("double_softmax", of(loss=loss(kind="float32", target="64x10", **PROBABILITIES))),
-    ("target_shape", of(loss=loss("64x1", "64x1", "float32", "MSELoss"))),
-    ("target_shape", of(loss=loss())),
-    ("target_shape", of(loss=loss("64x1", "scalar", "float32", "BCELoss"))),
-    ("output_range", of(loss=loss("64", "64", "float32", "MSELoss", min=-3.0, max=12.0))),
-    ("nan_from_loss", of(loss=loss(), steps=steps_of([2.3] * 4))),
-    (
-        "nan_from_loss",
-        of(loss=BAD_LOSS.assign(not_finite=1.0), steps=steps_of([2.3] * 3 + [NAN], grad_norm=1.0)),
-    ),
-    ("nan_in_backward", of()),
-    # In a frame a column that nobody measured is nan as well.
-    ("nan_in_backward", of(steps=steps_of([2.3] * 120), layers=layers(grad_zero_fraction=NAN))),
-    # A scaler skips what is not finite, and goes on.
-    (
-        "nan_in_backward",
-        of(steps=steps_of([2.3] * 4, grad_norm=[NAN, 1, 1, 1], skipped=[1, 0, 0, 0])),
-    ),
-    ("saturated_loss", of(layers=layers(saturated_fraction=[0, 0, 0, 1.0]))),
-    ("inputs_unscaled", of()),
-    # Data of vgexp's own are scaled.
-    ("inputs_unscaled", of(layers=layers(preact_std=[90.0, 1, 1, 1]), settings={"data": "digits"})),
-    # Weights this small or large may be why.
-    ("inputs_unscaled", of(layers=layers(preact_std=1e-3))),
-    ("inputs_unscaled", of(layers=layers(preact_std=90.0))),
-    ("inputs_not_finite", of()),
-    # Too few updates show what is usual.
-    (
-        "inputs_not_finite",
-        of(
-            steps=steps_of([2.3] * 4 + [NAN], grad_norm=[1.0] * 4 + [NAN]).assign(
-                step=range(100, 105)
-            )
+        (
+            "graph_cut",
+            of(
+                wiring=wiring(gradient_came=[0, 0, 0, 1], gradient=["none"] * 3 + ["finite"]),
+                layers=layers(preact_std=[NAN, NAN, NAN, 1.0]),
+            ),
         ),
-    ),
-    # A bias moves z as well, all units alike.
-    ("inputs_unscaled", of(layers=layers(preact_mean=[-50.0, 0, 0, 0]))),
-    (
-        "inputs_not_finite",
-        of(
-            steps=steps_of([2.3] * 20 + [NAN], grad_norm=[1.0] * 20 + [NAN]),
-            layers=layers(weight_norm=lambda step: 8.0 if step == 0 else NAN, preact_std=NAN),
+        (
+            "clip_throttles",
+            of(
+                steps=steps_of([2.3] * 120, grad_norm=1e-4, grad_norm_clipped=1e-4),
+                layers=layers(update_ratio=1e-5),
+            ),
         ),
-    ),
-    ("inputs_not_finite", of(steps=steps_of([2.3, 9.0, 80.0, NAN], grad_norm=[1.0, 9, 80, NAN]))),
-    ("zero_weights", of()),
-    ("weights_small", of()),
-    ("weights_small", of(layers=layers(deltas=VANISHING))),
-    ("weights_large", of()),
-    ("saturating_activation", of()),
-    ("saturating_activation", of(layers=layers(deltas=VANISHING, preact_std=1e-3, act_std=1.0))),
-    ("batchnorm_depth", of(layers=layers(deltas=EXPLODING, preact_std=1e3, act_std=1.0))),
-    ("residual_growth", of(layers=layers(deltas=EXPLODING))),
-    ("dead_at_start", of(layers=layers(dead_fraction=0.5))),
-    ("recurrence_vanishing", of(extra={"time_attenuation": 0.1})),
-    ("recurrence_exploding", of(extra={"time_attenuation": 0.1})),
-    ("no_warmup", of(settings={**POST, "scheduler.warmup_fraction": 0.1}, layers=ATTENTION)),
-    ("no_warmup", of(settings={**POST, "model.norm_position": "pre"}, layers=ATTENTION)),
-    ("rate_too_large", of(steps=steps_of([2.3, 2.3, 20.0]))),
-    # A weight of 0 has no size to compare with.
-    ("rate_too_large", of(layers=layers(update_ratio=2.0, weight_norm=0.0))),
-    ("rate_too_small", of()),
-    # So few updates are small together at any rate.
-    ("rate_too_small", of(steps=steps_of([2.3] * 99), layers=layers(update_ratio=1e-5))),
-    ("gradient_kept", of(wiring=wiring(gradient_kept=NAN))),
-    (
-        "clip_throttles",
-        of(steps=steps_of([2.3] * 120, grad_norm=10.0, grad_norm_clipped=1.0, clipped=1)),
-    ),
-    ("optimizer_epsilon", of(settings={"optimizer.eps": 1e-8})),
-    ("optimizer_epsilon", of(dtype="float16", settings={"optimizer.eps": 1e-4})),
-    ("dead_units", of(layers=layers(dead_fraction=0.85))),
-    # What is so at the start did not become so.
-    ("dead_units", of(layers=layers((0,), dead_fraction=0.95))),
-    ("saturated_units", of(layers=layers(saturated_fraction=0.85))),
-    ("underflow", of()),
-    ("overflow", of(dtype="float16")),
-    ("overflow", of(steps=steps_of([2.3, NAN], grad_norm=[1.0, NAN]), layers=layers(act_max=6e4))),
-    ("flat_landscape", of(extra={"curvature_over_limit_max": 0.5})),
-    (
-        "labels_unlearnable",
-        of(
-            layers=layers(steps=(0, 299)),
-            steps=steps_of([1.0] * 300, grad_norm=1.0),
-            extra={"constant_loss": 2.303},
+        ("double_softmax", of(loss=loss(**PROBABILITIES))),
+        (
+            "double_softmax",
+            of(
+                loss=loss(name="mine", **PROBABILITIES),
+                layers=layers().assign(delta_rms=0.03),
+            ),
         ),
-    ),
-    (
-        "overfitting",
-        of(extra={"val_loss_last": 1.1, "val_loss_best": 1.0, "loss_last_mean_20": 0.1}),
-    ),
-    ("idle_clip", of(settings={"clip": "norm"}, extra={"clip_fraction": 0.5})),
-    ("idle_clip", of(settings={"clip": "none"}, extra={"clip_fraction": 0.0})),
-    (
-        "relapsed",
-        of(extra={"loss_best_mean_20": 1.0, "loss_last_mean_20": 1.1, "constant_loss": 2.3}),
-    ),
-    ("unused_parameters", of(wiring=wiring())),
-    ("idle_layers", of(layers=layers(grad_norm=[0.0, 1, 1, 1]))),
-]
+        ("target_shape", of(loss=loss("64x1", "64", "float32", "MSELoss"))),
+        (
+            "output_range",
+            of(loss=loss("64", "64", "float32", "MSELoss", min=0.0, max=0.99)),
+        ),
+        ("nan_from_loss", of(loss=BAD_LOSS, steps=steps_of([2.3] * 3 + [NAN], grad_norm=1.0))),
+        (
+            "nan_in_backward",
+            of(steps=steps_of([2.3] * 3 + [NAN], grad_norm=[1.0, 1.0, NAN, NAN])),
+        ),
+        (
+            "saturated_loss",
+            of(
+                layers=layers(saturated_fraction=[0, 0, 0, 1.0]),
+                steps=steps_of([25.0] * 120, grad_norm=[1.0] * 60 + [0.0] * 60),
+            ),
+        ),
+        ("inputs_unscaled", of(layers=layers(preact_std=[90.0, 1, 1, 1]))),
+        ("inputs_unscaled", of(layers=layers(preact_std=[1e-3, 0.7, 0.7, 0.7]))),
+        (
+            "inputs_not_finite",
+            of(
+                steps=steps_of([2.3] * 20 + [NAN], grad_norm=[1.0] * 20 + [NAN]),
+                layers=layers(preact_std=lambda step: 1.0 if step == 0 else NAN),
+            ),
+        ),
+        (
+            "inputs_not_finite",
+            of(
+                steps=steps_of([2.3] * 20 + [NAN], grad_norm=[1.0] * 20 + [NAN], clipped=0).assign(
+                    step=range(100, 121)
+                )
+            ),
+        ),
+        (
+            "zero_weights",
+            of(layers=layers(deltas=(0.0, 0.0, 0.0), weight_norm=[0.0, 0.0, 0.0, 1.0])),
+        ),
+        ("weights_small", of(layers=layers(deltas=VANISHING, preact_std=1e-3, act_std=1.0))),
+        (
+            "weights_large",
+            of(layers=layers(deltas=EXPLODING, preact_std=1e3, act_std=1.0)),
+        ),
+        (
+            "weights_large",
+            of(layers=layers(deltas=VANISHING, preact_std=5.0, saturated_fraction=0.9)),
+        ),
+        ("weights_large", of(layers=layers(preact_std=5.0, saturated_fraction=0.9))),
+        ("saturating_activation", of(layers=layers(deltas=VANISHING))),
+        (
+            "batchnorm_depth",
+            of(layers=layers(deltas=EXPLODING), parameters=NORM),
+        ),
+        (
+            "residual_growth",
+            of(layers=layers(deltas=EXPLODING), settings={"model.skip": "residual"}),
+        ),
+        ("dead_at_start", of(layers=layers(dead_fraction=[0.0, 1.0, 0.0, 0.0]))),
+        ("recurrence_vanishing", of(extra=RNN)),
+        ("recurrence_exploding", of(extra={**RNN, "time_attenuation": 1e5})),
+        ("no_warmup", of(settings=POST, layers=ATTENTION)),
+        ("rate_too_large", of(layers=layers(update_ratio=2.0))),
+        ("rate_too_large", of(steps=steps_of([2.3, 2.3, 30.0]))),
+        ("rate_too_large", of(extra={"sharpness_over_limit": 2.0})),
+        ("rate_too_small", of(layers=layers(update_ratio=1e-5))),
+        (
+            "clip_throttles",
+            of(
+                steps=steps_of([2.3] * 120, grad_norm=100.0, grad_norm_clipped=1.0, clipped=1),
+                layers=layers(update_ratio=1e-4),
+            ),
+        ),
+        (
+            "optimizer_epsilon",
+            of(dtype="float16", settings={"optimizer.eps": 1e-8}, layers=layers(update_ratio=NAN)),
+        ),
+        (
+            "optimizer_epsilon",
+            of(settings={"optimizer.eps": 1.0}, layers=layers(update_ratio=1e-5)),
+        ),
+        ("dead_units", of(layers=layers(dead_fraction=lambda step: 0.0 if step == 0 else 0.95))),
+        ("saturated_units", of(layers=layers(saturated_fraction=lambda step: 0.1 + 0.04 * step))),
+        ("underflow", of(layers=layers(deltas=(1e-37, 1e-36, 1e-35)))),
+        (
+            "overflow",
+            of(
+                dtype="float16",
+                layers=layers(act_max=6e4),
+                steps=steps_of([2.3, NAN], grad_norm=[1.0, NAN]),
+            ),
+        ),
+        ("flat_landscape", of(extra={"curvature_over_limit_max": 1e-4})),
+        (
+            "labels_unlearnable",
+            of(
+                layers=layers(steps=(0, 299)),
+                steps=steps_of([2.303] * 300, grad_norm=1.0),
+                extra={"constant_loss": 2.303},
+            ),
+        ),
+        (
+            "overfitting",
+            of(extra={"val_loss_last": 2.0, "val_loss_best": 1.0, "loss_last_mean_20": 0.1}),
+        ),
+        ("idle_clip", of(settings={"clip": "norm"}, extra={"clip_fraction": 0.0})),
+        (
+            "relapsed",
+            of(extra={"loss_best_mean_20": 1.0, "loss_last_mean_20": 2.3, "constant_loss": 2.3}),
+        ),
+        (
+            "unused_parameters",
+            of(
+                wiring=wiring(gradient_came=[0, 1, 1, 1], gradient=["none", *["finite"] * 3]),
+                layers=layers(preact_std=[NAN, 1, 1, 1]),
+            ),
+        ),
+        (
+            "idle_layers",
+            of(layers=layers(grad_norm=[0.0, 1, 1, 1]), steps=steps_of([2.3] + [0.1] * 120)),
+        ),
+    ]
 
 
-@pytest.mark.parametrize(("cause", "evidence"), TELLS)
-def test_a_cause_is_found(cause: str, evidence: Evidence) -> None:
-    found = CAUSE_RULES[cause](evidence)
-    assert found is not None
-    assert found.id == cause
-    assert found.sentence.endswith(".")
-    assert set(found.layers) <= set(NAMES)
+@cache
+def silent() -> list[tuple[str, Evidence]]:
+    return [
+        ("no_update", of(wiring=wiring())),
+        # A warm-up may begin at a rate of 0: one step tells nothing.
+        ("no_update", of(wiring=wiring(updated=0, lr=0.0), layers=layers((0,), update_ratio=0.0))),
+        ("not_registered", of(unseen=["layers.0: no known activation was called"])),
+        # Weights that move although this optimizer does not hold them have one of their own.
+        (
+            "not_in_optimizer",
+            of(
+                wiring=wiring(in_optimizer=[0, 0, 0, 1]),
+                layers=layers(weight_norm=lambda s: 8.0 + s),
+            ),
+        ),
+        ("frozen", of(wiring=wiring())),
+        ("gradient_cleared", of(wiring=wiring())),
+        (
+            "gradient_cleared",
+            of(wiring=wiring(gradient="zero"), layers=layers(deltas=(0.0, 0.0, 0.0))),
+        ),
+        ("graph_cut", of(wiring=wiring())),
+        # Dead units and a read-out of zeros send back exactly 0 too.
+        (
+            "graph_cut",
+            of(
+                wiring=wiring(),
+                layers=layers(deltas=(0.0, 0.0, 0.5), dead_fraction=[0, 1.0, 0, 0]),
+            ),
+        ),
+        (
+            "graph_cut",
+            of(
+                wiring=wiring(),
+                layers=layers(deltas=(0.0, 0.0, 0.0), weight_norm=[1.0, 1.0, 1.0, 0.0]),
+            ),
+        ),
+        ("gradient_kept", of(wiring=wiring())),
+        # Another network's optimizer clears these.
+        ("gradient_kept", of(wiring=wiring(gradient_kept=1, in_optimizer=0))),
+        ("double_softmax", of(loss=loss())),
+        # -log(p) of one's own making takes probabilities, and sends back what it should.
+        (
+            "double_softmax",
+            of(loss=loss(name="mine", **PROBABILITIES), layers=layers().assign(delta_rms=0.3)),
+        ),
+        ("double_softmax", of(loss=loss(kind="float32", target="64x10", **PROBABILITIES))),
+        ("target_shape", of(loss=loss("64x1", "64x1", "float32", "MSELoss"))),
+        ("target_shape", of(loss=loss())),
+        ("target_shape", of(loss=loss("64x1", "scalar", "float32", "BCELoss"))),
+        ("output_range", of(loss=loss("64", "64", "float32", "MSELoss", min=-3.0, max=12.0))),
+        ("nan_from_loss", of(loss=loss(), steps=steps_of([2.3] * 4))),
+        (
+            "nan_from_loss",
+            of(
+                loss=BAD_LOSS.assign(not_finite=1.0),
+                steps=steps_of([2.3] * 3 + [NAN], grad_norm=1.0),
+            ),
+        ),
+        ("nan_in_backward", of()),
+        # In a frame a column that nobody measured is nan as well.
+        ("nan_in_backward", of(steps=steps_of([2.3] * 120), layers=layers(grad_zero_fraction=NAN))),
+        # A scaler skips what is not finite, and goes on.
+        (
+            "nan_in_backward",
+            of(steps=steps_of([2.3] * 4, grad_norm=[NAN, 1, 1, 1], skipped=[1, 0, 0, 0])),
+        ),
+        ("saturated_loss", of(layers=layers(saturated_fraction=[0, 0, 0, 1.0]))),
+        ("inputs_unscaled", of()),
+        # Data of vgexp's own are scaled.
+        (
+            "inputs_unscaled",
+            of(layers=layers(preact_std=[90.0, 1, 1, 1]), settings={"data": "digits"}),
+        ),
+        # Weights this small or large may be why.
+        ("inputs_unscaled", of(layers=layers(preact_std=1e-3))),
+        ("inputs_unscaled", of(layers=layers(preact_std=90.0))),
+        ("inputs_not_finite", of()),
+        # Too few updates show what is usual.
+        (
+            "inputs_not_finite",
+            of(
+                steps=steps_of([2.3] * 4 + [NAN], grad_norm=[1.0] * 4 + [NAN]).assign(
+                    step=range(100, 105)
+                )
+            ),
+        ),
+        # A bias moves z as well, all units alike.
+        ("inputs_unscaled", of(layers=layers(preact_mean=[-50.0, 0, 0, 0]))),
+        (
+            "inputs_not_finite",
+            of(
+                steps=steps_of([2.3] * 20 + [NAN], grad_norm=[1.0] * 20 + [NAN]),
+                layers=layers(weight_norm=lambda step: 8.0 if step == 0 else NAN, preact_std=NAN),
+            ),
+        ),
+        (
+            "inputs_not_finite",
+            of(steps=steps_of([2.3, 9.0, 80.0, NAN], grad_norm=[1.0, 9, 80, NAN])),
+        ),
+        ("zero_weights", of()),
+        ("weights_small", of()),
+        ("weights_small", of(layers=layers(deltas=VANISHING))),
+        ("weights_large", of()),
+        ("saturating_activation", of()),
+        (
+            "saturating_activation",
+            of(layers=layers(deltas=VANISHING, preact_std=1e-3, act_std=1.0)),
+        ),
+        ("batchnorm_depth", of(layers=layers(deltas=EXPLODING, preact_std=1e3, act_std=1.0))),
+        ("residual_growth", of(layers=layers(deltas=EXPLODING))),
+        ("dead_at_start", of(layers=layers(dead_fraction=0.5))),
+        ("recurrence_vanishing", of(extra={"time_attenuation": 0.1})),
+        ("recurrence_exploding", of(extra={"time_attenuation": 0.1})),
+        ("no_warmup", of(settings={**POST, "scheduler.warmup_fraction": 0.1}, layers=ATTENTION)),
+        ("no_warmup", of(settings={**POST, "model.norm_position": "pre"}, layers=ATTENTION)),
+        ("rate_too_large", of(steps=steps_of([2.3, 2.3, 20.0]))),
+        # A weight of 0 has no size to compare with.
+        ("rate_too_large", of(layers=layers(update_ratio=2.0, weight_norm=0.0))),
+        ("rate_too_small", of()),
+        # So few updates are small together at any rate.
+        ("rate_too_small", of(steps=steps_of([2.3] * 99), layers=layers(update_ratio=1e-5))),
+        ("gradient_kept", of(wiring=wiring(gradient_kept=NAN))),
+        (
+            "clip_throttles",
+            of(steps=steps_of([2.3] * 120, grad_norm=10.0, grad_norm_clipped=1.0, clipped=1)),
+        ),
+        ("optimizer_epsilon", of(settings={"optimizer.eps": 1e-8})),
+        ("optimizer_epsilon", of(dtype="float16", settings={"optimizer.eps": 1e-4})),
+        ("dead_units", of(layers=layers(dead_fraction=0.85))),
+        # What is so at the start did not become so.
+        ("dead_units", of(layers=layers((0,), dead_fraction=0.95))),
+        ("saturated_units", of(layers=layers(saturated_fraction=0.85))),
+        ("underflow", of()),
+        ("overflow", of(dtype="float16")),
+        (
+            "overflow",
+            of(steps=steps_of([2.3, NAN], grad_norm=[1.0, NAN]), layers=layers(act_max=6e4)),
+        ),
+        ("flat_landscape", of(extra={"curvature_over_limit_max": 0.5})),
+        (
+            "labels_unlearnable",
+            of(
+                layers=layers(steps=(0, 299)),
+                steps=steps_of([1.0] * 300, grad_norm=1.0),
+                extra={"constant_loss": 2.303},
+            ),
+        ),
+        (
+            "overfitting",
+            of(extra={"val_loss_last": 1.1, "val_loss_best": 1.0, "loss_last_mean_20": 0.1}),
+        ),
+        ("idle_clip", of(settings={"clip": "norm"}, extra={"clip_fraction": 0.5})),
+        ("idle_clip", of(settings={"clip": "none"}, extra={"clip_fraction": 0.0})),
+        (
+            "relapsed",
+            of(extra={"loss_best_mean_20": 1.0, "loss_last_mean_20": 1.1, "constant_loss": 2.3}),
+        ),
+        ("unused_parameters", of(wiring=wiring())),
+        ("idle_layers", of(layers=layers(grad_norm=[0.0, 1, 1, 1]))),
+    ]
 
 
-@pytest.mark.parametrize(("cause", "evidence"), SILENT)
-def test_a_cause_is_not_found(cause: str, evidence: Evidence) -> None:
-    assert CAUSE_RULES[cause].reason_unchecked(evidence) is None
-    assert CAUSE_RULES[cause](evidence) is None
+@pytest.mark.parametrize("cause", CAUSE_RULES)
+def test_a_cause_is_found(cause: str) -> None:
+    cases = [evidence for id, evidence in tells() if id == cause]
+    assert cases
+    for number, evidence in enumerate(cases):
+        found = CAUSE_RULES[cause](evidence)
+        assert found is not None, number
+        assert found.id == cause
+        assert found.sentence.endswith(".")
+        assert set(found.layers) <= set(NAMES)
+
+
+@pytest.mark.parametrize("cause", CAUSE_RULES)
+def test_a_cause_is_not_found(cause: str) -> None:
+    cases = [evidence for id, evidence in silent() if id == cause]
+    assert cases
+    for number, evidence in enumerate(cases):
+        assert CAUSE_RULES[cause].reason_unchecked(evidence) is None, number
+        assert CAUSE_RULES[cause](evidence) is None, number
 
 
 def test_every_cause_has_a_rule_and_every_rule_two_cases_and_a_reason() -> None:
     assert {*CAUSES} - {*CAUSE_RULES} == {"unknown", "hidden_by_weights"}
-    for cases in (TELLS, SILENT):
+    for cases in (tells(), silent()):
         assert {cause for cause, _ in cases} == {*CAUSE_RULES}
     assert all(rule.why_this_limit for rule in CAUSE_RULES.values())
 
