@@ -26,7 +26,7 @@ test: $(READY) ## format check, lint, types, tests and the slowest ten
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
-	@$(BIN)/pytest -n 2 --dist loadfile --durations=10
+	@env -u PYTHONDONTWRITEBYTECODE $(BIN)/pytest -n 2 --dist loadfile --durations=10
 
 bench: $(READY) ## what measuring costs a training step, and what a start takes
 	@$(BIN)/python scripts/bench.py

@@ -44,6 +44,7 @@ def shortened(words: list[str]) -> list[str]:
         added.append("signal.seeds=2")
     if "hydra/launcher=joblib" in words:
         added.append("hydra.launcher.n_jobs=1")
+    added += ["seed=1,2" for word in words if re.fullmatch(r"seed=[\d,]{5,}", word)]
     return [*words[1:], *added]
 
 
@@ -67,7 +68,7 @@ def test_every_vgexp_command_of_the_readme_runs_in_the_order_it_is_shown(
         if words[1] == "diagnose":
             assert "Cause: saturating_activation" in captured.out
     assert Path("depth.csv").exists()
-    assert len(list(Path("sweeps/depth").glob("*/layers.csv"))) == 18
+    assert len(list(Path("sweeps/depth").glob("*/layers.csv"))) == 12
 
 
 def test_every_make_target_of_the_readme_exists() -> None:

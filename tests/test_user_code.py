@@ -7,6 +7,7 @@ assembly/networks.py, data/lazy.py, models/families.py
 from __future__ import annotations
 
 import dataclasses
+import math
 from pathlib import Path
 from typing import Any
 
@@ -102,6 +103,16 @@ class Scale(nn.Module):
 
     def forward(self, x):
         return x[:, :3] * self.scale
+
+
+class Attends(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.embed, self.head = nn.Linear(1, 4), nn.Linear(4, 3)
+
+    def forward(self, x):
+        x = self.embed(x[:, :, None])
+        return self.head(F.scaled_dot_product_attention(x, x, x).mean(1))
 
 
 class Lazy(nn.Sequential):
@@ -436,6 +447,15 @@ def test_a_weight_that_is_never_called_has_no_layer_and_hides_none_of_the_others
 def test_arguments_are_plain_values_by_name(value: Any) -> None:
     with pytest.raises(QuestionError, match=r"model\.kwargs is .*\nallowed: \{name: value"):
         CustomConfig(target="mine.Net", kwargs=value)
+
+
+def test_a_model_that_calls_attention_as_a_function_has_its_table(code: Path) -> None:
+    attending = config(model=CustomConfig(target="mine.Attends"), train=TrainConfig(steps=1))
+    vgexp.run(attending, code / "attends")
+    rows = vgexp.load(code / "attends").attention
+    assert rows["step"].tolist() == [0]
+    assert 0 < rows["entropy"][0] <= math.log(5)
+    assert "attention" not in assemble(config()).facts.tables
 
 
 def test_what_is_its_own_part_is_no_plain_value() -> None:

@@ -10,7 +10,6 @@ import re
 import pytest
 import stored_activations
 import torch
-import without_backpropagation
 from torch import nn
 from torch.func import grad
 
@@ -37,6 +36,8 @@ def test_the_page_has_the_bytes_that_the_script_prints() -> None:
 # torch warns of its own way of making forward derivatives.
 @pytest.mark.filterwarnings("ignore:.*torch.jit.script.*")
 def test_derivatives_along_random_directions_are_the_gradient_in_the_mean() -> None:
+    import without_backpropagation  # it loads torch's compiler
+
     torch.manual_seed(0)
     network = nn.Sequential(nn.Linear(2, 2), nn.Tanh(), nn.Linear(2, 2))
     loss = without_backpropagation.make_loss(network)
@@ -55,6 +56,8 @@ def test_derivatives_along_random_directions_are_the_gradient_in_the_mean() -> N
 def test_the_page_has_the_cosines_that_the_script_prints(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    import without_backpropagation
+
     monkeypatch.setattr(without_backpropagation, "DIRECTIONS", (1, 10, 100))
     without_backpropagation.main(2)
     shown = re.findall(r"cosine to the gradient (\S+)", capsys.readouterr().out)

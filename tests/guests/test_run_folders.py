@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 import vgexp
+from vgexp import folders
 from vgexp.cli.main import main
 from vgexp.errors import QuestionError
 from vgexp.guests import Probe, recording, summary
@@ -161,6 +162,23 @@ def test_a_second_with_goes_on_in_the_same_tables(tmp_path: Path) -> None:
     assert probe.run.steps["step"].tolist() == [0, 1, 2]
     with pytest.raises(QuestionError, match="written to the probe's folder"):
         probe.drain()
+
+
+def test_a_folder_in_which_no_table_can_be_made_is_left_to_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = recording.CsvFiles
+
+    def fail(folder: Path, tables: list[str], *rest: Any) -> Any:
+        if tables == ["steps"]:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return made(folder, tables, *rest)
+
+    monkeypatch.setattr(recording, "CsvFiles", fail)
+    with pytest.raises(OSError, match="No space left"):
+        _train(tmp_path / "mine")
+    with folders.occupy(tmp_path / "mine"):
+        pass
 
 
 def test_a_full_disk_ends_the_recording_and_not_the_loop(

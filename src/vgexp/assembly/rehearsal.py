@@ -14,7 +14,9 @@ from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from vgexp.config import Config, targets
 from vgexp.errors import QuestionError
@@ -23,26 +25,32 @@ from vgexp.losses import Loss
 from vgexp.seeds import without_draws
 from vgexp.training import TrainState
 
+_ATTENTION = (F.scaled_dot_product_attention, F.multi_head_attention_forward)
 _IN_PLACE = ("modified by an inplace operation", "used in an in-place operation")
 _AUTOGRAD = re.compile(r"at .*\bautograd\b")
 _MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
 
 
-def rehearse(config: Config, state: TrainState, x: Tensor, y: Tensor) -> None:
+def rehearse(config: Config, state: TrainState, x: Tensor, y: Tensor) -> frozenset[str]:
     """Makes the passes of one update, if the configuration names code that takes part in it.
+
+    Returns:
+        The tables that only the passes show to be measured: `attention` of a model that calls
+        torch's attention as a function.
 
     Raises:
         QuestionError: the passes raised something, or no gradient reaches a parameter.
     """
     named = [(key, path) for key, path in targets(config) if not key.startswith("output.")]
     if not named:
-        return
+        return frozenset()
+    seen = _Calls()
     tried = f"tried on one batch ({', '.join(f'{key}={path}' for key, path in named)})"
     device = next(state.model.parameters()).device
     with without_draws(), _copies(state.model, state.loss) as (model, loss):
         model.train()
         try:
-            with nullcontext() if state.half is None else state.half.context:
+            with seen, nullcontext() if state.half is None else state.half.context:
                 outputs = model(x.to(device, copy=True))
                 value = loss.mean(outputs, y.to(device, copy=True))
             _require_graph(tried, outputs, value)
@@ -51,10 +59,26 @@ def rehearse(config: Config, state: TrainState, x: Tensor, y: Tensor) -> None:
             raise
         except Exception as error:
             if any(words in str(error).lower() for words in _MEMORY):
-                return  # the run reports it, as it does when memory runs out later
+                return seen.tables  # the run reports it, as it does when memory runs out later
             raise _explain(tried, error) from error
         if all(p.grad is None for p in model.parameters()):
             raise _no_graph(tried, "no gradient reaches a parameter of the model")
+    return seen.tables
+
+
+class _Calls(TorchFunctionMode):
+    """Notes the tables of the functions of torch that are called within it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tables: frozenset[str] = frozenset()
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if func in _ATTENTION:
+            self.tables |= {"attention"}
+        return func(*args, **(kwargs or {}))
 
 
 def _require_graph(tried: str, outputs: Any, value: Tensor) -> None:

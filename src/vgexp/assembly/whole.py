@@ -109,11 +109,13 @@ def _build(config: Config, is_deferred: bool | None) -> Trainer:
         may_draw=_may_draw(model),
         accumulate=config.train.accumulate,
     )
-    rehearse(config, state, *model.batch)
+    shown = rehearse(config, state, *model.batch)
+    shown = shown if model.watches is None else frozenset()
     make_probe = _probe_maker(config, state, model)
+    measured = (*make_probe().tables, *shown)
     return Trainer(
         state,
-        _collect_facts(config, state, dataset, model, num_steps, make_probe().tables),
+        _collect_facts(config, state, dataset, model, num_steps, measured),
         config.train,
         make_probe,
         is_deferred=device.type != "cpu" if is_deferred is None else is_deferred,

@@ -83,9 +83,14 @@ class Recording:
                 folders.sync_names(self.folder)
             self._held = held.pop_all()
         self._start = self._last = time.monotonic()
-        if not self.has_failed:
+        if self.has_failed:
+            return
+        try:
             for table in ("layers", "steps"):
                 self._file_of(table)
+        except BaseException:
+            self._leave()
+            raise
 
     @property
     def is_due(self) -> bool:
@@ -121,13 +126,19 @@ class Recording:
                 if not self.has_failed:
                     file.require_in(self.folder)
                     self._prefixes |= file.settle()
-                file.close()
             folders.write_summary(self.folder, summary())
         except Exception as error:
             self.fail(error)
         finally:
-            self._files.clear()
-            self._held.close()
+            self._leave()
+
+    def _leave(self) -> None:
+        """Leaves the folder to others."""
+        for file in self._files.values():
+            with suppress(OSError):
+                file.close()
+        self._files.clear()
+        self._held.close()
 
     def fail(self, error: Exception) -> None:
         """Ends the recording, and says so once."""
