@@ -39,6 +39,7 @@ from vgexp.seeds import GlobalStream, generator
 from vgexp.skips import SKIPS
 from vgexp.torch_internals import DROPOUTS
 from vgexp.training import Curvature, Half, Pretraining, RunFacts, Trainer, TrainState
+from vgexp.training.loss_meter import LossMeter
 
 _REGISTRIES: Mapping[str, Registry[Any]] = {
     "activation": ACTIVATIONS,
@@ -85,6 +86,9 @@ def _build(config: Config, is_deferred: bool | None) -> Trainer:
     dataset = _remark_on_examples(dataset, model.batch[0])
     if is_dotted(config.train.loss):
         loss = tried_loss(config, model.module, loss, dataset)
+    if model.watches is None or is_dotted(config.train.loss):
+        described = LossMeter(loss)
+        loss, model = described.loss, dataclasses.replace(model, meters=(*model.meters, described))
     optimizer = optimizers.build(config.optimizer, model.module.parameters())
     num_steps = config.train.num_steps(batches.per_epoch)
     schedule = schedulers.build(config.scheduler, optimizer, num_steps)

@@ -45,7 +45,7 @@ class _Noted:
         """Autograd's number of the backward pass that began in it."""
 
 
-class _Argument(NamedTuple):
+class Argument(NamedTuple):
     """What is known of one tensor; `numbers` are those of `_NUMBERS`."""
 
     function: str
@@ -77,8 +77,8 @@ class LossWatch:
         self._hooks: list[Any] = []
         self._is_inside = False
         self._losses: list[_Noted] = []
-        self._described: dict[int, list[_Argument]] = {}
-        self._rows: list[tuple[int, list[_Argument]]] = []
+        self._described: dict[int, list[Argument]] = {}
+        self._rows: list[tuple[int, list[Argument]]] = []
         self.describes = False
         """Whether the arguments of the next call are described."""
         self.is_in_step = False
@@ -169,22 +169,7 @@ class LossWatch:
     def drain(self) -> Rows | None:
         """Returns the rows of `loss.csv` since the last call; on CUDA it waits for the device."""
         kept, self._rows = self._rows, []
-        each = [(step, argument) for step, arguments in kept for argument in arguments]
-        if not each:
-            return None
-        num_numbers = len(_NUMBERS)
-        read = read_numbers([number for _, argument in each for number in argument.numbers])
-        columns = {name: read[i::num_numbers] for i, name in enumerate(_NUMBERS)}
-        lost = columns["not_finite"]
-        for name in ("min", "max", "mean", "std"):
-            pairs = zip(columns[name], lost, strict=True)
-            columns[name] = [None if share == 1 else value for value, share in pairs]
-        numbers = {name: floats(values, torch.float64) for name, values in columns.items()}
-        words = {
-            name: [getattr(argument, name) for _, argument in each]
-            for name in ("function", "name", "role", "shape", "dtype")
-        }
-        return Rows("loss", {"step": [step for step, _ in each], **words, **numbers})
+        return rows_of([(step, argument) for step, arguments in kept for argument in arguments])
 
     # ------------------------------------------------------------ what is seen
 
@@ -217,8 +202,8 @@ class LossWatch:
                 name = name or getattr(function, "__name__", type(function).__name__)
                 every = [*_named_tensors(function, args, kwargs)][:_MOST_TENSORS]
                 self._described[source] = [
-                    *(_describe(name, key, x) for key, x in every),
-                    _describe(name, RESULT, loss),
+                    *(describe(name, key, x) for key, x in every),
+                    describe(name, RESULT, loss),
                 ]
 
     def _on_backward(self, noted: _Noted, _gradient: Tensor) -> None:
@@ -236,6 +221,25 @@ class LossWatch:
         self._losses = []
         self._described = {}
         self.is_in_step = False
+
+
+def rows_of(described: Sequence[tuple[int, Argument]]) -> Rows | None:
+    """Makes rows of `loss.csv` of steps and arguments; None of none. On CUDA it waits."""
+    if not described:
+        return None
+    num_numbers = len(_NUMBERS)
+    read = read_numbers([number for _, argument in described for number in argument.numbers])
+    columns = {name: read[i::num_numbers] for i, name in enumerate(_NUMBERS)}
+    lost = columns["not_finite"]
+    for name in ("min", "max", "mean", "std"):
+        pairs = zip(columns[name], lost, strict=True)
+        columns[name] = [None if share == 1 else value for value, share in pairs]
+    numbers = {name: floats(values, torch.float64) for name, values in columns.items()}
+    words = {
+        name: [getattr(argument, name) for _, argument in described]
+        for name in ("function", "name", "role", "shape", "dtype")
+    }
+    return Rows("loss", {"step": [step for step, _ in described], **words, **numbers})
 
 
 _FUNCTIONS = (types.FunctionType, types.BuiltinFunctionType, types.MethodType)
@@ -346,20 +350,21 @@ def _tensors_in(name: str, value: Any) -> Iterator[tuple[str, Tensor]]:
             yield from _tensors_in(f"{name}.{i}", inner)
 
 
-def _describe(function: str, name: str, x: Tensor) -> _Argument:
+def describe(function: str, name: str, x: Tensor) -> Argument:
+    """Describes a tensor of a call: one that requires gradients is an output, else a target."""
     role = "loss" if name == RESULT else "output" if x.requires_grad else "target"
     shape = "x".join(map(str, x.shape)) or "scalar"
     dtype = str(x.dtype).removeprefix("torch.")
     x = x.detach()
     has_rows = role == "output" and x.ndim > 1 and x.is_floating_point()
     if not x.numel() or x.layout is not torch.strided:
-        return _Argument(function, name, role, shape, dtype, (None,) * len(_NUMBERS))
+        return Argument(function, name, role, shape, dtype, (None,) * len(_NUMBERS))
     numbers: tuple[Number, ...] = (*_moments(x), None, None)
     if has_rows:
         sums = x.sum(1, dtype=torch.float64)
         numbers = (*numbers[:-2], sums.amin(), sums.amax())
     # Read at once where that is free, so that no small tensors stay.
-    return _Argument(
+    return Argument(
         function, name, role, shape, dtype, tuple(read_numbers(numbers)) if x.is_cpu else numbers
     )
 

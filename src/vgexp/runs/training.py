@@ -169,7 +169,7 @@ def _write_end(done: Run, config: Config, trainer: Trainer, error: BaseException
         folders.write_summary(done.folder, {**metrics, **ending})
 
 
-_ALSO_READ = ("time", "curvature", "wiring", "parameters")
+_ALSO_READ = ("time", "curvature", "wiring", "loss", "parameters")
 """Tables that metrics or rules are made of, where the run has them."""
 
 

@@ -276,8 +276,9 @@ PAGES = (
     _word(
         "verdict",
         "what came of a run, in a word",
-        "diverged if it became non-finite; healthy if it learned; else the signal if it vanishes "
-        "or explodes; else stalled.",
+        "diverged if it became non-finite; healthy if it learned and still knows it; relapsed if "
+        "it learned and lost it; else the signal if it vanishes or explodes; else undecided while "
+        "the run is too short to tell, and stalled. `vgexp list verdicts` has the rules in full.",
         own=laws.learning,
         see=("signal", "guessing"),
     ),
