@@ -1,18 +1,24 @@
 """What a probe costs in somebody's own loop: a GPT-2 of 4 blocks, and a ResNet-18.
 
-`make bench`, or `python scripts/bench_guests.py --rounds 9`. A round trains the same network for
-some steps in a bare loop and in the same loop with a probe, in turns in one process. A ratio is the
-median over rounds of processor time a step. Recognition is what the first measured step costs
-beyond the second, once.
+`make bench`, or `python scripts/bench_guests.py --rounds 31`. Two copies of a network train in one
+process, one in a bare loop and one in the same loop with a probe, in short turns: so both meet the
+same load of the machine. A ratio is the median over rounds of processor time a step, with its
+quartiles. Recognition is what the first measured step costs beyond the others, once.
+
+The C library's allocator returns memory to the system by rules that depend on what was freed
+before, so that the page faults of a step (up to 4,600, a tenth of its time) come and go with the
+probe, in the bare loop as well. Here it keeps all memory; with `--system-allocator` it does not.
 """
 
 from __future__ import annotations
 
 import argparse
+import ctypes
+import resource
 import statistics
 import time
 from collections.abc import Callable
-from contextlib import nullcontext
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -56,44 +62,76 @@ def resnet() -> tuple[nn.Module, Callable[[nn.Module], Tensor]]:
     return resnet18(num_classes=10), lambda net: F.cross_entropy(net(x), y)
 
 
+class Turn(NamedTuple):
+    """A few steps of one loop."""
+
+    seconds: float
+    """Of processor time, a step."""
+    page_faults: float
+    """A step."""
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--steps", type=int, default=40, help="a round, a multiple of 20")
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--system-allocator", action="store_true")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    print(f"{'network':<12} default cadence  every step  recognition, once")
+    if not args.system_allocator:
+        _keep_memory()
+    print(f"{'network':<13}{'measured':<15}{'bare':<9}ratio (quartiles)    faults, bare and probed")
     for name, make in (("GPT-2 4 x 64", gpt), ("ResNet-18", resnet)):
-        default = _ratio(make, args.rounds, args.steps, every=20)
-        full = _ratio(make, args.rounds, args.steps // 2, every=1)
-        print(f"{name:<12} {default:<16.3f} {full:<11.3f} {_recognition(make) * 1e3:.1f} ms")
+        for what, every, num_steps in (("every 20 steps", 20, 20), ("every step", 1, 4)):
+            print(
+                f"{name:<13}{what:<15}{_compare(make, args.rounds, num_steps, every)}", flush=True
+            )
+        print(f"{name:<13}{'recognition, once':<24}{_recognition(make) * 1e3:.1f} ms", flush=True)
 
 
-def _ratio(make: Callable[..., object], rounds: int, num_steps: int, *, every: int) -> float:
-    ratios = []
-    for _ in range(rounds):
-        bare, probed = (_seconds(make, num_steps, of) for of in (None, every))
-        ratios.append(probed / bare)
-    return statistics.median(ratios)
+def _keep_memory() -> None:
+    """Has glibc's allocator return no memory to the system; of other C libraries as it is."""
+    try:
+        set_option = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError, TypeError):
+        return
+    trim_threshold, top_pad, mmap_threshold = -1, -2, -3
+    for option, value in ((trim_threshold, 2**31 - 1), (top_pad, 2**28), (mmap_threshold, 2**30)):
+        set_option(option, value)
 
 
-def _seconds(make: Callable[..., object], num_steps: int, every: int | None) -> float:
-    torch.manual_seed(0)
-    model, update = make()  # type: ignore[misc]
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
-    measuring = (
-        nullcontext()
-        if every is None
-        else Probe(model, optimizer, every=every, activations_every=every)
-    )
-    with measuring:
+def _compare(make: Callable[..., object], rounds: int, num_steps: int, every: int) -> str:
+    loops = []
+    for _ in range(2):
+        torch.manual_seed(0)
+        model, update = make()  # type: ignore[misc]
+        loops.append((update, model, torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)))
+    bare, probed = loops
+    with Probe(probed[1], probed[2], every=every, activations_every=every):
         # The first measured step learns the model, which is counted by itself.
-        for _ in range(every or 1):
-            _step(update, model, optimizer)
-        began = time.process_time()
-        for _ in range(num_steps):
-            _step(update, model, optimizer)
-        return (time.process_time() - began) / num_steps
+        for loop in loops * 2:
+            _turn(loop, every)
+        pairs = []
+        for index in range(rounds):
+            first, second = (bare, probed) if index % 2 else (probed, bare)
+            pair = _turn(first, num_steps), _turn(second, num_steps)
+            pairs.append(pair if index % 2 else pair[::-1])
+    ratios = [after.seconds / before.seconds for before, after in pairs]
+    low, median, high = statistics.quantiles(ratios, n=4)
+    seconds = statistics.median(before.seconds for before, _ in pairs)
+    faults = [statistics.median(pair[which].page_faults for pair in pairs) for which in (0, 1)]
+    return (
+        f"{seconds * 1e3:5.1f} ms {median:.3f} ({low:.3f}-{high:.3f})  "
+        f"{faults[0]:.0f} and {faults[1]:.0f}"
+    )
+
+
+def _turn(loop: tuple[Callable[..., Tensor], nn.Module, torch.optim.SGD], num_steps: int) -> Turn:
+    faults, began = resource.getrusage(resource.RUSAGE_SELF).ru_minflt, time.process_time()
+    for _ in range(num_steps):
+        _step(*loop)
+    seconds = time.process_time() - began
+    faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt - faults
+    return Turn(seconds / num_steps, faults / num_steps)
 
 
 def _recognition(make: Callable[..., object]) -> float:

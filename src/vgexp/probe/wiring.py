@@ -289,7 +289,11 @@ class _Gathered:
 
     def joined(self) -> Tensor | None:
         """One tensor, so that no small ones remain of a step."""
-        return torch.cat([x.double() for x in self._values]) if self._values else None
+        if not self._values:
+            return None
+        if len({x.dtype for x in self._values}) > 1:
+            self._values = [x.double() for x in self._values]
+        return torch.cat(self._values).double()
 
 
 _CELLS = tuple(
