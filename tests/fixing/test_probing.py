@@ -118,9 +118,16 @@ def test_a_change_that_fails_or_diverges_does_not_end_the_search() -> None:
 
 
 def test_the_smallest_that_gets_half_as_far_as_the_best_is_first() -> None:
-    prober, _, changes = prober_of({"a": 0.8, "b": 0.5, "c": 0.1, "d": 1.0})
+    prober, fake, changes = prober_of({"a": 0.8, "b": 0.5, "c": 0.1, "d": 1.0})
     prober.explore(changes, 0.6)
     assert [change.override for change in prober.order()] == ["b", "c", "a", "d"]
+    assert fake.made[4:] == [("a", 500, 0)]  # it learned, and might get as far
+
+
+def test_a_smaller_change_that_needs_longer_is_first_once_it_got_as_far() -> None:
+    prober, _, changes = prober_of({"a": lambda steps, _: 0.8 if steps < 300 else 0.2, "b": 0.1})
+    prober.explore(changes, 0.6)
+    assert [change.override for change in prober.order()] == ["a", "b"]
 
 
 def test_at_chance_the_signal_tells() -> None:

@@ -100,7 +100,8 @@ def _show_proof(console: Console, cure: Cure) -> None:
         "attenuation": _factors(cure, lambda trial: trial.attenuation),
     }
     seeds = ", ".join(str(trial.seed) for trial in cure.after)
-    show_line(console, f"Proof: {cure.full} steps, seeds {seeds} (mean ± std)")
+    of_seeds = f"seeds {seeds} (mean ± std)" if len(cure.after) > 1 else f"seed {seeds}"
+    show_line(console, f"Proof: {cure.full} steps, {of_seeds}")
     show_table(
         console,
         Column("", list(rows)),

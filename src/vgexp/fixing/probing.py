@@ -1,7 +1,8 @@
 """Short runs of many changes: successive halving within a budget of steps.
 
 A step counts as many steps of the sick run as it takes the time of. All changes are tried for a few
-steps; the better half of those that did not learn goes on for longer, as far as the budget reaches.
+steps; the better half of those that could be the smallest cure goes on for longer, as far as the
+budget reaches.
 """
 
 from __future__ import annotations
@@ -125,14 +126,7 @@ class Prober:
         first; then others that learned, by loss; then the rest, by loss, or where that says
         nothing by how near to 1 the signal's attenuation is.
         """
-        changes = self._probed()
-        learned = [change for change in changes if self._trial(change).has_learned]
-        best = min((self._trial(change).loss_share for change in learned), default=1.0)
-        far = [
-            change
-            for change in learned
-            if 1 - self._trial(change).loss_share >= _HALF_AS_FAR * (1 - best)
-        ]
+        changes, far = self._probed(), self._far()
         rest = [change for change in changes if change not in far]
         return [
             *sorted(far, key=lambda change: change.size),
@@ -146,16 +140,24 @@ class Prober:
 
     # ---------------------------------------------------------------- rounds
 
+    def _far(self) -> list[Change]:
+        """Those that learned, and got at least half as far below guessing as the best one."""
+        learned = [each for each in self._probed() if self._trial(each).has_learned]
+        best = min((self._trial(each).loss_share for each in learned), default=1.0)
+        return [
+            each
+            for each in learned
+            if 1 - self._trial(each).loss_share >= _HALF_AS_FAR * (1 - best)
+        ]
+
     def _going_on(self) -> list[Change]:
-        """The better half of those that did not learn yet and are smaller than the smallest that
-        did."""
-        found = self._probed()
-        learned = [change for change in found if self._trial(change).has_learned]
-        smallest = min((change.size for change in learned), default=(math.inf,))
+        """The better half of those that are not far yet, and smaller than the smallest that is."""
+        far = self._far()
+        smallest = min((change.size for change in far), default=(math.inf,))
         waiting = [
             change
-            for change in found
-            if change not in learned
+            for change in self._probed()
+            if change not in far
             and change.size < smallest
             and math.isfinite(self._trial(change).loss_share)
         ]
