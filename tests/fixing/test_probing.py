@@ -104,7 +104,14 @@ def test_what_costs_more_than_is_left_is_not_tried() -> None:
 def test_a_small_budget_tries_fewer_changes() -> None:
     prober, fake, changes = prober_of(dict.fromkeys("abcdefgh", 0.5), 240.0)
     prober.explore(changes, 1.0)
-    assert [(name, steps) for name, steps, _ in fake.made] == [("a", 40), ("b", 40), ("c", 40)]
+    assert [(name, steps) for name, steps, _ in fake.made] == [(name, 40) for name in "abcd"]
+
+
+def test_a_short_run_has_shorter_probes() -> None:
+    prober, fake, changes = prober_of(dict.fromkeys("abcd", 0.5), 120.0)
+    prober.full = 60
+    prober.explore(changes, 0.6)
+    assert [(name, steps) for name, steps, _ in fake.made] == [("a", 20), ("b", 20)]
 
 
 def test_a_change_that_fails_or_diverges_does_not_end_the_search() -> None:
