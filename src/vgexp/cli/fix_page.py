@@ -118,7 +118,7 @@ def _show_cost(console: Console, cure: Cure) -> None:
     sizes = [trials[0].num_parameters for trials in (cure.before, cure.after)]
     told = f"{1e3 * before:.3g} ms -> {1e3 * after:.3g} ms ({after / before:.2g} times)"
     if not before > 0:
-        told = f"{1e3 * after:.3g} ms (before: too few steps to tell)"
+        told = f"{1e3 * after:.3g} ms (before: not known)"
     show_words(console, f"Cost: a step takes {told}; parameters {sizes[0]} -> {sizes[1]}")
     _show_budget(console, cure)
 
