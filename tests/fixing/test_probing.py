@@ -104,7 +104,14 @@ def test_what_costs_more_than_is_left_is_not_tried() -> None:
 def test_a_small_budget_tries_fewer_changes() -> None:
     prober, fake, changes = prober_of(dict.fromkeys("abcdefgh", 0.5), 240.0)
     prober.explore(changes, 1.0)
-    assert [(name, steps) for name, steps, _ in fake.made] == [("a", 40), ("b", 40), ("c", 40)]
+    assert [(name, steps) for name, steps, _ in fake.made] == [(name, 40) for name in "abcd"]
+
+
+def test_a_short_run_has_shorter_probes() -> None:
+    prober, fake, changes = prober_of(dict.fromkeys("abcd", 0.5), 120.0)
+    prober.full = 60
+    prober.explore(changes, 0.6)
+    assert [(name, steps) for name, steps, _ in fake.made] == [("a", 20), ("b", 20)]
 
 
 def test_a_change_that_fails_or_diverges_does_not_end_the_search() -> None:
@@ -118,9 +125,16 @@ def test_a_change_that_fails_or_diverges_does_not_end_the_search() -> None:
 
 
 def test_the_smallest_that_gets_half_as_far_as_the_best_is_first() -> None:
-    prober, _, changes = prober_of({"a": 0.8, "b": 0.5, "c": 0.1, "d": 1.0})
+    prober, fake, changes = prober_of({"a": 0.8, "b": 0.5, "c": 0.1, "d": 1.0})
     prober.explore(changes, 0.6)
     assert [change.override for change in prober.order()] == ["b", "c", "a", "d"]
+    assert fake.made[4:] == [("a", 500, 0)]  # it learned, and might get as far
+
+
+def test_a_smaller_change_that_needs_longer_is_first_once_it_got_as_far() -> None:
+    prober, _, changes = prober_of({"a": lambda steps, _: 0.8 if steps < 300 else 0.2, "b": 0.1})
+    prober.explore(changes, 0.6)
+    assert [change.override for change in prober.order()] == ["a", "b"]
 
 
 def test_at_chance_the_signal_tells() -> None:

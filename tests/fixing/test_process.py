@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import csv
 import json
+import math
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -29,6 +31,7 @@ from vgexp.config import (
 from vgexp.errors import QuestionError
 from vgexp.fixing import Cure, fix
 from vgexp.fixing.process import CURED, HEALTHY, NO_OVERRIDE, NOT_CURED, UNDECIDED
+from vgexp.fixing.trial import read_trial
 
 SICK = Config(
     model=MlpConfig(depth=1, width=32),
@@ -171,6 +174,22 @@ def test_a_run_of_ones_own_gives_its_tables(
     assert not (tmp_path / "before").exists()
     assert (cure.status, cure.exit_code) == (NO_OVERRIDE, 3)
     assert {each.why for each in cure.left_out} >= {"fix.keep: it changes optimizer.lr"}
+
+
+def test_the_time_of_a_step_is_the_processors_and_on_cuda_the_best_rate(
+    cured: tuple[Path, Cure, list[str]], tmp_path: Path
+) -> None:
+    folder, _, _ = cured
+    run = tmp_path / "run"
+    shutil.copytree(folder / "after" / "0", run)
+    summary = json.loads((run / "summary.json").read_text())
+    assert read_trial(run, 60).seconds_per_step == summary["processor_seconds_per_step"] > 0
+    (run / "timing.csv").write_text("step,seconds,examples_per_second\n1,1,64\n60,9,640\n")
+    (run / "summary.json").write_text(json.dumps({**summary, "device": "cuda:0"}))
+    assert read_trial(run, 60).seconds_per_step == 32 / 640
+    del summary["processor_seconds_per_step"]
+    (run / "summary.json").write_text(json.dumps(summary))
+    assert math.isnan(read_trial(run, 60).seconds_per_step)
 
 
 def test_what_is_healthy_is_left_as_it_is(

@@ -100,7 +100,8 @@ def _show_proof(console: Console, cure: Cure) -> None:
         "attenuation": _factors(cure, lambda trial: trial.attenuation),
     }
     seeds = ", ".join(str(trial.seed) for trial in cure.after)
-    show_line(console, f"Proof: {cure.full} steps, seeds {seeds} (mean ± std)")
+    of_seeds = f"seeds {seeds} (mean ± std)" if len(cure.after) > 1 else f"seed {seeds}"
+    show_line(console, f"Proof: {cure.full} steps, {of_seeds}")
     show_table(
         console,
         Column("", list(rows)),
@@ -117,7 +118,7 @@ def _show_cost(console: Console, cure: Cure) -> None:
     sizes = [trials[0].num_parameters for trials in (cure.before, cure.after)]
     told = f"{1e3 * before:.3g} ms -> {1e3 * after:.3g} ms ({after / before:.2g} times)"
     if not before > 0:
-        told = f"{1e3 * after:.3g} ms (before: too few steps to tell)"
+        told = f"{1e3 * after:.3g} ms (before: not known)"
     show_words(console, f"Cost: a step takes {told}; parameters {sizes[0]} -> {sizes[1]}")
     _show_budget(console, cure)
 

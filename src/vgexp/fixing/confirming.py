@@ -12,7 +12,7 @@ from vgexp.fixing.probing import Tried, with_steps
 from vgexp.fixing.runner import AFTER, DROPPED, Runner
 from vgexp.fixing.trial import Trial
 
-MOST_CONFIRMED = 5
+MOST_CONFIRMED = 6
 """Changes that are tried at full length, the most promising first."""
 
 

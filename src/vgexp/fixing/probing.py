@@ -1,7 +1,8 @@
 """Short runs of many changes: successive halving within a budget of steps.
 
 A step counts as many steps of the sick run as it takes the time of. All changes are tried for a few
-steps; the better half of those that did not learn goes on for longer, as far as the budget reaches.
+steps; the better half of those that could be the smallest cure goes on for longer, as far as the
+budget reaches.
 """
 
 from __future__ import annotations
@@ -18,10 +19,14 @@ from vgexp.fixing.trial import MOVED, Trial
 
 MOST_CHANGES = 12
 """Changes that are tried of one list, the smallest first."""
-_FEWEST_STEPS = 40
-"""A probe's length at least: the last 20 steps are beyond the first ones."""
-_FIRST_ROUND, _ROUND = 0.5, 0.6
-"""Shares of what is left of the budget that go to the first round and to each that follows."""
+_FEWEST_STEPS, _FEWEST_OF_SHORT = 40, 20
+"""A probe's length at least: the last 20 steps are beyond the first ones; where a quarter of a full
+run is less, that, but 20."""
+_FIRST_ROUND, _MOST_OF_FIRST, _ROUND = 0.5, 0.75, 0.6
+"""Shares of what is left of the budget: of the first round, of one of the shortest probes, and of
+each round that follows."""
+_MARGIN = 1.1
+"""By how much a step may take longer than it did before."""
 _LONGER = 1.5
 """How many times as long as before a probe has to be to tell more."""
 _HALF_AS_FAR = 0.5
@@ -62,19 +67,19 @@ class Budget:
         return self.allowed * share - self.spent
 
     def ratio(self, change: Change) -> float:
-        """The measured ratio of a change; of one that was not run yet what is likely."""
+        """What to reckon with: more than the largest that was measured, or than what is likely."""
         likely = 1.0 if change.is_of_numbers else _LIKELY_RATIO
-        return self.ratios.get(change.override, likely)
+        return _MARGIN * self.ratios.get(change.override, likely)
 
     def pay(self, change: Change, trial: Trial) -> float:
         """Takes the cost of a run from the budget, and returns it."""
         if not math.isfinite(self.seconds_per_step) and math.isfinite(trial.seconds_per_step):
             self.seconds_per_step = trial.seconds_per_step
         ratio = trial.seconds_per_step / self.seconds_per_step
-        self.ratios[change.override] = ratio if math.isfinite(ratio) and ratio > 0 else 1.0
-        cost = trial.made * self.ratios[change.override]
-        self.spent += cost
-        return cost
+        ratio = ratio if math.isfinite(ratio) and ratio > 0 else 1.0
+        self.ratios[change.override] = max(1.0, ratio, self.ratios.get(change.override, 1.0))
+        self.spent += trial.made * ratio
+        return trial.made * ratio
 
 
 class Prober:
@@ -97,12 +102,15 @@ class Prober:
 
         Half of it goes to short probes of all, the rest to longer ones of the better half.
         """
-        room = _FIRST_ROUND * self.budget.left(share)
-        fewest = min(self.full, _FEWEST_STEPS)
-        chosen = list(changes[: max(1, min(MOST_CHANGES, int(room / fewest)))])
+        left = self.budget.left(share)
+        fewest = self._length(min(_FEWEST_STEPS, max(_FEWEST_OF_SHORT, self.full // 4)))
+        num_chosen = min(MOST_CHANGES, int(_MOST_OF_FIRST * left / fewest))
+        chosen = list(changes[: max(1, num_chosen)])
         if not chosen:
             return
-        self._probe(chosen, self._length(max(fewest, int(room / len(chosen)))), share)
+        self._probe(
+            chosen, self._length(max(fewest, int(_FIRST_ROUND * left / len(chosen)))), share
+        )
         self.go_on(share)
 
     def go_on(self, share: float) -> None:
@@ -125,14 +133,7 @@ class Prober:
         first; then others that learned, by loss; then the rest, by loss, or where that says
         nothing by how near to 1 the signal's attenuation is.
         """
-        changes = self._probed()
-        learned = [change for change in changes if self._trial(change).has_learned]
-        best = min((self._trial(change).loss_share for change in learned), default=1.0)
-        far = [
-            change
-            for change in learned
-            if 1 - self._trial(change).loss_share >= _HALF_AS_FAR * (1 - best)
-        ]
+        changes, far = self._probed(), self._far()
         rest = [change for change in changes if change not in far]
         return [
             *sorted(far, key=lambda change: change.size),
@@ -146,16 +147,24 @@ class Prober:
 
     # ---------------------------------------------------------------- rounds
 
+    def _far(self) -> list[Change]:
+        """Those that learned, and got at least half as far below guessing as the best one."""
+        learned = [each for each in self._probed() if self._trial(each).has_learned]
+        best = min((self._trial(each).loss_share for each in learned), default=1.0)
+        return [
+            each
+            for each in learned
+            if 1 - self._trial(each).loss_share >= _HALF_AS_FAR * (1 - best)
+        ]
+
     def _going_on(self) -> list[Change]:
-        """The better half of those that did not learn yet and are smaller than the smallest that
-        did."""
-        found = self._probed()
-        learned = [change for change in found if self._trial(change).has_learned]
-        smallest = min((change.size for change in learned), default=(math.inf,))
+        """The better half of those that are not far yet, and smaller than the smallest that is."""
+        far = self._far()
+        smallest = min((change.size for change in far), default=(math.inf,))
         waiting = [
             change
-            for change in found
-            if change not in learned
+            for change in self._probed()
+            if change not in far
             and change.size < smallest
             and math.isfinite(self._trial(change).loss_share)
         ]

@@ -147,9 +147,21 @@ class _Search:
         prober = self._probe(sick, own, general)
         seeds = [self.config.seed + place for place in range(self.config.fix.seeds)]
         self._say(f"At full length, {cure.full} steps, with {_seeds(seeds)}:")
+        unprobed = [each for each in (*own, *general) if prober.latest(each) is None]
         found = confirm(
-            prober.order(), self.runner, seeds, cure.full, self._note, len(cure.tried) + 1
+            [*prober.order(), *unprobed],
+            self.runner,
+            seeds,
+            cure.full,
+            self._note,
+            len(cure.tried) + 1,
         )
+        seen = {each.change for each in cure.tried}
+        cure.left_out += [
+            LeftOut(each.words, "not tried: the budget is spent, or others cure")
+            for each in unprobed
+            if each not in seen
+        ]
         if found is None:
             return self._end(NOT_CURED)
         cure.change, cure.after = found
@@ -220,12 +232,6 @@ class _Search:
                 self._say("None of them learns yet; others:")
                 prober.explore(rest, 1.0)
         cure.spent = budget.spent
-        seen = {each.change for each in prober.tried}
-        cure.left_out += [
-            LeftOut(each.words, "not tried: the budget is spent, or others cure")
-            for each in (*own, *general)
-            if each not in seen
-        ]
         return prober
 
     def _note(self, each: Tried, budget: Budget | None = None) -> None:

@@ -111,17 +111,16 @@ def read_trial(folder: Path, steps: int, diagnosis: Diagnosis | None = None) -> 
 def _seconds_per_step(past: PastRun, summary: dict[str, Any]) -> float:
     """Seconds of a step where nothing else keeps the machine busy: processor time.
 
-    Of a run on CUDA, and of one of an earlier version, at the highest rate between two flushes.
+    Of a run on CUDA at the highest rate between two flushes; nan where a run of an earlier version
+    did not measure it.
     """
-    known = _number(summary.get("processor_seconds_per_step"))
-    if known > 0 and str(summary.get("device")) == "cpu":
-        return known
+    if str(summary.get("device")) == "cpu":
+        return _number(summary.get("processor_seconds_per_step"))
     timing, config = past.table("timing", ("step", "examples_per_second")), past.config
-    if timing is not None and config is not None:
-        rate = float(timing["examples_per_second"].max())
-        if math.isfinite(rate) and rate > 0:
-            return config.data.batch_size * config.train.accumulate / rate
-    return _number(summary.get("seconds")) / max(1, int(summary.get("steps") or 1))
+    if timing is None or config is None or not len(timing):
+        return math.nan
+    rate = float(timing["examples_per_second"].max())
+    return config.data.batch_size * config.train.accumulate / rate if rate > 0 else math.nan
 
 
 def _number(value: Any) -> float:
