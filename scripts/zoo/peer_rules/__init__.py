@@ -1,0 +1,1 @@
+"""How our tables are read by the definitions of other tools."""
