@@ -20,6 +20,8 @@ _OF_THE_SIGNAL = frozenset(
     {"weights_small", "weights_large", "saturating_activation", "batchnorm_depth"}
     | {"residual_growth"}
 )
+_GROWING = frozenset({"rate_too_large", "recurrence_exploding", "overflow"})
+_SHRINKING = frozenset({"recurrence_vanishing", "rate_too_small", "labels_unlearnable"})
 
 
 @dataclass(frozen=True)
@@ -54,8 +56,15 @@ def find_root(evidence: Evidence) -> Root:
         if evidence.metrics.get("verdict") != "diverged" and is_short(evidence):
             return Root(UNDECIDED, notes)
         counted = [_unknown(evidence)]
-    cause, consequences, rivals = order(counted)
+    cause, consequences, rivals = order(_without_shrinking(counted))
     return Root(SICK, (cause, *rivals, *consequences, *notes), rivals)
+
+
+def _without_shrinking(findings: Sequence[Finding]) -> Sequence[Finding]:
+    """Without what makes a signal smaller, where something made it grow until it was not finite or
+    destroyed the weights: what shrinks does not do that."""
+    grew = any(each.id in _GROWING for each in findings)
+    return [each for each in findings if each.id not in _SHRINKING] if grew else findings
 
 
 def order(
