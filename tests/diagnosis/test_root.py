@@ -164,7 +164,7 @@ def test_rows_without_a_step_are_left_out() -> None:
 
 
 def test_what_shrinks_a_signal_is_no_cause_of_a_loss_that_grows() -> None:
-    rows = layers_of(STEADY)
+    rows = STEADY
     ending = {"time_attenuation": 1e-5}
     for losses, cause in ((CHANCE, "recurrence_vanishing"), ([2.3, 50.0, 400.0], "rate_too_large")):
         tables = {"layers": rows, "steps": steps_of([*losses, *[losses[-1]] * 120])}
