@@ -238,6 +238,16 @@ TELLS: list[tuple[str, Evidence]] = [
         of(layers=layers(deltas=EXPLODING), parameters=NORM),
     ),
     ("residual_growth", of(layers=layers(deltas=EXPLODING), settings={"model.skip": "residual"})),
+    # The stream grows less than a thousand times, and the first loss shows it.
+    (
+        "residual_growth",
+        of(
+            layers=layers(preact_std=[1.0, 5.0, 25.0, 50.0]),
+            steps=steps_of([300.0, NAN], grad_norm=1.0),
+            settings={"model.skip": "residual"},
+            extra={"constant_loss": 2.303},
+        ),
+    ),
     ("dead_at_start", of(layers=layers(dead_fraction=[0.0, 1.0, 0.0, 0.0]))),
     ("recurrence_vanishing", of(extra=RNN)),
     ("recurrence_vanishing", of(extra=ALL_ANSWER, time=TIME, recurrence=radius(0.3))),
@@ -247,6 +257,14 @@ TELLS: list[tuple[str, Evidence]] = [
     ("rate_too_large", of(steps=steps_of([2.3, 2.3, 30.0]))),
     ("rate_too_large", of(extra={"sharpness_over_limit": 2.0})),
     ("rate_too_small", of(layers=layers(update_ratio=1e-5))),
+    # A schedule takes the rate to nothing between two measured steps.
+    (
+        "rate_too_small",
+        of(
+            layers=layers((0, 100), update_ratio=lambda step: 1e-2 if step == 0 else 1e-12),
+            steps=steps_of([2.3] * 120, grad_norm=1.0, lr=[0.1] * 2 + [1e-8] * 118),
+        ),
+    ),
     (
         "clip_throttles",
         of(
@@ -446,6 +464,27 @@ SILENT: list[tuple[str, Evidence]] = [
     ),
     ("optimizer_epsilon", of(settings={"optimizer.eps": 1e-8})),
     ("optimizer_epsilon", of(dtype="float16", settings={"optimizer.eps": 1e-4})),
+    (
+        "residual_growth",
+        of(
+            layers=layers(preact_std=[1.0, 5.0, 25.0, 50.0]),
+            steps=steps_of([2.5, 2.4], grad_norm=1.0),
+            settings={"model.skip": "residual"},
+            extra={"constant_loss": 2.303},
+        ),
+    ),
+    # It diverged before its first update.
+    (
+        "no_update",
+        of(wiring=wiring(updated=0, gradient=["not_finite"] * 2 + ["finite"] * 2), steps=None),
+    ),
+    (
+        "rate_too_small",
+        of(
+            layers=layers((0, 100), update_ratio=1e-2),
+            steps=steps_of([2.3] * 120, grad_norm=1.0, lr=0.1),
+        ),
+    ),
     ("dead_units", of(layers=layers(dead_fraction=0.85))),
     # What is so at the start did not become so.
     ("dead_units", of(layers=layers((0,), dead_fraction=0.95))),

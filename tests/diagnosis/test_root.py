@@ -161,3 +161,13 @@ def test_cells_that_are_no_numbers_were_not_measured() -> None:
 def test_rows_without_a_step_are_left_out() -> None:
     frame = pd.concat([VANISHING, EXPLODING.assign(step=math.nan)])
     assert diagnose(frame).cause == "saturating_activation"
+
+
+def test_what_shrinks_a_signal_is_no_cause_of_a_loss_that_grows() -> None:
+    rows = STEADY
+    ending = {"time_attenuation": 1e-5}
+    for losses, cause in ((CHANCE, "recurrence_vanishing"), ([2.3, 50.0, 400.0], "rate_too_large")):
+        tables = {"layers": rows, "steps": steps_of([*losses, *[losses[-1]] * 120])}
+        evidence = evidence_of_tables(tables, ending={**ending, "constant_loss": GUESSING})
+        diagnosis = conclude(evidence)
+        assert (diagnosis.cause, diagnosis.rivals) == (cause, ())

@@ -28,6 +28,8 @@ _OF_THE_SIGNAL = frozenset(
     {"weights_small", "weights_large", "saturating_activation", "batchnorm_depth"}
     | {"residual_growth"}
 )
+_GROWING = frozenset({"rate_too_large", "recurrence_exploding", "overflow"})
+_SHRINKING = frozenset({"recurrence_vanishing", "rate_too_small", "labels_unlearnable"})
 
 _BEFORE_TRAINING = frozenset(
     {"zero_weights", "weights_small", "weights_large", "saturating_activation", "dead_at_start"}
@@ -73,7 +75,7 @@ def find_root(evidence: Evidence) -> Root:
         if evidence.metrics.get("verdict") != "diverged" and is_short(evidence):
             return Root(UNDECIDED, notes)
         counted = [_unknown(evidence)]
-    cause, consequences, rivals = order(counted)
+    cause, consequences, rivals = order(_without_shrinking(counted))
     return Root(SICK, (cause, *rivals, *consequences, *notes), rivals)
 
 
@@ -97,6 +99,13 @@ def _root_of_check(
         return Root(SICK, (cause, *rivals, *consequences, *notes), rivals)
     came = column_of(evidence, "wiring", "gradient_came")
     return Root(HEALTHY if is_finite and (came == 1).any() else UNDECIDED, notes)
+
+
+def _without_shrinking(findings: Sequence[Finding]) -> Sequence[Finding]:
+    """Without what makes a signal smaller, where something made it grow until it was not finite or
+    destroyed the weights: what shrinks does not do that."""
+    grew = any(each.id in _GROWING for each in findings)
+    return [each for each in findings if each.id not in _SHRINKING] if grew else findings
 
 
 def order(

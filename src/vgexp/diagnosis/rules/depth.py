@@ -10,6 +10,7 @@ import numpy as np
 from vgexp.diagnosis.depths import Factors, factors_of, rows_at, values_of
 from vgexp.diagnosis.evidence import Evidence
 from vgexp.diagnosis.findings import Finding, Number, Remedy, cause_rule
+from vgexp.diagnosis.outcome import column_of, constant_loss
 from vgexp.diagnosis.phrases import compared_layers, format_factor, name_layers
 from vgexp.diagnosis.signal import EXPLODING_ABOVE, VANISHING_BELOW
 
@@ -25,6 +26,7 @@ _MOST = 0.5
 _LEAST_FOR_JUMP = 4
 """Layers from which on one fall stands out among the others."""
 _LARGE = 2.0
+_TEN = 10.0
 
 
 @cause_rule(
@@ -432,10 +434,24 @@ def _saturated_by_weights(evidence: Evidence, factors: Factors) -> bool:
 
 
 def _forward_explodes(evidence: Evidence) -> bool:
-    """Whether z grows by more than a thousand times from the first layer to the last."""
+    """Whether z grows by more than a thousand times from the first layer to the last, or by ten
+    times where the first loss shows that the outputs grew with it: usual outputs at the start cost
+    about what guessing costs."""
     z = values_of(rows_at(evidence, evidence.first_step), "preact_std")
     z = z[np.isfinite(z) & (z > 0)]
-    return z.size > 1 and float(z[-1]) > EXPLODING_ABOVE * float(z[0])
+    if z.size < 2:
+        return False
+    growth = float(z[-1] / z[0])
+    return growth > EXPLODING_ABOVE or (growth > _TEN and _starts_far_above_guess(evidence))
+
+
+def _starts_far_above_guess(evidence: Evidence) -> bool:
+    losses, guess = column_of(evidence, "steps", "loss"), constant_loss(evidence)
+    return (
+        evidence.first_step == 0
+        and losses.size > 0
+        and bool(losses[0] > _TEN * (guess or math.nan))
+    )
 
 
 def _of_factors(

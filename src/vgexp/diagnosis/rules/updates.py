@@ -463,8 +463,9 @@ def _units(
 
 
 def _total_change(evidence: Evidence) -> float | None:
-    """The sum of all updates of the weight that moved most, over its norm; at most what it can
-    have moved. Between measured steps the update of the one before is taken."""
+    """The sum of all updates of the weight that moved most, over its norm; at most what it can have
+    moved. Between measured steps the update of the one before is taken, as large as the learning
+    rate makes it."""
     layers = evidence.tables.get("layers")
     if layers is None or "update_ratio" not in layers:
         return None
@@ -474,7 +475,7 @@ def _total_change(evidence: Evidence) -> float | None:
     every, changes = values_of(known, "step"), values_of(known, "update_ratio")
     for places in known.groupby("name").indices.values():
         steps, ratios = every[places], changes[places]
-        lengths = np.diff(np.append(steps, max(num_steps, steps[-1] + 1)))
+        lengths = _lengths(evidence, np.append(steps, max(num_steps, steps[-1] + 1)))
         totals.append(float((ratios * lengths).sum()))
     return max(totals) if totals and math.isfinite(max(totals)) else None
 
@@ -492,6 +493,21 @@ def _usual_gain(evidence: Evidence) -> tuple[Remedy, ...]:
             source="Saxe et al. 2014",
         ),
     )
+
+
+def _lengths(evidence: Evidence, edges: np.ndarray) -> np.ndarray:
+    """The number of steps from each edge to the next, each counted as its learning rate over that
+    at the edge; where that is 0 or not known, as 1."""
+    rates, steps = (column_of(evidence, "steps", name) for name in ("lr", "step"))
+    lengths = np.diff(edges)
+    if not rates.size or not np.isfinite(rates).all():
+        return lengths
+    sums = np.append(0.0, np.cumsum(rates))
+    begins, ends = np.searchsorted(steps, edges[:-1]), np.searchsorted(steps, edges[1:])
+    at_edge = np.append(rates, np.nan)[np.minimum(begins, rates.size)]
+    with np.errstate(all="ignore"):
+        counted = (sums[ends] - sums[begins]) / at_edge
+    return np.where(np.isfinite(counted) & (counted > 0), counted, lengths)
 
 
 def _first_underflow(evidence: Evidence) -> int:

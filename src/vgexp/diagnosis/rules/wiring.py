@@ -34,8 +34,9 @@ def no_update(evidence: Evidence) -> Finding | None:
         num_steps = 2  # no scheduler holds the optimizer, which could raise the rate
     if num_steps < 2 or not (updated == 0).any():  # a warm-up begins at a rate of 0
         return None
-    if not is_zero and not held["gradient"].isin(["finite"]).any():
-        return None  # there was nothing to make an update of
+    gradients = held["gradient"]
+    if not is_zero and (not gradients.eq("finite").any() or gradients.eq("not_finite").any()):
+        return None  # there was nothing to make an update of, or the run ended before it
     why = "its learning rate is 0" if is_zero else "no update changed a value"
     return Finding(
         "no_update",
