@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
+from vgexp import diagnose
 from vgexp.probe import Probe
 from vgexp.probe.guests import recurrence
 
@@ -247,3 +248,30 @@ def test_training_is_the_same_to_the_bit() -> None:
 
     pairs = zip(trained(True), trained(False), strict=True)
     assert all(torch.equal(one, other) for one, other in pairs)
+
+
+def test_layers_are_those_of_their_weights_and_one_known_signal_is_no_steady_one() -> None:
+    class Tagger(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.embed = nn.Embedding(11, 6)
+            self.lstm = nn.LSTM(6, 7, num_layers=2, batch_first=True)
+            self.head = nn.Linear(7, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            states, _ = self.lstm(self.embed(x))
+            return self.head(states[:, -1])  # type: ignore[no-any-return]
+
+    model = Tagger()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with Probe(model, optimizer) as probe:
+        model(torch.arange(45).view(5, 9) % 11).square().mean().backward()
+        optimizer.step()
+    layers = probe.to_frame().set_index("name")["layer"]
+    time = probe.to_frame("time").drop_duplicates("name").set_index("name")["layer"]
+    for name in ("l0", "l1"):
+        assert time[f"lstm.{name}.h"] == layers[f"lstm.weight_ih_{name}"]
+    found = diagnose(probe.to_frame())
+    assert found.first is not None
+    assert found.first.signal is None
+    assert "of recurrent layers z is not known" in found.sentence

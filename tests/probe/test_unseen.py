@@ -14,6 +14,7 @@ from reference import measured_rows
 from torch import Tensor, nn
 
 from vgexp import Probe
+from vgexp.errors import QuestionError
 from vgexp.probe.unseen import (
     MOST_NAMES,
     NO_ACTIVATION,
@@ -166,3 +167,19 @@ def test_only_weights_that_are_wanted_are_named(layers: str | None) -> None:
         optimizer.step()
     names = "0.weight, 1.weight, 2.weight" if layers is None else "2.weight"
     assert probe.unseen == [f"{names}: {NO_ACTIVATION}"]
+
+
+@pytest.mark.parametrize(
+    ("table", "words"),
+    [
+        ("time", "the probe has no table 'time': this model has no nn.RNN, nn.LSTM or nn.GRU"),
+        ("attention", "no table 'attention': no call of torch's attention was seen"),
+        ("loss", r"no table 'loss': no loss is watched \(probe.watch_loss\)"),
+        ("evals", "no table 'evals': only runs of vgexp train and vgexp signal have it"),
+        ("tiem", "unknown table: 'tiem'"),
+    ],
+)
+def test_a_table_that_a_model_has_not_is_refused_with_the_reason(table: str, words: str) -> None:
+    model = stacked(nn.Linear(4, 3))
+    with pytest.raises(QuestionError, match=words):
+        Probe(model, sgd(model)).to_frame(table)

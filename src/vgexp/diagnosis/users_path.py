@@ -26,6 +26,10 @@ JUMPS = (
     " layers are branches, so that no path of layers can be told"
 )
 NO_SIGNAL = "no layer of the path has a signal"
+RECURRENT = (
+    "one layer alone has a known signal: of recurrent layers z is not known, and time.csv has what"
+    " comes back through time"
+)
 
 
 @dataclass(frozen=True)
@@ -71,6 +75,8 @@ def users_path(layers_at_step: pd.DataFrame, num_layers: int) -> UsersPath:
         reason = ZERO_READOUT
     elif len(heard) < 2 and _num_branches(layers_at_step) > len(path):
         reason = BRANCHES
+    elif len(heard) < 2 and _has_unheard_recurrence(path):
+        reason = RECURRENT
     elif _jumps_often(deltas):
         reason = JUMPS
     return UsersPath(first, last, reason)
@@ -87,6 +93,10 @@ def _num_branches(layers_at_step: pd.DataFrame) -> int:
     """The number of weights that have a signal and no place on the path."""
     rows = layers_at_step[layers_at_step["layer"].isna()]
     return int(rows["delta_rms"].notna().sum())
+
+
+def _has_unheard_recurrence(path: pd.DataFrame) -> bool:
+    return bool((path["delta_rms"].isna() & (path["kind"] == "recurrent")).any())
 
 
 def _jumps_often(deltas: np.ndarray) -> bool:

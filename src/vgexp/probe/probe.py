@@ -186,7 +186,7 @@ class Probe:
         if not is_guest:
             return
         unseen = self._unseen.setdefault
-        time = GuestTimeMeter(model, self._taps, self._note, unseen)
+        time = GuestTimeMeter(model, self._taps, self._plan.rows, self._note, unseen)
         if time.has_sites:
             yield time
         yield GuestAttentionMeter(model, self._taps, self._plan.rows, unseen)

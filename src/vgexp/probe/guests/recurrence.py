@@ -23,6 +23,7 @@ from vgexp import metrics
 from vgexp.probe.guests.passes import OfPasses, Unseen
 from vgexp.probe.hooks import Hook, Note
 from vgexp.probe.passes import OVERWRITTEN, Pass
+from vgexp.probe.plan import PlanRow
 from vgexp.probe.taps import Taps
 from vgexp.records import Floats, Rows
 from vgexp.torch_internals import backward_task, version_of
@@ -83,13 +84,21 @@ class GuestTimeMeter:
 
     table = "time"
 
-    def __init__(self, model: nn.Module, taps: Taps, note: Note, unseen: Unseen) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        taps: Taps,
+        rows: Sequence[PlanRow],
+        note: Note,
+        unseen: Unseen,
+    ) -> None:
         self._sites = [
             (name or type(model).__name__, module)
             for name, module in model.named_modules()
             if isinstance(module, nn.RNNBase)
         ]
         self._passes: OfPasses[_Measured] = OfPasses(taps)
+        self._rows_of_plan = {row.name: row for row in rows}
         self._note, self._unseen = note, unseen
         self._seen: list[tuple[int, Pass]] = []
         self._handles: list[Any] = []
@@ -180,14 +189,13 @@ class GuestTimeMeter:
                                            strict=True):  # fmt: skip
                 before, count = sums.get(key, (np.zeros(2), 0))
                 sums[key] = np.hypot(before, norms), count + entries
-        first = self._first_layers()
         keys = sorted(sums, key=_order)
         rms_K2 = np.array([sums[key][0] / np.sqrt(max(1, sums[key][1])) for key in keys])
         delta = rms_K2[:, 1] * (num_examples / float(loss_scale))
         names = [self._sites[number][0] for number, *_ in keys]
         columns: dict[str, Sequence[Any]] = {
             "step": [step] * len(keys),
-            "layer": [first[number] + _layer_of(label) for number, label, *_ in keys],
+            "layer": [self._layer(number, label) for number, label, *_ in keys],
             "name": [f"{n}.{key[1]}.{key[2]}" for n, key in zip(names, keys, strict=True)],
             "t": [key[3] for key in keys],
             "delta_rms": Floats(delta.astype(dtype)),
@@ -195,10 +203,15 @@ class GuestTimeMeter:
         }
         return Rows(self.table, columns)
 
-    def _first_layers(self) -> list[int]:
-        """The number of the first layer of each module: they count on from one to the next."""
-        layers = [module.num_layers for _, module in self._sites]
-        return [1 + sum(layers[:number]) for number in range(len(layers))]
+    def _layer(self, number: int, label: str) -> int:
+        """The layer of its weights in `layers.csv`; where they have none, they count on from one
+        module to the next."""
+        name = self._sites[number][0]
+        own = self._rows_of_plan.get(f"{name}.weight_ih_{label}")
+        if own is not None and own.layer is not None:
+            return own.layer
+        before = sum(module.num_layers for _, module in self._sites[:number])
+        return 1 + before + _layer_of(label)
 
 
 def _order(key: _Key) -> tuple[Any, ...]:
