@@ -112,6 +112,8 @@ MEMORISED = {"constant_loss": 2.303, "val_loss_last": 2.6}
 POST = {"model.norm_position": "post", "optimizer.lr": 1e-3}
 ATTENTION = layers(kind=["attention", "linear", "linear", "readout"])
 NORM = pd.DataFrame({"step": 0, "name": ["norm.weight"], "kind": "norm", "entries": 16})
+UNREACHED = wiring(gradient_came=0, gradient="none", updated=0)
+UNSEEN = {"preact_std": NAN, "act_std": NAN, "delta_rms": NAN, "grad_norm": NAN}
 BAD_LOSS = loss(step=3).assign(not_finite=[0, 0, 1.0])
 
 TELLS: list[tuple[str, Evidence]] = [
@@ -129,6 +131,8 @@ TELLS: list[tuple[str, Evidence]] = [
         ),
     ),
     ("graph_cut", of(wiring=wiring(), layers=layers(deltas=(0.0, 0.0, 0.5)))),
+    # The loss was made anew as a leaf: nothing behind it is seen.
+    ("graph_cut", of(wiring=UNREACHED, layers=layers(deltas=(NAN,) * 3, **UNSEEN), loss=loss())),
     ("gradient_kept", of(wiring=wiring(gradient_kept=1))),
     # As the probe has it: a row of a step that was looked at alone, and zeros later.
     (
@@ -447,6 +451,8 @@ SILENT: list[tuple[str, Evidence]] = [
             extra={"constant_loss": 2.303},
         ),
     ),
+    # Without a loss that was watched nobody knows that the model was called.
+    ("graph_cut", of(wiring=UNREACHED, layers=layers(deltas=(NAN,) * 3, **UNSEEN))),
     # It diverged before its first update.
     (
         "no_update",
