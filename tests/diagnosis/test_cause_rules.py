@@ -263,6 +263,8 @@ TELLS: list[tuple[str, Evidence]] = [
             steps=steps_of([300.0, NAN], grad_norm=1.0),
             settings={"model.skip": "residual"},
             extra={"constant_loss": 2.303},
+        ),
+    ),
     # Of a stream nothing tells what weights multiply by.
     (
         "residual_growth",
@@ -553,6 +555,8 @@ SILENT: list[tuple[str, Evidence]] = [
             layers=layers((0, 100), update_ratio=1e-2),
             steps=steps_of([2.3] * 120, grad_norm=1.0, lr=0.1),
         ),
+        ),
+    ),
     # No gradient is no small gradient.
     (
         "optimizer_epsilon",
