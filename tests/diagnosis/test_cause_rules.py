@@ -555,7 +555,6 @@ SILENT: list[tuple[str, Evidence]] = [
             layers=layers((0, 100), update_ratio=1e-2),
             steps=steps_of([2.3] * 120, grad_norm=1.0, lr=0.1),
         ),
-        ),
     ),
     # No gradient is no small gradient.
     (
