@@ -82,7 +82,7 @@ def _judge_preset(job: Job) -> Judged:
     if job.cured:
         return Judged(job, learned, "", None, (), {})
     diagnosis = diagnose_run(past)
-    names = ("layers", "steps", "evals", "parameters")
+    names = ("layers", "steps", "evals", "loss", "wiring")
     tables = {name: table for name in names if (table := past.table(name)) is not None}
     facts = {"dtype": past.dtype, "num_classes": _num_classes(summary)}
     peers = alarms(tables, facts)

@@ -10,6 +10,7 @@ from vgexp.diagnosis import CAUSE_RULES, CAUSES
 from vgexp.diagnosis.findings import CauseRule
 from vgexp.explain import GROUPS
 from zoo.judging import Judged, list_unconfirmed
+from zoo.peers import DEFINITIONS, Definition, causes_of
 from zoo.presets import HALVES, HEALTHY
 from zoo.reasons import CHANGES, REASONS
 from zoo.running import LOOP, PRESET
@@ -43,6 +44,15 @@ healthy, and if not, the one cause that has to be changed. This file is made by 
 """
 
 
+_OF_OTHERS = """
+## Rule sets of others
+
+Their definitions, with their own thresholds, as far as they can be asked of vgexp's tables
+(`scripts/zoo/peers.py`).
+
+"""
+
+
 def write(judged: Sequence[Judged]) -> None:
     """Writes the whole page."""
     PAGE.write_text(make_rules() + MEASURED + make_measured(judged), encoding="utf-8")
@@ -56,6 +66,11 @@ def make_rules() -> str:
         rows = sorted(rules, key=lambda rule: list(CAUSES).index(rule.id))
         heads = ["id", "what it asks", "limit, and why", "source", "first remedy"]
         parts.append(f"\n### {title}\n\n" + _table(heads, [_rule_row(rule) for rule in rows]))
+    parts.append(_OF_OTHERS)
+    heads = ["rule set", "rule", "raises an alarm if", "asked here"]
+    parts.append(_table(heads, [_definition_row(each) for each in DEFINITIONS]))
+    sources = dict.fromkeys(f"{each.peer}: {each.source}" for each in DEFINITIONS)
+    parts.append("\n" + "".join(f"- {source}\n" for source in sources))
     return "".join(parts) + "\n"
 
 
@@ -67,13 +82,15 @@ def make_measured(judged: Sequence[Judged]) -> str:
         for kind in (PRESET, LOOP)
         for sick, health in ((True, "sick"), (False, HEALTHY))
     ]
+    num_cured = sum(each.job.cured for each in judged)
     parts = [
         f"""
 Configurations (`configs/zoo`): {counts[0]}, {counts[1]}. Loops of users (`scripts/zoo/loops`):
-{counts[2]}, {counts[3]}. Each was trained with {len(seeds)} seeds. Its truth and its half were
-written down with it. The outcome, in which no rule has a part, confirms the truth: a sick one does
-not learn, its twin with one change does, a healthy one learns. Limits of rules were set by the half
-`tune`; the half `held` was only reported.
+{counts[2]}, {counts[3]}. Judged here: {len(judged) - num_cured} trainings
+(seeds {_listed(seeds)}), and the outcome of {num_cured} cured twins. Truth and half were written
+down before. The outcome, in which no rule has a part, confirms the truth: a sick one does not
+learn, its twin with one change does, a healthy one learns. Limits of rules were set by the half
+`tune`.
 """
     ]
     if CHANGES:
@@ -112,6 +129,11 @@ def _rule_row(rule: CauseRule) -> list[str]:
     limit = "" if rule.limit is None else f"{rule.limit:g}: "
     name = f"[{rule.id}](explain.md#{rule.id})" + (" (*always*)" if rule.is_certain else "")
     return [name, rule.summary, limit + rule.why_this_limit, rule.source or "", remedy]
+
+
+def _definition_row(each: Definition) -> list[str]:
+    asked = each.partly or "wholly"
+    return [each.peer, each.name, each.states, f"no: {asked}" if each.judge is None else asked]
 
 
 # ---------------------------------------------------------------- the numbers
@@ -198,20 +220,38 @@ def _unconfirmed(judged: Iterable[Judged]) -> str:
 
 
 def _peers(judged: Sequence[Judged]) -> str:
-    """How often each rule set raises an alarm, on the sick and on the healthy."""
+    """How often each rule set raises an alarm, on the sick and the healthy; where it leads."""
     names = list(dict.fromkeys(name for each in judged for name in each.peers))
     rows = []
     for name in names:
         asked = [each for each in judged if name in each.peers]
-        sick = [bool(each.peers[name]) for each in asked if each.job.truth]
+        sick = [each for each in asked if each.job.truth]
         well = [bool(each.peers[name]) for each in asked if not each.job.truth]
-        rows.append([name, f"{sum(sick)} of {len(sick)}", f"{sum(well)} of {len(well)}"])
-    ours = [
-        _rate(judged, _RATES["sick detected"]).partition(" (")[0],
-        _rate(judged, _RATES["false alarms"]).partition(" (")[0],
+        led = [causes_of(name, each.peers[name]) for each in sick]
+        told = [found for found in led if found]
+        right = [bool({*each.job.truth} & found) for each, found in zip(sick, led, strict=True)]
+        mean = f"{sum(map(len, told)) / len(told):.1f}" if told else ""
+        alarmed = sum(bool(each.peers[name]) for each in sick)
+        rows.append(
+            [
+                name,
+                f"{alarmed} of {len(sick)}",
+                f"{sum(well)} of {len(well)}",
+                f"{sum(right)} of {len(sick)}",
+                mean,
+            ]
+        )
+    names_told = [
+        _rate(judged, _RATES[name]).partition(" (")[0]
+        for name in ("sick detected", "false alarms", "right cause")
     ]
-    rows.append(["vgexp", *ours])
-    return _table(["rule set", "sick with an alarm", "healthy with an alarm"], rows)
+    rows.append(["vgexp", *names_told, "1.0"])
+    heads = ["rule set", "sick with an alarm", "healthy with an alarm"]
+    return _table([*heads, "true cause among those it leads to", "causes it leads to"], rows)
+
+
+def _listed(seeds: Iterable[int]) -> str:
+    return ", ".join(map(str, seeds)) or "none"
 
 
 def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

@@ -4,7 +4,41 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-REASONS: Mapping[str, str] = {}
+_ITS_OWN_MEASURE = (
+    "By the rule of health it has learned: its loss is below 0.9 of guessing. The loop asks for a"
+    " better score than it reaches."
+)
+
+REASONS: Mapping[str, str] = {
+    "flat_digits": "Its largest eigenvalue is 0.03 of what the rate bears, above the rule's 0.01:"
+    " at the end it begins to leave the flat region.",
+    "narrow_cnn": "With one channel a map is 0 on some examples at the start, and on all later:"
+    " what is seen at step 0 is a factor of 0.71 a layer.",
+    "held_frozen_by_name": _ITS_OWN_MEASURE,
+    "held_large": _ITS_OWN_MEASURE,
+    "held_batchnorms": _ITS_OWN_MEASURE,
+    "held_angle_of_nothing": "The network was sick before: its signal vanishes at the start. The"
+    " step that is not finite was not seen as the backward pass's.",
+    "held_tiny_inputs": "The rule for small inputs is silent where small weights may be why z is"
+    " small; biases then move far, and labels seem to be the cause.",
+    "held_rate_large_adamw": "A squared error of targets whose size nobody knows: the loss falls by"
+    " half from its first value, and counts as learned.",
+    "held_clipped_values": "Clipping by value in a loop leaves norms that differ from step to step:"
+    " that the updates are small is seen, and not why.",
+    "held_half_underflow": "Every gradient is exactly 0 from the start, so that there is none whose"
+    " size would show that it underflows.",
+    "held_half_overflow": "The first forward pass is not finite: no table says what overflowed.",
+}
 """Name of a configuration or a loop -> why its diagnosis is not what is true of it."""
-CHANGES = ""
+
+CHANGES = """
+The half `held` was first run when all limits were set (seed 0, 121 trainings): 74 of 80 sick
+detected (92 %), the right cause for 64 (80 %; configurations 33 of 38, loops 31 of 42), no false
+alarm on 41 healthy. Because of that run five rules were mended, so that the numbers below are no
+longer wholly those of an unseen half: `graph_cut` finds a loss that has no graph at all;
+`no_update` is silent about a run that diverged before its first update; `rate_too_small` counts an
+update between two measurements by its own learning rate; `residual_growth` and `weights_large` also
+see a stream that grows by ten times where the first loss is ten times what guessing costs; what
+makes a signal smaller is no cause where something made it grow.
+"""
 """What was changed because of what the held half showed, with both numbers; empty: nothing."""

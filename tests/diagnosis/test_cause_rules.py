@@ -18,7 +18,8 @@ from layer_tables import layers_of, steps_of
 from vgexp.diagnosis import CAUSE_RULES, CAUSES, Evidence
 from vgexp.diagnosis.depths import factors_of
 from vgexp.diagnosis.evidence import evidence_of_tables
-from vgexp.diagnosis.outcome import constant_loss, has_learned, is_short
+from vgexp.diagnosis.outcome import constant_loss, has_learned, is_short, stays_at_start
+from vgexp.diagnosis.rules.wiring import RAN_SILENTLY
 from vgexp.quantities import TABLES
 
 NAN = math.nan
@@ -114,6 +115,12 @@ MEMORISED = {"constant_loss": 2.303, "val_loss_last": 2.6}
 POST = {"model.norm_position": "post", "optimizer.lr": 1e-3}
 ATTENTION = layers(kind=["attention", "linear", "linear", "readout"])
 NORM = pd.DataFrame({"step": 0, "name": ["norm.weight"], "kind": "norm", "entries": 16})
+UNREACHED = wiring(gradient_came=0, gradient="none", updated=0)
+UNSEEN = {"preact_std": NAN, "act_std": NAN, "delta_rms": NAN, "grad_norm": NAN}
+BINARY = loss("64x1", "64x1", "float32", "BCEWithLogitsLoss").assign(
+    min=[0.4, 0.0, 0.77], max=[0.6, 1.0, 0.77], mean=[0.52, 0.4, 0.779], std=[0.05, 0.49, 0.0]
+)
+LOG_PROBABILITIES = loss("64x10", "64", "int64", "NLLLoss", min=-2.35, max=-2.2, mean=-2.3)
 BAD_LOSS = loss(step=3).assign(not_finite=[0, 0, 1.0])
 
 TELLS: list[tuple[str, Evidence]] = [
@@ -131,6 +138,19 @@ TELLS: list[tuple[str, Evidence]] = [
         ),
     ),
     ("graph_cut", of(wiring=wiring(), layers=layers(deltas=(0.0, 0.0, 0.5)))),
+    # The loss was made anew as a leaf: nothing behind it is seen.
+    ("graph_cut", of(wiring=UNREACHED, layers=layers(deltas=(NAN,) * 3, **UNSEEN), loss=loss())),
+    # Under no_grad, and not trained by anyone else.
+    (
+        "graph_cut",
+        of(
+            unseen=[f"layers.0, layers.1: {RAN_SILENTLY}"],
+            wiring=wiring(
+                gradient_came=[0, 0, 1, 1], gradient=["none", "none", "finite", "finite"]
+            ),
+            layers=layers(preact_std=[NAN, NAN, 1.0, 1.0], weight_norm=8.0),
+        ),
+    ),
     ("gradient_kept", of(wiring=wiring(gradient_kept=1))),
     # As the probe has it: a row of a step that was looked at alone, and zeros later.
     (
@@ -182,6 +202,15 @@ TELLS: list[tuple[str, Evidence]] = [
             layers=layers().assign(delta_rms=0.03),
         ),
     ),
+    ("double_softmax", of(loss=BINARY, layers=layers(preact_mean=0.1))),
+    ("double_softmax", of(loss=BINARY.assign(function="mine"), layers=layers(preact_mean=0.1))),
+    (
+        "double_softmax",
+        of(
+            loss=pd.concat([LOG_PROBABILITIES, LOG_PROBABILITIES.assign(step=20)]),
+            layers=layers().assign(delta_rms=0.03),
+        ),
+    ),
     ("target_shape", of(loss=loss("64x1", "64", "float32", "MSELoss"))),
     (
         "output_range",
@@ -198,6 +227,11 @@ TELLS: list[tuple[str, Evidence]] = [
             layers=layers(saturated_fraction=[0, 0, 0, 1.0]),
             steps=steps_of([25.0] * 120, grad_norm=[1.0] * 60 + [0.0] * 60),
         ),
+    ),
+    # The generator's loss by its first formula, where the discriminator is sure.
+    (
+        "saturated_loss",
+        of(steps=steps_of([-0.3] + [-1e-9] * 119, grad_norm=[1.0] * 3 + [1e-6] * 117)),
     ),
     ("inputs_unscaled", of(layers=layers(preact_std=[90.0, 1, 1, 1]))),
     ("inputs_unscaled", of(layers=layers(preact_std=[1e-3, 0.7, 0.7, 0.7]))),
@@ -246,6 +280,15 @@ TELLS: list[tuple[str, Evidence]] = [
             steps=steps_of([300.0, NAN], grad_norm=1.0),
             settings={"model.skip": "residual"},
             extra={"constant_loss": 2.303},
+        ),
+    ),
+    # Of a stream nothing tells what weights multiply by.
+    (
+        "residual_growth",
+        of(
+            layers=layers(
+                deltas=EXPLODING, kind=["stream"] * 3 + ["readout"], act_mean=NAN, act_std=NAN
+            )
         ),
     ),
     ("dead_at_start", of(layers=layers(dead_fraction=[0.0, 1.0, 0.0, 0.0]))),
@@ -370,7 +413,36 @@ SILENT: list[tuple[str, Evidence]] = [
     ("gradient_kept", of(wiring=wiring())),
     # Another network's optimizer clears these.
     ("gradient_kept", of(wiring=wiring(gradient_kept=1, in_optimizer=0))),
+    # Another optimizer, or an average, changes them.
+    (
+        "graph_cut",
+        of(
+            unseen=[f"layers.0, layers.1: {RAN_SILENTLY}"],
+            wiring=wiring(
+                gradient_came=[0, 0, 1, 1], gradient=["none", "none", "finite", "finite"]
+            ),
+            layers=layers(preact_std=[NAN, NAN, 1.0, 1.0], weight_norm=lambda step: 8.0 + step),
+        ),
+    ),
     ("double_softmax", of(loss=loss())),
+    # The read-out gives these numbers itself: they are logits.
+    ("double_softmax", of(loss=BINARY, layers=layers(preact_mean=0.52))),
+    # A binary cross-entropy of probabilities is right.
+    (
+        "double_softmax",
+        of(
+            loss=BINARY.assign(function="mine", mean=[0.52, 0.4, 0.69]),
+            layers=layers(preact_mean=0.1),
+        ),
+    ),
+    # Logarithms of a softmax of logits, that send back what they should.
+    (
+        "double_softmax",
+        of(
+            loss=pd.concat([LOG_PROBABILITIES, LOG_PROBABILITIES.assign(step=20)]),
+            layers=layers().assign(delta_rms=0.3),
+        ),
+    ),
     # -log(p) of one's own making takes probabilities, and sends back what it should.
     (
         "double_softmax",
@@ -404,6 +476,19 @@ SILENT: list[tuple[str, Evidence]] = [
         of(steps=steps_of([2.3] * 4, grad_norm=[NAN, 1, 1, 1], skipped=[1, 0, 0, 0])),
     ),
     ("saturated_loss", of(layers=layers(saturated_fraction=[0, 0, 0, 1.0]))),
+    # What was learned sends nothing back either.
+    (
+        "saturated_loss",
+        of(steps=steps_of([2.3] + [1e-6] * 119, grad_norm=[1.0] * 3 + [1e-6] * 117)),
+    ),
+    # Dead units are another thing.
+    (
+        "saturated_loss",
+        of(
+            steps=steps_of([2.3] * 120, grad_norm=[1.0] * 3 + [1e-6] * 117),
+            layers=layers(dead_fraction=[0.0, 1.0, 0.0, 0.0]),
+        ),
+    ),
     ("inputs_unscaled", of()),
     # Data of vgexp's own are scaled.
     ("inputs_unscaled", of(layers=layers(preact_std=[90.0, 1, 1, 1]), settings={"data": "digits"})),
@@ -418,6 +503,16 @@ SILENT: list[tuple[str, Evidence]] = [
             steps=steps_of([2.3] * 4 + [NAN], grad_norm=[1.0] * 4 + [NAN]).assign(
                 step=range(100, 105)
             )
+        ),
+    ),
+    # The loss was given finite outputs at that step: it made the nan itself.
+    (
+        "inputs_not_finite",
+        of(
+            steps=steps_of([2.3] * 20 + [NAN], grad_norm=[1.0] * 20 + [NAN]).assign(
+                step=range(100, 121)
+            ),
+            loss=loss(step=120).assign(not_finite=[0, 0, 1.0]),
         ),
     ),
     # A bias moves z as well, all units alike.
@@ -473,6 +568,8 @@ SILENT: list[tuple[str, Evidence]] = [
             extra={"constant_loss": 2.303},
         ),
     ),
+    # Without a loss that was watched nobody knows that the model was called.
+    ("graph_cut", of(wiring=UNREACHED, layers=layers(deltas=(NAN,) * 3, **UNSEEN))),
     # It diverged before its first update.
     (
         "no_update",
@@ -484,6 +581,11 @@ SILENT: list[tuple[str, Evidence]] = [
             layers=layers((0, 100), update_ratio=1e-2),
             steps=steps_of([2.3] * 120, grad_norm=1.0, lr=0.1),
         ),
+    ),
+    # No gradient is no small gradient.
+    (
+        "optimizer_epsilon",
+        of(settings={"optimizer.eps": 1.0}, layers=layers(update_ratio=1e-5, grad_max=0.0)),
     ),
     ("dead_units", of(layers=layers(dead_fraction=0.85))),
     # What is so at the start did not become so.
@@ -633,10 +735,33 @@ def test_what_guessing_costs_is_known_where_the_loss_is_of_a_known_kind(
         # It learned, and lost it.
         ([2.3] + [0.5] * 60 + [2.3] * 60, False),
         ([2.3, math.inf], False),
+        ([2.3] + [0.5] * 60 + [NAN], False),
     ],
 )
 def test_whether_a_network_learned_is_judged_by_its_end(losses: Any, expected: bool) -> None:
     assert has_learned(of(steps=steps_of(losses), loss=loss())) is expected
+
+
+def test_of_a_loss_of_unknown_kind_the_first_is_what_guessing_costs() -> None:
+    assert stays_at_start(of(steps=steps_of([2.3] * 120)))
+    assert not stays_at_start(of(steps=steps_of([2.3] + [2.0] * 120)))
+    assert not stays_at_start(of(steps=steps_of([2.3] * 60)))
+    # A loss below 0 has no scale.
+    assert not stays_at_start(of(steps=steps_of([-2.3] * 120)))
+    # The batch of the first step had nothing to learn from.
+    assert has_learned(of(steps=steps_of([0.0, 2.3] + [1.1] * 120))) is True
+
+
+def test_targets_beyond_an_activation_are_a_fact_where_many_are() -> None:
+    """What is out of reach by rare targets is a fault only of a network that does not learn."""
+    table = loss("64", "64", "float32", "MSELoss", min=0.0, max=0.99)
+    rule = CAUSE_RULES["output_range"]
+    many = rule(of(loss=table.assign(mean=[0.5, 0.0, 1.1], min=[0.0, -2.0, 1.1])))
+    rare = rule(of(loss=table.assign(mean=[0.1, 1.0, 1.1], std=[0.1, 0.9, 0], max=[0.99, 1.2, 1])))
+    assert many is not None
+    assert many.is_fact
+    assert rare is not None
+    assert not rare.is_fact
 
 
 def test_of_a_loss_of_unknown_kind_a_fall_by_half_is_learning() -> None:

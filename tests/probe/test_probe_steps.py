@@ -452,6 +452,21 @@ def test_numbers_of_large_outputs_are_taken_in_parts_and_leave_out_what_is_not_f
     assert measured == pytest.approx(wanted, rel=1e-12)
 
 
+def test_the_first_loss_that_is_not_finite_is_described_at_any_step() -> None:
+    model = nn.Sequential(nn.Linear(2, 1))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with Probe(model, optimizer, activations_every=20) as probe:
+        loss_of = probe.watch_loss(lambda output, target: (output.abs() * target.log()).mean())
+        for step in range(6):
+            target = torch.ones(3, 1) * (step < 3)
+            optimizer.zero_grad()
+            loss_of(model(torch.ones(3, 2)), target).backward()
+            optimizer.step()
+    table = probe.to_frame("loss").set_index(["step", "name"])
+    assert [*dict.fromkeys(step for step, _ in table.index)] == [0, 3]
+    assert table.loc[3, "not_finite"].to_dict() == {"output": 0, "target": 0, "result": 1}
+
+
 def test_a_step_without_an_update_is_a_skipped_one() -> None:
     model = _model()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)

@@ -18,8 +18,10 @@ from vgexp.errors import QuestionError
 from vgexp.probe.unseen import (
     MOST_NAMES,
     NO_ACTIVATION,
+    NO_CALL,
     NO_GRADIENT,
     NOT_HELD,
+    RAN_SILENTLY,
     UNREGISTERED,
     lines,
 )
@@ -52,6 +54,22 @@ def test_weights_that_no_activation_follows_share_a_line() -> None:
     unseen, rows = unseen_of(model)
     assert unseen == [f"0.weight, 2.weight: {NO_ACTIVATION}"]
     assert [row["act_mean"] for row in rows] == [None] * 3
+
+
+def test_modules_that_ran_under_no_grad_are_told_apart_from_those_that_did_not_run() -> None:
+    class Fed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.encoder, self.spare, self.head = (nn.Linear(4, 4) for _ in range(3))
+
+        def forward(self, x: Tensor) -> Tensor:
+            with torch.no_grad():
+                h = self.encoder(x)
+            return self.head(h)
+
+    unseen, _ = unseen_of(Fed())
+    assert f"encoder.weight: {RAN_SILENTLY}" in unseen
+    assert f"spare.weight: {NO_CALL}" in unseen
 
 
 def test_a_line_names_a_bounded_number_of_weights() -> None:

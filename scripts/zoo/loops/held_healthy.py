@@ -127,7 +127,7 @@ def _teacher(_cured: bool) -> Parts:
     batches = ((x[torch.randint(1000, (48,))],) for _ in range(300))
     trained = [*model.encoder.parameters(), *model.predictor.parameters()]
     optimizer = torch.optim.Adam(trained, lr=3e-3)
-    return Parts(model, optimizer, loss, batches, Goal(score, 0.15), step=step)
+    return Parts(model, optimizer, loss, batches, Goal(score, 0.05), step=step)
 
 
 class _Routed(nn.Module):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -84,16 +85,32 @@ class Parts:
     num_classes: int | None = None
 
 
+_WATCHES: list[Callable[[Parts], AbstractContextManager[Any]]] = []
+
+
 def run(parts: Parts) -> Result:
     """Trains under a probe, and measures before and after with the model in eval mode."""
     first = measure(parts)
     step = parts.step or usual_step
     parts.model.train()
-    with Probe(parts.model, parts.optimizer, **(parts.probe or {})) as probe:
+    with ExitStack() as others:
+        for watch in _WATCHES:
+            others.enter_context(watch(parts))
+        probe = others.enter_context(Probe(parts.model, parts.optimizer, **(parts.probe or {})))
         loss = probe.watch_loss(parts.loss)
         for batch in parts.batches:
             step(parts.model, parts.optimizer, loss, batch)
     return result_of(probe, parts, first)
+
+
+@contextmanager
+def watching(watch: Callable[[Parts], AbstractContextManager[Any]]) -> Iterator[None]:
+    """Lets another tool watch the trainings that are made within the `with`."""
+    _WATCHES.append(watch)
+    try:
+        yield
+    finally:
+        _WATCHES.remove(watch)
 
 
 def usual_step(

@@ -53,7 +53,7 @@ def _new_head(cured: bool) -> Parts:
     optimizer = torch.optim.AdamW(model.head.parameters(), lr=0.02)
     if not cured:
         model.head = nn.Linear(24, 10)
-    return read_digits(model, optimizer, enough=0.75)
+    return read_digits(model, optimizer, enough=0.6)
 
 
 class _Experts(nn.Module):
@@ -134,7 +134,7 @@ class _Hard(nn.Module):
 def _hard_choice(cured: bool) -> Parts:
     model = _Hard(is_hard=not cured)
     return recall_first(
-        model, torch.optim.Adam(model.parameters(), lr=0.01), length=4, steps=400, enough=0.6
+        model, torch.optim.Adam(model.parameters(), lr=0.01), length=4, steps=400, enough=0.45
     )
 
 

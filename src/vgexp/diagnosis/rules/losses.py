@@ -125,7 +125,7 @@ def _sigmoid_twice(evidence: Evidence, first: tuple[pd.Series, pd.Series, float]
         if not 0 < middle < 1 or abs(value - usual) > _ALIKE * usual:
             return None
         alone = -share * math.log(middle) - (1 - share) * math.log(1 - middle)
-        if abs(alone - usual) <= 2 * _ALIKE * usual:
+        if abs(value - alone) <= 3 * abs(value - usual):
             return None
     high = float(outputs["max"].max())
     return Finding(

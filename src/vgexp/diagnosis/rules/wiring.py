@@ -199,6 +199,9 @@ def graph_cut(evidence: Evidence) -> Finding | None:
     if evidence.is_check and len(trained) and (_numbers(trained, "gradient_came") == 0).all():
         cut, why = _weights(trained), "the loss has no graph that leads to a parameter"
         is_fact = True
+    if not cut and _sees_outputs_alone(evidence, held):
+        cut, why = _weights(held), "the loss has no graph that leads back to the model's output"
+        is_fact = True
     if not cut:
         return None
     return Finding(
@@ -219,6 +222,14 @@ def graph_cut(evidence: Evidence) -> Finding | None:
         ),
         is_fact=is_fact,
     )
+
+
+def _sees_outputs_alone(evidence: Evidence, held: pd.DataFrame) -> bool:
+    """Whether the loss gets outputs, and no backward pass comes to any parameter, at any step."""
+    table = evidence.tables.get("loss")
+    came = _numbers(held, "gradient_came")
+    has_outputs = table is not None and bool(table["role"].eq("output").any())
+    return has_outputs and len(held) > 0 and bool((came == 0).all())
 
 
 @cause_rule("gradient_kept", "wiring.csv", reason=_A_FACT, certain=True)
