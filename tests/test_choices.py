@@ -68,10 +68,14 @@ OTHER_WORDS = {"auto", "layer", "linear", "none", "norm", "step", "text", "value
 
 @cache
 def trees() -> dict[str, ast.Module]:
-    """File below the package -> its syntax tree."""
+    """File below the package -> its syntax tree; without the pages of `vgexp explain`.
+
+    These are texts about choices: a reader types the names that stand in them.
+    """
     return {
         path.relative_to(SOURCE).as_posix(): ast.parse(path.read_text(encoding="utf-8"))
         for path in sorted(SOURCE.rglob("*.py"))
+        if "explain/pages/" not in path.as_posix()
     }
 
 

@@ -1,6 +1,6 @@
 """The numbers of a run in the formulas of a page: those of its summary and tables, none other.
 
-Holds: explain/laws.py, explain/own.py
+Holds: explain/laws.py, explain/own.py, explain/pages/slopes.py
 """
 
 from __future__ import annotations
@@ -175,7 +175,7 @@ def test_time_is_multiplied_over_the_sequence(folders: dict[str, Path]) -> None:
 def test_adams_first_update_is_that_of_the_largest_entry(folders: dict[str, Path]) -> None:
     lines = lines_of("adam", folders["recurrent"])
     largest = value_of(lines, "grad_max")
-    (update,) = (line.value for line in lines if line.words.startswith("its first update"))
+    (update,) = (line.value for line in lines if line.words.startswith("the first update"))
     assert update == pytest.approx(largest / (largest + 1e-8), rel=1e-3)
 
 

@@ -10,17 +10,18 @@ import statistics
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from vgexp.explain.pages.slopes import PEAKS
 from vgexp.explain.sums import show, show_base
 from vgexp.explain.topic import Line, sum_of
 
 if TYPE_CHECKING:
     from vgexp.explain.own import Own
 
-PEAKS: Mapping[str, float] = {"sigmoid": 0.25, "tanh": 1.0, "hardtanh": 1.0, "relu": 1.0}
-"""Activation -> the largest |phi'|."""
 LARGEST: Mapping[str, float] = {"float16": 65504.0, "float32": 3.4028235e38}
 """dtype -> the largest number that it holds."""
 ADAM_EPSILON = 1e-8
+_ALIKE = 1.5
+"""Largest ratio of the norms of weights of one size and one init."""
 
 Lines = list[Line]
 
@@ -61,9 +62,13 @@ def bound(own: Own) -> Lines:
 
 
 def weight_gain(own: Own) -> float | None:
-    """sqrt(n Var W) of the middle hidden layer of a perceptron at step 0: its norm / sqrt(n)."""
+    """sqrt(n Var W) of the middle hidden layer at step 0: its norm / sqrt(n).
+
+    None where hidden layers differ in their norms, as those of different widths or uses do.
+    """
     width, norms = own.setting("model.width"), own.layers("weight_norm")
-    if own.choice("model") != "mlp" or own.setting("model.skip") == "dense" or len(norms) < 2:
+    hidden = [norms[layer] for layer in sorted(norms)[1:]]
+    if width is None or not hidden or min(hidden) <= 0 or max(hidden) > _ALIKE * min(hidden):
         return None
     middle = sorted(norms)[len(norms) // 2]
     return norms[middle] / math.sqrt(width)
@@ -132,8 +137,10 @@ def update(own: Own) -> Lines:
     rates = own.steps("lr")
     lines: Lines = []
     for layer in sorted({*list(ratios)[:1], *list(ratios)[-1:]}):
-        is_plain = own.choice("optimizer") == "sgd" and own.setting("optimizer.weight_decay") == 0
-        if is_plain and rates and norms.get(layer) and layer in gradients:
+        plain = (
+            rates[-1] * gradients.get(layer, 0.0) / norms[layer] if rates and norms[layer] else 0
+        )
+        if abs(plain - ratios[layer]) < 0.01 * ratios[layer]:  # as plain gradient descent makes it
             ratio = f"{show(rates[-1], 4)} * {show(gradients[layer], 4)} / {show(norms[layer], 4)}"
             lines.append(sum_of(ratio, f"lr |g| / |W|, layer {layer}, step {step}"))
         lines.append(Line("update_ratio", ratios[layer], f"measured, layer {layer}, step {step}"))
@@ -187,9 +194,9 @@ def epsilon(own: Own) -> Lines:
     layer = min(largest)
     words = f"largest gradient entry of layer {layer}, step 0"
     lines = [Line("grad_max", largest[layer], words)]
-    if own.choice("optimizer") in ("adam", "adamw") and largest[layer] > 0:
+    if largest[layer] > 0:
         size = show(largest[layer], 4)
-        words = "its first update by Adam, in units of lr"
+        words = "the first update that Adam makes of it, in units of lr"
         lines.append(sum_of(f"{size} / ({size} + {show(ADAM_EPSILON)})", words))
     return lines
 
@@ -240,7 +247,7 @@ def readout(own: Own) -> Lines:
     guess, signal = own.number("constant_loss"), own.readout("delta_rms")
     lines = [] if signal is None else [Line("delta_rms", signal, "of the read-out at step 0")]
     num_classes = own.setting("data.num_classes")
-    if own.setting("train.loss") in (None, "cross_entropy") and guess is not None:
+    if guess is not None:
         count = num_classes if isinstance(num_classes, int) else round(math.exp(guess))
         if count > 1 and abs(math.log(count) - guess) < 0.02:
             words = f"softmax that guesses among K = {count} classes"
@@ -295,8 +302,9 @@ def landscape(own: Own) -> Lines:
     lines = reading(own, "sharpness_first", "largest Hessian eigenvalue at the first step")
     lines += reading(own, "sharpness_last", "the same at the last step")
     rate_set = own.setting("optimizer.lr")
-    if lines and own.choice("optimizer") == "sgd" and rate_set:
-        lines.append(sum_of(f"2 / {show(rate_set)}", "the limit of stability, 2 / lr"))
+    if lines and rate_set:
+        words = "the limit of stability of plain gradient descent, 2 / lr"
+        lines.append(sum_of(f"2 / {show(rate_set)}", words))
     lines += reading(own, "curvature_over_limit_max", "largest |eigenvalue| over the limit")
     return lines + reading(own, "attenuation", "the signal: layer 1 over the last")
 
@@ -326,7 +334,7 @@ def memory(own: Own) -> Lines:
     """The numbers that must wait for the backward pass: one h and one z for a unit and example."""
     count, width = own.num_layers, own.setting("model.width")
     batch = own.setting("data.batch_size")
-    if own.choice("model") != "mlp" or count is None or not width or not batch:
+    if weight_gain(own) is None or count is None or not width or not batch:
         return []
     return [
         sum_of(f"{count} * {width} * {batch}", "units of all layers and examples of a batch"),

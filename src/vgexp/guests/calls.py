@@ -131,11 +131,11 @@ def kind_of(output: Any, target: Any, loss: float) -> str | None:
         return None
     x, y = pair
     found = []
-    for name in ("cross_entropy", "binary_cross_entropy_with_logits"):
+    for name, has_classes in (("cross_entropy", True), ("binary_cross_entropy_with_logits", False)):
         try:
             if _is_near(loss, [getattr(functional, name)(x.float(), y)], _EXACT):
                 found.append(name)
-            if name == "cross_entropy" and (x >= 0).all():  # or it took probabilities
+            if has_classes and (x >= 0).all():  # or it took probabilities
                 taken = [functional.nll_loss(x.float().log(), y)]
                 found += ["nll_loss"] if _is_near(loss, taken, _EXACT) else []
         except (RuntimeError, IndexError, ValueError):
