@@ -76,7 +76,10 @@ def make_rules() -> str:
 
 def make_measured(judged: Sequence[Judged]) -> str:
     """The part of the page that trainings decide."""
-    seeds = sorted({each.job.seed for each in judged})
+    seeds = {
+        kind: sorted({e.job.seed for e in judged if e.job.kind == kind and not e.job.cured})
+        for kind in (PRESET, LOOP)
+    }
     counts = [
         f"{len({each.job.name for each in judged if _is(each, kind, sick)})} {health}"
         for kind in (PRESET, LOOP)
@@ -87,10 +90,10 @@ def make_measured(judged: Sequence[Judged]) -> str:
         f"""
 Configurations (`configs/zoo`): {counts[0]}, {counts[1]}. Loops of users (`scripts/zoo/loops`):
 {counts[2]}, {counts[3]}. Judged here: {len(judged) - num_cured} trainings
-(seeds {_listed(seeds)}), and the outcome of {num_cured} cured twins. Truth and half were written
-down before. The outcome, in which no rule has a part, confirms the truth: a sick one does not
-learn, its twin with one change does, a healthy one learns. Limits of rules were set by the half
-`tune`.
+(configurations: seeds {_listed(seeds[PRESET])}; loops: seeds {_listed(seeds[LOOP])}), and the
+outcome of {num_cured} cured twins. Truth and half were written down before. The outcome, in which
+no rule has a part, confirms the truth: a sick one does not learn, its twin with one change does, a
+healthy one learns. Limits of rules were set by the half `tune`.
 """
     ]
     if CHANGES:

@@ -52,7 +52,7 @@ def test_rates_count_detected_right_and_false_alarms() -> None:
     text = page.make_measured(some)
     assert "| `held` | 2 of 3 (67%) | 1 of 3 (33%) | 1 of 3 (33%) | 1 of 2 (50%) |" in text
     assert "| `tune` | 0 of 0 | 0 of 0 | 0 of 0 | 0 of 1 (0%) |" in text
-    assert "| peer | 3 of 3 | 2 of 2 |\n| vgexp | 2 of 3 | 1 of 2 |" in text
+    assert "| peer | 3 of 3 | 2 of 2 | 0 of 3 |  |\n| vgexp | 2 of 3 | 1 of 2 | 1 of 3 |" in text
 
 
 def test_the_matrix_has_a_row_for_each_truth_and_marks_what_is_right() -> None:
