@@ -127,12 +127,12 @@ class _Recalling(nn.Module):
 
 
 def _forgetting(cured: bool) -> Parts:
-    """A plain tanh recurrence has to keep a symbol for 60 steps."""
+    """A plain tanh recurrence has to keep a symbol for 30 steps."""
     model = _Recalling(nn.LSTM if cured else nn.RNN)
     if cured:
         nn.init.constant_(model.rnn.bias_hh_l0[32:64], 4.0)  # of the forget gate
     optimizer = torch.optim.Adam(model.parameters(), lr=0.01 if cured else 2e-3)
-    return recall_first(model, optimizer, length=40, steps=300)
+    return recall_first(model, optimizer, length=30, steps=350)
 
 
 LOOPS = loops_of(
