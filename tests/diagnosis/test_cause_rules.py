@@ -82,6 +82,12 @@ def loss(
     return frame
 
 
+def squared(name: str, value: float) -> pd.DataFrame:
+    """A call of a squared error, of outputs of std 0.4 and targets of std 1."""
+    table = loss("64", "64", "float32", name)
+    return table.assign(mean=[0.0, 0.0, value], std=[0.4, 1.0, 0.0])
+
+
 def of(
     *,
     dtype: str = "float32",
@@ -104,6 +110,7 @@ def radius(*radii: float) -> pd.DataFrame:
     return pd.DataFrame({"step": 0, "layer": layer, "name": "readout", "spectral_radius": radii})
 
 
+VARYING = [1e-4 * (1 + 0.01 * (step % 7)) for step in range(120)]
 FOREIGN = "the model: modules ran that are not registered in it, and have no rows; their weights: a"
 PROBABILITIES = {"min": 0.08, "max": 0.12, "row_sum_min": 1.0, "row_sum_max": 1.0}
 VANISHING = (1e-9, 1e-6, 1e-3)
@@ -177,6 +184,14 @@ TELLS: list[tuple[str, Evidence]] = [
         of(
             steps=steps_of([2.3] * 120, grad_norm=1e-4, grad_norm_clipped=1e-4),
             layers=layers(update_ratio=1e-5),
+        ),
+    ),
+    # Every entry is clipped to the same value: norms differ, the largest entries do not.
+    (
+        "clip_throttles",
+        of(
+            steps=steps_of([2.3] * 120, grad_norm=VARYING, grad_norm_clipped=VARYING),
+            layers=layers(update_ratio=1e-5, grad_max=[1e-6, 1e-6, 1e-6, 4e-7]),
         ),
     ),
     ("double_softmax", of(loss=loss(**PROBABILITIES))),
@@ -553,6 +568,14 @@ SILENT: list[tuple[str, Evidence]] = [
     # So few updates are small together at any rate.
     ("rate_too_small", of(steps=steps_of([2.3] * 99), layers=layers(update_ratio=1e-5))),
     ("gradient_kept", of(wiring=wiring(gradient_kept=NAN))),
+    # Small updates of gradients that nobody clipped.
+    (
+        "clip_throttles",
+        of(
+            steps=steps_of([2.3] * 120, grad_norm=VARYING, grad_norm_clipped=VARYING),
+            layers=layers(update_ratio=1e-5, grad_max=[1e-6, 2e-6, 3e-6, 4e-6]),
+        ),
+    ),
     (
         "clip_throttles",
         of(steps=steps_of([2.3] * 120, grad_norm=10.0, grad_norm_clipped=1.0, clipped=1)),
@@ -717,6 +740,10 @@ def test_the_backward_factor_is_weights_times_slopes() -> None:
             loss("64", "64", "float32", "MSELoss").assign(mean=[0.0, 1.0, 9.4], std=[0.1, 2.9, 0]),
             8.41,
         ),
+        # Outputs that go with the targets by chance, in PyTorch's own error; a sum has another scale.
+        (squared("MSELoss", 0.82), 1.0),
+        (squared("mine", 0.82), None),
+        (squared("MSELoss", 64 * 1.16), None),
         (loss("64", "64", "float32", "BCELoss").assign(mean=[0.5, 0.5, 0.7]), math.log(2)),
         (loss("64x2", "64", "float32", "mine"), None),
     ],

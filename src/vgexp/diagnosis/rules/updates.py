@@ -22,6 +22,8 @@ _JUMP = 10.0
 _NEARLY_ALL = 0.9
 _MOSTLY = 0.9
 _THROTTLED = 0.05
+_SAME = 1e-6
+"""Relative difference of float32 numbers that are the same but for rounding."""
 _MANY_STEPS = 50
 _LARGEST_HALF = 65504.0
 _SMALLEST_HALF = 2.0**-24
@@ -106,7 +108,11 @@ def rate_too_small(evidence: Evidence) -> Finding | None:
     " to a twentieth it is a smaller learning rate by another name",
 )
 def clip_throttles(evidence: Evidence) -> Finding | None:
-    """Whether clipping makes nearly every gradient many times smaller."""
+    """Whether clipping makes nearly every gradient many times smaller.
+
+    A loop that clips before its step leaves no gradient from before. A norm that is the same at
+    every step, or a largest entry that several weights share, shows the threshold itself.
+    """
     before, after, clipped = (
         column_of(evidence, "steps", name) for name in ("grad_norm", "grad_norm_clipped", "clipped")
     )
@@ -118,12 +124,11 @@ def clip_throttles(evidence: Evidence) -> Finding | None:
     if not usable.size:
         return None
     total = _total_change(evidence)
-    if _is_constant(before) and total is not None and total < _UNMOVED:
-        norm = float(np.median(before))
+    if total is not None and total < _UNMOVED and (of_loop := _clipped_in_loop(evidence, before)):
+        what, code = of_loop
         return Finding(
             "clip_throttles",
-            f"The gradient's norm is {norm:.3g} at every step, as clipping by norm makes it, and"
-            f" all updates together are {total:.2g} of a weight.",
+            f"{what}, and all updates together are {total:.2g} of a weight.",
             step=0,
             numbers={"total_update_ratio": Number(total, _UNMOVED)},
             remedies=(
@@ -131,7 +136,7 @@ def clip_throttles(evidence: Evidence) -> Finding | None:
                     "Raise the threshold above the usual gradient.",
                     "Clipping is then for outliers alone.",
                     None,
-                    "nn.utils.clip_grad_norm_(model.parameters(), 1.0)",
+                    code,
                     "Pascanu et al. 2013",
                 ),
             ),
@@ -533,6 +538,45 @@ def _is_constant(norms: np.ndarray) -> bool:
     """Whether nine of ten norms are equal to a thousandth, as no gradient's are by themselves."""
     middle = float(np.median(norms))
     return middle > 0 and float((np.abs(norms - middle) <= 1e-3 * middle).mean()) >= _MOSTLY
+
+
+def _clipped_in_loop(evidence: Evidence, norms: np.ndarray) -> tuple[str, str] | None:
+    """What shows that the loop clips each gradient itself, and the line that it should have."""
+    if _is_constant(norms):
+        return (
+            f"The gradient's norm is {float(np.median(norms)):.3g} at every step, as clipping by"
+            " norm makes it",
+            "nn.utils.clip_grad_norm_(model.parameters(), 1.0)",
+        )
+    threshold = _shared_peak(evidence)
+    if threshold is None:
+        return None
+    return (
+        f"The largest entry of the gradients of most weights is {threshold:.3g} at every step, as"
+        " clipping by value makes it",
+        "nn.utils.clip_grad_value_(model.parameters(), 1.0)",
+    )
+
+
+def _shared_peak(evidence: Evidence) -> float | None:
+    """The number that most weights' gradients have as their largest entry, at all measured steps.
+
+    Gradients of two weights have no largest entry in common by themselves. Numbers that a dtype
+    holds with few digits are left out.
+    """
+    layers = evidence.tables.get("layers")
+    if layers is None or "grad_max" not in layers:
+        return None
+    known = layers[np.isfinite(values_of(layers, "grad_max")) & (values_of(layers, "grad_max") > 0)]
+    peaks = values_of(known, "grad_max")
+    if known["name"].nunique() < 2 or known["step"].nunique() < 2:
+        return None
+    peak = float(np.median(peaks))
+    alike = np.abs(peaks - peak) <= _SAME * peak
+    if evidence.dtype == "float16" and peak < SMALLEST_NORMAL["float16"]:
+        return None
+    is_shared = float(alike.mean()) > 0.5 and len(set(known.loc[alike, "name"])) > 1
+    return peak if is_shared else None
 
 
 def _jump(evidence: Evidence) -> tuple[int, float] | None:
