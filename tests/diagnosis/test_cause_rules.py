@@ -2,7 +2,7 @@
 
 Holds: diagnosis/depths.py, diagnosis/outcome.py, diagnosis/rules/wiring.py,
 diagnosis/rules/losses.py, diagnosis/rules/inputs.py, diagnosis/rules/depth.py,
-diagnosis/rules/updates.py, diagnosis/rules/notes.py
+diagnosis/rules/updates.py, diagnosis/rules/dtypes.py, diagnosis/rules/notes.py
 """
 
 from __future__ import annotations
@@ -337,6 +337,23 @@ TELLS: list[tuple[str, Evidence]] = [
     ("optimizer_epsilon", of(settings={"optimizer.eps": 1.0}, layers=layers(update_ratio=1e-5))),
     ("dead_units", of(layers=layers(dead_fraction=lambda step: 0.0 if step == 0 else 0.95))),
     ("saturated_units", of(layers=layers(saturated_fraction=lambda step: 0.1 + 0.04 * step))),
+    # Not even the read-out gets anything: 64 examples share a loss of 1e-6.
+    (
+        "underflow",
+        of(
+            dtype="float16",
+            layers=layers(deltas=(0.0,) * 3).assign(delta_rms=0.0),
+            steps=steps_of([1e-6] * 120, grad_norm=0.0, loss_scale=1.0),
+        ),
+    ),
+    # Weights are float32, and autocast makes the outputs float16.
+    (
+        "underflow",
+        of(
+            layers=layers(deltas=(1e-7, 1e-4, 1e-2)),
+            loss=loss().assign(dtype=["float16", "int64", "float32"]),
+        ),
+    ),
     ("underflow", of(layers=layers(deltas=(1e-37, 1e-36, 1e-35)))),
     (
         "overflow",
@@ -344,6 +361,16 @@ TELLS: list[tuple[str, Evidence]] = [
             dtype="float16",
             layers=layers(act_max=6e4),
             steps=steps_of([2.3, NAN], grad_norm=[1.0, NAN]),
+        ),
+    ),
+    # A product of two values of size 300 is not finite in the first forward pass.
+    (
+        "overflow",
+        of(
+            dtype="float16",
+            layers=layers((0,), preact_std=[300.0, 310.0, NAN, NAN], act_max=NAN),
+            steps=steps_of([NAN] * 120, grad_norm=NAN),
+            loss=loss().assign(not_finite=[1.0, 0.0, 1.0]),
         ),
     ),
     # The scaler counts the first step as skipped, and no loss is finite.
@@ -580,6 +607,25 @@ SILENT: list[tuple[str, Evidence]] = [
         "clip_throttles",
         of(steps=steps_of([2.3] * 120, grad_norm=10.0, grad_norm_clipped=1.0, clipped=1)),
     ),
+    # The scaler multiplies the loss, so that each example's share is a number of float16.
+    (
+        "underflow",
+        of(
+            dtype="float16",
+            layers=layers(deltas=(0.0,) * 3).assign(delta_rms=0.0),
+            steps=steps_of([1e-6] * 120, grad_norm=0.0, loss_scale=65536.0),
+        ),
+    ),
+    # Values of size 300 are far from the end of the range, and the loss itself made the nan.
+    (
+        "overflow",
+        of(
+            dtype="float16",
+            layers=layers((0,), preact_std=300.0, act_max=300.0),
+            steps=steps_of([NAN] * 120, grad_norm=NAN),
+            loss=loss().assign(not_finite=[0.0, 0.0, 1.0]),
+        ),
+    ),
     ("optimizer_epsilon", of(settings={"optimizer.eps": 1e-8})),
     ("optimizer_epsilon", of(dtype="float16", settings={"optimizer.eps": 1e-4})),
     (
@@ -740,7 +786,7 @@ def test_the_backward_factor_is_weights_times_slopes() -> None:
             loss("64", "64", "float32", "MSELoss").assign(mean=[0.0, 1.0, 9.4], std=[0.1, 2.9, 0]),
             8.41,
         ),
-        # Outputs that go with the targets by chance, in PyTorch's own error; a sum has another scale.
+        # Outputs may go with the targets by chance; a sum has another scale.
         (squared("MSELoss", 0.82), 1.0),
         (squared("mine", 0.82), None),
         (squared("MSELoss", 64 * 1.16), None),

@@ -73,8 +73,8 @@ def constant_loss(evidence: Evidence) -> float | None:
     """The loss of the best constant guess: of a run as measured, else from the loss's own tensors.
 
     It is known where the first loss is what cross-entropy, binary cross-entropy or the squared
-    error gives for outputs and targets with these moments; of PyTorch's own, named so, within what a
-    correlation of the two changes.
+    error gives for outputs and targets with these moments; of PyTorch's own squared error, which is
+    known by its name, within what a correlation of the two changes.
     """
     known = evidence.metrics.get("constant_loss")
     if isinstance(known, int | float) and math.isfinite(known):

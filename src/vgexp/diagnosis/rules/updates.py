@@ -1,11 +1,10 @@
-"""Rules about updates, units and numbers: optimizer, dead and saturated units, dtype, landscape."""
+"""Rules about updates and units: optimizer, dead and saturated units, landscape."""
 
 from __future__ import annotations
 
 import math
 
 import numpy as np
-import pandas as pd
 
 from vgexp.diagnosis.depths import rows_at, values_of
 from vgexp.diagnosis.evidence import Evidence
@@ -13,7 +12,6 @@ from vgexp.diagnosis.findings import Finding, Number, Remedy, cause_rule
 from vgexp.diagnosis.landscape import FLAT_BELOW
 from vgexp.diagnosis.learning import ENOUGH_STEPS
 from vgexp.diagnosis.outcome import column_of, constant_loss
-from vgexp.diagnosis.rules.losses import first_bad
 from vgexp.diagnosis.signal import SMALLEST_NORMAL, VANISHING_BELOW
 
 _WHOLE_WEIGHT = 1.0
@@ -25,7 +23,6 @@ _THROTTLED = 0.05
 _SAME = 1e-6
 """Relative difference of float32 numbers that are the same but for rounding."""
 _MANY_STEPS = 50
-_LARGEST_HALF = 65504.0
 _SMALLEST_HALF = 2.0**-24
 _USUAL_EPSILON = 1e-8
 _CHANCE = 1.5
@@ -274,80 +271,6 @@ def saturated_units(evidence: Evidence) -> Finding | None:
 
 
 @cause_rule(
-    "underflow",
-    "underflow",
-    "dtype",
-    limit=0,
-    source="Micikevicius et al. 2018",
-    reason="below the smallest normal number digits are lost, and soon the number itself",
-)
-def underflow(evidence: Evidence) -> Finding | None:
-    """Whether the backward signal falls below what the dtype holds."""
-    number, dtype = evidence.metrics["underflow"], str(evidence.dtype)
-    if not number or dtype not in SMALLEST_NORMAL:
-        return None
-    return Finding(
-        "underflow",
-        f"In {number} layers the backward signal is below the smallest normal number of {dtype},"
-        f" {SMALLEST_NORMAL[dtype]:.2g}.",
-        step=_first_underflow(evidence),
-        numbers={"underflow": Number(float(number), 0.0)},
-        remedies=(
-            Remedy(
-                "Use a dtype with more range.",
-                "bfloat16 has the range of float32.",
-                "dtype=bfloat16" if dtype == "float16" else "dtype=float64",
-                "torch.autocast(device, torch.bfloat16), or GradScaler with float16",
-                "Micikevicius et al. 2018",
-            ),
-        ),
-    )
-
-
-@cause_rule(
-    "overflow",
-    "steps.csv",
-    "dtype",
-    limit=_LARGEST_HALF,
-    certain=True,
-    reason="what is larger than the dtype's largest number is infinite; it is the dtype's"
-    " fault where float32 would hold it",
-    source="Micikevicius et al. 2018",
-)
-def overflow(evidence: Evidence) -> Finding | None:
-    """Whether values grew beyond the range of float16."""
-    bad = [
-        step for name in ("loss", "grad_norm") if (step := first_bad(evidence, name)) is not None
-    ]
-    if evidence.metrics.get("nonfinite_maker") == "forward":  # a scaler counts it as skipped
-        bad.append(int(evidence.metrics["nonfinite_step"]))
-    if evidence.dtype != "float16" or not bad:
-        return None
-    layers = evidence.tables.get("layers", pd.DataFrame())
-    before = layers[layers["step"] <= min(bad)] if len(layers) else layers
-    sizes = [values_of(before, name) for name in ("act_max", "grad_max", "preact_std")]
-    finite = (each[np.isfinite(each)] for each in sizes)
-    largest = max((float(np.max(each, initial=0)) for each in finite), default=0.0)
-    if largest < _LARGEST_HALF / 100:
-        return None
-    return Finding(
-        "overflow",
-        f"Values reach {largest:.2g} by step {min(bad)}, and float16 holds none above 65504.",
-        step=min(bad),
-        numbers={"largest": Number(largest, _LARGEST_HALF)},
-        remedies=(
-            Remedy(
-                "Use bfloat16.",
-                "It has the range of float32.",
-                "dtype=bfloat16",
-                "torch.autocast(device, torch.bfloat16)",
-                "Kalamkar et al. 2019",
-            ),
-        ),
-    )
-
-
-@cause_rule(
     "flat_landscape",
     "curvature_over_limit_max",
     limit=FLAT_BELOW,
@@ -515,19 +438,6 @@ def _lengths(evidence: Evidence, edges: np.ndarray) -> np.ndarray:
     return np.where(np.isfinite(counted) & (counted > 0), counted, lengths)
 
 
-def _first_underflow(evidence: Evidence) -> int:
-    """The first step with a signal, not exactly 0, below the limit; else the first with one."""
-    layers = evidence.tables.get("layers")
-    if layers is None:
-        return evidence.first_step
-    limit = SMALLEST_NORMAL[str(evidence.dtype)] * (evidence.num_examples or 1)
-    deltas = values_of(layers, "delta_rms")
-    below = layers.loc[(deltas > 0) & (deltas < limit), "step"]
-    if not len(below):
-        below = layers.loc[deltas == 0, "step"]
-    return int(below.min()) if len(below) else evidence.first_step
-
-
 def _num_steps(evidence: Evidence) -> int:
     layers = evidence.tables.get("layers")
     last = 0 if layers is None or not len(layers) else int(layers["step"].max()) + 1
@@ -648,8 +558,6 @@ RULES = (
     rate_too_small,
     dead_units,
     saturated_units,
-    underflow,
-    overflow,
     flat_landscape,
     labels_unlearnable,
 )
