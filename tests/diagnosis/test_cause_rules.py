@@ -19,6 +19,7 @@ from vgexp.diagnosis import CAUSE_RULES, CAUSES, Evidence
 from vgexp.diagnosis.depths import factors_of
 from vgexp.diagnosis.evidence import evidence_of_tables
 from vgexp.diagnosis.outcome import constant_loss, has_learned, is_short, stays_at_start
+from vgexp.diagnosis.root import find_root
 from vgexp.diagnosis.rules.wiring import RAN_SILENTLY
 from vgexp.quantities import TABLES
 
@@ -122,6 +123,9 @@ MEMORISED = {"constant_loss": 2.303, "val_loss_last": 2.6}
 POST = {"model.norm_position": "post", "optimizer.lr": 1e-3}
 ATTENTION = layers(kind=["attention", "linear", "linear", "readout"])
 NORM = pd.DataFrame({"step": 0, "name": ["norm.weight"], "kind": "norm", "entries": 16})
+BIASES = pd.DataFrame(
+    {"step": [0, 20], "name": "layers.0.bias", "kind": "bias", "entries": 16, "grad_norm": 0.05}
+)
 UNREACHED = wiring(gradient_came=0, gradient="none", updated=0)
 UNSEEN = {"preact_std": NAN, "act_std": NAN, "delta_rms": NAN, "grad_norm": NAN}
 BINARY = loss("64x1", "64x1", "float32", "BCEWithLogitsLoss").assign(
@@ -250,6 +254,8 @@ TELLS: list[tuple[str, Evidence]] = [
     ),
     ("inputs_unscaled", of(layers=layers(preact_std=[90.0, 1, 1, 1]))),
     ("inputs_unscaled", of(layers=layers(preact_std=[1e-3, 0.7, 0.7, 0.7]))),
+    # Biases make z what it is; gradients of weights, beside theirs, show what these read.
+    ("inputs_unscaled", of(layers=layers(grad_norm=1e-5), parameters=BIASES)),
     (
         "inputs_not_finite",
         of(
@@ -531,6 +537,7 @@ SILENT: list[tuple[str, Evidence]] = [
             layers=layers(dead_fraction=[0.0, 1.0, 0.0, 0.0]),
         ),
     ),
+    ("inputs_unscaled", of(layers=layers(grad_norm=1e-2), parameters=BIASES)),
     ("inputs_unscaled", of()),
     # Data of vgexp's own are scaled.
     ("inputs_unscaled", of(layers=layers(preact_std=[90.0, 1, 1, 1]), settings={"data": "digits"})),
@@ -798,6 +805,36 @@ def test_what_guessing_costs_is_known_where_the_loss_is_of_a_known_kind(
     table: pd.DataFrame, expected: float | None
 ) -> None:
     assert constant_loss(of(loss=table)) == (expected and pytest.approx(expected))
+
+
+FIRST_LAYERS = layers(
+    deltas=np.geomspace(100, 0.5, 8), update_ratio=[3.0, 2.0, 1.0, 0.3, 0.1, 0.05, 0.02, 0.01, 0.01]
+)
+
+
+@pytest.mark.parametrize(
+    ("cause", "last", "tables"),
+    [
+        ("weights_large", 1.6, {"layers": layers(deltas=EXPLODING, preact_std=1e3, act_std=1.0)}),
+        ("batchnorm_depth", 1.6, {"layers": layers(deltas=EXPLODING), "parameters": NORM}),
+        # The gradient grows less than a thousand times, and its first update replaces weights.
+        ("batchnorm_depth", 1.6, {"layers": FIRST_LAYERS, "parameters": NORM}),
+        ("rate_too_large", 1.6, {"layers": layers(update_ratio=2.0)}),
+        (None, 0.5, {"layers": layers(deltas=EXPLODING, preact_std=1e3, act_std=1.0)}),
+        # A single weight may be small by design.
+        (None, 1.6, {"layers": layers(update_ratio=[2.0, 0.1, 0.1, 0.1])}),
+        # What vanishes at the start may have come back, and hard tasks end above half.
+        (None, 1.6, {"layers": layers(deltas=VANISHING)}),
+        (None, 1.6, {}),
+    ],
+)
+def test_a_network_that_learned_little_is_sick_of_what_explodes_or_replaces_it(
+    cause: str | None, last: float, tables: dict[str, pd.DataFrame]
+) -> None:
+    losses = [2.3] * 20 + [last] * 100
+    root = find_root(of(steps=steps_of(losses, grad_norm=1.0), loss=loss(), **tables))
+    assert (root.cause and root.cause.id) == cause
+    assert root.health == ("sick" if cause else "healthy")
 
 
 @pytest.mark.parametrize(

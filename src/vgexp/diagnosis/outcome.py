@@ -43,6 +43,17 @@ def has_learned(evidence: Evidence) -> bool | None:
     return True if last < _HALF * _first(losses) else None
 
 
+def has_learned_little(evidence: Evidence) -> bool:
+    """Whether a loop's loss fell below what counts as learned, and ends above half of a guess's.
+
+    Hard tasks end there too: it says nothing by itself. Of a run of vgexp the verdict decides.
+    """
+    losses, guess = column_of(evidence, "steps", "loss"), constant_loss(evidence)
+    if evidence.metrics.get("verdict") is not None or guess is None or not has_learned(evidence):
+        return False
+    return float(running_means(pd.Series(losses[np.isfinite(losses)]))[-1]) >= _HALF * guess
+
+
 def stays_at_start(evidence: Evidence) -> bool:
     """Whether a run that is long enough ends with a loss where it began, or above.
 

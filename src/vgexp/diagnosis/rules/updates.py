@@ -53,6 +53,11 @@ def rate_too_large(evidence: Evidence) -> Finding | None:
         sentence = f"At step {int(row['step'])} an update is {largest:.2g} times as large as the"
         sentence += f" weight that it changes ({row['name']})."
         found = int(row["step"]), (str(row["name"]),), {"update_ratio": Number(largest, 1.0)}
+        at_step = ratios[(layers["step"] == row["step"]).to_numpy()]
+        if _is_wholesale(at_step):
+            found[2]["update_ratio_median"] = Number(float(np.nanmedian(at_step)), 1.0)
+        if (jump := _jump(evidence)) is not None:
+            found[2]["loss_over_first"] = Number(jump[1], _JUMP)
     elif (jump := _jump(evidence) or _jump_of_check(evidence)) is not None:
         step, times = jump
         sentence = f"At step {step} the loss is {times:.2g} times the first one."
