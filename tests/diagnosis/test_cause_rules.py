@@ -807,6 +807,34 @@ def test_what_guessing_costs_is_known_where_the_loss_is_of_a_known_kind(
     assert constant_loss(of(loss=table)) == (expected and pytest.approx(expected))
 
 
+CUT = wiring(gradient_came=[0, 0, 1, 1], gradient=["none", "none", "finite", "finite"])
+POOLED = {
+    "wiring": wiring(gradient_came=[1, 1, 0, 1], gradient=["finite", "finite", "none", "finite"]),
+    "layers": layers(update_ratio=0.01),
+}
+
+
+@pytest.mark.parametrize(
+    ("losses", "changes", "cause"),
+    [
+        ([2.3] * 20 + [0.1] * 100, {}, None),
+        ([2.3] * 120, {}, "graph_cut"),
+        # Another cause is the one.
+        ([2.3] * 120, {"layers": layers(update_ratio=1e-6)}, "rate_too_small"),
+        # Those that read the data are cut off.
+        ([2.3] * 20 + [0.1] * 100, {"wiring": CUT}, "graph_cut"),
+    ],
+)
+def test_weights_beside_the_path_are_no_fault_of_a_network_that_learns(
+    losses: Any, changes: dict[str, Any], cause: str | None
+) -> None:
+    root = find_root(
+        of(steps=steps_of(losses, grad_norm=1.0), loss=loss(), **{**POOLED, **changes})
+    )
+    assert (root.cause and root.cause.id) == cause
+    assert (root.findings[-1].id == "unused_parameters") is (changes.get("wiring") is None)
+
+
 FIRST_LAYERS = layers(
     deltas=np.geomspace(100, 0.5, 8), update_ratio=[3.0, 2.0, 1.0, 0.3, 0.1, 0.05, 0.02, 0.01, 0.01]
 )

@@ -71,6 +71,7 @@ def find_root(evidence: Evidence) -> Root:
     counted = [each for each in found if _counts(each, learned, evidence)]
     if evidence.is_check:
         return _root_of_check(evidence, found, counted)
+    counted = _without_side_paths(counted)
     if saw_no_step(evidence):
         counted = [_NO_STEP]
     if not counted:
@@ -103,6 +104,13 @@ def _root_of_check(
         return Root(SICK, (cause, *rivals, *consequences, *notes), rivals)
     came = column_of(evidence, "wiring", "gradient_came")
     return Root(HEALTHY if is_finite and (came == 1).any() else UNDECIDED, notes)
+
+
+def _without_side_paths(findings: list[Finding]) -> list[Finding]:
+    """Without weights beside the path that get no gradient, where there is another cause: what the
+    loss does not need keeps nothing from learning."""
+    beside = [each for each in findings if "layers_beside_the_path" in each.numbers]
+    return findings if len(beside) == len(findings) else [x for x in findings if x not in beside]
 
 
 def _without_shrinking(findings: Sequence[Finding]) -> Sequence[Finding]:
