@@ -2,7 +2,7 @@
 
 Holds: diagnosis/depths.py, diagnosis/outcome.py, diagnosis/rules/wiring.py,
 diagnosis/rules/losses.py, diagnosis/rules/inputs.py, diagnosis/rules/depth.py,
-diagnosis/rules/updates.py, diagnosis/rules/notes.py
+diagnosis/rules/updates.py, diagnosis/rules/dtypes.py, diagnosis/rules/notes.py
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from vgexp.diagnosis import CAUSE_RULES, CAUSES, Evidence
 from vgexp.diagnosis.depths import factors_of
 from vgexp.diagnosis.evidence import evidence_of_tables
 from vgexp.diagnosis.outcome import constant_loss, has_learned, is_short, stays_at_start
+from vgexp.diagnosis.root import find_root
 from vgexp.diagnosis.rules.wiring import RAN_SILENTLY
 from vgexp.quantities import TABLES
 
@@ -82,6 +83,12 @@ def loss(
     return frame
 
 
+def squared(name: str, value: float) -> pd.DataFrame:
+    """A call of a squared error, of outputs of std 0.4 and targets of std 1."""
+    table = loss("64", "64", "float32", name)
+    return table.assign(mean=[0.0, 0.0, value], std=[0.4, 1.0, 0.0])
+
+
 def of(
     *,
     dtype: str = "float32",
@@ -104,6 +111,7 @@ def radius(*radii: float) -> pd.DataFrame:
     return pd.DataFrame({"step": 0, "layer": layer, "name": "readout", "spectral_radius": radii})
 
 
+VARYING = [1e-4 * (1 + 0.01 * (step % 7)) for step in range(120)]
 FOREIGN = "the model: modules ran that are not registered in it, and have no rows; their weights: a"
 PROBABILITIES = {"min": 0.08, "max": 0.12, "row_sum_min": 1.0, "row_sum_max": 1.0}
 VANISHING = (1e-9, 1e-6, 1e-3)
@@ -115,6 +123,9 @@ MEMORISED = {"constant_loss": 2.303, "val_loss_last": 2.6}
 POST = {"model.norm_position": "post", "optimizer.lr": 1e-3}
 ATTENTION = layers(kind=["attention", "linear", "linear", "readout"])
 NORM = pd.DataFrame({"step": 0, "name": ["norm.weight"], "kind": "norm", "entries": 16})
+BIASES = pd.DataFrame(
+    {"step": [0, 20], "name": "layers.0.bias", "kind": "bias", "entries": 16, "grad_norm": 0.05}
+)
 UNREACHED = wiring(gradient_came=0, gradient="none", updated=0)
 UNSEEN = {"preact_std": NAN, "act_std": NAN, "delta_rms": NAN, "grad_norm": NAN}
 BINARY = loss("64x1", "64x1", "float32", "BCEWithLogitsLoss").assign(
@@ -179,6 +190,14 @@ TELLS: list[tuple[str, Evidence]] = [
             layers=layers(update_ratio=1e-5),
         ),
     ),
+    # Every entry is clipped to the same value: norms differ, the largest entries do not.
+    (
+        "clip_throttles",
+        of(
+            steps=steps_of([2.3] * 120, grad_norm=VARYING, grad_norm_clipped=VARYING),
+            layers=layers(update_ratio=1e-5, grad_max=[1e-6, 1e-6, 1e-6, 4e-7]),
+        ),
+    ),
     ("double_softmax", of(loss=loss(**PROBABILITIES))),
     (
         "double_softmax",
@@ -235,6 +254,8 @@ TELLS: list[tuple[str, Evidence]] = [
     ),
     ("inputs_unscaled", of(layers=layers(preact_std=[90.0, 1, 1, 1]))),
     ("inputs_unscaled", of(layers=layers(preact_std=[1e-3, 0.7, 0.7, 0.7]))),
+    # Biases make z what it is; gradients of weights, beside theirs, show what these read.
+    ("inputs_unscaled", of(layers=layers(grad_norm=1e-5), parameters=BIASES)),
     (
         "inputs_not_finite",
         of(
@@ -322,6 +343,23 @@ TELLS: list[tuple[str, Evidence]] = [
     ("optimizer_epsilon", of(settings={"optimizer.eps": 1.0}, layers=layers(update_ratio=1e-5))),
     ("dead_units", of(layers=layers(dead_fraction=lambda step: 0.0 if step == 0 else 0.95))),
     ("saturated_units", of(layers=layers(saturated_fraction=lambda step: 0.1 + 0.04 * step))),
+    # Not even the read-out gets anything: 64 examples share a loss of 1e-6.
+    (
+        "underflow",
+        of(
+            dtype="float16",
+            layers=layers(deltas=(0.0,) * 3).assign(delta_rms=0.0),
+            steps=steps_of([1e-6] * 120, grad_norm=0.0, loss_scale=1.0),
+        ),
+    ),
+    # Weights are float32, and autocast makes the outputs float16.
+    (
+        "underflow",
+        of(
+            layers=layers(deltas=(1e-7, 1e-4, 1e-2)),
+            loss=loss().assign(dtype=["float16", "int64", "float32"]),
+        ),
+    ),
     ("underflow", of(layers=layers(deltas=(1e-37, 1e-36, 1e-35)))),
     (
         "overflow",
@@ -329,6 +367,16 @@ TELLS: list[tuple[str, Evidence]] = [
             dtype="float16",
             layers=layers(act_max=6e4),
             steps=steps_of([2.3, NAN], grad_norm=[1.0, NAN]),
+        ),
+    ),
+    # A product of two values of size 300 is not finite in the first forward pass.
+    (
+        "overflow",
+        of(
+            dtype="float16",
+            layers=layers((0,), preact_std=[300.0, 310.0, NAN, NAN], act_max=NAN),
+            steps=steps_of([NAN] * 120, grad_norm=NAN),
+            loss=loss().assign(not_finite=[1.0, 0.0, 1.0]),
         ),
     ),
     # The scaler counts the first step as skipped, and no loss is finite.
@@ -489,6 +537,7 @@ SILENT: list[tuple[str, Evidence]] = [
             layers=layers(dead_fraction=[0.0, 1.0, 0.0, 0.0]),
         ),
     ),
+    ("inputs_unscaled", of(layers=layers(grad_norm=1e-2), parameters=BIASES)),
     ("inputs_unscaled", of()),
     # Data of vgexp's own are scaled.
     ("inputs_unscaled", of(layers=layers(preact_std=[90.0, 1, 1, 1]), settings={"data": "digits"})),
@@ -553,9 +602,36 @@ SILENT: list[tuple[str, Evidence]] = [
     # So few updates are small together at any rate.
     ("rate_too_small", of(steps=steps_of([2.3] * 99), layers=layers(update_ratio=1e-5))),
     ("gradient_kept", of(wiring=wiring(gradient_kept=NAN))),
+    # Small updates of gradients that nobody clipped.
+    (
+        "clip_throttles",
+        of(
+            steps=steps_of([2.3] * 120, grad_norm=VARYING, grad_norm_clipped=VARYING),
+            layers=layers(update_ratio=1e-5, grad_max=[1e-6, 2e-6, 3e-6, 4e-6]),
+        ),
+    ),
     (
         "clip_throttles",
         of(steps=steps_of([2.3] * 120, grad_norm=10.0, grad_norm_clipped=1.0, clipped=1)),
+    ),
+    # The scaler multiplies the loss, so that each example's share is a number of float16.
+    (
+        "underflow",
+        of(
+            dtype="float16",
+            layers=layers(deltas=(0.0,) * 3).assign(delta_rms=0.0),
+            steps=steps_of([1e-6] * 120, grad_norm=0.0, loss_scale=65536.0),
+        ),
+    ),
+    # Values of size 300 are far from the end of the range, and the loss itself made the nan.
+    (
+        "overflow",
+        of(
+            dtype="float16",
+            layers=layers((0,), preact_std=300.0, act_max=300.0),
+            steps=steps_of([NAN] * 120, grad_norm=NAN),
+            loss=loss().assign(not_finite=[0.0, 0.0, 1.0]),
+        ),
     ),
     ("optimizer_epsilon", of(settings={"optimizer.eps": 1e-8})),
     ("optimizer_epsilon", of(dtype="float16", settings={"optimizer.eps": 1e-4})),
@@ -717,6 +793,10 @@ def test_the_backward_factor_is_weights_times_slopes() -> None:
             loss("64", "64", "float32", "MSELoss").assign(mean=[0.0, 1.0, 9.4], std=[0.1, 2.9, 0]),
             8.41,
         ),
+        # Outputs may go with the targets by chance; a sum has another scale.
+        (squared("MSELoss", 0.82), 1.0),
+        (squared("mine", 0.82), None),
+        (squared("MSELoss", 64 * 1.16), None),
         (loss("64", "64", "float32", "BCELoss").assign(mean=[0.5, 0.5, 0.7]), math.log(2)),
         (loss("64x2", "64", "float32", "mine"), None),
     ],
@@ -725,6 +805,64 @@ def test_what_guessing_costs_is_known_where_the_loss_is_of_a_known_kind(
     table: pd.DataFrame, expected: float | None
 ) -> None:
     assert constant_loss(of(loss=table)) == (expected and pytest.approx(expected))
+
+
+CUT = wiring(gradient_came=[0, 0, 1, 1], gradient=["none", "none", "finite", "finite"])
+POOLED = {
+    "wiring": wiring(gradient_came=[1, 1, 0, 1], gradient=["finite", "finite", "none", "finite"]),
+    "layers": layers(update_ratio=0.01),
+}
+
+
+@pytest.mark.parametrize(
+    ("losses", "changes", "cause"),
+    [
+        ([2.3] * 20 + [0.1] * 100, {}, None),
+        ([2.3] * 120, {}, "graph_cut"),
+        # Another cause is the one.
+        ([2.3] * 120, {"layers": layers(update_ratio=1e-6)}, "rate_too_small"),
+        # Those that read the data are cut off.
+        ([2.3] * 20 + [0.1] * 100, {"wiring": CUT}, "graph_cut"),
+    ],
+)
+def test_weights_beside_the_path_are_no_fault_of_a_network_that_learns(
+    losses: Any, changes: dict[str, Any], cause: str | None
+) -> None:
+    root = find_root(
+        of(steps=steps_of(losses, grad_norm=1.0), loss=loss(), **{**POOLED, **changes})
+    )
+    assert (root.cause and root.cause.id) == cause
+    assert (root.findings[-1].id == "unused_parameters") is (changes.get("wiring") is None)
+
+
+FIRST_LAYERS = layers(
+    deltas=np.geomspace(100, 0.5, 8), update_ratio=[3.0, 2.0, 1.0, 0.3, 0.1, 0.05, 0.02, 0.01, 0.01]
+)
+
+
+@pytest.mark.parametrize(
+    ("cause", "last", "tables"),
+    [
+        ("weights_large", 1.6, {"layers": layers(deltas=EXPLODING, preact_std=1e3, act_std=1.0)}),
+        ("batchnorm_depth", 1.6, {"layers": layers(deltas=EXPLODING), "parameters": NORM}),
+        # The gradient grows less than a thousand times, and its first update replaces weights.
+        ("batchnorm_depth", 1.6, {"layers": FIRST_LAYERS, "parameters": NORM}),
+        ("rate_too_large", 1.6, {"layers": layers(update_ratio=2.0)}),
+        (None, 0.5, {"layers": layers(deltas=EXPLODING, preact_std=1e3, act_std=1.0)}),
+        # A single weight may be small by design.
+        (None, 1.6, {"layers": layers(update_ratio=[2.0, 0.1, 0.1, 0.1])}),
+        # What vanishes at the start may have come back, and hard tasks end above half.
+        (None, 1.6, {"layers": layers(deltas=VANISHING)}),
+        (None, 1.6, {}),
+    ],
+)
+def test_a_network_that_learned_little_is_sick_of_what_explodes_or_replaces_it(
+    cause: str | None, last: float, tables: dict[str, pd.DataFrame]
+) -> None:
+    losses = [2.3] * 20 + [last] * 100
+    root = find_root(of(steps=steps_of(losses, grad_norm=1.0), loss=loss(), **tables))
+    assert (root.cause and root.cause.id) == cause
+    assert root.health == ("sick" if cause else "healthy")
 
 
 @pytest.mark.parametrize(

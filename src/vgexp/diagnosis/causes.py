@@ -118,7 +118,7 @@ _CAUSES = (
         "inputs_unscaled",
         "data",
         "inputs are far from mean 0 and standard deviation 1",
-        ("rate_too_large", "recurrence_exploding", *_TOO_LARGE),
+        ("rate_too_large", "recurrence_exploding", "rate_too_small", _NOTHING_FOUND, *_TOO_LARGE),
     ),
     Cause("inputs_not_finite", "data", "inputs hold nan or infinite values", _NOT_FINITE),
     Cause(

@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from vgexp.diagnosis.signal import Signal, main_path, require_columns, signal_of, underflow
+from vgexp.diagnosis.signal import (
+    Signal,
+    loss_scales,
+    main_path,
+    require_columns,
+    signal_of,
+    underflow,
+)
 from vgexp.errors import QuestionError
 
 if TYPE_CHECKING:
@@ -154,7 +161,8 @@ def evidence_of_tables(
     if layers is not None and steps is not None:
         found |= _layer_metrics(layers, *steps, is_users=True)
         if dtype is not None and num_examples is not None and "weight_norm" in layers:
-            found["underflow"] = underflow(layers, num_examples, dtype)
+            scales = loss_scales(measured.get("steps", pd.DataFrame()))
+            found["underflow"] = underflow(layers, num_examples, dtype, scales)
     numbers = {
         name: _finite(value) if isinstance(value, float) else value for name, value in found.items()
     }

@@ -43,6 +43,17 @@ def has_learned(evidence: Evidence) -> bool | None:
     return True if last < _HALF * _first(losses) else None
 
 
+def has_learned_little(evidence: Evidence) -> bool:
+    """Whether a loop's loss fell below what counts as learned, and ends above half of a guess's.
+
+    Hard tasks end there too: it says nothing by itself. Of a run of vgexp the verdict decides.
+    """
+    losses, guess = column_of(evidence, "steps", "loss"), constant_loss(evidence)
+    if evidence.metrics.get("verdict") is not None or guess is None or not has_learned(evidence):
+        return False
+    return float(running_means(pd.Series(losses[np.isfinite(losses)]))[-1]) >= _HALF * guess
+
+
 def stays_at_start(evidence: Evidence) -> bool:
     """Whether a run that is long enough ends with a loss where it began, or above.
 
@@ -73,7 +84,8 @@ def constant_loss(evidence: Evidence) -> float | None:
     """The loss of the best constant guess: of a run as measured, else from the loss's own tensors.
 
     It is known where the first loss is what cross-entropy, binary cross-entropy or the squared
-    error gives for outputs and targets with these moments.
+    error gives for outputs and targets with these moments; of PyTorch's own squared error, which is
+    known by its name, within what a correlation of the two changes.
     """
     known = evidence.metrics.get("constant_loss")
     if isinstance(known, int | float) and math.isfinite(known):
@@ -97,7 +109,9 @@ def constant_loss(evidence: Evidence) -> float | None:
         return -share * math.log(share) - (1 - share) * math.log(1 - share)
     apart = float(output["mean"]) - share
     usual = float(output["std"]) ** 2 + float(target["std"]) ** 2 + apart**2
-    if usual > 0 and abs(loss - usual) <= _ALIKE * usual:
+    both = 2 * float(output["std"]) * float(target["std"])  # at most what alikeness takes or adds
+    is_named = name.replace("_", "") == "mseloss" and abs(loss - usual) <= both + _ALIKE * usual
+    if usual > 0 and (is_named or abs(loss - usual) <= _ALIKE * usual):
         return float(target["std"]) ** 2
     return None
 

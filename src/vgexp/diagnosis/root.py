@@ -13,6 +13,7 @@ from vgexp.diagnosis.outcome import (
     column_of,
     constant_loss,
     has_learned,
+    has_learned_little,
     is_short,
     stays_at_start,
 )
@@ -28,6 +29,9 @@ _OF_THE_SIGNAL = frozenset(
     {"weights_small", "weights_large", "saturating_activation", "batchnorm_depth"}
     | {"residual_growth"}
 )
+_DESTROYING = frozenset({"weights_large", "batchnorm_depth", "residual_growth"})
+_DESTROYED = frozenset({"loss_over_first", "update_ratio_median"})
+"""Numbers of a rate that was too large for all weights, or for the loss."""
 _GROWING = frozenset({"rate_too_large", "recurrence_exploding", "overflow"})
 _SHRINKING = frozenset({"recurrence_vanishing", "rate_too_small", "labels_unlearnable"})
 
@@ -67,6 +71,7 @@ def find_root(evidence: Evidence) -> Root:
     counted = [each for each in found if _counts(each, learned, evidence)]
     if evidence.is_check:
         return _root_of_check(evidence, found, counted)
+    counted = _without_side_paths(counted)
     if saw_no_step(evidence):
         counted = [_NO_STEP]
     if not counted:
@@ -99,6 +104,13 @@ def _root_of_check(
         return Root(SICK, (cause, *rivals, *consequences, *notes), rivals)
     came = column_of(evidence, "wiring", "gradient_came")
     return Root(HEALTHY if is_finite and (came == 1).any() else UNDECIDED, notes)
+
+
+def _without_side_paths(findings: list[Finding]) -> list[Finding]:
+    """Without weights beside the path that get no gradient, where there is another cause: what the
+    loss does not need keeps nothing from learning."""
+    beside = [each for each in findings if "layers_beside_the_path" in each.numbers]
+    return findings if len(beside) == len(findings) else [x for x in findings if x not in beside]
 
 
 def _without_shrinking(findings: Sequence[Finding]) -> Sequence[Finding]:
@@ -164,6 +176,7 @@ def _counts(finding: Finding, learned: bool | None, evidence: Evidence) -> bool:
 
     Facts of wiring and numbers always are. Others need a network that did not learn; where nobody
     knows whether it did, a loss that is where it began, or a signal that is still lost at the end.
+    One that learned little is sick of what makes the signal explode, or replaces its weights.
     """
     if CAUSES[finding.id].is_note:
         return False
@@ -176,6 +189,10 @@ def _counts(finding: Finding, learned: bool | None, evidence: Evidence) -> bool:
             return True
         lasts = evidence.metrics.get("signal_last", evidence.metrics.get("signal")) in _LASTING
         return lasts and finding.id in _OF_THE_SIGNAL and not _has_losses(evidence)
+    if learned and has_learned_little(evidence):
+        return finding.id in _DESTROYING or (
+            finding.id == "rate_too_large" and not _DESTROYED.isdisjoint(finding.numbers)
+        )
     return not learned
 
 

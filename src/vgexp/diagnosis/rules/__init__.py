@@ -11,6 +11,7 @@ from vgexp.diagnosis.findings import CauseRule, Rule
 from vgexp.diagnosis.rules import (
     backward_signal,
     depth,
+    dtypes,
     initialisation,
     inputs,
     layers,
@@ -25,7 +26,7 @@ from vgexp.diagnosis.rules import (
 from vgexp.registry import Registry
 
 _SUBJECTS = (backward_signal, theory, through_time, initialisation, layers, training)
-_CAUSES = (wiring, losses, inputs, depth, updates, notes)
+_CAUSES = (wiring, losses, inputs, depth, updates, dtypes, notes)
 
 RULES: Registry[Rule] = Registry(
     "rule", {rule.id: rule for subject in _SUBJECTS for rule in subject.RULES}

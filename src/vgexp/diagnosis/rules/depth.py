@@ -25,6 +25,8 @@ _PER_LAYER = (
 _MOST = 0.5
 _LEAST_FOR_JUMP = 4
 """Layers from which on one fall stands out among the others."""
+_LEAST_REPLACED = 2
+"""Layers that an update replaces: a single one may be small by design."""
 _LARGE = 2.0
 _TEN = 10.0
 
@@ -413,7 +415,8 @@ def _kind_of_growth(evidence: Evidence) -> str | None:
     factors = factors_of(evidence) or _without_forward(evidence)
     if evidence.first_step != 0 or factors is None:
         return None
-    if metrics.get("signal") != "exploding" and not _forward_explodes(evidence):
+    is_exploding = metrics.get("signal") == "exploding" or _forward_explodes(evidence)
+    if not is_exploding and not _replaces_first_layers(evidence):
         return None
     if told.get("model.skip", "none") != "none":
         return "residual_growth"
@@ -443,6 +446,19 @@ def _forward_explodes(evidence: Evidence) -> bool:
         return False
     growth = float(z[-1] / z[0])
     return growth > EXPLODING_ABOVE or (growth > _TEN and _starts_far_above_guess(evidence))
+
+
+def _replaces_first_layers(evidence: Evidence) -> bool:
+    """Whether the first update replaces weights of the first layers and hardly moves the last ones,
+    because the gradient grows between them: what is too long there is usual here."""
+    ratios = values_of(rows_at(evidence, 0), "update_ratio")
+    ratios = ratios[np.isfinite(ratios)]
+    quarter = ratios.size // 4
+    grows = (evidence.metrics.get("attenuation") or 0.0) > _TEN
+    if quarter < _LEAST_REPLACED or not grows:
+        return False
+    is_replaced = int((ratios[:quarter] > 1).sum()) >= _LEAST_REPLACED
+    return is_replaced and float(np.median(ratios[-quarter:])) < 1 / _TEN
 
 
 def _starts_far_above_guess(evidence: Evidence) -> bool:

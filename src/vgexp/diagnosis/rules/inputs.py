@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
+import pandas as pd
 
 from vgexp.diagnosis.depths import factors_of, rows_at, values_of
 from vgexp.diagnosis.evidence import Evidence
@@ -44,6 +45,8 @@ def inputs_unscaled(evidence: Evidence) -> Finding | None:
     measured = evidence.metrics.get("inputs_rms")
     if measured is not None:
         return _of_measured(evidence, str(rows["name"].iloc[0]), float(measured))
+    if (bound := _bound_of_inputs(evidence, rows)) is not None and bound < 1 / (10 * _FAR):
+        return _of_bound(evidence, str(rows["name"].iloc[0]), bound)
     norm = values_of(rows, "weight_norm")[0]
     if inputs < 1 and (weights < _SMALL or norm < _SMALL):  # weights as small may be why
         return None
@@ -59,6 +62,40 @@ def inputs_unscaled(evidence: Evidence) -> Finding | None:
         step=evidence.first_step,
         layers=(str(rows["name"].iloc[0]),),
         numbers={"preact_std": Number(float(z), _FAR)},
+        remedies=(_STANDARDISE,),
+    )
+
+
+def _bound_of_inputs(evidence: Evidence, rows: pd.DataFrame) -> float | None:
+    """At most how long an example's inputs are, as the first linear layer's gradients show.
+
+    The gradient of a weight sums delta x^T over examples, that of its bias delta alone. N examples
+    whose delta all agree while their x do not make the first shorter by 1/sqrt(N). The
+    median of all measured steps.
+    """
+    parameters, layers = evidence.tables.get("parameters"), evidence.tables.get("layers")
+    if parameters is None or layers is None or evidence.num_examples is None:
+        return None
+    name = str(rows["name"].iloc[0])
+    if rows["kind"].iloc[0] != "linear":
+        return None
+    of_bias = parameters[parameters["name"] == name.removesuffix(".weight") + ".bias"]
+    both = layers[layers["name"] == name].merge(of_bias, on="step", suffixes=("", "_bias"))
+    weight, bias = values_of(both, "grad_norm"), values_of(both, "grad_norm_bias")
+    usable = np.isfinite(weight) & np.isfinite(bias) & (weight > 0) & (bias > 0)
+    if usable.sum() < 2:
+        return None
+    return float(np.median(weight[usable] / bias[usable]) * math.sqrt(evidence.num_examples))
+
+
+def _of_bound(evidence: Evidence, name: str, bound: float) -> Finding:
+    return Finding(
+        "inputs_unscaled",
+        f"The gradient of {name} is so small beside that of its bias that an example's inputs are"
+        f" {bound:.2g} long at most: they are far below 1.",
+        step=evidence.first_step,
+        layers=(name,),
+        numbers={"inputs_norm": Number(bound, 1 / (10 * _FAR))},
         remedies=(_STANDARDISE,),
     )
 

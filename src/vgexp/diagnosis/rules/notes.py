@@ -10,7 +10,7 @@ from vgexp.diagnosis.findings import Finding, Number, cause_rule
 from vgexp.diagnosis.learning import LEARNED_BELOW
 from vgexp.diagnosis.outcome import constant_loss, has_learned
 from vgexp.diagnosis.phrases import name_layers
-from vgexp.diagnosis.rules.wiring import ran_silently
+from vgexp.diagnosis.rules.wiring import beside_the_path, ran_silently
 
 _RISE = 1.2
 
@@ -85,6 +85,11 @@ def unused_parameters(evidence: Evidence) -> Finding | None:
     if found := tuple(str(n) for n in dict.fromkeys(rows["name"]) if n in ignored):
         sentence = f"The loss does not depend on {name_layers(found)}."
         return Finding("unused_parameters", sentence, layers=found)
+    if not names and (beside := beside_the_path(evidence)):
+        sentence = (
+            f"No gradient comes to {name_layers([*sorted(beside)])}, which run beside the path."
+        )
+        return Finding("unused_parameters", sentence, layers=tuple(sorted(beside)))
     if not names:
         return None
     return Finding("unused_parameters", f"No forward pass uses {name_layers(names)}.", layers=names)

@@ -1,11 +1,10 @@
-"""Rules about updates, units and numbers: optimizer, dead and saturated units, dtype, landscape."""
+"""Rules about updates and units: optimizer, dead and saturated units, landscape."""
 
 from __future__ import annotations
 
 import math
 
 import numpy as np
-import pandas as pd
 
 from vgexp.diagnosis.depths import rows_at, values_of
 from vgexp.diagnosis.evidence import Evidence
@@ -13,7 +12,6 @@ from vgexp.diagnosis.findings import Finding, Number, Remedy, cause_rule
 from vgexp.diagnosis.landscape import FLAT_BELOW
 from vgexp.diagnosis.learning import ENOUGH_STEPS
 from vgexp.diagnosis.outcome import column_of, constant_loss
-from vgexp.diagnosis.rules.losses import first_bad
 from vgexp.diagnosis.signal import SMALLEST_NORMAL, VANISHING_BELOW
 
 _WHOLE_WEIGHT = 1.0
@@ -22,8 +20,9 @@ _JUMP = 10.0
 _NEARLY_ALL = 0.9
 _MOSTLY = 0.9
 _THROTTLED = 0.05
+_SAME = 1e-6
+"""Relative difference of float32 numbers that are the same but for rounding."""
 _MANY_STEPS = 50
-_LARGEST_HALF = 65504.0
 _SMALLEST_HALF = 2.0**-24
 _USUAL_EPSILON = 1e-8
 _CHANCE = 1.5
@@ -54,6 +53,11 @@ def rate_too_large(evidence: Evidence) -> Finding | None:
         sentence = f"At step {int(row['step'])} an update is {largest:.2g} times as large as the"
         sentence += f" weight that it changes ({row['name']})."
         found = int(row["step"]), (str(row["name"]),), {"update_ratio": Number(largest, 1.0)}
+        at_step = ratios[(layers["step"] == row["step"]).to_numpy()]
+        if _is_wholesale(at_step):
+            found[2]["update_ratio_median"] = Number(float(np.nanmedian(at_step)), 1.0)
+        if (jump := _jump(evidence)) is not None:
+            found[2]["loss_over_first"] = Number(jump[1], _JUMP)
     elif (jump := _jump(evidence) or _jump_of_check(evidence)) is not None:
         step, times = jump
         sentence = f"At step {step} the loss is {times:.2g} times the first one."
@@ -106,7 +110,11 @@ def rate_too_small(evidence: Evidence) -> Finding | None:
     " to a twentieth it is a smaller learning rate by another name",
 )
 def clip_throttles(evidence: Evidence) -> Finding | None:
-    """Whether clipping makes nearly every gradient many times smaller."""
+    """Whether clipping makes nearly every gradient many times smaller.
+
+    A loop that clips before its step leaves no gradient from before. A norm that is the same at
+    every step, or a largest entry that several weights share, shows the threshold itself.
+    """
     before, after, clipped = (
         column_of(evidence, "steps", name) for name in ("grad_norm", "grad_norm_clipped", "clipped")
     )
@@ -118,12 +126,11 @@ def clip_throttles(evidence: Evidence) -> Finding | None:
     if not usable.size:
         return None
     total = _total_change(evidence)
-    if _is_constant(before) and total is not None and total < _UNMOVED:
-        norm = float(np.median(before))
+    if total is not None and total < _UNMOVED and (of_loop := _clipped_in_loop(evidence, before)):
+        what, code = of_loop
         return Finding(
             "clip_throttles",
-            f"The gradient's norm is {norm:.3g} at every step, as clipping by norm makes it, and"
-            f" all updates together are {total:.2g} of a weight.",
+            f"{what}, and all updates together are {total:.2g} of a weight.",
             step=0,
             numbers={"total_update_ratio": Number(total, _UNMOVED)},
             remedies=(
@@ -131,7 +138,7 @@ def clip_throttles(evidence: Evidence) -> Finding | None:
                     "Raise the threshold above the usual gradient.",
                     "Clipping is then for outliers alone.",
                     None,
-                    "nn.utils.clip_grad_norm_(model.parameters(), 1.0)",
+                    code,
                     "Pascanu et al. 2013",
                 ),
             ),
@@ -264,80 +271,6 @@ def saturated_units(evidence: Evidence) -> Finding | None:
                 "Glorot et al. 2011",
             ),
             _rate(evidence, 0.1, "Long steps push units to the flat ends."),
-        ),
-    )
-
-
-@cause_rule(
-    "underflow",
-    "underflow",
-    "dtype",
-    limit=0,
-    source="Micikevicius et al. 2018",
-    reason="below the smallest normal number digits are lost, and soon the number itself",
-)
-def underflow(evidence: Evidence) -> Finding | None:
-    """Whether the backward signal falls below what the dtype holds."""
-    number, dtype = evidence.metrics["underflow"], str(evidence.dtype)
-    if not number or dtype not in SMALLEST_NORMAL:
-        return None
-    return Finding(
-        "underflow",
-        f"In {number} layers the backward signal is below the smallest normal number of {dtype},"
-        f" {SMALLEST_NORMAL[dtype]:.2g}.",
-        step=_first_underflow(evidence),
-        numbers={"underflow": Number(float(number), 0.0)},
-        remedies=(
-            Remedy(
-                "Use a dtype with more range.",
-                "bfloat16 has the range of float32.",
-                "dtype=bfloat16" if dtype == "float16" else "dtype=float64",
-                "torch.autocast(device, torch.bfloat16), or GradScaler with float16",
-                "Micikevicius et al. 2018",
-            ),
-        ),
-    )
-
-
-@cause_rule(
-    "overflow",
-    "steps.csv",
-    "dtype",
-    limit=_LARGEST_HALF,
-    certain=True,
-    reason="what is larger than the dtype's largest number is infinite; it is the dtype's"
-    " fault where float32 would hold it",
-    source="Micikevicius et al. 2018",
-)
-def overflow(evidence: Evidence) -> Finding | None:
-    """Whether values grew beyond the range of float16."""
-    bad = [
-        step for name in ("loss", "grad_norm") if (step := first_bad(evidence, name)) is not None
-    ]
-    if evidence.metrics.get("nonfinite_maker") == "forward":  # a scaler counts it as skipped
-        bad.append(int(evidence.metrics["nonfinite_step"]))
-    if evidence.dtype != "float16" or not bad:
-        return None
-    layers = evidence.tables.get("layers", pd.DataFrame())
-    before = layers[layers["step"] <= min(bad)] if len(layers) else layers
-    sizes = [values_of(before, name) for name in ("act_max", "grad_max", "preact_std")]
-    finite = (each[np.isfinite(each)] for each in sizes)
-    largest = max((float(np.max(each, initial=0)) for each in finite), default=0.0)
-    if largest < _LARGEST_HALF / 100:
-        return None
-    return Finding(
-        "overflow",
-        f"Values reach {largest:.2g} by step {min(bad)}, and float16 holds none above 65504.",
-        step=min(bad),
-        numbers={"largest": Number(largest, _LARGEST_HALF)},
-        remedies=(
-            Remedy(
-                "Use bfloat16.",
-                "It has the range of float32.",
-                "dtype=bfloat16",
-                "torch.autocast(device, torch.bfloat16)",
-                "Kalamkar et al. 2019",
-            ),
         ),
     )
 
@@ -510,19 +443,6 @@ def _lengths(evidence: Evidence, edges: np.ndarray) -> np.ndarray:
     return np.where(np.isfinite(counted) & (counted > 0), counted, lengths)
 
 
-def _first_underflow(evidence: Evidence) -> int:
-    """The first step with a signal, not exactly 0, below the limit; else the first with one."""
-    layers = evidence.tables.get("layers")
-    if layers is None:
-        return evidence.first_step
-    limit = SMALLEST_NORMAL[str(evidence.dtype)] * (evidence.num_examples or 1)
-    deltas = values_of(layers, "delta_rms")
-    below = layers.loc[(deltas > 0) & (deltas < limit), "step"]
-    if not len(below):
-        below = layers.loc[deltas == 0, "step"]
-    return int(below.min()) if len(below) else evidence.first_step
-
-
 def _num_steps(evidence: Evidence) -> int:
     layers = evidence.tables.get("layers")
     last = 0 if layers is None or not len(layers) else int(layers["step"].max()) + 1
@@ -533,6 +453,45 @@ def _is_constant(norms: np.ndarray) -> bool:
     """Whether nine of ten norms are equal to a thousandth, as no gradient's are by themselves."""
     middle = float(np.median(norms))
     return middle > 0 and float((np.abs(norms - middle) <= 1e-3 * middle).mean()) >= _MOSTLY
+
+
+def _clipped_in_loop(evidence: Evidence, norms: np.ndarray) -> tuple[str, str] | None:
+    """What shows that the loop clips each gradient itself, and the line that it should have."""
+    if _is_constant(norms):
+        return (
+            f"The gradient's norm is {float(np.median(norms)):.3g} at every step, as clipping by"
+            " norm makes it",
+            "nn.utils.clip_grad_norm_(model.parameters(), 1.0)",
+        )
+    threshold = _shared_peak(evidence)
+    if threshold is None:
+        return None
+    return (
+        f"The largest entry of the gradients of most weights is {threshold:.3g} at every step, as"
+        " clipping by value makes it",
+        "nn.utils.clip_grad_value_(model.parameters(), 1.0)",
+    )
+
+
+def _shared_peak(evidence: Evidence) -> float | None:
+    """The number that most weights' gradients have as their largest entry, at all measured steps.
+
+    Gradients of two weights have no largest entry in common by themselves. Numbers that a dtype
+    holds with few digits are left out.
+    """
+    layers = evidence.tables.get("layers")
+    if layers is None or "grad_max" not in layers:
+        return None
+    known = layers[np.isfinite(values_of(layers, "grad_max")) & (values_of(layers, "grad_max") > 0)]
+    peaks = values_of(known, "grad_max")
+    if known["name"].nunique() < 2 or known["step"].nunique() < 2:
+        return None
+    peak = float(np.median(peaks))
+    alike = np.abs(peaks - peak) <= _SAME * peak
+    if evidence.dtype == "float16" and peak < SMALLEST_NORMAL["float16"]:
+        return None
+    is_shared = float(alike.mean()) > 0.5 and len(set(known.loc[alike, "name"])) > 1
+    return peak if is_shared else None
 
 
 def _jump(evidence: Evidence) -> tuple[int, float] | None:
@@ -604,8 +563,6 @@ RULES = (
     rate_too_small,
     dead_units,
     saturated_units,
-    underflow,
-    overflow,
     flat_landscape,
     labels_unlearnable,
 )

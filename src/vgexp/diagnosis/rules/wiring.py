@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 
 import numpy as np
@@ -177,7 +178,8 @@ def graph_cut(evidence: Evidence) -> Finding | None:
 
     None comes at all (detached, no_grad), or exactly 0 behind a layer that gets a signal, has
     units that are not dead, and whose numbers the dtype holds (sign, round). What runs under
-    no_grad may do so by intent, as a pretrained backbone: of a network that learned it is no fault.
+    no_grad may do so by intent, as a pretrained backbone, and a head or a pooler beside the path
+    may be for another task: of a network that learned it is no fault.
     """
     if not_registered(evidence) is not None:
         return None
@@ -190,6 +192,9 @@ def graph_cut(evidence: Evidence) -> Finding | None:
     if not cut and (unseen := _all_hidden(evidence, none["name"])):
         cut, why = unseen, "they run without gradients, or not at all"
     is_fact = bool(cut)
+    is_beside = is_fact and not evidence.is_check and set(cut) <= beside_the_path(evidence)
+    if is_beside:  # whether the loss needs what they give is not known
+        is_fact, why = False, "no backward pass reached them, though it did those in front of them"
     if not cut:
         cut, why = _ran_silently(evidence, none["name"]), "they run under no_grad, and never change"
     if not cut:
@@ -206,10 +211,14 @@ def graph_cut(evidence: Evidence) -> Finding | None:
         return None
     return Finding(
         "graph_cut",
-        f"{name_layers(cut)} get no gradient although the loss needs them: {why}.",
+        f"{name_layers(cut)} get no gradient"
+        f"{'' if is_beside else ' although the loss needs them'}: {why}.",
         step=int(held["step"].min()) if len(held) else evidence.first_step,
         layers=cut,
-        numbers={"layers_without_gradient": Number(len(cut), 0)},
+        numbers={
+            "layers_without_gradient": Number(len(cut), 0),
+            **({"layers_beside_the_path": Number(len(cut))} if is_beside else {}),
+        },
         remedies=(
             Remedy(
                 "Take out what cuts the graph behind them: detach, no_grad, .data, or an operation"
@@ -304,6 +313,24 @@ def _all_hidden(evidence: Evidence, names: Iterable[object]) -> tuple[str, ...]:
     is_readout_alone = len(seen) > 0 and bool((seen["kind"] == "readout").all())
     weights = [str(name) for name in dict.fromkeys(names) if "bias" not in str(name)]
     return tuple(weights) if is_readout_alone else ()
+
+
+def beside_the_path(evidence: Evidence) -> set[str]:
+    """The weights that ran and get no gradient, where all layers that read the data do: nothing
+    cuts those off, so that what is not reached gives something that leads to no loss."""
+    layers, wiring = evidence.tables.get("layers"), evidence.tables.get("wiring")
+    if layers is None or wiring is None:
+        return set()
+    rows = layers[layers["step"] == layers["step"].min()]
+    rows = rows[np.isfinite(values_of(rows, "preact_std"))]
+    came = set(wiring.loc[_numbers(wiring, "gradient_came") == 1, "name"])
+    trained = rows[rows["name"].isin(set(_held(evidence)["name"]))]
+    reached = trained["name"].isin(came)
+    numbers = values_of(trained, "layer")
+    lowest = trained[numbers == np.nanmin(numbers, initial=math.inf)]
+    if not len(lowest) or not lowest["name"].isin(came).all():
+        return set()  # layers are numbered along the graph: behind a cut they begin at 1 anew
+    return {str(name) for name in trained.loc[~reached, "name"]}
 
 
 def ran_silently(evidence: Evidence) -> set[str]:

@@ -1,0 +1,213 @@
+"""Rules about numbers that the dtype of the computation does not hold."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pandas as pd
+
+from vgexp.diagnosis.depths import rows_at, values_of
+from vgexp.diagnosis.evidence import Evidence
+from vgexp.diagnosis.findings import Finding, Number, Remedy, cause_rule
+from vgexp.diagnosis.outcome import column_of, has_learned
+from vgexp.diagnosis.phrases import name_layers
+from vgexp.diagnosis.rules.losses import first_bad
+from vgexp.diagnosis.signal import SMALLEST_NORMAL, loss_scales
+from vgexp.diagnosis.signal import underflow as num_below
+
+_LARGEST_HALF = 65504.0
+_SMALLEST_HALF = 2.0**-24
+_HALF = "float16"
+_FLAT = 0.9
+
+
+@cause_rule(
+    "underflow",
+    "underflow",
+    "dtype",
+    limit=0,
+    source="Micikevicius et al. 2018",
+    reason="below the smallest normal number digits are lost, and soon the number itself",
+)
+def underflow(evidence: Evidence) -> Finding | None:
+    """Whether the backward signal falls below what the dtype holds.
+
+    Where the read-out too gets exactly 0, the loss says so: an example's share of it is below the
+    smallest number of float16, and its derivative with it.
+    """
+    dtype = computes_in(evidence)
+    if dtype not in SMALLEST_NORMAL:
+        return None
+    lost = _lost_from_the_start(evidence)
+    number = len(lost) or _num_below(evidence, dtype)
+    if not number:
+        return None
+    if lost:
+        return _of_lost(evidence, lost)
+    return Finding(
+        "underflow",
+        f"In {number} layers the backward signal is below the smallest normal number of {dtype},"
+        f" {SMALLEST_NORMAL[dtype]:.2g}.",
+        step=_first_underflow(evidence),
+        numbers={"underflow": Number(float(number), 0.0)},
+        remedies=(_more_range(dtype),),
+        is_fact=_is_lost_for_good(evidence) or None,
+    )
+
+
+@cause_rule(
+    "overflow",
+    "steps.csv",
+    "dtype",
+    limit=_LARGEST_HALF,
+    certain=True,
+    reason="what is larger than the dtype's largest number is infinite; it is the dtype's"
+    " fault where float32 would hold it",
+    source="Micikevicius et al. 2018",
+)
+def overflow(evidence: Evidence) -> Finding | None:
+    """Whether values grew beyond the range of float16.
+
+    The largest that was seen is near its end, or two as large give a product beyond it in the
+    forward pass, which then is not finite.
+    """
+    bad = [
+        step for name in ("loss", "grad_norm") if (step := first_bad(evidence, name)) is not None
+    ]
+    if evidence.metrics.get("nonfinite_maker") == "forward":  # a scaler counts it as skipped
+        bad.append(int(evidence.metrics["nonfinite_step"]))
+    if computes_in(evidence) != "float16" or not bad:
+        return None
+    layers = evidence.tables.get("layers", pd.DataFrame())
+    before = layers[layers["step"] <= min(bad)] if len(layers) else layers
+    sizes = [values_of(before, name) for name in ("act_max", "grad_max", "preact_std")]
+    finite = (each[np.isfinite(each)] for each in sizes)
+    largest = max((float(np.max(each, initial=0)) for each in finite), default=0.0)
+    enough = _LARGEST_HALF / 100
+    if _is_made_in_forward_pass(evidence, min(bad)):
+        enough = math.sqrt(_LARGEST_HALF)  # the product of two as large is beyond
+    if largest < enough:
+        return None
+    return Finding(
+        "overflow",
+        f"Values reach {largest:.2g} by step {min(bad)}, and float16 holds none above 65504.",
+        step=min(bad),
+        numbers={"largest": Number(largest, _LARGEST_HALF)},
+        remedies=(
+            Remedy(
+                "Use bfloat16.",
+                "It has the range of float32.",
+                "dtype=bfloat16",
+                "torch.autocast(device, torch.bfloat16)",
+                "Kalamkar et al. 2019",
+            ),
+        ),
+    )
+
+
+# ---------------------------------------------------------------- what they share
+
+
+def computes_in(evidence: Evidence) -> str:
+    """The dtype of the passes: the weights', or float16 where autocast gives such outputs."""
+    table = evidence.tables.get("loss")
+    if evidence.dtype == "float32" and table is not None:
+        outputs = table.loc[table["role"] == "output", "dtype"]
+        if len(outputs) and outputs.eq(_HALF).all():
+            return _HALF
+    return str(evidence.dtype)
+
+
+def _num_below(evidence: Evidence, dtype: str) -> int:
+    """The number of layers whose signal the dtype does not hold."""
+    if dtype == evidence.dtype or evidence.num_examples is None:
+        return int(evidence.metrics["underflow"])
+    steps = evidence.tables.get("steps", pd.DataFrame())
+    layers = evidence.tables.get("layers")
+    if layers is None:
+        return 0
+    return num_below(layers, evidence.num_examples, dtype, loss_scales(steps))
+
+
+def _lost_from_the_start(evidence: Evidence) -> tuple[str, ...]:
+    """The layers, if in float16 all of them get exactly 0 at the first measured step, by a loss of
+    which each example's share is smaller than any number of the dtype."""
+    layers, steps = evidence.tables.get("layers"), evidence.tables.get("steps")
+    if computes_in(evidence) != _HALF or layers is None or steps is None:
+        return ()
+    rows = layers[(layers["step"] == evidence.first_step) & layers["delta_rms"].notna()]
+    at = steps[steps["step"] == evidence.first_step]
+    saturated = values_of(rows, "saturated_fraction")
+    if not len(rows) or not len(at) or (values_of(rows, "delta_rms") != 0).any():
+        return ()
+    scale = float(np.nan_to_num(values_of(at, "loss_scale"), nan=1.0)[0])
+    share = abs(float(values_of(at, "loss")[0])) * scale / (evidence.num_examples or 1)
+    if not 0 < share < _SMALLEST_HALF or (saturated >= _FLAT).any():
+        return ()
+    return tuple(str(name) for name in dict.fromkeys(rows["name"]))
+
+
+def _of_lost(evidence: Evidence, lost: tuple[str, ...]) -> Finding:
+    losses = column_of(evidence, "steps", "loss")
+    share = abs(float(losses[0])) / (evidence.num_examples or 1)
+    return Finding(
+        "underflow",
+        f"{name_layers(lost)} get exactly nothing from step {evidence.first_step} on: each"
+        f" example's share of the loss is {share:.2g}, and the smallest number of float16 is"
+        f" {_SMALLEST_HALF:.2g}.",
+        step=evidence.first_step,
+        layers=lost,
+        numbers={"loss_per_example": Number(share, _SMALLEST_HALF)},
+        remedies=(_more_range(_HALF),),
+        is_fact=True,
+    )
+
+
+def _is_lost_for_good(evidence: Evidence) -> bool:
+    """Whether layers get exactly nothing at the first two measured steps, of a network that is not
+    known to have learned: what a number of the dtype cannot hold is missing as a fact."""
+    layers = evidence.tables.get("layers")
+    if layers is None or has_learned(evidence) or computes_in(evidence) != _HALF:
+        return False
+    steps = sorted(layers.loc[layers["delta_rms"].notna(), "step"].unique())[:2]
+    zero = [
+        set(rows.loc[values_of(rows, "delta_rms") == 0, "name"])
+        for rows in (rows_at(evidence, int(step)) for step in steps)
+    ]
+    return len(zero) == 2 and bool(zero[0] & zero[1])
+
+
+def _is_made_in_forward_pass(evidence: Evidence, step: int) -> bool:
+    """Whether the loss was given outputs that are not finite at a step."""
+    table = evidence.tables.get("loss")
+    if table is None:
+        return False
+    given = table[(table["step"] == step) & (table["role"] == "output")]
+    return len(given) > 0 and bool((given["not_finite"] > 0).any())
+
+
+def _more_range(dtype: str) -> Remedy:
+    return Remedy(
+        "Use a dtype with more range.",
+        "bfloat16 has the range of float32.",
+        "dtype=bfloat16" if dtype == _HALF else "dtype=float64",
+        "torch.autocast(device, torch.bfloat16), or GradScaler with float16",
+        "Micikevicius et al. 2018",
+    )
+
+
+def _first_underflow(evidence: Evidence) -> int:
+    """The first step with a signal, not exactly 0, below the limit; else the first with one."""
+    layers = evidence.tables.get("layers")
+    if layers is None:
+        return evidence.first_step
+    limit = SMALLEST_NORMAL[computes_in(evidence)] * (evidence.num_examples or 1)
+    deltas = values_of(layers, "delta_rms")
+    below = layers.loc[(deltas > 0) & (deltas < limit), "step"]
+    if not len(below):
+        below = layers.loc[deltas == 0, "step"]
+    return int(below.min()) if len(below) else evidence.first_step
+
+
+RULES = (underflow, overflow)
