@@ -86,6 +86,17 @@ def test_a_network_that_learned_has_no_cause_whatever_its_signal() -> None:
     assert all(each.kind == "note" for each in diagnosis.findings)
 
 
+def test_a_signal_that_is_lost_in_part_is_the_cause_where_nothing_else_is() -> None:
+    # z of 0.5 a layer by weights of 0.5, of which h is all: a factor of 0.25 a layer.
+    lost = layers_of([0.02, 0.05, 0.1, 0.3]).assign(preact_std=0.5, act_std=1.0, act_mean=0.0)
+    sick = of_run(lost, CHANCE)
+    assert (sick.health, sick.cause) == ("sick", "weights_small")
+    assert sick.findings[0].numbers["attenuation"].limit == 0.1
+    kept = lost.assign(delta_rms=[0.2, 0.25, 0.3, 0.3, 0.3])
+    assert of_run(kept, CHANCE).cause == "unknown"
+    assert of_run(lost, np.linspace(2.3, 0.1, 120)).cause is None
+
+
 def test_a_short_run_without_a_finding_is_undecided_and_a_long_one_unknown() -> None:
     assert of_run(STEADY, [GUESSING] * 99).health == "undecided"
     long = of_run(STEADY, CHANCE)

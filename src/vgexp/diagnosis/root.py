@@ -19,6 +19,7 @@ from vgexp.diagnosis.outcome import (
 )
 from vgexp.diagnosis.phrases import format_loss, name_layers
 from vgexp.diagnosis.rules import CAUSE_RULES
+from vgexp.diagnosis.rules.depth import lost_in_part
 from vgexp.diagnosis.rules.wiring import saw_no_step
 from vgexp.diagnosis.signal import VANISHING_BELOW
 from vgexp.diagnosis.whole import with_whole_tables
@@ -79,7 +80,7 @@ def find_root(evidence: Evidence) -> Root:
             return Root(UNDECIDED if learned is None else HEALTHY, notes)
         if evidence.metrics.get("verdict") != "diverged" and is_short(evidence):
             return Root(UNDECIDED, notes)
-        counted = [_unknown(evidence)]
+        counted = [lost_in_part(evidence) or _unknown(evidence)]
     cause, consequences, rivals = order(_without_shrinking(counted))
     return Root(SICK, (cause, *rivals, *consequences, *notes), rivals)
 

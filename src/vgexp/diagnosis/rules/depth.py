@@ -16,6 +16,8 @@ from vgexp.diagnosis.signal import EXPLODING_ABOVE, VANISHING_BELOW
 
 _STEEP = 0.5
 """Root mean square of phi' below which a layer loses more by its slopes than a ReLU's (0.71)."""
+LOST_IN_PART = 0.1
+"""Share of the last layer's signal below which the first layer's is lost in part."""
 _NEARLY_ALL = 0.9
 _SATURATED = 0.3
 _PER_LAYER = (
@@ -73,6 +75,10 @@ def weights_small(evidence: Evidence) -> Finding | None:
     factors = _vanishing(evidence)
     if factors is None or _kind_of_vanishing(evidence, factors) != "weights_small":
         return None
+    return _weights_are_small(evidence, factors)
+
+
+def _weights_are_small(evidence: Evidence, factors: Factors) -> Finding:
     needed = 1 / max(factors.slope, 1e-3)
     return _of_factors(
         "weights_small",
@@ -97,6 +103,10 @@ def saturating_activation(evidence: Evidence) -> Finding | None:
     factors = _vanishing(evidence)
     if factors is None or _kind_of_vanishing(evidence, factors) != "saturating_activation":
         return None
+    return _slopes_are_small(evidence, factors)
+
+
+def _slopes_are_small(evidence: Evidence, factors: Factors) -> Finding:
     return _of_factors(
         "saturating_activation",
         evidence,
@@ -364,6 +374,25 @@ def no_warmup(evidence: Evidence) -> Finding | None:
 # ---------------------------------------------------------------- what multiplies
 
 
+def lost_in_part(evidence: Evidence) -> Finding | None:
+    """What shrinks a signal of which layer 1 gets less than a tenth, though it does not vanish.
+
+    It is asked of a network that does not learn and in which no rule finds anything: a learning
+    rate that suits the last layers then moves the first ones ten times less.
+    """
+    attenuation = evidence.metrics.get("attenuation")
+    factors = factors_of(evidence)
+    if evidence.first_step != 0 or factors is None or attenuation is None:
+        return None
+    if not VANISHING_BELOW <= attenuation < LOST_IN_PART:
+        return None
+    tell = {
+        "weights_small": _weights_are_small,
+        "saturating_activation": _slopes_are_small,
+    }.get(_kind_of_vanishing(evidence, factors) or "")
+    return None if tell is None else tell(evidence, factors)
+
+
 def _vanishing(evidence: Evidence) -> Factors | None:
     """The factors of a signal that vanishes from the start, and has not recovered by the end."""
     metrics = evidence.metrics
@@ -480,7 +509,9 @@ def _of_factors(
     metrics = evidence.metrics
     first, last = compared_layers(metrics)
     attenuation = metrics.get("attenuation")
-    limit = VANISHING_BELOW if metrics.get("signal") == "vanishing" else EXPLODING_ABOVE
+    limit = {"vanishing": VANISHING_BELOW, "steady": LOST_IN_PART}.get(
+        str(metrics.get("signal")), EXPLODING_ABOVE
+    )
     gets = (
         ""
         if attenuation is None

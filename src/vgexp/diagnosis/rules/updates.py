@@ -333,6 +333,9 @@ def labels_unlearnable(evidence: Evidence) -> Finding | None:
         return None
     last = float(losses[-50:].mean())
     is_at_guess = abs(last - guess) <= 0.05 * guess
+    least = _total_change(evidence, of_least=True)
+    if least is None or least < _UNMOVED:
+        return None  # a part of the network has not been trained
     if total < _WHOLE_WEIGHT or total > 1e3 or not (is_at_guess or _memorises(evidence, guess)):
         return None
     return Finding(
@@ -343,7 +346,7 @@ def labels_unlearnable(evidence: Evidence) -> Finding | None:
             if is_at_guess
             else f"new examples are answered as by a guess (on those seen the loss is {last:.3g})"
         )
-        + ": nothing in the inputs tells the labels.",
+        + ": nothing in the inputs seems to tell the labels.",
         step=evidence.first_step,
         numbers={"loss_last": Number(last, guess), "total_update_ratio": Number(total, 1.0)},
         remedies=(
@@ -395,10 +398,15 @@ def _units(
     return None
 
 
-def _total_change(evidence: Evidence) -> float | None:
-    """The sum of all updates of the weight that moved most, over its norm; at most what it can have
-    moved. Between measured steps the update of the one before is taken, as large as the learning
-    rate makes it."""
+def _total_change(evidence: Evidence, *, of_least: bool = False) -> float | None:
+    """The sum of all updates of the weight that moved most, over its norm: the most that it moved.
+
+    Between measured steps the update of the one before is taken, as large as the learning rate
+    makes it.
+
+    Args:
+        of_least: whether that of the weight that moved least is wanted.
+    """
     layers = evidence.tables.get("layers")
     if layers is None or "update_ratio" not in layers:
         return None
@@ -410,7 +418,9 @@ def _total_change(evidence: Evidence) -> float | None:
         steps, ratios = every[places], changes[places]
         lengths = _lengths(evidence, np.append(steps, max(num_steps, steps[-1] + 1)))
         totals.append(float((ratios * lengths).sum()))
-    return max(totals) if totals and math.isfinite(max(totals)) else None
+    if not totals or not math.isfinite(max(totals)):
+        return None
+    return min(totals) if of_least else max(totals)
 
 
 def _usual_gain(evidence: Evidence) -> tuple[Remedy, ...]:
