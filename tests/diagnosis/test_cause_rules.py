@@ -121,6 +121,7 @@ ALL_ANSWER = {"time_attenuation": 1.1}
 TIME = pd.DataFrame({"step": 0, "layer": 1, "name": "rnn.h", "t": [0, 20, 40], "delta_rms": 0.1})
 MEMORISED = {"constant_loss": 2.303, "val_loss_last": 2.6}
 POST = {"model.norm_position": "post", "optimizer.lr": 1e-3}
+POST_IN_LOOP = {**POST, "optimizer.class": "torch.optim.adam.Adam", "optimizer.betas": [0.9, 0.99]}
 ATTENTION = layers(kind=["attention", "linear", "linear", "readout"])
 NORM = pd.DataFrame({"step": 0, "name": ["norm.weight"], "kind": "norm", "entries": 16})
 BIASES = pd.DataFrame(
@@ -277,6 +278,8 @@ TELLS: list[tuple[str, Evidence]] = [
     ),
     # A recurrent cell has no weights on the main path, where z is.
     ("zero_weights", of(layers=layers(kind="recurrent", weight_norm=0.0))),
+    ("zero_weights", of(extra={"constant_weights": ["layers.0", "layers.1"]})),
+    ("zero_weights", of(extra={"constant_weights": ["layers.2", "readout"]})),
     ("weights_small", of(layers=layers(deltas=VANISHING, preact_std=1e-3, act_std=1.0))),
     (
         "weights_large",
@@ -317,6 +320,7 @@ TELLS: list[tuple[str, Evidence]] = [
     ("recurrence_vanishing", of(extra=ALL_ANSWER, time=TIME, recurrence=radius(0.3))),
     ("recurrence_exploding", of(extra={**RNN, "time_attenuation": 1e5})),
     ("no_warmup", of(settings=POST, layers=ATTENTION)),
+    ("no_warmup", of(settings=POST_IN_LOOP, layers=ATTENTION)),
     ("rate_too_large", of(layers=layers(update_ratio=2.0))),
     ("rate_too_large", of(steps=steps_of([2.3, 2.3, 30.0]))),
     ("rate_too_large", of(extra={"sharpness_over_limit": 2.0})),
@@ -538,6 +542,8 @@ SILENT: list[tuple[str, Evidence]] = [
         ),
     ),
     ("inputs_unscaled", of(layers=layers(grad_norm=1e-2), parameters=BIASES)),
+    # What reads the units of one layer parts them.
+    ("zero_weights", of(extra={"constant_weights": ["layers.0", "layers.2"]})),
     ("inputs_unscaled", of()),
     # Data of vgexp's own are scaled.
     ("inputs_unscaled", of(layers=layers(preact_std=[90.0, 1, 1, 1]), settings={"data": "digits"})),
@@ -595,6 +601,20 @@ SILENT: list[tuple[str, Evidence]] = [
     ("recurrence_exploding", of(extra={"time_attenuation": 0.1})),
     ("no_warmup", of(settings={**POST, "scheduler.warmup_fraction": 0.1}, layers=ATTENTION)),
     ("no_warmup", of(settings={**POST, "model.norm_position": "pre"}, layers=ATTENTION)),
+    # Of a loop: usual steps, another optimizer, a rate that rises.
+    ("no_warmup", of(settings=POST_IN_LOOP, layers=ATTENTION.assign(update_ratio=1e-3))),
+    ("no_warmup", of(settings={**POST, "optimizer.class": "SGD"}, layers=ATTENTION)),
+    (
+        "no_warmup",
+        of(
+            settings=POST_IN_LOOP,
+            layers=ATTENTION,
+            steps=steps_of([2.3] * 120, lr=[1e-5, 2e-5] + [1e-3] * 118),
+        ),
+    ),
+    ("no_warmup", of(settings=POST_IN_LOOP, layers=ATTENTION, steps=steps_of([2.3] * 30))),
+    # At such a rate no warm-up helps.
+    ("no_warmup", of(settings=POST_IN_LOOP, layers=ATTENTION.assign(update_ratio=3.0))),
     ("rate_too_large", of(steps=steps_of([2.3, 2.3, 20.0]))),
     # A weight of 0 has no size to compare with.
     ("rate_too_large", of(layers=layers(update_ratio=2.0, weight_norm=0.0))),
