@@ -231,6 +231,8 @@ TELLS: list[tuple[str, Evidence]] = [
             layers=layers().assign(delta_rms=0.03),
         ),
     ),
+    ("double_softmax", of(loss=loss(name="NLLLoss", **PROBABILITIES))),
+    ("output_range", of(loss=loss(name="nll_loss", max=2.5))),
     ("target_shape", of(loss=loss("64x1", "64", "float32", "MSELoss"))),
     (
         "output_range",
@@ -435,6 +437,7 @@ TELLS: list[tuple[str, Evidence]] = [
 
 SILENT: list[tuple[str, Evidence]] = [
     ("no_update", of(wiring=wiring())),
+    ("output_range", of(loss=loss(name="NLLLoss", max=-0.1))),
     # A warm-up may begin at a rate of 0: one step tells nothing.
     ("no_update", of(wiring=wiring(updated=0, lr=0.0), layers=layers((0,), update_ratio=0.0))),
     ("not_registered", of(unseen=["layers.0: no known activation was called"])),

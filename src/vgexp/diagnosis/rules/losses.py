@@ -53,6 +53,8 @@ def double_softmax(evidence: Evidence) -> Finding | None:
     num_classes = int(str(output["shape"]).split("x")[1])
     expected = math.sqrt(num_classes - 1) / num_classes
     delta = _of_readout(evidence, "delta_rms")
+    if "nll" in _plain(output["function"]):
+        return _probabilities_to_nll(evidence, str(output["function"]), int(output["step"]))
     is_named = "crossentropy" in _plain(output["function"])
     is_weak = delta is not None and delta < _HALF * expected
     if not (is_named or is_weak):
@@ -80,6 +82,51 @@ def double_softmax(evidence: Evidence) -> Finding | None:
                 source="PyTorch, CrossEntropyLoss",
             ),
         ),
+    )
+
+
+def _probabilities_to_nll(evidence: Evidence, function: str, step: int) -> Finding:
+    return Finding(
+        "double_softmax",
+        f"The loss {function} takes log-probabilities, and is given probabilities: it is never"
+        " below -1, and its gradient does not grow where the network is wrong.",
+        step=step,
+        layers=_readouts(evidence),
+        remedies=(
+            Remedy(
+                "Give the loss log-probabilities.",
+                "The logarithm is not taken by this loss.",
+                code="return logits.log_softmax(-1)  # in place of softmax",
+                source="PyTorch, NLLLoss",
+            ),
+        ),
+    )
+
+
+def _logits_to_nll(first: tuple[pd.Series, pd.Series, float], evidence: Evidence) -> Finding | None:
+    """Whether a loss of log-probabilities, which are at most 0, is given larger numbers."""
+    output, target, _ = first
+    is_labels = str(target["dtype"]).startswith(("int", "uint"))
+    sums = [float(output["row_sum_min"]), float(output["row_sum_max"])]
+    is_nll = _plain(output["function"]) in ("nllloss", "nllloss2d")
+    if not is_nll or not is_labels or not output["max"] > _ROUNDING or np.allclose(sums, 1):
+        return None
+    return Finding(
+        "output_range",
+        f"The loss {output['function']} takes log-probabilities, which are at most 0, and is given"
+        f" numbers up to {output['max']:.3g}: it can fall without end.",
+        step=int(output["step"]),
+        layers=_readouts(evidence),
+        numbers={"output_max": Number(float(output["max"]), 0.0)},
+        remedies=(
+            Remedy(
+                "Give the loss log-probabilities, or use the one that takes logits.",
+                "Nothing makes the outputs of the classes sum to 1.",
+                code="nn.CrossEntropyLoss()(logits, y)  # or nn.LogSoftmax(-1) in the model",
+                source="PyTorch, NLLLoss",
+            ),
+        ),
+        is_fact=True,
     )
 
 
@@ -236,6 +283,8 @@ def target_shape(evidence: Evidence) -> Finding | None:
 def output_range(evidence: Evidence) -> Finding | None:
     """Whether targets lie where the last activation never gets."""
     table, first = evidence.tables["loss"], first_call(evidence)
+    if first is not None and (found := _logits_to_nll(first, evidence)) is not None:
+        return found
     if first is None or first[0]["shape"] != first[1]["shape"]:
         return None
     if not str(first[1]["dtype"]).startswith(("float", "bfloat")):

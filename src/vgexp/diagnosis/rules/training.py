@@ -47,7 +47,7 @@ def loss(evidence: Evidence) -> Finding | None:
     metrics = evidence.metrics
     if metrics.get("verdict") == "diverged":
         return None
-    last, guess = metrics["loss_last_mean_20"], metrics.get("constant_loss")
+    last, guess = metrics["loss_last_mean_20"], constant_loss(evidence)
     limit = None if guess is None else LEARNED_BELOW * guess
     numbers = {"loss_last_mean_20": Number(last)}
     if (best := metrics.get("loss_best_mean_20")) is not None:
