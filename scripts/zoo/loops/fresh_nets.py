@@ -41,7 +41,7 @@ class Speller(nn.Module):
         super().__init__()
         self.embedding = nn.Embedding(len(LETTERS), 16)
         self.cell = cell(16, width, batch_first=True)
-        self.readout = nn.Linear(width, len(LETTERS))
+        self.readout: nn.Module = nn.Linear(width, len(LETTERS))
 
     def forward(self, x: Tensor) -> Tensor:
         return self.readout(self.cell(self.embedding(x))[0])
