@@ -125,11 +125,11 @@ def _sigmoid_autoencoder(cured: bool) -> Parts:
     """An autoencoder of ten layers, all with a sigmoid, as in 2006, by SGD."""
     images = spots().flatten(1)
     sizes = (100, 64, 48, 32, 24, 12, 24, 32, 48, 64, 100)
-    model = mlp(*sizes, act=nn.SELU if cured else nn.Sigmoid)
+    model = mlp(*sizes, act=nn.Tanh if cured else nn.Sigmoid)
     for layer in model:
         if isinstance(layer, nn.Linear):
             nn.init.xavier_normal_(layer.weight)
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.5, momentum=0.9)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.2, momentum=0.9)
     return regress((images, images), model, optimizer, enough=0.2, steps=300)
 
 
@@ -216,9 +216,9 @@ def _first_of_hundred(cured: bool) -> Parts:
 
 def _growing_filter(cured: bool) -> Parts:
     """A linear filter, h = A h + B x, whose radius is 1.4, over 60 steps."""
-    matrix = nn.init.orthogonal_(torch.empty(24, 24)) * (0.99 if cured else 1.4)
+    matrix = nn.init.orthogonal_(torch.empty(24, 24)) * (1.0 if cured else 1.4)
     model = LastState(_Recurrence(matrix, nn.Identity()), 24)
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.02)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.003)
     return stream(
         lambda steps: first_signs(steps, 60),
         model,
@@ -226,16 +226,16 @@ def _growing_filter(cured: bool) -> Parts:
         nn.BCEWithLogitsLoss(),
         share_of_signs,
         enough=0.85,
-        steps=60,
+        steps=120,
     )
 
 
 def _no_warmup(cured: bool) -> Parts:
-    """A transformer of eight post-norm layers by Adam at its full rate from the first update."""
-    model = Reverser(depth=8, norm_first=False)
-    optimizer = torch.optim.Adam(model.parameters(), lr=3e-3, betas=(0.9, 0.98))
+    """A transformer of twelve post-norm layers by Adam at its full rate from the first update."""
+    model = Reverser(depth=12, norm_first=False)
+    optimizer = torch.optim.Adam(model.parameters(), lr=6e-3, betas=(0.9, 0.98))
     schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda i: min(1.0, (i + 1) / 80) if cured else 1.0
+        optimizer, lambda i: min(1.0, (i + 1) / 100) if cured else 1.0
     )
 
     def step(model: Any, optimizer: Any, loss: Any, batch: Any) -> None:
@@ -253,7 +253,7 @@ def _no_warmup(cured: bool) -> Parts:
         share_right,
         enough=0.7,
         step=step,
-        steps=150,
+        steps=160,
     )
 
 
