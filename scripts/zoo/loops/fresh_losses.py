@@ -30,9 +30,7 @@ def _softmax_of_tokens(cured: bool) -> Parts:
     optimizer = torch.optim.SGD(model.parameters(), lr=0.5, momentum=0.9)
     if not cured:
         model.readout = nn.Sequential(model.readout, nn.Softmax(-1))
-    return stream(
-        keyword_text, model, optimizer, cross_entropy_of_tokens, share_right, enough=0.6
-    )
+    return stream(keyword_text, model, optimizer, cross_entropy_of_tokens, share_right, enough=0.6)
 
 
 class _Values(nn.Module):

@@ -33,9 +33,7 @@ def _zero_lstm(cured: bool) -> Parts:
         for each in model.parameters():
             nn.init.zeros_(each)
     optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
-    return stream(
-        keyword_text, model, optimizer, cross_entropy_of_tokens, share_right, enough=0.5
-    )
+    return stream(keyword_text, model, optimizer, cross_entropy_of_tokens, share_right, enough=0.5)
 
 
 class _Adapted(nn.Module):
@@ -231,9 +229,9 @@ def _growing_filter(cured: bool) -> Parts:
 
 
 def _no_warmup(cured: bool) -> Parts:
-    """A transformer of twelve post-norm layers by Adam at its full rate from the first update."""
-    model = Reverser(depth=12, norm_first=False)
-    optimizer = torch.optim.Adam(model.parameters(), lr=6e-3, betas=(0.9, 0.98))
+    """A transformer of ten post-norm layers by Adam at its full rate from the first update."""
+    model = Reverser(depth=10, norm_first=False)
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.01, betas=(0.9, 0.98))
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda i: min(1.0, (i + 1) / 100) if cured else 1.0
     )
@@ -246,14 +244,14 @@ def _no_warmup(cured: bool) -> Parts:
         schedule.step()
 
     return stream(
-        reversals,
+        lambda steps: reversals(steps, length=6, size=32),
         model,
         optimizer,
         cross_entropy_of_tokens,
         share_right,
         enough=0.7,
         step=step,
-        steps=160,
+        steps=170,
     )
 
 

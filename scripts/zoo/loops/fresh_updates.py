@@ -32,9 +32,7 @@ def _rate_large_sgd(cured: bool) -> Parts:
     """A recommender, by SGD at a rate of 1,000 (of a mean over 128 pairs and 100 rows)."""
     model = Factors()
     optimizer = torch.optim.SGD(model.parameters(), lr=10.0 if cured else 1000.0)
-    return stream(
-        ratings, model, optimizer, nn.MSELoss(), share_explained, enough=0.5, steps=400
-    )
+    return stream(ratings, model, optimizer, nn.MSELoss(), share_explained, enough=0.5, steps=400)
 
 
 def _half_by_adam(cured: bool) -> Parts:
@@ -247,9 +245,7 @@ def _too_good_a_judge(cured: bool) -> Parts:
     def score(model: nn.Module) -> Tensor:
         return (model(noise).mean(0) - 20).norm()
 
-    return Parts(
-        model, optimizer, loss, batches, mean_goal(score, 12.0, higher=False), step=step
-    )
+    return Parts(model, optimizer, loss, batches, mean_goal(score, 12.0, higher=False), step=step)
 
 
 LOOPS = loops_of(

@@ -69,9 +69,7 @@ def _tables_replaced(cured: bool) -> Parts:
     model.bias = nn.Embedding.from_pretrained(torch.zeros(40, 1), freeze=False)
     kept = [model.bias.weight, *parameters[:2]]
     optimizer = torch.optim.Adam(model.parameters() if cured else kept, lr=0.02)
-    return stream(
-        ratings, model, optimizer, nn.MSELoss(), share_explained, enough=0.6, steps=400
-    )
+    return stream(ratings, model, optimizer, nn.MSELoss(), share_explained, enough=0.6, steps=400)
 
 
 def _unfrozen_too_late(cured: bool) -> Parts:
@@ -124,9 +122,7 @@ class _WithoutGrad(nn.Module):
 def _encoder_without_grad(cured: bool) -> Parts:
     model = _WithoutGrad(with_grad=cured)
     optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
-    return stream(
-        keyword_text, model, optimizer, cross_entropy_of_tokens, share_right, enough=0.5
-    )
+    return stream(keyword_text, model, optimizer, cross_entropy_of_tokens, share_right, enough=0.5)
 
 
 class _Steps(nn.Module):
@@ -213,9 +209,7 @@ def _from_pretrained(cured: bool) -> Parts:
     model.items = nn.Embedding.from_pretrained(torch.randn(40, 8), freeze=not cured)
     wanted = [each for each in model.parameters() if each.requires_grad]
     optimizer = torch.optim.Adam(wanted, lr=0.02)
-    return stream(
-        ratings, model, optimizer, nn.MSELoss(), share_explained, enough=0.6, steps=400
-    )
+    return stream(ratings, model, optimizer, nn.MSELoss(), share_explained, enough=0.6, steps=400)
 
 
 def _cleared_before_the_step(cured: bool) -> Parts:
