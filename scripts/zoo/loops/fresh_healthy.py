@@ -83,7 +83,7 @@ def _bandit(_cured: bool) -> Parts:
 
 
 class _Aided(nn.Module):
-    """Two tasks of one trunk, and an auxiliary head that is used in evaluation alone."""
+    """Two tasks of one trunk, and an auxiliary head that is not used yet."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -222,7 +222,7 @@ def _fine_tuned(_cured: bool) -> Parts:
     images, kind = stripes()
     model = stripes_net(act=nn.SiLU)
     before = torch.optim.Adam(model.parameters(), lr=4e-3)
-    for x, y in batches_of(images[:-300], kind[:-300], 40):
+    for x, y in batches_of(images[:-300], kind[:-300], 15):
         grey = x.mean(1, keepdim=True).expand(-1, 3, -1, -1)
         before.zero_grad()
         nn.functional.cross_entropy(model(grey), y).backward()

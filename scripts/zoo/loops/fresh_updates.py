@@ -94,7 +94,7 @@ def _clipped_norm(cured: bool) -> Parts:
 
 
 def _epsilon_of_one(cured: bool) -> Parts:
-    """Adam with an epsilon of 1, as for some large nets of images, at a rate of 1e-3."""
+    """Adam with an epsilon of 1, as for some large nets of images, at a rate of 3e-3."""
     model = stripes_net()
     eps = 1e-8 if cured else 1.0
     optimizer = torch.optim.Adam(model.parameters(), lr=3e-3, eps=eps)
