@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 
 from zoo import judging, page, running
-from zoo.presets import HALVES
+from zoo.presets import SETS
 
 SEEDS = (0, 1, 2)
 
@@ -18,14 +18,14 @@ SEEDS = (0, 1, 2)
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m zoo")
     parser.add_argument("names", nargs="*", metavar="NAME", help="of configurations and loops")
-    parser.add_argument("--half", choices=HALVES, help="only this half")
+    parser.add_argument("--half", choices=SETS, help="only this half")
     parser.add_argument("--kind", choices=(running.PRESET, running.LOOP), help="only these")
     parser.add_argument("--seeds", type=int, nargs="+", default=SEEDS)
     parser.add_argument("--show", action="store_true", help="print, and write no page")
     parser.add_argument("--outcomes", action="store_true", help="print only whether labels hold")
     parser.add_argument("--no-runs", action="store_true", help="judge only what has ended")
     args = parser.parse_args()
-    halves = [args.half] if args.half else HALVES
+    halves = [args.half] if args.half else SETS
     kinds = [args.kind] if args.kind else (running.PRESET, running.LOOP)
     jobs = running.list_jobs(args.seeds, halves, kinds)
     jobs = [job for job in jobs if not args.names or job.name in args.names]

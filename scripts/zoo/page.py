@@ -11,7 +11,7 @@ from vgexp.diagnosis.findings import CauseRule
 from vgexp.explain import GROUPS
 from zoo.judging import Judged, list_unconfirmed
 from zoo.peers import DEFINITIONS, Definition, causes_of
-from zoo.presets import HALVES, HEALTHY
+from zoo.presets import HEALTHY, SETS
 from zoo.reasons import CHANGES, REASONS
 from zoo.running import LOOP, PRESET
 
@@ -99,7 +99,7 @@ healthy one learns. Limits of rules were set by the half `tune`.
     if CHANGES:
         parts.append(f"\n{CHANGES.strip()}\n")
     parts.append("\n### Rates\n\n" + _table(["", *_RATES], _rate_rows(judged)))
-    for half in reversed(HALVES):
+    for half in reversed(SETS):
         ours = [each for each in judged if each.job.half == half and not each.job.cured]
         parts.append(f"\n### The half `{half}`, cause by cause\n\n{_matrix(ours)}")
         parts.append(f"\nMissed in the half `{half}`:\n\n{_missed(ours)}")
@@ -164,7 +164,7 @@ _RATES: dict[str, Callable[[Judged], bool | None]] = {
 def _rate_rows(judged: Iterable[Judged]) -> list[list[str]]:
     rows = []
     trained = [each for each in judged if not each.job.cured]
-    for half in reversed(HALVES):
+    for half in reversed(SETS):
         for kinds, words in (
             ((PRESET, LOOP), ""),
             ((PRESET,), ", configurations"),

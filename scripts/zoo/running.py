@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from zoo.presets import HALVES, read_presets
+from zoo.presets import SETS, read_presets
 
 ROOT = Path(__file__).parents[2]
 RUNS = ROOT / "outputs" / "zoo"
@@ -58,7 +58,7 @@ class Job:
 
 
 def list_jobs(
-    seeds: Iterable[int], halves: Iterable[str] = HALVES, kinds: Iterable[str] = (PRESET, LOOP)
+    seeds: Iterable[int], halves: Iterable[str] = SETS, kinds: Iterable[str] = (PRESET, LOOP)
 ) -> list[Job]:
     """The trainings of these halves and kinds; a cured twin for each sick one."""
     members = [each for kind in kinds for each in _MEMBERS[kind]() if each[2] in halves]

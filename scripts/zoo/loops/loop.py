@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 HEALTHY = "healthy"
-TUNE, HELD = "tune", "held"
+TUNE, HELD, FRESH = "tune", "held", "fresh"
 
 Batch = tuple[Tensor, ...]
 LossFunction = Callable[..., Tensor]
@@ -59,7 +59,8 @@ class Loop:
 
     name: str
     half: str
-    """`tune`: rules may be set by it. `held`: only reported. Set when the loop was written."""
+    """`tune`: rules may be set by it. `held`: only reported. `fresh`: written after the rules were
+    set, by someone who had not read them. Set when the loop was written."""
     truth: str | tuple[str, ...]
     """The cause, or those that are all right, or `healthy`."""
     train: Callable[..., Result]

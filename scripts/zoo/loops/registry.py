@@ -3,6 +3,13 @@
 from __future__ import annotations
 
 from zoo.loops import (
+    fresh_data_faults,
+    fresh_healthy,
+    fresh_healthy_ways,
+    fresh_losses,
+    fresh_signal,
+    fresh_updates,
+    fresh_wiring,
     held_healthy,
     held_losses,
     held_signal,
@@ -27,6 +34,13 @@ _MODULES = (
     held_losses,
     held_signal,
     held_updates,
+    fresh_data_faults,
+    fresh_healthy,
+    fresh_healthy_ways,
+    fresh_losses,
+    fresh_signal,
+    fresh_updates,
+    fresh_wiring,
 )
 
 LOOPS: dict[str, Loop] = {loop.name: loop for module in _MODULES for loop in module.LOOPS}
