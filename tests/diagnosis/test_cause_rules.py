@@ -433,6 +433,14 @@ TELLS: list[tuple[str, Evidence]] = [
         "idle_layers",
         of(layers=layers(grad_norm=[0.0, 1, 1, 1]), steps=steps_of([2.3] + [0.1] * 120)),
     ),
+    (
+        "idle_layers",
+        of(
+            wiring=wiring(requires_grad=[0, 1, 1, 1]),
+            layers=layers(grad_norm=[NAN, 1, 1, 1]),
+            steps=steps_of([2.3] + [0.1] * 120),
+        ),
+    ),
 ]
 
 SILENT: list[tuple[str, Evidence]] = [
@@ -547,6 +555,8 @@ SILENT: list[tuple[str, Evidence]] = [
     ("inputs_unscaled", of(layers=layers(grad_norm=1e-2), parameters=BIASES)),
     # What reads the units of one layer parts them.
     ("zero_weights", of(extra={"constant_weights": ["layers.0", "layers.2"]})),
+    # Pooling over positions takes most of the signal, in one place.
+    ("saturating_activation", of(layers=layers(deltas=(1e-5, 2e-5, 4e-5, 0.1)))),
     ("inputs_unscaled", of()),
     # Data of vgexp's own are scaled.
     ("inputs_unscaled", of(layers=layers(preact_std=[90.0, 1, 1, 1]), settings={"data": "digits"})),
@@ -819,6 +829,9 @@ def test_the_backward_factor_is_weights_times_slopes() -> None:
         # Outputs may go with the targets by chance; a sum has another scale.
         (squared("MSELoss", 0.82), 1.0),
         (squared("mine", 0.82), None),
+        # Each of 64 codes is to be found among those of 64 others.
+        (squared("mine", 4.17).assign(shape=["64x16", "64x16", "scalar"]), math.log(64)),
+        (squared("mine", 3.9).assign(shape=["64x16", "64x16", "scalar"]), None),
         (squared("MSELoss", 64 * 1.16), None),
         (loss("64", "64", "float32", "BCELoss").assign(mean=[0.5, 0.5, 0.7]), math.log(2)),
         (loss("64x2", "64", "float32", "mine"), None),

@@ -467,6 +467,8 @@ def _vanishing(evidence: Evidence) -> Factors | None:
     metrics = evidence.metrics
     if evidence.first_step != 0 or metrics.get("signal") != "vanishing":
         return None
+    if _is_one_jump(evidence, metrics.get("attenuation") or 1.0):
+        return None  # as pooling over positions takes it, and no factor a layer
     return factors_of(evidence) or _without_forward(evidence)
 
 
