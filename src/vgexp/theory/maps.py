@@ -111,8 +111,9 @@ class FixedPoint:
         return _depth_scale(self.chi, signed=True)
 
 
+@lru_cache(maxsize=64)
 def fixed_point(plain: Plain, start: float = 1.0) -> FixedPoint:
-    """Finds the fixed point that a net with a first q of `start` reaches."""
+    """Finds the fixed point that a net with a first q of `start` reaches; kept for the next run."""
     q = _rest(plain, start)
     if q <= 0 or math.isinf(q):
         at = SMALLEST if q <= 0 else LARGEST

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 
@@ -37,8 +38,11 @@ class Shape:
     """E f^3 f of two examples over (E f^2)^2, f = phi' and phi."""
 
 
+@lru_cache(maxsize=128)
 def shape(phi: Function, q: float, c: float, keep: float) -> Shape:
     """Computes fluctuations at one variance and correlation; after a norm, at q near 1.
+
+    Kept, since runs of one network that differ in how they train ask for the same.
 
     A function f of a unit has the part f~ = f - Cov(f, w) (w - 1)/2, w = z^2/q of variance 2, that
     a given mean of z^2 leaves open. Of two examples of correlation c, Cov(f(u), w(v)) is
