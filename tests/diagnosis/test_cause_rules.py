@@ -7,6 +7,7 @@ diagnosis/rules/updates.py, diagnosis/rules/dtypes.py, diagnosis/rules/notes.py
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from typing import Any
 
@@ -15,6 +16,7 @@ import pandas as pd
 import pytest
 from layer_tables import layers_of, steps_of
 
+from vgexp.config import Config, SgdConfig
 from vgexp.diagnosis import CAUSE_RULES, CAUSES, Evidence
 from vgexp.diagnosis.depths import factors_of
 from vgexp.diagnosis.evidence import evidence_of_tables
@@ -948,3 +950,15 @@ def test_a_run_is_short_below_a_hundred_steps_or_while_its_loss_falls() -> None:
     assert is_short(of(steps=steps_of([2.3] * 99)))
     assert not is_short(of(steps=steps_of([2.3] * 100)))
     assert is_short(of(steps=steps_of(np.linspace(5, 2.2, 200))))
+
+
+# Where it is the usual one, 120 updates of 1e-5 are to be one weight: 0.1 / (120 * 1e-5) = 83.
+@pytest.mark.parametrize(("rate", "better"), [(1e-6, "0.1"), (0.1, "83")])
+def test_a_rate_that_is_too_small_is_raised_to_the_usual_one_at_once(
+    rate: float, better: str
+) -> None:
+    evidence = of(layers=layers(update_ratio=1e-5), settings={"optimizer.lr": rate})
+    config = dataclasses.replace(Config(), optimizer=SgdConfig(lr=rate))
+    (found,) = [CAUSE_RULES["rate_too_small"](dataclasses.replace(evidence, config=config))]
+    assert found is not None
+    assert found.remedies[0].override == f"optimizer.lr={better}"

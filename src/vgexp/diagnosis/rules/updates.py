@@ -97,8 +97,18 @@ def rate_too_small(evidence: Evidence) -> Finding | None:
         f"All updates together are at most {total:.2g} of a weight.",
         step=evidence.first_step,
         numbers={"total_update_ratio": Number(total, _UNMOVED)},
-        remedies=(_rate(evidence, min(1 / total, 1000.0), "Longer steps change the weights."),),
+        remedies=(_rate(evidence, _longer(evidence, total), "Longer steps change the weights."),),
     )
+
+
+def _longer(evidence: Evidence, total: float) -> float:
+    """The factor on a rate that moved no weight by more than a share of it: up to the optimizer's
+    own default, where that is known and larger; else so that they move by as much as they are."""
+    if evidence.config is not None:
+        usual, rate = type(evidence.config.optimizer)().lr, evidence.config.optimizer.lr
+        if 0 < rate < usual:
+            return usual / rate
+    return min(1 / total, 1000.0)
 
 
 @cause_rule(
