@@ -199,7 +199,7 @@ def _gradients(sample: Sample, outputs: Tensor) -> Tensor:
     if targets.is_floating_point():
         targets = targets.double()
     found = []
-    for part in outputs.split(_AT_ONCE):
+    for part in outputs.split(_AT_ONCE):  # type: ignore[no-untyped-call]
         with torch.enable_grad():
             z_RBC = part.clone().requires_grad_()
             # Each draw's own gradient is that of the sum: one backward pass costs less than many.
