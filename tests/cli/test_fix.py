@@ -14,11 +14,12 @@ from rich.console import Console
 
 import vgexp
 from vgexp.cli.completion import candidates
-from vgexp.cli.fix import keep_words, replace_run
+from vgexp.cli.fix import replace_run
 from vgexp.cli.fix_page import show
 from vgexp.cli.main import main
 from vgexp.config import Config
 from vgexp.diagnosis import Diagnosis, Finding, Remedy
+from vgexp.diagnosis.page import keep_words
 from vgexp.errors import QuestionError
 from vgexp.fixing import Cure
 from vgexp.fixing.process import NO_OVERRIDE, UNDECIDED
@@ -137,6 +138,15 @@ def test_words_of_keys_that_a_choice_does_not_have_are_left_out() -> None:
     words = ["+experiment=a", "model=rnn", "model.activation=relu", "model.width=8", "seed=1"]
     assert keep_words(words, ["model=lstm", "seed=2"]) == ["+experiment=a", "model.width=8"]
     assert keep_words(words, ["model.width=4"]) == [w for w in words if w != "model.width=8"]
+    assert keep_words(["vgexp", "~clip", "optimizer.momentum=0.9"], ["optimizer=adam"]) == [
+        "vgexp",
+        "~clip",
+    ]
+    assert keep_words(["~clip.threshold", "seed=1"], ["clip=value"]) == [
+        "~clip.threshold",
+        "seed=1",
+    ]
+    assert keep_words(["~clip.threshold", "seed=1"], ["clip=none"]) == ["seed=1"]
 
 
 def test_help_and_completion_know_it(capsys: pytest.CaptureFixture[str]) -> None:

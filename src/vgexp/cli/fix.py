@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from vgexp import folders
 from vgexp.cli import hydra_entry
 from vgexp.cli.one_run import find_one_run
-from vgexp.config import CHOICES, Config
+from vgexp.config import Config
 from vgexp.errors import QuestionError, printable
 
 if TYPE_CHECKING:
@@ -79,6 +79,7 @@ def make_composer(master: DictConfig, words: Sequence[str]) -> Callable[[Sequenc
     from vgexp.cli.composing import Composer
     from vgexp.cli.hydra_errors import translate
     from vgexp.cli.job import to_config
+    from vgexp.diagnosis.page import keep_words
 
     composer = Composer(GlobalHydra.instance().config_loader(), master)
 
@@ -90,25 +91,6 @@ def make_composer(master: DictConfig, words: Sequence[str]) -> Callable[[Sequenc
             raise translate(error) or error from error
 
     return compose
-
-
-def keep_words(words: Sequence[str], override: Sequence[str]) -> list[str]:
-    """The words of a command that an override leaves as they are.
-
-    Left out are words of the same keys, and keys that a choice of the override does not have.
-    """
-    keys = {word.partition("=")[0] for word in override}
-    foreign = set()
-    for word in override:
-        group, _, name = word.partition("=")
-        if group in CHOICES and name in CHOICES[group]:
-            own = CHOICES[group][name].__dataclass_fields__
-            foreign |= {
-                key
-                for key in map(_key, words)
-                if key.startswith(f"{group}.") and key.partition(".")[2].split(".")[0] not in own
-            }
-    return [word for word in words if _key(word) not in keys | foreign]
 
 
 def close(cure: Cure) -> None:
@@ -134,10 +116,6 @@ def _train_command(command: str, run: Path | None, words: Sequence[str]) -> list
 
 def _flags_of(run: Path) -> list[str]:
     return ["--config-dir", str(run), "--config-name", "config"]
-
-
-def _key(word: str) -> str:
-    return word.partition("=")[0].lstrip("+~")
 
 
 def _say(line: str) -> None:
