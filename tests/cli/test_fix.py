@@ -93,6 +93,18 @@ def test_a_run_is_taken_with_its_own_tables(
     assert not (tmp_path / "again" / "before").exists()
 
 
+def test_another_configuration_in_its_folder_is_refused_and_changes_no_file(
+    cured: tuple[Path, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, _ = cured
+    written = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    assert main(["fix", *SICK, "model.width=16", f"hydra.run.dir={folder}"]) == 2
+    assert "holds a search for a cure of another" in " ".join(capsys.readouterr().err.split())
+    run = str(folder / "before" / "0")
+    assert main(["fix", run, "seed=3", f"hydra.run.dir={folder}"]) == 2
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == written
+
+
 @pytest.mark.parametrize(
     ("argv", "said"),
     [

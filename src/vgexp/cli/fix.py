@@ -44,6 +44,25 @@ def replace_run(argv: Sequence[str]) -> list[str]:
     return [*_flags_of(run), *rest]
 
 
+def require_same_search(composed: DictConfig, folder: Path) -> None:
+    """Refuses a folder that holds a search for a cure of another configuration.
+
+    Args:
+        composed: with Hydra's own section.
+
+    Raises:
+        QuestionError: it does, or the configuration is impossible.
+    """
+    from vgexp.fixing import record
+
+    if not (folder / record.RESULT).is_file():
+        return
+    from vgexp.cli.composing import remove_hydra
+    from vgexp.cli.job import to_config
+
+    record.read_earlier(folder, to_config(remove_hydra(composed)))
+
+
 def search(config: Config, folder: Path, command: str) -> Cure:
     """Searches for a cure of what was composed, and says what it does."""
     from hydra.core.hydra_config import HydraConfig

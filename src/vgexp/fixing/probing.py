@@ -16,6 +16,7 @@ from vgexp.errors import reason
 from vgexp.fixing.change import Change
 from vgexp.fixing.runner import TRIED, Runner
 from vgexp.fixing.trial import MOVED, Trial
+from vgexp.folders import FolderError
 
 MOST_CHANGES = 12
 """Changes that are tried of one list, the smallest first."""
@@ -126,6 +127,10 @@ class Prober:
         found = [t for t in self.tried if t.change is change and t.trial is not None]
         return max(found, key=lambda each: each.steps, default=None)
 
+    def has_tried(self, change: Change) -> bool:
+        """Whether there was a probe of a change, even one that failed."""
+        return any(each.change is change for each in self.tried)
+
     def order(self) -> list[Change]:
         """The changes to confirm, in order.
 
@@ -197,6 +202,8 @@ class Prober:
         place = f"{TRIED}/{self.runner.next_number(TRIED)}"
         try:
             each.trial = self.runner.run(config, place, each.change.words, shows=False)
+        except FolderError:
+            raise
         except Exception as error:  # one impossible change is no reason to end the search
             each.result, each.why = "dropped", f"failed: {reason(error)}"
             return
