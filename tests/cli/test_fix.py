@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,13 +19,14 @@ from vgexp.cli.completion import candidates
 from vgexp.cli.fix import replace_run
 from vgexp.cli.fix_page import show
 from vgexp.cli.main import main
-from vgexp.config import Config
+from vgexp.config import Config, OutputConfig
 from vgexp.diagnosis import Diagnosis, Finding, Remedy
 from vgexp.diagnosis.page import keep_words
 from vgexp.errors import QuestionError
 from vgexp.fixing import Cure
 from vgexp.fixing.process import NO_OVERRIDE, UNDECIDED
 from vgexp.fixing.trial import Trial
+from vgexp.folders import write_config
 
 SICK = [
     *("model.depth=1", "model.width=32", "optimizer=adam", "optimizer.lr=0", "train.steps=60"),
@@ -144,6 +147,29 @@ def test_a_folder_of_many_runs_or_a_run_beside_a_configuration_is_refused(
         "config",
         "seed=1",
     ]
+
+
+def test_only_the_run_itself_is_replaced_and_not_the_value_of_a_flag(
+    cured: tuple[Path, str],
+) -> None:
+    run = str(cured[0] / "after" / "0")
+    flags = replace_run([run])
+    assert replace_run(["--package", run, "seed=1", run]) == [*flags, "--package", run, "seed=1"]
+    assert replace_run([run, "--package", run]) == [*flags, "--package", run]
+
+
+def test_the_run_may_be_quiet_and_the_search_is_not(
+    cured: tuple[Path, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "quiet"
+    shutil.copytree(cured[0] / "after" / "0", run)
+    config = vgexp.load(run).config
+    write_config(run, replace(config, output=OutputConfig(quiet=True)), "")
+    assert main(["fix", str(run), f"hydra.run.dir={tmp_path / 'fix'}"]) == 0
+    assert "It is healthy" in capsys.readouterr().out
+    asked = ["fix", str(run), "output.quiet=true", f"hydra.run.dir={tmp_path / 'silent'}"]
+    assert main(asked) == 0
+    assert capsys.readouterr().out == ""
 
 
 def test_words_of_keys_that_a_choice_does_not_have_are_left_out() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ from vgexp.cli import hydra_entry
 from vgexp.cli.one_run import find_one_run
 from vgexp.config import Config
 from vgexp.errors import QuestionError, printable
+from vgexp.past import PastRun
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 VERB = "fix"
 _OF_THE_SEARCH = ("fix.", "hydra.", "output.")
 """Beginnings of words that are no part of the sick configuration."""
+_QUIET = "output.quiet"
 
 
 def replace_run(argv: Sequence[str]) -> list[str]:
@@ -40,8 +43,9 @@ def replace_run(argv: Sequence[str]) -> list[str]:
             "\nallowed: vgexp fix RUN, or vgexp fix OVERRIDES"
         )
     run = find_one_run(named[0], "vgexp", VERB)
-    rest = [word for word in argv if word != named[0]]
-    return [*_flags_of(run), *rest]
+    rest = list(argv)
+    del rest[_place_of(named[0], rest)]
+    return [*_flags_of(run), *_loud(run, rest), *rest]
 
 
 def require_same_search(composed: DictConfig, folder: Path) -> None:
@@ -123,7 +127,6 @@ def close(cure: Cure) -> None:
 def _train_command(command: str, run: Path | None, words: Sequence[str]) -> list[str]:
     """The words that train the sick configuration, as somebody types them."""
     if run is not None:
-        from vgexp.past import PastRun
         from vgexp.past.diagnosing import command_of
 
         recorded = list(command_of(PastRun(run, is_strict=False)))
@@ -135,6 +138,25 @@ def _train_command(command: str, run: Path | None, words: Sequence[str]) -> list
 
 def _flags_of(run: Path) -> list[str]:
     return ["--config-dir", str(run), "--config-name", "config"]
+
+
+def _place_of(run: str, argv: Sequence[str]) -> int:
+    """Where the run stands among the words; a flag's value may be the same word."""
+    places = [place for place, word in enumerate(argv) if word == run]
+    for place in places[:-1]:
+        with suppress(QuestionError):
+            args = hydra_entry.parse_flags([*argv[:place], *argv[place + 1 :]])
+            if run not in args.overrides:
+                return place
+    return places[-1]
+
+
+def _loud(run: Path, words: Sequence[str]) -> list[str]:
+    """The word that shows what the search does, where only the run was to be quiet."""
+    config = PastRun(run, is_strict=False).config
+    is_quiet = config is not None and config.output.quiet
+    is_asked = any(word.lstrip("+").startswith(f"{_QUIET}=") for word in words)
+    return [f"{_QUIET}=false"] if is_quiet and not is_asked else []
 
 
 def _say(line: str) -> None:
