@@ -65,6 +65,10 @@ def test_it_ends_with_the_override_its_proof_and_the_command(cured: tuple[Path, 
     assert "Cured by optimizer.lr=0.01" in said
     assert "Proof: 60 steps, seeds 0, 1 (mean ± std)" in said
     assert "Cost: a step takes " in said
+    words = " ".join(said.split())
+    assert "Probes took the time of " in words
+    assert " steps of the sick run; 120 were allowed (fix.budget)" in words
+    assert "at least 50% as far below a guess's as the best one's" in words
     words = " ".join(word for word in SICK if word != "optimizer.lr=0")
     assert f"Type\n  vgexp train {words} optimizer.lr=0.01\n" in said
 

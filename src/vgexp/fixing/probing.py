@@ -30,7 +30,9 @@ _MARGIN = 1.1
 """By how much a step may take longer than it did before."""
 _LONGER = 1.5
 """How many times as long as before a probe has to be to tell more."""
-_HALF_AS_FAR = 0.5
+HALF_AS_FAR = 0.5
+"""Share of the best change's distance below a guess's loss that a change has to get, to be chosen
+for being smaller."""
 _LIKELY_RATIO = 1.5
 """How many times as long a step takes with another part of the model, as long as nobody knows."""
 
@@ -157,9 +159,7 @@ class Prober:
         learned = [each for each in self._probed() if self._trial(each).has_learned]
         best = min((self._trial(each).loss_share for each in learned), default=1.0)
         return [
-            each
-            for each in learned
-            if 1 - self._trial(each).loss_share >= _HALF_AS_FAR * (1 - best)
+            each for each in learned if 1 - self._trial(each).loss_share >= HALF_AS_FAR * (1 - best)
         ]
 
     def _going_on(self) -> list[Change]:
