@@ -74,7 +74,11 @@ def read_beginning(path: Path, num_bytes: int) -> bytes:
         return file.read(min(num_bytes, os.fstat(file.fileno()).st_size))
 
 
-class OccupiedError(QuestionError):
+class FolderError(QuestionError):
+    """A folder cannot be written because of what it holds, or because another process writes it."""
+
+
+class OccupiedError(FolderError):
     """Another process is writing the run."""
 
 
@@ -120,7 +124,7 @@ def require_free(folder: Path) -> None:
     require_regular_files(folder)
     for name in (*(f"{table}.csv" for table in TABLES), SUMMARY, CONFIG):
         if (folder / name).exists():
-            raise QuestionError(
+            raise FolderError(
                 f"run folder {folder} holds a run already ({name})\n"
                 "allowed: a new folder; a recorded run is never overwritten"
             )

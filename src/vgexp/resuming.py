@@ -158,7 +158,7 @@ def require_equal(path: Path, what: str, then: Mapping[str, Any], now: Mapping[s
     differing = sorted(key for key in {*then, *now} if then.get(key) != now.get(key))
     if differing:
         lines = [f"  {key}: {then.get(key)} then, {now.get(key)} now" for key in differing]
-        raise QuestionError(
+        raise folders.FolderError(
             f"{path} is from another {what}\n"
             + "\n".join(lines)
             + "\nallowed: the same; or train again into a new folder"

@@ -17,7 +17,8 @@ from layer_tables import GUESSING, STEADY, VANISHING, steps_of, summary_of
 
 import vgexp
 from vgexp.cli.main import main
-from vgexp.config import Config
+from vgexp.config import Config, NormClipConfig
+from vgexp.diagnosis import CAUSES
 from vgexp.errors import QuestionError
 from vgexp.folders import write_config
 from vgexp.past import PastRun
@@ -72,6 +73,33 @@ def test_only_the_causes_that_are_named_fail(
     assert main(["diagnose", str(sick), "--fail-on", "dead_unit"]) == 2
     assert "nearest: dead_units" in capsys.readouterr().err
     assert main(["diagnose", str(sick), "--fail-on", ","]) == 2
+
+
+def test_a_note_that_is_named_fails(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = write_run(tmp_path / "clipped", STEADY, FELL, clip=NormClipConfig(threshold=1e6))
+    summary = json.loads((run / "summary.json").read_text())
+    (run / "summary.json").write_text(json.dumps({**summary, "clip_fraction": 0.0}))
+    (note,) = (each.id for each in vgexp.load(run).diagnose().findings if each.id in CAUSES)
+    assert CAUSES[note].is_note
+    assert main(["diagnose", str(run)]) == 0
+    assert main(["diagnose", str(run), "--fail-on", note]) == 3
+    assert main(["diagnose", str(run), "--fail-on", "dead_units"]) == 0
+    assert capsys.readouterr().out.startswith("Health: healthy")
+
+
+def test_several_runs_are_each_compared_with_the_good_one(
+    sick: Path, healthy: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["diagnose", str(sick), str(healthy), "--baseline", str(healthy)]) == 3
+    said = capsys.readouterr().out.splitlines()
+    assert said[2] == "    differs: seed; losses part at step 19"
+    assert said[5] == "    differs: no key; losses do not part"
+    assert said[6] == f"against {healthy}"
+    asked = ["diagnose", str(sick), str(healthy), "--baseline", str(healthy), "--json"]
+    assert main(asked) == 3
+    told = [each["baseline"] for each in json.loads(capsys.readouterr().out)]
+    assert [list(each["differs"]) for each in told] == [["seed"], []]
+    assert told[0]["parts"]["step"] == 19
 
 
 def test_several_runs_have_a_line_each_in_groups(

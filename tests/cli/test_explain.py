@@ -6,6 +6,7 @@ Holds: cli/explain.py, cli/one_run.py, explain/quiz.py
 from __future__ import annotations
 
 import io
+import shutil
 import sys
 from pathlib import Path
 
@@ -14,8 +15,10 @@ from small_runs import CONFIG
 from trainers import changed
 
 import vgexp
+from vgexp import folders
 from vgexp.cli import explain
 from vgexp.cli.main import main
+from vgexp.config import Config, CopyConfig, RnnConfig
 from vgexp.explain import TOPICS, draw_questions
 
 
@@ -59,6 +62,16 @@ def test_a_page_with_a_run_has_its_numbers_and_its_plot(
     assert f"vgexp train --config-dir {run} --config-name config" in " ".join(
         line.strip(" \\") for line in lines
     )
+
+
+def test_another_family_is_typed_behind_a_run_that_reads_the_same_data(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(run, tmp_path / "rnn")
+    folders.write_config(tmp_path / "rnn", Config(model=RnnConfig(), data=CopyConfig()), "")
+    for own, is_behind in ((tmp_path / "rnn", True), (run, False)):
+        said = " ".join(line.strip(" \\") for line in shown(["lstm", str(own)], capsys))
+        assert (f"--config-dir {own} --config-name config model=lstm" in said) == is_behind
 
 
 @pytest.mark.parametrize("group", ["glossary", "questions"])

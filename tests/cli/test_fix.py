@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,15 +16,17 @@ from rich.console import Console
 
 import vgexp
 from vgexp.cli.completion import candidates
-from vgexp.cli.fix import keep_words, replace_run
+from vgexp.cli.fix import replace_run
 from vgexp.cli.fix_page import show
 from vgexp.cli.main import main
-from vgexp.config import Config
+from vgexp.config import Config, OutputConfig
 from vgexp.diagnosis import Diagnosis, Finding, Remedy
+from vgexp.diagnosis.page import keep_words
 from vgexp.errors import QuestionError
 from vgexp.fixing import Cure
 from vgexp.fixing.process import NO_OVERRIDE, UNDECIDED
 from vgexp.fixing.trial import Trial
+from vgexp.folders import write_config
 
 SICK = [
     *("model.depth=1", "model.width=32", "optimizer=adam", "optimizer.lr=0", "train.steps=60"),
@@ -61,6 +65,10 @@ def test_it_ends_with_the_override_its_proof_and_the_command(cured: tuple[Path, 
     assert "Cured by optimizer.lr=0.01" in said
     assert "Proof: 60 steps, seeds 0, 1 (mean ± std)" in said
     assert "Cost: a step takes " in said
+    words = " ".join(said.split())
+    assert "Probes took the time of " in words
+    assert " steps of the sick run; 120 were allowed (fix.budget)" in words
+    assert "at least 50% as far below a guess's as the best one's" in words
     words = " ".join(word for word in SICK if word != "optimizer.lr=0")
     assert f"Type\n  vgexp train {words} optimizer.lr=0.01\n" in said
 
@@ -90,6 +98,18 @@ def test_a_run_is_taken_with_its_own_tables(
     assert f"As it is: {folder / 'after' / '0'}" in said
     assert "It is healthy" in said
     assert not (tmp_path / "again" / "before").exists()
+
+
+def test_another_configuration_in_its_folder_is_refused_and_changes_no_file(
+    cured: tuple[Path, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, _ = cured
+    written = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    assert main(["fix", *SICK, "model.width=16", f"hydra.run.dir={folder}"]) == 2
+    assert "holds a search for a cure of another" in " ".join(capsys.readouterr().err.split())
+    run = str(folder / "before" / "0")
+    assert main(["fix", run, "seed=3", f"hydra.run.dir={folder}"]) == 2
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == written
 
 
 @pytest.mark.parametrize(
@@ -133,10 +153,42 @@ def test_a_folder_of_many_runs_or_a_run_beside_a_configuration_is_refused(
     ]
 
 
+def test_only_the_run_itself_is_replaced_and_not_the_value_of_a_flag(
+    cured: tuple[Path, str],
+) -> None:
+    run = str(cured[0] / "after" / "0")
+    flags = replace_run([run])
+    assert replace_run(["--package", run, "seed=1", run]) == [*flags, "--package", run, "seed=1"]
+    assert replace_run([run, "--package", run]) == [*flags, "--package", run]
+
+
+def test_the_run_may_be_quiet_and_the_search_is_not(
+    cured: tuple[Path, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "quiet"
+    shutil.copytree(cured[0] / "after" / "0", run)
+    config = vgexp.load(run).config
+    write_config(run, replace(config, output=OutputConfig(quiet=True)), "")
+    assert main(["fix", str(run), f"hydra.run.dir={tmp_path / 'fix'}"]) == 0
+    assert "It is healthy" in capsys.readouterr().out
+    asked = ["fix", str(run), "output.quiet=true", f"hydra.run.dir={tmp_path / 'silent'}"]
+    assert main(asked) == 0
+    assert capsys.readouterr().out == ""
+
+
 def test_words_of_keys_that_a_choice_does_not_have_are_left_out() -> None:
     words = ["+experiment=a", "model=rnn", "model.activation=relu", "model.width=8", "seed=1"]
     assert keep_words(words, ["model=lstm", "seed=2"]) == ["+experiment=a", "model.width=8"]
     assert keep_words(words, ["model.width=4"]) == [w for w in words if w != "model.width=8"]
+    assert keep_words(["vgexp", "~clip", "optimizer.momentum=0.9"], ["optimizer=adam"]) == [
+        "vgexp",
+        "~clip",
+    ]
+    assert keep_words(["~clip.threshold", "seed=1"], ["clip=value"]) == [
+        "~clip.threshold",
+        "seed=1",
+    ]
+    assert keep_words(["~clip.threshold", "seed=1"], ["clip=none"]) == ["seed=1"]
 
 
 def test_help_and_completion_know_it(capsys: pytest.CaptureFixture[str]) -> None:

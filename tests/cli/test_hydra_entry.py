@@ -296,6 +296,31 @@ def test_a_changed_value_in_a_runs_configuration_counts(calls: Calls, tmp_path: 
     assert configuration.flatten(calls[0][0])["model.width"] == 17
 
 
+def test_another_choice_behind_a_runs_configuration_leaves_out_the_keys_it_lacks(
+    calls: Calls, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "rnn"
+    folder.mkdir()
+    model = configuration.RnnConfig(activation="relu", width=9)
+    data = configuration.CopyConfig()
+    folders.write_config(folder, Config(model=model, data=data), "")
+    again = ["--config-dir", str(folder), "--config-name", "config"]
+    assert train(*again, "model=lstm", "model.forget_bias=2") == 0
+    made = calls[0][0].model
+    assert made == configuration.LstmConfig(width=9, forget_bias=2)
+    assert train(*again, "optimizer=adam") == 0
+    assert calls[1][0].model == model
+    assert train("-m", *again, "model=lstm,gru,rnn") == 0
+    assert [configuration.choices(call[0])["model"] for call in calls[2:]] == ["lstm", "gru", "rnn"]
+    assert calls[-1][0].model == model
+    # What nobody's choice has, or somebody typed, is still refused.
+    assert train(*again, "model=lstm", "model.activation=relu") == 2
+    text = (folder / "config.yaml").read_text()
+    (folder / "config.yaml").write_text(text.replace("activation:", "activatoin:", 1))
+    assert train(*again, "model=lstm") == 2
+    assert "unknown key of model: 'activatoin'" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("spelling", ["experiment", "+experiment"])
 @pytest.mark.parametrize("mode", [[], ["-m"]])
 def test_both_spellings_work_on_a_runs_configuration(

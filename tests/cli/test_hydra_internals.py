@@ -21,6 +21,8 @@ from vgexp import sweep
 from vgexp.cli import composing, hydra_internals, schema
 from vgexp.cli.actions import find_work
 from vgexp.cli.main import main
+from vgexp.config import Config, CopyConfig, RnnConfig
+from vgexp.folders import write_config
 
 SMALL = ("data=gaussian", "data.num_examples=128", "data.batch_size=16", "train.steps=2")
 
@@ -143,3 +145,22 @@ def test_a_copy_of_the_store_is_the_store() -> None:
     schema.register(find_work("train"))
     store = ConfigStore.instance()
     assert copy.deepcopy(store) is store
+
+
+def test_a_choice_that_replaces_a_files_own_is_refused_where_hydra_cannot_be_asked_to_trim(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "run"
+    folder.mkdir()
+    write_config(folder, Config(model=RnnConfig(), data=CopyConfig()), "")
+    shown = ["train", "-c", "job", "--config-dir", str(folder), "--config-name", "config"]
+    assert main([*shown, "model=gru"]) == 0
+    name = "_compose_config_from_defaults_list"
+    trimming: Any = ConfigLoaderImpl.__dict__[name]
+    with monkeypatch.context() as patch:
+        patch.setattr(ConfigLoaderImpl, name, trimming._compose)
+        patch.setattr(hydra_internals, "_COMPOSE", "no_such_function")
+        assert main([*shown, "model=gru"]) == 2
+        assert "unknown key of model: 'activation'" in capsys.readouterr().err
+    hydra_internals.trim_sections()
+    assert ConfigLoaderImpl.__dict__[name] is trimming  # not wrapped twice

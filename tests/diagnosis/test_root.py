@@ -141,6 +141,7 @@ def test_a_page_has_the_evidence_its_limit_and_the_command_to_type() -> None:
     assert "attenuation 1e-09  (limit 0.001)" in page
     assert "    vgexp train seed=3 model.skip=residual\n" in page
     assert "Not checked, needs loss.csv: double_softmax" in page
+    assert "\nChecked, nothing found: " in page
     assert "    x = x + block(x)\n" in str(diagnosis)
 
 

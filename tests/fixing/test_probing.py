@@ -18,6 +18,7 @@ from vgexp.fixing.change import Change
 from vgexp.fixing.confirming import confirm
 from vgexp.fixing.probing import Budget, Prober, Tried
 from vgexp.fixing.trial import Trial
+from vgexp.folders import FolderError
 
 FULL = 1000
 
@@ -41,8 +42,16 @@ class Fake:
         self.made: list[tuple[str, int, int]] = []
         self.moved: list[tuple[str, str]] = []
 
-    def run(self, config: Config, place: str, words: Sequence[str], *, shows: bool) -> Trial:
-        del place, shows
+    def run(
+        self,
+        config: Config,
+        place: str,
+        words: Sequence[str],
+        *,
+        shows: bool,
+        aside: str | None = None,
+    ) -> Trial:
+        del place, shows, aside
         name, steps = words[0], config.train.steps
         assert steps is not None
         self.made.append((name, steps, config.seed))
@@ -56,8 +65,12 @@ class Fake:
         del place
         return 1
 
-    def move(self, place: str, to: str) -> None:
-        self.moved.append((place, to))
+    def settle(self, configs: Sequence[Config], place: str) -> list[Path]:
+        return [Path(place, str(config.seed)) for config in configs]
+
+    def drop(self, configs: Sequence[Config], place: str, aside: str) -> None:
+        del configs
+        self.moved.append((place, aside))
 
 
 def change_of(name: str, size: int) -> Change:
@@ -121,6 +134,7 @@ def test_a_change_that_fails_or_diverges_does_not_end_the_search() -> None:
     assert prober.tried[0].why == "failed: no such norm; allowed: others"
     assert prober.tried[0].trial is None
     assert [change.override for change in prober.order()] == ["c", "b"]
+    assert [prober.has_tried(change) for change in changes] == [True, True, True]
     assert len(prober.tried) == 3  # what diverged is not tried for longer
 
 
@@ -168,6 +182,18 @@ def test_the_next_best_is_confirmed_where_one_seed_fails() -> None:
         "failed: RuntimeError: no",
     ]
     assert fake.moved == [("after", "dropped/1")] * 2
+    assert [trial.folder for trial in found[1]] == [Path("after", str(seed)) for seed in range(3)]
+
+
+def test_what_is_wrong_with_a_folder_ends_the_search() -> None:
+    error = FolderError("after/0 is from another configuration\nallowed: the same")
+    fake = Fake({"a": error, "b": 0.1}, {})
+    changes = [change_of(name, size) for size, name in enumerate("ab")]
+    with pytest.raises(FolderError):
+        confirm(changes, fake, [0], FULL, lambda _: None, 1)  # type: ignore[arg-type]
+    prober, _, changes = prober_of({"a": error, "b": 0.1})
+    with pytest.raises(FolderError):
+        prober.explore(changes, 0.6)
 
 
 def test_nothing_is_confirmed_where_all_fail() -> None:

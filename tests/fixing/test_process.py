@@ -30,7 +30,10 @@ from vgexp.config import (
 )
 from vgexp.errors import QuestionError
 from vgexp.fixing import Cure, fix
+from vgexp.fixing.change import Change
+from vgexp.fixing.confirming import confirm
 from vgexp.fixing.process import CURED, HEALTHY, NO_OVERRIDE, NOT_CURED, UNDECIDED
+from vgexp.fixing.runner import Runner
 from vgexp.fixing.trial import read_trial
 
 SICK = Config(
@@ -64,6 +67,12 @@ def fix_it(config: Config, folder: Path, **changes: Any) -> Cure:
 def rows_of(folder: Path) -> list[dict[str, str]]:
     with (folder / "fix.csv").open(newline="") as file:
         return list(csv.DictReader(file))
+
+
+def contents_of(folder: Path) -> dict[str, bytes]:
+    """All files below a folder."""
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
 
 @pytest.fixture
@@ -133,11 +142,64 @@ def test_the_same_call_repeats_no_run(cured: tuple[Path, Cure, list[str]]) -> No
 
 
 def test_another_configuration_in_the_same_folder_is_refused(
-    cured: tuple[Path, Cure, list[str]],
+    cured: tuple[Path, Cure, list[str]], tmp_path: Path
 ) -> None:
     folder, _, _ = cured
-    with pytest.raises(QuestionError, match="configuration"):
-        fix_it(changed(SICK, model={"width": 16}), folder)
+    written = contents_of(folder)
+    for own_run in (None, folder / "before" / "0"):
+        with pytest.raises(QuestionError, match="holds a search for a cure of another conf"):
+            fix_it(changed(SICK, model={"width": 16}), folder, own_run=own_run)
+    # Also where the sick run is not there, as it is one of the user's.
+    (tmp_path / "fix.json").write_bytes((folder / "fix.json").read_bytes())
+    with pytest.raises(QuestionError, match="holds a search for a cure of another conf"):
+        fix_it(changed(SICK, seed=5), tmp_path)
+    assert contents_of(folder) == written
+    assert {path.name for path in tmp_path.iterdir()} <= {"fix.json", ".lock"}
+
+
+@pytest.mark.usefixtures("without_picture")
+def test_a_repeat_that_is_interrupted_leaves_the_records(
+    cured: tuple[Path, Cure, list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, _, _ = cured
+    written = contents_of(folder)
+
+    def stop(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("vgexp.fixing.process.run_seeds", stop)
+        with pytest.raises(KeyboardInterrupt):
+            fix_it(SICK, folder)
+    assert contents_of(folder) == written
+
+
+def test_a_proof_stays_until_another_change_is_confirmed(
+    cured: tuple[Path, Cure, list[str]], tmp_path: Path
+) -> None:
+    folder = tmp_path / "copy"
+    shutil.copytree(cured[0], folder)
+    runner = Runner(folder, COMMAND, counts_epochs=False)
+    slow, good, other = (
+        Change((f"optimizer.lr={lr}",), changed(SICK, optimizer={"lr": lr}), (1.0,))
+        for lr in (1e-9, 0.01, 0.02)
+    )
+    proof = contents_of(folder / "after")
+
+    def confirm_first(*changes: Change) -> list[Path]:
+        found = confirm(changes, runner, [0, 1], 60, lambda _: None, 1)
+        assert found is not None
+        assert found[0] is changes[-1]
+        return [trial.folder for trial in found[1]]
+
+    in_place = [folder / "after" / seed for seed in "01"]
+    assert confirm_first(slow, good) == in_place
+    assert contents_of(folder / "after") == proof
+    assert [path.name for path in (folder / "dropped" / "1").iterdir()] == ["0"]
+    assert confirm_first(other) == in_place
+    assert [vgexp.load(path).config.optimizer.lr for path in in_place] == [0.02, 0.02]
+    (dropped,) = (path for path in (folder / "dropped").iterdir() if path.name != "1")
+    assert contents_of(dropped) == proof
 
 
 @pytest.mark.usefixtures("without_picture")

@@ -24,6 +24,10 @@ class FolderCallback(Callback):
         call_or_refuse(lambda: folders.refuse_file(folder))
         call_or_refuse(lambda: folders.require_free(folder))
         call_or_refuse(lambda: place.require_no_sweep(folder))
+        if current_session().command[:1] == ("fix",):
+            from vgexp.cli.fix import require_same_search
+
+            call_or_refuse(lambda: require_same_search(config, folder))
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
         notice.take_back()

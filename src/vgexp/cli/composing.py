@@ -107,7 +107,7 @@ class Composer:
 
     def _compose_common(self, words: tuple[str, ...]) -> _Common:
         whole = self._loader.load_sweep_config(self._master, list(words))
-        task = _remove_hydra(whole)
+        task = remove_hydra(whole)
         return _Common(whole, task, _INTERPOLATION not in OmegaConf.to_yaml(task))
 
     def _with_values(self, config: DictConfig, values: list[Override]) -> DictConfig:
@@ -156,7 +156,8 @@ class SharingLoader:
         return getattr(self._loader, name)
 
 
-def _remove_hydra(whole: DictConfig) -> DictConfig:
+def remove_hydra(whole: DictConfig) -> DictConfig:
+    """A copy without Hydra's own section."""
     task = copy.deepcopy(whole)
     with read_write(task), open_dict(task):
         del task["hydra"]

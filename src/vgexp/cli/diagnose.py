@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,17 +35,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--fail-on",
         metavar="CAUSE,...",
-        help="exit with 3 for these causes only (`vgexp list causes`; default: for any)",
+        help=(
+            "exit with 3 for these only (`vgexp list causes`; default: for any sickness); a note"
+            " that is named counts as well"
+        ),
     )
     parser.add_argument(
         "--baseline",
         metavar="GOOD_RUN",
-        help="a run that learned: what differs in the configuration, and since when",
+        help="a run that learned: what differs in the configuration of each, and since when",
     )
 
 
 def main(args: argparse.Namespace) -> int:
-    """Prints the diagnosis. Returns 3 where a sickness was found, else 0.
+    """Prints the diagnosis. Returns 3 where a sickness, or what is named, was found, else 0.
 
     Raises:
         QuestionError: no run there, an unknown cause, or nothing to diagnose.
@@ -71,7 +75,7 @@ def main(args: argparse.Namespace) -> int:
             broken[folder] = str(error).splitlines()[0]
     if not found:
         raise QuestionError(f"{next(iter(broken.values()))}\n{_ALLOWED}")
-    _show_many(found, broken, as_json=args.json)
+    _show_many(found, broken, baseline, as_json=args.json)
     return _exit_code([diagnosis for _, diagnosis in found], causes)
 
 
@@ -87,10 +91,14 @@ def _causes(words: str | None) -> frozenset[str] | None:
 
 
 def _exit_code(found: Sequence[Diagnosis], causes: frozenset[str] | None) -> int:
-    is_failed = any(
-        each.health == "sick" and (causes is None or each.cause in causes) for each in found
-    )
-    return SICK if is_failed else 0
+    return SICK if any(_is_failed(each, causes) for each in found) else 0
+
+
+def _is_failed(diagnosis: Diagnosis, causes: frozenset[str] | None) -> bool:
+    if causes is None:
+        return diagnosis.health == "sick"
+    is_sick = diagnosis.health == "sick" and diagnosis.cause in causes
+    return is_sick or any(each.kind == "note" and each.id in causes for each in diagnosis.findings)
 
 
 def _one(path: str) -> Path:
@@ -122,12 +130,27 @@ def _show_one(past: PastRun, diagnosis: Diagnosis, baseline: Path | None, *, as_
 
 
 def _show_many(
-    found: Sequence[tuple[PastRun, Diagnosis]], broken: Mapping[Path, str], *, as_json: bool
+    found: Sequence[tuple[PastRun, Diagnosis]],
+    broken: Mapping[Path, str],
+    baseline: Path | None,
+    *,
+    as_json: bool,
 ) -> None:
-    from vgexp.errors import one_line
+    from vgexp.errors import one_line, printable
+    from vgexp.past.diagnosing import compare
 
+    against: dict[Path, dict[str, Any]] = {}
+    if baseline is not None:
+        against = {past.folder: compare(past, baseline) for past, _ in found}
     if as_json:
-        runs = [{"run": str(past.folder), **each.to_dict()} for past, each in found]
+        runs = [
+            {
+                "run": str(past.folder),
+                **each.to_dict(),
+                **({"baseline": against[past.folder]} if against else {}),
+            }
+            for past, each in found
+        ]
         runs += [{"run": str(folder), "problem": problem} for folder, problem in broken.items()]
         print(json.dumps(runs, indent=2))
         return
@@ -140,8 +163,25 @@ def _show_many(
             since = "" if each.step is None else f"  since step {each.step}"
             at = f" at {each.layer}" if each.layer else ""
             print(one_line(f"  {past.folder}  {each.verdict or each.health}{since}{at}"))
+            if against:
+                print(printable(_in_short(against[past.folder])))
+    if baseline is not None:
+        print(one_line(f"against {baseline}"))
     for folder, problem in broken.items():
         print(one_line(f"not diagnosed: {folder}: {problem}"))
+
+
+def _in_short(against: Mapping[str, Any]) -> str:
+    """What differs from the good run, by the names of the keys, and since when the losses part."""
+    keys = list(against["differs"])
+    more = [f"and {len(keys) - _MOST_KEYS} more"] if len(keys) > _MOST_KEYS else []
+    differs = ", ".join([*keys[:_MOST_KEYS], *more]) or "no key"
+    parts = against["parts"]
+    since = "losses do not part" if parts is None else f"losses part at step {parts['step']}"
+    return textwrap.fill(
+        f"differs: {differs}; {since}", 80, initial_indent="    ", subsequent_indent="      ",
+        break_long_words=False, break_on_hyphens=False,
+    )  # fmt: skip
 
 
 def _words_of(against: Mapping[str, Any]) -> str:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vgexp import folders
 from vgexp.cli import hydra_entry
 from vgexp.cli.one_run import find_one_run
-from vgexp.config import CHOICES, Config
+from vgexp.config import Config
 from vgexp.errors import QuestionError, printable
+from vgexp.past import PastRun
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 VERB = "fix"
 _OF_THE_SEARCH = ("fix.", "hydra.", "output.")
 """Beginnings of words that are no part of the sick configuration."""
+_QUIET = "output.quiet"
 
 
 def replace_run(argv: Sequence[str]) -> list[str]:
@@ -40,8 +43,28 @@ def replace_run(argv: Sequence[str]) -> list[str]:
             "\nallowed: vgexp fix RUN, or vgexp fix OVERRIDES"
         )
     run = find_one_run(named[0], "vgexp", VERB)
-    rest = [word for word in argv if word != named[0]]
-    return [*_flags_of(run), *rest]
+    rest = list(argv)
+    del rest[_place_of(named[0], rest)]
+    return [*_flags_of(run), *_loud(run, rest), *rest]
+
+
+def require_same_search(composed: DictConfig, folder: Path) -> None:
+    """Refuses a folder that holds a search for a cure of another configuration.
+
+    Args:
+        composed: with Hydra's own section.
+
+    Raises:
+        QuestionError: it does, or the configuration is impossible.
+    """
+    from vgexp.fixing import record
+
+    if not (folder / record.RESULT).is_file():
+        return
+    from vgexp.cli.composing import remove_hydra
+    from vgexp.cli.job import to_config
+
+    record.read_earlier(folder, to_config(remove_hydra(composed)))
 
 
 def search(config: Config, folder: Path, command: str) -> Cure:
@@ -79,6 +102,7 @@ def make_composer(master: DictConfig, words: Sequence[str]) -> Callable[[Sequenc
     from vgexp.cli.composing import Composer
     from vgexp.cli.hydra_errors import translate
     from vgexp.cli.job import to_config
+    from vgexp.diagnosis.page import keep_words
 
     composer = Composer(GlobalHydra.instance().config_loader(), master)
 
@@ -92,25 +116,6 @@ def make_composer(master: DictConfig, words: Sequence[str]) -> Callable[[Sequenc
     return compose
 
 
-def keep_words(words: Sequence[str], override: Sequence[str]) -> list[str]:
-    """The words of a command that an override leaves as they are.
-
-    Left out are words of the same keys, and keys that a choice of the override does not have.
-    """
-    keys = {word.partition("=")[0] for word in override}
-    foreign = set()
-    for word in override:
-        group, _, name = word.partition("=")
-        if group in CHOICES and name in CHOICES[group]:
-            own = CHOICES[group][name].__dataclass_fields__
-            foreign |= {
-                key
-                for key in map(_key, words)
-                if key.startswith(f"{group}.") and key.partition(".")[2].split(".")[0] not in own
-            }
-    return [word for word in words if _key(word) not in keys | foreign]
-
-
 def close(cure: Cure) -> None:
     """Prints the result, and draws the picture."""
     from vgexp.cli.fix_page import show
@@ -122,7 +127,6 @@ def close(cure: Cure) -> None:
 def _train_command(command: str, run: Path | None, words: Sequence[str]) -> list[str]:
     """The words that train the sick configuration, as somebody types them."""
     if run is not None:
-        from vgexp.past import PastRun
         from vgexp.past.diagnosing import command_of
 
         recorded = list(command_of(PastRun(run, is_strict=False)))
@@ -136,8 +140,23 @@ def _flags_of(run: Path) -> list[str]:
     return ["--config-dir", str(run), "--config-name", "config"]
 
 
-def _key(word: str) -> str:
-    return word.partition("=")[0].lstrip("+~")
+def _place_of(run: str, argv: Sequence[str]) -> int:
+    """Where the run stands among the words; a flag's value may be the same word."""
+    places = [place for place, word in enumerate(argv) if word == run]
+    for place in places[:-1]:
+        with suppress(QuestionError):
+            args = hydra_entry.parse_flags([*argv[:place], *argv[place + 1 :]])
+            if run not in args.overrides:
+                return place
+    return places[-1]
+
+
+def _loud(run: Path, words: Sequence[str]) -> list[str]:
+    """The word that shows what the search does, where only the run was to be quiet."""
+    config = PastRun(run, is_strict=False).config
+    is_quiet = config is not None and config.output.quiet
+    is_asked = any(word.lstrip("+").startswith(f"{_QUIET}=") for word in words)
+    return [f"{_QUIET}=false"] if is_quiet and not is_asked else []
 
 
 def _say(line: str) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from vgexp.fixing import process
+from vgexp.fixing.probing import HALF_AS_FAR
 from vgexp.fixing.process import ENOUGH_TO_TIME
 from vgexp.report.terminal.layout import Column, show_line, show_table, show_words
 
@@ -19,8 +20,8 @@ if TYPE_CHECKING:
 
 _RULE = (
     "Chosen: the smallest override (fewest keys, then numbers before names, then the least"
-    " change) that got at least half as far below guessing as the best one, and whose runs at"
-    " full length are all healthy."
+    f" change) whose loss got at least {HALF_AS_FAR:.0%} as far below a guess's as the best one's,"
+    " and whose runs at full length are all healthy."
 )
 
 
@@ -126,8 +127,8 @@ def _show_cost(console: Console, cure: Cure) -> None:
 def _show_budget(console: Console, cure: Cure) -> None:
     show_words(
         console,
-        f"Probes: cost {cure.spent:.0f} of {cure.allowed:.0f} steps of the sick run that they may"
-        " (steps weighted by their time)",
+        f"Probes took the time of {cure.spent:.0f} steps of the sick run; {cure.allowed:.0f} were"
+        " allowed (fix.budget)",
     )
 
 

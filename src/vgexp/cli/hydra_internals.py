@@ -7,19 +7,22 @@ one: then a sweep is composed in a slower way, or an error says which version is
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterator
+import copy
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
+from types import MethodType
 from typing import Any, cast
 
 import hydra
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.types import Override
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
+from vgexp.config import CHOICES, is_key_of
 from vgexp.errors import QuestionError
 
 GRID = "hydra._internal.core_plugins.basic_sweeper.BasicSweeper"
@@ -30,6 +33,7 @@ _UTILS = "hydra._internal.utils"
 _LOADER = "hydra._internal.config_loader_impl"
 _MAIN = "hydra._internal.hydra"
 _CHECK_HELP = "_check_help"
+_COMPOSE = "_compose_config_from_defaults_list"
 
 
 def run(
@@ -184,6 +188,73 @@ def share_store() -> None:
             return store
 
         ConfigStore.__deepcopy__ = return_itself  # type: ignore[attr-defined]
+
+
+def trim_sections() -> None:
+    """Has Hydra leave out of a file the keys of a choice that another one replaces.
+
+    A run's `config.yaml` chooses `model: rnn` and has all of its keys, `model.activation` too. With
+    `model=lstm` typed behind it, Hydra would refuse a key that nobody typed. Hydra has no public
+    place for that. Where it has no such function, it refuses as before.
+    """
+    cls = _find(_LOADER, "ConfigLoaderImpl")
+    compose = getattr(cls, _COMPOSE, None)
+    if compose is None or isinstance(compose, _Composing):
+        return
+    setattr(cls, _COMPOSE, _Composing(compose))
+
+
+class _Composing:
+    """Hydra's function that merges files, with `_TrimmingRepository` for its repository."""
+
+    def __init__(self, compose: Callable[..., Any]) -> None:
+        self._compose = compose
+
+    def __get__(self, loader: Any, owner: type) -> Any:
+        return self if loader is None else MethodType(self, loader)
+
+    def __call__(self, loader: Any, defaults: list[Any], repo: Any) -> Any:
+        paths = [str(default.config_path).partition("/") for default in defaults]
+        chosen = {group: name for group, _, name in paths if name in CHOICES.get(group, ())}
+        return self._compose(loader, defaults=defaults, repo=_TrimmingRepository(repo, chosen))
+
+
+class _TrimmingRepository:
+    """A repository whose files lack the keys of choices that others replace.
+
+    Args:
+        chosen: group -> the choice that is composed.
+    """
+
+    def __init__(self, repository: Any, chosen: Mapping[str, str]) -> None:
+        self._repository, self._chosen = repository, chosen
+
+    def load_config(self, config_path: str) -> Any:
+        """As Hydra's repository has it."""
+        loaded = self._repository.load_config(config_path=config_path)
+        if loaded is None or not isinstance(loaded.config, DictConfig):
+            return loaded
+        foreign = []
+        for entry in loaded.defaults_list or ():
+            group, name = str(getattr(entry, "group", "")).lstrip("/"), getattr(entry, "value", "")
+            new, section = self._chosen.get(group, name), loaded.config.get(group)
+            if new == name or name not in CHOICES.get(group, ()):
+                continue
+            foreign += [
+                (group, key)
+                for key in (section if isinstance(section, DictConfig) else ())
+                if is_key_of(str(key), group, name) and not is_key_of(str(key), group, new)
+            ]
+        if not foreign:
+            return loaded
+        config = copy.deepcopy(loaded.config)
+        with read_write(config), open_dict(config):
+            for group, key in foreign:
+                del config[group][key]
+        return replace(loaded, config=config)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._repository, name)
 
 
 def _find(module: str, name: str) -> Any:

@@ -76,7 +76,7 @@ class Job:
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Restores the job in another process, where Hydra has to resolve folder names as well."""
         self.__dict__.update(state)
-        schema.register_resolver()
+        schema.register_here()
 
     def __call__(self, composed: DictConfig) -> float | None:
         """Runs a composed configuration. Returns the objective, for a sweeper that searches."""

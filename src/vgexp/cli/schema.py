@@ -82,7 +82,7 @@ def register(work: Work) -> None:
         _STORED[work.verb] = store.repo["hydra"]["config.yaml"]
     store.repo["hydra"]["config.yaml"] = _STORED[work.verb]
     plugins.adjust()
-    register_resolver()
+    register_here()
 
 
 @cache
@@ -98,8 +98,10 @@ def _register_schema() -> None:
     store.store(group="hydra/hydra_logging", name="vgexp", node=_QUIET_LOG)
 
 
-def register_resolver() -> None:
-    """Registers the resolver that names folders; another process of a launcher needs no more."""
+def register_here() -> None:
+    """Registers what another process of a launcher needs as well: the resolver that names folders,
+    and how a file is read whose choice another one replaces."""
+    hydra_internals.trim_sections()
     OmegaConf.register_new_resolver("vgexp_label", _label, use_cache=True, replace=True)
 
 

@@ -11,6 +11,7 @@ function of its group: `optimizers.build`, `models.make` and the like.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import fields
 from typing import Any, ClassVar
 
 from vgexp.errors import QuestionError, unknown
@@ -52,6 +53,11 @@ def choice(group: str, config: object) -> str:
         if type(config) is cls:
             return name
     raise _unknown(group, config)
+
+
+def is_key_of(key: str, group: str, choice: str) -> bool:
+    """Whether a choice of a group has a key: `activation`, or `kwargs.width` within one."""
+    return key.split(".")[0] in {field.name for field in fields(CHOICES[group][choice])}
 
 
 def unmade(config: Choice) -> QuestionError:

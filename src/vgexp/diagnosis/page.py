@@ -8,6 +8,7 @@ import textwrap
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from vgexp.config import CHOICES, is_key_of
 from vgexp.diagnosis.causes import CAUSES
 from vgexp.diagnosis.phrases import name_layers
 
@@ -53,7 +54,7 @@ def _lines(diagnosis: Diagnosis, command: Sequence[str]) -> Iterator[str]:
     found = {each.id for each in diagnosis.findings}
     clean = [id for id in diagnosis.checked if id in CAUSES and id not in found]
     if clean:
-        yield from _wrap(f"In order: {', '.join(clean)}", "")
+        yield from _wrap(f"Checked, nothing found: {', '.join(clean)}", "")
     for reason, ids in _by_reason(diagnosis):
         yield from _wrap(f"Not checked, {reason}: {', '.join(ids)}", "")
 
@@ -87,11 +88,33 @@ def _remedies(finding: Finding, command: Sequence[str]) -> Iterator[str]:
 def command_with(command: Sequence[str], override: str) -> str:
     """A command with further overrides, which stand for those of the same keys in it."""
     words = override.split()
-    keys = {word.split("=")[0].lstrip("+") for word in words}
-    kept = [
-        word for word in command if "=" not in word or word.split("=")[0].lstrip("+") not in keys
-    ]
-    return shlex.join([*kept, *words])
+    return shlex.join([*keep_words(command, words), *words])
+
+
+def keep_words(command: Sequence[str], override: Sequence[str]) -> list[str]:
+    """The words of a command that an override leaves as they are.
+
+    Left out are words of the same keys, and keys that a choice of the override does not have:
+    `model.activation=tanh` with `model=lstm`.
+    """
+    keys = set(map(_key, override))
+    chosen = {
+        group: name
+        for group, _, name in (word.partition("=") for word in override)
+        if group in CHOICES and name in CHOICES[group]
+    }
+    kept = []
+    for word in command:
+        group, _, inner = _key(word).partition(".")
+        is_foreign = inner and group in chosen and not is_key_of(inner, group, chosen[group])
+        if _key(word) not in keys and not is_foreign:
+            kept.append(word)
+    return kept
+
+
+def _key(word: str) -> str:
+    """The key of an override; another word is its own."""
+    return word.partition("=")[0].lstrip("+~")
 
 
 def _by_reason(diagnosis: Diagnosis) -> list[tuple[str, Sequence[str]]]:

@@ -9,6 +9,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from vgexp.config import CHOICES
+from vgexp.diagnosis.page import command_with
 from vgexp.explain.sums import show
 from vgexp.explain.topic import Cure, Line, Measured, Topic
 
@@ -154,10 +156,20 @@ def _cures(cures: Sequence[Cure], own: Own | None) -> Iterator[str]:
     if not tried:
         return
     first = tried[0]
-    command = f"vgexp train {first.on} {first.override}".replace("  ", " ")
-    # Another family has other keys than those of a run's configuration.
-    if own is not None and own.run.config is not None and "model=" not in first.override:
-        folder = shlex.quote(str(own.run.folder))
-        command = f"vgexp train --config-dir {folder} --config-name config {first.override}"
+    command = command_with(["vgexp", "train", *first.on.split()], first.override)
+    if own is not None and _fits(own, first.override):
+        again = ["vgexp", "train", "--config-dir", str(own.run.folder), "--config-name", "config"]
+        # The run has data of its own.
+        words = [word for word in first.override.split() if not word.startswith("data=")]
+        command = command_with(again, " ".join(words))
     yield from wrap("as a whole:")
     yield from format_command(command, INDENT * 2)
+
+
+def _fits(own: Own, override: str) -> bool:
+    """Whether an override is possible behind a run: another family has to read the same data."""
+    config = own.run.config
+    named = [word.partition("=")[2] for word in override.split() if word.startswith("model=")]
+    return config is not None and all(
+        CHOICES["model"][name].reads == config.model.reads for name in named
+    )

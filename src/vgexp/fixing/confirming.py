@@ -11,6 +11,7 @@ from vgexp.fixing.change import Change
 from vgexp.fixing.probing import Tried, with_steps
 from vgexp.fixing.runner import AFTER, DROPPED, Runner
 from vgexp.fixing.trial import Trial
+from vgexp.folders import FolderError
 
 MOST_CONFIRMED = 6
 """Changes that are tried at full length, the most promising first."""
@@ -26,22 +27,28 @@ def confirm(
 ) -> tuple[Change, list[Trial]] | None:
     """The first of the changes that is healthy at full length with every seed, and its runs.
 
-    A change that fails with one seed is not tried with the next.
+    A change that fails with one seed is not tried with the next, and its runs are dropped. What an
+    earlier search confirmed stays where it is until another change is confirmed.
     """
     number = first_number
     for change in changes[:MOST_CONFIRMED]:
         trials: list[Trial] = []
-        for seed in seeds:
+        configs = [with_steps(replace(change.config, seed=seed), full) for seed in seeds]
+        aside = f"{DROPPED}/{runner.next_number(DROPPED)}"
+        for config in configs:
             each = Tried(number, change, full, "full")
             number += 1
-            _run(each, runner, seed, full)
+            _run(each, runner, config, aside)
             note(each)
             if each.trial is None or not each.trial.is_healthy:
                 break
             trials.append(each.trial)
         if len(trials) == len(seeds):
-            return change, trials
-        runner.move(AFTER, f"{DROPPED}/{runner.next_number(DROPPED)}")
+            folders = runner.settle(configs, AFTER)
+            return change, [
+                replace(trial, folder=folder) for trial, folder in zip(trials, folders, strict=True)
+            ]
+        runner.drop(configs, AFTER, aside)
     return None
 
 
@@ -55,15 +62,17 @@ def run_seeds(
     ]
 
 
-def _run(each: Tried, runner: Runner, seed: int, full: int) -> None:
-    config = with_steps(replace(each.change.config, seed=seed), full)
+def _run(each: Tried, runner: Runner, config: Config, aside: str) -> None:
+    place, aside = f"{AFTER}/{config.seed}", f"{aside}/{config.seed}"
     try:
-        each.trial = runner.run(config, f"{AFTER}/{seed}", each.change.words, shows=True)
+        each.trial = runner.run(config, place, each.change.words, shows=True, aside=aside)
+    except FolderError:
+        raise
     except Exception as error:
         each.result, each.why = "dropped", f"failed: {reason(error)}"
         return
     each.result = "kept" if each.trial.is_healthy else "dropped"
     said = each.trial.verdict or each.trial.health
-    each.why = f"{said}, seed {seed}" + (
+    each.why = f"{said}, seed {config.seed}" + (
         "" if each.trial.is_healthy or not each.trial.cause else f", {each.trial.cause}"
     )

@@ -16,6 +16,7 @@ from vgexp.errors import reason
 from vgexp.fixing.change import Change
 from vgexp.fixing.runner import TRIED, Runner
 from vgexp.fixing.trial import MOVED, Trial
+from vgexp.folders import FolderError
 
 MOST_CHANGES = 12
 """Changes that are tried of one list, the smallest first."""
@@ -29,7 +30,9 @@ _MARGIN = 1.1
 """By how much a step may take longer than it did before."""
 _LONGER = 1.5
 """How many times as long as before a probe has to be to tell more."""
-_HALF_AS_FAR = 0.5
+HALF_AS_FAR = 0.5
+"""Share of the best change's distance below a guess's loss that a change has to get, to be chosen
+for being smaller."""
 _LIKELY_RATIO = 1.5
 """How many times as long a step takes with another part of the model, as long as nobody knows."""
 
@@ -126,6 +129,10 @@ class Prober:
         found = [t for t in self.tried if t.change is change and t.trial is not None]
         return max(found, key=lambda each: each.steps, default=None)
 
+    def has_tried(self, change: Change) -> bool:
+        """Whether there was a probe of a change, even one that failed."""
+        return any(each.change is change for each in self.tried)
+
     def order(self) -> list[Change]:
         """The changes to confirm, in order.
 
@@ -152,9 +159,7 @@ class Prober:
         learned = [each for each in self._probed() if self._trial(each).has_learned]
         best = min((self._trial(each).loss_share for each in learned), default=1.0)
         return [
-            each
-            for each in learned
-            if 1 - self._trial(each).loss_share >= _HALF_AS_FAR * (1 - best)
+            each for each in learned if 1 - self._trial(each).loss_share >= HALF_AS_FAR * (1 - best)
         ]
 
     def _going_on(self) -> list[Change]:
@@ -197,6 +202,8 @@ class Prober:
         place = f"{TRIED}/{self.runner.next_number(TRIED)}"
         try:
             each.trial = self.runner.run(config, place, each.change.words, shows=False)
+        except FolderError:
+            raise
         except Exception as error:  # one impossible change is no reason to end the search
             each.result, each.why = "dropped", f"failed: {reason(error)}"
             return

@@ -112,20 +112,34 @@ def fix(
 
     Raises:
         QuestionError: an impossible configuration, or an unknown key in `fix.keep`.
+        FolderError: the folder holds a search for a cure of another configuration.
         KeyboardInterrupt: what was recorded by then is on disk.
     """
     require_keys(config.fix.keep, config)
     cure = Cure(Path(folder), config, command=tuple(command))
     cure.folder.mkdir(parents=True, exist_ok=True)
     with folders.occupy(cure.folder):
-        return _Search(cure, compose, say).search(own_run)
+        earlier = record.read_earlier(cure.folder, config)
+        return _Search(cure, compose, say, record.keys_of(earlier)).search(own_run)
 
 
 class _Search:
     """The state of one search."""
 
-    def __init__(self, cure: Cure, compose: Compose, say: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        cure: Cure,
+        compose: Compose,
+        say: Callable[[str], None],
+        known: frozenset[tuple[str, ...]] | None,
+    ) -> None:
+        """Runs nothing yet.
+
+        Args:
+            known: keys of the rows that an earlier search wrote; None: there was none.
+        """
         self.cure, self.config, self._compose, self._say = cure, cure.sick, compose, say
+        self._known = known
         self.runner = Runner(
             cure.folder, cure.command, counts_epochs=cure.sick.train.epochs is not None
         )
@@ -147,7 +161,7 @@ class _Search:
         prober = self._probe(sick, own, general)
         seeds = [self.config.seed + place for place in range(self.config.fix.seeds)]
         self._say(f"At full length, {cure.full} steps, with {_seeds(seeds)}:")
-        unprobed = [each for each in (*own, *general) if prober.latest(each) is None]
+        unprobed = [each for each in (*own, *general) if not prober.has_tried(each)]
         found = confirm(
             [*prober.order(), *unprobed],
             self.runner,
@@ -227,7 +241,7 @@ class _Search:
         if prober.has_learned:
             prober.go_on(1.0)
         else:
-            rest = [each for each in (*own, *general) if prober.latest(each) is None]
+            rest = [each for each in (*own, *general) if not prober.has_tried(each)]
             if rest:
                 self._say("None of them learns yet; others:")
                 prober.explore(rest, 1.0)
@@ -248,8 +262,14 @@ class _Search:
         return self.cure
 
     def _write(self) -> None:
+        """Writes what is known, once it is more than what an earlier search wrote."""
+        rows = {"tried": [record.row_of(each) for each in self.cure.tried]}
+        if self.cure.status == SEARCHING and self._known is not None:
+            if self._known >= (record.keys_of(rows) or frozenset()):
+                return
+            self._known = None
         record.write_table(self.cure.folder, self.cure.tried, self.cure.left_out)
-        record.write_result(self.cure.folder, self.cure.to_dict())
+        record.write_result(self.cure.folder, self.config, self.cure.to_dict())
 
 
 def draw_picture(cure: Cure) -> Path:

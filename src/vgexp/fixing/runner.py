@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -32,35 +33,80 @@ class Runner:
             if (found := folders.sealed_identity(path.parent)) is not None
         }
 
-    def run(self, config: Config, place: str, words: Sequence[str] = (), *, shows: bool) -> Trial:
+    def run(
+        self,
+        config: Config,
+        place: str,
+        words: Sequence[str] = (),
+        *,
+        shows: bool,
+        aside: str | None = None,
+    ) -> Trial:
         """Trains a configuration in the folder of its place, or finishes the run that is there.
 
         Args:
             place: a folder below the search's.
             words: the override that makes the configuration of the sick one.
             shows: whether its progress is shown.
+            aside: the place to take where another configuration's run is in the first.
 
         Raises:
             QuestionError: it is impossible.
             Exception: the run failed.
         """
-        config = replace(config, fix=FixConfig(), signal=SignalConfig())
+        config = _plain(config)
+        if aside is not None and self._is_of_another(self.folder / place, config):
+            place = aside
         folder = self._known.get(identity(config), self.folder / place)
         display = runs.Display(config.output.quiet or not shows, draws=False, remarks=False)
-        done = runs.finish(config, folder, command=self._command_of(config, words), display=display)
+        command = self._command_of(config, words)
+        try:
+            done = runs.finish(config, folder, command=command, display=display)
+        except BaseException:
+            if folder.is_dir():
+                self._known[identity(config)] = folder
+            raise
         self._known[identity(config)] = done.folder
         return read_trial(done.folder, config.train.steps or int(done.summary["steps"]))
 
-    def move(self, place: str, to: str) -> None:
-        """Moves a folder of runs, if it is there, to another place."""
-        old, new = self.folder / place, self.folder / to
-        if not old.is_dir():
+    def settle(self, configs: Sequence[Config], place: str) -> list[Path]:
+        """Moves runs to a place, each into the folder of its seed, and drops all other runs there.
+
+        Returns:
+            Where they are now.
+        """
+        wanted = {self._known[identity(_plain(config))] for config in configs}
+        aside = self.folder / DROPPED / str(self.next_number(DROPPED))
+        for there in sorted((self.folder / place).glob("*/")):
+            if there not in wanted:
+                self._move(there, aside / there.name)
+        for config in configs:
+            old, new = self._known[identity(_plain(config))], f"{place}/{config.seed}"
+            self._move(old, self.folder / new)
+        return [self._known[identity(_plain(config))] for config in configs]
+
+    def drop(self, configs: Sequence[Config], place: str, aside: str) -> None:
+        """Moves those of the runs that are at a place aside."""
+        for config in configs:
+            folder = self._known.get(identity(_plain(config)))
+            if folder is not None and folder.parent == self.folder / place:
+                self._move(folder, self.folder / aside / folder.name)
+
+    def _move(self, old: Path, new: Path) -> None:
+        if old == new or not old.is_dir():
             return
         new.parent.mkdir(parents=True, exist_ok=True)
         old.rename(new)
+        with suppress(OSError):
+            old.parent.rmdir()  # where it is empty now
         for name, path in self._known.items():
             if path.is_relative_to(old):
                 self._known[name] = new / path.relative_to(old)
+
+    def _is_of_another(self, folder: Path, config: Config) -> bool:
+        if not folders.exists_config(folder):
+            return False
+        return folders.sealed_identity(folder) not in (None, identity(config))
 
     def next_number(self, place: str) -> int:
         """The first number that is no folder's at a place."""
@@ -78,3 +124,8 @@ class Runner:
             is_whole = config.train.steps is None
             length = [] if is_whole else [*length, "train.epochs=null"]
         return command_with(self._command, " ".join([*words, *length, f"seed={config.seed}"]))
+
+
+def _plain(config: Config) -> Config:
+    """The configuration as a run's own, without what it says of other verbs."""
+    return replace(config, fix=FixConfig(), signal=SignalConfig())
