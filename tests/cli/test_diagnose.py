@@ -18,6 +18,7 @@ from layer_tables import GUESSING, STEADY, VANISHING, steps_of, summary_of
 import vgexp
 from vgexp.cli.main import main
 from vgexp.config import Config
+from vgexp.diagnosis import CAUSE_RULES
 from vgexp.errors import QuestionError
 from vgexp.folders import write_config
 from vgexp.past import PastRun
@@ -52,7 +53,7 @@ def test_a_sick_run_is_told_with_the_command_to_type(
 ) -> None:
     assert main(["diagnose", str(sick)]) == 3
     said = capsys.readouterr().out
-    assert "Cause: saturating_activation, since step 0, at layers.0" in said
+    assert "Cause: saturating_activation, since step 0, at layer 1 (layers.0)" in said
     command = f"vgexp train --config-dir {sick} --config-name config model.skip=residual"
     assert command in said
 
@@ -62,6 +63,23 @@ def test_a_healthy_run_has_no_cause(healthy: Path, capsys: pytest.CaptureFixture
     said = capsys.readouterr().out
     assert said.startswith("Health: healthy (verdict: healthy)\n")
     assert "Cause" not in said
+
+
+def test_what_was_checked_is_counted_and_all_of_it_listed_on_request(
+    sick: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main(["diagnose", str(sick)])
+    short = capsys.readouterr().out
+    told = vgexp.load(sick).diagnose()
+    clean = [id for id in told.checked if id in CAUSE_RULES and id != told.cause]
+    assert f"Checked, nothing found: {len(clean)} rules (--all lists them)\n" in short
+    assert "the loss is vgexp's own, which needs no such check (3)" in " ".join(short.split())
+    main(["diagnose", str(sick), "--all"])
+    whole = capsys.readouterr().out
+    for id in CAUSE_RULES:
+        assert id in whole
+    assert len(whole.splitlines()) > len(short.splitlines())
+    assert all(len(line) <= 80 for line in whole.splitlines() if "  vgexp " not in line)
 
 
 def test_only_the_causes_that_are_named_fail(
@@ -122,7 +140,7 @@ def test_a_run_with_only_some_tables_says_what_it_lacks(
     assert main(["diagnose", str(sick)]) == 3
     said = capsys.readouterr().out
     assert "Cause: unknown" in said
-    assert "Not checked, needs layers.csv: " in said
+    assert "needs layers.csv (" in said
     assert "Note: layers.csv is not there" in said
 
 

@@ -289,7 +289,7 @@ def test_a_diagnosis_says_what_was_checked_and_what_was_not() -> None:
     assert tuple(name for name in diagnosis.checked if name in RULES) == described
     assert {*diagnosis.checked, *diagnosis.unchecked} == {*RULES, *CAUSE_RULES}
     assert diagnosis.unchecked["graph_cut"] == "needs wiring.csv"
-    assert diagnosis.unchecked["underflow"] == "needs underflow, dtype"
+    assert diagnosis.unchecked["underflow"] == "the dtype or the number of examples is not known"
     assert diagnosis.unchecked["curvature"] == "needs sharpness_last"
     assert diagnose(VANISHING).unchecked["hidden_by_weights"] == "needs weight_gradient_ratio"
 
@@ -299,7 +299,9 @@ def test_a_cause_is_not_described_once_more() -> None:
     frame.loc[(frame["step"] == 1) & (frame["layer"] == 1), "dead_fraction"] = 0.95
     found = {each.id for each in diagnose(frame).findings}
     assert "dying_units" in found
-    evidence = evidence_of_run({**summary_of(frame, [2.3] * 2), "verdict": "stalled"}, {"layers": frame})
+    evidence = evidence_of_run(
+        {**summary_of(frame, [2.3] * 2), "verdict": "stalled"}, {"layers": frame}
+    )
     found = {each.id for each in conclude(evidence).findings}
     assert "dead_units" in found
     assert "dying_units" not in found

@@ -32,6 +32,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--json", action="store_true", help="print the diagnosis as JSON")
     parser.add_argument(
+        "--all", action="store_true", help="name the rules that found nothing, or were not checked"
+    )
+    parser.add_argument(
         "--fail-on",
         metavar="CAUSE,...",
         help="exit with 3 for these causes only (`vgexp list causes`; default: for any)",
@@ -59,7 +62,7 @@ def main(args: argparse.Namespace) -> int:
     if len(folders) == 1:
         past = PastRun(folders[0], is_strict=False)
         diagnosis = diagnose_run(past)
-        _show_one(past, diagnosis, baseline, as_json=args.json)
+        _show_one(past, diagnosis, baseline, as_json=args.json, shows_all=args.all)
         return _exit_code([diagnosis], causes)
     found: list[tuple[PastRun, Diagnosis]] = []
     broken: dict[Path, str] = {}
@@ -102,7 +105,14 @@ def _one(path: str) -> Path:
     return found[0]
 
 
-def _show_one(past: PastRun, diagnosis: Diagnosis, baseline: Path | None, *, as_json: bool) -> None:
+def _show_one(
+    past: PastRun,
+    diagnosis: Diagnosis,
+    baseline: Path | None,
+    *,
+    as_json: bool,
+    shows_all: bool,
+) -> None:
     from vgexp.diagnosis.page import page_of
     from vgexp.errors import printable
     from vgexp.past.diagnosing import command_of, compare
@@ -114,7 +124,9 @@ def _show_one(past: PastRun, diagnosis: Diagnosis, baseline: Path | None, *, as_
             told["baseline"] = against
         print(json.dumps(told, indent=2))
         return
-    print(printable(page_of(diagnosis, command_of(past))))
+    listed_by = ("--all", "--all")
+    page = page_of(diagnosis, command_of(past), shows_all=shows_all, listed_by=listed_by)
+    print(printable(page))
     for problem in past.problems:
         print(printable(f"Note: {problem}"))
     if against is not None:

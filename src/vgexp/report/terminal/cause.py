@@ -11,7 +11,7 @@ from rich.console import Console
 from vgexp.diagnosis import Finding
 from vgexp.diagnosis.causes import CAUSES
 from vgexp.diagnosis.page import command_with
-from vgexp.diagnosis.phrases import name_layers
+from vgexp.diagnosis.phrases import place_layers
 from vgexp.errors import QuestionError
 from vgexp.past import PastRun
 from vgexp.past.diagnosing import command_of, diagnose_run
@@ -41,7 +41,7 @@ def show_cause(console: Console, run: PastRun, summary: Mapping[str, Any]) -> No
         return
     finding = diagnosis.findings[0]
     since = "" if finding.step is None else f" since step {finding.step}"
-    at = f" at {name_layers(finding.layers)}" if finding.layers else ""
+    at = f" at {place_layers(finding.layers, diagnosis.depths)}" if finding.layers else ""
     show_words(console, f"Cause: {finding.id}{since}{at}", _INDENT)
     show_words(console, f"{_INDENT}{CAUSES[finding.id].summary}", _INDENT)
     _show_remedy(console, run, finding)
