@@ -5,6 +5,7 @@ Holds: cli/diagnose.py, past/diagnosing.py
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -22,7 +23,7 @@ from vgexp.diagnosis import CAUSE_RULES
 from vgexp.errors import QuestionError
 from vgexp.folders import write_config
 from vgexp.past import PastRun
-from vgexp.past.diagnosing import command_of
+from vgexp.past.diagnosing import command_of, diagnose_run, list_next
 
 FELL = [2.3] + [0.5] * 120
 
@@ -56,6 +57,17 @@ def test_a_sick_run_is_told_with_the_command_to_type(
     assert "Cause: saturating_activation, since step 0, at layer 1 (layers.0)" in said
     command = f"vgexp train --config-dir {sick} --config-name config model.skip=residual"
     assert command in said
+    more = f"More\n  vgexp fix {sick}\n  vgexp explain saturating_activation {sick}\n"
+    assert more in said
+
+
+def test_a_cause_that_no_override_cures_is_explained_and_not_fixed(sick: Path) -> None:
+    past = PastRun(sick, is_strict=False)
+    found = diagnose_run(past)
+    bare = dataclasses.replace(found.findings[0], remedies=())
+    others = dataclasses.replace(found, findings=(bare, *found.findings[1:]))
+    assert list_next(past, others) == [f"vgexp explain saturating_activation {sick}"]
+    assert list_next(past, dataclasses.replace(found, cause=None)) == []
 
 
 def test_a_healthy_run_has_no_cause(healthy: Path, capsys: pytest.CaptureFixture[str]) -> None:

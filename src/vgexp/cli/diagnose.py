@@ -115,7 +115,7 @@ def _show_one(
 ) -> None:
     from vgexp.diagnosis.page import page_of
     from vgexp.errors import printable
-    from vgexp.past.diagnosing import command_of, compare
+    from vgexp.past.diagnosing import command_of, compare, list_next
 
     against = None if baseline is None else compare(past, baseline)
     if as_json:
@@ -127,6 +127,8 @@ def _show_one(
     listed_by = ("--all", "--all")
     page = page_of(diagnosis, command_of(past), shows_all=shows_all, listed_by=listed_by)
     print(printable(page))
+    if more := list_next(past, diagnosis):
+        print(printable("\n".join(["More", *(f"  {command}" for command in more)])))
     for problem in past.problems:
         print(printable(f"Note: {problem}"))
     if against is not None:

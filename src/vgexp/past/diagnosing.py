@@ -87,6 +87,18 @@ def command_of(past: PastRun) -> tuple[str, ...]:
     return ("vgexp", folders.TRAIN, *repeat)
 
 
+def list_next(past: PastRun, diagnosis: Diagnosis) -> list[str]:
+    """The commands that go on from a cause: `vgexp fix`, where an override may cure it, and its
+    page with the run's numbers. None without a cause."""
+    if diagnosis.cause is None:
+        return []
+    folder = str(past.folder)
+    remedies = diagnosis.findings[0].remedies
+    can_fix = bool(command_of(past)) and any(remedy.override for remedy in remedies)
+    fix = [shlex.join(["vgexp", "fix", folder])] if can_fix else []
+    return [*fix, shlex.join(["vgexp", "explain", diagnosis.cause, folder])]
+
+
 def compare(past: PastRun, folder: Path) -> dict[str, Any]:
     """What differs from a good run in the configuration, and since when the losses part.
 
