@@ -19,7 +19,7 @@ from layer_tables import GUESSING, STEADY, VANISHING, steps_of, summary_of
 import vgexp
 from vgexp.cli.main import main
 from vgexp.config import Config
-from vgexp.diagnosis import CAUSE_RULES
+from vgexp.diagnosis import CAUSE_RULES, Diagnosis
 from vgexp.errors import QuestionError
 from vgexp.folders import write_config
 from vgexp.past import PastRun
@@ -73,7 +73,7 @@ def test_a_cause_that_no_override_cures_is_explained_and_not_fixed(sick: Path) -
 def test_a_healthy_run_has_no_cause(healthy: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["diagnose", str(healthy)]) == 0
     said = capsys.readouterr().out
-    assert said.startswith("Health: healthy (verdict: healthy)\n")
+    assert "\nHealth: healthy (verdict: healthy)\n" in said
     assert "Cause" not in said
 
 
@@ -109,10 +109,14 @@ def test_several_runs_have_a_line_each_in_groups(
 ) -> None:
     assert main(["diagnose", str(sick.parent)]) == 3
     said = capsys.readouterr().out.splitlines()
-    assert said[0] == "healthy: 1 of 2 runs"
-    assert said[1] == f"  {healthy}  healthy"
-    assert said[2] == "saturating_activation: 1 of 2 runs"
-    assert said[3] == f"  {sick}  vanishing  since step 0 at layers.0"
+    assert said == [
+        "saturating_activation: 1 of 2 runs",
+        f"  {sick}  vanishing  since step 0 at layer 1",
+        "    seed=0",
+        "healthy: 1 of 2 runs",
+        f"  {healthy}  healthy",
+        "    seed=7",
+    ]
 
 
 def test_json_is_the_diagnosis(
@@ -151,9 +155,48 @@ def test_a_run_with_only_some_tables_says_what_it_lacks(
     (sick / "layers.csv").unlink()
     assert main(["diagnose", str(sick)]) == 3
     said = capsys.readouterr().out
-    assert "Cause: unknown" in said
+    assert said.startswith("Note: layers.csv is not there\nHealth: sick (verdict: vanishing)\n")
+    assert "\nCause: cannot be told: layers.csv is not there\n" in said
+    assert "unknown" not in said
+    assert "all that was checked is in order" not in said
     assert "needs layers.csv (" in said
-    assert "Note: layers.csv is not there" in said
+
+
+def test_damage_stands_in_the_line_of_a_run_among_others(
+    sick: Path, healthy: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (sick / "layers.csv").write_bytes(b"\xff\xfe\x00garbage\x81" * 9)
+    (healthy / "config.yaml").unlink()
+    main(["diagnose", str(sick.parent)])
+    said = capsys.readouterr().out
+    assert said.startswith(f"cause cannot be told: 1 of 2 runs\n  {sick}  vanishing  damaged: lay")
+    assert f"  {healthy}  healthy  damaged: config.yaml\n" in said
+    main(["diagnose", str(healthy)])
+    said = capsys.readouterr().out
+    notes, _, rest = said.partition("Health: ")
+    assert "Note: config.yaml is not there: settings are not known, and remedies\n" in notes
+    assert "Note: " not in rest
+    assert all(len(line) <= 80 for line in said.splitlines())
+
+
+def test_a_run_that_breaks_a_rule_is_named_and_keeps_none_from_being_told(
+    sick: Path,
+    healthy: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def of(past: PastRun) -> Diagnosis:
+        if past.folder == sick:
+            raise TypeError("float and list")
+        return diagnose_run(past)
+
+    monkeypatch.setattr("vgexp.past.diagnosing.diagnose_run", of)
+    assert main(["diagnose", str(sick.parent)]) == 0
+    said = capsys.readouterr().out
+    assert f"not diagnosed: {sick}: TypeError: float and list\n" in said
+    assert f"  {healthy}  healthy\n" in said
+    assert main(["diagnose", str(sick)]) == 2
+    assert f"{sick} cannot be diagnosed: TypeError" in " ".join(capsys.readouterr().err.split())
 
 
 def test_a_run_with_one_row_is_undecided(
@@ -161,7 +204,7 @@ def test_a_run_with_one_row_is_undecided(
 ) -> None:
     run = write_run(tmp_path / "one", STEADY.iloc[:1], [2.3])
     assert main(["diagnose", str(run)]) == 0
-    assert capsys.readouterr().out.startswith("Health: undecided")
+    assert "\nHealth: undecided" in capsys.readouterr().out
 
 
 def test_a_run_of_nan_alone_is_a_diagnosis(
@@ -169,7 +212,7 @@ def test_a_run_of_nan_alone_is_a_diagnosis(
 ) -> None:
     run = write_run(tmp_path / "nan", STEADY.assign(delta_rms=np.nan), [np.nan] * 30)
     assert main(["diagnose", str(run)]) == 3
-    assert capsys.readouterr().out.startswith("Health: sick (verdict: diverged)")
+    assert "\nHealth: sick (verdict: diverged)" in capsys.readouterr().out
 
 
 def test_a_run_without_a_summary_is_diagnosed_by_its_tables(

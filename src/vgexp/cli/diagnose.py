@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vgexp.errors import QuestionError
+from vgexp.errors import QuestionError, reason
 
 if TYPE_CHECKING:
     from vgexp.diagnosis import Diagnosis
@@ -20,6 +21,9 @@ SICK = 3
 """The exit code where a sickness was found."""
 _ALLOWED = "allowed: run folders, sweep folders, or folders above them"
 _MOST_KEYS = 12
+_WIDTH = 80
+_BY_HEALTH = ("sick", "undecided", "healthy")
+"""The order in which runs are shown."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -61,17 +65,24 @@ def main(args: argparse.Namespace) -> int:
     baseline = None if args.baseline is None else _one(args.baseline)
     if len(folders) == 1:
         past = PastRun(folders[0], is_strict=False)
-        diagnosis = diagnose_run(past)
+        try:
+            diagnosis = diagnose_run(past)
+        except QuestionError:
+            raise
+        except Exception as error:  # of what somebody's program wrote into the folder
+            raise QuestionError(f"{past.folder} cannot be diagnosed: {reason(error)}") from error
         _show_one(past, diagnosis, baseline, as_json=args.json, shows_all=args.all)
         return _exit_code([diagnosis], causes)
     found: list[tuple[PastRun, Diagnosis]] = []
     broken: dict[Path, str] = {}
-    for folder in folders:
+    for folder in folders:  # one that cannot be diagnosed does not keep the others from it
         past = PastRun(folder, is_strict=False)
         try:
             found.append((past, diagnose_run(past)))
         except QuestionError as error:
             broken[folder] = str(error).splitlines()[0]
+        except Exception as error:  # of what somebody's program wrote into the folder
+            broken[folder] = reason(error)
     if not found:
         raise QuestionError(f"{next(iter(broken.values()))}\n{_ALLOWED}")
     _show_many(found, broken, as_json=args.json)
@@ -115,7 +126,7 @@ def _show_one(
 ) -> None:
     from vgexp.diagnosis.page import page_of
     from vgexp.errors import printable
-    from vgexp.past.diagnosing import command_of, compare, list_next
+    from vgexp.past.diagnosing import command_of, compare, list_next, notes_of
 
     against = None if baseline is None else compare(past, baseline)
     if as_json:
@@ -125,12 +136,12 @@ def _show_one(
         print(json.dumps(told, indent=2))
         return
     listed_by = ("--all", "--all")
+    for note in notes_of(past):
+        print(printable(textwrap.fill(f"Note: {note}", _WIDTH, subsequent_indent="  ")))
     page = page_of(diagnosis, command_of(past), shows_all=shows_all, listed_by=listed_by)
     print(printable(page))
     if more := list_next(past, diagnosis):
         print(printable("\n".join(["More", *(f"  {command}" for command in more)])))
-    for problem in past.problems:
-        print(printable(f"Note: {problem}"))
     if against is not None:
         print(printable(_words_of(against)))
 
@@ -139,23 +150,42 @@ def _show_many(
     found: Sequence[tuple[PastRun, Diagnosis]], broken: Mapping[Path, str], *, as_json: bool
 ) -> None:
     from vgexp.errors import one_line
+    from vgexp.report.comparing.runs import tell_apart
 
     if as_json:
         runs = [{"run": str(past.folder), **each.to_dict()} for past, each in found]
         runs += [{"run": str(folder), "problem": problem} for folder, problem in broken.items()]
         print(json.dumps(runs, indent=2))
         return
-    groups: dict[str, list[tuple[PastRun, Diagnosis]]] = {}
-    for past, each in found:
-        groups.setdefault(each.cause or each.health, []).append((past, each))
+    groups: dict[str, list[tuple[PastRun, Diagnosis, str]]] = {}
+    apart = tell_apart([past for past, _ in found])
+    rows = [(past, each, words) for (past, each), words in zip(found, apart, strict=True)]
+    for past, each, words in sorted(rows, key=lambda row: _BY_HEALTH.index(row[1].health)):
+        name = each.cause or ("cause cannot be told" if each.why_untold else each.health)
+        groups.setdefault(name, []).append((past, each, words))
     for name, members in groups.items():
         print(f"{name}: {len(members)} of {len(found) + len(broken)} runs")
-        for past, each in members:
-            since = "" if each.step is None else f"  since step {each.step}"
-            at = f" at {each.layer}" if each.layer else ""
-            print(one_line(f"  {past.folder}  {each.verdict or each.health}{since}{at}"))
+        for past, each, words in members:
+            print(one_line(f"  {past.folder}  {_state(past, each)}"))
+            for line in textwrap.wrap(words, _WIDTH - 4, break_long_words=False):
+                print(one_line(f"    {line}"))
     for folder, problem in broken.items():
         print(one_line(f"not diagnosed: {folder}: {problem}"))
+
+
+def _state(past: PastRun, diagnosis: Diagnosis) -> str:
+    """The verdict, since when and where the cause is seen, and what is damaged, in a few words."""
+    from vgexp.past.diagnosing import lost_files
+
+    parts = [diagnosis.verdict or diagnosis.health]
+    if diagnosis.step is not None:
+        at = diagnosis.depths.get(diagnosis.layer or "")
+        where = f" at layer {at}" if at is not None else ""
+        where = where or (f" at {diagnosis.layer}" if diagnosis.layer else "")
+        parts.append(f"since step {diagnosis.step}{where}")
+    if lost := lost_files(past):
+        parts.append(f"damaged: {', '.join(lost)}")
+    return "  ".join(parts)
 
 
 def _words_of(against: Mapping[str, Any]) -> str:

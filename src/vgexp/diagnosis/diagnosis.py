@@ -61,6 +61,8 @@ class Diagnosis:
     """Further causes that nothing found explains."""
     verdict: str | None = None
     """That of the run's summary."""
+    why_untold: str = ""
+    """Why nobody can tell the cause of a sick network; empty where one is told, or `unknown`."""
     is_check: bool = False
     """Whether it is of one update before training."""
     depths: Mapping[str, int] = field(default_factory=dict, repr=False)
@@ -155,8 +157,8 @@ def conclude(evidence: Evidence) -> Diagnosis:
         cause.layers[0] if cause is not None and cause.layers else None,
         tuple(each.id for each in root.rivals),
         evidence.metrics.get("verdict"),
-        evidence.is_check,
-        _depths(evidence, {name for each in root.findings for name in each.layers}),
+        is_check=evidence.is_check,
+        depths=_depths(evidence, {name for each in root.findings for name in each.layers}),
     )
 
 

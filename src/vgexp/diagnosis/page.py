@@ -45,6 +45,8 @@ def _lines(
     if diagnosis.is_check and diagnosis.health == "healthy":
         verdict = ", as far as one update shows"
     yield f"Health: {diagnosis.health}{verdict}"
+    if diagnosis.why_untold:
+        yield from _wrap(f"Cause: {diagnosis.why_untold}", "")
     causes = [each for each in diagnosis.findings if each.kind == "sickness"]
     for place, cause in enumerate(causes):
         yield from _cause(cause, diagnosis.depths, is_rival=place > 0)
