@@ -174,7 +174,7 @@ def test_damage_stands_in_the_line_of_a_run_among_others(
     main(["diagnose", str(healthy)])
     said = capsys.readouterr().out
     notes, _, rest = said.partition("Health: ")
-    assert "Note: config.yaml is not there: settings are not known, and remedies\n" in notes
+    assert "Note: config.yaml is not there: settings are not known, and remedies are" in notes
     assert "Note: " not in rest
     assert all(len(line) <= 80 for line in said.splitlines())
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from vgexp.diagnosis.causes import CAUSES
-from vgexp.diagnosis.phrases import place_layers
+from vgexp.diagnosis.phrases import capitalise, place_layers
 
 if TYPE_CHECKING:
     from vgexp.diagnosis.diagnosis import Diagnosis
@@ -96,7 +96,7 @@ def _cause(finding: Finding, depths: Mapping[str, int], *, is_rival: bool) -> It
     at = f", at {place_layers(finding.layers, depths)}" if finding.layers else ""
     word = "Or" if is_rival else "Cause"
     yield from _wrap(f"{word}: {finding.id}{since}{at}", "")
-    yield from _wrap(f"{cause.summary[0].upper()}{cause.summary[1:]}.", "  ")
+    yield from _wrap(f"{capitalise(cause.summary)}.", "  ")
     yield from _wrap(finding.sentence, "  ")
     for name, (value, limit) in finding.numbers.items():
         compared = "" if limit is None or not math.isfinite(limit) else f"  (limit {limit:.3g})"

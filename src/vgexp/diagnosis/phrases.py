@@ -136,6 +136,7 @@ def _describe_unmeasured(metrics: Mapping[str, Any], suffix: str) -> str:
 
 
 _MOST_NAMED = 4
+_GREEK = frozenset({"phi", "chi", "delta", "sigma", "tanh"})
 
 
 def name_layers(names: Sequence[str]) -> str:
@@ -148,6 +149,14 @@ def name_layers(names: Sequence[str]) -> str:
 def list_words(words: Sequence[str]) -> str:
     """`a`, `a and b`, `a, b and c`."""
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
+
+
+def capitalise(text: str) -> str:
+    """A text with a capital at its start, unless it begins with a symbol, which case changes."""
+    first = text.split(" ", 1)[0].rstrip(",.:;")
+    is_symbol = (len(first) == 1 and first != "a") or not first.replace("-", "").isalpha()
+    is_symbol = is_symbol or first != first.lower()
+    return text if is_symbol or first in _GREEK else f"{text[:1].upper()}{text[1:]}"
 
 
 def place_layers(names: Sequence[str], depths: Mapping[str, int]) -> str:
