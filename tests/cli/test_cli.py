@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 import vgexp
-from vgexp.cli import error_blocks, hydra_entry, listing, main, verbs
+from vgexp.cli import error_blocks, groups, hydra_entry, listing, main, verbs
 from vgexp.cli.interrupts import Terminated, exit_code, raise_on_signals
 from vgexp.errors import QuestionError
 from vgexp.quantities import TABLES
@@ -110,8 +110,24 @@ def test_list_alone_names_everything(capsys: pytest.CaptureFixture[str]) -> None
     assert main.main(["list"]) == 0
     shown = capsys.readouterr().out
     words = shown.replace(",", " ").split()
-    assert all(name in words for kind in listing.KINDS.values() for name, _ in kind())
+    named = [kind for name, kind in listing.KINDS.items() if name != "zoo"]
+    assert all(name in words for kind in named for name, _ in kind())
+    assert f"{len(listing.list_zoo())} configurations of known health" in shown
     assert max(map(len, shown.splitlines())) <= 80
+
+
+def test_the_zoo_is_listed_with_its_truth_and_counted_in_the_help(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    files = [*listing.find_configs().glob("zoo/*.yaml")]
+    entries = dict(listing.list_zoo())
+    assert {*entries} == {path.stem for path in files}
+    assert entries["batchnorm_cnn"].startswith("held, batchnorm_depth: Sixty convolutions")
+    with groups.wrap_groups():
+        print(f"clip: agc, none\nzoo: {', '.join(entries)}")
+    assert capsys.readouterr().out == (
+        f"clip: agc, none\nzoo: {len(files)} configurations of known health: vgexp list zoo\n"
+    )
 
 
 def test_every_preset_opens_with_its_package_its_command_and_what_it_shows() -> None:

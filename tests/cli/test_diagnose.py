@@ -5,6 +5,7 @@ Holds: cli/diagnose.py, past/diagnosing.py
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -18,11 +19,11 @@ from layer_tables import GUESSING, STEADY, VANISHING, steps_of, summary_of
 import vgexp
 from vgexp.cli.main import main
 from vgexp.config import Config, NormClipConfig
-from vgexp.diagnosis import CAUSES
+from vgexp.diagnosis import CAUSE_RULES, CAUSES, Diagnosis
 from vgexp.errors import QuestionError
 from vgexp.folders import write_config
 from vgexp.past import PastRun
-from vgexp.past.diagnosing import command_of
+from vgexp.past.diagnosing import command_of, diagnose_run, list_next
 
 FELL = [2.3] + [0.5] * 120
 
@@ -53,16 +54,44 @@ def test_a_sick_run_is_told_with_the_command_to_type(
 ) -> None:
     assert main(["diagnose", str(sick)]) == 3
     said = capsys.readouterr().out
-    assert "Cause: saturating_activation, since step 0, at layers.0" in said
+    assert "Cause: saturating_activation, since step 0, at layer 1 (layers.0)" in said
     command = f"vgexp train --config-dir {sick} --config-name config model.skip=residual"
     assert command in said
+    more = f"More\n  vgexp fix {sick}\n  vgexp explain saturating_activation {sick}\n"
+    assert more in said
+
+
+def test_a_cause_that_no_override_cures_is_explained_and_not_fixed(sick: Path) -> None:
+    past = PastRun(sick, is_strict=False)
+    found = diagnose_run(past)
+    bare = dataclasses.replace(found.findings[0], remedies=())
+    others = dataclasses.replace(found, findings=(bare, *found.findings[1:]))
+    assert list_next(past, others) == [f"vgexp explain saturating_activation {sick}"]
+    assert list_next(past, dataclasses.replace(found, cause=None)) == []
 
 
 def test_a_healthy_run_has_no_cause(healthy: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["diagnose", str(healthy)]) == 0
     said = capsys.readouterr().out
-    assert said.startswith("Health: healthy (verdict: healthy)\n")
+    assert "\nHealth: healthy (verdict: healthy)\n" in said
     assert "Cause" not in said
+
+
+def test_what_was_checked_is_counted_and_all_of_it_listed_on_request(
+    sick: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main(["diagnose", str(sick)])
+    short = capsys.readouterr().out
+    told = vgexp.load(sick).diagnose()
+    clean = [id for id in told.checked if id in CAUSE_RULES and id != told.cause]
+    assert f"Checked, nothing found: {len(clean)} rules (--all lists them)\n" in short
+    assert "the loss is vgexp's own, which needs no such check (3)" in " ".join(short.split())
+    main(["diagnose", str(sick), "--all"])
+    whole = capsys.readouterr().out
+    for id in CAUSE_RULES:
+        assert id in whole
+    assert len(whole.splitlines()) > len(short.splitlines())
+    assert all(len(line) <= 80 for line in whole.splitlines() if "  vgexp " not in line)
 
 
 def test_only_the_causes_that_are_named_fail(
@@ -107,10 +136,14 @@ def test_several_runs_have_a_line_each_in_groups(
 ) -> None:
     assert main(["diagnose", str(sick.parent)]) == 3
     said = capsys.readouterr().out.splitlines()
-    assert said[0] == "healthy: 1 of 2 runs"
-    assert said[1] == f"  {healthy}  healthy"
-    assert said[2] == "saturating_activation: 1 of 2 runs"
-    assert said[3] == f"  {sick}  vanishing  since step 0 at layers.0"
+    assert said == [
+        "saturating_activation: 1 of 2 runs",
+        f"  {sick}  vanishing  since step 0 at layer 1",
+        "    seed=0",
+        "healthy: 1 of 2 runs",
+        f"  {healthy}  healthy",
+        "    seed=7",
+    ]
 
 
 def test_json_is_the_diagnosis(
@@ -149,9 +182,48 @@ def test_a_run_with_only_some_tables_says_what_it_lacks(
     (sick / "layers.csv").unlink()
     assert main(["diagnose", str(sick)]) == 3
     said = capsys.readouterr().out
-    assert "Cause: unknown" in said
-    assert "Not checked, needs layers.csv: " in said
-    assert "Note: layers.csv is not there" in said
+    assert said.startswith("Note: layers.csv is not there\nHealth: sick (verdict: vanishing)\n")
+    assert "\nCause: cannot be told: layers.csv is not there\n" in said
+    assert "unknown" not in said
+    assert "all that was checked is in order" not in said
+    assert "needs layers.csv (" in said
+
+
+def test_damage_stands_in_the_line_of_a_run_among_others(
+    sick: Path, healthy: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (sick / "layers.csv").write_bytes(b"\xff\xfe\x00garbage\x81" * 9)
+    (healthy / "config.yaml").unlink()
+    main(["diagnose", str(sick.parent)])
+    said = capsys.readouterr().out
+    assert said.startswith(f"cause cannot be told: 1 of 2 runs\n  {sick}  vanishing  damaged: lay")
+    assert f"  {healthy}  healthy  damaged: config.yaml\n" in said
+    main(["diagnose", str(healthy)])
+    said = capsys.readouterr().out
+    notes, _, rest = said.partition("Health: ")
+    assert "Note: config.yaml is not there: settings are not known, and remedies are" in notes
+    assert "Note: " not in rest
+    assert all(len(line) <= 80 for line in said.splitlines())
+
+
+def test_a_run_that_breaks_a_rule_is_named_and_keeps_none_from_being_told(
+    sick: Path,
+    healthy: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def of(past: PastRun) -> Diagnosis:
+        if past.folder == sick:
+            raise TypeError("float and list")
+        return diagnose_run(past)
+
+    monkeypatch.setattr("vgexp.past.diagnosing.diagnose_run", of)
+    assert main(["diagnose", str(sick.parent)]) == 0
+    said = capsys.readouterr().out
+    assert f"not diagnosed: {sick}: TypeError: float and list\n" in said
+    assert f"  {healthy}  healthy\n" in said
+    assert main(["diagnose", str(sick)]) == 2
+    assert f"{sick} cannot be diagnosed: TypeError" in " ".join(capsys.readouterr().err.split())
 
 
 def test_a_run_with_one_row_is_undecided(
@@ -159,7 +231,7 @@ def test_a_run_with_one_row_is_undecided(
 ) -> None:
     run = write_run(tmp_path / "one", STEADY.iloc[:1], [2.3])
     assert main(["diagnose", str(run)]) == 0
-    assert capsys.readouterr().out.startswith("Health: undecided")
+    assert "\nHealth: undecided" in capsys.readouterr().out
 
 
 def test_a_run_of_nan_alone_is_a_diagnosis(
@@ -167,7 +239,7 @@ def test_a_run_of_nan_alone_is_a_diagnosis(
 ) -> None:
     run = write_run(tmp_path / "nan", STEADY.assign(delta_rms=np.nan), [np.nan] * 30)
     assert main(["diagnose", str(run)]) == 3
-    assert capsys.readouterr().out.startswith("Health: sick (verdict: diverged)")
+    assert "\nHealth: sick (verdict: diverged)" in capsys.readouterr().out
 
 
 def test_a_run_without_a_summary_is_diagnosed_by_its_tables(

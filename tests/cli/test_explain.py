@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ from vgexp import folders
 from vgexp.cli import explain
 from vgexp.cli.main import main
 from vgexp.config import Config, CopyConfig, RnnConfig
+from vgexp.diagnosis.findings import Finding
 from vgexp.explain import TOPICS, draw_questions
 
 
@@ -72,6 +74,46 @@ def test_another_family_is_typed_behind_a_run_that_reads_the_same_data(
     for own, is_behind in ((tmp_path / "rnn", True), (run, False)):
         said = " ".join(line.strip(" \\") for line in shown(["lstm", str(own)], capsys))
         assert (f"--config-dir {own} --config-name config model=lstm" in said) == is_behind
+
+
+def test_symbols_keep_their_case_in_the_glossary(capsys: pytest.CaptureFixture[str]) -> None:
+    text = "\n".join(shown(["glossary"], capsys))
+    for first in ("phi', the slope", "dL/dz: ", "delta_rms of layer 1", "sigma_w^2 = ", "N: "):
+        assert f"\n  {first}" in text
+    assert "\n  The factor on" in text
+    assert "...." not in text
+
+
+def test_unknown_is_headed_in_words(capsys: pytest.CaptureFixture[str]) -> None:
+    assert shown(["unknown"], capsys)[0] == "unknown (no cause found)"
+
+
+@pytest.mark.parametrize(
+    ("health", "cause", "said"),
+    [
+        ("healthy", None, "This run is healthy: it has not this cause."),
+        ("sick", "dead_units", "This run's cause is dead_units."),
+        ("undecided", None, "No cause was found in this run."),
+        ("sick", "rate_too_small", None),
+    ],
+)
+def test_a_page_says_that_a_run_has_another_cause(
+    health: str,
+    cause: str | None,
+    said: str | None,
+    run: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    found = vgexp.load(run).diagnose()
+    findings = () if cause is None else (Finding(cause, "It was found."),)
+    told = replace(found, health=health, cause=cause, rivals=(), findings=findings)
+    monkeypatch.setattr("vgexp.past.diagnosing.diagnose_run", lambda _: told)
+    lines = shown(["rate_too_small", str(run)], capsys)
+    assert [line for line in lines if line.startswith(("This run", "No cause was"))] == (
+        [] if said is None else [said]
+    )
+    assert not any(line.startswith("This run") for line in shown(["delta", str(run)], capsys))
 
 
 @pytest.mark.parametrize("group", ["glossary", "questions"])

@@ -810,7 +810,10 @@ def test_a_flat_landscape_of_small_weights_is_left_by_weights_of_the_usual_scale
 def test_a_rule_without_its_tables_is_unchecked() -> None:
     bare = evidence_of_tables({})
     assert CAUSE_RULES["graph_cut"].reason_unchecked(bare) == "needs wiring.csv"
-    assert CAUSE_RULES["optimizer_epsilon"].reason_unchecked(bare) == "needs settings"
+    assert (
+        CAUSE_RULES["optimizer_epsilon"].reason_unchecked(bare)
+        == "the settings of the optimizer are not known"
+    )
 
 
 def test_the_backward_factor_is_weights_times_slopes() -> None:

@@ -289,7 +289,7 @@ def test_a_diagnosis_says_what_was_checked_and_what_was_not() -> None:
     assert tuple(name for name in diagnosis.checked if name in RULES) == described
     assert {*diagnosis.checked, *diagnosis.unchecked} == {*RULES, *CAUSE_RULES}
     assert diagnosis.unchecked["graph_cut"] == "needs wiring.csv"
-    assert diagnosis.unchecked["underflow"] == "needs underflow, dtype"
+    assert diagnosis.unchecked["underflow"] == "the dtype or the number of examples is not known"
     assert diagnosis.unchecked["curvature"] == "needs sharpness_last"
     assert diagnose(VANISHING).unchecked["hidden_by_weights"] == "needs weight_gradient_ratio"
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import pytest
 
-from vgexp.diagnosis.phrases import format_factor, format_loss, format_ratio
+from vgexp.diagnosis.phrases import format_factor, format_loss, format_ratio, place_layers
 
 
 @pytest.mark.parametrize(
@@ -42,3 +42,11 @@ def test_a_ratio_above_one_is_so_many_times(ratio: float, words: str) -> None:
 )
 def test_a_loss_has_three_digits(loss: float | None, words: str) -> None:
     assert format_loss(loss) == words
+
+
+def test_layers_stand_behind_their_numbers() -> None:
+    depths = {"a": 1, "b": 2, "c": 3, "e": 5}
+    assert place_layers(["a"], depths) == "layer 1 (a)"
+    assert place_layers(["a", "b", "c"], depths) == "layers 1 to 3 (a to c)"
+    assert place_layers(["a", "e"], depths) == "layers 1 and 5 (a and e)"
+    assert place_layers(["a", "head"], depths) == "a and head"

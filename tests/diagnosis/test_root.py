@@ -123,7 +123,7 @@ def test_without_an_optimizer_step_there_was_no_update() -> None:
 def test_nothing_measured_is_undecided_and_says_what_it_lacks() -> None:
     diagnosis = conclude(evidence_of_tables({}))
     assert (diagnosis.health, diagnosis.cause) == ("undecided", None)
-    assert diagnosis.unchecked["double_softmax"] == "needs loss.csv"
+    assert diagnosis.unchecked["double_softmax"] == "the loss was not watched (probe.watch_loss)"
 
 
 def test_all_nan_is_a_diagnosis_too() -> None:
@@ -136,12 +136,12 @@ def test_all_nan_is_a_diagnosis_too() -> None:
 
 def test_a_page_has_the_evidence_its_limit_and_the_command_to_type() -> None:
     diagnosis = of_run(VANISHING, CHANCE)
-    page = page_of(diagnosis, ["vgexp", "train", "model.skip=none", "seed=3"])
+    command = ["vgexp", "train", "model.skip=none", "seed=3"]
+    page = page_of(diagnosis, command, shows_all=True)
     assert page.startswith("Health: sick (verdict: vanishing)\nCause: saturating_activation, since")
     assert "attenuation 1e-09  (limit 0.001)" in page
     assert "    vgexp train seed=3 model.skip=residual\n" in page
-    assert "Not checked, needs loss.csv: double_softmax" in page
-    assert "\nChecked, nothing found: " in page
+    assert "the loss was not watched (probe.watch_loss)" in page.replace("\n  ", " ")
     assert "    x = x + block(x)\n" in str(diagnosis)
 
 

@@ -20,6 +20,7 @@ from layer_tables import STEADY, VANISHING, layers_of
 from vgexp.diagnosis import RULES, Evidence
 from vgexp.diagnosis.evidence import evidence_of_layers
 from vgexp.diagnosis.findings import Finding, Rule
+from vgexp.diagnosis.needs import say_lacking
 
 SIGNAL = {
     "signal": "vanishing",
@@ -487,7 +488,7 @@ def test_every_rule_has_a_case_in_which_it_tells_and_one_in_which_it_is_silent()
 def test_a_rule_is_silent_about_evidence_of_nothing_and_says_what_it_needs(name: str) -> None:
     rule, nothing = RULES[name], Evidence({})
     assert rule(nothing) is None
-    assert rule.reason_unchecked(nothing) == f"needs {', '.join(rule.needs)}"
+    assert rule.reason_unchecked(nothing) == say_lacking(rule.needs, is_trained_here=False)
     assert rule.summary.endswith(".")
 
 

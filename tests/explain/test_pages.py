@@ -106,7 +106,11 @@ def test_every_choice_that_is_a_cure_is_found_by_its_name() -> None:
         ("phi'", "phi_prime"),
         ("Pre-LN", "pre_norm"),
         ("N", "n"),
-        ("vanishing", "saturating_activation"),
+        ("vanishing", "how_to_detect"),
+        ("exploding gradients", "how_to_detect"),
+        ("learning_rate", "rate_too_large"),
+        ("nan", "nan_from_loss"),
+        ("he_init", "he"),
     ],
 )
 def test_a_page_is_found_by_other_spellings(name: str, id: str) -> None:
@@ -116,6 +120,13 @@ def test_a_page_is_found_by_other_spellings(name: str, id: str) -> None:
 def test_an_unknown_topic_names_the_nearest() -> None:
     with pytest.raises(QuestionError, match=r"nearest: residual$"):
         find_topic("residul")
+
+
+@pytest.mark.parametrize("name", ["exploder", "learning curves", "colour", "hedge"])
+def test_what_looks_like_no_topic_has_no_nearest(name: str) -> None:
+    with pytest.raises(QuestionError) as raised:
+        find_topic(name)
+    assert "nearest" not in str(raised.value)
 
 
 def test_pages_lead_to_pages_and_to_figures_that_exist() -> None:

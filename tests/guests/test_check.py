@@ -484,7 +484,7 @@ def test_what_one_update_cannot_tell_is_unchecked_with_the_reason() -> None:
     assert found.unchecked["no_update"] == "no optimizer was given"
     assert {"graph_cut", "double_softmax", "inputs_unscaled"} <= {*found.checked}
     page = str(found)
-    assert page.startswith("Health: healthy")
+    assert page.startswith("Health: healthy, as far as one update shows\n")
     assert "guessing among 5 classes gives log 5 = 1.61" in page
     assert json.loads(json.dumps(found.to_dict()))["health"] == "healthy"
 

@@ -57,15 +57,16 @@ def printed(run: PastRun) -> list[str]:
 @pytest.mark.usefixtures("place")
 def test_the_cause_is_told_with_the_command_of_its_first_remedy() -> None:
     lines = printed(sick_run())
-    assert lines[0] == "Cause: saturating_activation since step 0 at layers.0"
+    assert lines[0] == "Cause: saturating_activation since step 0 at layer 1 (layers.0)"
     first = diagnose_run(PastRun("sick")).findings[0].remedies[0]
     assert first.override is not None
     assert [line for line in lines if line.startswith("  Try:")] == [
         f"  Try:  vgexp train {first.override}"
     ]
-    assert lines[-2:] == [
+    assert lines[-3:] == [
         "  More: vgexp diagnose sick",
-        "        vgexp explain saturating_activation",
+        "        vgexp fix sick",
+        "        vgexp explain saturating_activation sick",
     ]
     assert all(len(line) <= 80 for line in lines)
 
@@ -106,9 +107,9 @@ def test_training_ends_with_it_and_show_has_it_after_the_verdict() -> None:
         shows(console)
         lines = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
         verdict = lines.index("Verdict: vanishing")
-        cause = lines.index("Cause: saturating_activation since step 0 at layers.0")
+        cause = lines.index("Cause: saturating_activation since step 0 at layer 1 (layers.0)")
         assert cause > verdict
-        assert "        vgexp explain saturating_activation" in lines[cause:]
+        assert "        vgexp explain saturating_activation sick" in lines[cause:]
 
 
 @pytest.mark.usefixtures("place")

@@ -968,3 +968,15 @@ def test_its_help_fits_and_it_imports_neither_torch_nor_matplotlib(tmp_path: Pat
     assert done.returncode == 0, done.stderr
     assert "--metric" in done.stdout
     assert max(map(cell_len, done.stdout.split("Run folder")[0].splitlines())) <= 80
+
+
+def test_a_steady_signal_stands_in_the_middle_of_its_plot() -> None:
+    plot = against_depth(frame_of({n: [1.0, 0.9, 0.8] for n in range(3)}, "delta_rms"))
+    assert plot is not None
+    assert plot.scale is not None
+    assert plot.scale.high / plot.scale.low == pytest.approx(10)
+    assert 0.4 < plot.scale.share(0.9) < 0.6
+    wide = against_depth(frame_of({0: [1.0, 1e-5, 1.0]}, "delta_rms"))
+    assert wide is not None
+    assert wide.scale is not None
+    assert (wide.scale.low, wide.scale.high) == (1e-5, 1.0)

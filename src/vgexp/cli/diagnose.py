@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vgexp.errors import QuestionError
+from vgexp.errors import QuestionError, reason
 
 if TYPE_CHECKING:
     from vgexp.diagnosis import Diagnosis
@@ -21,6 +21,9 @@ SICK = 3
 """The exit code where a sickness was found."""
 _ALLOWED = "allowed: run folders, sweep folders, or folders above them"
 _MOST_KEYS = 12
+_WIDTH = 80
+_BY_HEALTH = ("sick", "undecided", "healthy")
+"""The order in which runs are shown."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -32,6 +35,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="run folders, sweep folders, or folders above them; several get a line each",
     )
     parser.add_argument("--json", action="store_true", help="print the diagnosis as JSON")
+    parser.add_argument(
+        "--all", action="store_true", help="name the rules that found nothing, or were not checked"
+    )
     parser.add_argument(
         "--fail-on",
         metavar="CAUSE,...",
@@ -62,17 +68,24 @@ def main(args: argparse.Namespace) -> int:
     baseline = None if args.baseline is None else _one(args.baseline)
     if len(folders) == 1:
         past = PastRun(folders[0], is_strict=False)
-        diagnosis = diagnose_run(past)
-        _show_one(past, diagnosis, baseline, as_json=args.json)
+        try:
+            diagnosis = diagnose_run(past)
+        except QuestionError:
+            raise
+        except Exception as error:  # of what somebody's program wrote into the folder
+            raise QuestionError(f"{past.folder} cannot be diagnosed: {reason(error)}") from error
+        _show_one(past, diagnosis, baseline, as_json=args.json, shows_all=args.all)
         return _exit_code([diagnosis], causes)
     found: list[tuple[PastRun, Diagnosis]] = []
     broken: dict[Path, str] = {}
-    for folder in folders:
+    for folder in folders:  # one that cannot be diagnosed does not keep the others from it
         past = PastRun(folder, is_strict=False)
         try:
             found.append((past, diagnose_run(past)))
         except QuestionError as error:
             broken[folder] = str(error).splitlines()[0]
+        except Exception as error:  # of what somebody's program wrote into the folder
+            broken[folder] = reason(error)
     if not found:
         raise QuestionError(f"{next(iter(broken.values()))}\n{_ALLOWED}")
     _show_many(found, broken, baseline, as_json=args.json)
@@ -110,10 +123,17 @@ def _one(path: str) -> Path:
     return found[0]
 
 
-def _show_one(past: PastRun, diagnosis: Diagnosis, baseline: Path | None, *, as_json: bool) -> None:
+def _show_one(
+    past: PastRun,
+    diagnosis: Diagnosis,
+    baseline: Path | None,
+    *,
+    as_json: bool,
+    shows_all: bool,
+) -> None:
     from vgexp.diagnosis.page import page_of
     from vgexp.errors import printable
-    from vgexp.past.diagnosing import command_of, compare
+    from vgexp.past.diagnosing import command_of, compare, list_next, notes_of
 
     against = None if baseline is None else compare(past, baseline)
     if as_json:
@@ -122,9 +142,13 @@ def _show_one(past: PastRun, diagnosis: Diagnosis, baseline: Path | None, *, as_
             told["baseline"] = against
         print(json.dumps(told, indent=2))
         return
-    print(printable(page_of(diagnosis, command_of(past))))
-    for problem in past.problems:
-        print(printable(f"Note: {problem}"))
+    listed_by = ("--all", "--all")
+    for note in notes_of(past):
+        print(printable(textwrap.fill(f"Note: {note}", _WIDTH, subsequent_indent="  ")))
+    page = page_of(diagnosis, command_of(past), shows_all=shows_all, listed_by=listed_by)
+    print(printable(page))
+    if more := list_next(past, diagnosis):
+        print(printable("\n".join(["More", *(f"  {command}" for command in more)])))
     if against is not None:
         print(printable(_words_of(against)))
 
@@ -138,6 +162,7 @@ def _show_many(
 ) -> None:
     from vgexp.errors import one_line, printable
     from vgexp.past.diagnosing import compare
+    from vgexp.report.comparing.runs import tell_apart
 
     against: dict[Path, dict[str, Any]] = {}
     if baseline is not None:
@@ -154,15 +179,18 @@ def _show_many(
         runs += [{"run": str(folder), "problem": problem} for folder, problem in broken.items()]
         print(json.dumps(runs, indent=2))
         return
-    groups: dict[str, list[tuple[PastRun, Diagnosis]]] = {}
-    for past, each in found:
-        groups.setdefault(each.cause or each.health, []).append((past, each))
+    groups: dict[str, list[tuple[PastRun, Diagnosis, str]]] = {}
+    apart = tell_apart([past for past, _ in found])
+    rows = [(past, each, words) for (past, each), words in zip(found, apart, strict=True)]
+    for past, each, words in sorted(rows, key=lambda row: _BY_HEALTH.index(row[1].health)):
+        name = each.cause or ("cause cannot be told" if each.why_untold else each.health)
+        groups.setdefault(name, []).append((past, each, words))
     for name, members in groups.items():
         print(f"{name}: {len(members)} of {len(found) + len(broken)} runs")
-        for past, each in members:
-            since = "" if each.step is None else f"  since step {each.step}"
-            at = f" at {each.layer}" if each.layer else ""
-            print(one_line(f"  {past.folder}  {each.verdict or each.health}{since}{at}"))
+        for past, each, words in members:
+            print(one_line(f"  {past.folder}  {_state(past, each)}"))
+            for line in textwrap.wrap(words, _WIDTH - 4, break_long_words=False):
+                print(one_line(f"    {line}"))
             if against:
                 print(printable(_in_short(against[past.folder])))
     if baseline is not None:
@@ -182,6 +210,21 @@ def _in_short(against: Mapping[str, Any]) -> str:
         f"differs: {differs}; {since}", 80, initial_indent="    ", subsequent_indent="      ",
         break_long_words=False, break_on_hyphens=False,
     )  # fmt: skip
+
+
+def _state(past: PastRun, diagnosis: Diagnosis) -> str:
+    """The verdict, since when and where the cause is seen, and what is damaged, in a few words."""
+    from vgexp.past.diagnosing import lost_files
+
+    parts = [diagnosis.verdict or diagnosis.health]
+    if diagnosis.step is not None:
+        at = diagnosis.depths.get(diagnosis.layer or "")
+        where = f" at layer {at}" if at is not None else ""
+        where = where or (f" at {diagnosis.layer}" if diagnosis.layer else "")
+        parts.append(f"since step {diagnosis.step}{where}")
+    if lost := lost_files(past):
+        parts.append(f"damaged: {', '.join(lost)}")
+    return "  ".join(parts)
 
 
 def _words_of(against: Mapping[str, Any]) -> str:

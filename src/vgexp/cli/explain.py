@@ -26,6 +26,7 @@ OTHERS = (QUIZ, GLOSSARY, "questions")
 _LEFT = "q"
 """The key that ends a quiz."""
 _NUM_ASKED = 10
+_NO_CAUSE = "no cause found"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -90,9 +91,13 @@ def _show_page(console: Console, topic: Topic, path: str | None) -> None:
     from vgexp.report.terminal.layout import show_line
 
     own = None if path is None else _own_of(path, topic)
-    console.print(Text(f"{topic.id} ({topic.group})", style="bold"), soft_wrap=True)
+    group = _NO_CAUSE if topic.group == "none" else topic.group
+    console.print(Text(f"{topic.id} ({group})", style="bold"), soft_wrap=True)
     for line in wrap(topic.title, ""):
         show_line(console, line, "italic")
+    if own is not None and (said := _say_other_cause(topic, own)):
+        for line in wrap(said, ""):
+            show_line(console, line)
     for section in lay_out(topic, own):
         console.print()
         if section.heading:
@@ -109,6 +114,28 @@ def _own_of(path: str, topic: Topic) -> Own:
     from vgexp.past import PastRun
 
     return Own(PastRun(find_one_run(path, "vgexp", "explain", topic.id), is_strict=False))
+
+
+def _say_other_cause(topic: Topic, own: Own) -> str:
+    """That a run has not the cause that the page is about; empty where it has, or nobody knows."""
+    from vgexp.explain.topics import is_cause
+    from vgexp.past.diagnosing import diagnose_run
+
+    if not is_cause(topic):
+        return ""
+    try:
+        found = diagnose_run(own.run)
+    except (QuestionError, KeyError, TypeError, ValueError):  # said by `vgexp diagnose`
+        return ""
+    if found.health == "healthy":
+        return "This run is healthy: it has not this cause."
+    if topic.id in (each.id for each in found.findings):
+        return "" if topic.id in (found.cause, *found.rivals) else _say_cause(found.cause)
+    return _say_cause(found.cause)
+
+
+def _say_cause(cause: str | None) -> str:
+    return f"This run's cause is {cause}." if cause else "No cause was found in this run."
 
 
 def _show_plot(console: Console, topic: Topic, own: Own) -> None:
@@ -135,7 +162,7 @@ def _show_list(console: Console) -> None:
     from vgexp.report.terminal.layout import show_line, show_words
 
     for group, topics in GROUPS.items():
-        name = "no cause found" if group == "none" else group
+        name = _NO_CAUSE if group == "none" else group
         show_line(console, name, "bold")
         show_words(console, f"  {', '.join(topic.id for topic in topics)}", "  ")
     console.print()
@@ -157,7 +184,10 @@ def _show_group(console: Console, group: str) -> None:
 
 
 def _definition(topic: Topic) -> str:
-    return f"{topic.title[0].upper()}{topic.title[1:]}. {topic.words.split(chr(10))[0]}"
+    from vgexp.diagnosis.phrases import capitalise
+
+    stop = "" if topic.title.endswith(".") else "."
+    return f"{capitalise(topic.title)}{stop} {topic.words.split(chr(10))[0]}"
 
 
 # ---------------------------------------------------------------- the quiz

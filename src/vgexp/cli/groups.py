@@ -15,6 +15,9 @@ KEYS = "(the keys)"
 
 _GROUP = re.compile(r"[\w/]+: [^,:]+(, [^,:]+)+")
 
+_ZOO = "zoo: "
+"""The group whose names are counted: there are too many for a page of help."""
+
 
 @contextmanager
 def wrap_groups() -> Iterator[None]:
@@ -32,6 +35,9 @@ def _wrap(line: str) -> str:
         from vgexp.cli import keys
 
         return keys.format_page()
+    if line.startswith(_ZOO) and _GROUP.fullmatch(line):
+        num_names = line.count(",") + 1
+        return f"{_ZOO}{num_names} configurations of known health: vgexp list zoo"
     if len(line) <= WIDTH or not _GROUP.fullmatch(line):
         return line
     return textwrap.fill(

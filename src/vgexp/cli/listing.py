@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -19,6 +20,8 @@ Entries = list[tuple[str, str]]
 _USAGE = "usage: vgexp list [KIND]; vgexp list metrics [TABLE]"
 # Names longer than this have their line below them, so that the lines stay wide enough to read.
 _LONGEST_NAME = 24
+_STATED = re.compile(r"^# (half|truth): (.+)$", re.MULTILINE)
+"""What the head of a configuration of the zoo states."""
 
 
 def main(argv: Sequence[str]) -> int:
@@ -48,6 +51,16 @@ def list_experiments() -> Entries:
     # Those in folders of their own come last.
     order = sorted(named, key=lambda name: (name.count("/"), name))
     return [(name, _about(named[name])) for name in order]
+
+
+def list_zoo() -> Entries:
+    """Lists `+zoo=` configurations: half, truth, and what each is, by its comments."""
+    entries = []
+    for path in sorted((find_configs() / "zoo").glob("*.yaml")):
+        told = dict(_STATED.findall(path.read_text(encoding="utf-8")))
+        truth = told.get("truth", "").removeprefix("sick ").replace(" ", " or ")
+        entries.append((path.stem, f"{told.get('half', '')}, {truth}: {_about(path)}"))
+    return entries
 
 
 def find_configs() -> Path:
@@ -101,6 +114,7 @@ def _entries(registry: Registry[Any]) -> Entries:
 
 KINDS: Mapping[str, Callable[[], Entries]] = {
     "experiments": list_experiments,
+    "zoo": list_zoo,
     "activations": _components("vgexp.activations", "ACTIVATIONS"),
     "inits": _components("vgexp.inits", "INITS"),
     "norms": _components("vgexp.norms", "NORMS"),
@@ -121,10 +135,13 @@ KINDS: Mapping[str, Callable[[], Entries]] = {
 
 _OF_TABLES = "metrics"
 """The kind whose names begin with that of a table."""
+_LONG = ("zoo",)
+"""Kinds whose names are counted where all kinds are listed."""
 _FORMER_NAMES: Mapping[str, str] = {"pictures": "figures"}
 """What a kind was called before; it still is understood."""
 _CLOSINGS: Mapping[str, str] = {
     "figures": "the numbers of summary.json: vgexp list summary",
+    "zoo": "vgexp train +zoo=NAME; `held` had no part in setting the limits of rules",
     "metrics": "the numbers of summary.json: vgexp list summary",
 }
 """Kind -> the line below its names, where another kind may have been meant."""
@@ -143,10 +160,16 @@ def _one(kind: str, table: str | None) -> str:
 def _all() -> str:
     width = max(map(len, KINDS))
     lines = [
-        _wrap(kind.ljust(width), ", ".join(name for name, _ in entries()), width + 2)
+        _wrap(kind.ljust(width), _names_of(kind, entries()), width + 2)
         for kind, entries in KINDS.items()
     ]
     return "\n".join([*lines, "", "vgexp list KIND: a line each"])
+
+
+def _names_of(kind: str, entries: Entries) -> str:
+    if kind in _LONG:
+        return f"{len(entries)} configurations of known health (vgexp list {kind})"
+    return ", ".join(name for name, _ in entries)
 
 
 def _wrap(name: str, text: str, indent: int = 2) -> str:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import pandas as pd
@@ -61,6 +61,12 @@ class Diagnosis:
     """Further causes that nothing found explains."""
     verdict: str | None = None
     """That of the run's summary."""
+    why_untold: str = ""
+    """Why nobody can tell the cause of a sick network; empty where one is told, or `unknown`."""
+    is_check: bool = False
+    """Whether it is of one update before training."""
+    depths: Mapping[str, int] = field(default_factory=dict, repr=False)
+    """Name of a hidden layer that findings are about -> its number, where a table has it."""
 
     def __str__(self) -> str:
         from vgexp.diagnosis.page import page_of
@@ -151,7 +157,19 @@ def conclude(evidence: Evidence) -> Diagnosis:
         cause.layers[0] if cause is not None and cause.layers else None,
         tuple(each.id for each in root.rivals),
         evidence.metrics.get("verdict"),
+        is_check=evidence.is_check,
+        depths=_depths(evidence, {name for each in root.findings for name in each.layers}),
     )
+
+
+def _depths(evidence: Evidence, names: Collection[str]) -> dict[str, int]:
+    layers = evidence.tables.get("layers")
+    if not names or layers is None or not {"name", "layer", "kind"} <= {*layers}:
+        return {}
+    rows = layers[layers["name"].isin([*names]) & (layers["kind"] != "readout")]
+    numbers = pd.to_numeric(rows["layer"], errors="coerce")
+    known = dict(zip(rows["name"], numbers, strict=True))
+    return {str(name): int(number) for name, number in known.items() if math.isfinite(number)}
 
 
 def cause_metrics(evidence: Evidence) -> dict[str, Any]:

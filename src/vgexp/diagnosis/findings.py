@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
+from vgexp.diagnosis.needs import say_lacking
+
 if TYPE_CHECKING:
     from vgexp.diagnosis.evidence import Evidence
 
@@ -88,7 +90,7 @@ class Rule:
         if self.id in evidence.withheld:
             return evidence.withheld[self.id]
         lacking = [need for need in self.needs if evidence.lacks(need)]
-        return f"needs {', '.join(lacking)}" if lacking else None
+        return say_lacking(lacking, is_trained_here=evidence.config is not None) or None
 
 
 def rule(*needs: str) -> Callable[[Callable[[Evidence], Finding | None]], Rule]:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 import shlex
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from vgexp.config import CHOICES, is_key_of
 from vgexp.diagnosis.causes import CAUSES
-from vgexp.diagnosis.phrases import name_layers
+from vgexp.diagnosis.phrases import capitalise, place_layers
 
 if TYPE_CHECKING:
     from vgexp.diagnosis.diagnosis import Diagnosis
@@ -19,22 +20,37 @@ if TYPE_CHECKING:
 _WIDTH = 80
 
 
-def page_of(diagnosis: Diagnosis, command: Sequence[str] = ()) -> str:
+def page_of(
+    diagnosis: Diagnosis,
+    command: Sequence[str] = (),
+    *,
+    shows_all: bool = False,
+    listed_by: tuple[str, str] = (".checked", ".unchecked"),
+) -> str:
     """The diagnosis in lines of at most 80 characters, but for commands and code.
 
     Args:
         command: the words of what the run was made with; remedies are shown as overrides behind
             them. Empty: of a loop of somebody's own, which gets code.
+        shows_all: whether the rules that found nothing, and those that could not be checked, are
+            named; else they are counted.
+        listed_by: what lists the rules that were checked, and those that were not.
     """
-    return "\n".join(_lines(diagnosis, command))
+    return "\n".join(_lines(diagnosis, command, shows_all=shows_all, listed_by=listed_by))
 
 
-def _lines(diagnosis: Diagnosis, command: Sequence[str]) -> Iterator[str]:
+def _lines(
+    diagnosis: Diagnosis, command: Sequence[str], *, shows_all: bool, listed_by: tuple[str, str]
+) -> Iterator[str]:
     verdict = f" (verdict: {diagnosis.verdict})" if diagnosis.verdict else ""
+    if diagnosis.is_check and diagnosis.health == "healthy":
+        verdict = ", as far as one update shows"
     yield f"Health: {diagnosis.health}{verdict}"
+    if diagnosis.why_untold:
+        yield from _wrap(f"Cause: {diagnosis.why_untold}", "")
     causes = [each for each in diagnosis.findings if each.kind == "sickness"]
     for place, cause in enumerate(causes):
-        yield from _cause(cause, is_rival=place > 0)
+        yield from _cause(cause, diagnosis.depths, is_rival=place > 0)
     if len(causes) > 1:
         from vgexp.diagnosis.root import experiment
 
@@ -53,19 +69,35 @@ def _lines(diagnosis: Diagnosis, command: Sequence[str]) -> Iterator[str]:
             yield from _wrap(finding.sentence, "  ")
     found = {each.id for each in diagnosis.findings}
     clean = [id for id in diagnosis.checked if id in CAUSES and id not in found]
+    missing = {id: reason for id, reason in diagnosis.unchecked.items() if id in CAUSES}
+    if shows_all:
+        if clean:
+            yield from _wrap(f"Checked, nothing found: {', '.join(clean)}", "")
+        for reason in dict.fromkeys(missing.values()):
+            ids = [id for id, other in missing.items() if other == reason]
+            yield from _wrap(f"Not checked, {reason}: {', '.join(ids)}", "")
+        return
     if clean:
-        yield from _wrap(f"Checked, nothing found: {', '.join(clean)}", "")
-    for reason, ids in _by_reason(diagnosis):
-        yield from _wrap(f"Not checked, {reason}: {', '.join(ids)}", "")
+        told = f"Checked, nothing found: {_count(len(clean))} ({listed_by[0]} lists them)"
+        yield from _wrap(told, "")
+    if missing:
+        reasons = Counter(missing.values()).most_common()
+        told = "; ".join(f"{reason} ({count})" for reason, count in reasons)
+        listed = "" if listed_by[0] == listed_by[1] else f" ({listed_by[1]} lists them)"
+        yield from _wrap(f"Not checked, {_count(len(missing))}{listed}: {told}", "")
 
 
-def _cause(finding: Finding, *, is_rival: bool) -> Iterator[str]:
+def _count(num_rules: int) -> str:
+    return f"{num_rules} rule{'' if num_rules == 1 else 's'}"
+
+
+def _cause(finding: Finding, depths: Mapping[str, int], *, is_rival: bool) -> Iterator[str]:
     cause = CAUSES[finding.id]
     since = "" if finding.step is None else f", since step {finding.step}"
-    at = f", at {name_layers(finding.layers)}" if finding.layers else ""
+    at = f", at {place_layers(finding.layers, depths)}" if finding.layers else ""
     word = "Or" if is_rival else "Cause"
     yield from _wrap(f"{word}: {finding.id}{since}{at}", "")
-    yield from _wrap(f"{cause.summary[0].upper()}{cause.summary[1:]}.", "  ")
+    yield from _wrap(f"{capitalise(cause.summary)}.", "  ")
     yield from _wrap(finding.sentence, "  ")
     for name, (value, limit) in finding.numbers.items():
         compared = "" if limit is None or not math.isfinite(limit) else f"  (limit {limit:.3g})"
@@ -115,15 +147,6 @@ def keep_words(command: Sequence[str], override: Sequence[str]) -> list[str]:
 def _key(word: str) -> str:
     """The key of an override; another word is its own."""
     return word.partition("=")[0].lstrip("+~")
-
-
-def _by_reason(diagnosis: Diagnosis) -> list[tuple[str, Sequence[str]]]:
-    """The causes that could not be checked, by what was missing."""
-    reasons: dict[str, list[str]] = {}
-    for id, reason in diagnosis.unchecked.items():
-        if id in CAUSES:
-            reasons.setdefault(reason, []).append(id)
-    return [*reasons.items()]
 
 
 def _wrap(text: str, indent: str) -> list[str]:

@@ -136,10 +136,40 @@ def _describe_unmeasured(metrics: Mapping[str, Any], suffix: str) -> str:
 
 
 _MOST_NAMED = 4
+_GREEK = frozenset({"phi", "chi", "delta", "sigma", "tanh"})
 
 
 def name_layers(names: Sequence[str]) -> str:
     """Names of layers, at most four and how many more."""
     more = len(names) - _MOST_NAMED
     shown = list(names) if more <= 1 else [*names[:_MOST_NAMED], f"{more} more"]
-    return shown[0] if len(shown) == 1 else f"{', '.join(shown[:-1])} and {shown[-1]}"
+    return list_words(shown)
+
+
+def list_words(words: Sequence[str]) -> str:
+    """`a`, `a and b`, `a, b and c`."""
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
+
+
+def capitalise(text: str) -> str:
+    """A text with a capital at its start, unless it begins with a symbol, which case changes."""
+    first = text.split(" ", 1)[0].rstrip(",.:;")
+    is_symbol = (len(first) == 1 and first != "a") or not first.replace("-", "").isalpha()
+    is_symbol = is_symbol or first != first.lower()
+    return text if is_symbol or first in _GREEK else f"{text[:1].upper()}{text[1:]}"
+
+
+def place_layers(names: Sequence[str], depths: Mapping[str, int]) -> str:
+    """Names of layers behind their numbers: `layer 1 (a)`, `layers 1 to 9 (a to i)`.
+
+    Args:
+        depths: name -> number; names of which one lacks it are listed without.
+    """
+    if any(name not in depths for name in names):
+        return name_layers(names)
+    if len(names) == 1:
+        return f"layer {depths[names[0]]} ({names[0]})"
+    numbers = [depths[name] for name in names]
+    if len(names) > 2 and numbers == [*range(numbers[0], numbers[-1] + 1)]:
+        return f"layers {numbers[0]} to {numbers[-1]} ({names[0]} to {names[-1]})"
+    return f"layers {name_layers([*map(str, dict.fromkeys(numbers))])} ({name_layers(names)})"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from vgexp.diagnosis.causes import CAUSES
+from vgexp.diagnosis.phrases import capitalise
 from vgexp.explain.topic import Topic
 
 
@@ -15,5 +16,5 @@ def cause(id: str, **parts: Any) -> Topic:
         parts: the other fields of `Topic`.
     """
     known = CAUSES[id]
-    title = f"{known.summary[0].upper()}{known.summary[1:]}"
+    title = capitalise(known.summary)
     return Topic(id=id, group=known.group, title=title, **parts)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from difflib import SequenceMatcher
 
 from vgexp.diagnosis.causes import list_groups
-from vgexp.errors import unknown
+from vgexp.errors import QuestionError, nearest, unknown
 from vgexp.explain.pages import (
     causes_of_code,
     causes_of_signal,
@@ -46,6 +47,8 @@ _NAMES: Mapping[str, str] = {
 }
 """Every name that a page is found by -> its id."""
 
+_NEAR = 0.8
+"""How alike a name must be to what was typed to be told as the nearest, from 0 to 1."""
 _CAUSES = tuple(group for group, _ in list_groups())
 
 GROUPS: Mapping[str, tuple[Topic, ...]] = {
@@ -77,5 +80,11 @@ def find_topic(name: str, beside: Iterable[str] = ()) -> Topic:
     spelled = name.strip().casefold().replace("-", "_").replace(" ", "_")
     if spelled not in _NAMES:
         others = {other: [id] for other, id in _NAMES.items() if other not in TOPICS}
-        raise unknown("topic", name, [*TOPICS, *beside], others)
+        names = [*TOPICS, *beside]
+        error = unknown("topic", name, names, others)
+        near = nearest(name, [*names, *others])
+        if near is None or SequenceMatcher(None, near, spelled).ratio() >= _NEAR:
+            raise error
+        # One word looks like another by chance where so many are known.
+        raise QuestionError("\n".join(str(error).splitlines()[:-1]))
     return TOPICS[_NAMES[spelled]]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ from vgexp.past.run import PastRun
 
 _TABLES = ("layers", "steps", "wiring", "loss", "parameters", "time", "recurrence", "curvature")
 """Those that rules read."""
+_UNKNOWN = "unknown"
+_LAYERS = "layers.csv"
 _ENDING = ("status", "reason")
 _SWEEPS = frozenset({"-m", "--multirun"})
 _NO_RESULT = ("output", "run", "fix", "hydra")
@@ -32,7 +35,35 @@ def diagnose_run(past: PastRun) -> Diagnosis:
         QuestionError: the run has neither a summary with metrics nor a table of layers; or a file
             is damaged, of a reader that is strict.
     """
-    return conclude(evidence_of(past))
+    diagnosis = conclude(evidence_of(past))
+    if diagnosis.cause != _UNKNOWN or _LAYERS not in past.lost_files:
+        return diagnosis
+    why = f"cannot be told: {next(iter(past.problems_of('layers')), f'{_LAYERS} is missing')}"
+    return replace(
+        diagnosis,
+        cause=None,
+        step=None,
+        layer=None,
+        findings=tuple(each for each in diagnosis.findings if each.id != _UNKNOWN),
+        sentence=f"It does not learn; the cause {why}.",
+        why_untold=why,
+    )
+
+
+def notes_of(past: PastRun) -> list[str]:
+    """What is missing or damaged of a run that was diagnosed, a sentence for each."""
+    if past.is_guest or past.has(folders.CONFIG):
+        return past.problems
+    return [
+        *past.problems,
+        f"{folders.CONFIG} is not there: settings are not known, and remedies are in code",
+    ]
+
+
+def lost_files(past: PastRun) -> list[str]:
+    """The files of a run that was diagnosed that are missing, or cannot be read."""
+    is_complete = past.is_guest or past.has(folders.CONFIG)
+    return past.lost_files if is_complete else [*past.lost_files, folders.CONFIG]
 
 
 def evidence_of(past: PastRun) -> Evidence:
@@ -85,6 +116,18 @@ def command_of(past: PastRun) -> tuple[str, ...]:
         return tuple(word for word in words if not word.startswith("hydra."))
     repeat = ["--config-dir", str(past.folder), "--config-name", "config"]
     return ("vgexp", folders.TRAIN, *repeat)
+
+
+def list_next(past: PastRun, diagnosis: Diagnosis) -> list[str]:
+    """The commands that go on from a cause: `vgexp fix`, where an override may cure it, and its
+    page with the run's numbers. None without a cause."""
+    if diagnosis.cause is None:
+        return []
+    folder = str(past.folder)
+    remedies = diagnosis.findings[0].remedies
+    can_fix = bool(command_of(past)) and any(remedy.override for remedy in remedies)
+    fix = [shlex.join(["vgexp", "fix", folder])] if can_fix else []
+    return [*fix, shlex.join(["vgexp", "explain", diagnosis.cause, folder])]
 
 
 def compare(past: PastRun, folder: Path) -> dict[str, Any]:

@@ -23,6 +23,7 @@ class Problems:
         self._folder = folder
         self._is_strict = is_strict
         self._found: dict[str, list[str]] = {}
+        self._lost: list[str] = []
 
     @property
     def told(self) -> list[str]:
@@ -32,6 +33,11 @@ class Problems:
     def of(self, file: str) -> list[str]:
         """Those of one file."""
         return self._found.get(file, [])
+
+    @property
+    def lost(self) -> list[str]:
+        """The files that are missing, or cannot be read at all."""
+        return list(dict.fromkeys(self._lost))
 
     def try_to_read(self, file: str, read: Callable[[], T]) -> T | None:
         """Reads something; where it cannot be read, notes why and returns None.
@@ -44,11 +50,17 @@ class Problems:
         except QuestionError as error:
             if self._is_strict:
                 raise
-            self.note(file, self.words_of(error))
+            self.note(file, self.words_of(error), is_lost=True)
             return None
 
-    def note(self, file: str, words: str) -> None:
-        """Adds a problem of a file, once."""
+    def note(self, file: str, words: str, *, is_lost: bool = False) -> None:
+        """Adds a problem of a file, once.
+
+        Args:
+            is_lost: whether nothing of the file can be read.
+        """
+        if is_lost:
+            self._lost.append(file)
         known = self._found.setdefault(file, [])
         if words not in known:
             known.append(words)

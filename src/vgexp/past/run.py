@@ -62,6 +62,11 @@ class PastRun:
         """What is missing or damaged of all that was read so far, a sentence for each."""
         return self._problems.told
 
+    @property
+    def lost_files(self) -> list[str]:
+        """Those of the files read so far that are missing or cannot be read."""
+        return self._problems.lost
+
     def problems_of(self, table: str) -> list[str]:
         """Those of `problems` that are about one table."""
         return self._problems.of(f"{table}.csv")
@@ -288,7 +293,7 @@ class PastRun:
         file = f"{table}.csv"
         if not self.has(file):
             if table in _EXPECTED:
-                self._problems.note(file, f"{file} is not there")
+                self._problems.note(file, f"{file} is not there", is_lost=True)
             return None
         frame = self._problems.try_to_read(file, read)
         if frame is not None and not self.is_strict:

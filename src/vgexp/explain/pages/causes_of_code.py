@@ -263,6 +263,7 @@ PAGES = (
                 code="nn.functional.log_softmax(logits, 1)   # not softmax(...).log()",
             ),
         ),
+        also=("nan",),
         see=("nan_in_backward", "overflow"),
     ),
     cause(

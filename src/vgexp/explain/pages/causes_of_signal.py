@@ -201,7 +201,6 @@ PAGES = (
             ),
         ),
         paper="Hochreiter 1991; Bengio, Simard, Frasconi 1994; Glorot, Bengio 2010",
-        also=("vanishing", "vanishing_gradient"),
         see=("residual", "batch_norm", "relu", "attenuation", "how_to_detect"),
         quiz=(
             Question(
@@ -437,7 +436,7 @@ PAGES = (
             ),
         ),
         paper="Maas, Hannun, Ng 2013; Lu et al. 2019",
-        also=("dying_relu",),
+        also=("dying_relu", "dead_relu"),
         see=("rate_too_large", "leaky_relu", "dead_at_start"),
         quiz=(
             Question(

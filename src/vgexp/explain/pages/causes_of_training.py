@@ -67,6 +67,7 @@ PAGES = (
             ),
         ),
         paper="Cohen, Kaur, Li, Kolter, Talwalkar 2021",
+        also=("learning_rate", "lr", "diverged"),
         see=("dead_units", "warmup", "clip_norm"),
         quiz=(
             Question(
@@ -221,6 +222,7 @@ PAGES = (
             ),
         ),
         paper="Micikevicius et al. 2018",
+        also=("inf",),
         see=("weights_large", "underflow", "nan_from_loss"),
     ),
     # ------------------------------------------------------------ landscape

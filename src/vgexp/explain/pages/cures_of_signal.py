@@ -272,7 +272,7 @@ PAGES = (
             ),
         ),
         paper="Glorot, Bengio 2010, Eq. 12 and 16",
-        also=("glorot", "xavier_normal", "xavier_uniform"),
+        also=("glorot", "xavier_normal", "xavier_uniform", "xavier_init", "glorot_init"),
         see=("he", "lecun", "tanh_xavier_relu_he"),
     ),
     Topic(
@@ -305,7 +305,7 @@ PAGES = (
             ),
         ),
         paper="He, Zhang, Ren, Sun 2015, Eq. 10 and 14",
-        also=("kaiming", "he_normal", "he_uniform"),
+        also=("kaiming", "he_normal", "he_uniform", "he_init"),
         see=("relu", "xavier", "lsuv", "chi"),
         quiz=(
             Question(
@@ -464,7 +464,7 @@ PAGES = (
             ),
         ),
         paper="Ioffe, Szegedy 2015, Algorithm 1; Yang et al. 2019",
-        also=("batchnorm",),
+        also=("batchnorm", "normalisation", "normalization"),
         see=("batchnorm_depth", "layer_norm", "residual"),
     ),
     Topic(
@@ -567,7 +567,7 @@ PAGES = (
             ),
         ),
         paper="He, Zhang, Ren, Sun 2016 (both papers); Veit, Wilber, Belongie 2016 (paths)",
-        also=("skip", "shortcut", "resnet"),
+        also=("skip", "shortcut", "resnet", "skip_connection", "skip_connections"),
         see=("residual_growth", "scaled_residual", "highway", "dense"),
         quiz=(
             Question(

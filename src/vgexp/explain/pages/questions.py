@@ -44,6 +44,14 @@ PAGES = (
                 "attenuation 1.9e-6, but the ratio of the weights' gradients is 0.97.",
             ),
         ),
+        also=(
+            "vanishing",
+            "vanishing_gradient",
+            "vanishing_gradients",
+            "exploding",
+            "exploding_gradient",
+            "exploding_gradients",
+        ),
         see=("attenuation", "hidden_by_weights", "flat_landscape"),
     ),
     Topic(

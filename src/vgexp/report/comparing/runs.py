@@ -15,6 +15,8 @@ from vgexp.errors import QuestionError
 from vgexp.past import PastRun, jobs_of
 
 # Sections whose keys cannot change a result.
+_MOST_TOLD = 4
+"""Keys that tell runs apart in a line; further ones are counted."""
 _NO_RESULT = ("output", "run", "fix", "hydra")
 UNREADABLE = "unreadable"
 """The status of a run one of whose files is damaged."""
@@ -96,6 +98,26 @@ def differing_keys(runs: Sequence[ComparedRun], ignored: Sequence[str] = ()) -> 
         for key in keys
         if len(_distinct(run.asked[key] for run in runs if key in run.asked)) > 1
     ]
+
+
+def tell_apart(pasts: Sequence[PastRun]) -> list[str]:
+    """What differs among runs, for each its `key=value` words; empty where nothing is known.
+
+    At most `_MOST_TOLD` keys are named, and how many more there are.
+    """
+    runs = [_load(past, past.folder.name) for past in pasts]
+    keys = differing_keys(runs)
+    more = len(keys) - _MOST_TOLD
+    told = keys if more <= 1 else keys[:_MOST_TOLD]
+    texts = []
+    for run in runs:
+        words = [f"{key}={_written(run.asked[key])}" for key in told if key in run.asked]
+        texts.append(" ".join([*words, *([f"and {more} more keys"] if more > 1 else [])]))
+    return texts
+
+
+def _written(value: Any) -> str:
+    return "null" if value is None else str(value)
 
 
 def short_names(

@@ -11,10 +11,10 @@ from rich.console import Console
 from vgexp.diagnosis import Finding
 from vgexp.diagnosis.causes import CAUSES
 from vgexp.diagnosis.page import command_with
-from vgexp.diagnosis.phrases import name_layers
+from vgexp.diagnosis.phrases import place_layers
 from vgexp.errors import QuestionError
 from vgexp.past import PastRun
-from vgexp.past.diagnosing import command_of, diagnose_run
+from vgexp.past.diagnosing import command_of, diagnose_run, list_next
 from vgexp.report.terminal.layout import show_line, show_words
 
 _INDENT = "  "
@@ -41,12 +41,13 @@ def show_cause(console: Console, run: PastRun, summary: Mapping[str, Any]) -> No
         return
     finding = diagnosis.findings[0]
     since = "" if finding.step is None else f" since step {finding.step}"
-    at = f" at {name_layers(finding.layers)}" if finding.layers else ""
+    at = f" at {place_layers(finding.layers, diagnosis.depths)}" if finding.layers else ""
     show_words(console, f"Cause: {finding.id}{since}{at}", _INDENT)
     show_words(console, f"{_INDENT}{CAUSES[finding.id].summary}", _INDENT)
     _show_remedy(console, run, finding)
-    show_line(console, f"{_INDENT}More: {shlex.join(['vgexp', 'diagnose', str(run.folder)])}")
-    show_line(console, f"{_INDENT}      vgexp explain {finding.id}")
+    more = [shlex.join(["vgexp", "diagnose", str(run.folder)]), *list_next(run, diagnosis)]
+    for place, command in enumerate(more):
+        show_line(console, f"{_INDENT}{'More: ' if place == 0 else ' ' * 6}{command}")
 
 
 def _show_remedy(console: Console, run: PastRun, finding: Finding) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,7 +14,7 @@ from vgexp.quantities import column_of
 LEAST_RATIO = 1e3
 """A log scale spans as much at the least, so that a steady gradient looks steady; attenuation by
 more is what `signal` calls vanishing."""
-_SMALLEST = math.ulp(0.0)
+_SMALLEST, _LARGEST = math.ulp(0.0), sys.float_info.max
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,18 @@ def log_scale(values: NDArray[np.float64]) -> Scale | None:
         return None
     high = float(kept.max())
     return Scale(max(_SMALLEST, min(float(kept.min()), high / LEAST_RATIO)), high, is_log=True)
+
+
+def centred_log_scale(values: NDArray[np.float64], least_ratio: float) -> Scale | None:
+    """Makes a log scale around the positive finite values, `least_ratio` wide or more; or None."""
+    kept = values[np.isfinite(values) & (values > 0)]
+    if not kept.size:
+        return None
+    low, high = float(kept.min()), float(kept.max())
+    if math.log10(high) - math.log10(low) < math.log10(least_ratio):
+        middle, margin = math.sqrt(low) * math.sqrt(high), math.sqrt(least_ratio)
+        low, high = max(_SMALLEST, middle / margin), min(_LARGEST, middle * margin)
+    return Scale(low, high, is_log=True)
 
 
 def linear_scale(values: NDArray[np.float64]) -> Scale | None:

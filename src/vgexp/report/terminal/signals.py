@@ -8,9 +8,11 @@ from numpy.typing import NDArray
 
 from vgexp.report.grid import first_middle_last
 from vgexp.report.terminal.curve import MARKS, Plot, Points
-from vgexp.report.terminal.scale import log_scale
+from vgexp.report.terminal.scale import centred_log_scale
 
 _STATE = ".h"
+_LEAST_RATIO = 10.0
+"""The scale of a steady signal spans as much."""
 
 
 def against_depth(frame: pd.DataFrame) -> Plot | None:
@@ -47,7 +49,7 @@ def _plot(rows: pd.DataFrame, x: str, title: str) -> Plot | None:
         for step, mark in zip(steps, MARKS, strict=False)
     ]
     every_x = np.concatenate([part.x for part in points])
-    scale = log_scale(np.concatenate([part.y for part in points]))
+    scale = centred_log_scale(np.concatenate([part.y for part in points]), _LEAST_RATIO)
     return Plot(title, x, points, scale, float(every_x.min()), float(every_x.max()))
 
 
