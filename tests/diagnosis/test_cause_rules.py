@@ -8,6 +8,8 @@ diagnosis/rules/updates.py, diagnosis/rules/notes.py
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -82,7 +84,7 @@ def loss(
     return frame
 
 
-def of(
+def made_of(
     *,
     dtype: str = "float32",
     unseen: Any = (),
@@ -91,11 +93,19 @@ def of(
     **tables: Any,
 ) -> Evidence:
     """Evidence of these tables; usual layers and steps where none are given."""
-    tables = {"layers": layers(), "steps": steps_of([2.3] * 120, grad_norm=1.0), **tables}
+    if "layers" not in tables:
+        tables["layers"] = layers()
+    if "steps" not in tables:
+        tables["steps"] = steps_of([2.3] * 120, grad_norm=1.0)
     kept = {name: table for name, table in tables.items() if table is not None}
     return evidence_of_tables(
         kept, dtype=dtype, num_examples=64, unseen=unseen, settings=settings, ending=extra
     )
+
+
+def of(**given: Any) -> Callable[[], Evidence]:
+    """Makes evidence of these tables, once a test asks: every worker collects all cases."""
+    return partial(made_of, **given)
 
 
 def radius(*radii: float) -> pd.DataFrame:
@@ -123,7 +133,7 @@ BINARY = loss("64x1", "64x1", "float32", "BCEWithLogitsLoss").assign(
 LOG_PROBABILITIES = loss("64x10", "64", "int64", "NLLLoss", min=-2.35, max=-2.2, mean=-2.3)
 BAD_LOSS = loss(step=3).assign(not_finite=[0, 0, 1.0])
 
-TELLS: list[tuple[str, Evidence]] = [
+TELLS: list[tuple[str, Callable[[], Evidence]]] = [
     ("no_update", of(wiring=wiring(updated=0, lr=0.0), layers=layers(update_ratio=0.0))),
     ("no_update", of(wiring=wiring(updated=0), layers=layers(update_ratio=0.0))),
     ("not_registered", of(unseen=[FOREIGN])),
@@ -381,7 +391,7 @@ TELLS: list[tuple[str, Evidence]] = [
     ),
 ]
 
-SILENT: list[tuple[str, Evidence]] = [
+SILENT: list[tuple[str, Callable[[], Evidence]]] = [
     ("no_update", of(wiring=wiring())),
     # A warm-up may begin at a rate of 0: one step tells nothing.
     ("no_update", of(wiring=wiring(updated=0, lr=0.0), layers=layers((0,), update_ratio=0.0))),
@@ -654,8 +664,8 @@ SILENT: list[tuple[str, Evidence]] = [
 
 
 @pytest.mark.parametrize(("cause", "evidence"), TELLS)
-def test_a_cause_is_found(cause: str, evidence: Evidence) -> None:
-    found = CAUSE_RULES[cause](evidence)
+def test_a_cause_is_found(cause: str, evidence: Callable[[], Evidence]) -> None:
+    found = CAUSE_RULES[cause](evidence())
     assert found is not None
     assert found.id == cause
     assert found.sentence.endswith(".")
@@ -663,9 +673,10 @@ def test_a_cause_is_found(cause: str, evidence: Evidence) -> None:
 
 
 @pytest.mark.parametrize(("cause", "evidence"), SILENT)
-def test_a_cause_is_not_found(cause: str, evidence: Evidence) -> None:
-    assert CAUSE_RULES[cause].reason_unchecked(evidence) is None
-    assert CAUSE_RULES[cause](evidence) is None
+def test_a_cause_is_not_found(cause: str, evidence: Callable[[], Evidence]) -> None:
+    made = evidence()
+    assert CAUSE_RULES[cause].reason_unchecked(made) is None
+    assert CAUSE_RULES[cause](made) is None
 
 
 def test_every_cause_has_a_rule_and_every_rule_two_cases_and_a_reason() -> None:
@@ -680,7 +691,7 @@ def test_the_weights_factor_is_told_by_their_norm_where_a_bias_tells_the_number_
         {"step": 0, "name": [f"{name}.bias" for name in NAMES], "kind": "bias", "entries": 16}
     )
     table = layers((0,)).assign(name=[f"{name}.weight" for name in NAMES], weight_norm=2.0)
-    factors = factors_of(of(layers=table, parameters=parameters))
+    factors = factors_of(made_of(layers=table, parameters=parameters))
     assert factors is not None
     assert factors.weights == 0.5
 
@@ -688,7 +699,7 @@ def test_the_weights_factor_is_told_by_their_norm_where_a_bias_tells_the_number_
 def test_a_flat_landscape_of_small_weights_is_left_by_weights_of_the_usual_scale() -> None:
     flat = {"curvature_over_limit_max": 1e-4}
     for gain, first in ((0.001, "model.gain=1"), (1.0, "model.init=orthogonal")):
-        found = CAUSE_RULES["flat_landscape"](of(extra=flat, settings={"model.gain": gain}))
+        found = CAUSE_RULES["flat_landscape"](made_of(extra=flat, settings={"model.gain": gain}))
         assert found is not None
         assert found.remedies[0].override == first
 
@@ -700,10 +711,12 @@ def test_a_rule_without_its_tables_is_unchecked() -> None:
 
 
 def test_the_backward_factor_is_weights_times_slopes() -> None:
-    factors = factors_of(of(layers=layers(deltas=(0.25, 0.5, 1.0), preact_std=2.0, act_std=1.0)))
+    factors = factors_of(
+        made_of(layers=layers(deltas=(0.25, 0.5, 1.0), preact_std=2.0, act_std=1.0))
+    )
     assert factors is not None
     assert (factors.backward, factors.weights, factors.slope) == (0.5, 2.0, 0.25)
-    assert factors_of(of(layers=layers(deltas=(1.0,)))) is None
+    assert factors_of(made_of(layers=layers(deltas=(1.0,)))) is None
 
 
 @pytest.mark.parametrize(
@@ -724,7 +737,7 @@ def test_the_backward_factor_is_weights_times_slopes() -> None:
 def test_what_guessing_costs_is_known_where_the_loss_is_of_a_known_kind(
     table: pd.DataFrame, expected: float | None
 ) -> None:
-    assert constant_loss(of(loss=table)) == (expected and pytest.approx(expected))
+    assert constant_loss(made_of(loss=table)) == (expected and pytest.approx(expected))
 
 
 @pytest.mark.parametrize(
@@ -739,25 +752,27 @@ def test_what_guessing_costs_is_known_where_the_loss_is_of_a_known_kind(
     ],
 )
 def test_whether_a_network_learned_is_judged_by_its_end(losses: Any, expected: bool) -> None:
-    assert has_learned(of(steps=steps_of(losses), loss=loss())) is expected
+    assert has_learned(made_of(steps=steps_of(losses), loss=loss())) is expected
 
 
 def test_of_a_loss_of_unknown_kind_the_first_is_what_guessing_costs() -> None:
-    assert stays_at_start(of(steps=steps_of([2.3] * 120)))
-    assert not stays_at_start(of(steps=steps_of([2.3] + [2.0] * 120)))
-    assert not stays_at_start(of(steps=steps_of([2.3] * 60)))
+    assert stays_at_start(made_of(steps=steps_of([2.3] * 120)))
+    assert not stays_at_start(made_of(steps=steps_of([2.3] + [2.0] * 120)))
+    assert not stays_at_start(made_of(steps=steps_of([2.3] * 60)))
     # A loss below 0 has no scale.
-    assert not stays_at_start(of(steps=steps_of([-2.3] * 120)))
+    assert not stays_at_start(made_of(steps=steps_of([-2.3] * 120)))
     # The batch of the first step had nothing to learn from.
-    assert has_learned(of(steps=steps_of([0.0, 2.3] + [1.1] * 120))) is True
+    assert has_learned(made_of(steps=steps_of([0.0, 2.3] + [1.1] * 120))) is True
 
 
 def test_targets_beyond_an_activation_are_a_fact_where_many_are() -> None:
     """What is out of reach by rare targets is a fault only of a network that does not learn."""
     table = loss("64", "64", "float32", "MSELoss", min=0.0, max=0.99)
     rule = CAUSE_RULES["output_range"]
-    many = rule(of(loss=table.assign(mean=[0.5, 0.0, 1.1], min=[0.0, -2.0, 1.1])))
-    rare = rule(of(loss=table.assign(mean=[0.1, 1.0, 1.1], std=[0.1, 0.9, 0], max=[0.99, 1.2, 1])))
+    many = rule(made_of(loss=table.assign(mean=[0.5, 0.0, 1.1], min=[0.0, -2.0, 1.1])))
+    rare = rule(
+        made_of(loss=table.assign(mean=[0.1, 1.0, 1.1], std=[0.1, 0.9, 0], max=[0.99, 1.2, 1]))
+    )
     assert many is not None
     assert many.is_fact
     assert rare is not None
@@ -765,12 +780,12 @@ def test_targets_beyond_an_activation_are_a_fact_where_many_are() -> None:
 
 
 def test_of_a_loss_of_unknown_kind_a_fall_by_half_is_learning() -> None:
-    assert has_learned(of(steps=steps_of([2.3] + [1.1] * 120))) is True
-    assert has_learned(of(steps=steps_of([2.3] + [1.2] * 120))) is None
-    assert has_learned(of(steps=None)) is None
+    assert has_learned(made_of(steps=steps_of([2.3] + [1.1] * 120))) is True
+    assert has_learned(made_of(steps=steps_of([2.3] + [1.2] * 120))) is None
+    assert has_learned(made_of(steps=None)) is None
 
 
 def test_a_run_is_short_below_a_hundred_steps_or_while_its_loss_falls() -> None:
-    assert is_short(of(steps=steps_of([2.3] * 99)))
-    assert not is_short(of(steps=steps_of([2.3] * 100)))
-    assert is_short(of(steps=steps_of(np.linspace(5, 2.2, 200))))
+    assert is_short(made_of(steps=steps_of([2.3] * 99)))
+    assert not is_short(made_of(steps=steps_of([2.3] * 100)))
+    assert is_short(made_of(steps=steps_of(np.linspace(5, 2.2, 200))))
