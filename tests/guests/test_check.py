@@ -6,6 +6,7 @@ Holds: guests/check.py, guests/trial.py, guests/calls.py, guests/copies.py, docs
 from __future__ import annotations
 
 import copy
+import dataclasses
 import functools
 import json
 import math
@@ -24,6 +25,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import vgexp
+from vgexp.diagnosis import Diagnosis
 from vgexp.errors import QuestionError
 from vgexp.guests.calls import call_of, guess_of, kind_of
 from vgexp.guests.copies import copy_together, rebound
@@ -487,6 +489,15 @@ def test_what_one_update_cannot_tell_is_unchecked_with_the_reason() -> None:
     assert page.startswith("Health: healthy, as far as one update shows\n")
     assert "guessing among 5 classes gives log 5 = 1.61" in page
     assert json.loads(json.dumps(found.to_dict()))["health"] == "healthy"
+
+
+def test_the_page_has_every_field_of_a_diagnosis() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "check.md").read_text()
+    table = page.partition("## What it returns\n")[2].partition("\n## ")[0]
+    named = set(re.findall(r"`(\w+)(?:\(\))?`", "".join(re.findall(r"^\| `.*?\|", table, re.M))))
+    public = {field.name for field in dataclasses.fields(Diagnosis)}
+    inner = {"first_step", "last_step", "first", "last", "is_check", "depths"}
+    assert named == public - inner | {"checked", "to_dict"}
 
 
 def test_the_example_of_the_page_is_what_it_prints(capsys: pytest.CaptureFixture[str]) -> None:

@@ -87,6 +87,7 @@ class Diagnosis:
             "step": self.step,
             "layer": self.layer,
             "verdict": self.verdict,
+            "why_untold": self.why_untold,
             "sentence": self.sentence,
             "findings": [_finding_for_json(finding) for finding in self.findings],
             "rivals": list(self.rivals),
