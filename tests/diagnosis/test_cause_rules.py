@@ -8,6 +8,7 @@ diagnosis/rules/updates.py, diagnosis/rules/dtypes.py, diagnosis/rules/notes.py
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,12 +16,13 @@ import pandas as pd
 import pytest
 from layer_tables import layers_of, steps_of
 
-from vgexp.diagnosis import CAUSE_RULES, CAUSES, Evidence
+from vgexp.diagnosis import CAUSE_RULES, CAUSES, Evidence, Finding, cause_metrics, conclude
 from vgexp.diagnosis.depths import factors_of
 from vgexp.diagnosis.evidence import evidence_of_tables
 from vgexp.diagnosis.outcome import constant_loss, has_learned, is_short, stays_at_start
 from vgexp.diagnosis.root import find_root
 from vgexp.diagnosis.rules.wiring import RAN_SILENTLY
+from vgexp.errors import QuestionError
 from vgexp.quantities import TABLES
 
 NAN = math.nan
@@ -475,6 +477,8 @@ SILENT: list[tuple[str, Evidence]] = [
     ("double_softmax", of(loss=loss())),
     # The read-out gives these numbers itself: they are logits.
     ("double_softmax", of(loss=BINARY, layers=layers(preact_mean=0.52))),
+    # Outputs of no network: the exponential of so low a mean overflows.
+    ("double_softmax", of(loss=BINARY, layers=layers(preact_mean=-800.0))),
     # A binary cross-entropy of probabilities is right.
     (
         "double_softmax",
@@ -585,6 +589,11 @@ SILENT: list[tuple[str, Evidence]] = [
     ("dead_at_start", of(layers=layers(dead_fraction=0.5))),
     ("recurrence_vanishing", of(extra={"time_attenuation": 0.1})),
     ("recurrence_vanishing", of(extra=ALL_ANSWER, time=TIME, recurrence=radius(0.9))),
+    # No float64 holds what is left after 700 steps.
+    (
+        "recurrence_vanishing",
+        of(extra=ALL_ANSWER, time=TIME.assign(t=[0, 350, 700]), recurrence=radius(3.0)),
+    ),
     # One layer of two remembers.
     ("recurrence_vanishing", of(extra=ALL_ANSWER, time=TIME, recurrence=radius(0.3, 1.0))),
     # Of a gate's matrix the radius is not what a state is multiplied by.
@@ -742,6 +751,7 @@ def test_a_cause_is_found(cause: str, evidence: Evidence) -> None:
 def test_a_cause_is_not_found(cause: str, evidence: Evidence) -> None:
     assert CAUSE_RULES[cause].reason_unchecked(evidence) is None
     assert CAUSE_RULES[cause](evidence) is None
+    assert not evidence.raised
 
 
 def test_every_cause_has_a_rule_and_every_rule_two_cases_and_a_reason() -> None:
@@ -773,6 +783,28 @@ def test_a_rule_without_its_tables_is_unchecked() -> None:
     bare = evidence_of_tables({})
     assert CAUSE_RULES["graph_cut"].reason_unchecked(bare) == "needs wiring.csv"
     assert CAUSE_RULES["optimizer_epsilon"].reason_unchecked(bare) == "needs settings"
+
+
+def test_a_rule_that_ends_in_an_error_is_unchecked_and_breaks_no_diagnosis(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def judge(_: Evidence) -> Finding | None:
+        raise ValueError("of no use")
+
+    rule = replace(CAUSE_RULES["rate_too_large"], judge=judge)
+    monkeypatch.setitem(CAUSE_RULES._entries, rule.id, rule)
+    evidence = of(layers=layers(update_ratio=2.0))
+
+    assert cause_metrics(evidence).keys() == {"cause_id", "cause_step", "cause_layer"}
+    assert conclude(evidence).unchecked["rate_too_large"] == "raised ValueError: of no use"
+
+
+def test_a_damaged_file_that_a_rule_reads_is_told() -> None:
+    def judge(_: Evidence) -> Finding | None:
+        raise QuestionError("layers.csv is damaged")
+
+    with pytest.raises(QuestionError, match="damaged"):
+        replace(CAUSE_RULES["rate_too_large"], judge=judge)(of())
 
 
 def test_the_backward_factor_is_weights_times_slopes() -> None:

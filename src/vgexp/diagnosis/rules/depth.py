@@ -538,11 +538,17 @@ def _kept_by_radius(evidence: Evidence) -> _Kept | None:
     if not len(rows) or rows.groupby("layer").size().max() > 1:  # a row for each gate
         return None
     radii = values_of(rows, "spectral_radius")
-    if not np.isfinite(radii).all():
+    times = values_of(time, "t")
+    if not np.isfinite(radii).all() or not np.isfinite(times).any():
         return None
-    most, length = int(np.argmax(radii)), int(time["t"].max())
+    most, length = int(np.argmax(radii)), int(np.nanmax(times))
     radius = float(radii[most])
-    return _Kept(str(rows["name"].iloc[most]), radius, length, radius**length)
+    return _Kept(str(rows["name"].iloc[most]), radius, length, _power(radius, length))
+
+
+def _power(radius: float, length: int) -> float:
+    """radius^length, or the exponential of 700 where a float64 does not hold more."""
+    return math.exp(min(length * math.log(radius), 700.0)) if radius > 0 else 0.0**length
 
 
 def _gain(evidence: Evidence, factor: float) -> Remedy | None:

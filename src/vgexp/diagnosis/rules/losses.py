@@ -117,7 +117,7 @@ def _sigmoid_twice(evidence: Evidence, first: tuple[pd.Series, pd.Series, float]
     if outputs["min"].min() < 0 or outputs["max"].max() > 1:
         return None
     z, given = _of_readout(evidence, "preact_mean"), float(output["mean"])
-    if z is None or abs(given - z) < _ALIKE or abs(given - 1 / (1 + math.exp(-z))) > _ALIKE:
+    if z is None or abs(given - z) < _ALIKE or abs(given - _sigmoid(z)) > _ALIKE:
         return None
     if "withlogits" not in str(output["function"]).replace("_", "").lower():
         middle, share = float(output["mean"]), float(target["mean"])
@@ -510,6 +510,11 @@ def _is_known(output: pd.Series) -> bool:
 
 def _is_made_by(output: pd.Series, functions: tuple[str, ...]) -> bool:
     return str(output.get("made_by")).startswith(functions)
+
+
+def _sigmoid(z: float) -> float:
+    """1 / (1 + exp(-z)), of any z: the exponential overflows below -709."""
+    return 0.5 * (1 + math.tanh(z / 2))
 
 
 def _plain(function: object) -> str:
