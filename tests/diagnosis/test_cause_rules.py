@@ -123,6 +123,7 @@ ALL_ANSWER = {"time_attenuation": 1.1}
 TIME = pd.DataFrame({"step": 0, "layer": 1, "name": "rnn.h", "t": [0, 20, 40], "delta_rms": 0.1})
 MEMORISED = {"constant_loss": 2.303, "val_loss_last": 2.6}
 POST = {"model.norm_position": "post", "optimizer.lr": 1e-3}
+POST_IN_LOOP = {**POST, "optimizer.class": "torch.optim.adam.Adam", "optimizer.betas": [0.9, 0.99]}
 ATTENTION = layers(kind=["attention", "linear", "linear", "readout"])
 NORM = pd.DataFrame({"step": 0, "name": ["norm.weight"], "kind": "norm", "entries": 16})
 BIASES = pd.DataFrame(
@@ -279,6 +280,8 @@ TELLS: list[tuple[str, Evidence]] = [
     ),
     # A recurrent cell has no weights on the main path, where z is.
     ("zero_weights", of(layers=layers(kind="recurrent", weight_norm=0.0))),
+    ("zero_weights", of(extra={"constant_weights": ["layers.0", "layers.1"]})),
+    ("zero_weights", of(extra={"constant_weights": ["layers.2", "readout"]})),
     ("weights_small", of(layers=layers(deltas=VANISHING, preact_std=1e-3, act_std=1.0))),
     (
         "weights_large",
@@ -319,6 +322,7 @@ TELLS: list[tuple[str, Evidence]] = [
     ("recurrence_vanishing", of(extra=ALL_ANSWER, time=TIME, recurrence=radius(0.3))),
     ("recurrence_exploding", of(extra={**RNN, "time_attenuation": 1e5})),
     ("no_warmup", of(settings=POST, layers=ATTENTION)),
+    ("no_warmup", of(settings=POST_IN_LOOP, layers=ATTENTION)),
     ("rate_too_large", of(layers=layers(update_ratio=2.0))),
     ("rate_too_large", of(steps=steps_of([2.3, 2.3, 30.0]))),
     ("rate_too_large", of(extra={"sharpness_over_limit": 2.0})),
@@ -428,6 +432,14 @@ TELLS: list[tuple[str, Evidence]] = [
     (
         "idle_layers",
         of(layers=layers(grad_norm=[0.0, 1, 1, 1]), steps=steps_of([2.3] + [0.1] * 120)),
+    ),
+    (
+        "idle_layers",
+        of(
+            wiring=wiring(requires_grad=[0, 1, 1, 1]),
+            layers=layers(grad_norm=[NAN, 1, 1, 1]),
+            steps=steps_of([2.3] + [0.1] * 120),
+        ),
     ),
 ]
 
@@ -542,6 +554,10 @@ SILENT: list[tuple[str, Evidence]] = [
         ),
     ),
     ("inputs_unscaled", of(layers=layers(grad_norm=1e-2), parameters=BIASES)),
+    # What reads the units of one layer parts them.
+    ("zero_weights", of(extra={"constant_weights": ["layers.0", "layers.2"]})),
+    # Pooling over positions takes most of the signal, in one place.
+    ("saturating_activation", of(layers=layers(deltas=(1e-5, 2e-5, 4e-5, 0.1)))),
     ("inputs_unscaled", of()),
     # Data of vgexp's own are scaled.
     ("inputs_unscaled", of(layers=layers(preact_std=[90.0, 1, 1, 1]), settings={"data": "digits"})),
@@ -604,6 +620,20 @@ SILENT: list[tuple[str, Evidence]] = [
     ("recurrence_exploding", of(extra={"time_attenuation": 0.1})),
     ("no_warmup", of(settings={**POST, "scheduler.warmup_fraction": 0.1}, layers=ATTENTION)),
     ("no_warmup", of(settings={**POST, "model.norm_position": "pre"}, layers=ATTENTION)),
+    # Of a loop: usual steps, another optimizer, a rate that rises.
+    ("no_warmup", of(settings=POST_IN_LOOP, layers=ATTENTION.assign(update_ratio=1e-3))),
+    ("no_warmup", of(settings={**POST, "optimizer.class": "SGD"}, layers=ATTENTION)),
+    (
+        "no_warmup",
+        of(
+            settings=POST_IN_LOOP,
+            layers=ATTENTION,
+            steps=steps_of([2.3] * 120, lr=[1e-5, 2e-5] + [1e-3] * 118),
+        ),
+    ),
+    ("no_warmup", of(settings=POST_IN_LOOP, layers=ATTENTION, steps=steps_of([2.3] * 30))),
+    # At such a rate no warm-up helps.
+    ("no_warmup", of(settings=POST_IN_LOOP, layers=ATTENTION.assign(update_ratio=3.0))),
     ("rate_too_large", of(steps=steps_of([2.3, 2.3, 20.0]))),
     # A weight of 0 has no size to compare with.
     ("rate_too_large", of(layers=layers(update_ratio=2.0, weight_norm=0.0))),
@@ -828,6 +858,9 @@ def test_the_backward_factor_is_weights_times_slopes() -> None:
         # Outputs may go with the targets by chance; a sum has another scale.
         (squared("MSELoss", 0.82), 1.0),
         (squared("mine", 0.82), None),
+        # Each of 64 codes is to be found among those of 64 others.
+        (squared("mine", 4.17).assign(shape=["64x16", "64x16", "scalar"]), math.log(64)),
+        (squared("mine", 3.9).assign(shape=["64x16", "64x16", "scalar"]), None),
         (squared("MSELoss", 64 * 1.16), None),
         (loss("64", "64", "float32", "BCELoss").assign(mean=[0.5, 0.5, 0.7]), math.log(2)),
         (loss("64x2", "64", "float32", "mine"), None),

@@ -200,3 +200,13 @@ def test_a_full_disk_ends_the_recording_and_not_the_loop(
     (line,) = [line for line in probe.unseen if line.startswith("the run folder")]
     assert "No space left on device" in line
     assert " ".join(capsys.readouterr().err.split()).count("is not written any more") == 1
+
+
+def test_weights_whose_entries_are_all_the_same_are_known_from_the_start() -> None:
+    model = nn.Sequential(nn.Linear(5, 8), nn.Tanh(), nn.Linear(8, 8), nn.LayerNorm(8))
+    assert summary.constant_weights(model) == []
+    nn.init.constant_(model[0].weight, 0.1)  # type: ignore[arg-type]
+    nn.init.zeros_(model[2].weight)  # type: ignore[arg-type]
+    assert summary.constant_weights(model) == ["0.weight"]
+    probe = Probe(model, torch.optim.SGD(model.parameters(), lr=0.1))
+    assert probe.gather({}).metrics["constant_weights"] == ["0.weight"]

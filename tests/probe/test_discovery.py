@@ -618,3 +618,28 @@ def test_what_made_a_tensor_is_seen_through_views_and_casts(
     function: Callable[[Tensor], Tensor], maker: str | None
 ) -> None:
     assert maker_of(function(torch.zeros(4, 1, requires_grad=True))) == maker
+
+
+@pytest.mark.parametrize(("norm_first", "position"), [(False, "post"), (True, "pre")])
+def test_where_norms_stand_is_read_off_what_made_the_blocks_outputs(
+    norm_first: bool, position: str
+) -> None:
+    layers = [
+        nn.TransformerEncoderLayer(8, 2, 16, batch_first=True, norm_first=norm_first)
+        for _ in range(2)
+    ]
+    net = nn.Sequential(nn.Linear(4, 8), *layers, nn.Linear(8, 3))
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+    with Probe(net, optimizer) as probe:
+        net(torch.randn(2, 5, 4)).square().mean().backward()
+        optimizer.step()
+    assert probe.gather({}).settings["model.norm_position"] == position
+
+
+def test_without_attention_nobody_asks_where_norms_stand() -> None:
+    net = nn.Sequential(nn.Linear(4, 8), nn.LayerNorm(8), nn.Linear(8, 3))
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+    with Probe(net, optimizer) as probe:
+        net(torch.randn(2, 5, 4)).square().mean().backward()
+        optimizer.step()
+    assert "model.norm_position" not in probe.gather({}).settings

@@ -14,7 +14,7 @@ from torch import nn
 from vgexp import probe
 from vgexp.errors import QuestionError, reason
 from vgexp.guests.recording import Recording, require_free
-from vgexp.guests.summary import flatten, of_process, settings_of, summary_of
+from vgexp.guests.summary import constant_weights, flatten, of_process, settings_of, summary_of
 from vgexp.probe import settings as of_settings
 from vgexp.probe.settings import require_names
 from vgexp.records import Rows
@@ -54,6 +54,7 @@ class Probe(probe.Probe):
             self._recording = Recording(
                 folder, self._own.columns, lambda text: told.setdefault("the run folder", text)
             )
+        self._alike = constant_weights(self._model)
         described = {
             "every": self._cadence.every,
             "activations_every": self._cadence.activations_every,
@@ -123,10 +124,11 @@ class Probe(probe.Probe):
 
         return diagnosis.evidence_of_tables(
             frames,
-            settings=flatten(self._settings),
+            settings=flatten(self._settings) | self._seen_settings,
             unseen=self.unseen,
             dtype=self._dtype_name,
             num_examples=self._num_examples,
+            ending={"constant_weights": self._alike} if self._alike else None,
         )
 
     def drain(self) -> list[Rows]:
@@ -136,6 +138,12 @@ class Probe(probe.Probe):
                 "the rows are written to the probe's folder\nallowed: probe.to_frame(TABLE)"
             )
         return super().drain()
+
+    @property
+    def _seen_settings(self) -> dict[str, Any]:
+        """What the first pass showed of the model, by the keys that a configuration has."""
+        position = self._plan.norm_position
+        return {} if position is None else {"model.norm_position": position}
 
     def to_frame(self, table: str = "layers") -> pd.DataFrame:
         """Returns all rows of a table so far; see `vgexp.probe.Probe.to_frame`.

@@ -49,6 +49,24 @@ def num_parameters(model: nn.Module) -> int:
     return sum(p.numel() for p in trained if not isinstance(p, UninitializedParameter))
 
 
+def constant_weights(model: nn.Module) -> list[str]:
+    """The names of the matrices and kernels all of whose entries are the same number but 0.
+
+    Weights without a shape yet, and those that are in pieces on several devices, are left out.
+    """
+    return [
+        name
+        for name, p in model.named_parameters()
+        if type(p) is nn.Parameter
+        and p.ndim > 1
+        and min(p.shape[:2]) > 1
+        and p.device.type != "meta"
+        and bool(p.detach()[0].eq(p.detach()[0].flatten()[0]).all())
+        and bool(p.detach().eq(p.detach().flatten()[0]).all())
+        and bool(p.detach().flatten()[0] != 0)
+    ]
+
+
 def summary_of(
     frames: Mapping[str, pd.DataFrame],
     *,

@@ -113,6 +113,7 @@ class Discovery:
             for name in (owner, *outer_names(owner)):
                 starts[name] |= began
         blocks = find_blocks(self._modules, calls, starts, self._streams, shown)
+        plan.norm_position = self._norm_position(blocks)
         readouts = self._readouts(blocks, owners, calls)
         if readouts is not None:
             for row in readouts:
@@ -123,6 +124,23 @@ class Discovery:
         if readouts is None:
             self._find_last(units)
         self._assign(units)
+
+    def _norm_position(self, blocks: Sequence[Block]) -> str | None:
+        """Where the normalisation stands in the blocks with attention: behind the sum, or not."""
+        attending = [
+            block.call.traced.output
+            for block in blocks
+            if any(
+                self._plan.rows[row].kind == "attention"
+                for name, layers in self._own.items()
+                if name.startswith(f"{block.name}.")
+                for row in _joined(layers)
+            )
+        ]
+        made = [place[0].name() for place in attending if place is not None]
+        if not made:
+            return None
+        return "post" if all("Norm" in name for name in made) else "pre"
 
     def _owners(self, calls: Mapping[str, Call]) -> list[str]:
         """The modules whose output is z of their weights, or takes the place of it, by call.

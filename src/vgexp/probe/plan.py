@@ -90,6 +90,8 @@ class ProbePlan:
     """Whether it is known which weights a forward pass uses, and in which order."""
     placed: set[int] = field(default_factory=set)
     """The rows that a forward pass was seen to use, whether they got a number or not."""
+    norm_position: str | None = None
+    """`post` if the blocks with attention end in a normalisation, else `pre`; None without such."""
     pattern: str | None = None
     """What the names of wanted rows match; None: all are wanted."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,7 +11,13 @@ import numpy as np
 from vgexp.diagnosis.depths import Factors, factors_of, rows_at, values_of
 from vgexp.diagnosis.evidence import Evidence
 from vgexp.diagnosis.findings import Finding, Number, Remedy, cause_rule
-from vgexp.diagnosis.outcome import column_of, constant_loss
+from vgexp.diagnosis.outcome import (
+    column_of,
+    constant_loss,
+    has_learned,
+    has_learned_little,
+    is_short,
+)
 from vgexp.diagnosis.phrases import compared_layers, format_factor, name_layers
 from vgexp.diagnosis.signal import EXPLODING_ABOVE, VANISHING_BELOW
 
@@ -25,6 +32,10 @@ _PER_LAYER = (
 _MOST = 0.5
 _LEAST_FOR_JUMP = 4
 """Layers from which on one fall stands out among the others."""
+_USUAL_UPDATE = 1e-3
+"""An update over its weight, of usual runs (Karpathy 2019)."""
+_OF_A_LOOP = "optimizer.class"
+"""A key of what the probe says of somebody's own loop; a configuration has none of this name."""
 _LEAST_REPLACED = 2
 """Layers that an update replaces: a single one may be small by design."""
 _LARGE = 2.0
@@ -39,7 +50,13 @@ _TEN = 10.0
     source="Zhang et al. 2019 (Fixup) for branches",
 )
 def zero_weights(evidence: Evidence) -> Finding | None:
-    """Whether weights of the path are exactly 0 at the start."""
+    """Whether weights of the path are exactly 0 at the start, or all alike.
+
+    Units of a layer whose weights are all alike, and those that read it too, stay equal for good:
+    they get the same gradient.
+    """
+    if (alike := _alike_in_a_row(evidence)) is not None:
+        return alike
     layers = evidence.tables["layers"]
     every = layers[(layers["step"] == evidence.first_step) & layers["weight_norm"].notna()]
     rows = rows_at(evidence, evidence.first_step)
@@ -329,12 +346,18 @@ def recurrence_exploding(evidence: Evidence) -> Finding | None:
     source="Xiong et al. 2020",
 )
 def no_warmup(evidence: Evidence) -> Finding | None:
-    """Whether a transformer with post-norm is trained without a warm-up."""
+    """Whether a transformer with post-norm is trained without a warm-up.
+
+    Of a loop, where the optimizer is one like Adam whose first step is ten times the usual one, and
+    which had the time to learn.
+    """
     told, layers = evidence.settings, evidence.tables.get("layers")
     has_attention = layers is not None and bool(layers["kind"].eq("attention").any())
     if not has_attention or told.get("model.norm_position") != "post":
         return None
-    if told.get("scheduler.warmup_fraction"):
+    if told.get("scheduler.warmup_fraction") or _rate_rises(evidence):
+        return None
+    if _OF_A_LOOP in told and (is_short(evidence) or not _steps_are_long(evidence)):
         return None
     return Finding(
         "no_warmup",
@@ -361,6 +384,52 @@ def no_warmup(evidence: Evidence) -> Finding | None:
     )
 
 
+def _alike_in_a_row(evidence: Evidence) -> Finding | None:
+    """The first layer whose weights are all alike, as those of the layer behind it are.
+
+    Dropout may part its units: of a network that learned it is no fault.
+    """
+    names = [str(name) for name in rows_at(evidence, evidence.first_step)["name"]]
+    layers = evidence.tables["layers"]
+    at_first = layers[layers["step"] == evidence.first_step]
+    names += [str(n) for n in at_first.loc[at_first["kind"].eq("readout"), "name"]]
+    path = list(dict.fromkeys(names))
+    alike = set(evidence.metrics.get("constant_weights") or ())
+    pairs = [(one, two) for one, two in pairwise(path) if {one, two} <= alike]
+    if not pairs:
+        return None
+    found = tuple(name for name in path if name in alike)
+    is_fact = not has_learned(evidence) or has_learned_little(evidence)
+    return Finding(
+        "zero_weights",
+        f"The entries of {name_layers(found)} all begin at the same number: the units of"
+        f" {pairs[0][0]} get the same gradient, and stay equal.",
+        step=evidence.first_step,
+        layers=found,
+        numbers={"constant_weights": Number(float(len(found)), 0.0)},
+        remedies=(_INIT,),
+        is_fact=is_fact,
+    )
+
+
+def _rate_rises(evidence: Evidence) -> bool:
+    """Whether the learning rate begins below half of its largest."""
+    rates = column_of(evidence, "steps", "lr")
+    rates = rates[np.isfinite(rates)]
+    return rates.size > 0 and bool(rates[0] < rates.max() / 2)
+
+
+def _steps_are_long(evidence: Evidence) -> bool:
+    """Whether an optimizer with Adam's averages begins with updates of ten times the usual size, a
+    thousandth of each weight."""
+    layers = evidence.tables["layers"]
+    first = values_of(layers[layers["step"] == layers["step"].min()], "update_ratio")
+    first = first[np.isfinite(first)]
+    if "optimizer.betas" not in evidence.settings or not first.size:
+        return False
+    return _TEN * _USUAL_UPDATE <= float(np.median(first)) < 1  # above, no warm-up helps
+
+
 # ---------------------------------------------------------------- what multiplies
 
 
@@ -369,6 +438,8 @@ def _vanishing(evidence: Evidence) -> Factors | None:
     metrics = evidence.metrics
     if evidence.first_step != 0 or metrics.get("signal") != "vanishing":
         return None
+    if _is_one_jump(evidence, metrics.get("attenuation") or 1.0):
+        return None  # as pooling over positions takes it, and no factor a layer
     return factors_of(evidence) or _without_forward(evidence)
 
 

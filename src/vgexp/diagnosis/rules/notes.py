@@ -10,7 +10,7 @@ from vgexp.diagnosis.findings import Finding, Number, cause_rule
 from vgexp.diagnosis.learning import LEARNED_BELOW
 from vgexp.diagnosis.outcome import constant_loss, has_learned
 from vgexp.diagnosis.phrases import name_layers
-from vgexp.diagnosis.rules.wiring import beside_the_path, ran_silently
+from vgexp.diagnosis.rules.wiring import beside_the_path, frozen, ran_silently
 
 _RISE = 1.2
 
@@ -101,6 +101,11 @@ def idle_layers(evidence: Evidence) -> Finding | None:
     layers = evidence.tables["layers"]
     if not has_learned(evidence) or "grad_norm" not in layers:
         return None
+    if (found := frozen(evidence)) is not None:
+        words = (
+            f"It learned while {name_layers(found.layers)} stayed as they were, without a gradient."
+        )
+        return Finding("idle_layers", words, layers=found.layers)
     largest = layers.groupby("name", sort=False)["grad_norm"].max()
     names = tuple(str(name) for name in largest.index[np.asarray(largest == 0)])
     if not names:
