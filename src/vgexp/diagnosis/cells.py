@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
@@ -53,11 +54,11 @@ def _is_usable(name: str, value: Any) -> bool:
         return value in _WORDS[name]
     plain = name.removesuffix("_last") if name not in SUMMARY else name
     if plain in _LISTS:
-        return isinstance(value, list | tuple) and all(isinstance(each, int) for each in value)
+        return isinstance(value, list | tuple) and all(isinstance(each, Integral) for each in value)
     if plain not in SUMMARY:
         return True
     if SUMMARY[plain].kind == "text":
         return isinstance(value, str)
     if SUMMARY[plain].kind == "int":
-        return isinstance(value, int) and not isinstance(value, bool)
-    return isinstance(value, int | float) and not isinstance(value, bool)
+        return isinstance(value, Integral) and not isinstance(value, bool)
+    return isinstance(value, Real) and not isinstance(value, bool)

@@ -73,8 +73,12 @@ class Evidence:
         """Whether something that a rule needs is missing.
 
         Args:
-            need: a table that must have rows (`curvature.csv`), a field of this class, or a metric.
+            need: a table that must have rows (`curvature.csv`), a field of this class, or a metric;
+                or several of them with `or` in between, of which one is enough.
         """
+        return all(map(self._lacks, need.split(" or ")))
+
+    def _lacks(self, need: str) -> bool:
         if need.endswith(_TABLE):
             table = self.tables.get(need.removesuffix(_TABLE))
             return table is None or not len(table)
@@ -159,7 +163,7 @@ def evidence_of_tables(
 
     layers = tables.get("layers")
     has_signal = layers is not None and {"step", "delta_rms"} <= {*layers}
-    if has_signal and len(layers):
+    if layers is not None and has_signal and len(layers):
         _with_numbers(layers, ("step", "layer", "delta_rms"))
     measured = {name: with_numbers(name, table) for name, table in tables.items() if len(table)}
     layers = measured.get("layers")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -20,6 +21,7 @@ from vgexp.diagnosis.outcome import (
 )
 from vgexp.diagnosis.phrases import compared_layers, format_factor, name_layers
 from vgexp.diagnosis.signal import EXPLODING_ABOVE, VANISHING_BELOW
+from vgexp.diagnosis.through_time import growth_in_time
 
 _STEEP = 0.5
 """Root mean square of phi' below which a layer loses more by its slopes than a ReLU's (0.71)."""
@@ -59,6 +61,8 @@ def zero_weights(evidence: Evidence) -> Finding | None:
         return alike
     layers = evidence.tables["layers"]
     every = layers[(layers["step"] == evidence.first_step) & layers["weight_norm"].notna()]
+    if len(every) and (every["kind"] == "readout").all():
+        return None  # a linear model: its loss is convex, and 0 a usual start
     rows = rows_at(evidence, evidence.first_step)
     zero = rows[values_of(rows, "weight_norm") == 0]
     readout_deltas = values_of(rows, "delta_rms")
@@ -305,36 +309,31 @@ def recurrence_vanishing(evidence: Evidence) -> Finding | None:
 
 @cause_rule(
     "recurrence_exploding",
-    "time_attenuation",
+    "time_attenuation or time.csv",
     limit=EXPLODING_ABOVE,
     reason=_PER_LAYER,
     source="Pascanu et al. 2013",
 )
 def recurrence_exploding(evidence: Evidence) -> Finding | None:
-    """Whether the gradient explodes on its way back through time."""
-    if evidence.metrics["time_attenuation"] <= EXPLODING_ABOVE:
+    """Whether the gradient explodes on its way back through time, or overflows there."""
+    ends = evidence.metrics.get("time_attenuation")
+    if ends is not None:
+        if ends <= EXPLODING_ABOVE:
+            return None
+        return _through_time(
+            "recurrence_exploding", "grows", evidence, EXPLODING_ABOVE, _SHORTER_STEPS
+        )
+    time = evidence.tables["time"]
+    step = int(time["step"].min())
+    grown = growth_in_time(time, step)
+    if not grown > EXPLODING_ABOVE:
         return None
-    return _through_time(
+    return Finding(
         "recurrence_exploding",
-        "grows",
-        evidence,
-        EXPLODING_ABOVE,
-        (
-            Remedy(
-                "Clip the gradient by its norm.",
-                "A step then is never longer than the threshold.",
-                "clip=norm clip.threshold=1",
-                "nn.utils.clip_grad_norm_(model.parameters(), 1.0)",
-                "Pascanu et al. 2013",
-            ),
-            Remedy(
-                "Or begin with an orthogonal recurrent matrix.",
-                "Its singular values are all 1.",
-                "model.recurrent_init=orthogonal model.spectral_radius=1",
-                "nn.init.orthogonal_(rnn.weight_hh_l0)",
-                "Saxe et al. 2014",
-            ),
-        ),
+        f"Back through time the gradient grows {grown:.2g} times, and then is not finite any more.",
+        step=step,
+        numbers={"growth": Number(grown, EXPLODING_ABOVE)},
+        remedies=(_ORTHOGONAL,),  # what is not finite cannot be clipped
     )
 
 
@@ -635,6 +634,23 @@ def _gain(evidence: Evidence, factor: float) -> Remedy | None:
     )
 
 
+_ORTHOGONAL = Remedy(
+    "Begin with an orthogonal recurrent matrix.",
+    "Its singular values are all 1.",
+    "model.recurrent_init=orthogonal model.spectral_radius=1",
+    "nn.init.orthogonal_(rnn.weight_hh_l0)",
+    "Saxe et al. 2014",
+)
+_SHORTER_STEPS = (
+    Remedy(
+        "Clip the gradient by its norm.",
+        "A step then is never longer than the threshold.",
+        "clip=norm clip.threshold=1",
+        "nn.utils.clip_grad_norm_(model.parameters(), 1.0)",
+        "Pascanu et al. 2013",
+    ),
+    replace(_ORTHOGONAL, words="Or begin with an orthogonal recurrent matrix."),
+)
 _LONGER_MEMORY = (
     Remedy(
         "Use a gated cell.",
@@ -643,13 +659,7 @@ _LONGER_MEMORY = (
         "nn.LSTM",
         "Hochreiter & Schmidhuber 1997",
     ),
-    Remedy(
-        "Or begin with an orthogonal recurrent matrix.",
-        "Its singular values are all 1.",
-        "model.recurrent_init=orthogonal model.spectral_radius=1",
-        "nn.init.orthogonal_(rnn.weight_hh_l0)",
-        "Saxe et al. 2014",
-    ),
+    replace(_ORTHOGONAL, words="Or begin with an orthogonal recurrent matrix."),
 )
 _INIT = Remedy(
     "Draw the weights with the init that the activation needs.",

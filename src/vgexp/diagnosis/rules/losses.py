@@ -7,17 +7,26 @@ import math
 import numpy as np
 import pandas as pd
 
-from vgexp.diagnosis.depths import values_of
+from vgexp.diagnosis.depths import rows_at, values_of
 from vgexp.diagnosis.evidence import Evidence
 from vgexp.diagnosis.findings import Finding, Number, Remedy, cause_rule
 from vgexp.diagnosis.learning import ENOUGH_STEPS
 from vgexp.diagnosis.outcome import column_of, constant_loss, first_call, has_learned
+from vgexp.diagnosis.signal import EXPLODING_ABOVE
+from vgexp.diagnosis.through_time import growth_in_time, growth_until_not_finite
 
 _ROUNDING = 1e-3
 """Sums of probabilities differ from 1 by no more, in half precision too."""
 _HALF = 0.5
 _ALIKE = 0.05
 """Relative difference up to which a loss is what the means of its arguments give."""
+_PAIRWISE = 1e-4
+"""Relative difference up to which a loss is the mean square over all pairs: rounding of float32."""
+_BROADCASTING = frozenset(
+    {"mseloss", "l1loss", "smoothl1loss", "huberloss", "softmarginloss", "poissonnllloss"}
+    | {"kldivloss", "kldiv"}
+)
+"""PyTorch's own losses that broadcast what they are given, by their plain names."""
 _FLAT = 0.9
 _SILENT = 1e-4
 """Share of the first gradient that counts as next to nothing."""
@@ -193,7 +202,11 @@ def _log_softmax_of_probabilities(
     certain=True,
 )
 def target_shape(evidence: Evidence) -> Finding | None:
-    """Whether output and target are broadcast against each other."""
+    """Whether output and target are broadcast against each other.
+
+    A function of somebody's own may bring both to one shape itself: its value has to be the mean
+    square over all pairs, which is var(o) + var(y) + (mean(o) - mean(y))^2.
+    """
     first = first_call(evidence)
     if first is None:
         return None
@@ -206,6 +219,8 @@ def target_shape(evidence: Evidence) -> Finding | None:
     except ValueError:
         return None
     if math.prod(both) <= max(map(math.prod, shapes)):
+        return None
+    if _plain(output["function"]) not in _BROADCASTING and not _is_over_pairs(evidence):
         return None
     joined = "x".join(map(str, both))
     return Finding(
@@ -224,6 +239,20 @@ def target_shape(evidence: Evidence) -> Finding | None:
             ),
         ),
     )
+
+
+def _is_over_pairs(evidence: Evidence) -> bool:
+    """Whether every described call of the loss gives the mean square over all pairs."""
+    table = evidence.tables["loss"]
+    outputs, targets, results = (
+        table[table["role"] == role].drop_duplicates("step").set_index("step")
+        for role in ("output", "target", "loss")
+    )
+    apart = outputs["mean"] - targets["mean"]
+    pairs = outputs["std"] ** 2 + targets["std"] ** 2 + apart**2
+    differences = (results["mean"] - pairs).abs() / pairs
+    vary = (outputs["std"] > 0) & (targets["std"] > 0)
+    return bool(vary.any() and (differences[vary] <= _PAIRWISE).all())
 
 
 @cause_rule(
@@ -330,6 +359,8 @@ def nan_in_backward(evidence: Evidence) -> Finding | None:
     step = first_bad(evidence, "grad_norm")
     of_loss = first_bad(evidence, "loss")
     if step is None or (of_loss is not None and of_loss <= step) or _grew(evidence, step):
+        return None
+    if _grows_backward(evidence, step):
         return None
     losses = evidence.tables["steps"].set_index("step")["loss"]
     if not math.isfinite(float(losses.get(step, math.nan))):
@@ -474,6 +505,15 @@ def _grew(evidence: Evidence, step: int) -> bool:
     norms = values_of(steps[steps["step"] < step], "grad_norm")
     norms = norms[np.isfinite(norms) & (norms > 0)]
     return norms.size > 0 and float(norms[-1]) > 1e3 * float(norms[0])
+
+
+def _grows_backward(evidence: Evidence, step: int) -> bool:
+    """Whether the signal of the step itself grew a thousand times, through time or from layer to
+    layer, until it was not finite: it overflowed."""
+    deltas = values_of(rows_at(evidence, step), "delta_rms")[::-1]
+    over_layers = growth_until_not_finite(deltas)
+    in_time = growth_in_time(evidence.tables.get("time"), step)
+    return over_layers > EXPLODING_ABOVE or in_time > EXPLODING_ABOVE
 
 
 def _of_readout(evidence: Evidence, column: str) -> float | None:

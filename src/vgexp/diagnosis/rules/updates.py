@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
+import pandas as pd
 
 from vgexp.diagnosis.depths import rows_at, values_of
 from vgexp.diagnosis.evidence import Evidence
@@ -22,6 +23,8 @@ _MOSTLY = 0.9
 _THROTTLED = 0.05
 _SAME = 1e-6
 """Relative difference of float32 numbers that are the same but for rounding."""
+_FEW_STEPS = 10
+"""Steps after which a weight that began at 0 has a size to compare updates with."""
 _MANY_STEPS = 50
 _SMALLEST_HALF = 2.0**-24
 _USUAL_EPSILON = 1e-8
@@ -43,6 +46,7 @@ def rate_too_large(evidence: Evidence) -> Finding | None:
     layers = evidence.tables["layers"]
     ratios = values_of(layers, "update_ratio")
     early = (ratios > _WHOLE_WEIGHT) & (values_of(layers, "weight_norm") > 0)
+    early &= ~_begins_at_zero(layers)
     if evidence.is_check and not _is_wholesale(ratios) and _jump_of_check(evidence) is None:
         return None
     over = evidence.metrics.get("sharpness_over_limit")
@@ -503,6 +507,15 @@ def _jump(evidence: Evidence) -> tuple[int, float] | None:
     if not high.size:
         return None
     return int(evidence.tables["steps"]["step"].iloc[high[0]]), float(losses[high[0]] / losses[0])
+
+
+def _begins_at_zero(layers: pd.DataFrame) -> np.ndarray:
+    """The rows of the first steps of weights that begin at exactly 0: what the updates before have
+    made of them is small, and under a warm-up smaller than the next update."""
+    firsts = layers.drop_duplicates("name")
+    names = firsts.loc[values_of(firsts, "weight_norm") == 0, "name"]
+    is_new = values_of(layers, "step") < values_of(layers, "step").min() + _FEW_STEPS
+    return np.asarray(layers["name"].isin(set(names))) & is_new
 
 
 def _is_wholesale(ratios: np.ndarray) -> bool:
