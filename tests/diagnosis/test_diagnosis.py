@@ -20,6 +20,7 @@ from vgexp.diagnosis import (
     Finding,
     Remedy,
     compose,
+    conclude,
     diagnose,
     examine,
     partial_sentence,
@@ -291,6 +292,19 @@ def test_a_diagnosis_says_what_was_checked_and_what_was_not() -> None:
     assert diagnosis.unchecked["underflow"] == "needs underflow, dtype"
     assert diagnosis.unchecked["curvature"] == "needs sharpness_last"
     assert diagnose(VANISHING).unchecked["hidden_by_weights"] == "needs weight_gradient_ratio"
+
+
+def test_a_cause_is_not_described_once_more() -> None:
+    frame = pd.concat([VANISHING, VANISHING.assign(step=1)]).assign(dead_fraction=0.0)
+    frame.loc[(frame["step"] == 1) & (frame["layer"] == 1), "dead_fraction"] = 0.95
+    found = {each.id for each in diagnose(frame).findings}
+    assert "dying_units" in found
+    evidence = evidence_of_run(
+        {**summary_of(frame, [2.3] * 2), "verdict": "stalled"}, {"layers": frame}
+    )
+    found = {each.id for each in conclude(evidence).findings}
+    assert "dead_units" in found
+    assert "dying_units" not in found
 
 
 def test_a_run_without_metrics_is_told_what_its_layers_and_its_ending_tell() -> None:

@@ -25,6 +25,14 @@ from vgexp.errors import QuestionError
 if TYPE_CHECKING:
     from vgexp.config import Config
 
+_SAYS_AS_MUCH: Mapping[str, str] = {
+    "dead_at_start": "dying_units",
+    "dead_units": "dying_units",
+    "saturated_units": "saturating_units",
+    "idle_layers": "no_gradient",
+}
+"""Cause or note -> the description that would repeat it."""
+
 
 @dataclass(frozen=True)
 class Diagnosis:
@@ -122,7 +130,8 @@ def diagnose(
 def conclude(evidence: Evidence) -> Diagnosis:
     """The diagnosis of evidence of any kind."""
     root = find_root(evidence)
-    told = {finding.id for finding in root.findings}
+    told = {each.id for each in root.findings}
+    told |= {_SAYS_AS_MUCH[id] for id in told if id in _SAYS_AS_MUCH}
     described = tuple(each for each in examine(evidence) if each.id not in told)
     first, last = _signals(evidence)
     cause = root.cause

@@ -9,24 +9,36 @@ from __future__ import annotations
 
 from vgexp.diagnosis.findings import CauseRule, Rule
 from vgexp.diagnosis.rules import (
+    attention,
     backward_signal,
+    clipping,
     depth,
     dtypes,
+    flat_losses,
+    initial_weights,
     initialisation,
     inputs,
+    landscapes,
     layers,
     losses,
+    not_finite,
     notes,
+    recurrence,
     theory,
     through_time,
     training,
+    units,
     updates,
     wiring,
 )
 from vgexp.registry import Registry
 
 _SUBJECTS = (backward_signal, theory, through_time, initialisation, layers, training)
-_CAUSES = (wiring, losses, inputs, depth, updates, dtypes, notes)
+_CAUSES = (
+    *(wiring, losses, not_finite, flat_losses, inputs),
+    *(initial_weights, depth, recurrence, attention),
+    *(clipping, updates, units, dtypes, landscapes, notes),
+)
 
 RULES: Registry[Rule] = Registry(
     "rule", {rule.id: rule for subject in _SUBJECTS for rule in subject.RULES}

@@ -12,7 +12,7 @@ from vgexp.diagnosis.evidence import Evidence
 from vgexp.diagnosis.findings import Finding, Number, Remedy, cause_rule
 from vgexp.diagnosis.outcome import column_of, has_learned
 from vgexp.diagnosis.phrases import name_layers
-from vgexp.diagnosis.rules.losses import first_bad
+from vgexp.diagnosis.rules.not_finite import first_bad
 from vgexp.diagnosis.signal import SMALLEST_NORMAL, loss_scales
 from vgexp.diagnosis.signal import underflow as num_below
 

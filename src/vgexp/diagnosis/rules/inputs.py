@@ -11,7 +11,7 @@ from vgexp.diagnosis.depths import factors_of, rows_at, values_of
 from vgexp.diagnosis.evidence import Evidence
 from vgexp.diagnosis.findings import Finding, Number, Remedy, cause_rule
 from vgexp.diagnosis.outcome import column_of
-from vgexp.diagnosis.rules.losses import first_bad
+from vgexp.diagnosis.rules.not_finite import first_bad
 
 _FAR = 8.0
 _WITH_Z = ("linear", "conv", "readout")

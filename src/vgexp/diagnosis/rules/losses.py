@@ -1,4 +1,4 @@
-"""Rules about the loss: what it is given, and what it sends back."""
+"""Rules about what the loss is given."""
 
 from __future__ import annotations
 
@@ -7,15 +7,12 @@ import math
 import numpy as np
 import pandas as pd
 
-from vgexp.diagnosis.depths import rows_at, values_of
+from vgexp.diagnosis.depths import values_of
 from vgexp.diagnosis.evidence import Evidence
 from vgexp.diagnosis.findings import Finding, Number, Remedy, cause_rule
-from vgexp.diagnosis.learning import ENOUGH_STEPS
-from vgexp.diagnosis.outcome import column_of, constant_loss, first_call, has_learned
-from vgexp.diagnosis.signal import EXPLODING_ABOVE
-from vgexp.diagnosis.through_time import growth_in_time, growth_until_not_finite
+from vgexp.diagnosis.outcome import first_call
 
-_ROUNDING = 1e-3
+ROUNDING = 1e-3
 """Sums of probabilities differ from 1 by no more, in half precision too."""
 _HALF = 0.5
 _ALIKE = 0.05
@@ -27,9 +24,6 @@ _BROADCASTING = frozenset(
     | {"kldivloss", "kldiv"}
 )
 """PyTorch's own losses that broadcast what they are given, by their plain names."""
-_FLAT = 0.9
-_SILENT = 1e-4
-"""Share of the first gradient that counts as next to nothing."""
 _RANGES = ((0.0, 1.0, "a sigmoid"), (-1.0, 1.0, "tanh"), (0.0, math.inf, "ReLU"))
 _MADE_BY = (("Sigmoid", "Softmax"), ("Tanh",), ("Relu", "Softplus"))
 """How autograd names functions of these ranges."""
@@ -57,7 +51,7 @@ def double_softmax(evidence: Evidence) -> Finding | None:
         return twice
     sums = [float(output["row_sum_min"]), float(output["row_sum_max"])]
     is_labels = str(target["dtype"]).startswith(("int", "uint"))
-    if not is_labels or not np.allclose(sums, 1, atol=_ROUNDING) or float(output["min"]) < 0:
+    if not is_labels or not np.allclose(sums, 1, atol=ROUNDING) or float(output["min"]) < 0:
         return None
     num_classes = int(str(output["shape"]).split("x")[1])
     expected = math.sqrt(num_classes - 1) / num_classes
@@ -79,7 +73,7 @@ def double_softmax(evidence: Evidence) -> Finding | None:
         f"The loss {output['function']} is given probabilities, {num_classes} that sum to 1, and"
         f" applies softmax to them once more.{sends}",
         step=int(output["step"]),
-        layers=_readouts(evidence),
+        layers=readouts(evidence),
         numbers=numbers,
         remedies=(
             Remedy(
@@ -87,108 +81,6 @@ def double_softmax(evidence: Evidence) -> Finding | None:
                 "Softmax of numbers between 0 and 1 is nearly the same for all classes.",
                 code="return logits  # without nn.Softmax",
                 source="PyTorch, CrossEntropyLoss",
-            ),
-        ),
-    )
-
-
-def _double_sigmoid(evidence: Evidence, function: str, step: int) -> Finding:
-    return Finding(
-        "double_softmax",
-        f"The loss {function} is given what a sigmoid gives, and applies a sigmoid once more: it"
-        " sees probabilities between 0.5 and 0.73 alone.",
-        step=step,
-        layers=_readouts(evidence),
-        remedies=(
-            Remedy(
-                "Give the loss logits: take the sigmoid out of the model.",
-                "The sigmoid of a number between 0 and 1 is nearly the same for all examples.",
-                code="return logits  # without nn.Sigmoid",
-                source="PyTorch, BCEWithLogitsLoss",
-            ),
-        ),
-    )
-
-
-def _sigmoid_twice(evidence: Evidence, first: tuple[pd.Series, pd.Series, float]) -> Finding | None:
-    """Whether a loss that applies a sigmoid is given nothing but numbers from 0 to 1.
-
-    They must not be the read-out's z as it is, but what a sigmoid makes of its mean. A function
-    whose name does not say that it takes logits has to give what softplus(o) - y o gives.
-    """
-    output, target, value = first
-    table = evidence.tables["loss"]
-    outputs = table[table["role"] == "output"]
-    is_binary = float(target["min"]) >= 0 and float(target["max"]) <= 1
-    is_float = str(target["dtype"]).startswith(("float", "bfloat"))
-    if output["shape"] != target["shape"] or not (is_binary and is_float):
-        return None
-    if outputs["min"].min() < 0 or outputs["max"].max() > 1:
-        return None
-    z, given = _of_readout(evidence, "preact_mean"), float(output["mean"])
-    if z is None or abs(given - z) < _ALIKE or abs(given - _sigmoid(z)) > _ALIKE:
-        return None
-    if "withlogits" not in str(output["function"]).replace("_", "").lower():
-        middle, share = float(output["mean"]), float(target["mean"])
-        usual = math.log1p(math.exp(middle)) - middle * share
-        if not 0 < middle < 1 or abs(value - usual) > _ALIKE * usual:
-            return None
-        alone = -share * math.log(middle) - (1 - share) * math.log(1 - middle)
-        if abs(value - alone) <= 3 * abs(value - usual):
-            return None
-    high = float(outputs["max"].max())
-    return Finding(
-        "double_softmax",
-        f"The loss {output['function']} takes logits, and is given numbers between"
-        f" {outputs['min'].min():.2g} and {high:.2g} alone: they are probabilities, to which it"
-        " applies a sigmoid once more.",
-        step=int(output["step"]),
-        layers=_readouts(evidence),
-        numbers={"output_max": Number(high, 1.0)},
-        remedies=(
-            Remedy(
-                "Give the loss logits: take the sigmoid out of the model.",
-                "The sigmoid of a number from 0 to 1 is never below one half.",
-                code="return logits  # without torch.sigmoid",
-                source="PyTorch, BCEWithLogitsLoss",
-            ),
-        ),
-    )
-
-
-def _log_softmax_of_probabilities(
-    evidence: Evidence, first: tuple[pd.Series, pd.Series, float]
-) -> Finding | None:
-    """Whether log-probabilities never differ by more than 1, as those of probabilities do not, and
-    the read-out's signal is weak from the start."""
-    output, target, _ = first
-    table = evidence.tables["loss"]
-    outputs = table[table["role"] == "output"]
-    num_classes = _sizes(output["shape"])[1] if len(_sizes(output["shape"])) > 1 else 0
-    is_labels = str(target["dtype"]).startswith(("int", "uint"))
-    delta = _of_readout(evidence, "delta_rms")
-    if num_classes < 2 or not is_labels or delta is None or len(outputs) < 2:
-        return None
-    expected = math.sqrt(num_classes - 1) / num_classes
-    spread = float((outputs["max"] - outputs["min"]).max())
-    is_log = float(outputs["max"].max()) < 0
-    lowest = -math.log(num_classes - 1 + math.e)
-    if not is_log or float(outputs["min"].min()) < lowest - _ROUNDING or delta > _HALF * expected:
-        return None
-    return Finding(
-        "double_softmax",
-        f"The log-probabilities that the loss {output['function']} is given differ by {spread:.2g}"
-        " at most, as those of a softmax of probabilities do. The read-out's signal at the start is"
-        f" {delta:.2g}; softmax on logits gives sqrt(K-1)/K = {expected:.2g}.",
-        step=int(output["step"]),
-        layers=_readouts(evidence),
-        numbers={"delta_rms": Number(delta, expected)},
-        remedies=(
-            Remedy(
-                "Apply log_softmax to logits, once.",
-                "Softmax of numbers between 0 and 1 is nearly the same for all classes.",
-                code="return logits.log_softmax(-1)",
-                source="PyTorch, NLLLoss",
             ),
         ),
     )
@@ -228,7 +120,7 @@ def target_shape(evidence: Evidence) -> Finding | None:
         f"The output is {output['shape']} and the target {target['shape']}: they are broadcast to"
         f" {joined}, so that each output is compared with every target.",
         step=int(output["step"]),
-        layers=_readouts(evidence),
+        layers=readouts(evidence),
         numbers={"compared": Number(math.prod(both), math.prod(shapes[0]))},
         remedies=(
             Remedy(
@@ -289,7 +181,7 @@ def output_range(evidence: Evidence) -> Finding | None:
                 f"Targets go from {least:.3g} to {most:.3g}, outputs stay between {low:.3g} and"
                 f" {high:.3g}, as those of {name} do.",
                 step=int(first[0]["step"]),
-                layers=_readouts(evidence),
+                layers=readouts(evidence),
                 numbers={
                     "output_max": Number(float(high), float(most)),
                     "output_min": Number(float(low), float(least)),
@@ -306,214 +198,113 @@ def output_range(evidence: Evidence) -> Finding | None:
     return None
 
 
-def _many_beyond(targets: pd.DataFrame, bottom: float, top: float, beyond: float) -> bool:
-    """Whether not only rare targets are out of reach: half a standard deviation from their mean,
-    and as far from the range."""
-    mean, std = float(targets["mean"].mean()), float(targets["std"].mean())
-    return beyond > std / 2 and (mean - std / 2 < bottom or mean + std / 2 > top)
-
-
-@cause_rule(
-    "nan_from_loss",
-    "steps.csv",
-    reason="not finite is a fact; the loss made it where its inputs are finite",
-    certain=True,
-)
-def nan_from_loss(evidence: Evidence) -> Finding | None:
-    """Whether the loss is not finite at a step at which its inputs are."""
-    step = first_bad(evidence, "loss")
-    table = evidence.tables.get("loss")
-    if step is None or table is None:
-        return None
-    bad = table[(table["role"] == "loss") & (table["not_finite"] > 0)]
-    if not len(bad) or int(bad["step"].iloc[0]) != step:
-        return None
-    inputs = table[(table["step"] == step) & (table["role"] != "loss")]
-    if not len(inputs) or (inputs["not_finite"] > 0).any():
-        return None
-    name = str(bad["function"].iloc[0])
+def _double_sigmoid(evidence: Evidence, function: str, step: int) -> Finding:
     return Finding(
-        "nan_from_loss",
-        f"The loss {name} is not finite at step {step} although all it was given is.",
+        "double_softmax",
+        f"The loss {function} is given what a sigmoid gives, and applies a sigmoid once more: it"
+        " sees probabilities between 0.5 and 0.73 alone.",
         step=step,
-        numbers={"not_finite": Number(float(bad["not_finite"].iloc[0]), 0.0)},
+        layers=readouts(evidence),
         remedies=(
             Remedy(
-                "Keep logarithms and quotients of the loss away from 0.",
-                "log(0) is -inf, and 0 times it is nan.",
-                code="torch.log(p.clamp_min(1e-7)), or a loss that takes logits",
-            ),
-        ),
-    )
-
-
-@cause_rule(
-    "nan_in_backward",
-    "steps.csv",
-    reason="not finite is a fact; the backward pass made it where the loss of the step is finite",
-    source="PyTorch, torch.where and the gradient of sqrt at 0",
-    certain=True,
-)
-def nan_in_backward(evidence: Evidence) -> Finding | None:
-    """Whether gradients are not finite at a step whose loss is finite."""
-    step = first_bad(evidence, "grad_norm")
-    of_loss = first_bad(evidence, "loss")
-    if step is None or (of_loss is not None and of_loss <= step) or _grew(evidence, step):
-        return None
-    if _grows_backward(evidence, step):
-        return None
-    losses = evidence.tables["steps"].set_index("step")["loss"]
-    if not math.isfinite(float(losses.get(step, math.nan))):
-        return None
-    return Finding(
-        "nan_in_backward",
-        f"At step {step} the loss is finite ({losses[step]:.3g}) and its gradient is not: a branch"
-        " of the backward pass divides by 0 or multiplies 0 with infinity.",
-        step=step,
-        layers=_readouts(evidence),
-        numbers={"loss": Number(float(losses[step]))},
-        remedies=(
-            Remedy(
-                "Add a small number under the root, and keep norms and quotients away from 0.",
-                "The derivative of sqrt(x) at 0 is infinite, and infinity times 0 is nan.",
-                code="(square + 1e-6).sqrt()  # torch.autograd.set_detect_anomaly(True) names the"
-                " operation",
-            ),
-        ),
-    )
-
-
-@cause_rule(
-    "saturated_loss",
-    "layers.csv",
-    limit=_FLAT,
-    reason="with nine of ten outputs at the flat end, next to nothing is sent back; a classifier"
-    " that learned ends there, so that it counts from the start or where the loss is high",
-    source="Arjovsky & Bottou 2017",
-    certain=True,
-)
-def saturated_loss(evidence: Evidence) -> Finding | None:
-    """Whether the activation in front of the loss is flat, and the gradient exactly 0; or the loss
-    is flat where it is no lower than at the start."""
-    return _flat_activation(evidence) or _flat_loss(evidence)
-
-
-def _flat_loss(evidence: Evidence) -> Finding | None:
-    """Whether the whole gradient is 1e-4 of its first size, or less, in most of the run, at a loss
-    that is no lower than the first one, while every layer still has units that pass it on."""
-    norms, losses = (column_of(evidence, "steps", name) for name in ("grad_norm", "loss"))
-    if norms.size < ENOUGH_STEPS or not np.isfinite(norms).all() or not np.isfinite(losses).all():
-        return None
-    first = float(norms[:5].max())
-    flat = norms < _SILENT * first
-    late = flat[norms.size // 4 :]
-    dead = values_of(evidence.tables["layers"], "dead_fraction")
-    if first == 0 or late.mean() < _FLAT or (dead >= _FLAT).any():
-        return None
-    if losses[-20:].mean() < losses[0] - _ROUNDING * abs(losses[0]):
-        return None
-    began = int(np.flatnonzero(flat)[0])
-    step = int(evidence.tables["steps"]["step"].iloc[began])
-    return Finding(
-        "saturated_loss",
-        f"From step {step} on the loss sends next to nothing back: the whole gradient is"
-        f" {float(np.median(norms[-20:])):.2g}, where it was {first:.2g}, and the loss"
-        f" {losses[-1]:.3g} is no lower than the first one, {losses[0]:.3g}.",
-        step=step,
-        layers=_readouts(evidence),
-        numbers={"grad_norm": Number(float(np.median(norms[-20:])), _SILENT * first)},
-        remedies=(
-            Remedy(
-                "Use a loss that is steep where the network is wrong.",
-                "log(1 - D) is flat where D is sure that an example is made, and -log D is steep.",
-                code="loss = -torch.nn.functional.logsigmoid(judge(fake)).mean()",
-                source="Goodfellow et al. 2014",
-            ),
-        ),
-    )
-
-
-def _flat_activation(evidence: Evidence) -> Finding | None:
-    layers = evidence.tables["layers"]
-    first = layers[layers["step"] == evidence.first_step]
-    flat = first[values_of(first, "saturated_fraction") >= _FLAT]
-    last = _last_with_activation(evidence)
-    ends = flat[flat["name"].isin(last)]
-    norms = column_of(evidence, "steps", "grad_norm")
-    is_silent = norms.size > 0 and float((norms == 0).mean()) > 0.2
-    if not len(ends) or not is_silent:
-        return None
-    losses = column_of(evidence, "steps", "loss")
-    guess = constant_loss(evidence)
-    if guess is not None and has_learned(evidence):
-        return None
-    share = float(values_of(ends, "saturated_fraction")[-1])
-    name = str(ends["name"].iloc[-1])
-    return Finding(
-        "saturated_loss",
-        f"The activation behind {name}, in front of the loss, is flat for {share:.0%} of its"
-        f" entries from step {evidence.first_step} on"
-        + (f", at a loss of {losses[0]:.3g}" if losses.size else "")
-        + f"; in {float((norms == 0).mean()):.0%} of the updates the whole gradient is exactly 0.",
-        step=evidence.first_step,
-        layers=(name,),
-        numbers={"saturated_fraction": Number(share, _FLAT)},
-        remedies=(
-            Remedy(
-                "Give logits to a loss that applies the activation itself.",
-                "The logarithm then undoes the flat ends: the derivative by a logit is p - y.",
-                code="nn.BCEWithLogitsLoss()(logits, y)  # instead of nn.Sigmoid and nn.BCELoss",
+                "Give the loss logits: take the sigmoid out of the model.",
+                "The sigmoid of a number between 0 and 1 is nearly the same for all examples.",
+                code="return logits  # without nn.Sigmoid",
                 source="PyTorch, BCEWithLogitsLoss",
             ),
         ),
     )
 
 
-def first_bad(evidence: Evidence, column: str) -> int | None:
-    """The first step at which a measured column of steps.csv is not finite."""
-    steps = evidence.tables.get("steps")
-    if steps is None or column not in steps or not len(steps):
+def _sigmoid_twice(evidence: Evidence, first: tuple[pd.Series, pd.Series, float]) -> Finding | None:
+    """Whether a loss that applies a sigmoid is given nothing but numbers from 0 to 1.
+
+    They must not be the read-out's z as it is, but what a sigmoid makes of its mean. A function
+    whose name does not say that it takes logits has to give what softplus(o) - y o gives.
+    """
+    output, target, value = first
+    table = evidence.tables["loss"]
+    outputs = table[table["role"] == "output"]
+    is_binary = float(target["min"]) >= 0 and float(target["max"]) <= 1
+    is_float = str(target["dtype"]).startswith(("float", "bfloat"))
+    if output["shape"] != target["shape"] or not (is_binary and is_float):
         return None
-    values = column_of(evidence, "steps", column)
-    if not np.isfinite(values).any() and not _is_known_bad(evidence, column):
-        return None  # in a frame, what nobody measured looks the same
-    if "skipped" in steps:  # a scaler skips what is not finite, and goes on
-        values = np.where(values_of(steps, "skipped") == 1, 0.0, values)
-    bad = np.flatnonzero(~np.isfinite(values))
-    return int(steps["step"].iloc[bad[0]]) if bad.size else None
+    if outputs["min"].min() < 0 or outputs["max"].max() > 1:
+        return None
+    z, given = _of_readout(evidence, "preact_mean"), float(output["mean"])
+    if z is None or abs(given - z) < _ALIKE or abs(given - _sigmoid(z)) > _ALIKE:
+        return None
+    if "withlogits" not in str(output["function"]).replace("_", "").lower():
+        middle, share = float(output["mean"]), float(target["mean"])
+        usual = math.log1p(math.exp(middle)) - middle * share
+        if not 0 < middle < 1 or abs(value - usual) > _ALIKE * usual:
+            return None
+        alone = -share * math.log(middle) - (1 - share) * math.log(1 - middle)
+        if abs(value - alone) <= 3 * abs(value - usual):
+            return None
+    high = float(outputs["max"].max())
+    return Finding(
+        "double_softmax",
+        f"The loss {output['function']} takes logits, and is given numbers between"
+        f" {outputs['min'].min():.2g} and {high:.2g} alone: they are probabilities, to which it"
+        " applies a sigmoid once more.",
+        step=int(output["step"]),
+        layers=readouts(evidence),
+        numbers={"output_max": Number(high, 1.0)},
+        remedies=(
+            Remedy(
+                "Give the loss logits: take the sigmoid out of the model.",
+                "The sigmoid of a number from 0 to 1 is never below one half.",
+                code="return logits  # without torch.sigmoid",
+                source="PyTorch, BCEWithLogitsLoss",
+            ),
+        ),
+    )
 
 
-def _is_known_bad(evidence: Evidence, column: str) -> bool:
-    """Whether another table says that what is nan throughout was measured."""
-    if column == "loss":
-        at_start = evidence.metrics.get("loss_at_start")
-        if isinstance(at_start, float) and not math.isfinite(at_start):
-            return True
-        table = evidence.tables.get("loss")
-        return table is not None and bool((table["not_finite"] > 0).any())
-    wiring, layers = evidence.tables.get("wiring"), evidence.tables.get("layers")
-    if wiring is not None and wiring["gradient"].eq("not_finite").any():
-        return True
-    if layers is None or not {"grad_norm", "grad_zero_fraction"} <= {*layers}:
-        return False
-    return bool((layers["grad_zero_fraction"].notna() & layers["grad_norm"].isna()).any())
+def _log_softmax_of_probabilities(
+    evidence: Evidence, first: tuple[pd.Series, pd.Series, float]
+) -> Finding | None:
+    """Whether log-probabilities never differ by more than 1, as those of probabilities do not, and
+    the read-out's signal is weak from the start."""
+    output, target, _ = first
+    table = evidence.tables["loss"]
+    outputs = table[table["role"] == "output"]
+    num_classes = _sizes(output["shape"])[1] if len(_sizes(output["shape"])) > 1 else 0
+    is_labels = str(target["dtype"]).startswith(("int", "uint"))
+    delta = _of_readout(evidence, "delta_rms")
+    if num_classes < 2 or not is_labels or delta is None or len(outputs) < 2:
+        return None
+    expected = math.sqrt(num_classes - 1) / num_classes
+    spread = float((outputs["max"] - outputs["min"]).max())
+    is_log = float(outputs["max"].max()) < 0
+    lowest = -math.log(num_classes - 1 + math.e)
+    if not is_log or float(outputs["min"].min()) < lowest - ROUNDING or delta > _HALF * expected:
+        return None
+    return Finding(
+        "double_softmax",
+        f"The log-probabilities that the loss {output['function']} is given differ by {spread:.2g}"
+        " at most, as those of a softmax of probabilities do. The read-out's signal at the start is"
+        f" {delta:.2g}; softmax on logits gives sqrt(K-1)/K = {expected:.2g}.",
+        step=int(output["step"]),
+        layers=readouts(evidence),
+        numbers={"delta_rms": Number(delta, expected)},
+        remedies=(
+            Remedy(
+                "Apply log_softmax to logits, once.",
+                "Softmax of numbers between 0 and 1 is nearly the same for all classes.",
+                code="return logits.log_softmax(-1)",
+                source="PyTorch, NLLLoss",
+            ),
+        ),
+    )
 
 
-def _grew(evidence: Evidence, step: int) -> bool:
-    """Whether the gradient had grown by a thousand times before the step: it overflowed."""
-    steps = evidence.tables["steps"]
-    norms = values_of(steps[steps["step"] < step], "grad_norm")
-    norms = norms[np.isfinite(norms) & (norms > 0)]
-    return norms.size > 0 and float(norms[-1]) > 1e3 * float(norms[0])
-
-
-def _grows_backward(evidence: Evidence, step: int) -> bool:
-    """Whether the signal of the step itself grew a thousand times, through time or from layer to
-    layer, until it was not finite: it overflowed."""
-    deltas = values_of(rows_at(evidence, step), "delta_rms")[::-1]
-    over_layers = growth_until_not_finite(deltas)
-    in_time = growth_in_time(evidence.tables.get("time"), step)
-    return over_layers > EXPLODING_ABOVE or in_time > EXPLODING_ABOVE
+def _many_beyond(targets: pd.DataFrame, bottom: float, top: float, beyond: float) -> bool:
+    """Whether not only rare targets are out of reach: half a standard deviation from their mean,
+    and as far from the range."""
+    mean, std = float(targets["mean"].mean()), float(targets["std"].mean())
+    return beyond > std / 2 and (mean - std / 2 < bottom or mean + std / 2 > top)
 
 
 def _of_readout(evidence: Evidence, column: str) -> float | None:
@@ -525,22 +316,12 @@ def _of_readout(evidence: Evidence, column: str) -> float | None:
     return float(values[0]) if len(values) == 1 and math.isfinite(values[0]) else None
 
 
-def _readouts(evidence: Evidence) -> tuple[str, ...]:
+def readouts(evidence: Evidence) -> tuple[str, ...]:
     layers = evidence.tables.get("layers")
     if layers is None:
         return ()
     rows = layers[(layers["step"] == layers["step"].min()) & (layers["kind"] == "readout")]
     return tuple(str(name) for name in rows["name"])
-
-
-def _last_with_activation(evidence: Evidence) -> set[str]:
-    """The names of weights that nothing but an activation stands behind: of each network's last."""
-    layers = evidence.tables["layers"]
-    rows = layers[layers["step"] == evidence.first_step]
-    last: dict[str, str] = {}
-    for name in rows["name"]:
-        last[str(name).split(".")[0] if str(name).count(".") > 1 else ""] = str(name)
-    return {*last.values()}
 
 
 def _is_known(output: pd.Series) -> bool:
@@ -570,7 +351,4 @@ RULES = (
     double_softmax,
     target_shape,
     output_range,
-    nan_from_loss,
-    nan_in_backward,
-    saturated_loss,
 )

@@ -1,0 +1,131 @@
+"""Rules about clipping."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from vgexp.diagnosis.depths import values_of
+from vgexp.diagnosis.evidence import Evidence
+from vgexp.diagnosis.findings import Finding, Number, Remedy, cause_rule
+from vgexp.diagnosis.outcome import column_of
+from vgexp.diagnosis.rules.updates import UNMOVED, total_change
+from vgexp.diagnosis.signal import SMALLEST_NORMAL
+
+_MOSTLY = 0.9
+_THROTTLED = 0.05
+_SAME = 1e-6
+"""Relative difference of float32 numbers that are the same but for rounding."""
+_MANY_STEPS = 50
+
+
+@cause_rule(
+    "clip_throttles",
+    "steps.csv",
+    limit=_THROTTLED,
+    source="Pascanu et al. 2013",
+    reason="clipping is for rare, large gradients; where it takes nine of ten updates down"
+    " to a twentieth it is a smaller learning rate by another name",
+)
+def clip_throttles(evidence: Evidence) -> Finding | None:
+    """Whether clipping makes nearly every gradient many times smaller.
+
+    A loop that clips before its step leaves no gradient from before. A norm that is the same at
+    every step, or a largest entry that several weights share, shows the threshold itself.
+    """
+    before, after, clipped = (
+        column_of(evidence, "steps", name) for name in ("grad_norm", "grad_norm_clipped", "clipped")
+    )
+    if before.size < _MANY_STEPS // 2 or after.size != before.size:
+        return None
+    with np.errstate(all="ignore"):
+        ratios = after / before
+    usable = ratios[np.isfinite(ratios)]
+    if not usable.size:
+        return None
+    total = total_change(evidence)
+    if total is not None and total < UNMOVED and (of_loop := _clipped_in_loop(evidence, before)):
+        what, code = of_loop
+        return Finding(
+            "clip_throttles",
+            f"{what}, and all updates together are {total:.2g} of a weight.",
+            step=0,
+            numbers={"total_update_ratio": Number(total, UNMOVED)},
+            remedies=(
+                Remedy(
+                    "Raise the threshold above the usual gradient.",
+                    "Clipping is then for outliers alone.",
+                    None,
+                    code,
+                    "Pascanu et al. 2013",
+                ),
+            ),
+        )
+    share = float((usable < 1 - 1e-6).mean())
+    if np.isfinite(clipped).any():
+        share = float(np.nanmean(clipped))
+    factor = float(np.median(usable))
+    if share < _MOSTLY or factor > _THROTTLED or (total is not None and total > 1):
+        return None
+    return Finding(
+        "clip_throttles",
+        f"Clipping changes {share:.0%} of the gradients, to {factor:.2g} of their size.",
+        step=0,
+        numbers={"clip_fraction": Number(share, _MOSTLY), "factor": Number(factor, _THROTTLED)},
+        remedies=(
+            Remedy(
+                "Raise the threshold above the usual gradient.",
+                "Clipping is then for outliers alone.",
+                f"clip.threshold={float(np.nanmedian(before)):.2g}",
+                f"nn.utils.clip_grad_norm_(model.parameters(), {np.nanmedian(before):.2g})",
+                "Pascanu et al. 2013",
+            ),
+        ),
+    )
+
+
+def _is_constant(norms: np.ndarray) -> bool:
+    """Whether nine of ten norms are equal to a thousandth, as no gradient's are by themselves."""
+    middle = float(np.median(norms))
+    return middle > 0 and float((np.abs(norms - middle) <= 1e-3 * middle).mean()) >= _MOSTLY
+
+
+def _clipped_in_loop(evidence: Evidence, norms: np.ndarray) -> tuple[str, str] | None:
+    """What shows that the loop clips each gradient itself, and the line that it should have."""
+    if _is_constant(norms):
+        return (
+            f"The gradient's norm is {float(np.median(norms)):.3g} at every step, as clipping by"
+            " norm makes it",
+            "nn.utils.clip_grad_norm_(model.parameters(), 1.0)",
+        )
+    threshold = _shared_peak(evidence)
+    if threshold is None:
+        return None
+    return (
+        f"The largest entry of the gradients of most weights is {threshold:.3g} at every step, as"
+        " clipping by value makes it",
+        "nn.utils.clip_grad_value_(model.parameters(), 1.0)",
+    )
+
+
+def _shared_peak(evidence: Evidence) -> float | None:
+    """The number that most weights' gradients have as their largest entry, at all measured steps.
+
+    Gradients of two weights have no largest entry in common by themselves. Numbers that a dtype
+    holds with few digits are left out.
+    """
+    layers = evidence.tables.get("layers")
+    if layers is None or "grad_max" not in layers:
+        return None
+    known = layers[np.isfinite(values_of(layers, "grad_max")) & (values_of(layers, "grad_max") > 0)]
+    peaks = values_of(known, "grad_max")
+    if known["name"].nunique() < 2 or known["step"].nunique() < 2:
+        return None
+    peak = float(np.median(peaks))
+    alike = np.abs(peaks - peak) <= _SAME * peak
+    if evidence.dtype == "float16" and peak < SMALLEST_NORMAL["float16"]:
+        return None
+    is_shared = float(alike.mean()) > 0.5 and len(set(known.loc[alike, "name"])) > 1
+    return peak if is_shared else None
+
+
+RULES = (clip_throttles,)

@@ -1,0 +1,115 @@
+"""Rules about losses that send nothing back."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from vgexp.diagnosis.depths import values_of
+from vgexp.diagnosis.evidence import Evidence
+from vgexp.diagnosis.findings import Finding, Number, Remedy, cause_rule
+from vgexp.diagnosis.learning import ENOUGH_STEPS
+from vgexp.diagnosis.outcome import column_of, constant_loss, has_learned
+from vgexp.diagnosis.rules.losses import ROUNDING, readouts
+
+_FLAT = 0.9
+_SILENT = 1e-4
+"""Share of the first gradient that counts as next to nothing."""
+
+
+@cause_rule(
+    "saturated_loss",
+    "layers.csv",
+    limit=_FLAT,
+    reason="with nine of ten outputs at the flat end, next to nothing is sent back; a classifier"
+    " that learned ends there, so that it counts from the start or where the loss is high",
+    source="Arjovsky & Bottou 2017",
+    certain=True,
+)
+def saturated_loss(evidence: Evidence) -> Finding | None:
+    """Whether the activation in front of the loss is flat, and the gradient exactly 0; or the loss
+    is flat where it is no lower than at the start."""
+    return _flat_activation(evidence) or _flat_loss(evidence)
+
+
+def _flat_loss(evidence: Evidence) -> Finding | None:
+    """Whether the whole gradient is 1e-4 of its first size, or less, in most of the run, at a loss
+    that is no lower than the first one, while every layer still has units that pass it on."""
+    norms, losses = (column_of(evidence, "steps", name) for name in ("grad_norm", "loss"))
+    if norms.size < ENOUGH_STEPS or not np.isfinite(norms).all() or not np.isfinite(losses).all():
+        return None
+    first = float(norms[:5].max())
+    flat = norms < _SILENT * first
+    late = flat[norms.size // 4 :]
+    dead = values_of(evidence.tables["layers"], "dead_fraction")
+    if first == 0 or late.mean() < _FLAT or (dead >= _FLAT).any():
+        return None
+    if losses[-20:].mean() < losses[0] - ROUNDING * abs(losses[0]):
+        return None
+    began = int(np.flatnonzero(flat)[0])
+    step = int(evidence.tables["steps"]["step"].iloc[began])
+    return Finding(
+        "saturated_loss",
+        f"From step {step} on the loss sends next to nothing back: the whole gradient is"
+        f" {float(np.median(norms[-20:])):.2g}, where it was {first:.2g}, and the loss"
+        f" {losses[-1]:.3g} is no lower than the first one, {losses[0]:.3g}.",
+        step=step,
+        layers=readouts(evidence),
+        numbers={"grad_norm": Number(float(np.median(norms[-20:])), _SILENT * first)},
+        remedies=(
+            Remedy(
+                "Use a loss that is steep where the network is wrong.",
+                "log(1 - D) is flat where D is sure that an example is made, and -log D is steep.",
+                code="loss = -torch.nn.functional.logsigmoid(judge(fake)).mean()",
+                source="Goodfellow et al. 2014",
+            ),
+        ),
+    )
+
+
+def _flat_activation(evidence: Evidence) -> Finding | None:
+    layers = evidence.tables["layers"]
+    first = layers[layers["step"] == evidence.first_step]
+    flat = first[values_of(first, "saturated_fraction") >= _FLAT]
+    last = _last_with_activation(evidence)
+    ends = flat[flat["name"].isin(last)]
+    norms = column_of(evidence, "steps", "grad_norm")
+    is_silent = norms.size > 0 and float((norms == 0).mean()) > 0.2
+    if not len(ends) or not is_silent:
+        return None
+    losses = column_of(evidence, "steps", "loss")
+    guess = constant_loss(evidence)
+    if guess is not None and has_learned(evidence):
+        return None
+    share = float(values_of(ends, "saturated_fraction")[-1])
+    name = str(ends["name"].iloc[-1])
+    return Finding(
+        "saturated_loss",
+        f"The activation behind {name}, in front of the loss, is flat for {share:.0%} of its"
+        f" entries from step {evidence.first_step} on"
+        + (f", at a loss of {losses[0]:.3g}" if losses.size else "")
+        + f"; in {float((norms == 0).mean()):.0%} of the updates the whole gradient is exactly 0.",
+        step=evidence.first_step,
+        layers=(name,),
+        numbers={"saturated_fraction": Number(share, _FLAT)},
+        remedies=(
+            Remedy(
+                "Give logits to a loss that applies the activation itself.",
+                "The logarithm then undoes the flat ends: the derivative by a logit is p - y.",
+                code="nn.BCEWithLogitsLoss()(logits, y)  # instead of nn.Sigmoid and nn.BCELoss",
+                source="PyTorch, BCEWithLogitsLoss",
+            ),
+        ),
+    )
+
+
+def _last_with_activation(evidence: Evidence) -> set[str]:
+    """The names of weights that nothing but an activation stands behind: of each network's last."""
+    layers = evidence.tables["layers"]
+    rows = layers[layers["step"] == evidence.first_step]
+    last: dict[str, str] = {}
+    for name in rows["name"]:
+        last[str(name).split(".")[0] if str(name).count(".") > 1 else ""] = str(name)
+    return {*last.values()}
+
+
+RULES = (saturated_loss,)

@@ -1,0 +1,128 @@
+"""Rules about single layers before the first update: weights of 0 or all alike, dead units."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+from vgexp.diagnosis.depths import rows_at, values_of
+from vgexp.diagnosis.evidence import Evidence
+from vgexp.diagnosis.findings import Finding, Number, Remedy, cause_rule
+from vgexp.diagnosis.outcome import (
+    has_learned,
+    has_learned_little,
+)
+from vgexp.diagnosis.phrases import name_layers
+from vgexp.diagnosis.rules.multiplied import NEARLY_ALL, USUAL_INIT
+
+
+@cause_rule(
+    "zero_weights",
+    "layers.csv",
+    reason="a weight of exactly 0 passes nothing back; of the read-out, and of a branch beside a"
+    " skip, it is a usual start",
+    source="Zhang et al. 2019 (Fixup) for branches",
+)
+def zero_weights(evidence: Evidence) -> Finding | None:
+    """Whether weights of the path are exactly 0 at the start, or all alike.
+
+    Units of a layer whose weights are all alike, and those that read it too, stay equal for good:
+    they get the same gradient.
+    """
+    if (alike := _alike_in_a_row(evidence)) is not None:
+        return alike
+    layers = evidence.tables["layers"]
+    every = layers[(layers["step"] == evidence.first_step) & layers["weight_norm"].notna()]
+    if len(every) and (every["kind"] == "readout").all():
+        return None  # a linear model: its loss is convex, and 0 a usual start
+    rows = rows_at(evidence, evidence.first_step)
+    zero = rows[values_of(rows, "weight_norm") == 0]
+    readout_deltas = values_of(rows, "delta_rms")
+    if len(every) and (values_of(every, "weight_norm") == 0).all():
+        zero = every
+    elif not len(zero) or (readout_deltas[: len(zero)] > 0).all():
+        return None
+    names = tuple(str(name) for name in zero["name"])
+    return Finding(
+        "zero_weights",
+        f"{name_layers(names)} begin{'s' if len(names) == 1 else ''} at exactly 0.",
+        step=evidence.first_step,
+        layers=names,
+        numbers={"weight_norm": Number(0.0, 0.0)},
+        remedies=(USUAL_INIT,),
+    )
+
+
+@cause_rule(
+    "dead_at_start",
+    "layers.csv",
+    limit=NEARLY_ALL,
+    source="Lu et al. 2020",
+    reason="half of a ReLU's units are dead by chance in no layer of usual width; where nine"
+    " of ten are, a layer passes next to nothing",
+)
+def dead_at_start(evidence: Evidence) -> Finding | None:
+    """Whether nearly all units of a layer give 0 on every example before the first update."""
+    rows = rows_at(evidence, 0)
+    dead = rows[values_of(rows, "dead_fraction") >= NEARLY_ALL]
+    if not len(dead):
+        return None
+    share = float(values_of(dead, "dead_fraction")[0])
+    return Finding(
+        "dead_at_start",
+        f"At step 0 {share:.0%} of the units of {dead['name'].iloc[0]} give 0 on every example.",
+        step=0,
+        layers=tuple(str(name) for name in dead["name"]),
+        numbers={"dead_fraction": Number(share, NEARLY_ALL)},
+        remedies=(
+            _LEAKY,
+            Remedy(
+                "Or begin with biases of 0.",
+                "A negative bias keeps a ReLU's units below 0.",
+                "model.bias_std=0",
+                "nn.init.zeros_(layer.bias)",
+                "He et al. 2015",
+            ),
+        ),
+    )
+
+
+def _alike_in_a_row(evidence: Evidence) -> Finding | None:
+    """The first layer whose weights are all alike, as those of the layer behind it are.
+
+    Dropout may part its units: of a network that learned it is no fault.
+    """
+    names = [str(name) for name in rows_at(evidence, evidence.first_step)["name"]]
+    layers = evidence.tables["layers"]
+    at_first = layers[layers["step"] == evidence.first_step]
+    names += [str(n) for n in at_first.loc[at_first["kind"].eq("readout"), "name"]]
+    path = list(dict.fromkeys(names))
+    alike = set(evidence.metrics.get("constant_weights") or ())
+    pairs = [(one, two) for one, two in pairwise(path) if {one, two} <= alike]
+    if not pairs:
+        return None
+    found = tuple(name for name in path if name in alike)
+    is_fact = not has_learned(evidence) or has_learned_little(evidence)
+    return Finding(
+        "zero_weights",
+        f"The entries of {name_layers(found)} all begin at the same number: the units of"
+        f" {pairs[0][0]} get the same gradient, and stay equal.",
+        step=evidence.first_step,
+        layers=found,
+        numbers={"constant_weights": Number(float(len(found)), 0.0)},
+        remedies=(USUAL_INIT,),
+        is_fact=is_fact,
+    )
+
+
+_LEAKY = Remedy(
+    "Use leaky ReLU.",
+    "Its slope below 0 is not 0, so that no unit is dead.",
+    "model.activation=leaky_relu",
+    "nn.LeakyReLU(0.01)",
+    "Maas et al. 2013",
+)
+
+RULES = (
+    zero_weights,
+    dead_at_start,
+)

@@ -1,0 +1,138 @@
+"""Rules about losses and gradients that are not finite."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from vgexp.diagnosis.depths import rows_at, values_of
+from vgexp.diagnosis.evidence import Evidence
+from vgexp.diagnosis.findings import Finding, Number, Remedy, cause_rule
+from vgexp.diagnosis.outcome import column_of
+from vgexp.diagnosis.rules.losses import readouts
+from vgexp.diagnosis.signal import EXPLODING_ABOVE
+from vgexp.diagnosis.through_time import growth_in_time, growth_until_not_finite
+
+
+@cause_rule(
+    "nan_from_loss",
+    "steps.csv",
+    reason="not finite is a fact; the loss made it where its inputs are finite",
+    certain=True,
+)
+def nan_from_loss(evidence: Evidence) -> Finding | None:
+    """Whether the loss is not finite at a step at which its inputs are."""
+    step = first_bad(evidence, "loss")
+    table = evidence.tables.get("loss")
+    if step is None or table is None:
+        return None
+    bad = table[(table["role"] == "loss") & (table["not_finite"] > 0)]
+    if not len(bad) or int(bad["step"].iloc[0]) != step:
+        return None
+    inputs = table[(table["step"] == step) & (table["role"] != "loss")]
+    if not len(inputs) or (inputs["not_finite"] > 0).any():
+        return None
+    name = str(bad["function"].iloc[0])
+    return Finding(
+        "nan_from_loss",
+        f"The loss {name} is not finite at step {step} although all it was given is.",
+        step=step,
+        numbers={"not_finite": Number(float(bad["not_finite"].iloc[0]), 0.0)},
+        remedies=(
+            Remedy(
+                "Keep logarithms and quotients of the loss away from 0.",
+                "log(0) is -inf, and 0 times it is nan.",
+                code="torch.log(p.clamp_min(1e-7)), or a loss that takes logits",
+            ),
+        ),
+    )
+
+
+@cause_rule(
+    "nan_in_backward",
+    "steps.csv",
+    reason="not finite is a fact; the backward pass made it where the loss of the step is finite",
+    source="PyTorch, torch.where and the gradient of sqrt at 0",
+    certain=True,
+)
+def nan_in_backward(evidence: Evidence) -> Finding | None:
+    """Whether gradients are not finite at a step whose loss is finite."""
+    step = first_bad(evidence, "grad_norm")
+    of_loss = first_bad(evidence, "loss")
+    if step is None or (of_loss is not None and of_loss <= step) or _grew(evidence, step):
+        return None
+    if _grows_backward(evidence, step):
+        return None
+    losses = evidence.tables["steps"].set_index("step")["loss"]
+    if not math.isfinite(float(losses.get(step, math.nan))):
+        return None
+    return Finding(
+        "nan_in_backward",
+        f"At step {step} the loss is finite ({losses[step]:.3g}) and its gradient is not: a branch"
+        " of the backward pass divides by 0 or multiplies 0 with infinity.",
+        step=step,
+        layers=readouts(evidence),
+        numbers={"loss": Number(float(losses[step]))},
+        remedies=(
+            Remedy(
+                "Add a small number under the root, and keep norms and quotients away from 0.",
+                "The derivative of sqrt(x) at 0 is infinite, and infinity times 0 is nan.",
+                code="(square + 1e-6).sqrt()  # torch.autograd.set_detect_anomaly(True) names the"
+                " operation",
+            ),
+        ),
+    )
+
+
+def first_bad(evidence: Evidence, column: str) -> int | None:
+    """The first step at which a measured column of steps.csv is not finite."""
+    steps = evidence.tables.get("steps")
+    if steps is None or column not in steps or not len(steps):
+        return None
+    values = column_of(evidence, "steps", column)
+    if not np.isfinite(values).any() and not _is_known_bad(evidence, column):
+        return None  # in a frame, what nobody measured looks the same
+    if "skipped" in steps:  # a scaler skips what is not finite, and goes on
+        values = np.where(values_of(steps, "skipped") == 1, 0.0, values)
+    bad = np.flatnonzero(~np.isfinite(values))
+    return int(steps["step"].iloc[bad[0]]) if bad.size else None
+
+
+def _is_known_bad(evidence: Evidence, column: str) -> bool:
+    """Whether another table says that what is nan throughout was measured."""
+    if column == "loss":
+        at_start = evidence.metrics.get("loss_at_start")
+        if isinstance(at_start, float) and not math.isfinite(at_start):
+            return True
+        table = evidence.tables.get("loss")
+        return table is not None and bool((table["not_finite"] > 0).any())
+    wiring, layers = evidence.tables.get("wiring"), evidence.tables.get("layers")
+    if wiring is not None and wiring["gradient"].eq("not_finite").any():
+        return True
+    if layers is None or not {"grad_norm", "grad_zero_fraction"} <= {*layers}:
+        return False
+    return bool((layers["grad_zero_fraction"].notna() & layers["grad_norm"].isna()).any())
+
+
+def _grows_backward(evidence: Evidence, step: int) -> bool:
+    """Whether the signal of the step itself grew a thousand times, through time or from layer to
+    layer, until it was not finite: it overflowed."""
+    deltas = values_of(rows_at(evidence, step), "delta_rms")[::-1]
+    over_layers = growth_until_not_finite(deltas)
+    in_time = growth_in_time(evidence.tables.get("time"), step)
+    return over_layers > EXPLODING_ABOVE or in_time > EXPLODING_ABOVE
+
+
+def _grew(evidence: Evidence, step: int) -> bool:
+    """Whether the gradient had grown by a thousand times before the step: it overflowed."""
+    steps = evidence.tables["steps"]
+    norms = values_of(steps[steps["step"] < step], "grad_norm")
+    norms = norms[np.isfinite(norms) & (norms > 0)]
+    return norms.size > 0 and float(norms[-1]) > 1e3 * float(norms[0])
+
+
+RULES = (
+    nan_from_loss,
+    nan_in_backward,
+)

@@ -1,0 +1,164 @@
+"""Rules about the gradient on its way back through time."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from vgexp.diagnosis.depths import values_of
+from vgexp.diagnosis.evidence import Evidence
+from vgexp.diagnosis.findings import Finding, Number, Remedy, cause_rule
+from vgexp.diagnosis.phrases import format_factor
+from vgexp.diagnosis.rules.multiplied import PER_LAYER
+from vgexp.diagnosis.signal import EXPLODING_ABOVE, VANISHING_BELOW
+from vgexp.diagnosis.through_time import growth_in_time
+
+
+@cause_rule(
+    "recurrence_vanishing",
+    "time_attenuation",
+    limit=VANISHING_BELOW,
+    reason=PER_LAYER,
+    source="Pascanu et al. 2013",
+)
+def recurrence_vanishing(evidence: Evidence) -> Finding | None:
+    """Whether the gradient vanishes on its way back through time.
+
+    Where every position has an answer, each state gets a gradient of its own, and the watched
+    states do not show it: a plain recurrence then keeps at most its spectral radius to the power of
+    the time in between, for slopes of at most 1.
+    """
+    if evidence.metrics["time_attenuation"] < VANISHING_BELOW:
+        return _through_time(
+            "recurrence_vanishing", "shrinks", evidence, VANISHING_BELOW, _LONGER_MEMORY
+        )
+    kept = _kept_by_radius(evidence)
+    if kept is None or kept.share >= VANISHING_BELOW:
+        return None
+    return Finding(
+        "recurrence_vanishing",
+        f"The recurrent matrix has the spectral radius {kept.radius:.2g}: over {kept.length} steps"
+        f" in time at most {kept.share:.2g} of a state's gradient is left.",
+        step=evidence.first_step,
+        layers=(kept.layer,),
+        numbers={
+            "spectral_radius": Number(kept.radius, 1.0),
+            "share_kept": Number(kept.share, VANISHING_BELOW),
+        },
+        remedies=_LONGER_MEMORY,
+    )
+
+
+@cause_rule(
+    "recurrence_exploding",
+    "time_attenuation or time.csv",
+    limit=EXPLODING_ABOVE,
+    reason=PER_LAYER,
+    source="Pascanu et al. 2013",
+)
+def recurrence_exploding(evidence: Evidence) -> Finding | None:
+    """Whether the gradient explodes on its way back through time, or overflows there."""
+    ends = evidence.metrics.get("time_attenuation")
+    if ends is not None:
+        if ends <= EXPLODING_ABOVE:
+            return None
+        return _through_time(
+            "recurrence_exploding", "grows", evidence, EXPLODING_ABOVE, _SHORTER_STEPS
+        )
+    time = evidence.tables["time"]
+    step = int(time["step"].min())
+    grown = growth_in_time(time, step)
+    if not grown > EXPLODING_ABOVE:
+        return None
+    return Finding(
+        "recurrence_exploding",
+        f"Back through time the gradient grows {grown:.2g} times, and then is not finite any more.",
+        step=step,
+        numbers={"growth": Number(grown, EXPLODING_ABOVE)},
+        remedies=(_ORTHOGONAL,),  # what is not finite cannot be clipped
+    )
+
+
+def _through_time(
+    cause: str, verb: str, evidence: Evidence, limit: float, remedies: tuple[Remedy, ...]
+) -> Finding:
+    metrics: Any = evidence.metrics
+    factor, ends = metrics.get("backward_factor_per_time_step"), metrics["time_attenuation"]
+    each = "" if factor is None else f", a factor of {format_factor(factor)} a step"
+    return Finding(
+        cause,
+        f"Back through time the gradient {verb}: the first watched state gets {ends:.2g} times what"
+        f" the last gets{each}.",
+        step=evidence.first_step,
+        numbers={"time_attenuation": Number(ends, limit)},
+        remedies=remedies,
+    )
+
+
+class _Kept(NamedTuple):
+    """What a plain recurrence keeps of a state from the first position to the last."""
+
+    layer: str
+    radius: float
+    length: int
+    share: float
+
+
+def _kept_by_radius(evidence: Evidence) -> _Kept | None:
+    """That of the layer that keeps most; None of gated cells, and where nothing was measured."""
+    table, time = evidence.tables.get("recurrence"), evidence.tables.get("time")
+    if table is None or time is None or not len(table) or not len(time):
+        return None
+    rows = table[table["step"] == evidence.first_step]
+    if not len(rows) or rows.groupby("layer").size().max() > 1:  # a row for each gate
+        return None
+    radii = values_of(rows, "spectral_radius")
+    times = values_of(time, "t")
+    if not np.isfinite(radii).all() or not np.isfinite(times).any():
+        return None
+    most, length = int(np.argmax(radii)), int(np.nanmax(times))
+    radius = float(radii[most])
+    return _Kept(str(rows["name"].iloc[most]), radius, length, _power(radius, length))
+
+
+def _power(radius: float, length: int) -> float:
+    """radius^length, or the exponential of 700 where a float64 does not hold more."""
+    return math.exp(min(length * math.log(radius), 700.0)) if radius > 0 else 0.0**length
+
+
+_ORTHOGONAL = Remedy(
+    "Begin with an orthogonal recurrent matrix.",
+    "Its singular values are all 1.",
+    "model.recurrent_init=orthogonal model.spectral_radius=1",
+    "nn.init.orthogonal_(rnn.weight_hh_l0)",
+    "Saxe et al. 2014",
+)
+_OR_ORTHOGONAL = replace(_ORTHOGONAL, words="Or begin with an orthogonal recurrent matrix.")
+_SHORTER_STEPS = (
+    Remedy(
+        "Clip the gradient by its norm.",
+        "A step then is never longer than the threshold.",
+        "clip=norm clip.threshold=1",
+        "nn.utils.clip_grad_norm_(model.parameters(), 1.0)",
+        "Pascanu et al. 2013",
+    ),
+    _OR_ORTHOGONAL,
+)
+_LONGER_MEMORY = (
+    Remedy(
+        "Use a gated cell.",
+        "A gate near 1 passes the state on with a factor near 1.",
+        "model=lstm model.forget_bias=1",
+        "nn.LSTM",
+        "Hochreiter & Schmidhuber 1997",
+    ),
+    _OR_ORTHOGONAL,
+)
+
+RULES = (
+    recurrence_vanishing,
+    recurrence_exploding,
+)
