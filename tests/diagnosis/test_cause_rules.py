@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -20,12 +21,13 @@ import pytest
 from layer_tables import layers_of, steps_of
 
 from vgexp.config import Config, SgdConfig
-from vgexp.diagnosis import CAUSE_RULES, CAUSES, Evidence
+from vgexp.diagnosis import CAUSE_RULES, CAUSES, Evidence, Finding, cause_metrics, conclude
 from vgexp.diagnosis.depths import factors_of
 from vgexp.diagnosis.evidence import evidence_of_tables
 from vgexp.diagnosis.outcome import constant_loss, has_learned, is_short, stays_at_start
 from vgexp.diagnosis.root import find_root
 from vgexp.diagnosis.rules.wiring import RAN_SILENTLY
+from vgexp.errors import QuestionError
 from vgexp.quantities import TABLES
 
 NAN = math.nan
@@ -116,6 +118,11 @@ def radius(*radii: float) -> pd.DataFrame:
     return pd.DataFrame({"step": 0, "layer": layer, "name": "readout", "spectral_radius": radii})
 
 
+def broadcast(value: float) -> pd.DataFrame:
+    """A squared error of somebody's own, which is given a column and a row."""
+    return squared("mine", value).assign(shape=["64x1", "64", "scalar"])
+
+
 VARYING = [1e-4 * (1 + 0.01 * (step % 7)) for step in range(120)]
 FOREIGN = "the model: modules ran that are not registered in it, and have no rows; their weights: a"
 PROBABILITIES = {"min": 0.08, "max": 0.12, "row_sum_min": 1.0, "row_sum_max": 1.0}
@@ -124,6 +131,11 @@ EXPLODING = (1e9, 1e6, 1e3)
 RNN = {"time_attenuation": 1e-5, "backward_factor_per_time_step": 0.5}
 ALL_ANSWER = {"time_attenuation": 1.1}
 TIME = pd.DataFrame({"step": 0, "layer": 1, "name": "rnn.h", "t": [0, 20, 40], "delta_rms": 0.1})
+OVERFLOWING = TIME.loc[[0, 0, 1, 2]].assign(t=[0, 10, 20, 40], delta_rms=[NAN, NAN, 1e30, 1.0])
+EVERY_20 = {"probe.activations_every": 20}
+NEVER = steps_of([NAN] * 30, grad_norm=NAN)
+NO_GRADIENT = steps_of([2.3], grad_norm=NAN)
+BAD_GRADIENT = wiring(gradient="not_finite", updated=0)
 MEMORISED = {"constant_loss": 2.303, "val_loss_last": 2.6}
 POST = {"model.norm_position": "post", "optimizer.lr": 1e-3}
 POST_IN_LOOP = {**POST, "optimizer.class": "torch.optim.adam.Adam", "optimizer.betas": [0.9, 0.99]}
@@ -239,6 +251,8 @@ TELLS: list[tuple[str, Evidence]] = [
     ("double_softmax", of(loss=loss(name="NLLLoss", **PROBABILITIES))),
     ("output_range", of(loss=loss(name="nll_loss", max=2.5))),
     ("target_shape", of(loss=loss("64x1", "64", "float32", "MSELoss"))),
+    # The mean square over all pairs, of a function that somebody wrote.
+    ("target_shape", of(loss=broadcast(1.16))),
     (
         "output_range",
         of(loss=loss("64", "64", "float32", "MSELoss", min=0.0, max=0.99)),
@@ -278,6 +292,10 @@ TELLS: list[tuple[str, Evidence]] = [
                 step=range(100, 121)
             )
         ),
+    ),
+    (
+        "inputs_not_finite",
+        of(settings=EVERY_20, steps=NEVER, layers=layers(kind="recurrent", preact_std=NAN)),
     ),
     (
         "zero_weights",
@@ -326,10 +344,16 @@ TELLS: list[tuple[str, Evidence]] = [
     ("recurrence_vanishing", of(extra=RNN)),
     ("recurrence_vanishing", of(extra=ALL_ANSWER, time=TIME, recurrence=radius(0.3))),
     ("recurrence_exploding", of(extra={**RNN, "time_attenuation": 1e5})),
+    ("recurrence_exploding", of(time=OVERFLOWING)),
     ("no_warmup", of(settings=POST, layers=ATTENTION)),
     ("no_warmup", of(settings=POST_IN_LOOP, layers=ATTENTION)),
     ("rate_too_large", of(layers=layers(update_ratio=2.0))),
     ("rate_too_large", of(steps=steps_of([2.3, 2.3, 30.0]))),
+    # Ten steps on, a weight that began at 0 has a size.
+    (
+        "rate_too_large",
+        of(layers=layers((0, 20), update_ratio=2.0, weight_norm=lambda step: 0.1 * step)),
+    ),
     ("rate_too_large", of(extra={"sharpness_over_limit": 2.0})),
     ("rate_too_small", of(layers=layers(update_ratio=1e-5))),
     # A schedule takes the rate to nothing between two measured steps.
@@ -495,6 +519,8 @@ SILENT: list[tuple[str, Evidence]] = [
     ("double_softmax", of(loss=loss())),
     # The read-out gives these numbers itself: they are logits.
     ("double_softmax", of(loss=BINARY, layers=layers(preact_mean=0.52))),
+    # Outputs of no network: the exponential of so low a mean overflows.
+    ("double_softmax", of(loss=BINARY, layers=layers(preact_mean=-800.0))),
     # A binary cross-entropy of probabilities is right.
     (
         "double_softmax",
@@ -519,6 +545,8 @@ SILENT: list[tuple[str, Evidence]] = [
     ("double_softmax", of(loss=loss(kind="float32", target="64x10", **PROBABILITIES))),
     ("target_shape", of(loss=loss("64x1", "64x1", "float32", "MSELoss"))),
     ("target_shape", of(loss=loss())),
+    # A function that squeezes for itself compares each output with its own target.
+    ("target_shape", of(loss=broadcast(1.14))),
     ("target_shape", of(loss=loss("64x1", "scalar", "float32", "BCELoss"))),
     ("output_range", of(loss=loss("64", "64", "float32", "MSELoss", min=-3.0, max=12.0))),
     # A read-out's outputs may all be small and above 0 in the first batch.
@@ -536,6 +564,16 @@ SILENT: list[tuple[str, Evidence]] = [
         of(loss=BAD_LOSS.assign(not_finite=1.0), steps=steps_of([2.3] * 3 + [NAN], grad_norm=1.0)),
     ),
     ("nan_in_backward", of()),
+    # The gradient grows back through time, or from layer to layer, until it is not finite.
+    ("nan_in_backward", of(steps=NO_GRADIENT, wiring=BAD_GRADIENT, time=OVERFLOWING)),
+    (
+        "nan_in_backward",
+        of(
+            steps=NO_GRADIENT,
+            wiring=BAD_GRADIENT,
+            layers=layers(deltas=(NAN, NAN, 1e30, 1e15, 1.0)),
+        ),
+    ),
     # In a frame a column that nobody measured is nan as well.
     ("nan_in_backward", of(steps=steps_of([2.3] * 120), layers=layers(grad_zero_fraction=NAN))),
     # A scaler skips what is not finite, and goes on.
@@ -569,6 +607,36 @@ SILENT: list[tuple[str, Evidence]] = [
     ("inputs_unscaled", of(layers=layers(preact_std=1e-3))),
     ("inputs_unscaled", of(layers=layers(preact_std=90.0))),
     ("inputs_not_finite", of()),
+    # Of a recurrence z is not measured; that of the read-out is finite.
+    (
+        "inputs_not_finite",
+        of(
+            settings=EVERY_20,
+            steps=NEVER,
+            layers=layers(preact_std=[NAN, NAN, NAN, 1.0]).assign(
+                kind=["recurrent", "recurrent", "recurrent", "readout"] * 2
+            ),
+        ),
+    ),
+    # States that grow are not finite either.
+    (
+        "inputs_not_finite",
+        of(
+            settings=EVERY_20,
+            steps=NEVER,
+            layers=layers(kind="recurrent", preact_std=NAN),
+            recurrence=radius(1.5),
+        ),
+    ),
+    # The step is none at which z is measured.
+    (
+        "inputs_not_finite",
+        of(
+            settings=EVERY_20,
+            steps=steps_of([2.3, 9.0, 80.0, NAN], grad_norm=[1.0, 9, 80, NAN]),
+            layers=layers((0, 3), preact_std=lambda step: 1.0 if step == 0 else NAN),
+        ),
+    ),
     # Too few updates show what is usual.
     (
         "inputs_not_finite",
@@ -599,6 +667,8 @@ SILENT: list[tuple[str, Evidence]] = [
     ),
     ("inputs_not_finite", of(steps=steps_of([2.3, 9.0, 80.0, NAN], grad_norm=[1.0, 9, 80, NAN]))),
     ("zero_weights", of()),
+    # A linear model may begin at 0.
+    ("zero_weights", of(layers=layers(kind="readout", weight_norm=0.0))),
     ("weights_small", of()),
     ("weights_small", of(layers=layers(deltas=VANISHING))),
     ("weights_large", of()),
@@ -609,6 +679,11 @@ SILENT: list[tuple[str, Evidence]] = [
     ("dead_at_start", of(layers=layers(dead_fraction=0.5))),
     ("recurrence_vanishing", of(extra={"time_attenuation": 0.1})),
     ("recurrence_vanishing", of(extra=ALL_ANSWER, time=TIME, recurrence=radius(0.9))),
+    # No float64 holds what is left after 700 steps.
+    (
+        "recurrence_vanishing",
+        of(extra=ALL_ANSWER, time=TIME.assign(t=[0, 350, 700]), recurrence=radius(3.0)),
+    ),
     # One layer of two remembers.
     ("recurrence_vanishing", of(extra=ALL_ANSWER, time=TIME, recurrence=radius(0.3, 1.0))),
     # Of a gate's matrix the radius is not what a state is multiplied by.
@@ -617,6 +692,7 @@ SILENT: list[tuple[str, Evidence]] = [
         of(extra=ALL_ANSWER, time=TIME, recurrence=radius(0.3, 0.3).assign(layer=1)),
     ),
     ("recurrence_exploding", of(extra={"time_attenuation": 0.1})),
+    ("recurrence_exploding", of(time=OVERFLOWING.assign(delta_rms=[NAN, NAN, 1.0, 1.0]))),
     ("no_warmup", of(settings={**POST, "scheduler.warmup_fraction": 0.1}, layers=ATTENTION)),
     ("no_warmup", of(settings={**POST, "model.norm_position": "pre"}, layers=ATTENTION)),
     # Of a loop: usual steps, another optimizer, a rate that rises.
@@ -634,6 +710,15 @@ SILENT: list[tuple[str, Evidence]] = [
     # At such a rate no warm-up helps.
     ("no_warmup", of(settings=POST_IN_LOOP, layers=ATTENTION.assign(update_ratio=3.0))),
     ("rate_too_large", of(steps=steps_of([2.3, 2.3, 20.0]))),
+    # Nor has one that began at 0 and has had one small update, in a warm-up.
+    (
+        "rate_too_large",
+        of(
+            layers=layers(
+                range(4), update_ratio=[0.1, 0.1, 0.1, 2.0], weight_norm=lambda step: 1e-3 * step
+            )
+        ),
+    ),
     # A weight of 0 has no size to compare with.
     ("rate_too_large", of(layers=layers(update_ratio=2.0, weight_norm=0.0))),
     ("rate_too_small", of()),
@@ -780,6 +865,7 @@ def test_a_cause_is_found(cause: str, evidence: Evidence) -> None:
 def test_a_cause_is_not_found(cause: str, evidence: Evidence) -> None:
     assert CAUSE_RULES[cause].reason_unchecked(evidence) is None
     assert CAUSE_RULES[cause](evidence) is None
+    assert not evidence.raised
 
 
 def test_every_cause_has_a_rule_and_every_rule_two_cases_and_a_reason() -> None:
@@ -814,6 +900,28 @@ def test_a_rule_without_its_tables_is_unchecked() -> None:
         CAUSE_RULES["optimizer_epsilon"].reason_unchecked(bare)
         == "the settings of the optimizer are not known"
     )
+
+
+def test_a_rule_that_ends_in_an_error_is_unchecked_and_breaks_no_diagnosis(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def judge(_: Evidence) -> Finding | None:
+        raise ValueError("of no use")
+
+    rule = replace(CAUSE_RULES["rate_too_large"], judge=judge)
+    monkeypatch.setitem(CAUSE_RULES._entries, rule.id, rule)
+    evidence = of(layers=layers(update_ratio=2.0))
+
+    assert cause_metrics(evidence).keys() == {"cause_id", "cause_step", "cause_layer"}
+    assert conclude(evidence).unchecked["rate_too_large"] == "raised ValueError: of no use"
+
+
+def test_a_damaged_file_that_a_rule_reads_is_told() -> None:
+    def judge(_: Evidence) -> Finding | None:
+        raise QuestionError("layers.csv is damaged")
+
+    with pytest.raises(QuestionError, match="damaged"):
+        replace(CAUSE_RULES["rate_too_large"], judge=judge)(of())
 
 
 def test_the_backward_factor_is_weights_times_slopes() -> None:

@@ -264,6 +264,23 @@ def _scaled(factor: float, offset: float = 0.0) -> tuple[Tensor, Tensor]:
     return x * factor + offset, y
 
 
+def _sparse(factor: float) -> tuple[Tensor, Tensor]:
+    """Inputs of which one in eight is not 0."""
+    x, y = batch()
+    return F.one_hot(x.argmax(1), 8) * factor, y
+
+
+def _one_hot() -> tuple[Any, ...]:
+    """A network that reads rows as those of a bag of 10,000 words."""
+    x = F.one_hot(torch.randint(10_000, (16,)), 10_000).float()
+    model = nn.Sequential(nn.Linear(10_000, 16), nn.ReLU(), nn.Linear(16, 5))
+    return model, CE, (x, batch()[1]), None
+
+
+def _squeezed(output: Tensor, target: Tensor) -> Tensor:
+    return F.mse_loss(output.squeeze(-1), target)
+
+
 def _with_bad_input(value: float) -> tuple[Tensor, Tensor]:
     x, y = batch()
     x[2, 3] = value
@@ -326,6 +343,7 @@ SICK: dict[str, tuple[str, Callable[[], tuple[Any, ...]]]] = {
     "nan": ("inputs_not_finite", lambda: (mlp(), CE, _with_bad_input(math.nan), None)),
     "inf": ("inputs_not_finite", lambda: (mlp(), CE, _with_bad_input(math.inf), None)),
     "pixels": ("inputs_unscaled", lambda: (mlp(), CE, _scaled(60, 127), None)),
+    "tiny sparse inputs": ("inputs_unscaled", lambda: (mlp(), CE, _sparse(1e-3), None)),
     "tiny inputs": ("inputs_unscaled", lambda: (mlp(), CE, _scaled(1e-3), None)),
     "zeros": (
         "zero_weights",
@@ -470,6 +488,13 @@ SOUND: dict[str, Callable[[], tuple[Any, ...]]] = {
         CE,
         batch(),
     ),
+    "squeezed outputs": lambda: (mlp(1), _squeezed, ((b := _values())[0], b[1][:, 0])),
+    "softmax regression from 0": lambda: (
+        _filled(nn.Sequential(nn.Linear(8, 5)), lambda m: nn.init.zeros_(m.weight)),
+        CE,
+        batch(),
+    ),
+    "one-hot": _one_hot,
     "10 layers with Adam": lambda: (m := mlp(depth=10), CE, batch(), adam(m)),
 }
 
@@ -589,6 +614,7 @@ def _uncopied() -> nn.Module:
         (lambda: (mlp(), nn.MSELoss, batch()), ["loss_fn is the class MSELoss"]),
         (lambda: (mlp(), "mse", batch()), ["loss_fn is not callable"]),
         (lambda: (mlp(), CE, batch(), "adam"), ["optimizer is of type str"]),
+        (lambda: (mlp(), CE, batch(0)), ["batch has no entries: (float32 0x8, int64 0)"]),
         (lambda: (mlp(), CE, "data.csv"), ["batch is of type str", "(inputs, target)"]),
         (lambda: (mlp(), CE, batch()[0]), ["a Tensor, and a loss function needs"]),
         (lambda: (mlp(), CE, {"x": batch()[0]}), ["a dict, and a loss function needs"]),

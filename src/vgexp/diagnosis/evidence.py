@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from vgexp.diagnosis.cells import typed, with_numbers
 from vgexp.diagnosis.signal import (
     Signal,
     loss_scales,
@@ -63,6 +64,8 @@ class Evidence:
     `loss_at_start` is then its loss, nan or infinite too."""
     withheld: Mapping[str, str] = field(default_factory=dict)
     """Rule -> why this evidence cannot decide it, though it has all that the rule needs."""
+    raised: dict[str, str] = field(default_factory=dict, repr=False, compare=False)
+    """Rule -> the error that it ended in; copies share it."""
     kept: dict[Any, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
     """What several rules ask for, computed once; a changed copy computes it anew."""
 
@@ -70,8 +73,12 @@ class Evidence:
         """Whether something that a rule needs is missing.
 
         Args:
-            need: a table that must have rows (`curvature.csv`), a field of this class, or a metric.
+            need: a table that must have rows (`curvature.csv`), a field of this class, or a metric;
+                or several of them with `or` in between, of which one is enough.
         """
+        return all(map(self._lacks, need.split(" or ")))
+
+    def _lacks(self, need: str) -> bool:
         if need.endswith(_TABLE):
             table = self.tables.get(need.removesuffix(_TABLE))
             return table is None or not len(table)
@@ -109,15 +116,18 @@ def evidence_of_run(
         raise QuestionError(
             f"the summary lacks {', '.join(lacking)}\nallowed: the summary of a run with tables"
         )
+    summary = typed(summary)
     tables = {} if tables is None else tables
     layers = tables.get("layers")
+    if layers is not None and (numbers := with_numbers("layers", layers)) is not layers:
+        layers, tables = numbers, {**tables, "layers": numbers}
     steps = None if layers is None else _measured_steps(layers)
-    of_layers = {}
+    of_layers, unseen = {}, summary.get("unseen")
     if layers is not None and steps:
         num_layers, is_users = summary.get("num_layers"), "compared" in summary
         of_layers = _layer_metrics(layers, *steps, num_layers, is_users=is_users)
     return Evidence(
-        metrics={**of_layers, **summary},
+        metrics={**dict.fromkeys(_OF_A_RUN), **of_layers, **summary},
         tables=tables,
         config=config,
         dtype=summary.get("dtype"),
@@ -125,7 +135,7 @@ def evidence_of_run(
         first_step=steps[0] if steps else 0,
         last_step=steps[1] if steps else None,
         settings=settings or {},
-        unseen=tuple(map(str, summary.get("unseen") or ())),
+        unseen=tuple(map(str, unseen)) if isinstance(unseen, list | tuple) else (),
     )
 
 
@@ -151,12 +161,13 @@ def evidence_of_tables(
     from vgexp.diagnosis.readings import read_metrics
     from vgexp.diagnosis.through_time import time_metrics
 
-    measured = {name: table for name, table in tables.items() if len(table)}
+    layers = tables.get("layers")
+    has_signal = layers is not None and {"step", "delta_rms"} <= {*layers}
+    if layers is not None and has_signal and len(layers):
+        _with_numbers(layers, ("step", "layer", "delta_rms"))
+    measured = {name: with_numbers(name, table) for name, table in tables.items() if len(table)}
     layers = measured.get("layers")
-    steps = None
-    if layers is not None and "step" in layers and "delta_rms" in layers:
-        layers = _with_numbers(layers, ("step", "layer", "delta_rms"))
-        measured["layers"], steps = layers, _measured_steps(layers)
+    steps = None if layers is None or not has_signal else _measured_steps(layers)
     found: dict[str, Any] = {**read_metrics(measured), **time_metrics(measured.get("time"))}
     if layers is not None and steps is not None:
         found |= _layer_metrics(layers, *steps, is_users=True)
@@ -167,7 +178,7 @@ def evidence_of_tables(
         name: _finite(value) if isinstance(value, float) else value for name, value in found.items()
     }
     return Evidence(
-        metrics={**numbers, **(ending or {})},
+        metrics={**numbers, **typed(ending or {})},
         tables=measured,
         dtype=dtype,
         num_examples=num_examples,
@@ -205,7 +216,7 @@ def evidence_of_layers(
     require_columns(layers)
     if "step" not in layers.columns:
         raise QuestionError("the table lacks the column step\nallowed: a table of layers")
-    layers = _with_numbers(layers, ("step", "layer", "delta_rms"))
+    layers = with_numbers("layers", _with_numbers(layers, ("step", "layer", "delta_rms")))
     steps = _measured_steps(layers)
     if steps is None:
         raise QuestionError(

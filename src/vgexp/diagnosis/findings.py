@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
 from vgexp.diagnosis.needs import say_lacking
+from vgexp.errors import QuestionError
 
 if TYPE_CHECKING:
     from vgexp.diagnosis.evidence import Evidence
@@ -82,13 +83,29 @@ class Rule:
         return (inspect.getdoc(self.judge) or "").split("\n\n")[0].replace("\n", " ")
 
     def __call__(self, evidence: Evidence) -> Finding | None:
-        """The finding; None where there is none, and where the evidence lacks what is needed."""
-        return None if self.reason_unchecked(evidence) else self.judge(evidence)
+        """The finding; None where there is none, and where the evidence lacks what is needed.
+
+        A rule that ends in an error is unchecked, and no diagnosis and no summary is lost for it.
+
+        Raises:
+            QuestionError: a file of the evidence, which is read when it is asked for, is damaged.
+        """
+        if self.reason_unchecked(evidence):
+            return None
+        try:
+            return self.judge(evidence)
+        except (QuestionError, OSError):
+            raise
+        except Exception as error:
+            evidence.raised[self.id] = f"raised {type(error).__name__}: {error}"
+            return None
 
     def reason_unchecked(self, evidence: Evidence) -> str | None:
         """Why the rule cannot be checked; None where it can be."""
         if self.id in evidence.withheld:
             return evidence.withheld[self.id]
+        if self.id in evidence.raised:
+            return evidence.raised[self.id]
         lacking = [need for need in self.needs if evidence.lacks(need)]
         return say_lacking(lacking, is_trained_here=evidence.config is not None) or None
 

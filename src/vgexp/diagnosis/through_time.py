@@ -40,6 +40,27 @@ def time_metrics(time: pd.DataFrame | None) -> dict[str, float]:
     return {**first, **at_last, _PREDICTED_FACTOR: predicted}
 
 
+def growth_until_not_finite(values: np.ndarray) -> float:
+    """By how much a signal grew on its way, until it was not finite; nan where it stays finite.
+
+    Args:
+        values: its size at each place, in the order in which it passes them.
+    """
+    bad = np.flatnonzero(~np.isfinite(values))
+    if not bad.size or bad[0] < 2 or not values[0] > 0:
+        return np.nan
+    return float(values[bad[0] - 1] / values[0])
+
+
+def growth_in_time(time: pd.DataFrame | None, step: int) -> float:
+    """By how much the gradient of h of the last stacked layer grew at a step on its way back
+    through time, until it was not finite; nan where it stays finite, and without a table."""
+    if time is None or not len(rows := time[time["step"] == step]):
+        return np.nan
+    states = pd.to_numeric(last_hidden(rows)["delta_rms"], errors="coerce")
+    return growth_until_not_finite(states.to_numpy(dtype="float64", na_value=np.nan)[::-1])
+
+
 def last_hidden(time: pd.DataFrame) -> pd.DataFrame:
     """The rows of h of the last stacked layer, in order of time."""
     last_layer = time[time["layer"] == time["layer"].max()]

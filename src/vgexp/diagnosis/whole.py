@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from vgexp.diagnosis.cells import with_numbers
 from vgexp.diagnosis.evidence import Evidence
 from vgexp.quantities import TABLES
 
@@ -23,12 +24,11 @@ def with_whole_tables(evidence: Evidence) -> Evidence:
 
 
 def _whole(name: str, table: pd.DataFrame) -> pd.DataFrame:
+    table = with_numbers(name, table)
     changed: dict[str, Any] = {}
     for column in TABLES.get(name, ()):
         if column.name not in table:
             changed[column.name] = None if column.kind == "text" else np.nan
-        elif column.kind != "text" and not pd.api.types.is_numeric_dtype(table[column.name]):
-            changed[column.name] = pd.to_numeric(table[column.name], errors="coerce")
     if name == "layers" and "name" in changed:
         changed["name"] = "layer " + table["layer"].astype("str")
     whole = table.assign(**changed) if changed else table

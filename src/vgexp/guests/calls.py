@@ -41,10 +41,13 @@ def call_of(model: nn.Module, batch: Any, *, has_loss: bool) -> Call:
     mapping among them if its keys are the model's parameters.
 
     Raises:
-        QuestionError: it is no batch, or has no target though there is a loss function.
+        QuestionError: it is no batch, a tensor of it has no entries, or it has no target though
+            there is a loss function.
     """
     if isinstance(batch, str | bytes) or not isinstance(batch, Tensor | tuple | list | Mapping):
         raise QuestionError(f"check: batch is of type {type(batch).__name__}\n{ALLOWED}")
+    if _has_empty(batch):
+        raise QuestionError(f"check: batch has no entries: {describe(batch)}\n{ALLOWED}")
     batch = _copied(batch)
     if not has_loss:
         if isinstance(batch, Mapping):
@@ -206,6 +209,15 @@ def explained(what: str, call: Call, output: Any = None) -> Iterator[None]:
         if call.target is not None:
             lines.append(f"target: {describe(call.target)}")
         raise QuestionError("\n".join([*lines, ALLOWED])) from error
+
+
+def _has_empty(value: Any) -> bool:
+    """Whether a tensor of a batch has no entries."""
+    if isinstance(value, Tensor):
+        return value.numel() == 0
+    if isinstance(value, Mapping):
+        return any(map(_has_empty, value.values()))
+    return isinstance(value, tuple | list) and any(map(_has_empty, value))
 
 
 def _takes(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:

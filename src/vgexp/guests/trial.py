@@ -105,7 +105,7 @@ class _Seen:
         self._called: list[nn.Module] = []
         self._first_weight: int | None = None
         self.inputs_rms: float | None = None
-        """Root mean square of what the first module with a matrix or kernel reads."""
+        """Root mean square of what the first module with a matrix or kernel reads (`_rms_of`)."""
 
     @contextmanager
     def calls(self) -> Iterator[None]:
@@ -141,7 +141,7 @@ class _Seen:
                 self._first_weight = len(self._called)
                 read = next(iter(args), None)
                 if isinstance(read, Tensor) and read.is_floating_point() and read.numel():
-                    self.inputs_rms = float(read.detach().double().square().mean().sqrt())
+                    self.inputs_rms = _rms_of(read)
         self._called.append(module)
 
 
@@ -229,6 +229,17 @@ def _stand_in(model: nn.Module) -> torch.optim.Optimizer:
     """An optimizer that changes nothing, where none was given."""
     every = [p for p in model.parameters() if p.requires_grad] or [*model.parameters()]
     return torch.optim.SGD(every, lr=0.0)
+
+
+def _rms_of(inputs: Tensor) -> float:
+    """The root mean square of all entries; where most are 0, as those of one-hot rows and counts of
+    words, and make it small, that of the others, at most 1."""
+    x = inputs.detach().double()
+    rms = float(x.square().mean().sqrt())
+    others = x[x != 0]
+    if rms >= 1 or not others.numel() or others.numel() > x.numel() / 2:
+        return rms
+    return min(1.0, float(others.square().mean().sqrt()))
 
 
 def _has_no_shape(parameter: Tensor) -> bool:

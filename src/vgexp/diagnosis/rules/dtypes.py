@@ -75,8 +75,9 @@ def overflow(evidence: Evidence) -> Finding | None:
     bad = [
         step for name in ("loss", "grad_norm") if (step := first_bad(evidence, name)) is not None
     ]
-    if evidence.metrics.get("nonfinite_maker") == "forward":  # a scaler counts it as skipped
-        bad.append(int(evidence.metrics["nonfinite_step"]))
+    made_at = evidence.metrics.get("nonfinite_step")
+    if evidence.metrics.get("nonfinite_maker") == "forward" and made_at is not None:
+        bad.append(int(made_at))  # a scaler counts it as skipped
     if computes_in(evidence) != "float16" or not bad:
         return None
     layers = evidence.tables.get("layers", pd.DataFrame())

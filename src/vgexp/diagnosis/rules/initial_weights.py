@@ -32,6 +32,8 @@ def zero_weights(evidence: Evidence) -> Finding | None:
         return alike
     layers = evidence.tables["layers"]
     every = layers[(layers["step"] == evidence.first_step) & layers["weight_norm"].notna()]
+    if len(every) and (every["kind"] == "readout").all():
+        return None  # a linear model: its loss is convex, and 0 a usual start
     rows = rows_at(evidence, evidence.first_step)
     zero = rows[values_of(rows, "weight_norm") == 0]
     readout_deltas = values_of(rows, "delta_rms")

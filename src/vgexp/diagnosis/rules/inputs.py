@@ -14,6 +14,8 @@ from vgexp.diagnosis.outcome import column_of
 from vgexp.diagnosis.rules.not_finite import first_bad
 
 _FAR = 8.0
+_WITH_Z = ("linear", "conv", "readout")
+"""Kinds of layers whose z the probe measures wherever it measures any."""
 _ENOUGH = 5
 """Updates that show what is usual."""
 _SMALL = 0.5
@@ -122,7 +124,11 @@ def _of_measured(evidence: Evidence, name: str, rms: float) -> Finding | None:
     certain=True,
 )
 def inputs_not_finite(evidence: Evidence) -> Finding | None:
-    """Whether the first layer's z is not finite while its weights are."""
+    """Whether the first layer's z is not finite while its weights are.
+
+    A z that nobody measured is nan too: those of another layer, or the steps at which z is measured
+    at all, tell the two apart.
+    """
     step = first_bad(evidence, "loss")
     if step is None and not _never_finite(evidence):
         return None
@@ -130,17 +136,17 @@ def inputs_not_finite(evidence: Evidence) -> Finding | None:
     layers = evidence.tables["layers"]
     rows = layers[layers["step"] == step]
     first = rows[rows["layer"] == rows["layer"].min()]
-    if len(first):
-        norm, z = values_of(first, "weight_norm")[0], values_of(first, "preact_std")[0]
-        if not math.isfinite(norm) or math.isfinite(z) or evidence.dtype == "float16":
-            return None
-    elif not _came_suddenly(evidence, int(step)) or _was_given_finite(evidence, int(step)):
+    if _was_given_finite(evidence, int(step)):
+        return None
+    if len(first) and not math.isfinite(values_of(first, "weight_norm")[0]):
+        return None
+    if not (_has_bad_z(evidence, rows, first) or _came_suddenly(evidence, int(step))):
         return None
     name = str(layers["name"].iloc[0])
+    since = "" if step == evidence.first_step else " although the update before was"
     return Finding(
         "inputs_not_finite",
-        f"At step {step} the forward pass is not finite although the update before was: inputs are"
-        " nan or infinite.",
+        f"At step {step} the forward pass is not finite{since}: inputs are nan or infinite.",
         step=int(step),
         layers=(name,),
         numbers={"step": Number(float(step))},
@@ -154,6 +160,28 @@ def inputs_not_finite(evidence: Evidence) -> Finding | None:
     )
 
 
+def _has_bad_z(evidence: Evidence, rows: pd.DataFrame, first: pd.DataFrame) -> bool:
+    """Whether z was measured at a step, and that of the first layer is not finite.
+
+    Of a recurrence z is not measured. That no other z is finite says as much, unless it is a plain
+    one whose matrix makes states grow.
+    """
+    if not len(first) or evidence.dtype == "float16":
+        return False
+    step = int(first["step"].iloc[0])
+    is_plain = first["kind"].iloc[0] in _WITH_Z
+    if np.isfinite(values_of(rows, "preact_std")).any():
+        return is_plain and not math.isfinite(values_of(first, "preact_std")[0])
+    every = evidence.settings.get("probe.activations_every")
+    is_due = isinstance(every, int) and every > 0 and step % every == 0
+    if not is_due and not _was_given_bad(evidence, step):
+        return False
+    recurrence = evidence.tables.get("recurrence")
+    if is_plain or recurrence is None:
+        return True
+    return not (values_of(recurrence, "spectral_radius") > 1).any()
+
+
 def _never_finite(evidence: Evidence) -> bool:
     losses, norms = (column_of(evidence, "steps", name) for name in ("loss", "grad_norm"))
     return losses.size > 0 and not (np.isfinite(losses).any() or np.isfinite(norms).any())
@@ -161,11 +189,21 @@ def _never_finite(evidence: Evidence) -> bool:
 
 def _was_given_finite(evidence: Evidence, step: int) -> bool:
     """Whether what the loss was given at the step is known to be finite."""
+    given = _given(evidence, step)
+    return len(given) > 0 and bool((given == 0).all())
+
+
+def _was_given_bad(evidence: Evidence, step: int) -> bool:
+    """Whether the loss was given something that is not finite at the step."""
+    return bool((_given(evidence, step) > 0).any())
+
+
+def _given(evidence: Evidence, step: int) -> np.ndarray:
+    """The shares of entries that are not finite of what the loss was given at a step."""
     table = evidence.tables.get("loss")
     if table is None:
-        return False
-    given = table[(table["step"] == step) & (table["role"] != "loss")]
-    return len(given) > 0 and bool((given["not_finite"] == 0).all())
+        return np.array([])
+    return values_of(table[(table["step"] == step) & (table["role"] != "loss")], "not_finite")
 
 
 def _came_suddenly(evidence: Evidence, step: int) -> bool:

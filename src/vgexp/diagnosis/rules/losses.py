@@ -17,6 +17,13 @@ ROUNDING = 1e-3
 _HALF = 0.5
 _ALIKE = 0.05
 """Relative difference up to which a loss is what the means of its arguments give."""
+_PAIRWISE = 1e-4
+"""Relative difference up to which a loss is the mean square over all pairs: rounding of float32."""
+_BROADCASTING = frozenset(
+    {"mseloss", "l1loss", "smoothl1loss", "huberloss", "softmarginloss", "poissonnllloss"}
+    | {"kldivloss", "kldiv"}
+)
+"""PyTorch's own losses that broadcast what they are given, by their plain names."""
 _RANGES = ((0.0, 1.0, "a sigmoid"), (-1.0, 1.0, "tanh"), (0.0, math.inf, "ReLU"))
 _MADE_BY = (("Sigmoid", "Softmax"), ("Tanh",), ("Relu", "Softplus"))
 """How autograd names functions of these ranges."""
@@ -89,7 +96,11 @@ def double_softmax(evidence: Evidence) -> Finding | None:
     certain=True,
 )
 def target_shape(evidence: Evidence) -> Finding | None:
-    """Whether output and target are broadcast against each other."""
+    """Whether output and target are broadcast against each other.
+
+    A function of somebody's own may bring both to one shape itself: its value has to be the mean
+    square over all pairs, which is var(o) + var(y) + (mean(o) - mean(y))^2.
+    """
     first = first_call(evidence)
     if first is None:
         return None
@@ -102,6 +113,8 @@ def target_shape(evidence: Evidence) -> Finding | None:
     except ValueError:
         return None
     if math.prod(both) <= max(map(math.prod, shapes)):
+        return None
+    if _plain(output["function"]) not in _BROADCASTING and not _is_over_pairs(evidence):
         return None
     joined = "x".join(map(str, both))
     return Finding(
@@ -120,6 +133,20 @@ def target_shape(evidence: Evidence) -> Finding | None:
             ),
         ),
     )
+
+
+def _is_over_pairs(evidence: Evidence) -> bool:
+    """Whether every described call of the loss gives the mean square over all pairs."""
+    table = evidence.tables["loss"]
+    outputs, targets, results = (
+        table[table["role"] == role].drop_duplicates("step").set_index("step")
+        for role in ("output", "target", "loss")
+    )
+    apart = outputs["mean"] - targets["mean"]
+    pairs = outputs["std"] ** 2 + targets["std"] ** 2 + apart**2
+    differences = (results["mean"] - pairs).abs() / pairs
+    vary = (outputs["std"] > 0) & (targets["std"] > 0)
+    return bool(vary.any() and (differences[vary] <= _PAIRWISE).all())
 
 
 @cause_rule(
@@ -254,7 +281,7 @@ def _sigmoid_twice(evidence: Evidence, first: tuple[pd.Series, pd.Series, float]
     if outputs["min"].min() < 0 or outputs["max"].max() > 1:
         return None
     z, given = _of_readout(evidence, "preact_mean"), float(output["mean"])
-    if z is None or abs(given - z) < _ALIKE or abs(given - 1 / (1 + math.exp(-z))) > _ALIKE:
+    if z is None or abs(given - z) < _ALIKE or abs(given - _sigmoid(z)) > _ALIKE:
         return None
     if "withlogits" not in str(output["function"]).replace("_", "").lower():
         middle, share = float(output["mean"]), float(target["mean"])
@@ -353,6 +380,11 @@ def _is_known(output: pd.Series) -> bool:
 
 def _is_made_by(output: pd.Series, functions: tuple[str, ...]) -> bool:
     return str(output.get("made_by")).startswith(functions)
+
+
+def _sigmoid(z: float) -> float:
+    """1 / (1 + exp(-z)), of any z: the exponential overflows below -709."""
+    return 0.5 * (1 + math.tanh(z / 2))
 
 
 def _plain(function: object) -> str:

@@ -6,11 +6,13 @@ import math
 
 import numpy as np
 
-from vgexp.diagnosis.depths import values_of
+from vgexp.diagnosis.depths import rows_at, values_of
 from vgexp.diagnosis.evidence import Evidence
 from vgexp.diagnosis.findings import Finding, Number, Remedy, cause_rule
 from vgexp.diagnosis.outcome import column_of
 from vgexp.diagnosis.rules.losses import readouts
+from vgexp.diagnosis.signal import EXPLODING_ABOVE
+from vgexp.diagnosis.through_time import growth_in_time, growth_until_not_finite
 
 
 @cause_rule(
@@ -59,6 +61,8 @@ def nan_in_backward(evidence: Evidence) -> Finding | None:
     step = first_bad(evidence, "grad_norm")
     of_loss = first_bad(evidence, "loss")
     if step is None or (of_loss is not None and of_loss <= step) or _grew(evidence, step):
+        return None
+    if _grows_backward(evidence, step):
         return None
     losses = evidence.tables["steps"].set_index("step")["loss"]
     if not math.isfinite(float(losses.get(step, math.nan))):
@@ -109,6 +113,15 @@ def _is_known_bad(evidence: Evidence, column: str) -> bool:
     if layers is None or not {"grad_norm", "grad_zero_fraction"} <= {*layers}:
         return False
     return bool((layers["grad_zero_fraction"].notna() & layers["grad_norm"].isna()).any())
+
+
+def _grows_backward(evidence: Evidence, step: int) -> bool:
+    """Whether the signal of the step itself grew a thousand times, through time or from layer to
+    layer, until it was not finite: it overflowed."""
+    deltas = values_of(rows_at(evidence, step), "delta_rms")[::-1]
+    over_layers = growth_until_not_finite(deltas)
+    in_time = growth_in_time(evidence.tables.get("time"), step)
+    return over_layers > EXPLODING_ABOVE or in_time > EXPLODING_ABOVE
 
 
 def _grew(evidence: Evidence, step: int) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,6 +14,7 @@ from vgexp.diagnosis.findings import Finding, Number, Remedy, cause_rule
 from vgexp.diagnosis.phrases import format_factor
 from vgexp.diagnosis.rules.multiplied import PER_LAYER
 from vgexp.diagnosis.signal import EXPLODING_ABOVE, VANISHING_BELOW
+from vgexp.diagnosis.through_time import growth_in_time
 
 
 @cause_rule(
@@ -51,36 +54,31 @@ def recurrence_vanishing(evidence: Evidence) -> Finding | None:
 
 @cause_rule(
     "recurrence_exploding",
-    "time_attenuation",
+    "time_attenuation or time.csv",
     limit=EXPLODING_ABOVE,
     reason=PER_LAYER,
     source="Pascanu et al. 2013",
 )
 def recurrence_exploding(evidence: Evidence) -> Finding | None:
-    """Whether the gradient explodes on its way back through time."""
-    if evidence.metrics["time_attenuation"] <= EXPLODING_ABOVE:
+    """Whether the gradient explodes on its way back through time, or overflows there."""
+    ends = evidence.metrics.get("time_attenuation")
+    if ends is not None:
+        if ends <= EXPLODING_ABOVE:
+            return None
+        return _through_time(
+            "recurrence_exploding", "grows", evidence, EXPLODING_ABOVE, _SHORTER_STEPS
+        )
+    time = evidence.tables["time"]
+    step = int(time["step"].min())
+    grown = growth_in_time(time, step)
+    if not grown > EXPLODING_ABOVE:
         return None
-    return _through_time(
+    return Finding(
         "recurrence_exploding",
-        "grows",
-        evidence,
-        EXPLODING_ABOVE,
-        (
-            Remedy(
-                "Clip the gradient by its norm.",
-                "A step then is never longer than the threshold.",
-                "clip=norm clip.threshold=1",
-                "nn.utils.clip_grad_norm_(model.parameters(), 1.0)",
-                "Pascanu et al. 2013",
-            ),
-            Remedy(
-                "Or begin with an orthogonal recurrent matrix.",
-                "Its singular values are all 1.",
-                "model.recurrent_init=orthogonal model.spectral_radius=1",
-                "nn.init.orthogonal_(rnn.weight_hh_l0)",
-                "Saxe et al. 2014",
-            ),
-        ),
+        f"Back through time the gradient grows {grown:.2g} times, and then is not finite any more.",
+        step=step,
+        numbers={"growth": Number(grown, EXPLODING_ABOVE)},
+        remedies=(_ORTHOGONAL,),  # what is not finite cannot be clipped
     )
 
 
@@ -118,13 +116,37 @@ def _kept_by_radius(evidence: Evidence) -> _Kept | None:
     if not len(rows) or rows.groupby("layer").size().max() > 1:  # a row for each gate
         return None
     radii = values_of(rows, "spectral_radius")
-    if not np.isfinite(radii).all():
+    times = values_of(time, "t")
+    if not np.isfinite(radii).all() or not np.isfinite(times).any():
         return None
-    most, length = int(np.argmax(radii)), int(time["t"].max())
+    most, length = int(np.argmax(radii)), int(np.nanmax(times))
     radius = float(radii[most])
-    return _Kept(str(rows["name"].iloc[most]), radius, length, radius**length)
+    return _Kept(str(rows["name"].iloc[most]), radius, length, _power(radius, length))
 
 
+def _power(radius: float, length: int) -> float:
+    """radius^length, or the exponential of 700 where a float64 does not hold more."""
+    return math.exp(min(length * math.log(radius), 700.0)) if radius > 0 else 0.0**length
+
+
+_ORTHOGONAL = Remedy(
+    "Begin with an orthogonal recurrent matrix.",
+    "Its singular values are all 1.",
+    "model.recurrent_init=orthogonal model.spectral_radius=1",
+    "nn.init.orthogonal_(rnn.weight_hh_l0)",
+    "Saxe et al. 2014",
+)
+_OR_ORTHOGONAL = replace(_ORTHOGONAL, words="Or begin with an orthogonal recurrent matrix.")
+_SHORTER_STEPS = (
+    Remedy(
+        "Clip the gradient by its norm.",
+        "A step then is never longer than the threshold.",
+        "clip=norm clip.threshold=1",
+        "nn.utils.clip_grad_norm_(model.parameters(), 1.0)",
+        "Pascanu et al. 2013",
+    ),
+    _OR_ORTHOGONAL,
+)
 _LONGER_MEMORY = (
     Remedy(
         "Use a gated cell.",
@@ -133,13 +155,7 @@ _LONGER_MEMORY = (
         "nn.LSTM",
         "Hochreiter & Schmidhuber 1997",
     ),
-    Remedy(
-        "Or begin with an orthogonal recurrent matrix.",
-        "Its singular values are all 1.",
-        "model.recurrent_init=orthogonal model.spectral_radius=1",
-        "nn.init.orthogonal_(rnn.weight_hh_l0)",
-        "Saxe et al. 2014",
-    ),
+    _OR_ORTHOGONAL,
 )
 
 RULES = (

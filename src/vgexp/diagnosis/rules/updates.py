@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
+import pandas as pd
 
 from vgexp.diagnosis.depths import values_of
 from vgexp.diagnosis.evidence import Evidence
@@ -15,6 +16,8 @@ from vgexp.diagnosis.outcome import column_of, constant_loss
 WHOLE_WEIGHT = 1.0
 UNMOVED = 0.1
 _JUMP = 10.0
+_FEW_STEPS = 10
+"""Steps after which a weight that began at 0 has a size to compare updates with."""
 _SMALLEST_HALF = 2.0**-24
 _USUAL_EPSILON = 1e-8
 _SMALLER_RATE = "A step this long does not follow the gradient at its start any more."
@@ -33,6 +36,7 @@ def rate_too_large(evidence: Evidence) -> Finding | None:
     layers = evidence.tables["layers"]
     ratios = values_of(layers, "update_ratio")
     early = (ratios > WHOLE_WEIGHT) & (values_of(layers, "weight_norm") > 0)
+    early &= ~_begins_at_zero(layers)
     if evidence.is_check and not _is_wholesale(ratios) and _jump_of_check(evidence) is None:
         return None
     over = evidence.metrics.get("sharpness_over_limit")
@@ -212,6 +216,16 @@ def _jump(evidence: Evidence) -> tuple[int, float] | None:
     if not high.size:
         return None
     return int(evidence.tables["steps"]["step"].iloc[high[0]]), float(losses[high[0]] / losses[0])
+
+
+def _begins_at_zero(layers: pd.DataFrame) -> np.ndarray:
+    """The rows of the first steps of weights that begin at exactly 0: what the updates before have
+    made of them is small, and under a warm-up smaller than the next update."""
+    firsts = layers.drop_duplicates("name")
+    names = firsts.loc[values_of(firsts, "weight_norm") == 0, "name"]
+    is_new = values_of(layers, "step") < values_of(layers, "step").min() + _FEW_STEPS
+    begins: np.ndarray = layers["name"].isin(set(names)).to_numpy(dtype=bool) & is_new
+    return begins
 
 
 def _is_wholesale(ratios: np.ndarray) -> bool:
