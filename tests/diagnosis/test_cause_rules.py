@@ -24,9 +24,9 @@ from vgexp.diagnosis.depths import factors_of
 from vgexp.diagnosis.evidence import evidence_of_tables
 from vgexp.diagnosis.outcome import constant_loss, has_learned, is_short, stays_at_start
 from vgexp.diagnosis.root import find_root
-from vgexp.diagnosis.rules.wiring import RAN_SILENTLY
 from vgexp.errors import QuestionError
 from vgexp.quantities import TABLES
+from vgexp.unseen import RAN_SILENTLY
 
 NAN = math.nan
 NAMES = ["layers.0", "layers.1", "layers.2", "readout"]
@@ -1056,3 +1056,16 @@ def test_a_run_is_short_below_a_hundred_steps_or_while_its_loss_falls() -> None:
     assert is_short(of(steps=steps_of([2.3] * 99)))
     assert not is_short(of(steps=steps_of([2.3] * 100)))
     assert is_short(of(steps=steps_of(np.linspace(5, 2.2, 200))))
+
+
+def test_before_step_0_there_was_no_update() -> None:
+    rows = layers(kind="recurrent", preact_std=NAN)
+    at_start = of(settings=EVERY_20, steps=NEVER, layers=rows)
+    later = of(
+        steps=steps_of([2.3] * 20 + [NAN], grad_norm=[1.0] * 20 + [NAN]),
+        layers=layers(preact_std=lambda step: 1.0 if step == 0 else NAN),
+    )
+    for evidence, has_update in ((at_start, False), (later, True)):
+        found = CAUSE_RULES["inputs_not_finite"](evidence)
+        assert found is not None
+        assert ("the update before" in found.sentence) is has_update

@@ -53,7 +53,7 @@ def _lines(diagnosis: Diagnosis, command: Sequence[str]) -> Iterator[str]:
     found = {each.id for each in diagnosis.findings}
     clean = [id for id in diagnosis.checked if id in CAUSES and id not in found]
     if clean:
-        yield from _wrap(f"In order: {', '.join(clean)}", "")
+        yield from _wrap(f"Checked, nothing found: {', '.join(clean)}", "")
     for reason, ids in _by_reason(diagnosis):
         yield from _wrap(f"Not checked, {reason}: {', '.join(ids)}", "")
 
