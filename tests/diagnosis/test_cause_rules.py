@@ -26,9 +26,9 @@ from vgexp.diagnosis.depths import factors_of
 from vgexp.diagnosis.evidence import evidence_of_tables
 from vgexp.diagnosis.outcome import constant_loss, has_learned, is_short, stays_at_start
 from vgexp.diagnosis.root import find_root
-from vgexp.diagnosis.rules.wiring import RAN_SILENTLY
 from vgexp.errors import QuestionError
 from vgexp.quantities import TABLES
+from vgexp.unseen import RAN_SILENTLY
 
 NAN = math.nan
 NAMES = ["layers.0", "layers.1", "layers.2", "readout"]
@@ -1076,3 +1076,16 @@ def test_a_rate_that_is_too_small_is_raised_to_the_usual_one_at_once(
     (found,) = [CAUSE_RULES["rate_too_small"](dataclasses.replace(evidence, config=config))]
     assert found is not None
     assert found.remedies[0].override == f"optimizer.lr={better}"
+
+
+def test_before_step_0_there_was_no_update() -> None:
+    rows = layers(kind="recurrent", preact_std=NAN)
+    at_start = of(settings=EVERY_20, steps=NEVER, layers=rows)
+    later = of(
+        steps=steps_of([2.3] * 20 + [NAN], grad_norm=[1.0] * 20 + [NAN]),
+        layers=layers(preact_std=lambda step: 1.0 if step == 0 else NAN),
+    )
+    for evidence, has_update in ((at_start, False), (later, True)):
+        found = CAUSE_RULES["inputs_not_finite"](evidence)
+        assert found is not None
+        assert ("the update before" in found.sentence) is has_update

@@ -1,6 +1,6 @@
 """What is empty is told: one line a reason, with the weights in it.
 
-Holds: probe/unseen.py
+Holds: probe/unseen.py, unseen.py
 """
 
 from __future__ import annotations
@@ -21,9 +21,15 @@ from vgexp.probe.unseen import (
     NO_CALL,
     NO_GRADIENT,
     NOT_HELD,
+    lines,
+)
+from vgexp.unseen import (
+    NO_STEP,
     RAN_SILENTLY,
     UNREGISTERED,
-    lines,
+    saw_no_step,
+    unregistered_weights,
+    weights_that_ran_silently,
 )
 
 
@@ -201,3 +207,20 @@ def test_a_table_that_a_model_has_not_is_refused_with_the_reason(table: str, wor
     model = stacked(nn.Linear(4, 3))
     with pytest.raises(QuestionError, match=words):
         Probe(model, sgd(model)).to_frame(table)
+
+
+def test_what_a_line_says_is_read_again() -> None:
+    told = lines(
+        {
+            NO_STEP: ["the model"],
+            RAN_SILENTLY: [f"layers.{i}.weight" for i in range(MOST_NAMES + 2)],
+            UNREGISTERED.format("[6, 4] in linear"): ["the model"],
+        }
+    )
+    assert saw_no_step(told)
+    assert unregistered_weights(told) == "[6, 4] in linear"
+    assert weights_that_ran_silently(told) == {f"layers.{i}.weight" for i in range(MOST_NAMES)}
+    others = lines({NO_CALL: ["layers.0.weight"]})
+    assert not saw_no_step(others)
+    assert unregistered_weights(others) is None
+    assert not weights_that_ran_silently(others)

@@ -13,6 +13,9 @@ from vgexp.quantities import NUM_STEPS_AVERAGED
 
 LEARNED_BELOW = 0.9
 """Share of a constant guess's loss below which a network has learned."""
+HALF = 0.5
+"""Share of the first loss below which a loss of unknown kind counts as learned; one that ends above
+this share of a constant guess's has learned little."""
 ENOUGH_STEPS = 100
 """Steps that a run must have before it is said that it does not learn."""
 
@@ -71,6 +74,18 @@ def has_learned(steps: pd.DataFrame, constant_loss: float) -> bool | None:
     all. None if the loss of a constant guess is not known (nan).
     """
     return learning_of(steps, constant_loss).learned
+
+
+def learned_below(first: float, constant_loss: float | None) -> float:
+    """The loss below which a network has learned.
+
+    Args:
+        first: the first loss, which counts where nobody knows what a guess costs.
+        constant_loss: that of a constant guess; None or nan: not known.
+    """
+    if constant_loss is None or math.isnan(constant_loss):
+        return HALF * first
+    return LEARNED_BELOW * constant_loss
 
 
 def still_falls(losses: pd.Series, constant_loss: float) -> bool:

@@ -8,15 +8,19 @@ import numpy as np
 import pandas as pd
 
 from vgexp.diagnosis.evidence import Evidence
-from vgexp.diagnosis.learning import ENOUGH_STEPS, LEARNED_BELOW, still_falls
+from vgexp.diagnosis.learning import (
+    ENOUGH_STEPS,
+    HALF,
+    LEARNED_BELOW,
+    learned_below,
+    still_falls,
+)
 from vgexp.diagnosis.readings import running_means
 
 _ALIKE = 0.25
 """Relative difference up to which a measured loss is what a kind of loss gives."""
 _SAME = 0.01
 """As `_ALIKE`, where nothing but the number of examples is compared."""
-_HALF = 0.5
-"""Share of the first loss below which a loss of unknown kind counts as learned."""
 
 
 def column_of(evidence: Evidence, table: str, name: str) -> np.ndarray:
@@ -40,9 +44,8 @@ def has_learned(evidence: Evidence) -> bool | None:
     if not losses.size:
         return None
     last = float(running_means(pd.Series(losses))[-1])
-    if guess is not None:
-        return last < LEARNED_BELOW * guess
-    return True if last < _HALF * _first(losses) else None
+    has_learned = last < learned_below(_first(losses), guess)
+    return has_learned or (None if guess is None else False)
 
 
 def has_learned_little(evidence: Evidence) -> bool:
@@ -53,7 +56,7 @@ def has_learned_little(evidence: Evidence) -> bool:
     losses, guess = column_of(evidence, "steps", "loss"), constant_loss(evidence)
     if evidence.metrics.get("verdict") is not None or guess is None or not has_learned(evidence):
         return False
-    return float(running_means(pd.Series(losses[np.isfinite(losses)]))[-1]) >= _HALF * guess
+    return float(running_means(pd.Series(losses[np.isfinite(losses)]))[-1]) >= HALF * guess
 
 
 def stays_at_start(evidence: Evidence) -> bool:

@@ -20,9 +20,9 @@ from vgexp.diagnosis.outcome import (
 from vgexp.diagnosis.phrases import format_loss, name_layers
 from vgexp.diagnosis.rules import CAUSE_RULES
 from vgexp.diagnosis.rules.depth import lost_in_part
-from vgexp.diagnosis.rules.wiring import saw_no_step
 from vgexp.diagnosis.signal import VANISHING_BELOW
 from vgexp.diagnosis.whole import with_whole_tables
+from vgexp.unseen import saw_no_step
 
 HEALTHY, SICK, UNDECIDED = "healthy", "sick", "undecided"
 _LASTING = ("vanishing", "exploding")
@@ -73,8 +73,8 @@ def find_root(evidence: Evidence) -> Root:
     if evidence.is_check:
         return _root_of_check(evidence, found, counted)
     counted = _without_side_paths(counted)
-    if saw_no_step(evidence):
-        counted = [_NO_STEP]
+    if saw_no_step(evidence.unseen):
+        counted = [_WITHOUT_A_STEP]
     if not counted:
         if learned is not False:
             return Root(UNDECIDED if learned is None else HEALTHY, notes)
@@ -260,7 +260,7 @@ def _unknown(evidence: Evidence) -> Finding:
     return Finding("unknown", sentence, step=evidence.first_step)
 
 
-_NO_STEP = Finding(
+_WITHOUT_A_STEP = Finding(
     "no_update",
     "The optimizer made no step while the probe was watching.",
     step=0,

@@ -34,15 +34,13 @@ from vgexp.probe.taps import Taps
 from vgexp.probe.unseen import (
     MOST_NAMES,
     NO_CALL,
-    NO_STEP,
-    RAN_SILENTLY,
-    UNREGISTERED,
     Missing,
     lines,
 )
 from vgexp.probe.weights import WeightMeter
 from vgexp.quantities import TABLES
 from vgexp.records import Rows, measured_cells
+from vgexp.unseen import NO_STEP, RAN_SILENTLY, UNREGISTERED
 from vgexp.watch import Meter, Watch
 
 if TYPE_CHECKING:

@@ -23,17 +23,11 @@ NO_ACTIVATION = (
     " saturated_fraction, dead_fraction)"
 )
 NO_CALL = "no call of its module was seen with gradients"
-RAN_SILENTLY = "its module ran without gradients alone"
 NO_GRADIENT = (
     "the gradient was None at the optimizer's step: no backward pass reached these weights, or a"
     " hook freed it before"
 )
 NOT_HELD = "the optimizer does not hold these weights, so that its steps do not change them"
-NO_STEP = "no optimizer step was seen in a `with`"
-UNREGISTERED = (
-    "modules ran that are not registered in it, and have no rows; their weights: {}. Modules in a"
-    " plain list or dictionary are not registered: nn.ModuleList and nn.ModuleDict do it"
-)
 
 
 _OF_THE_WHOLE = ("the model", "the optimizer", "the run folder", "the tables", "the loss")

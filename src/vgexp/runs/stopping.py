@@ -216,12 +216,10 @@ class LiveRules:
 
 def _find_learned(losses: pd.Series, guess: float) -> NDArray[np.bool_]:
     """At which means over 20 steps the network had learned."""
-    from vgexp.diagnosis.learning import LEARNED_BELOW
-    from vgexp.diagnosis.outcome import _HALF
+    from vgexp.diagnosis.learning import learned_below
     from vgexp.diagnosis.readings import running_means
 
-    limit = _HALF * float(losses.iloc[0]) if math.isnan(guess) else LEARNED_BELOW * guess
-    return running_means(losses) < limit
+    return running_means(losses) < learned_below(float(losses.iloc[0]), guess)
 
 
 def _join(pieces: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:

@@ -12,10 +12,13 @@ from vgexp.diagnosis.rules.updates import UNMOVED, total_change
 from vgexp.diagnosis.signal import SMALLEST_NORMAL
 
 _MOSTLY = 0.9
+"""Share of updates that counts as nearly every one."""
 _THROTTLED = 0.05
+"""Share of its size that clipping leaves of a gradient, below which it is a smaller rate."""
 _SAME = 1e-6
 """Relative difference of float32 numbers that are the same but for rounding."""
-_MANY_STEPS = 50
+_ENOUGH_STEPS = 25
+"""Updates from which on a share of them says what is usual."""
 
 
 @cause_rule(
@@ -35,7 +38,7 @@ def clip_throttles(evidence: Evidence) -> Finding | None:
     before, after, clipped = (
         column_of(evidence, "steps", name) for name in ("grad_norm", "grad_norm_clipped", "clipped")
     )
-    if before.size < _MANY_STEPS // 2 or after.size != before.size:
+    if before.size < _ENOUGH_STEPS or after.size != before.size:
         return None
     with np.errstate(all="ignore"):
         ratios = after / before
@@ -50,15 +53,7 @@ def clip_throttles(evidence: Evidence) -> Finding | None:
             f"{what}, and all updates together are {total:.2g} of a weight.",
             step=0,
             numbers={"total_update_ratio": Number(total, UNMOVED)},
-            remedies=(
-                Remedy(
-                    "Raise the threshold above the usual gradient.",
-                    "Clipping is then for outliers alone.",
-                    None,
-                    code,
-                    "Pascanu et al. 2013",
-                ),
-            ),
+            remedies=(_raise_threshold(None, code),),
         )
     share = float((usable < 1 - 1e-6).mean())
     if np.isfinite(clipped).any():
@@ -72,14 +67,22 @@ def clip_throttles(evidence: Evidence) -> Finding | None:
         step=0,
         numbers={"clip_fraction": Number(share, _MOSTLY), "factor": Number(factor, _THROTTLED)},
         remedies=(
-            Remedy(
-                "Raise the threshold above the usual gradient.",
-                "Clipping is then for outliers alone.",
+            _raise_threshold(
                 f"clip.threshold={float(np.nanmedian(before)):.2g}",
                 f"nn.utils.clip_grad_norm_(model.parameters(), {np.nanmedian(before):.2g})",
-                "Pascanu et al. 2013",
             ),
         ),
+    )
+
+
+def _raise_threshold(override: str | None, code: str) -> Remedy:
+    """None of a loop that clips for itself: no key of the configuration does it there."""
+    return Remedy(
+        "Raise the threshold above the usual gradient.",
+        "Clipping is then for outliers alone.",
+        override,
+        code,
+        "Pascanu et al. 2013",
     )
 
 

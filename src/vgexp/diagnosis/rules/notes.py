@@ -10,7 +10,8 @@ from vgexp.diagnosis.findings import Finding, Number, cause_rule
 from vgexp.diagnosis.learning import LEARNED_BELOW
 from vgexp.diagnosis.outcome import constant_loss, has_learned
 from vgexp.diagnosis.phrases import name_layers
-from vgexp.diagnosis.rules.wiring import beside_the_path, frozen, ran_silently
+from vgexp.diagnosis.rules.wiring import beside_the_path, frozen
+from vgexp.unseen import weights_that_ran_silently
 
 _RISE = 1.2
 
@@ -79,7 +80,8 @@ def unused_parameters(evidence: Evidence) -> Finding | None:
         return None
     without = wiring[(values_of(wiring, "gradient_came") == 0) & wiring["gradient"].eq("none")]
     rows = layers[layers["name"].isin(set(without["name"]))]
-    ran = set(rows.loc[rows["preact_std"].notna(), "name"]) | ran_silently(evidence)
+    ran = set(rows.loc[rows["preact_std"].notna(), "name"])
+    ran |= weights_that_ran_silently(evidence.unseen)
     ignored = set(evidence.metrics.get("loss_ignores") or ())
     names = tuple(str(n) for n in dict.fromkeys(rows["name"]) if n not in ran)
     if found := tuple(str(n) for n in dict.fromkeys(rows["name"]) if n in ignored):

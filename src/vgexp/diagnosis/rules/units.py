@@ -5,15 +5,14 @@ from __future__ import annotations
 from vgexp.diagnosis.depths import rows_at, values_of
 from vgexp.diagnosis.evidence import Evidence
 from vgexp.diagnosis.findings import Finding, Number, Remedy, cause_rule
+from vgexp.diagnosis.rules.multiplied import NEARLY_ALL
 from vgexp.diagnosis.rules.updates import rate_remedy
-
-_NEARLY_ALL = 0.9
 
 
 @cause_rule(
     "dead_units",
     "layers.csv",
-    limit=_NEARLY_ALL,
+    limit=NEARLY_ALL,
     source="Lu et al. 2020",
     reason="usual networks have some dead units; a layer with nine of ten passes nothing",
 )
@@ -40,7 +39,7 @@ def dead_units(evidence: Evidence) -> Finding | None:
 @cause_rule(
     "saturated_units",
     "layers.csv",
-    limit=_NEARLY_ALL,
+    limit=NEARLY_ALL,
     source="Glorot & Bengio 2010",
     reason="a trained network uses flat ends; where nine of ten entries are there, a layer"
     " passes next to nothing",
@@ -69,10 +68,10 @@ def _units(
     evidence: Evidence, cause: str, column: str, do: str, remedies: tuple[Remedy, ...]
 ) -> Finding | None:
     layers = evidence.tables["layers"]
-    is_bad = (values_of(layers, column) >= _NEARLY_ALL) & (values_of(layers, "step") > 0)
+    is_bad = (values_of(layers, column) >= NEARLY_ALL) & (values_of(layers, "step") > 0)
     for step in sorted(layers.loc[is_bad, "step"].unique()):
         rows = rows_at(evidence, int(step))
-        bad = rows[values_of(rows, column) >= _NEARLY_ALL]
+        bad = rows[values_of(rows, column) >= NEARLY_ALL]
         if len(bad):
             share = float(values_of(bad, column)[0])
             return Finding(
@@ -80,7 +79,7 @@ def _units(
                 f"At step {int(step)} {share:.0%} of the units of {bad['name'].iloc[0]} {do}.",
                 step=int(step),
                 layers=tuple(str(name) for name in bad["name"]),
-                numbers={column: Number(share, _NEARLY_ALL)},
+                numbers={column: Number(share, NEARLY_ALL)},
                 remedies=remedies,
             )
     return None

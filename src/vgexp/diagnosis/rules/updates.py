@@ -15,7 +15,9 @@ from vgexp.diagnosis.outcome import column_of, constant_loss
 
 WHOLE_WEIGHT = 1.0
 UNMOVED = 0.1
+"""Share of a weight that all updates together make, below which it is where it began."""
 _JUMP = 10.0
+"""Times the first loss that no descent reaches."""
 _FEW_STEPS = 10
 """Steps after which a weight that began at 0 has a size to compare updates with."""
 _SMALLEST_HALF = 2.0**-24

@@ -12,11 +12,8 @@ from vgexp.diagnosis.depths import rows_at, values_of
 from vgexp.diagnosis.evidence import Evidence
 from vgexp.diagnosis.findings import Finding, Number, Remedy, cause_rule
 from vgexp.diagnosis.phrases import name_layers
+from vgexp.unseen import unregistered_weights, weights_that_ran_silently
 
-_NO_STEP = "no optimizer step was seen"
-_FOREIGN = "not registered in it"
-RAN_SILENTLY = "its module ran without gradients alone"
-"""What the probe says in `unseen` of a weight that was used under no_grad only."""
 _A_FACT = "it is a fact of the wiring, which no threshold decides"
 
 
@@ -59,10 +56,9 @@ def no_update(evidence: Evidence) -> Finding | None:
 @cause_rule("not_registered", reason=_A_FACT, certain=True)
 def not_registered(evidence: Evidence) -> Finding | None:
     """Whether modules ran that the model does not know as its own."""
-    told = [line for line in evidence.unseen if _FOREIGN in line]
-    if not told:
+    listed = unregistered_weights(evidence.unseen)
+    if listed is None:
         return None
-    listed = told[0].split("their weights: ")[-1].split(". Modules in")[0]
     return Finding(
         "not_registered",
         f"Modules ran that are not registered in the model, with weights {listed}: model.parameters"
@@ -271,11 +267,6 @@ def gradient_kept(evidence: Evidence) -> Finding | None:
     )
 
 
-def saw_no_step(evidence: Evidence) -> bool:
-    """Whether the probe saw no step of the optimizer at all."""
-    return any(_NO_STEP in line for line in evidence.unseen)
-
-
 def _held(evidence: Evidence) -> pd.DataFrame:
     """The rows of parameters that the optimizer holds and that require a gradient."""
     wiring: pd.DataFrame = evidence.tables["wiring"]
@@ -333,19 +324,11 @@ def beside_the_path(evidence: Evidence) -> set[str]:
     return {str(name) for name in trained.loc[~reached, "name"]}
 
 
-def ran_silently(evidence: Evidence) -> set[str]:
-    """The weights whose modules ran without gradients alone, as far as the probe names them."""
-    named: set[str] = set()
-    for line in evidence.unseen:
-        names, _, reason = line.partition(": ")
-        if reason == RAN_SILENTLY:
-            named.update(name.partition(" and ")[0] for name in names.split(", "))
-    return named
-
-
 def _ran_silently(evidence: Evidence, names: Iterable[object]) -> tuple[str, ...]:
     """Those of the names whose modules ran under no_grad, and whose weights stayed as they were."""
-    return _still(evidence, ran_silently(evidence).intersection(map(str, names)))
+    return _still(
+        evidence, weights_that_ran_silently(evidence.unseen).intersection(map(str, names))
+    )
 
 
 def _still(evidence: Evidence, names: set[str]) -> tuple[str, ...]:
