@@ -32,6 +32,8 @@ _NOT_LIVE = ("unknown",)
 """What is left of a network of which no rule says why it does not learn."""
 READ = ("layers", "steps", "evals", "time", "curvature", "wiring", "parameters", "loss")
 """Tables that rules are judged on."""
+_HALF = 0.5
+"""Share of the first loss below which a loss of unknown kind counts as learned."""
 
 
 def list_signs() -> list[str]:
@@ -217,7 +219,6 @@ class LiveRules:
 def _find_learned(losses: pd.Series, guess: float) -> NDArray[np.bool_]:
     """At which means over 20 steps the network had learned."""
     from vgexp.diagnosis.learning import LEARNED_BELOW
-    from vgexp.diagnosis.outcome import _HALF
     from vgexp.diagnosis.readings import running_means
 
     limit = _HALF * float(losses.iloc[0]) if math.isnan(guess) else LEARNED_BELOW * guess
