@@ -65,8 +65,12 @@ class Fake:
         del place
         return 1
 
-    def settle(self, configs: Sequence[Config], place: str) -> list[Path]:
-        return [Path(place, str(config.seed)) for config in configs]
+    def settle(self, configs: Sequence[Config], place: str) -> None:
+        del configs
+        self.moved.append((place, place))
+
+    def folder_of(self, config: Config) -> Path:
+        return Path(self.moved[-1][1], str(config.seed))
 
     def drop(self, configs: Sequence[Config], place: str, aside: str) -> None:
         del configs
@@ -181,7 +185,11 @@ def test_the_next_best_is_confirmed_where_one_seed_fails() -> None:
         "stalled, seed 1",
         "failed: RuntimeError: no",
     ]
-    assert fake.moved == [("after", "dropped/1")] * 2
+    assert fake.moved == [("after", "dropped/1")] * 2 + [("after", "after")]
+    where = [each.trial.folder for each in noted if each.trial is not None]
+    assert where == [Path("dropped/1", seed) for seed in "01"] + [
+        Path("after", seed) for seed in "012"
+    ]
     assert [trial.folder for trial in found[1]] == [Path("after", str(seed)) for seed in range(3)]
 
 

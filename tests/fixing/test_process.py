@@ -275,6 +275,10 @@ def test_where_nothing_cures_all_that_was_tried_is_told(tmp_path: Path) -> None:
     assert (cure.status, cure.exit_code, cure.change) == (NOT_CURED, 3, None)
     assert [each.result for each in cure.tried][-1] == "dropped"
     assert (tmp_path / "dropped" / "1" / "0" / "steps.csv").is_file()
+    assert [row["folder"] for row in rows_of(tmp_path) if row["kind"] == "full"] == [
+        str(each.trial.folder) for each in cure.tried if each.kind == "full" and each.trial
+    ]
+    assert all(each.trial.folder.is_dir() for each in cure.tried if each.trial)
     assert not (tmp_path / "fix.png").exists()
 
 

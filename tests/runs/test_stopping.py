@@ -144,15 +144,6 @@ def test_what_was_learned_and_lost_for_the_patience_is_relapsed() -> None:
     assert judged(losses, LOST, "vanishing") == [None] * 4
 
 
-def test_the_share_of_the_first_loss_is_that_of_the_diagnosis(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    learned = [*[1.0] * 20, *[0.4] * 140]
-    assert judged(learned, LOST, "vanishing", guess=math.nan) == [None] * 4
-    monkeypatch.setattr("vgexp.diagnosis.outcome._HALF", 0.3)
-    assert any(judged(learned, LOST, "vanishing", guess=math.nan))
-
-
 def test_where_no_guess_is_known_half_of_the_first_loss_counts_as_learned() -> None:
     assert judged(FLAT, LOST, "vanishing", guess=math.nan)[0] is not None
     learned = [*[1.0] * 20, *[0.4] * 140]

@@ -32,23 +32,28 @@ def confirm(
     """
     number = first_number
     for change in changes[:MOST_CONFIRMED]:
-        trials: list[Trial] = []
+        made: list[Tried] = []
         configs = [with_steps(replace(change.config, seed=seed), full) for seed in seeds]
         aside = f"{DROPPED}/{runner.next_number(DROPPED)}"
         for config in configs:
             each = Tried(number, change, full, "full")
             number += 1
             _run(each, runner, config, aside)
+            made.append(each)
             note(each)
             if each.trial is None or not each.trial.is_healthy:
                 break
-            trials.append(each.trial)
-        if len(trials) == len(seeds):
-            folders = runner.settle(configs, AFTER)
-            return change, [
-                replace(trial, folder=folder) for trial, folder in zip(trials, folders, strict=True)
-            ]
-        runner.drop(configs, AFTER, aside)
+        num_healthy = sum(each.trial is not None and each.trial.is_healthy for each in made)
+        is_confirmed = num_healthy == len(seeds)
+        if is_confirmed:
+            runner.settle(configs, AFTER)
+        else:
+            runner.drop(configs, AFTER, aside)
+        for each, config in zip(made, configs, strict=False):
+            if each.trial is not None:
+                each.trial = replace(each.trial, folder=runner.folder_of(config))
+        if is_confirmed:
+            return change, [each.trial for each in made if each.trial is not None]
     return None
 
 

@@ -69,21 +69,19 @@ class Runner:
         self._known[identity(config)] = done.folder
         return read_trial(done.folder, config.train.steps or int(done.summary["steps"]))
 
-    def settle(self, configs: Sequence[Config], place: str) -> list[Path]:
-        """Moves runs to a place, each into the folder of its seed, and drops all other runs there.
+    def folder_of(self, config: Config) -> Path:
+        """Where the run of a configuration is now."""
+        return self._known[identity(_plain(config))]
 
-        Returns:
-            Where they are now.
-        """
-        wanted = {self._known[identity(_plain(config))] for config in configs}
+    def settle(self, configs: Sequence[Config], place: str) -> None:
+        """Moves runs to a place, each into the folder of its seed; other runs there are dropped."""
+        wanted = set(map(self.folder_of, configs))
         aside = self.folder / DROPPED / str(self.next_number(DROPPED))
         for there in sorted((self.folder / place).glob("*/")):
             if there not in wanted:
                 self._move(there, aside / there.name)
         for config in configs:
-            old, new = self._known[identity(_plain(config))], f"{place}/{config.seed}"
-            self._move(old, self.folder / new)
-        return [self._known[identity(_plain(config))] for config in configs]
+            self._move(self.folder_of(config), self.folder / place / str(config.seed))
 
     def drop(self, configs: Sequence[Config], place: str, aside: str) -> None:
         """Moves those of the runs that are at a place aside."""
