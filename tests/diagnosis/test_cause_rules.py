@@ -27,6 +27,7 @@ from vgexp.diagnosis.evidence import evidence_of_tables
 from vgexp.diagnosis.outcome import constant_loss, has_learned, is_short, stays_at_start
 from vgexp.diagnosis.root import find_root
 from vgexp.errors import QuestionError
+from vgexp.explain import TOPICS
 from vgexp.quantities import TABLES
 from vgexp.unseen import RAN_SILENTLY
 
@@ -152,6 +153,13 @@ BINARY = loss("64x1", "64x1", "float32", "BCEWithLogitsLoss").assign(
 LOG_PROBABILITIES = loss("64x10", "64", "int64", "NLLLoss", min=-2.35, max=-2.2, mean=-2.3)
 BAD_LOSS = loss(step=3).assign(not_finite=[0, 0, 1.0])
 
+_ONE_ORDER = (
+    *("no_update", "weights_small", "weights_large", "dead_at_start", "batchnorm_depth"),
+    "saturating_activation",
+    *("residual_growth", "recurrence_vanishing", "no_warmup", "dead_units"),
+    *("recurrence_exploding", "rate_too_small", "underflow", "overflow"),
+)
+"""Causes whose first remedy is an override."""
 TELLS: list[tuple[str, Evidence]] = [
     ("no_update", of(wiring=wiring(updated=0, lr=0.0), layers=layers(update_ratio=0.0))),
     ("no_update", of(wiring=wiring(updated=0), layers=layers(update_ratio=0.0))),
@@ -866,6 +874,18 @@ def test_a_cause_is_not_found(cause: str, evidence: Evidence) -> None:
     assert CAUSE_RULES[cause].reason_unchecked(evidence) is None
     assert CAUSE_RULES[cause](evidence) is None
     assert not evidence.raised
+
+
+def test_the_page_of_a_cause_begins_with_the_key_that_its_rule_begins_with() -> None:
+    keys: dict[str, set[str]] = {}
+    for cause, evidence in TELLS:
+        finding = CAUSE_RULES[cause](evidence)
+        first = finding.remedies[0].override if finding and finding.remedies else None
+        words = (first or "").split()
+        keys.setdefault(cause, set()).update(word.partition("=")[0] for word in words)
+    for cause in _ONE_ORDER:
+        page = {word.partition("=")[0] for word in TOPICS[cause].cures[0].override.split()}
+        assert keys[cause] & page, (cause, keys[cause], page)
 
 
 def test_every_cause_has_a_rule_and_every_rule_two_cases_and_a_reason() -> None:

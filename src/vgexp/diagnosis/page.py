@@ -108,9 +108,10 @@ def _remedies(finding: Finding, command: Sequence[str]) -> Iterator[str]:
     if not finding.remedies:
         return
     yield "What to do"
-    for remedy in finding.remedies:
+    for place, remedy in enumerate(finding.remedies):
         source = f" ({remedy.source})" if remedy.source else ""
-        yield from _wrap(f"{remedy.words} {remedy.why}{source}", "  ")
+        words = remedy.words if place else capitalise(remedy.words.removeprefix("Or "))
+        yield from _wrap(f"{words} {remedy.why}{source}", "  ")
         if command and remedy.override:
             yield f"    {command_with(command, remedy.override)}"
         elif remedy.code and not (command and remedy.override):

@@ -74,7 +74,7 @@ def _slopes_are_small(evidence: Evidence, factors: Factors) -> Finding:
         factors,
         f"the slopes of the activation are {format_factor(factors.slope)} a layer, and weights"
         f" multiply by {format_factor(factors.weights)}",
-        (_RELU, _RESIDUAL, _BATCH),
+        (_RESIDUAL, _RELU, _BATCH),
     )
 
 

@@ -419,8 +419,12 @@ PAGES = (
         own=lambda own: laws.dead(own) + laws.rate(own),
         figure="shares",
         cures=(
-            Cure("optimizer.lr=0.001", "a shorter step", on="+experiment=dying_relu"),
-            Cure("model.activation=leaky_relu optimizer.lr=0.001", "a slope below 0 as well"),
+            Cure(
+                "model.activation=leaky_relu optimizer.lr=0.001",
+                "a slope below 0, and a shorter step",
+                on="+experiment=dying_relu",
+            ),
+            Cure("optimizer.lr=0.001", "a shorter step alone", on="+experiment=dying_relu"),
             Cure("scheduler=warmup_cosine optimizer.lr=0.003", "short first steps"),
         ),
         measured=(
