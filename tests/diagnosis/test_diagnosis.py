@@ -299,7 +299,9 @@ def test_a_cause_is_not_described_once_more() -> None:
     frame.loc[(frame["step"] == 1) & (frame["layer"] == 1), "dead_fraction"] = 0.95
     found = {each.id for each in diagnose(frame).findings}
     assert "dying_units" in found
-    evidence = evidence_of_run({**summary_of(frame, [2.3] * 2), "verdict": "stalled"}, {"layers": frame})
+    evidence = evidence_of_run(
+        {**summary_of(frame, [2.3] * 2), "verdict": "stalled"}, {"layers": frame}
+    )
     found = {each.id for each in conclude(evidence).findings}
     assert "dead_units" in found
     assert "dying_units" not in found
