@@ -41,21 +41,29 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
 
 
 _ADJUSTED: dict[str, Any] = {}
-"""Choice -> what the store holds of it since it was adjusted."""
+"""Choice -> the entry of the store that holds it since it was adjusted."""
 
 
 def adjust() -> None:
-    """Changes the settings of installed launchers to vgexp's presets."""
+    """Changes the settings of installed launchers to vgexp's presets, each once."""
     Plugins.instance()  # has them register their settings
     store = ConfigStore.instance()
     for choice, values in PRESETS.items():
         group, _, name = choice.rpartition("/")
         if f"{name}.yaml" not in store.list(group):
             continue
-        found = store.load(f"{choice}.yaml").node
-        if found is not _ADJUSTED.get(choice):
+        # The entry itself: what `load` gives is a copy each time.
+        if _entry(store, group, name) is not _ADJUSTED.get(choice):
+            found = store.load(f"{choice}.yaml").node
             store.store(group=group, name=name, node=OmegaConf.merge(found, values))
-            _ADJUSTED[choice] = store.load(f"{choice}.yaml").node
+            _ADJUSTED[choice] = _entry(store, group, name)
+
+
+def _entry(store: ConfigStore, group: str, name: str) -> Any:
+    place: Any = store.repo
+    for part in group.split("/"):
+        place = place[part]
+    return place[f"{name}.yaml"]
 
 
 def explain_missing(choice: str) -> QuestionError | None:

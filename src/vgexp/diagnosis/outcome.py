@@ -28,7 +28,10 @@ def column_of(evidence: Evidence, table: str, name: str) -> np.ndarray:
     frame = evidence.tables.get(table)
     if frame is None or name not in frame:
         return np.array([])
-    return np.asarray(pd.to_numeric(frame[name], errors="coerce"), dtype="float64")
+    values = frame[name]
+    if values.dtype != np.float64:
+        values = pd.to_numeric(values, errors="coerce")
+    return np.asarray(values, dtype="float64")
 
 
 def has_learned(evidence: Evidence) -> bool | None:
