@@ -199,11 +199,7 @@ def _gradients(sample: Sample, outputs: Tensor) -> Tensor:
     if targets.is_floating_point():
         targets = targets.double()
     found = []
-<<<<<<< HEAD
-    for part in outputs.split(_AT_ONCE):  # type: ignore[no-untyped-call]
-=======
     for first in range(0, len(outputs), _AT_ONCE):
->>>>>>> w/cpu
         with torch.enable_grad():
             z_RBC = outputs[first : first + _AT_ONCE].clone().requires_grad_()
             # Each draw's own gradient is that of the sum: one backward pass costs less than many.
