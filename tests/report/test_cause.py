@@ -61,7 +61,7 @@ def test_the_cause_is_told_with_the_command_of_its_first_remedy() -> None:
     first = diagnose_run(PastRun("sick")).findings[0].remedies[0]
     assert first.override is not None
     assert [line for line in lines if line.startswith("  Try:")] == [
-        f"  Try:  vgexp train {first.override}"
+        f"  Try:  vgexp train model.activation=sigmoid {first.override}"
     ]
     assert lines[-3:] == [
         "  More: vgexp diagnose sick",
