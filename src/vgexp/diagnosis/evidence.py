@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections import ChainMap
+from collections.abc import Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pandas as pd
 
@@ -120,7 +121,7 @@ def evidence_of_run(
     tables = {} if tables is None else tables
     layers = tables.get("layers")
     if layers is not None and (numbers := with_numbers("layers", layers)) is not layers:
-        layers, tables = numbers, {**tables, "layers": numbers}
+        layers, tables = numbers, _with_layers(tables, numbers)
     steps = None if layers is None else _measured_steps(layers)
     of_layers, unseen = {}, summary.get("unseen")
     if layers is not None and steps:
@@ -137,6 +138,14 @@ def evidence_of_run(
         settings=settings or {},
         unseen=tuple(map(str, unseen)) if isinstance(unseen, list | tuple) else (),
     )
+
+
+def _with_layers(
+    tables: Mapping[str, pd.DataFrame], layers: pd.DataFrame
+) -> Mapping[str, pd.DataFrame]:
+    """The same tables with another one of layers; none of the others is read for it."""
+    # Nothing is written to the second mapping.
+    return ChainMap({"layers": layers}, cast("MutableMapping[str, pd.DataFrame]", tables))
 
 
 def evidence_of_tables(
