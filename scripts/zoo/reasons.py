@@ -28,17 +28,28 @@ REASONS: Mapping[str, str] = {
     "held_half_underflow": "Every gradient is exactly 0 from the start, so that there is none whose"
     " size would show that it underflows.",
     "held_half_overflow": "The first forward pass is not finite: no table says what overflowed.",
+    **dict.fromkeys(
+        (
+            *("fresh_softmax_of_tokens", "fresh_steep_steps", "fresh_zero_adapters"),
+            *("fresh_growing_filter", "fresh_plateau_each_batch", "fresh_large_first_steps"),
+            *("fresh_exponentials_in_half", "fresh_too_good_a_judge", "fresh_detached_state"),
+            "fresh_number_of_a_task",
+        ),
+        "Not looked into: the set stays fresh.",
+    ),
 }
 """Name of a configuration or a loop -> why its diagnosis is not what is true of it."""
 
 CHANGES = """
 The half `held` was first run when all limits were set (seed 0, 121 trainings): 74 of 80 sick
 detected (92 %), the right cause for 64 (80 %; configurations 33 of 38, loops 31 of 42), no false
-alarm on 41 healthy. Because of that run five rules were mended, so that the numbers below are no
-longer wholly those of an unseen half: `graph_cut` finds a loss that has no graph at all;
-`no_update` is silent about a run that diverged before its first update; `rate_too_small` counts an
-update between two measurements by its own learning rate; `residual_growth` and `weights_large` also
-see a stream that grows by ten times where the first loss is ten times what guessing costs; what
-makes a signal smaller is no cause where something made it grow.
+alarm on 41 healthy. Because of that run, and of what it missed, rules were mended twice. Its
+numbers below show how well the rules fit it, and no longer how good they are on unseen networks.
+
+The set `fresh` shows that: 54 sick and 20 healthy loops, written by someone who had not read the
+rules, with labels that the outcome confirmed before any of them was diagnosed. It was run once
+(seed 0), when the rules were done, and no rule was changed because of it: 49 of 54 sick detected
+(91 %), the right cause for 42 (78 %), no false alarm. One healthy loop ended in an error of the
+page, which was mended.
 """
 """What was changed because of what the held half showed, with both numbers; empty: nothing."""

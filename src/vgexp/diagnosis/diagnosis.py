@@ -170,7 +170,8 @@ def _depths(evidence: Evidence, names: Collection[str]) -> dict[str, int]:
     rows = layers[layers["name"].isin([*names]) & (layers["kind"] != "readout")]
     numbers = pd.to_numeric(rows["layer"], errors="coerce")
     known = dict(zip(rows["name"], numbers, strict=True))
-    return {str(name): int(number) for name, number in known.items() if math.isfinite(number)}
+    # Weights beside the main path have no number: NA in columns of nullable integers.
+    return {str(name): int(number) for name, number in known.items() if pd.notna(number)}
 
 
 def cause_metrics(evidence: Evidence) -> dict[str, Any]:
