@@ -1,6 +1,6 @@
 """How a sweep is planned: composed as Hydra does, once for what jobs share, told of and fast.
 
-Holds: cli/composing.py, cli/progress.py
+Holds: cli/composing.py, cli/progress.py, cli/typed_config.py
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from vgexp.cli import progress, schema
 from vgexp.cli.actions import find_work
 from vgexp.cli.composing import Composer, SharingLoader
 from vgexp.cli.hydra_errors import translate
-from vgexp.cli.job import to_config
 from vgexp.cli.launcher import PlannedLauncher
 from vgexp.cli.listing import find_configs
 from vgexp.cli.main import main
 from vgexp.cli.progress import Planning
+from vgexp.cli.typed_config import to_config
 from vgexp.config import MlpConfig, identity
 from vgexp.errors import reason
 from vgexp.sweep import plan, plan_file

@@ -1,6 +1,6 @@
 """The command line under what argparse does from Python 3.14 on, done to Hydra's parser here.
 
-Holds: cli/groups.py, cli/hydra_internals.py
+Holds: cli/command_flags.py, cli/groups.py, cli/hydra_internals.py
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Each rule about a cause, on tables in which it finds it and on tables in which it does not.
 
 Holds: diagnosis/depths.py, diagnosis/outcome.py, diagnosis/rules/wiring.py,
-diagnosis/rules/losses.py, diagnosis/rules/not_finite.py, diagnosis/rules/flat_losses.py,
+diagnosis/rules/losses.py, diagnosis/rules/probabilities.py, diagnosis/rules/not_finite.py,
+diagnosis/rules/flat_losses.py,
 diagnosis/rules/inputs.py, diagnosis/rules/initial_weights.py, diagnosis/rules/multiplied.py,
 diagnosis/rules/depth.py, diagnosis/rules/recurrence.py, diagnosis/rules/attention.py,
 diagnosis/rules/clipping.py, diagnosis/rules/updates.py, diagnosis/rules/units.py,

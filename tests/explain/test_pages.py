@@ -2,7 +2,8 @@
 
 Holds: explain/causes.py, explain/page.py, explain/pages/causes_of_code.py,
 explain/pages/causes_of_signal.py, explain/pages/causes_of_training.py,
-explain/pages/cures_of_signal.py, explain/pages/cures_of_training.py, explain/pages/glossary.py,
+explain/pages/cures_by_units.py, explain/pages/cures_by_structure.py,
+explain/pages/cures_of_training.py, explain/pages/glossary.py,
 explain/pages/questions.py, explain/sums.py, explain/topic.py, explain/topics.py, docs/explain.md
 """
 
@@ -24,8 +25,8 @@ from vgexp.activations import ACTIVATIONS
 from vgexp.cli import schema
 from vgexp.cli.actions import find_work
 from vgexp.cli.composing import Composer
-from vgexp.cli.job import to_config
 from vgexp.cli.listing import find_configs
+from vgexp.cli.typed_config import to_config
 from vgexp.config import CHOICES
 from vgexp.diagnosis.causes import CAUSES
 from vgexp.errors import QuestionError

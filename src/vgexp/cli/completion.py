@@ -16,6 +16,7 @@ from pathlib import Path
 
 from vgexp.cli import explain, hydra_entry, listing
 from vgexp.cli.actions import WORKS
+from vgexp.cli.command_flags import parse_flags
 from vgexp.cli.job import Job
 from vgexp.cli.verbs import VERBS
 from vgexp.errors import QuestionError, unknown
@@ -81,7 +82,7 @@ def _folders(start: str) -> list[str]:
 def _overrides(verb: str, words: Sequence[str], last: str) -> list[str]:
     """Asks Hydra for the completions of the last word of a line."""
     try:
-        args = hydra_entry.parse_flags(words)
+        args = parse_flags(words)
     except QuestionError:
         return []
     # Hydra composes what stands before the last word, and knows one spelling of `experiment`.
@@ -99,7 +100,7 @@ def _overrides(verb: str, words: Sequence[str], last: str) -> list[str]:
 
 
 def _hydra(command: Sequence[str], given: Namespace | None = None, verb: str = "train") -> None:
-    args = hydra_entry.parse_flags(["-sc", *command])
+    args = parse_flags(["-sc", *command])
     if given is not None:
         args.config_path, args.config_dir = given.config_path, given.config_dir
         args.config_name = given.config_name

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vgexp import folders
-from vgexp.cli import hydra_entry
+from vgexp.cli.command_flags import parse_flags
 from vgexp.cli.one_run import find_one_run
 from vgexp.config import Config
 from vgexp.errors import QuestionError, printable
@@ -32,7 +32,7 @@ def replace_run(argv: Sequence[str]) -> list[str]:
     Raises:
         QuestionError: there is no run, there are several, or it is named beside a configuration.
     """
-    args = hydra_entry.parse_flags(argv)
+    args = parse_flags(argv)
     named = [word for word in args.overrides if "=" not in word and not word.startswith("~")]
     named += [word for word in args.overrides if "=" in word and Path(word).is_dir()]
     if not named:
@@ -62,7 +62,7 @@ def require_same_search(composed: DictConfig, folder: Path) -> None:
     if not (folder / record.RESULT).is_file():
         return
     from vgexp.cli.composing import remove_hydra
-    from vgexp.cli.job import to_config
+    from vgexp.cli.typed_config import to_config
 
     record.read_earlier(folder, to_config(remove_hydra(composed)))
 
@@ -75,7 +75,7 @@ def search(config: Config, folder: Path, command: str) -> Cure:
 
     master: Any = HydraConfig.instance().cfg  # a DictConfig, though Hydra calls it a HydraConf
     words = [str(word) for word in HydraConfig.get().overrides.task]
-    args = hydra_entry.parse_flags(shlex.split(command)[2:])
+    args = parse_flags(shlex.split(command)[2:])
     run = None
     if args.config_dir and args.config_name == "config":
         is_run = folders.exists_config(Path(args.config_dir))
@@ -101,7 +101,7 @@ def make_composer(master: DictConfig, words: Sequence[str]) -> Callable[[Sequenc
 
     from vgexp.cli.composing import Composer
     from vgexp.cli.hydra_errors import translate
-    from vgexp.cli.job import to_config
+    from vgexp.cli.typed_config import to_config
     from vgexp.diagnosis.page import keep_words
 
     composer = Composer(GlobalHydra.instance().config_loader(), master)
@@ -145,7 +145,7 @@ def _place_of(run: str, argv: Sequence[str]) -> int:
     places = [place for place, word in enumerate(argv) if word == run]
     for place in places[:-1]:
         with suppress(QuestionError):
-            args = hydra_entry.parse_flags([*argv[:place], *argv[place + 1 :]])
+            args = parse_flags([*argv[:place], *argv[place + 1 :]])
             if run not in args.overrides:
                 return place
     return places[-1]

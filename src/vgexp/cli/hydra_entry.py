@@ -18,8 +18,9 @@ from vgexp import __version__, folders, resuming, sweep
 from vgexp.cli import error_blocks, hydra_internals, overrides, schema
 from vgexp.cli.actions import Work
 from vgexp.cli.after_run import close
+from vgexp.cli.command_flags import parse_flags
 from vgexp.cli.groups import wrap_groups
-from vgexp.cli.hydra_errors import translate, unknown_flag
+from vgexp.cli.hydra_errors import translate
 from vgexp.cli.interrupts import exit_code
 from vgexp.cli.job import Job
 from vgexp.cli.listing import find_configs
@@ -111,33 +112,6 @@ def compose_and_call(args: argparse.Namespace, job: Job) -> None:
         if question is None:
             raise
         raise question from error
-
-
-def parse_flags(argv: Sequence[str]) -> argparse.Namespace:
-    """Parses Hydra's flags and the overrides, in any order.
-
-    Raises:
-        QuestionError: an unknown flag, one without its value, or spaces around a `=`.
-    """
-    parser = hydra_internals.make_parser()
-    parser.exit_on_error = False
-    # Or `--experiment` would be taken for the beginning of a flag of Hydra's.
-    parser.allow_abbrev = False
-    try:
-        args, rest = parser.parse_known_args(list(argv))
-    except argparse.ArgumentError as error:
-        raise QuestionError(f"{error.argument_name}: {error.message}") from None
-    strange = [token for token in rest if token.startswith("-")]
-    if strange:
-        raise unknown_flag(strange[0], argv, _known_flags(parser))
-    if args.experimental_rerun is not None:
-        raise QuestionError(
-            "--experimental-rerun is not supported\n"
-            "allowed: vgexp train --config-dir RUN --config-name config"
-        )
-    args.overrides = [*args.overrides, *rest]
-    overrides.require_joined(args.overrides)
-    return args
 
 
 def config_folders(args: argparse.Namespace) -> list[Path]:
@@ -278,11 +252,6 @@ def _flags_of_config(args: argparse.Namespace) -> list[str]:
         value = getattr(args, flag)
         words += [f"--{flag.replace('_', '-')}", value] if value else []
     return words
-
-
-def _known_flags(parser: argparse.ArgumentParser) -> list[str]:
-    named = re.findall(r"--[a-z-]+", parser.format_usage())
-    return [flag for flag in named if flag != "--experimental-rerun"]
 
 
 @contextmanager

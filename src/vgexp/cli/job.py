@@ -9,21 +9,20 @@ import shlex
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf import DictConfig
 
 from vgexp import folders, resuming, sweep
 from vgexp.cli import error_blocks, overrides, schema
 from vgexp.cli.actions import WORKS, Work, find_work
-from vgexp.cli.hydra_errors import translate, unknown_key
 from vgexp.cli.interrupts import raise_on_signals
 from vgexp.cli.job_rows import add_ending, list_override_keys
 from vgexp.cli.loading import load_torch
 from vgexp.cli.session import Refused
+from vgexp.cli.typed_config import to_config
 from vgexp.config import Config, OutputConfig
 from vgexp.errors import LostError, QuestionError, reason
 from vgexp.location import Location
@@ -175,30 +174,6 @@ class Job:
                     f"job {row.job} is not in {folder / sweep.FILE}", str(error)
                 )
             )
-
-
-def to_config(composed: DictConfig) -> Config:
-    """Converts a composed configuration into dataclasses. No code below knows OmegaConf.
-
-    Raises:
-        QuestionError: a value out of its range, or a key that was added with `+`.
-    """
-    try:
-        config = cast(Config, OmegaConf.to_object(composed))
-    except OmegaConfBaseException as error:
-        raise translate(error) or error from error
-    _refuse_unknown_keys(composed, config, "")
-    return config
-
-
-def _refuse_unknown_keys(composed: DictConfig, config: Any, path: str) -> None:
-    known = [field.name for field in dataclasses.fields(config)]
-    for key in composed:
-        if key not in known:
-            raise unknown_key(path, str(key), known)
-        inner = getattr(config, str(key))
-        if dataclasses.is_dataclass(inner):
-            _refuse_unknown_keys(composed[key], inner, str(key))
 
 
 def objective(summary: Mapping[str, Any], config: Config | None) -> float | None:

@@ -29,10 +29,11 @@ from vgexp import folders, resuming, sweep
 from vgexp.cli import error_blocks, hydra_internals, overrides, watcher
 from vgexp.cli.composing import Composer, SharingLoader
 from vgexp.cli.hydra_internals import GRID
-from vgexp.cli.job import Job, objective, tell, to_config
+from vgexp.cli.job import Job, objective, tell
 from vgexp.cli.job_rows import find_differing_keys, record_endings
 from vgexp.cli.progress import Planning
 from vgexp.cli.session import call_or_refuse, current_session
+from vgexp.cli.typed_config import to_config
 from vgexp.errors import QuestionError, printable, reason
 from vgexp.quantities import require_number
 from vgexp.sweep import plan, plan_file

@@ -16,6 +16,7 @@ from pathlib import Path
 from vgexp import folders, resuming
 from vgexp.cli import error_blocks, hydra_entry
 from vgexp.cli.actions import WORKS, find_work
+from vgexp.cli.command_flags import parse_flags
 from vgexp.cli.interrupts import exit_code
 from vgexp.cli.job import Job
 from vgexp.cli.listing import list_experiments
@@ -77,7 +78,7 @@ def resume(folder: Path, typed: Sequence[str], *, retries_failed: bool, trusts: 
     ]
     with open_session(Session(command, replays=True, retries_failed=retries_failed)):
         try:
-            hydra_entry.compose_and_call(hydra_entry.parse_flags(words), job)
+            hydra_entry.compose_and_call(parse_flags(words), job)
         except KeyboardInterrupt as error:
             error_blocks.show_interruption(error, folder)
             return exit_code(error)

@@ -107,18 +107,18 @@ def constant_loss(evidence: Evidence) -> float | None:
     if is_labels and num_classes > 1:
         guess = math.log(num_classes)
         usual = guess + min(float(output["std"]) ** 2, guess) / 2
-        named = "crossentropy" in str(output["function"]).replace("_", "").lower()
+        named = "crossentropy" in plain_name(output["function"])
         return guess if named or abs(loss - usual) <= _ALIKE * usual else None
     if output["shape"] != target["shape"]:
         return None
-    name = str(output["function"]).lower()
+    name = plain_name(output["function"])
     share = float(target["mean"])
     if ("bce" in name or "binary" in name) and 0 < share < 1:
         return -share * math.log(share) - (1 - share) * math.log(1 - share)
     apart = float(output["mean"]) - share
     usual = float(output["std"]) ** 2 + float(target["std"]) ** 2 + apart**2
     both = 2 * float(output["std"]) * float(target["std"])  # at most what alikeness takes or adds
-    is_named = name.replace("_", "") == "mseloss" and abs(loss - usual) <= both + _ALIKE * usual
+    is_named = name == "mseloss" and abs(loss - usual) <= both + _ALIKE * usual
     if usual > 0 and (is_named or abs(loss - usual) <= _ALIKE * usual):
         return float(target["std"]) ** 2
     return _of_pairs(output, target, loss)
@@ -145,6 +145,11 @@ def first_call(evidence: Evidence) -> tuple[pd.Series, pd.Series, float] | None:
     if len(output) != 1 or len(target) != 1 or not len(result):
         return None
     return output.iloc[0], target.iloc[0], float(result.iloc[0])
+
+
+def plain_name(function: object) -> str:
+    """A function's name without underscores and capitals, which its class has differently."""
+    return str(function).replace("_", "").lower()
 
 
 def is_short(evidence: Evidence) -> bool:

@@ -114,7 +114,7 @@ def _remedies(finding: Finding, command: Sequence[str]) -> Iterator[str]:
         yield from _wrap(f"{words} {remedy.why}{source}", "  ")
         if command and remedy.override:
             yield f"    {command_with(command, remedy.override)}"
-        elif remedy.code and not (command and remedy.override):
+        elif remedy.code:
             yield f"    {remedy.code}"
 
 

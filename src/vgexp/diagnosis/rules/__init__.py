@@ -23,6 +23,7 @@ from vgexp.diagnosis.rules import (
     losses,
     not_finite,
     notes,
+    probabilities,
     recurrence,
     theory,
     through_time,
@@ -35,7 +36,7 @@ from vgexp.registry import Registry
 
 _SUBJECTS = (backward_signal, theory, through_time, initialisation, layers, training)
 _CAUSES = (
-    *(wiring, losses, not_finite, flat_losses, inputs),
+    *(wiring, probabilities, losses, not_finite, flat_losses, inputs),
     *(initial_weights, depth, recurrence, attention),
     *(clipping, updates, units, dtypes, landscapes, notes),
 )
