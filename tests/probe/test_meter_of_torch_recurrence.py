@@ -1,6 +1,6 @@
 """`time.csv` of anybody's recurrent net, against autograd through a loop over time.
 
-Holds: probe/meters/recurrence.py, probe/meters/passes.py,
+Holds: probe/meters/__init__.py, probe/meters/recurrence.py, probe/meters/passes.py,
 probe/meters/recurrent_calls.py
 """
 
