@@ -127,7 +127,7 @@ class Probe(probe.Probe):
             settings=flatten(self._settings) | self._seen_settings,
             unseen=self.unseen,
             dtype=self._dtype_name,
-            num_examples=self._num_examples,
+            num_examples=self._measuring.num_examples,
             ending={"constant_weights": self._alike} if self._alike else None,
         )
 
@@ -214,7 +214,7 @@ class Probe(probe.Probe):
                 frames,
                 ending=ending,
                 dtype=self._dtype_name,
-                num_examples=self._num_examples or 1,
+                num_examples=self._measuring.num_examples or 1,
                 has_loss=has_loss,
             )
             from vgexp import diagnosis
