@@ -163,7 +163,7 @@ def test_a_change_that_fails_or_diverges_does_not_end_the_search() -> None:
     assert prober.tried[0].why == "failed: no such norm; allowed: others"
     assert prober.tried[2].said == "healthy"
     assert prober.tried[2].why == (
-        "healthy: loss 0.5 after 200 steps, 0.50 of the 1 of a guess, validation accuracy 0.50,"
+        "healthy: loss 0.5 after 200 steps, 0.5 of the 1 of a guess, validation accuracy 0.50,"
         " attenuation 1"
     )
     assert prober.tried[0].trial is None

@@ -302,7 +302,10 @@ def _why_not_tried(change: Change, prober: Prober, cured: Change | None) -> str:
     )
     if price <= left and prober.has_learned:
         num_learned = len({t.change for t in prober.tried if t.trial and t.trial.has_learned})
-        told = f"not tried: {num_learned} that are nearer to the cause learned"
+        told = (
+            f"not tried: a probe of {prober.fewest} steps would have cost {price:.0f}, and"
+            f" {num_learned} that are nearer to the cause learned"
+        )
     return told if cured is None else f"{told}; {cured.override} cures"
 
 

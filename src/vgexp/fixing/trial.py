@@ -74,7 +74,7 @@ class Trial:
         """Its loss beside that of a guess, its accuracy, and its signal, in words."""
         told = [f"loss {self.loss:.3g} after {self.made} steps"]
         if math.isfinite(self.loss_share):
-            told.append(f"{self.loss_share:.2f} of the {self.constant_loss:.3g} of a guess")
+            told.append(f"{self.loss_share:.2g} of the {self.constant_loss:.3g} of a guess")
         if math.isfinite(self.val_accuracy):
             told.append(f"validation accuracy {self.val_accuracy:.2f}")
         if not math.isnan(self.attenuation):
