@@ -95,6 +95,20 @@ matched to the weight, and the estimate of a model's memory counts a view as a t
 
 # ------------------------------------------------------------ calls of functions
 
+
+class _NoDispatchMode(nullcontext[None]):
+    """Stands for torch's mode where that is gone: it sees no kernel."""
+
+
+KernelMode: Final[Any] = getattr(
+    import_module("torch.utils._python_dispatch"), "TorchDispatchMode", _NoDispatchMode
+)
+"""A context whose `__torch_dispatch__` sees each call of a kernel, in both passes.
+
+There is no public one. Where it is gone, no kernel is seen, and `vgexp fix` takes a step of every
+network to cost the same.
+"""
+
 _MODES = getattr(torch.overrides, "_get_current_function_mode_stack", list)
 _POP_MODE = getattr(torch.overrides, "_pop_mode", None)
 

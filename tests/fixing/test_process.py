@@ -187,7 +187,7 @@ def test_a_proof_stays_until_another_change_is_confirmed(
     proof = contents_of(folder / "after")
 
     def confirm_first(*changes: Change) -> list[Path]:
-        found = confirm(changes, runner, [0, 1], 60, lambda _: None, 1)
+        found = confirm(changes, runner, [0, 1], 60, lambda _: None, 1, lambda _, steps: steps)
         assert found is not None
         assert found[0] is changes[-1]
         return [trial.folder for trial in found[1]]
