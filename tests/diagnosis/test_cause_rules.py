@@ -125,6 +125,12 @@ def broadcast(value: float) -> pd.DataFrame:
     return squared("mine", value).assign(shape=["64x1", "64", "scalar"])
 
 
+def with_adapter(frame: pd.DataFrame) -> pd.DataFrame:
+    """The same layers, and beside the read-out a weight that begins at 0 and gets a gradient."""
+    beside = frame.tail(1).assign(name="readout.b", weight_norm=0.0, grad_norm=0.1)
+    return pd.concat([frame, beside], ignore_index=True)
+
+
 VARYING = [1e-4 * (1 + 0.01 * (step % 7)) for step in range(120)]
 FOREIGN = "the model: modules ran that are not registered in it, and have no rows; their weights: a"
 PROBABILITIES = {"min": 0.08, "max": 0.12, "row_sum_min": 1.0, "row_sum_max": 1.0}
@@ -153,6 +159,9 @@ BINARY = loss("64x1", "64x1", "float32", "BCEWithLogitsLoss").assign(
 )
 LOG_PROBABILITIES = loss("64x10", "64", "int64", "NLLLoss", min=-2.35, max=-2.2, mean=-2.3)
 BAD_LOSS = loss(step=3).assign(not_finite=[0, 0, 1.0])
+
+ADAPTER = [0.0, 0.0, 1.0, 1.0]
+"""The norms of two weights that begin at 0, and of two others."""
 
 _ONE_ORDER = (
     *("no_update", "weights_small", "weights_large", "dead_at_start", "batchnorm_depth"),
@@ -310,6 +319,8 @@ TELLS: list[tuple[str, Evidence]] = [
         "zero_weights",
         of(layers=layers(deltas=(0.0, 0.0, 0.0), weight_norm=[0.0, 0.0, 0.0, 1.0])),
     ),
+    # Both factors of a product begin at 0, and so each one's gradient is.
+    ("zero_weights", of(layers=layers(weight_norm=ADAPTER, grad_norm=[0.0, 0.0, 0.1, 0.1]))),
     # A recurrent cell has no weights on the main path, where z is.
     ("zero_weights", of(layers=layers(kind="recurrent", weight_norm=0.0))),
     ("zero_weights", of(extra={"constant_weights": ["layers.0", "layers.1"]})),
@@ -495,6 +506,14 @@ SILENT: list[tuple[str, Evidence]] = [
     ("frozen", of(wiring=wiring())),
     ("gradient_cleared", of(wiring=wiring())),
     ("gradient_cleared", of(wiring=wiring(gradient="zero"), layers=layers(deltas=(0.0, 0.0, 0.0)))),
+    # They are 0 because weights are.
+    (
+        "gradient_cleared",
+        of(
+            wiring=wiring(gradient="zero", updated=0),
+            layers=layers(weight_norm=ADAPTER, grad_norm=[0.0, 0.0, NAN, NAN]),
+        ),
+    ),
     ("graph_cut", of(wiring=wiring())),
     # Dead units and a read-out of zeros send back exactly 0 too.
     (
@@ -509,6 +528,14 @@ SILENT: list[tuple[str, Evidence]] = [
         of(
             wiring=wiring(),
             layers=layers(deltas=(0.0, 0.0, 0.0), weight_norm=[1.0, 1.0, 1.0, 0.0]),
+        ),
+    ),
+    # The second factor of an adapter begins at 0 beside a weight that is frozen.
+    (
+        "graph_cut",
+        of(
+            wiring=wiring(),
+            layers=layers((0,), deltas=(0.0, 0.0, 0.5)).pipe(with_adapter),
         ),
     ),
     ("gradient_kept", of(wiring=wiring())),
@@ -676,6 +703,16 @@ SILENT: list[tuple[str, Evidence]] = [
     ),
     ("inputs_not_finite", of(steps=steps_of([2.3, 9.0, 80.0, NAN], grad_norm=[1.0, 9, 80, NAN]))),
     ("zero_weights", of()),
+    # Adapters begin by changing nothing of what is frozen.
+    (
+        "zero_weights",
+        of(
+            wiring=wiring(requires_grad=[0, 0, 1, 1]),
+            layers=layers(deltas=(NAN, 0.0, 0.5), weight_norm=[1.0, 0.0, 1.0, 0.0]),
+        ),
+    ),
+    # One weight at 0 whose gradient is 0 is no product.
+    ("zero_weights", of(layers=layers(weight_norm=[1, 1, 0.0, 1], grad_norm=[1, 1, 0.0, 1]))),
     # A linear model may begin at 0.
     ("zero_weights", of(layers=layers(kind="readout", weight_norm=0.0))),
     ("weights_small", of()),

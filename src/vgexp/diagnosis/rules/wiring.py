@@ -12,6 +12,7 @@ from vgexp.diagnosis.depths import rows_at, values_of
 from vgexp.diagnosis.evidence import Evidence
 from vgexp.diagnosis.findings import Finding, Number, Remedy, cause_rule
 from vgexp.diagnosis.phrases import name_layers
+from vgexp.diagnosis.rules.initial_weights import zero_for_good
 from vgexp.unseen import unregistered_weights, weights_that_ran_silently
 
 _A_FACT = "it is a fact of the wiring, which no threshold decides"
@@ -152,6 +153,8 @@ def gradient_cleared(evidence: Evidence) -> Finding | None:
     rows = rows_at(evidence, int(first["step"].iloc[0]))
     if first["gradient"].eq("zero").all() and not (values_of(rows, "delta_rms") > 0).any():
         return None
+    if first["gradient"].eq("zero").all() and len(zero_for_good(evidence)) > 1:
+        return None  # they are 0 because weights are
     return Finding(
         "gradient_cleared",
         "Backward passes gave gradients, and the optimizer found none: they were cleared between"
@@ -356,7 +359,7 @@ def _zero_behind(evidence: Evidence) -> tuple[str, ...]:
         return ()
     deltas, dead = values_of(rows, "delta_rms"), values_of(rows, "dead_fraction")
     zero = np.flatnonzero(deltas == 0)
-    if not zero.size:
+    if not zero.size or _has_weights_of_zero(evidence):
         return ()
     top = int(zero.max())
     readout = layers[(layers["step"] == evidence.first_step) & (layers["kind"] == "readout")]
@@ -373,6 +376,14 @@ def _zero_behind(evidence: Evidence) -> tuple[str, ...]:
     if not is_sound or is_dead or is_flat or evidence.dtype == "float16":
         return ()
     return tuple(str(name) for name in rows["name"].iloc[: top + 1])
+
+
+def _has_weights_of_zero(evidence: Evidence) -> bool:
+    """Whether a weight is exactly 0 at the first step, beside the path as well: what is behind it
+    gets exactly 0 without a cut."""
+    layers = evidence.tables["layers"]
+    at_first = values_of(layers[layers["step"] == evidence.first_step], "weight_norm")
+    return bool((at_first == 0).any())
 
 
 RULES = (
