@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import inspect
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from vgexp import probe
-from vgexp.errors import QuestionError, reason
+from vgexp.errors import QuestionError, impossible, reason
 from vgexp.guests.recording import Recording, require_free
 from vgexp.guests.summary import constant_weights, flatten, of_process, settings_of, summary_of
 from vgexp.probe import settings as of_settings
@@ -34,6 +34,10 @@ class Probe(probe.Probe):
             a summary at the end of each `with`. It must hold no run yet. `vgexp show`, `compare`,
             `vgexp.load` and figures take it; it cannot be resumed. An error of the disk ends the
             recording, not the loop: it is told once and is in `unseen`.
+        constant_loss: the loss of the best guess that ignores the input, in the loss's own units:
+            ln 10 = 2.303 for the cross-entropy of 10 classes that are equally frequent, the
+            variance of the targets for a squared error. A run whose loss falls below 0.9 of it has
+            learned, and has a verdict. None: it is found where the loss's tensors tell.
     """
 
     def __init__(
@@ -42,9 +46,11 @@ class Probe(probe.Probe):
         optimizer: torch.optim.Optimizer,
         *,
         folder: Path | str | None = None,
+        constant_loss: float | None = None,
         **options: Any,
     ) -> None:
-        require_names(options, _SETTINGS)
+        require_names(options, (*_DEFAULTS, "constant_loss", "folder"))
+        require_constant_loss(constant_loss)
         super().__init__(model, optimizer, **options)
         self._recording: Recording | None = None
         if folder is not None:
@@ -54,7 +60,12 @@ class Probe(probe.Probe):
             self._recording = Recording(
                 folder, self._own.columns, lambda text: told.setdefault("the run folder", text)
             )
-        self._alike = constant_weights(self._model)
+        self._constant_loss = None if constant_loss is None else float(constant_loss)
+        known = {
+            "constant_loss": self._constant_loss,
+            "constant_weights": constant_weights(self._model) or None,
+        }
+        self._known = {name: value for name, value in known.items() if value is not None}
         described = {
             "every": self._cadence.every,
             "activations_every": self._cadence.activations_every,
@@ -67,6 +78,8 @@ class Probe(probe.Probe):
             **settings_of(self._model, self._optimizer.groups(), optimizer),
             "probe": described,
         }
+        for name, value in self._known.items():
+            self._settings[_GROUPS[name]][name] = value
 
     # ------------------------------------------------------------ life
 
@@ -124,11 +137,11 @@ class Probe(probe.Probe):
 
         return diagnosis.evidence_of_tables(
             frames,
-            settings=flatten(self._settings) | self._seen_settings,
+            settings=flatten(self._seen_settings),
             unseen=self.unseen,
             dtype=self._dtype_name,
             num_examples=self._measuring.num_examples,
-            ending={"constant_weights": self._alike} if self._alike else None,
+            ending=self._known,
         )
 
     def drain(self) -> list[Rows]:
@@ -141,9 +154,12 @@ class Probe(probe.Probe):
 
     @property
     def _seen_settings(self) -> dict[str, Any]:
-        """What the first pass showed of the model, by the keys that a configuration has."""
+        """What is known of the run, with what the first pass showed of the model, by the names that
+        a configuration has."""
         position = self._plan.norm_position
-        return {} if position is None else {"model.norm_position": position}
+        if position is None:
+            return self._settings
+        return {**self._settings, "model": {**self._settings["model"], "norm_position": position}}
 
     def to_frame(self, table: str = "layers") -> pd.DataFrame:
         """Returns all rows of a table so far; see `vgexp.probe.Probe.to_frame`.
@@ -184,7 +200,7 @@ class Probe(probe.Probe):
         recording = self._recording
         if recording is not None and recording.is_due:
             self._collect()
-            recording.wrote(self.step)
+            recording.wrote(self.step, self._seen_settings)
         else:
             super()._collect_many()
 
@@ -194,7 +210,7 @@ class Probe(probe.Probe):
         assert recording is not None
         try:
             self._collect()
-            recording.wrote(self.step)
+            recording.wrote(self.step, self._seen_settings)
         except Exception as error:
             recording.fail(error)
         recording.finish(lambda: self._summary(ending))
@@ -216,6 +232,7 @@ class Probe(probe.Probe):
                 dtype=self._dtype_name,
                 num_examples=self._measuring.num_examples or 1,
                 has_loss=has_loss,
+                constant_loss=self._constant_loss,
             )
             from vgexp import diagnosis
 
@@ -240,11 +257,29 @@ def require_settings(settings: Mapping[str, Any]) -> None:
     Raises:
         QuestionError: a name is unknown, or a value impossible.
     """
-    of_settings.require_settings(settings, probe.Probe.__init__, without=_OF_BARE)
+    of_settings.require_settings(settings, _DEFAULTS | {"constant_loss": None})
+    require_constant_loss(settings.get("constant_loss"))
 
 
-_OF_BARE = ("is_bare",)
-_SETTINGS = inspect.signature(probe.Probe.__init__).parameters.keys() - {"self"}
+def require_constant_loss(value: object) -> None:
+    """Refuses what is no loss.
+
+    Raises:
+        QuestionError: it is not a finite number.
+    """
+    if value is None:
+        return
+    if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
+        raise impossible("constant_loss", value, "a finite number, or None where it is not known")
+
+
+_GROUPS = {"constant_loss": "probe", "constant_weights": "model"}
+"""In which group of `config.yaml` what is known of a run stands."""
+_DEFAULTS = {
+    name: value
+    for name, value in of_settings.defaults_of(probe.Probe.__init__).items()
+    if name != "is_bare"
+}
 
 
 def _ending_of(error: BaseException | None) -> dict[str, Any]:

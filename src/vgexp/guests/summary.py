@@ -74,14 +74,16 @@ def summary_of(
     dtype: str,
     num_examples: int,
     has_loss: pd.Series,
+    constant_loss: float | None,
 ) -> dict[str, Any]:
-    """The metrics that follow from tables. Nobody knows the best constant's loss, so the verdict
+    """The metrics that follow from tables. Where the best constant's loss is not known, the verdict
     is empty unless the run diverged, and `cause` says why.
 
     Args:
         frames: `layers` and `steps`.
         ending: `status`, and the `reason` of a run that failed.
         has_loss: whether a step's loss is known.
+        constant_loss: as of `Probe`.
     """
     import numpy as np
     import pandas as pd
@@ -103,7 +105,7 @@ def summary_of(
         known,
         evals,
         time=frames.get("time"),
-        constant_loss=math.nan,
+        constant_loss=math.nan if constant_loss is None else constant_loss,
         num_examples=num_examples,
         dtype=dtype,
         status=status,

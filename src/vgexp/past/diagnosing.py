@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -76,12 +77,13 @@ def evidence_of(past: PastRun) -> Evidence:
     outcome, config = past.outcome, past.config
     settings: dict[str, Any] = flatten(config) if config is not None else past.settings
     if past.is_guest:
+        ending = {name: outcome[name] for name in (*_ENDING, "underflow") if name in outcome}
         return evidence_of_tables(
             tables,
             settings=settings,
             unseen=[str(line) for line in outcome.get("unseen") or ()],
             dtype=past.dtype,
-            ending={name: outcome[name] for name in (*_ENDING, "underflow") if name in outcome},
+            ending=ending | _facts_in(settings),
         )
     if {"signal", "verdict"} <= outcome.keys():
         return evidence_of_run(outcome, tables, config, settings)
@@ -98,6 +100,17 @@ def evidence_of(past: PastRun) -> Evidence:
         num_examples=num_examples,
         ending={name: outcome[name] for name in _ENDING if name in outcome},
     )
+
+
+def _facts_in(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """What the settings of somebody's own loop say of it that no table has."""
+    found: dict[str, Any] = {}
+    guess, alike = settings.get("probe.constant_loss"), settings.get("model.constant_weights")
+    if isinstance(guess, int | float):
+        found["constant_loss"] = guess
+    if isinstance(alike, list) and all(isinstance(name, str) for name in alike):
+        found["constant_weights"] = alike
+    return found
 
 
 def command_of(past: PastRun) -> tuple[str, ...]:

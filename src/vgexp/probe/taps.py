@@ -26,6 +26,7 @@ from vgexp.probe.own_metrics import OwnMetrics
 from vgexp.probe.passes import NO_MEASURES, Pass
 from vgexp.probe.plan import ProbePlan, first_tensor
 from vgexp.probe.ranks import Lost, Ranks
+from vgexp.probe.tied import TiedUses, Use
 from vgexp.torch_internals import backward_task
 from vgexp.watch import Slope
 
@@ -61,6 +62,8 @@ class Taps:
         self._free = FreeActivations(model, plan, self._passes)
         self._functions = FunctionWatcher(model, note)
         self._free.watch(self._functions)
+        self._tied = TiedUses(model, plan, self._on_use)
+        self._tied.watch(self._functions)
         self._sites: list[tuple[nn.Module, bool, Hook]] = []
         self._hooks: list[Any] = []
         self._discovery = Discovery(model, plan, note) if not plan.is_settled else None
@@ -143,6 +146,8 @@ class Taps:
             self._sites.clear()
             if not self._discovery.is_needed:
                 self._discovery = None
+        if self._passes.used():
+            self._tied.end_learning(self._functions)
         for each in self._passes.used():
             each.reduce()
             each.reduce_gradients()
@@ -298,6 +303,17 @@ class Taps:
                 self._keep_z(current, row, z)
 
         return on_preact
+
+    def _on_use(self, use: Use, read: Tensor, z: Tensor) -> None:
+        current = self._passes.current(use.row, read)
+        if current is None:
+            return
+        if self._discovery is not None:
+            self._discovery.on_use(use, read, z)
+            self._measured = self._plan.measured
+        self._free.name(current, z, use.row)
+        if use.row in self._measured and not self._repeats(current, "z", use.row):
+            self._keep_z(current, use.row, z)
 
     def _stream_hook(self, row: int) -> Callable[..., None]:
         def on_stream(_: nn.Module, args: Any, output: Any) -> None:
