@@ -260,3 +260,10 @@ def test_a_long_command_goes_on_after_a_backslash_and_is_the_same_to_a_shell() -
 def test_the_docs_have_these_pages() -> None:
     told = "run python scripts/explain_page.py"
     assert PAGE.read_text(encoding="utf-8") == make_page(), told
+
+
+def test_pictures_that_the_docs_show_are_in_the_repository() -> None:
+    shown = re.findall(r"!\[(\w+)\]\(([\w/.]+)\)", make_page())
+    assert {id for id, _ in shown} <= set(TOPICS)
+    assert len(shown) > 60
+    assert [place for _, place in shown if not (PAGE.parent / place).is_file()] == []

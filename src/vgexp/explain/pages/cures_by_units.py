@@ -27,6 +27,7 @@ PAGES = (
             sum_of("sqrt(1 * 0.5)", "with Xavier, a layer"),
         ),
         own=lambda own: laws.chi(own) + laws.dead(own),
+        chart=("factor a layer, 50 layers", ("LeCun", "0.70"), ("He", "1.00")),
         figure="backward_signal",
         plot=True,
         cures=(Cure("model.activation=relu model.init=he_normal", "the pair", on=_SIGMOID),),
@@ -70,6 +71,7 @@ PAGES = (
             sum_of("2 / (1 + 0.25^2)", "sigma_w^2 that keeps the signal, a = 0.25"),
         ),
         own=lambda own: laws.chi(own) + laws.dead(own),
+        chart=("factor a layer, 50 layers", ("LeCun", "0.70"), ("He", "1.00")),
         figure="shares",
         cures=(
             Cure("model.activation=leaky_relu", "slope 0.01"),
@@ -102,6 +104,7 @@ PAGES = (
             sum_of("exp(-1)", "slope at z = -1"),
         ),
         own=laws.chi,
+        chart=("factor a layer, 50 layers", ("LeCun", "0.95"), ("He", "1.06")),
         figure="backward_signal",
         plot=True,
         cures=(Cure("model.activation=elu model.init=he_normal", "in place of ReLU"),),
@@ -130,6 +133,7 @@ PAGES = (
             sum_of("sqrt(1.0716)", "theory for LeCun: a layer"),
         ),
         own=lambda own: laws.chi(own) + laws.forward(own),
+        chart=("factor a layer, 50 layers", ("LeCun", "1.04"), ("He", "1.11")),
         figure="forward_signal",
         cures=(Cure("model.activation=selu model.init=lecun_normal", "the pair", on=_SIGMOID),),
         measured=(
@@ -161,6 +165,12 @@ PAGES = (
             sum_of("sqrt(2 * 0.25)", "near z = 0 with He, a layer"),
         ),
         own=laws.chi,
+        chart=(
+            "factor a layer, 50 layers, He",
+            ("gelu", "0.83"),
+            ("silu", "0.72"),
+            ("softplus", "0.92"),
+        ),
         figure="backward_signal",
         plot=True,
         cures=(
@@ -194,6 +204,12 @@ PAGES = (
             sum_of("1 - tanh(2)^2", "at z = 2"),
         ),
         own=lambda own: laws.bound(own) + laws.saturated(own),
+        chart=(
+            "attenuation, Xavier, by depth",
+            ("10 layers", "0.29"),
+            ("50 layers", "0.11"),
+            ("200 layers", "0.025"),
+        ),
         figure="backward_signal",
         plot=True,
         cures=(
@@ -259,6 +275,7 @@ PAGES = (
             sum_of("64 * 2 / (64 + 64)", "sigma_w^2 = n Var(W)"),
         ),
         own=laws.initialisation,
+        chart=("factor a layer, 50 layers, Xavier", ("tanh", "0.97"), ("ReLU", "0.70")),
         figure="backward_signal",
         plot=True,
         cures=(
@@ -291,6 +308,11 @@ PAGES = (
             sum_of("sqrt(64 * (2 / 64) * 0.5)", "factor a layer"),
         ),
         own=laws.initialisation,
+        chart=(
+            "validation accuracy, 30 ReLU layers",
+            ("Xavier", "0.07 to 0.10"),
+            ("He", "0.73 to 0.84"),
+        ),
         figure="backward_signal",
         plot=True,
         cures=(Cure("model.init=he_normal", "for ReLU", on=_XAVIER),),
@@ -347,6 +369,7 @@ PAGES = (
             sum_of("1^60", "largest singular value of 60 of them"),
         ),
         own=laws.initialisation,
+        chart=("attenuation over 50 tanh layers", ("Xavier", "0.11"), ("orthogonal", "0.12")),
         figure="jacobian",
         cures=(
             Cure("model.init=orthogonal model.activation=tanh", "for tanh", on=_SIGMOID),

@@ -28,6 +28,7 @@ PAGES = (
             sum_of("(1.394 * 10^-12)^(1 / 19)", "sigmoid_deep, 20 layers"),
         ),
         own=lambda own: laws.backward(own) + laws.hidden(own)[:1] + laws.learning(own),
+        chart=("attenuation, 20 layers", ("sigmoid_deep", "1.4e-12"), ("residual_rescue", "1.25")),
         figure="backward_signal",
         plot=True,
         measured=(
@@ -118,6 +119,12 @@ PAGES = (
             sum_of("0.001 / max(1, 0.001 / 1)", "a vanished gradient: unchanged"),
         ),
         own=laws.clip,
+        chart=(
+            "validation accuracy, lr 0.1, 3 seeds",
+            ("sound net", "0.20 to 0.40"),
+            ("clipped", "0.81 to 0.92"),
+            ("at lr 0.3, clipped", "0.70 to 0.93"),
+        ),
         figure="gradient_norms",
         cures=(
             Cure("clip=norm", "a sound net, steps too long", on="+experiment=relu_he"),
@@ -213,6 +220,13 @@ PAGES = (
             sum_of("1 * 0.5", "ReLU, Xavier"),
         ),
         own=laws.chi,
+        chart=(
+            "factor a layer over 50 layers",
+            ("tanh, Xavier", "0.968"),
+            ("ReLU, He", "0.997"),
+            ("tanh, He", "1.05"),
+            ("ReLU, Xavier", "0.70"),
+        ),
         figure="at_start",
         plot=True,
         cures=(
@@ -267,6 +281,14 @@ PAGES = (
             "Adam, lr 0.001     0.07-0.10    0.74-0.83  0.17-0.26   0.94-0.96",
         ),
         own=lambda own: laws.backward(own) + laws.learning(own),
+        chart=(
+            "validation accuracy, sigmoid_deep, 3 seeds",
+            ("nothing", "0.09-0.11"),
+            ("init=lsuv", "0.09-0.11"),
+            ("norm=layer", "0.09-0.11"),
+            ("norm=batch", "0.96-0.97"),
+            ("skip=residual", "0.96-0.98"),
+        ),
         figure="overview",
         cures=(
             Cure("model.skip=residual", "slope: sigmoid_deep", on=_SIGMOID),
@@ -321,6 +343,12 @@ PAGES = (
             "he      batch  residual   1.04   0.97-0.98",
         ),
         own=laws.stream,
+        chart=(
+            "validation accuracy, Xavier, 50 ReLU layers",
+            ("none", "0.07-0.12"),
+            ("batch norm", "0.17-0.20"),
+            ("batch norm, residual", "0.96-0.99"),
+        ),
         figure="backward_signal",
         plot=True,
         cures=(
@@ -363,6 +391,12 @@ PAGES = (
             sum_of("0.993^999", "tanh, Xavier, no skip: by its factor a layer"),
         ),
         own=laws.stream,
+        chart=(
+            "attenuation over 1,000 layers",
+            ("scaled_residual", "1.1"),
+            ("no skip", "2e-4"),
+            ("rezero", "1.0"),
+        ),
         figure="backward_signal",
         plot=True,
         cures=(
@@ -535,6 +569,12 @@ PAGES = (
             sum_of("ln(0.001) / ln(0.97)", "at 0.97"),
         ),
         own=laws.backward,
+        chart=(
+            "validation accuracy at depth 20",
+            ("sigmoid", "0.09"),
+            ("tanh", "0.96"),
+            ("ReLU", "0.30"),
+        ),
         figure="backward_signal",
         plot=True,
         cures=(Cure("model.depth=5", "a shallower net", on="+experiment=relu_xavier"),),
@@ -569,6 +609,13 @@ PAGES = (
             sum_of("5.2 * 10^-14 / (5.2 * 10^-14 + 10^-8)", "layer 1 of sigmoid_deep"),
         ),
         own=laws.epsilon,
+        chart=(
+            "validation accuracy, sigmoid, by depth",
+            ("Adam, 5 layers", "0.91"),
+            ("Adam, 10", "0.19"),
+            ("Adam, 15 and 20", "0.09"),
+            ("SGD, each", "0.10"),
+        ),
         figure="update_ratios",
         cures=(
             Cure(
