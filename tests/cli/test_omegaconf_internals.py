@@ -53,7 +53,8 @@ def make_large() -> DictConfig:
     config.refers = "${typed}"
     OmegaConf.set_struct(config.typed, True)
     OmegaConf.set_readonly(config.plain, True)
-    assert OmegaConf.is_readonly(config.plain[0])  # notes flags that are inherited
+    for node in (config.plain[0], config.plain[0]._get_node("x")):
+        assert node._get_flag("readonly")  # inherited, which the node notes
     OmegaConf.set_cache(config, {"now": {"%Y": "2020"}})
     return config
 
@@ -79,7 +80,7 @@ def parts(node: Any) -> list[Any]:
     if not isinstance(content, dict | list):
         children = [content] if isinstance(content, base.Node) else []
     metadata = vars(node)["_metadata"]
-    own = [node, metadata, metadata.flags, metadata.resolver_cache]
+    own = [node, metadata, metadata.flags, metadata.resolver_cache, vars(node)["_flags_cache"]]
     return own + [part for child in children for part in parts(child)]
 
 
