@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hydra import compose, initialize_config_dir
 from hydra._internal import utils
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.core_plugins import basic_sweeper
@@ -164,3 +165,45 @@ def test_a_choice_that_replaces_a_files_own_is_refused_where_hydra_cannot_be_ask
         assert "unknown key of model: 'activation'" in capsys.readouterr().err
     hydra_internals.trim_sections()
     assert ConfigLoaderImpl.__dict__[name] is trimming  # not wrapped twice
+
+
+def compose_here(folder: Path, words: list[str]) -> Any:
+    """What Hydra composes of `main.yaml` in a folder."""
+    with initialize_config_dir(str(folder), version_base="1.3"):
+        return compose("main", words)
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [([], "of one"), (["a=two"], "of two"), (["b=plain"], "plain"), (["b=for_${a}"], "of one")],
+)
+def test_a_defaults_list_that_refers_to_a_choice_is_composed_as_before(
+    words: list[str], expected: str, tmp_path: Path
+) -> None:
+    files = {
+        "main": "defaults: [{a: one}, {b: 'for_${a}'}, other, _self_]",
+        "other": "defaults: [{c: [first, second]}]",
+        "a/one": "x: 1",
+        "a/two": "x: 2",
+        "b/for_one": "says: of one",
+        "b/for_two": "says: of two",
+        "b/plain": "says: plain",
+        "c/first": "first: 1",
+        "c/second": "second: 2",
+    }
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / f"{name}.yaml").write_text(text)
+    before = compose_here(tmp_path, words)
+    with hydra_internals._without_needless_choices():
+        assert compose_here(tmp_path, words) == before
+    assert before.b.says == expected
+    assert before.c == {"first": 1, "second": 2}
+
+
+def test_a_run_is_composed_where_hydra_does_not_list_its_choices(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(hydra_internals, "_LIST_CHOICES", "no_such_function")
+    monkeypatch.setattr("vgexp.cli.job.Job.__call__", lambda *_: None)
+    assert main(["train", *SMALL]) == 0

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import argparse
 import copy
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from importlib import import_module
@@ -22,6 +22,7 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
+from vgexp.cli import omegaconf_internals
 from vgexp.config import CHOICES, is_key_of
 from vgexp.errors import QuestionError
 
@@ -32,6 +33,8 @@ _BASIC = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
 _UTILS = "hydra._internal.utils"
 _LOADER = "hydra._internal.config_loader_impl"
 _MAIN = "hydra._internal.hydra"
+_DEFAULTS = "hydra._internal.defaults_list"
+_LIST_CHOICES = "_create_interpolation_map"
 _CHECK_HELP = "_check_help"
 _COMPOSE = "_compose_config_from_defaults_list"
 
@@ -56,7 +59,8 @@ def run(
     Raises:
         QuestionError: the installed version of Hydra has no such function.
     """
-    with _without_mode() if sets_no_mode else nullcontext():
+    without_mode = _without_mode() if sets_no_mode else nullcontext()
+    with without_mode, _without_needless_choices(), omegaconf_internals.parse_texts_once():
         _require(_UTILS, "_run_hydra")(
             args=args,
             args_parser=make_parser(),
@@ -87,6 +91,32 @@ def _without_mode() -> Iterator[None]:
         yield
     finally:
         cls.get_mode = get_mode
+
+
+@contextmanager
+def _without_needless_choices() -> Iterator[None]:
+    """Within, Hydra lists the choices so far only for defaults lists that refer to choices.
+
+    It makes a configuration of them for each file of the tree, and looks into it where an entry
+    has an interpolation. Where Hydra has no such function, nothing is changed.
+    """
+    module = import_module(_DEFAULTS)
+    list_choices = getattr(module, _LIST_CHOICES, None)
+    if list_choices is None:
+        yield
+        return
+
+    def list_needed(overrides: Any, defaults: Sequence[Any], *rest: Any) -> Any:
+        values = (str(value) for default in defaults for value in vars(default).values())
+        if any("${" in value for value in values):
+            return list_choices(overrides, defaults, *rest)
+        return OmegaConf.create()
+
+    setattr(module, _LIST_CHOICES, list_needed)
+    try:
+        yield
+    finally:
+        setattr(module, _LIST_CHOICES, list_choices)
 
 
 def make_parser() -> argparse.ArgumentParser:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Collection, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -233,8 +234,14 @@ def _load(folders: Sequence[Path], name: str) -> Mapping[str, Any]:
         path = folder / f"{name.removesuffix('.yaml')}.yaml"
         if path.is_file():
             try:
-                loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
+                loaded = _parse_yaml(path.read_text(encoding="utf-8"))
             except (yaml.YAMLError, UnicodeDecodeError):
                 return {}
             return loaded if isinstance(loaded, Mapping) else {}
     return {}
+
+
+@lru_cache(maxsize=64)
+def _parse_yaml(text: str) -> Any:
+    """What a YAML text says, which nobody changes: a command asks for the same files repeatedly."""
+    return yaml.safe_load(text)

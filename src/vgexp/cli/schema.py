@@ -14,7 +14,7 @@ from hydra.conf import HelpConf, HydraConf, JobConf, RunDir, SweepDir
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
 
-from vgexp.cli import hydra_internals, plugins
+from vgexp.cli import hydra_internals, omegaconf_internals, plugins
 from vgexp.cli.actions import Work
 from vgexp.cli.groups import KEYS
 from vgexp.config import CHOICES, Config, choices
@@ -100,8 +100,9 @@ def _register_schema() -> None:
 
 def register_here() -> None:
     """Registers what another process of a launcher needs as well: the resolver that names folders,
-    and how a file is read whose choice another one replaces."""
+    how a file is read whose choice another one replaces, and how nodes are copied."""
     hydra_internals.trim_sections()
+    omegaconf_internals.copy_nodes_directly()
     OmegaConf.register_new_resolver("vgexp_label", _label, use_cache=True, replace=True)
 
 
