@@ -14,7 +14,14 @@ from torch import nn
 from vgexp import probe
 from vgexp.errors import QuestionError, reason
 from vgexp.guests.recording import Recording, require_free
-from vgexp.guests.summary import constant_weights, flatten, of_process, settings_of, summary_of
+from vgexp.guests.summary import (
+    constant_weights,
+    default_weights,
+    flatten,
+    of_process,
+    settings_of,
+    summary_of,
+)
 from vgexp.probe import settings as of_settings
 from vgexp.probe.settings import require_names
 from vgexp.records import Rows
@@ -54,7 +61,10 @@ class Probe(probe.Probe):
             self._recording = Recording(
                 folder, self._own.columns, lambda text: told.setdefault("the run folder", text)
             )
-        self._alike = constant_weights(self._model)
+        self._at_start = {
+            "constant_weights": constant_weights(self._model),
+            "default_weights": default_weights(self._model),
+        }
         described = {
             "every": self._cadence.every,
             "activations_every": self._cadence.activations_every,
@@ -128,8 +138,15 @@ class Probe(probe.Probe):
             unseen=self.unseen,
             dtype=self._dtype_name,
             num_examples=self._num_examples,
-            ending={"constant_weights": self._alike} if self._alike else None,
+            ending={name: value for name, value in self._known.items() if value},
         )
+
+    @property
+    def _known(self) -> dict[str, Any]:
+        """What the model and the optimizer show themselves, and no table has."""
+        own = {id(p) for p in self._model.parameters()}
+        foreign = sum(id(p) not in own for p in self._optimizer.parameters())
+        return {**self._at_start, "foreign_parameters": foreign}
 
     def drain(self) -> list[Rows]:
         """Returns the rows measured since the last call; with a folder, they are in its tables."""
