@@ -93,6 +93,31 @@ Where it is gone, no tensor is known to be a view: an activation that reads a vi
 matched to the weight, and the estimate of a model's memory counts a view as a tensor of its own.
 """
 
+
+def shape_of_node(node: Any) -> tuple[int, ...] | None:
+    """The shape of the first tensor that a node of autograd's graph made; None where torch does not
+    say.
+
+    torch has no public name for it. Where it is gone, a loss of somebody's own that broadcasts is
+    known by its value alone.
+    """
+    made = getattr(node, "_input_metadata", None)
+    if not made:
+        return None
+    sizes = tuple(made[0].shape)
+    return sizes if all(isinstance(size, int) for size in sizes) else None
+
+
+def saved_of(node: Any, name: str) -> Any:
+    """What a node of autograd's graph saved for its backward pass by this name; None where it saved
+    no such thing.
+
+    torch describes these attributes in its notes on autograd, and their names begin with `_saved_`.
+    Where they are gone, it is not known whether an activation within a loss function is flat.
+    """
+    return getattr(node, f"_saved_{name}", None)
+
+
 # ------------------------------------------------------------ calls of functions
 
 

@@ -64,6 +64,7 @@ def wiring(**columns: Any) -> pd.DataFrame:
         "gradient": "finite",
         "gradient_kept": 0,
         "updated": 1,
+        "other_optimizer": 0,
     }
     return pd.DataFrame({"step": 0, "name": NAMES, **usual, **columns})
 
@@ -89,6 +90,13 @@ def loss(
     frame["row_sum_min"], frame["row_sum_max"] = [-0.5, NAN, NAN], [0.7, NAN, NAN]
     for column, value in output_columns.items():
         frame.loc[0, column] = value
+    return frame
+
+
+def said(column: str, value: str, *shapes: str) -> pd.DataFrame:
+    """A call of a loss of whose graph this is known."""
+    frame = loss(*shapes, name="mine")
+    frame[column] = pd.Series([None, None, value], dtype="object")
     return frame
 
 
@@ -267,6 +275,20 @@ TELLS: list[tuple[str, Evidence]] = [
         ),
     ),
     ("double_softmax", of(loss=loss(name="NLLLoss", **PROBABILITIES))),
+    # As autograd says, of classes on any axis and of functions of any name.
+    ("double_softmax", of(loss=said("squashed_twice", "SoftmaxBackward0 LogSoftmaxBackward0"))),
+    ("double_softmax", of(loss=said("squashed_twice", "SigmoidBackward0 LogSoftmaxBackward0"))),
+    ("double_softmax", of(loss=said("squashed_twice", "SoftmaxBackward0 NllLossBackward0"))),
+    (
+        "double_softmax",
+        of(loss=said("squashed_twice", "SigmoidBackward0 BinaryCrossEntropyWithLogitsBackward0")),
+    ),
+    # A loss function that squeezes the output itself, in front of a column.
+    ("target_shape", of(loss=said("broadcast_to", "64x64", "64x1", "64x1", "float32"))),
+    (
+        "output_range",
+        of(loss=loss("64x1", "64x1", "float32", min=1.0, max=1.0, made_by="SoftmaxBackward0")),
+    ),
     ("output_range", of(loss=loss(name="nll_loss", max=2.5))),
     ("target_shape", of(loss=loss("64x1", "64", "float32", "MSELoss"))),
     # The mean square over all pairs, of a function that somebody wrote.
@@ -503,6 +525,8 @@ SILENT: list[tuple[str, Evidence]] = [
         "not_in_optimizer",
         of(wiring=wiring(in_optimizer=[0, 0, 0, 1]), layers=layers(weight_norm=lambda s: 8.0 + s)),
     ),
+    # So does one whose optimizer was seen to make a step.
+    ("not_in_optimizer", of(wiring=wiring(in_optimizer=[0, 0, 0, 1], other_optimizer=1))),
     ("frozen", of(wiring=wiring())),
     ("gradient_cleared", of(wiring=wiring())),
     ("gradient_cleared", of(wiring=wiring(gradient="zero"), layers=layers(deltas=(0.0, 0.0, 0.0)))),
@@ -581,6 +605,8 @@ SILENT: list[tuple[str, Evidence]] = [
     ("double_softmax", of(loss=loss(kind="float32", target="64x10", **PROBABILITIES))),
     ("target_shape", of(loss=loss("64x1", "64x1", "float32", "MSELoss"))),
     ("target_shape", of(loss=loss())),
+    # Outputs are compared with something that is no target.
+    ("target_shape", of(loss=said("broadcast_to", "32x32", "64x1", "64x1", "float32"))),
     # A function that squeezes for itself compares each output with its own target.
     ("target_shape", of(loss=broadcast(1.14))),
     ("target_shape", of(loss=loss("64x1", "scalar", "float32", "BCELoss"))),

@@ -1,6 +1,6 @@
 """A run folder from somebody's own loop: what all of vgexp can do with it, and what it cannot.
 
-Holds: guests/probe.py, guests/recording.py, guests/summary.py
+Holds: guests/probe.py, guests/recording.py, guests/summary.py, known_facts.py
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from vgexp import folders
 from vgexp.cli.main import main
 from vgexp.errors import QuestionError
 from vgexp.guests import Probe, recording, summary
+from vgexp.known_facts import facts_in
 from vgexp.past import PastRun
 
 assert recording
@@ -161,6 +162,25 @@ def test_the_folder_keeps_what_only_the_model_shows(
     found = [each.id for each in own.findings]
     assert found == [each.id for each in read.findings]
     assert finding is None or finding in found
+
+
+def test_every_fact_is_read_back_from_its_folder_and_no_value_that_cannot_be_one(
+    tmp_path: Path,
+) -> None:
+    model = nn.Sequential(nn.Linear(32, 16), nn.Tanh(), nn.Linear(16, 3))
+    stranger = nn.Parameter(torch.zeros(2))
+    optimizer = torch.optim.SGD([*model.parameters(), stranger], 0.1)
+    with Probe(model, optimizer, folder=tmp_path / "mine", constant_loss=0.0):
+        model(torch.randn(4, 32)).square().mean().backward()
+        optimizer.step()
+    settings = PastRun(tmp_path / "mine").settings
+    assert facts_in(settings) == {
+        "constant_loss": 0.0,
+        "default_weights": ["0.weight"],
+        "foreign_parameters": 1,
+    }
+    wrong = {"probe.constant_loss": "much", "model.default_weights": [1]}
+    assert facts_in({**settings, **wrong}) == {"foreign_parameters": 1}
 
 
 def test_show_and_compare_take_it_and_figures_are_drawn(

@@ -72,7 +72,7 @@ def test_a_parameter_that_is_trained_says_so_and_nothing_more_follows() -> None:
     row = cells(frame, "first.bias")
     assert row.pop("also_named") == "second.bias"
     assert pd.isna(row.pop("gradient_kept"))
-    assert list(row.values()) == [0, "first.bias", 1, 1, 0.1, 1, "finite", 1]
+    assert list(row.values()) == [0, "first.bias", 1, 1, 0.1, 1, "finite", 1, 0]
     assert hooks_of(net) == 0
     assert {"parameters", "wiring"} <= {*probe.tables}
 
@@ -210,3 +210,40 @@ def test_training_is_the_same_to_the_bit() -> None:
     torch.manual_seed(0)
     measured = weights(every=1)
     assert all(torch.equal(one, other) for one, other in zip(bare, measured, strict=True))
+
+
+def test_a_weight_that_another_optimizer_trains_says_so_once_that_has_made_a_step() -> None:
+    net = Net()
+    ours, theirs = (torch.optim.SGD(part.parameters(), lr=0.1) for part in (net.first, net.second))
+    with Probe(net, ours, every=1) as probe:
+        for _ in range(2):
+            net.zero_grad()
+            net(INPUTS).square().mean().backward()
+            ours.step()
+            theirs.step()
+    frame = probe.to_frame("wiring")
+    found = {
+        name: frame.loc[frame["name"] == name, "other_optimizer"].tolist()
+        for name in ("first.weight", "second.weight")
+    }
+    assert found == {"first.weight": [0], "second.weight": [0, 1]}
+    net.second.weight.grad = torch.ones(3, 3)
+    theirs.step()  # nothing of the probe is left
+    assert probe.to_frame("wiring").equals(frame)
+
+
+@pytest.mark.parametrize("clears_late", [False, True])
+def test_a_gradient_of_another_networks_pass_that_is_cleared_is_not_kept(clears_late: bool) -> None:
+    """As that of a discriminator, through which the generator's pass goes."""
+    net = Net()
+    optimizer = sgd(net)
+    with Probe(net, optimizer) as probe:
+        for _ in range(3):
+            if not clears_late:
+                optimizer.zero_grad()
+            net(-INPUTS).mean().backward()  # the other network's
+            if clears_late:
+                optimizer.zero_grad()
+            net(INPUTS).square().mean().backward()
+            optimizer.step()
+    assert not (probe.to_frame("wiring")["gradient_kept"] == 1).any()

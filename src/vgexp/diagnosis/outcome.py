@@ -102,7 +102,7 @@ def constant_loss(evidence: Evidence) -> float | None:
     if first is None:
         return None
     output, target, loss = first
-    num_classes = _last_size(output["shape"])
+    num_classes = _num_classes(output["shape"], target["shape"])
     is_labels = str(target["dtype"]).startswith(("int", "uint"))
     if is_labels and num_classes > 1:
         guess = math.log(num_classes)
@@ -167,7 +167,10 @@ def is_short(evidence: Evidence) -> bool:
     )
 
 
-def _last_size(shape: object) -> int:
-    """The number of classes, which is dimension 1 of an output."""
-    sizes = str(shape).split("x")
-    return int(sizes[1]) if len(sizes) > 1 and sizes[1].isdigit() else 0
+def _num_classes(output: object, target: object) -> int:
+    """The number of classes: the size of an output's last axis where those before it are the
+    labels', and else that of axis 1; 0 where it has none."""
+    sizes = str(output).split("x")
+    if len(sizes) < 2 or not all(size.isdigit() for size in sizes):
+        return 0
+    return int(sizes[-1] if "x".join(sizes[:-1]) == str(target) else sizes[1])

@@ -14,7 +14,15 @@ from torch import nn
 from vgexp import probe
 from vgexp.errors import QuestionError, impossible, reason
 from vgexp.guests.recording import Recording, require_free
-from vgexp.guests.summary import constant_weights, flatten, of_process, settings_of, summary_of
+from vgexp.guests.summary import (
+    constant_weights,
+    default_weights,
+    flatten,
+    of_process,
+    settings_of,
+    summary_of,
+)
+from vgexp.known_facts import with_facts
 from vgexp.probe import settings as of_settings
 from vgexp.probe.settings import require_names
 from vgexp.records import Rows
@@ -60,12 +68,11 @@ class Probe(probe.Probe):
             self._recording = Recording(
                 folder, self._own.columns, lambda text: told.setdefault("the run folder", text)
             )
-        self._constant_loss = None if constant_loss is None else float(constant_loss)
-        known = {
-            "constant_loss": self._constant_loss,
-            "constant_weights": constant_weights(self._model) or None,
+        self._at_start: dict[str, Any] = {
+            "constant_loss": None if constant_loss is None else float(constant_loss),
+            "constant_weights": constant_weights(self._model),
+            "default_weights": default_weights(self._model),
         }
-        self._known = {name: value for name, value in known.items() if value is not None}
         described = {
             "every": self._cadence.every,
             "activations_every": self._cadence.activations_every,
@@ -78,8 +85,6 @@ class Probe(probe.Probe):
             **settings_of(self._model, self._optimizer.groups(), optimizer),
             "probe": described,
         }
-        for name, value in self._known.items():
-            self._settings[_GROUPS[name]][name] = value
 
     # ------------------------------------------------------------ life
 
@@ -144,6 +149,14 @@ class Probe(probe.Probe):
             ending=self._known,
         )
 
+    @property
+    def _known(self) -> dict[str, Any]:
+        """What the caller, the model and the optimizer tell, and no table has (`known_facts`)."""
+        own = {id(p) for p in self._model.parameters()}
+        foreign = sum(id(p) not in own for p in self._optimizer.parameters())
+        known = {**self._at_start, "foreign_parameters": foreign or None}
+        return {name: value for name, value in known.items() if value is not None and value != []}
+
     def drain(self) -> list[Rows]:
         """Returns the rows measured since the last call; with a folder, they are in its tables."""
         if self._recording is not None:
@@ -156,10 +169,10 @@ class Probe(probe.Probe):
     def _seen_settings(self) -> dict[str, Any]:
         """What is known of the run, with what the first pass showed of the model, by the names that
         a configuration has."""
-        position = self._plan.norm_position
-        if position is None:
-            return self._settings
-        return {**self._settings, "model": {**self._settings["model"], "norm_position": position}}
+        settings, position = with_facts(self._settings, self._known), self._plan.norm_position
+        if position is not None:
+            settings["model"] = {**settings["model"], "norm_position": position}
+        return settings
 
     def to_frame(self, table: str = "layers") -> pd.DataFrame:
         """Returns all rows of a table so far; see `vgexp.probe.Probe.to_frame`.
@@ -232,7 +245,7 @@ class Probe(probe.Probe):
                 dtype=self._dtype_name,
                 num_examples=self._measuring.num_examples or 1,
                 has_loss=has_loss,
-                constant_loss=self._constant_loss,
+                constant_loss=self._at_start["constant_loss"],
             )
             from vgexp import diagnosis
 
@@ -273,8 +286,6 @@ def require_constant_loss(value: object) -> None:
         raise impossible("constant_loss", value, "a finite number, or None where it is not known")
 
 
-_GROUPS = {"constant_loss": "probe", "constant_weights": "model"}
-"""In which group of `config.yaml` what is known of a run stands."""
 _DEFAULTS = {
     name: value
     for name, value in of_settings.defaults_of(probe.Probe.__init__).items()

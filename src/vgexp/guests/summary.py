@@ -16,6 +16,10 @@ from vgexp import summaries
 if TYPE_CHECKING:
     import pandas as pd
 
+_ENOUGH_ENTRIES = 256
+_NEAR = 0.95
+"""Share of a uniform distribution's bound that the largest of 256 draws exceeds: but for 1 in 5e5
+times."""
 UNKNOWN_LOSS = "the loss is not known (probe.watch_loss shows it)"
 
 
@@ -65,6 +69,28 @@ def constant_weights(model: nn.Module) -> list[str]:
         and bool(p.detach().eq(p.detach().flatten()[0]).all())
         and bool(p.detach().flatten()[0] != 0)
     ]
+
+
+def default_weights(model: nn.Module) -> list[str]:
+    """The names of the weights of linear and convolutional layers that are as PyTorch draws them.
+
+    It draws them from a uniform distribution up to 1/sqrt(fan-in): the largest is just below that,
+    and no weight that was trained keeps to it. Small layers, and those without a shape yet or in
+    pieces on several devices, are left out.
+    """
+    found = []
+    for name, module in model.named_modules():
+        weight = getattr(module, "weight", None)
+        is_known = isinstance(module, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d)
+        if not is_known or type(weight) is not nn.Parameter or weight.device.type == "meta":
+            continue
+        if weight.numel() < _ENOUGH_ENTRIES or not weight.is_floating_point():
+            continue
+        bound = weight[0].numel() ** -0.5
+        largest = float(weight.detach().abs().max())
+        if _NEAR * bound <= largest <= bound * (1 + 1 / _ENOUGH_ENTRIES):
+            found.append(f"{name}.weight" if name else "weight")
+    return found
 
 
 def summary_of(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from vgexp.diagnosis.evidence import Evidence
 from vgexp.diagnosis.parting import find_parting
 from vgexp.errors import QuestionError
 from vgexp.folders import first_line
+from vgexp.known_facts import facts_in
 from vgexp.past.run import PastRun
 
 _TABLES = ("layers", "steps", "wiring", "loss", "parameters", "time", "recurrence", "curvature")
@@ -83,7 +83,7 @@ def evidence_of(past: PastRun) -> Evidence:
             settings=settings,
             unseen=[str(line) for line in outcome.get("unseen") or ()],
             dtype=past.dtype,
-            ending=ending | _facts_in(settings),
+            ending=ending | facts_in(settings),
         )
     if {"signal", "verdict"} <= outcome.keys():
         return evidence_of_run(outcome, tables, config, settings)
@@ -100,17 +100,6 @@ def evidence_of(past: PastRun) -> Evidence:
         num_examples=num_examples,
         ending={name: outcome[name] for name in _ENDING if name in outcome},
     )
-
-
-def _facts_in(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """What the settings of somebody's own loop say of it that no table has."""
-    found: dict[str, Any] = {}
-    guess, alike = settings.get("probe.constant_loss"), settings.get("model.constant_weights")
-    if isinstance(guess, int | float):
-        found["constant_loss"] = guess
-    if isinstance(alike, list) and all(isinstance(name, str) for name in alike):
-        found["constant_weights"] = alike
-    return found
 
 
 def command_of(past: PastRun) -> tuple[str, ...]:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from vgexp.probe.graph import maker_of
+from vgexp.probe.loss_graph import NOTHING, LossGraph, graph_of
 from vgexp.probe.steps import Number, floats, read_numbers
 from vgexp.records import Rows
 
@@ -29,6 +30,8 @@ class Argument(NamedTuple):
     dtype: str
     made_by: str | None
     numbers: tuple[Number, ...]
+    graph: LossGraph = NOTHING
+    """Of a loss, what lies behind it."""
 
 
 def rows_of(described: Sequence[tuple[int, Argument]]) -> Rows | None:
@@ -45,8 +48,11 @@ def rows_of(described: Sequence[tuple[int, Argument]]) -> Rows | None:
     numbers = {name: floats(values, torch.float64) for name, values in columns.items()}
     words = {
         name: [getattr(argument, name) for _, argument in described]
-        for name in Argument._fields[:-1]
+        for name in Argument._fields[:-2]
     }
+    graphs = [argument.graph for _, argument in described]
+    words |= {n: [getattr(g, n) for g in graphs] for n in ("squashed_twice", "broadcast_to")}
+    numbers["flat_fraction"] = floats([g.flat_fraction for g in graphs], torch.float64)
     return Rows("loss", {"step": [step for step, _ in described], **words, **numbers})
 
 
@@ -78,10 +84,12 @@ def describe(function: str, name: str, x: Tensor) -> Argument:
     shape = "x".join(map(str, x.shape)) or "scalar"
     dtype = str(x.dtype).removeprefix("torch.")
     made_by = maker_of(x) if role == "output" else None
+    graph = graph_of(x) if role == "loss" else NOTHING
     x = x.detach()
     has_rows = role == "output" and x.ndim > 1 and x.is_floating_point()
     if not x.numel() or x.layout is not torch.strided:
-        return Argument(function, name, role, shape, dtype, made_by, (None,) * len(_NUMBERS))
+        nothing = (None,) * len(_NUMBERS)
+        return Argument(function, name, role, shape, dtype, made_by, nothing, graph)
     numbers: tuple[Number, ...] = (*_moments(x), None, None)
     if has_rows:
         sums = x.sum(1, dtype=torch.float64)
@@ -89,7 +97,7 @@ def describe(function: str, name: str, x: Tensor) -> Argument:
     # Read at once where that is free, so that no small tensors stay.
     if x.is_cpu:
         numbers = tuple(read_numbers(numbers))
-    return Argument(function, name, role, shape, dtype, made_by, numbers)
+    return Argument(function, name, role, shape, dtype, made_by, numbers, graph)
 
 
 def _moments(x: Tensor) -> tuple[Number, ...]:

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from vgexp.errors import QuestionError
 from vgexp.torch_internals import compiler_is_loaded
@@ -44,6 +45,9 @@ class StepHooks:
                 "allowed: a torch.optim.Optimizer, as in Probe(model, optimizer)"
             )
         self._handles: list[Any] = []
+        self.of_others: set[int] = set()
+        """The identities of the tensors that other optimizers held as they made a step between
+        `set` and `remove`."""
 
     def set(self, before: StepHook, after: StepHook) -> str:
         """Sets the hooks. Returns what takes none, and what is measured instead; mostly nothing."""
@@ -52,13 +56,19 @@ class StepHooks:
             # A compiled step calls them uncompiled. It has graph breaks of its own in any case.
             disable: Callable[[StepHook], StepHook] = torch.compiler.disable
             before, after = disable(before), disable(after)
+            see: StepHook = disable(self._see_any)
+        else:
+            see = self._see_any
+        self._handles.append(register_optimizer_step_post_hook(see))
         for candidate in self._chain:
             try:
                 self._handles.append(candidate.register_step_pre_hook(before))
                 self._handles.append(candidate.register_step_post_hook(after))
             except Exception:
                 # What fails is somebody else's class: it may raise anything.
-                self.remove()
+                for handle in self._handles[1:]:
+                    handle.remove()
+                del self._handles[1:]
                 continue
             if candidate is not outer:
                 return (
@@ -78,6 +88,13 @@ class StepHooks:
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
+
+    def _see_any(self, optimizer: Any, *_: Any) -> None:
+        """Notes what an optimizer holds that made a step and is none of the chain."""
+        if any(optimizer is each for each in self._chain):
+            return
+        groups = _attribute(optimizer, "param_groups") or ()
+        self.of_others.update(id(p) for group in groups for p in group["params"])
 
     def parameters(self) -> list[Tensor]:
         """The tensors that the optimizer updates."""

@@ -40,6 +40,8 @@ class _Facts(NamedTuple):
     measured: list[int]
     """Parameters whose gradient was measured, and `peaks` of its magnitude."""
     peaks: Tensor | None
+    of_others: list[bool]
+    """Whether another optimizer that made a step holds it."""
     moved: list[int]
     """Parameters whose change was measured, and its norms."""
     changes: Tensor | None
@@ -80,7 +82,7 @@ class Wiring:
         self._hooks: list[Any] = []
         self._last_look = -1
         self._marks: dict[int, tuple[int, int]] = {}
-        self._arrived: dict[int, tuple[int, int]] = {}
+        self._arrived: dict[int, tuple[int, int, bool]] = {}
         self._is_looking = False
         self._before: tuple[list[bool], list[Any], list[int]] | None = None
         self._has_grad: list[bool] = []
@@ -159,7 +161,9 @@ class Wiring:
         facts = _Facts(
             step, is_whole, requires_grad, lr, self._has_grad, came, kept,
             [version_of(p) != v for p, v in zip(self._parameters, versions, strict=True)],
-            peaks.places, peaks.joined(), changes.places, changes.joined(),
+            peaks.places, peaks.joined(),
+            [id(p) in self._optimizer.of_others for p in self._parameters],
+            changes.places, changes.joined(),
         )  # fmt: skip
         self._pending.append(facts)
         if all(x is None or x.is_cpu for x in (facts.peaks, facts.changes)):
@@ -174,9 +178,19 @@ class Wiring:
     # ------------------------------------------------------------ gradients that come
 
     def _on_gradient(self, parameter: nn.Parameter) -> None:
+        """Notes that a gradient came, and whether it was added to what was there before the step.
+
+        To add in place raises a tensor's version by 1; to write zeros into it first, by 2. What
+        came before the gradients were cleared, as another network's pass may, counts no more.
+        """
         gradient = parameter.grad
-        if gradient is not None:
-            self._arrived.setdefault(id(parameter), (id(gradient), version_of(gradient)))
+        if gradient is None:
+            return
+        found, key = (id(gradient), version_of(gradient)), id(parameter)
+        last = self._arrived.get(key)
+        *at, is_kept = (*self._marks.get(key, (0, -2)), True) if last is None else last
+        is_added = found == (at[0], at[1] + 1)
+        self._arrived[key] = (*found, is_added and is_kept)
 
     def _looked(self, step: int) -> tuple[list[bool | None], list[bool | None]]:
         """Whether a gradient came, and whether it was added to that of the update before."""
@@ -188,18 +202,10 @@ class Wiring:
             for p, has_grad in zip(self._parameters, self._has_grad, strict=True)
         ]
         kept: list[bool | None] = [
-            self._was_kept(id(p)) if step and came[index] else None
+            id(p) in self._arrived and self._arrived[id(p)][2] if step and came[index] else None
             for index, p in enumerate(self._parameters)
         ]
         return came, kept
-
-    def _was_kept(self, parameter: int) -> bool:
-        """Whether the first gradient that came was added to the one that was there before.
-
-        To add in place raises a tensor's version by 1; to write zeros into it first, by 2.
-        """
-        mark, arrived = self._marks.get(parameter), self._arrived.get(parameter)
-        return mark is not None and arrived == (mark[0], mark[1] + 1)
 
     def _end_look(self, step: int) -> None:
         """Ends a step that was looked at but not measured: it is told where a gradient was kept."""
@@ -269,6 +275,7 @@ class Wiring:
                     gradient,
                     _number(facts.kept[index]),
                     updated,
+                    int(facts.of_others[index]),
                 )
             )
         return found

@@ -60,4 +60,8 @@ WIRING = (
         " looked at once in 20 updates",
     ),
     _flag("updated", "1 if its value changed in the update"),
+    _flag(
+        "other_optimizer",
+        "1 if another optimizer holds it, which made a step by then while the probe watched",
+    ),
 )

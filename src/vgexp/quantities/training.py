@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from vgexp.quantities.quantity import amount, count, key, label, magnitude, share
+from vgexp.quantities.quantity import amount, count, key, label, magnitude, share, text
 
 _amount = partial(amount, asked_by="probe.curvature_every")
 
@@ -66,6 +66,24 @@ LOSS = (
         "outputs: smallest sum over dim 1 (classes); 1 here and below: they are probabilities",
     ),
     _of_call("row_sum_max", "outputs: largest sum over dim 1"),
+    text(
+        "squashed_twice",
+        "loss: two functions between it and the last weights, as autograd names them, of which the"
+        " second takes logits or logarithms and is given probabilities",
+        asked_by="probe.activations_every",
+    ),
+    text(
+        "broadcast_to",
+        "loss: the shape of a difference in which each entry of an output is compared with every"
+        " entry of a tensor without a gradient",
+        asked_by="probe.activations_every",
+    ),
+    share(
+        "flat_fraction",
+        "loss: share of entries at which the sigmoid, tanh, softplus or log-sigmoid between it and"
+        " the last weights has a slope below 1e-3 of its largest; of several the least",
+        asked_by="probe.activations_every",
+    ),
 )
 
 EVALS = (

@@ -80,13 +80,17 @@ def not_registered(evidence: Evidence) -> Finding | None:
 def not_in_optimizer(evidence: Evidence) -> Finding | None:
     """Whether parameters get a gradient, are held by no optimizer, and never change.
 
-    A second optimizer, as of a GAN's other network, is known by weights that move nevertheless.
+    A second optimizer, as of a GAN's other network, is known by its steps, or by weights that move
+    nevertheless. Where the read-out is trained, and the optimizer holds nothing but the model's
+    own, the rest may be left as it is by intent: of a network that learned it is no fault.
     """
     wiring = evidence.tables["wiring"]
+    of_others = set(wiring.loc[_numbers(wiring, "other_optimizer") == 1, "name"])
     lost = wiring[
         (_numbers(wiring, "in_optimizer") == 0)
         & (_numbers(wiring, "requires_grad") == 1)
         & (_numbers(wiring, "gradient_came") == 1)
+        & ~wiring["name"].isin(of_others)
     ]
     if evidence.is_check:  # no other optimizer made a step
         still = _weights(lost[_numbers(lost, "updated") == 0])
@@ -94,10 +98,19 @@ def not_in_optimizer(evidence: Evidence) -> Finding | None:
         still = _still(evidence, set(lost["name"]))
     if not still:
         return None
+    may_be_meant = _trains_the_readout(evidence)
+    untrained = set(evidence.metrics.get("default_weights") or ()) & set(still)
+    is_fact = not may_be_meant or (bool(untrained) and evidence.is_check)
+    how = (
+        f" {name_layers(tuple(sorted(untrained)))} are as PyTorch draws them, and have learned"
+        " nothing before."
+        if may_be_meant and untrained
+        else ""
+    )
     return Finding(
         "not_in_optimizer",
         f"The optimizer does not hold {name_layers(still)}, which the network uses: gradients come,"
-        " and nothing changes.",
+        f" and nothing changes.{how}",
         step=int(lost["step"].min()),
         layers=still,
         remedies=(
@@ -107,7 +120,20 @@ def not_in_optimizer(evidence: Evidence) -> Finding | None:
                 code="optimizer = torch.optim.Adam(model.parameters())",
             ),
         ),
+        is_fact=is_fact,
     )
+
+
+def _trains_the_readout(evidence: Evidence) -> bool:
+    """Whether the optimizer holds the weights of the read-out, and no tensor that is none of the
+    model's, as one that was made before layers were replaced does."""
+    if evidence.metrics.get("foreign_parameters"):
+        return False
+    layers = evidence.tables.get("layers")
+    if layers is None:
+        return False
+    readouts = set(layers.loc[layers["kind"] == "readout", "name"])
+    return bool(readouts) and readouts <= set(_held(evidence)["name"])
 
 
 @cause_rule(
@@ -252,8 +278,8 @@ def gradient_kept(evidence: Evidence) -> Finding | None:
     # Later on a gradient may be 0, of which nobody can tell whether it was kept.
     first = looked.drop_duplicates("name")
     kept = first[(_numbers(first, "gradient_kept") == 1) & (_numbers(first, "gradient_came") == 1)]
-    if not len(kept):
-        return None
+    if not len(kept) or gradient_cleared(evidence) is not None:
+        return None  # what was cleared before the step is not there to be added to
     return Finding(
         "gradient_kept",
         f"Gradients of {name_layers(_weights(kept))} are never cleared: each is added to the sum of"
