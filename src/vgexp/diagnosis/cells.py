@@ -28,8 +28,9 @@ def with_numbers(name: str, table: pd.DataFrame) -> pd.DataFrame:
     number, which weights beside the main path have none of.
     """
     changed: dict[str, Any] = {}
+    types = dict(zip(table.columns, table.dtypes, strict=True))
     for column in TABLES.get(name, ()):
-        if column.kind == "text" or column.name not in table:
+        if column.kind == "text" or column.name not in types or is_plain(types[column.name]):
             continue
         cells = table[column.name]
         if not pd.api.types.is_numeric_dtype(cells):
@@ -40,6 +41,11 @@ def with_numbers(name: str, table: pd.DataFrame) -> pd.DataFrame:
         if cells is not table[column.name]:
             changed[column.name] = cells
     return table.assign(**changed) if changed else table
+
+
+def is_plain(dtype: object) -> bool:
+    """Whether each cell of such a column is a number of NumPy's."""
+    return isinstance(dtype, np.dtype) and dtype.kind in "iuf"
 
 
 def typed(metrics: Mapping[str, Any]) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 import pandas as pd
 
+from vgexp.diagnosis.cells import is_plain
 from vgexp.diagnosis.evidence import Evidence
 from vgexp.diagnosis.signal import main_path
 from vgexp.diagnosis.users_path import users_main_path
@@ -31,7 +32,7 @@ class Factors(NamedTuple):
 
 def rows_at(evidence: Evidence, step: int) -> pd.DataFrame:
     """The main path at a step, to be read only; no rows without a table of layers."""
-    return _once(evidence, ("rows_at", step), partial(_rows_at, evidence, step))
+    return once(evidence, ("rows_at", step), partial(_rows_at, evidence, step))
 
 
 def _rows_at(evidence: Evidence, step: int) -> pd.DataFrame:
@@ -42,8 +43,9 @@ def _rows_at(evidence: Evidence, step: int) -> pd.DataFrame:
     return users_main_path(rows) if "compared" in evidence.metrics else main_path(rows)
 
 
-def _once(evidence: Evidence, key: tuple[str, int], compute: Callable[[], T]) -> T:
-    kept: dict[tuple[str, int], T] = evidence.kept
+def once(evidence: Evidence, key: tuple[str, object], compute: Callable[[], T]) -> T:
+    """What several rules ask for of the same evidence, computed for the first of them."""
+    kept: dict[tuple[str, object], T] = evidence.kept
     if key not in kept:
         kept[key] = compute()
     return kept[key]
@@ -54,7 +56,7 @@ def values_of(rows: pd.DataFrame, column: str) -> np.ndarray:
     if column not in rows:
         return np.full(len(rows), np.nan)
     values = rows[column]
-    if values.dtype != np.float64:
+    if not is_plain(values.dtype):
         values = pd.to_numeric(values, errors="coerce")
     return values.to_numpy(dtype="float64", na_value=np.nan)
 
@@ -62,7 +64,7 @@ def values_of(rows: pd.DataFrame, column: str) -> np.ndarray:
 def factors_of(evidence: Evidence, step: int | None = None) -> Factors | None:
     """The factors at a step; None where fewer than two layers tell them."""
     step = evidence.first_step if step is None else step
-    return _once(evidence, ("factors_of", step), partial(_factors_of, evidence, step))
+    return once(evidence, ("factors_of", step), partial(_factors_of, evidence, step))
 
 
 def _factors_of(evidence: Evidence, step: int) -> Factors | None:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import numpy as np
 import pandas as pd
 
+from vgexp.diagnosis.cells import is_plain
+from vgexp.diagnosis.depths import once
 from vgexp.diagnosis.evidence import Evidence
 from vgexp.diagnosis.learning import (
     ENOUGH_STEPS,
@@ -24,12 +27,16 @@ _SAME = 0.01
 
 
 def column_of(evidence: Evidence, table: str, name: str) -> np.ndarray:
-    """A column as float64, by row; empty where there is no such table or column."""
+    """A column as float64, by row, to be read only; empty where there is none of such names."""
+    return once(evidence, ("column_of", (table, name)), partial(_column_of, evidence, table, name))
+
+
+def _column_of(evidence: Evidence, table: str, name: str) -> np.ndarray:
     frame = evidence.tables.get(table)
     if frame is None or name not in frame:
         return np.array([])
     values = frame[name]
-    if values.dtype != np.float64:
+    if not is_plain(values.dtype):
         values = pd.to_numeric(values, errors="coerce")
     return np.asarray(values, dtype="float64")
 

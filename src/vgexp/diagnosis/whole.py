@@ -17,7 +17,8 @@ def with_whole_tables(evidence: Evidence) -> Evidence:
     """The same evidence, whose tables have all columns; what a table lacks was not measured.
 
     A cell that is no number where one belongs is nan, and rows without a step are left out. A layer
-    without a name is called by its number.
+    without a name is called by its number. Rules take rows of these tables many times, so they are
+    made for that: integers are nullable only in a column that has empty cells.
     """
     tables = {name: _whole(name, table) for name, table in evidence.tables.items()}
     return replace(evidence, tables={name: table for name, table in tables.items() if len(table)})
@@ -31,7 +32,13 @@ def _whole(name: str, table: pd.DataFrame) -> pd.DataFrame:
             changed[column.name] = None if column.kind == "text" else np.nan
     if name == "layers" and "name" in changed:
         changed["name"] = "layer " + table["layer"].astype("str")
+    changed |= {
+        column: table[column].to_numpy(dtype="int64")
+        for column, dtype in zip(table.columns, table.dtypes, strict=True)
+        if isinstance(dtype, pd.Int64Dtype) and not table[column].hasnans
+    }
     whole = table.assign(**changed) if changed else table
     if "step" in whole and whole["step"].isna().any():
         whole = whole[whole["step"].notna()]
-    return whole
+    # A copy has the columns of one type in one array, of which pandas takes rows at once.
+    return whole.copy()

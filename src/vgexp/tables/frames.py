@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from vgexp import files
@@ -124,11 +125,13 @@ def _read_at_once(
     frame, half_line = plain
     # Older pandas makes a negative number of one that is too large, or a column without a sign.
     integers = [frame[name] for name, kind in kinds.items() if kind == "int" and name in frame]
-    if any((column < 0).any() or (column > _END - 1).any() for column in integers):
+    if any(column.dtype.kind != "i" or (column.array < 0).any() for column in integers):
         return None
     for name, kind in kinds.items():
-        if kind == "text":
+        if kind == "text" and (frame[name].dtype != np.dtype("object") or frame[name].hasnans):
             frame[name] = frame[name].astype("object").where(frame[name].notna(), None)
+    # A copy has columns of one type in one array, of which pandas takes rows five times as fast.
+    frame = frame.copy()
     frame.attrs |= {HALF_LINE: half_line, ABSENT: []}
     return frame
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import numpy as np
 import pandas as pd
 
-from vgexp.diagnosis.depths import values_of
+from vgexp.diagnosis.depths import once, values_of
 from vgexp.diagnosis.evidence import Evidence
 from vgexp.diagnosis.findings import Finding, Number, Remedy, cause_rule
 from vgexp.diagnosis.learning import ENOUGH_STEPS
@@ -172,9 +173,17 @@ def total_change(evidence: Evidence, *, of_least: bool = False) -> float | None:
     Args:
         of_least: whether that of the weight that moved least is wanted.
     """
+    totals = once(evidence, ("total_changes", None), partial(_total_changes, evidence))
+    if not totals or not math.isfinite(max(totals)):
+        return None
+    return min(totals) if of_least else max(totals)
+
+
+def _total_changes(evidence: Evidence) -> list[float]:
+    """`total_change` of each weight with updates."""
     layers = evidence.tables.get("layers")
     if layers is None or "update_ratio" not in layers:
-        return None
+        return []
     known = layers[layers["update_ratio"].notna()]
     num_steps = _num_steps(evidence)
     totals = []
@@ -183,9 +192,7 @@ def total_change(evidence: Evidence, *, of_least: bool = False) -> float | None:
         steps, ratios = every[places], changes[places]
         lengths = _lengths(evidence, np.append(steps, max(num_steps, steps[-1] + 1)))
         totals.append(float((ratios * lengths).sum()))
-    if not totals or not math.isfinite(max(totals)):
-        return None
-    return min(totals) if of_least else max(totals)
+    return totals
 
 
 def _lengths(evidence: Evidence, edges: np.ndarray) -> np.ndarray:
