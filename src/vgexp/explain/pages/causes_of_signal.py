@@ -66,7 +66,7 @@ PAGES = (
         plot=True,
         cures=(
             Cure(
-                "model.init=he_normal",
+                "model.init=he_normal model.gain=1",
                 "twice the variance, for ReLU",
                 on="+experiment=relu_xavier",
             ),
@@ -105,6 +105,11 @@ PAGES = (
         figure="backward_signal",
         plot=True,
         cures=(
+            Cure(
+                "model.init=he_normal model.gain=1",
+                "He's init, at its own scale",
+                on="+experiment=exploding",
+            ),
             Cure("model.gain=1", "the init's own scale", on="+experiment=exploding"),
             Cure("model.init=lsuv", "measures the scale", on="+experiment=exploding"),
             Cure("model.norm=layer", "brings z back to scale", on="+experiment=exploding"),
@@ -274,7 +279,11 @@ PAGES = (
         figure="backward_signal",
         plot=True,
         cures=(
-            Cure("model.skip=residual model.norm=batch", "skips around normalised branches"),
+            Cure(
+                "model.skip=residual",
+                "skips around normalised branches",
+                on="model.depth=50 model.activation=relu model.norm=batch",
+            ),
             Cure("model.norm=layer", "does not mix examples", on="+experiment=relu_he"),
         ),
         measured=(
@@ -315,7 +324,11 @@ PAGES = (
         own=laws.through_time,
         figure="through_time",
         cures=(
-            Cure("model=lstm data=adding", "a cell that is added to, not multiplied"),
+            Cure(
+                "model=lstm model.forget_bias=1",
+                "a cell that is added to, not multiplied",
+                on="data=adding",
+            ),
             Cure("model=lstm data=adding model.forget_bias=3", "gates that begin open"),
             Cure("model=gru data=adding", "the same with two gates"),
             Cure("model=transformer data=adding", "every position one step from every other"),
@@ -351,7 +364,11 @@ PAGES = (
         own=lambda own: laws.through_time(own) + laws.clip(own),
         figure="through_time",
         cures=(
-            Cure("clip=norm", "bounds the step", on="+experiment=papers/pascanu_2013"),
+            Cure(
+                "clip=norm clip.threshold=1",
+                "bounds the step",
+                on="+experiment=papers/pascanu_2013",
+            ),
             Cure("model=lstm data=adding", "gates bound the state"),
             Cure("model=rnn data=adding model.spectral_radius=1", "a radius that keeps it"),
             Cure("model=rnn data=adding model.truncation=20", "fewer steps back"),
@@ -432,11 +449,11 @@ PAGES = (
         figure="shares",
         cures=(
             Cure(
-                "model.activation=leaky_relu optimizer.lr=0.001",
-                "a slope below 0, and a shorter step",
-                on="+experiment=dying_relu",
+                "model.activation=leaky_relu",
+                "a slope below 0, where the step is not too long",
+                on="+experiment=dying_relu optimizer.lr=0.001",
             ),
-            Cure("optimizer.lr=0.001", "a shorter step alone", on="+experiment=dying_relu"),
+            Cure("optimizer.lr=0.001", "a shorter step", on="+experiment=dying_relu"),
             Cure("scheduler=warmup_cosine optimizer.lr=0.003", "short first steps"),
         ),
         measured=(
@@ -483,9 +500,13 @@ PAGES = (
         chart=("saturated share, mean over layers", ("step 0", "0.39"), ("step 20", "0.82")),
         figure="shares",
         cures=(
+            Cure(
+                "model.activation=relu model.init=he_normal",
+                "has no flat end above 0",
+                on="+experiment=large_init model.gain=1",
+            ),
             Cure("model.gain=1", "weights of the init's own scale", on="+experiment=large_init"),
             Cure("model.norm=layer", "keeps z near 1", on="+experiment=large_init"),
-            Cure("model.activation=relu model.init=he_normal", "does not saturate above 0"),
         ),
         measured=(
             Measured(

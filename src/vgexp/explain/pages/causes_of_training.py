@@ -101,7 +101,11 @@ PAGES = (
         ),
         figure="gradient_norms",
         cures=(
-            Cure("clip=norm clip.threshold=1", "a threshold above the usual norm"),
+            Cure(
+                "clip.threshold=1",
+                "a threshold above the usual norm",
+                on="+experiment=relu_he clip=norm clip.threshold=0.0001",
+            ),
             Cure("clip=auto clip.threshold=90", "clips the largest tenth of norms"),
             Cure("clip=none", "none at all"),
         ),
