@@ -84,7 +84,7 @@ PAGES = (
                 "0.70 and 1.00 a layer, as ReLU.",
             ),
         ),
-        paper="Maas, Hannun, Ng 2013; He et al. 2015, Eq. 15 (PReLU)",
+        paper="Maas, Hannun, Ng 2013; He et al. 2015 (PReLU)",
         also=("prelu",),
         see=("relu", "dead_units"),
     ),

@@ -257,7 +257,7 @@ PAGES = (
                 "pre-norm without warm-up: 0.03 to 0.09, 0.87 to 0.96.",
             ),
         ),
-        paper="Xiong et al. 2020, Theorem 1; Goyal et al. 2017 (warm-up)",
+        paper="Xiong et al. 2020; Goyal et al. 2017 (warm-up)",
         see=("warmup", "pre_norm", "adam"),
         quiz=(
             Question(

@@ -85,7 +85,7 @@ PAGES = (
                 "0.73 to 0.84 with He.",
             ),
         ),
-        paper="He, Zhang, Ren, Sun 2015, Eq. 14; Poole et al. 2016",
+        paper="He, Zhang, Ren, Sun 2015, Section 2.2; Poole et al. 2016",
         see=("he", "xavier", "lsuv", "chi", "weights_large"),
     ),
     cause(
@@ -170,7 +170,7 @@ PAGES = (
                 "5, none with 64.",
             ),
         ),
-        paper="Lu, Shin, Su, Karniadakis 2019, Theorem 3.3",
+        paper="Lu, Shin, Su, Karniadakis 2019",
         see=("dead_units", "leaky_relu"),
     ),
 )

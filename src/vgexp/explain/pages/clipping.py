@@ -147,7 +147,7 @@ PAGES = (
         figure="update_ratios",
         cures=(Cure("clip=agc clip.threshold=0.01", "lambda", on=_HOT),),
         measured=(_KINDS,),
-        paper="Brock, De, Smith, Simonyan 2021, Eq. 3",
+        paper="Brock, De, Smith, Simonyan 2021",
         see=("clip_norm", "update_ratio"),
     ),
     Topic(

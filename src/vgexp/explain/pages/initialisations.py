@@ -39,7 +39,7 @@ PAGES = (
                 "tanh 0.97, ReLU 0.70 a layer.",
             ),
         ),
-        paper="Glorot, Bengio 2010, Eq. 12 and 16",
+        paper="Glorot, Bengio 2010, Eq. 16",
         also=("glorot", "xavier_normal", "xavier_uniform", "xavier_init", "glorot_init"),
         see=("he", "lecun", "tanh_xavier_relu_he"),
     ),
@@ -77,7 +77,7 @@ PAGES = (
                 "validation accuracy 0.07 to 0.10 and 0.73 to 0.84.",
             ),
         ),
-        paper="He, Zhang, Ren, Sun 2015, Eq. 10 and 14",
+        paper="He, Zhang, Ren, Sun 2015, Section 2.2",
         also=("kaiming", "he_normal", "he_uniform", "he_init"),
         see=("relu", "xavier", "lsuv", "chi"),
         quiz=(

@@ -264,7 +264,7 @@ PAGES = (
                 "0.87 a layer, validation accuracy 0.21 and rising: slow.",
             ),
         ),
-        paper="Srivastava, Greff, Schmidhuber 2015, Eq. 3",
+        paper="Srivastava, Greff, Schmidhuber 2015",
         see=("residual", "lstm"),
     ),
     Topic(
@@ -295,7 +295,7 @@ PAGES = (
                 "1.02 a layer, attenuation 0.90 to 1.03, validation accuracy 0.96 to 0.99.",
             ),
         ),
-        paper="Huang, Liu, van der Maaten, Weinberger 2017, Eq. 2",
+        paper="Huang, Liu, van der Maaten, Weinberger 2017",
         also=("densenet",),
         see=("residual",),
     ),

@@ -213,7 +213,7 @@ PAGES = (
                 "loss 2.32 to 2.33 and 0.03 to 0.09; validation accuracy 0.10 and 0.87 to 0.96.",
             ),
         ),
-        paper="Xiong et al. 2020, Theorem 1",
+        paper="Xiong et al. 2020",
         also=("pre_ln", "post_norm"),
         see=("no_warmup", "warmup", "transformers"),
     ),
