@@ -1,10 +1,13 @@
 """The pages of `vgexp explain`: each cause has one, sums are right, what is to be typed composes.
 
-Holds: explain/causes.py, explain/page.py, explain/pages/causes_of_code.py,
-explain/pages/causes_of_signal.py, explain/pages/causes_of_training.py,
-explain/pages/cures_by_units.py, explain/pages/cures_by_structure.py,
-explain/pages/cures_of_training.py, explain/pages/glossary.py,
-explain/pages/questions.py, explain/sums.py, explain/topic.py, explain/topics.py, docs/explain.md
+Holds: explain/causes.py, explain/page.py, explain/pages/activations.py,
+explain/pages/causes_of_code.py, explain/pages/causes_of_depth.py,
+explain/pages/causes_of_numbers.py, explain/pages/causes_of_start.py,
+explain/pages/causes_of_steps.py, explain/pages/causes_of_units.py, explain/pages/clipping.py,
+explain/pages/glossary.py, explain/pages/initialisations.py, explain/pages/norms_and_skips.py,
+explain/pages/notes.py, explain/pages/optimizers.py, explain/pages/questions_of_cures.py,
+explain/pages/questions_of_depth.py, explain/pages/time_and_attention.py, explain/sums.py,
+explain/topic.py, explain/topics.py, docs/explain.md
 """
 
 from __future__ import annotations

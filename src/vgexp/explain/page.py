@@ -170,7 +170,7 @@ def _cures(cures: Sequence[Cure], own: Own | None) -> Iterator[str]:
         if not cure.override:
             yield from wrap(cure.why)
         if cure.code:
-            yield f"{INDENT * 2}{cure.code}"
+            yield from _code(cure.code)
     if not tried:
         return
     first = tried[0]
@@ -182,6 +182,17 @@ def _cures(cures: Sequence[Cure], own: Own | None) -> Iterator[str]:
         command = command_with(again, " ".join(words))
     yield from wrap("as a whole:")
     yield from format_command(command, INDENT * 2)
+
+
+def _code(code: str) -> Iterator[str]:
+    """A line of code; a remark that makes it too long stands below it."""
+    line = f"{INDENT * 2}{code}"
+    if len(line) <= WIDTH:
+        yield line
+        return
+    line, _, remark = line.partition("  # ")
+    yield line
+    yield from wrap(f"# {remark}", INDENT * 2)
 
 
 def _fits(own: Own, override: str) -> bool:
