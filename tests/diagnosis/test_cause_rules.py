@@ -100,6 +100,12 @@ def said(column: str, value: str, *shapes: str) -> pd.DataFrame:
     return frame
 
 
+def flat(share: float) -> pd.DataFrame:
+    """A call of a loss with such a share of flat entries in front of it, and no target."""
+    frame = loss(name="mine").assign(flat_fraction=[NAN, NAN, share])
+    return frame[frame["role"] != "target"]
+
+
 def squared(name: str, value: float) -> pd.DataFrame:
     """A call of a squared error, of outputs of std 0.4 and targets of std 1."""
     table = loss("64", "64", "float32", name)
@@ -307,6 +313,16 @@ TELLS: list[tuple[str, Evidence]] = [
         of(
             layers=layers(saturated_fraction=[0, 0, 0, 1.0]),
             steps=steps_of([25.0] * 120, grad_norm=[1.0] * 60 + [0.0] * 60),
+        ),
+    ),
+    # Within the loss function, or of a network that another one trains against.
+    ("saturated_loss", of(loss=flat(1.0), steps=steps_of([0.5] * 120, grad_norm=1e-6))),
+    (
+        "saturated_loss",
+        of(
+            loss=flat(1.0),
+            steps=steps_of([-1e-9] * 120, grad_norm=1e-9),
+            extra={"takes_turns": True},
         ),
     ),
     # The generator's loss by its first formula, where the discriminator is sure.
@@ -648,6 +664,17 @@ SILENT: list[tuple[str, Evidence]] = [
     (
         "saturated_loss",
         of(steps=steps_of([2.3] + [1e-6] * 119, grad_norm=[1.0] * 3 + [1e-6] * 117)),
+    ),
+    # What is right is flat as well, and what flattens later was steep.
+    ("saturated_loss", of(loss=flat(1.0), steps=steps_of([1e-3] * 120, grad_norm=1e-6))),
+    ("saturated_loss", of(loss=flat(0.5), steps=steps_of([0.5] * 120, grad_norm=1e-6))),
+    (
+        "saturated_loss",
+        of(
+            loss=flat(1.0),
+            steps=steps_of([-1e-9] * 60 + [-2.0] * 60, grad_norm=1e-9),
+            extra={"takes_turns": True},
+        ),
     ),
     # Dead units are another thing.
     (
@@ -1136,6 +1163,20 @@ def test_targets_beyond_an_activation_are_a_fact_where_many_are() -> None:
     assert many.is_fact
     assert rare is not None
     assert not rare.is_fact
+
+
+def test_a_loss_that_two_networks_keep_in_balance_says_nothing_of_health() -> None:
+    tables = {
+        "loss": BINARY.assign(function="BCELoss", mean=[0.5, 0.4, 0.7]),
+        "steps": steps_of([0.7] * 120, grad_norm=1.0),
+    }
+    alone, in_turns = of(**tables), of(**tables, extra={"takes_turns": True})
+    assert (has_learned(alone), has_learned(in_turns)) == (False, None)
+    assert not stays_at_start(in_turns)
+    found = conclude(in_turns)
+    assert (found.health, found.cause) == ("undecided", None)
+    falls = steps_of([0.78 - 0.005 * step for step in range(120)], grad_norm=1.0)
+    assert has_learned(of(loss=BINARY, steps=falls, extra={"takes_turns": True}))
 
 
 def test_of_a_loss_of_unknown_kind_a_fall_by_half_is_learning() -> None:

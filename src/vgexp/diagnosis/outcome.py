@@ -35,7 +35,11 @@ def column_of(evidence: Evidence, table: str, name: str) -> np.ndarray:
 
 
 def has_learned(evidence: Evidence) -> bool | None:
-    """Whether the network learned, and still knew it at the end; None: nobody can tell."""
+    """Whether the network learned, and still knew it at the end; None: nobody can tell.
+
+    Of networks that train against each other a loss that does not fall says nothing: it is that of
+    a balance, which both are to keep.
+    """
     verdict = evidence.metrics.get("verdict")
     if verdict is not None:
         return bool(verdict == "healthy")
@@ -48,7 +52,8 @@ def has_learned(evidence: Evidence) -> bool | None:
         return None
     last = float(running_means(pd.Series(losses))[-1])
     has_learned = last < learned_below(_first(losses), guess)
-    return has_learned or (None if guess is None else False)
+    is_known = guess is not None and not evidence.metrics.get("takes_turns")
+    return has_learned or (False if is_known else None)
 
 
 def has_learned_little(evidence: Evidence) -> bool:
@@ -70,7 +75,7 @@ def stays_at_start(evidence: Evidence) -> bool:
     """
     losses = column_of(evidence, "steps", "loss")
     losses = losses[np.isfinite(losses)]
-    if losses.size < ENOUGH_STEPS or losses.min() < 0:
+    if losses.size < ENOUGH_STEPS or losses.min() < 0 or evidence.metrics.get("takes_turns"):
         return False
     first, last = _first(losses), float(running_means(pd.Series(losses))[-1])
     return last >= LEARNED_BELOW * first and not is_short(evidence)

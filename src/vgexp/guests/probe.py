@@ -146,7 +146,8 @@ class Probe(probe.Probe):
         """What the model and the optimizer show themselves, and no table has."""
         own = {id(p) for p in self._model.parameters()}
         foreign = sum(id(p) not in own for p in self._optimizer.parameters())
-        return {**self._at_start, "foreign_parameters": foreign}
+        turns = self._optimizer.takes_turns
+        return {**self._at_start, "foreign_parameters": foreign, "takes_turns": turns}
 
     def drain(self) -> list[Rows]:
         """Returns the rows measured since the last call; with a folder, they are in its tables."""

@@ -52,7 +52,9 @@ def rows_of(described: Sequence[tuple[int, Argument]]) -> Rows | None:
     }
     graphs = [argument.graph for _, argument in described]
     words |= {n: [getattr(g, n) for g in graphs] for n in ("squashed_twice", "broadcast_to")}
-    numbers["flat_fraction"] = floats([g.flat_fraction for g in graphs], torch.float64)
+    numbers["flat_fraction"] = floats(
+        read_numbers([g.flat_fraction for g in graphs]), torch.float64
+    )
     return Rows("loss", {"step": [step for step, _ in described], **words, **numbers})
 
 

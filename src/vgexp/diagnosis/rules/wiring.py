@@ -81,7 +81,7 @@ def not_in_optimizer(evidence: Evidence) -> Finding | None:
     """Whether parameters get a gradient, are held by no optimizer, and never change.
 
     A second optimizer, as of a GAN's other network, is known by its steps, or by weights that move
-    nevertheless. Where the read-out is trained, and the optimizer holds nothing but the model's own,
+    nevertheless. Where the read-out is trained, and the optimizer holds no tensor of another model,
     the rest may be left as it is by intent: of a network that learned it is no fault.
     """
     wiring = evidence.tables["wiring"]
