@@ -172,6 +172,19 @@ BINARY = loss("64x1", "64x1", "float32", "BCEWithLogitsLoss").assign(
     min=[0.4, 0.0, 0.77], max=[0.6, 1.0, 0.77], mean=[0.52, 0.4, 0.779], std=[0.05, 0.49, 0.0]
 )
 LOG_PROBABILITIES = loss("64x10", "64", "int64", "NLLLoss", min=-2.35, max=-2.2, mean=-2.3)
+SUDDENLY = steps_of([2.3] * 3 + [NAN], grad_norm=[1.0] * 3 + [NAN])
+
+
+def read(**shares: float) -> pd.DataFrame:
+    """A call at step 3 whose result is nan, and what the model read; shares are of what is not
+    finite, by role."""
+    call = loss(step=3)
+    more = call.head(2).assign(role=["input", "weight"], name=["x", "layers.0"])
+    table = pd.concat([call, more], ignore_index=True)
+    known = {"loss": 1.0, **shares}
+    return table.assign(not_finite=table["role"].map(lambda role: known.get(role, 0.0)))
+
+
 BAD_LOSS = loss(step=3).assign(not_finite=[0, 0, 1.0])
 
 ADAPTER = [0.0, 0.0, 1.0, 1.0]
@@ -353,6 +366,9 @@ TELLS: list[tuple[str, Evidence]] = [
         "inputs_not_finite",
         of(settings=EVERY_20, steps=NEVER, layers=layers(kind="recurrent", preact_std=NAN)),
     ),
+    # The model's own inputs at the step are known; or the targets', where all else is finite.
+    ("inputs_not_finite", of(loss=read(input=0.01), steps=SUDDENLY)),
+    ("inputs_not_finite", of(loss=read(target=0.01), steps=SUDDENLY)),
     (
         "zero_weights",
         of(layers=layers(deltas=(0.0, 0.0, 0.0), weight_norm=[0.0, 0.0, 0.0, 1.0])),
@@ -470,6 +486,17 @@ TELLS: list[tuple[str, Evidence]] = [
             layers=layers((0,), preact_std=[300.0, 310.0, NAN, NAN], act_max=NAN),
             steps=steps_of([NAN] * 120, grad_norm=NAN),
             loss=loss().assign(not_finite=[1.0, 0.0, 1.0]),
+        ),
+    ),
+    # Finite inputs and weights of float16 give outputs that are not.
+    ("overflow", of(dtype="float16", loss=read(output=1.0), steps=SUDDENLY)),
+    # The square of a target is beyond.
+    (
+        "overflow",
+        of(
+            dtype="float16",
+            loss=read(result=1.0).assign(dtype="float16", max=400.0),
+            steps=SUDDENLY,
         ),
     ),
     # The scaler counts the first step as skipped, and no loss is finite.
@@ -745,6 +772,9 @@ SILENT: list[tuple[str, Evidence]] = [
             loss=loss(step=120).assign(not_finite=[0, 0, 1.0]),
         ),
     ),
+    # What the model read is known to be finite.
+    ("inputs_not_finite", of(loss=read(output=1.0), steps=SUDDENLY)),
+    ("inputs_not_finite", of(loss=read(target=0.01, weight=1.0), steps=SUDDENLY)),
     # A bias moves z as well, all units alike.
     ("inputs_unscaled", of(layers=layers(preact_mean=[-50.0, 0, 0, 0]))),
     (
@@ -809,6 +839,8 @@ SILENT: list[tuple[str, Evidence]] = [
     # At such a rate no warm-up helps.
     ("no_warmup", of(settings=POST_IN_LOOP, layers=ATTENTION.assign(update_ratio=3.0))),
     ("rate_too_large", of(steps=steps_of([2.3, 2.3, 20.0]))),
+    # The update of a loss that is not finite.
+    ("rate_too_large", of(layers=layers((3,), update_ratio=2.0), loss=read(), steps=SUDDENLY)),
     # Nor has one that began at 0 and has had one small update, in a warm-up.
     (
         "rate_too_large",

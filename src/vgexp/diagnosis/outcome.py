@@ -45,7 +45,7 @@ def has_learned(evidence: Evidence) -> bool | None:
         return bool(verdict == "healthy")
     losses = column_of(evidence, "steps", "loss")
     guess = constant_loss(evidence)
-    if losses.size and (np.isinf(losses).any() or _ends_not_finite(losses)):
+    if ends_not_finite(evidence):
         return False
     losses = losses[np.isfinite(losses)]
     if not losses.size:
@@ -87,10 +87,20 @@ def _first(losses: np.ndarray) -> float:
     return float(kept[0] if kept.size else 0.0)
 
 
-def _ends_not_finite(losses: np.ndarray) -> bool:
-    """Whether losses that were finite are not in the end."""
+def ends_not_finite(evidence: Evidence) -> bool:
+    """Whether losses are infinite, or nan in the end; where all are nan, whether one was seen to
+    be: what nobody measured is nan as well."""
+    losses = column_of(evidence, "steps", "loss")
     finite = np.isfinite(losses)
-    return bool(finite.any() and not finite[-1:].any())
+    if not losses.size or np.isinf(losses).any():
+        return bool(losses.size)
+    if finite.any():
+        return not finite[-1]
+    table = evidence.tables.get("loss")
+    if table is None or "role" not in table:
+        return False
+    results = table[table["role"] == "loss"]
+    return bool((pd.to_numeric(results["not_finite"], errors="coerce") > 0).any())
 
 
 def constant_loss(evidence: Evidence) -> float | None:

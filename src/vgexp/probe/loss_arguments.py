@@ -18,6 +18,8 @@ _MOST_ENTRIES = 2**22
 """Entries that are described at a time, so that large outputs need no second copy of themselves."""
 _NUMBERS = ("min", "max", "mean", "std", "not_finite", "row_sum_min", "row_sum_max")
 RESULT = "result"
+INPUT, WEIGHT = "input", "weight"
+"""Roles of what is no argument of the loss: what the model read, and a parameter of it."""
 
 
 class Argument(NamedTuple):

@@ -18,6 +18,7 @@ from vgexp.probe.block import Labels, StepBlock, StepCells, labels_of
 from vgexp.probe.cadence import Cadence, Due
 from vgexp.probe.compiled import RAN_COMPILED, EagerSteps
 from vgexp.probe.examples import Examples, Given
+from vgexp.probe.given import ModelInputs
 from vgexp.probe.guests import GuestAttentionMeter, GuestTimeMeter
 from vgexp.probe.hooks import Note
 from vgexp.probe.loss import LossFunction, LossWatch
@@ -165,7 +166,8 @@ class Probe:
         self._known_labels: tuple[tuple[int | None, ...], Labels] | None = None
         self._blocks: list[StepBlock] = []
         self._steps = StepMeter(model, self._optimizer)
-        self._loss = LossWatch(self._steps, self._note)
+        self._given = ModelInputs(model, self._note)
+        self._loss = LossWatch(self._steps, self._note, self._given.describe)
         self._is_bare = is_bare
         self._num_examples: int | None = None
         self._own_cells: dict[str, ColumnCells] = {}
@@ -206,6 +208,8 @@ class Probe:
             raise
         self._inside = True
         self._loss.enter()
+        if not self._is_bare:
+            self._given.enter()
         return self
 
     def __exit__(
@@ -218,6 +222,7 @@ class Probe:
         self._disarm()
         self._taps.leave()
         self._loss.leave()
+        self._given.leave()
         self._meter.collect()
         self._inside = False
 
