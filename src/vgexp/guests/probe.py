@@ -146,8 +146,13 @@ class Probe(probe.Probe):
         """What the model and the optimizer show themselves, and no table has."""
         own = {id(p) for p in self._model.parameters()}
         foreign = sum(id(p) not in own for p in self._optimizer.parameters())
-        turns = self._optimizer.takes_turns
-        return {**self._at_start, "foreign_parameters": foreign, "takes_turns": turns}
+        cut = self._taps.cut_states
+        return {
+            **self._at_start,
+            "foreign_parameters": foreign,
+            "takes_turns": self._optimizer.takes_turns,
+            "cut_states": [] if cut is None else [*cut.found],
+        }
 
     def drain(self) -> list[Rows]:
         """Returns the rows measured since the last call; with a folder, they are in its tables."""
