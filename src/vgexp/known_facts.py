@@ -18,11 +18,17 @@ def _are_names(value: object) -> bool:
     return isinstance(value, list) and all(isinstance(name, str) for name in value)
 
 
+def _is_yes_or_no(value: object) -> bool:
+    return isinstance(value, bool)
+
+
 _FACTS: Mapping[str, tuple[str, Callable[[object], bool]]] = {
     "constant_loss": ("probe", _is_number),
     "constant_weights": ("model", _are_names),
     "default_weights": ("model", _are_names),
+    "cut_states": ("model", _are_names),
     "foreign_parameters": ("optimizer", _is_number),
+    "takes_turns": ("optimizer", _is_yes_or_no),
 }
 """Fact, as rules call it -> its section of `config.yaml`, and whether a value can be one."""
 

@@ -101,6 +101,12 @@ def said(column: str, value: str, *shapes: str) -> pd.DataFrame:
     return frame
 
 
+def flat(share: float) -> pd.DataFrame:
+    """A call of a loss with such a share of flat entries in front of it, and no target."""
+    frame = loss(name="mine").assign(flat_fraction=[NAN, NAN, share])
+    return frame[frame["role"] != "target"]
+
+
 def squared(name: str, value: float) -> pd.DataFrame:
     """A call of a squared error, of outputs of std 0.4 and targets of std 1."""
     table = loss("64", "64", "float32", name)
@@ -167,6 +173,19 @@ BINARY = loss("64x1", "64x1", "float32", "BCEWithLogitsLoss").assign(
     min=[0.4, 0.0, 0.77], max=[0.6, 1.0, 0.77], mean=[0.52, 0.4, 0.779], std=[0.05, 0.49, 0.0]
 )
 LOG_PROBABILITIES = loss("64x10", "64", "int64", "NLLLoss", min=-2.35, max=-2.2, mean=-2.3)
+SUDDENLY = steps_of([2.3] * 3 + [NAN], grad_norm=[1.0] * 3 + [NAN])
+
+
+def read(**shares: float) -> pd.DataFrame:
+    """A call at step 3 whose result is nan, and what the model read; shares are of what is not
+    finite, by role."""
+    call = loss(step=3)
+    more = call.head(2).assign(role=["input", "weight"], name=["x", "layers.0"])
+    table = pd.concat([call, more], ignore_index=True)
+    known = {"loss": 1.0, **shares}
+    return table.assign(not_finite=table["role"].map(lambda role: known.get(role, 0.0)))
+
+
 BAD_LOSS = loss(step=3).assign(not_finite=[0, 0, 1.0])
 
 ADAPTER = [0.0, 0.0, 1.0, 1.0]
@@ -311,6 +330,16 @@ TELLS: list[tuple[str, Evidence]] = [
             steps=steps_of([25.0] * 120, grad_norm=[1.0] * 60 + [0.0] * 60),
         ),
     ),
+    # Within the loss function, or of a network that another one trains against.
+    ("saturated_loss", of(loss=flat(1.0), steps=steps_of([0.5] * 120, grad_norm=1e-6))),
+    (
+        "saturated_loss",
+        of(
+            loss=flat(1.0),
+            steps=steps_of([-1e-9] * 120, grad_norm=1e-9),
+            extra={"takes_turns": True},
+        ),
+    ),
     # The generator's loss by its first formula, where the discriminator is sure.
     (
         "saturated_loss",
@@ -339,6 +368,9 @@ TELLS: list[tuple[str, Evidence]] = [
         "inputs_not_finite",
         of(settings=EVERY_20, steps=NEVER, layers=layers(kind="recurrent", preact_std=NAN)),
     ),
+    # The model's own inputs at the step are known; or the targets', where all else is finite.
+    ("inputs_not_finite", of(loss=read(input=0.01), steps=SUDDENLY)),
+    ("inputs_not_finite", of(loss=read(target=0.01), steps=SUDDENLY)),
     (
         "zero_weights",
         of(layers=layers(deltas=(0.0, 0.0, 0.0), weight_norm=[0.0, 0.0, 0.0, 1.0])),
@@ -456,6 +488,17 @@ TELLS: list[tuple[str, Evidence]] = [
             layers=layers((0,), preact_std=[300.0, 310.0, NAN, NAN], act_max=NAN),
             steps=steps_of([NAN] * 120, grad_norm=NAN),
             loss=loss().assign(not_finite=[1.0, 0.0, 1.0]),
+        ),
+    ),
+    # Finite inputs and weights of float16 give outputs that are not.
+    ("overflow", of(dtype="float16", loss=read(output=1.0), steps=SUDDENLY)),
+    # The square of a target is beyond.
+    (
+        "overflow",
+        of(
+            dtype="float16",
+            loss=read(result=1.0).assign(dtype="float16", max=400.0),
+            steps=SUDDENLY,
         ),
     ),
     # The scaler counts the first step as skipped, and no loss is finite.
@@ -651,6 +694,17 @@ SILENT: list[tuple[str, Evidence]] = [
         "saturated_loss",
         of(steps=steps_of([2.3] + [1e-6] * 119, grad_norm=[1.0] * 3 + [1e-6] * 117)),
     ),
+    # What is right is flat as well, and what flattens later was steep.
+    ("saturated_loss", of(loss=flat(1.0), steps=steps_of([1e-3] * 120, grad_norm=1e-6))),
+    ("saturated_loss", of(loss=flat(0.5), steps=steps_of([0.5] * 120, grad_norm=1e-6))),
+    (
+        "saturated_loss",
+        of(
+            loss=flat(1.0),
+            steps=steps_of([-1e-9] * 60 + [-2.0] * 60, grad_norm=1e-9),
+            extra={"takes_turns": True},
+        ),
+    ),
     # Dead units are another thing.
     (
         "saturated_loss",
@@ -720,6 +774,9 @@ SILENT: list[tuple[str, Evidence]] = [
             loss=loss(step=120).assign(not_finite=[0, 0, 1.0]),
         ),
     ),
+    # What the model read is known to be finite.
+    ("inputs_not_finite", of(loss=read(output=1.0), steps=SUDDENLY)),
+    ("inputs_not_finite", of(loss=read(target=0.01, weight=1.0), steps=SUDDENLY)),
     # A bias moves z as well, all units alike.
     ("inputs_unscaled", of(layers=layers(preact_mean=[-50.0, 0, 0, 0]))),
     (
@@ -784,6 +841,8 @@ SILENT: list[tuple[str, Evidence]] = [
     # At such a rate no warm-up helps.
     ("no_warmup", of(settings=POST_IN_LOOP, layers=ATTENTION.assign(update_ratio=3.0))),
     ("rate_too_large", of(steps=steps_of([2.3, 2.3, 20.0]))),
+    # The update of a loss that is not finite.
+    ("rate_too_large", of(layers=layers((3,), update_ratio=2.0), loss=read(), steps=SUDDENLY)),
     # Nor has one that began at 0 and has had one small update, in a warm-up.
     (
         "rate_too_large",
@@ -1166,6 +1225,20 @@ def test_targets_beyond_an_activation_are_a_fact_where_many_are() -> None:
     assert many.is_fact
     assert rare is not None
     assert not rare.is_fact
+
+
+def test_a_loss_that_two_networks_keep_in_balance_says_nothing_of_health() -> None:
+    tables = {
+        "loss": BINARY.assign(function="BCELoss", mean=[0.5, 0.4, 0.7]),
+        "steps": steps_of([0.7] * 120, grad_norm=1.0),
+    }
+    alone, in_turns = of(**tables), of(**tables, extra={"takes_turns": True})
+    assert (has_learned(alone), has_learned(in_turns)) == (False, None)
+    assert not stays_at_start(in_turns)
+    found = conclude(in_turns)
+    assert (found.health, found.cause) == ("undecided", None)
+    falls = steps_of([0.78 - 0.005 * step for step in range(120)], grad_norm=1.0)
+    assert has_learned(of(loss=BINARY, steps=falls, extra={"takes_turns": True}))
 
 
 def test_of_a_loss_of_unknown_kind_a_fall_by_half_is_learning() -> None:

@@ -97,6 +97,10 @@ def test_a_difference_of_all_with_all_is_found(
         (lambda o: -F.softplus(o - 50).mean(), 1.0),
         (lambda o: -F.logsigmoid(o - 50).mean(), 0.0),
         (lambda o: F.logsigmoid(o + 50).mean(), 1.0),
+        # A cross-entropy is flat where it is right; one that is to grow, where it is lost.
+        (lambda o: F.binary_cross_entropy_with_logits(o - 50, BINARY * 0), None),
+        (lambda o: -F.binary_cross_entropy_with_logits(o - 50, BINARY * 0), 1.0),
+        (lambda o: -F.binary_cross_entropy_with_logits(o + 50, BINARY * 0), 0.0),
         # Where one way back is steep, the loss is not flat.
         (lambda o: (o + 100).sigmoid().mean() + o.sigmoid().mean(), 0.0),
         (lambda o: o.square().mean(), None),

@@ -247,3 +247,33 @@ def test_a_gradient_of_another_networks_pass_that_is_cleared_is_not_kept(clears_
             net(INPUTS).square().mean().backward()
             optimizer.step()
     assert not (probe.to_frame("wiring")["gradient_kept"] == 1).any()
+
+
+@pytest.mark.parametrize("ours_first", [True, False])
+@pytest.mark.parametrize("has_own_pass", [True, False])
+def test_optimizers_that_take_turns_have_a_backward_pass_each(
+    ours_first: bool, has_own_pass: bool
+) -> None:
+    one, two = nn.Linear(3, 3), nn.Linear(3, 1)
+    ours, theirs = (torch.optim.SGD(part.parameters(), lr=0.1) for part in (one, two))
+
+    def make_ours() -> None:
+        if has_own_pass:
+            ours.zero_grad()
+            two(one(INPUTS)).mean().backward()
+        ours.step()
+
+    def make_theirs() -> None:
+        if has_own_pass:
+            theirs.zero_grad()
+            two(one(INPUTS).detach()).square().mean().backward()
+        theirs.step()
+
+    with Probe(one, ours) as probe:
+        for _ in range(3):
+            if not has_own_pass:
+                one.zero_grad(), two.zero_grad()
+                two(one(INPUTS)).square().mean().backward()
+            for make in (make_ours, make_theirs) if ours_first else (make_theirs, make_ours):
+                make()
+    assert probe._optimizer.takes_turns == has_own_pass

@@ -42,20 +42,25 @@ def _column_of(evidence: Evidence, table: str, name: str) -> np.ndarray:
 
 
 def has_learned(evidence: Evidence) -> bool | None:
-    """Whether the network learned, and still knew it at the end; None: nobody can tell."""
+    """Whether the network learned, and still knew it at the end; None: nobody can tell.
+
+    Of networks that train against each other a loss that does not fall says nothing: it is that of
+    a balance, which both are to keep.
+    """
     verdict = evidence.metrics.get("verdict")
     if verdict is not None:
         return bool(verdict == "healthy")
     losses = column_of(evidence, "steps", "loss")
     guess = constant_loss(evidence)
-    if losses.size and (np.isinf(losses).any() or _ends_not_finite(losses)):
+    if ends_not_finite(evidence):
         return False
     losses = losses[np.isfinite(losses)]
     if not losses.size:
         return None
     last = float(running_means(pd.Series(losses))[-1])
     has_learned = last < learned_below(_first(losses), guess)
-    return has_learned or (None if guess is None else False)
+    is_known = guess is not None and not evidence.metrics.get("takes_turns")
+    return has_learned or (False if is_known else None)
 
 
 def has_learned_little(evidence: Evidence) -> bool:
@@ -77,7 +82,7 @@ def stays_at_start(evidence: Evidence) -> bool:
     """
     losses = column_of(evidence, "steps", "loss")
     losses = losses[np.isfinite(losses)]
-    if losses.size < ENOUGH_STEPS or losses.min() < 0:
+    if losses.size < ENOUGH_STEPS or losses.min() < 0 or evidence.metrics.get("takes_turns"):
         return False
     first, last = _first(losses), float(running_means(pd.Series(losses))[-1])
     return last >= LEARNED_BELOW * first and not is_short(evidence)
@@ -89,10 +94,20 @@ def _first(losses: np.ndarray) -> float:
     return float(kept[0] if kept.size else 0.0)
 
 
-def _ends_not_finite(losses: np.ndarray) -> bool:
-    """Whether losses that were finite are not in the end."""
+def ends_not_finite(evidence: Evidence) -> bool:
+    """Whether losses are infinite, or nan in the end; where all are nan, whether one was seen to
+    be: what nobody measured is nan as well."""
+    losses = column_of(evidence, "steps", "loss")
     finite = np.isfinite(losses)
-    return bool(finite.any() and not finite[-1:].any())
+    if not losses.size or np.isinf(losses).any():
+        return bool(losses.size)
+    if finite.any():
+        return not finite[-1]
+    table = evidence.tables.get("loss")
+    if table is None or "role" not in table:
+        return False
+    results = table[table["role"] == "loss"]
+    return bool((pd.to_numeric(results["not_finite"], errors="coerce") > 0).any())
 
 
 def constant_loss(evidence: Evidence) -> float | None:

@@ -154,7 +154,13 @@ class Probe(probe.Probe):
         """What the caller, the model and the optimizer tell, and no table has (`known_facts`)."""
         own = {id(p) for p in self._model.parameters()}
         foreign = sum(id(p) not in own for p in self._optimizer.parameters())
-        known = {**self._at_start, "foreign_parameters": foreign or None}
+        cut = self._taps.cut_states
+        known = {
+            **self._at_start,
+            "foreign_parameters": foreign or None,
+            "takes_turns": self._optimizer.takes_turns or None,
+            "cut_states": [] if cut is None else [*cut.found],
+        }
         return {name: value for name, value in known.items() if value is not None and value != []}
 
     def drain(self) -> list[Rows]:

@@ -18,6 +18,8 @@ _MOST_ENTRIES = 2**22
 """Entries that are described at a time, so that large outputs need no second copy of themselves."""
 _NUMBERS = ("min", "max", "mean", "std", "not_finite", "row_sum_min", "row_sum_max")
 RESULT = "result"
+INPUT, WEIGHT = "input", "weight"
+"""Roles of what is no argument of the loss: what the model read, and a parameter of it."""
 
 
 class Argument(NamedTuple):
@@ -52,7 +54,9 @@ def rows_of(described: Sequence[tuple[int, Argument]]) -> Rows | None:
     }
     graphs = [argument.graph for _, argument in described]
     words |= {n: [getattr(g, n) for g in graphs] for n in ("squashed_twice", "broadcast_to")}
-    numbers["flat_fraction"] = floats([g.flat_fraction for g in graphs], torch.float64)
+    numbers["flat_fraction"] = floats(
+        read_numbers([g.flat_fraction for g in graphs]), torch.float64
+    )
     return Rows("loss", {"step": [step for step, _ in described], **words, **numbers})
 
 

@@ -22,6 +22,7 @@ from vgexp.probe.graph import (
     place_of,
     walk,
 )
+from vgexp.probe.steps import Number
 from vgexp.torch_internals import saved_of, shape_of_node
 
 _MOST_NODES = 1000
@@ -45,9 +46,10 @@ class LossGraph(NamedTuple):
     broadcast_to: str | None
     """The shape to which an output is broadcast by a difference from what requires no gradient,
     with x between its sizes."""
-    flat_fraction: float | None
+    flat_fraction: Number
     """The share of entries at which the activation in front of the loss is flat; of several the
-    least."""
+    least. Of a cross-entropy with logits that is to grow, as a GAN's first formula has it, the
+    share at which that is flat."""
 
 
 NOTHING = LossGraph(None, None, None)
@@ -61,8 +63,12 @@ def graph_of(loss: Tensor) -> LossGraph:
     places = [*islice(walk([start], _ends), _MOST_NODES)]
     twice = next((found for place in places if (found := _twice(place))), None)
     wide = next((found for place in places if (found := _broadcast(place))), None)
-    shares = [share for place in places if (share := _flat_share(place[0])) is not None]
-    return LossGraph(twice, wide, min(shares, default=None))
+    is_turned = any(place[0].name().startswith("Neg") for place in places)
+    shares = [s for place in places if (s := _flat_share(place[0], is_turned)) is not None]
+    flat: Number = torch.stack(shares).amin() if shares else None
+    if isinstance(flat, Tensor) and flat.is_cpu:
+        flat = float(flat)
+    return LossGraph(twice, wide, flat)
 
 
 def _ends(place: Place) -> bool:
@@ -119,19 +125,21 @@ def _is_expanded(place: Place) -> bool:
     return bool(place[0].name().startswith("Expand"))
 
 
-def _flat_share(node: Any) -> float | None:
+def _flat_share(node: Any, is_turned: bool) -> Tensor | None:
     """The share of entries at which a sigmoid, tanh or one of their kin is flat; None: it is none,
     or what it saved cannot be read."""
-    slope = next((f for name, f in _SLOPES.items() if node.name().startswith(name)), None)
+    slopes = {**_SLOPES, **(_OF_TURNED if is_turned else {})}
+    slope = next((f for name, f in slopes.items() if node.name().startswith(name)), None)
     if slope is None:
         return None
     try:
-        relative = slope(node)
+        with torch.no_grad():
+            relative = slope(node)
     except Exception:  # what was saved may have been changed in place, or be packed by somebody
         return None
     if relative is None or not relative.numel():
         return None
-    return float((relative < _FLAT).double().mean())
+    return (relative < _FLAT).double().mean()
 
 
 def _of_sigmoid(node: Any) -> Tensor | None:
@@ -154,6 +162,12 @@ def _of_log_sigmoid(node: Any) -> Tensor | None:
     return None if x is None else torch.sigmoid(-x.double())
 
 
+def _of_cross_entropy(node: Any) -> Tensor | None:
+    x, y = saved_of(node, "self"), saved_of(node, "target")
+    return None if x is None or y is None else (torch.sigmoid(x.double()) - y).abs()
+
+
+_OF_TURNED = {"BinaryCrossEntropyWithLogitsBackward": _of_cross_entropy}
 _SLOPES = {
     "SigmoidBackward": _of_sigmoid,
     "TanhBackward": _of_tanh,

@@ -14,6 +14,7 @@ from vgexp import torch_internals
 from vgexp.probe.block import StepCells
 from vgexp.probe.cadence import Cadence, Due
 from vgexp.probe.compiled import RAN_COMPILED, EagerSteps
+from vgexp.probe.given import ModelInputs
 from vgexp.probe.hooks import Note
 from vgexp.probe.loss import LossWatch
 from vgexp.probe.moments import ColumnCells
@@ -87,7 +88,8 @@ class Measuring:
         )
         self._eager = EagerSteps(model, note)
         self._steps = StepMeter(model, optimizer)
-        self.loss = LossWatch(self._steps, note)
+        self._given = ModelInputs(model, note)
+        self.loss = LossWatch(self._steps, note, self._given.describe)
         """What sees the loss."""
         self.waiting = Waiting(plan.rows)
         """What was measured and is not read yet."""
@@ -169,6 +171,12 @@ class Measuring:
             else:
                 meter.disarm()
 
+    def enter(self) -> None:
+        """Begins to see the loss, and where that is not finite what the model read."""
+        self.loss.enter()
+        if not self._is_bare:
+            self._given.enter()
+
     def leave(self) -> None:
         """Removes all hooks, and forgets the step at hand."""
         self._eager.end()
@@ -178,6 +186,7 @@ class Measuring:
             meter.disarm()
         self._taps.leave()
         self.loss.leave()
+        self._given.leave()
         self._weights.collect()
 
     @property

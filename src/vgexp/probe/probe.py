@@ -173,7 +173,7 @@ class Probe:
             self.__exit__(None, None, None)
             raise
         self._inside = True
-        self._measuring.loss.enter()
+        self._measuring.enter()
         return self
 
     def __exit__(

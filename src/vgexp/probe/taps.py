@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from vgexp.probe import moments, stacks
+from vgexp.probe.cut_states import CutStates
 from vgexp.probe.discovery import Discovery
 from vgexp.probe.examples import TIME_FIRST, Examples
 from vgexp.probe.free_activations import FreeActivations
@@ -64,6 +65,7 @@ class Taps:
         self._free.watch(self._functions)
         self._tied = TiedUses(model, plan, self._on_use)
         self._tied.watch(self._functions)
+        self.cut_states = None if plan.is_settled else CutStates(model, self._functions, note)
         self._sites: list[tuple[nn.Module, bool, Hook]] = []
         self._hooks: list[Any] = []
         self._discovery = Discovery(model, plan, note) if not plan.is_settled else None
@@ -88,6 +90,8 @@ class Taps:
             if handle is not None:
                 self._hooks.append(handle)
         self._functions.arm()
+        if self.cut_states is not None:
+            self.cut_states.arm()
         if self._discovery is not None:
             self._discovery.arm()
 
@@ -123,6 +127,8 @@ class Taps:
             handle.remove()
         self._hooks.clear()
         self._functions.disarm()
+        if self.cut_states is not None:
+            self.cut_states.disarm()
         if self._discovery is not None:
             self._discovery.disarm()
 
@@ -136,6 +142,8 @@ class Taps:
     def reduce(self) -> None:
         """Reduces the step's tensors to numbers, before the update, which may change a slope."""
         self._free.settle()
+        if self.cut_states is not None:
+            self.cut_states.end_step()
         if self._passes.used():
             self._free.end_learning(self._functions)
         if self._discovery is not None:

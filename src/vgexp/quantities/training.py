@@ -45,7 +45,12 @@ LOSS = (
     key("step", "the update whose first call of the loss function is described, from 0"),
     key("function", "the loss function's name, or its class", "text"),
     key("name", "its parameter; result: what it returned", "text"),
-    label("role", "output: a gradient flows into it; target: none does; loss: the result"),
+    label(
+        "role",
+        "output: a gradient flows into it; target: none does; loss: the result; and where that is"
+        " the first that is not finite, input: what the model read, weight: the first parameter"
+        " that is not finite, or of the model if all are",
+    ),
     label("shape", "sizes with x between them; scalar: it has none"),
     label("dtype", "of its entries, as torch writes it"),
     label(

@@ -12,7 +12,7 @@ from vgexp.diagnosis.evidence import Evidence
 from vgexp.diagnosis.findings import Finding, Number, Remedy, cause_rule
 from vgexp.diagnosis.outcome import column_of, has_learned
 from vgexp.diagnosis.phrases import name_layers
-from vgexp.diagnosis.rules.not_finite import first_bad
+from vgexp.diagnosis.rules.not_finite import first_bad, reads_finite, share_given
 from vgexp.diagnosis.signal import SMALLEST_NORMAL, loss_scales
 from vgexp.diagnosis.signal import underflow as num_below
 
@@ -86,13 +86,20 @@ def overflow(evidence: Evidence) -> Finding | None:
     finite = (each[np.isfinite(each)] for each in sizes)
     largest = max((float(np.max(each, initial=0)) for each in finite), default=0.0)
     enough = _LARGEST_HALF / 100
-    if _is_made_in_forward_pass(evidence, min(bad)):
+    is_forward = _is_made_in_forward_pass(evidence, min(bad))
+    if is_forward:
         enough = math.sqrt(_LARGEST_HALF)  # the product of two as large is beyond
-    if largest < enough:
+    given = _of_call(evidence, min(bad))
+    if given >= math.sqrt(_LARGEST_HALF) > largest:
+        largest, enough = given, math.sqrt(_LARGEST_HALF)  # as is the square in the loss
+    if largest < enough and not (is_forward and reads_finite(evidence, min(bad))):
         return None
+    what = f"Values reach {largest:.2g} by step {min(bad)}"
+    if largest < enough:
+        what = f"At step {min(bad)} inputs and weights are finite and the outputs are not"
     return Finding(
         "overflow",
-        f"Values reach {largest:.2g} by step {min(bad)}, and float16 holds none above 65504.",
+        f"{what}, and float16 holds none above 65504.",
         step=min(bad),
         numbers={"largest": Number(largest, _LARGEST_HALF)},
         remedies=(
@@ -186,6 +193,18 @@ def _is_made_in_forward_pass(evidence: Evidence, step: int) -> bool:
         return False
     given = table[(table["step"] == step) & (table["role"] == "output")]
     return len(given) > 0 and bool((given["not_finite"] > 0).any())
+
+
+def _of_call(evidence: Evidence, step: int) -> float:
+    """The size of the largest entry that the loss was given in float16, at a step at which it was
+    given finite numbers alone."""
+    given = share_given(evidence, step, "output", "target")
+    if not given.size or (given != 0).any():
+        return 0.0
+    table = evidence.tables["loss"]
+    at = table[(table["step"] == step) & table["role"].isin(["output", "target"])]
+    at = at[at["dtype"].eq(_HALF)]
+    return float(np.fmax.reduce(np.abs([*values_of(at, "min"), *values_of(at, "max")]), initial=0))
 
 
 def _more_range(dtype: str) -> Remedy:

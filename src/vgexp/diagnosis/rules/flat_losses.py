@@ -7,13 +7,24 @@ import numpy as np
 from vgexp.diagnosis.depths import values_of
 from vgexp.diagnosis.evidence import Evidence
 from vgexp.diagnosis.findings import Finding, Number, Remedy, cause_rule
-from vgexp.diagnosis.learning import ENOUGH_STEPS
+from vgexp.diagnosis.learning import ENOUGH_STEPS, LEARNED_BELOW
 from vgexp.diagnosis.outcome import column_of, constant_loss, has_learned
 from vgexp.diagnosis.rules.losses import ROUNDING, readouts
 
 _FLAT = 0.9
 _SILENT = 1e-4
 """Share of the first gradient that counts as next to nothing."""
+
+
+_MOSTLY = 0.5
+_NEAR_0 = 0.1
+"""A loss of which nobody knows what a guess costs, above which it is not that of right answers."""
+_STEEP_LOSS = Remedy(
+    "Use a loss that is steep where the network is wrong.",
+    "log(1 - D) is flat where D is sure that an example is made, and -log D is steep.",
+    code="loss = -torch.nn.functional.logsigmoid(judge(fake)).mean()",
+    source="Goodfellow et al. 2014",
+)
 
 
 @cause_rule(
@@ -28,7 +39,42 @@ _SILENT = 1e-4
 def saturated_loss(evidence: Evidence) -> Finding | None:
     """Whether the activation in front of the loss is flat, and the gradient exactly 0; or the loss
     is flat where it is no lower than at the start."""
-    return _flat_activation(evidence) or _flat_loss(evidence)
+    return _flat_activation(evidence) or _flat_loss(evidence) or _flat_in_front(evidence)
+
+
+def _flat_in_front(evidence: Evidence) -> Finding | None:
+    """Whether the sigmoid, or one of its kin, that the loss or the model applies last is flat from
+    the start and mostly, where the loss does not fall or another network trains against this one.
+
+    Where a classifier is right it is flat as well: its loss is then near 0.
+    """
+    table = evidence.tables.get("loss")
+    losses = column_of(evidence, "steps", "loss")
+    losses = losses[np.isfinite(losses)]
+    if table is None or losses.size < ENOUGH_STEPS:
+        return None
+    flat = values_of(table[table["role"] == "loss"], "flat_fraction")
+    flat = flat[np.isfinite(flat)]
+    if not flat.size or flat[0] < _FLAT or (flat >= _FLAT).mean() < _MOSTLY:
+        return None
+    learned, in_turns = has_learned(evidence), evidence.metrics.get("takes_turns")
+    stays = losses[-20:].mean() >= LEARNED_BELOW * losses[0] > LEARNED_BELOW * _NEAR_0
+    is_lost = learned is False or stays
+    if not in_turns and not (is_lost and learned is not True):
+        return None
+    if in_turns and losses[-20:].mean() < losses[0] - ROUNDING * abs(losses[0]):
+        return None
+    step = int(table["step"].iloc[0])
+    share = float(np.median(flat))
+    return Finding(
+        "saturated_loss",
+        f"The activation in front of the loss is flat for {share:.0%} of its entries from step"
+        f" {step} on, at a loss of {losses[0]:.3g}: next to nothing is sent back.",
+        step=step,
+        layers=readouts(evidence),
+        numbers={"flat_fraction": Number(share, _FLAT)},
+        remedies=(_STEEP_LOSS,),
+    )
 
 
 def _flat_loss(evidence: Evidence) -> Finding | None:
@@ -55,14 +101,7 @@ def _flat_loss(evidence: Evidence) -> Finding | None:
         step=step,
         layers=readouts(evidence),
         numbers={"grad_norm": Number(float(np.median(norms[-20:])), _SILENT * first)},
-        remedies=(
-            Remedy(
-                "Use a loss that is steep where the network is wrong.",
-                "log(1 - D) is flat where D is sure that an example is made, and -log D is steep.",
-                code="loss = -torch.nn.functional.logsigmoid(judge(fake)).mean()",
-                source="Goodfellow et al. 2014",
-            ),
-        ),
+        remedies=(_STEEP_LOSS,),
     )
 
 

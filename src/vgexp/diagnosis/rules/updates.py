@@ -13,6 +13,7 @@ from vgexp.diagnosis.evidence import Evidence
 from vgexp.diagnosis.findings import Finding, Number, Remedy, cause_rule
 from vgexp.diagnosis.learning import ENOUGH_STEPS
 from vgexp.diagnosis.outcome import column_of, constant_loss
+from vgexp.diagnosis.rules.not_finite import first_bad
 
 WHOLE_WEIGHT = 1.0
 UNMOVED = 0.1
@@ -40,6 +41,8 @@ def rate_too_large(evidence: Evidence) -> Finding | None:
     ratios = values_of(layers, "update_ratio")
     early = (ratios > WHOLE_WEIGHT) & (values_of(layers, "weight_norm") > 0)
     early &= ~_begins_at_zero(layers)
+    if (bad := first_bad(evidence, "loss")) is not None:
+        early &= values_of(layers, "step") < bad  # the update of a loss that is not finite
     if evidence.is_check and not _is_wholesale(ratios) and _jump_of_check(evidence) is None:
         return None
     over = evidence.metrics.get("sharpness_over_limit")

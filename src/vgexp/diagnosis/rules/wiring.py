@@ -81,8 +81,8 @@ def not_in_optimizer(evidence: Evidence) -> Finding | None:
     """Whether parameters get a gradient, are held by no optimizer, and never change.
 
     A second optimizer, as of a GAN's other network, is known by its steps, or by weights that move
-    nevertheless. Where the read-out is trained, and the optimizer holds nothing but the model's
-    own, the rest may be left as it is by intent: of a network that learned it is no fault.
+    nevertheless. Where the read-out is trained, and the optimizer holds no tensor of another model,
+    the rest may be left as it is by intent: of a network that learned it is no fault.
     """
     wiring = evidence.tables["wiring"]
     of_others = set(wiring.loc[_numbers(wiring, "other_optimizer") == 1, "name"])
@@ -233,7 +233,7 @@ def graph_cut(evidence: Evidence) -> Finding | None:
         cut, why = _weights(held), "the loss has no graph that leads back to the model's output"
         is_fact = True
     if not cut:
-        return None
+        return _cut_in_time(evidence)
     return Finding(
         "graph_cut",
         f"{name_layers(cut)} get no gradient"
@@ -255,6 +255,30 @@ def graph_cut(evidence: Evidence) -> Finding | None:
             ),
         ),
         is_fact=is_fact,
+    )
+
+
+def _cut_in_time(evidence: Evidence) -> Finding | None:
+    """Whether modules that are called at each step in time read a state without a graph."""
+    names = tuple(map(str, evidence.metrics.get("cut_states") or ()))
+    if not names:
+        return None
+    return Finding(
+        "graph_cut",
+        f"The calls of {name_layers(names)} at each step in time read a state without its graph:"
+        " the gradient comes from the last step alone.",
+        step=evidence.first_step,
+        layers=names,
+        numbers={"modules_cut_in_time": Number(len(names), 0)},
+        remedies=(
+            Remedy(
+                "Detach the state between sequences, or between pieces of many steps, alone.",
+                "A gradient comes back through time only through what autograd recorded.",
+                code="h = cell(x[t], h)  # not h.detach(), h.data or torch.tensor(h)",
+                source="Werbos 1990 (backpropagation through time)",
+            ),
+        ),
+        is_fact=True,
     )
 
 
