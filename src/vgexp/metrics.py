@@ -167,6 +167,11 @@ def _host(x: Tensor) -> bool:
     return x.is_cpu
 
 
+def is_safe(norm: float, num_entries: int, dtype: torch.dtype) -> bool:
+    """Whether a norm by plain squares is right: none that counts left the range of the dtype."""
+    return _lower(num_entries, dtype) <= norm < math.inf
+
+
 def _outside(norm_R: list[float], lower: float) -> list[int]:
     """Rows whose norm is not in the range where plain squares are right."""
     return [i for i, norm in enumerate(norm_R) if not lower <= norm < math.inf]
@@ -227,11 +232,11 @@ def _norms(x_RN: Tensor) -> Tensor:
     num_entries = x_RN.shape[1]
     if num_entries <= _LONG or x_RN.dtype is torch.float64:
         return cast(Tensor, torch.linalg.vector_norm(x_RN, dim=1))
-    norm_R = torch.linalg.vector_norm(_piece_norms(x_RN), dim=1, dtype=torch.double)
+    norm_R = torch.linalg.vector_norm(piece_norms(x_RN), dim=1, dtype=torch.double)
     return cast(Tensor, norm_R.to(x_RN.dtype))
 
 
-def _piece_norms(x_RN: Tensor) -> Tensor:
+def piece_norms(x_RN: Tensor) -> Tensor:
     """[R, K]: the norms of the pieces of rows, the last of which may be shorter."""
     num_rows, num_entries = x_RN.shape
     num_pieces = num_entries // _PIECE
@@ -250,7 +255,7 @@ def _norm_of_all(tensors: Sequence[Tensor]) -> Tensor:
     """The norm of all entries by plain squares, long tensors piece by piece; 0-d, float64."""
     long = [x for x in tensors if x.numel() > _LONG and x.dtype is not torch.float64]
     short = [x for x in tensors if x.numel() <= _LONG or x.dtype is torch.float64]
-    norms = [_piece_norms(x.reshape(1, -1))[0] for x in long]
+    norms = [piece_norms(x.reshape(1, -1))[0] for x in long]
     if short:
         norms.append(torch.stack(norm_each(short)))
     return cast(Tensor, torch.linalg.vector_norm(torch.cat(norms), dtype=torch.double))

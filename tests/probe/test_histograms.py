@@ -230,7 +230,6 @@ def test_a_tensor_larger_than_a_stack_is_counted_in_pieces(
     entries = np.random.default_rng(2).standard_normal(1001).astype(np.float32)
     whole = rows_of_entries(entries, 1)
     monkeypatch.setattr(stacks, "HOST_ENTRIES", 16)
-    monkeypatch.setattr(stacks, "HOST_WAITING", 16)
     assert rows_of_entries(entries, 1) == whole == by_definition(entries)
 
 
