@@ -1557,6 +1557,7 @@ def test_clipping_after_before_clip_is_seen_whether_in_place_or_by_new_tensors(
 def spare_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     """Makes every tensor a large one, reduced as soon as it comes."""
     monkeypatch.setattr("vgexp.probe.stacks.HOST_ENTRIES", 1)
+    monkeypatch.setattr("vgexp.probe.stacks.HOST_WAITING", 1)
 
 
 def test_two_backwards_through_one_graph_leave_delta_empty_where_the_first_was_reduced(

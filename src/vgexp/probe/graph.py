@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping
+from functools import lru_cache
 from typing import Any
 
 from torch import Tensor, nn
@@ -80,7 +81,13 @@ def maker_of(x: Tensor) -> str | None:
 
 def mixes(node: Any) -> bool:
     """Whether a node multiplies matrices or convolves, as weights do and attention does."""
-    return _MIXES.match(node.name()) is not None
+    return is_mixing(node.name())
+
+
+@lru_cache(maxsize=1024)
+def is_mixing(name: str) -> bool:
+    """Whether a node of this name does."""
+    return _MIXES.match(name) is not None
 
 
 def parameter_of(node: Any) -> Tensor | None:
