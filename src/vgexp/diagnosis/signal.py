@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from vgexp.diagnosis.users_path import UsersPath, users_main_path, users_path
+from vgexp.diagnosis.users_path import UsersPath, hidden_rows, users_main_path, users_path
 from vgexp.errors import QuestionError, unknown
 
 VANISHING_BELOW = 1e-3
@@ -71,10 +71,9 @@ def main_path(layers_at_step: pd.DataFrame) -> pd.DataFrame:
     Modules side by side (gate, shortcut, q/k/v) share a layer's number and come after its first
     row; a stream comes before the weights of its block.
     """
-    numbers = layers_at_step["layer"].to_numpy(dtype="float64", na_value=np.nan)
-    is_hidden = (layers_at_step["kind"] != "readout").to_numpy(dtype=bool) & ~np.isnan(numbers)
-    hidden = np.flatnonzero(is_hidden)
-    _, first = np.unique(numbers[hidden], return_index=True)  # sorted, and the first row of each
+    hidden = hidden_rows(layers_at_step)
+    numbers = layers_at_step["layer"].to_numpy(dtype="float64", na_value=np.nan)[hidden]
+    _, first = np.unique(numbers, return_index=True)  # sorted, and the first row of each
     return layers_at_step.iloc[hidden[first]]
 
 
