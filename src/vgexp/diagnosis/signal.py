@@ -116,7 +116,7 @@ def signal_of(
     found = None
     if is_users:
         whole = UsersPath(1, num_layers)
-        found = whole if unmeasured_ends else users_path(layers_at_step, num_layers)
+        found = whole if unmeasured_ends else users_path(layers_at_step, num_layers, path)
     no_path = "" if found is None else found.reason
     if numbers.size and not unmeasured_ends and numbers[-1] == num_layers and not no_path:
         compared = (1, num_layers) if found is None else (found.first, found.last)
@@ -193,6 +193,9 @@ def underflow(
 
     Weights that were not measured at a step are those of the step before.
     """
+    lowest = smallest_held(dtype, layers["step"], loss_scale, num_examples)
+    if not (layers["delta_rms"].to_numpy(dtype="float64", na_value=np.nan) < lowest).any():
+        return 0
     tables = layers.sort_values("step", kind="stable", ignore_index=True)
     tables["weight_norm"] = tables.groupby("name")["weight_norm"].ffill()
     limits = smallest_held(dtype, tables["step"], loss_scale, num_examples)

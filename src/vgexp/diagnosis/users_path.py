@@ -70,14 +70,17 @@ def hidden_rows(layers_at_step: pd.DataFrame) -> NDArray[np.intp]:
     return np.flatnonzero(~is_readout & ~np.isnan(number))
 
 
-def users_path(layers_at_step: pd.DataFrame, num_layers: int) -> UsersPath:
+def users_path(
+    layers_at_step: pd.DataFrame, num_layers: int, path: pd.DataFrame | None = None
+) -> UsersPath:
     """Finds which layers of a step can be compared.
 
     Args:
         layers_at_step: rows with `layer`, `kind` and `delta_rms`.
         num_layers: the number of layers before the read-out.
+        path: `users_main_path` of the rows, where it is known already.
     """
-    path = users_main_path(layers_at_step)
+    path = users_main_path(layers_at_step) if path is None else path
     heard = path[path["delta_rms"].notna()]
     if not len(heard):
         return UsersPath(1, num_layers, NO_SIGNAL if len(path) else "")
