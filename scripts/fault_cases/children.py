@@ -22,8 +22,6 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
-import torch._dynamo  # noqa: F401 - imported late by torch.optim
-
 import vgexp.assembly
 import vgexp.cli.hydra_entry
 import vgexp.diagnosis

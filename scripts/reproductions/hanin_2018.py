@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import scipy
 from matplotlib.figure import Figure
-from scipy import special, stats
 
 import vgexp
 from reproductions.paper import Claim, Paper
@@ -72,11 +72,11 @@ def _of_layer(width: int) -> tuple[float, float]:
     of freedom, k binomial. To first order in 1/n they are -5/(2n) and 5/n.
     """
     k = np.arange(1, width + 1)
-    weight = stats.binom.pmf(k, width, 0.5)
+    weight = scipy.stats.binom.pmf(k, width, 0.5)
     weight = weight / weight.sum()
-    mean_k = np.log(4 / width) + special.digamma(k / 2)
+    mean_k = np.log(4 / width) + scipy.special.digamma(k / 2)
     mean = float(weight @ mean_k)
-    variance = weight @ special.polygamma(1, k / 2) + weight @ (mean_k - mean) ** 2
+    variance = weight @ scipy.special.polygamma(1, k / 2) + weight @ (mean_k - mean) ** 2
     return mean, float(variance)
 
 
@@ -118,8 +118,8 @@ def _mean(table: pd.DataFrame) -> Claim:
 
 def _gaussian(runs: Path) -> Claim:
     logs = _shown(runs)
-    skewness, limit = float(stats.skew(logs)), 2 * np.sqrt(6 / len(logs))
-    p = float(stats.shapiro(logs).pvalue)
+    skewness, limit = float(scipy.stats.skew(logs)), 2 * np.sqrt(6 / len(logs))
+    p = float(scipy.stats.shapiro(logs).pvalue)
     return Claim(
         "shape of its distribution",
         "Gaussian in the limit",
@@ -174,7 +174,7 @@ def draw(runs: Path) -> Figure:
         (row["exact_mean"], row["exact_variance"], "exact mean and variance", 1),
     ):
         look = {**style.choose_line_look(index), "marker": ""}
-        panels[1].plot(x, stats.norm.pdf(x, mean, np.sqrt(variance)), label=name, **look)
+        panels[1].plot(x, scipy.stats.norm.pdf(x, mean, np.sqrt(variance)), label=name, **look)
     panels[1].set_xlabel("ln of the squared factor from layer L to layer 1")
     panels[1].set_ylabel("density")
     panels[1].set_title(f"width {_SHOWN[0]}, {_SHOWN[1]} layers")

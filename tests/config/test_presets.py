@@ -120,7 +120,8 @@ def preset(name: str) -> Path:
 
 def run(folder: Path, config: Config, *, steps: int, seed: int = 0) -> dict[str, Any]:
     """Runs a preset for a few steps on the CPU and returns its summary."""
-    train = dataclasses.replace(config.train, steps=steps)
+    few = min(config.train.pretrain_steps, steps)
+    train = dataclasses.replace(config.train, steps=steps, pretrain_steps=few, eval_every=0)
     output = dataclasses.replace(config.output, quiet=True)
     data = config.data
     if isinstance(data, AddingConfig):

@@ -20,7 +20,6 @@ from reference_images import (
     wrong_cells,
 )
 from torch import nn
-from torchvision.models.densenet import _DenseLayer, _Transition
 
 from vgexp.config import DensenetConfig
 from vgexp.errors import QuestionError
@@ -81,7 +80,11 @@ class TorchvisionTwin(nn.Module):
     """The same net of torchvision's parts."""
 
     def __init__(self, config: DensenetConfig) -> None:
+        # Not at the top: all who collect tests would load torch's compiler, which it asks for.
+        from torchvision.models.densenet import _DenseLayer, _Transition
+
         super().__init__()
+        self.joining = _DenseLayer
         k, width = config.growth_rate, config.width
         parts: list[nn.Module] = [nn.Conv2d(TASK.shape[0], width, 3, padding=1, bias=False)]
         for block in range(3):
@@ -97,7 +100,7 @@ class TorchvisionTwin(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         *parts, norm, readout = self.parts
         for part in parts:
-            x = torch.cat([x, part(x)], 1) if isinstance(part, _DenseLayer) else part(x)
+            x = torch.cat([x, part(x)], 1) if isinstance(part, self.joining) else part(x)
         return readout(F.relu(norm(x)).mean((2, 3)))
 
 

@@ -21,7 +21,6 @@ from reference_images import (
     wrong_cells,
 )
 from torch import Tensor, nn
-from torchvision.models.resnet import BasicBlock, Bottleneck
 
 from vgexp.config import ResnetConfig
 from vgexp.errors import QuestionError
@@ -132,6 +131,9 @@ def test_blocks_are_those_of_torchvision(bottleneck: bool) -> None:
 
 def torchvision_twin(config: ResnetConfig, model: Network) -> nn.Module:
     """The same net of torchvision's blocks, its values copied over by position."""
+    # Not at the top: all who collect tests would load torch's compiler, which torchvision asks for.
+    from torchvision.models.resnet import BasicBlock, Bottleneck
+
     cls: Any = Bottleneck if config.bottleneck else BasicBlock
     width, expansion = config.width, cls.expansion
     blocks: list[nn.Module] = [

@@ -108,12 +108,6 @@ CASES: dict[str, tuple[Callable[..., Tensor], tuple[Any, ...], dict[str, Any], i
     "a graph": (lambda g: g.x, (Graph(X),), {}, 6),
     "an object": (lambda o: o.tensors, (Holder(tensors=X, mask=X[:1]),), {}, 6),
     "a named tuple": (lambda p: p.pixel_values, (Pair(torch.ones(9, 9), X),), {}, 6),
-    "nested tensors": (
-        lambda n: torch.stack([x.mean(0) for x in n.unbind()]),
-        (torch.nested.nested_tensor([torch.ones(2, 4), torch.ones(3, 4)], layout=torch.jagged),),
-        {},
-        2,
-    ),
     "texts": (lambda texts: torch.ones(len(texts), 4), (["a", "b", "c"],), {}, 3),
     "most agree": (lambda _, b, c: b + c, (torch.ones(5, 5), X, X), {}, 6),
 }
@@ -125,6 +119,12 @@ def test_n_of_common_calls_is_right_by_itself(case: str) -> None:
     examples, told = factor(Reads(of), *args, **kwargs)
     assert examples == wanted
     assert len(told) == (case == "most agree")
+
+
+def test_nested_tensors_are_as_many_examples_as_they_are_tensors() -> None:
+    nested = torch.nested.nested_tensor([torch.ones(2, 4), torch.ones(3, 4)], layout=torch.jagged)
+    of = Reads(lambda n: torch.stack([x.mean(0) for x in n.unbind()]))
+    assert factor(of, nested) == (2, [])
 
 
 @pytest.mark.parametrize("cls", [nn.LSTM, nn.GRU, nn.RNN])

@@ -17,13 +17,17 @@ GUESSING = math.log(10)
 def layers_of(deltas: Any, step: int = 0, **columns: Any) -> pd.DataFrame:
     """Hidden layers 1..L with these deltas, and a read-out."""
     num = len(deltas)
-    frame = pd.DataFrame({column.name: np.nan for column in TABLES["layers"]}, range(num + 1))
-    frame["step"], frame["layer"] = step, range(1, num + 2)
-    frame["name"] = [f"layers.{i}" for i in range(num)] + ["readout"]
-    frame["kind"] = ["linear"] * num + ["readout"]
-    frame["delta_rms"] = [*deltas, 0.3]
-    frame["weight_norm"], frame["dead_fraction"] = 8.0, 0.0
-    return frame.assign(**columns)
+    usual = {
+        **{column.name: np.nan for column in TABLES["layers"]},
+        "step": step,
+        "layer": range(1, num + 2),
+        "name": [f"layers.{i}" for i in range(num)] + ["readout"],
+        "kind": ["linear"] * num + ["readout"],
+        "delta_rms": [*deltas, 0.3],
+        "weight_norm": 8.0,
+        "dead_fraction": 0.0,
+    }
+    return pd.DataFrame(usual | columns, range(num + 1))
 
 
 def steps_of(losses: Any, **columns: Any) -> pd.DataFrame:

@@ -274,10 +274,11 @@ def _layer_metrics(
     *,
     is_users: bool = False,
 ) -> dict[str, Any]:
-    first, last = (
-        signal_of(layers[layers["step"] == step], num_layers, is_users=is_users)
-        for step in (first_step, last_step)
-    )
+    signals = {
+        step: signal_of(layers[layers["step"] == step], num_layers, is_users=is_users)
+        for step in dict.fromkeys((first_step, last_step))
+    }
+    first, last = signals[first_step], signals[last_step]
     at_last = {f"{name}_last": value for name, value in _signal_metrics(last).items()}
     ratio = _finite(first.weight_gradient_ratio)
     return {**_signal_metrics(first), **at_last, "weight_gradient_ratio": ratio}

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from vgexp.diagnosis.users_path import UsersPath, users_main_path, users_path
+from vgexp.diagnosis.users_path import UsersPath, hidden_rows, users_main_path, users_path
 from vgexp.errors import QuestionError, unknown
 
 VANISHING_BELOW = 1e-3
@@ -71,10 +71,9 @@ def main_path(layers_at_step: pd.DataFrame) -> pd.DataFrame:
     Modules side by side (gate, shortcut, q/k/v) share a layer's number and come after its first
     row; a stream comes before the weights of its block.
     """
-    numbers = layers_at_step["layer"].to_numpy(dtype="float64", na_value=np.nan)
-    is_hidden = (layers_at_step["kind"] != "readout").to_numpy(dtype=bool) & ~np.isnan(numbers)
-    hidden = np.flatnonzero(is_hidden)
-    _, first = np.unique(numbers[hidden], return_index=True)  # sorted, and the first row of each
+    hidden = hidden_rows(layers_at_step)
+    numbers = layers_at_step["layer"].to_numpy(dtype="float64", na_value=np.nan)[hidden]
+    _, first = np.unique(numbers, return_index=True)  # sorted, and the first row of each
     return layers_at_step.iloc[hidden[first]]
 
 
@@ -117,7 +116,7 @@ def signal_of(
     found = None
     if is_users:
         whole = UsersPath(1, num_layers)
-        found = whole if unmeasured_ends else users_path(layers_at_step, num_layers)
+        found = whole if unmeasured_ends else users_path(layers_at_step, num_layers, path)
     no_path = "" if found is None else found.reason
     if numbers.size and not unmeasured_ends and numbers[-1] == num_layers and not no_path:
         compared = (1, num_layers) if found is None else (found.first, found.last)
@@ -194,6 +193,9 @@ def underflow(
 
     Weights that were not measured at a step are those of the step before.
     """
+    lowest = smallest_held(dtype, layers["step"], loss_scale, num_examples)
+    if not (layers["delta_rms"].to_numpy(dtype="float64", na_value=np.nan) < lowest).any():
+        return 0
     tables = layers.sort_values("step", kind="stable", ignore_index=True)
     tables["weight_norm"] = tables.groupby("name")["weight_norm"].ffill()
     limits = smallest_held(dtype, tables["step"], loss_scale, num_examples)

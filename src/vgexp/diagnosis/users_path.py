@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 _JUMP = 3.0
 """Change of log10 of the gain, from one layer to the next, that is called a jump."""
@@ -49,22 +50,37 @@ def users_main_path(layers_at_step: pd.DataFrame) -> pd.DataFrame:
     A row that gets exactly 0 stands for its layer only if it comes first in it: beside a frozen
     weight, the first matrix of an adapter gets 0 at the start by design.
     """
-    hidden = layers_at_step[layers_at_step["kind"] != "readout"].dropna(subset="layer")
-    is_beside = hidden.duplicated("layer")
-    delta = hidden["delta_rms"]
-    by_signal = hidden.assign(_silent=delta.isna() | ((delta == 0) & is_beside))
-    by_signal = by_signal.sort_values(["layer", "_silent"], kind="stable")
-    return by_signal.drop_duplicates("layer").drop(columns="_silent")
+    hidden = hidden_rows(layers_at_step)
+    number, delta = (
+        layers_at_step[name].to_numpy(dtype="float64", na_value=np.nan)[hidden]
+        for name in ("layer", "delta_rms")
+    )
+    is_beside = np.ones(len(hidden), dtype=bool)
+    is_beside[np.unique(number, return_index=True)[1]] = False
+    is_silent = np.isnan(delta) | ((delta == 0) & is_beside)
+    by_signal = np.lexsort((is_silent, number))  # stable
+    _, first = np.unique(number[by_signal], return_index=True)
+    return layers_at_step.iloc[hidden[by_signal[first]]]
 
 
-def users_path(layers_at_step: pd.DataFrame, num_layers: int) -> UsersPath:
+def hidden_rows(layers_at_step: pd.DataFrame) -> NDArray[np.intp]:
+    """The places of the rows that are no read-out's and have a layer's number."""
+    number = layers_at_step["layer"].to_numpy(dtype="float64", na_value=np.nan)
+    is_readout = (layers_at_step["kind"] == "readout").to_numpy(dtype=bool)
+    return np.flatnonzero(~is_readout & ~np.isnan(number))
+
+
+def users_path(
+    layers_at_step: pd.DataFrame, num_layers: int, path: pd.DataFrame | None = None
+) -> UsersPath:
     """Finds which layers of a step can be compared.
 
     Args:
         layers_at_step: rows with `layer`, `kind` and `delta_rms`.
         num_layers: the number of layers before the read-out.
+        path: `users_main_path` of the rows, where it is known already.
     """
-    path = users_main_path(layers_at_step)
+    path = users_main_path(layers_at_step) if path is None else path
     heard = path[path["delta_rms"].notna()]
     if not len(heard):
         return UsersPath(1, num_layers, NO_SIGNAL if len(path) else "")
