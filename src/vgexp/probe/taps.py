@@ -6,6 +6,7 @@ reduced to numbers before the optimizer's step, many layers at a time.
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -63,7 +64,7 @@ class Taps:
         self._free = FreeActivations(model, plan, self._passes)
         self._functions = FunctionWatcher(model, note)
         self._free.watch(self._functions)
-        self._tied = TiedUses(model, plan, self._on_use)
+        self._tied = TiedUses(model, plan, weakref.WeakMethod(self._on_use))
         self._tied.watch(self._functions)
         self.cut_states = None if plan.is_settled else CutStates(model, self._functions, note)
         self._sites: list[tuple[nn.Module, bool, Hook]] = []

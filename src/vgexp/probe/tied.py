@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
+from weakref import WeakMethod
 
 import torch
 import torch.nn.functional as F
@@ -49,9 +50,13 @@ class TiedUses:
     In the first step every such call makes a use, if its module does not own the matrix; later,
     those are seen that the model reads its output off. Others (distances to the vectors of a
     codebook, scores of positions) are no layers.
+
+    Args:
+        on_use: told of every use. It is held weakly: what it belongs to holds this object, and a
+            cycle would keep the model in memory.
     """
 
-    def __init__(self, model: nn.Module, plan: ProbePlan, on_use: OnUse) -> None:
+    def __init__(self, model: nn.Module, plan: ProbePlan, on_use: WeakMethod[OnUse]) -> None:
         self._plan = plan
         self._on_use = on_use
         row_of = {
@@ -94,9 +99,10 @@ class TiedUses:
         use = self._uses.get((id(module), main))
         if use is None and self._is_learning and not self._is_owner(module, main):
             use = self._uses[id(module), main] = self._add(module, main)
-        if use is not None:
+        on_use = self._on_use()
+        if use is not None and on_use is not None:
             with torch.enable_grad():
-                self._on_use(use, read, z)
+                on_use(use, read, z)
 
     def _is_owner(self, module: nn.Module, main: int) -> bool:
         weight = self._plan.rows[main].weight
