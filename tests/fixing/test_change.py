@@ -58,7 +58,10 @@ def test_remedies_come_first_then_the_table_then_rivals() -> None:
     diagnosis = diagnosis_of("rate_too_small", *findings, rivals=("clip_throttles",))
     own, table, rivals = list_words(diagnosis, {"optimizer.lr": 0.1, "clip.threshold": 0.5})
     assert own == [("optimizer.lr=7",)]
-    assert table == [("optimizer.lr=0.3",), ("optimizer.lr=1",), ("optimizer.lr=10",)]
+    assert table == [
+        *(("optimizer.lr=0.3",), ("optimizer.lr=1",), ("optimizer.lr=10",)),
+        ("scheduler=constant",),
+    ]
     assert rivals[:2] == [("clip.threshold=8",), ("clip.threshold=5",)]
 
 

@@ -286,3 +286,15 @@ def test_an_unknown_key_to_keep_is_refused_before_anything_is_written(tmp_path: 
     with pytest.raises(QuestionError, match="nearest: optimizer"):
         fix_it(changed(SICK, fix=FixConfig(keep=["optimizr"])), tmp_path / "new")
     assert not (tmp_path / "new").exists()
+
+
+def test_a_trial_says_of_a_run_what_its_diagnosis_says(
+    cured: tuple[Path, Cure, list[str]], tmp_path: Path
+) -> None:
+    folder, _, _ = cured
+    short = runs.run(changed(SICK, optimizer={"lr": 1e-5}, train=TrainConfig(steps=2)), tmp_path)
+    found = [path.parent for path in folder.glob("*/*/summary.json")]
+    for run in (*found, short.folder):
+        trial, told = read_trial(run, 60), vgexp.load(run).diagnose()
+        assert (trial.health, trial.cause) == (told.health, told.cause), run
+    assert read_trial(short.folder, 2).health == "undecided"

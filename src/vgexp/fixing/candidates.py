@@ -24,7 +24,7 @@ _UNITS = (*_SMALLER_RATES, "model.activation=leaky_relu", *_NORMS, _CLIP)
 
 OVERRIDES: Mapping[str, Sequence[str]] = {
     # ------------------------------------------------------------ wiring
-    "no_update": ("optimizer.lr=0.01",),
+    "no_update": ("optimizer.lr=0.01", "optimizer.lr=0.1", "optimizer.lr=0.001"),
     # ------------------------------------------------------------ initialisation
     "zero_weights": (_HE, _XAVIER, "model.gain=1"),
     "weights_small": (
@@ -37,7 +37,7 @@ OVERRIDES: Mapping[str, Sequence[str]] = {
     ),
     "dead_at_start": (
         *("model.bias_std=0", "model.activation=leaky_relu", _HE, "model.activation=elu"),
-        *("model.norm=batch", "model.width=*4"),
+        *("model.norm=batch", "model.width=*4", "model.width=64", "model.skip=scaled_residual"),
     ),
     # ------------------------------------------------------------ depth
     "saturating_activation": (
@@ -46,7 +46,7 @@ OVERRIDES: Mapping[str, Sequence[str]] = {
     ),
     "residual_growth": (
         *_SCALED,
-        "model.norm=batch",
+        *_NORMS,
         "model.gain=*0.3",
         "optimizer.lr=*0.1",
         _CLIP,
@@ -58,6 +58,7 @@ OVERRIDES: Mapping[str, Sequence[str]] = {
     "recurrence_vanishing": (
         *("model.recurrent_init=identity", "model.recurrent_init=orthogonal model.gain=1"),
         *("model.spectral_radius=1", "model.spectral_radius=1.2", "model.forget_bias=3"),
+        *("model.activation=tanh", "model.forget_bias=2"),
         *_GATED,
         *("model.activation=relu model.recurrent_init=identity", "optimizer.lr=*3"),
     ),
@@ -73,7 +74,7 @@ OVERRIDES: Mapping[str, Sequence[str]] = {
     "dead_units": _UNITS,
     "saturated_units": (*_UNITS, _RELU),
     # ------------------------------------------------------------ optimizer
-    "rate_too_small": _LARGER_RATES,
+    "rate_too_small": (*_LARGER_RATES, "scheduler=constant"),
     "rate_too_large": (*_SMALLER_RATES, "optimizer.lr=*0.001", _CLIP, *_NORMS),
     "clip_throttles": ("clip.threshold=*10", "clip.threshold=*100", "clip.threshold=*1000"),
     # ------------------------------------------------------------ dtype

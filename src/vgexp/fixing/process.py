@@ -172,8 +172,10 @@ class _Search:
         seeds = [self.config.seed + place for place in range(self.config.fix.seeds)]
         self._say(f"At full length, {cure.full} steps, with {_seeds(seeds)}:")
         unprobed = [each for each in (*own, *general) if not prober.has_tried(each)]
+        probed = prober.order()
+        hopeful = [each for each in probed if not prober.is_hopeless(each)]
         found = confirm(
-            [*prober.order(), *unprobed],
+            [*hopeful, *unprobed, *(each for each in probed if each not in hopeful)],
             self.runner,
             seeds,
             cure.full,
