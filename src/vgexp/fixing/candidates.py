@@ -12,6 +12,9 @@ UNKNOWN = "unknown"
 TIMES = "*"
 """Before a number: the value is multiplied by it, `optimizer.lr=*0.1`."""
 
+_NARROW = 8
+"""Units of a layer below which the width itself is suspected: a few of them die together."""
+_WIDER = "model.width=*8"
 _HE, _XAVIER = "model.init=he_normal model.gain=1", "model.init=xavier_normal model.gain=1"
 _SMALLER_RATES = ("optimizer.lr=*0.3", "optimizer.lr=*0.1", "optimizer.lr=*0.01")
 _LARGER_RATES = ("optimizer.lr=*3", "optimizer.lr=*10", "optimizer.lr=*100")
@@ -105,14 +108,21 @@ def list_words(diagnosis: Diagnosis, settings: Mapping[str, Any]) -> list[list[t
     They are those of the cause's remedies, those of the table, and both of rivals, which may be the
     cause instead.
     """
+    width = settings.get("model.width")
+    wider = (_WIDER,) if isinstance(width, int) and width < _NARROW else ()
     of_cause = [each for each in diagnosis.findings if each.id == diagnosis.cause]
     of_rivals = [each for each in diagnosis.findings if each.id in diagnosis.rivals]
     groups = (
         list(_of_remedies(of_cause)),
-        OVERRIDES.get(str(diagnosis.cause), ()),
+        _with(wider, OVERRIDES.get(str(diagnosis.cause), ())),
         [*_of_remedies(of_rivals), *(o for id in diagnosis.rivals for o in OVERRIDES.get(id, ()))],
     )
     return [_filled(group, settings) for group in groups]
+
+
+def _with(more: Sequence[str], overrides: Sequence[str]) -> Sequence[str]:
+    """Further overrides, of a cause that has some."""
+    return (*overrides, *more) if overrides else ()
 
 
 def list_general_words(settings: Mapping[str, Any]) -> list[tuple[str, ...]]:

@@ -29,6 +29,9 @@ _OWN_SHARE = 0.6
 """Share of the budget that the cause's own overrides may spend before the general ones follow."""
 ENOUGH_TO_TIME = 20
 """Steps of the sick run from which its time a step is known."""
+MOST_WORK = 5.0
+"""How many times the work of a step of the sick run a step may be, of a change that is tried at
+full length without a probe."""
 PICTURE = "fix.png"
 
 
@@ -171,7 +174,11 @@ class _Search:
         prober = self._probe(sick, costs, own, general)
         seeds = [self.config.seed + place for place in range(self.config.fix.seeds)]
         self._say(f"At full length, {cure.full} steps, with {_seeds(seeds)}:")
-        unprobed = [each for each in (*own, *general) if not prober.has_tried(each)]
+        unprobed = [
+            each
+            for each in (*own, *general)
+            if not prober.has_tried(each) and costs.ratio(each) <= MOST_WORK
+        ]
         probed = prober.order()
         hopeful = [each for each in probed if not prober.is_hopeless(each)]
         found = self._confirm(
@@ -184,7 +191,7 @@ class _Search:
         seen = {each.change for each in cure.tried}
         cure.left_out += [
             LeftOut(each.words, _why_not_tried(each, prober, None if found is None else found[0]))
-            for each in unprobed
+            for each in (*own, *general)
             if each not in seen
         ]
         if found is None:
