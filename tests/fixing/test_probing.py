@@ -237,6 +237,15 @@ def test_what_is_wrong_with_a_folder_ends_the_search() -> None:
         prober.explore(changes, 0.6)
 
 
+def test_what_a_signal_that_is_lost_leaves_at_chance_is_tried_last() -> None:
+    prober, _, changes = prober_of({"a": 1.0, "b": math.nan, "c": 0.5})
+    prober.explore(changes, 0.6)
+    assert [prober.is_hopeless(change) for change in changes] == [False, True, False]
+    lost = trial_of(1.0, 10, attenuation=0.0, attenuation_first=0.0)
+    assert math.inf in lost.rank
+    assert math.inf not in trial_of(1.0, 10, attenuation=0.0, attenuation_first=0.0).rank[:1]
+
+
 def test_nothing_is_confirmed_where_all_fail() -> None:
     fake = Fake({"a": 1.0})
     assert confirm([change_of("a", 0)], fake, [0], FULL, lambda _: None, 1, cost) is None  # type: ignore[arg-type]

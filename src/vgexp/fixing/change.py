@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -79,12 +80,23 @@ def compose_changes(
             left_out[words] = LeftOut(words, f"not possible: {str(error).splitlines()[0]}")
             continue
         kept = find_kept(before, flatten(config), keep)
+        words = _shorten(words, config, compose)
         if kept:
             left_out[words] = LeftOut(words, f"fix.keep: it changes {kept[0]}")
         elif identity(config) != identity(sick):
             change = Change(words, config, _size(words, before), group)
             changes.setdefault(identity(config), change)
     return [*changes.values()], [*left_out.values()]
+
+
+def _shorten(words: tuple[str, ...], config: Config, compose: Compose) -> tuple[str, ...]:
+    """The words without those that the others imply: `model=lstm` has a forget bias of 1."""
+    for word in words:
+        fewer = tuple(other for other in words if other != word)
+        with suppress(QuestionError):
+            if fewer and identity(compose(fewer)) == identity(config):
+                return _shorten(fewer, config, compose)
+    return words
 
 
 def find_kept(

@@ -13,6 +13,8 @@ from vgexp.fixing.runner import AFTER, DROPPED, Runner
 from vgexp.fixing.trial import Trial
 from vgexp.folders import FolderError
 
+FULL = "full"
+"""The kind of a run at full length."""
 MOST_CONFIRMED = 6
 """Changes that are tried at full length, the most promising first."""
 
@@ -40,7 +42,7 @@ def confirm(
         configs = [with_steps(replace(change.config, seed=seed), full) for seed in seeds]
         aside = f"{DROPPED}/{runner.next_number(DROPPED)}"
         for config in configs:
-            each = Tried(number, change, full, "full")
+            each = Tried(number, change, full, FULL)
             number += 1
             _run(each, runner, config, aside)
             each.cost = 0.0 if each.trial is None else cost(change, each.trial.made)

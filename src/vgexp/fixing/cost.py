@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
 _FORWARD = 1 / 3
 """The share of an update's work that its forward pass is: the backward pass is two of them."""
+_START = 15_000.0
+"""What every run costs whatever its network, in calls of kernels: it is built, its first and last
+steps are measured whole, its tables are written, and rules judge it (about 0.1 s)."""
 _OF_THE_SAME_WORK = (
     *("optimizer.lr=", "scheduler", "clip.threshold=", "model.gain=", "model.init="),
     *("model.bias_std=", "model.spectral_radius=", "model.forget_bias=", "model.recurrent_init="),
@@ -32,7 +35,7 @@ class Cost:
     step: float = 1.0
     """Of a step, with its part of the evaluations within the run."""
     start: float = 0.0
-    """Of what every run has whatever its length: pretraining, and evaluations at both ends."""
+    """Of what every run has whatever its length: files, pretraining, evaluations at both ends."""
 
     def of(self, steps: float) -> float:
         """The cost of so many steps."""
@@ -103,6 +106,8 @@ def _line_of(config: Config, trainer: Trainer, work: Work) -> Cost:
         return _FORWARD * (num_passes * work.calls / parts + num_updates * work.size)
 
     within = evaluation(len(data.train), len(data.val))
-    start = 2 * within + evaluation(len(data.test)) + config.train.pretrain_steps * work.total
+    start = (
+        _START + 2 * within + evaluation(len(data.test)) + config.train.pretrain_steps * work.total
+    )
     every = config.train.eval_every
     return Cost(work.total + (within / every if every else 0.0), start)

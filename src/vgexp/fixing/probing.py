@@ -112,7 +112,8 @@ class Prober:
     def explore(self, changes: Sequence[Change], share: float) -> None:
         """Probes as many of the changes as a share of the budget allows, the first first.
 
-        Half of it goes to short probes of all, the rest to longer ones of the better half.
+        Half of it goes to short probes of all, the rest to longer ones of the better half; where
+        it allows one alone, all of it.
         """
         left = self.budget.left(share)
         fewest, chosen, price = self.fewest, list[Change](), 0.0
@@ -123,7 +124,7 @@ class Prober:
                 price += more
         if not chosen:
             return
-        reach = self.budget.reach(chosen, _FIRST_ROUND * left)
+        reach = self.budget.reach(chosen, left if len(chosen) == 1 else _FIRST_ROUND * left)
         self._probe(chosen, self._length(max(fewest, reach)), share)
         self.go_on(share)
 
@@ -162,6 +163,12 @@ class Prober:
             *sorted(far, key=rank),
             *sorted(rest, key=lambda change: (self._trial(change).rank, rank(change))),
         ]
+
+    def is_hopeless(self, change: Change) -> bool:
+        """Whether a change's probe is at chance with a signal that is lost as a whole, or ended in
+        numbers that are not finite."""
+        latest = self.latest(change)
+        return latest is not None and latest.trial is not None and math.inf in latest.trial.rank
 
     @property
     def has_learned(self) -> bool:

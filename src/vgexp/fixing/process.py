@@ -14,7 +14,7 @@ from vgexp.diagnosis import Diagnosis
 from vgexp.diagnosis.commands import command_with
 from vgexp.fixing import candidates, record
 from vgexp.fixing.change import Change, Compose, LeftOut, compose_changes, require_keys
-from vgexp.fixing.confirming import confirm, run_seeds
+from vgexp.fixing.confirming import FULL, confirm, run_seeds
 from vgexp.fixing.cost import Costs
 from vgexp.fixing.probing import Budget, Prober, Tried
 from vgexp.fixing.runner import BEFORE, Runner
@@ -29,6 +29,9 @@ _OWN_SHARE = 0.6
 """Share of the budget that the cause's own overrides may spend before the general ones follow."""
 ENOUGH_TO_TIME = 20
 """Steps of the sick run from which its time a step is known."""
+MOST_WORK = 5.0
+"""How many times the work of a step of the sick run a step may be, of a change that is tried at
+full length without a probe."""
 PICTURE = "fix.png"
 
 
@@ -171,20 +174,24 @@ class _Search:
         prober = self._probe(sick, costs, own, general)
         seeds = [self.config.seed + place for place in range(self.config.fix.seeds)]
         self._say(f"At full length, {cure.full} steps, with {_seeds(seeds)}:")
-        unprobed = [each for each in (*own, *general) if not prober.has_tried(each)]
-        found = confirm(
-            [*prober.order(), *unprobed],
-            self.runner,
-            seeds,
-            cure.full,
-            self._note,
-            len(cure.tried) + 1,
-            lambda change, steps: costs.of(change).of(steps),
+        unprobed = [
+            each
+            for each in (*own, *general)
+            if not prober.has_tried(each) and costs.ratio(each) <= MOST_WORK
+        ]
+        probed = prober.order()
+        hopeful = [each for each in probed if not prober.is_hopeless(each)]
+        found = self._confirm(
+            [*hopeful, *unprobed, *(each for each in probed if each not in hopeful)], seeds, costs
         )
+        while found is not None and (
+            smaller := self._confirm(self._reduce(found[0], costs), seeds, costs)
+        ):
+            found = smaller
         seen = {each.change for each in cure.tried}
         cure.left_out += [
             LeftOut(each.words, _why_not_tried(each, prober, None if found is None else found[0]))
-            for each in unprobed
+            for each in (*own, *general)
             if each not in seen
         ]
         if found is None:
@@ -197,6 +204,33 @@ class _Search:
         return self._end(CURED)
 
     # ---------------------------------------------------------------- parts
+
+    def _confirm(
+        self, changes: Sequence[Change], seeds: Sequence[int], costs: Costs
+    ) -> tuple[Change, list[Trial]] | None:
+        return confirm(
+            changes,
+            self.runner,
+            seeds,
+            self.cure.full,
+            self._note,
+            len(self.cure.tried) + 1,
+            lambda change, steps: costs.of(change).of(steps),
+        )
+
+    def _reduce(self, change: Change, costs: Costs) -> list[Change]:
+        """The changes that a change becomes without one of its words, but for those that were
+        tried at full length."""
+        words = change.words
+        if len(words) < 2:
+            return []
+        fewer = [[w for w in words if w != left_out] for left_out in words]
+        found, _ = compose_changes(
+            fewer, self.config, self._compose, self.config.fix.keep, group=change.group
+        )
+        full = {identity(t.change.config) for t in self.cure.tried if t.kind == FULL}
+        new = [each for each in found if identity(each.config) not in full]
+        return sorted(new, key=costs.rank)
 
     def _run_before(self, own_run: Path | None) -> Trial:
         cure, config = self.cure, self.config

@@ -10,9 +10,11 @@ from typing import Any
 from vgexp.diagnosis import Diagnosis
 from vgexp.diagnosis.at_end import attenuation_at_end
 from vgexp.diagnosis.learning import LEARNED_BELOW
+from vgexp.diagnosis.root import HEALTHY, SICK, UNDECIDED
 from vgexp.past import PastRun
 from vgexp.past.diagnosing import diagnose_run
 
+_CAUSE = "cause_id"
 _AT_FIRST = ("time_attenuation", "attenuation")
 MOVED = 0.97
 """Share of the guess's loss below which a loss says more than the signal."""
@@ -67,7 +69,7 @@ class Trial:
             return (share, 0.0)
         known = [a for a in (self.attenuation, self.attenuation_first) if not math.isnan(a)]
         off = abs(math.log(known[0])) if known and known[0] > 0 else math.inf
-        return (1.0 if math.isfinite(share) else 2.0, off if math.isfinite(off) else math.inf)
+        return (1.0, off) if math.isfinite(share) else (math.inf, off)
 
     @property
     def numbers(self) -> str:
@@ -98,7 +100,7 @@ def read_trial(folder: Path, steps: int, diagnosis: Diagnosis | None = None) -> 
     """
     past = PastRun(folder, is_strict=False)
     summary = past.require_summary()
-    diagnosis = diagnosis or diagnose_run(past)
+    health, cause = _told_by(past, summary) if diagnosis is None else _told(diagnosis)
     made = int(summary.get("steps") or 0)
     at_first = [number for name in _AT_FIRST if (number := _number(summary.get(name))) == number]
     return Trial(
@@ -108,8 +110,8 @@ def read_trial(folder: Path, steps: int, diagnosis: Diagnosis | None = None) -> 
         made,
         str(summary["status"]),
         summary.get("verdict"),
-        diagnosis.health,
-        diagnosis.cause,
+        health,
+        cause,
         _number(summary.get("loss_last_mean_20")),
         _number(summary.get("constant_loss")),
         _number(summary.get("val_accuracy_last")),
@@ -118,6 +120,25 @@ def read_trial(folder: Path, steps: int, diagnosis: Diagnosis | None = None) -> 
         _seconds_per_step(past, summary),
         summary.get("num_parameters"),
     )
+
+
+def _told_by(past: PastRun, summary: dict[str, Any]) -> tuple[str, str | None]:
+    """The health and the cause, as a diagnosis says them.
+
+    The summary of a run that has ended has the cause, which is not looked for again; it has no
+    health where nobody knows what a guess costs.
+    """
+    verdict = summary.get("verdict")
+    if verdict is None or _CAUSE not in summary:
+        return _told(diagnose_run(past))
+    cause = summary[_CAUSE]
+    if cause is not None:
+        return SICK, str(cause)
+    return (HEALTHY if verdict == HEALTHY else UNDECIDED), None
+
+
+def _told(diagnosis: Diagnosis) -> tuple[str, str | None]:
+    return diagnosis.health, diagnosis.cause
 
 
 def _attenuation_at_end(past: PastRun, summary: dict[str, Any], made: int) -> float:

@@ -22,6 +22,8 @@ ELEMENTS_PER_CALL = 15_000
 """How many numbers are written in the time that a call of a kernel takes by itself (6 us)."""
 PRODUCTS_PER_CALL = 300_000
 """How many multiplications of a matrix product or a convolution are made in it, on one core."""
+CALLS_OF_CONVOLUTION = 15
+"""How many calls one pass of a convolution takes the time of, however small it is."""
 
 
 @dataclass(frozen=True)
@@ -68,10 +70,15 @@ class _Counter(KernelMode):  # type: ignore[misc]
         if getattr(func, "is_view", False):
             return out
         made = [each for each in _parts(out) if isinstance(each, Tensor)]
-        self.calls += 1
+        self.calls += CALLS_OF_CONVOLUTION if _is_convolution(func) else 1
         self.size += sum(each.numel() for each in made) / ELEMENTS_PER_CALL
         self.size += _num_products(func, args, made) / PRODUCTS_PER_CALL
         return out
+
+
+def _is_convolution(func: Any) -> bool:
+    kind = getattr(func, "overloadpacket", None)
+    return kind in (torch.ops.aten.convolution, torch.ops.aten.convolution_backward)
 
 
 def _num_products(func: Any, args: Any, made: list[Tensor]) -> float:
