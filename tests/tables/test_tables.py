@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from vgexp import config, tables
+from vgexp import config, folders, tables
 from vgexp.errors import QuestionError
 from vgexp.quantities import TABLES
 
@@ -345,3 +345,29 @@ def test_the_middle_of_a_long_table_is_not_read(tmp_path: Path) -> None:
         assert tracemalloc.get_traced_memory()[1] < 1e6
     finally:
         tracemalloc.stop()
+
+
+YAML_FILES = sorted((Path(__file__).parents[1] / "recorded").rglob("*.yaml"))
+
+
+def test_yaml_is_read_the_same_with_and_without_libyaml(monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = [path.read_text(encoding="utf-8") for path in YAML_FILES]
+    texts += ["a: {b: [1, 2.5, 1e-3, null, yes, 'x']}\n# c\nd: |\n  é\n  f\n", "", "text", "- 1"]
+    found = [folders.parse_yaml(text) for text in texts]
+    monkeypatch.delattr(yaml, "CSafeLoader", raising=False)
+    assert found == [folders.parse_yaml(text) for text in texts]
+    assert len(YAML_FILES) > 5
+
+
+@pytest.mark.parametrize(
+    "text", ["a: [1", "a: b: c", "\t", "[" * 5_000, "a: !!python/name:os.system", "a: 2001-99-99"]
+)
+def test_what_is_no_yaml_is_told_in_the_same_words_with_and_without_libyaml(
+    text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises((yaml.YAMLError, RecursionError, ValueError)) as first:
+        folders.parse_yaml(text)
+    monkeypatch.delattr(yaml, "CSafeLoader", raising=False)
+    with pytest.raises(first.type) as second:
+        folders.parse_yaml(text)
+    assert str(first.value) == str(second.value)

@@ -16,6 +16,7 @@ from hydra.errors import HydraException, OverrideParseException
 
 from vgexp.config import CHOICES
 from vgexp.errors import QuestionError, unknown
+from vgexp.folders import parse_yaml
 
 _EXPERIMENT = re.compile(r"^\+{0,2}experiment=")
 _RANGE = "allowed: range(START,STOP,STEP) with at least one value before STOP"
@@ -244,4 +245,4 @@ def _load(folders: Sequence[Path], name: str) -> Mapping[str, Any]:
 @lru_cache(maxsize=64)
 def _parse_yaml(text: str) -> Any:
     """What a YAML text says, which nobody changes: a command asks for the same files repeatedly."""
-    return yaml.safe_load(text)
+    return parse_yaml(text)

@@ -110,12 +110,10 @@ def _read_overrides(folder: Path) -> tuple[str, ...]:
     Raises:
         QuestionError: the file is a link or the like.
     """
-    import yaml
-
     folders.require_regular_files(folder)
     path = folder / ".hydra" / "overrides.yaml"
     try:
-        words = yaml.safe_load(files.read(path, folders.MOST_CONFIG_BYTES))
+        words = folders.parse_yaml(files.read(path, folders.MOST_CONFIG_BYTES))
         return tuple(map(str, _list(words)))
     except Exception:  # YAML raises errors of many kinds
         return ()

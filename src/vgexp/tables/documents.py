@@ -43,7 +43,7 @@ def read_config(folder: Path | str) -> config.Config:
     path = Path(folder) / folders.CONFIG
     text = text_of(path, folders.MOST_CONFIG_BYTES)
     try:
-        values = yaml.safe_load(text)
+        values = folders.parse_yaml(text)
     except yaml.MarkedYAMLError as error:
         line = "" if error.problem_mark is None else f" (line {error.problem_mark.line + 1})"
         raise broken(path, f"is not YAML: {error.problem}{line}") from None
@@ -70,7 +70,7 @@ def read_settings(folder: Path | str) -> dict[str, Any]:
     """Reads what `config.yaml` says of a run of somebody's own loop, by dotted key."""
     path = Path(folder) / folders.CONFIG
     try:
-        values = yaml.safe_load(text_of(path, folders.MOST_CONFIG_BYTES))
+        values = folders.parse_yaml(text_of(path, folders.MOST_CONFIG_BYTES))
     except Exception as error:  # of many kinds, as above
         raise broken(path, f"is not YAML: {error}") from None
     found = values.get(folders.GUEST) if isinstance(values, dict) else None
