@@ -265,8 +265,8 @@ def _cut_in_time(evidence: Evidence) -> Finding | None:
         return None
     return Finding(
         "graph_cut",
-        f"The calls of {name_layers(names)} at each step in time read a state without its graph: the"
-        " gradient comes from the last step alone.",
+        f"The calls of {name_layers(names)} at each step in time read a state without its graph:"
+        " the gradient comes from the last step alone.",
         step=evidence.first_step,
         layers=names,
         numbers={"modules_cut_in_time": Number(len(names), 0)},
