@@ -12,6 +12,8 @@ from vgexp.diagnosis.evidence import Evidence
 from vgexp.diagnosis.findings import Finding, Number, Remedy, cause_rule
 from vgexp.diagnosis.learning import ENOUGH_STEPS
 from vgexp.diagnosis.outcome import column_of, constant_loss, has_learned, has_learned_little
+from vgexp.diagnosis.rules.flat_losses import saturated_loss
+from vgexp.diagnosis.rules.multiplied import NEARLY_ALL
 from vgexp.diagnosis.rules.not_finite import first_bad
 
 WHOLE_WEIGHT = 1.0
@@ -137,8 +139,8 @@ def optimizer_epsilon(evidence: Evidence) -> Finding | None:
         usable = largest[np.isfinite(largest)]
         if not usable.size or not 0 < usable.max() <= eps / 10:
             return None
-        if total is None or total >= UNMOVED:
-            return None
+        if total is None or total >= UNMOVED or _is_flat(evidence):
+            return None  # of a loss that is flat any epsilon is larger than the gradients
         if not usable.max() or (evidence.is_check and eps <= _USUAL_EPSILON):
             return None  # of a whole run that is so; in one update the gradients are too small
         sentence = f"eps = {eps:.2g} is larger than every gradient ({usable.max():.2g} at most)."
@@ -162,6 +164,11 @@ def optimizer_epsilon(evidence: Evidence) -> Finding | None:
     )
 
 
+def _is_flat(evidence: Evidence) -> bool:
+    """Whether the loss sends next to nothing back by itself."""
+    return not evidence.lacks("layers.csv") and saturated_loss(evidence) is not None
+
+
 def _rate_is_gone(evidence: Evidence) -> Finding | None:
     """Since when the rate is at most a hundredth of its largest, where that is most of the run.
 
@@ -177,6 +184,8 @@ def _rate_is_gone(evidence: Evidence) -> Finding | None:
     rest = rates[began:]
     if rest.size < _MOST_OF_RUN * rates.size or rest[0] < rest[-1] or not rates[:began].any():
         return None  # a warm-up begins as low
+    if (values_of(evidence.tables["layers"], "dead_fraction") >= NEARLY_ALL).any():
+        return None  # what the large rate has destroyed no rate brings back
     if has_learned(evidence) and not has_learned_little(evidence):
         return None
     return Finding(
