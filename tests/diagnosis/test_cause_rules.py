@@ -107,6 +107,11 @@ def flat(share: float) -> pd.DataFrame:
     return frame[frame["role"] != "target"]
 
 
+def of_rates(last: float, rates: list[float]) -> pd.DataFrame:
+    """Steps of 120 updates at these rates, whose losses end so."""
+    return steps_of([2.3] * 40 + [last] * 80, grad_norm=1.0, lr=rates)
+
+
 def squared(name: str, value: float) -> pd.DataFrame:
     """A call of a squared error, of outputs of std 0.4 and targets of std 1."""
     table = loss("64", "64", "float32", name)
@@ -431,7 +436,15 @@ TELLS: list[tuple[str, Evidence]] = [
         of(layers=layers((0, 20), update_ratio=2.0, weight_norm=lambda step: 0.1 * step)),
     ),
     ("rate_too_large", of(extra={"sharpness_over_limit": 2.0})),
-    ("rate_too_small", of(layers=layers(update_ratio=1e-5))),
+    # A schedule that is stepped at each batch leaves a hundredth of the rate, to a network that has
+    # learned little.
+    (
+        "rate_too_small",
+        of(
+            extra={"constant_loss": 2.303},
+            steps=steps_of([2.3] * 40 + [1.8] * 80, grad_norm=1.0, lr=[0.1] * 40 + [1e-3] * 80),
+        ),
+    ),
     # A schedule takes the rate to nothing between two measured steps.
     (
         "rate_too_small",
@@ -440,6 +453,7 @@ TELLS: list[tuple[str, Evidence]] = [
             steps=steps_of([2.3] * 120, grad_norm=1.0, lr=[0.1] * 2 + [1e-8] * 118),
         ),
     ),
+    ("rate_too_small", of(layers=layers(update_ratio=1e-5), settings={"optimizer.lr": 1e-5})),
     (
         "clip_throttles",
         of(
@@ -520,6 +534,10 @@ TELLS: list[tuple[str, Evidence]] = [
             extra={"constant_loss": 2.303},
         ),
     ),
+    (
+        "labels_unlearnable",
+        of(layers=layers((0, 119)), extra={"constant_loss": 2.303}, wiring=wiring()),
+    ),
     # It has begun to memorise.
     (
         "labels_unlearnable",
@@ -560,6 +578,15 @@ TELLS: list[tuple[str, Evidence]] = [
 ]
 
 SILENT: list[tuple[str, Evidence]] = [
+    # A part of the network gets nothing.
+    (
+        "labels_unlearnable",
+        of(
+            layers=layers((0, 119)),
+            extra={"constant_loss": 2.303, "cut_states": ["cell"]},
+            wiring=wiring(),
+        ),
+    ),
     ("no_update", of(wiring=wiring())),
     ("output_range", of(loss=loss(name="NLLLoss", max=-0.1))),
     # A warm-up may begin at a rate of 0: one step tells nothing.
@@ -855,6 +882,16 @@ SILENT: list[tuple[str, Evidence]] = [
     # A weight of 0 has no size to compare with.
     ("rate_too_large", of(layers=layers(update_ratio=2.0, weight_norm=0.0))),
     ("rate_too_small", of()),
+    # One that has learned by then, usual schedules, and a warm-up.
+    *(
+        ("rate_too_small", of(extra={"constant_loss": 2.303}, steps=of_rates(last, rates)))
+        for last, rates in (
+            (0.3, [0.1] * 40 + [1e-3] * 80),
+            (2.3, [0.1 * 0.95**step for step in range(120)]),
+            (2.3, [1e-4] * 80 + [0.1] * 40),
+            (2.3, [0.1] * 120),
+        )
+    ),
     # So few updates are small together at any rate.
     ("rate_too_small", of(steps=steps_of([2.3] * 99), layers=layers(update_ratio=1e-5))),
     ("gradient_kept", of(wiring=wiring(gradient_kept=NAN))),

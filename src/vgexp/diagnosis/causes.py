@@ -111,7 +111,7 @@ _CAUSES = (
         "saturated_loss",
         "loss",
         "the activation in front of the loss is flat, so that the loss sends nothing back",
-        ("no_update", "optimizer_epsilon", *_NO_SIGNAL),
+        _NO_SIGNAL,
     ),
     # ------------------------------------------------------------ data
     Cause(

@@ -142,8 +142,21 @@ def constant_loss(evidence: Evidence) -> float | None:
     both = 2 * float(output["std"]) * float(target["std"])  # at most what alikeness takes or adds
     is_named = name == "mseloss" and abs(loss - usual) <= both + _ALIKE * usual
     if usual > 0 and (is_named or abs(loss - usual) <= _ALIKE * usual):
-        return float(target["std"]) ** 2
+        return _variance_of_targets(evidence)
     return _of_pairs(output, target, loss)
+
+
+def _variance_of_targets(evidence: Evidence) -> float:
+    """The variance of targets over all calls that were described: one batch has too few of them to
+    tell what a guess costs to a tenth."""
+    table = evidence.tables["loss"]
+    targets = table[table["role"] == "target"]
+    means, stds = (
+        pd.to_numeric(targets[name], errors="coerce").to_numpy(dtype="float64", na_value=np.nan)
+        for name in ("mean", "std")
+    )
+    known = np.isfinite(means) & np.isfinite(stds)
+    return float((stds[known] ** 2).mean() + means[known].var())
 
 
 def _of_pairs(output: pd.Series, target: pd.Series, loss: float) -> float | None:

@@ -9,8 +9,10 @@ import numpy as np
 from vgexp.diagnosis.evidence import Evidence
 from vgexp.diagnosis.findings import Finding, Number, Remedy, cause_rule
 from vgexp.diagnosis.landscape import FLAT_BELOW
+from vgexp.diagnosis.learning import ENOUGH_STEPS
 from vgexp.diagnosis.outcome import column_of, constant_loss
 from vgexp.diagnosis.rules.updates import UNMOVED, WHOLE_WEIGHT, total_change
+from vgexp.diagnosis.rules.wiring import graph_cut
 from vgexp.diagnosis.signal import VANISHING_BELOW
 
 _CHANCE = 1.5
@@ -71,12 +73,13 @@ def labels_unlearnable(evidence: Evidence) -> Finding | None:
     bends = evidence.metrics.get("curvature_over_limit_max")
     if isinstance(bends, int | float) and bends < FLAT_BELOW:
         return None
-    if guess is None or total is None or losses.size < 200 or not is_steady:
+    if guess is None or total is None or losses.size < ENOUGH_STEPS or not is_steady:
         return None
     last = float(losses[-50:].mean())
     is_at_guess = abs(last - guess) <= 0.05 * guess
     least = total_change(evidence, of_least=True)
-    if least is None or least < UNMOVED:
+    is_cut = not evidence.lacks("wiring.csv") and graph_cut(evidence) is not None
+    if least is None or least < UNMOVED or is_cut:
         return None  # a part of the network has not been trained
     if total < WHOLE_WEIGHT or total > 1e3 or not (is_at_guess or _memorises(evidence, guess)):
         return None

@@ -12,7 +12,9 @@ from vgexp.diagnosis.depths import once, values_of
 from vgexp.diagnosis.evidence import Evidence
 from vgexp.diagnosis.findings import Finding, Number, Remedy, cause_rule
 from vgexp.diagnosis.learning import ENOUGH_STEPS
-from vgexp.diagnosis.outcome import column_of, constant_loss
+from vgexp.diagnosis.outcome import column_of, constant_loss, has_learned, has_learned_little
+from vgexp.diagnosis.rules.flat_losses import saturated_loss
+from vgexp.diagnosis.rules.multiplied import NEARLY_ALL
 from vgexp.diagnosis.rules.not_finite import first_bad
 
 WHOLE_WEIGHT = 1.0
@@ -20,6 +22,9 @@ UNMOVED = 0.1
 """Share of a weight that all updates together make, below which it is where it began."""
 _JUMP = 10.0
 """Times the first loss that no descent reaches."""
+_GONE = 0.01
+"""Share of the largest rate below which a schedule has taken it away."""
+_MOST_OF_RUN = 0.6
 _FEW_STEPS = 10
 """Steps after which a weight that began at 0 has a size to compare updates with."""
 _SMALLEST_HALF = 2.0**-24
@@ -88,7 +93,10 @@ def rate_too_large(evidence: Evidence) -> Finding | None:
     source="Karpathy 2019 (update to weight ratio of 1e-3)",
 )
 def rate_too_small(evidence: Evidence) -> Finding | None:
-    """Whether all updates together are small beside every weight."""
+    """Whether all updates together are small beside every weight, or a schedule took the rate to a
+    hundredth of its largest early in a run that learned little or nothing."""
+    if (gone := _rate_is_gone(evidence)) is not None:
+        return gone
     total = total_change(evidence)
     if total is None or not 0 < total < UNMOVED or _num_steps(evidence) < ENOUGH_STEPS:
         return None
@@ -132,8 +140,8 @@ def optimizer_epsilon(evidence: Evidence) -> Finding | None:
         usable = largest[np.isfinite(largest)]
         if not usable.size or not 0 < usable.max() <= eps / 10:
             return None
-        if total is None or total >= UNMOVED:
-            return None
+        if total is None or total >= UNMOVED or _is_flat(evidence):
+            return None  # of a loss that is flat any epsilon is larger than the gradients
         if not usable.max() or (evidence.is_check and eps <= _USUAL_EPSILON):
             return None  # of a whole run that is so; in one update the gradients are too small
         sentence = f"eps = {eps:.2g} is larger than every gradient ({usable.max():.2g} at most)."
@@ -154,6 +162,49 @@ def optimizer_epsilon(evidence: Evidence) -> Finding | None:
                 "Kingma & Ba 2015",
             ),
         ),
+    )
+
+
+def _is_flat(evidence: Evidence) -> bool:
+    """Whether the loss sends next to nothing back by itself."""
+    return not evidence.lacks("layers.csv") and saturated_loss(evidence) is not None
+
+
+def _rate_is_gone(evidence: Evidence) -> Finding | None:
+    """Since when the rate is at most a hundredth of its largest, where that is most of the run.
+
+    Usual schedules end there, and spend less than half of the run so low: a schedule that is
+    stepped at each batch instead of each epoch is at its end at once.
+    """
+    rates, steps = (column_of(evidence, "steps", name) for name in ("lr", "step"))
+    if rates.size < ENOUGH_STEPS or not np.isfinite(rates).all() or not rates.max() > 0:
+        return None
+    is_low = rates <= _GONE * rates.max() * (1 + 1e-6)
+    high = np.flatnonzero(~is_low)
+    began = int(high[-1]) + 1 if high.size else 0
+    rest = rates[began:]
+    if rest.size < _MOST_OF_RUN * rates.size or rest[0] < rest[-1] or not rates[:began].any():
+        return None  # a warm-up begins as low
+    if (values_of(evidence.tables["layers"], "dead_fraction") >= NEARLY_ALL).any():
+        return None  # what the large rate has destroyed no rate brings back
+    if has_learned(evidence) and not has_learned_little(evidence):
+        return None
+    return Finding(
+        "rate_too_small",
+        f"From step {int(steps[began])} on the learning rate is at most {_GONE:g} of the"
+        f" {rates.max():.2g} that it was: {rates[-1]:.2g} in the end.",
+        step=int(steps[began]),
+        numbers={"lr": Number(float(rates[-1]), float(_GONE * rates.max()))},
+        remedies=(
+            Remedy(
+                "Step the schedule once an epoch, or give it the number of batches.",
+                "A schedule that counts epochs is at its end after as many batches.",
+                None,
+                "scheduler.step(val_loss)  # behind the loop over batches, not within it",
+                "PyTorch, torch.optim.lr_scheduler",
+            ),
+        ),
+        is_fact=True,
     )
 
 

@@ -12,6 +12,7 @@ from vgexp.diagnosis.depths import rows_at, values_of
 from vgexp.diagnosis.evidence import Evidence
 from vgexp.diagnosis.findings import Finding, Number, Remedy, cause_rule
 from vgexp.diagnosis.phrases import name_layers
+from vgexp.diagnosis.rules.flat_losses import saturated_loss
 from vgexp.diagnosis.rules.initial_weights import zero_for_good
 from vgexp.unseen import unregistered_weights, weights_that_ran_silently
 
@@ -36,6 +37,8 @@ def no_update(evidence: Evidence) -> Finding | None:
     gradients = held["gradient"]
     if not is_zero and (not gradients.eq("finite").any() or gradients.eq("not_finite").any()):
         return None  # there was nothing to make an update of, or the run ended before it
+    if not is_zero and not evidence.lacks("layers.csv") and saturated_loss(evidence) is not None:
+        return None  # next to nothing, which changes no digit
     why = "its learning rate is 0" if is_zero else "no update changed a value"
     return Finding(
         "no_update",
