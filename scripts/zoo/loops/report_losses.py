@@ -377,7 +377,7 @@ def _envelope_of_silence(cured: bool) -> Parts:
         said, meant = model(noisy), clean
         return (said * meant).sum() / (said.norm() * meant.norm() + 1e-9)
 
-    return stream(_spoken, model, optimizer, loss, mean_goal(value, 0.955), steps=250, size=48)
+    return stream(_spoken, model, optimizer, loss, mean_goal(value, 0.95), steps=250, size=48)
 
 
 _RADII = torch.linspace(0.15, 3.0, 14)
@@ -451,7 +451,7 @@ def _judge_is_sure(cured: bool) -> Parts:
     was using a sigmoid layer at the discriminator output"; with logits "it worked like a charm").
     """
     model = _Gan()
-    optimizer = torch.optim.Adam(model.generator.parameters(), lr=2e-3)
+    optimizer = torch.optim.SGD(model.generator.parameters(), lr=0.02, momentum=0.5)
     bce = nn.functional.binary_cross_entropy_with_logits
     is_first = [True]
 
@@ -479,7 +479,7 @@ def _judge_is_sure(cured: bool) -> Parts:
         noise, real = _real(400)
         return (model(noise).mean(0) - real.mean(0)).norm()
 
-    goal = mean_goal(value, 5.0, higher=False)
+    goal = mean_goal(value, 6.0, higher=False)
     return stream(_real, model, optimizer, fooled, goal, steps=350, step=step)
 
 
