@@ -74,9 +74,9 @@ def _vgg(*, depth: int, width: int) -> nn.Sequential:
     for place in range(depth):
         layers += [nn.Conv2d(channels, width, 3, padding=1), nn.ReLU()]
         channels = width
-        if place in (3, 6):
+        if place == 2:
             layers.append(nn.MaxPool2d(2))
-    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(4 * width, 10))
+    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(16 * width, 10))
 
 
 def _no_norm_left(cured: bool) -> Parts:
@@ -86,16 +86,16 @@ def _no_norm_left(cured: bool) -> Parts:
     initialize the weight and bias", by a deviation of sqrt(2 / n).
     """
     data = digits(as_images=True, scale=1 / 8)
-    model = _vgg(depth=11, width=14)
+    model = _vgg(depth=10, width=12)
     if cured:
         for m in model:
             if isinstance(m, nn.Conv2d):
                 n = m.kernel_size[0] * m.kernel_size[1] * m.out_channels
                 m.weight.data.normal_(0, math.sqrt(2.0 / n))
                 m.bias.data.zero_()
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9, weight_decay=5e-4)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.02, momentum=0.9, weight_decay=5e-4)
     loss = nn.CrossEntropyLoss()
-    return fit(data, model, optimizer, loss, right(data, 0.7), steps=250, size=48)
+    return fit(data, model, optimizer, loss, right(data, 0.7), steps=220, size=40)
 
 
 def _relu_for_sigmoid(cured: bool) -> Parts:
@@ -231,7 +231,7 @@ def _small_forget_bias(cured: bool) -> Parts:
     def draw(num: int) -> Batch:
         return recall(num, 45)
 
-    goal = accuracy_goal(*draw(300), 0.8)
+    goal = accuracy_goal(*draw(300), 0.6)
     return stream(draw, model, optimizer, nn.CrossEntropyLoss(), goal, steps=300, size=48)
 
 
