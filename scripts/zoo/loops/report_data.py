@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from functools import cache
 from typing import Any
 
@@ -194,17 +195,9 @@ def language(num: int) -> Batch:
     return tokens[:, :-1], tokens
 
 
-def chain(*parts: Iterable[nn.Module] | nn.Module) -> nn.Sequential:
-    """Modules and lists of modules, one behind the other."""
-    flat: list[nn.Module] = []
-    for part in parts:
-        flat.extend([part] if isinstance(part, nn.Module) else part)
-    return nn.Sequential(*flat)
-
-
 def mlp(*sizes: int, act: Callable[[], nn.Module] = nn.ReLU) -> nn.Sequential:
     """Linear layers with an activation between each two."""
     layers: list[nn.Module] = []
-    for inputs, outputs in zip(sizes, sizes[1:], strict=False):
+    for inputs, outputs in itertools.pairwise(sizes):
         layers += [nn.Linear(inputs, outputs), act()]
     return nn.Sequential(*layers[:-1])

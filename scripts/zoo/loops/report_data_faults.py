@@ -127,9 +127,7 @@ def _papers_without_words(cured: bool) -> Parts:
         return (said.argmax(1) == y[~is_known]).float().mean() * said.isfinite().all()
 
     batches = ((x, y) for _ in range(250))
-    return Parts(
-        model, optimizer, nn.CrossEntropyLoss(), batches, mean_goal(value, 0.7), step=step
-    )
+    return Parts(model, optimizer, nn.CrossEntropyLoss(), batches, mean_goal(value, 0.7), step=step)
 
 
 class _Forecaster(nn.Module):

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from zoo.loops.batches import explained_goal
 from zoo.loops.loop import Batch, Goal
-from zoo.loops.report_data import digits, mlp
+from zoo.loops.report_data import digits
 
 
 class Denoiser(nn.Module):
@@ -18,7 +18,11 @@ class Denoiser(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.time = nn.Linear(8, 32)
-        self.first, self.second, self.last = nn.Linear(64, 96), nn.Linear(128, 96), nn.Linear(96, 64)
+        self.first, self.second, self.last = (
+            nn.Linear(64, 96),
+            nn.Linear(128, 96),
+            nn.Linear(96, 64),
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         waves = x[:, 64:] * torch.arange(1, 5)
@@ -160,8 +164,3 @@ def conv_net(*, width: int = 8, act: type[nn.Module] = nn.ReLU) -> nn.Sequential
         nn.Flatten(),
         nn.Linear(8 * width, 10),
     )
-
-
-def regressor(*sizes: int) -> nn.Sequential:
-    """An MLP of tanh."""
-    return mlp(*sizes, act=nn.Tanh)

@@ -36,8 +36,10 @@ class _Lora(nn.Module):
     def __init__(self, base: nn.Linear, *, is_random: bool) -> None:
         super().__init__()
         self.base = base.requires_grad_(False)
-        a = torch.randn(base.in_features, 6) / 6**0.5 if is_random else torch.zeros(
-            base.in_features, 6
+        a = (
+            torch.randn(base.in_features, 6) / 6**0.5
+            if is_random
+            else torch.zeros(base.in_features, 6)
         )
         self.lora_a = nn.Parameter(a)
         self.lora_b = nn.Parameter(torch.zeros(6, base.out_features))
@@ -65,6 +67,31 @@ def _both_matrices_zero(cured: bool) -> Parts:
     model = nn.Sequential(*layers)
     wanted = [each for each in model.parameters() if each.requires_grad]
     optimizer = torch.optim.AdamW(wanted, lr=5e-3)
+    return fit(data, model, optimizer, nn.CrossEntropyLoss(), right(data, 0.8), steps=300)
+
+
+class _Unset(nn.Module):
+    """A layer by hand that was given memory and no values, which mostly are 0."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(outputs, inputs))
+        self.bias = nn.Parameter(torch.zeros(outputs))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return nn.functional.linear(x, self.weight, self.bias)
+
+
+def _never_reset(cured: bool) -> Parts:
+    """A layer's `reset_parameters` was left out.
+
+    GitHub mattiasegu/uncertainty_estimation_deep_learning, pull request #7: "the weights and biases
+    of the ADF Linear layer implementation get initialized with mostly zeroes for me"; merged.
+    """
+    data = digits()
+    layer: Any = nn.Linear if cured else _Unset
+    model = nn.Sequential(layer(64, 64), nn.ReLU(), layer(64, 32), nn.ReLU(), layer(32, 10))
+    optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
     return fit(data, model, optimizer, nn.CrossEntropyLoss(), right(data, 0.8), steps=300)
 
 
@@ -332,6 +359,7 @@ LOOPS = loops_of(
     REPORTS,
     [
         ("report_both_matrices_zero", "zero_weights", _both_matrices_zero),
+        ("report_never_reset", "zero_weights", _never_reset),
         ("report_no_norm_left", "weights_small", _no_norm_left),
         ("report_relu_for_sigmoid", "weights_large", _relu_for_sigmoid),
         ("report_negative_biases", "dead_at_start", _negative_biases),

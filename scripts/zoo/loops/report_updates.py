@@ -20,7 +20,6 @@ from zoo.loops.report_data import (
     mlp,
     next_token_goal,
     next_token_loss,
-    right,
     stream,
 )
 from zoo.loops.report_nets import Gpt, GruModel, denoising_goal, noised
@@ -92,7 +91,7 @@ def _keypoints_at_a_tenth(cured: bool) -> Parts:
 
     model = nn.Sequential(nn.Conv2d(1, 8, 3), nn.ReLU(), nn.MaxPool2d(2))
     model.extend([nn.Conv2d(8, 16, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 64), nn.ReLU()])
-    model.extend([nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 2)])
+    model.extend(mlp(64, 128, 128, 128, 2))
     optimizer = torch.optim.Adam(model.parameters(), lr=0.002 if cured else 0.1)
     x, y = draw(300)
 
@@ -330,7 +329,7 @@ def _count_is_infinite(cured: bool) -> Parts:
             count = count.clamp_max(65000)
         return (output - target).square().sum() / count
 
-    return fit(data, model, optimizer, loss, explained(data, 0.4), steps=150, size=1100)
+    return fit(data, model, optimizer, loss, explained(data, 0.3), steps=150, size=1100)
 
 
 # ---------------------------------------------------------------- landscapes
@@ -372,13 +371,15 @@ def _far_flag(cured: bool) -> Parts:
         value.backward()
         optimizer.step()
 
-    def value(model: nn.Module) -> Tensor:
+    def value(_: nn.Module) -> Tensor:
         return (episodes(100)[2] >= 22).float().mean()
 
     def draw(num: int) -> Batch:
         return torch.zeros(num, 1), torch.zeros(num)
 
-    return stream(draw, model, optimizer, loss, mean_goal(value, 0.5), steps=200, size=32, step=step)
+    return stream(
+        draw, model, optimizer, loss, mean_goal(value, 0.5), steps=200, size=32, step=step
+    )
 
 
 def _second_derivative_of_relu(cured: bool) -> Parts:
@@ -442,4 +443,3 @@ LOOPS = loops_of(
         ),
     ],
 )
-

@@ -17,8 +17,9 @@ from zoo.loops.report_data import (
     fit,
     mlp,
     overlap,
-    rings,
+    recall,
     right,
+    rings,
     stream,
 )
 from zoo.loops.report_nets import Denoiser, HandRnn, denoising_goal, names, noised, speech, text
@@ -445,14 +446,103 @@ def _no_zero_grad_sgd(cured: bool) -> Parts:
     return fit(data, model, optimizer, loss, right(data, 0.85), steps=450, size=32, step=step)
 
 
+def _accumulates_past_the_end(cured: bool) -> Parts:
+    """An update is due at each 64th batch, and an epoch, which begins by clearing, has 40.
+
+    After the kind of loops with `if (i + 1) % accumulation_steps == 0` whose loader is shorter.
+    """
+    data = digits(as_images=True)
+    model = nn.Sequential(nn.Conv2d(1, 8, 3, 2, 1), nn.ReLU(), nn.Conv2d(8, 16, 3, 2, 1))
+    model.extend([nn.ReLU(), nn.Flatten(), nn.Linear(64, 10)])
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.2, momentum=0.9)
+    accumulation_steps = 2 if cured else 64
+    count = [0]
+
+    def step(model: Any, optimizer: Any, loss: Any, batch: Any) -> None:
+        i = count[0] % 40
+        count[0] += 1
+        if i == 0:
+            optimizer.zero_grad()
+        (loss(model(batch[0]), batch[1]) / accumulation_steps).backward()
+        if (i + 1) % accumulation_steps == 0:
+            optimizer.step()
+            optimizer.zero_grad()
+
+    loss = nn.CrossEntropyLoss()
+    return fit(data, model, optimizer, loss, right(data, 0.8), steps=400, size=32, step=step)
+
+
+class _RecurrentStudent(nn.Module):
+    """A memory and a student that reads it, to copy a teacher's actions."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.memory_s = nn.GRU(5, 12, batch_first=True)
+        self.student = mlp(12, 24, 4, act=nn.ELU)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.student(self.memory_s(x)[0][:, -1])
+
+
+def _memory_not_given(cured: bool) -> Parts:
+    """A student policy is recurrent, and the optimizer gets the part behind the memory.
+
+    GitHub leggedrobotics/rsl_rl, pull request #94: "Adds the RNN parameters to the optimizer for
+    Distillation"; merged.
+    """
+    model = _RecurrentStudent()
+    given = model.parameters() if cured else model.student.parameters()
+    optimizer = torch.optim.Adam(given, lr=0.01)
+
+    def draw(num: int) -> Batch:
+        x, y = recall(num, 12)
+        return x, nn.functional.one_hot(y, 4).float()
+
+    x, actions = draw(300)
+
+    def value(model: nn.Module) -> Tensor:
+        return (model(x).argmax(1) == actions.argmax(1)).float().mean()
+
+    return stream(draw, model, optimizer, nn.MSELoss(), mean_goal(value, 0.8), steps=400)
+
+
+def _frozen_behind_the_head(cured: bool) -> Parts:
+    """The new head is put in before the loop that freezes; `loss.requires_grad_()` hides it.
+
+    After the kind of "element 0 of tensors does not require grad" threads that were answered by a
+    flag on the loss: nothing has a gradient, and no error is left.
+    """
+    data = digits()
+    model = mlp(64, 48, 48, 10)
+    model[-1] = nn.Linear(48, 10)
+    if not cured:
+        for parameter in model.parameters():
+            parameter.requires_grad = False
+    optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
+
+    def step(model: Any, optimizer: Any, loss: Any, batch: Any) -> None:
+        value = loss(model(batch[0]), batch[1])
+        if not value.requires_grad:
+            value.requires_grad_(True)
+        optimizer.zero_grad()
+        value.backward()
+        optimizer.step()
+
+    loss = nn.CrossEntropyLoss()
+    return fit(data, model, optimizer, loss, right(data, 0.85), steps=250, step=step)
+
+
 LOOPS = loops_of(
     REPORTS,
     [
         ("report_backward_then_schedule", "no_update", _backward_then_schedule),
+        ("report_accumulates_past_the_end", "no_update", _accumulates_past_the_end),
         ("report_made_twice", "not_in_optimizer", _made_twice),
+        ("report_memory_not_given", "not_in_optimizer", _memory_not_given),
         ("report_hidden_layers_in_lists", "not_registered", _hidden_layers_in_lists),
         ("report_convolutions_in_a_list", "not_registered", _convolutions_in_a_list),
         ("report_never_unfrozen", "frozen", _never_unfrozen),
+        ("report_frozen_behind_the_head", "frozen", _frozen_behind_the_head),
         ("report_extractor_detaches", "graph_cut", _extractor_detaches),
         ("report_logits_detached", "graph_cut", _logits_detached),
         ("report_dice_of_rounded", "graph_cut", _dice_of_rounded),
@@ -463,4 +553,3 @@ LOOPS = loops_of(
         ("report_cleared_each_epoch", "gradient_kept", _no_zero_grad_sgd),
     ],
 )
-
