@@ -451,7 +451,7 @@ def _judge_is_sure(cured: bool) -> Parts:
     was using a sigmoid layer at the discriminator output"; with logits "it worked like a charm").
     """
     model = _Gan()
-    optimizer = torch.optim.SGD(model.generator.parameters(), lr=0.02, momentum=0.5)
+    optimizer = torch.optim.SGD(model.generator.parameters(), lr=0.03, momentum=0.5)
     bce = nn.functional.binary_cross_entropy_with_logits
     is_first = [True]
 
@@ -480,7 +480,7 @@ def _judge_is_sure(cured: bool) -> Parts:
         return (model(noise).mean(0) - real.mean(0)).norm()
 
     goal = mean_goal(value, 6.0, higher=False)
-    return stream(_real, model, optimizer, fooled, goal, steps=350, step=step)
+    return stream(_real, model, optimizer, fooled, goal, steps=260, step=step)
 
 
 LOOPS = loops_of(
