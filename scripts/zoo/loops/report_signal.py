@@ -285,7 +285,7 @@ def _relu_in_the_cell(cured: bool) -> Parts:
     """The activation of an LSTM's cell is ReLU: its state has no bound.
 
     Stack Overflow, "Why am I getting Nan after adding relu activation in LSTM?": with tanh it
-    works; the answer: "all the outputs ... will be strictly >= 0 ... the gradients explode".
+    works; the answer: all outputs and the state are >= 0, and gradients grow until they explode.
     """
     model = _LstmOf(torch.tanh if cured else torch.relu)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
