@@ -30,6 +30,8 @@ REASONS: Mapping[str, str] = {
     "held_half_overflow": "The first forward pass is not finite: no table says what overflowed.",
     "fresh_names_as_text": "The training loss falls, since the net learns its examples by heart:"
     " only examples that it has not seen would show it.",
+    "fresh_large_first_steps": "The loss ends where it began, without a jump to ten times as much,"
+    " and dead units alone do not count where nobody knows what a guess costs.",
     "fresh_growing_filter": "Of a recurrence by hand the gradient is not measured through time:"
     " its states are taken for the inputs.",
     "fresh_number_of_a_task": "A number has no graph, so that nothing in that of the loss says that"

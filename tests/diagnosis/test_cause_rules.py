@@ -748,6 +748,15 @@ SILENT: list[tuple[str, Evidence]] = [
     ("inputs_unscaled", of()),
     # Data of vgexp's own are scaled.
     ("inputs_unscaled", of(layers=layers(preact_std=[90.0, 1, 1, 1]), settings={"data": "digits"})),
+    # What the model read as its loss was not finite is known, and usual.
+    (
+        "inputs_unscaled",
+        of(
+            loss=read(output=1.0).assign(mean=0.0, std=1.0),
+            layers=layers(preact_std=[90.0, 1, 1, 1]),
+            steps=SUDDENLY,
+        ),
+    ),
     # Weights this small or large may be why.
     ("inputs_unscaled", of(layers=layers(preact_std=1e-3))),
     ("inputs_unscaled", of(layers=layers(preact_std=90.0))),

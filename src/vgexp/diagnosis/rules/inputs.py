@@ -45,7 +45,7 @@ def inputs_unscaled(evidence: Evidence) -> Finding | None:
     factors = factors_of(evidence)
     weights = factors.weights if factors is not None else 1.0
     inputs = size / max(weights, 0.5)
-    measured = evidence.metrics.get("inputs_rms")
+    measured = evidence.metrics.get("inputs_rms", _rms_of_inputs(evidence))
     if measured is not None:
         return _of_measured(evidence, str(rows["name"].iloc[0]), float(measured))
     if (bound := _bound_of_inputs(evidence, rows)) is not None and bound < 1 / (10 * _FAR):
@@ -67,6 +67,17 @@ def inputs_unscaled(evidence: Evidence) -> Finding | None:
         numbers={"preact_std": Number(float(z), _FAR)},
         remedies=(_STANDARDISE,),
     )
+
+
+def _rms_of_inputs(evidence: Evidence) -> float | None:
+    """The root mean square of the one tensor that the model read as its loss was not finite; None
+    where no such is known."""
+    table = evidence.tables.get("loss")
+    if table is None:
+        return None
+    rows = table[(table["role"] == "input") & table["dtype"].astype("str").str.contains("float")]
+    sizes = np.hypot(values_of(rows, "mean"), values_of(rows, "std"))
+    return float(sizes[0]) if len(sizes) == 1 and math.isfinite(sizes[0]) else None
 
 
 def _bound_of_inputs(evidence: Evidence, rows: pd.DataFrame) -> float | None:

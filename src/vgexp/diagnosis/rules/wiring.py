@@ -11,6 +11,7 @@ import pandas as pd
 from vgexp.diagnosis.depths import rows_at, values_of
 from vgexp.diagnosis.evidence import Evidence
 from vgexp.diagnosis.findings import Finding, Number, Remedy, cause_rule
+from vgexp.diagnosis.outcome import has_learned_little
 from vgexp.diagnosis.phrases import name_layers
 from vgexp.diagnosis.rules.flat_losses import saturated_loss
 from vgexp.diagnosis.rules.initial_weights import zero_for_good
@@ -85,7 +86,8 @@ def not_in_optimizer(evidence: Evidence) -> Finding | None:
 
     A second optimizer, as of a GAN's other network, is known by its steps, or by weights that move
     nevertheless. Where the read-out is trained, and the optimizer holds no tensor of another model,
-    the rest may be left as it is by intent: of a network that learned it is no fault.
+    the rest may be left as it is by intent: of a network that learned it is no fault, unless it
+    learned little, of weights that are as they were drawn.
     """
     wiring = evidence.tables["wiring"]
     of_others = set(wiring.loc[_numbers(wiring, "other_optimizer") == 1, "name"])
@@ -103,7 +105,8 @@ def not_in_optimizer(evidence: Evidence) -> Finding | None:
         return None
     may_be_meant = _trains_the_readout(evidence)
     untrained = set(evidence.metrics.get("default_weights") or ()) & set(still)
-    is_fact = not may_be_meant or (bool(untrained) and evidence.is_check)
+    is_doubted = evidence.is_check or has_learned_little(evidence)
+    is_fact = not may_be_meant or (bool(untrained) and is_doubted)
     how = (
         f" {name_layers(tuple(sorted(untrained)))} are as PyTorch draws them, and have learned"
         " nothing before."
