@@ -51,5 +51,11 @@ the rules, with labels that the outcome confirmed before any of them was diagnos
 false alarm. One healthy loop ended in an error of the page, which was mended. Because of the kinds
 that it missed, more was measured and rules were mended: it is unseen no longer, and its numbers
 below, too, show how well the rules fit it.
+
+The set `reports` was run once after that: 66 failed trainings after public reports and 20 healthy
+ones, by someone else who had not read the rules, confirmed by their outcome at three seeds. Seed 0:
+55 of 66 sick detected (83 %), the right cause for 46 (70 %), no false alarm on the 20 healthy, and
+none on the 66 cured twins. That is what to expect of a network that nobody here has seen. Rules
+were mended because of it as well.
 """
 """What was changed because of what the held half showed, with both numbers; empty: nothing."""
