@@ -53,7 +53,10 @@ def test_rates_count_detected_right_and_false_alarms() -> None:
         judged(learned=True, cured=True),
     ]
     text = page.make_measured(some)
-    assert "| `held` | 2 of 3 (67%) | 1 of 3 (33%) | 1 of 3 (33%) | 1 of 2 (50%) | 1 of 2 (50%) |" in text
+    assert (
+        "| `held` | 2 of 3 (67%) | 1 of 3 (33%) | 1 of 3 (33%) | 1 of 2 (50%) | 1 of 2 (50%) |"
+        in text
+    )
     assert "| `tune` | 0 of 0 | 0 of 0 | 0 of 0 | 0 of 1 (0%) | 0 of 0 |" in text
     assert "| peer | 3 of 3 | 2 of 2 | 0 of 3 |  |\n| vgexp | 2 of 3 | 1 of 2 | 1 of 3 |" in text
 
