@@ -1,6 +1,6 @@
 """`vgexp fix` from the command line: what it prints, what it composes, what it refuses.
 
-Holds: cli/fix.py, cli/fix_page.py
+Holds: cli/fix.py, cli/fix_page.py, diagnosis/commands.py
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from vgexp.cli.fix_page import show
 from vgexp.cli.main import main
 from vgexp.config import Config, OutputConfig
 from vgexp.diagnosis import Diagnosis, Finding, Remedy
-from vgexp.diagnosis.page import keep_words
+from vgexp.diagnosis.commands import keep_words
 from vgexp.errors import QuestionError
 from vgexp.fixing import Cure
 from vgexp.fixing.process import NO_OVERRIDE, UNDECIDED

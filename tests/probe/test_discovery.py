@@ -3,7 +3,8 @@ stand side by side, which lie on branches, and which have no place on the path.
 
 Axes: B examples, T positions, D units.
 
-Holds: probe/calls.py, probe/discovery.py, probe/graph.py, probe/numbering.py, probe/plan.py
+Holds: probe/calls.py, probe/discovery.py, probe/graph.py, probe/layout.py, probe/numbering.py,
+probe/placing.py, probe/plan.py, probe/readouts.py
 """
 
 from __future__ import annotations

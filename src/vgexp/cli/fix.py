@@ -102,7 +102,7 @@ def make_composer(master: DictConfig, words: Sequence[str]) -> Callable[[Sequenc
     from vgexp.cli.composing import Composer
     from vgexp.cli.hydra_errors import translate
     from vgexp.cli.typed_config import to_config
-    from vgexp.diagnosis.page import keep_words
+    from vgexp.diagnosis.commands import keep_words
 
     composer = Composer(GlobalHydra.instance().config_loader(), master)
 

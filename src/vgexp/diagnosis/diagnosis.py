@@ -17,6 +17,7 @@ from vgexp.diagnosis.evidence import (
     evidence_of_start,
 )
 from vgexp.diagnosis.findings import Finding
+from vgexp.diagnosis.page import page_of
 from vgexp.diagnosis.root import UNDECIDED, find_root
 from vgexp.diagnosis.rules import CAUSE_RULES, RULES
 from vgexp.diagnosis.signal import Signal, signal_of
@@ -69,8 +70,6 @@ class Diagnosis:
     """Name of a hidden layer that findings are about -> its number, where a table has it."""
 
     def __str__(self) -> str:
-        from vgexp.diagnosis.page import page_of
-
         return page_of(self)
 
     @property

@@ -3,25 +3,43 @@
 from __future__ import annotations
 
 import math
-import shlex
 import textwrap
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import Protocol
 
-from vgexp.config import CHOICES, is_key_of
 from vgexp.diagnosis.causes import CAUSES
+from vgexp.diagnosis.commands import command_with
+from vgexp.diagnosis.findings import Finding
 from vgexp.diagnosis.phrases import capitalise, place_layers
-
-if TYPE_CHECKING:
-    from vgexp.diagnosis.diagnosis import Diagnosis
-    from vgexp.diagnosis.findings import Finding
+from vgexp.diagnosis.root import experiment
 
 _WIDTH = 80
 
 
+class Told(Protocol):
+    """What the page needs of a `Diagnosis`, whose text it is."""
+
+    @property
+    def health(self) -> str: ...
+    @property
+    def verdict(self) -> str | None: ...
+    @property
+    def is_check(self) -> bool: ...
+    @property
+    def why_untold(self) -> str: ...
+    @property
+    def findings(self) -> tuple[Finding, ...]: ...
+    @property
+    def depths(self) -> Mapping[str, int]: ...
+    @property
+    def checked(self) -> tuple[str, ...]: ...
+    @property
+    def unchecked(self) -> Mapping[str, str]: ...
+
+
 def page_of(
-    diagnosis: Diagnosis,
+    diagnosis: Told,
     command: Sequence[str] = (),
     *,
     shows_all: bool = False,
@@ -40,7 +58,7 @@ def page_of(
 
 
 def _lines(
-    diagnosis: Diagnosis, command: Sequence[str], *, shows_all: bool, listed_by: tuple[str, str]
+    diagnosis: Told, command: Sequence[str], *, shows_all: bool, listed_by: tuple[str, str]
 ) -> Iterator[str]:
     verdict = f" (verdict: {diagnosis.verdict})" if diagnosis.verdict else ""
     if diagnosis.is_check and diagnosis.health == "healthy":
@@ -52,8 +70,6 @@ def _lines(
     for place, cause in enumerate(causes):
         yield from _cause(cause, diagnosis.depths, is_rival=place > 0)
     if len(causes) > 1:
-        from vgexp.diagnosis.root import experiment
-
         yield from _wrap(experiment(causes[0], causes[1]), "  ")
     of_cause = [each for each in diagnosis.findings if each.kind == "consequence"]
     if of_cause:
@@ -116,38 +132,6 @@ def _remedies(finding: Finding, command: Sequence[str]) -> Iterator[str]:
             yield f"    {command_with(command, remedy.override)}"
         elif remedy.code:
             yield f"    {remedy.code}"
-
-
-def command_with(command: Sequence[str], override: str) -> str:
-    """A command with further overrides, which stand for those of the same keys in it."""
-    words = override.split()
-    return shlex.join([*keep_words(command, words), *words])
-
-
-def keep_words(command: Sequence[str], override: Sequence[str]) -> list[str]:
-    """The words of a command that an override leaves as they are.
-
-    Left out are words of the same keys, and keys that a choice of the override does not have:
-    `model.activation=tanh` with `model=lstm`.
-    """
-    keys = set(map(_key, override))
-    chosen = {
-        group: name
-        for group, _, name in (word.partition("=") for word in override)
-        if group in CHOICES and name in CHOICES[group]
-    }
-    kept = []
-    for word in command:
-        group, _, inner = _key(word).partition(".")
-        is_foreign = inner and group in chosen and not is_key_of(inner, group, chosen[group])
-        if _key(word) not in keys and not is_foreign:
-            kept.append(word)
-    return kept
-
-
-def _key(word: str) -> str:
-    """The key of an override; another word is its own."""
-    return word.partition("=")[0].lstrip("+~")
 
 
 def _wrap(text: str, indent: str) -> list[str]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from vgexp.config import CHOICES
-from vgexp.diagnosis.page import command_with
+from vgexp.diagnosis.commands import command_with
 from vgexp.explain.sums import show
 from vgexp.explain.topic import Cure, Line, Measured, Topic
 

@@ -11,7 +11,7 @@ from typing import Any
 from vgexp import folders
 from vgexp.config import Config, flatten, identity
 from vgexp.diagnosis import Diagnosis
-from vgexp.diagnosis.page import command_with
+from vgexp.diagnosis.commands import command_with
 from vgexp.fixing import candidates, record
 from vgexp.fixing.change import Change, Compose, LeftOut, compose_changes, require_keys
 from vgexp.fixing.confirming import confirm, run_seeds

@@ -115,7 +115,7 @@ class Runner:
         """What trains one configuration: the sick one's command, the override, steps and seed."""
         if not self._command:
             return ""
-        from vgexp.diagnosis.page import command_with
+        from vgexp.diagnosis.commands import command_with
 
         length = [f"train.steps={config.train.steps}"]
         if self._counts_epochs:

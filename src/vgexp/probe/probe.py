@@ -18,9 +18,9 @@ from vgexp.probe.block import Labels, StepBlock, StepCells, labels_of
 from vgexp.probe.cadence import Cadence, Due
 from vgexp.probe.compiled import RAN_COMPILED, EagerSteps
 from vgexp.probe.examples import Examples, Given
-from vgexp.probe.guests import GuestAttentionMeter, GuestTimeMeter
 from vgexp.probe.hooks import Note
 from vgexp.probe.loss import LossFunction, LossWatch
+from vgexp.probe.meters import TorchAttentionMeter, TorchTimeMeter
 from vgexp.probe.moments import ColumnCells
 from vgexp.probe.of_parameters import TablesOfParameters
 from vgexp.probe.optimizers import StepHooks
@@ -184,10 +184,10 @@ class Probe:
         if not is_guest:
             return
         unseen = self._unseen.setdefault
-        time = GuestTimeMeter(model, self._taps, self._plan.rows, self._note, unseen)
+        time = TorchTimeMeter(model, self._taps, self._plan.rows, self._note, unseen)
         if time.has_sites:
             yield time
-        yield GuestAttentionMeter(model, self._taps, self._plan.rows, unseen)
+        yield TorchAttentionMeter(model, self._taps, self._plan.rows, unseen)
 
     # ------------------------------------------------------------ life
 

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from vgexp.diagnosis import Finding
 from vgexp.diagnosis.causes import CAUSES
-from vgexp.diagnosis.page import command_with
+from vgexp.diagnosis.commands import command_with
 from vgexp.diagnosis.phrases import place_layers
 from vgexp.errors import QuestionError
 from vgexp.past import PastRun

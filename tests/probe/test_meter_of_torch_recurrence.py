@@ -1,6 +1,7 @@
 """`time.csv` of anybody's recurrent net, against autograd through a loop over time.
 
-Holds: probe/guests/recurrence.py, probe/guests/passes.py
+Holds: probe/meters/recurrence.py, probe/meters/passes.py,
+probe/meters/recurrent_calls.py
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from vgexp import diagnose
 from vgexp.probe import Probe
-from vgexp.probe.guests import recurrence
+from vgexp.probe.meters import recurrence, recurrent_calls
 
 B, T, READ, H = 3, 7, 2, 4
 KINDS = {"rnn": nn.RNN, "lstm": nn.LSTM, "gru": nn.GRU}
@@ -185,7 +186,7 @@ def test_the_reverse_direction_of_packed_sequences_is_listed() -> None:
     frame, probe = measured(net, x)
     assert_as_expected(frame, wanted)
     assert set(frame["name"]) == {"rnn.l0.h", "rnn.l1.h"}
-    assert f"rnn: {recurrence.LENGTHS}" in probe.unseen
+    assert f"rnn: {recurrent_calls.LENGTHS}" in probe.unseen
 
 
 def test_micro_batches_add_up_and_passes_without_a_gradient_do_not_count() -> None:

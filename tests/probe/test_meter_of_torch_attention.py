@@ -1,6 +1,6 @@
 """`attention.csv` of anybody's model, against an explicit softmax in float64.
 
-Holds: probe/guests/attention.py
+Holds: probe/meters/attention.py
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vgexp.probe import Probe
-from vgexp.probe.guests import attention
+from vgexp.probe.meters import attention
 
 B, T, HEADS, D = 3, 6, 2, 4
 E = HEADS * D

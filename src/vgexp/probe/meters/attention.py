@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vgexp.probe.functions import FunctionCall
-from vgexp.probe.guests.passes import OfPasses, Unseen
+from vgexp.probe.meters.passes import OfPasses, Unseen
 from vgexp.probe.plan import PlanRow
 from vgexp.probe.taps import Taps
 from vgexp.records import Floats, Rows
@@ -60,7 +60,7 @@ class _Given(NamedTuple):
     scale: float | None = None
 
 
-class GuestAttentionMeter:
+class TorchAttentionMeter:
     """Measures every head of torch's attention at the steps at which it is armed.
 
     A call with more weights than `MOST_ENTRIES` is measured at equally spaced queries, the last of

@@ -1,10 +1,10 @@
-"""`time.csv` of `nn.RNN`, `nn.LSTM` and `nn.GRU` in anybody's model.
+"""One call of `nn.RNN`, `nn.LSTM` or `nn.GRU`, run once more in segments of time.
 
-Within a call no state can be seen. At a measured step each layer is therefore run once more as the
-backward pass reaches the module, from what it read and with the gradients that came to its outputs,
-in segments of time whose last states are tensors of their own.
+Each layer is run from what the module read and with the gradients that came to its outputs. The
+last states of a segment are tensors of their own, so that dL/ds can be asked for.
 
-Axes: B examples, T steps in time, I inputs, H units of a state, D directions.
+Axes: B examples, T steps in time, S steps of a segment, I inputs, H units of a state, D directions,
+K states at the watched times.
 """
 
 from __future__ import annotations
@@ -14,42 +14,34 @@ from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence
 
 from vgexp import metrics
-from vgexp.probe.guests.passes import OfPasses, Unseen
-from vgexp.probe.hooks import Hook, Note
-from vgexp.probe.passes import OVERWRITTEN, Pass
-from vgexp.probe.plan import PlanRow
-from vgexp.probe.taps import Taps
-from vgexp.records import Floats, Rows
-from vgexp.torch_internals import backward_task, version_of
+from vgexp.probe.passes import Pass
+from vgexp.torch_internals import version_of
 
 TIME_POINTS = 10
 """Number of equally spaced times that are measured, as in vgexp's own models."""
 
-DROPOUT = "time.csv: it has dropout between its layers, which a second run would draw anew"
-CALLED_AGAIN = "time.csv: it is called several times in a pass; the first call is measured"
 LENGTHS = "time.csv: the reverse direction of sequences of several lengths is not measured"
 CELL_LENGTHS = "time.csv: gradients of the last c of sequences of several lengths are left out"
 
-_Key = tuple[int, str, str, int]
+Key = tuple[int, str, str, int]
 """Module, label of the layer and direction, state, t."""
 
 
-class _Measured(NamedTuple):
+class Measured(NamedTuple):
     """Of one call: what is measured, in the order of the two norms [K, 2] and the counts."""
 
-    keys: list[_Key]
+    keys: list[Key]
     norms_K2: Tensor
     """Norms of the states, and of dL/ds."""
     entries: list[int]
 
 
-class _Call(NamedTuple):
+class RecurrentCall(NamedTuple):
     """What a module read in a call."""
 
     number: int
@@ -73,159 +65,10 @@ class _Call(NamedTuple):
         return 2 if self.module.bidirectional else 1
 
 
-class GuestTimeMeter:
-    """N dL/ds_t of each state s at the watched times, of every layer and direction.
-
-    It is the total derivative with respect to the state: for h_t what comes from above at t plus
-    what comes back from the step after it in the direction of reading. An LSTM's h_t and c_t are
-    two variables, as in the tables of vgexp's own models. Where sequences end at different times,
-    the numbers are over the examples that are not at their end by then.
-    """
-
-    table = "time"
-
-    def __init__(
-        self,
-        model: nn.Module,
-        taps: Taps,
-        rows: Sequence[PlanRow],
-        note: Note,
-        unseen: Unseen,
-    ) -> None:
-        self._sites = [
-            (name or type(model).__name__, module)
-            for name, module in model.named_modules()
-            if isinstance(module, nn.RNNBase)
-        ]
-        self._passes: OfPasses[_Measured] = OfPasses(taps)
-        self._rows_of_plan = {row.name: row for row in rows}
-        self._note, self._unseen = note, unseen
-        self._seen: list[tuple[int, Pass]] = []
-        self._handles: list[Any] = []
-
-    @property
-    def has_sites(self) -> bool:
-        """Whether the model has such modules."""
-        return bool(self._sites)
-
-    def arm(self) -> None:
-        self._forget()
-        if self._handles:
-            return
-        for number, (_, module) in enumerate(self._sites):
-            if isinstance(module, torch.jit.ScriptModule):
-                continue
-            hook = Hook(self._note, None, partial(self._on_call, number))
-            self._handles.append(module.register_forward_hook(hook, with_kwargs=True))
-
-    def disarm(self) -> None:
-        for handle in self._handles:
-            handle.remove()
-        self._handles.clear()
-        self._forget()
-
-    def take(
-        self, step: int, num_examples: float, loss_scale: Tensor | float
-    ) -> Callable[[], Rows] | None:
-        found = self._passes.of_update()
-        self._forget()
-        if not found:
-            return None
-        scale = loss_scale.clone() if isinstance(loss_scale, Tensor) else loss_scale
-        return partial(self._rows, step, found, num_examples, scale)
-
-    def _forget(self) -> None:
-        self._passes.forget()
-        self._seen = []
-
-    # ------------------------------------------------------------ calls
-
-    def _on_call(
-        self, number: int, module: nn.RNNBase, args: tuple[Any, ...], kwargs: Any, output: Any
-    ) -> None:
-        sequence, last = output
-        y = sequence.data if isinstance(sequence, PackedSequence) else sequence
-        current = self._passes.current()
-        if current is None or torch.compiler.is_compiling() or not y.requires_grad:
-            return
-        name = self._sites[number][0]
-        if any(n == number and each is current for n, each in self._seen):
-            # Within a backward pass it is checkpointing that repeats the call.
-            if backward_task() == -1:
-                self._unseen(name, CALLED_AGAIN)
-            return
-        if module.dropout and module.training and module.num_layers > 1:
-            self._unseen(name, DROPOUT)
-            return
-        self._seen.append((number, current))
-        call = _call_of(number, module, current, args, kwargs)
-        ends = last if isinstance(last, tuple) else (last,)
-        hook = Hook(self._note, None, partial(self._on_gradients, call))
-        torch.autograd.graph.register_multi_grad_hook((y, *ends), hook)
-
-    def _on_gradients(self, call: _Call, gradients: Sequence[Tensor | None]) -> None:
-        name = self._sites[call.number][0]
-        if version_of(call.original) != call.version:
-            self._unseen(name, f"time.csv: {OVERWRITTEN}")
-            return
-        for reason in _left_out(call, gradients):
-            self._unseen(name, reason)
-        self._passes.keep(call.of, _measure(call, gradients))
-
-    # ------------------------------------------------------------ rows
-
-    def _rows(
-        self,
-        step: int,
-        found: Sequence[_Measured],
-        num_examples: float,
-        loss_scale: Tensor | float,
-    ) -> Rows:
-        sums: dict[_Key, Any] = {}
-        for one in found:
-            host = one.norms_K2.cpu().numpy()
-            dtype = host.dtype
-            for key, norms, entries in zip(one.keys, host.astype(np.float64), one.entries,
-                                           strict=True):  # fmt: skip
-                before, count = sums.get(key, (np.zeros(2), 0))
-                sums[key] = np.hypot(before, norms), count + entries
-        keys = sorted(sums, key=_order)
-        rms_K2 = np.array([sums[key][0] / np.sqrt(max(1, sums[key][1])) for key in keys])
-        delta = rms_K2[:, 1] * (num_examples / float(loss_scale))
-        names = [self._sites[number][0] for number, *_ in keys]
-        columns: dict[str, Sequence[Any]] = {
-            "step": [step] * len(keys),
-            "layer": [self._layer(number, label) for number, label, *_ in keys],
-            "name": [f"{n}.{key[1]}.{key[2]}" for n, key in zip(names, keys, strict=True)],
-            "t": [key[3] for key in keys],
-            "delta_rms": Floats(delta.astype(dtype)),
-            "state_rms": Floats(rms_K2[:, 0].astype(dtype)),
-        }
-        return Rows(self.table, columns)
-
-    def _layer(self, number: int, label: str) -> int:
-        """The layer of its weights in `layers.csv`; where they have none, they count on from one
-        module to the next."""
-        name = self._sites[number][0]
-        own = self._rows_of_plan.get(f"{name}.weight_ih_{label}")
-        if own is not None and own.layer is not None:
-            return own.layer
-        before = sum(module.num_layers for _, module in self._sites[:number])
-        return 1 + before + _layer_of(label)
-
-
-def _order(key: _Key) -> tuple[Any, ...]:
-    number, label, state, t = key
-    return number, _layer_of(label), label, state != "h", t
-
-
-def _layer_of(label: str) -> int:
-    return int(label.removeprefix("l").partition("_")[0])
-
-
-def _call_of(
+def call_of(
     number: int, module: nn.RNNBase, of: Pass, args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> _Call:
+) -> RecurrentCall:
+    """Reads what a module is given in a call of a pass, which stays as it is."""
     given = dict(zip(("input", "hx"), args, strict=False)) | kwargs
     x, states = given["input"], given.get("hx")
     lengths, sizes, order = None, None, None
@@ -247,7 +90,7 @@ def _call_of(
     is_on, dtype = torch.is_autocast_enabled(device), torch.get_autocast_dtype(device)
     autocast = partial(torch.autocast, device, dtype=dtype, enabled=is_on)
     version = version_of(original)
-    return _Call(
+    return RecurrentCall(
         *(number, module, of, x_BTI, version, original, lengths, sizes, order, states, autocast)
     )
 
@@ -259,7 +102,8 @@ def _batched(module: nn.RNNBase, x: Tensor) -> Tensor:
     return x if module.batch_first else x.transpose(0, 1)
 
 
-def _left_out(call: _Call, gradients: Sequence[Tensor | None]) -> list[str]:
+def reasons_left_out(call: RecurrentCall, gradients: Sequence[Tensor | None]) -> list[str]:
+    """Says what is not measured of a call."""
     if call.lengths is None:
         return []
     reasons = [LENGTHS] if call.module.bidirectional else []
@@ -268,7 +112,7 @@ def _left_out(call: _Call, gradients: Sequence[Tensor | None]) -> list[str]:
     return reasons
 
 
-# ---------------------------------------------------------------- one call, run once more
+# ---------------------------------------------------------------- the second run
 
 
 class _Run(NamedTuple):
@@ -281,7 +125,7 @@ class _Run(NamedTuple):
     last: tuple[Tensor, ...]
 
 
-def _measure(call: _Call, gradients: Sequence[Tensor | None]) -> _Measured:
+def measure(call: RecurrentCall, gradients: Sequence[Tensor | None]) -> Measured:
     """Runs the module once more, and measures states and dL/ds of all layers."""
     above_BTH, *of_last = gradients
     with torch.enable_grad(), call.autocast(), _plain_kernels(call.x_BTI):
@@ -296,7 +140,7 @@ def _measure(call: _Call, gradients: Sequence[Tensor | None]) -> _Measured:
     found = torch.autograd.grad(outputs, wanted, seeds, allow_unused=True)
     above = dict(zip((run.label for run in runs), found, strict=False))
     rest = iter(found[len(runs) :])
-    keys: list[_Key] = []
+    keys: list[Key] = []
     pairs: list[tuple[Tensor, Tensor]] = []
     for run in runs:
         for t, each in run.watched:
@@ -309,10 +153,10 @@ def _measure(call: _Call, gradients: Sequence[Tensor | None]) -> _Measured:
                     total = total + direct[:, t]
                 keys.append((call.number, run.label, name, t))
                 pairs.append((_real(state[alive]), _real(total[alive])))
-    return _Measured(keys, _norms(pairs), [state.numel() for state, _ in pairs])
+    return Measured(keys, _norms(pairs), [state.numel() for state, _ in pairs])
 
 
-def _run_all(call: _Call) -> list[_Run]:
+def _run_all(call: RecurrentCall) -> list[_Run]:
     """Runs every layer and direction, the first layer first."""
     module, x_BTI = call.module, call.x_BTI.requires_grad_()
     directions = call.num_directions
@@ -332,7 +176,7 @@ def _run_all(call: _Call) -> list[_Run]:
 
 
 def _run(
-    call: _Call, label: str, place: int, x_BTI: Tensor, states: tuple[Tensor, ...] | None
+    call: RecurrentCall, label: str, place: int, x_BTI: Tensor, states: tuple[Tensor, ...] | None
 ) -> _Run:
     """Runs one layer in one direction, in segments that end where a state is measured."""
     num_steps, is_reverse = x_BTI.shape[1], label.endswith("reverse")
@@ -391,7 +235,7 @@ def _reversed(x_BTI: Tensor, lengths: list[int] | None) -> Tensor:
     return x_BTI.gather(1, index_BT[:, :, None].expand_as(x_BTI))
 
 
-def _above(call: _Call, gradient: Tensor | None, y_BTH: Tensor) -> Tensor:
+def _above(call: RecurrentCall, gradient: Tensor | None, y_BTH: Tensor) -> Tensor:
     """dL/dy [B, T, H] of what came to the module's output; 0 where nothing did."""
     if gradient is None:
         return torch.zeros_like(y_BTH)
@@ -405,7 +249,7 @@ def _above(call: _Call, gradient: Tensor | None, y_BTH: Tensor) -> Tensor:
 
 
 def _add_last(
-    call: _Call,
+    call: RecurrentCall,
     place: int,
     gradient: Tensor,
     runs: Sequence[_Run],
