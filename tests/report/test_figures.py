@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from blank_figures import leave_blank
 from matplotlib.axes import Axes
 from matplotlib.collections import PolyCollection, QuadMesh
 from matplotlib.figure import Figure
@@ -840,6 +841,7 @@ def run(tmp_path: Path) -> Path:
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Files are written without being drawn, where only the files count."""
+    leave_blank(monkeypatch)
 
     def write(_: Figure, path: Path) -> Path:
         path.write_text("picture", encoding="utf-8")
@@ -929,6 +931,7 @@ def test_a_place_where_nothing_can_be_written_is_told_once_with_all_that_is_miss
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
+    leave_blank(monkeypatch)
     monkeypatch.setattr(Figure, "savefig", full)
     with pytest.raises(OSError, match="No space left") as raised:
         figures.draw(run)
@@ -943,6 +946,7 @@ def test_pictures_that_cannot_be_written_are_work_that_failed(
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
+    leave_blank(monkeypatch)
     monkeypatch.setattr(Figure, "savefig", full)
     assert main(["show", str(run), "--figures"]) == 1
     said = capsys.readouterr().err
@@ -969,6 +973,7 @@ def test_the_overview_is_drawn_by_name_beside_the_others(
 
     with monkeypatch.context() as patch:
         patch.setattr(style, "write", only_it)
+        leave_blank(patch, with_overview=False)
         figures.draw(run)
     by_name = figures.run_figure(run, "overview")
     assert by_name.get_suptitle() == "vanishing: too deep"

@@ -18,6 +18,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from blank_figures import leave_blank
 from matplotlib.figure import Figure
 from small_runs import CONFIG, DIVERGING, summary_of
 from trainers import changed
@@ -40,7 +41,8 @@ SHORT = [*WORDS, "train.steps=3"]
 
 @pytest.fixture
 def stubs(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Pictures are made but not rendered, which takes longest: where only their files matter."""
+    """Pictures are blank and not rendered, where only their files matter."""
+    leave_blank(monkeypatch)
 
     def write(_: Figure, path: Path) -> Path:
         path.write_bytes(b"picture")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import os
 import random
+import shutil
 import signal
 import stat
 from functools import cache
@@ -125,14 +126,37 @@ def test_a_loss_of_power_at_any_sync_or_rename_loses_no_checkpoint(
     kept(disks.power(tmp_path, random.Random(4), 0.3))
 
 
+@pytest.fixture(scope="module")
+def both_runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with what `broken_files.two_runs` makes, which says nothing of where it is."""
+    folder = tmp_path_factory.mktemp("two_runs")
+    broken_files.two_runs(folder)
+    return folder
+
+
+@pytest.fixture
+def made_runs(both_runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Has `two_runs` copy runs that are made once for all tests."""
+
+    def copy(work: Path) -> tuple[Path, Path]:
+        for name in ("stopped", "whole"):
+            shutil.copytree(both_runs / name, work / name)
+        return work / "stopped", work / "whole"
+
+    monkeypatch.setattr(broken_files, "two_runs", copy)
+
+
+@pytest.mark.usefixtures("made_runs")
 def test_damaged_files_are_refused_or_end_in_the_right_tables(tmp_path: Path) -> None:
     kept(broken_files.damaged(tmp_path, random.Random(5), 24))
 
 
+@pytest.mark.usefixtures("made_runs")
 def test_hostile_files_execute_nothing_and_are_told_in_one_block(tmp_path: Path) -> None:
     kept(broken_files.hostile(tmp_path, every=5))
 
 
+@pytest.mark.usefixtures("made_runs")
 def test_hostile_names_reach_no_terminal_and_nothing_is_read_or_written_through_links(
     tmp_path: Path,
 ) -> None:

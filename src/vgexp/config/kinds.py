@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import typing
+from collections.abc import Mapping
+from functools import cache
 from numbers import Integral, Real
 from typing import Any
 
@@ -45,13 +47,15 @@ def require_kinds(section: Any, prefix: str = "") -> None:
     Raises:
         QuestionError: one does not.
     """
-    options = _options(type(section))
+    cls: type = type(section)
+    options = _options(cls)
     for field in dataclasses.fields(section):
         value, words = getattr(section, field.name), _words(options[field.name])
         if words is not None and not _fits(value, options[field.name]):
             raise impossible(f"{prefix}{field.name}", value, words)
 
 
+@cache
 def _words(options: tuple[type, ...]) -> str | None:
     words = [_WORDS[option] for option in options if option in _WORDS]
     if not words:
@@ -69,7 +73,8 @@ def _fits(value: object, options: tuple[type, ...]) -> bool:
     return any(isinstance(value, _ACCEPTED[o]) for o in options if o in _ACCEPTED)
 
 
-def _options(cls: type) -> dict[str, tuple[type, ...]]:
+@cache
+def _options(cls: type) -> Mapping[str, tuple[type, ...]]:
     hints = typing.get_type_hints(cls)
     return {name: _kinds(hint) for name, hint in hints.items()}
 

@@ -79,7 +79,7 @@ def grid_of(
         QuestionError: no such column of numbers, or no such dtype.
     """
     path, has_blocks = path_of(layers, metric)
-    path["is_tiny"] = underflows(layers, metric, dtype, loss_scale, num_examples)
+    path["is_tiny"] = underflows(layers, metric, dtype, loss_scale, num_examples, path)
     if not every_step:
         path = path[path["step"].isin(path.loc[path[HAS_VALUE], "step"].unique())]
     steps_S, columns_R = np.unique(path["step"].to_numpy("int64"), return_inverse=True)
@@ -142,20 +142,21 @@ def underflows(
     dtype: str | None,
     loss_scale: pd.Series | None = None,
     num_examples: int = 1,
+    path: pd.DataFrame | None = None,
 ) -> NDArray[np.bool_]:
     """Says which rows of `path_of` hold a value that is not 0 and underflowed.
 
-    The arguments are those of `grid_of`.
+    The arguments are those of `grid_of`, and `path` is what `path_of` gives, where it is known.
 
     A gradient where its largest entry, which is the last to, was below `smallest_held`: by
     autocast it is computed in half precision, as large as the loss scale made it. `delta_rms`
     where dL/dz was. Of other metrics it is not known.
     """
-    path, _ = path_of(layers, metric)
-    values = path[metric].abs()
+    if path is None:
+        path, _ = path_of(layers, metric)
     if dtype is None or metric not in (*_OF_GRADIENTS, "delta_rms"):
         return np.zeros(len(path), bool)
-    largest = values
+    largest = values = path[metric].abs()
     if metric in _OF_GRADIENTS and LARGEST_ENTRY in layers.columns:
         entries, _ = path_of(layers.drop(columns=HAS_VALUE, errors="ignore"), LARGEST_ENTRY)
         # Where it was not measured the norm tells, which is no smaller.
