@@ -173,6 +173,7 @@ BIASES = pd.DataFrame(
     {"step": [0, 20], "name": "layers.0.bias", "kind": "bias", "entries": 16, "grad_norm": 0.05}
 )
 UNREACHED = wiring(gradient_came=0, gradient="none", updated=0)
+ALL_FROZEN = UNREACHED.assign(requires_grad=0)
 UNSEEN = {"preact_std": NAN, "act_std": NAN, "delta_rms": NAN, "grad_norm": NAN}
 BINARY = loss("64x1", "64x1", "float32", "BCEWithLogitsLoss").assign(
     min=[0.4, 0.0, 0.77], max=[0.6, 1.0, 0.77], mean=[0.52, 0.4, 0.779], std=[0.05, 0.49, 0.0]
@@ -210,6 +211,8 @@ TELLS: list[tuple[str, Evidence]] = [
     ("not_registered", of(unseen=[FOREIGN])),
     ("not_in_optimizer", of(wiring=wiring(in_optimizer=[0, 0, 0, 1]))),
     ("frozen", of(wiring=wiring(requires_grad=[0, 0, 1, 1]))),
+    # All of it, so that no pass has a gradient, and none is seen.
+    ("frozen", of(wiring=ALL_FROZEN, steps=NEVER, layers=layers(weight_norm=8.0, **UNSEEN))),
     ("gradient_cleared", of(wiring=wiring(gradient="none", updated=0))),
     ("gradient_cleared", of(wiring=wiring(gradient="zero", updated=0))),
     (
@@ -600,6 +603,15 @@ SILENT: list[tuple[str, Evidence]] = [
     # So does one whose optimizer was seen to make a step.
     ("not_in_optimizer", of(wiring=wiring(in_optimizer=[0, 0, 0, 1], other_optimizer=1))),
     ("frozen", of(wiring=wiring())),
+    # The optimizer holds something else; or holds, and moves, what was let loose in between.
+    (
+        "frozen",
+        of(wiring=ALL_FROZEN.assign(in_optimizer=0), layers=layers(weight_norm=8.0, **UNSEEN)),
+    ),
+    (
+        "frozen",
+        of(wiring=ALL_FROZEN, layers=layers(weight_norm=lambda step: 8.0 + step, **UNSEEN)),
+    ),
     ("gradient_cleared", of(wiring=wiring())),
     ("gradient_cleared", of(wiring=wiring(gradient="zero"), layers=layers(deltas=(0.0, 0.0, 0.0)))),
     # They are 0 because weights are.
@@ -752,6 +764,11 @@ SILENT: list[tuple[str, Evidence]] = [
     ("inputs_unscaled", of(layers=layers(preact_std=1e-3))),
     ("inputs_unscaled", of(layers=layers(preact_std=90.0))),
     ("inputs_not_finite", of()),
+    # No loss and no gradient was seen, since nothing requires one.
+    (
+        "inputs_not_finite",
+        of(settings=EVERY_20, steps=NEVER, wiring=ALL_FROZEN, layers=layers(**UNSEEN)),
+    ),
     # Of a recurrence z is not measured; that of the read-out is finite.
     (
         "inputs_not_finite",
@@ -1300,6 +1317,17 @@ def test_a_rate_that_is_too_small_is_raised_to_the_usual_one_at_once(
     (found,) = [CAUSE_RULES["rate_too_small"](dataclasses.replace(evidence, config=config))]
     assert found is not None
     assert found.remedies[0].override == f"optimizer.lr={better}"
+
+
+def test_a_model_that_is_frozen_whole_is_sick_whatever_became_of_its_loss() -> None:
+    known = {"wiring": ALL_FROZEN, "layers": layers(weight_norm=8.0, **UNSEEN)}
+    root = find_root(of(steps=NEVER, settings=EVERY_20, **known))
+    assert root.cause is not None
+    assert (root.health, root.cause.id, root.rivals) == ("sick", "frozen", ())
+    assert "nothing else of the model does" in root.cause.sentence
+    assert [each.id for each in root.findings] == ["frozen"]  # its passes are not seen, and ran
+    part = {"wiring": wiring(requires_grad=[0, 0, 1, 1])}
+    assert find_root(of(steps=steps_of([2.3] * 9 + [0.1] * 111), **part)).health != "sick"
 
 
 def test_before_step_0_there_was_no_update() -> None:
