@@ -1178,6 +1178,13 @@ def test_the_backward_factor_is_weights_times_slopes() -> None:
         (squared("MSELoss", 64 * 1.16), None),
         (loss("64", "64", "float32", "BCELoss").assign(mean=[0.5, 0.5, 0.7]), math.log(2)),
         (loss("64x2", "64", "float32", "mine"), None),
+        # Classes are on the axis that labels lack, last or first; a loss function may flatten
+        # both, or leave out the first token. Else nobody knows which axis it is.
+        (loss("8x11x7", "8x11", name="CrossEntropyLoss"), math.log(7)),
+        (loss("8x7x11", "8x11", name="CrossEntropyLoss"), math.log(7)),
+        (loss("8x11x7", "88", name="CrossEntropyLoss"), math.log(7)),
+        (loss("8x11x7", "8x12", name="crossentropy_of_next"), math.log(7)),
+        (loss("8x11x7", "8x5", name="crossentropy_of_some"), None),
     ],
 )
 def test_what_guessing_costs_is_known_where_the_loss_is_of_a_known_kind(

@@ -203,9 +203,22 @@ def is_short(evidence: Evidence) -> bool:
 
 
 def _num_classes(output: object, target: object) -> int:
-    """The number of classes: the size of an output's last axis where those before it are the
-    labels', and else that of axis 1; 0 where it has none."""
-    sizes = str(output).split("x")
-    if len(sizes) < 2 or not all(size.isdigit() for size in sizes):
+    """The number of classes: the size of the axis of an output without which its shape is that of
+    the labels; 0 where it has none. The last axis is looked at first, then axis 1.
+
+    A loss function may flatten both, or leave out the first label itself, as that of the next token
+    does: labels are then longer by one.
+    """
+    sizes, labels = str(output).split("x"), str(target).split("x")
+    if len(sizes) < 2 or not all(size.isdigit() for size in (*sizes, *labels)):
         return 0
-    return int(sizes[-1] if "x".join(sizes[:-1]) == str(target) else sizes[1])
+    wanted = [int(size) for size in labels]
+    numbers = [int(size) for size in sizes]
+    for axis in (len(numbers) - 1, 1):
+        rest = numbers[:axis] + numbers[axis + 1 :]
+        is_shifted = len(rest) == len(wanted) and all(
+            more - less in (0, 1) for more, less in zip(wanted, rest, strict=True)
+        )
+        if is_shifted or math.prod(rest) == math.prod(wanted):
+            return numbers[axis]
+    return numbers[1] if len(numbers) == 2 else 0
