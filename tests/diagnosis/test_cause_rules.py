@@ -175,6 +175,7 @@ BIASES = pd.DataFrame(
 UNREACHED = wiring(gradient_came=0, gradient="none", updated=0)
 ALL_FROZEN = UNREACHED.assign(requires_grad=0)
 UNSEEN = {"preact_std": NAN, "act_std": NAN, "delta_rms": NAN, "grad_norm": NAN}
+BY_SIGMOID = {"made_by": "SigmoidBackward0"}
 BINARY = loss("64x1", "64x1", "float32", "BCEWithLogitsLoss").assign(
     min=[0.4, 0.0, 0.77], max=[0.6, 1.0, 0.77], mean=[0.52, 0.4, 0.779], std=[0.05, 0.49, 0.0]
 )
@@ -318,6 +319,8 @@ TELLS: list[tuple[str, Evidence]] = [
         "output_range",
         of(loss=loss("64x1", "64x1", "float32", min=1.0, max=1.0, made_by="SoftmaxBackward0")),
     ),
+    # Labels from 0 to 9, and one probability for each.
+    ("output_range", of(loss=loss("64x1", "64", name="mine", min=0.4, max=0.6, **BY_SIGMOID))),
     ("output_range", of(loss=loss(name="nll_loss", max=2.5))),
     ("target_shape", of(loss=loss("64x1", "64", "float32", "MSELoss"))),
     # The mean square over all pairs, of a function that somebody wrote.
@@ -592,6 +595,13 @@ SILENT: list[tuple[str, Evidence]] = [
     ),
     ("no_update", of(wiring=wiring())),
     ("output_range", of(loss=loss(name="NLLLoss", max=-0.1))),
+    # Labels of two classes, and ten probabilities for each label.
+    (
+        "output_range",
+        of(loss=loss("64x1", "64", name="mine", **BY_SIGMOID).assign(max=[0.6, 1.0, 0.7])),
+    ),
+    ("output_range", of(loss=loss("64x10", "64", name="mine", min=0.4, **BY_SIGMOID))),
+    ("output_range", of(loss=loss("64x1", "64", name="mine", min=-3.0, max=9.0))),
     # A warm-up may begin at a rate of 0: one step tells nothing.
     ("no_update", of(wiring=wiring(updated=0, lr=0.0), layers=layers((0,), update_ratio=0.0))),
     ("not_registered", of(unseen=["layers.0: no known activation was called"])),
@@ -1286,6 +1296,16 @@ def test_targets_beyond_an_activation_are_a_fact_where_many_are() -> None:
     assert many.is_fact
     assert rare is not None
     assert not rare.is_fact
+
+
+def test_integers_beyond_a_sigmoid_are_a_fact_where_a_cross_entropy_falls_below_0() -> None:
+    table = loss("64x1", "64", name="mine", min=0.4, max=0.6, **BY_SIGMOID)
+    learned = {"steps": steps_of([2.3] * 20 + [0.1] * 100, grad_norm=1.0)}
+    below = table.assign(max=[0.6, 9.0, -55.0])
+    assert find_root(of(loss=table, **learned)).health == "healthy"  # the loss may scale it
+    cause = find_root(of(loss=below, **learned)).cause
+    assert cause is not None
+    assert cause.id == "output_range"
 
 
 def test_a_loss_that_two_networks_keep_in_balance_says_nothing_of_health() -> None:
