@@ -26,7 +26,13 @@ from vgexp.config import Config, SgdConfig
 from vgexp.diagnosis import CAUSE_RULES, CAUSES, Evidence, Finding, cause_metrics, conclude
 from vgexp.diagnosis.depths import factors_of
 from vgexp.diagnosis.evidence import evidence_of_tables
-from vgexp.diagnosis.outcome import constant_loss, has_learned, is_short, stays_at_start
+from vgexp.diagnosis.outcome import (
+    constant_loss,
+    has_learned,
+    is_short,
+    loss_of_constant,
+    stays_at_start,
+)
 from vgexp.diagnosis.root import find_root
 from vgexp.errors import QuestionError
 from vgexp.explain import TOPICS
@@ -175,6 +181,11 @@ BIASES = pd.DataFrame(
 UNREACHED = wiring(gradient_came=0, gradient="none", updated=0)
 ALL_FROZEN = UNREACHED.assign(requires_grad=0)
 UNSEEN = {"preact_std": NAN, "act_std": NAN, "delta_rms": NAN, "grad_norm": NAN}
+SILENT_READOUT = {
+    "dead_fraction": [0.2, 0.2, 0.2, 1.0],
+    "act_max": [1.0, 1.0, 1.0, 0.0],
+    "grad_norm": 0.0,
+}
 BY_SIGMOID = {"made_by": "SigmoidBackward0"}
 BINARY = loss("64x1", "64x1", "float32", "BCEWithLogitsLoss").assign(
     min=[0.4, 0.0, 0.77], max=[0.6, 1.0, 0.77], mean=[0.52, 0.4, 0.779], std=[0.05, 0.49, 0.0]
@@ -473,6 +484,9 @@ TELLS: list[tuple[str, Evidence]] = [
     ),
     ("optimizer_epsilon", of(settings={"optimizer.eps": 1.0}, layers=layers(update_ratio=1e-5))),
     ("dead_units", of(layers=layers(dead_fraction=lambda step: 0.0 if step == 0 else 0.95))),
+    # The read-out's own ReLU, for good.
+    ("dead_units", of(layers=pd.concat([layers((0,)), layers((20, 40), **SILENT_READOUT)]))),
+    ("dead_at_start", of(layers=layers(**SILENT_READOUT))),
     ("saturated_units", of(layers=layers(saturated_fraction=lambda step: 0.1 + 0.04 * step))),
     # Not even the read-out gets anything: 64 examples share a loss of 1e-6.
     (
@@ -984,6 +998,12 @@ SILENT: list[tuple[str, Evidence]] = [
         of(settings={"optimizer.eps": 1.0}, layers=layers(update_ratio=1e-5, grad_max=0.0)),
     ),
     ("dead_units", of(layers=layers(dead_fraction=0.85))),
+    # It comes back; or gives 1 everywhere, as a sigmoid does.
+    ("dead_units", of(layers=pd.concat([layers((20,), **SILENT_READOUT), layers((40,))]))),
+    (
+        "dead_units",
+        of(layers=layers((20, 40), **{**SILENT_READOUT, "act_max": 1.0})),
+    ),
     # What is so at the start did not become so.
     ("dead_units", of(layers=layers((0,), dead_fraction=0.95))),
     ("saturated_units", of(layers=layers(saturated_fraction=0.85))),
@@ -1355,6 +1375,30 @@ def test_a_model_that_is_frozen_whole_is_sick_whatever_became_of_its_loss() -> N
     assert [each.id for each in root.findings] == ["frozen"]  # its passes are not seen, and ran
     part = {"wiring": wiring(requires_grad=[0, 0, 1, 1])}
     assert find_root(of(steps=steps_of([2.3] * 9 + [0.1] * 111), **part)).health != "sick"
+
+
+def says(least: float, most: float) -> Evidence:
+    """A loss that fell from 2e4 to 0.5, whose gradient is 0 from step 10 on, with such outputs."""
+    calls = [loss("64x10", "64x10", "float32", "mine", step=step) for step in (0, 100, 118)]
+    for call in calls:
+        call.loc[1, ["mean", "std", "max"]] = 0.1, 0.3, 1.0
+    for call in calls[1:]:
+        call.loc[0, ["min", "max"]] = least, most
+    grown = layers(preact_std=[4.0, 16.0, 30.0, 70.0], act_std=4.0, update_ratio=[2.0] * 4)
+    steps = steps_of([2e4] * 10 + [0.5] * 110, grad_norm=[1.0] * 10 + [0.0] * 110)
+    return of(loss=pd.concat(calls), steps=steps, layers=grown)
+
+
+def test_a_network_that_ends_by_saying_one_number_did_not_learn_however_far_its_loss_fell() -> None:
+    sick, healthy = says(0.0, 0.0), says(-0.2, 0.9)
+    assert (loss_of_constant(sick), loss_of_constant(healthy)) == (0.5, None)
+    assert (has_learned(sick), has_learned(healthy)) == (False, True)
+    # What it says then costs no less than guessing, and 4e4 of it at the start is of weights.
+    root = find_root(sick)
+    assert root.cause is not None
+    assert root.cause.id == "weights_large"
+    assert "rate_too_large" in root.cause.explains
+    assert find_root(healthy).health == "healthy"
 
 
 def test_before_step_0_there_was_no_update() -> None:

@@ -44,6 +44,7 @@ def _column_of(evidence: Evidence, table: str, name: str) -> np.ndarray:
 def has_learned(evidence: Evidence) -> bool | None:
     """Whether the network learned, and still knew it at the end; None: nobody can tell.
 
+    One that ends by saying the same of every example did not, however far its loss fell.
     Of networks that train against each other a loss that does not fall says nothing: it is that of
     a balance, which both are to keep.
     """
@@ -52,7 +53,7 @@ def has_learned(evidence: Evidence) -> bool | None:
         return bool(verdict == "healthy")
     losses = column_of(evidence, "steps", "loss")
     guess = constant_loss(evidence)
-    if ends_not_finite(evidence):
+    if ends_not_finite(evidence) or loss_of_constant(evidence) is not None:
         return False
     losses = losses[np.isfinite(losses)]
     if not losses.size:
@@ -61,6 +62,26 @@ def has_learned(evidence: Evidence) -> bool | None:
     has_learned = last < learned_below(_first(losses), guess)
     is_known = guess is not None and not evidence.metrics.get("takes_turns")
     return has_learned or (False if is_known else None)
+
+
+def loss_of_constant(evidence: Evidence) -> float | None:
+    """The last mean loss of a network that says one number for good: its whole gradient is exactly
+    0, and all outputs are the same number, at targets that differ. None of any other network.
+
+    The best constant guess costs no more than that, whatever the loss function is.
+    """
+    losses, norms = (column_of(evidence, "steps", name) for name in ("loss", "grad_norm"))
+    table, late = evidence.tables.get("loss"), norms.size - norms.size // 4
+    if table is None or losses.size < ENOUGH_STEPS or norms.size != losses.size:
+        return None
+    if not (norms[late:] == 0).all() or not np.isfinite(losses[late:]).all():
+        return None
+    rows = table[table["step"] >= evidence.tables["steps"]["step"].iloc[late]]
+    outputs, targets = (rows[rows["role"] == role] for role in ("output", "target"))
+    is_one = (outputs["min"] == outputs["max"]) & ~outputs["shape"].isin(["scalar", "1"])
+    if not len(outputs) or not is_one.all() or not (targets["min"] < targets["max"]).any():
+        return None
+    return float(losses[late:].mean())
 
 
 def has_learned_little(evidence: Evidence) -> bool:
