@@ -54,7 +54,8 @@ def silent_readouts(evidence: Evidence, step: int) -> pd.DataFrame:
     later = rows[rows["step"] >= step]
     moved = set(later.loc[values_of(later, "grad_norm") != 0, "name"])
     is_silent = (values_of(rows, "dead_fraction") == 1) & (values_of(rows, "act_max") == 0)
-    return rows[is_silent & (rows["step"] == step) & ~rows["name"].isin(moved)]
+    kept: pd.DataFrame = rows[is_silent & (rows["step"] == step) & ~rows["name"].isin(moved)]
+    return kept
 
 
 def once(evidence: Evidence, key: tuple[str, object], compute: Callable[[], T]) -> T:
