@@ -26,7 +26,13 @@ from vgexp.config import Config, SgdConfig
 from vgexp.diagnosis import CAUSE_RULES, CAUSES, Evidence, Finding, cause_metrics, conclude
 from vgexp.diagnosis.depths import factors_of
 from vgexp.diagnosis.evidence import evidence_of_tables
-from vgexp.diagnosis.outcome import constant_loss, has_learned, is_short, stays_at_start
+from vgexp.diagnosis.outcome import (
+    constant_loss,
+    has_learned,
+    is_short,
+    loss_of_constant,
+    stays_at_start,
+)
 from vgexp.diagnosis.root import find_root
 from vgexp.errors import QuestionError
 from vgexp.explain import TOPICS
@@ -173,7 +179,14 @@ BIASES = pd.DataFrame(
     {"step": [0, 20], "name": "layers.0.bias", "kind": "bias", "entries": 16, "grad_norm": 0.05}
 )
 UNREACHED = wiring(gradient_came=0, gradient="none", updated=0)
+ALL_FROZEN = UNREACHED.assign(requires_grad=0)
 UNSEEN = {"preact_std": NAN, "act_std": NAN, "delta_rms": NAN, "grad_norm": NAN}
+SILENT_READOUT = {
+    "dead_fraction": [0.2, 0.2, 0.2, 1.0],
+    "act_max": [1.0, 1.0, 1.0, 0.0],
+    "grad_norm": 0.0,
+}
+BY_SIGMOID = {"made_by": "SigmoidBackward0"}
 BINARY = loss("64x1", "64x1", "float32", "BCEWithLogitsLoss").assign(
     min=[0.4, 0.0, 0.77], max=[0.6, 1.0, 0.77], mean=[0.52, 0.4, 0.779], std=[0.05, 0.49, 0.0]
 )
@@ -210,6 +223,8 @@ TELLS: list[tuple[str, Evidence]] = [
     ("not_registered", of(unseen=[FOREIGN])),
     ("not_in_optimizer", of(wiring=wiring(in_optimizer=[0, 0, 0, 1]))),
     ("frozen", of(wiring=wiring(requires_grad=[0, 0, 1, 1]))),
+    # All of it, so that no pass has a gradient, and none is seen.
+    ("frozen", of(wiring=ALL_FROZEN, steps=NEVER, layers=layers(weight_norm=8.0, **UNSEEN))),
     ("gradient_cleared", of(wiring=wiring(gradient="none", updated=0))),
     ("gradient_cleared", of(wiring=wiring(gradient="zero", updated=0))),
     (
@@ -315,6 +330,8 @@ TELLS: list[tuple[str, Evidence]] = [
         "output_range",
         of(loss=loss("64x1", "64x1", "float32", min=1.0, max=1.0, made_by="SoftmaxBackward0")),
     ),
+    # Labels from 0 to 9, and one probability for each.
+    ("output_range", of(loss=loss("64x1", "64", name="mine", min=0.4, max=0.6, **BY_SIGMOID))),
     ("output_range", of(loss=loss(name="nll_loss", max=2.5))),
     ("target_shape", of(loss=loss("64x1", "64", "float32", "MSELoss"))),
     # The mean square over all pairs, of a function that somebody wrote.
@@ -467,6 +484,9 @@ TELLS: list[tuple[str, Evidence]] = [
     ),
     ("optimizer_epsilon", of(settings={"optimizer.eps": 1.0}, layers=layers(update_ratio=1e-5))),
     ("dead_units", of(layers=layers(dead_fraction=lambda step: 0.0 if step == 0 else 0.95))),
+    # The read-out's own ReLU, for good.
+    ("dead_units", of(layers=pd.concat([layers((0,)), layers((20, 40), **SILENT_READOUT)]))),
+    ("dead_at_start", of(layers=layers(**SILENT_READOUT))),
     ("saturated_units", of(layers=layers(saturated_fraction=lambda step: 0.1 + 0.04 * step))),
     # Not even the read-out gets anything: 64 examples share a loss of 1e-6.
     (
@@ -589,6 +609,13 @@ SILENT: list[tuple[str, Evidence]] = [
     ),
     ("no_update", of(wiring=wiring())),
     ("output_range", of(loss=loss(name="NLLLoss", max=-0.1))),
+    # Labels of two classes, and ten probabilities for each label.
+    (
+        "output_range",
+        of(loss=loss("64x1", "64", name="mine", **BY_SIGMOID).assign(max=[0.6, 1.0, 0.7])),
+    ),
+    ("output_range", of(loss=loss("64x10", "64", name="mine", min=0.4, **BY_SIGMOID))),
+    ("output_range", of(loss=loss("64x1", "64", name="mine", min=-3.0, max=9.0))),
     # A warm-up may begin at a rate of 0: one step tells nothing.
     ("no_update", of(wiring=wiring(updated=0, lr=0.0), layers=layers((0,), update_ratio=0.0))),
     ("not_registered", of(unseen=["layers.0: no known activation was called"])),
@@ -600,6 +627,15 @@ SILENT: list[tuple[str, Evidence]] = [
     # So does one whose optimizer was seen to make a step.
     ("not_in_optimizer", of(wiring=wiring(in_optimizer=[0, 0, 0, 1], other_optimizer=1))),
     ("frozen", of(wiring=wiring())),
+    # The optimizer holds something else; or holds, and moves, what was let loose in between.
+    (
+        "frozen",
+        of(wiring=ALL_FROZEN.assign(in_optimizer=0), layers=layers(weight_norm=8.0, **UNSEEN)),
+    ),
+    (
+        "frozen",
+        of(wiring=ALL_FROZEN, layers=layers(weight_norm=lambda step: 8.0 + step, **UNSEEN)),
+    ),
     ("gradient_cleared", of(wiring=wiring())),
     ("gradient_cleared", of(wiring=wiring(gradient="zero"), layers=layers(deltas=(0.0, 0.0, 0.0)))),
     # They are 0 because weights are.
@@ -761,6 +797,11 @@ SILENT: list[tuple[str, Evidence]] = [
     ("inputs_unscaled", of(layers=layers(preact_std=1e-3))),
     ("inputs_unscaled", of(layers=layers(preact_std=90.0))),
     ("inputs_not_finite", of()),
+    # No loss and no gradient was seen, since nothing requires one.
+    (
+        "inputs_not_finite",
+        of(settings=EVERY_20, steps=NEVER, wiring=ALL_FROZEN, layers=layers(**UNSEEN)),
+    ),
     # Of a recurrence z is not measured; that of the read-out is finite.
     (
         "inputs_not_finite",
@@ -966,6 +1007,12 @@ SILENT: list[tuple[str, Evidence]] = [
         of(settings={"optimizer.eps": 1.0}, layers=layers(update_ratio=1e-5, grad_max=0.0)),
     ),
     ("dead_units", of(layers=layers(dead_fraction=0.85))),
+    # It comes back; or gives 1 everywhere, as a sigmoid does.
+    ("dead_units", of(layers=pd.concat([layers((20,), **SILENT_READOUT), layers((40,))]))),
+    (
+        "dead_units",
+        of(layers=layers((20, 40), **{**SILENT_READOUT, "act_max": 1.0})),
+    ),
     # What is so at the start did not become so.
     ("dead_units", of(layers=layers((0,), dead_fraction=0.95))),
     ("saturated_units", of(layers=layers(saturated_fraction=0.85))),
@@ -1170,6 +1217,13 @@ def test_the_backward_factor_is_weights_times_slopes() -> None:
         (squared("MSELoss", 64 * 1.16), None),
         (loss("64", "64", "float32", "BCELoss").assign(mean=[0.5, 0.5, 0.7]), math.log(2)),
         (loss("64x2", "64", "float32", "mine"), None),
+        # Classes are on the axis that labels lack, last or first; a loss function may flatten
+        # both, or leave out the first token. Else nobody knows which axis it is.
+        (loss("8x11x7", "8x11", name="CrossEntropyLoss"), math.log(7)),
+        (loss("8x7x11", "8x11", name="CrossEntropyLoss"), math.log(7)),
+        (loss("8x11x7", "88", name="CrossEntropyLoss"), math.log(7)),
+        (loss("8x11x7", "8x12", name="crossentropy_of_next"), math.log(7)),
+        (loss("8x11x7", "8x5", name="crossentropy_of_some"), None),
     ],
 )
 def test_what_guessing_costs_is_known_where_the_loss_is_of_a_known_kind(
@@ -1273,6 +1327,16 @@ def test_targets_beyond_an_activation_are_a_fact_where_many_are() -> None:
     assert not rare.is_fact
 
 
+def test_integers_beyond_a_sigmoid_are_a_fact_where_a_cross_entropy_falls_below_0() -> None:
+    table = loss("64x1", "64", name="mine", min=0.4, max=0.6, **BY_SIGMOID)
+    learned = {"steps": steps_of([2.3] * 20 + [0.1] * 100, grad_norm=1.0)}
+    below = table.assign(max=[0.6, 9.0, -55.0])
+    assert find_root(of(loss=table, **learned)).health == "healthy"  # the loss may scale it
+    cause = find_root(of(loss=below, **learned)).cause
+    assert cause is not None
+    assert cause.id == "output_range"
+
+
 def test_a_loss_that_two_networks_keep_in_balance_says_nothing_of_health() -> None:
     tables = {
         "loss": BINARY.assign(function="BCELoss", mean=[0.5, 0.4, 0.7]),
@@ -1309,6 +1373,41 @@ def test_a_rate_that_is_too_small_is_raised_to_the_usual_one_at_once(
     (found,) = [CAUSE_RULES["rate_too_small"](dataclasses.replace(evidence, config=config))]
     assert found is not None
     assert found.remedies[0].override == f"optimizer.lr={better}"
+
+
+def test_a_model_that_is_frozen_whole_is_sick_whatever_became_of_its_loss() -> None:
+    known = {"wiring": ALL_FROZEN, "layers": layers(weight_norm=8.0, **UNSEEN)}
+    root = find_root(of(steps=NEVER, settings=EVERY_20, **known))
+    assert root.cause is not None
+    assert (root.health, root.cause.id, root.rivals) == ("sick", "frozen", ())
+    assert "nothing else of the model does" in root.cause.sentence
+    assert [each.id for each in root.findings] == ["frozen"]  # its passes are not seen, and ran
+    part = {"wiring": wiring(requires_grad=[0, 0, 1, 1])}
+    assert find_root(of(steps=steps_of([2.3] * 9 + [0.1] * 111), **part)).health != "sick"
+
+
+def says(least: float, most: float) -> Evidence:
+    """A loss that fell from 2e4 to 0.5, whose gradient is 0 from step 10 on, with such outputs."""
+    calls = [loss("64x10", "64x10", "float32", "mine", step=step) for step in (0, 100, 118)]
+    for call in calls:
+        call.loc[1, ["mean", "std", "max"]] = 0.1, 0.3, 1.0
+    for call in calls[1:]:
+        call.loc[0, ["min", "max"]] = least, most
+    grown = layers(preact_std=[4.0, 16.0, 30.0, 70.0], act_std=4.0, update_ratio=[2.0] * 4)
+    steps = steps_of([2e4] * 10 + [0.5] * 110, grad_norm=[1.0] * 10 + [0.0] * 110)
+    return of(loss=pd.concat(calls), steps=steps, layers=grown)
+
+
+def test_a_network_that_ends_by_saying_one_number_did_not_learn_however_far_its_loss_fell() -> None:
+    sick, healthy = says(0.0, 0.0), says(-0.2, 0.9)
+    assert (loss_of_constant(sick), loss_of_constant(healthy)) == (0.5, None)
+    assert (has_learned(sick), has_learned(healthy)) == (False, True)
+    # What it says then costs no less than guessing, and 4e4 of it at the start is of weights.
+    root = find_root(sick)
+    assert root.cause is not None
+    assert root.cause.id == "weights_large"
+    assert "rate_too_large" in root.cause.explains
+    assert find_root(healthy).health == "healthy"
 
 
 def test_before_step_0_there_was_no_update() -> None:

@@ -44,6 +44,7 @@ def _column_of(evidence: Evidence, table: str, name: str) -> np.ndarray:
 def has_learned(evidence: Evidence) -> bool | None:
     """Whether the network learned, and still knew it at the end; None: nobody can tell.
 
+    One that ends by saying the same of every example did not, however far its loss fell.
     Of networks that train against each other a loss that does not fall says nothing: it is that of
     a balance, which both are to keep.
     """
@@ -52,7 +53,7 @@ def has_learned(evidence: Evidence) -> bool | None:
         return bool(verdict == "healthy")
     losses = column_of(evidence, "steps", "loss")
     guess = constant_loss(evidence)
-    if ends_not_finite(evidence):
+    if ends_not_finite(evidence) or loss_of_constant(evidence) is not None:
         return False
     losses = losses[np.isfinite(losses)]
     if not losses.size:
@@ -61,6 +62,26 @@ def has_learned(evidence: Evidence) -> bool | None:
     has_learned = last < learned_below(_first(losses), guess)
     is_known = guess is not None and not evidence.metrics.get("takes_turns")
     return has_learned or (False if is_known else None)
+
+
+def loss_of_constant(evidence: Evidence) -> float | None:
+    """The last mean loss of a network that says one number for good: its whole gradient is exactly
+    0, and all outputs are the same number, at targets that differ. None of any other network.
+
+    The best constant guess costs no more than that, whatever the loss function is.
+    """
+    losses, norms = (column_of(evidence, "steps", name) for name in ("loss", "grad_norm"))
+    table, late = evidence.tables.get("loss"), norms.size - norms.size // 4
+    if table is None or losses.size < ENOUGH_STEPS or norms.size != losses.size:
+        return None
+    if not (norms[late:] == 0).all() or not np.isfinite(losses[late:]).all():
+        return None
+    rows = table[table["step"] >= evidence.tables["steps"]["step"].iloc[late]]
+    outputs, targets = (rows[rows["role"] == role] for role in ("output", "target"))
+    is_one = (outputs["min"] == outputs["max"]) & ~outputs["shape"].isin(["scalar", "1"])
+    if not len(outputs) or not is_one.all() or not (targets["min"] < targets["max"]).any():
+        return None
+    return float(losses[late:].mean())
 
 
 def has_learned_little(evidence: Evidence) -> bool:
@@ -203,9 +224,22 @@ def is_short(evidence: Evidence) -> bool:
 
 
 def _num_classes(output: object, target: object) -> int:
-    """The number of classes: the size of an output's last axis where those before it are the
-    labels', and else that of axis 1; 0 where it has none."""
-    sizes = str(output).split("x")
-    if len(sizes) < 2 or not all(size.isdigit() for size in sizes):
+    """The number of classes: the size of the axis of an output without which its shape is that of
+    the labels; 0 where it has none. The last axis is looked at first, then axis 1.
+
+    A loss function may flatten both, or leave out the first label itself, as that of the next token
+    does: labels are then longer by one.
+    """
+    sizes, labels = str(output).split("x"), str(target).split("x")
+    if len(sizes) < 2 or not all(size.isdigit() for size in (*sizes, *labels)):
         return 0
-    return int(sizes[-1] if "x".join(sizes[:-1]) == str(target) else sizes[1])
+    wanted = [int(size) for size in labels]
+    numbers = [int(size) for size in sizes]
+    for axis in (len(numbers) - 1, 1):
+        rest = numbers[:axis] + numbers[axis + 1 :]
+        is_shifted = len(rest) == len(wanted) and all(
+            more - less in (0, 1) for more, less in zip(wanted, rest, strict=True)
+        )
+        if is_shifted or math.prod(rest) == math.prod(wanted):
+            return numbers[axis]
+    return numbers[1] if len(numbers) == 2 else 0

@@ -223,6 +223,11 @@ def _has_bad_z(evidence: Evidence, rows: pd.DataFrame, first: pd.DataFrame) -> b
 
 
 def _never_finite(evidence: Evidence) -> bool:
+    """Whether no loss and no gradient is finite. A loss that was not watched, and a gradient of
+    what requires none, are nan as well: the table of wiring says whether any gradient came."""
+    wiring = evidence.tables.get("wiring")
+    if wiring is not None and len(wiring) and wiring["gradient"].eq("none").all():
+        return False
     losses, norms = (column_of(evidence, "steps", name) for name in ("loss", "grad_norm"))
     return losses.size > 0 and not (np.isfinite(losses).any() or np.isfinite(norms).any())
 

@@ -119,15 +119,23 @@ def _is_over_pairs(evidence: Evidence) -> bool:
     " less may be noise",
 )
 def output_range(evidence: Evidence) -> Finding | None:
-    """Whether targets lie where the last activation never gets."""
+    """Whether targets lie where the last activation never gets.
+
+    Integers are compared with what a known activation gives for each of them. The loss may bring
+    the output into their range itself: it is a fact where a cross-entropy falls below 0, as it does
+    of no probability.
+    """
     table, first = evidence.tables["loss"], first_call(evidence)
     if first is not None and (found := _logits_to_nll(first, evidence)) is not None:
         return found
     if (found := _softmax_of_one(evidence)) is not None:
         return found
-    if first is None or first[0]["shape"] != first[1]["shape"]:
+    if first is None:
         return None
-    if not str(first[1]["dtype"]).startswith(("float", "bfloat")):
+    is_float = str(first[1]["dtype"]).startswith(("float", "bfloat"))
+    if first[0]["shape"] != first[1]["shape"] and (is_float or not _is_of_each(first)):
+        return None
+    if not is_float and not _is_known(first[0]):
         return None
     outputs, targets = (table[table["role"] == role] for role in ("output", "target"))
     low, high = outputs["min"].min(), outputs["max"].max()
@@ -161,9 +169,17 @@ def output_range(evidence: Evidence) -> Finding | None:
                         code="return self.readout(h)  # without an activation",
                     ),
                 ),
-                is_fact=_many_beyond(targets, bottom, top, beyond),
+                is_fact=_many_beyond(targets, bottom, top, beyond)
+                and (is_float or bool((table.loc[table["role"] == "loss", "max"] < 0).any())),
             )
     return None
+
+
+def _is_of_each(first: tuple[pd.Series, pd.Series, float]) -> bool:
+    """Whether integers of a shape are given one output for each, in an axis of one entry."""
+    output, target = ([n for n in sizes_of(each["shape"]) if n != 1] for each in first[:2])
+    is_integer = str(first[1]["dtype"]).startswith(("int", "uint"))
+    return is_integer and output == target
 
 
 def _logits_to_nll(first: tuple[pd.Series, pd.Series, float], evidence: Evidence) -> Finding | None:

@@ -82,6 +82,8 @@ def unused_parameters(evidence: Evidence) -> Finding | None:
     rows = layers[layers["name"].isin(set(without["name"]))]
     ran = set(rows.loc[rows["preact_std"].notna(), "name"])
     ran |= weights_that_ran_silently(evidence.unseen)
+    if not (values_of(wiring, "requires_grad") == 1).any():
+        ran |= set(rows["name"])  # a pass that needs no gradient is not seen
     ignored = set(evidence.metrics.get("loss_ignores") or ())
     names = tuple(str(n) for n in dict.fromkeys(rows["name"]) if n not in ran)
     if found := tuple(str(n) for n in dict.fromkeys(rows["name"]) if n in ignored):

@@ -149,17 +149,22 @@ def _trains_the_readout(evidence: Evidence) -> bool:
     " of where the network does not learn",
 )
 def frozen(evidence: Evidence) -> Finding | None:
-    """Whether weights that a forward pass uses do not require a gradient."""
+    """Whether weights that a forward pass uses do not require a gradient.
+
+    Where no parameter of the model requires one, a fact: no update changes it.
+    """
     wiring = evidence.tables["wiring"]
     names = wiring.loc[_numbers(wiring, "requires_grad") == 0, "name"]
-    used = _used(evidence, names)
-    if evidence.is_check and len(names) == len(wiring):
+    used, is_whole = _used(evidence, names), False
+    if len(names) == len(wiring) and (evidence.is_check or _is_given_frozen(evidence)):
         used = _weights(wiring)  # a pass that needs no gradient is not seen
+        is_whole = not evidence.is_check
     if not used:
         return None
     return Finding(
         "frozen",
-        f"{name_layers(used)} require{'s' if len(used) == 1 else ''} no gradient.",
+        f"{name_layers(used)} require{'s' if len(used) == 1 else ''} no gradient"
+        f"{', and nothing else of the model does' if is_whole else ''}.",
         step=int(wiring["step"].min()),
         layers=used,
         numbers={"frozen": Number(len(used), 0)},
@@ -170,7 +175,20 @@ def frozen(evidence: Evidence) -> Finding | None:
                 code="model.requires_grad_(True)",
             ),
         ),
+        is_fact=True if is_whole else None,
     )
+
+
+def _is_given_frozen(evidence: Evidence) -> bool:
+    """Whether the optimizer was given frozen parameters of the model, and nothing else that it
+    could train; and all weights stayed as they were, at two or more measured steps."""
+    wiring = evidence.tables["wiring"]
+    is_given = bool((_numbers(wiring, "in_optimizer") == 1).any())
+    if not is_given or evidence.metrics.get("foreign_parameters"):
+        return False
+    layers = evidence.tables.get("layers")
+    known = set() if layers is None else set(layers.loc[layers["weight_norm"].notna(), "name"])
+    return bool(known) and set(_still(evidence, known)) == known
 
 
 @cause_rule("gradient_cleared", "wiring.csv", reason=_A_FACT, certain=True)
