@@ -11,11 +11,12 @@ import pandas as pd
 from vgexp.diagnosis.depths import once, values_of
 from vgexp.diagnosis.evidence import Evidence
 from vgexp.diagnosis.findings import Finding, Number, Remedy, cause_rule
-from vgexp.diagnosis.learning import ENOUGH_STEPS
+from vgexp.diagnosis.landscape import FLAT_BELOW
+from vgexp.diagnosis.learning import ENOUGH_STEPS, HALF
 from vgexp.diagnosis.outcome import column_of, constant_loss, has_learned, has_learned_little
 from vgexp.diagnosis.rules.flat_losses import saturated_loss
 from vgexp.diagnosis.rules.multiplied import NEARLY_ALL
-from vgexp.diagnosis.rules.not_finite import first_bad
+from vgexp.diagnosis.rules.not_finite import first_bad, nan_from_loss
 
 WHOLE_WEIGHT = 1.0
 UNMOVED = 0.1
@@ -28,7 +29,10 @@ _MOST_OF_RUN = 0.6
 _FEW_STEPS = 10
 """Steps after which a weight that began at 0 has a size to compare updates with."""
 _SMALLEST_HALF = 2.0**-24
+_LARGEST_HALF, _LARGEST_SINGLE = 65504.0, 3.4e38
 _USUAL_EPSILON = 1e-8
+_SAME_NORM = 1e-3
+"""Relative difference up to which norms are the same, as no gradient's are by themselves."""
 _SMALLER_RATE = "A step this long does not follow the gradient at its start any more."
 
 
@@ -41,7 +45,13 @@ _SMALLER_RATE = "A step this long does not follow the gradient at its start any 
     " loss grows to ten times its first value, which no descent does",
 )
 def rate_too_large(evidence: Evidence) -> Finding | None:
-    """Whether an update is as large as the weights, or the loss jumps up."""
+    """Whether an update is as large as the weights, or the loss jumps up.
+
+    Not where the loss falls at every update and none changes the gradient by a hundredth: a weight
+    that happens to begin near 0 is replaced then, and nothing is destroyed.
+    """
+    if _descent(evidence) is not None:
+        return None
     layers = evidence.tables["layers"]
     ratios = values_of(layers, "update_ratio")
     early = (ratios > WHOLE_WEIGHT) & (values_of(layers, "weight_norm") > 0)
@@ -94,9 +104,15 @@ def rate_too_large(evidence: Evidence) -> Finding | None:
 )
 def rate_too_small(evidence: Evidence) -> Finding | None:
     """Whether all updates together are small beside every weight, or a schedule took the rate to a
-    hundredth of its largest early in a run that learned little or nothing."""
+    hundredth of its largest early in a run that learned little or nothing.
+
+    Or the loss falls at every update, and neither one of them nor all together change the gradient
+    by much: far longer ones would follow it as well.
+    """
     if (gone := _rate_is_gone(evidence)) is not None:
         return gone
+    if (short := _are_steps_short(evidence)) is not None:
+        return short
     total = total_change(evidence)
     if total is None or not 0 < total < UNMOVED or _num_steps(evidence) < ENOUGH_STEPS:
         return None
@@ -208,6 +224,39 @@ def _rate_is_gone(evidence: Evidence) -> Finding | None:
     )
 
 
+def _descent(evidence: Evidence) -> float | None:
+    """The most by which an update changes the gradient's norm, as a share of it, of a loss that
+    falls at every update of a run that is long enough; None where it is above a hundredth.
+
+    An update u changes the gradient g by H u, and descent is stable up to twice g: steps a hundred
+    times as long would be. Where each update is of other examples the loss does not fall at all of
+    them. A gradient that is the same throughout was made so, as by clipping.
+    """
+    losses, norms = (column_of(evidence, "steps", name) for name in ("loss", "grad_norm"))
+    is_known = np.isfinite(losses).all() and np.isfinite(norms).all() and (norms > 0).all()
+    if losses.size < ENOUGH_STEPS or not is_known or (np.diff(losses) >= 0).any():
+        return None
+    changes = np.abs(np.diff(norms)) / norms[:-1]
+    is_made = np.ptp(norms) <= _SAME_NORM * float(np.median(norms))
+    return None if is_made or changes.max() > FLAT_BELOW else float(changes.max())
+
+
+def _are_steps_short(evidence: Evidence) -> Finding | None:
+    """That steps are short, of a loss that falls at each and whose gradient is most of what it was:
+    a minimum, where it would be gone, is far."""
+    change, norms = _descent(evidence), column_of(evidence, "steps", "grad_norm")
+    if change is None or norms[-1] < HALF * norms[0]:
+        return None
+    return Finding(
+        "rate_too_small",
+        f"The loss falls at every update, and none changes the gradient by more than {change:.2g}"
+        f" of it; at the end it is still {norms[-1] / norms[0]:.2g} of what it was.",
+        step=evidence.first_step,
+        numbers={"gradient_change": Number(change, FLAT_BELOW)},
+        remedies=(rate_remedy(evidence, 10.0, "Longer steps follow the same gradient."),),
+    )
+
+
 def _longer(evidence: Evidence, total: float) -> float:
     """The factor on a rate that moved no weight by more than a share of it: up to the optimizer's
     own default, where that is known and larger; else so that they move by as much as they are."""
@@ -271,14 +320,31 @@ def _num_steps(evidence: Evidence) -> int:
 
 
 def _jump(evidence: Evidence) -> tuple[int, float] | None:
-    """The first step whose loss is ten times the first one, and how many times that."""
+    """The first step whose loss is ten times the first one, and how many times that.
+
+    An infinite loss of outputs whose squares are finite is no jump: the loss itself made it.
+    """
     losses = column_of(evidence, "steps", "loss")
     if losses.size < 2 or not math.isfinite(losses[0]) or losses[0] <= 0:
         return None
     high = np.flatnonzero((losses > _JUMP * losses[0]) | np.isposinf(losses))
     if not high.size:
         return None
-    return int(evidence.tables["steps"]["step"].iloc[high[0]]), float(losses[high[0]] / losses[0])
+    step = int(evidence.tables["steps"]["step"].iloc[high[0]])
+    if np.isposinf(losses[high[0]]) and _is_made_by_loss(evidence, step):
+        return None
+    return step, float(losses[high[0]] / losses[0])
+
+
+def _is_made_by_loss(evidence: Evidence, step: int) -> bool:
+    """Whether the loss is not finite at a step at which it was given numbers whose squares are."""
+    if nan_from_loss(evidence) is None:
+        return False
+    table = evidence.tables["loss"]
+    at = table[(table["step"] == step) & table["role"].isin(["output", "target"])]
+    sizes = np.abs([*values_of(at, "min"), *values_of(at, "max")])
+    largest = _LARGEST_HALF if at["dtype"].eq("float16").any() else _LARGEST_SINGLE
+    return bool(sizes.size and np.isfinite(sizes).all() and sizes.max() < math.sqrt(largest))
 
 
 def _begins_at_zero(layers: pd.DataFrame) -> np.ndarray:
