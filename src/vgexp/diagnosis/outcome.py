@@ -124,7 +124,7 @@ def constant_loss(evidence: Evidence) -> float | None:
     if first is None:
         return None
     output, target, loss = first
-    num_classes = _num_classes(output["shape"], target["shape"])
+    num_classes = _num_classes(output, target, loss)
     is_labels = str(target["dtype"]).startswith(("int", "uint"))
     if is_labels and num_classes > 1:
         guess = math.log(num_classes)
@@ -202,10 +202,18 @@ def is_short(evidence: Evidence) -> bool:
     )
 
 
-def _num_classes(output: object, target: object) -> int:
-    """The number of classes: the size of an output's last axis where those before it are the
-    labels', and else that of axis 1; 0 where it has none."""
-    sizes = str(output).split("x")
-    if len(sizes) < 2 or not all(size.isdigit() for size in sizes):
+def _num_classes(output: pd.Series, target: pd.Series, loss: float) -> int:
+    """The number of classes: the size of the axis of the output that its labels lack; 0 where it
+    has none.
+
+    Where labels have another shape, as tokens that are shifted within the loss, it is the size
+    behind the first axis whose logarithm is nearest to the loss.
+    """
+    sizes, of_labels = (str(each["shape"]).split("x") for each in (output, target))
+    if len(sizes) < 2 or not all(size.isdigit() and int(size) for size in sizes):
         return 0
-    return int(sizes[-1] if "x".join(sizes[:-1]) == str(target) else sizes[1])
+    if sizes[:-1] == of_labels:
+        return int(sizes[-1])
+    if [sizes[0], *sizes[2:]] == of_labels:
+        return int(sizes[1])
+    return min(map(int, sizes[1:]), key=lambda size: abs(math.log(size) - loss))
