@@ -58,8 +58,9 @@ below, too, show how well the rules fit it. Of those of optimizers and dtypes:
 `rate_too_large` leaves an infinite loss of moderate outputs to `nan_from_loss`, and is silent where
 the loss falls at every update and none changes the gradient by a hundredth; `rate_too_small` sees
 steps that are short by the same; `clip_throttles` compares gradients as they came with what the
-optimizer found, and `gradient_cleared` leaves zeros with a sign to it; `optimizer_epsilon` takes one
-that was set above all gradients; `underflow` counts the entries of the loss, and `overflow` finds a
-count that float16 does not hold. The classes of shifted tokens are told from their positions.
+optimizer found, and `gradient_cleared` leaves zeros with a sign to it; `optimizer_epsilon` takes an
+eps that was set above all gradients; `underflow` counts the entries of the loss, and `overflow`
+finds a count that float16 does not hold. The classes of shifted tokens are told from their
+positions.
 """
 """What was changed because of what the held half showed, with both numbers; empty: nothing."""
