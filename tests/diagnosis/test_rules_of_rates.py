@@ -1,6 +1,6 @@
 """What tells a rate that is too small or too large from a loss that is at fault, on tables.
 
-Holds: diagnosis/rules/updates.py, diagnosis/outcome.py
+Holds: diagnosis/rules/updates.py, diagnosis/rules/training.py, diagnosis/outcome.py
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from layer_tables import layers_of, steps_of
 
 from vgexp.diagnosis import Diagnosis, Evidence, conclude
 from vgexp.diagnosis.evidence import evidence_of_tables
+from vgexp.diagnosis.outcome import constant_loss
 from vgexp.quantities import TABLES
 
 NAN, INF = math.nan, math.inf
@@ -54,10 +55,12 @@ def call(
     return frame.assign(not_finite=[0.0, 0.0, float(not math.isfinite(result))])
 
 
-def of(guess: float | None = None, **tables: Any) -> Evidence:
+def of(guess: float | None = None, settings: Any = None, **tables: Any) -> Evidence:
     ending = None if guess is None else {"constant_loss": guess}
     known = {"layers": layers(), **tables}
-    return evidence_of_tables(known, dtype="float32", num_examples=64, ending=ending)
+    return evidence_of_tables(
+        known, dtype="float32", num_examples=64, settings=settings, ending=ending
+    )
 
 
 def of_course(losses: Any, norms: Any, **changes: Any) -> Diagnosis:
@@ -119,3 +122,70 @@ def test_an_update_as_large_as_a_weight_destroys_nothing_where_the_loss_follows(
     losses: Any, norms: Any, cause: str
 ) -> None:
     assert of_course(losses, norms, update_ratio=1.3).cause == cause
+
+
+@pytest.mark.parametrize(
+    ("eps", "last", "cause"),
+    [
+        # Above the largest entry of all gradients, which is 0.01, in a network that did not learn.
+        (0.05, 2.2, "optimizer_epsilon"),
+        (0.005, 2.2, None),
+        (0.05, 0.5, None),
+    ],
+)
+def test_an_epsilon_that_was_set_above_all_gradients_decides_the_steps(
+    eps: float, last: float, cause: str | None
+) -> None:
+    steps = steps_of(np.linspace(2.3, last, 120) + 0.01 * (np.arange(120) % 2), grad_norm=1.0)
+    evidence = of(2.303, {"optimizer.eps": eps}, steps=steps, layers=layers(update_ratio=1e-3))
+    assert conclude(evidence).cause == cause
+
+
+@pytest.mark.parametrize(
+    ("shapes", "value", "expected"),
+    [
+        # The loss drops the first token of each text itself.
+        (("64x11x7", "64x12"), 1.95, math.log(7)),
+        (("64x7x11", "64x12"), 1.95, math.log(7)),
+        (("64x7x11", "64x11"), 1.95, math.log(7)),
+        (("64x11x7", "64x11"), 1.95, math.log(7)),
+    ],
+)
+def test_the_axis_of_classes_is_the_one_that_labels_lack(
+    shapes: tuple[str, str], value: float, expected: float
+) -> None:
+    table = call((0.0, 0.1), (3.0, 2.0), value, shapes=shapes, name="mine")
+    table.loc[1, "dtype"] = "int64"
+    assert constant_loss(of(loss=table)) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("last", "health", "words"),
+    [
+        (0.07, "healthy", "It learned: the training loss went from 2.30"),
+        (1.6, "healthy", "It learned little: the training loss went from 2.30"),
+        (2.25, "sick", "It did not learn, as far as it went: the training loss went from 2.30"),
+    ],
+)
+def test_what_is_said_of_a_loops_loss_agrees_with_its_health(
+    last: float, health: str, words: str
+) -> None:
+    steps = steps_of([2.3] * 30 + [last] * 90, grad_norm=1.0)
+    loss = call((0.0, 0.1), (4.5, 2.9), 2.3, shapes=("64x10", "64"), name="CrossEntropyLoss")
+    loss.loc[1, "dtype"] = "int64"
+    diagnosis = conclude(of(2.303, steps=steps, loss=loss))
+    assert diagnosis.health == health
+    assert words in diagnosis.sentence
+
+
+def test_a_loops_loss_that_still_falls_has_not_ended() -> None:
+    diagnosis = conclude(of(1.0, steps=steps_of(DOWN, grad_norm=1.0)))
+    assert diagnosis.health == "undecided"
+    assert "It has not learned yet, and the loss still falls" in diagnosis.sentence
+
+
+def test_a_loop_that_lost_what_it_learned_is_not_said_to_have_learned_nothing() -> None:
+    losses = [2.3] * 30 + [0.5] * 60 + [2.3] * 60
+    diagnosis = conclude(of(2.303, steps=steps_of(losses, grad_norm=1.0)))
+    assert diagnosis.health == "sick"
+    assert "It learned and lost it" in diagnosis.sentence

@@ -72,6 +72,7 @@ def test_a_parameter_that_is_trained_says_so_and_nothing_more_follows() -> None:
     row = cells(frame, "first.bias")
     assert row.pop("also_named") == "second.bias"
     assert pd.isna(row.pop("gradient_kept"))
+    assert row.pop("gradient_left") == 1
     assert list(row.values()) == [0, "first.bias", 1, 1, 0.1, 1, "finite", 1, 0]
     assert hooks_of(net) == 0
     assert {"parameters", "wiring"} <= {*probe.tables}
@@ -102,6 +103,31 @@ def test_a_cut_graph_and_a_cleared_gradient_are_told_apart() -> None:
         optimizer.step()
     cleared = cells(probe.to_frame("wiring"), "first.weight")
     assert (cleared["gradient_came"], cleared["gradient"], cleared["updated"]) == (1, "none", 0)
+
+
+@pytest.mark.parametrize(
+    ("change", "left"),
+    [
+        (lambda gradient: gradient, 1.0),
+        (lambda gradient: gradient.mul_(0.25), 0.25),
+        # A product with 0 keeps the signs of entries, and zeros that are written do not.
+        (lambda gradient: gradient.mul_(0.0), 0.0),
+        (lambda gradient: gradient.zero_(), None),
+    ],
+)
+def test_what_a_loop_leaves_of_a_gradient_is_told_from_one_that_it_cleared(
+    change: Callable[[Tensor], Tensor], left: float | None
+) -> None:
+    net = Net()
+    optimizer = sgd(net)
+    with Probe(net, optimizer) as probe:
+        net(INPUTS).square().mean().backward()
+        for parameter in net.parameters():
+            assert parameter.grad is not None
+            change(parameter.grad)
+        optimizer.step()
+    told = cells(probe.to_frame("wiring"), "first.weight")["gradient_left"]
+    assert pd.isna(told) if left is None else told == left
 
 
 @pytest.mark.parametrize(

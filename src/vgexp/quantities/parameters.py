@@ -64,4 +64,11 @@ WIRING = (
         "other_optimizer",
         "1 if another optimizer holds it, which made a step by then while the probe watched",
     ),
+    amount(
+        "gradient_left",
+        "the largest entry of the gradient that the optimizer found, before the run's own clipping,"
+        " over that of the gradient as the backward pass gave it: below 1 where a loop clips for"
+        " itself or divides a loss scale out; empty where it was cleared",
+        asked_by=_BY_WEIGHTS,
+    ),
 )

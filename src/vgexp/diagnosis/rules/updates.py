@@ -136,7 +136,11 @@ def rate_too_small(evidence: Evidence) -> Finding | None:
     " where a squared gradient underflows; one above the gradients decides the step",
 )
 def optimizer_epsilon(evidence: Evidence) -> Finding | None:
-    """Whether epsilon is 0 in the weights' dtype, or larger than all gradients."""
+    """Whether epsilon is 0 in the weights' dtype, or larger than all gradients.
+
+    One that somebody set above the largest entry of all gradients takes more than half of each
+    step, and the size that Adam gives to steps with it: a sickness where the network did not learn.
+    """
     eps = evidence.settings.get("optimizer.eps")
     layers = evidence.tables.get("layers")
     if not isinstance(eps, int | float) or layers is None:
@@ -150,17 +154,20 @@ def optimizer_epsilon(evidence: Evidence) -> Finding | None:
             " first update divides 0 by 0."
         )
         step, limit, better = int(first["step"].iloc[0]), _SMALLEST_HALF, 1e-4
+        is_fact = True
     else:
         largest = values_of(layers, "grad_max")
         total = total_change(evidence)
         usable = largest[np.isfinite(largest)]
-        if not usable.size or not 0 < usable.max() <= eps / 10:
+        is_set = eps > _USUAL_EPSILON
+        if not usable.size or not 0 < usable.max() <= eps / (1 if is_set else 10):
             return None
-        if total is None or total >= UNMOVED or _is_flat(evidence):
+        if total is None or total >= (WHOLE_WEIGHT if is_set else UNMOVED) or _is_flat(evidence):
             return None  # of a loss that is flat any epsilon is larger than the gradients
         if not usable.max() or (evidence.is_check and eps <= _USUAL_EPSILON):
             return None  # of a whole run that is so; in one update the gradients are too small
         sentence = f"eps = {eps:.2g} is larger than every gradient ({usable.max():.2g} at most)."
+        is_fact = total < UNMOVED and usable.max() <= eps / 10
         step, limit, better = evidence.first_step, float(usable.max()), 1e-8
     return Finding(
         "optimizer_epsilon",
@@ -178,6 +185,7 @@ def optimizer_epsilon(evidence: Evidence) -> Finding | None:
                 "Kingma & Ba 2015",
             ),
         ),
+        is_fact=is_fact,
     )
 
 

@@ -203,6 +203,8 @@ def gradient_cleared(evidence: Evidence) -> Finding | None:
     rows = rows_at(evidence, int(first["step"].iloc[0]))
     if first["gradient"].eq("zero").all() and not (values_of(rows, "delta_rms") > 0).any():
         return None
+    if (values_of(first, "gradient_left") == 0).any():
+        return None  # -0 is a product with 0, as of a clip, and no clearing leaves it
     if first["gradient"].eq("zero").all() and len(zero_for_good(evidence)) > 1:
         return None  # they are 0 because weights are
     return Finding(
