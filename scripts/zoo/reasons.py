@@ -49,5 +49,17 @@ the rules, with labels that the outcome confirmed before any of them was diagnos
 false alarm. One healthy loop ended in an error of the page, which was mended. Because of the kinds
 that it missed, more was measured and rules were mended: it is unseen no longer, and its numbers
 below, too, show how well the rules fit it.
+
+The set `reports`, 66 sick loops after public reports, was run once before any rule had seen it
+(seed 0): 55 detected (83 %), the right cause for 46 (70 %), no false alarm on 86 healthy ones,
+cured twins among them. Because of it these rules were changed, and its numbers below show how well
+they fit it. `frozen`: a fact where no parameter of the model requires a gradient. `graph_cut`: the
+graph of the loss is followed to the outputs that it was given, and to functions without a slope.
+`flat_landscape`: known without the Hessian where all that a loss compares is one number, or where
+nothing in front of a loss that falls silent can be flat, which was `saturated_loss` before.
+`output_range`: of integers too. `dead_units`, `dead_at_start`: of a read-out's own rectifier too.
+`weights_large`: by weights above 2 where the first loss is far above that of a guess.
+`inputs_not_finite`: no longer where nothing was watched, or required a gradient. What guessing costs
+is of the right axis of classes, and a network that ends by saying one number has not learned.
 """
 """What was changed because of what the held half showed, with both numbers; empty: nothing."""
