@@ -59,7 +59,7 @@ graph of the loss is followed to the outputs that it was given, and to functions
 nothing in front of a loss that falls silent can be flat, which was `saturated_loss` before.
 `output_range`: of integers too. `dead_units`, `dead_at_start`: of a read-out's own rectifier too.
 `weights_large`: by weights above 2 where the first loss is far above that of a guess.
-`inputs_not_finite`: no longer where nothing was watched, or required a gradient. What guessing costs
+`inputs_not_finite`: no longer where nothing was watched, or required a gradient. What a guess costs
 is of the right axis of classes, and a network that ends by saying one number has not learned.
 """
 """What was changed because of what the held half showed, with both numbers; empty: nothing."""
