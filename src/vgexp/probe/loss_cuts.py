@@ -7,14 +7,13 @@ a part that is computed again in the backward pass, may hold weights that the gr
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
-from itertools import islice
+from collections.abc import Iterable
 from typing import Any
 
 from torch import Tensor
 from torch.autograd.function import BackwardCFunction
 
-from vgexp.probe.graph import Place, parameter_of, place_of, walk
+from vgexp.probe.graph import parameter_of, place_of, walk
 
 _MOST_NODES = 3000
 """Nodes of a graph that are looked at, beyond which nothing is said."""
@@ -28,10 +27,13 @@ def cut_by(loss: Tensor) -> str | None:
     start = place_of(loss)
     if start is None:
         return None
-    places = _reached(start, lambda place: _has_no_slope(place[0]))
-    if places is None or any(_may_be_trained(place[0]) for place in places):
-        return None
-    return next((str(p[0].name()) for p in places if _has_no_slope(p[0])), None)
+    found = None
+    for count, (node, _) in enumerate(walk([start], lambda place: _has_no_slope(place[0]))):
+        if count == _MOST_NODES or _may_be_trained(node):
+            return None
+        if found is None and _has_no_slope(node):
+            found = str(node.name())
+    return found
 
 
 def reaches_any(loss: Tensor, outputs: Iterable[Tensor]) -> bool | None:
@@ -42,14 +44,12 @@ def reaches_any(loss: Tensor, outputs: Iterable[Tensor]) -> bool | None:
     made = {place for place in places if place is not None and not _is_leaf(place[0])}
     if start is None or not made:
         return None
-    reached = _reached(start, lambda place: place in made)
-    return None if reached is None else any(place in made for place in reached)
-
-
-def _reached(start: Place, ends: Callable[[Place], bool]) -> list[Place] | None:
-    """The places that are reached; None where they are too many to be looked at."""
-    places = [*islice(walk([start], ends), _MOST_NODES + 1)]
-    return None if len(places) > _MOST_NODES else places
+    for count, place in enumerate(walk([start], lambda place: place in made)):
+        if place in made:
+            return True
+        if count == _MOST_NODES:
+            return None
+    return False
 
 
 def _is_leaf(node: Any) -> bool:
