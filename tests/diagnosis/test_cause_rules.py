@@ -269,7 +269,7 @@ TELLS: list[tuple[str, Evidence]] = [
     (
         "graph_cut",
         of(
-            wiring=wiring(gradient_came=[0, 0, 0, 1], gradient=["none"] * 3 + ["finite"]),
+            wiring=pd.concat([UNREACHED, wiring().tail(1).assign(name="log_z")]),
             layers=layers(deltas=(NAN,) * 3, **UNSEEN),
             loss=of_graph(reaches_output=0),
         ),
@@ -1049,11 +1049,20 @@ SILENT: list[tuple[str, Evidence]] = [
     ("flat_landscape", of(loss=of_graph(is_steep=1))),
     ("saturated_loss", of(steps=FALLS_SILENT, loss=of_graph(is_steep=1))),
     ("graph_cut", of(wiring=wiring(), loss=of_graph(reaches_output=0))),
-    ("graph_cut", of(wiring=wiring(), loss=pd.concat([of_graph(cut_by="Round"), loss(step=20)]))),
+    # A layer is trained by way of what the loss function was not given.
     (
         "graph_cut",
         of(
             wiring=wiring(gradient_came=[0, 0, 0, 1], gradient=["none"] * 3 + ["finite"]),
+            layers=layers(deltas=(NAN,) * 3, **UNSEEN),
+            loss=of_graph(reaches_output=0),
+        ),
+    ),
+    ("graph_cut", of(wiring=wiring(), loss=pd.concat([of_graph(cut_by="Round"), loss(step=20)]))),
+    (
+        "graph_cut",
+        of(
+            wiring=pd.concat([UNREACHED, wiring().tail(1).assign(name="log_z")]),
             layers=layers(deltas=(NAN,) * 3, **UNSEEN),
             loss=of_graph(reaches_output=1),
         ),

@@ -302,9 +302,13 @@ def _cut_in_the_loss(
         return _weights(held), (
             f"every path from the loss to them passes {function}, whose derivative is 0"
         )
+    layers = evidence.tables.get("layers")
     lost = held[held["name"].isin(unreached)]
+    reached = held.loc[_numbers(held, "gradient_came") == 1, "name"]
     if not (_numbers(rows, "reaches_output") == 0).all() or not len(lost):
         return (), ""
+    if layers is not None and reached.isin(set(layers["name"])).any():
+        return (), ""  # by way of what the loss function was not given
     return _weights(lost), "the loss has no graph that leads back to the outputs that it was given"
 
 
