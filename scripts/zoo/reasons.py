@@ -58,7 +58,7 @@ someone else who had not read the rules, and confirmed by its outcome at three s
 once before any rule had seen it (seed 0): 55 of 66 sick detected (83 %), the right cause for 46
 (70 %), no false alarm on the 20 healthy, and none on the 66 cured twins. That is what to expect of
 a network that nobody here has seen. Because of the kinds that it missed, rules were mended, so that
-its numbers below, too, show how well the rules fit it. Of those of optimizers and dtypes:
+its numbers below, too, show how well the rules fit it.
 `rate_too_large` leaves an infinite loss of moderate outputs to `nan_from_loss`, and is silent where
 the loss falls at every update and none changes the gradient by a hundredth; `rate_too_small` sees
 steps that are short by the same; `clip_throttles` compares gradients as they came with what the
@@ -66,5 +66,13 @@ optimizer found, and `gradient_cleared` leaves zeros with a sign to it; `optimiz
 eps that was set above all gradients; `underflow` counts the entries of the loss, and `overflow`
 finds a count that float16 does not hold. The classes of shifted tokens are told from their
 positions.
+`frozen`: a fact where no parameter of the model requires a gradient. `graph_cut`: the
+graph of the loss is followed to the outputs that it was given, and to functions without a slope.
+`flat_landscape`: known without the Hessian where all that a loss compares is one number, or where
+nothing in front of a loss that falls silent can be flat, which was `saturated_loss` before.
+`output_range`: of integers too. `dead_units`, `dead_at_start`: of a read-out's own rectifier too.
+`weights_large`: by weights above 2 where the first loss is far above that of a guess.
+`inputs_not_finite`: no longer where nothing was watched, or required a gradient. What a guess costs
+is of the right axis of classes, and a network that ends by saying one number has not learned.
 """
 """What was changed because of what the held half showed, with both numbers; empty: nothing."""

@@ -107,6 +107,21 @@ def said(column: str, value: str, *shapes: str) -> pd.DataFrame:
     return frame
 
 
+def of_graph(**known: Any) -> pd.DataFrame:
+    """A call of a loss with this known of its graph."""
+    frame = loss(name="mine")
+    for column, value in known.items():
+        frame[column] = pd.Series([None, None, value], dtype="object")
+    return frame
+
+
+def returns(least: float, most: float, **known: Any) -> pd.DataFrame:
+    """A call of a loss that is given returns in this range."""
+    frame = of_graph(**{"reaches_output": 1, **known}).assign(dtype="float32")
+    frame.loc[1, ["shape", "name", "min", "max"]] = "32", "returns", least, most
+    return frame
+
+
 def flat(share: float) -> pd.DataFrame:
     """A call of a loss with such a share of flat entries in front of it, and no target."""
     frame = loss(name="mine").assign(flat_fraction=[NAN, NAN, share])
@@ -157,6 +172,8 @@ def with_adapter(frame: pd.DataFrame) -> pd.DataFrame:
     return pd.concat([frame, beside], ignore_index=True)
 
 
+ZEROS = steps_of([0.0] * 120, grad_norm=0.0)
+FALLS_SILENT = steps_of([0.5] * 120, grad_norm=[0.25] * 10 + [1e-9] * 110)
 VARYING = [1e-4 * (1 + 0.01 * (step % 7)) for step in range(120)]
 FOREIGN = "the model: modules ran that are not registered in it, and have no rows; their weights: a"
 PROBABILITIES = {"min": 0.08, "max": 0.12, "row_sum_min": 1.0, "row_sum_max": 1.0}
@@ -245,6 +262,16 @@ TELLS: list[tuple[str, Evidence]] = [
                 gradient_came=[0, 0, 1, 1], gradient=["none", "none", "finite", "finite"]
             ),
             layers=layers(preact_std=[NAN, NAN, 1.0, 1.0], weight_norm=8.0),
+        ),
+    ),
+    # The loss function rounds what it is given, or detaches it, and trains something else.
+    ("graph_cut", of(wiring=wiring(gradient="zero"), loss=of_graph(cut_by="RoundBackward0"))),
+    (
+        "graph_cut",
+        of(
+            wiring=pd.concat([UNREACHED, wiring().tail(1).assign(name="log_z")]),
+            layers=layers(deltas=(NAN,) * 3, **UNSEEN),
+            loss=of_graph(reaches_output=0),
         ),
     ),
     ("gradient_kept", of(wiring=wiring(gradient_kept=1))),
@@ -546,6 +573,9 @@ TELLS: list[tuple[str, Evidence]] = [
         ),
     ),
     ("flat_landscape", of(extra={"curvature_over_limit_max": 1e-4})),
+    # All returns are the same; or what is left of a squared error does not depend on weights.
+    ("flat_landscape", of(steps=ZEROS, loss=returns(-24.0, -24.0))),
+    ("flat_landscape", of(steps=FALLS_SILENT, loss=of_graph(is_steep=1))),
     (
         "labels_unlearnable",
         of(
@@ -1020,6 +1050,32 @@ SILENT: list[tuple[str, Evidence]] = [
     ("overflow", of(dtype="float16")),
     ("overflow", of(steps=steps_of([2.3, NAN], grad_norm=[1.0, NAN]), layers=layers(act_max=6e4))),
     ("flat_landscape", of(extra={"curvature_over_limit_max": 0.5})),
+    ("flat_landscape", of(steps=ZEROS, loss=returns(-24.0, 0.0))),
+    ("flat_landscape", of(steps=ZEROS, loss=returns(-24.0, -24.0, cut_by="RoundBackward0"))),
+    ("flat_landscape", of(steps=ZEROS, loss=returns(1.0, 1.0).head(1))),
+    ("flat_landscape", of(loss=returns(-24.0, -24.0))),
+    ("flat_landscape", of(steps=FALLS_SILENT, loss=of_graph(is_steep=0))),
+    ("flat_landscape", of(loss=of_graph(is_steep=1))),
+    ("saturated_loss", of(steps=FALLS_SILENT, loss=of_graph(is_steep=1))),
+    ("graph_cut", of(wiring=wiring(), loss=of_graph(reaches_output=0))),
+    # A layer is trained by way of what the loss function was not given.
+    (
+        "graph_cut",
+        of(
+            wiring=wiring(gradient_came=[0, 0, 0, 1], gradient=["none"] * 3 + ["finite"]),
+            layers=layers(deltas=(NAN,) * 3, **UNSEEN),
+            loss=of_graph(reaches_output=0),
+        ),
+    ),
+    ("graph_cut", of(wiring=wiring(), loss=pd.concat([of_graph(cut_by="Round"), loss(step=20)]))),
+    (
+        "graph_cut",
+        of(
+            wiring=pd.concat([UNREACHED, wiring().tail(1).assign(name="log_z")]),
+            layers=layers(deltas=(NAN,) * 3, **UNSEEN),
+            loss=of_graph(reaches_output=1),
+        ),
+    ),
     (
         "labels_unlearnable",
         of(

@@ -114,6 +114,25 @@ def test_the_share_at_which_an_activation_is_flat_is_that_of_its_slope(
     assert graph_of(loss(outputs(1))).flat_fraction == expected
 
 
+@pytest.mark.parametrize(
+    ("loss", "expected"),
+    [
+        (lambda o: F.mse_loss(o, COLUMN), True),
+        (lambda o: 0.1 * (o[:, 0] + COLUMN.sin()).square().mean() + o.abs().sum(), True),
+        # One ahead of weights is the model's own.
+        (lambda o: nn.Linear(1, 1)(o.sigmoid()).square().mean(), True),
+        (lambda o: F.mse_loss(o.sigmoid(), COLUMN), False),
+        (lambda o: (1 - o).relu().mean(), False),
+        (lambda o: F.cross_entropy(o, COLUMN), False),
+        (lambda o: o.clamp(0, 1).square().mean(), False),
+    ],
+)
+def test_a_loss_is_steep_where_nothing_between_it_and_weights_has_a_flat_end(
+    loss: Callable[[Tensor], Tensor], expected: bool
+) -> None:
+    assert graph_of(loss(outputs(1))).is_steep is expected
+
+
 def test_a_loss_without_a_graph_says_nothing() -> None:
     assert graph_of(torch.tensor(1.0)) == NOTHING
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from vgexp.errors import QuestionError
 from vgexp.probe.hooks import Hook, Note
-from vgexp.probe.loss_arguments import RESULT, Argument, describe, named_tensors, rows_of
+from vgexp.probe.loss_arguments import Argument, describe_call, named_tensors, rows_of
 from vgexp.probe.steps import Number, StepMeter
 from vgexp.records import Rows
 from vgexp.torch_internals import backward_task
@@ -206,8 +206,7 @@ class LossWatch:
                 name = name or getattr(function, "__name__", type(function).__name__)
                 every = [*named_tensors(function, args, kwargs)][:_MOST_TENSORS]
                 self._described[source] = [
-                    *(describe(name, key, x) for key, x in every),
-                    describe(name, RESULT, loss),
+                    *describe_call(name, every, loss),
                     *(self._of_model() if is_bad else ()),
                 ]
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from vgexp.probe.graph import maker_of
+from vgexp.probe.loss_cuts import cut_by, reaches_any
 from vgexp.probe.loss_graph import NOTHING, LossGraph, graph_of
 from vgexp.probe.steps import Number, floats, read_numbers
 from vgexp.records import Rows
@@ -34,6 +35,8 @@ class Argument(NamedTuple):
     numbers: tuple[Number, ...]
     graph: LossGraph = NOTHING
     """Of a loss, what lies behind it."""
+    cut_by: str | None = None
+    reaches_output: bool | None = None
 
 
 def rows_of(described: Sequence[tuple[int, Argument]]) -> Rows | None:
@@ -50,13 +53,18 @@ def rows_of(described: Sequence[tuple[int, Argument]]) -> Rows | None:
     numbers = {name: floats(values, torch.float64) for name, values in columns.items()}
     words = {
         name: [getattr(argument, name) for _, argument in described]
-        for name in Argument._fields[:-2]
+        for name in ("function", "name", "role", "shape", "dtype", "made_by", "cut_by")
     }
     graphs = [argument.graph for _, argument in described]
     words |= {n: [getattr(g, n) for g in graphs] for n in ("squashed_twice", "broadcast_to")}
     numbers["flat_fraction"] = floats(
         read_numbers([g.flat_fraction for g in graphs]), torch.float64
     )
+    flags = {
+        "reaches_output": [argument.reaches_output for _, argument in described],
+        "is_steep": [g.is_steep for g in graphs],
+    }
+    words |= {n: [None if f is None else int(f) for f in each] for n, each in flags.items()}
     return Rows("loss", {"step": [step for step, _ in described], **words, **numbers})
 
 
@@ -80,6 +88,17 @@ def _tensors_in(name: str, value: Any) -> Iterator[tuple[str, Tensor]]:
     elif isinstance(value, tuple | list):
         for i, inner in enumerate(value):
             yield from _tensors_in(f"{name}.{i}", inner)
+
+
+def describe_call(
+    function: str, named: Sequence[tuple[str, Tensor]], loss: Tensor
+) -> list[Argument]:
+    """Describes the tensors of a call and its loss, with where autograd's graph ends ahead of the
+    weights."""
+    reaches = reaches_any(loss, [x for _, x in named if x.requires_grad])
+    result = describe(function, RESULT, loss)
+    result = result._replace(cut_by=cut_by(loss), reaches_output=reaches)
+    return [*(describe(function, name, x) for name, x in named), result]
 
 
 def describe(function: str, name: str, x: Tensor) -> Argument:

@@ -7,6 +7,7 @@ one already, a difference that is broadcast, an activation that is flat.
 from __future__ import annotations
 
 import math
+import re
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -33,6 +34,10 @@ _TAKING_LOGARITHMS = ("NllLoss",)
 _LIKE_THE_SAME = ("Clamp", "MaskedFill", "Add")
 """Functions that leave entries in their place; of `Add` one with a constant."""
 _DIFFERENCES = ("Sub", "Rsub", "MseLoss", "L1Loss", "SmoothL1Loss", "HuberLoss")
+_WITHOUT_FLAT_ENDS = re.compile(
+    SAME_ENTRIES.pattern + r"|(?:Add|Sub|Rsub|Mul|Div|Neg|Pow|Sqrt|Abs|Sin|Cos|Mean|Sum|Cat|Stack"
+    r"|MseLoss|L1Loss|AccumulateGrad)\w*"
+)
 _FLAT = 1e-3
 """Slope over the largest one, below which an activation is flat."""
 
@@ -50,6 +55,8 @@ class LossGraph(NamedTuple):
     """The share of entries at which the activation in front of the loss is flat; of several the
     least. Of a cross-entropy with logits that is to grow, as a GAN's first formula has it, the
     share at which that is flat."""
+    is_steep: bool | None = None
+    """Whether nothing between the loss and the last weights has a flat end."""
 
 
 NOTHING = LossGraph(None, None, None)
@@ -68,7 +75,9 @@ def graph_of(loss: Tensor) -> LossGraph:
     flat: Number = torch.stack(shares).amin() if shares else None
     if isinstance(flat, Tensor) and flat.is_cpu:
         flat = float(flat)
-    return LossGraph(twice, wide, flat)
+    is_whole = len(places) < _MOST_NODES
+    steep = all(_ends(p) or _WITHOUT_FLAT_ENDS.match(p[0].name()) for p in places)
+    return LossGraph(twice, wide, flat, steep if is_whole else None)
 
 
 def _ends(place: Place) -> bool:

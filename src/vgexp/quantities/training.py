@@ -41,6 +41,8 @@ STEPS = (
 
 _of_call = partial(amount, asked_by="probe.activations_every", scale="linear")
 
+_flag_of_call = partial(count, asked_by="probe.activations_every", scale="linear")
+
 LOSS = (
     key("step", "the update whose first call of the loss function is described, from 0"),
     key("function", "the loss function's name, or its class", "text"),
@@ -88,6 +90,21 @@ LOSS = (
         "loss: share of entries at which the sigmoid, tanh, softplus or log-sigmoid between it and"
         " the last weights has a slope below 1e-3 of its largest; of several the least",
         asked_by="probe.activations_every",
+    ),
+    text(
+        "cut_by",
+        "loss: a function whose derivative is 0, as autograd names it (RoundBackward0), that every"
+        " path from it to a parameter passes",
+        asked_by="probe.activations_every",
+    ),
+    _flag_of_call(
+        "reaches_output",
+        "loss: 1 if autograd's graph leads from it to an output that it was given; 0: to none",
+    ),
+    _flag_of_call(
+        "is_steep",
+        "loss: 1 if sums, products, powers, roots, absolute values and waves alone lie between it"
+        " and the last weights: none of them has a flat end; 0: something else does",
     ),
 )
 

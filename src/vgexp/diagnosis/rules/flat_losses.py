@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 
 from vgexp.diagnosis.depths import values_of
@@ -77,9 +79,18 @@ def _flat_in_front(evidence: Evidence) -> Finding | None:
     )
 
 
-def _flat_loss(evidence: Evidence) -> Finding | None:
-    """Whether the whole gradient is 1e-4 of its first size, or less, in most of the run, at a loss
-    that is no lower than the first one, while every layer still has units that pass it on."""
+class Silence(NamedTuple):
+    """Since when a loss sends next to nothing back."""
+
+    step: int
+    first: float
+    """The largest of the first gradients."""
+    last: float
+
+
+def silence_of(evidence: Evidence) -> Silence | None:
+    """Since when the whole gradient is 1e-4 of its first size, or less, in most of the run, at a
+    loss that is no lower than the first one, while every layer still has units that pass it on."""
     norms, losses = (column_of(evidence, "steps", name) for name in ("grad_norm", "loss"))
     if norms.size < ENOUGH_STEPS or not np.isfinite(norms).all() or not np.isfinite(losses).all():
         return None
@@ -91,16 +102,33 @@ def _flat_loss(evidence: Evidence) -> Finding | None:
         return None
     if losses[-20:].mean() < losses[0] - ROUNDING * abs(losses[0]):
         return None
-    began = int(np.flatnonzero(flat)[0])
-    step = int(evidence.tables["steps"]["step"].iloc[began])
+    step = int(evidence.tables["steps"]["step"].iloc[int(np.flatnonzero(flat)[0])])
+    return Silence(step, first, float(np.median(norms[-20:])))
+
+
+def is_steep(evidence: Evidence) -> bool:
+    """Whether the loss is made of sums, products and powers of what the last weights give, as
+    autograd's graph says: no activation in front of it can be flat."""
+    table = evidence.tables.get("loss")
+    if table is None:
+        return False
+    steep = values_of(table[table["role"] == "loss"], "is_steep")
+    return steep.size > 0 and bool((steep == 1).all())
+
+
+def _flat_loss(evidence: Evidence) -> Finding | None:
+    """Whether the loss falls silent, and something in front of it may be flat."""
+    if is_steep(evidence) or (silence := silence_of(evidence)) is None:
+        return None
+    losses = column_of(evidence, "steps", "loss")
     return Finding(
         "saturated_loss",
-        f"From step {step} on the loss sends next to nothing back: the whole gradient is"
-        f" {float(np.median(norms[-20:])):.2g}, where it was {first:.2g}, and the loss"
+        f"From step {silence.step} on the loss sends next to nothing back: the whole gradient is"
+        f" {silence.last:.2g}, where it was {silence.first:.2g}, and the loss"
         f" {losses[-1]:.3g} is no lower than the first one, {losses[0]:.3g}.",
-        step=step,
+        step=silence.step,
         layers=readouts(evidence),
-        numbers={"grad_norm": Number(float(np.median(norms[-20:])), _SILENT * first)},
+        numbers={"grad_norm": Number(silence.last, _SILENT * silence.first)},
         remedies=(_STEEP_LOSS,),
     )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import pandas as pd
@@ -228,7 +228,8 @@ def graph_cut(evidence: Evidence) -> Finding | None:
     """Whether no gradient comes to weights that the forward pass uses.
 
     None comes at all (detached, no_grad), or exactly 0 behind a layer that gets a signal, has
-    units that are not dead, and whose numbers the dtype holds (sign, round). What runs under
+    units that are not dead, and whose numbers the dtype holds (sign, round); or the graph of the
+    loss leads to no output that it was given, or by way of sign or round alone. What runs under
     no_grad may do so by intent, as a pretrained backbone, and a head or a pooler beside the path
     may be for another task: of a network that learned it is no fault.
     """
@@ -246,6 +247,9 @@ def graph_cut(evidence: Evidence) -> Finding | None:
     is_beside = is_fact and not evidence.is_check and set(cut) <= beside_the_path(evidence)
     if is_beside:  # whether the loss needs what they give is not known
         is_fact, why = False, "no backward pass reached them, though it did those in front of them"
+    if not cut:
+        cut, why = _cut_in_the_loss(evidence, held, [n for n in none["name"] if n not in late])
+        is_fact = bool(cut)
     if not cut:
         cut, why = _ran_silently(evidence, none["name"]), "they run under no_grad, and never change"
     if not cut:
@@ -282,6 +286,35 @@ def graph_cut(evidence: Evidence) -> Finding | None:
         ),
         is_fact=is_fact,
     )
+
+
+def _cut_in_the_loss(
+    evidence: Evidence, held: pd.DataFrame, unreached: Sequence[str]
+) -> tuple[tuple[str, ...], str]:
+    """The weights that autograd's graph says no loss function's result leads to, and why; none
+    where a described call of one leads to them.
+
+    Args:
+        held: rows of what the optimizer holds.
+        unreached: names of what no backward pass came to.
+    """
+    table = evidence.tables.get("loss")
+    rows = None if table is None else table[table["role"] == "loss"]
+    if rows is None or not len(rows):
+        return (), ""
+    if rows["cut_by"].notna().all():
+        function = str(rows["cut_by"].iloc[0]).partition("Backward")[0].lower()
+        return _weights(held), (
+            f"every path from the loss to them passes {function}, whose derivative is 0"
+        )
+    layers = evidence.tables.get("layers")
+    lost = held[held["name"].isin(unreached)]
+    reached = held.loc[_numbers(held, "gradient_came") == 1, "name"]
+    if not (_numbers(rows, "reaches_output") == 0).all() or not len(lost):
+        return (), ""
+    if layers is not None and reached.isin(set(layers["name"])).any():
+        return (), ""  # by way of what the loss function was not given
+    return _weights(lost), "the loss has no graph that leads back to the outputs that it was given"
 
 
 def _cut_in_time(evidence: Evidence) -> Finding | None:
