@@ -1,6 +1,7 @@
 """Each rule about a cause, on tables in which it finds it and on tables in which it does not.
 
-Holds: diagnosis/depths.py, diagnosis/outcome.py, diagnosis/rules/wiring.py,
+Holds: diagnosis/depths.py, diagnosis/outcome.py, diagnosis/rules/graph_cuts.py,
+diagnosis/rules/wiring.py, diagnosis/rules/wiring_rows.py,
 diagnosis/rules/losses.py, diagnosis/rules/probabilities.py, diagnosis/rules/not_finite.py,
 diagnosis/rules/flat_losses.py,
 diagnosis/rules/inputs.py, diagnosis/rules/initial_weights.py, diagnosis/rules/multiplied.py,

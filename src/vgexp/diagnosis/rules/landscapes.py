@@ -13,8 +13,8 @@ from vgexp.diagnosis.landscape import FLAT_BELOW
 from vgexp.diagnosis.learning import ENOUGH_STEPS
 from vgexp.diagnosis.outcome import column_of, constant_loss
 from vgexp.diagnosis.rules.flat_losses import is_steep, silence_of
+from vgexp.diagnosis.rules.graph_cuts import graph_cut
 from vgexp.diagnosis.rules.updates import UNMOVED, WHOLE_WEIGHT, total_change
-from vgexp.diagnosis.rules.wiring import graph_cut
 from vgexp.diagnosis.signal import VANISHING_BELOW
 
 _CHANCE = 1.5

@@ -10,7 +10,8 @@ from vgexp.diagnosis.findings import Finding, Number, cause_rule
 from vgexp.diagnosis.learning import LEARNED_BELOW
 from vgexp.diagnosis.outcome import constant_loss, has_learned
 from vgexp.diagnosis.phrases import name_layers
-from vgexp.diagnosis.rules.wiring import beside_the_path, frozen
+from vgexp.diagnosis.rules.wiring import frozen
+from vgexp.diagnosis.rules.wiring_rows import beside_the_path
 from vgexp.unseen import weights_that_ran_silently
 
 _RISE = 1.2
