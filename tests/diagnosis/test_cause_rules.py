@@ -252,6 +252,8 @@ TELLS: list[tuple[str, Evidence]] = [
         ),
     ),
     ("graph_cut", of(wiring=wiring(), layers=layers(deltas=(0.0, 0.0, 0.5)))),
+    # A branch that no gradient comes back to, at any step; the others get theirs past it.
+    ("graph_cut", of(wiring=wiring(), layers=layers(deltas=(0.5, 0.0, 0.5)))),
     # The loss was made anew as a leaf: nothing behind it is seen.
     ("graph_cut", of(wiring=UNREACHED, layers=layers(deltas=(NAN,) * 3, **UNSEEN), loss=loss())),
     # Under no_grad, and not trained by anyone else.
@@ -693,6 +695,17 @@ SILENT: list[tuple[str, Evidence]] = [
             layers=layers(deltas=(0.0, 0.0, 0.0), weight_norm=[1.0, 1.0, 1.0, 0.0]),
         ),
     ),
+    # Branches whose factor begins at 0, as ReZero's and LayerScale's do: after one update it is not.
+    (
+        "graph_cut",
+        of(
+            wiring=wiring(),
+            layers=pd.concat(
+                [layers((0,), deltas=(0.5, 0.0, 0.5)), layers((20,), deltas=(0.5, 0.1, 0.5))]
+            ),
+        ),
+    ),
+    ("graph_cut", of(wiring=wiring(), layers=layers((0,), deltas=(0.5, 0.0, 0.5)))),
     # The second factor of an adapter begins at 0 beside a weight that is frozen.
     (
         "graph_cut",

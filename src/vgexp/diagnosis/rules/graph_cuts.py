@@ -174,16 +174,24 @@ def _ran_silently(evidence: Evidence, names: Iterable[object]) -> tuple[str, ...
 
 
 def _zero_behind(evidence: Evidence) -> tuple[str, ...]:
-    """The layers that get exactly 0 at the first step, below one that gets a signal for sure."""
+    """The layers that get exactly 0 at every measured step, below one that gets a signal for sure.
+
+    A factor that begins at 0, as of a branch in ReZero, lets nothing back at the first step, and
+    the others get theirs past it. After one update alone it cannot be told from a cut.
+    """
     rows = rows_at(evidence, evidence.first_step)
     layers = evidence.tables.get("layers")
     if layers is None or not len(rows):
         return ()
     deltas, dead = values_of(rows, "delta_rms"), values_of(rows, "dead_fraction")
-    zero = np.flatnonzero(deltas == 0)
+    reached = set(layers.loc[values_of(layers, "delta_rms") > 0, "name"])
+    zero = np.flatnonzero((deltas == 0) & ~rows["name"].isin(reached).to_numpy())
     if not zero.size or _has_weights_of_zero(evidence):
         return ()
     top = int(zero.max())
+    is_in_branches = bool((deltas[: top + 1] > 0).any())
+    if is_in_branches and layers["step"].nunique() == 1:
+        return ()
     readout = layers[(layers["step"] == evidence.first_step) & (layers["kind"] == "readout")]
     of_readout, norms = values_of(readout, "delta_rms"), values_of(readout, "weight_norm")
     is_last = top + 1 == len(deltas)
@@ -197,7 +205,7 @@ def _zero_behind(evidence: Evidence) -> tuple[str, ...]:
     is_flat = bool((np.nan_to_num(saturated) >= 1).any())
     if not is_sound or is_dead or is_flat or evidence.dtype == "float16":
         return ()
-    return tuple(str(name) for name in rows["name"].iloc[: top + 1])
+    return tuple(map(str, rows["name"].iloc[zero if is_in_branches else slice(top + 1)]))
 
 
 def _has_weights_of_zero(evidence: Evidence) -> bool:
