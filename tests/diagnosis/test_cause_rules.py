@@ -695,7 +695,7 @@ SILENT: list[tuple[str, Evidence]] = [
             layers=layers(deltas=(0.0, 0.0, 0.0), weight_norm=[1.0, 1.0, 1.0, 0.0]),
         ),
     ),
-    # Branches whose factor begins at 0, as ReZero's and LayerScale's do: after one update it is not.
+    # Branches whose factor begins at 0, as ReZero's and LayerScale's do, and is none after it.
     (
         "graph_cut",
         of(

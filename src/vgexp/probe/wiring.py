@@ -147,9 +147,10 @@ class Wiring:
         places, pairs = [], []
         for place, parameter in enumerate(self._parameters if self._is_looking else ()):
             peak, gradient = self._peaks.get(id(parameter)), parameter.grad
-            if peak is not None and gradient is not None and _is_plain(gradient):
+            entries = None if peak is None or gradient is None else _entries(gradient)
+            if peak is not None and entries is not None:
                 places.append(place)
-                pairs.append(torch.stack((peak, _has_negative(gradient))))
+                pairs.append(torch.stack((peak, _has_negative(entries))))
         is_one_device = len({pair.device for pair in pairs}) == 1
         self._given = (places, torch.stack(pairs, 1)) if is_one_device else ([], None)
 
@@ -208,8 +209,9 @@ class Wiring:
         *at, is_kept = (*self._marks.get(key, (0, -2)), True) if last is None else last
         is_added = found == (at[0], at[1] + 1)
         self._arrived[key] = (*found, is_added and is_kept)
-        if _is_plain(gradient):
-            self._peaks[key] = torch.linalg.vector_norm(gradient.detach(), math.inf).float()
+        entries = _entries(gradient)
+        if entries is not None:
+            self._peaks[key] = torch.linalg.vector_norm(entries, math.inf).float()
 
     def _looked(self, step: int) -> tuple[list[bool | None], list[bool | None]]:
         """Whether a gradient came, and whether it was added to that of the update before."""
@@ -351,15 +353,20 @@ def _word(peak: float) -> str:
     return "finite" if peak else "zero"
 
 
-def _is_plain(gradient: Tensor) -> bool:
-    """Whether it is an ordinary tensor with entries, on one device."""
-    is_dense = type(gradient) is Tensor and gradient.layout == torch.strided
-    return is_dense and gradient.numel() > 0 and gradient.is_floating_point()
+def _entries(gradient: Tensor) -> Tensor | None:
+    """The entries of an ordinary gradient, and of a sparse one those that it holds; None where
+    there are none, or they are in pieces on several devices."""
+    if type(gradient) is not Tensor or not gradient.is_floating_point():
+        return None
+    gradient = gradient.detach()
+    if gradient.layout == torch.sparse_coo:
+        gradient = gradient.coalesce().values()
+    return gradient if gradient.layout == torch.strided and gradient.numel() else None
 
 
-def _has_negative(gradient: Tensor) -> Tensor:
+def _has_negative(entries: Tensor) -> Tensor:
     """1 if one of the first entries has a negative sign, as -0 has."""
-    return torch.signbit(gradient.detach().reshape(-1)[:_ENTRIES]).any().float()
+    return torch.signbit(entries.reshape(-1)[:_ENTRIES]).any().float()
 
 
 def _left(found: float | None, came: float, has_negative: float) -> float | None:

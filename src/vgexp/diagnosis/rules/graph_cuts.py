@@ -190,7 +190,7 @@ def _zero_behind(evidence: Evidence) -> tuple[str, ...]:
         return ()
     top = int(zero.max())
     is_in_branches = bool((deltas[: top + 1] > 0).any())
-    if is_in_branches and layers["step"].nunique() == 1:
+    if is_in_branches and evidence.first_step == evidence.last_step:
         return ()
     readout = layers[(layers["step"] == evidence.first_step) & (layers["kind"] == "readout")]
     of_readout, norms = values_of(readout, "delta_rms"), values_of(readout, "weight_norm")
