@@ -7,6 +7,7 @@ Holds: probe/ranks.py, probe/sharded.py
 from __future__ import annotations
 
 import pickle
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -21,15 +22,25 @@ from two_ranks import NUM_EXAMPLES, NUM_STEPS, batch, measure, network, placed, 
 from vgexp import Probe
 from vgexp.errors import QuestionError
 
-pytestmark = pytest.mark.skipif(not dist.is_available(), reason="torch without distributed")
+pytestmark = [
+    pytest.mark.skipif(not dist.is_available(), reason="torch without distributed"),
+    # Of Python 3.12 on; what is forked here has no threads of its own that hold a lock.
+    pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning"),
+]
 
 
 @pytest.fixture(scope="module")
 def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
-    """What each of two processes found."""
+    """What each of two processes found: forks, which have loaded all that they need already.
+
+    Behind a test of CUDA they are new processes: autograd's threads of a device outlive no fork.
+    """
+    method = "spawn" if torch.cuda.is_initialized() else "fork"
+    for name in ("fsdp", "tensor"):
+        import_module(f"torch.distributed.{name}")
     folder = tmp_path_factory.mktemp("ranks")
-    torch.multiprocessing.spawn(  # type: ignore[no-untyped-call]
-        measure, (str(folder / "rendezvous"), str(folder)), nprocs=2
+    torch.multiprocessing.start_processes(  # type: ignore[no-untyped-call]
+        measure, (str(folder / "rendezvous"), str(folder)), nprocs=2, start_method=method
     )
     return [pickle.loads((folder / f"{rank}.pickle").read_bytes()) for rank in range(2)]
 
