@@ -8,7 +8,8 @@ from __future__ import annotations
 import contextlib
 import copy
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from vgexp.cli.hydra_errors import translate
 from vgexp.cli.launcher import PlannedLauncher
 from vgexp.cli.listing import find_configs
 from vgexp.cli.main import main
+from vgexp.cli.omegaconf_internals import parse_texts_once
 from vgexp.cli.progress import Planning
 from vgexp.cli.typed_config import to_config
 from vgexp.config import MlpConfig, identity
@@ -56,14 +58,16 @@ WORDS = (
 
 
 @pytest.fixture(scope="module")
-def sweep() -> tuple[ConfigLoader, DictConfig]:
+def sweep() -> Iterator[tuple[ConfigLoader, DictConfig]]:
     """What Hydra hands a launcher: its loader, and the configuration of a sweep itself."""
     schema.register(find_work("train"))
     with initialize_config_dir(str(find_configs()), job_name="train", version_base="1.3"):
         loader = GlobalHydra.instance().config_loader()
         subdir = "hydra.sweep.subdir=${hydra.job.num}-${hydra.job.override_dirname}-${seed}"
         words = ["seed=1,2", subdir]
-        return loader, loader.load_configuration(schema.PRIMARY, words, RunMode.MULTIRUN)
+        master = loader.load_configuration(schema.PRIMARY, words, RunMode.MULTIRUN)
+    with parse_texts_once():  # as in a sweep
+        yield loader, master
 
 
 @contextlib.contextmanager
@@ -120,9 +124,18 @@ def samples() -> list[tuple[str, ...]]:
 NUM_SAMPLES = 12
 
 
+@pytest.fixture(scope="module")
+def hydras(sweep: tuple[ConfigLoader, DictConfig]) -> Callable[[int], list[str]]:
+    """What Hydra makes of a sample, by its number; composed once."""
+    return cache(lambda number: outcome(by_hydra(*sweep, samples()[number], number)))
+
+
 @pytest.mark.parametrize("lost", ["", "_apply_overrides_to_config", "get_overrides_dirname"])
 def test_jobs_are_composed_as_hydra_composes_them(
-    lost: str, sweep: tuple[ConfigLoader, DictConfig], monkeypatch: pytest.MonkeyPatch
+    lost: str,
+    sweep: tuple[ConfigLoader, DictConfig],
+    hydras: Callable[[int], list[str]],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     with monkeypatch.context() as patch:
         if lost:
@@ -132,7 +145,7 @@ def test_jobs_are_composed_as_hydra_composes_them(
     # Where a part is lost each job is composed whole, as Hydra does: a few jobs show it.
     every = 6 if lost else 1
     for number, words in list(enumerate(samples()))[::every]:
-        expected = outcome(by_hydra(*sweep, words, number))
+        expected = hydras(number)
         whole = outcome(composer.compose(words, number, with_hydra=True))
         assert whole == expected, words
         # Without Hydra's part what is said of the job is the same.

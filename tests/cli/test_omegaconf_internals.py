@@ -97,8 +97,10 @@ def own_copy(config: Any) -> Any:
 def test_a_copy_holds_what_omegaconfs_own_copy_holds(make: Callable[[], DictConfig]) -> None:
     copy_nodes_directly()
     config = make()
+    before = describe(config)
     copied = copy.deepcopy(config)
     assert describe(copied) == describe(own_copy(config))
+    assert describe(config) == before
     assert OmegaConf.to_yaml(copied) == OmegaConf.to_yaml(config)
 
 
