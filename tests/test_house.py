@@ -32,7 +32,8 @@ FLOORS: tuple[frozenset[str], ...] = tuple(
         "models data probe theory diagnosis resuming",
         "activations inits norms skips losses optimizers schedulers clips noise tables checkpoints",
         "metrics watch seeds tasks folders user_code machine",
-        "registry config quantities records interrupts lookup location origin files unseen",
+        "registry config quantities records interrupts lookup location origin files unseen"
+        " known_facts",
         "errors torch_internals",
     )
 )

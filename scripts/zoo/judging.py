@@ -79,9 +79,9 @@ def _judge_preset(job: Job) -> Judged:
     summary: dict[str, Any] = json.loads((job.place / "summary.json").read_text(encoding="utf-8"))
     past = PastRun(job.place, is_strict=False)
     learned = summary.get("status") == "completed" and _has_learned(summary)
-    if job.cured:
-        return Judged(job, learned, "", None, (), {})
     diagnosis = diagnose_run(past)
+    if job.cured:
+        return Judged(job, learned, diagnosis.health, diagnosis.cause, (), {})
     names = ("layers", "steps", "evals", "loss", "wiring")
     tables = {name: table for name in names if (table := past.table(name)) is not None}
     facts = {"dtype": past.dtype, "num_classes": _num_classes(summary)}

@@ -93,8 +93,8 @@ def make_measured(judged: Sequence[Judged]) -> str:
         f"""
 Configurations (`configs/zoo`): {counts[0]}, {counts[1]}. Loops of users (`scripts/zoo/loops`):
 {counts[2]}, {counts[3]}. Judged here: {len(judged) - num_cured} trainings
-(configurations: seeds {_listed(seeds[PRESET])}; loops: seeds {_listed(seeds[LOOP])}), and the
-outcome of {num_cured} cured twins. Truth and half were written down before. The outcome, in which
+(configurations: seeds {_listed(seeds[PRESET])}; loops: seeds {_listed(seeds[LOOP])}), and
+{num_cured} cured twins. Truth and half were written down before. The outcome, in which
 no rule has a part, confirms the truth: a sick one does not learn, its twin with one change does, a
 healthy one learns. Limits of rules were set by the half `tune`.
 """
@@ -153,27 +153,32 @@ def _is_as_it_should(each: Judged) -> bool:
     return each.is_right if each.job.truth else each.health != "sick"
 
 
+def _is_sick(each: Judged) -> bool:
+    return bool(each.job.truth) and not each.job.cured
+
+
 _RATES: dict[str, Callable[[Judged], bool | None]] = {
-    "sick detected": lambda each: each.is_detected if each.job.truth else None,
-    "right cause": lambda each: each.is_right if each.job.truth else None,
+    "sick detected": lambda each: each.is_detected if _is_sick(each) else None,
+    "right cause": lambda each: each.is_right if _is_sick(each) else None,
     "right among those named": lambda each: (
-        bool({*each.told} & {*each.job.truth}) if each.job.truth else None
+        bool({*each.told} & {*each.job.truth}) if _is_sick(each) else None
     ),
     "false alarms": lambda each: None if each.job.truth else each.is_detected,
+    "on cured twins": lambda each: each.is_detected if each.job.cured else None,
 }
 """Column -> whether a training counts; None: it is not of those that are counted."""
 
 
 def _rate_rows(judged: Iterable[Judged]) -> list[list[str]]:
     rows = []
-    trained = [each for each in judged if not each.job.cured]
+    judged = list(judged)
     for half in reversed(SETS):
         for kinds, words in (
             ((PRESET, LOOP), ""),
             ((PRESET,), ", configurations"),
             ((LOOP,), ", loops"),
         ):
-            some = [each for each in trained if each.job.half == half and each.job.kind in kinds]
+            some = [each for each in judged if each.job.half == half and each.job.kind in kinds]
             if some:
                 rows.append([f"`{half}`{words}", *(_rate(some, asks) for asks in _RATES.values())])
     return rows

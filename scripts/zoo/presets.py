@@ -14,8 +14,9 @@ from pathlib import Path
 FOLDER = Path(__file__).parents[2] / "configs" / "zoo"
 HEALTHY = "healthy"
 HALVES = ("tune", "held")
-SETS = (*HALVES, "fresh")
-"""The halves, and the loops that were written after the rules had been set by the first half."""
+SETS = (*HALVES, "fresh", "reports")
+"""The halves, and the two sets of loops that were written after the rules had been set by the first
+half, the second after public reports."""
 
 _STATED = re.compile(r"^# (half|truth|cure): (.+)$", re.MULTILINE)
 

@@ -23,20 +23,20 @@ REASONS: Mapping[str, str] = {
     " small; biases then move far, and labels seem to be the cause.",
     "held_rate_large_adamw": "A squared error of targets whose size nobody knows: the loss falls by"
     " half from its first value, and counts as learned.",
-    "held_clipped_values": "Clipping by value in a loop leaves norms that differ from step to step:"
-    " that the updates are small is seen, and not why.",
     "held_half_underflow": "Every gradient is exactly 0 from the start, so that there is none whose"
     " size would show that it underflows.",
     "held_half_overflow": "The first forward pass is not finite: no table says what overflowed.",
-    **dict.fromkeys(
-        (
-            *("fresh_softmax_of_tokens", "fresh_steep_steps", "fresh_zero_adapters"),
-            *("fresh_growing_filter", "fresh_plateau_each_batch", "fresh_large_first_steps"),
-            *("fresh_exponentials_in_half", "fresh_too_good_a_judge", "fresh_detached_state"),
-            "fresh_number_of_a_task",
-        ),
-        "Not looked into: the set stays fresh.",
-    ),
+    "report_relu_in_the_cell": "Of a cell by hand the gradient is not measured through time. At the"
+    " first update it does not grow, and at the next one that is measured nothing is finite; the"
+    " loss that jumps in between is that of a rate that is too large as well.",
+    "fresh_names_as_text": "The training loss falls, since the net learns its examples by heart:"
+    " only examples that it has not seen would show it.",
+    "fresh_large_first_steps": "The loss ends where it began, without a jump to ten times as much,"
+    " and dead units alone do not count where nobody knows what a guess costs.",
+    "fresh_growing_filter": "Of a recurrence by hand the gradient is not measured through time:"
+    " its states are taken for the inputs.",
+    "fresh_number_of_a_task": "A number has no graph, so that nothing in that of the loss says that"
+    " a part of it is missing.",
 }
 """Name of a configuration or a loop -> why its diagnosis is not what is true of it."""
 
@@ -46,10 +46,33 @@ detected (92 %), the right cause for 64 (80 %; configurations 33 of 38, loops 31
 alarm on 41 healthy. Because of that run, and of what it missed, rules were mended twice. Its
 numbers below show how well the rules fit it, and no longer how good they are on unseen networks.
 
-The set `fresh` shows that: 54 sick and 20 healthy loops, written by someone who had not read the
-rules, with labels that the outcome confirmed before any of them was diagnosed. It was run once
-(seed 0), when the rules were done, and no rule was changed because of it: 49 of 54 sick detected
-(91 %), the right cause for 42 (78 %), no false alarm. One healthy loop ended in an error of the
-page, which was mended.
+The set `fresh` was to show that: 54 sick and 20 healthy loops, written by someone who had not read
+the rules, with labels that the outcome confirmed before any of them was diagnosed. It was run once
+(seed 0), when the rules were done: 49 of 54 sick detected (91 %), the right cause for 42 (78 %), no
+false alarm. One healthy loop ended in an error of the page, which was mended. Because of the kinds
+that it missed, more was measured and rules were mended: it is unseen no longer, and its numbers
+below, too, show how well the rules fit it.
+
+The set `reports`, 66 failed trainings after public reports and 20 healthy ones, was written by
+someone else who had not read the rules, and confirmed by its outcome at three seeds. It was run
+once before any rule had seen it (seed 0): 55 of 66 sick detected (83 %), the right cause for 46
+(70 %), no false alarm on the 20 healthy, and none on the 66 cured twins. That is what to expect of
+a network that nobody here has seen. Because of the kinds that it missed, rules were mended, so that
+its numbers below, too, show how well the rules fit it.
+`rate_too_large` leaves an infinite loss of moderate outputs to `nan_from_loss`, and is silent where
+the loss falls at every update and none changes the gradient by a hundredth; `rate_too_small` sees
+steps that are short by the same; `clip_throttles` compares gradients as they came with what the
+optimizer found, and `gradient_cleared` leaves zeros with a sign to it; `optimizer_epsilon` takes an
+eps that was set above all gradients; `underflow` counts the entries of the loss, and `overflow`
+finds a count that float16 does not hold. The classes of shifted tokens are told from their
+positions.
+`frozen`: a fact where no parameter of the model requires a gradient. `graph_cut`: the
+graph of the loss is followed to the outputs that it was given, and to functions without a slope.
+`flat_landscape`: known without the Hessian where all that a loss compares is one number, or where
+nothing in front of a loss that falls silent can be flat, which was `saturated_loss` before.
+`output_range`: of integers too. `dead_units`, `dead_at_start`: of a read-out's own rectifier too.
+`weights_large`: by weights above 2 where the first loss is far above that of a guess.
+`inputs_not_finite`: no longer where nothing was watched, or required a gradient. What a guess costs
+is of the right axis of classes, and a network that ends by saying one number has not learned.
 """
 """What was changed because of what the held half showed, with both numbers; empty: nothing."""

@@ -141,7 +141,7 @@ def total_norm(tensors: Sequence[Tensor]) -> Tensor:
         parts, lower = [flat], _lower(num_entries, flat.dtype)
     else:
         parts = _few_parts(tensors)
-        norm = torch.linalg.vector_norm(_norm_each(parts))
+        norm = _norm_of_all(parts)
         lower = max(_lower(num_entries, dtype) for dtype in {x.dtype for x in parts})
     if lower <= float(norm) < math.inf:
         return norm
@@ -165,6 +165,11 @@ def to_device(x: Tensor, device: torch.device) -> Tensor:
 def _host(x: Tensor) -> bool:
     """Whether looking at a value is free."""
     return x.is_cpu
+
+
+def is_safe(norm: float, num_entries: int, dtype: torch.dtype) -> bool:
+    """Whether a norm by plain squares is right: none that counts left the range of the dtype."""
+    return _lower(num_entries, dtype) <= norm < math.inf
 
 
 def _outside(norm_R: list[float], lower: float) -> list[int]:
@@ -227,23 +232,33 @@ def _norms(x_RN: Tensor) -> Tensor:
     num_entries = x_RN.shape[1]
     if num_entries <= _LONG or x_RN.dtype is torch.float64:
         return cast(Tensor, torch.linalg.vector_norm(x_RN, dim=1))
-    num_pieces = num_entries // _PIECE
-    whole = num_pieces * _PIECE
-    pieces_RK = torch.linalg.vector_norm(
-        x_RN[:, :whole].reshape(len(x_RN), num_pieces, _PIECE), dim=2
-    )
-    rest_R1 = torch.linalg.vector_norm(x_RN[:, whole:], dim=1, keepdim=True)
-    norm_R = torch.linalg.vector_norm(torch.cat([pieces_RK, rest_R1], 1), dim=1, dtype=torch.double)
+    norm_R = torch.linalg.vector_norm(piece_norms(x_RN), dim=1, dtype=torch.double)
     return cast(Tensor, norm_R.to(x_RN.dtype))
 
 
-def _norm_each(tensors: Sequence[Tensor]) -> Tensor:
-    """[R], float64: the norms of tensors by plain squares, long ones piece by piece."""
-    long = [x for x in tensors if x.numel() > _LONG]
-    short = [x for x in tensors if x.numel() <= _LONG]
-    norm_R = [norm.double() for norm in norm_each(short)] if short else []
-    norm_R += [_norms(x.reshape(1, -1))[0].double() for x in long]
-    return torch.stack(norm_R)
+def piece_norms(x_RN: Tensor) -> Tensor:
+    """[R, K]: the norms of the pieces of rows, the last of which may be shorter."""
+    num_rows, num_entries = x_RN.shape
+    num_pieces = num_entries // _PIECE
+    whole = num_pieces * _PIECE
+    if whole == num_entries:
+        pieces: Tensor = torch.linalg.vector_norm(x_RN.view(num_rows, num_pieces, _PIECE), dim=2)
+        return pieces
+    pieces_RK = torch.linalg.vector_norm(
+        x_RN[:, :whole].reshape(num_rows, num_pieces, _PIECE), dim=2
+    )
+    rest_R1 = torch.linalg.vector_norm(x_RN[:, whole:], dim=1, keepdim=True)
+    return torch.cat([pieces_RK, rest_R1], 1)
+
+
+def _norm_of_all(tensors: Sequence[Tensor]) -> Tensor:
+    """The norm of all entries by plain squares, long tensors piece by piece; 0-d, float64."""
+    long = [x for x in tensors if x.numel() > _LONG and x.dtype is not torch.float64]
+    short = [x for x in tensors if x.numel() <= _LONG or x.dtype is torch.float64]
+    norms = [piece_norms(x.reshape(1, -1))[0] for x in long]
+    if short:
+        norms.append(torch.stack(norm_each(short)))
+    return cast(Tensor, torch.linalg.vector_norm(torch.cat(norms), dtype=torch.double))
 
 
 def _wide_row_norms(x_RN: Tensor) -> Tensor:

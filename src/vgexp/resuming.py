@@ -17,7 +17,7 @@ from vgexp.quantities import COMMON, LATER_TABLES, TABLES, is_header, lacking_co
 
 _CLOCK = "timing"
 """The table of times, the only one that a resumed run does not repeat byte for byte."""
-_MOST_FOR_EACH, _MOST_BESIDE = 8, 2**28
+_MOST_FOR_EACH, _MOST_BESIDE = 16, 2**28
 """A checkpoint has at most this many bytes for each byte of the first state, and these on top."""
 _MOST_TIMES = 2**26
 """Bytes of the table of times that are kept at most."""

@@ -93,7 +93,46 @@ Where it is gone, no tensor is known to be a view: an activation that reads a vi
 matched to the weight, and the estimate of a model's memory counts a view as a tensor of its own.
 """
 
+
+def shape_of_node(node: Any) -> tuple[int, ...] | None:
+    """The shape of the first tensor that a node of autograd's graph made; None where torch does not
+    say.
+
+    torch has no public name for it. Where it is gone, a loss of somebody's own that broadcasts is
+    known by its value alone.
+    """
+    made = getattr(node, "_input_metadata", None)
+    if not made:
+        return None
+    sizes = tuple(made[0].shape)
+    return sizes if all(isinstance(size, int) for size in sizes) else None
+
+
+def saved_of(node: Any, name: str) -> Any:
+    """What a node of autograd's graph saved for its backward pass by this name; None where it saved
+    no such thing.
+
+    torch describes these attributes in its notes on autograd, and their names begin with `_saved_`.
+    Where they are gone, it is not known whether an activation within a loss function is flat.
+    """
+    return getattr(node, f"_saved_{name}", None)
+
+
 # ------------------------------------------------------------ calls of functions
+
+
+class _NoDispatchMode(nullcontext[None]):
+    """Stands for torch's mode where that is gone: it sees no kernel."""
+
+
+KernelMode: Final[Any] = getattr(
+    import_module("torch.utils._python_dispatch"), "TorchDispatchMode", _NoDispatchMode
+)
+"""A context whose `__torch_dispatch__` sees each call of a kernel, in both passes.
+
+There is no public one. Where it is gone, no kernel is seen, and `vgexp fix` takes a step of every
+network to cost the same.
+"""
 
 _MODES = getattr(torch.overrides, "_get_current_function_mode_stack", list)
 _POP_MODE = getattr(torch.overrides, "_pop_mode", None)

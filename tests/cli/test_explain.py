@@ -1,6 +1,6 @@
 """`vgexp explain`: the list, a page with and without a run, the quiz, wrong questions.
 
-Holds: cli/explain.py, cli/one_run.py, explain/quiz.py
+Holds: cli/explain.py, cli/one_run.py, explain/quiz.py, report/figures/of_run.py
 """
 
 from __future__ import annotations
@@ -64,6 +64,41 @@ def test_a_page_with_a_run_has_its_numbers_and_its_plot(
     assert f"vgexp train --config-dir {run} --config-name config" in " ".join(
         line.strip(" \\") for line in lines
     )
+
+
+def test_the_figure_of_a_run_is_drawn_and_named(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    picture = run / "figures" / "backward_signal.png"
+    picture.unlink(missing_ok=True)
+    lines = shown(["weights_small", str(run)], capsys)
+    place = lines.index("Figure")
+    assert lines[place + 1].startswith("  the backward signal (delta_rms) at step 0")
+    assert lines[place + 2].startswith("  layer 1 ")
+    assert lines[lines.index("  The picture to open:") + 1].strip() == str(picture)
+    assert picture.read_bytes()[:4] == b"\x89PNG"
+    other = tmp_path / "other.svg"
+    assert f"    {other}" in shown(["weights_small", str(run), "-o", str(other)], capsys)
+    assert "<svg" in other.read_text()
+
+
+def test_a_figure_that_a_run_has_no_numbers_for_is_told(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = " ".join(" ".join(shown(["attention", str(run)], capsys)).split())
+    assert "The run has no numbers for it; these are of the page:" in text
+    assert "attention_entropy is not drawn: this run has no numbers for" in text
+    asked = ["explain", "attention", str(run), "-o", str(tmp_path / "a.png")]
+    assert main(asked) == 2
+    assert "this run has no numbers for" in capsys.readouterr().err
+
+
+def test_without_a_run_a_page_says_what_draws_its_figure(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    lines = shown(["attenuation"], capsys)
+    assert "    vgexp explain attenuation RUN" in lines
+    assert any("layer 20" in line and "####" in line for line in lines)
 
 
 def test_another_family_is_typed_behind_a_run_that_reads_the_same_data(
@@ -135,6 +170,7 @@ def test_a_group_is_shown_whole(group: str, capsys: pytest.CaptureFixture[str]) 
         (["delta", "nowhere"], "nowhere"),
         (["quiz", "runs"], "takes no run"),
         (["delta", "--seed", "3"], "--seed is of the quiz"),
+        (["delta", "-o", "a.png"], "-o is of the picture of a run"),
         (["delta", "a", "b"], "b"),
     ],
 )

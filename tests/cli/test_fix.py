@@ -16,7 +16,7 @@ from rich.console import Console
 
 import vgexp
 from vgexp.cli.completion import candidates
-from vgexp.cli.fix import replace_run
+from vgexp.cli.fix import rewrite
 from vgexp.cli.fix_page import show
 from vgexp.cli.main import main
 from vgexp.config import Config, OutputConfig
@@ -63,11 +63,13 @@ def test_it_ends_with_the_override_its_proof_and_the_command(cured: tuple[Path, 
     _, said = cured
     assert "Cause: no_update" in said
     assert "Cured by optimizer.lr=0.01" in said
-    assert "Proof: 60 steps, seeds 0, 1 (mean ± std)" in said
+    assert "Proof: 60 steps, seeds 0, 1 (mean ± std, geometric */)" in said
     assert "Cost: a step takes " in said
     words = " ".join(said.split())
-    assert "Probes took the time of " in words
-    assert " steps of the sick run; 120 were allowed (fix.budget)" in words
+    assert "Probes: the work of " in words
+    assert (
+        " steps of the sick run; 120 were allowed (fix.budget). Confirmation: 2 runs of 60" in words
+    )
     assert "at least 50% as far below a guess's as the best one's" in words
     words = " ".join(word for word in SICK if word != "optimizer.lr=0")
     assert f"Type\n  vgexp train {words} optimizer.lr=0.01\n" in said
@@ -140,11 +142,11 @@ def test_a_folder_of_many_runs_or_a_run_beside_a_configuration_is_refused(
 ) -> None:
     folder, _ = cured
     with pytest.raises(QuestionError, match=r"vgexp fix .*after/0"):
-        replace_run([str(folder)])
+        rewrite([str(folder)])
     with pytest.raises(QuestionError, match="one configuration at a time"):
-        replace_run(["--config-dir", "a", "b"])
+        rewrite(["--config-dir", "a", "b"])
     run = str(folder / "after" / "0")
-    assert replace_run([run, "seed=1"]) == [
+    assert rewrite([run, "seed=1"]) == [
         "--config-dir",
         run,
         "--config-name",
@@ -153,13 +155,52 @@ def test_a_folder_of_many_runs_or_a_run_beside_a_configuration_is_refused(
     ]
 
 
+def test_a_run_without_a_configuration_and_one_of_ones_own_loop_are_refused(
+    cured: tuple[Path, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, config, said in (
+        ("bare", None, "bare has no config.yaml, so that nobody knows what was trained"),
+        ("guest", "# verb: guest\n", "vgexp diagnose"),
+        ("torn", "model: [", "config.yaml"),
+    ):
+        run = tmp_path / name
+        shutil.copytree(cured[0] / "after" / "0", run)
+        (run / "config.yaml").unlink()
+        if config is not None:
+            (run / "config.yaml").write_text(config)
+        assert main(["fix", str(run), f"hydra.run.dir={tmp_path / 'out'}"]) == 2
+        block = capsys.readouterr().err
+        assert block.startswith("error: ")
+        assert said in " ".join(block.split())
+        assert not (tmp_path / "out").exists()
+
+
+def test_one_key_to_keep_needs_no_brackets() -> None:
+    assert rewrite(["fix.keep=model.skip"]) == ["fix.keep=[model.skip]"]
+    assert rewrite(["+fix.keep=seed,optimizer.lr"]) == ["+fix.keep=[seed,optimizer.lr]"]
+    as_they_are = ["fix.keep=[model]", "fix.keep=null", "fix.keep=", "fix.keep=${a}", "seed=1"]
+    assert rewrite(as_they_are) == as_they_are
+
+
+def test_words_typed_behind_a_run_replace_those_of_its_command(
+    cured: tuple[Path, str], tmp_path: Path
+) -> None:
+    run = cured[0] / "before" / "0"
+    asked = ["train.steps=50", "fix.seeds=1", "fix.keep=model", f"hydra.run.dir={tmp_path / 'a'}"]
+    assert main(["fix", str(run), "output.quiet=true", *asked]) == 0
+    told = json.loads((tmp_path / "a" / "fix.json").read_text())["command"].split()
+    assert [word for word in told if word.startswith("train.steps=")] == ["train.steps=50"]
+    keys = [word.partition("=")[0] for word in told]
+    assert len(keys) == len(set(keys))
+
+
 def test_only_the_run_itself_is_replaced_and_not_the_value_of_a_flag(
     cured: tuple[Path, str],
 ) -> None:
     run = str(cured[0] / "after" / "0")
-    flags = replace_run([run])
-    assert replace_run(["--package", run, "seed=1", run]) == [*flags, "--package", run, "seed=1"]
-    assert replace_run([run, "--package", run]) == [*flags, "--package", run]
+    flags = rewrite([run])
+    assert rewrite(["--package", run, "seed=1", run]) == [*flags, "--package", run, "seed=1"]
+    assert rewrite([run, "--package", run]) == [*flags, "--package", run]
 
 
 def test_the_run_may_be_quiet_and_the_search_is_not(
@@ -205,7 +246,8 @@ def trial(**changes: object) -> Trial:
     values = {
         "folder": Path("run"), "seed": 0, "steps": 60, "made": 60, "status": "completed",
         "verdict": "stalled", "health": "sick", "cause": "graph_cut", "loss": math.nan,
-        "constant_loss": 1.0, "val_accuracy": 0.5, "attenuation": 1.0, "seconds_per_step": 1.0,
+        "constant_loss": 1.0, "val_accuracy": 0.5, "attenuation_first": 1.0,
+        "attenuation": 1.0, "seconds_per_step": 1.0,
         "num_parameters": 10, **changes,
     }  # fmt: skip
     return Trial(**values)  # type: ignore[arg-type]

@@ -1,6 +1,7 @@
 """Each rule about a cause, on tables in which it finds it and on tables in which it does not.
 
-Holds: diagnosis/depths.py, diagnosis/outcome.py, diagnosis/rules/wiring.py,
+Holds: diagnosis/depths.py, diagnosis/outcome.py, diagnosis/rules/graph_cuts.py,
+diagnosis/rules/wiring.py, diagnosis/rules/wiring_rows.py,
 diagnosis/rules/losses.py, diagnosis/rules/probabilities.py, diagnosis/rules/not_finite.py,
 diagnosis/rules/flat_losses.py,
 diagnosis/rules/inputs.py, diagnosis/rules/initial_weights.py, diagnosis/rules/multiplied.py,
@@ -14,6 +15,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,7 +27,13 @@ from vgexp.config import Config, SgdConfig
 from vgexp.diagnosis import CAUSE_RULES, CAUSES, Evidence, Finding, cause_metrics, conclude
 from vgexp.diagnosis.depths import factors_of
 from vgexp.diagnosis.evidence import evidence_of_tables
-from vgexp.diagnosis.outcome import constant_loss, has_learned, is_short, stays_at_start
+from vgexp.diagnosis.outcome import (
+    constant_loss,
+    has_learned,
+    is_short,
+    loss_of_constant,
+    stays_at_start,
+)
 from vgexp.diagnosis.root import find_root
 from vgexp.errors import QuestionError
 from vgexp.explain import TOPICS
@@ -64,6 +72,7 @@ def wiring(**columns: Any) -> pd.DataFrame:
         "gradient": "finite",
         "gradient_kept": 0,
         "updated": 1,
+        "other_optimizer": 0,
     }
     return pd.DataFrame({"step": 0, "name": NAMES, **usual, **columns})
 
@@ -90,6 +99,39 @@ def loss(
     for column, value in output_columns.items():
         frame.loc[0, column] = value
     return frame
+
+
+def said(column: str, value: str, *shapes: str) -> pd.DataFrame:
+    """A call of a loss of whose graph this is known."""
+    frame = loss(*shapes, name="mine")
+    frame[column] = pd.Series([None, None, value], dtype="object")
+    return frame
+
+
+def of_graph(**known: Any) -> pd.DataFrame:
+    """A call of a loss with this known of its graph."""
+    frame = loss(name="mine")
+    for column, value in known.items():
+        frame[column] = pd.Series([None, None, value], dtype="object")
+    return frame
+
+
+def returns(least: float, most: float, **known: Any) -> pd.DataFrame:
+    """A call of a loss that is given returns in this range."""
+    frame = of_graph(**{"reaches_output": 1, **known}).assign(dtype="float32")
+    frame.loc[1, ["shape", "name", "min", "max"]] = "32", "returns", least, most
+    return frame
+
+
+def flat(share: float) -> pd.DataFrame:
+    """A call of a loss with such a share of flat entries in front of it, and no target."""
+    frame = loss(name="mine").assign(flat_fraction=[NAN, NAN, share])
+    return frame[frame["role"] != "target"]
+
+
+def of_rates(last: float, rates: list[float]) -> pd.DataFrame:
+    """Steps of 120 updates at these rates, whose losses end so."""
+    return steps_of([2.3] * 40 + [last] * 80, grad_norm=1.0, lr=rates)
 
 
 def squared(name: str, value: float) -> pd.DataFrame:
@@ -125,6 +167,14 @@ def broadcast(value: float) -> pd.DataFrame:
     return squared("mine", value).assign(shape=["64x1", "64", "scalar"])
 
 
+def with_adapter(frame: pd.DataFrame) -> pd.DataFrame:
+    """The same layers, and beside the read-out a weight that begins at 0 and gets a gradient."""
+    beside = frame.tail(1).assign(name="readout.b", weight_norm=0.0, grad_norm=0.1)
+    return pd.concat([frame, beside], ignore_index=True)
+
+
+ZEROS = steps_of([0.0] * 120, grad_norm=0.0)
+FALLS_SILENT = steps_of([0.5] * 120, grad_norm=[0.25] * 10 + [1e-9] * 110)
 VARYING = [1e-4 * (1 + 0.01 * (step % 7)) for step in range(120)]
 FOREIGN = "the model: modules ran that are not registered in it, and have no rows; their weights: a"
 PROBABILITIES = {"min": 0.08, "max": 0.12, "row_sum_min": 1.0, "row_sum_max": 1.0}
@@ -147,26 +197,52 @@ BIASES = pd.DataFrame(
     {"step": [0, 20], "name": "layers.0.bias", "kind": "bias", "entries": 16, "grad_norm": 0.05}
 )
 UNREACHED = wiring(gradient_came=0, gradient="none", updated=0)
+ALL_FROZEN = UNREACHED.assign(requires_grad=0)
 UNSEEN = {"preact_std": NAN, "act_std": NAN, "delta_rms": NAN, "grad_norm": NAN}
+SILENT_READOUT = {
+    "dead_fraction": [0.2, 0.2, 0.2, 1.0],
+    "act_max": [1.0, 1.0, 1.0, 0.0],
+    "grad_norm": 0.0,
+}
+BY_SIGMOID = {"made_by": "SigmoidBackward0"}
 BINARY = loss("64x1", "64x1", "float32", "BCEWithLogitsLoss").assign(
     min=[0.4, 0.0, 0.77], max=[0.6, 1.0, 0.77], mean=[0.52, 0.4, 0.779], std=[0.05, 0.49, 0.0]
 )
 LOG_PROBABILITIES = loss("64x10", "64", "int64", "NLLLoss", min=-2.35, max=-2.2, mean=-2.3)
+SUDDENLY = steps_of([2.3] * 3 + [NAN], grad_norm=[1.0] * 3 + [NAN])
+
+
+def read(**shares: float) -> pd.DataFrame:
+    """A call at step 3 whose result is nan, and what the model read; shares are of what is not
+    finite, by role."""
+    call = loss(step=3)
+    more = call.head(2).assign(role=["input", "weight"], name=["x", "layers.0"])
+    table = pd.concat([call, more], ignore_index=True)
+    known = {"loss": 1.0, **shares}
+    return table.assign(not_finite=table["role"].map(lambda role: known.get(role, 0.0)))
+
+
 BAD_LOSS = loss(step=3).assign(not_finite=[0, 0, 1.0])
 
-_ONE_ORDER = (
-    *("no_update", "weights_small", "weights_large", "dead_at_start", "batchnorm_depth"),
-    "saturating_activation",
-    *("residual_growth", "recurrence_vanishing", "no_warmup", "dead_units"),
-    *("recurrence_exploding", "rate_too_small", "underflow", "overflow"),
-)
-"""Causes whose first remedy is an override."""
+ADAPTER = [0.0, 0.0, 1.0, 1.0]
+"""The norms of two weights that begin at 0, and of two others."""
+
+_OF_THIS_RUN = {
+    "rate_too_large": ["optimizer.lr"],
+    "rate_too_small": ["optimizer.lr"],
+    "clip_throttles": ["clip.threshold"],
+    "flat_landscape": ["model.gain"],
+    "optimizer_epsilon": [],
+}
+"""Causes whose first remedy depends on the run: the keys that it sets."""
 TELLS: list[tuple[str, Evidence]] = [
     ("no_update", of(wiring=wiring(updated=0, lr=0.0), layers=layers(update_ratio=0.0))),
     ("no_update", of(wiring=wiring(updated=0), layers=layers(update_ratio=0.0))),
     ("not_registered", of(unseen=[FOREIGN])),
     ("not_in_optimizer", of(wiring=wiring(in_optimizer=[0, 0, 0, 1]))),
     ("frozen", of(wiring=wiring(requires_grad=[0, 0, 1, 1]))),
+    # All of it, so that no pass has a gradient, and none is seen.
+    ("frozen", of(wiring=ALL_FROZEN, steps=NEVER, layers=layers(weight_norm=8.0, **UNSEEN))),
     ("gradient_cleared", of(wiring=wiring(gradient="none", updated=0))),
     ("gradient_cleared", of(wiring=wiring(gradient="zero", updated=0))),
     (
@@ -176,6 +252,8 @@ TELLS: list[tuple[str, Evidence]] = [
         ),
     ),
     ("graph_cut", of(wiring=wiring(), layers=layers(deltas=(0.0, 0.0, 0.5)))),
+    # A branch that no gradient comes back to, at any step; the others get theirs past it.
+    ("graph_cut", of(wiring=wiring(), layers=layers(deltas=(0.5, 0.0, 0.5)))),
     # The loss was made anew as a leaf: nothing behind it is seen.
     ("graph_cut", of(wiring=UNREACHED, layers=layers(deltas=(NAN,) * 3, **UNSEEN), loss=loss())),
     # Under no_grad, and not trained by anyone else.
@@ -187,6 +265,16 @@ TELLS: list[tuple[str, Evidence]] = [
                 gradient_came=[0, 0, 1, 1], gradient=["none", "none", "finite", "finite"]
             ),
             layers=layers(preact_std=[NAN, NAN, 1.0, 1.0], weight_norm=8.0),
+        ),
+    ),
+    # The loss function rounds what it is given, or detaches it, and trains something else.
+    ("graph_cut", of(wiring=wiring(gradient="zero"), loss=of_graph(cut_by="RoundBackward0"))),
+    (
+        "graph_cut",
+        of(
+            wiring=pd.concat([UNREACHED, wiring().tail(1).assign(name="log_z")]),
+            layers=layers(deltas=(NAN,) * 3, **UNSEEN),
+            loss=of_graph(reaches_output=0),
         ),
     ),
     ("gradient_kept", of(wiring=wiring(gradient_kept=1))),
@@ -258,6 +346,22 @@ TELLS: list[tuple[str, Evidence]] = [
         ),
     ),
     ("double_softmax", of(loss=loss(name="NLLLoss", **PROBABILITIES))),
+    # As autograd says, of classes on any axis and of functions of any name.
+    ("double_softmax", of(loss=said("squashed_twice", "SoftmaxBackward0 LogSoftmaxBackward0"))),
+    ("double_softmax", of(loss=said("squashed_twice", "SigmoidBackward0 LogSoftmaxBackward0"))),
+    ("double_softmax", of(loss=said("squashed_twice", "SoftmaxBackward0 NllLossBackward0"))),
+    (
+        "double_softmax",
+        of(loss=said("squashed_twice", "SigmoidBackward0 BinaryCrossEntropyWithLogitsBackward0")),
+    ),
+    # A loss function that squeezes the output itself, in front of a column.
+    ("target_shape", of(loss=said("broadcast_to", "64x64", "64x1", "64x1", "float32"))),
+    (
+        "output_range",
+        of(loss=loss("64x1", "64x1", "float32", min=1.0, max=1.0, made_by="SoftmaxBackward0")),
+    ),
+    # Labels from 0 to 9, and one probability for each.
+    ("output_range", of(loss=loss("64x1", "64", name="mine", min=0.4, max=0.6, **BY_SIGMOID))),
     ("output_range", of(loss=loss(name="nll_loss", max=2.5))),
     ("target_shape", of(loss=loss("64x1", "64", "float32", "MSELoss"))),
     # The mean square over all pairs, of a function that somebody wrote.
@@ -276,6 +380,16 @@ TELLS: list[tuple[str, Evidence]] = [
         of(
             layers=layers(saturated_fraction=[0, 0, 0, 1.0]),
             steps=steps_of([25.0] * 120, grad_norm=[1.0] * 60 + [0.0] * 60),
+        ),
+    ),
+    # Within the loss function, or of a network that another one trains against.
+    ("saturated_loss", of(loss=flat(1.0), steps=steps_of([0.5] * 120, grad_norm=1e-6))),
+    (
+        "saturated_loss",
+        of(
+            loss=flat(1.0),
+            steps=steps_of([-1e-9] * 120, grad_norm=1e-9),
+            extra={"takes_turns": True},
         ),
     ),
     # The generator's loss by its first formula, where the discriminator is sure.
@@ -306,10 +420,15 @@ TELLS: list[tuple[str, Evidence]] = [
         "inputs_not_finite",
         of(settings=EVERY_20, steps=NEVER, layers=layers(kind="recurrent", preact_std=NAN)),
     ),
+    # The model's own inputs at the step are known; or the targets', where all else is finite.
+    ("inputs_not_finite", of(loss=read(input=0.01), steps=SUDDENLY)),
+    ("inputs_not_finite", of(loss=read(target=0.01), steps=SUDDENLY)),
     (
         "zero_weights",
         of(layers=layers(deltas=(0.0, 0.0, 0.0), weight_norm=[0.0, 0.0, 0.0, 1.0])),
     ),
+    # Both factors of a product begin at 0, and so each one's gradient is.
+    ("zero_weights", of(layers=layers(weight_norm=ADAPTER, grad_norm=[0.0, 0.0, 0.1, 0.1]))),
     # A recurrent cell has no weights on the main path, where z is.
     ("zero_weights", of(layers=layers(kind="recurrent", weight_norm=0.0))),
     ("zero_weights", of(extra={"constant_weights": ["layers.0", "layers.1"]})),
@@ -364,7 +483,15 @@ TELLS: list[tuple[str, Evidence]] = [
         of(layers=layers((0, 20), update_ratio=2.0, weight_norm=lambda step: 0.1 * step)),
     ),
     ("rate_too_large", of(extra={"sharpness_over_limit": 2.0})),
-    ("rate_too_small", of(layers=layers(update_ratio=1e-5))),
+    # A schedule that is stepped at each batch leaves a hundredth of the rate, to a network that has
+    # learned little.
+    (
+        "rate_too_small",
+        of(
+            extra={"constant_loss": 2.303},
+            steps=steps_of([2.3] * 40 + [1.8] * 80, grad_norm=1.0, lr=[0.1] * 40 + [1e-3] * 80),
+        ),
+    ),
     # A schedule takes the rate to nothing between two measured steps.
     (
         "rate_too_small",
@@ -373,6 +500,7 @@ TELLS: list[tuple[str, Evidence]] = [
             steps=steps_of([2.3] * 120, grad_norm=1.0, lr=[0.1] * 2 + [1e-8] * 118),
         ),
     ),
+    ("rate_too_small", of(layers=layers(update_ratio=1e-5), settings={"optimizer.lr": 1e-5})),
     (
         "clip_throttles",
         of(
@@ -386,6 +514,9 @@ TELLS: list[tuple[str, Evidence]] = [
     ),
     ("optimizer_epsilon", of(settings={"optimizer.eps": 1.0}, layers=layers(update_ratio=1e-5))),
     ("dead_units", of(layers=layers(dead_fraction=lambda step: 0.0 if step == 0 else 0.95))),
+    # The read-out's own ReLU, for good.
+    ("dead_units", of(layers=pd.concat([layers((0,)), layers((20, 40), **SILENT_READOUT)]))),
+    ("dead_at_start", of(layers=layers(**SILENT_READOUT))),
     ("saturated_units", of(layers=layers(saturated_fraction=lambda step: 0.1 + 0.04 * step))),
     # Not even the read-out gets anything: 64 examples share a loss of 1e-6.
     (
@@ -423,6 +554,17 @@ TELLS: list[tuple[str, Evidence]] = [
             loss=loss().assign(not_finite=[1.0, 0.0, 1.0]),
         ),
     ),
+    # Finite inputs and weights of float16 give outputs that are not.
+    ("overflow", of(dtype="float16", loss=read(output=1.0), steps=SUDDENLY)),
+    # The square of a target is beyond.
+    (
+        "overflow",
+        of(
+            dtype="float16",
+            loss=read(result=1.0).assign(dtype="float16", max=400.0),
+            steps=SUDDENLY,
+        ),
+    ),
     # The scaler counts the first step as skipped, and no loss is finite.
     (
         "overflow",
@@ -434,6 +576,9 @@ TELLS: list[tuple[str, Evidence]] = [
         ),
     ),
     ("flat_landscape", of(extra={"curvature_over_limit_max": 1e-4})),
+    # All returns are the same; or what is left of a squared error does not depend on weights.
+    ("flat_landscape", of(steps=ZEROS, loss=returns(-24.0, -24.0))),
+    ("flat_landscape", of(steps=FALLS_SILENT, loss=of_graph(is_steep=1))),
     (
         "labels_unlearnable",
         of(
@@ -441,6 +586,10 @@ TELLS: list[tuple[str, Evidence]] = [
             steps=steps_of([2.303] * 300, grad_norm=1.0),
             extra={"constant_loss": 2.303},
         ),
+    ),
+    (
+        "labels_unlearnable",
+        of(layers=layers((0, 119)), extra={"constant_loss": 2.303}, wiring=wiring()),
     ),
     # It has begun to memorise.
     (
@@ -482,8 +631,24 @@ TELLS: list[tuple[str, Evidence]] = [
 ]
 
 SILENT: list[tuple[str, Evidence]] = [
+    # A part of the network gets nothing.
+    (
+        "labels_unlearnable",
+        of(
+            layers=layers((0, 119)),
+            extra={"constant_loss": 2.303, "cut_states": ["cell"]},
+            wiring=wiring(),
+        ),
+    ),
     ("no_update", of(wiring=wiring())),
     ("output_range", of(loss=loss(name="NLLLoss", max=-0.1))),
+    # Labels of two classes, and ten probabilities for each label.
+    (
+        "output_range",
+        of(loss=loss("64x1", "64", name="mine", **BY_SIGMOID).assign(max=[0.6, 1.0, 0.7])),
+    ),
+    ("output_range", of(loss=loss("64x10", "64", name="mine", min=0.4, **BY_SIGMOID))),
+    ("output_range", of(loss=loss("64x1", "64", name="mine", min=-3.0, max=9.0))),
     # A warm-up may begin at a rate of 0: one step tells nothing.
     ("no_update", of(wiring=wiring(updated=0, lr=0.0), layers=layers((0,), update_ratio=0.0))),
     ("not_registered", of(unseen=["layers.0: no known activation was called"])),
@@ -492,9 +657,28 @@ SILENT: list[tuple[str, Evidence]] = [
         "not_in_optimizer",
         of(wiring=wiring(in_optimizer=[0, 0, 0, 1]), layers=layers(weight_norm=lambda s: 8.0 + s)),
     ),
+    # So does one whose optimizer was seen to make a step.
+    ("not_in_optimizer", of(wiring=wiring(in_optimizer=[0, 0, 0, 1], other_optimizer=1))),
     ("frozen", of(wiring=wiring())),
+    # The optimizer holds something else; or holds, and moves, what was let loose in between.
+    (
+        "frozen",
+        of(wiring=ALL_FROZEN.assign(in_optimizer=0), layers=layers(weight_norm=8.0, **UNSEEN)),
+    ),
+    (
+        "frozen",
+        of(wiring=ALL_FROZEN, layers=layers(weight_norm=lambda step: 8.0 + step, **UNSEEN)),
+    ),
     ("gradient_cleared", of(wiring=wiring())),
     ("gradient_cleared", of(wiring=wiring(gradient="zero"), layers=layers(deltas=(0.0, 0.0, 0.0)))),
+    # They are 0 because weights are.
+    (
+        "gradient_cleared",
+        of(
+            wiring=wiring(gradient="zero", updated=0),
+            layers=layers(weight_norm=ADAPTER, grad_norm=[0.0, 0.0, NAN, NAN]),
+        ),
+    ),
     ("graph_cut", of(wiring=wiring())),
     # Dead units and a read-out of zeros send back exactly 0 too.
     (
@@ -509,6 +693,25 @@ SILENT: list[tuple[str, Evidence]] = [
         of(
             wiring=wiring(),
             layers=layers(deltas=(0.0, 0.0, 0.0), weight_norm=[1.0, 1.0, 1.0, 0.0]),
+        ),
+    ),
+    # Branches whose factor begins at 0, as ReZero's and LayerScale's do, and is none after it.
+    (
+        "graph_cut",
+        of(
+            wiring=wiring(),
+            layers=pd.concat(
+                [layers((0,), deltas=(0.5, 0.0, 0.5)), layers((20,), deltas=(0.5, 0.1, 0.5))]
+            ),
+        ),
+    ),
+    ("graph_cut", of(wiring=wiring(), layers=layers((0,), deltas=(0.5, 0.0, 0.5)))),
+    # The second factor of an adapter begins at 0 beside a weight that is frozen.
+    (
+        "graph_cut",
+        of(
+            wiring=wiring(),
+            layers=layers((0,), deltas=(0.0, 0.0, 0.5)).pipe(with_adapter),
         ),
     ),
     ("gradient_kept", of(wiring=wiring())),
@@ -554,6 +757,8 @@ SILENT: list[tuple[str, Evidence]] = [
     ("double_softmax", of(loss=loss(kind="float32", target="64x10", **PROBABILITIES))),
     ("target_shape", of(loss=loss("64x1", "64x1", "float32", "MSELoss"))),
     ("target_shape", of(loss=loss())),
+    # Outputs are compared with something that is no target.
+    ("target_shape", of(loss=said("broadcast_to", "32x32", "64x1", "64x1", "float32"))),
     # A function that squeezes for itself compares each output with its own target.
     ("target_shape", of(loss=broadcast(1.14))),
     ("target_shape", of(loss=loss("64x1", "scalar", "float32", "BCELoss"))),
@@ -596,6 +801,17 @@ SILENT: list[tuple[str, Evidence]] = [
         "saturated_loss",
         of(steps=steps_of([2.3] + [1e-6] * 119, grad_norm=[1.0] * 3 + [1e-6] * 117)),
     ),
+    # What is right is flat as well, and what flattens later was steep.
+    ("saturated_loss", of(loss=flat(1.0), steps=steps_of([1e-3] * 120, grad_norm=1e-6))),
+    ("saturated_loss", of(loss=flat(0.5), steps=steps_of([0.5] * 120, grad_norm=1e-6))),
+    (
+        "saturated_loss",
+        of(
+            loss=flat(1.0),
+            steps=steps_of([-1e-9] * 60 + [-2.0] * 60, grad_norm=1e-9),
+            extra={"takes_turns": True},
+        ),
+    ),
     # Dead units are another thing.
     (
         "saturated_loss",
@@ -612,10 +828,24 @@ SILENT: list[tuple[str, Evidence]] = [
     ("inputs_unscaled", of()),
     # Data of vgexp's own are scaled.
     ("inputs_unscaled", of(layers=layers(preact_std=[90.0, 1, 1, 1]), settings={"data": "digits"})),
+    # What the model read as its loss was not finite is known, and usual.
+    (
+        "inputs_unscaled",
+        of(
+            loss=read(output=1.0).assign(mean=0.0, std=1.0),
+            layers=layers(preact_std=[90.0, 1, 1, 1]),
+            steps=SUDDENLY,
+        ),
+    ),
     # Weights this small or large may be why.
     ("inputs_unscaled", of(layers=layers(preact_std=1e-3))),
     ("inputs_unscaled", of(layers=layers(preact_std=90.0))),
     ("inputs_not_finite", of()),
+    # No loss and no gradient was seen, since nothing requires one.
+    (
+        "inputs_not_finite",
+        of(settings=EVERY_20, steps=NEVER, wiring=ALL_FROZEN, layers=layers(**UNSEEN)),
+    ),
     # Of a recurrence z is not measured; that of the read-out is finite.
     (
         "inputs_not_finite",
@@ -665,6 +895,9 @@ SILENT: list[tuple[str, Evidence]] = [
             loss=loss(step=120).assign(not_finite=[0, 0, 1.0]),
         ),
     ),
+    # What the model read is known to be finite.
+    ("inputs_not_finite", of(loss=read(output=1.0), steps=SUDDENLY)),
+    ("inputs_not_finite", of(loss=read(target=0.01, weight=1.0), steps=SUDDENLY)),
     # A bias moves z as well, all units alike.
     ("inputs_unscaled", of(layers=layers(preact_mean=[-50.0, 0, 0, 0]))),
     (
@@ -676,6 +909,16 @@ SILENT: list[tuple[str, Evidence]] = [
     ),
     ("inputs_not_finite", of(steps=steps_of([2.3, 9.0, 80.0, NAN], grad_norm=[1.0, 9, 80, NAN]))),
     ("zero_weights", of()),
+    # Adapters begin by changing nothing of what is frozen.
+    (
+        "zero_weights",
+        of(
+            wiring=wiring(requires_grad=[0, 0, 1, 1]),
+            layers=layers(deltas=(NAN, 0.0, 0.5), weight_norm=[1.0, 0.0, 1.0, 0.0]),
+        ),
+    ),
+    # One weight at 0 whose gradient is 0 is no product.
+    ("zero_weights", of(layers=layers(weight_norm=[1, 1, 0.0, 1], grad_norm=[1, 1, 0.0, 1]))),
     # A linear model may begin at 0.
     ("zero_weights", of(layers=layers(kind="readout", weight_norm=0.0))),
     ("weights_small", of()),
@@ -719,6 +962,8 @@ SILENT: list[tuple[str, Evidence]] = [
     # At such a rate no warm-up helps.
     ("no_warmup", of(settings=POST_IN_LOOP, layers=ATTENTION.assign(update_ratio=3.0))),
     ("rate_too_large", of(steps=steps_of([2.3, 2.3, 20.0]))),
+    # The update of a loss that is not finite.
+    ("rate_too_large", of(layers=layers((3,), update_ratio=2.0), loss=read(), steps=SUDDENLY)),
     # Nor has one that began at 0 and has had one small update, in a warm-up.
     (
         "rate_too_large",
@@ -731,6 +976,16 @@ SILENT: list[tuple[str, Evidence]] = [
     # A weight of 0 has no size to compare with.
     ("rate_too_large", of(layers=layers(update_ratio=2.0, weight_norm=0.0))),
     ("rate_too_small", of()),
+    # One that has learned by then, usual schedules, and a warm-up.
+    *(
+        ("rate_too_small", of(extra={"constant_loss": 2.303}, steps=of_rates(last, rates)))
+        for last, rates in (
+            (0.3, [0.1] * 40 + [1e-3] * 80),
+            (2.3, [0.1 * 0.95**step for step in range(120)]),
+            (2.3, [1e-4] * 80 + [0.1] * 40),
+            (2.3, [0.1] * 120),
+        )
+    ),
     # So few updates are small together at any rate.
     ("rate_too_small", of(steps=steps_of([2.3] * 99), layers=layers(update_ratio=1e-5))),
     ("gradient_kept", of(wiring=wiring(gradient_kept=NAN))),
@@ -796,6 +1051,12 @@ SILENT: list[tuple[str, Evidence]] = [
         of(settings={"optimizer.eps": 1.0}, layers=layers(update_ratio=1e-5, grad_max=0.0)),
     ),
     ("dead_units", of(layers=layers(dead_fraction=0.85))),
+    # It comes back; or gives 1 everywhere, as a sigmoid does.
+    ("dead_units", of(layers=pd.concat([layers((20,), **SILENT_READOUT), layers((40,))]))),
+    (
+        "dead_units",
+        of(layers=layers((20, 40), **{**SILENT_READOUT, "act_max": 1.0})),
+    ),
     # What is so at the start did not become so.
     ("dead_units", of(layers=layers((0,), dead_fraction=0.95))),
     ("saturated_units", of(layers=layers(saturated_fraction=0.85))),
@@ -803,6 +1064,32 @@ SILENT: list[tuple[str, Evidence]] = [
     ("overflow", of(dtype="float16")),
     ("overflow", of(steps=steps_of([2.3, NAN], grad_norm=[1.0, NAN]), layers=layers(act_max=6e4))),
     ("flat_landscape", of(extra={"curvature_over_limit_max": 0.5})),
+    ("flat_landscape", of(steps=ZEROS, loss=returns(-24.0, 0.0))),
+    ("flat_landscape", of(steps=ZEROS, loss=returns(-24.0, -24.0, cut_by="RoundBackward0"))),
+    ("flat_landscape", of(steps=ZEROS, loss=returns(1.0, 1.0).head(1))),
+    ("flat_landscape", of(loss=returns(-24.0, -24.0))),
+    ("flat_landscape", of(steps=FALLS_SILENT, loss=of_graph(is_steep=0))),
+    ("flat_landscape", of(loss=of_graph(is_steep=1))),
+    ("saturated_loss", of(steps=FALLS_SILENT, loss=of_graph(is_steep=1))),
+    ("graph_cut", of(wiring=wiring(), loss=of_graph(reaches_output=0))),
+    # A layer is trained by way of what the loss function was not given.
+    (
+        "graph_cut",
+        of(
+            wiring=wiring(gradient_came=[0, 0, 0, 1], gradient=["none"] * 3 + ["finite"]),
+            layers=layers(deltas=(NAN,) * 3, **UNSEEN),
+            loss=of_graph(reaches_output=0),
+        ),
+    ),
+    ("graph_cut", of(wiring=wiring(), loss=pd.concat([of_graph(cut_by="Round"), loss(step=20)]))),
+    (
+        "graph_cut",
+        of(
+            wiring=pd.concat([UNREACHED, wiring().tail(1).assign(name="log_z")]),
+            layers=layers(deltas=(NAN,) * 3, **UNSEEN),
+            loss=of_graph(reaches_output=1),
+        ),
+    ),
     (
         "labels_unlearnable",
         of(
@@ -877,16 +1164,44 @@ def test_a_cause_is_not_found(cause: str, evidence: Evidence) -> None:
     assert not evidence.raised
 
 
-def test_the_page_of_a_cause_begins_with_the_key_that_its_rule_begins_with() -> None:
-    keys: dict[str, set[str]] = {}
-    for cause, evidence in TELLS:
-        finding = CAUSE_RULES[cause](evidence)
-        first = finding.remedies[0].override if finding and finding.remedies else None
-        words = (first or "").split()
-        keys.setdefault(cause, set()).update(word.partition("=")[0] for word in words)
-    for cause in _ONE_ORDER:
-        page = {word.partition("=")[0] for word in TOPICS[cause].cures[0].override.split()}
-        assert keys[cause] & page, (cause, keys[cause], page)
+@pytest.mark.parametrize("cause", [id for id in CAUSE_RULES if not CAUSES[id].is_note])
+def test_the_first_remedy_of_a_cause_is_the_same_in_its_rule_its_page_and_the_docs(
+    cause: str,
+) -> None:
+    firsts = [
+        finding.remedies[0]
+        for id, evidence in TELLS
+        if id == cause and (finding := CAUSE_RULES[id](evidence)) and finding.remedies
+    ]
+    assert firsts
+    page = TOPICS[cause].cures[0]
+    overrides = {first.override for first in firsts if first.override}
+    if page.override in overrides:
+        pass
+    elif overrides or cause in _OF_THIS_RUN:
+        # A number that the rule makes of the run: what is set is the same.
+        assert cause in _OF_THIS_RUN, (page.override, overrides)
+        assert keys_of(page.override) in (_OF_THIS_RUN[cause], *map(keys_of, overrides))
+    else:
+        assert (page.override, page.code) in {("", first.code) for first in firsts}
+    first = page.override or page.code.partition("  # ")[0]
+    docs = Path(__file__).parents[2] / "docs"
+    (row,) = [
+        line
+        for line in (docs / "diagnosis.md").read_text(encoding="utf-8").splitlines()
+        if line.startswith(f"| [{cause}](")
+    ]
+    assert f"`{first}" in row.split(" | ")[-1]
+    (section,) = [
+        part
+        for part in (docs / "explain.md").read_text(encoding="utf-8").split('<a id="')
+        if part.startswith(f'{cause}"')
+    ]
+    assert first in section.partition("\nWhat to type:\n")[2]
+
+
+def keys_of(override: str) -> list[str]:
+    return [word.partition("=")[0] for word in override.split()]
 
 
 def test_every_cause_has_a_rule_and_every_rule_two_cases_and_a_reason() -> None:
@@ -972,6 +1287,13 @@ def test_the_backward_factor_is_weights_times_slopes() -> None:
         (squared("MSELoss", 64 * 1.16), None),
         (loss("64", "64", "float32", "BCELoss").assign(mean=[0.5, 0.5, 0.7]), math.log(2)),
         (loss("64x2", "64", "float32", "mine"), None),
+        # Classes are on the axis that labels lack, last or first; a loss function may flatten
+        # both, or leave out the first token. Else nobody knows which axis it is.
+        (loss("8x11x7", "8x11", name="CrossEntropyLoss"), math.log(7)),
+        (loss("8x7x11", "8x11", name="CrossEntropyLoss"), math.log(7)),
+        (loss("8x11x7", "88", name="CrossEntropyLoss"), math.log(7)),
+        (loss("8x11x7", "8x12", name="crossentropy_of_next"), math.log(7)),
+        (loss("8x11x7", "8x5", name="crossentropy_of_some"), None),
     ],
 )
 def test_what_guessing_costs_is_known_where_the_loss_is_of_a_known_kind(
@@ -1075,6 +1397,30 @@ def test_targets_beyond_an_activation_are_a_fact_where_many_are() -> None:
     assert not rare.is_fact
 
 
+def test_integers_beyond_a_sigmoid_are_a_fact_where_a_cross_entropy_falls_below_0() -> None:
+    table = loss("64x1", "64", name="mine", min=0.4, max=0.6, **BY_SIGMOID)
+    learned = {"steps": steps_of([2.3] * 20 + [0.1] * 100, grad_norm=1.0)}
+    below = table.assign(max=[0.6, 9.0, -55.0])
+    assert find_root(of(loss=table, **learned)).health == "healthy"  # the loss may scale it
+    cause = find_root(of(loss=below, **learned)).cause
+    assert cause is not None
+    assert cause.id == "output_range"
+
+
+def test_a_loss_that_two_networks_keep_in_balance_says_nothing_of_health() -> None:
+    tables = {
+        "loss": BINARY.assign(function="BCELoss", mean=[0.5, 0.4, 0.7]),
+        "steps": steps_of([0.7] * 120, grad_norm=1.0),
+    }
+    alone, in_turns = of(**tables), of(**tables, extra={"takes_turns": True})
+    assert (has_learned(alone), has_learned(in_turns)) == (False, None)
+    assert not stays_at_start(in_turns)
+    found = conclude(in_turns)
+    assert (found.health, found.cause) == ("undecided", None)
+    falls = steps_of([0.78 - 0.005 * step for step in range(120)], grad_norm=1.0)
+    assert has_learned(of(loss=BINARY, steps=falls, extra={"takes_turns": True}))
+
+
 def test_of_a_loss_of_unknown_kind_a_fall_by_half_is_learning() -> None:
     assert has_learned(of(steps=steps_of([2.3] + [1.1] * 120))) is True
     assert has_learned(of(steps=steps_of([2.3] + [1.2] * 120))) is None
@@ -1097,6 +1443,41 @@ def test_a_rate_that_is_too_small_is_raised_to_the_usual_one_at_once(
     (found,) = [CAUSE_RULES["rate_too_small"](dataclasses.replace(evidence, config=config))]
     assert found is not None
     assert found.remedies[0].override == f"optimizer.lr={better}"
+
+
+def test_a_model_that_is_frozen_whole_is_sick_whatever_became_of_its_loss() -> None:
+    known = {"wiring": ALL_FROZEN, "layers": layers(weight_norm=8.0, **UNSEEN)}
+    root = find_root(of(steps=NEVER, settings=EVERY_20, **known))
+    assert root.cause is not None
+    assert (root.health, root.cause.id, root.rivals) == ("sick", "frozen", ())
+    assert "nothing else of the model does" in root.cause.sentence
+    assert [each.id for each in root.findings] == ["frozen"]  # its passes are not seen, and ran
+    part = {"wiring": wiring(requires_grad=[0, 0, 1, 1])}
+    assert find_root(of(steps=steps_of([2.3] * 9 + [0.1] * 111), **part)).health != "sick"
+
+
+def says(least: float, most: float) -> Evidence:
+    """A loss that fell from 2e4 to 0.5, whose gradient is 0 from step 10 on, with such outputs."""
+    calls = [loss("64x10", "64x10", "float32", "mine", step=step) for step in (0, 100, 118)]
+    for call in calls:
+        call.loc[1, ["mean", "std", "max"]] = 0.1, 0.3, 1.0
+    for call in calls[1:]:
+        call.loc[0, ["min", "max"]] = least, most
+    grown = layers(preact_std=[4.0, 16.0, 30.0, 70.0], act_std=4.0, update_ratio=[2.0] * 4)
+    steps = steps_of([2e4] * 10 + [0.5] * 110, grad_norm=[1.0] * 10 + [0.0] * 110)
+    return of(loss=pd.concat(calls), steps=steps, layers=grown)
+
+
+def test_a_network_that_ends_by_saying_one_number_did_not_learn_however_far_its_loss_fell() -> None:
+    sick, healthy = says(0.0, 0.0), says(-0.2, 0.9)
+    assert (loss_of_constant(sick), loss_of_constant(healthy)) == (0.5, None)
+    assert (has_learned(sick), has_learned(healthy)) == (False, True)
+    # What it says then costs no less than guessing, and 4e4 of it at the start is of weights.
+    root = find_root(sick)
+    assert root.cause is not None
+    assert root.cause.id == "weights_large"
+    assert "rate_too_large" in root.cause.explains
+    assert find_root(healthy).health == "healthy"
 
 
 def test_before_step_0_there_was_no_update() -> None:

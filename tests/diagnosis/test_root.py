@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from layer_tables import EXPLODING, GUESSING, STEADY, VANISHING, layers_of, steps_of, summary_of
+from test_cause_rules import SUDDENLY, loss, of, read
 
 from vgexp.diagnosis import conclude, diagnose, evidence_of_run, evidence_of_tables
 from vgexp.diagnosis.diagnosis import Diagnosis
@@ -183,3 +184,14 @@ def test_what_shrinks_a_signal_is_no_cause_of_a_loss_that_grows() -> None:
         evidence = evidence_of_tables(tables, ending={**ending, "constant_loss": GUESSING})
         diagnosis = conclude(evidence)
         assert (diagnosis.cause, diagnosis.rivals) == (cause, ())
+
+
+def test_a_loss_that_is_not_finite_is_a_sickness_however_short_the_run() -> None:
+    shown = conclude(of(loss=read(output=1.0), steps=SUDDENLY))
+    assert (shown.health, shown.cause) == ("sick", "unknown")
+    assert "from step 3 on" in shown.sentence
+    assert "the forward pass made it" in shown.sentence
+    never = steps_of([math.nan] * 5, grad_norm=math.nan)
+    assert conclude(of(loss=read(output=1.0), steps=never)).health == "sick"
+    # Nobody measured it.
+    assert conclude(of(loss=loss(), steps=never)).health == "undecided"

@@ -1,10 +1,13 @@
 """The pages of `vgexp explain`: each cause has one, sums are right, what is to be typed composes.
 
-Holds: explain/causes.py, explain/page.py, explain/pages/causes_of_code.py,
-explain/pages/causes_of_signal.py, explain/pages/causes_of_training.py,
-explain/pages/cures_by_units.py, explain/pages/cures_by_structure.py,
-explain/pages/cures_of_training.py, explain/pages/glossary.py,
-explain/pages/questions.py, explain/sums.py, explain/topic.py, explain/topics.py, docs/explain.md
+Holds: explain/causes.py, explain/page.py, explain/pages/activations.py,
+explain/pages/causes_of_code.py, explain/pages/causes_of_depth.py,
+explain/pages/causes_of_numbers.py, explain/pages/causes_of_start.py,
+explain/pages/causes_of_steps.py, explain/pages/causes_of_units.py, explain/pages/clipping.py,
+explain/pages/glossary.py, explain/pages/initialisations.py, explain/pages/norms_and_skips.py,
+explain/pages/notes.py, explain/pages/optimizers.py, explain/pages/questions_of_cures.py,
+explain/pages/questions_of_depth.py, explain/pages/time_and_attention.py, explain/sums.py,
+explain/topic.py, explain/topics.py, docs/explain.md
 """
 
 from __future__ import annotations
@@ -260,3 +263,10 @@ def test_a_long_command_goes_on_after_a_backslash_and_is_the_same_to_a_shell() -
 def test_the_docs_have_these_pages() -> None:
     told = "run python scripts/explain_page.py"
     assert PAGE.read_text(encoding="utf-8") == make_page(), told
+
+
+def test_pictures_that_the_docs_show_are_in_the_repository() -> None:
+    shown = re.findall(r"!\[(\w+)\]\(([\w/.]+)\)", make_page())
+    assert {id for id, _ in shown} <= set(TOPICS)
+    assert len(shown) > 60
+    assert [place for _, place in shown if not (PAGE.parent / place).is_file()] == []

@@ -58,7 +58,10 @@ def test_remedies_come_first_then_the_table_then_rivals() -> None:
     diagnosis = diagnosis_of("rate_too_small", *findings, rivals=("clip_throttles",))
     own, table, rivals = list_words(diagnosis, {"optimizer.lr": 0.1, "clip.threshold": 0.5})
     assert own == [("optimizer.lr=7",)]
-    assert table == [("optimizer.lr=0.3",), ("optimizer.lr=1",), ("optimizer.lr=10",)]
+    assert table == [
+        *(("optimizer.lr=0.3",), ("optimizer.lr=1",), ("optimizer.lr=10",)),
+        ("scheduler=constant",),
+    ]
     assert rivals[:2] == [("clip.threshold=8",), ("clip.threshold=5",)]
 
 
@@ -70,6 +73,26 @@ def test_what_multiplies_needs_a_number() -> None:
     assert len(list_general_words({"optimizer.lr": 0.1})) == len(GENERAL)
     (_, table, _) = list_words(diagnosis_of("dead_at_start"), {"model.width": 8})
     assert ("model.width=32",) in table  # a whole number stays one
+
+
+def test_a_narrow_network_may_be_made_wider_whatever_its_cause() -> None:
+    for width, is_there in ((1, True), (8, False), (None, False)):
+        (_, table, _) = list_words(diagnosis_of("weights_small"), {"model.width": width})
+        assert (("model.width=8",) in table) == is_there
+    assert not any(list_words(diagnosis_of("graph_cut"), {"model.width": 1}))
+
+
+def test_a_word_that_the_others_imply_is_not_typed() -> None:
+    def compose_two(words: Sequence[str]) -> Config:
+        """`model.skip=residual` brings the gain of 1 with it."""
+        return compose([word for word in words if word != "model.gain=1.0"])
+
+    (change,), _ = compose_changes(
+        [["model.skip=residual", "model.gain=1.0"]],
+        changed(CONFIG, model={"gain": 2.0}),
+        compose_two,
+    )
+    assert change.words == ("model.skip=residual",)
 
 
 def test_a_cause_of_the_code_is_touched_by_no_override() -> None:
@@ -87,13 +110,12 @@ def test_the_smallest_change_comes_first() -> None:
         ["optimizer.lr=0.05"],
     ]
     changes, left_out = compose_changes(asked, CONFIG, compose)
-    assert overrides_of(changes) == [
+    assert overrides_of(sorted(changes, key=lambda change: change.size)) == [
         "optimizer.lr=0.05",
         "optimizer.lr=1",
+        "clip=norm",  # whose threshold is 1
         "model.skip=residual",
-        # Two keys, and clip.threshold is a key that the sick one does not have.
         "model.activation=relu model.init=xavier_normal",
-        "clip=norm clip.threshold=1",
     ]
     assert not left_out
 

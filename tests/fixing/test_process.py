@@ -187,7 +187,7 @@ def test_a_proof_stays_until_another_change_is_confirmed(
     proof = contents_of(folder / "after")
 
     def confirm_first(*changes: Change) -> list[Path]:
-        found = confirm(changes, runner, [0, 1], 60, lambda _: None, 1)
+        found = confirm(changes, runner, [0, 1], 60, lambda _: None, 1, lambda _, steps: steps)
         assert found is not None
         assert found[0] is changes[-1]
         return [trial.folder for trial in found[1]]
@@ -286,3 +286,42 @@ def test_an_unknown_key_to_keep_is_refused_before_anything_is_written(tmp_path: 
     with pytest.raises(QuestionError, match="nearest: optimizer"):
         fix_it(changed(SICK, fix=FixConfig(keep=["optimizr"])), tmp_path / "new")
     assert not (tmp_path / "new").exists()
+
+
+def test_a_trial_says_of_a_run_what_its_diagnosis_says(
+    cured: tuple[Path, Cure, list[str]], tmp_path: Path
+) -> None:
+    folder, _, _ = cured
+    short = runs.run(changed(SICK, optimizer={"lr": 1e-5}, train=TrainConfig(steps=2)), tmp_path)
+    found = [path.parent for path in folder.glob("*/*/summary.json")]
+    for run in (*found, short.folder):
+        trial, told = read_trial(run, 60), vgexp.load(run).diagnose()
+        assert (trial.health, trial.cause) == (told.health, told.cause), run
+    assert read_trial(short.folder, 2).health == "undecided"
+
+
+@pytest.mark.usefixtures("without_picture")
+def test_of_a_cure_of_two_keys_the_one_that_cures_alone_is_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def compose(words: Sequence[str]) -> Config:
+        texts = {word.partition("=")[0]: word.partition("=")[2] for word in words}
+        if not texts.keys() <= {"optimizer.lr", "model.gain"}:
+            raise QuestionError("unknown key\nallowed: others")
+        values = {key: float(text) for key, text in texts.items()}
+        return changed(
+            SICK,
+            fix=FixConfig(seeds=1),
+            optimizer={"lr": values.get("optimizer.lr", 0.0)},
+            model={"gain": values.get("model.gain", 1.0)},
+        )
+
+    both = ("model.gain=1.1", "optimizer.lr=0.01")
+    monkeypatch.setattr("vgexp.fixing.candidates.list_words", lambda *_: [[both]])
+    cure = fix_it(compose([]), tmp_path, compose=compose)
+    assert cure.status == CURED
+    assert cure.cured_command == "vgexp train optimizer.lr=0.01"
+    full = [each.change.words for each in cure.tried if each.kind == "full"]
+    assert full == [both, both[:1], both[1:]]
+    assert vgexp.load(tmp_path / "after" / "0").config.model == SICK.model
+    assert (tmp_path / "dropped").is_dir()

@@ -1,11 +1,12 @@
 """A run folder from somebody's own loop: what all of vgexp can do with it, and what it cannot.
 
-Holds: guests/probe.py, guests/recording.py, guests/summary.py
+Holds: guests/probe.py, guests/recording.py, guests/summary.py, known_facts.py
 """
 
 from __future__ import annotations
 
 import errno
+import math
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from vgexp import folders
 from vgexp.cli.main import main
 from vgexp.errors import QuestionError
 from vgexp.guests import Probe, recording, summary
+from vgexp.known_facts import facts_in
 from vgexp.past import PastRun
 
 assert recording
@@ -78,6 +80,107 @@ def test_the_folder_has_the_tables_and_a_summary(tmp_path: Path) -> None:
     assert str(vgexp.diagnose(run)) == str(vgexp.diagnose(probe)) == str(probe.diagnose())
     assert PastRun(folder).settings["optimizer.momentum"] == 0.5
     assert PastRun(folder).settings["optimizer.class"] == "torch.optim.sgd.SGD"
+
+
+def test_with_the_loss_of_a_constant_guess_there_is_a_verdict(tmp_path: Path) -> None:
+    def half(output: Tensor, target: Tensor) -> Tensor:
+        return nn.functional.cross_entropy(output, target) / 2 + 1
+
+    def trained(folder: Path | None, **options: Any) -> Probe:
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(5, 16), nn.Tanh(), nn.Linear(16, 3))
+        optimizer = torch.optim.Adam(model.parameters(), 0.02)
+        probe = Probe(model, optimizer, folder=folder, **options)
+        loss_of = probe.watch_loss(half)
+        x = torch.randn(12, 5)
+        with probe:
+            for _ in range(120):
+                optimizer.zero_grad()
+                loss_of(model(x), x.argmax(1) % 3).backward()
+                optimizer.step()
+        return probe
+
+    # A loss of one's own: nothing tells that a guess of 3 classes costs ln 3 / 2 + 1 = 1.55.
+    known = trained(tmp_path / "known", constant_loss=math.log(3) / 2 + 1)
+    summary = known.run.summary
+    assert summary["verdict"] == "healthy"
+    assert summary["constant_loss"] == pytest.approx(1.549, abs=1e-3)
+    assert PastRun(tmp_path / "known").settings["probe.constant_loss"] == summary["constant_loss"]
+    assert trained(tmp_path / "unknown").run.summary["verdict"] is None
+    # A guess at a third of that is not beaten, which only the number says.
+    worse = trained(tmp_path / "worse", constant_loss=0.5)
+    assert worse.diagnose().health == vgexp.diagnose(worse.run).health == "sick"
+    assert known.diagnose().health == vgexp.diagnose(known.run).health == "healthy"
+
+
+class PostNorm(nn.Module):
+    """Blocks that end in a normalisation."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.read = nn.Linear(4, 8)
+        self.blocks = nn.Sequential(
+            *(nn.TransformerEncoderLayer(8, 2, 16, 0.0, batch_first=True) for _ in range(2))
+        )
+        self.head = nn.Linear(8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.blocks(self.read(x)).mean(1))
+
+
+def constant_weights_net() -> nn.Module:
+    net = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 8), nn.Tanh(), nn.Linear(8, 3))
+    nn.init.constant_(net[0].weight, 0.1)
+    nn.init.constant_(net[2].weight, 0.1)
+    return net
+
+
+@pytest.mark.parametrize(
+    ("make", "key", "value", "finding"),
+    [
+        (PostNorm, "model.norm_position", "post", None),
+        (constant_weights_net, "model.constant_weights", ["0.weight", "2.weight"], "zero_weights"),
+    ],
+)
+def test_the_folder_keeps_what_only_the_model_shows(
+    tmp_path: Path, make: Any, key: str, value: object, finding: str | None
+) -> None:
+    torch.manual_seed(0)
+    model = make()
+    optimizer = torch.optim.Adam(model.parameters(), 1e-3)
+    probe = Probe(model, optimizer, folder=tmp_path / "mine")
+    loss_of = probe.watch_loss(nn.CrossEntropyLoss())
+    x = torch.randn(6, 5, 4)
+    with probe:
+        for _ in range(4):
+            optimizer.zero_grad()
+            loss_of(model(x if make is PostNorm else x[:, 0]), torch.arange(6) % 3).backward()
+            optimizer.step()
+    assert PastRun(tmp_path / "mine").settings[key] == value
+    own, read = probe.diagnose(), vgexp.diagnose(probe.run)
+    assert str(own) == str(read)
+    found = [each.id for each in own.findings]
+    assert found == [each.id for each in read.findings]
+    assert finding is None or finding in found
+
+
+def test_every_fact_is_read_back_from_its_folder_and_no_value_that_cannot_be_one(
+    tmp_path: Path,
+) -> None:
+    model = nn.Sequential(nn.Linear(32, 16), nn.Tanh(), nn.Linear(16, 3))
+    stranger = nn.Parameter(torch.zeros(2))
+    optimizer = torch.optim.SGD([*model.parameters(), stranger], 0.1)
+    with Probe(model, optimizer, folder=tmp_path / "mine", constant_loss=0.0):
+        model(torch.randn(4, 32)).square().mean().backward()
+        optimizer.step()
+    settings = PastRun(tmp_path / "mine").settings
+    assert facts_in(settings) == {
+        "constant_loss": 0.0,
+        "default_weights": ["0.weight"],
+        "foreign_parameters": 1,
+    }
+    wrong = {"probe.constant_loss": "much", "model.default_weights": [1]}
+    assert facts_in({**settings, **wrong}) == {"foreign_parameters": 1}
 
 
 def test_show_and_compare_take_it_and_figures_are_drawn(

@@ -26,6 +26,12 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"layers": 3}, "layers is 3\nallowed: a regular expression as text, or None"),
     ({"loss_reduction": "men"}, "unknown loss_reduction: 'men'\nallowed: mean, sum\nnearest: mean"),
     ({"scaler": 2.0}, "scaler is of type float\nallowed: a torch.amp.GradScaler"),
+    ({"constant_loss": float("nan")}, "constant_loss is nan\nallowed: a finite number"),
+    ({"constant_loss": "ln 10"}, "constant_loss is 'ln 10'\nallowed: a finite number"),
+    (
+        {"constant_los": 2.3},
+        "unknown setting of Probe: 'constant_los'\nallowed: .*\nnearest: const",
+    ),
     ({"metrics": {"k": 3}}, r"metrics\['k'\] is of type int\nallowed: a function"),
 ]
 
@@ -44,6 +50,7 @@ def test_a_setting_is_refused_with_and_without_a_model(
 def test_settings_that_a_probe_takes_are_not_refused() -> None:
     require_settings({})
     require_settings({"every": 1, "examples": 4, "metrics": {"size": torch.norm}, "layers": "a|b"})
+    require_settings({"constant_loss": 2})
 
 
 @pytest.mark.parametrize("package", ["lightning", "transformers"])

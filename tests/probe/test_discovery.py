@@ -185,23 +185,29 @@ def test_each_of_several_heads_is_a_read_out_and_they_share_the_last_number() ->
 
 
 class FunctionalHead(nn.Module):
-    """The output is a product with the embedding's matrix, which no module computes."""
+    """The output is a product with the matrix of another module, which no module computes."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, reads_embedding: bool) -> None:
         super().__init__()
         self.embedding, self.a, self.b = nn.Embedding(9, 4), nn.Linear(4, 4), nn.Linear(4, 4)
+        self.reads_embedding = reads_embedding
 
     def forward(self, tokens_BT: Tensor) -> Tensor:
         h = torch.tanh(self.b(torch.tanh(self.a(self.embedding(tokens_BT)))))
-        return F.linear(h, self.embedding.weight)
+        return F.linear(h, self.embedding.weight if self.reads_embedding else self.a.weight)
 
 
-def test_the_last_module_is_no_read_out_where_a_function_with_a_weight_follows() -> None:
-    model = FunctionalHead()
-    tokens = torch.arange(12).reshape(3, 4) % 9
+@pytest.mark.parametrize("reads_embedding", [True, False])
+def test_the_last_module_is_no_read_out_where_a_function_with_a_weight_follows(
+    reads_embedding: bool,
+) -> None:
+    model = FunctionalHead(reads_embedding=reads_embedding)
+    tokens = torch.arange(12).reshape(3, 4) % 4
     rows, _ = learnt(model, lambda: F.cross_entropy(model(tokens).flatten(0, 1), tokens.flatten()))
-    assert readouts(rows) == []
-    assert numbers(rows) == {"embedding.weight": 1, "a.weight": 2, "b.weight": 3}
+    tied = ["embedding.weight.T"] if reads_embedding else []
+    assert readouts(rows) == tied
+    expected = {"embedding.weight": 1, "a.weight": 2, "b.weight": 3, **dict.fromkeys(tied, 4)}
+    assert numbers(rows) == expected
 
 
 @pytest.mark.parametrize("use_reentrant", [True, False])

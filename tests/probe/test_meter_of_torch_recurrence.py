@@ -1,20 +1,21 @@
 """`time.csv` of anybody's recurrent net, against autograd through a loop over time.
 
-Holds: probe/meters/recurrence.py, probe/meters/passes.py,
-probe/meters/recurrent_calls.py
+Holds: probe/meters/__init__.py, probe/meters/recurrence.py, probe/meters/passes.py,
+probe/meters/recurrent_calls.py, probe/meters/redrawn.py
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pandas as pd
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence, pad_sequence
 
 from vgexp import diagnose
 from vgexp.probe import Probe
@@ -75,10 +76,15 @@ def step_of(rnn: nn.RNNBase, place: int) -> Callable[..., tuple[Tensor, ...]]:
     return {"LSTM": lstm, "GRU": gru, "RNN_TANH": plain}[rnn.mode]
 
 
-def expected(net: Net, x_BTI: Tensor, num_examples: int) -> dict[tuple[str, int], Any]:
+def expected(
+    net: Net, x_BTI: Tensor, num_examples: int, masks: Sequence[Tensor] = ()
+) -> dict[tuple[str, int], Any]:
     """(layer and direction with the state, t) -> delta_rms and state_rms, by a loop.
 
     dL/ds_t is the total derivative: a number is added to each state as it is handed on.
+
+    Args:
+        masks: what each layer's outputs are multiplied by before the next, [T, B, H].
     """
     rnn, steps = net.rnn, x_BTI.shape[1]
     lengths = net.lengths or [steps] * len(x_BTI)
@@ -107,11 +113,16 @@ def expected(net: Net, x_BTI: Tensor, num_examples: int) -> dict[tuple[str, int]
             ends.append(s)
             outputs.append(own)
         inputs = [torch.cat([own[t] for own in outputs], 1) for t in range(steps)]
+        if layer < len(masks):
+            inputs = [x * mask for x, mask in zip(inputs, masks[layer], strict=True)]
     total = sum(torch.sin(y).sum() for y in inputs)
     if net.by_last:
         for i, each in enumerate(zip(*ends, strict=True)):
             total = total + sum((i + 2) * torch.cos(end).sum() for end in each)
     total = net.head(total.view(1, 1)).sum()
+    if masks:
+        torch.manual_seed(1)
+        assert torch.allclose(net(x_BTI).sum(), total, rtol=1e-12)
     found = {}
     for (label, t), nudges in added.items():
         (gradient,) = torch.autograd.grad(
@@ -205,13 +216,64 @@ def test_micro_batches_add_up_and_passes_without_a_gradient_do_not_count() -> No
     pd.testing.assert_frame_equal(whole, probe.to_frame("time"), rtol=1e-10)
 
 
-def test_what_cannot_be_run_again_is_listed() -> None:
+def masks_of(net: Net, sizes: Sequence[int] | None = None) -> list[Tensor]:
+    """The masks that the dropout between layers draws next, as torch draws them: of outputs
+    [T, B, H], or of a packed sequence, whose examples at t are the first `sizes[t]`."""
+    rnn, width = net.rnn, H * (2 if net.rnn.bidirectional else 1)
+    torch.manual_seed(1)
+    masks = []
+    for _ in range(rnn.num_layers - 1):
+        if sizes is None:
+            masks.append(F.dropout(torch.ones(T, B, width, dtype=torch.float64), rnn.dropout))
+            continue
+        drawn = F.dropout(torch.ones(sum(sizes), width, dtype=torch.float64), rnn.dropout)
+        masks.append(pad_sequence(drawn.split(list(sizes))))
+    return masks if sizes is None else [mask.transpose(0, 1) for mask in masks]
+
+
+@pytest.mark.parametrize("both", [False, True])
+@pytest.mark.parametrize("kind", KINDS)
+def test_dropout_between_layers_is_that_of_the_call(kind: str, both: bool) -> None:
+    torch.manual_seed(0)
+    rnn = KINDS[kind](READ, H, 3, batch_first=True, bidirectional=both, dropout=0.4).double()
+    net = Net(rnn, by_last=True)
+    x = torch.randn(B, T, READ, dtype=torch.float64)
+    wanted = expected(net, x, B, masks_of(net))
+    torch.manual_seed(1)
+    frame, probe = measured(net, x)
+    assert_as_expected(frame, wanted)
+    assert len(frame) == len({name for name, _ in wanted}) * T
+    assert not [line for line in probe.unseen if "time.csv" in line]
+
+
+def test_dropout_of_packed_sequences_is_that_of_the_call() -> None:
+    torch.manual_seed(0)
+    # Longest first, so that packing leaves the order as it is.
+    net = Net(nn.LSTM(READ, H, 2, batch_first=True, dropout=0.4).double(), lengths=[7, 5, 3])
+    x = torch.randn(B, T, READ, dtype=torch.float64)
+    wanted = expected(net, x, B, masks_of(net, sizes=[3, 3, 3, 2, 2, 1, 1]))
+    torch.manual_seed(1)
+    frame, _ = measured(net, x)
+    assert_as_expected(frame, wanted)
+    assert len(frame) == len({name for name, _ in wanted}) * T
+
+
+def test_dropout_that_cannot_be_drawn_again_is_listed() -> None:
     net = Net(nn.LSTM(READ, H, 2, batch_first=True, dropout=0.5))
-    frame, probe = measured(net, torch.randn(B, T, READ))
-    assert len(frame) == 0
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+    with Probe(net, optimizer) as probe:
+        # Someone draws between the look at the generator and the dropout.
+        net.rnn.register_forward_pre_hook(lambda *_: torch.rand(1) and None)
+        net(torch.randn(B, T, READ)).sum().backward()
+        optimizer.step()
+    assert len(probe.to_frame("time")) == 0
     assert f"rnn: {recurrence.DROPOUT}" in probe.unseen
+
+
+def test_nothing_is_dropped_in_evaluation_mode() -> None:
+    net = Net(nn.LSTM(READ, H, 2, batch_first=True, dropout=0.5))
     net.eval()
-    frame, probe = measured(net, torch.randn(B, T, READ))
+    frame, _ = measured(net, torch.randn(B, T, READ))
     assert len(frame) == 4 * T
 
 
@@ -230,10 +292,12 @@ def test_a_checkpointed_call_is_measured_once(reentrant: bool) -> None:
     assert len(frame) == T
 
 
-def test_training_is_the_same_to_the_bit() -> None:
+@pytest.mark.parametrize("dropout", [0.0, 0.3])
+def test_training_is_the_same_to_the_bit(dropout: float) -> None:
     def trained(measures: bool) -> list[Tensor]:
         torch.manual_seed(0)
-        net = Net(nn.LSTM(READ, H, 2, batch_first=True, bidirectional=True), by_last=True)
+        rnn = nn.LSTM(READ, H, 2, batch_first=True, bidirectional=True, dropout=dropout)
+        net = Net(rnn, by_last=True)
         optimizer = torch.optim.Adam(net.parameters())
         probe = Probe(net, optimizer, every=1, activations_every=1)
         if measures:

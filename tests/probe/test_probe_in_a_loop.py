@@ -1,7 +1,7 @@
 """Training with a probe is bit for bit training without it, and the probe leaves nothing behind,
 whatever ends the `with`.
 
-Holds: probe/hooks.py, probe/plan.py, probe/probe.py, probe/taps.py
+Holds: probe/hooks.py, probe/measuring.py, probe/plan.py, probe/probe.py, probe/taps.py
 """
 
 from __future__ import annotations

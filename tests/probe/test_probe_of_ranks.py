@@ -7,7 +7,10 @@ Holds: probe/ranks.py, probe/sharded.py
 from __future__ import annotations
 
 import pickle
+from collections.abc import Iterator
+from contextlib import nullcontext
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,6 +24,7 @@ from two_ranks import NUM_EXAMPLES, NUM_STEPS, batch, measure, network, placed, 
 
 from vgexp import Probe
 from vgexp.errors import QuestionError
+from vgexp.probe.ranks import FLAT
 
 pytestmark = [
     pytest.mark.skipif(not dist.is_available(), reason="torch without distributed"),
@@ -158,3 +162,44 @@ def test_a_group_that_is_none_is_refused_with_what_is_allowed() -> None:
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     with pytest.raises(QuestionError, match=r"group is of type bool\nallowed: a process group"):
         Probe(model, optimizer, group=True)
+
+
+@pytest.fixture
+def one_rank(tmp_path: Path) -> Iterator[None]:
+    """A process group of this process alone."""
+    store = f"file://{tmp_path / 'rendezvous'}"
+    dist.init_process_group("gloo", init_method=store, rank=0, world_size=1)
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning")
+@pytest.mark.usefixtures("one_rank")
+@pytest.mark.parametrize("keeps_shapes", [False, True])
+def test_flat_pieces_of_weights_have_no_rows_and_the_reason_says_what_to_do(
+    keeps_shapes: bool,
+) -> None:
+    from torch.distributed.fsdp import FullyShardedDataParallel
+
+    def trained(measures: bool) -> tuple[list[torch.Tensor], Probe]:
+        torch.manual_seed(0)
+        net = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 2))
+        # One process shards nothing: where shapes are kept, its weights are whole.
+        model = FullyShardedDataParallel(
+            net, use_orig_params=keeps_shapes, device_id=torch.device("cpu")
+        )
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        probe = Probe(model, optimizer, every=1)
+        with probe if measures else nullcontext():
+            for _ in range(2):
+                optimizer.zero_grad()
+                model(torch.randn(5, 4)).square().mean().backward()
+                optimizer.step()
+        return [p.detach().clone() for p in model.parameters()], probe
+
+    weights, probe = trained(True)
+    assert all(map(torch.equal, weights, trained(False)[0]))
+    assert probe.unseen == ([] if keeps_shapes else [f"the model: {FLAT}"])
+    assert len(probe.to_frame()) == (4 if keeps_shapes else 0)

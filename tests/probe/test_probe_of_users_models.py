@@ -6,7 +6,7 @@ name of the weight. Axes: B examples, T positions, C channels.
 
 Holds: probe/block.py, probe/blocks.py, probe/calls.py, probe/discovery.py, probe/examples.py,
 probe/graph.py, probe/micro_batches.py, probe/passes.py, probe/plan.py, probe/taps.py,
-probe/weights.py
+probe/tied.py, probe/weights.py
 """
 
 from __future__ import annotations
@@ -477,6 +477,71 @@ def test_uses_of_a_tied_weight_as_vectors_and_as_logits_have_rows_of_their_own()
                 (3, "readout.weight", "readout"),
             ]
     assert probe.unseen == []
+
+
+def by_keywords(h: Tensor, weight: Tensor) -> Tensor:
+    return F.linear(input=h, weight=weight)
+
+
+class TiedByFunction(nn.Module):
+    """An embedding whose matrix a function reads as well, for logits or for something else."""
+
+    def __init__(self, call: Callable[[Tensor, Tensor], Tensor], *, is_readout: bool) -> None:
+        super().__init__()
+        self.embedding, self.mid = nn.Embedding(9, 4), nn.Linear(4, 4)
+        self.head = None if is_readout else nn.Linear(4, 2)
+        self.call = call
+
+    def forward(self, tokens_BT: Tensor) -> Tensor:
+        h = torch.tanh(self.mid(self.embedding(tokens_BT)))
+        logits = self.call(h, self.embedding.weight)
+        return logits if self.head is None else self.head(h + logits.argmax(-1, keepdim=True))
+
+
+@pytest.mark.parametrize(
+    "call", [F.linear, by_keywords, lambda h, w: h @ w.T, lambda h, w: torch.matmul(h, w.t())]
+)
+def test_a_read_out_by_a_function_of_a_tied_weight_has_a_row(
+    call: Callable[[Tensor, Tensor], Tensor],
+) -> None:
+    def road(p: Parameters, x: Tensor) -> tuple[Zs, Tensor]:
+        z1 = p["embedding.weight"][x]
+        z2 = affine(p, "mid", z1)
+        z3 = torch.tanh(z2) @ p["embedding.weight"].T
+        return {"embedding.weight": [z1], "mid.weight": [z2], "embedding.weight.T": [z3]}, z3
+
+    model = drawn(TiedByFunction(call, is_readout=True))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.02)
+    with Probe(model, optimizer, every=1, activations_every=1) as probe:
+        for step in range(3):
+            x = tokens(step, 5, 3)
+            values = values_of(model)
+            values |= {"embedding.weight.T": values["embedding.weight"]}
+            wanted = expected(road, values, [x])
+            for column in ("weight_norm", "grad_norm", "update_ratio"):
+                wanted["embedding.weight.T"][column] = None
+            step_on(optimizer, [x], model)
+            rows = measured_rows(probe)
+            assert_rows_are(rows, wanted)
+            assert [(row["layer"], row["name"], row["kind"]) for row in rows] == [
+                (1, "embedding.weight", "linear"),
+                (2, "mid.weight", "linear"),
+                (3, "embedding.weight.T", "readout"),
+            ]
+    assert probe.unseen == []
+
+
+def test_a_function_of_an_embeddings_matrix_that_is_no_read_out_has_none() -> None:
+    def road(p: Parameters, x: Tensor) -> tuple[Zs, Tensor]:
+        z1 = p["embedding.weight"][x]
+        z2 = affine(p, "mid", z1)
+        h = torch.tanh(z2)
+        nearest = (h @ p["embedding.weight"].T).argmax(-1, keepdim=True)
+        z3 = affine(p, "head", h + nearest)
+        return {"embedding.weight": [z1], "mid.weight": [z2], "head.weight": [z3]}, z3
+
+    probe, _ = check_tokens(drawn(TiedByFunction(F.linear, is_readout=False)), road, 5, 3)
+    assert not any(line.startswith("embedding") for line in probe.unseen)
 
 
 class TiedActivated(nn.Module):
@@ -1492,6 +1557,7 @@ def test_clipping_after_before_clip_is_seen_whether_in_place_or_by_new_tensors(
 def spare_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     """Makes every tensor a large one, reduced as soon as it comes."""
     monkeypatch.setattr("vgexp.probe.stacks.HOST_ENTRIES", 1)
+    monkeypatch.setattr("vgexp.probe.stacks.HOST_WAITING", 1)
 
 
 def test_two_backwards_through_one_graph_leave_delta_empty_where_the_first_was_reduced(

@@ -1,6 +1,6 @@
 """The table of steps in somebody's own loop: losses, norms, rates, and what a loss is given.
 
-Holds: probe/steps.py, probe/loss.py, probe/loss_arguments.py
+Holds: probe/steps.py, probe/loss.py, probe/loss_arguments.py, probe/given.py
 """
 
 from __future__ import annotations
@@ -464,7 +464,39 @@ def test_the_first_loss_that_is_not_finite_is_described_at_any_step() -> None:
             optimizer.step()
     table = probe.to_frame("loss").set_index(["step", "name"])
     assert [*dict.fromkeys(step for step, _ in table.index)] == [0, 3]
-    assert table.loc[3, "not_finite"].to_dict() == {"output": 0, "target": 0, "result": 1}
+    given = {"output": 0, "target": 0, "result": 1}
+    assert table.loc[3, "not_finite"].to_dict() == {**given, "input": 0, "0.weight": 0}
+    assert "0.weight" not in table.loc[0].index
+
+
+@pytest.mark.parametrize("what", ["input", "weight", "nothing"])
+def test_of_the_first_loss_that_is_not_finite_it_is_known_what_the_model_read(what: str) -> None:
+    model = nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 1))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with Probe(model, optimizer) as probe:
+        loss_of = probe.watch_loss(lambda output: output.mean() / (0.0 if what == "nothing" else 1))
+        for step in range(4):
+            x = torch.ones(4, 2)
+            if step == 2 and what == "input":
+                x[1, 0] = math.nan
+            if step == 2 and what == "weight":
+                nn.init.constant_(model[1].weight, math.inf)
+            optimizer.zero_grad()
+            loss_of(model(x)).backward()
+            optimizer.step()
+    table = probe.to_frame("loss")
+    step = 0 if what == "nothing" else 2
+    rows = table[table["step"] == step].set_index("role")
+    assert rows.loc["input", ["function", "name", "shape"]].tolist() == [
+        "Sequential",
+        "input",
+        "4x2",
+    ]
+    assert rows.loc["input", "not_finite"] == (1 / 8 if what == "input" else 0)
+    weight = "1.weight" if what == "weight" else "0.weight"
+    assert rows.loc["weight", ["name", "not_finite"]].tolist() == [weight, what == "weight"]
+    assert set(table["step"]) == {0, step}
+    assert not model._forward_pre_hooks
 
 
 def test_a_step_without_an_update_is_a_skipped_one() -> None:

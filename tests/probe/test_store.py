@@ -1,6 +1,6 @@
 """Rows are kept in little memory, in a file beyond a limit, and come back as they were.
 
-Holds: probe/store.py
+Holds: probe/results.py, probe/store.py
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ def test_a_probe_that_nobody_drains_holds_a_limited_number_of_bytes(
                 optimizer.zero_grad()
                 loss_of(model(torch.randn(5, 3)), torch.tensor([0, 1, 1, 0, 1])).backward()
                 optimizer.step()
-                most = max(most, probe._store._num_bytes)
+                most = max(most, probe._results.store._num_bytes)
                 if step == 77:
                     drained = sum(len(rows) for rows in probe.drain() if rows.table == "layers")
         assert drained == 2 * 78
@@ -111,7 +111,7 @@ def test_a_probe_that_nobody_drains_holds_a_limited_number_of_bytes(
         rest = sum(len(rows) for rows in probe.drain() if rows.table == "layers")
         assert rest == 2 * (230 - 78)
     assert most < 2**24
-    assert probe._store._num_bytes < 4000 + 2000
+    assert probe._results.store._num_bytes < 4000 + 2000
     assert [*frames[0]] == ["layers", "steps", "parameters", "wiring", "loss", "histograms"]
     for table, frame in frames[0].items():
         assert frame.equals(frames[1][table]), table

@@ -72,7 +72,8 @@ def test_a_parameter_that_is_trained_says_so_and_nothing_more_follows() -> None:
     row = cells(frame, "first.bias")
     assert row.pop("also_named") == "second.bias"
     assert pd.isna(row.pop("gradient_kept"))
-    assert list(row.values()) == [0, "first.bias", 1, 1, 0.1, 1, "finite", 1]
+    assert row.pop("gradient_left") == 1
+    assert list(row.values()) == [0, "first.bias", 1, 1, 0.1, 1, "finite", 1, 0]
     assert hooks_of(net) == 0
     assert {"parameters", "wiring"} <= {*probe.tables}
 
@@ -102,6 +103,31 @@ def test_a_cut_graph_and_a_cleared_gradient_are_told_apart() -> None:
         optimizer.step()
     cleared = cells(probe.to_frame("wiring"), "first.weight")
     assert (cleared["gradient_came"], cleared["gradient"], cleared["updated"]) == (1, "none", 0)
+
+
+@pytest.mark.parametrize(
+    ("change", "left"),
+    [
+        (lambda gradient: gradient, 1.0),
+        (lambda gradient: gradient.mul_(0.25), 0.25),
+        # A product with 0 keeps the signs of entries, and zeros that are written do not.
+        (lambda gradient: gradient.mul_(0.0), 0.0),
+        (lambda gradient: gradient.zero_(), None),
+    ],
+)
+def test_what_a_loop_leaves_of_a_gradient_is_told_from_one_that_it_cleared(
+    change: Callable[[Tensor], Tensor], left: float | None
+) -> None:
+    net = Net()
+    optimizer = sgd(net)
+    with Probe(net, optimizer) as probe:
+        net(INPUTS).square().mean().backward()
+        for parameter in net.parameters():
+            assert parameter.grad is not None
+            change(parameter.grad)
+        optimizer.step()
+    told = cells(probe.to_frame("wiring"), "first.weight")["gradient_left"]
+    assert pd.isna(told) if left is None else told == left
 
 
 @pytest.mark.parametrize(
@@ -210,3 +236,70 @@ def test_training_is_the_same_to_the_bit() -> None:
     torch.manual_seed(0)
     measured = weights(every=1)
     assert all(torch.equal(one, other) for one, other in zip(bare, measured, strict=True))
+
+
+def test_a_weight_that_another_optimizer_trains_says_so_once_that_has_made_a_step() -> None:
+    net = Net()
+    ours, theirs = (torch.optim.SGD(part.parameters(), lr=0.1) for part in (net.first, net.second))
+    with Probe(net, ours, every=1) as probe:
+        for _ in range(2):
+            net.zero_grad()
+            net(INPUTS).square().mean().backward()
+            ours.step()
+            theirs.step()
+    frame = probe.to_frame("wiring")
+    found = {
+        name: frame.loc[frame["name"] == name, "other_optimizer"].tolist()
+        for name in ("first.weight", "second.weight")
+    }
+    assert found == {"first.weight": [0], "second.weight": [0, 1]}
+    net.second.weight.grad = torch.ones(3, 3)
+    theirs.step()  # nothing of the probe is left
+    assert probe.to_frame("wiring").equals(frame)
+
+
+@pytest.mark.parametrize("clears_late", [False, True])
+def test_a_gradient_of_another_networks_pass_that_is_cleared_is_not_kept(clears_late: bool) -> None:
+    """As that of a discriminator, through which the generator's pass goes."""
+    net = Net()
+    optimizer = sgd(net)
+    with Probe(net, optimizer) as probe:
+        for _ in range(3):
+            if not clears_late:
+                optimizer.zero_grad()
+            net(-INPUTS).mean().backward()  # the other network's
+            if clears_late:
+                optimizer.zero_grad()
+            net(INPUTS).square().mean().backward()
+            optimizer.step()
+    assert not (probe.to_frame("wiring")["gradient_kept"] == 1).any()
+
+
+@pytest.mark.parametrize("ours_first", [True, False])
+@pytest.mark.parametrize("has_own_pass", [True, False])
+def test_optimizers_that_take_turns_have_a_backward_pass_each(
+    ours_first: bool, has_own_pass: bool
+) -> None:
+    one, two = nn.Linear(3, 3), nn.Linear(3, 1)
+    ours, theirs = (torch.optim.SGD(part.parameters(), lr=0.1) for part in (one, two))
+
+    def make_ours() -> None:
+        if has_own_pass:
+            ours.zero_grad()
+            two(one(INPUTS)).mean().backward()
+        ours.step()
+
+    def make_theirs() -> None:
+        if has_own_pass:
+            theirs.zero_grad()
+            two(one(INPUTS).detach()).square().mean().backward()
+        theirs.step()
+
+    with Probe(one, ours) as probe:
+        for _ in range(3):
+            if not has_own_pass:
+                one.zero_grad(), two.zero_grad()
+                two(one(INPUTS)).square().mean().backward()
+            for make in (make_ours, make_theirs) if ours_first else (make_theirs, make_ours):
+                make()
+    assert probe._optimizer.takes_turns == has_own_pass

@@ -592,6 +592,22 @@ def test_runs_that_differ_in_nothing_are_called_by_their_names(tmp_path: Path) -
     assert titles(compare_layers(load_runs([tmp_path]))) == ["layer", "run a", "run b"]
 
 
+@pytest.mark.parametrize(
+    ("folders", "named"),
+    [
+        (["a/x/probe", "b/y/probe"], ["x/probe", "y/probe"]),
+        (["a/x/probe", "b/x/probe"], ["a/x/probe", "b/x/probe"]),
+        (["p/a/x/probe", "q/b/x/probe", "q/b/x/more"], ["a/x/probe", "b/x/probe", "b/x/more"]),
+        (["mlp/1", "cnn/2"], ["mlp/1", "cnn/2"]),
+    ],
+)
+def test_folders_called_alike_are_told_apart_by_as_few_above_them_as_needed(
+    tmp_path: Path, folders: list[str], named: list[str]
+) -> None:
+    made = [make_run(tmp_path / folder) for folder in folders]
+    assert [run.name for run in load_runs(made)] == named
+
+
 def test_nan_is_a_value_and_an_empty_cell_is_none(tmp_path: Path) -> None:
     make_run(tmp_path / "0", deltas=["nan", "", "inf"])
     values = column(compare_layers(load_runs([tmp_path])), "run 0")

@@ -24,7 +24,8 @@ SICK = ("rate_too_large", "dead_units")
 def judged(
     truth: tuple[str, ...] = SICK, cause: str | None = None, *, learned: bool = False, **job: Any
 ) -> Judged:
-    made = Job(PRESET, job.get("name", "some"), job.get("half", "held"), truth, job.get("seed", 0))
+    given = {"name": "some", "half": "held", "seed": 0, "cured": False} | job
+    made = Job(PRESET, truth=truth, **given)
     health = "healthy" if cause is None else "sick"
     return Judged(made, learned, health, cause, (cause or "",), {"peer": ["alarm"]})
 
@@ -48,10 +49,15 @@ def test_rates_count_detected_right_and_false_alarms() -> None:
         judged((), "unknown", learned=True),
         judged((), learned=True),
         judged((), learned=True, half="tune"),
+        judged(cause="underflow", learned=True, cured=True),
+        judged(learned=True, cured=True),
     ]
     text = page.make_measured(some)
-    assert "| `held` | 2 of 3 (67%) | 1 of 3 (33%) | 1 of 3 (33%) | 1 of 2 (50%) |" in text
-    assert "| `tune` | 0 of 0 | 0 of 0 | 0 of 0 | 0 of 1 (0%) |" in text
+    assert (
+        "| `held` | 2 of 3 (67%) | 1 of 3 (33%) | 1 of 3 (33%) | 1 of 2 (50%) | 1 of 2 (50%) |"
+        in text
+    )
+    assert "| `tune` | 0 of 0 | 0 of 0 | 0 of 0 | 0 of 1 (0%) | 0 of 0 |" in text
     assert "| peer | 3 of 3 | 2 of 2 | 0 of 3 |  |\n| vgexp | 2 of 3 | 1 of 2 | 1 of 3 |" in text
 
 

@@ -195,3 +195,63 @@ def test_a_run_cut_short_where_a_judge_had_ended_it_ends_there_again() -> None:
     tables = collected(second.rows(judge=EndAt(40)))
     assert second.stopped_by == "enough"
     assert tables["steps"]["step"] == [40]
+
+
+# ---------------------------------------------------------------- resumed
+
+
+@pytest.mark.parametrize("name", ["plain", "adam and micro-batches", "dropout"])
+@pytest.mark.parametrize("at", [5, 17, 32, 38, 40])
+def test_a_resumed_run_has_the_last_steps_of_one_that_was_not_interrupted(
+    name: str, at: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(flight, "SNAPSHOT_STEPS", 8)
+    _, whole = ended(VARIANTS[name])
+    assert_same({"flight": resumed(VARIANTS[name], at)["flight"]}, {"flight": whole["flight"]})
+
+
+def test_what_the_schedule_was_told_is_told_again_after_resuming(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(flight, "SNAPSHOT_STEPS", 8)
+    config = VARIANTS["a schedule that hears evaluations"]
+    _, whole = ended(config)
+    assert_same({"flight": resumed(config, 37)["flight"]}, {"flight": whole["flight"]})
+
+
+def test_a_checkpoint_of_an_earlier_version_has_the_steps_since_it() -> None:
+    state = state_at(STOPPED, 38)
+    del state["flight"]
+    trainer = assemble(STOPPED)
+    trainer.load_state_dict(state)
+    tables = collected(trainer.rows(judge=EndAt(40)))
+    assert sorted({*tables["flight"]["step"]}) == [38, 39, 40]
+
+
+def test_a_copy_of_a_later_step_is_refused() -> None:
+    state = state_at(STOPPED, 38)
+    state["flight"]["snapshot"]["step"] = 39
+    with pytest.raises(ValueError, match="later step"):
+        assemble(STOPPED).load_state_dict(state)
+
+
+def test_a_run_without_a_recorder_has_no_copy_in_its_checkpoint() -> None:
+    assert "flight" not in state_at(changed(STOPPED, probe={"flight": 0}), 20)
+
+
+def resumed(config: Config, at: int) -> dict[str, Table]:
+    """The tables of a run that goes on after so many steps, until a judge ends it at 40."""
+    trainer = assemble(config)
+    trainer.load_state_dict(state_at(config, at))
+    return collected(trainer.rows(judge=EndAt(40)))
+
+
+def state_at(config: Config, at: int) -> dict[str, Any]:
+    """What a checkpoint after so many steps holds."""
+    trainer = assemble(changed(config, run={"checkpoint_every": at}))
+    saved: list[dict[str, Any]] = []
+    for _ in trainer.rows(lambda: saved.append(copy.deepcopy(trainer.state_dict()))):
+        if saved:
+            break
+    assert saved[0]["training"]["step"] == at
+    return saved[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 HEALTHY = "healthy"
-TUNE, HELD, FRESH = "tune", "held", "fresh"
+TUNE, HELD, FRESH, REPORTS = "tune", "held", "fresh", "reports"
 
 Batch = tuple[Tensor, ...]
 LossFunction = Callable[..., Tensor]
@@ -60,11 +61,14 @@ class Loop:
     name: str
     half: str
     """`tune`: rules may be set by it. `held`: only reported. `fresh`: written after the rules were
-    set, by someone who had not read them. Set when the loop was written."""
+    set, by someone who had not read them. `reports`: like `fresh`, after public reports of failed
+    trainings whose cause an answer or a fix confirmed. Set when the loop was written."""
     truth: str | tuple[str, ...]
     """The cause, or those that are all right, or `healthy`."""
     train: Callable[..., Result]
     """`train(seed, cured=False)`. A healthy loop has no cured twin, and ignores `cured`."""
+    about: str = ""
+    """What it is; of one of the set `reports` also where it was reported."""
 
     @property
     def is_sick(self) -> bool:
@@ -150,7 +154,10 @@ def loops_of(half: str, makers: Iterable[tuple[str, str | tuple[str, ...], Any]]
 
     It is called after `torch.manual_seed(seed)`, with batches drawn after the weights.
     """
-    return [Loop(name, half, truth, _trainer(make)) for name, truth, make in makers]
+    return [
+        Loop(name, half, truth, _trainer(make), inspect.cleandoc(make.__doc__ or ""))
+        for name, truth, make in makers
+    ]
 
 
 def _trainer(make: Callable[[bool], Parts]) -> Callable[..., Result]:

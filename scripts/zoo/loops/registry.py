@@ -15,6 +15,12 @@ from zoo.loops import (
     held_signal,
     held_updates,
     held_wiring,
+    report_data_faults,
+    report_healthy,
+    report_losses,
+    report_signal,
+    report_updates,
+    report_wiring,
     tune_healthy,
     tune_losses,
     tune_signal,
@@ -41,6 +47,12 @@ _MODULES = (
     fresh_signal,
     fresh_updates,
     fresh_wiring,
+    report_data_faults,
+    report_healthy,
+    report_losses,
+    report_signal,
+    report_updates,
+    report_wiring,
 )
 
 LOOPS: dict[str, Loop] = {loop.name: loop for module in _MODULES for loop in module.LOOPS}

@@ -5,9 +5,10 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vgexp.errors import QuestionError
+from vgexp.errors import QuestionError, reason
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -36,6 +37,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "path", metavar="RUN", nargs="?", help="a run folder, or a folder above one run"
     )
     parser.add_argument(
+        "-o",
+        "--output",
+        metavar="FILE",
+        help="with RUN: the picture that is drawn, .png, .svg or .pdf (default: RUN/figures)",
+    )
+    parser.add_argument(
         "--seed", type=int, metavar="N", help="quiz: draws the same questions (default: random)"
     )
 
@@ -51,6 +58,10 @@ def main(args: argparse.Namespace) -> int:
         raise QuestionError(f"--seed is of the quiz\nallowed: vgexp explain {QUIZ} --seed N")
     if args.topic in (None, *OTHERS) and args.path is not None:
         raise QuestionError(f"{args.topic} takes no run\nallowed: vgexp explain TOPIC RUN")
+    if args.output is not None and (args.path is None or args.topic in OTHERS):
+        raise QuestionError(
+            "-o is of the picture of a run\nallowed: vgexp explain TOPIC RUN -o FILE"
+        )
     if args.topic is None:
         _show_list(console)
     elif args.topic == QUIZ:
@@ -58,7 +69,7 @@ def main(args: argparse.Namespace) -> int:
     elif args.topic in OTHERS:
         _show_group(console, args.topic)
     else:
-        _show_page(console, _find(args.topic), args.path)
+        _show_page(console, _find(args.topic), args.path, args.output)
     return 0
 
 
@@ -84,13 +95,14 @@ def _find(name: str) -> Topic:
 # ---------------------------------------------------------------- a page
 
 
-def _show_page(console: Console, topic: Topic, path: str | None) -> None:
+def _show_page(console: Console, topic: Topic, path: str | None, output: str | None) -> None:
     from rich.text import Text
 
     from vgexp.explain.page import lay_out, wrap
     from vgexp.report.terminal.layout import show_line
 
     own = None if path is None else _own_of(path, topic)
+    drawn = "" if own is None else _draw(topic, own, output)
     group = _NO_CAUSE if topic.group == "none" else topic.group
     console.print(Text(f"{topic.id} ({group})", style="bold"), soft_wrap=True)
     for line in wrap(topic.title, ""):
@@ -98,7 +110,7 @@ def _show_page(console: Console, topic: Topic, path: str | None) -> None:
     if own is not None and (said := _say_other_cause(topic, own)):
         for line in wrap(said, ""):
             show_line(console, line)
-    for section in lay_out(topic, own):
+    for section in lay_out(topic, own, drawn):
         console.print()
         if section.heading:
             show_line(console, section.heading, "bold")
@@ -106,6 +118,32 @@ def _show_page(console: Console, topic: Topic, path: str | None) -> None:
             show_line(console, line)
         if own is not None and section.heading.startswith("With the numbers"):
             _show_plot(console, topic, own)
+
+
+def _draw(topic: Topic, own: Own, output: str | None) -> str:
+    """Draws the topic's figure of a run; returns its file, or why there is none.
+
+    Raises:
+        QuestionError: an output that was asked for cannot be drawn or written.
+    """
+    if not topic.figure:
+        if output is not None:
+            raise QuestionError(f"{topic.id} has no figure\nallowed: without -o")
+        return ""
+    from vgexp.explain.page import NOT_DRAWN
+    from vgexp.report import figures
+    from vgexp.report.figures import style
+
+    folder = own.run.folder
+    try:
+        name, figure = figures.draw_instead(folder, topic.figure)
+        if output is not None:
+            return str(style.write(figure, Path(output)))
+        return str(figures.write_beside(folder, name, figure))
+    except (QuestionError, OSError) as error:
+        if output is not None:
+            raise
+        return f"{NOT_DRAWN}: {reason(error)}"
 
 
 def _own_of(path: str, topic: Topic) -> Own:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -12,6 +13,7 @@ from vgexp import folders
 from vgexp.cli.command_flags import parse_flags
 from vgexp.cli.one_run import find_one_run
 from vgexp.config import Config
+from vgexp.diagnosis.commands import keep_words
 from vgexp.errors import QuestionError, printable
 from vgexp.past import PastRun
 
@@ -24,14 +26,28 @@ VERB = "fix"
 _OF_THE_SEARCH = ("fix.", "hydra.", "output.")
 """Beginnings of words that are no part of the sick configuration."""
 _QUIET = "output.quiet"
+_ONE_KEPT = re.compile(r"(\+{0,2}fix\.keep=)([\w.]+(?:,[\w.]+)*)")
+"""`fix.keep=model.skip`, or several with commas, of which Hydra would make a text, or a sweep."""
 
 
-def replace_run(argv: Sequence[str]) -> list[str]:
-    """Writes a run's folder, `vgexp fix RUN`, as the flags that take its configuration.
+def rewrite(argv: Sequence[str]) -> list[str]:
+    """Writes what is typed behind `vgexp fix` in Hydra's words.
+
+    A run's folder becomes the flags that take its configuration, and keys of `fix.keep` a list.
 
     Raises:
-        QuestionError: there is no run, there are several, or it is named beside a configuration.
+        QuestionError: there is no run, there are several, it is named beside a configuration, or it
+            has none.
     """
+    return [_list_kept(word) for word in _replace_run(argv)]
+
+
+def _list_kept(word: str) -> str:
+    found = _ONE_KEPT.fullmatch(word)
+    return word if found is None or found[2] == "null" else f"{found[1]}[{found[2]}]"
+
+
+def _replace_run(argv: Sequence[str]) -> list[str]:
     args = parse_flags(argv)
     named = [word for word in args.overrides if "=" not in word and not word.startswith("~")]
     named += [word for word in args.overrides if "=" in word and Path(word).is_dir()]
@@ -43,9 +59,32 @@ def replace_run(argv: Sequence[str]) -> list[str]:
             "\nallowed: vgexp fix RUN, or vgexp fix OVERRIDES"
         )
     run = find_one_run(named[0], "vgexp", VERB)
+    _require_configuration(run)
     rest = list(argv)
     del rest[_place_of(named[0], rest)]
     return [*_flags_of(run), *_loud(run, rest), *rest]
+
+
+def _require_configuration(run: Path) -> None:
+    """Requires that a run says what it was made with.
+
+    Raises:
+        QuestionError: it is of somebody's own loop, or has no configuration, or one that cannot be
+            read.
+    """
+    if folders.is_guest(run):
+        raise QuestionError(
+            f"{run} is a run of a training loop outside of vgexp: there is no configuration, and so"
+            " no override to try\n"
+            f"allowed: {shlex.join(['vgexp', 'diagnose', str(run)])}, which says what to change in"
+            " the code"
+        )
+    if not folders.exists_config(run):
+        raise QuestionError(
+            f"{run} has no {folders.CONFIG}, so that nobody knows what was trained\n"
+            "allowed: a run folder with its configuration, or vgexp fix OVERRIDES"
+        )
+    PastRun(run, is_strict=False).require_config()
 
 
 def require_same_search(composed: DictConfig, folder: Path) -> None:
@@ -102,7 +141,6 @@ def make_composer(master: DictConfig, words: Sequence[str]) -> Callable[[Sequenc
     from vgexp.cli.composing import Composer
     from vgexp.cli.hydra_errors import translate
     from vgexp.cli.typed_config import to_config
-    from vgexp.diagnosis.commands import keep_words
 
     composer = Composer(GlobalHydra.instance().config_loader(), master)
 
@@ -130,7 +168,8 @@ def _train_command(command: str, run: Path | None, words: Sequence[str]) -> list
         from vgexp.past.diagnosing import command_of
 
         recorded = list(command_of(PastRun(run, is_strict=False)))
-        return [*recorded, *(word for word in words if not word.startswith(_OF_THE_SEARCH))]
+        typed = [word for word in words if not word.startswith(_OF_THE_SEARCH)]
+        return [*keep_words(recorded, typed), *typed]
     _, _, *rest = shlex.split(command)
     typed = [word for word in rest if not word.lstrip("+").startswith(_OF_THE_SEARCH)]
     return ["vgexp", folders.TRAIN, *typed]

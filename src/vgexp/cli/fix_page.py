@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from vgexp.fixing import process
 from vgexp.fixing.probing import HALF_AS_FAR
 from vgexp.fixing.process import ENOUGH_TO_TIME
+from vgexp.quantities import NUM_STEPS_AVERAGED
 from vgexp.report.terminal.layout import Column, show_line, show_table, show_words
 
 if TYPE_CHECKING:
@@ -20,8 +21,9 @@ if TYPE_CHECKING:
 
 _RULE = (
     "Chosen: the smallest override (fewest keys, then numbers before names, then the least"
-    f" change) whose loss got at least {HALF_AS_FAR:.0%} as far below a guess's as the best one's,"
-    " and whose runs at full length are all healthy."
+    " change, then the least work a step) whose loss got at least"
+    f" {HALF_AS_FAR:.0%} as far below a guess's as the best one's, and whose runs at full length"
+    " are all healthy."
 )
 
 
@@ -54,6 +56,8 @@ def _show_not_cured(console: Console, cure: Cure) -> None:
     console.print()
     show_line(console, "No override that was tried cures it.", "bold")
     _show_cause(console, cure)
+    console.print()
+    _show_budget(console, cure)
     console.print()
     _show_tried(console, cure)
     _show_code(console, cure)
@@ -98,10 +102,13 @@ def _show_proof(console: Console, cure: Cure) -> None:
         "cause": _names(cure, lambda trial: trial.cause),
         "loss": _numbers(cure, lambda trial: trial.loss),
         "val accuracy": _numbers(cure, lambda trial: trial.val_accuracy),
-        "attenuation": _factors(cure, lambda trial: trial.attenuation),
+        "attenuation, step 0": _factors(cure, lambda trial: trial.attenuation_first),
+        f"attenuation, last {NUM_STEPS_AVERAGED}": _factors(cure, lambda trial: trial.attenuation),
     }
     seeds = ", ".join(str(trial.seed) for trial in cure.after)
-    of_seeds = f"seeds {seeds} (mean ± std)" if len(cure.after) > 1 else f"seed {seeds}"
+    of_seeds = (
+        f"seeds {seeds} (mean ± std, geometric */)" if len(cure.after) > 1 else f"seed {seeds}"
+    )
     show_line(console, f"Proof: {cure.full} steps, {of_seeds}")
     show_table(
         console,
@@ -127,8 +134,9 @@ def _show_cost(console: Console, cure: Cure) -> None:
 def _show_budget(console: Console, cure: Cure) -> None:
     show_words(
         console,
-        f"Probes took the time of {cure.spent:.0f} steps of the sick run; {cure.allowed:.0f} were"
-        " allowed (fix.budget)",
+        f"Probes: the work of {cure.spent:.0f} steps of the sick run; {cure.allowed:.0f} were"
+        f" allowed (fix.budget). Confirmation: {cure.num_confirming} runs of {cure.full} steps, the"
+        f" work of {cure.cost_of_confirming:.0f}",
     )
 
 
@@ -141,7 +149,7 @@ def _show_tried(console: Console, cure: Cure) -> None:
         [
             Column("steps", [str(each.steps) for each in cure.tried]),
             Column("loss", [_short(each.trial.loss) if each.trial else "" for each in cure.tried]),
-            Column("verdict", [f"{each.result}: {each.why}" for each in cure.tried]),
+            Column("verdict", [f"{each.result}: {each.said}" for each in cure.tried]),
         ],
     )
     kept = [each for each in cure.left_out if each.why.startswith("fix.keep")]
@@ -204,7 +212,7 @@ def _geometric(values: Sequence[float]) -> str:
     if not logs:
         return "0" if any(value == 0 for value in values) else "none"
     middle = math.exp(statistics.fmean(logs))
-    spread = f" x/ {math.exp(statistics.stdev(logs)):.2g}" if len(logs) > 1 else ""
+    spread = f" */ {math.exp(statistics.stdev(logs)):.2g}" if len(logs) > 1 else ""
     return f"{middle:.2g}{spread}"
 
 

@@ -43,7 +43,7 @@ def _take_run_or_overrides(verb: str, argv: list[str]) -> int:
     with notice.show_starting(argv):
         from vgexp.cli import fix, hydra_entry
 
-        return hydra_entry.enter(verb, fix.replace_run(argv))
+        return hydra_entry.enter(verb, fix.rewrite(argv))
 
 
 def _take_arguments(verb: str, argv: list[str]) -> int:

@@ -43,6 +43,21 @@ def _rows_at(evidence: Evidence, step: int) -> pd.DataFrame:
     return users_main_path(rows) if "compared" in evidence.metrics else main_path(rows)
 
 
+def silent_readouts(evidence: Evidence, step: int) -> pd.DataFrame:
+    """The rows of read-outs whose own activation gives exactly 0 on every example at a step, and
+    that get a gradient of exactly 0 there and at all later measured steps: they are lost for good.
+    """
+    layers = evidence.tables.get("layers")
+    if layers is None or "kind" not in layers:
+        return pd.DataFrame({"layer": [], "name": []})
+    rows = layers[layers["kind"] == "readout"]
+    later = rows[rows["step"] >= step]
+    moved = set(later.loc[values_of(later, "grad_norm") != 0, "name"])
+    is_silent = (values_of(rows, "dead_fraction") == 1) & (values_of(rows, "act_max") == 0)
+    kept: pd.DataFrame = rows[is_silent & (rows["step"] == step) & ~rows["name"].isin(moved)]
+    return kept
+
+
 def once(evidence: Evidence, key: tuple[str, object], compute: Callable[[], T]) -> T:
     """What several rules ask for of the same evidence, computed for the first of them."""
     kept: dict[tuple[str, object], T] = evidence.kept

@@ -8,6 +8,10 @@ _UNKNOWN_LOSSES = "the losses are not known"
 _ANYWHERE: Mapping[str, str] = {
     "time_attenuation": "no recurrent layer was seen through time (time.csv)",
     "time_attenuation or time.csv": "no recurrent layer was seen through time (time.csv)",
+    "curvature_over_limit_max or loss.csv": (
+        "neither the Hessian was measured (probe.curvature_every) nor the loss watched"
+        " (probe.watch_loss)"
+    ),
     "curvature_over_limit_max": "the Hessian was not measured (probe.curvature_every)",
     "clip_fraction": "how often gradients were clipped is not known",
     "settings": "the settings of the optimizer are not known",

@@ -42,20 +42,46 @@ def _column_of(evidence: Evidence, table: str, name: str) -> np.ndarray:
 
 
 def has_learned(evidence: Evidence) -> bool | None:
-    """Whether the network learned, and still knew it at the end; None: nobody can tell."""
+    """Whether the network learned, and still knew it at the end; None: nobody can tell.
+
+    One that ends by saying the same of every example did not, however far its loss fell.
+    Of networks that train against each other a loss that does not fall says nothing: it is that of
+    a balance, which both are to keep.
+    """
     verdict = evidence.metrics.get("verdict")
     if verdict is not None:
         return bool(verdict == "healthy")
     losses = column_of(evidence, "steps", "loss")
     guess = constant_loss(evidence)
-    if losses.size and (np.isinf(losses).any() or _ends_not_finite(losses)):
+    if ends_not_finite(evidence) or loss_of_constant(evidence) is not None:
         return False
     losses = losses[np.isfinite(losses)]
     if not losses.size:
         return None
     last = float(running_means(pd.Series(losses))[-1])
     has_learned = last < learned_below(_first(losses), guess)
-    return has_learned or (None if guess is None else False)
+    is_known = guess is not None and not evidence.metrics.get("takes_turns")
+    return has_learned or (False if is_known else None)
+
+
+def loss_of_constant(evidence: Evidence) -> float | None:
+    """The last mean loss of a network that says one number for good: its whole gradient is exactly
+    0, and all outputs are the same number, at targets that differ. None of any other network.
+
+    The best constant guess costs no more than that, whatever the loss function is.
+    """
+    losses, norms = (column_of(evidence, "steps", name) for name in ("loss", "grad_norm"))
+    table, late = evidence.tables.get("loss"), norms.size - norms.size // 4
+    if table is None or losses.size < ENOUGH_STEPS or norms.size != losses.size:
+        return None
+    if not (norms[late:] == 0).all() or not np.isfinite(losses[late:]).all():
+        return None
+    rows = table[table["step"] >= evidence.tables["steps"]["step"].iloc[late]]
+    outputs, targets = (rows[rows["role"] == role] for role in ("output", "target"))
+    is_one = (outputs["min"] == outputs["max"]) & ~outputs["shape"].isin(["scalar", "1"])
+    if not len(outputs) or not is_one.all() or not (targets["min"] < targets["max"]).any():
+        return None
+    return float(losses[late:].mean())
 
 
 def has_learned_little(evidence: Evidence) -> bool:
@@ -77,7 +103,7 @@ def stays_at_start(evidence: Evidence) -> bool:
     """
     losses = column_of(evidence, "steps", "loss")
     losses = losses[np.isfinite(losses)]
-    if losses.size < ENOUGH_STEPS or losses.min() < 0:
+    if losses.size < ENOUGH_STEPS or losses.min() < 0 or evidence.metrics.get("takes_turns"):
         return False
     first, last = _first(losses), float(running_means(pd.Series(losses))[-1])
     return last >= LEARNED_BELOW * first and not is_short(evidence)
@@ -89,10 +115,20 @@ def _first(losses: np.ndarray) -> float:
     return float(kept[0] if kept.size else 0.0)
 
 
-def _ends_not_finite(losses: np.ndarray) -> bool:
-    """Whether losses that were finite are not in the end."""
+def ends_not_finite(evidence: Evidence) -> bool:
+    """Whether losses are infinite, or nan in the end; where all are nan, whether one was seen to
+    be: what nobody measured is nan as well."""
+    losses = column_of(evidence, "steps", "loss")
     finite = np.isfinite(losses)
-    return bool(finite.any() and not finite[-1:].any())
+    if not losses.size or np.isinf(losses).any():
+        return bool(losses.size)
+    if finite.any():
+        return not finite[-1]
+    table = evidence.tables.get("loss")
+    if table is None or "role" not in table:
+        return False
+    results = table[table["role"] == "loss"]
+    return bool((pd.to_numeric(results["not_finite"], errors="coerce") > 0).any())
 
 
 def constant_loss(evidence: Evidence) -> float | None:
@@ -109,7 +145,7 @@ def constant_loss(evidence: Evidence) -> float | None:
     if first is None:
         return None
     output, target, loss = first
-    num_classes = _last_size(output["shape"])
+    num_classes = _num_classes(output["shape"], target["shape"])
     is_labels = str(target["dtype"]).startswith(("int", "uint"))
     if is_labels and num_classes > 1:
         guess = math.log(num_classes)
@@ -127,8 +163,21 @@ def constant_loss(evidence: Evidence) -> float | None:
     both = 2 * float(output["std"]) * float(target["std"])  # at most what alikeness takes or adds
     is_named = name == "mseloss" and abs(loss - usual) <= both + _ALIKE * usual
     if usual > 0 and (is_named or abs(loss - usual) <= _ALIKE * usual):
-        return float(target["std"]) ** 2
+        return _variance_of_targets(evidence)
     return _of_pairs(output, target, loss)
+
+
+def _variance_of_targets(evidence: Evidence) -> float:
+    """The variance of targets over all calls that were described: one batch has too few of them to
+    tell what a guess costs to a tenth."""
+    table = evidence.tables["loss"]
+    targets = table[table["role"] == "target"]
+    means, stds = (
+        pd.to_numeric(targets[name], errors="coerce").to_numpy(dtype="float64", na_value=np.nan)
+        for name in ("mean", "std")
+    )
+    known = np.isfinite(means) & np.isfinite(stds)
+    return float((stds[known] ** 2).mean() + means[known].var())
 
 
 def _of_pairs(output: pd.Series, target: pd.Series, loss: float) -> float | None:
@@ -174,7 +223,23 @@ def is_short(evidence: Evidence) -> bool:
     )
 
 
-def _last_size(shape: object) -> int:
-    """The number of classes, which is dimension 1 of an output."""
-    sizes = str(shape).split("x")
-    return int(sizes[1]) if len(sizes) > 1 and sizes[1].isdigit() else 0
+def _num_classes(output: object, target: object) -> int:
+    """The number of classes: the size of the axis of an output without which its shape is that of
+    the labels; 0 where it has none. The last axis is looked at first, then axis 1.
+
+    A loss function may flatten both, or leave out the first label itself, as that of the next token
+    does: labels are then longer by one.
+    """
+    sizes, labels = str(output).split("x"), str(target).split("x")
+    if len(sizes) < 2 or not all(size.isdigit() for size in (*sizes, *labels)):
+        return 0
+    wanted = [int(size) for size in labels]
+    numbers = [int(size) for size in sizes]
+    for axis in (len(numbers) - 1, 1):
+        rest = numbers[:axis] + numbers[axis + 1 :]
+        is_shifted = len(rest) == len(wanted) and all(
+            more - less in (0, 1) for more, less in zip(wanted, rest, strict=True)
+        )
+        if is_shifted or math.prod(rest) == math.prod(wanted):
+            return numbers[axis]
+    return numbers[1] if len(numbers) == 2 else 0

@@ -12,6 +12,7 @@ from vgexp.diagnosis.findings import Finding, Remedy
 from vgexp.diagnosis.outcome import (
     column_of,
     constant_loss,
+    ends_not_finite,
     has_learned,
     has_learned_little,
     is_short,
@@ -20,6 +21,7 @@ from vgexp.diagnosis.outcome import (
 from vgexp.diagnosis.phrases import format_loss, name_layers
 from vgexp.diagnosis.rules import CAUSE_RULES
 from vgexp.diagnosis.rules.depth import lost_in_part
+from vgexp.diagnosis.rules.not_finite import first_bad, reads_finite
 from vgexp.diagnosis.signal import VANISHING_BELOW
 from vgexp.diagnosis.whole import with_whole_tables
 from vgexp.unseen import saw_no_step
@@ -78,7 +80,8 @@ def find_root(evidence: Evidence) -> Root:
     if not counted:
         if learned is not False:
             return Root(UNDECIDED if learned is None else HEALTHY, notes)
-        if evidence.metrics.get("verdict") != "diverged" and is_short(evidence):
+        is_bad = evidence.metrics.get("verdict") == "diverged" or ends_not_finite(evidence)
+        if not is_bad and is_short(evidence):
             return Root(UNDECIDED, notes)
         counted = [lost_in_part(evidence) or _unknown(evidence)]
     cause, consequences, rivals = order(_without_shrinking(counted))
@@ -257,6 +260,16 @@ def _unknown(evidence: Evidence) -> Finding:
     sentence = f"It does not learn{at}, and all that was checked is in order."
     if metrics.get("verdict") == "diverged":
         sentence = f"It diverged: {metrics.get('cause') or 'the loss became non-finite'}."
+    elif ends_not_finite(evidence):
+        step = first_bad(evidence, "loss")
+        since = "" if step is None else f" from step {step} on"
+        sentence = f"The loss is not finite{since}, and no rule says what made it so."
+        if step is not None and reads_finite(evidence, step):
+            sentence = (
+                f"The loss is not finite{since}. What the model read then is, and so are its"
+                " weights: the forward pass made it, as 0/0, the logarithm of 0 and the softmax of"
+                " a row that is masked whole do."
+            )
     return Finding("unknown", sentence, step=evidence.first_step)
 
 

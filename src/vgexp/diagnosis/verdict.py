@@ -7,6 +7,7 @@ in a column of numbers would break every reader. `signal`, `verdict` and `cause`
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -75,13 +76,7 @@ def summarise(
     has_diverged = not np.isfinite(steps["loss"].to_numpy(dtype="float64")).all()
     learning = learning_of(steps, constant_loss)
     verdict = verdict_of(status, has_diverged, learning, first.signal)
-    tables = {
-        "layers": layers,
-        "steps": steps,
-        "evals": evals,
-        "time": time,
-        "curvature": curvature,
-    }
+    tables = {"layers": layers, "steps": steps, "evals": evals, "time": time}
     metrics: dict[str, Any] = {
         "status": status,
         "verdict": verdict,
@@ -91,16 +86,25 @@ def summarise(
         "dtype": dtype,
         "constant_loss": constant_loss,
         "relapse_step": learning.relapse_step if verdict == "relapsed" else None,
-        **read_metrics(tables),
-        **shift_metrics(layers),
-        **time_metrics(time),
-        **landscape_metrics(curvature),
+        **_table_metrics({**tables, "curvature": curvature}),
     }
     summary = {key: for_json(value) for key, value in metrics.items()}
     summary["unmeasured_ends"] = list(first.unmeasured_ends)
     summary |= path_metrics(first)
     summary["cause"] = cause_of(summary, divergence or _first_bad_loss(steps), len(steps))
     return summary
+
+
+def _table_metrics(tables: Mapping[str, pd.DataFrame | None]) -> dict[str, Any]:
+    """The metrics that follow from one table each, whatever the verdict is."""
+    layers = tables["layers"]
+    assert layers is not None
+    return {
+        **read_metrics(tables),
+        **shift_metrics(layers),
+        **time_metrics(tables["time"]),
+        **landscape_metrics(tables["curvature"]),
+    }
 
 
 def _signals(

@@ -118,6 +118,18 @@ class Own:
             return []
         return [float(value) for value in frame[column] if _is_number(value)]
 
+    def by_step(self, column: str) -> Mapping[int, float]:
+        """Step -> value of a column of `steps.csv`; nan where it is not finite."""
+        frame = self._steps
+        if frame is None or not {"step", column} <= {*frame}:
+            return {}
+        pairs = zip(frame["step"], frame[column], strict=True)
+        return {
+            int(step): float(value) if _is_number(value) else math.nan
+            for step, value in pairs
+            if _is_number(step)
+        }
+
     def wiring(self, column: str) -> list[Any]:
         """The values of a column of `wiring.csv` at its last step, a parameter each."""
         frame = self._wiring

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shlex
 import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from vgexp.config import CHOICES
 from vgexp.diagnosis.commands import command_with
+from vgexp.explain.bars import bars_of_page, draw
 from vgexp.explain.sums import show
 from vgexp.explain.topic import Cure, Line, Measured, Topic
 
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 WIDTH = 80
 INDENT = "  "
+NOT_DRAWN = "not drawn"
+"""What is said instead of the file of a figure begins with this."""
 _WIDEST_LEFT = 42
 """Columns that formulas get beside their words; longer ones have their words below them."""
 
@@ -37,11 +39,12 @@ class Section:
     """Whether the lines are sentences; else columns and blanks count."""
 
 
-def lay_out(topic: Topic, own: Own | None = None) -> list[Section]:
+def lay_out(topic: Topic, own: Own | None = None, drawn: str = "") -> list[Section]:
     """Makes the sections of a page that have something to say.
 
     Args:
         own: the run whose numbers stand in the formulas.
+        drawn: the file into which the figure of this run was drawn, or why it was not.
     """
     sections = [
         Section("", tuple(_paragraphs(topic.words)), is_plain=True),
@@ -55,7 +58,7 @@ def lay_out(topic: Topic, own: Own | None = None) -> list[Section]:
         sections.append(Section(f"With the numbers of {own.run.folder}", tuple(_own(topic, own))))
     sections += [
         Section("Measured", tuple(_measured(topic.measured))),
-        Section("Figure", tuple(_figure(topic, own))),
+        Section("Figure", tuple(_figure(topic, own, drawn))),
         Section("What to type", tuple(_cures(topic.cures, own))),
         Section("Paper", tuple(wrap(topic.paper)), is_plain=True),
         Section("Read on", tuple(wrap(", ".join(topic.see))), is_plain=True),
@@ -138,11 +141,26 @@ def _measured(measured: Sequence[Measured]) -> Iterator[str]:
         yield from wrap(each.result, INDENT * 2)
 
 
-def _figure(topic: Topic, own: Own | None) -> Iterator[str]:
-    if topic.figure:
-        run = "RUN" if own is None else shlex.quote(str(own.run.folder))
-        yield f"{INDENT}{topic.figure}, which this command draws into figures/:"
-        yield from format_command(f"vgexp show {run} --figures", INDENT * 2)
+def _figure(topic: Topic, own: Own | None, drawn: str) -> Iterator[str]:
+    """Bars of the run's numbers, or of those of the page, and the picture to open."""
+    found = bars_of_page(topic)
+    if own is not None and topic.figure:
+        from vgexp.explain.own_bars import bars_of_run  # pandas, which other pages do without
+
+        of_run = bars_of_run(topic.figure, own)
+        found = found if of_run is None else [of_run]
+        if of_run is None and found:
+            yield from wrap("The run has no numbers for it; these are of the page:")
+    for bars in found:
+        yield from draw(bars)
+    if own is None and topic.figure:
+        yield f"{INDENT}{topic.figure}, drawn of a run of yours as a picture to open:"
+        yield from format_command(f"vgexp explain {topic.id} RUN", INDENT * 2)
+    elif drawn.startswith(NOT_DRAWN):
+        yield from wrap(f"{topic.figure} is {drawn}")
+    elif drawn:
+        yield f"{INDENT}The picture to open:"
+        yield f"{INDENT * 2}{drawn}"
 
 
 def _cures(cures: Sequence[Cure], own: Own | None) -> Iterator[str]:
@@ -152,7 +170,7 @@ def _cures(cures: Sequence[Cure], own: Own | None) -> Iterator[str]:
         if not cure.override:
             yield from wrap(cure.why)
         if cure.code:
-            yield f"{INDENT * 2}{cure.code}"
+            yield from _code(cure.code)
     if not tried:
         return
     first = tried[0]
@@ -164,6 +182,17 @@ def _cures(cures: Sequence[Cure], own: Own | None) -> Iterator[str]:
         command = command_with(again, " ".join(words))
     yield from wrap("as a whole:")
     yield from format_command(command, INDENT * 2)
+
+
+def _code(code: str) -> Iterator[str]:
+    """A line of code; a remark that makes it too long stands below it."""
+    line = f"{INDENT * 2}{code}"
+    if len(line) <= WIDTH:
+        yield line
+        return
+    line, _, remark = line.partition("  # ")
+    yield line
+    yield from wrap(f"# {remark}", INDENT * 2)
 
 
 def _fits(own: Own, override: str) -> bool:

@@ -78,6 +78,9 @@ class Topic:
     """The formula with the numbers of a run; those that the run lacks are left out."""
     figure: str = ""
     """The name of the figure that shows it, `vgexp list figures`."""
+    chart: tuple[str, *tuple[tuple[str, str], ...]] | None = None
+    """What was measured, as bars: a title, then labels with numbers that stand on the page; None:
+    the bars are of the powers among `lines`."""
     plot: bool = False
     """Whether the backward signal against depth shows it, drawn in the terminal."""
     cures: tuple[Cure, ...] = ()

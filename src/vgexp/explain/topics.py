@@ -8,25 +8,41 @@ from difflib import SequenceMatcher
 from vgexp.diagnosis.causes import list_groups
 from vgexp.errors import QuestionError, nearest, unknown
 from vgexp.explain.pages import (
+    activations,
     causes_of_code,
-    causes_of_signal,
-    causes_of_training,
-    cures_by_structure,
-    cures_by_units,
-    cures_of_training,
+    causes_of_depth,
+    causes_of_numbers,
+    causes_of_start,
+    causes_of_steps,
+    causes_of_units,
+    clipping,
     glossary,
-    questions,
+    initialisations,
+    norms_and_skips,
+    notes,
+    optimizers,
+    questions_of_cures,
+    questions_of_depth,
+    time_and_attention,
 )
 from vgexp.explain.topic import Topic
 
 _MODULES = (
-    questions,
+    questions_of_cures,
+    questions_of_depth,
     causes_of_code,
-    causes_of_signal,
-    causes_of_training,
-    cures_by_units,
-    cures_by_structure,
-    cures_of_training,
+    causes_of_start,
+    causes_of_depth,
+    causes_of_units,
+    causes_of_steps,
+    causes_of_numbers,
+    notes,
+    activations,
+    initialisations,
+    norms_and_skips,
+    time_and_attention,
+    clipping,
+    optimizers,
     glossary,
 )
 

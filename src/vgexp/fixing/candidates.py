@@ -12,6 +12,9 @@ UNKNOWN = "unknown"
 TIMES = "*"
 """Before a number: the value is multiplied by it, `optimizer.lr=*0.1`."""
 
+_NARROW = 8
+"""Units of a layer below which the width itself is suspected: a few of them die together."""
+_WIDER = "model.width=*8"
 _HE, _XAVIER = "model.init=he_normal model.gain=1", "model.init=xavier_normal model.gain=1"
 _SMALLER_RATES = ("optimizer.lr=*0.3", "optimizer.lr=*0.1", "optimizer.lr=*0.01")
 _LARGER_RATES = ("optimizer.lr=*3", "optimizer.lr=*10", "optimizer.lr=*100")
@@ -24,7 +27,7 @@ _UNITS = (*_SMALLER_RATES, "model.activation=leaky_relu", *_NORMS, _CLIP)
 
 OVERRIDES: Mapping[str, Sequence[str]] = {
     # ------------------------------------------------------------ wiring
-    "no_update": ("optimizer.lr=0.01",),
+    "no_update": ("optimizer.lr=0.01", "optimizer.lr=0.1", "optimizer.lr=0.001"),
     # ------------------------------------------------------------ initialisation
     "zero_weights": (_HE, _XAVIER, "model.gain=1"),
     "weights_small": (
@@ -37,7 +40,7 @@ OVERRIDES: Mapping[str, Sequence[str]] = {
     ),
     "dead_at_start": (
         *("model.bias_std=0", "model.activation=leaky_relu", _HE, "model.activation=elu"),
-        *("model.norm=batch", "model.width=*4"),
+        *("model.norm=batch", "model.width=*4", "model.width=64", "model.skip=scaled_residual"),
     ),
     # ------------------------------------------------------------ depth
     "saturating_activation": (
@@ -46,7 +49,7 @@ OVERRIDES: Mapping[str, Sequence[str]] = {
     ),
     "residual_growth": (
         *_SCALED,
-        "model.norm=batch",
+        *_NORMS,
         "model.gain=*0.3",
         "optimizer.lr=*0.1",
         _CLIP,
@@ -58,6 +61,7 @@ OVERRIDES: Mapping[str, Sequence[str]] = {
     "recurrence_vanishing": (
         *("model.recurrent_init=identity", "model.recurrent_init=orthogonal model.gain=1"),
         *("model.spectral_radius=1", "model.spectral_radius=1.2", "model.forget_bias=3"),
+        *("model.activation=tanh", "model.forget_bias=2"),
         *_GATED,
         *("model.activation=relu model.recurrent_init=identity", "optimizer.lr=*3"),
     ),
@@ -73,7 +77,7 @@ OVERRIDES: Mapping[str, Sequence[str]] = {
     "dead_units": _UNITS,
     "saturated_units": (*_UNITS, _RELU),
     # ------------------------------------------------------------ optimizer
-    "rate_too_small": _LARGER_RATES,
+    "rate_too_small": (*_LARGER_RATES, "scheduler=constant"),
     "rate_too_large": (*_SMALLER_RATES, "optimizer.lr=*0.001", _CLIP, *_NORMS),
     "clip_throttles": ("clip.threshold=*10", "clip.threshold=*100", "clip.threshold=*1000"),
     # ------------------------------------------------------------ dtype
@@ -104,14 +108,21 @@ def list_words(diagnosis: Diagnosis, settings: Mapping[str, Any]) -> list[list[t
     They are those of the cause's remedies, those of the table, and both of rivals, which may be the
     cause instead.
     """
+    width = settings.get("model.width")
+    wider = (_WIDER,) if isinstance(width, int) and width < _NARROW else ()
     of_cause = [each for each in diagnosis.findings if each.id == diagnosis.cause]
     of_rivals = [each for each in diagnosis.findings if each.id in diagnosis.rivals]
     groups = (
         list(_of_remedies(of_cause)),
-        OVERRIDES.get(str(diagnosis.cause), ()),
+        _with(wider, OVERRIDES.get(str(diagnosis.cause), ())),
         [*_of_remedies(of_rivals), *(o for id in diagnosis.rivals for o in OVERRIDES.get(id, ()))],
     )
     return [_filled(group, settings) for group in groups]
+
+
+def _with(more: Sequence[str], overrides: Sequence[str]) -> Sequence[str]:
+    """Further overrides, of a cause that has some."""
+    return (*overrides, *more) if overrides else ()
 
 
 def list_general_words(settings: Mapping[str, Any]) -> list[tuple[str, ...]]:

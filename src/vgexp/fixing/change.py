@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +17,8 @@ Compose = Callable[[Sequence[str]], Config]
 It raises a `QuestionError` where a word names a key or a choice that does not fit."""
 
 _NUMBER, _NAME, _FAMILY = range(3)
+_DIGITS = 6
+"""Decimals of a difference of logarithms: a third and three times are as far."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,13 +29,10 @@ class Change:
     """What is typed, without words that change nothing."""
     config: Config
     size: tuple[float, ...]
-    """Smaller is less: number of words, what they change (numbers, names, the model's family), by
-    how much the logarithms of numbers differ, and the place in the list."""
-
-    @property
-    def is_of_numbers(self) -> bool:
-        """Whether it changes numbers alone."""
-        return self.size[1] == _NUMBER
+    """Smaller is less: number of words, what they change (numbers, names, the model's family), and
+    by how much the logarithms of numbers differ."""
+    group: int = 0
+    """The place of the group of overrides that it is of; an earlier one is nearer to the cause."""
 
     @property
     def override(self) -> str:
@@ -54,14 +54,14 @@ def compose_changes(
     compose: Compose,
     keep: Collection[str] = (),
     *,
-    first_place: int = 0,
+    group: int = 0,
 ) -> tuple[list[Change], list[LeftOut]]:
-    """Composes overrides of one group, the smallest change first.
+    """Composes overrides of one group.
 
     Args:
         overrides: the words of each.
         keep: keys that must not change.
-        first_place: the number of the first; of changes of one size the earlier is the smaller.
+        group: the place of the group.
 
     Returns:
         Those that can be tried, and those that cannot: a key that this configuration does not
@@ -70,7 +70,7 @@ def compose_changes(
     changes: dict[str, Change] = {}
     left_out: dict[tuple[str, ...], LeftOut] = {}
     before = flatten(sick)
-    for place, asked in enumerate(overrides, first_place):
+    for asked in overrides:
         words = tuple(word for word in asked if not _is_idle(word, before))
         if not words or words in left_out:
             continue
@@ -80,11 +80,23 @@ def compose_changes(
             left_out[words] = LeftOut(words, f"not possible: {str(error).splitlines()[0]}")
             continue
         kept = find_kept(before, flatten(config), keep)
+        words = _shorten(words, config, compose)
         if kept:
             left_out[words] = LeftOut(words, f"fix.keep: it changes {kept[0]}")
         elif identity(config) != identity(sick):
-            changes.setdefault(identity(config), Change(words, config, _size(words, before, place)))
-    return sorted(changes.values(), key=lambda change: change.size), [*left_out.values()]
+            change = Change(words, config, _size(words, before), group)
+            changes.setdefault(identity(config), change)
+    return [*changes.values()], [*left_out.values()]
+
+
+def _shorten(words: tuple[str, ...], config: Config, compose: Compose) -> tuple[str, ...]:
+    """The words without those that the others imply: `model=lstm` has a forget bias of 1."""
+    for word in words:
+        fewer = tuple(other for other in words if other != word)
+        with suppress(QuestionError):
+            if fewer and identity(compose(fewer)) == identity(config):
+                return _shorten(fewer, config, compose)
+    return words
 
 
 def find_kept(
@@ -128,7 +140,7 @@ def _is_idle(word: str, before: Mapping[str, Any]) -> bool:
     return value == ("null" if now is None else str(now))
 
 
-def _size(words: Sequence[str], before: Mapping[str, Any], place: int) -> tuple[float, ...]:
+def _size(words: Sequence[str], before: Mapping[str, Any]) -> tuple[float, ...]:
     kinds, distance = [], 0.0
     for word in words:
         key, _, value = word.partition("=")
@@ -143,7 +155,7 @@ def _size(words: Sequence[str], before: Mapping[str, Any], place: int) -> tuple[
                 distance += abs(math.log(new / old))
             else:
                 distance += 1.0
-    return (len(words), max(kinds), distance, place)
+    return (len(words), max(kinds), round(distance, _DIGITS))
 
 
 def _number(text: str) -> float | None:

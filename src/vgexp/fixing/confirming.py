@@ -13,6 +13,8 @@ from vgexp.fixing.runner import AFTER, DROPPED, Runner
 from vgexp.fixing.trial import Trial
 from vgexp.folders import FolderError
 
+FULL = "full"
+"""The kind of a run at full length."""
 MOST_CONFIRMED = 6
 """Changes that are tried at full length, the most promising first."""
 
@@ -24,11 +26,15 @@ def confirm(
     full: int,
     note: Callable[[Tried], None],
     first_number: int,
+    cost: Callable[[Change, int], float],
 ) -> tuple[Change, list[Trial]] | None:
     """The first of the changes that is healthy at full length with every seed, and its runs.
 
     A change that fails with one seed is not tried with the next, and its runs are dropped. What an
     earlier search confirmed stays where it is until another change is confirmed.
+
+    Args:
+        cost: of so many steps of a change.
     """
     number = first_number
     for change in changes[:MOST_CONFIRMED]:
@@ -36,9 +42,10 @@ def confirm(
         configs = [with_steps(replace(change.config, seed=seed), full) for seed in seeds]
         aside = f"{DROPPED}/{runner.next_number(DROPPED)}"
         for config in configs:
-            each = Tried(number, change, full, "full")
+            each = Tried(number, change, full, FULL)
             number += 1
             _run(each, runner, config, aside)
+            each.cost = 0.0 if each.trial is None else cost(change, each.trial.made)
             made.append(each)
             note(each)
             if each.trial is None or not each.trial.is_healthy:
@@ -74,10 +81,12 @@ def _run(each: Tried, runner: Runner, config: Config, aside: str) -> None:
     except FolderError:
         raise
     except Exception as error:
-        each.result, each.why = "dropped", f"failed: {reason(error)}"
+        each.result, each.said = "dropped", f"failed: {reason(error)}"
+        each.why = each.said
         return
     each.result = "kept" if each.trial.is_healthy else "dropped"
     said = each.trial.verdict or each.trial.health
-    each.why = f"{said}, seed {config.seed}" + (
+    each.said = f"{said}, seed {config.seed}" + (
         "" if each.trial.is_healthy or not each.trial.cause else f", {each.trial.cause}"
     )
+    each.why = f"{each.said}: {each.trial.numbers}"

@@ -14,12 +14,14 @@ from vgexp.diagnosis import Diagnosis
 from vgexp.diagnosis.commands import command_with
 from vgexp.fixing import candidates, record
 from vgexp.fixing.change import Change, Compose, LeftOut, compose_changes, require_keys
-from vgexp.fixing.confirming import confirm, run_seeds
+from vgexp.fixing.confirming import FULL, confirm, run_seeds
+from vgexp.fixing.cost import Costs
 from vgexp.fixing.probing import Budget, Prober, Tried
 from vgexp.fixing.runner import BEFORE, Runner
 from vgexp.fixing.trial import Trial, read_trial
 from vgexp.past import PastRun
 from vgexp.past.diagnosing import diagnose_run
+from vgexp.runs.start import build_trainer
 
 HEALTHY, UNDECIDED, CURED = "healthy", "undecided", "cured"
 NO_OVERRIDE, NOT_CURED, SEARCHING = "no_override", "not_cured", "searching"
@@ -27,7 +29,9 @@ _OWN_SHARE = 0.6
 """Share of the budget that the cause's own overrides may spend before the general ones follow."""
 ENOUGH_TO_TIME = 20
 """Steps of the sick run from which its time a step is known."""
-_MOST_IN_GROUP = 1000
+MOST_WORK = 5.0
+"""How many times the work of a step of the sick run a step may be, of a change that is tried at
+full length without a probe."""
 PICTURE = "fix.png"
 
 
@@ -55,6 +59,10 @@ class Cure:
     allowed: float = math.nan
     spent: float = 0.0
     """Of the probes, in steps of the sick run."""
+    num_confirming: int = 0
+    """Runs at full length that confirm a change, or failed to."""
+    cost_of_confirming: float = 0.0
+    """Of these, in steps of the sick run."""
 
     @property
     def cured_command(self) -> str | None:
@@ -79,6 +87,10 @@ class Cure:
             "probes": {
                 "allowed_steps": self.allowed if math.isfinite(self.allowed) else None,
                 "spent_steps": self.spent,
+            },
+            "confirmation": {
+                "runs": self.num_confirming,
+                "spent_steps": self.cost_of_confirming,
             },
             "before": [trial.to_dict() for trial in self.before],
             "after": [trial.to_dict() for trial in self.after],
@@ -154,26 +166,32 @@ class _Search:
         words = candidates.list_words(cure.diagnosis, settings)
         if not any(words) and cure.diagnosis.cause != candidates.UNKNOWN:
             return self._end(NO_OVERRIDE)
-        own = self._changes(words)
-        general = self._changes([candidates.list_general_words(settings)], own)
+        costs = Costs(self.config, build_trainer, cure.full)
+        own = self._changes(words, costs)
+        general = self._changes([candidates.list_general_words(settings)], costs, own)
         if not own and not general:
             return self._end(NO_OVERRIDE)
-        prober = self._probe(sick, own, general)
+        prober = self._probe(sick, costs, own, general)
         seeds = [self.config.seed + place for place in range(self.config.fix.seeds)]
         self._say(f"At full length, {cure.full} steps, with {_seeds(seeds)}:")
-        unprobed = [each for each in (*own, *general) if not prober.has_tried(each)]
-        found = confirm(
-            [*prober.order(), *unprobed],
-            self.runner,
-            seeds,
-            cure.full,
-            self._note,
-            len(cure.tried) + 1,
+        unprobed = [
+            each
+            for each in (*own, *general)
+            if not prober.has_tried(each) and costs.ratio(each) <= MOST_WORK
+        ]
+        probed = prober.order()
+        hopeful = [each for each in probed if not prober.is_hopeless(each)]
+        found = self._confirm(
+            [*hopeful, *unprobed, *(each for each in probed if each not in hopeful)], seeds, costs
         )
+        while found is not None and (
+            smaller := self._confirm(self._reduce(found[0], costs), seeds, costs)
+        ):
+            found = smaller
         seen = {each.change for each in cure.tried}
         cure.left_out += [
-            LeftOut(each.words, "not tried: the budget is spent, or others cure")
-            for each in unprobed
+            LeftOut(each.words, _why_not_tried(each, prober, None if found is None else found[0]))
+            for each in (*own, *general)
             if each not in seen
         ]
         if found is None:
@@ -186,6 +204,33 @@ class _Search:
         return self._end(CURED)
 
     # ---------------------------------------------------------------- parts
+
+    def _confirm(
+        self, changes: Sequence[Change], seeds: Sequence[int], costs: Costs
+    ) -> tuple[Change, list[Trial]] | None:
+        return confirm(
+            changes,
+            self.runner,
+            seeds,
+            self.cure.full,
+            self._note,
+            len(self.cure.tried) + 1,
+            lambda change, steps: costs.of(change).of(steps),
+        )
+
+    def _reduce(self, change: Change, costs: Costs) -> list[Change]:
+        """The changes that a change becomes without one of its words, but for those that were
+        tried at full length."""
+        words = change.words
+        if len(words) < 2:
+            return []
+        fewer = [[w for w in words if w != left_out] for left_out in words]
+        found, _ = compose_changes(
+            fewer, self.config, self._compose, self.config.fix.keep, group=change.group
+        )
+        full = {identity(t.change.config) for t in self.cure.tried if t.kind == FULL}
+        new = [each for each in found if identity(each.config) not in full]
+        return sorted(new, key=costs.rank)
 
     def _run_before(self, own_run: Path | None) -> Trial:
         cure, config = self.cure, self.config
@@ -206,37 +251,42 @@ class _Search:
         return trial
 
     def _changes(
-        self, groups: Sequence[Sequence[Sequence[str]]], known: Sequence[Change] = ()
+        self,
+        groups: Sequence[Sequence[Sequence[str]]],
+        costs: Costs,
+        known: Sequence[Change] = (),
     ) -> list[Change]:
         """Composes groups of overrides, one after the other; none that is known already."""
         seen = {identity(change.config) for change in known}
         told = {each.words for each in self.cure.left_out}
+        first = 1 + max((change.group for change in known), default=-1)
         found: list[Change] = []
-        for place, group in enumerate(groups, len(known)):
+        for place, group in enumerate(groups, first):
             changes, left_out = compose_changes(
-                group,
-                self.config,
-                self._compose,
-                self.config.fix.keep,
-                first_place=place * _MOST_IN_GROUP,
+                group, self.config, self._compose, self.config.fix.keep, group=place
             )
-            found += [each for each in changes if identity(each.config) not in seen]
+            new = [each for each in changes if identity(each.config) not in seen]
+            found += sorted(new, key=costs.rank)
             seen |= {identity(each.config) for each in changes}
             self.cure.left_out += [each for each in left_out if each.words not in told]
             told |= {each.words for each in left_out}
         return found
 
-    def _probe(self, sick: Trial, own: Sequence[Change], general: Sequence[Change]) -> Prober:
+    def _probe(
+        self, sick: Trial, costs: Costs, own: Sequence[Change], general: Sequence[Change]
+    ) -> Prober:
         cure = self.cure
         allowed = self.config.fix.budget * cure.full
-        seconds = sick.seconds_per_step if sick.made >= ENOUGH_TO_TIME else math.nan
-        budget = Budget(allowed, seconds)
+        budget = Budget(allowed, costs)
         cure.allowed = allowed
         self._say(
             f"Probes: {len(own)} override{'s' if len(own) != 1 else ''}; all together may cost"
             f" {allowed:.0f} steps ({self.config.fix.budget:g} runs of {cure.full})"
         )
-        prober = Prober(self.runner, budget, cure.full, lambda each: self._note(each, budget))
+        seconds = sick.seconds_per_step if sick.made >= ENOUGH_TO_TIME else math.nan
+        prober = Prober(
+            self.runner, budget, cure.full, lambda each: self._note(each, budget), seconds
+        )
         prober.explore(own, _OWN_SHARE)
         if prober.has_learned:
             prober.go_on(1.0)
@@ -252,9 +302,13 @@ class _Search:
         self.cure.tried.append(each)
         if budget is not None:
             self.cure.spent = budget.spent
+        else:
+            self.cure.num_confirming += 1
+            self.cure.cost_of_confirming += each.cost
         self._write()
         loss = "" if each.trial is None else f", loss {each.trial.loss:.3g}"
-        self._say(f"  {each.change.override}: {each.steps} steps{loss}, {each.why}")
+        spent = "" if budget is None else f" ({budget.spent:.0f} of {budget.allowed:.0f} spent)"
+        self._say(f"  {each.change.override}: {each.steps} steps{loss}, {each.said}{spent}")
 
     def _end(self, status: str) -> Cure:
         self.cure.status = status
@@ -270,6 +324,23 @@ class _Search:
             self._known = None
         record.write_table(self.cure.folder, self.cure.tried, self.cure.left_out)
         record.write_result(self.cure.folder, self.config, self.cure.to_dict())
+
+
+def _why_not_tried(change: Change, prober: Prober, cured: Change | None) -> str:
+    """Why there was no run of a change, in numbers of the budget."""
+    budget = prober.budget
+    price, left = budget.price(change, prober.fewest), budget.left()
+    told = (
+        f"not tried: a probe of {prober.fewest} steps costs {price:.0f} of the {left:.0f} steps"
+        f" that were left of {budget.allowed:.0f}"
+    )
+    if price <= left and prober.has_learned:
+        num_learned = len({t.change for t in prober.tried if t.trial and t.trial.has_learned})
+        told = (
+            f"not tried: a probe of {prober.fewest} steps would have cost {price:.0f}, and"
+            f" {num_learned} that are nearer to the cause learned"
+        )
+    return told if cured is None else f"{told}; {cured.override} cures"
 
 
 def draw_picture(cure: Cure) -> Path:
@@ -300,8 +371,6 @@ def _full_length(config: Config, past: PastRun) -> int:
         return config.train.steps
     if past.outcome.get("status") == "completed":
         return int(past.outcome["steps"])
-    from vgexp.runs.start import build_trainer
-
     return int(build_trainer(config).facts.num_steps)
 
 

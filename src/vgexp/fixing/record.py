@@ -23,13 +23,13 @@ _HASH = "config_hash"
 _MOST_BYTES = 2**26
 COLUMNS = (
     *("number", "override", "keys", "kind", "seed", "steps", "cost", "verdict", "health", "cause"),
-    *("loss", "constant_loss", "val_accuracy", "attenuation", "seconds_per_step", "result", "why"),
-    "folder",
+    *("loss", "constant_loss", "val_accuracy", "attenuation_first", "attenuation"),
+    *("seconds_per_step", "result", "why", "folder"),
 )
 """Of `fix.csv`; `cost` is in steps of the sick run, `keys` the number of keys that are typed."""
 _OF_TRIAL = (
     *("seed", "verdict", "health", "cause", "loss", "constant_loss", "val_accuracy"),
-    *("attenuation", "seconds_per_step", "folder"),
+    *("attenuation_first", "attenuation", "seconds_per_step", "folder"),
 )
 
 

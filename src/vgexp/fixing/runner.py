@@ -9,6 +9,7 @@ from pathlib import Path
 
 from vgexp import folders, runs
 from vgexp.config import Config, FixConfig, SignalConfig, identity
+from vgexp.diagnosis.commands import command_with
 from vgexp.fixing.trial import Trial, read_trial
 
 BEFORE, TRIED, AFTER, DROPPED = "before", "tried", "after", "dropped"
@@ -115,8 +116,6 @@ class Runner:
         """What trains one configuration: the sick one's command, the override, steps and seed."""
         if not self._command:
             return ""
-        from vgexp.diagnosis.commands import command_with
-
         length = [f"train.steps={config.train.steps}"]
         if self._counts_epochs:
             is_whole = config.train.steps is None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import inspect
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
@@ -12,9 +12,17 @@ import torch
 from torch import nn
 
 from vgexp import probe
-from vgexp.errors import QuestionError, reason
+from vgexp.errors import QuestionError, impossible, reason
 from vgexp.guests.recording import Recording, require_free
-from vgexp.guests.summary import constant_weights, flatten, of_process, settings_of, summary_of
+from vgexp.guests.summary import (
+    constant_weights,
+    default_weights,
+    flatten,
+    of_process,
+    settings_of,
+    summary_of,
+)
+from vgexp.known_facts import with_facts
 from vgexp.probe import settings as of_settings
 from vgexp.probe.settings import require_names
 from vgexp.records import Rows
@@ -34,6 +42,10 @@ class Probe(probe.Probe):
             a summary at the end of each `with`. It must hold no run yet. `vgexp show`, `compare`,
             `vgexp.load` and figures take it; it cannot be resumed. An error of the disk ends the
             recording, not the loop: it is told once and is in `unseen`.
+        constant_loss: the loss of the best guess that ignores the input, in the loss's own units:
+            ln 10 = 2.303 for the cross-entropy of 10 classes that are equally frequent, the
+            variance of the targets for a squared error. A run whose loss falls below 0.9 of it has
+            learned, and has a verdict. None: it is found where the loss's tensors tell.
     """
 
     def __init__(
@@ -42,9 +54,11 @@ class Probe(probe.Probe):
         optimizer: torch.optim.Optimizer,
         *,
         folder: Path | str | None = None,
+        constant_loss: float | None = None,
         **options: Any,
     ) -> None:
-        require_names(options, _SETTINGS)
+        require_names(options, (*_DEFAULTS, "constant_loss", "folder"))
+        require_constant_loss(constant_loss)
         super().__init__(model, optimizer, **options)
         self._recording: Recording | None = None
         if folder is not None:
@@ -54,7 +68,11 @@ class Probe(probe.Probe):
             self._recording = Recording(
                 folder, self._own.columns, lambda text: told.setdefault("the run folder", text)
             )
-        self._alike = constant_weights(self._model)
+        self._at_start: dict[str, Any] = {
+            "constant_loss": None if constant_loss is None else float(constant_loss),
+            "constant_weights": constant_weights(self._model),
+            "default_weights": default_weights(self._model),
+        }
         described = {
             "every": self._cadence.every,
             "activations_every": self._cadence.activations_every,
@@ -124,12 +142,26 @@ class Probe(probe.Probe):
 
         return diagnosis.evidence_of_tables(
             frames,
-            settings=flatten(self._settings) | self._seen_settings,
+            settings=flatten(self._seen_settings),
             unseen=self.unseen,
             dtype=self._dtype_name,
-            num_examples=self._num_examples,
-            ending={"constant_weights": self._alike} if self._alike else None,
+            num_examples=self._measuring.num_examples,
+            ending=self._known,
         )
+
+    @property
+    def _known(self) -> dict[str, Any]:
+        """What the caller, the model and the optimizer tell, and no table has (`known_facts`)."""
+        own = {id(p) for p in self._model.parameters()}
+        foreign = sum(id(p) not in own for p in self._optimizer.parameters())
+        cut = self._taps.cut_states
+        known = {
+            **self._at_start,
+            "foreign_parameters": foreign or None,
+            "takes_turns": self._optimizer.takes_turns or None,
+            "cut_states": [] if cut is None else [*cut.found],
+        }
+        return {name: value for name, value in known.items() if value is not None and value != []}
 
     def drain(self) -> list[Rows]:
         """Returns the rows measured since the last call; with a folder, they are in its tables."""
@@ -141,9 +173,12 @@ class Probe(probe.Probe):
 
     @property
     def _seen_settings(self) -> dict[str, Any]:
-        """What the first pass showed of the model, by the keys that a configuration has."""
-        position = self._plan.norm_position
-        return {} if position is None else {"model.norm_position": position}
+        """What is known of the run, with what the first pass showed of the model, by the names that
+        a configuration has."""
+        settings, position = with_facts(self._settings, self._known), self._plan.norm_position
+        if position is not None:
+            settings["model"] = {**settings["model"], "norm_position": position}
+        return settings
 
     def to_frame(self, table: str = "layers") -> pd.DataFrame:
         """Returns all rows of a table so far; see `vgexp.probe.Probe.to_frame`.
@@ -184,7 +219,7 @@ class Probe(probe.Probe):
         recording = self._recording
         if recording is not None and recording.is_due:
             self._collect()
-            recording.wrote(self.step)
+            recording.wrote(self.step, self._seen_settings)
         else:
             super()._collect_many()
 
@@ -194,7 +229,7 @@ class Probe(probe.Probe):
         assert recording is not None
         try:
             self._collect()
-            recording.wrote(self.step)
+            recording.wrote(self.step, self._seen_settings)
         except Exception as error:
             recording.fail(error)
         recording.finish(lambda: self._summary(ending))
@@ -214,8 +249,9 @@ class Probe(probe.Probe):
                 frames,
                 ending=ending,
                 dtype=self._dtype_name,
-                num_examples=self._num_examples or 1,
+                num_examples=self._measuring.num_examples or 1,
                 has_loss=has_loss,
+                constant_loss=self._at_start["constant_loss"],
             )
             from vgexp import diagnosis
 
@@ -240,11 +276,27 @@ def require_settings(settings: Mapping[str, Any]) -> None:
     Raises:
         QuestionError: a name is unknown, or a value impossible.
     """
-    of_settings.require_settings(settings, probe.Probe.__init__, without=_OF_BARE)
+    of_settings.require_settings(settings, _DEFAULTS | {"constant_loss": None})
+    require_constant_loss(settings.get("constant_loss"))
 
 
-_OF_BARE = ("is_bare",)
-_SETTINGS = inspect.signature(probe.Probe.__init__).parameters.keys() - {"self"}
+def require_constant_loss(value: object) -> None:
+    """Refuses what is no loss.
+
+    Raises:
+        QuestionError: it is not a finite number.
+    """
+    if value is None:
+        return
+    if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
+        raise impossible("constant_loss", value, "a finite number, or None where it is not known")
+
+
+_DEFAULTS = {
+    name: value
+    for name, value in of_settings.defaults_of(probe.Probe.__init__).items()
+    if name != "is_bare"
+}
 
 
 def _ending_of(error: BaseException | None) -> dict[str, Any]:

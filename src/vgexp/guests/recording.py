@@ -64,6 +64,7 @@ class Recording:
         self._files: dict[str, CsvFiles] = {}
         self._prefixes: dict[str, Prefix] = {}
         self._held = ExitStack()
+        self._settings: Mapping[str, Any] = {}
         self._last = time.monotonic()
         self._seconds_before = 0.0
         self._start = self._last
@@ -79,8 +80,7 @@ class Recording:
             held.enter_context(folders.occupy(self.folder))
             if not self._prefixes:
                 folders.require_free(self.folder)
-                folders.write_guest_config(self.folder, settings)
-                folders.sync_names(self.folder)
+                self._write(settings)
             self._held = held.pop_all()
         self._start = self._last = time.monotonic()
         if self.has_failed:
@@ -113,10 +113,16 @@ class Recording:
             return False
         return True
 
-    def wrote(self, step: int) -> None:
-        """Adds the row of `timing.csv` after what waited was written."""
+    def wrote(self, step: int, settings: Mapping[str, Any]) -> None:
+        """Adds the row of `timing.csv` after what waited was written, and writes what more is known
+        of the run since it began."""
         self._last = time.monotonic()
         self.add(Rows("timing", {"step": [step], "seconds": [round(self.seconds, 6)]}))
+        if settings != self._settings and not self.has_failed:
+            try:
+                self._write(settings)
+            except OSError as error:
+                self.fail(error)
 
     def finish(self, summary: Callable[[], Mapping[str, Any]]) -> None:
         """Writes the summary, once the tables are on the disk itself, and leaves the folder."""
@@ -131,6 +137,11 @@ class Recording:
             self.fail(error)
         finally:
             self._leave()
+
+    def _write(self, settings: Mapping[str, Any]) -> None:
+        folders.write_guest_config(self.folder, settings)
+        folders.sync_names(self.folder)
+        self._settings = settings
 
     def _leave(self) -> None:
         """Leaves the folder to others."""

@@ -16,6 +16,10 @@ from vgexp import summaries
 if TYPE_CHECKING:
     import pandas as pd
 
+_ENOUGH_ENTRIES = 256
+_NEAR = 0.95
+"""Share of a uniform distribution's bound that the largest of 256 draws exceeds: but for 1 in 5e5
+times."""
 UNKNOWN_LOSS = "the loss is not known (probe.watch_loss shows it)"
 
 
@@ -67,6 +71,28 @@ def constant_weights(model: nn.Module) -> list[str]:
     ]
 
 
+def default_weights(model: nn.Module) -> list[str]:
+    """The names of the weights of linear and convolutional layers that are as PyTorch draws them.
+
+    It draws them from a uniform distribution up to 1/sqrt(fan-in): the largest is just below that,
+    and no weight that was trained keeps to it. Small layers, and those without a shape yet or in
+    pieces on several devices, are left out.
+    """
+    found = []
+    for name, module in model.named_modules():
+        weight = getattr(module, "weight", None)
+        is_known = isinstance(module, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d)
+        if not is_known or type(weight) is not nn.Parameter or weight.device.type == "meta":
+            continue
+        if weight.numel() < _ENOUGH_ENTRIES or not weight.is_floating_point():
+            continue
+        bound = weight[0].numel() ** -0.5
+        largest = float(weight.detach().abs().max())
+        if _NEAR * bound <= largest <= bound * (1 + 1 / _ENOUGH_ENTRIES):
+            found.append(f"{name}.weight" if name else "weight")
+    return found
+
+
 def summary_of(
     frames: Mapping[str, pd.DataFrame],
     *,
@@ -74,14 +100,16 @@ def summary_of(
     dtype: str,
     num_examples: int,
     has_loss: pd.Series,
+    constant_loss: float | None,
 ) -> dict[str, Any]:
-    """The metrics that follow from tables. Nobody knows the best constant's loss, so the verdict
+    """The metrics that follow from tables. Where the best constant's loss is not known, the verdict
     is empty unless the run diverged, and `cause` says why.
 
     Args:
         frames: `layers` and `steps`.
         ending: `status`, and the `reason` of a run that failed.
         has_loss: whether a step's loss is known.
+        constant_loss: as of `Probe`.
     """
     import numpy as np
     import pandas as pd
@@ -103,7 +131,7 @@ def summary_of(
         known,
         evals,
         time=frames.get("time"),
-        constant_loss=math.nan,
+        constant_loss=math.nan if constant_loss is None else constant_loss,
         num_examples=num_examples,
         dtype=dtype,
         status=status,

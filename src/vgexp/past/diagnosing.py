@@ -16,6 +16,7 @@ from vgexp.diagnosis.evidence import Evidence
 from vgexp.diagnosis.parting import find_parting
 from vgexp.errors import QuestionError
 from vgexp.folders import first_line
+from vgexp.known_facts import facts_in
 from vgexp.past.run import PastRun
 
 _TABLES = ("layers", "steps", "wiring", "loss", "parameters", "time", "recurrence", "curvature")
@@ -76,12 +77,13 @@ def evidence_of(past: PastRun) -> Evidence:
     outcome, config = past.outcome, past.config
     settings: dict[str, Any] = flatten(config) if config is not None else past.settings
     if past.is_guest:
+        ending = {name: outcome[name] for name in (*_ENDING, "underflow") if name in outcome}
         return evidence_of_tables(
             tables,
             settings=settings,
             unseen=[str(line) for line in outcome.get("unseen") or ()],
             dtype=past.dtype,
-            ending={name: outcome[name] for name in (*_ENDING, "underflow") if name in outcome},
+            ending=ending | facts_in(settings),
         )
     if {"signal", "verdict"} <= outcome.keys():
         return evidence_of_run(outcome, tables, config, settings)

@@ -105,6 +105,14 @@ class Recorder:
         self.calls.clear()
         self._open.clear()
 
+    def record(self, name: str, read: Tensor, z: Tensor) -> None:
+        """Records a call that no module makes, once it is made."""
+        if name in self.calls:
+            self.calls[name].later += [place for _, place in _spots(z) if place is not None]
+            return
+        self._num_calls += 1
+        self.calls[name] = Call(self._num_calls, _spots(read), _spots(z))
+
     def _before(self, name: str, _: nn.Module, args: Any, kwargs: Any) -> None:
         self._num_calls += 1
         known = self.calls.get(name)

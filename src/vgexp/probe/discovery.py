@@ -15,6 +15,7 @@ from vgexp.probe.numbering import Places, Unit, number_units
 from vgexp.probe.placing import Placing
 from vgexp.probe.plan import ProbePlan, Rank
 from vgexp.probe.readouts import find_readouts, mark_last, merge_twins
+from vgexp.probe.tied import Use
 
 
 class Discovery:
@@ -62,6 +63,12 @@ class Discovery:
         if not any(x.requires_grad for x in self._output):
             self._output = list(tensors_in(output, in_objects=True))
 
+    def on_use(self, use: Use, read: Tensor, z: Tensor) -> None:
+        """Records a call of a function with a matrix as that of a module."""
+        if not self._plan.is_settled:
+            self._layout.add(use.name, use.module, use.row)
+            self._recorder.record(use.name, read, z)
+
     # ------------------------------------------------------------ what is learnt
 
     def settle(self) -> None:
@@ -100,6 +107,9 @@ class Discovery:
         blocks = find_blocks(self._layout.modules, calls, starts, self._layout.streams, shown)
         plan.norm_position = self._norm_position(blocks)
         readouts = find_readouts(self._layout, self._output, blocks, owners, calls)
+        for name in self._layout.drop_uses(readouts or ()):
+            owners.remove(name)
+            self._recorder.calls.pop(name)
         if readouts is not None:
             for row in readouts:
                 plan.rows[row].kind = "readout"

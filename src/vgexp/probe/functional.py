@@ -10,7 +10,7 @@ import random
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -173,6 +173,19 @@ _ENDS = re.compile("Softmax|Checkpoint|AccumulateGrad")
 _REDUCTIONS = re.compile("Mean|Sum|Var|Std|Norm")
 
 
+class _Kind(NamedTuple):
+    """What the name of a node says: whether no walk goes beyond it, and whether it takes means."""
+
+    ends: bool
+    reduces: bool
+
+
+@lru_cache(maxsize=1024)
+def _kind_of(name: str) -> _Kind:
+    is_end = graph.is_mixing(name) or _ENDS.search(name) is not None
+    return _Kind(is_end, _REDUCTIONS.search(name) is not None)
+
+
 class Tag(NamedTuple):
     """What a node of the autograd graph that made a z carries."""
 
@@ -211,10 +224,10 @@ def find_row(x: Tensor, of_pass: object) -> int | None:
             if mark.of_pass is of_pass and (best is None or mark.order > best.order):
                 best = mark
             continue
-        name = node.name()
-        if graph.mixes(node) or _ENDS.search(name):
+        kind = _kind_of(node.name())
+        if kind.ends:
             continue
-        is_norm = is_norm or _REDUCTIONS.search(name) is not None
+        is_norm = is_norm or kind.reduces
         for following, _ in node.next_functions:
             if following is None:
                 continue

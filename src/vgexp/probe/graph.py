@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping
+from functools import lru_cache
 from typing import Any
 
 from torch import Tensor, nn
@@ -19,13 +20,13 @@ Place = tuple[Any, int]
 """A node of autograd's graph, and which of its outputs."""
 
 _MIXES = re.compile(
-    r"(?:(?:Sparse)?(?:Add)?(?:Mm|Mv|Bmm)|Baddbmm|Addbmm|Dot|Linear|MkldnnLinear|Bilinear|Trilinear"
+    r"(?:(?:Sparse)?(?:Mm|Mv|Bmm|Addmm|Addmv)|Baddbmm|Addbmm|Dot|Linear|MkldnnLinear|Bilinear|Trilinear"
     r"|(?:Scaled|Grouped|ScaledGrouped)Mm|(?:Slow|Mkldnn|Cudnn|Miopen)?Conv\w*|Slow\w*|Embedding\w*"
     r"|MkldnnRnn\w*|CudnnRnn\w*|MiopenRnn\w*|ThnnFused\w*|\w*Scaled\w*DotProduct\w*|FlexAttention\w*"
     r"|NativeMultiHeadAttention)Backward"
 )
 """Names of nodes that multiply by a weight, or by what may depend on one, and sum up."""
-_SAME_ENTRIES = re.compile(
+SAME_ENTRIES = re.compile(
     r"(?:\w*View|\w*Reshape\w*|Squeeze|Unsqueeze|Permute|Transpose|T|Movedim|Flatten|Expand|Slice"
     r"|Select|Split\w*|Unbind|Clone|Alias|ToCopy|Contiguous)Backward"
 )
@@ -72,7 +73,7 @@ def maker_of(x: Tensor) -> str | None:
     """The function that made a tensor's entries (`SigmoidBackward0`), seen through views and casts;
     None of a leaf, and of what requires no gradient."""
     place = place_of(x)
-    while place is not None and _SAME_ENTRIES.match(place[0].name()):
+    while place is not None and SAME_ENTRIES.match(place[0].name()):
         place = next(iter(before(place)), None)
     is_leaf = place is None or parameter_of(place[0]) is not None
     return None if place is None or is_leaf else str(place[0].name())
@@ -80,7 +81,13 @@ def maker_of(x: Tensor) -> str | None:
 
 def mixes(node: Any) -> bool:
     """Whether a node multiplies matrices or convolves, as weights do and attention does."""
-    return _MIXES.match(node.name()) is not None
+    return is_mixing(node.name())
+
+
+@lru_cache(maxsize=1024)
+def is_mixing(name: str) -> bool:
+    """Whether a node of this name does."""
+    return _MIXES.match(name) is not None
 
 
 def parameter_of(node: Any) -> Tensor | None:

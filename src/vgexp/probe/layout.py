@@ -23,6 +23,24 @@ class Layout:
         names = {id(module): name for name, module in self.modules.items()}
         self.streams = {names[id(module)]: row for module, row in plan.streams}
         """The rows of modules that may be blocks."""
+        self._added: dict[str, int] = {}
+
+    def add(self, name: str, module: nn.Module, row: int) -> None:
+        """Adds what stands for a module that the model has not, with its row."""
+        self.modules[name] = module
+        self.own[name] = [(row,)]
+        self._added[name] = row
+        for each in (name, *outer_names(name)):
+            self.within[each] = self.within.get(each, frozenset()) | {row}
+
+    def drop_uses(self, kept: Container[int]) -> list[str]:
+        """Takes away what was added, but for some rows. Returns the names."""
+        dropped = {name: row for name, row in self._added.items() if row not in kept}
+        for name, row in dropped.items():
+            for each in (name, *outer_names(name)):
+                self.within[each] -= {row}
+            del self.modules[name], self.own[name], self.within[name], self._added[name]
+        return list(dropped)
 
     def shown_rows(self, owners: Iterable[str]) -> Iterator[tuple[str, int]]:
         """Of some modules those whose output is z, each with its row."""

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from vgexp.errors import QuestionError
 from vgexp.probe.hooks import Hook, Note
-from vgexp.probe.loss_arguments import RESULT, Argument, describe, named_tensors, rows_of
+from vgexp.probe.loss_arguments import Argument, describe_call, named_tensors, rows_of
 from vgexp.probe.steps import Number, StepMeter
 from vgexp.records import Rows
 from vgexp.torch_internals import backward_task
@@ -60,10 +60,14 @@ class LossWatch:
     Args:
         steps: knows the parameters whose gradients make the update.
         note: is told what could not be measured.
+        of_model: describes what the model was given, and its parameters, where a loss is bad.
     """
 
-    def __init__(self, steps: StepMeter, note: Note) -> None:
+    def __init__(
+        self, steps: StepMeter, note: Note, of_model: Callable[[], list[Argument]]
+    ) -> None:
         self._steps = steps
+        self._of_model = of_model
         self._note = note
         self._modules: list[tuple[nn.Module, Callable[..., None]]] = []
         self._num_sources = 0
@@ -196,15 +200,14 @@ class LossWatch:
             loss.register_hook(  # type: ignore[no-untyped-call]
                 Hook(self._note, None, partial(self._on_backward, noted, entries))
             )
-            if self._is_first_bad(noted.value) or (
-                self.describes and source not in self._described
-            ):
+            is_bad = self._is_first_bad(noted.value)
+            if is_bad or (self.describes and source not in self._described):
                 self._described[source] = []  # even if it fails: of one call alone
                 name = name or getattr(function, "__name__", type(function).__name__)
                 every = [*named_tensors(function, args, kwargs)][:_MOST_TENSORS]
                 self._described[source] = [
-                    *(describe(name, key, x) for key, x in every),
-                    describe(name, RESULT, loss),
+                    *describe_call(name, every, loss),
+                    *(self._of_model() if is_bad else ()),
                 ]
 
     def _is_first_bad(self, value: Number) -> bool:

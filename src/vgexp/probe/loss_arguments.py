@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 
 from vgexp.probe.graph import maker_of
+from vgexp.probe.loss_cuts import cut_by, reaches_any
+from vgexp.probe.loss_graph import NOTHING, LossGraph, graph_of
 from vgexp.probe.steps import Number, floats, read_numbers
 from vgexp.records import Rows
 
@@ -17,6 +19,8 @@ _MOST_ENTRIES = 2**22
 """Entries that are described at a time, so that large outputs need no second copy of themselves."""
 _NUMBERS = ("min", "max", "mean", "std", "not_finite", "row_sum_min", "row_sum_max")
 RESULT = "result"
+INPUT, WEIGHT = "input", "weight"
+"""Roles of what is no argument of the loss: what the model read, and a parameter of it."""
 
 
 class Argument(NamedTuple):
@@ -29,6 +33,10 @@ class Argument(NamedTuple):
     dtype: str
     made_by: str | None
     numbers: tuple[Number, ...]
+    graph: LossGraph = NOTHING
+    """Of a loss, what lies behind it."""
+    cut_by: str | None = None
+    reaches_output: bool | None = None
 
 
 def rows_of(described: Sequence[tuple[int, Argument]]) -> Rows | None:
@@ -45,8 +53,18 @@ def rows_of(described: Sequence[tuple[int, Argument]]) -> Rows | None:
     numbers = {name: floats(values, torch.float64) for name, values in columns.items()}
     words = {
         name: [getattr(argument, name) for _, argument in described]
-        for name in Argument._fields[:-1]
+        for name in ("function", "name", "role", "shape", "dtype", "made_by", "cut_by")
     }
+    graphs = [argument.graph for _, argument in described]
+    words |= {n: [getattr(g, n) for g in graphs] for n in ("squashed_twice", "broadcast_to")}
+    numbers["flat_fraction"] = floats(
+        read_numbers([g.flat_fraction for g in graphs]), torch.float64
+    )
+    flags = {
+        "reaches_output": [argument.reaches_output for _, argument in described],
+        "is_steep": [g.is_steep for g in graphs],
+    }
+    words |= {n: [None if f is None else int(f) for f in each] for n, each in flags.items()}
     return Rows("loss", {"step": [step for step, _ in described], **words, **numbers})
 
 
@@ -72,16 +90,29 @@ def _tensors_in(name: str, value: Any) -> Iterator[tuple[str, Tensor]]:
             yield from _tensors_in(f"{name}.{i}", inner)
 
 
+def describe_call(
+    function: str, named: Sequence[tuple[str, Tensor]], loss: Tensor
+) -> list[Argument]:
+    """Describes the tensors of a call and its loss, with where autograd's graph ends ahead of the
+    weights."""
+    reaches = reaches_any(loss, [x for _, x in named if x.requires_grad])
+    result = describe(function, RESULT, loss)
+    result = result._replace(cut_by=cut_by(loss), reaches_output=reaches)
+    return [*(describe(function, name, x) for name, x in named), result]
+
+
 def describe(function: str, name: str, x: Tensor) -> Argument:
     """Describes a tensor of a call: one that requires gradients is an output, else a target."""
     role = "loss" if name == RESULT else "output" if x.requires_grad else "target"
     shape = "x".join(map(str, x.shape)) or "scalar"
     dtype = str(x.dtype).removeprefix("torch.")
     made_by = maker_of(x) if role == "output" else None
+    graph = graph_of(x) if role == "loss" else NOTHING
     x = x.detach()
     has_rows = role == "output" and x.ndim > 1 and x.is_floating_point()
     if not x.numel() or x.layout is not torch.strided:
-        return Argument(function, name, role, shape, dtype, made_by, (None,) * len(_NUMBERS))
+        nothing = (None,) * len(_NUMBERS)
+        return Argument(function, name, role, shape, dtype, made_by, nothing, graph)
     numbers: tuple[Number, ...] = (*_moments(x), None, None)
     if has_rows:
         sums = x.sum(1, dtype=torch.float64)
@@ -89,7 +120,7 @@ def describe(function: str, name: str, x: Tensor) -> Argument:
     # Read at once where that is free, so that no small tensors stay.
     if x.is_cpu:
         numbers = tuple(read_numbers(numbers))
-    return Argument(function, name, role, shape, dtype, made_by, numbers)
+    return Argument(function, name, role, shape, dtype, made_by, numbers, graph)
 
 
 def _moments(x: Tensor) -> tuple[Number, ...]:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import weakref
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from vgexp.errors import QuestionError
-from vgexp.torch_internals import compiler_is_loaded
+from vgexp.torch_internals import compiler_is_loaded, version_of
 
 WRAPPED = ("optimizer", "base_optimizer", "_optimizer", "base", "optim")
 """The attributes in which well-known wrappers keep the optimizer that they wrap."""
@@ -18,6 +20,8 @@ MOST_WRAPPERS = 8
 OWN_STEPS = ("first_step", "second_step")
 """Methods by which some optimizers make an update; no hook is called around them."""
 
+_MOST_MARKED = 4
+"""Parameters whose gradients show whether a backward pass was made."""
 StepHook = Callable[..., None]
 
 
@@ -44,6 +48,17 @@ class StepHooks:
                 "allowed: a torch.optim.Optimizer, as in Probe(model, optimizer)"
             )
         self._handles: list[Any] = []
+        self.of_others: set[int] = set()
+        """The identities of the tensors that other optimizers held as they made a step between
+        `set` and `remove`."""
+        self.takes_turns = False
+        """Whether gradients of both sides changed between a step of this optimizer and one of
+        another: each has a backward pass of its own, as the two networks of a GAN have. Of two that
+        share one pass those of the second stay as they are."""
+        self._theirs: list[Any] = []
+        self._marks: dict[str, Any] = {}
+        self._changed: set[str] = set()
+        self._shares_passes = False
 
     def set(self, before: StepHook, after: StepHook) -> str:
         """Sets the hooks. Returns what takes none, and what is measured instead; mostly nothing."""
@@ -52,13 +67,20 @@ class StepHooks:
             # A compiled step calls them uncompiled. It has graph breaks of its own in any case.
             disable: Callable[[StepHook], StepHook] = torch.compiler.disable
             before, after = disable(before), disable(after)
+            see, own = disable(self._see_any), disable(self._see_own)
+        else:
+            see, own = self._see_any, self._see_own
+        self._handles.append(register_optimizer_step_post_hook(see))
         for candidate in self._chain:
             try:
+                self._handles.append(candidate.register_step_pre_hook(own))
                 self._handles.append(candidate.register_step_pre_hook(before))
                 self._handles.append(candidate.register_step_post_hook(after))
             except Exception:
                 # What fails is somebody else's class: it may raise anything.
-                self.remove()
+                for handle in self._handles[1:]:
+                    handle.remove()
+                del self._handles[1:]
                 continue
             if candidate is not outer:
                 return (
@@ -79,6 +101,40 @@ class StepHooks:
             handle.remove()
         self._handles.clear()
 
+    def _see_any(self, optimizer: Any, *_: Any) -> None:
+        """Notes what an optimizer holds that made a step and is none of the chain."""
+        if any(optimizer is each for each in self._chain):
+            return
+        groups = _attribute(optimizer, "param_groups") or ()
+        theirs = [p for group in groups for p in group["params"]]
+        self.of_others.update(id(p) for p in theirs)
+        if self.takes_turns or self._shares_passes:
+            return
+        if not self._theirs:
+            self._theirs = [weakref.ref(p) for p in theirs[:_MOST_MARKED]]
+        elif all(ref() is p for ref, p in zip(self._theirs, theirs, strict=False)):
+            self._compare("theirs", [ref() for ref in self._theirs])
+        self._marks["ours"] = _marks_of(self.parameters()[:_MOST_MARKED])
+
+    def _see_own(self, *_: Any) -> None:
+        """Notes whether our gradients changed since a step of another optimizer."""
+        if not self._theirs or self.takes_turns:
+            return
+        self._compare("ours", self.parameters()[:_MOST_MARKED])
+        self._marks["theirs"] = _marks_of([ref() for ref in self._theirs])
+
+    def _compare(self, whose: str, parameters: Sequence[Any]) -> None:
+        mark = self._marks.pop(whose, None)
+        if mark is None:
+            return
+        if mark == _marks_of(parameters):
+            self._changed.clear()
+            self._theirs.clear()
+            self._shares_passes = True
+        else:
+            self._changed.add(whose)
+        self.takes_turns = not self._shares_passes and len(self._changed) == 2
+
     def parameters(self) -> list[Tensor]:
         """The tensors that the optimizer updates."""
         return [p for group in self.groups() for p in group["params"]]
@@ -97,6 +153,12 @@ class StepHooks:
         """What a fused optimizer divides its gradients by within its step; None: by nothing."""
         scales = (_attribute(each, "grad_scale") for each in self._chain)
         return next((scale for scale in scales if scale is not None), None)
+
+
+def _marks_of(parameters: Sequence[Any]) -> list[tuple[int, int] | None]:
+    """Of each gradient what changes when it is written to or replaced."""
+    gradients = [None if p is None else p.grad for p in parameters]
+    return [None if g is None else (id(g), version_of(g)) for g in gradients]
 
 
 def _chain(optimizer: object) -> Iterator[Any]:

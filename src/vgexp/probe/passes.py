@@ -146,7 +146,7 @@ class Pass:
         self._kept[role].append(kept)
         num_entries = self._num_entries[role] + x.numel()
         self._num_entries[role] = num_entries
-        if num_entries >= stacks.HOST_ENTRIES and num_entries >= stacks.most_entries(x):
+        if num_entries >= stacks.HOST_WAITING and num_entries >= stacks.most_waiting(x):
             self._reduce(role)
 
     def await_gradient(self, row: int) -> Awaited:
@@ -161,7 +161,7 @@ class Pass:
             self.lost[("delta", awaited.row)] = TWICE
         awaited.came.append(gradient)
         self._num_entries["delta"] += gradient.numel()
-        if self._num_entries["delta"] >= stacks.most_entries(gradient):
+        if self._num_entries["delta"] >= stacks.most_waiting(gradient):
             self.reduce_gradients()
 
     def accept_gradients(self, is_of_update: bool) -> None:

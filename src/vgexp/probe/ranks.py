@@ -12,6 +12,7 @@ from torch import distributed as dist
 from vgexp.errors import QuestionError
 from vgexp.probe.hooks import Note
 from vgexp.probe.moments import GroupNumbers, Parts
+from vgexp.probe.plan import WEIGHING
 from vgexp.torch_internals import uncompiled
 
 Lost = dict[tuple[str, int], str]
@@ -22,8 +23,8 @@ OWN_EXAMPLES = (
     " Probe(..., group=process_group) takes them over all ranks"
 )
 FLAT = (
-    "FullyShardedDataParallel keeps weights as flat pieces, which have no rows; those of"
-    " fully_shard have"
+    "FullyShardedDataParallel keeps weights as flat pieces, of which no row can be made; shard the"
+    " model with torch.distributed.fsdp.fully_shard instead, whose weights have rows"
 )
 NOTHING_SEEN = "in a step rank {} measured no pass: z, h and dL/dz are over the other ranks"
 
@@ -86,10 +87,20 @@ def unseen_of_ranks(model: nn.Module, ranks: Ranks | None) -> dict[str, str]:
         return found
     if ranks is None and dist.get_world_size() > 1:
         found["the other ranks"] = OWN_EXAMPLES.format(dist.get_rank(), dist.get_world_size())
-    flat = getattr(sys.modules.get("torch.distributed.fsdp"), "FullyShardedDataParallel", None)
-    if flat is not None and any(isinstance(module, flat) for module in model.modules()):
+    kind = getattr(sys.modules.get("torch.distributed.fsdp"), "FullyShardedDataParallel", None)
+    sharding = [
+        module for module in model.modules() if kind is not None and isinstance(module, kind)
+    ]
+    if any(_is_flat(inner) for module in sharding for inner in module.modules()):
         found["the model"] = FLAT
     return found
+
+
+def _is_flat(module: nn.Module) -> bool:
+    """Whether a module that weighs has a part of a flat piece in the place of its weight."""
+    weight = getattr(module, "weight", None)
+    is_whole = isinstance(weight, nn.Parameter) and weight.ndim > 1
+    return isinstance(module, WEIGHING) and not is_whole
 
 
 def _moved(parts: Parts, device: torch.device) -> Parts:

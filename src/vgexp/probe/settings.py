@@ -17,22 +17,23 @@ LOSS_REDUCTIONS = ("mean", "sum")
 _OBJECTS = ("self", "model", "optimizer")
 
 
-def require_settings(
-    settings: Mapping[str, Any], probe: Callable[..., Any], *, without: Iterable[str] = ()
-) -> None:
+def defaults_of(probe: Callable[..., Any]) -> dict[str, Any]:
+    """The settings that a probe's `__init__` names, with their defaults."""
+    arguments = inspect.signature(probe).parameters
+    named = {name: each for name, each in arguments.items() if name not in _OBJECTS}
+    return {n: each.default for n, each in named.items() if each.kind is not each.VAR_KEYWORD}
+
+
+def require_settings(settings: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
     """Refuses settings that a probe would not take.
 
     Args:
-        probe: the function whose keyword arguments they are.
-        without: names of arguments that are no settings here.
+        defaults: of all settings that there are.
 
     Raises:
         QuestionError: a name is unknown, or a value impossible for any model.
     """
-    arguments = inspect.signature(probe).parameters
-    names = arguments.keys() - {*_OBJECTS, *without}
-    defaults = {name: arguments[name].default for name in names}
-    require_names(settings, names)
+    require_names(settings, defaults)
     given = {**defaults, **settings}
     require_layers(given["layers"])
     require_reduction(given["loss_reduction"])

@@ -8,6 +8,9 @@ from torch import Tensor
 
 HOST_ENTRIES = 2**17
 """The most entries of a stack: half a megabyte in float32, which stays in a core's cache."""
+HOST_WAITING = 2**20
+"""The most entries that wait to be stacked: tensors of several shapes, of which each shape fills
+stacks of its own."""
 DEVICE_ENTRIES = 2**24
 """The same on CUDA, where a launch costs more than all but the largest copies."""
 
@@ -15,6 +18,11 @@ DEVICE_ENTRIES = 2**24
 def most_entries(x: Tensor) -> int:
     """The most entries of a stack on the device of a tensor."""
     return HOST_ENTRIES if x.is_cpu else DEVICE_ENTRIES
+
+
+def most_waiting(x: Tensor) -> int:
+    """The most entries that wait to be reduced on the device of a tensor."""
+    return HOST_WAITING if x.is_cpu else DEVICE_ENTRIES
 
 
 def is_large(x: Tensor) -> bool:

@@ -6,6 +6,7 @@ reduced to numbers before the optimizer's step, many layers at a time.
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from vgexp.probe import moments, stacks
+from vgexp.probe.cut_states import CutStates
 from vgexp.probe.discovery import Discovery
 from vgexp.probe.examples import TIME_FIRST, Examples
 from vgexp.probe.free_activations import FreeActivations
@@ -26,6 +28,7 @@ from vgexp.probe.own_metrics import OwnMetrics
 from vgexp.probe.passes import NO_MEASURES, Pass
 from vgexp.probe.plan import ProbePlan, first_tensor
 from vgexp.probe.ranks import Lost, Ranks
+from vgexp.probe.tied import TiedUses, Use
 from vgexp.torch_internals import backward_task
 from vgexp.watch import Slope
 
@@ -61,6 +64,9 @@ class Taps:
         self._free = FreeActivations(model, plan, self._passes)
         self._functions = FunctionWatcher(model, note)
         self._free.watch(self._functions)
+        self._tied = TiedUses(model, plan, weakref.WeakMethod(self._on_use))
+        self._tied.watch(self._functions)
+        self.cut_states = None if plan.is_settled else CutStates(model, self._functions, note)
         self._sites: list[tuple[nn.Module, bool, Hook]] = []
         self._hooks: list[Any] = []
         self._discovery = Discovery(model, plan, note) if not plan.is_settled else None
@@ -85,6 +91,8 @@ class Taps:
             if handle is not None:
                 self._hooks.append(handle)
         self._functions.arm()
+        if self.cut_states is not None:
+            self.cut_states.arm()
         if self._discovery is not None:
             self._discovery.arm()
 
@@ -120,6 +128,8 @@ class Taps:
             handle.remove()
         self._hooks.clear()
         self._functions.disarm()
+        if self.cut_states is not None:
+            self.cut_states.disarm()
         if self._discovery is not None:
             self._discovery.disarm()
 
@@ -133,6 +143,8 @@ class Taps:
     def reduce(self) -> None:
         """Reduces the step's tensors to numbers, before the update, which may change a slope."""
         self._free.settle()
+        if self.cut_states is not None:
+            self.cut_states.end_step()
         if self._passes.used():
             self._free.end_learning(self._functions)
         if self._discovery is not None:
@@ -143,6 +155,8 @@ class Taps:
             self._sites.clear()
             if not self._discovery.is_needed:
                 self._discovery = None
+        if self._passes.used():
+            self._tied.end_learning(self._functions)
         for each in self._passes.used():
             each.reduce()
             each.reduce_gradients()
@@ -298,6 +312,17 @@ class Taps:
                 self._keep_z(current, row, z)
 
         return on_preact
+
+    def _on_use(self, use: Use, read: Tensor, z: Tensor) -> None:
+        current = self._passes.current(use.row, read)
+        if current is None:
+            return
+        if self._discovery is not None:
+            self._discovery.on_use(use, read, z)
+            self._measured = self._plan.measured
+        self._free.name(current, z, use.row)
+        if use.row in self._measured and not self._repeats(current, "z", use.row):
+            self._keep_z(current, use.row, z)
 
     def _stream_hook(self, row: int) -> Callable[..., None]:
         def on_stream(_: nn.Module, args: Any, output: Any) -> None:

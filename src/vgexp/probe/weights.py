@@ -21,6 +21,8 @@ Stacks = list[tuple[tuple[int, ...], Tensor]]
 PIECE = 2**18
 """A gradient with more entries is measured in pieces on CPU: of a megabyte in float32, which are
 still in a core's cache when they are read again."""
+_WHOLE_NUMBERS = {torch.float32: torch.int32, torch.float64: torch.int64}
+"""dtype -> one of whole numbers with as many bytes."""
 
 Numbers = tuple[Tensor, Tensor, Tensor]
 """Of the rows of a stack: largest magnitude, L2 norm, and share of zeros."""
@@ -155,9 +157,10 @@ class WeightMeter:
 
     def _numbers(self, grad_1N: Tensor) -> Numbers:
         """Of one gradient, which stays as it is."""
-        if grad_1N.is_cpu and grad_1N.numel() > PIECE:
-            pieces = torch.split(grad_1N, PIECE, 1)
-            return _joined([self._numbers(piece) for piece in pieces], pieces)
+        if grad_1N.is_cpu and grad_1N.numel() > PIECE and grad_1N.dtype in _WHOLE_NUMBERS:
+            memory = self._memory_for(grad_1N[:, :PIECE])[0]
+            peak, norm, share = _numbers_in_pieces(grad_1N, memory)
+            return peak, metrics.row_norms(grad_1N) if norm is None else norm, share
         return _numbers_of_sizes(torch.abs(grad_1N, out=self._memory_for(grad_1N)))
 
     def _copy(self, rows: tuple[int, ...], weight: Tensor) -> Tensor:
@@ -219,13 +222,29 @@ def _numbers_of_sizes(size_RN: Tensor) -> Numbers:
     return peak_R, norm_R, size_RN.eq_(0).mean(1)
 
 
-def _joined(numbers: list[Numbers], pieces: Sequence[Tensor]) -> Numbers:
-    """The numbers of a tensor by those of its pieces."""
-    peak_K, norm_K, share_K = (torch.cat(values) for values in zip(*numbers, strict=True))
-    lengths = [piece.shape[1] for piece in pieces]
-    zeros = sum(round(s * n) for s, n in zip(share_K.tolist(), lengths, strict=True))
-    share_1 = share_K.new_full((1,), zeros / sum(lengths))
-    return peak_K.amax(0, keepdim=True), metrics.row_norms(norm_K[None]), share_1
+def _numbers_in_pieces(x_1N: Tensor, memory: Tensor) -> tuple[Tensor, Tensor | None, Tensor]:
+    """The numbers of one tensor, each piece of which is read once; None for a norm whose plain
+    squares may have left the range of the dtype.
+
+    Args:
+        memory: for the magnitudes of a piece.
+    """
+    norms, peaks, num_zeros = [], [], 0
+    for piece in torch.split(x_1N[0], PIECE):
+        size = torch.abs(piece, out=memory[: piece.numel()])
+        norms.append(metrics.piece_norms(size[None])[0])
+        # As whole numbers, numbers without a sign have the same order, nan comes last, and they
+        # are compared faster.
+        bits = size.view(_WHOLE_NUMBERS[x_1N.dtype])
+        peaks.append(bits.amax())
+        if not bits.amin():
+            # In place: a comparison that makes booleans is twice as slow.
+            num_zeros += round(float(size.eq_(0).mean()) * piece.numel())
+    peak_1 = torch.stack(peaks).amax(0, keepdim=True).view(x_1N.dtype)
+    norm = torch.linalg.vector_norm(torch.cat(norms), dtype=torch.float64)
+    is_safe = metrics.is_safe(float(norm), x_1N.numel(), x_1N.dtype)
+    share_1 = x_1N.new_full((1,), num_zeros / x_1N.numel())
+    return peak_1, norm.to(x_1N.dtype)[None] if is_safe else None, share_1
 
 
 def _fits(x_1N: Tensor, scratch: Tensor) -> bool:

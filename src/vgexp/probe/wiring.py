@@ -22,6 +22,8 @@ from vgexp.torch_internals import version_of
 LOOK_EVERY = 20
 """Updates between looks at whether gradients come, and whether those before were cleared. It takes
 a hook on each parameter."""
+_ENTRIES = 4096
+"""Entries of a gradient whose signs are looked at."""
 
 
 class _Facts(NamedTuple):
@@ -40,9 +42,15 @@ class _Facts(NamedTuple):
     measured: list[int]
     """Parameters whose gradient was measured, and `peaks` of its magnitude."""
     peaks: Tensor | None
+    of_others: list[bool]
+    """Whether another optimizer that made a step holds it."""
     moved: list[int]
     """Parameters whose change was measured, and its norms."""
     changes: Tensor | None
+    given: list[int]
+    """Parameters whose gradient was seen as it came, and two rows: `peaks` of its magnitude then,
+    and whether the one that the optimizer found has negative entries, -0 among them."""
+    of_given: Tensor | None
 
 
 class Wiring:
@@ -80,7 +88,9 @@ class Wiring:
         self._hooks: list[Any] = []
         self._last_look = -1
         self._marks: dict[int, tuple[int, int]] = {}
-        self._arrived: dict[int, tuple[int, int]] = {}
+        self._arrived: dict[int, tuple[int, int, bool]] = {}
+        self._peaks: dict[int, Tensor] = {}
+        self._given: tuple[list[int], Tensor | None] = [], None
         self._is_looking = False
         self._before: tuple[list[bool], list[Any], list[int]] | None = None
         self._has_grad: list[bool] = []
@@ -106,7 +116,7 @@ class Wiring:
         if not looks:
             return
         self._is_looking, self._last_look = True, step
-        self._arrived = {}
+        self._arrived, self._peaks = {}, {}
         self._marks = {
             id(p): (id(g), version_of(g)) for p in self._parameters if (g := p.grad) is not None
         }
@@ -134,6 +144,15 @@ class Wiring:
     def see_gradients(self) -> None:
         """Notes which parameters have a gradient, once all backward passes are made."""
         self._has_grad = [p.grad is not None for p in self._parameters]
+        places, pairs = [], []
+        for place, parameter in enumerate(self._parameters if self._is_looking else ()):
+            peak, gradient = self._peaks.get(id(parameter)), parameter.grad
+            entries = None if peak is None or gradient is None else _entries(gradient)
+            if peak is not None and entries is not None:
+                places.append(place)
+                pairs.append(torch.stack((peak, _has_negative(entries))))
+        is_one_device = len({pair.device for pair in pairs}) == 1
+        self._given = (places, torch.stack(pairs, 1)) if is_one_device else ([], None)
 
     def end_step(
         self,
@@ -159,10 +178,13 @@ class Wiring:
         facts = _Facts(
             step, is_whole, requires_grad, lr, self._has_grad, came, kept,
             [version_of(p) != v for p, v in zip(self._parameters, versions, strict=True)],
-            peaks.places, peaks.joined(), changes.places, changes.joined(),
+            peaks.places, peaks.joined(),
+            [id(p) in self._optimizer.of_others for p in self._parameters],
+            changes.places, changes.joined(), *self._given,
         )  # fmt: skip
+        self._given = [], None
         self._pending.append(facts)
-        if all(x is None or x.is_cpu for x in (facts.peaks, facts.changes)):
+        if all(x is None or x.is_cpu for x in (facts.peaks, facts.changes, facts.of_given)):
             self._settle()
 
     def drain(self) -> list[Rows]:
@@ -174,9 +196,22 @@ class Wiring:
     # ------------------------------------------------------------ gradients that come
 
     def _on_gradient(self, parameter: nn.Parameter) -> None:
+        """Notes that a gradient came, and whether it was added to what was there before the step.
+
+        To add in place raises a tensor's version by 1; to write zeros into it first, by 2. What
+        came before the gradients were cleared, as another network's pass may, counts no more.
+        """
         gradient = parameter.grad
-        if gradient is not None:
-            self._arrived.setdefault(id(parameter), (id(gradient), version_of(gradient)))
+        if gradient is None:
+            return
+        found, key = (id(gradient), version_of(gradient)), id(parameter)
+        last = self._arrived.get(key)
+        *at, is_kept = (*self._marks.get(key, (0, -2)), True) if last is None else last
+        is_added = found == (at[0], at[1] + 1)
+        self._arrived[key] = (*found, is_added and is_kept)
+        entries = _entries(gradient)
+        if entries is not None:
+            self._peaks[key] = torch.linalg.vector_norm(entries, math.inf).float()
 
     def _looked(self, step: int) -> tuple[list[bool | None], list[bool | None]]:
         """Whether a gradient came, and whether it was added to that of the update before."""
@@ -188,18 +223,10 @@ class Wiring:
             for p, has_grad in zip(self._parameters, self._has_grad, strict=True)
         ]
         kept: list[bool | None] = [
-            self._was_kept(id(p)) if step and came[index] else None
+            id(p) in self._arrived and self._arrived[id(p)][2] if step and came[index] else None
             for index, p in enumerate(self._parameters)
         ]
         return came, kept
-
-    def _was_kept(self, parameter: int) -> bool:
-        """Whether the first gradient that came was added to the one that was there before.
-
-        To add in place raises a tensor's version by 1; to write zeros into it first, by 2.
-        """
-        mark, arrived = self._marks.get(parameter), self._arrived.get(parameter)
-        return mark is not None and arrived == (mark[0], mark[1] + 1)
 
     def _end_look(self, step: int) -> None:
         """Ends a step that was looked at but not measured: it is told where a gradient was kept."""
@@ -249,6 +276,8 @@ class Wiring:
         """The cells of each parameter, in the order of `_CELLS`."""
         peaks = _values(facts.measured, facts.peaks)
         changes = _values(facts.moved, facts.changes)
+        came, negative = facts.of_given.tolist() if facts.of_given is not None else ((), ())
+        given = dict(zip(facts.given, zip(came, negative, strict=True), strict=True))
         found = []
         for index in range(len(self._parameters)):
             requires_grad, lr = facts.requires_grad[index], facts.lr[index]
@@ -269,6 +298,8 @@ class Wiring:
                     gradient,
                     _number(facts.kept[index]),
                     updated,
+                    int(facts.of_others[index]),
+                    _left(peaks.get(index), *given.get(index, (0.0, 0.0))),
                 )
             )
         return found
@@ -322,13 +353,38 @@ def _word(peak: float) -> str:
     return "finite" if peak else "zero"
 
 
+def _entries(gradient: Tensor) -> Tensor | None:
+    """The entries of an ordinary gradient, and of a sparse one those that it holds; None where
+    there are none, or they are in pieces on several devices."""
+    if type(gradient) is not Tensor or not gradient.is_floating_point():
+        return None
+    gradient = gradient.detach()
+    if gradient.layout == torch.sparse_coo:
+        gradient = gradient.coalesce().values()
+    return gradient if gradient.layout == torch.strided and gradient.numel() else None
+
+
+def _has_negative(entries: Tensor) -> Tensor:
+    """1 if one of the first entries has a negative sign, as -0 has."""
+    return torch.signbit(entries.reshape(-1)[:_ENTRIES]).any().float()
+
+
+def _left(found: float | None, came: float, has_negative: float) -> float | None:
+    """The share of its largest entry that a gradient has kept. One that is 0 was multiplied by 0
+    where entries are -0, which clearing does not leave; else it is not known."""
+    if found is None or not 0 < came < math.inf or not math.isfinite(found):
+        return None
+    return found / came if found or has_negative else None
+
+
 def _number(flag: bool | None) -> int | None:
     return None if flag is None else int(flag)
 
 
 def _state(cells: tuple[Any, ...]) -> tuple[Any, ...]:
-    """What is compared with the step before: of a learning rate, whether it is 0."""
-    requires_grad, in_optimizer, lr, *others = cells
+    """What is compared with the step before: of a learning rate, whether it is 0; and all but the
+    size of a gradient."""
+    requires_grad, in_optimizer, lr, *others, _ = cells
     return requires_grad, in_optimizer, lr == 0, *others
 
 

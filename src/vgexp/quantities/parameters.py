@@ -60,4 +60,15 @@ WIRING = (
         " looked at once in 20 updates",
     ),
     _flag("updated", "1 if its value changed in the update"),
+    _flag(
+        "other_optimizer",
+        "1 if another optimizer holds it, which made a step by then while the probe watched",
+    ),
+    amount(
+        "gradient_left",
+        "the largest entry of the gradient that the optimizer found, before the run's own clipping,"
+        " over that of the gradient as the backward pass gave it: below 1 where a loop clips for"
+        " itself or divides a loss scale out; empty where it was cleared",
+        asked_by=_BY_WEIGHTS,
+    ),
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from vgexp.quantities.quantity import amount, count, key, label, magnitude, share
+from vgexp.quantities.quantity import amount, count, key, label, magnitude, share, text
 
 _amount = partial(amount, asked_by="probe.curvature_every")
 
@@ -41,11 +41,18 @@ STEPS = (
 
 _of_call = partial(amount, asked_by="probe.activations_every", scale="linear")
 
+_flag_of_call = partial(count, asked_by="probe.activations_every", scale="linear")
+
 LOSS = (
     key("step", "the update whose first call of the loss function is described, from 0"),
     key("function", "the loss function's name, or its class", "text"),
     key("name", "its parameter; result: what it returned", "text"),
-    label("role", "output: a gradient flows into it; target: none does; loss: the result"),
+    label(
+        "role",
+        "output: a gradient flows into it; target: none does; loss: the result; and where that is"
+        " the first that is not finite, input: what the model read, weight: the first parameter"
+        " that is not finite, or of the model if all are",
+    ),
     label("shape", "sizes with x between them; scalar: it has none"),
     label("dtype", "of its entries, as torch writes it"),
     label(
@@ -66,6 +73,39 @@ LOSS = (
         "outputs: smallest sum over dim 1 (classes); 1 here and below: they are probabilities",
     ),
     _of_call("row_sum_max", "outputs: largest sum over dim 1"),
+    text(
+        "squashed_twice",
+        "loss: two functions between it and the last weights, as autograd names them, of which the"
+        " second takes logits or logarithms and is given probabilities",
+        asked_by="probe.activations_every",
+    ),
+    text(
+        "broadcast_to",
+        "loss: the shape of a difference in which each entry of an output is compared with every"
+        " entry of a tensor without a gradient",
+        asked_by="probe.activations_every",
+    ),
+    share(
+        "flat_fraction",
+        "loss: share of entries at which the sigmoid, tanh, softplus or log-sigmoid between it and"
+        " the last weights has a slope below 1e-3 of its largest; of several the least",
+        asked_by="probe.activations_every",
+    ),
+    text(
+        "cut_by",
+        "loss: a function whose derivative is 0, as autograd names it (RoundBackward0), that every"
+        " path from it to a parameter passes",
+        asked_by="probe.activations_every",
+    ),
+    _flag_of_call(
+        "reaches_output",
+        "loss: 1 if autograd's graph leads from it to an output that it was given; 0: to none",
+    ),
+    _flag_of_call(
+        "is_steep",
+        "loss: 1 if sums, products, powers, roots, absolute values and waves alone lie between it"
+        " and the last weights: none of them has a flat end; 0: something else does",
+    ),
 )
 
 EVALS = (

@@ -52,6 +52,11 @@ class FlightRecorder:
         """Whether the state is copied after so many updates, with every row before handed on."""
         return not self._is_over and step % self._every == 0
 
+    def begin(self) -> None:
+        """Copies the state a run begins with, or goes on from without a copy of an earlier one."""
+        if not self._snapshots:
+            self.take()
+
     def take(self) -> None:
         """Copies the state, between two steps."""
         if self._is_over:
@@ -66,6 +71,27 @@ class FlightRecorder:
         """Notes what the schedule was told after the step at hand: the validation loss."""
         if not self._is_over:
             self._evaluations.append((self._state.step, loss))
+
+    def state_dict(self) -> dict[str, Any] | None:
+        """The copy from which the last steps can be made again, whenever the run ends from now on,
+        with what the schedule was told since; None: nothing is kept."""
+        if not self._snapshots:
+            return None
+        latest = self._state.step - self._num_steps
+        early = [each for each in self._snapshots if each["step"] <= latest]
+        snapshot = early[-1] if early else self._snapshots[0]
+        heard = [[step, loss] for step, loss in self._evaluations if step > snapshot["step"]]
+        return {"snapshot": snapshot, "evaluations": heard}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Goes on with the copy that `state_dict` returned."""
+        if self._is_over:
+            return
+        snapshot, heard = state["snapshot"], state["evaluations"]
+        if not 0 <= int(snapshot["step"]) <= self._state.step:
+            raise ValueError("the copy for flight.csv is of a later step")
+        self._snapshots = [snapshot]
+        self._evaluations = [(int(step), float(loss)) for step, loss in heard]
 
     def end(self) -> None:
         """Forgets the copies: there is nothing more to record."""

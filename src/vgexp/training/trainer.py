@@ -134,7 +134,7 @@ class Trainer:
             if state.step == 0:
                 yield from self._evaluate()
             self._divergence.take_snapshot()
-            self._flight.take()
+            self._flight.begin()
             self.probe.step = state.step
             with self.probe:
                 yield from self._make_steps(on_checkpoint)
@@ -180,10 +180,12 @@ class Trainer:
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that a run goes on from, between two steps."""
+        kept = self._flight.state_dict()
         return {
             "training": self.state.state_dict(),
             "divergence": self._divergence.state_dict(),
             "seconds": self.clock.seconds,
+            **({} if kept is None else {"flight": kept}),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -192,6 +194,8 @@ class Trainer:
         self._divergence.load_state_dict(state["divergence"])
         if self._divergence.story is not None:
             self._flight.end()
+        elif "flight" in state:  # a run without a recorder has none, nor has an earlier version
+            self._flight.load_state_dict(state["flight"])
         self._seconds_before = state["seconds"]
 
     # ------------------------------------------------------------ steps

@@ -15,6 +15,7 @@ from vgexp.diagnosis.rules import (
     depth,
     dtypes,
     flat_losses,
+    graph_cuts,
     initial_weights,
     initialisation,
     inputs,
@@ -36,7 +37,7 @@ from vgexp.registry import Registry
 
 _SUBJECTS = (backward_signal, theory, through_time, initialisation, layers, training)
 _CAUSES = (
-    *(wiring, probabilities, losses, not_finite, flat_losses, inputs),
+    *(wiring, graph_cuts, probabilities, losses, not_finite, flat_losses, inputs),
     *(initial_weights, depth, recurrence, attention),
     *(clipping, updates, units, dtypes, landscapes, notes),
 )

@@ -8,7 +8,7 @@ from vgexp.diagnosis.depths import values_of
 from vgexp.diagnosis.evidence import Evidence
 from vgexp.diagnosis.findings import Finding, Number, Remedy, cause_rule
 from vgexp.diagnosis.outcome import column_of
-from vgexp.diagnosis.rules.updates import UNMOVED, total_change
+from vgexp.diagnosis.rules.updates import UNMOVED, WHOLE_WEIGHT, total_change
 from vgexp.diagnosis.signal import SMALLEST_NORMAL
 
 _MOSTLY = 0.9
@@ -32,14 +32,17 @@ _ENOUGH_STEPS = 25
 def clip_throttles(evidence: Evidence) -> Finding | None:
     """Whether clipping makes nearly every gradient many times smaller.
 
-    A loop that clips before its step leaves no gradient from before. A norm that is the same at
-    every step, or a largest entry that several weights share, shows the threshold itself.
+    Of a loop that clips before its step what is left of the gradients as they came tells, and where
+    they were not seen then, a norm that is the same at every step, or a largest entry that several
+    weights share, which show the threshold itself.
     """
     before, after, clipped = (
         column_of(evidence, "steps", name) for name in ("grad_norm", "grad_norm_clipped", "clipped")
     )
     if before.size < _ENOUGH_STEPS or after.size != before.size:
         return None
+    if (left := _left_by_loop(evidence)) is not None:
+        return left
     with np.errstate(all="ignore"):
         ratios = after / before
     usable = ratios[np.isfinite(ratios)]
@@ -72,6 +75,42 @@ def clip_throttles(evidence: Evidence) -> Finding | None:
                 f"nn.utils.clip_grad_norm_(model.parameters(), {np.nanmedian(before):.2g})",
             ),
         ),
+    )
+
+
+def _left_by_loop(evidence: Evidence) -> Finding | None:
+    """That the loop takes the gradients of all weights down to a twentieth of what came, beside a
+    loss scale that it divides out, and those of later updates are as small.
+
+    An optimizer that divides by the size of gradients makes up for it, unless weights stay where
+    they were.
+    """
+    wiring, steps = evidence.tables.get("wiring"), evidence.tables.get("steps")
+    if wiring is None or steps is None or "gradient_left" not in wiring or not len(wiring):
+        return None
+    first = wiring[wiring["step"] == wiring["step"].min()]
+    left = values_of(first, "gradient_left")[values_of(first, "in_optimizer") == 1]
+    left = left[np.isfinite(left)]
+    scale = values_of(steps[steps["step"] == first["step"].min()], "loss_scale")
+    total = total_change(evidence)
+    is_plain = not {"optimizer.eps", "optimizer.betas"} & {*evidence.settings}
+    if not left.size or total is None or total >= (WHOLE_WEIGHT if is_plain else UNMOVED):
+        return None
+    largest = float(left.max()) * float(np.nan_to_num(scale, nan=1.0).max(initial=1.0))
+    norms = column_of(evidence, "steps", "grad_norm")
+    with np.errstate(all="ignore"):
+        growth = float(np.nanmedian(norms) / norms[0]) if norms[0] > 0 else 1.0
+    if not largest * max(growth, 1.0) <= _THROTTLED:
+        return None
+    what = "exactly 0" if largest == 0 else f"at most {largest:.2g} of what"
+    return Finding(
+        "clip_throttles",
+        f"Between the backward pass and the update the loop makes every gradient smaller, to {what}"
+        f"{'' if largest == 0 else ' came'}, and all updates together are {total:.2g} of a weight.",
+        step=int(first["step"].iloc[0]),
+        numbers={"gradient_left": Number(largest, _THROTTLED)},
+        remedies=(_raise_threshold(None, "nn.utils.clip_grad_norm_(model.parameters(), 1.0)"),),
+        is_fact=largest == 0 or None,
     )
 
 

@@ -10,9 +10,10 @@ import pandas as pd
 from vgexp.diagnosis.depths import rows_at, values_of
 from vgexp.diagnosis.evidence import Evidence
 from vgexp.diagnosis.findings import Finding, Number, Remedy, cause_rule
-from vgexp.diagnosis.outcome import column_of, has_learned
+from vgexp.diagnosis.outcome import column_of, first_call, has_learned
 from vgexp.diagnosis.phrases import name_layers
-from vgexp.diagnosis.rules.not_finite import first_bad
+from vgexp.diagnosis.rules.losses import sizes_of
+from vgexp.diagnosis.rules.not_finite import first_bad, reads_finite, share_given
 from vgexp.diagnosis.signal import SMALLEST_NORMAL, loss_scales
 from vgexp.diagnosis.signal import underflow as num_below
 
@@ -70,8 +71,11 @@ def overflow(evidence: Evidence) -> Finding | None:
     """Whether values grew beyond the range of float16.
 
     The largest that was seen is near its end, or two as large give a product beyond it in the
-    forward pass, which then is not finite.
+    forward pass, which then is not finite. Or the number of entries is beyond it, and a mean by
+    hand, which divides by what is infinite, is exactly 0.
     """
+    if (count := _infinite_count(evidence)) is not None:
+        return count
     bad = [
         step for name in ("loss", "grad_norm") if (step := first_bad(evidence, name)) is not None
     ]
@@ -86,24 +90,23 @@ def overflow(evidence: Evidence) -> Finding | None:
     finite = (each[np.isfinite(each)] for each in sizes)
     largest = max((float(np.max(each, initial=0)) for each in finite), default=0.0)
     enough = _LARGEST_HALF / 100
-    if _is_made_in_forward_pass(evidence, min(bad)):
+    is_forward = _is_made_in_forward_pass(evidence, min(bad))
+    if is_forward:
         enough = math.sqrt(_LARGEST_HALF)  # the product of two as large is beyond
-    if largest < enough:
+    given = _of_call(evidence, min(bad))
+    if given >= math.sqrt(_LARGEST_HALF) > largest:
+        largest, enough = given, math.sqrt(_LARGEST_HALF)  # as is the square in the loss
+    if largest < enough and not (is_forward and reads_finite(evidence, min(bad))):
         return None
+    what = f"Values reach {largest:.2g} by step {min(bad)}"
+    if largest < enough:
+        what = f"At step {min(bad)} inputs and weights are finite and the outputs are not"
     return Finding(
         "overflow",
-        f"Values reach {largest:.2g} by step {min(bad)}, and float16 holds none above 65504.",
+        f"{what}, and float16 holds none above 65504.",
         step=min(bad),
         numbers={"largest": Number(largest, _LARGEST_HALF)},
-        remedies=(
-            Remedy(
-                "Use bfloat16.",
-                "It has the range of float32.",
-                "dtype=bfloat16",
-                "torch.autocast(device, torch.bfloat16)",
-                "Kalamkar et al. 2019",
-            ),
-        ),
+        remedies=(_BFLOAT16,),
     )
 
 
@@ -143,23 +146,35 @@ def _lost_from_the_start(evidence: Evidence) -> tuple[str, ...]:
     if not len(rows) or not len(at) or (values_of(rows, "delta_rms") != 0).any():
         return ()
     scale = float(np.nan_to_num(values_of(at, "loss_scale"), nan=1.0)[0])
-    share = abs(float(values_of(at, "loss")[0])) * scale / (evidence.num_examples or 1)
+    share = abs(float(values_of(at, "loss")[0])) * scale / _num_terms(evidence)
     if not 0 < share < _SMALLEST_HALF or (saturated >= _FLAT).any():
         return ()
     return tuple(str(name) for name in dict.fromkeys(rows["name"]))
 
 
+def _num_terms(evidence: Evidence) -> int:
+    """The number of terms of the loss: of targets that have the outputs' shape their entries, of
+    others the examples."""
+    first, num_examples = first_call(evidence), evidence.num_examples or 1
+    if first is None or first[0]["shape"] != first[1]["shape"]:
+        return num_examples
+    sizes = sizes_of(first[1]["shape"])
+    return max(math.prod(sizes), num_examples) if sizes else num_examples
+
+
 def _of_lost(evidence: Evidence, lost: tuple[str, ...]) -> Finding:
     losses = column_of(evidence, "steps", "loss")
-    share = abs(float(losses[0])) / (evidence.num_examples or 1)
+    terms = _num_terms(evidence)
+    share = abs(float(losses[0])) / terms
+    what = "example" if terms == (evidence.num_examples or 1) else "entry"
     return Finding(
         "underflow",
         f"{name_layers(lost)} get exactly nothing from step {evidence.first_step} on: each"
-        f" example's share of the loss is {share:.2g}, and the smallest number of float16 is"
+        f" {what}'s share of the loss is {share:.2g}, and the smallest number of float16 is"
         f" {_SMALLEST_HALF:.2g}.",
         step=evidence.first_step,
         layers=lost,
-        numbers={"loss_per_example": Number(share, _SMALLEST_HALF)},
+        numbers={f"loss_per_{what}": Number(share, _SMALLEST_HALF)},
         remedies=(_more_range(_HALF),),
         is_fact=True,
     )
@@ -188,6 +203,41 @@ def _is_made_in_forward_pass(evidence: Evidence, step: int) -> bool:
     return len(given) > 0 and bool((given["not_finite"] > 0).any())
 
 
+def _of_call(evidence: Evidence, step: int) -> float:
+    """The size of the largest entry that the loss was given in float16, at a step at which it was
+    given finite numbers alone."""
+    given = share_given(evidence, step, "output", "target")
+    if not given.size or (given != 0).any():
+        return 0.0
+    table = evidence.tables["loss"]
+    at = table[(table["step"] == step) & table["role"].isin(["output", "target"])]
+    at = at[at["dtype"].eq(_HALF)]
+    return float(np.fmax.reduce(np.abs([*values_of(at, "min"), *values_of(at, "max")]), initial=0))
+
+
+def _infinite_count(evidence: Evidence) -> Finding | None:
+    """That a loss in float16 of more entries than it can count is 0, where outputs and targets of
+    one shape differ."""
+    first = first_call(evidence)
+    if first is None or first[0]["shape"] != first[1]["shape"] or first[2] != 0:
+        return None
+    results = evidence.tables["loss"]
+    results = results[results["role"] == "loss"]
+    count = math.prod(sizes_of(first[1]["shape"]))
+    differ = any(first[0][name] != first[1][name] for name in ("mean", "std"))
+    is_zero = (column_of(evidence, "steps", "loss") == 0).all()
+    if not results["dtype"].eq(_HALF).all() or count <= _LARGEST_HALF or not (differ and is_zero):
+        return None
+    return Finding(
+        "overflow",
+        f"The loss is exactly 0 although outputs and targets differ: they have {count} entries, and"
+        " float16 holds no number above 65504, so that what is divided by their number is 0.",
+        step=evidence.first_step,
+        numbers={"entries": Number(float(count), _LARGEST_HALF)},
+        remedies=(_BFLOAT16,),
+    )
+
+
 def _more_range(dtype: str) -> Remedy:
     return Remedy(
         "Use a dtype with more range.",
@@ -210,5 +260,13 @@ def _first_underflow(evidence: Evidence) -> int:
         below = layers.loc[deltas == 0, "step"]
     return int(below.min()) if len(below) else evidence.first_step
 
+
+_BFLOAT16 = Remedy(
+    "Use bfloat16.",
+    "It has the range of float32.",
+    "dtype=bfloat16",
+    "torch.autocast(device, torch.bfloat16)",
+    "Kalamkar et al. 2019",
+)
 
 RULES = (underflow, overflow)

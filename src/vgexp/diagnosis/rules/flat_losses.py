@@ -2,18 +2,31 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 
 from vgexp.diagnosis.depths import values_of
 from vgexp.diagnosis.evidence import Evidence
 from vgexp.diagnosis.findings import Finding, Number, Remedy, cause_rule
-from vgexp.diagnosis.learning import ENOUGH_STEPS
+from vgexp.diagnosis.learning import ENOUGH_STEPS, LEARNED_BELOW
 from vgexp.diagnosis.outcome import column_of, constant_loss, has_learned
 from vgexp.diagnosis.rules.losses import ROUNDING, readouts
 
 _FLAT = 0.9
 _SILENT = 1e-4
 """Share of the first gradient that counts as next to nothing."""
+
+
+_MOSTLY = 0.5
+_NEAR_0 = 0.1
+"""A loss of which nobody knows what a guess costs, above which it is not that of right answers."""
+_STEEP_LOSS = Remedy(
+    "Use a loss that is steep where the network is wrong.",
+    "log(1 - D) is flat where D is sure that an example is made, and -log D is steep.",
+    code="loss = -torch.nn.functional.logsigmoid(judge(fake)).mean()",
+    source="Goodfellow et al. 2014",
+)
 
 
 @cause_rule(
@@ -28,12 +41,56 @@ _SILENT = 1e-4
 def saturated_loss(evidence: Evidence) -> Finding | None:
     """Whether the activation in front of the loss is flat, and the gradient exactly 0; or the loss
     is flat where it is no lower than at the start."""
-    return _flat_activation(evidence) or _flat_loss(evidence)
+    return _flat_activation(evidence) or _flat_loss(evidence) or _flat_in_front(evidence)
 
 
-def _flat_loss(evidence: Evidence) -> Finding | None:
-    """Whether the whole gradient is 1e-4 of its first size, or less, in most of the run, at a loss
-    that is no lower than the first one, while every layer still has units that pass it on."""
+def _flat_in_front(evidence: Evidence) -> Finding | None:
+    """Whether the sigmoid, or one of its kin, that the loss or the model applies last is flat from
+    the start and mostly, where the loss does not fall or another network trains against this one.
+
+    Where a classifier is right it is flat as well: its loss is then near 0.
+    """
+    table = evidence.tables.get("loss")
+    losses = column_of(evidence, "steps", "loss")
+    losses = losses[np.isfinite(losses)]
+    if table is None or losses.size < ENOUGH_STEPS:
+        return None
+    flat = values_of(table[table["role"] == "loss"], "flat_fraction")
+    flat = flat[np.isfinite(flat)]
+    if not flat.size or flat[0] < _FLAT or (flat >= _FLAT).mean() < _MOSTLY:
+        return None
+    learned, in_turns = has_learned(evidence), evidence.metrics.get("takes_turns")
+    stays = losses[-20:].mean() >= LEARNED_BELOW * losses[0] > LEARNED_BELOW * _NEAR_0
+    is_lost = learned is False or stays
+    if not in_turns and not (is_lost and learned is not True):
+        return None
+    if in_turns and losses[-20:].mean() < losses[0] - ROUNDING * abs(losses[0]):
+        return None
+    step = int(table["step"].iloc[0])
+    share = float(np.median(flat))
+    return Finding(
+        "saturated_loss",
+        f"The activation in front of the loss is flat for {share:.0%} of its entries from step"
+        f" {step} on, at a loss of {losses[0]:.3g}: next to nothing is sent back.",
+        step=step,
+        layers=readouts(evidence),
+        numbers={"flat_fraction": Number(share, _FLAT)},
+        remedies=(_STEEP_LOSS,),
+    )
+
+
+class Silence(NamedTuple):
+    """Since when a loss sends next to nothing back."""
+
+    step: int
+    first: float
+    """The largest of the first gradients."""
+    last: float
+
+
+def silence_of(evidence: Evidence) -> Silence | None:
+    """Since when the whole gradient is 1e-4 of its first size, or less, in most of the run, at a
+    loss that is no lower than the first one, while every layer still has units that pass it on."""
     norms, losses = (column_of(evidence, "steps", name) for name in ("grad_norm", "loss"))
     if norms.size < ENOUGH_STEPS or not np.isfinite(norms).all() or not np.isfinite(losses).all():
         return None
@@ -45,24 +102,34 @@ def _flat_loss(evidence: Evidence) -> Finding | None:
         return None
     if losses[-20:].mean() < losses[0] - ROUNDING * abs(losses[0]):
         return None
-    began = int(np.flatnonzero(flat)[0])
-    step = int(evidence.tables["steps"]["step"].iloc[began])
+    step = int(evidence.tables["steps"]["step"].iloc[int(np.flatnonzero(flat)[0])])
+    return Silence(step, first, float(np.median(norms[-20:])))
+
+
+def is_steep(evidence: Evidence) -> bool:
+    """Whether the loss is made of sums, products and powers of what the last weights give, as
+    autograd's graph says: no activation in front of it can be flat."""
+    table = evidence.tables.get("loss")
+    if table is None:
+        return False
+    steep = values_of(table[table["role"] == "loss"], "is_steep")
+    return steep.size > 0 and bool((steep == 1).all())
+
+
+def _flat_loss(evidence: Evidence) -> Finding | None:
+    """Whether the loss falls silent, and something in front of it may be flat."""
+    if is_steep(evidence) or (silence := silence_of(evidence)) is None:
+        return None
+    losses = column_of(evidence, "steps", "loss")
     return Finding(
         "saturated_loss",
-        f"From step {step} on the loss sends next to nothing back: the whole gradient is"
-        f" {float(np.median(norms[-20:])):.2g}, where it was {first:.2g}, and the loss"
+        f"From step {silence.step} on the loss sends next to nothing back: the whole gradient is"
+        f" {silence.last:.2g}, where it was {silence.first:.2g}, and the loss"
         f" {losses[-1]:.3g} is no lower than the first one, {losses[0]:.3g}.",
-        step=step,
+        step=silence.step,
         layers=readouts(evidence),
-        numbers={"grad_norm": Number(float(np.median(norms[-20:])), _SILENT * first)},
-        remedies=(
-            Remedy(
-                "Use a loss that is steep where the network is wrong.",
-                "log(1 - D) is flat where D is sure that an example is made, and -log D is steep.",
-                code="loss = -torch.nn.functional.logsigmoid(judge(fake)).mean()",
-                source="Goodfellow et al. 2014",
-            ),
-        ),
+        numbers={"grad_norm": Number(silence.last, _SILENT * silence.first)},
+        remedies=(_STEEP_LOSS,),
     )
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from itertools import pairwise
 
-from vgexp.diagnosis.depths import rows_at, values_of
+import numpy as np
+
+from vgexp.diagnosis.depths import rows_at, silent_readouts, values_of
 from vgexp.diagnosis.evidence import Evidence
 from vgexp.diagnosis.findings import Finding, Number, Remedy, cause_rule
 from vgexp.diagnosis.outcome import (
@@ -30,6 +32,8 @@ def zero_weights(evidence: Evidence) -> Finding | None:
     """
     if (alike := _alike_in_a_row(evidence)) is not None:
         return alike
+    if (stuck := zero_for_good(evidence)) and len(stuck) > 1:
+        return _of_stuck(evidence, stuck)
     layers = evidence.tables["layers"]
     every = layers[(layers["step"] == evidence.first_step) & layers["weight_norm"].notna()]
     if len(every) and (every["kind"] == "readout").all():
@@ -42,6 +46,8 @@ def zero_weights(evidence: Evidence) -> Finding | None:
     elif not len(zero) or (readout_deltas[: len(zero)] > 0).all():
         return None
     names = tuple(str(name) for name in zero["name"])
+    if _adapts_what_is_frozen(evidence, names):
+        return None
     return Finding(
         "zero_weights",
         f"{name_layers(names)} begin{'s' if len(names) == 1 else ''} at exactly 0.",
@@ -65,6 +71,8 @@ def dead_at_start(evidence: Evidence) -> Finding | None:
     rows = rows_at(evidence, 0)
     dead = rows[values_of(rows, "dead_fraction") >= NEARLY_ALL]
     if not len(dead):
+        dead = silent_readouts(evidence, 0)
+    if not len(dead):
         return None
     share = float(values_of(dead, "dead_fraction")[0])
     return Finding(
@@ -84,6 +92,57 @@ def dead_at_start(evidence: Evidence) -> Finding | None:
             ),
         ),
     )
+
+
+def zero_for_good(evidence: Evidence) -> tuple[str, ...]:
+    """The weights that are exactly 0 and get a gradient of exactly 0, at every measured step: as
+    factors of one product, each of which multiplies what comes back to the other.
+
+    All weights are, or the outputs of others get a signal: else something sends nothing back.
+    """
+    layers = evidence.tables.get("layers")
+    if layers is None or "grad_norm" not in layers:
+        return ()
+    known = layers[np.isfinite(values_of(layers, "grad_norm"))]
+    moved = (values_of(known, "weight_norm") != 0) | (values_of(known, "grad_norm") != 0)
+    others = set(known.loc[moved, "name"])
+    if others and not (values_of(layers, "delta_rms") > 0).any():
+        return ()
+    return tuple(str(name) for name in dict.fromkeys(known["name"]) if name not in others)
+
+
+def _of_stuck(evidence: Evidence, names: tuple[str, ...]) -> Finding:
+    layers = evidence.tables["layers"]
+    trained = set(layers.loc[np.isfinite(values_of(layers, "grad_norm")), "name"])
+    is_all = trained == set(names)
+    return Finding(
+        "zero_weights",
+        f"{name_layers(names)} are exactly 0, and so is the gradient of each: where two factors of"
+        " a product are 0, neither gets a gradient by way of the other, and both stay.",
+        step=evidence.first_step,
+        layers=names,
+        numbers={"weight_norm": Number(0.0, 0.0), "grad_norm": Number(0.0, 0.0)},
+        remedies=(
+            Remedy(
+                "Draw one factor of each product at random, and begin the other at 0.",
+                "The product is 0 then as well, and the factor at 0 gets a gradient.",
+                "model.init=he_normal model.gain=1",
+                "nn.init.kaiming_uniform_(lora_A); nn.init.zeros_(lora_B)",
+                "Hu et al. 2022 (LoRA)",
+            ),
+        ),
+        is_fact=is_all or not has_learned(evidence),
+    )
+
+
+def _adapts_what_is_frozen(evidence: Evidence, names: tuple[str, ...]) -> bool:
+    """Whether weights that begin at 0 get a gradient at once, beside frozen ones: adapters that
+    begin by changing nothing."""
+    layers, wiring = evidence.tables["layers"], evidence.tables.get("wiring")
+    if wiring is None or not (values_of(wiring, "requires_grad") == 0).any():
+        return False
+    rows = layers[(layers["step"] == evidence.first_step) & layers["name"].isin(names)]
+    return len(rows) > 0 and bool((values_of(rows, "grad_norm") > 0).all())
 
 
 def _alike_in_a_row(evidence: Evidence) -> Finding | None:

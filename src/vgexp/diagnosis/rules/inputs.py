@@ -11,7 +11,8 @@ from vgexp.diagnosis.depths import factors_of, rows_at, values_of
 from vgexp.diagnosis.evidence import Evidence
 from vgexp.diagnosis.findings import Finding, Number, Remedy, cause_rule
 from vgexp.diagnosis.outcome import column_of
-from vgexp.diagnosis.rules.not_finite import first_bad
+from vgexp.diagnosis.rules.losses import sizes_of
+from vgexp.diagnosis.rules.not_finite import first_bad, reads_finite, share_given
 
 _FAR = 8.0
 _WITH_Z = ("linear", "conv", "readout")
@@ -44,7 +45,7 @@ def inputs_unscaled(evidence: Evidence) -> Finding | None:
     factors = factors_of(evidence)
     weights = factors.weights if factors is not None else 1.0
     inputs = size / max(weights, 0.5)
-    measured = evidence.metrics.get("inputs_rms")
+    measured = evidence.metrics.get("inputs_rms", _rms_of_inputs(evidence))
     if measured is not None:
         return _of_measured(evidence, str(rows["name"].iloc[0]), float(measured))
     if (bound := _bound_of_inputs(evidence, rows)) is not None and bound < 1 / (10 * _FAR):
@@ -66,6 +67,17 @@ def inputs_unscaled(evidence: Evidence) -> Finding | None:
         numbers={"preact_std": Number(float(z), _FAR)},
         remedies=(_STANDARDISE,),
     )
+
+
+def _rms_of_inputs(evidence: Evidence) -> float | None:
+    """The root mean square of the one tensor that the model read as its loss was not finite; None
+    where no such is known."""
+    table = evidence.tables.get("loss")
+    if table is None:
+        return None
+    rows = table[(table["role"] == "input") & table["dtype"].astype("str").str.contains("float")]
+    sizes = np.hypot(values_of(rows, "mean"), values_of(rows, "std"))
+    return float(sizes[0]) if len(sizes) == 1 and math.isfinite(sizes[0]) else None
 
 
 def _bound_of_inputs(evidence: Evidence, rows: pd.DataFrame) -> float | None:
@@ -130,6 +142,13 @@ def inputs_not_finite(evidence: Evidence) -> Finding | None:
     at all, tell the two apart.
     """
     step = first_bad(evidence, "loss")
+    if step is not None and (given := share_given(evidence, step, "input")).size:
+        if (given > 0).any():
+            return _of_given(evidence, step, "input")
+        outputs, targets = (share_given(evidence, step, role) for role in ("output", "target"))
+        is_target = bool((targets > 0).any()) and not (outputs > 0).any()
+        is_sound = reads_finite(evidence, step)
+        return _of_given(evidence, step, "target") if is_target and is_sound else None
     if step is None and not _never_finite(evidence):
         return None
     step = evidence.tables["steps"]["step"].min() if step is None else step
@@ -150,14 +169,35 @@ def inputs_not_finite(evidence: Evidence) -> Finding | None:
         step=int(step),
         layers=(name,),
         numbers={"step": Number(float(step))},
-        remedies=(
-            Remedy(
-                "Find the examples, and leave them out or fill them in.",
-                "One nan in a batch makes every weight nan.",
-                code="assert torch.isfinite(x).all()",
-            ),
-        ),
+        remedies=(_LEAVE_OUT,),
     )
+
+
+def _of_given(evidence: Evidence, step: int, role: str) -> Finding:
+    """What the model read, or the loss was given as a target, at a step, of which it is known that
+    it is not finite."""
+    table, layers = evidence.tables["loss"], evidence.tables["layers"]
+    rows = table[(table["step"] == step) & (table["role"] == role) & (table["not_finite"] > 0)]
+    row = rows.iloc[0]
+    entries = math.prod(sizes_of(row["shape"]))
+    number = max(1, round(float(row["not_finite"]) * entries))
+    reader = "model read" if role == "input" else "loss was given"
+    return Finding(
+        "inputs_not_finite",
+        f"At step {step} {number} of the {entries} entries of {row['name']}, of shape"
+        f" {row['shape']}, which the {reader}, are nan or infinite.",
+        step=step,
+        layers=(str(layers["name"].iloc[0]),) if len(layers) else (),
+        numbers={"not_finite": Number(float(row["not_finite"]), 0.0)},
+        remedies=(_LEAVE_OUT,),
+    )
+
+
+_LEAVE_OUT = Remedy(
+    "Find the examples, and leave them out or fill them in.",
+    "One nan in a batch makes every weight nan.",
+    code="assert torch.isfinite(x).all()",
+)
 
 
 def _has_bad_z(evidence: Evidence, rows: pd.DataFrame, first: pd.DataFrame) -> bool:
@@ -183,6 +223,11 @@ def _has_bad_z(evidence: Evidence, rows: pd.DataFrame, first: pd.DataFrame) -> b
 
 
 def _never_finite(evidence: Evidence) -> bool:
+    """Whether no loss and no gradient is finite. A loss that was not watched, and a gradient of
+    what requires none, are nan as well: the table of wiring says whether any gradient came."""
+    wiring = evidence.tables.get("wiring")
+    if wiring is not None and len(wiring) and wiring["gradient"].eq("none").all():
+        return False
     losses, norms = (column_of(evidence, "steps", name) for name in ("loss", "grad_norm"))
     return losses.size > 0 and not (np.isfinite(losses).any() or np.isfinite(norms).any())
 
@@ -200,10 +245,7 @@ def _was_given_bad(evidence: Evidence, step: int) -> bool:
 
 def _given(evidence: Evidence, step: int) -> np.ndarray:
     """The shares of entries that are not finite of what the loss was given at a step."""
-    table = evidence.tables.get("loss")
-    if table is None:
-        return np.array([])
-    return values_of(table[(table["step"] == step) & (table["role"] != "loss")], "not_finite")
+    return share_given(evidence, step, "output", "target")
 
 
 def _came_suddenly(evidence: Evidence, step: int) -> bool:

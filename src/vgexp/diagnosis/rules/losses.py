@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -38,6 +39,8 @@ def target_shape(evidence: Evidence) -> Finding | None:
     A function of somebody's own may bring both to one shape itself: its value has to be the mean
     square over all pairs, which is var(o) + var(y) + (mean(o) - mean(y))^2.
     """
+    if (found := _compares_all(evidence)) is not None:
+        return found
     first = first_call(evidence)
     if first is None:
         return None
@@ -53,14 +56,36 @@ def target_shape(evidence: Evidence) -> Finding | None:
         return None
     if plain_name(output["function"]) not in _BROADCASTING and not _is_over_pairs(evidence):
         return None
-    joined = "x".join(map(str, both))
+    return _of_shapes(evidence, output, target, both)
+
+
+def _compares_all(evidence: Evidence) -> Finding | None:
+    """Whether autograd's graph says that a difference compares each output with every entry of
+    something else, where a target has as many: some loss functions bring one of both to another
+    shape themselves."""
+    table = evidence.tables["loss"]
+    wide = table[table["broadcast_to"].notna()]
+    for row in wide.itertuples():
+        both = sizes_of(row.broadcast_to)
+        at = table[table["step"] == row.step]
+        entries = math.isqrt(math.prod(both))
+        for output in at[at["role"] == "output"].to_dict("records"):
+            for target in at[at["role"] == "target"].to_dict("records"):
+                sizes = {math.prod(sizes_of(each["shape"])) for each in (output, target)}
+                is_float = str(target["dtype"]).startswith(("float", "bfloat"))
+                if sizes == {entries} and is_float:
+                    return _of_shapes(evidence, output, target, both)
+    return None
+
+
+def _of_shapes(evidence: Evidence, output: Any, target: Any, both: tuple[int, ...]) -> Finding:
     return Finding(
         "target_shape",
         f"The output is {output['shape']} and the target {target['shape']}: they are broadcast to"
-        f" {joined}, so that each output is compared with every target.",
+        f" {'x'.join(map(str, both))}, so that each output is compared with every target.",
         step=int(output["step"]),
         layers=readouts(evidence),
-        numbers={"compared": Number(math.prod(both), math.prod(shapes[0]))},
+        numbers={"compared": Number(math.prod(both), math.prod(sizes_of(output["shape"])))},
         remedies=(
             Remedy(
                 "Give both the same shape.",
@@ -94,13 +119,23 @@ def _is_over_pairs(evidence: Evidence) -> bool:
     " less may be noise",
 )
 def output_range(evidence: Evidence) -> Finding | None:
-    """Whether targets lie where the last activation never gets."""
+    """Whether targets lie where the last activation never gets.
+
+    Integers are compared with what a known activation gives for each of them. The loss may bring
+    the output into their range itself: it is a fact where a cross-entropy falls below 0, as it does
+    of no probability.
+    """
     table, first = evidence.tables["loss"], first_call(evidence)
     if first is not None and (found := _logits_to_nll(first, evidence)) is not None:
         return found
-    if first is None or first[0]["shape"] != first[1]["shape"]:
+    if (found := _softmax_of_one(evidence)) is not None:
+        return found
+    if first is None:
         return None
-    if not str(first[1]["dtype"]).startswith(("float", "bfloat")):
+    is_float = str(first[1]["dtype"]).startswith(("float", "bfloat"))
+    if first[0]["shape"] != first[1]["shape"] and (is_float or not _is_of_each(first)):
+        return None
+    if not is_float and not _is_known(first[0]):
         return None
     outputs, targets = (table[table["role"] == role] for role in ("output", "target"))
     low, high = outputs["min"].min(), outputs["max"].max()
@@ -134,9 +169,17 @@ def output_range(evidence: Evidence) -> Finding | None:
                         code="return self.readout(h)  # without an activation",
                     ),
                 ),
-                is_fact=_many_beyond(targets, bottom, top, beyond),
+                is_fact=_many_beyond(targets, bottom, top, beyond)
+                and (is_float or bool((table.loc[table["role"] == "loss", "max"] < 0).any())),
             )
     return None
+
+
+def _is_of_each(first: tuple[pd.Series, pd.Series, float]) -> bool:
+    """Whether integers of a shape are given one output for each, in an axis of one entry."""
+    output, target = ([n for n in sizes_of(each["shape"]) if n != 1] for each in first[:2])
+    is_integer = str(first[1]["dtype"]).startswith(("int", "uint"))
+    return is_integer and output == target
 
 
 def _logits_to_nll(first: tuple[pd.Series, pd.Series, float], evidence: Evidence) -> Finding | None:
@@ -160,6 +203,34 @@ def _logits_to_nll(first: tuple[pd.Series, pd.Series, float], evidence: Evidence
                 "Nothing makes the outputs of the classes sum to 1.",
                 code="nn.CrossEntropyLoss()(logits, y)  # or nn.LogSoftmax(-1) in the model",
                 source="PyTorch, NLLLoss",
+            ),
+        ),
+        is_fact=True,
+    )
+
+
+def _softmax_of_one(evidence: Evidence) -> Finding | None:
+    """Whether a softmax has a single class, and gives 1 whatever it reads."""
+    table = evidence.tables["loss"]
+    outputs = table[table["role"] == "output"]
+    made = outputs["made_by"].astype("str").str.startswith("Softmax")
+    ones = outputs[made & (outputs["min"] == 1) & (outputs["max"] == 1)]
+    if not len(ones) or not made.any() or len(ones) < int(made.sum()):
+        return None
+    shape = str(ones["shape"].iloc[0])
+    return Finding(
+        "output_range",
+        f"All outputs, of shape {shape}, are 1: a softmax over a single class gives 1 whatever it"
+        " reads.",
+        step=int(ones["step"].iloc[0]),
+        layers=readouts(evidence),
+        numbers={"output_max": Number(1.0)},
+        remedies=(
+            Remedy(
+                "Use a sigmoid for a single output, or two outputs.",
+                "A softmax divides by the sum over its classes.",
+                code="nn.BCEWithLogitsLoss()(logits, y)  # of a single logit",
+                source="PyTorch, BCEWithLogitsLoss",
             ),
         ),
         is_fact=True,

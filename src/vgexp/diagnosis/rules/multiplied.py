@@ -12,6 +12,7 @@ from vgexp.diagnosis.findings import Remedy
 from vgexp.diagnosis.outcome import (
     column_of,
     constant_loss,
+    loss_of_constant,
 )
 from vgexp.diagnosis.signal import EXPLODING_ABOVE
 
@@ -107,15 +108,17 @@ def saturated_by_weights(evidence: Evidence, factors: Factors) -> bool:
 
 
 def _forward_explodes(evidence: Evidence) -> bool:
-    """Whether z grows by more than a thousand times from the first layer to the last, or by ten
-    times where the first loss shows that the outputs grew with it: usual outputs at the start cost
-    about what guessing costs."""
+    """Whether z grows by more than a thousand times from the first layer to the last; or by ten
+    times, or by weights of which each multiplies by more than 2, where the first loss shows that
+    the outputs grew with it: usual outputs at the start cost about what guessing costs."""
     z = values_of(rows_at(evidence, evidence.first_step), "preact_std")
     z = z[np.isfinite(z) & (z > 0)]
     if z.size < 2:
         return False
     growth = float(z[-1] / z[0])
-    return growth > EXPLODING_ABOVE or (growth > _TEN and _starts_far_above_guess(evidence))
+    factors = factors_of(evidence)
+    grows = growth > _TEN or (growth > 1 and factors is not None and factors.weights > _LARGE)
+    return growth > EXPLODING_ABOVE or (grows and _starts_far_above_guess(evidence))
 
 
 def _replaces_first_layers(evidence: Evidence) -> bool:
@@ -132,7 +135,8 @@ def _replaces_first_layers(evidence: Evidence) -> bool:
 
 
 def _starts_far_above_guess(evidence: Evidence) -> bool:
-    losses, guess = column_of(evidence, "steps", "loss"), constant_loss(evidence)
+    losses = column_of(evidence, "steps", "loss")
+    guess = constant_loss(evidence) or loss_of_constant(evidence)  # one of both, or above it
     return (
         evidence.first_step == 0
         and losses.size > 0

@@ -30,7 +30,7 @@ def nan_from_loss(evidence: Evidence) -> Finding | None:
     bad = table[(table["role"] == "loss") & (table["not_finite"] > 0)]
     if not len(bad) or int(bad["step"].iloc[0]) != step:
         return None
-    inputs = table[(table["step"] == step) & (table["role"] != "loss")]
+    inputs = table[(table["step"] == step) & table["role"].isin(["output", "target"])]
     if not len(inputs) or (inputs["not_finite"] > 0).any():
         return None
     name = str(bad["function"].iloc[0])
@@ -83,6 +83,20 @@ def nan_in_backward(evidence: Evidence) -> Finding | None:
             ),
         ),
     )
+
+
+def share_given(evidence: Evidence, step: int, *roles: str) -> np.ndarray:
+    """The shares of entries that are not finite, of what is described in these roles at a step."""
+    table = evidence.tables.get("loss")
+    if table is None:
+        return np.array([])
+    return values_of(table[(table["step"] == step) & table["role"].isin(roles)], "not_finite")
+
+
+def reads_finite(evidence: Evidence, step: int) -> bool:
+    """Whether it is known that the model read finite numbers at a step, with finite weights."""
+    given = [share_given(evidence, step, role) for role in ("input", "weight")]
+    return all(each.size and (each == 0).all() for each in given)
 
 
 def first_bad(evidence: Evidence, column: str) -> int | None:

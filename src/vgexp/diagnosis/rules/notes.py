@@ -10,7 +10,8 @@ from vgexp.diagnosis.findings import Finding, Number, cause_rule
 from vgexp.diagnosis.learning import LEARNED_BELOW
 from vgexp.diagnosis.outcome import constant_loss, has_learned
 from vgexp.diagnosis.phrases import name_layers
-from vgexp.diagnosis.rules.wiring import beside_the_path, frozen
+from vgexp.diagnosis.rules.wiring import frozen
+from vgexp.diagnosis.rules.wiring_rows import beside_the_path
 from vgexp.unseen import weights_that_ran_silently
 
 _RISE = 1.2
@@ -82,6 +83,8 @@ def unused_parameters(evidence: Evidence) -> Finding | None:
     rows = layers[layers["name"].isin(set(without["name"]))]
     ran = set(rows.loc[rows["preact_std"].notna(), "name"])
     ran |= weights_that_ran_silently(evidence.unseen)
+    if not (values_of(wiring, "requires_grad") == 1).any():
+        ran |= set(rows["name"])  # a pass that needs no gradient is not seen
     ignored = set(evidence.metrics.get("loss_ignores") or ())
     names = tuple(str(n) for n in dict.fromkeys(rows["name"]) if n not in ran)
     if found := tuple(str(n) for n in dict.fromkeys(rows["name"]) if n in ignored):

@@ -29,6 +29,11 @@ _ALIKE = 0.05
 )
 def double_softmax(evidence: Evidence) -> Finding | None:
     """Whether a loss that applies softmax, or a sigmoid, is given probabilities."""
+    return _by_numbers(evidence) or _squashed_twice(evidence)
+
+
+def _by_numbers(evidence: Evidence) -> Finding | None:
+    """Whether the outputs of the first call are numbers that only probabilities are."""
     first = first_call(evidence)
     if first is None:
         return None
@@ -75,6 +80,46 @@ def double_softmax(evidence: Evidence) -> Finding | None:
             ),
         ),
     )
+
+
+def _squashed_twice(evidence: Evidence) -> Finding | None:
+    """Whether autograd's graph says that a softmax or a sigmoid reads probabilities, in the model
+    or in the loss function, whatever the axis of the classes."""
+    table = evidence.tables["loss"]
+    rows = table[table["squashed_twice"].notna()]
+    if not len(rows):
+        return None
+    function, step = str(rows["function"].iloc[0]), int(rows["step"].iloc[0])
+    inner, outer = (
+        name.partition("Backward")[0] for name in str(rows["squashed_twice"].iloc[0]).split(" ")
+    )
+    if outer.startswith("NllLoss"):
+        return _probabilities_to_nll(evidence, function, step)
+    if inner == "Sigmoid" and outer != "LogSoftmax":
+        return _double_sigmoid(evidence, function, step)
+    return Finding(
+        "double_softmax",
+        f"The loss {function} applies {_FUNCTIONS.get(outer, outer)} to what"
+        f" {_FUNCTIONS.get(inner, inner)} gives: to probabilities, where logits belong.",
+        step=step,
+        layers=readouts(evidence),
+        remedies=(
+            Remedy(
+                f"Give the loss logits: take out {_FUNCTIONS.get(inner, inner)}.",
+                "Softmax of numbers between 0 and 1 is nearly the same for all classes.",
+                code="return logits  # without softmax or sigmoid",
+                source="PyTorch, CrossEntropyLoss",
+            ),
+        ),
+    )
+
+
+_FUNCTIONS = {
+    "Softmax": "a softmax",
+    "Sigmoid": "a sigmoid",
+    "LogSoftmax": "a softmax",
+    "BinaryCrossEntropyWithLogits": "a sigmoid",
+}
 
 
 def _probabilities_to_nll(evidence: Evidence, function: str, step: int) -> Finding:

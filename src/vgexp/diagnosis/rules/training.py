@@ -10,7 +10,13 @@ from vgexp.diagnosis.evidence import Evidence
 from vgexp.diagnosis.findings import Finding, Number, Remedy, rule
 from vgexp.diagnosis.landscape import FLAT_BELOW
 from vgexp.diagnosis.learning import ENOUGH_STEPS, LEARNED_BELOW
-from vgexp.diagnosis.outcome import constant_loss
+from vgexp.diagnosis.outcome import (
+    column_of,
+    constant_loss,
+    has_learned,
+    has_learned_little,
+    is_short,
+)
 from vgexp.diagnosis.phrases import UNKNOWN_GUESS, describe_first_not_finite, format_loss
 from vgexp.diagnosis.signal import SMALLEST_NORMAL
 from vgexp.errors import one_line
@@ -23,6 +29,7 @@ _GUESSING = 0.01
 """Relative difference up to which a loss is what guessing gives."""
 _LIMIT = "the stability limit of this learning rate"
 _LEARNED = ("healthy", "relapsed")
+_LITTLE = "learned little"
 _REACHED_THE_END = ("completed", "diverged")
 _STOPPED = "stopped"
 
@@ -52,7 +59,11 @@ def loss(evidence: Evidence) -> Finding | None:
     numbers = {"loss_last_mean_20": Number(last)}
     if (best := metrics.get("loss_best_mean_20")) is not None:
         numbers["loss_best_mean_20"] = Number(best, limit)
-    return Finding(loss.id, _describe_loss(metrics, last, guess), numbers=numbers)
+    known = dict(metrics)
+    if metrics.get("verdict") is None:
+        steps = metrics.get("steps") or column_of(evidence, "steps", "loss").size or None
+        known |= {"verdict": _verdict_of_loop(evidence), "steps": steps}
+    return Finding(loss.id, _describe_loss(known, last, guess), numbers=numbers)
 
 
 @rule("loss_at_start")
@@ -138,6 +149,19 @@ _IN_FLOAT64 = Remedy(
 )
 
 
+def _verdict_of_loop(evidence: Evidence) -> str | None:
+    """What became of the loss of somebody's own loop, as its health has it, in the words of a
+    verdict; None where it did not learn, or nobody knows."""
+    if has_learned(evidence):
+        return _LITTLE if has_learned_little(evidence) else "healthy"
+    if has_learned(evidence) is None:
+        return None
+    guess, best = constant_loss(evidence), evidence.metrics.get("loss_best_mean_20")
+    if guess is not None and best is not None and best < LEARNED_BELOW * guess:
+        return "relapsed"
+    return "undecided" if is_short(evidence) else None
+
+
 def _describe_loss(metrics: Mapping[str, Any], last: float, guess: float | None) -> str:
     """Whether it learned: the loss of the first step, its best and last means over 20 steps."""
     many = min(NUM_STEPS_AVERAGED, metrics.get("steps") or NUM_STEPS_AVERAGED)
@@ -148,6 +172,8 @@ def _describe_loss(metrics: Mapping[str, Any], last: float, guess: float | None)
         return f"The training loss {course} ({best}); {UNKNOWN_GUESS}."
     guessing = f"guessing gives {format_loss(guess)}"
     accuracy = _describe_accuracy(metrics)
+    if metrics.get("verdict") == _LITTLE:
+        return f"It learned little: the training loss {course} ({best}; {guessing}){accuracy}."
     if metrics.get("verdict") in _LEARNED:
         if last >= LEARNED_BELOW * guess:
             return _describe_relapse(metrics, last, guess, many) + accuracy + "."

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from vgexp.diagnosis.depths import rows_at, values_of
+from vgexp.diagnosis.depths import rows_at, silent_readouts, values_of
 from vgexp.diagnosis.evidence import Evidence
 from vgexp.diagnosis.findings import Finding, Number, Remedy, cause_rule
 from vgexp.diagnosis.rules.multiplied import NEARLY_ALL
@@ -17,7 +17,8 @@ from vgexp.diagnosis.rules.updates import rate_remedy
     reason="usual networks have some dead units; a layer with nine of ten passes nothing",
 )
 def dead_units(evidence: Evidence) -> Finding | None:
-    """Whether nearly all units of a layer died after the start."""
+    """Whether nearly all units of a layer died after the start, or all those of a read-out that has
+    an activation of its own, for good."""
     return _units(
         evidence,
         "dead_units",
@@ -72,6 +73,8 @@ def _units(
     for step in sorted(layers.loc[is_bad, "step"].unique()):
         rows = rows_at(evidence, int(step))
         bad = rows[values_of(rows, column) >= NEARLY_ALL]
+        if not len(bad) and column == "dead_fraction":
+            bad = silent_readouts(evidence, int(step))
         if len(bad):
             share = float(values_of(bad, column)[0])
             return Finding(

@@ -6,7 +6,9 @@ from vgexp.explain import laws
 from vgexp.explain.causes import cause
 from vgexp.explain.topic import Cure, Question, law, sum_of
 
-_LOGITS = "nn.CrossEntropyLoss()(logits, y)   # no softmax in the model"
+_LOGITS = "return logits  # without nn.Softmax"
+_JOINED = "h = encoder(x)  # not encoder(x).detach(); of sign: x + (x.sign() - x).detach()"
+_ROOT = "(square + 1e-6).sqrt()  # torch.autograd.set_detect_anomaly(True) names the operation"
 
 PAGES = (
     # ------------------------------------------------------------ wiring
@@ -27,7 +29,7 @@ PAGES = (
         figure="update_ratios",
         cures=(
             Cure(
-                "optimizer.lr=0.1",
+                "optimizer.lr=0.01",
                 "a rate above 0",
                 code="optimizer.step()   # after loss.backward()",
             ),
@@ -60,7 +62,7 @@ PAGES = (
             Cure(
                 "",
                 "make the optimizer when the model is complete",
-                code="optimizer = torch.optim.SGD(model.parameters(), lr=0.1)",
+                code="optimizer = torch.optim.Adam(model.parameters())",
             ),
         ),
         see=("not_registered", "no_update"),
@@ -79,7 +81,7 @@ PAGES = (
             Cure(
                 "",
                 "a list that PyTorch knows",
-                code="self.layers = nn.ModuleList(layers)   # not a list",
+                code="self.hidden = nn.ModuleList(layers)",
             ),
         ),
         see=("not_in_optimizer",),
@@ -95,9 +97,7 @@ PAGES = (
         lines=(law("requires_grad = False:  dL/dW is not computed"),),
         own=laws.wiring,
         figure="update_ratios",
-        cures=(
-            Cure("", "let it learn", code="for p in model.parameters(): p.requires_grad_(True)"),
-        ),
+        cures=(Cure("", "let it learn", code="model.requires_grad_(True)"),),
         see=("graph_cut",),
     ),
     cause(
@@ -119,7 +119,7 @@ PAGES = (
             Cure(
                 "",
                 "no detach on the way; for sign or round a straight-through estimator",
-                code="y = z + (torch.sign(z) - z).detach()",
+                code=_JOINED,
             ),
         ),
         paper="Bengio, Léonard, Courville 2013 (straight-through estimator)",
@@ -240,7 +240,13 @@ PAGES = (
             sum_of("(5 - 1)^2", "squared error left, target 5 behind a tanh"),
         ),
         own=laws.learning,
-        cures=(Cure("", "no activation on the last layer", code="nn.Linear(width, 1)"),),
+        cures=(
+            Cure(
+                "",
+                "no activation on the last layer",
+                code="return self.readout(h)  # without an activation",
+            ),
+        ),
         see=("saturated_loss", "saturated_units"),
     ),
     cause(
@@ -260,7 +266,7 @@ PAGES = (
             Cure(
                 "",
                 "a loss that works on logits, or an eps inside the logarithm",
-                code="nn.functional.log_softmax(logits, 1)   # not softmax(...).log()",
+                code="torch.log(p.clamp_min(1e-7)), or a loss that takes logits",
             ),
         ),
         also=("nan",),
@@ -280,9 +286,7 @@ PAGES = (
         ),
         own=laws.largest,
         figure="gradient_norms",
-        cures=(
-            Cure("", "an eps inside the root; clamp before, not after", code="(x + 1e-12).sqrt()"),
-        ),
+        cures=(Cure("", "an eps inside the root; clamp before, not after", code=_ROOT),),
         see=("nan_from_loss",),
     ),
     cause(
@@ -304,7 +308,7 @@ PAGES = (
             Cure(
                 "",
                 "logits and a loss that undoes the sigmoid",
-                code="nn.BCEWithLogitsLoss()(logits, y)",
+                code="nn.BCEWithLogitsLoss()(logits, y)  # instead of nn.Sigmoid and nn.BCELoss",
             ),
         ),
         paper="Goodfellow et al. 2014, section 3 (the generator's loss)",
@@ -327,7 +331,11 @@ PAGES = (
         own=lambda own: laws.inputs(own) + laws.saturated(own),
         figure="forward_signal",
         cures=(
-            Cure("", "mean 0 and deviation 1, of the training split", code="x = (x - mean) / std"),
+            Cure(
+                "",
+                "mean 0 and deviation 1, of the training split",
+                code="x = (x - x_train.mean(0)) / x_train.std(0)",
+            ),
             Cure("model.norm=batch", "scales z in every layer, the first too"),
         ),
         paper="LeCun, Bottou, Orr, Müller 1998 (Efficient BackProp), section 4.3",
@@ -364,7 +372,7 @@ PAGES = (
         ),
         own=laws.splits,
         figure="learning_curves",
-        cures=(Cure("", "look at ten examples with their labels", code="x[:10], y[:10]"),),
+        cures=(Cure("", "look at ten examples with their labels", code="print(x[0], y[0])"),),
         paper="Zhang, Bengio, Hardt, Recht, Vinyals 2017 (random labels are fitted)",
         see=("overfitting", "flat_landscape"),
     ),

@@ -26,13 +26,17 @@ from vgexp.probe.meters.recurrent_calls import (
     measure,
     reasons_left_out,
 )
+from vgexp.probe.meters.redrawn import Draws, generator_state, has_dropout
 from vgexp.probe.passes import OVERWRITTEN, Pass
 from vgexp.probe.plan import PlanRow
 from vgexp.probe.taps import Taps
 from vgexp.records import Floats, Rows
 from vgexp.torch_internals import backward_task, version_of
 
-DROPOUT = "time.csv: it has dropout between its layers, which a second run would draw anew"
+DROPOUT = (
+    "time.csv: the dropout between its layers cannot be drawn a second time (cuDNN draws from a"
+    " generator of its own)"
+)
 CALLED_AGAIN = "time.csv: it is called several times in a pass; the first call is measured"
 
 
@@ -65,6 +69,8 @@ class TorchTimeMeter:
         self._note, self._unseen = note, unseen
         self._seen: list[tuple[int, Pass]] = []
         self._handles: list[Any] = []
+        self._states: dict[int, Tensor] = {}
+        """Of the generator before the last call of a module with dropout."""
 
     @property
     def has_sites(self) -> bool:
@@ -80,6 +86,9 @@ class TorchTimeMeter:
                 continue
             hook = Hook(self._note, None, partial(self._on_call, number))
             self._handles.append(module.register_forward_hook(hook, with_kwargs=True))
+            if module.dropout and module.num_layers > 1:
+                before = Hook(self._note, None, partial(self._before_call, number))
+                self._handles.append(module.register_forward_pre_hook(before))
 
     def disarm(self) -> None:
         for handle in self._handles:
@@ -100,8 +109,13 @@ class TorchTimeMeter:
     def _forget(self) -> None:
         self._passes.forget()
         self._seen = []
+        self._states.clear()
 
     # ------------------------------------------------------------ calls
+
+    def _before_call(self, number: int, module: nn.RNNBase, _: object) -> None:
+        if has_dropout(module) and torch.is_grad_enabled():
+            self._states[number] = generator_state(next(module.parameters()).device)
 
     def _on_call(
         self, number: int, module: nn.RNNBase, args: tuple[Any, ...], kwargs: Any, output: Any
@@ -117,23 +131,26 @@ class TorchTimeMeter:
             if backward_task() == -1:
                 self._unseen(name, CALLED_AGAIN)
             return
-        if module.dropout and module.training and module.num_layers > 1:
-            self._unseen(name, DROPOUT)
-            return
         self._seen.append((number, current))
-        call = call_of(number, module, current, args, kwargs)
+        state = self._states.pop(number, None)
+        draws = None if state is None else Draws(state, y.detach(), version_of(y))
+        call = call_of(number, module, current, args, kwargs, draws)
         ends = last if isinstance(last, tuple) else (last,)
         hook = Hook(self._note, None, partial(self._on_gradients, call))
         torch.autograd.graph.register_multi_grad_hook((y, *ends), hook)
 
     def _on_gradients(self, call: RecurrentCall, gradients: Sequence[Tensor | None]) -> None:
         name = self._sites[call.number][0]
-        if version_of(call.original) != call.version:
+        if not call.is_intact:
             self._unseen(name, f"time.csv: {OVERWRITTEN}")
+            return
+        measured = measure(call, gradients)
+        if measured is None:
+            self._unseen(name, DROPOUT)
             return
         for reason in reasons_left_out(call, gradients):
             self._unseen(name, reason)
-        self._passes.keep(call.of, measure(call, gradients))
+        self._passes.keep(call.of, measured)
 
     # ------------------------------------------------------------ rows
 

@@ -16,9 +16,10 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence
+from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
 from vgexp import metrics
+from vgexp.probe.meters.redrawn import Draws, drawing_from, dropped
 from vgexp.probe.passes import Pass
 from vgexp.torch_internals import version_of
 
@@ -59,6 +60,14 @@ class RecurrentCall(NamedTuple):
     states: tuple[Tensor, ...] | None
     """The first states [layers x D, B, H], as they were given."""
     autocast: Callable[[], Any]
+    draws: Draws | None
+    """Of a call with dropout between its layers."""
+
+    @property
+    def is_intact(self) -> bool:
+        """Whether what it read, and is compared with, was not written into since."""
+        is_read_intact = version_of(self.original) == self.version
+        return is_read_intact and (self.draws is None or self.draws.is_intact)
 
     @property
     def num_directions(self) -> int:
@@ -66,7 +75,12 @@ class RecurrentCall(NamedTuple):
 
 
 def call_of(
-    number: int, module: nn.RNNBase, of: Pass, args: tuple[Any, ...], kwargs: dict[str, Any]
+    number: int,
+    module: nn.RNNBase,
+    of: Pass,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    draws: Draws | None,
 ) -> RecurrentCall:
     """Reads what a module is given in a call of a pass, which stays as it is."""
     given = dict(zip(("input", "hx"), args, strict=False)) | kwargs
@@ -91,7 +105,8 @@ def call_of(
     autocast = partial(torch.autocast, device, dtype=dtype, enabled=is_on)
     version = version_of(original)
     return RecurrentCall(
-        *(number, module, of, x_BTI, version, original, lengths, sizes, order, states, autocast)
+        *(number, module, of, x_BTI, version, original, lengths, sizes, order, states, autocast),
+        draws,
     )
 
 
@@ -125,12 +140,17 @@ class _Run(NamedTuple):
     last: tuple[Tensor, ...]
 
 
-def measure(call: RecurrentCall, gradients: Sequence[Tensor | None]) -> Measured:
-    """Runs the module once more, and measures states and dL/ds of all layers."""
+def measure(call: RecurrentCall, gradients: Sequence[Tensor | None]) -> Measured | None:
+    """Runs the module once more, and measures states and dL/ds of all layers.
+
+    None where the second run drew another dropout than the call.
+    """
     above_BTH, *of_last = gradients
     with torch.enable_grad(), call.autocast(), _plain_kernels(call.x_BTI):
         runs = _run_all(call)
         y_BTH = torch.cat([run.h_BTH for run in runs[-call.num_directions :]], 2)
+        if call.draws is not None and not call.draws.gave(_as_returned(call, y_BTH)):
+            return None
         outputs, seeds = [y_BTH], [_above(call, above_BTH, y_BTH)]
         for place, gradient in enumerate(of_last):
             if gradient is not None:
@@ -157,6 +177,14 @@ def measure(call: RecurrentCall, gradients: Sequence[Tensor | None]) -> Measured
 
 
 def _run_all(call: RecurrentCall) -> list[_Run]:
+    """Runs every layer and direction, with the dropout that the call drew."""
+    if call.draws is None:
+        return _run_layers(call)
+    with drawing_from(call.draws.state, call.x_BTI.device):
+        return _run_layers(call)
+
+
+def _run_layers(call: RecurrentCall) -> list[_Run]:
     """Runs every layer and direction, the first layer first."""
     module, x_BTI = call.module, call.x_BTI.requires_grad_()
     directions = call.num_directions
@@ -172,6 +200,8 @@ def _run_all(call: RecurrentCall) -> list[_Run]:
             own.append(_run(call, label, place, x_BTI, first))
         runs += own
         x_BTI = torch.cat([run.h_BTH for run in own], 2) if len(own) > 1 else own[0].h_BTH
+        if call.draws is not None and layer < module.num_layers - 1:
+            x_BTI = dropped(x_BTI, module.dropout, call.batch_sizes)
     return runs
 
 
@@ -233,6 +263,17 @@ def _reversed(x_BTI: Tensor, lengths: list[int] | None) -> Tensor:
     ends_B = torch.tensor(lengths, device=x_BTI.device)[:, None]
     index_BT = torch.where(t_T < ends_B, ends_B - 1 - t_T, t_T)
     return x_BTI.gather(1, index_BT[:, :, None].expand_as(x_BTI))
+
+
+def _as_returned(call: RecurrentCall, y_BTH: Tensor) -> Tensor:
+    """The module's output in the form that the call returned."""
+    if call.batch_sizes is not None:
+        lengths = call.lengths or [y_BTH.shape[1]] * len(y_BTH)
+        return pack_padded_sequence(y_BTH, torch.tensor(lengths), batch_first=True).data
+    assert call.draws is not None
+    if call.draws.y.ndim == 2:
+        return y_BTH[0]
+    return y_BTH if call.module.batch_first else y_BTH.transpose(0, 1)
 
 
 def _above(call: RecurrentCall, gradient: Tensor | None, y_BTH: Tensor) -> Tensor:

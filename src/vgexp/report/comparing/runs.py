@@ -222,10 +222,21 @@ def _keep_deciding(asked: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _names(folders: Sequence[Path]) -> list[str]:
-    """Names runs by their paths below what all share; a single run by its folder."""
+    """Names runs by their paths below what all share; a single run by its folder.
+
+    Where folders are called alike, as those that a callback makes, by as few of the folders above
+    them as tell all runs apart.
+    """
     whole = [folder.resolve() for folder in folders]
     shared = os.path.commonpath([folder.parent for folder in whole]) if whole else ""
-    return [folder.relative_to(shared).as_posix() for folder in whole]
+    paths = [folder.relative_to(shared).parts for folder in whole]
+    if len({path[-1] for path in paths}) < len(paths):
+        for depth in range(2, max(map(len, paths))):
+            tails = [path[-depth:] for path in paths]
+            if len(set(tails)) == len(tails):
+                paths = tails
+                break
+    return ["/".join(path) for path in paths]
 
 
 def _last_part(key: str) -> str:

@@ -10,7 +10,7 @@ from vgexp.report.figures.depth import backward_signal, forward_signal
 from vgexp.report.figures.directions import jacobian, paths, shattering
 from vgexp.report.figures.heat import gradient_map
 from vgexp.report.figures.hessian import curvature
-from vgexp.report.figures.of_run import FOLDER, draw, run_figure
+from vgexp.report.figures.of_run import FOLDER, draw, draw_instead, run_figure, write_beside
 from vgexp.report.figures.overview import overview
 from vgexp.report.figures.ridges import distributions
 from vgexp.report.figures.shares import shares
@@ -31,6 +31,7 @@ __all__ = [
     "curvature",
     "distributions",
     "draw",
+    "draw_instead",
     "forward_signal",
     "gradient_map",
     "gradient_norms",
@@ -46,4 +47,5 @@ __all__ = [
     "through_time",
     "time_at_start",
     "update_ratios",
+    "write_beside",
 ]

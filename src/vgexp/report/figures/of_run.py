@@ -27,6 +27,18 @@ _ON_OVERVIEW = ("gradient_map", "learning_curves")
 """Of which it needs one: the rest is beside them."""
 _AT_START = "at_start"
 """What a page of `vgexp signal`'s tables is."""
+_OVER_SEEDS: Mapping[str, str] = {
+    "backward_signal": _AT_START,
+    "forward_signal": _AT_START,
+    "through_time": "time_at_start",
+}
+"""Figure of a training run -> the one that shows the same of a run of `vgexp signal`."""
+_OF_TRAINING: Mapping[str, str] = {
+    _AT_START: "backward_signal",
+    "time_at_start": "through_time",
+    "jacobian": "backward_signal",
+}
+"""The other way round."""
 
 
 @style.apply_style()
@@ -85,6 +97,38 @@ def run_figure(folder: Path | str, name: str | None = None) -> Figure:
     if name not in FIGURES:
         raise unknown("figure", name, [*FIGURES, OVERVIEW])
     return _Source(Path(folder), [FIGURES[name]]).draw(name)
+
+
+def draw_instead(folder: Path | str, name: str) -> tuple[str, Figure]:
+    """Draws a figure of a run folder, or the one that shows the same of a run of another kind.
+
+    Returns:
+        The name of the figure that was drawn, and it.
+
+    Raises:
+        QuestionError: the run has no table for either, or one that is damaged.
+    """
+    source = _Source(Path(folder), FIGURES.values())
+    instead = _OVER_SEEDS if source.is_over_seeds else _OF_TRAINING
+    name = instead.get(name, name)
+    if not source.has(name):
+        raise QuestionError(f"this run has no numbers for {name}")
+    return name, source.draw(name)
+
+
+@style.apply_style()
+def write_beside(folder: Path | str, name: str, figure: Figure) -> Path:
+    """Writes a figure where `draw` writes it; returns the PNG.
+
+    Raises:
+        QuestionError: `figures` is a link or a file.
+        OSError: it cannot be written.
+    """
+    place = Path(folder) / FOLDER
+    files.require_folder(place)
+    place.mkdir(exist_ok=True)
+    picture, *_ = [style.write(figure, place / f"{name}.{kind}") for kind in FORMATS]
+    return picture
 
 
 class _Source:

@@ -1,4 +1,4 @@
-"""Pages of causes that lie in the network: initialisation, depth, units."""
+"""Pages of causes that lie in the depth of a network, or in the length of a sequence."""
 
 from __future__ import annotations
 
@@ -9,160 +9,6 @@ from vgexp.explain.topic import Cure, Measured, Question, law, sum_of
 _SIGMOID = "+experiment=sigmoid_deep"
 
 PAGES = (
-    # ------------------------------------------------------------ initialisation
-    cause(
-        "zero_weights",
-        words=(
-            "With W = 0 nothing comes back: delta_l = W^T delta_{l+1} is 0. With all weights of a "
-            "layer alike, its units compute the same, get the same gradient and stay alike for "
-            "ever: a layer of 64 units is then a layer of one. Random weights break the symmetry. "
-            "Biases may begin at 0."
-        ),
-        image="A parliament in which everybody votes alike: one seat would do.",
-        lines=(
-            law("delta_l = (W_{l+1}^T delta_{l+1}) * phi'(z_l)", "0 where W is 0"),
-            sum_of("0 * 0.3", "whatever comes back"),
-        ),
-        own=laws.weights,
-        figure="gradient_map",
-        cures=(
-            Cure("model.init=he_normal model.gain=1", "random weights of a scale", on=_SIGMOID),
-        ),
-        measured=(
-            Measured(
-                "train model.gain=0 train.steps=300",
-                "10 ReLU layers from weights of 0: loss 2.30, which is guessing.",
-            ),
-        ),
-        quiz=(
-            Question(
-                "All weights begin at 0.5, biases at 0. What happens?",
-                (
-                    "units of a layer stay alike for ever",
-                    "it learns, only more slowly",
-                    "the loss is nan at once",
-                ),
-                "Equal units get equal gradients: nothing tells them apart.",
-            ),
-        ),
-        see=("he", "xavier", "symmetry"),
-    ),
-    cause(
-        "weights_small",
-        words=(
-            "Each layer multiplies the signal by sigma_w sqrt(E phi'^2), forward and back. Below "
-            "1 it shrinks geometrically. Halving the weights of a net that kept its signal halves "
-            "the factor of every layer."
-        ),
-        image="The telephone game with everybody speaking at half volume.",
-        lines=(
-            law("chi = sigma_w^2 E phi'^2,  sigma_w^2 = n Var(W)", "signal: sqrt(chi) a layer"),
-            sum_of("sqrt(1 * 0.5)", "Xavier and ReLU, a layer"),
-            sum_of("sqrt(1 * 0.5)^29", "30 layers of them"),
-            sum_of("0.5^49", "50 layers at half the weights that keep it"),
-        ),
-        own=laws.chi,
-        figure="backward_signal",
-        plot=True,
-        cures=(
-            Cure(
-                "model.init=he_normal",
-                "twice the variance, for ReLU",
-                on="+experiment=relu_xavier",
-            ),
-            Cure("model.init=lsuv", "measures the scale", on="+experiment=relu_xavier"),
-            Cure("model.gain=1", "back to the init's own scale", on="+experiment=small_init"),
-            Cure(
-                "model.norm=layer",
-                "brings z back to scale in every layer",
-                on="+experiment=relu_xavier",
-            ),
-        ),
-        measured=(
-            Measured(
-                "train -m +experiment=relu_xavier model.init=xavier_normal,he_normal seed=0,1,2",
-                "factor 0.69 to 0.72, validation accuracy 0.07 to 0.10 with Xavier; 0.98 to 1.02, "
-                "0.73 to 0.84 with He.",
-            ),
-        ),
-        paper="He, Zhang, Ren, Sun 2015, Eq. 14; Poole et al. 2016",
-        see=("he", "xavier", "lsuv", "chi", "weights_large"),
-    ),
-    cause(
-        "weights_large",
-        words=(
-            "A factor above 1 grows geometrically. ReLU nets then diverge after a step or two. "
-            "Tanh and sigmoid nets cannot grow: their units go to the flat ends instead, and the "
-            "gradient that exploded at the start is gone 20 steps later."
-        ),
-        image="An avalanche: each metre of slope adds snow to what comes down.",
-        lines=(
-            law("chi = sigma_w^2 E phi'^2 > 1"),
-            sum_of("1.5^29", "30 layers at 1.5 a layer"),
-            sum_of("1.5^10", "ten layers"),
-        ),
-        own=laws.chi,
-        figure="backward_signal",
-        plot=True,
-        cures=(
-            Cure("model.gain=1", "the init's own scale", on="+experiment=exploding"),
-            Cure("model.init=lsuv", "measures the scale", on="+experiment=exploding"),
-            Cure("model.norm=layer", "brings z back to scale", on="+experiment=exploding"),
-        ),
-        measured=(
-            Measured(
-                "train -m +experiment=exploding train.steps=500 model.norm=none,layer seed=0,1,2",
-                "no norm: 3 of 3 diverge (factor 1.47 to 1.52). Layer norm: 3 of 3 learn, factor "
-                "0.98 to 1.01, validation accuracy 0.64 to 0.85.",
-            ),
-            Measured(
-                "train -m +experiment=exploding clip=norm seed=0,1,2",
-                "none diverges and none learns: loss 793 to 3,500, every update clipped.",
-            ),
-        ),
-        paper="He, Zhang, Ren, Sun 2015; Poole et al. 2016",
-        see=("clip_norm", "he", "layer_norm", "weights_small"),
-        quiz=(
-            Question(
-                "30 ReLU layers, weights 1.5 times He's: the loss is nan after one step. What "
-                "cures it?",
-                ("the scale: gain 1 or LSUV", "clipping by norm", "a learning rate / 10"),
-                "Clipping kept 3 of 3 runs finite, with a loss of 793 and more. LSUV learned in "
-                "all 3; a rate of 0.001 diverged in all 3.",
-            ),
-        ),
-    ),
-    cause(
-        "dead_at_start",
-        words=(
-            "A ReLU unit whose z is below 0 on every example gives 0, and its slope is 0: it gets "
-            "no gradient and cannot come back. If all units of one layer are dead, everything "
-            "below it is cut off. Narrow and deep nets meet that by chance at the start; biases "
-            "far below 0 make it certain."
-        ),
-        image="Dams: one layer that is shut keeps the river from all below.",
-        lines=(
-            law("P(a layer is dead) about 2^-n,  n units", "at symmetric weights, one example"),
-            sum_of("1 - (1 - 2^(-2))^20", "20 layers of 2 units: some layer dead"),
-            sum_of("20 * 2^(-64)", "20 layers of 64 units, nearly"),
-        ),
-        own=laws.dead,
-        figure="shares",
-        cures=(
-            Cure("model.activation=leaky_relu", "a slope of 0.01 below 0 lets the gradient pass"),
-            Cure("model.width=64", "wider layers hardly ever die"),
-            Cure("model.norm=batch", "half of each unit's z are above its mean"),
-        ),
-        measured=(
-            Measured(
-                "signal -m model.depth=40 model.width=2,5,64 signal.seeds=40",
-                "nets with a layer that is dead on the whole batch: 40 of 40 with 2 units, 24 with "
-                "5, none with 64.",
-            ),
-        ),
-        paper="Lu, Shin, Su, Karniadakis 2019, Theorem 3.3",
-        see=("dead_units", "leaky_relu"),
-    ),
     # ------------------------------------------------------------ depth
     cause(
         "saturating_activation",
@@ -269,7 +115,11 @@ PAGES = (
         figure="backward_signal",
         plot=True,
         cures=(
-            Cure("model.skip=residual model.norm=batch", "skips around normalised branches"),
+            Cure(
+                "model.skip=residual",
+                "skips around normalised branches",
+                on="model.depth=50 model.activation=relu model.norm=batch",
+            ),
             Cure("model.norm=layer", "does not mix examples", on="+experiment=relu_he"),
         ),
         measured=(
@@ -310,7 +160,11 @@ PAGES = (
         own=laws.through_time,
         figure="through_time",
         cures=(
-            Cure("model=lstm data=adding", "a cell that is added to, not multiplied"),
+            Cure(
+                "model=lstm model.forget_bias=1",
+                "a cell that is added to, not multiplied",
+                on="data=adding",
+            ),
             Cure("model=lstm data=adding model.forget_bias=3", "gates that begin open"),
             Cure("model=gru data=adding", "the same with two gates"),
             Cure("model=transformer data=adding", "every position one step from every other"),
@@ -346,7 +200,11 @@ PAGES = (
         own=lambda own: laws.through_time(own) + laws.clip(own),
         figure="through_time",
         cures=(
-            Cure("clip=norm", "bounds the step", on="+experiment=papers/pascanu_2013"),
+            Cure(
+                "clip=norm clip.threshold=1",
+                "bounds the step",
+                on="+experiment=papers/pascanu_2013",
+            ),
             Cure("model=lstm data=adding", "gates bound the state"),
             Cure("model=rnn data=adding model.spectral_radius=1", "a radius that keeps it"),
             Cure("model=rnn data=adding model.truncation=20", "fewer steps back"),
@@ -377,6 +235,12 @@ PAGES = (
             sum_of("0.003 * 0.003 / (0.003 + 10^-8)", "a first update at g = 0.003, lr = 0.003"),
         ),
         own=lambda own: laws.schedule(own) + laws.backward(own),
+        chart=(
+            "validation accuracy, 12 post-norm blocks",
+            ("constant rate", "0.10 to 0.11"),
+            ("warm-up", "0.20 to 0.91"),
+            ("pre-norm", "0.87 to 0.96"),
+        ),
         figure="learning_curves",
         cures=(
             Cure("scheduler=warmup_cosine", "rises first", on="+experiment=post_ln_deep"),
@@ -393,7 +257,7 @@ PAGES = (
                 "pre-norm without warm-up: 0.03 to 0.09, 0.87 to 0.96.",
             ),
         ),
-        paper="Xiong et al. 2020, Theorem 1; Goyal et al. 2017 (warm-up)",
+        paper="Xiong et al. 2020; Goyal et al. 2017 (warm-up)",
         see=("warmup", "pre_norm", "adam"),
         quiz=(
             Question(
@@ -402,87 +266,5 @@ PAGES = (
                 "Measured: pre-norm 0.87 to 0.96 accuracy, warm-up 0.20 to 0.91, neither 0.10.",
             ),
         ),
-    ),
-    # ------------------------------------------------------------ units
-    cause(
-        "dead_units",
-        words=(
-            "A ReLU unit that is below 0 on every example has slope 0: no gradient, no way back. "
-            "One step that is too long can push the biases of a whole layer below 0. As a cause "
-            "it counts only where nothing before explains it; mostly the step is to blame."
-        ),
-        image="Dams: a unit that is shut lets nothing through, up or down.",
-        lines=(
-            law("phi'(z) = 0 for z < 0"),
-            sum_of("0.5^10", "ten layers at 50 % dead, on a single path"),
-        ),
-        own=lambda own: laws.dead(own) + laws.rate(own),
-        figure="shares",
-        cures=(
-            Cure(
-                "model.activation=leaky_relu optimizer.lr=0.001",
-                "a slope below 0, and a shorter step",
-                on="+experiment=dying_relu",
-            ),
-            Cure("optimizer.lr=0.001", "a shorter step alone", on="+experiment=dying_relu"),
-            Cure("scheduler=warmup_cosine optimizer.lr=0.003", "short first steps"),
-        ),
-        measured=(
-            Measured(
-                "train -m +experiment=dying_relu optimizer.lr=0.1,0.001 seed=0,1,2",
-                "lr 0.1: loss 2.31, validation accuracy 0.07 to 0.11; lr 0.001: 0.002 to 0.005, "
-                "0.94 to 0.96.",
-            ),
-            Measured(
-                "train -m +experiment=dying_relu model.activation=leaky_relu,gelu seed=0,1,2",
-                "at lr 0.1 no activation helps: leaky_relu ends at a loss of 158 and more, gelu "
-                "at 2.30 to 2.31. The step is the cause.",
-            ),
-        ),
-        paper="Maas, Hannun, Ng 2013; Lu et al. 2019",
-        also=("dying_relu", "dead_relu"),
-        see=("rate_too_large", "leaky_relu", "dead_at_start"),
-        quiz=(
-            Question(
-                "dying_relu (Adam at lr 0.1) is given leaky_relu instead. What happens?",
-                (
-                    "its weights run away: the step is the cause",
-                    "it learns to 0.95",
-                    "it stays bit for bit the same",
-                ),
-                "Measured: loss 158 and more. Dead units were the consequence.",
-            ),
-        ),
-    ),
-    cause(
-        "saturated_units",
-        words=(
-            "A sigmoid near 0 or 1, a tanh near -1 or 1, has a slope near 0. Such a unit passes "
-            "nothing back and hardly changes. Weights that are too large, inputs that are not "
-            "scaled, and steps that are too long drive units there."
-        ),
-        image="A door that is already pushed against the wall.",
-        lines=(
-            law("sigmoid' = s (1 - s),  tanh' = 1 - tanh^2"),
-            sum_of("0.99 * (1 - 0.99)", "a sigmoid at 0.99"),
-            sum_of("1 - tanh(3)^2", "a tanh at z = 3"),
-        ),
-        own=lambda own: laws.saturated(own) + laws.backward(own),
-        figure="shares",
-        cures=(
-            Cure("model.gain=1", "weights of the init's own scale", on="+experiment=large_init"),
-            Cure("model.norm=layer", "keeps z near 1", on="+experiment=large_init"),
-            Cure("model.activation=relu model.init=he_normal", "does not saturate above 0"),
-        ),
-        measured=(
-            Measured(
-                "train +experiment=large_init",
-                "saturated share, mean over layers: 0.39 at step 0, 0.82 at step 20, one layer at "
-                "1; gradient of layer 1: 4e6 at step 0, exactly 0 at step 20.",
-            ),
-        ),
-        paper="Glorot, Bengio 2010, section 3",
-        also=("saturation",),
-        see=("weights_large", "inputs_unscaled", "saturating_activation"),
     ),
 )

@@ -1,0 +1,186 @@
+"""What autograd's graph says of a loss: what lies between its value and the last weights.
+
+These are facts of the wiring, whatever the loss function is called: a softmax that reads what is
+one already, a difference that is broadcast, an activation that is flat.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from itertools import islice
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from vgexp.probe.graph import (
+    SAME_ENTRIES,
+    Place,
+    before,
+    mixes,
+    parameter_of,
+    place_of,
+    walk,
+)
+from vgexp.probe.steps import Number
+from vgexp.torch_internals import saved_of, shape_of_node
+
+_MOST_NODES = 1000
+"""Nodes of a graph that are looked at: those of a loss are few, and weights end it."""
+_TAKING_LOGITS = ("LogSoftmax", "BinaryCrossEntropyWithLogits")
+_GIVING_PROBABILITIES = ("Softmax", "Sigmoid")
+_TAKING_LOGARITHMS = ("NllLoss",)
+_LIKE_THE_SAME = ("Clamp", "MaskedFill", "Add")
+"""Functions that leave entries in their place; of `Add` one with a constant."""
+_DIFFERENCES = ("Sub", "Rsub", "MseLoss", "L1Loss", "SmoothL1Loss", "HuberLoss")
+_WITHOUT_FLAT_ENDS = re.compile(
+    SAME_ENTRIES.pattern + r"|(?:Add|Sub|Rsub|Mul|Div|Neg|Pow|Sqrt|Abs|Sin|Cos|Mean|Sum|Cat|Stack"
+    r"|MseLoss|L1Loss|AccumulateGrad)\w*"
+)
+_FLAT = 1e-3
+"""Slope over the largest one, below which an activation is flat."""
+
+
+class LossGraph(NamedTuple):
+    """What is known of one loss."""
+
+    squashed_twice: str | None
+    """The two functions, as autograd names them, of which the second reads what the first gave,
+    and should not."""
+    broadcast_to: str | None
+    """The shape to which an output is broadcast by a difference from what requires no gradient,
+    with x between its sizes."""
+    flat_fraction: Number
+    """The share of entries at which the activation in front of the loss is flat; of several the
+    least. Of a cross-entropy with logits that is to grow, as a GAN's first formula has it, the
+    share at which that is flat."""
+    is_steep: bool | None = None
+    """Whether nothing between the loss and the last weights has a flat end."""
+
+
+NOTHING = LossGraph(None, None, None)
+
+
+def graph_of(loss: Tensor) -> LossGraph:
+    """Looks at the graph behind a loss, before a backward pass frees what it saved."""
+    start = place_of(loss)
+    if start is None:
+        return NOTHING
+    places = [*islice(walk([start], _ends), _MOST_NODES)]
+    twice = next((found for place in places if (found := _twice(place))), None)
+    wide = next((found for place in places if (found := _broadcast(place))), None)
+    is_turned = any(place[0].name().startswith("Neg") for place in places)
+    shares = [s for place in places if (s := _flat_share(place[0], is_turned)) is not None]
+    flat: Number = torch.stack(shares).amin() if shares else None
+    if isinstance(flat, Tensor) and flat.is_cpu:
+        flat = float(flat)
+    is_whole = len(places) < _MOST_NODES
+    steep = all(_ends(p) or _WITHOUT_FLAT_ENDS.match(p[0].name()) for p in places)
+    return LossGraph(twice, wide, flat, steep if is_whole else None)
+
+
+def _ends(place: Place) -> bool:
+    return mixes(place[0]) or parameter_of(place[0]) is not None
+
+
+def _twice(place: Place) -> str | None:
+    name = place[0].name()
+    probabilities: tuple[str, ...] = _GIVING_PROBABILITIES
+    if name.startswith(_TAKING_LOGARITHMS):
+        probabilities = ("Softmax",)
+    elif not name.startswith(_TAKING_LOGITS):
+        return None
+    behind = before(place)
+    made = None if not behind else _maker(behind[0])
+    if made is None or not made.startswith(probabilities):
+        return None
+    return f"{made} {name}"
+
+
+def _maker(place: Place) -> str | None:
+    """The function that gave the entries which a place hands on."""
+    for _ in range(_MOST_NODES):
+        name = place[0].name()
+        behind = before(place)
+        is_alike = name.startswith(_LIKE_THE_SAME) and len(behind) == 1
+        if not (is_alike or SAME_ENTRIES.match(name)) or not behind:
+            return str(name)
+        place = behind[0]
+    return None
+
+
+def _broadcast(place: Place) -> str | None:
+    """The shape of a difference, where the one tensor of it that has a gradient is smaller, a
+    column or a row, and is compared with each entry of the other."""
+    if not place[0].name().startswith(_DIFFERENCES):
+        return None
+    behind = before(place)
+    if len(behind) != 1:
+        return None
+    inner = behind[0]
+    wide = shape_of_node(inner[0]) if _is_expanded(inner) else shape_of_node(place[0])
+    narrow = shape_of_node((before(inner) or [inner])[0][0]) if _is_expanded(inner) else None
+    narrow = shape_of_node(inner[0]) if narrow is None else narrow
+    if wide is None or narrow is None or len(wide) < 2:
+        return None
+    entries = math.prod(narrow)
+    if entries < 2 or math.prod(wide) != entries**2:
+        return None
+    return "x".join(map(str, wide))
+
+
+def _is_expanded(place: Place) -> bool:
+    return bool(place[0].name().startswith("Expand"))
+
+
+def _flat_share(node: Any, is_turned: bool) -> Tensor | None:
+    """The share of entries at which a sigmoid, tanh or one of their kin is flat; None: it is none,
+    or what it saved cannot be read."""
+    slopes = {**_SLOPES, **(_OF_TURNED if is_turned else {})}
+    slope = next((f for name, f in slopes.items() if node.name().startswith(name)), None)
+    if slope is None:
+        return None
+    try:
+        with torch.no_grad():
+            relative = slope(node)
+    except Exception:  # what was saved may have been changed in place, or be packed by somebody
+        return None
+    if relative is None or not relative.numel():
+        return None
+    return (relative < _FLAT).double().mean()
+
+
+def _of_sigmoid(node: Any) -> Tensor | None:
+    y = saved_of(node, "result")
+    return None if y is None else 4 * (y.double() * (1 - y.double()))
+
+
+def _of_tanh(node: Any) -> Tensor | None:
+    y = saved_of(node, "result")
+    return None if y is None else 1 - y.double().square()
+
+
+def _of_softplus(node: Any) -> Tensor | None:
+    x, beta = saved_of(node, "self"), saved_of(node, "beta")
+    return None if x is None or beta is None else torch.sigmoid(beta * x.double())
+
+
+def _of_log_sigmoid(node: Any) -> Tensor | None:
+    x = saved_of(node, "self")
+    return None if x is None else torch.sigmoid(-x.double())
+
+
+def _of_cross_entropy(node: Any) -> Tensor | None:
+    x, y = saved_of(node, "self"), saved_of(node, "target")
+    return None if x is None or y is None else (torch.sigmoid(x.double()) - y).abs()
+
+
+_OF_TURNED = {"BinaryCrossEntropyWithLogitsBackward": _of_cross_entropy}
+_SLOPES = {
+    "SigmoidBackward": _of_sigmoid,
+    "TanhBackward": _of_tanh,
+    "SoftplusBackward": _of_softplus,
+    "LogSigmoidBackward": _of_log_sigmoid,
+}
+"""Name of a function in the graph -> its slope over the largest one."""

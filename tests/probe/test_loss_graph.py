@@ -1,0 +1,154 @@
+"""What autograd's graph says of a loss.
+
+Holds: probe/loss_graph.py
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vgexp.probe import Probe
+from vgexp.probe.loss_graph import NOTHING, graph_of
+
+LABELS = torch.tensor([0, 1, 2, 0])
+COLUMN = torch.tensor([[0.5], [-1.0], [2.0], [0.1]])
+ROW = COLUMN[:, 0]
+BINARY = (COLUMN > 0).float()
+
+
+def outputs(num: int) -> Tensor:
+    """Those of a linear layer."""
+    torch.manual_seed(0)
+    return nn.Linear(3, num)(torch.randn(4, 3))
+
+
+def twice(loss: Tensor) -> tuple[str, ...] | None:
+    found = graph_of(loss).squashed_twice
+    return None if found is None else tuple(x.partition("Backward")[0] for x in found.split(" "))
+
+
+@pytest.mark.parametrize(
+    ("loss", "expected"),
+    [
+        (lambda o: F.cross_entropy(o.softmax(1), LABELS), ("Softmax", "LogSoftmax")),
+        (lambda o: F.cross_entropy(o.softmax(0), LABELS), ("Softmax", "LogSoftmax")),
+        (lambda o: F.cross_entropy(o.sigmoid(), LABELS), ("Sigmoid", "LogSoftmax")),
+        (lambda o: F.nll_loss(o.softmax(1), LABELS), ("Softmax", "NllLoss")),
+        # Of tokens, whose classes come last, and with what leaves entries as they are.
+        (
+            lambda o: F.cross_entropy(o.view(2, 2, 3).softmax(-1).flatten(0, 1) + 1e-6, LABELS),
+            ("Softmax", "LogSoftmax"),
+        ),
+        (lambda o: F.cross_entropy(o, LABELS), None),
+        (lambda o: F.cross_entropy(o.log_softmax(1), LABELS), None),
+        (lambda o: F.nll_loss((o.softmax(1) + 1e-8).log(), LABELS), None),
+        # Attention ahead of the read-out is no output.
+        (lambda o: F.cross_entropy(o.softmax(1) @ torch.ones(3, 3), LABELS), None),
+        (lambda o: F.cross_entropy(10 * o.sigmoid(), LABELS), None),
+    ],
+)
+def test_probabilities_that_are_taken_for_logits_are_found(
+    loss: Callable[[Tensor], Tensor], expected: tuple[str, ...] | None
+) -> None:
+    assert twice(loss(outputs(3))) == expected
+
+
+def test_a_sigmoid_in_front_of_one_with_logits_is_found() -> None:
+    o = outputs(1)
+    found = twice(F.binary_cross_entropy_with_logits(o.sigmoid(), BINARY))
+    assert found == ("Sigmoid", "BinaryCrossEntropyWithLogits")
+    assert twice(F.binary_cross_entropy_with_logits(o, BINARY)) is None
+    assert twice(F.binary_cross_entropy(o.sigmoid(), BINARY)) is None
+
+
+@pytest.mark.filterwarnings("ignore:Using a target size")
+@pytest.mark.parametrize(
+    ("loss", "expected"),
+    [
+        (lambda o: (o - ROW).square().mean(), "4x4"),
+        (lambda o: (ROW - o).abs().sum(), "4x4"),
+        (lambda o: F.smooth_l1_loss(o.squeeze(), COLUMN), "4x4"),
+        (lambda o: F.l1_loss(o, ROW), "4x4"),
+        (lambda o: F.mse_loss(o, ROW).sqrt(), "4x4"),
+        (lambda o: (o - COLUMN).square().mean(), None),
+        (lambda o: F.l1_loss(o[:, 0], ROW), None),
+        # All outputs with each other, by intent; and a mask over pairs.
+        (lambda o: (o - o.T).square().mean(), None),
+        (lambda o: (o.exp() * torch.eye(4)).sum(), None),
+        (lambda o: (o - o.mean()).square().mean(), None),
+    ],
+)
+def test_a_difference_of_all_with_all_is_found(
+    loss: Callable[[Tensor], Tensor], expected: str | None
+) -> None:
+    assert graph_of(loss(outputs(1))).broadcast_to == expected
+
+
+@pytest.mark.parametrize(
+    ("loss", "expected"),
+    [
+        (lambda o: F.binary_cross_entropy((o + 100).sigmoid(), BINARY), 1.0),
+        (lambda o: (o + torch.tensor([[0.0], [0], [50], [50]])).tanh().mean(), 0.5),
+        (lambda o: -F.softplus(o - 50).mean(), 1.0),
+        (lambda o: -F.logsigmoid(o - 50).mean(), 0.0),
+        (lambda o: F.logsigmoid(o + 50).mean(), 1.0),
+        # A cross-entropy is flat where it is right; one that is to grow, where it is lost.
+        (lambda o: F.binary_cross_entropy_with_logits(o - 50, BINARY * 0), None),
+        (lambda o: -F.binary_cross_entropy_with_logits(o - 50, BINARY * 0), 1.0),
+        (lambda o: -F.binary_cross_entropy_with_logits(o + 50, BINARY * 0), 0.0),
+        # Where one way back is steep, the loss is not flat.
+        (lambda o: (o + 100).sigmoid().mean() + o.sigmoid().mean(), 0.0),
+        (lambda o: o.square().mean(), None),
+        # One ahead of weights is the model's own.
+        (lambda o: nn.Linear(1, 1)((o + 100).sigmoid()).mean(), None),
+    ],
+)
+def test_the_share_at_which_an_activation_is_flat_is_that_of_its_slope(
+    loss: Callable[[Tensor], Tensor], expected: float | None
+) -> None:
+    assert graph_of(loss(outputs(1))).flat_fraction == expected
+
+
+@pytest.mark.parametrize(
+    ("loss", "expected"),
+    [
+        (lambda o: F.mse_loss(o, COLUMN), True),
+        (lambda o: 0.1 * (o[:, 0] + COLUMN.sin()).square().mean() + o.abs().sum(), True),
+        # One ahead of weights is the model's own.
+        (lambda o: nn.Linear(1, 1)(o.sigmoid()).square().mean(), True),
+        (lambda o: F.mse_loss(o.sigmoid(), COLUMN), False),
+        (lambda o: (1 - o).relu().mean(), False),
+        (lambda o: F.cross_entropy(o, COLUMN), False),
+        (lambda o: o.clamp(0, 1).square().mean(), False),
+    ],
+)
+def test_a_loss_is_steep_where_nothing_between_it_and_weights_has_a_flat_end(
+    loss: Callable[[Tensor], Tensor], expected: bool
+) -> None:
+    assert graph_of(loss(outputs(1))).is_steep is expected
+
+
+def test_a_loss_without_a_graph_says_nothing() -> None:
+    assert graph_of(torch.tensor(1.0)) == NOTHING
+
+
+def test_the_table_of_a_probe_says_it_of_the_loss_alone() -> None:
+    model = nn.Linear(3, 3)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+
+    def of_softmax(output: Tensor, y: Tensor) -> Tensor:
+        return F.cross_entropy(output.softmax(1), y)
+
+    with Probe(model, optimizer) as probe:
+        loss = probe.watch_loss(of_softmax)
+        loss(model(torch.ones(4, 3)), LABELS).backward()
+        optimizer.step()
+    frame = probe.to_frame("loss").set_index("role")
+    assert frame["squashed_twice"].isna().tolist() == [True, True, False]
+    assert frame.loc["loss", "squashed_twice"] == "SoftmaxBackward0 LogSoftmaxBackward0"
+    assert frame[["broadcast_to", "flat_fraction"]].isna().all(axis=None)
