@@ -97,7 +97,8 @@ def outcome(composed: Any) -> list[str]:
             try:
                 found.append(identity(to_config(task)))
             except Exception as error:
-                found.append(reason(error))
+                # What Python was at when it had no room left depends on who called.
+                found.append(reason(error).partition(" depth exceeded")[0])
             hydra = HydraConfig.instance().cfg
             if hydra is not None:
                 found += [_shown(hydra.hydra.sweep, "subdir"), OmegaConf.to_yaml(hydra.hydra.job)]
