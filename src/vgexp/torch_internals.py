@@ -118,6 +118,17 @@ def saved_of(node: Any, name: str) -> Any:
     return getattr(node, f"_saved_{name}", None)
 
 
+def packs_what_is_saved() -> bool:
+    """Whether what is saved for the backward pass now is packed by somebody: computed again as in a
+    checkpointed segment, or moved to another device. To read it would unpack it. Where torch does
+    not say, it may be so.
+    """
+    try:
+        return torch._C._autograd._top_saved_tensors_default_hooks(False) is not None
+    except (AttributeError, TypeError):
+        return True
+
+
 # ------------------------------------------------------------ calls of functions
 
 

@@ -252,6 +252,10 @@ TELLS: list[tuple[str, Evidence]] = [
         ),
     ),
     ("graph_cut", of(wiring=wiring(), layers=layers(deltas=(0.0, 0.0, 0.5)))),
+    (
+        "graph_cut",
+        of(wiring=wiring(), extra={"constant_loss": 2.303, "cut_states": ["cell"]}),
+    ),
     # A branch that no gradient comes back to, at any step; the others get theirs past it.
     ("graph_cut", of(wiring=wiring(), layers=layers(deltas=(0.5, 0.0, 0.5)))),
     # The loss was made anew as a leaf: nothing behind it is seen.
@@ -706,6 +710,15 @@ SILENT: list[tuple[str, Evidence]] = [
         ),
     ),
     ("graph_cut", of(wiring=wiring(), layers=layers((0,), deltas=(0.5, 0.0, 0.5)))),
+    # Copies of several views of an example, detached by intent: the network learned.
+    (
+        "graph_cut",
+        of(
+            wiring=wiring(),
+            steps=steps_of([2.3] * 20 + [0.5] * 100, grad_norm=1.0),
+            extra={"constant_loss": 2.303, "cut_states": ["encoder"]},
+        ),
+    ),
     # The second factor of an adapter begins at 0 beside a weight that is frozen.
     (
         "graph_cut",

@@ -48,7 +48,7 @@ class ByHand(ByCell):
 
 
 def cut_in(model: nn.Module, loop: Callable[[nn.Module, Any], None] | None = None) -> Any:
-    """The modules that the diagnosis names, after two updates."""
+    """The modules that the probe names, after two updates."""
     torch.manual_seed(0)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     with Probe(model, optimizer) as probe:
@@ -59,8 +59,8 @@ def cut_in(model: nn.Module, loop: Callable[[nn.Module, Any], None] | None = Non
             else:
                 loop(model, optimizer)
             optimizer.step()
-    cut = [each for each in probe.diagnose().findings if "modules_cut_in_time" in each.numbers]
-    return [each.layers for each in cut]
+    found = probe.gather({}).metrics.get("cut_states")
+    return [tuple(found)] if found else []
 
 
 CUTS: tuple[Callable[[Tensor, int], Tensor], ...] = (

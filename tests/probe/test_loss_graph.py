@@ -6,11 +6,13 @@ Holds: probe/loss_graph.py
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from vgexp.probe import Probe
 from vgexp.probe.loss_graph import NOTHING, graph_of
@@ -152,3 +154,31 @@ def test_the_table_of_a_probe_says_it_of_the_loss_alone() -> None:
     assert frame["squashed_twice"].isna().tolist() == [True, True, False]
     assert frame.loc["loss", "squashed_twice"] == "SoftmaxBackward0 LogSoftmaxBackward0"
     assert frame[["broadcast_to", "flat_fraction"]].isna().all(axis=None)
+
+
+class Recomputed(nn.Module):
+    """Its last block is computed again in the backward pass."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Linear(8, 8)
+        self.last = nn.Sequential(nn.Linear(8, 1), nn.BatchNorm1d(1), nn.Sigmoid())
+
+    def forward(self, x: Tensor) -> Tensor:
+        return checkpoint(self.last, torch.relu(self.first(x)), use_reentrant=False)
+
+
+def test_a_loss_behind_a_checkpointed_segment_is_read_without_running_it_again() -> None:
+    found = []
+    for is_probed in (False, True):
+        torch.manual_seed(0)
+        model, loss_of = Recomputed(), nn.BCELoss()
+        optimizer = torch.optim.SGD(model.parameters(), 0.05)
+        probe = Probe(model, optimizer)
+        with probe if is_probed else nullcontext():
+            see = probe.watch_loss(loss_of) if is_probed else loss_of
+            x = torch.randn(16, 8)
+            see(model(x), (x[:, :1] > 0).float()).backward()
+            optimizer.step()
+        found.append([*model.last[1].buffers(), *model.parameters()])
+    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))

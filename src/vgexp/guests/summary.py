@@ -8,6 +8,7 @@ import platform
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import nn
 from torch.nn.parameter import UninitializedParameter
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _ENOUGH_ENTRIES = 256
+_DRAWN_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 _NEAR = 0.95
 """Share of a uniform distribution's bound that the largest of 256 draws exceeds: but for 1 in 5e5
 times."""
@@ -84,7 +86,7 @@ def default_weights(model: nn.Module) -> list[str]:
         is_known = isinstance(module, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d)
         if not is_known or type(weight) is not nn.Parameter or weight.device.type == "meta":
             continue
-        if weight.numel() < _ENOUGH_ENTRIES or not weight.is_floating_point():
+        if weight.numel() < _ENOUGH_ENTRIES or weight.dtype not in _DRAWN_DTYPES:
             continue
         bound = weight[0].numel() ** -0.5
         largest = float(weight.detach().abs().max())

@@ -81,6 +81,11 @@ class CutStates:
             handle.remove()
         self._handles.clear()
 
+    def forget(self) -> None:
+        """Forgets the calls so far, whose places hold autograd's graph."""
+        self._chains.clear()
+        self._num_cuts = 0
+
     def end_step(self) -> None:
         """Ends the update; the first in which anything was called is the only one."""
         if self._is_over or not self._chains:

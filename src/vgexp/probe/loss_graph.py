@@ -23,6 +23,7 @@ from vgexp.probe.graph import (
     place_of,
     walk,
 )
+from vgexp.probe.hooks import Hook
 from vgexp.probe.steps import Number
 from vgexp.torch_internals import saved_of, shape_of_node
 
@@ -31,7 +32,7 @@ _MOST_NODES = 1000
 _TAKING_LOGITS = ("LogSoftmax", "BinaryCrossEntropyWithLogits")
 _GIVING_PROBABILITIES = ("Softmax", "Sigmoid")
 _TAKING_LOGARITHMS = ("NllLoss",)
-_LIKE_THE_SAME = ("Clamp", "MaskedFill", "Add")
+_LIKE_THE_SAME = ("Clamp", "MaskedFill", "AddBackward")
 """Functions that leave entries in their place; of `Add` one with a constant."""
 _DIFFERENCES = ("Sub", "Rsub", "MseLoss", "L1Loss", "SmoothL1Loss", "HuberLoss")
 _WITHOUT_FLAT_ENDS = re.compile(
@@ -139,8 +140,8 @@ def _flat_share(node: Any, is_turned: bool) -> Tensor | None:
     or what it saved cannot be read."""
     slopes = {**_SLOPES, **(_OF_TURNED if is_turned else {})}
     slope = next((f for name, f in slopes.items() if node.name().startswith(name)), None)
-    if slope is None:
-        return None
+    if slope is None or Hook.has_seen_packing:
+        return None  # to unpack what was saved may run a part of the model once more
     try:
         with torch.no_grad():
             relative = slope(node)

@@ -102,7 +102,14 @@ class StepHooks:
         self._handles.clear()
 
     def _see_any(self, optimizer: Any, *_: Any) -> None:
-        """Notes what an optimizer holds that made a step and is none of the chain."""
+        """Notes what an optimizer of anybody's holds that made a step."""
+        try:
+            self._see_other(optimizer)
+        except Exception:  # somebody else's class, in whose step nothing of ours may raise
+            self._shares_passes = True
+
+    def _see_other(self, optimizer: Any) -> None:
+        """Notes what an optimizer holds, unless it is one of the chain."""
         if any(optimizer is each for each in self._chain):
             return
         groups = _attribute(optimizer, "param_groups") or ()
@@ -120,8 +127,11 @@ class StepHooks:
         """Notes whether our gradients changed since a step of another optimizer."""
         if not self._theirs or self.takes_turns:
             return
-        self._compare("ours", self.parameters()[:_MOST_MARKED])
-        self._marks["theirs"] = _marks_of([ref() for ref in self._theirs])
+        try:
+            self._compare("ours", self.parameters()[:_MOST_MARKED])
+            self._marks["theirs"] = _marks_of([ref() for ref in self._theirs])
+        except Exception:
+            self._shares_passes = True
 
     def _compare(self, whose: str, parameters: Sequence[Any]) -> None:
         mark = self._marks.pop(whose, None)

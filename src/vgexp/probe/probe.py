@@ -162,12 +162,12 @@ class Probe:
     def __enter__(self) -> Probe:
         if self._inside:
             raise QuestionError("the probe is already measuring\nallowed: one `with` at a time")
-        refused = self._optimizer.set(self._before_step, self._after_step)
-        if refused:
-            self._unseen["the optimizer"] = refused
-        for what, reason in unseen_of_ranks(self._model, self._ranks).items():
-            self._unseen.setdefault(what, reason)
         try:
+            refused = self._optimizer.set(self._before_step, self._after_step)
+            if refused:
+                self._unseen["the optimizer"] = refused
+            for what, reason in unseen_of_ranks(self._model, self._ranks).items():
+                self._unseen.setdefault(what, reason)
             self._measuring.prepare()
         except BaseException:
             self.__exit__(None, None, None)

@@ -79,6 +79,7 @@ class Taps:
     def arm(self, *, with_histograms: bool = False) -> None:
         """Sets the hooks, if they are not set, for passes with or without histograms."""
         self._passes.with_histograms = with_histograms
+        Hook.has_seen_packing = False
         if self._hooks:
             return
         if not self._sites:
@@ -137,6 +138,9 @@ class Taps:
         """Removes all hooks, and forgets them."""
         self.disarm()
         self.drop()
+        Hook.has_seen_packing = False
+        if self.cut_states is not None:
+            self.cut_states.forget()
         # They hold this object; they are planned anew if the probe comes back.
         self._sites.clear()
 
