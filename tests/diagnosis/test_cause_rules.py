@@ -254,7 +254,7 @@ TELLS: list[tuple[str, Evidence]] = [
     ("graph_cut", of(wiring=wiring(), layers=layers(deltas=(0.0, 0.0, 0.5)))),
     (
         "graph_cut",
-        of(wiring=wiring(), extra={"constant_loss": 2.303, "cut_states": ["cell"]}),
+        of(wiring=wiring(), extra={"constant_loss": 2.303, "cut_states": [NAMES[1]]}),
     ),
     # A branch that no gradient comes back to, at any step; the others get theirs past it.
     ("graph_cut", of(wiring=wiring(), layers=layers(deltas=(0.5, 0.0, 0.5)))),
