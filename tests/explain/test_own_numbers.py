@@ -1,6 +1,6 @@
 """The numbers of a run in the formulas of a page: those of its summary and tables, none other.
 
-Holds: explain/laws.py, explain/own.py, explain/pages/slopes.py
+Holds: explain/pages/laws.py, explain/own.py, explain/pages/slopes.py
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ from vgexp.config import (
     TrainConfig,
 )
 from vgexp.explain import TOPICS, Line
-from vgexp.explain.laws import PEAKS
 from vgexp.explain.own import Own
 from vgexp.explain.page import WIDTH, lay_out
+from vgexp.explain.pages.laws import PEAKS
 from vgexp.past import PastRun
 
 RUNS: dict[str, Config] = {

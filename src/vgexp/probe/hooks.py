@@ -9,11 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from vgexp.torch_internals import (
-    call_without_modes,
-    packs_what_is_saved,
-    remove_forward_hook,
-)
+from vgexp.torch_internals import call_without_modes, remove_forward_hook
 
 Note = Callable[[int | None, str], None]
 """A function of a row (None: the model) and the reason why it could not be measured."""
@@ -27,9 +23,6 @@ class Hook:
 
     __slots__ = ("_do", "_key", "_module", "_note", "_row")
 
-    has_seen_packing = False
-    """Whether a hook was called where saved tensors are packed, in the step at hand."""
-
     def __init__(self, note: Note, row: int | None, do: Callable[..., None]) -> None:
         self._note = note
         self._row = row
@@ -41,8 +34,6 @@ class Hook:
         if torch.compiler.is_compiling():
             return
         try:
-            if not Hook.has_seen_packing and packs_what_is_saved():
-                Hook.has_seen_packing = True
             call_without_modes(self._do, arguments)
         except Exception as error:
             self._note(self._row, f"measuring it raised {type(error).__name__}: {error}")

@@ -61,12 +61,19 @@ class LossWatch:
         steps: knows the parameters whose gradients make the update.
         note: is told what could not be measured.
         of_model: describes what the model was given, and its parameters, where a loss is bad.
+        may_unpack: says whether what was saved for the backward pass can be read as it is. To
+            unpack it may run a part of the model once more.
     """
 
     def __init__(
-        self, steps: StepMeter, note: Note, of_model: Callable[[], list[Argument]]
+        self,
+        steps: StepMeter,
+        note: Note,
+        of_model: Callable[[], list[Argument]],
+        may_unpack: Callable[[], bool],
     ) -> None:
         self._steps = steps
+        self._may_unpack = may_unpack
         self._of_model = of_model
         self._note = note
         self._modules: list[tuple[nn.Module, Callable[..., None]]] = []
@@ -206,7 +213,7 @@ class LossWatch:
                 name = name or getattr(function, "__name__", type(function).__name__)
                 every = [*named_tensors(function, args, kwargs)][:_MOST_TENSORS]
                 self._described[source] = [
-                    *describe_call(name, every, loss),
+                    *describe_call(name, every, loss, reads_saved=self._may_unpack()),
                     *(self._of_model() if is_bad else ()),
                 ]
 

@@ -91,23 +91,25 @@ def _tensors_in(name: str, value: Any) -> Iterator[tuple[str, Tensor]]:
 
 
 def describe_call(
-    function: str, named: Sequence[tuple[str, Tensor]], loss: Tensor
+    function: str, named: Sequence[tuple[str, Tensor]], loss: Tensor, *, reads_saved: bool
 ) -> list[Argument]:
-    """Describes the tensors of a call and its loss, with where autograd's graph ends ahead of the
-    weights."""
+    """Describes the tensors of a call and its loss, with what autograd's graph says of it.
+
+    Args:
+        reads_saved: as of `graph_of`.
+    """
     reaches = reaches_any(loss, [x for _, x in named if x.requires_grad])
-    result = describe(function, RESULT, loss)
+    result = describe(function, RESULT, loss, graph_of(loss, reads_saved=reads_saved))
     result = result._replace(cut_by=cut_by(loss), reaches_output=reaches)
     return [*(describe(function, name, x) for name, x in named), result]
 
 
-def describe(function: str, name: str, x: Tensor) -> Argument:
+def describe(function: str, name: str, x: Tensor, graph: LossGraph = NOTHING) -> Argument:
     """Describes a tensor of a call: one that requires gradients is an output, else a target."""
     role = "loss" if name == RESULT else "output" if x.requires_grad else "target"
     shape = "x".join(map(str, x.shape)) or "scalar"
     dtype = str(x.dtype).removeprefix("torch.")
     made_by = maker_of(x) if role == "output" else None
-    graph = graph_of(x) if role == "loss" else NOTHING
     x = x.detach()
     has_rows = role == "output" and x.ndim > 1 and x.is_floating_point()
     if not x.numel() or x.layout is not torch.strided:

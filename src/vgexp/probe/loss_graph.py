@@ -23,7 +23,6 @@ from vgexp.probe.graph import (
     place_of,
     walk,
 )
-from vgexp.probe.hooks import Hook
 from vgexp.probe.steps import Number
 from vgexp.torch_internals import saved_of, shape_of_node
 
@@ -63,8 +62,13 @@ class LossGraph(NamedTuple):
 NOTHING = LossGraph(None, None, None)
 
 
-def graph_of(loss: Tensor) -> LossGraph:
-    """Looks at the graph behind a loss, before a backward pass frees what it saved."""
+def graph_of(loss: Tensor, *, reads_saved: bool = True) -> LossGraph:
+    """Looks at the graph behind a loss, before a backward pass frees what it saved.
+
+    Args:
+        reads_saved: whether what functions saved is read, without which nothing is known to be
+            flat.
+    """
     start = place_of(loss)
     if start is None:
         return NOTHING
@@ -72,7 +76,8 @@ def graph_of(loss: Tensor) -> LossGraph:
     twice = next((found for place in places if (found := _twice(place))), None)
     wide = next((found for place in places if (found := _broadcast(place))), None)
     is_turned = any(place[0].name().startswith("Neg") for place in places)
-    shares = [s for place in places if (s := _flat_share(place[0], is_turned)) is not None]
+    read = places if reads_saved else ()
+    shares = [s for place in read if (s := _flat_share(place[0], is_turned)) is not None]
     flat: Number = torch.stack(shares).amin() if shares else None
     if isinstance(flat, Tensor) and flat.is_cpu:
         flat = float(flat)
@@ -140,8 +145,8 @@ def _flat_share(node: Any, is_turned: bool) -> Tensor | None:
     or what it saved cannot be read."""
     slopes = {**_SLOPES, **(_OF_TURNED if is_turned else {})}
     slope = next((f for name, f in slopes.items() if node.name().startswith(name)), None)
-    if slope is None or Hook.has_seen_packing:
-        return None  # to unpack what was saved may run a part of the model once more
+    if slope is None:
+        return None
     try:
         with torch.no_grad():
             relative = slope(node)

@@ -89,7 +89,10 @@ class Measuring:
         self._eager = EagerSteps(model, note)
         self._steps = StepMeter(model, optimizer)
         self._given = ModelInputs(model, note)
-        self.loss = LossWatch(self._steps, note, self._given.describe)
+        self.loss = LossWatch(
+            *(self._steps, note, self._given.describe),
+            may_unpack=lambda: not taps.has_seen_packing,
+        )
         """What sees the loss."""
         self.waiting = Waiting(plan.rows)
         """What was measured and is not read yet."""

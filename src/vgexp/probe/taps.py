@@ -29,7 +29,7 @@ from vgexp.probe.passes import NO_MEASURES, Pass
 from vgexp.probe.plan import ProbePlan, first_tensor
 from vgexp.probe.ranks import Lost, Ranks
 from vgexp.probe.tied import TiedUses, Use
-from vgexp.torch_internals import backward_task
+from vgexp.torch_internals import backward_task, packs_what_is_saved
 from vgexp.watch import Slope
 
 USED_AGAIN = (
@@ -73,13 +73,14 @@ class Taps:
         self._counted: list[Pass] = []
         self.ran_silently: set[int] = set()
         """Rows whose module was called under no_grad while it was looked at."""
+        self.has_seen_packing = False
+        """Whether what a layer saves for the backward pass was packed, in any step so far."""
 
     # ------------------------------------------------------------ life
 
     def arm(self, *, with_histograms: bool = False) -> None:
         """Sets the hooks, if they are not set, for passes with or without histograms."""
         self._passes.with_histograms = with_histograms
-        Hook.has_seen_packing = False
         if self._hooks:
             return
         if not self._sites:
@@ -138,7 +139,6 @@ class Taps:
         """Removes all hooks, and forgets them."""
         self.disarm()
         self.drop()
-        Hook.has_seen_packing = False
         if self.cut_states is not None:
             self.cut_states.forget()
         # They hold this object; they are planned anew if the probe comes back.
@@ -343,6 +343,7 @@ class Taps:
         current.keep("z", row, z)
         if not z.requires_grad:
             return
+        self.has_seen_packing = self.has_seen_packing or packs_what_is_saved()
         awaited = current.await_gradient(row)
         # A list's own method, called from C++, costs the backward pass next to nothing.
         hook: Callable[..., Any] = awaited.came.append

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -39,44 +40,19 @@ def graph_cut(evidence: Evidence) -> Finding | None:
     """
     if not_registered(evidence) is not None:
         return None
-    held, wiring = held_rows(evidence), evidence.tables["wiring"]
-    none = held[(values_of(held, "gradient_came") == 0) & held["gradient"].eq("none")]
-    none = none[~none["name"].isin(evidence.metrics.get("loss_ignores") or ())]
-    late = set(held.loc[values_of(held, "gradient_came") == 1, "name"])
-    cut = used_weights(evidence, [name for name in none["name"] if name not in late])
-    why = "no backward pass reached them"
-    if not cut and (unseen := _all_hidden(evidence, none["name"])):
-        cut, why = unseen, "they run without gradients, or not at all"
-    is_fact = bool(cut)
-    is_beside = is_fact and not evidence.is_check and set(cut) <= beside_the_path(evidence)
-    if is_beside:  # whether the loss needs what they give is not known
-        is_fact, why = False, "no backward pass reached them, though it did those in front of them"
-    if not cut:
-        cut, why = _cut_in_the_loss(evidence, held, [n for n in none["name"] if n not in late])
-        is_fact = bool(cut)
-    if not cut:
-        cut, why = _ran_silently(evidence, none["name"]), "they run under no_grad, and never change"
-    if not cut:
-        cut, why = _zero_behind(evidence), "what comes back to them is exactly 0 from the start"
-        is_fact = True
-    trained = wiring[values_of(wiring, "requires_grad") == 1]
-    if evidence.is_check and len(trained) and (values_of(trained, "gradient_came") == 0).all():
-        cut, why = weights_in(trained), "the loss has no graph that leads to a parameter"
-        is_fact = True
-    if not cut and _sees_outputs_alone(evidence, held):
-        cut, why = weights_in(held), "the loss has no graph that leads back to the model's output"
-        is_fact = True
-    if not cut:
+    held = held_rows(evidence)
+    cut = _find_cut(evidence, held)
+    if not cut.names:
         return _cut_in_time(evidence)
     return Finding(
         "graph_cut",
-        f"{name_layers(cut)} get no gradient"
-        f"{'' if is_beside else ' although the loss needs them'}: {why}.",
+        f"{name_layers(cut.names)} get no gradient"
+        f"{'' if cut.is_beside else ' although the loss needs them'}: {cut.why}.",
         step=int(held["step"].min()) if len(held) else evidence.first_step,
-        layers=cut,
+        layers=cut.names,
         numbers={
-            "layers_without_gradient": Number(len(cut), 0),
-            **({"layers_beside_the_path": Number(len(cut))} if is_beside else {}),
+            "layers_without_gradient": Number(len(cut.names), 0),
+            **({"layers_beside_the_path": Number(len(cut.names))} if cut.is_beside else {}),
         },
         remedies=(
             Remedy(
@@ -88,8 +64,53 @@ def graph_cut(evidence: Evidence) -> Finding | None:
                 source="Bengio et al. 2013 (straight-through)",
             ),
         ),
-        is_fact=is_fact,
+        is_fact=cut.is_fact,
     )
+
+
+class _Cut(NamedTuple):
+    """The weights that no gradient comes to, and why."""
+
+    names: tuple[str, ...]
+    why: str
+    is_fact: bool = True
+    is_beside: bool = False
+    """Whether they stand beside the path, where nobody knows whether the loss needs what they
+    give."""
+
+
+def _find_cut(evidence: Evidence, held: pd.DataFrame) -> _Cut:
+    """The first that is found of all ways in which the graph may be cut; no names where none is.
+
+    Args:
+        held: rows of what the optimizer holds.
+    """
+    wiring = evidence.tables["wiring"]
+    trained = wiring[values_of(wiring, "requires_grad") == 1]
+    if evidence.is_check and len(trained) and (values_of(trained, "gradient_came") == 0).all():
+        return _Cut(weights_in(trained), "the loss has no graph that leads to a parameter")
+    none = held[(values_of(held, "gradient_came") == 0) & held["gradient"].eq("none")]
+    none = none[~none["name"].isin(evidence.metrics.get("loss_ignores") or ())]
+    late = set(held.loc[values_of(held, "gradient_came") == 1, "name"])
+    unreached = [name for name in none["name"] if name not in late]
+    cut, why = used_weights(evidence, unreached), "no backward pass reached them"
+    if not cut:
+        cut = _all_hidden(evidence, none["name"])
+        why = "they run without gradients, or not at all"
+    if cut and not evidence.is_check and set(cut) <= beside_the_path(evidence):
+        why = "no backward pass reached them, though it did those in front of them"
+        return _Cut(cut, why, is_fact=False, is_beside=True)
+    if cut:
+        return _Cut(cut, why)
+    cut, why = _cut_in_the_loss(evidence, held, unreached)
+    if cut:
+        return _Cut(cut, why)
+    if cut := _ran_silently(evidence, none["name"]):
+        return _Cut(cut, "they run under no_grad, and never change", is_fact=False)
+    if cut := _zero_behind(evidence):
+        return _Cut(cut, "what comes back to them is exactly 0 from the start")
+    cut = weights_in(held) if _sees_outputs_alone(evidence, held) else ()
+    return _Cut(cut, "the loss has no graph that leads back to the model's output")
 
 
 def _cut_in_the_loss(

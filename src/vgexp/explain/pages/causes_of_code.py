@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from vgexp.explain import laws
 from vgexp.explain.causes import cause
+from vgexp.explain.pages import laws
 from vgexp.explain.topic import Cure, Question, law, sum_of
 
 _LOGITS = "return logits  # without nn.Softmax"

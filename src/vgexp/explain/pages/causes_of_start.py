@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from vgexp.explain import laws
 from vgexp.explain.causes import cause
+from vgexp.explain.pages import laws
 from vgexp.explain.topic import Cure, Measured, Question, law, sum_of
 
 _SIGMOID = "+experiment=sigmoid_deep"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from vgexp.explain import laws
+from vgexp.explain.pages import laws
 from vgexp.explain.topic import Line, Question, Topic, law, sum_of
 
 if TYPE_CHECKING:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from vgexp.explain import laws
+from vgexp.explain.pages import laws
 from vgexp.explain.topic import Cure, Measured, Question, Topic, law, sum_of
 
 GROUP = "questions"
