@@ -28,6 +28,8 @@ class Judged:
     """The cause and all that may be the cause instead."""
     peers: dict[str, list[str]]
     """Peer -> its alarms."""
+    check: dict[str, str | None] | None = None
+    """`health` and `cause` of a loop by `vgexp.check` before training; None: it was not asked."""
 
     @property
     def is_detected(self) -> bool:
@@ -94,8 +96,9 @@ def _judge_loop(job: Job) -> Judged:
     line = json.loads(job.place.read_text(encoding="utf-8"))
     told, learned = line["diagnosis"], bool(line["outcome"]["learned"])
     rivals = tuple(told.get("rivals") or ())
+    named = (told["cause"] or "", *rivals)
     return Judged(
-        job, learned, told["health"], told["cause"], (told["cause"] or "", *rivals), line["peers"]
+        job, learned, told["health"], told["cause"], named, line["peers"], line.get("check")
     )
 
 

@@ -3,8 +3,8 @@
     python scripts/zoo/one_loop.py NAME SEED [--cured]
 
 Keys: `name`, `half`, `truth` (a list of ids, or `healthy`), `seed`, `cured`, `diagnosis`
-(`Diagnosis.to_dict()`), `outcome` (`learned`, `first`, `last`), `peers` (name -> alarms), and
-`seconds`.
+(`Diagnosis.to_dict()`), `check` (`health`, `cause` before training, or null), `outcome`
+(`learned`, `first`, `last`), `peers` (name -> alarms), and `seconds`.
 """
 
 from __future__ import annotations
@@ -48,6 +48,7 @@ def line_of(name: str, seed: int, *, cured: bool) -> dict[str, Any]:
         "seed": seed,
         "cured": cured,
         "diagnosis": result.diagnosis,
+        "check": result.check,
         "outcome": result.outcome,
         "peers": alarms(result.tables, result.facts),
         "seconds": round(time.perf_counter() - began, 2),

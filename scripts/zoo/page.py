@@ -102,6 +102,7 @@ healthy one learns. Limits of rules were set by the half `tune`.
     if CHANGES:
         parts.append(f"\n{CHANGES.strip()}\n")
     parts.append("\n### Rates\n\n" + _table(["", *_RATES], _rate_rows(judged)))
+    parts.append(f"\n### Loops by `vgexp.check`, before training\n\n{_checks(judged)}")
     for half in reversed(SETS):
         ours = [each for each in judged if each.job.half == half and not each.job.cured]
         parts.append(f"\n### The half `{half}`, cause by cause\n\n{_matrix(ours)}")
@@ -188,6 +189,37 @@ def _rate(judged: Iterable[Judged], asks: Callable[[Judged], bool | None]) -> st
     answers = [answer for each in judged if (answer := asks(each)) is not None]
     share = f" ({sum(answers) / len(answers):.0%})" if answers else ""
     return f"{sum(answers)} of {len(answers)}{share}"
+
+
+def _checks(judged: Iterable[Judged]) -> str:
+    """What one update on a copy says of the loops whose batch it takes."""
+    asked = [each for each in judged if each.check is not None]
+    rows = []
+    for half in reversed(SETS):
+        ours = [each for each in asked if each.job.half == half]
+        said = Counter(_said_before(each) for each in ours)
+        rows.append([f"`{half}`", *(str(said[words]) for words in _SAID_BEFORE)])
+    return _table(["", *_SAID_BEFORE], rows)
+
+
+_SAID_BEFORE = (
+    "sick: true cause",
+    "sick: another cause",
+    "sick: nothing found",
+    "healthy or cured: nothing found",
+    "healthy or cured: false alarm",
+)
+
+
+def _said_before(each: Judged) -> str:
+    assert each.check is not None
+    cause = each.check["cause"] if each.check["health"] == "sick" else None
+    right, other, silent, quiet, alarm = _SAID_BEFORE
+    if not _is_sick(each):
+        return quiet if cause is None else alarm
+    if cause is None:
+        return silent
+    return right if cause in each.job.truth else other
 
 
 def _matrix(judged: Iterable[Judged]) -> str:

@@ -154,6 +154,7 @@ def test_inputs_are_judged_by_what_the_first_layer_reads(rms: float, is_told: bo
     [
         (1e-3, 2.3, None),
         (3.0, 2.3, "rate_too_large"),
+        (3.0, 1.9, None),  # the loss falls: weights that began near 0 are replaced by better ones
         ([30.0, 1e-3, 1e-3, 1e-3], 2.3, None),  # a scale that begins at 1e-6
         (1e-3, 40.0, "rate_too_large"),
         (1e-3, 20.0, None),
@@ -166,6 +167,13 @@ def test_a_rate_is_too_large_for_most_weights_or_by_the_loss_behind_the_update(
 ) -> None:
     found = of(layers=layers((0,), update_ratio=ratio), facts={"loss_after_update": after})
     assert found.cause == cause
+
+
+def test_a_long_step_of_an_exploding_gradient_is_a_consequence() -> None:
+    growing = layers((0,), update_ratio=3.0, deltas=(3e4, 1e2, 1.0))
+    found = of(layers=growing, facts={"loss_after_update": 1.9})
+    assert found.cause == "weights_large"
+    assert [each.id for each in found.findings if each.kind == "consequence"] == ["rate_too_large"]
 
 
 def test_a_loss_near_0_may_rise_far() -> None:

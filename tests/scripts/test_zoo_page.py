@@ -7,6 +7,7 @@ scripts/zoo/running.py
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,25 @@ def test_rates_count_detected_right_and_false_alarms() -> None:
     )
     assert "| `tune` | 0 of 0 | 0 of 0 | 0 of 0 | 0 of 1 (0%) | 0 of 0 |" in text
     assert "| peer | 3 of 3 | 2 of 2 | 0 of 3 |  |\n| vgexp | 2 of 3 | 1 of 2 | 1 of 3 |" in text
+
+
+@pytest.mark.parametrize(
+    ("truth", "cause", "column"),
+    [
+        (SICK, "dead_units", 0),
+        (SICK, "underflow", 1),
+        (SICK, None, 2),
+        ((), None, 3),
+        ((), "underflow", 4),
+    ],
+)
+def test_what_a_check_says_before_training_is_counted(
+    truth: tuple[str, ...], cause: str | None, column: int
+) -> None:
+    said = {"health": "healthy" if cause is None else "sick", "cause": cause}
+    counted = page._checks([replace(judged(truth), check=said), judged(truth)])
+    counts = [str(int(place == column)) for place in range(5)]
+    assert f"| `held` | {' | '.join(counts)} |" in counted.splitlines()
 
 
 def test_the_matrix_has_a_row_for_each_truth_and_marks_what_is_right() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
@@ -12,7 +13,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+import vgexp
 from vgexp import Probe
+from vgexp.errors import QuestionError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -23,6 +26,7 @@ TUNE, HELD, FRESH, REPORTS = "tune", "held", "fresh", "reports"
 Batch = tuple[Tensor, ...]
 LossFunction = Callable[..., Tensor]
 Score = Callable[[nn.Module], float]
+Check = dict[str, str | None]
 
 
 class Result(NamedTuple):
@@ -37,6 +41,8 @@ class Result(NamedTuple):
     """Those of the probe, by name."""
     facts: dict[str, Any]
     """What else was known: `dtype`, `num_classes`."""
+    check: Check | None = None
+    """`health` and `cause` by `vgexp.check` before training; None: the loop has another form."""
 
 
 @dataclass(frozen=True)
@@ -94,18 +100,31 @@ _WATCHES: list[Callable[[Parts], AbstractContextManager[Any]]] = []
 
 
 def run(parts: Parts) -> Result:
-    """Trains under a probe, and measures before and after with the model in eval mode."""
+    """Checks, then trains under a probe, and measures before and after with the model in eval
+    mode."""
     first = measure(parts)
     step = parts.step or usual_step
     parts.model.train()
+    batches = iter(parts.batches)
+    batch = next(batches)
+    check = _check(parts, batch)
     with ExitStack() as others:
         for watch in _WATCHES:
             others.enter_context(watch(parts))
         probe = others.enter_context(Probe(parts.model, parts.optimizer, **(parts.probe or {})))
         loss = probe.watch_loss(parts.loss)
-        for batch in parts.batches:
-            step(parts.model, parts.optimizer, loss, batch)
-    return result_of(probe, parts, first)
+        for each in itertools.chain((batch,), batches):
+            step(parts.model, parts.optimizer, loss, each)
+    return result_of(probe, parts, first, check)
+
+
+def _check(parts: Parts, batch: Batch) -> Check | None:
+    """What `vgexp.check` says before training, if it takes the loop's batch; it changes nothing."""
+    try:
+        said = vgexp.check(parts.model, parts.loss, batch, parts.optimizer)
+    except QuestionError:  # the loop's own step calls the model or the loss in another form
+        return None
+    return {"health": said.health, "cause": said.cause}
 
 
 @contextmanager
@@ -136,7 +155,7 @@ def measure(parts: Parts) -> float:
         return float(parts.goal.score(parts.model))
 
 
-def result_of(probe: Probe, parts: Parts, first: float) -> Result:
+def result_of(probe: Probe, parts: Parts, first: float, check: Check | None = None) -> Result:
     """The result of a training that is over."""
     last = measure(parts)
     outcome = {"learned": parts.goal.is_reached(last), "first": first, "last": last}
@@ -146,7 +165,7 @@ def result_of(probe: Probe, parts: Parts, first: float) -> Result:
         "num_classes": parts.num_classes,
     }
     tables = {name: probe.to_frame(name) for name in probe.tables}
-    return Result(probe.diagnose().to_dict(), outcome, tables, facts)
+    return Result(probe.diagnose().to_dict(), outcome, tables, facts, check)
 
 
 def loops_of(half: str, makers: Iterable[tuple[str, str | tuple[str, ...], Any]]) -> list[Loop]:

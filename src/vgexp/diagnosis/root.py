@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from vgexp.diagnosis.causes import CAUSES, explains
 from vgexp.diagnosis.evidence import Evidence
 from vgexp.diagnosis.findings import Finding, Remedy
+from vgexp.diagnosis.learning import LEARNED_BELOW
 from vgexp.diagnosis.outcome import (
     column_of,
     constant_loss,
@@ -35,6 +36,8 @@ _OF_THE_SIGNAL = frozenset(
 _DESTROYING = frozenset({"weights_large", "batchnorm_depth", "residual_growth"})
 _DESTROYED = frozenset({"loss_over_first", "update_ratio_median"})
 """Numbers of a rate that was too large for all weights, or for the loss."""
+_GROWING_SIGNAL = _DESTROYING | {"recurrence_exploding"}
+"""What makes a gradient, and with it an update, larger the further it comes."""
 _GROWING = frozenset({"rate_too_large", "recurrence_exploding", "overflow"})
 _SHRINKING = frozenset({"recurrence_vanishing", "rate_too_small", "labels_unlearnable"})
 
@@ -97,11 +100,16 @@ def _root_of_check(
     is_finite = isinstance(at_start, float) and math.isfinite(at_start)
     if not counted and at_start is not None and not is_finite:
         counted = [_not_finite_at_start(evidence)]
-    following = [
+    growing = [each for each in found if each.id in _GROWING_SIGNAL]
+    if not growing and _falls_by_the_update(evidence):
+        counted = [each for each in counted if each.id != "rate_too_large"]
+    related = [
         each
         for each in found
-        if each not in counted and any(explains(one.id, each.id) for one in counted)
+        if any(explains(one.id, each.id) for one in counted)
+        or (each in growing and any(explains(each.id, one.id) for one in counted))
     ]
+    following = [each for each in related if each not in counted]
     notes = tuple(each for each in found if each not in counted and each not in following)
     if counted:
         cause, consequences, rivals = order([*counted, *following])
@@ -225,6 +233,13 @@ def _counts_in_check(finding: Finding, evidence: Evidence) -> bool:
     if attenuation is not None and attenuation.value < 1:
         return attenuation.value < _least_signal(evidence)
     return finding.id in _BEFORE_TRAINING
+
+
+def _falls_by_the_update(evidence: Evidence) -> bool:
+    """Whether the update lowers the loss of the same batch as much as learning does: weights that
+    began near 0 are replaced then, and nothing is destroyed."""
+    before, after = (evidence.metrics.get(f"loss_{at}") for at in ("at_start", "after_update"))
+    return isinstance(before, float) and isinstance(after, float) and after < LEARNED_BELOW * before
 
 
 def _least_signal(evidence: Evidence) -> float:
