@@ -10,12 +10,10 @@ import pandas as pd
 from vgexp.diagnosis.depths import values_of
 from vgexp.diagnosis.evidence import Evidence
 from vgexp.diagnosis.findings import Finding, Number, Remedy, cause_rule
-from vgexp.diagnosis.outcome import column_of, constant_loss
+from vgexp.diagnosis.outcome import JUMP, column_of, constant_loss
 from vgexp.diagnosis.rules.not_finite import first_bad, nan_from_loss
 from vgexp.diagnosis.rules.updates import UNMOVED, WHOLE_WEIGHT, descent, rate_remedy
 
-_JUMP = 10.0
-"""Times the first loss that no descent reaches."""
 _FEW_STEPS = 10
 """Steps after which a weight that began at 0 has a size to compare updates with."""
 _LARGEST_HALF, _LARGEST_SINGLE = 65504.0, 3.4e38
@@ -58,13 +56,13 @@ def rate_too_large(evidence: Evidence) -> Finding | None:
         if _is_wholesale(at_step):
             found[2]["update_ratio_median"] = Number(float(np.nanmedian(at_step)), 1.0)
         if (jump := _jump(evidence)) is not None:
-            found[2]["loss_over_first"] = Number(jump[1], _JUMP)
+            found[2]["loss_over_first"] = Number(jump[1], JUMP)
     elif (jump := _jump(evidence) or _jump_of_check(evidence)) is not None:
         step, times = jump
         sentence = f"At step {step} the loss is {times:.2g} times the first one."
         if evidence.is_check:
             sentence = f"The update makes the loss {times:.2g} times as large on the same batch."
-        found = step, (), {"loss_over_first": Number(times, _JUMP)}
+        found = step, (), {"loss_over_first": Number(times, JUMP)}
     elif isinstance(over, int | float) and over > 1.5:
         sentence = f"The sharpness is mostly {over:.2g} times what this learning rate bears."
         found = 0, (), {"sharpness_over_limit": Number(float(over), 1.0)}
@@ -88,7 +86,7 @@ def _jump(evidence: Evidence) -> tuple[int, float] | None:
     losses = column_of(evidence, "steps", "loss")
     if losses.size < 2 or not math.isfinite(losses[0]) or losses[0] <= 0:
         return None
-    high = np.flatnonzero((losses > _JUMP * losses[0]) | np.isposinf(losses))
+    high = np.flatnonzero((losses > JUMP * losses[0]) | np.isposinf(losses))
     if not high.size:
         return None
     step = int(evidence.tables["steps"]["step"].iloc[high[0]])
@@ -135,7 +133,7 @@ def _jump_of_check(evidence: Evidence) -> tuple[int, float] | None:
     if first is None or after is None or not math.isfinite(first) or first <= 0:
         return None
     guess = constant_loss(evidence)
-    if math.isnan(after) or after <= _JUMP * max(first, guess or first):
+    if math.isnan(after) or after <= JUMP * max(first, guess or first):
         return None
     moved = values_of(evidence.tables["layers"], "update_ratio")
     moved = moved[np.isfinite(moved)]
