@@ -89,6 +89,10 @@ class Evidence:
             return getattr(self, need) is None
         return self.metrics.get(need) is None
 
+    def note_raised(self, rule: str, error: Exception) -> None:
+        """Notes that a rule ended in an error: it is unchecked, and nothing is lost for it."""
+        self.raised[rule] = f"raised {type(error).__name__}: {error}"
+
     def names_of(self, *numbers: int) -> tuple[str, ...]:
         """Names of the layers with these numbers; those that no table names are left out."""
         layers = self.tables.get("layers")

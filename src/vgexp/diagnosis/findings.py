@@ -90,14 +90,12 @@ class Rule:
         Raises:
             QuestionError: a file of the evidence, which is read when it is asked for, is damaged.
         """
-        if self.reason_unchecked(evidence):
-            return None
         try:
-            return self.judge(evidence)
+            return None if self.reason_unchecked(evidence) else self.judge(evidence)
         except (QuestionError, OSError):
             raise
         except Exception as error:
-            evidence.raised[self.id] = f"raised {type(error).__name__}: {error}"
+            evidence.note_raised(self.id, error)
             return None
 
     def reason_unchecked(self, evidence: Evidence) -> str | None:
