@@ -31,6 +31,7 @@ _MOST_OF_RUN = 0.6
     reason="all updates together that are below a tenth of each weight leave the network"
     " close to where it began; usual runs make that many times over",
     source="Karpathy 2019 (update to weight ratio of 1e-3)",
+    least_steps=ENOUGH_STEPS,
 )
 def rate_too_small(evidence: Evidence) -> Finding | None:
     """Whether all updates together are small beside every weight, or a schedule took the rate to a
