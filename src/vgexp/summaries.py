@@ -32,12 +32,18 @@ def summary_of(
     """
     from vgexp import diagnosis
 
-    metrics, evidence = evidence_of(tables, config, trainer, status)
+    metrics: dict[str, Any]
+    try:
+        metrics, evidence = evidence_of(tables, config, trainer, status)
+        metrics |= diagnosis.cause_metrics(evidence)
+    except Exception as error:
+        # The tables are written by now: no run is lost for what is made of them.
+        metrics = {"status": status, "signal": None, "verdict": None}
+        metrics["reason"] = f"metrics could not be computed: {type(error).__name__}: {error}"
     return {
         **metrics,
         **trainer.first_not_finite,
         **({} if trainer.stopped_by is None else {"reason": trainer.stopped_by}),
-        **diagnosis.cause_metrics(evidence),
         "steps": trainer.state.step,
         "seconds": round(trainer.clock.seconds, 3),
         "processor_seconds_per_step": trainer.clock.processor_seconds_per_step,

@@ -1000,7 +1000,6 @@ SILENT: list[tuple[str, Evidence]] = [
         )
     ),
     # So few updates are small together at any rate.
-    ("rate_too_small", of(steps=steps_of([2.3] * 99), layers=layers(update_ratio=1e-5))),
     ("gradient_kept", of(wiring=wiring(gradient_kept=NAN))),
     # Small updates of gradients that nobody clipped.
     (

@@ -13,9 +13,16 @@ import numpy as np
 import pandas as pd
 import pytest
 from layer_tables import EXPLODING, GUESSING, STEADY, VANISHING, layers_of, steps_of, summary_of
-from test_cause_rules import SUDDENLY, loss, of, read
+from test_cause_rules import SUDDENLY, layers, loss, of, read
 
-from vgexp.diagnosis import conclude, diagnose, evidence_of_run, evidence_of_tables
+from vgexp.diagnosis import (
+    cause_metrics,
+    conclude,
+    diagnose,
+    evidence_of_run,
+    evidence_of_tables,
+    root,
+)
 from vgexp.diagnosis.diagnosis import Diagnosis
 from vgexp.diagnosis.findings import Finding, Remedy
 from vgexp.diagnosis.page import page_of
@@ -195,3 +202,28 @@ def test_a_loss_that_is_not_finite_is_a_sickness_however_short_the_run() -> None
     assert conclude(of(loss=read(output=1.0), steps=never)).health == "sick"
     # Nobody measured it.
     assert conclude(of(loss=loss(), steps=never)).health == "undecided"
+
+
+@pytest.mark.parametrize("function", ["has_learned", "order", "with_whole_tables", "_counts"])
+def test_an_error_in_what_makes_a_cause_of_findings_is_told_and_not_raised(
+    function: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> Any:
+        raise ZeroDivisionError("of no use")
+
+    evidence = of(layers=layers(update_ratio=2.0))
+    assert conclude(evidence).cause is not None
+    monkeypatch.setattr(root, function, fail)
+    diagnosis = conclude(evidence)
+    assert (diagnosis.health, diagnosis.cause) == ("undecided", None) or function == "_counts"
+    assert "raised ZeroDivisionError: of no use" in {*diagnosis.unchecked.values()}
+    assert "raised ZeroDivisionError: of no use" in " ".join(str(diagnosis).split())
+
+
+def test_no_run_is_lost_for_a_cause_that_cannot_be_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_: Any) -> Any:
+        raise QuestionError("damaged")
+
+    monkeypatch.setattr("vgexp.diagnosis.diagnosis.find_root", fail)
+    metrics = cause_metrics(of())
+    assert metrics == {"cause_id": None, "cause_step": None, "cause_layer": None}

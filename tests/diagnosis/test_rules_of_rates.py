@@ -1,6 +1,7 @@
 """What tells a rate that is too small or too large from a loss that is at fault, on tables.
 
-Holds: diagnosis/rules/updates.py, diagnosis/rules/training.py, diagnosis/outcome.py
+Holds: diagnosis/rules/updates.py, diagnosis/rules/long_steps.py, diagnosis/rules/short_steps.py,
+diagnosis/rules/epsilons.py, diagnosis/rules/training.py, diagnosis/outcome.py
 """
 
 from __future__ import annotations

@@ -277,8 +277,9 @@ def test_a_gradient_of_another_networks_pass_that_is_cleared_is_not_kept(clears_
 
 @pytest.mark.parametrize("ours_first", [True, False])
 @pytest.mark.parametrize("has_own_pass", [True, False])
+@pytest.mark.parametrize("clips", [False, True])
 def test_optimizers_that_take_turns_have_a_backward_pass_each(
-    ours_first: bool, has_own_pass: bool
+    ours_first: bool, has_own_pass: bool, clips: bool
 ) -> None:
     one, two = nn.Linear(3, 3), nn.Linear(3, 1)
     ours, theirs = (torch.optim.SGD(part.parameters(), lr=0.1) for part in (one, two))
@@ -287,13 +288,19 @@ def test_optimizers_that_take_turns_have_a_backward_pass_each(
         if has_own_pass:
             ours.zero_grad()
             two(one(INPUTS)).mean().backward()
+        clip(one)
         ours.step()
 
     def make_theirs() -> None:
         if has_own_pass:
             theirs.zero_grad()
             two(one(INPUTS).detach()).square().mean().backward()
+        clip(two)
         theirs.step()
+
+    def clip(part: nn.Module) -> None:
+        if clips:  # which writes into gradients, and is no backward pass
+            nn.utils.clip_grad_norm_(part.parameters(), 1e-3)
 
     with Probe(one, ours) as probe:
         for _ in range(3):
@@ -303,3 +310,4 @@ def test_optimizers_that_take_turns_have_a_backward_pass_each(
             for make in (make_ours, make_theirs) if ours_first else (make_theirs, make_ours):
                 make()
     assert probe._optimizer.takes_turns == has_own_pass
+    assert not any(p._post_accumulate_grad_hooks for p in (*one.parameters(), *two.parameters()))

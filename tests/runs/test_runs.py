@@ -338,6 +338,19 @@ def test_a_failed_run_keeps_its_rows_and_says_failed(
     assert len(rows_of(tmp_path / "a", "steps")) > 15
 
 
+def test_no_training_is_lost_for_metrics_that_cannot_be_computed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise ZeroDivisionError("of no use")
+
+    monkeypatch.setattr("vgexp.diagnosis.verdict.time_metrics", fail)
+    run = vgexp.run(CONFIG, tmp_path / "a")
+    assert run.summary["status"] == "completed"
+    assert run.summary["reason"] == ("metrics could not be computed: ZeroDivisionError: of no use")
+    assert len(rows_of(tmp_path / "a", "steps")) == CONFIG.train.steps
+
+
 def test_a_full_disk_keeps_whole_lines_and_says_failed_where_it_can(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

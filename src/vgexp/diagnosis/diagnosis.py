@@ -174,8 +174,15 @@ def _depths(evidence: Evidence, names: Collection[str]) -> dict[str, int]:
 
 
 def cause_metrics(evidence: Evidence) -> dict[str, Any]:
-    """What `summary.json` keeps of the cause: its id, the step and the layer of its onset."""
-    cause = find_root(evidence).cause
+    """What `summary.json` keeps of the cause: its id, the step and the layer of its onset.
+
+    No run is lost for it: where it cannot be told, whatever the reason, all are None.
+    """
+    try:
+        cause = find_root(evidence).cause
+    except Exception as error:
+        evidence.note_raised("unknown", error)
+        cause = None
     return {
         "cause_id": None if cause is None else cause.id,
         "cause_step": None if cause is None else cause.step,
@@ -184,6 +191,16 @@ def cause_metrics(evidence: Evidence) -> dict[str, Any]:
 
 
 def _signals(evidence: Evidence) -> tuple[Signal | None, Signal | None]:
+    try:
+        return _signals_of(evidence)
+    except (QuestionError, OSError):
+        raise
+    except Exception as error:
+        evidence.note_raised("gradient", error)
+        return None, None
+
+
+def _signals_of(evidence: Evidence) -> tuple[Signal | None, Signal | None]:
     layers = evidence.tables.get("layers")
     if layers is None or evidence.last_step is None:
         return None, None
@@ -225,9 +242,10 @@ def examine(evidence: Evidence) -> tuple[Finding, ...]:
 
 
 def list_unchecked(evidence: Evidence) -> dict[str, str]:
-    """The rules that cannot be checked, each with the reason."""
+    """The rules that cannot be checked, or ended in an error, each with the reason."""
     rules = {**RULES, **CAUSE_RULES}
     reasons = {name: rule.reason_unchecked(evidence) for name, rule in rules.items()}
+    reasons |= evidence.raised
     return {name: reason for name, reason in reasons.items() if reason is not None}
 
 

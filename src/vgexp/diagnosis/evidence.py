@@ -89,6 +89,22 @@ class Evidence:
             return getattr(self, need) is None
         return self.metrics.get(need) is None
 
+    @property
+    def num_steps(self) -> int | None:
+        """The number of updates; None: nobody knows."""
+        known = self.metrics.get("steps")
+        if isinstance(known, int):
+            return known
+        steps, layers = self.tables.get("steps"), self.tables.get("layers")
+        if steps is not None and len(steps):
+            return len(steps)
+        has_steps = layers is not None and "step" in layers and layers["step"].notna().any()
+        return int(layers["step"].max()) + 1 if layers is not None and has_steps else None
+
+    def note_raised(self, rule: str, error: Exception) -> None:
+        """Notes that a rule ended in an error: it is unchecked, and nothing is lost for it."""
+        self.raised[rule] = f"raised {type(error).__name__}: {error}"
+
     def names_of(self, *numbers: int) -> tuple[str, ...]:
         """Names of the layers with these numbers; those that no table names are left out."""
         layers = self.tables.get("layers")

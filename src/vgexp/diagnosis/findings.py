@@ -90,14 +90,12 @@ class Rule:
         Raises:
             QuestionError: a file of the evidence, which is read when it is asked for, is damaged.
         """
-        if self.reason_unchecked(evidence):
-            return None
         try:
-            return self.judge(evidence)
+            return None if self.reason_unchecked(evidence) else self.judge(evidence)
         except (QuestionError, OSError):
             raise
         except Exception as error:
-            evidence.raised[self.id] = f"raised {type(error).__name__}: {error}"
+            evidence.note_raised(self.id, error)
             return None
 
     def reason_unchecked(self, evidence: Evidence) -> str | None:
@@ -127,10 +125,25 @@ class CauseRule(Rule):
     is_certain: bool = False
     """Whether what it finds is wrong even in a network that learned, or whose loss nobody knows."""
 
+    least_steps: int = 0
+    """Updates below which it finds nothing, whatever the network."""
+    without_steps: str = ""
+    """A metric with which it needs none of them."""
+
     @property
     def id(self) -> str:
         """The cause's."""
         return self.cause
+
+    def reason_unchecked(self, evidence: Evidence) -> str | None:
+        """As of a `Rule`; too few steps are a reason as well."""
+        if (reason := super().reason_unchecked(evidence)) is not None:
+            return reason
+        if not self.least_steps or evidence.metrics.get(self.without_steps) is not None:
+            return None
+        known = evidence.num_steps
+        is_short = known is not None and known < self.least_steps
+        return f"needs {self.least_steps} steps" if is_short else None
 
 
 def cause_rule(
@@ -140,6 +153,9 @@ def cause_rule(
     reason: str,
     source: str | None = None,
     certain: bool = False,
+    least_steps: int = 0,
+    without_steps: str = "",
 ) -> Callable[[Callable[[Evidence], Finding | None]], CauseRule]:
     """Makes a rule of the decorated function, with its threshold and the reason for it."""
-    return lambda judge: CauseRule(judge, needs, cause, limit, reason, source, certain)
+    more = (limit, reason, source, certain, least_steps, without_steps)
+    return lambda judge: CauseRule(judge, needs, cause, *more)

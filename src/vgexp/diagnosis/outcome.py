@@ -20,6 +20,8 @@ from vgexp.diagnosis.learning import (
 )
 from vgexp.diagnosis.readings import running_means
 
+JUMP = 10.0
+"""Times the first loss that no descent reaches."""
 _ALIKE = 0.25
 """Relative difference up to which a measured loss is what a kind of loss gives."""
 _SAME = 0.01

@@ -25,6 +25,7 @@ from vgexp.diagnosis.rules.depth import lost_in_part
 from vgexp.diagnosis.rules.not_finite import first_bad, reads_finite
 from vgexp.diagnosis.signal import VANISHING_BELOW
 from vgexp.diagnosis.whole import with_whole_tables
+from vgexp.errors import QuestionError
 from vgexp.unseen import saw_no_step
 
 HEALTHY, SICK, UNDECIDED = "healthy", "sick", "undecided"
@@ -69,12 +70,27 @@ class Root:
 
 
 def find_root(evidence: Evidence) -> Root:
-    """Asks all rules for causes, and puts what they find in order."""
-    evidence = with_whole_tables(evidence)
+    """Asks all rules for causes, and puts what they find in order.
+
+    What raises leaves its rule unchecked, or where it is of none, `unknown`.
+
+    Raises:
+        QuestionError: a file of the evidence, which is read when it is asked for, is damaged.
+    """
+    try:
+        return _find_root(with_whole_tables(evidence))
+    except (QuestionError, OSError):
+        raise
+    except Exception as error:
+        evidence.note_raised("unknown", error)
+        return Root(UNDECIDED, ())
+
+
+def _find_root(evidence: Evidence) -> Root:
     found = [each for rule in CAUSE_RULES.values() if (each := rule(evidence)) is not None]
     notes = tuple(each for each in found if CAUSES[each.id].is_note)
     learned = has_learned(evidence)
-    counted = [each for each in found if _counts(each, learned, evidence)]
+    counted = [each for each in found if _counts_safely(each, learned, evidence)]
     if evidence.is_check:
         return _root_of_check(evidence, found, counted)
     counted = _without_side_paths(counted)
@@ -181,6 +197,17 @@ def _is_certain(finding: Finding) -> bool:
 
 def _onset(finding: Finding) -> float:
     return -1.0 if finding.step is None else float(finding.step)
+
+
+def _counts_safely(finding: Finding, learned: bool | None, evidence: Evidence) -> bool:
+    """`_counts`; a finding that cannot be judged does not."""
+    try:
+        return _counts(finding, learned, evidence)
+    except (QuestionError, OSError):
+        raise
+    except Exception as error:
+        evidence.note_raised(finding.id, error)
+        return False
 
 
 def _counts(finding: Finding, learned: bool | None, evidence: Evidence) -> bool:

@@ -2,7 +2,8 @@
 
 A recurrent network multiplies by the same matrix at each step, so that the total derivative by a
 state falls or grows as a power of the distance (Bengio 1994, Pascanu 2013). The metrics are about h
-of the last stacked layer, whose gradient comes from its own future and the read-out alone.
+of the last stacked layer, whose gradient comes from its own future and the read-out alone; of a
+recurrence that is written by hand about z of the weight whose uses keep most of it.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import pandas as pd
 
 from vgexp.diagnosis.signal import attenuation_of, fit_factor
 
-_STATE = ".h"
+_STATE, _USES = ".h", ".z"
 _MEASURED = ("backward_factor_per_time_step", "time_attenuation")
 _PREDICTED_FACTOR = "predicted_backward_factor_per_time_step"
 METRICS = (*_MEASURED, _PREDICTED_FACTOR)
@@ -62,10 +63,36 @@ def growth_in_time(time: pd.DataFrame | None, step: int) -> float:
 
 
 def last_hidden(time: pd.DataFrame) -> pd.DataFrame:
-    """The rows of h of the last stacked layer, in order of time."""
-    last_layer = time[time["layer"] == time["layer"].max()]
-    is_hidden = last_layer["name"].astype("str").str.endswith(_STATE)
-    return pd.DataFrame(last_layer[is_hidden].sort_values("t"))
+    """The rows of h of the last stacked layer, in order of time, those of the longest sequences.
+
+    Where there is no h, those of z of a recurrence by hand: of the weights of its last layer the
+    one whose first use gets most of what its last one gets, for a signal takes each of the ways.
+    """
+    names = time["name"].astype("str")
+    is_state = names.str.endswith(_STATE)
+    is_by_hand = not is_state.any()
+    kept = time[names.str.endswith(_USES) if is_by_hand else is_state]
+    last_layer = kept[kept["layer"] == kept["layer"].max()]
+    by_name = {name: rows.sort_values("t") for name, rows in last_layer.groupby("name")}
+    if len(by_name) < 2:
+        return pd.DataFrame(last_layer.sort_values("t"))
+    lengths = {name: rows["t"].nunique() for name, rows in by_name.items()}
+    longest = [name for name, length in lengths.items() if length == max(lengths.values())]
+    if is_by_hand:
+        longest = [max(longest, key=lambda name: _share_kept(by_name[name]))]
+    return pd.DataFrame(last_layer[last_layer["name"].isin(longest)].sort_values("t"))
+
+
+def attenuation_at(time: pd.DataFrame, step: int) -> float:
+    """`time_attenuation` at a step; nan without rows."""
+    return _at(time, step)["time_attenuation"]
+
+
+def _share_kept(rows: pd.DataFrame) -> float:
+    """The first gradient over the last, of the first step that there are rows of."""
+    deltas = rows.loc[rows["step"] == rows["step"].min(), "delta_rms"].to_numpy(dtype="float64")
+    share = attenuation_of(float(deltas[0]), float(deltas[-1]))
+    return -1.0 if np.isnan(share) else share
 
 
 def _at(time: pd.DataFrame, step: int, column: str = "delta_rms") -> dict[str, float]:

@@ -39,6 +39,9 @@ NO_LOSS = (
 _MOST_LOSSES, _MOST_STEPS = 64, 100
 """Descriptions of losses, and rows of `steps`, that wait at most before they are read."""
 _NO_SCALE: Tensor | float = 1.0
+_MOST_SUDDEN = 5
+"""Steps of a recurrence that are measured at most, since the gradient grew suddenly in the one
+before: between two steps that are due, an explosion may be over."""
 
 
 @final
@@ -100,10 +103,11 @@ class Measuring:
         """Of the last measured update."""
         self._own_cells: dict[str, ColumnCells] = {}
         self._has_own_of_gradients = False
-        self._wanted = self._ran_compiled = self._is_second_try = False
+        self._wanted = self._ran_compiled = self._is_second_try = self._is_next_wanted = False
         self._due = Due(weights=False, activations=False, histograms=False)
         self._has_closure = False
         self._gradient_scale = _NO_SCALE
+        self._num_sudden = 0
         self.step = 0
         """Optimizer steps seen so far."""
 
@@ -306,7 +310,8 @@ class Measuring:
         """Begins the next step."""
         self._own_cells, self._has_own_of_gradients = {}, False
         self._gradient_scale = _NO_SCALE
-        self._wanted, self._ran_compiled, self._has_closure = self._ran_compiled, False, False
+        self._wanted = self._ran_compiled or self._is_next_wanted
+        self._ran_compiled = self._has_closure = self._is_next_wanted = False
         self.step += 1
         self.prepare()
 
@@ -319,7 +324,10 @@ class Measuring:
         if skipped is None:
             held = self._optimizer.found_inf()
             skipped = 0 if held is None else held.clone()
-        self._steps.end_step(self.step, loss, scale, self._gradient_scale, skipped)
+        is_sudden = self._steps.end_step(self.step, loss, scale, self._gradient_scale, skipped)
+        if is_sudden and self._num_sudden < _MOST_SUDDEN and "time" in self.tables:
+            self._num_sudden += 1
+            self._is_next_wanted = True
 
     def _add_cells(self, loss_scale: Tensor | None) -> None:
         cells = self._weights.collect() | self._own_cells

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from vgexp.errors import QuestionError
-from vgexp.torch_internals import compiler_is_loaded, version_of
+from vgexp.torch_internals import compiler_is_loaded
 
 WRAPPED = ("optimizer", "base_optimizer", "_optimizer", "base", "optim")
 """The attributes in which well-known wrappers keep the optimizer that they wrap."""
@@ -52,10 +52,12 @@ class StepHooks:
         """The identities of the tensors that other optimizers held as they made a step between
         `set` and `remove`."""
         self.takes_turns = False
-        """Whether gradients of both sides changed between a step of this optimizer and one of
-        another: each has a backward pass of its own, as the two networks of a GAN have. Of two that
-        share one pass those of the second stay as they are."""
+        """Whether gradients came to both sides between a step of this optimizer and one of another:
+        each has a backward pass of its own, as the two networks of a GAN have. Of two that share
+        one pass none come to the second, even if it clips what it has."""
         self._theirs: list[Any] = []
+        self._passes: dict[int, _Passes] = {}
+        """By the identity of a parameter whose gradients are counted; at most 4 of each side."""
         self._marks: dict[str, Any] = {}
         self._changed: set[str] = set()
         self._shares_passes = False
@@ -100,6 +102,7 @@ class StepHooks:
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
+        self._stop_counting()
 
     def _see_any(self, optimizer: Any, *_: Any) -> None:
         """Notes what an optimizer of anybody's holds that made a step."""
@@ -121,7 +124,10 @@ class StepHooks:
             self._theirs = [weakref.ref(p) for p in theirs[:_MOST_MARKED]]
         elif all(ref() is p for ref, p in zip(self._theirs, theirs, strict=False)):
             self._compare("theirs", [ref() for ref in self._theirs])
-        self._marks["ours"] = _marks_of(self.parameters()[:_MOST_MARKED])
+        if self.takes_turns or self._shares_passes:
+            return
+        self._marks["ours"] = self._marks_of(self.parameters()[:_MOST_MARKED])
+        self._marks_of([ref() for ref in self._theirs])  # from now on their gradients are counted
 
     def _see_own(self, *_: Any) -> None:
         """Notes whether our gradients changed since a step of another optimizer."""
@@ -129,7 +135,8 @@ class StepHooks:
             return
         try:
             self._compare("ours", self.parameters()[:_MOST_MARKED])
-            self._marks["theirs"] = _marks_of([ref() for ref in self._theirs])
+            if not self.takes_turns and not self._shares_passes:
+                self._marks["theirs"] = self._marks_of([ref() for ref in self._theirs])
         except Exception:
             self._shares_passes = True
 
@@ -137,13 +144,34 @@ class StepHooks:
         mark = self._marks.pop(whose, None)
         if mark is None:
             return
-        if mark == _marks_of(parameters):
+        if mark == self._marks_of(parameters):
             self._changed.clear()
             self._theirs.clear()
             self._shares_passes = True
         else:
             self._changed.add(whose)
         self.takes_turns = not self._shares_passes and len(self._changed) == 2
+        if self.takes_turns or self._shares_passes:
+            self._stop_counting()
+
+    def _marks_of(self, parameters: Sequence[Any]) -> list[tuple[int, int] | None]:
+        """Of each gradient what changes when a backward pass adds to it or it is replaced, and not
+        when it is clipped."""
+        marks: list[tuple[int, int] | None] = []
+        for p in parameters:
+            if p is None or p.grad is None or not p.requires_grad:
+                marks.append(None)
+                continue
+            if id(p) not in self._passes:
+                self._passes[id(p)] = _Passes(p)
+            marks.append((id(p.grad), self._passes[id(p)].num_passes))
+        return marks
+
+    def _stop_counting(self) -> None:
+        for each in self._passes.values():
+            each.handle.remove()
+        self._passes.clear()
+        self._marks.clear()
 
     def parameters(self) -> list[Tensor]:
         """The tensors that the optimizer updates."""
@@ -165,10 +193,16 @@ class StepHooks:
         return next((scale for scale in scales if scale is not None), None)
 
 
-def _marks_of(parameters: Sequence[Any]) -> list[tuple[int, int] | None]:
-    """Of each gradient what changes when it is written to or replaced."""
-    gradients = [None if p is None else p.grad for p in parameters]
-    return [None if g is None else (id(g), version_of(g)) for g in gradients]
+class _Passes:
+    """Counts how often gradients came to a parameter."""
+
+    def __init__(self, parameter: Tensor) -> None:
+        self.num_passes = 0
+        hook = parameter.register_post_accumulate_grad_hook
+        self.handle = hook(self._add)  # type: ignore[no-untyped-call]
+
+    def _add(self, _: Tensor) -> None:
+        self.num_passes += 1
 
 
 def _chain(optimizer: object) -> Iterator[Any]:

@@ -37,7 +37,10 @@ if TYPE_CHECKING:
     import pandas
 
 _ABSENT = {
-    "time": "this model has no nn.RNN, nn.LSTM or nn.GRU",
+    "time": (
+        "this model has no nn.RNN, nn.LSTM or nn.GRU, and no weight of it was used again and again"
+        " in a pass, each time on what became of the last"
+    ),
     "attention": "no call of torch's attention was seen in this model",
     "loss": "no loss is watched (probe.watch_loss)",
 }
@@ -134,7 +137,10 @@ class Probe:
         counted = Examples(model, examples, partial(self._unseen.setdefault, "N"))
         self._taps = Taps(model, self._plan, counted, note, self._ranks, self._own)
         if watches is None:
-            meters = [*meters, *meters_of(model, self._taps, self._plan.rows, note, self._unseen)]
+            found = meters_of(
+                model, self._taps, self._plan.rows, note, self._unseen, is_bare=is_bare
+            )
+            meters = [*meters, *found]
         self._measuring = Measuring(
             *(model, self._optimizer, self._plan, self._cadence, self._taps, note, self._unseen),
             own=self._own,

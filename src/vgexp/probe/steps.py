@@ -25,6 +25,8 @@ Number = Tensor | float | None
 
 _PLAIN = frozenset({Tensor, torch.float32, torch.float64, torch.strided})
 NOTHING: Mapping[int, float] = MappingProxyType({})
+_SUDDEN = 10.0
+"""Times the norm of the gradient before, from which on it has grown suddenly."""
 
 
 class _Step(NamedTuple):
@@ -55,6 +57,7 @@ class StepMeter:
         self._steps: list[_Step] = []
         self._norm: Number = None
         self._norm_clipped: Number = None
+        self._before: Number = None
         self.is_measured = True
         """Whether the step is one in which ranks exchange numbers: norms of sharded gradients are
         taken in no other."""
@@ -93,8 +96,12 @@ class StepMeter:
         loss_scale: Number,
         gradient_scale: Number,
         skipped: Number,
-    ) -> None:
-        """Ends a step: its row is made of what was measured since the last."""
+    ) -> bool:
+        """Ends a step: its row is made of what was measured since the last.
+
+        Returns whether the gradient's norm is ten times that of the step before, where both can be
+        read without waiting for a device.
+        """
         groups = self._optimizer.groups()
         lr = groups[0].get("lr") if groups else None
         clipped, self._norm_clipped = self._norm_clipped, None
@@ -113,6 +120,10 @@ class StepMeter:
                 knows_clipping,
             )
         )
+        before, self._before = self._before, clipped if norm is None else norm
+        if not (isinstance(before, float) and isinstance(self._before, float)):
+            return False
+        return 0 < _SUDDEN * before <= self._before
 
     def drain(self) -> Rows | None:
         """Returns the rows since the last call; on CUDA this waits for the device."""

@@ -14,6 +14,7 @@ from vgexp.diagnosis.rules import (
     clipping,
     depth,
     dtypes,
+    epsilons,
     flat_losses,
     graph_cuts,
     initial_weights,
@@ -21,16 +22,17 @@ from vgexp.diagnosis.rules import (
     inputs,
     landscapes,
     layers,
+    long_steps,
     losses,
     not_finite,
     notes,
     probabilities,
     recurrence,
+    short_steps,
     theory,
     through_time,
     training,
     units,
-    updates,
     wiring,
 )
 from vgexp.registry import Registry
@@ -39,7 +41,7 @@ _SUBJECTS = (backward_signal, theory, through_time, initialisation, layers, trai
 _CAUSES = (
     *(wiring, graph_cuts, probabilities, losses, not_finite, flat_losses, inputs),
     *(initial_weights, depth, recurrence, attention),
-    *(clipping, updates, units, dtypes, landscapes, notes),
+    *(clipping, epsilons, long_steps, short_steps, units, dtypes, landscapes, notes),
 )
 
 RULES: Registry[Rule] = Registry(

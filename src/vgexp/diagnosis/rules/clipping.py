@@ -28,6 +28,7 @@ _ENOUGH_STEPS = 25
     source="Pascanu et al. 2013",
     reason="clipping is for rare, large gradients; where it takes nine of ten updates down"
     " to a twentieth it is a smaller learning rate by another name",
+    least_steps=_ENOUGH_STEPS,
 )
 def clip_throttles(evidence: Evidence) -> Finding | None:
     """Whether clipping makes nearly every gradient many times smaller.

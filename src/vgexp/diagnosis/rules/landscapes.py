@@ -27,6 +27,8 @@ _CHANCE = 1.5
     limit=FLAT_BELOW,
     source="Cohen et al. 2021",
     reason="a step a hundred times as large would be stable: nothing bends the loss",
+    least_steps=ENOUGH_STEPS,
+    without_steps="curvature_over_limit_max",
 )
 def flat_landscape(evidence: Evidence) -> Finding | None:
     """Whether no eigenvalue of the Hessian is near the stability limit.
@@ -128,6 +130,7 @@ _BEGIN_ELSEWHERE = Remedy(
     reason="a network whose weights changed by their own size, with a steady signal, and"
     " whose loss is still what guessing gives, found nothing to learn",
     source="Zhang et al. 2017 (random labels)",
+    least_steps=ENOUGH_STEPS,
 )
 def labels_unlearnable(evidence: Evidence) -> Finding | None:
     """Whether weights moved far, the signal is sound, and the loss stays at guessing.

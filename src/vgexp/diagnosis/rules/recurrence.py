@@ -11,10 +11,11 @@ import numpy as np
 from vgexp.diagnosis.depths import values_of
 from vgexp.diagnosis.evidence import Evidence
 from vgexp.diagnosis.findings import Finding, Number, Remedy, cause_rule
+from vgexp.diagnosis.outcome import JUMP, column_of
 from vgexp.diagnosis.phrases import format_factor
 from vgexp.diagnosis.rules.multiplied import PER_LAYER
 from vgexp.diagnosis.signal import EXPLODING_ABOVE, VANISHING_BELOW
-from vgexp.diagnosis.through_time import growth_in_time
+from vgexp.diagnosis.through_time import attenuation_at, growth_in_time
 
 
 @cause_rule(
@@ -60,26 +61,58 @@ def recurrence_vanishing(evidence: Evidence) -> Finding | None:
     source="Pascanu et al. 2013",
 )
 def recurrence_exploding(evidence: Evidence) -> Finding | None:
-    """Whether the gradient explodes on its way back through time, or overflows there."""
+    """Whether the gradient explodes on its way back through time, or overflows there.
+
+    At the first measured update; or at a later one up to that at which the loss jumped to ten times
+    the first one, or was not finite any more.
+    """
     ends = evidence.metrics.get("time_attenuation")
-    if ends is not None:
-        if ends <= EXPLODING_ABOVE:
-            return None
+    if ends is not None and ends > EXPLODING_ABOVE:
         return _through_time(
             "recurrence_exploding", "grows", evidence, EXPLODING_ABOVE, _SHORTER_STEPS
         )
-    time = evidence.tables["time"]
-    step = int(time["step"].min())
-    grown = growth_in_time(time, step)
-    if not grown > EXPLODING_ABOVE:
+    if ends is None:
+        time = evidence.tables["time"]
+        step = int(time["step"].min())
+        grown = growth_in_time(time, step)
+        if grown > EXPLODING_ABOVE:
+            return Finding(
+                "recurrence_exploding",
+                f"Back through time the gradient grows {grown:.2g} times, and then is not finite"
+                " any more.",
+                step=step,
+                numbers={"growth": Number(grown, EXPLODING_ABOVE)},
+                remedies=(_ORTHOGONAL,),  # what is not finite cannot be clipped
+            )
+    return _grew_later(evidence)
+
+
+def _grew_later(evidence: Evidence) -> Finding | None:
+    """That the gradient came to grow through time, and then the loss did."""
+    time, end = evidence.tables.get("time"), _first_loss_gone(evidence)
+    if time is None or not len(time) or end is None:
         return None
-    return Finding(
-        "recurrence_exploding",
-        f"Back through time the gradient grows {grown:.2g} times, and then is not finite any more.",
-        step=step,
-        numbers={"growth": Number(grown, EXPLODING_ABOVE)},
-        remedies=(_ORTHOGONAL,),  # what is not finite cannot be clipped
-    )
+    for step in sorted({int(each) for each in time["step"].unique()}):
+        share = attenuation_at(time, step) if step <= end else math.nan
+        if share > EXPLODING_ABOVE:
+            return Finding(
+                "recurrence_exploding",
+                f"Back through time the gradient grows: at step {step} the first watched state gets"
+                f" {share:.2g} times what the last gets.",
+                step=step,
+                numbers={"time_attenuation": Number(share, EXPLODING_ABOVE)},
+                remedies=_SHORTER_STEPS,
+            )
+    return None
+
+
+def _first_loss_gone(evidence: Evidence) -> int | None:
+    """The first step whose loss is not finite, or ten times the first one."""
+    losses, steps = (column_of(evidence, "steps", name) for name in ("loss", "step"))
+    if losses.size < 2 or not np.isfinite(losses[0]) or losses[0] <= 0:
+        return None
+    gone = np.flatnonzero(~np.isfinite(losses) | (losses > JUMP * losses[0]))
+    return int(steps[gone[0]]) if gone.size else None
 
 
 def _through_time(
