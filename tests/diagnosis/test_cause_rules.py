@@ -521,6 +521,15 @@ TELLS: list[tuple[str, Evidence]] = [
     # The read-out's own ReLU, for good.
     ("dead_units", of(layers=pd.concat([layers((0,)), layers((20, 40), **SILENT_READOUT)]))),
     ("dead_at_start", of(layers=layers(**SILENT_READOUT))),
+    (  # Nearly all entries of one layer are 0, and soon all of it.
+        "dead_at_start",
+        of(
+            layers=layers(
+                dead_fraction=lambda step: [0.0, float(step > 0), 0.0, 0.0],
+                act_std=[0.7, 0.02, 0.7, 0.7],
+            )
+        ),
+    ),
     ("saturated_units", of(layers=layers(saturated_fraction=lambda step: 0.1 + 0.04 * step))),
     # Not even the read-out gets anything: 64 examples share a loss of 1e-6.
     (
@@ -942,6 +951,11 @@ SILENT: list[tuple[str, Evidence]] = [
     ("batchnorm_depth", of(layers=layers(deltas=EXPLODING, preact_std=1e3, act_std=1.0))),
     ("residual_growth", of(layers=layers(deltas=EXPLODING))),
     ("dead_at_start", of(layers=layers(dead_fraction=0.5))),
+    ("dead_at_start", of(layers=layers(dead_fraction=0.0, act_std=[0.7, 0.02, 0.7, 0.7]))),
+    (
+        "dead_at_start",
+        of(layers=layers(dead_fraction=lambda step: [0.0, float(step > 0), 0.0, 0.0])),
+    ),
     ("recurrence_vanishing", of(extra={"time_attenuation": 0.1})),
     ("recurrence_vanishing", of(extra=ALL_ANSWER, time=TIME, recurrence=radius(0.9))),
     # No float64 holds what is left after 700 steps.

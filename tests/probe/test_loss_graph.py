@@ -7,14 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import nullcontext
+from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.checkpoint import checkpoint
 
-from vgexp.probe import Probe
+from vgexp.probe import Probe, loss_graph
 from vgexp.probe.loss_graph import NOTHING, graph_of
 
 LABELS = torch.tensor([0, 1, 2, 0])
@@ -184,3 +186,43 @@ def test_a_loss_behind_a_checkpointed_segment_is_read_without_running_it_again()
                 optimizer.zero_grad()
         found.append([*model.last[1].buffers()])
     assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+@pytest.mark.parametrize("most", [1, 7, 2**18])
+def test_the_flat_share_of_large_outputs_is_counted_in_parts(
+    dtype: torch.dtype, most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loss_graph, "_MOST_ENTRIES", most)
+    x = torch.linspace(-12, 12, 40).to(dtype).view(8, 5).requires_grad_()
+    for phi, slope in (
+        (torch.sigmoid, lambda y: 4 * y * (1 - y)),
+        (torch.tanh, lambda y: 1 - y.square()),
+    ):
+        flat = float((slope(phi(x.detach()).double()) < 1e-3).double().mean())
+        assert graph_of(phi(x).sum()).flat_fraction == flat
+        assert 0 < flat < 1
+    flat = float((x.detach().double().sigmoid() < 1e-3).double().mean())
+    assert graph_of(F.softplus(x).sum()).flat_fraction == flat
+
+
+class LargestMade(TorchDispatchMode):
+    """The most entries of a tensor that an operation made, with memory of its own."""
+
+    num_entries = 0
+
+    def __torch_dispatch__(
+        self, function: Any, _types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        made = function(*args, **(kwargs or {}))
+        read = {x.untyped_storage().data_ptr() for x in args if isinstance(x, Tensor)}
+        if isinstance(made, Tensor) and made.untyped_storage().data_ptr() not in read:
+            self.num_entries = max(self.num_entries, made.numel())
+        return made
+
+
+def test_no_copy_of_large_outputs_is_made() -> None:
+    y = torch.sigmoid(torch.randn(2**10, 2**10, requires_grad=True)).sum()
+    with LargestMade() as largest:
+        assert graph_of(y).flat_fraction == 0
+    assert 0 < largest.num_entries <= loss_graph._MOST_ENTRIES

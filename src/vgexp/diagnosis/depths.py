@@ -16,6 +16,10 @@ from vgexp.diagnosis.signal import main_path
 from vgexp.diagnosis.users_path import users_main_path
 
 T = TypeVar("T")
+_PASSED = 0.1
+"""Size of h over that of z, below which a rectifier passes next to nothing."""
+_NEARLY_ALL = 0.9
+"""Share of dead units from which on a layer is dead."""
 
 
 class Factors(NamedTuple):
@@ -56,6 +60,30 @@ def silent_readouts(evidence: Evidence, step: int) -> pd.DataFrame:
     is_silent = (values_of(rows, "dead_fraction") == 1) & (values_of(rows, "act_max") == 0)
     kept: pd.DataFrame = rows[is_silent & (rows["step"] == step) & ~rows["name"].isin(moved)]
     return kept
+
+
+def nearly_silent(evidence: Evidence) -> pd.DataFrame:
+    """The rows of step 0 of rectifiers that pass next to nothing of their z, where units of whole
+    layers are dead at the next measured step: with few units a layer is dead on most examples at
+    once, and on all a little later (Lu et al. 2020).
+
+    Half of a z around 0 passes a ReLU: its output is 0.71 times as large, as root mean square.
+    """
+    rows, layers = rows_at(evidence, 0), evidence.tables.get("layers")
+    if layers is None or not len(rows):
+        return rows.head(0)
+    dead = values_of(rows, "dead_fraction")
+    with np.errstate(all="ignore"):
+        given = np.hypot(values_of(rows, "preact_mean"), values_of(rows, "preact_std"))
+        passed = np.hypot(values_of(rows, "act_mean"), values_of(rows, "act_std")) / given
+    is_rectifier = np.isfinite(dead) & ~np.isfinite(values_of(rows, "saturated_fraction"))
+    is_silent = is_rectifier & (values_of(rows, "act_mean") >= 0) & (passed < _PASSED)
+    later = layers.loc[layers["step"] > 0, "step"]
+    if not is_silent.any() or not len(later):
+        return rows.head(0)
+    dies = values_of(rows_at(evidence, int(later.min())), "dead_fraction") >= _NEARLY_ALL
+    silent: pd.DataFrame = rows[is_silent] if dies.any() else rows.head(0)
+    return silent
 
 
 def once(evidence: Evidence, key: tuple[str, object], compute: Callable[[], T]) -> T:

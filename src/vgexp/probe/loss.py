@@ -15,14 +15,17 @@ from torch import Tensor, nn
 from vgexp.errors import QuestionError
 from vgexp.probe.hooks import Hook, Note
 from vgexp.probe.loss_arguments import Argument, describe_call, named_tensors, rows_of
+from vgexp.probe.loss_numbers import Call, NumberWatch, share_added
 from vgexp.probe.steps import Number, StepMeter
 from vgexp.records import Rows
-from vgexp.torch_internals import backward_task
+from vgexp.torch_internals import backward_task, enter_mode, leave_mode
 
 LossFunction = TypeVar("LossFunction", bound=Callable[..., Any])
 
 _NOTED = -1
 """The source of losses that the loop noted itself."""
+_MOST_WATCHED = 3
+"""Calls of a function that are looked into for terms that become numbers."""
 _MOST_TENSORS = 16
 """Tensors of one call that are described at most."""
 
@@ -76,7 +79,7 @@ class LossWatch:
         self._may_unpack = may_unpack
         self._of_model = of_model
         self._note = note
-        self._modules: list[tuple[nn.Module, Callable[..., None]]] = []
+        self._modules: list[tuple[int, nn.Module, Callable[..., None]]] = []
         self._num_sources = 0
         self._hooks: list[Any] = []
         self._is_inside = False
@@ -85,6 +88,9 @@ class LossWatch:
         self._rows: list[tuple[int, list[Argument]]] = []
         self.describes = False
         """Whether the arguments of the next call are described."""
+        self._numbers: dict[int, Call] = {}
+        self._number_watches: dict[int, NumberWatch] = {}
+        self._num_watched: dict[int, int] = {}
         self._has_seen_bad = False
         self.is_in_step = False
         """Whether calls are those of a closure, which clears the gradients between them."""
@@ -110,11 +116,12 @@ class LossWatch:
         self._num_sources += 1
         if isinstance(function, nn.Module):
             see = partial(self._on_module, source)
-            self._modules.append((function, see))
+            self._modules.append((source, function, see))
             if self._is_inside:
-                self._hook(function, see)
+                self._hook(source, function, see)
             return function
-        watched: Any = _Watched(function, Hook(self._note, None, partial(self._see, source)))
+        see_result = Hook(self._note, None, partial(self._see, source))
+        watched: Any = _Watched(function, see_result, partial(self._watch_numbers, source))
         return watched  # type: ignore[no-any-return]
 
     def note_loss(self, loss: Tensor | float) -> None:
@@ -136,8 +143,8 @@ class LossWatch:
     def enter(self) -> None:
         """Begins to see calls."""
         self._is_inside = True
-        for module, see in self._modules:
-            self._hook(module, see)
+        for source, module, see in self._modules:
+            self._hook(source, module, see)
 
     def leave(self) -> None:
         """Sees no more calls, and forgets those of an update that did not come."""
@@ -182,14 +189,49 @@ class LossWatch:
 
     # ------------------------------------------------------------ what is seen
 
-    def _hook(self, module: nn.Module, see: Callable[..., None]) -> None:
-        handle = Hook(self._note, None, see).set_after(module, with_kwargs=True)
-        if handle is not None:
-            self._hooks.append(handle)
+    def _hook(self, source: int, module: nn.Module, see: Callable[..., None]) -> None:
+        handles = [Hook(self._note, None, see).set_after(module, with_kwargs=True)]
+        if not type(module).__module__.startswith("torch."):  # torch's own make no numbers
+            enter = Hook(self._note, None, partial(self._enter_numbers, source))
+            leave = Hook(self._note, None, partial(self._leave_numbers, source))
+            handles += [enter.set_before(module), leave.set_after(module, always_call=True)]
+        self._hooks += [handle for handle in handles if handle is not None]
+
+    def _leave_numbers(self, source: int, *_: Any) -> None:
+        """Takes the watch off the stack, also where the call raised."""
+        if (watch := self._number_watches.get(source)) is not None:
+            leave_mode(watch)
+
+    def _watch_numbers(self, source: int) -> NumberWatch | None:
+        """What is to be on the stack of modes during the next call; None: nothing is."""
+        is_due = self.describes and self._is_inside and source not in self._described
+        if not is_due or self._num_watched.get(source, 0) >= _MOST_WATCHED:
+            return None
+        if not torch.is_grad_enabled() or torch.compiler.is_compiling():
+            return None
+        watch = self._number_watches[source] = NumberWatch()
+        return watch
+
+    def _enter_numbers(self, source: int, _module: nn.Module, _args: Any) -> None:
+        if (watch := self._watch_numbers(source)) is not None:
+            enter_mode(watch)
+
+    def _share_of_numbers(self, source: int, loss: Tensor) -> float | None:
+        """The share of a loss that is a number made of a term, by this call and the one before."""
+        watch = self._number_watches.pop(source, None)
+        if watch is None:
+            return None
+        self._num_watched[source] = self._num_watched.get(source, 0) + 1
+        before, now = self._numbers.get(source), watch.take(loss)
+        self._numbers[source] = now
+        value = float(loss.detach()) if loss.numel() == 1 and loss.is_cpu else 0.0
+        return None if before is None else share_added(before, now, value)
 
     def _on_module(
         self, source: int, module: nn.Module, args: Any, kwargs: Any, result: Any
     ) -> None:
+        if (watch := self._number_watches.get(source)) is not None:
+            leave_mode(watch)
         self._see(source, module.forward, args, kwargs, result, type(module).__name__)
 
     def _see(
@@ -200,6 +242,7 @@ class LossWatch:
         loss = loss_in(result)
         if loss is None or not loss.requires_grad or not loss.numel():
             return
+        number_share = self._share_of_numbers(source, loss)
         with torch.no_grad():
             noted = _Noted(source, _value_of(loss), counts=False, is_in_step=self.is_in_step)
             self._losses.append(noted)
@@ -213,7 +256,9 @@ class LossWatch:
                 name = name or getattr(function, "__name__", type(function).__name__)
                 every = [*named_tensors(function, args, kwargs)][:_MOST_TENSORS]
                 self._described[source] = [
-                    *describe_call(name, every, loss, reads_saved=self._may_unpack()),
+                    *describe_call(
+                        name, every, loss, reads_saved=self._may_unpack(), number_share=number_share
+                    ),
                     *(self._of_model() if is_bad else ()),
                 ]
 
@@ -254,13 +299,22 @@ class _Watched:
     __doc__ = property(lambda self: self._function.__doc__)
     _function: Callable[..., Any]
     _see: Hook
+    _watch: Callable[[], NumberWatch | None]
 
-    def __init__(self, function: Callable[..., Any], see: Hook) -> None:
+    def __init__(
+        self, function: Callable[..., Any], see: Hook, watch: Callable[[], NumberWatch | None]
+    ) -> None:
         object.__setattr__(self, "_function", function)
         object.__setattr__(self, "_see", see)
+        object.__setattr__(self, "_watch", watch)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        result = self._function(*args, **kwargs)
+        watch = None if torch.compiler.is_compiling() else self._watch()
+        if watch is None:
+            result = self._function(*args, **kwargs)
+        else:
+            with watch:
+                result = self._function(*args, **kwargs)
         if not torch.compiler.is_compiling():
             self._see(self._function, args, kwargs, result)
         return result

@@ -37,6 +37,8 @@ class Argument(NamedTuple):
     """Of a loss, what lies behind it."""
     cut_by: str | None = None
     reaches_output: bool | None = None
+    number_share: Number = None
+    """Of a loss, the share of it that is a term as a plain number."""
 
 
 def rows_of(described: Sequence[tuple[int, Argument]]) -> Rows | None:
@@ -59,6 +61,9 @@ def rows_of(described: Sequence[tuple[int, Argument]]) -> Rows | None:
     words |= {n: [getattr(g, n) for g in graphs] for n in ("squashed_twice", "broadcast_to")}
     numbers["flat_fraction"] = floats(
         read_numbers([g.flat_fraction for g in graphs]), torch.float64
+    )
+    numbers["number_share"] = floats(
+        read_numbers([argument.number_share for _, argument in described]), torch.float64
     )
     flags = {
         "reaches_output": [argument.reaches_output for _, argument in described],
@@ -91,16 +96,22 @@ def _tensors_in(name: str, value: Any) -> Iterator[tuple[str, Tensor]]:
 
 
 def describe_call(
-    function: str, named: Sequence[tuple[str, Tensor]], loss: Tensor, *, reads_saved: bool
+    function: str,
+    named: Sequence[tuple[str, Tensor]],
+    loss: Tensor,
+    *,
+    reads_saved: bool,
+    number_share: float | None = None,
 ) -> list[Argument]:
     """Describes the tensors of a call and its loss, with what autograd's graph says of it.
 
     Args:
         reads_saved: as of `graph_of`.
+        number_share: the share of the loss that is a term as a plain number, where that is known.
     """
     reaches = reaches_any(loss, [x for _, x in named if x.requires_grad])
     result = describe(function, RESULT, loss, graph_of(loss, reads_saved=reads_saved))
-    result = result._replace(cut_by=cut_by(loss), reaches_output=reaches)
+    result = result._replace(cut_by=cut_by(loss), reaches_output=reaches, number_share=number_share)
     return [*(describe(function, name, x) for name, x in named), result]
 
 

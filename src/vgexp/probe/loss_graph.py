@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -38,6 +39,8 @@ _WITHOUT_FLAT_ENDS = re.compile(
     SAME_ENTRIES.pattern + r"|(?:Add|Sub|Rsub|Mul|Div|Neg|Pow|Sqrt|Abs|Sin|Cos|Mean|Sum|Cat|Stack"
     r"|MseLoss|L1Loss|AccumulateGrad)\w*"
 )
+_MOST_ENTRIES = 2**18
+"""Entries of a saved tensor that are looked at together."""
 _FLAT = 1e-3
 """Slope over the largest one, below which an activation is flat."""
 
@@ -144,49 +147,53 @@ def _flat_share(node: Any, is_turned: bool) -> Tensor | None:
     """The share of entries at which a sigmoid, tanh or one of their kin is flat; None: it is none,
     or what it saved cannot be read."""
     slopes = {**_SLOPES, **(_OF_TURNED if is_turned else {})}
-    slope = next((f for name, f in slopes.items() if node.name().startswith(name)), None)
-    if slope is None:
+    found = next((each for name, each in slopes.items() if node.name().startswith(name)), None)
+    if found is None:
         return None
+    names, slope = found
     try:
+        saved = [saved_of(node, name) for name in names]
+        if any(each is None for each in saved) or not saved[0].numel():
+            return None
         with torch.no_grad():
-            relative = slope(node)
+            counts = [(slope(*part) < _FLAT).sum() for part in _parts(saved)]
+            share: Tensor = torch.stack(counts).sum().double() / saved[0].numel()
+            return share
     except Exception:  # what was saved may have been changed in place, or be packed by somebody
         return None
-    if relative is None or not relative.numel():
-        return None
-    return (relative < _FLAT).double().mean()
 
 
-def _of_sigmoid(node: Any) -> Tensor | None:
-    y = saved_of(node, "result")
-    return None if y is None else 4 * (y.double() * (1 - y.double()))
+def _parts(saved: list[Any]) -> Iterator[list[Any]]:
+    """What was saved, some entries at a time and none in less than float32, so that large outputs
+    need no copy of themselves."""
+    first = saved[0]
+    longest = max(range(first.ndim), key=lambda axis: first.shape[axis]) if first.ndim else 0
+    size = max(1, first.shape[longest] * _MOST_ENTRIES // first.numel()) if first.ndim else 1
+    split = [
+        torch.split(x, size, longest) if isinstance(x, Tensor) and x.ndim else None for x in saved
+    ]
+    for place in range(1 if split[0] is None else len(split[0])):
+        yield [
+            _wide(x if parts is None else parts[place])
+            for x, parts in zip(saved, split, strict=True)
+        ]
 
 
-def _of_tanh(node: Any) -> Tensor | None:
-    y = saved_of(node, "result")
-    return None if y is None else 1 - y.double().square()
+def _wide(x: Any) -> Any:
+    is_half = isinstance(x, Tensor) and x.dtype not in (torch.float32, torch.float64)
+    return x.float() if is_half else x
 
 
-def _of_softplus(node: Any) -> Tensor | None:
-    x, beta = saved_of(node, "self"), saved_of(node, "beta")
-    return None if x is None or beta is None else torch.sigmoid(beta * x.double())
-
-
-def _of_log_sigmoid(node: Any) -> Tensor | None:
-    x = saved_of(node, "self")
-    return None if x is None else torch.sigmoid(-x.double())
-
-
-def _of_cross_entropy(node: Any) -> Tensor | None:
-    x, y = saved_of(node, "self"), saved_of(node, "target")
-    return None if x is None or y is None else (torch.sigmoid(x.double()) - y).abs()
-
-
-_OF_TURNED = {"BinaryCrossEntropyWithLogitsBackward": _of_cross_entropy}
-_SLOPES = {
-    "SigmoidBackward": _of_sigmoid,
-    "TanhBackward": _of_tanh,
-    "SoftplusBackward": _of_softplus,
-    "LogSigmoidBackward": _of_log_sigmoid,
+_OF_TURNED: dict[str, tuple[tuple[str, ...], Callable[..., Tensor]]] = {
+    "BinaryCrossEntropyWithLogitsBackward": (
+        ("self", "target"),
+        lambda x, y: (torch.sigmoid(x) - y).abs_(),
+    ),
 }
-"""Name of a function in the graph -> its slope over the largest one."""
+_SLOPES: dict[str, tuple[tuple[str, ...], Callable[..., Tensor]]] = {
+    "SigmoidBackward": (("result",), lambda y: 4 * y * (1 - y)),
+    "TanhBackward": (("result",), lambda y: (1 - y) * (1 + y)),
+    "SoftplusBackward": (("self", "beta"), lambda x, beta: torch.sigmoid(beta * x)),
+    "LogSigmoidBackward": (("self",), lambda x: torch.sigmoid(-x)),
+}
+"""Name of a function in the graph -> what it saved, and of that its slope over the largest one."""

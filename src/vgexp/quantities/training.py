@@ -106,6 +106,12 @@ LOSS = (
         "loss: 1 if sums, products, powers, roots, absolute values and waves alone lie between it"
         " and the last weights: none of them has a flat end; 0: something else does",
     ),
+    share(
+        "number_share",
+        "loss: share of it that is a term with a gradient, added as a plain number (.item(),"
+        " float()), by which nothing comes back; told at the second call that is described",
+        asked_by="probe.activations_every",
+    ),
 )
 
 EVALS = (

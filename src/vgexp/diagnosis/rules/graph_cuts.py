@@ -11,7 +11,8 @@ import pandas as pd
 from vgexp.diagnosis.depths import rows_at, values_of
 from vgexp.diagnosis.evidence import Evidence
 from vgexp.diagnosis.findings import Finding, Number, Remedy, cause_rule
-from vgexp.diagnosis.outcome import has_learned
+from vgexp.diagnosis.learning import ENOUGH_STEPS
+from vgexp.diagnosis.outcome import column_of, has_learned
 from vgexp.diagnosis.phrases import name_layers
 from vgexp.diagnosis.rules.wiring import not_registered
 from vgexp.diagnosis.rules.wiring_rows import (
@@ -24,6 +25,8 @@ from vgexp.diagnosis.rules.wiring_rows import (
 )
 from vgexp.unseen import weights_that_ran_silently
 
+_LARGE_TERM = 0.1
+"""Share of the loss from which on a term that does not train is no small correction."""
 _FAR_ABOVE_ZERO = 1e-12
 """A signal this large does not fall to exactly 0 within one layer by rounding."""
 
@@ -34,7 +37,8 @@ def graph_cut(evidence: Evidence) -> Finding | None:
 
     None comes at all (detached, no_grad), or exactly 0 behind a layer that gets a signal, has
     units that are not dead, and whose numbers the dtype holds (sign, round); or the graph of the
-    loss leads to no output that it was given, or by way of sign or round alone. What runs under
+    loss leads to no output that it was given, or by way of sign or round alone; or a term of the
+    loss is part of it as a plain number. What runs under
     no_grad may do so by intent, as a pretrained backbone, and a head or a pooler beside the path
     may be for another task: of a network that learned it is no fault.
     """
@@ -43,7 +47,7 @@ def graph_cut(evidence: Evidence) -> Finding | None:
     held = held_rows(evidence)
     cut = _find_cut(evidence, held)
     if not cut.names:
-        return _cut_in_time(evidence)
+        return _made_a_number(evidence) or _cut_in_time(evidence)
     return Finding(
         "graph_cut",
         f"{name_layers(cut.names)} get no gradient"
@@ -142,6 +146,52 @@ def _cut_in_the_loss(
     return weights_in(
         lost
     ), "the loss has no graph that leads back to the outputs that it was given"
+
+
+def _made_a_number(evidence: Evidence) -> Finding | None:
+    """Whether a term that has a gradient is part of the loss as a plain number alone; or no
+    backward pass ever goes through the loss that is watched, though gradients come."""
+    table = evidence.tables.get("loss")
+    rows = None if table is None else table[table["role"] == "loss"]
+    if rows is None or not len(rows) or evidence.is_check:
+        return None
+    shares = values_of(rows, "number_share")
+    found = rows[shares >= _LARGE_TERM]
+    if len(found):
+        share = float(values_of(found, "number_share").max())
+        return Finding(
+            "graph_cut",
+            f"{share:.0%} of the loss {found['function'].iloc[0]} is a term that was turned into a"
+            " number before it was added: no gradient comes back by it, and only the other terms"
+            " train.",
+            step=evidence.first_step,
+            numbers={"number_share": Number(share, _LARGE_TERM)},
+            remedies=(_KEEP_TENSOR,),
+        )
+    losses = column_of(evidence, "steps", "loss")
+    norms = column_of(evidence, "steps", "grad_norm")
+    is_finite = bool((values_of(rows, "not_finite") == 0).all())
+    was_never_seen = losses.size >= ENOUGH_STEPS and np.isnan(losses).all() and is_finite
+    if not was_never_seen or not any("watch_loss saw" in line for line in evidence.unseen):
+        return None
+    if not (np.isfinite(norms) & (norms > 0)).all():
+        return None
+    return Finding(
+        "graph_cut",
+        f"No backward pass goes through the loss {rows['function'].iloc[0]}, though gradients come"
+        " from elsewhere: what the loop differentiates does not lead to it.",
+        step=evidence.first_step,
+        numbers={"steps_without_pass": Number(float(losses.size), 0.0)},
+        remedies=(_KEEP_TENSOR,),
+    )
+
+
+_KEEP_TENSOR = Remedy(
+    "Add the terms of a loss as tensors, and turn what is logged into a number afterwards.",
+    "A number has no graph.",
+    code="loss = error + 1e-3 * penalty  # not error.item() + ...",
+    source="PyTorch, autograd",
+)
 
 
 def _cut_in_time(evidence: Evidence) -> Finding | None:

@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from vgexp.diagnosis.depths import rows_at, silent_readouts, values_of
+from vgexp.diagnosis.depths import nearly_silent, rows_at, silent_readouts, values_of
 from vgexp.diagnosis.evidence import Evidence
 from vgexp.diagnosis.findings import Finding, Number, Remedy, cause_rule
 from vgexp.diagnosis.outcome import (
@@ -67,13 +67,14 @@ def zero_weights(evidence: Evidence) -> Finding | None:
     " of ten are, a layer passes next to nothing",
 )
 def dead_at_start(evidence: Evidence) -> Finding | None:
-    """Whether nearly all units of a layer give 0 on every example before the first update."""
+    """Whether nearly all units of a layer give 0 on every example before the first update; or on
+    nearly every one, and on all at the next measured step, as those of narrow layers do."""
     rows = rows_at(evidence, 0)
     dead = rows[values_of(rows, "dead_fraction") >= NEARLY_ALL]
     if not len(dead):
         dead = silent_readouts(evidence, 0)
     if not len(dead):
-        return None
+        return _nearly_dead(evidence)
     share = float(values_of(dead, "dead_fraction")[0])
     return Finding(
         "dead_at_start",
@@ -89,6 +90,36 @@ def dead_at_start(evidence: Evidence) -> Finding | None:
                 "model.bias_std=0",
                 "nn.init.zeros_(layer.bias)",
                 "He et al. 2015",
+            ),
+        ),
+    )
+
+
+def _nearly_dead(evidence: Evidence) -> Finding | None:
+    rows = nearly_silent(evidence)
+    if not len(rows):
+        return None
+    first = rows.iloc[0]
+    given, passed = (
+        float(np.hypot(first[f"{what}_mean"], first[f"{what}_std"])) for what in ("preact", "act")
+    )
+    return Finding(
+        "dead_at_start",
+        f"At step 0 the units of {first['name']} give 0 on nearly every example:"
+        f" {passed / given:.2g}"
+        " of their z passes, where half of a z around 0 is 0.71. At the next measured step whole"
+        " layers are dead.",
+        step=0,
+        layers=tuple(str(name) for name in rows["name"]),
+        numbers={"passed": Number(passed / given, 0.1)},
+        remedies=(
+            _LEAKY,
+            Remedy(
+                "Or make layers wider.",
+                "With more units it is unlikely that all of a layer are below 0.",
+                "model.width=8",
+                "nn.Conv2d(8, 8, 3)",
+                "Lu et al. 2020",
             ),
         ),
     )

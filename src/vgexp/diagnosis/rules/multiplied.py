@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from vgexp.diagnosis.depths import Factors, factors_of, rows_at, values_of
+from vgexp.diagnosis.depths import Factors, factors_of, nearly_silent, rows_at, values_of
 from vgexp.diagnosis.evidence import Evidence
 from vgexp.diagnosis.findings import Remedy
 from vgexp.diagnosis.outcome import (
@@ -72,6 +72,8 @@ def kind_of_vanishing(evidence: Evidence, factors: Factors) -> str | None:
     dead = values_of(rows, "dead_fraction")
     if (dead >= NEARLY_ALL).any() or evidence.metrics.get("attenuation") == 0:
         return None
+    if len(nearly_silent(evidence)):
+        return None  # one layer that passes next to nothing, and no factor of all
     share = float(np.nanmedian(saturated)) if np.isfinite(saturated).any() else 0.0
     if share > _SATURATED and factors.weights > 1:
         return "weights_large"
