@@ -27,7 +27,7 @@ def _of_column(output: Tensor, y: Tensor) -> Tensor:
     return nn.functional.mse_loss(output[:, 0], y)
 
 
-def _columns_with_a_norm_first(_: bool) -> Parts:
+def _columns_with_a_norm_first(_cured: bool) -> Parts:
     """Columns from 0.001 to 4,000 as they are, and the first layer is batch normalisation.
 
     Looks like UMLAUT's "input data exceeds limits".
@@ -43,7 +43,7 @@ def _columns_with_a_norm_first(_: bool) -> Parts:
     return fit(data, model, optimizer, loss, told(data, 0.92), steps=250)
 
 
-def _labels_wrong_in_part(_: bool) -> Parts:
+def _labels_wrong_in_part(_cured: bool) -> Parts:
     """Four in ten labels are drawn anew; the loss stays high, and the digits are learnt.
 
     Looks like DeepCrime's "change labels" (TCL).
@@ -69,7 +69,7 @@ class _NextSymbol(nn.Module):
         return self.read(self.lstm(self.embed(x))[0])
 
 
-def _noisy_source(_: bool) -> Parts:
+def _noisy_source(_cured: bool) -> Parts:
     """A language model of a source that names the next symbol only half of the time.
 
     The loss stays near the source's entropy. Looks like AUTOTRAINER's "slow convergence".
@@ -94,7 +94,7 @@ def _noisy_source(_: bool) -> Parts:
     return stream(draw, model, optimizer, loss, goal, steps=250, size=32)
 
 
-def _rate_in_cycles(_: bool) -> Parts:
+def _rate_in_cycles(_cured: bool) -> Parts:
     """A cyclic rate goes up to where the loss jumps, and comes down again each time.
 
     Looks like AUTOTRAINER's "oscillating loss".
@@ -113,7 +113,7 @@ def _rate_in_cycles(_: bool) -> Parts:
     return fit(data, model, optimizer, _of_column, explained(data, 0.7), steps=600, step=step)
 
 
-def _random_features(_: bool) -> Parts:
+def _random_features(_cured: bool) -> Parts:
     """A body of random convolutions is frozen on purpose, and a ridge of logits is trained.
 
     Looks like parameters that nobody gave to the optimizer.
@@ -139,7 +139,7 @@ class _SimSiam(nn.Module):
         return self.predictor(self.encoder(x))
 
 
-def _codes_detached(_: bool) -> Parts:
+def _codes_detached(_cured: bool) -> Parts:
     """SimSiam: the code of the other view is detached, as the method wants it.
 
     Looks like a graph that was cut. The loss ends near -1.
@@ -190,7 +190,7 @@ class _Gate(nn.Module):
         return x + self.gate * self.outer(self.inner(x).relu())
 
 
-def _gates_of_zero(_: bool) -> Parts:
+def _gates_of_zero(_cured: bool) -> Parts:
     """Eight residual branches begin behind a gate of 0 (ReZero).
 
     Looks like NeuraLint's "initial weights should not be 0".
@@ -201,7 +201,7 @@ def _gates_of_zero(_: bool) -> Parts:
     return fit(data, model, optimizer, _of_column, explained(data, 0.7), steps=500)
 
 
-def _loss_in_millionths(_: bool) -> Parts:
+def _loss_in_millionths(_cured: bool) -> Parts:
     """Millimetres are told in metres: losses are 1e-6, gradients as small, and Adam divides.
 
     Looks like AUTOTRAINER's "gradient vanish".
@@ -217,7 +217,7 @@ def _loss_in_millionths(_: bool) -> Parts:
     return fit(data, model, optimizer, _of_column, explained(data, 0.6), steps=600)
 
 
-def _thousands_of_euros(_: bool) -> Parts:
+def _thousands_of_euros(_cured: bool) -> Parts:
     """Prices are about 300,000 as they are; the read-out begins at their mean and is scaled by it.
 
     Losses are about 1e10 and gradients as large, and Adam divides. Looks like "gradient explode".

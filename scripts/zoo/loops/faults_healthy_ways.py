@@ -38,7 +38,7 @@ class _Sparse(nn.Module):
         return self.decoder(torch.zeros_like(h).scatter(1, top.indices, top.values))
 
 
-def _most_units_off(_: bool) -> Parts:
+def _most_units_off(_cured: bool) -> Parts:
     """A top-k sparse autoencoder: many units are never among the eight, and are dead.
 
     Looks like AUTOTRAINER's "dying ReLU".
@@ -62,7 +62,7 @@ class _Probabilities(nn.Module):
         return self.read(self.embed(x)).softmax(1)
 
 
-def _softmax_and_logarithm(_: bool) -> Parts:
+def _softmax_and_logarithm(_cured: bool) -> Parts:
     """The model ends in a softmax, and the loss is `nll_loss` of its logarithm: only one softmax.
 
     Looks like Humbatova et al.'s "redundant softmax layer".
@@ -88,7 +88,7 @@ class _Density(nn.Module):
         return self.net(x)
 
 
-def _loss_below_zero(_: bool) -> Parts:
+def _loss_below_zero(_cured: bool) -> Parts:
     """A mixture density network: the negative log-likelihood of narrow bells goes below 0.
 
     Looks like Humbatova et al.'s "wrong loss function calculation".
@@ -113,7 +113,7 @@ def _loss_below_zero(_: bool) -> Parts:
     return stream(draw, model, optimizer, likelihood, goal, steps=500)
 
 
-def _four_micro_batches(_: bool) -> Parts:
+def _four_micro_batches(_cured: bool) -> Parts:
     """Gradients of four micro-batches add up before each step, and are cleared after it.
 
     Looks like NeuraLint's "gradients are not cleared".
@@ -148,7 +148,7 @@ class _TwoHeads(nn.Module):
         return self.mask(self.trunk(x))
 
 
-def _head_for_later(_: bool) -> Parts:
+def _head_for_later(_cured: bool) -> Parts:
     """A head for a later task has no gradient; most pixels are background.
 
     Looks like a redundant layer, and like DeepCrime's "unbalance training data" (TUD).
@@ -177,7 +177,7 @@ class _Adversary(nn.Module):
         return self.generator(z)
 
 
-def _two_optimizers(_: bool) -> Parts:
+def _two_optimizers(_cured: bool) -> Parts:
     """A GAN with two optimizers: its losses do not fall, and the critic's steps detach.
 
     Looks like AUTOTRAINER's "oscillating loss".
@@ -212,7 +212,7 @@ def _next_room(state: Tensor, action: Tensor) -> Tensor:
     return (state + 2 * action - 1).clamp(0, 7)
 
 
-def _target_network(_: bool) -> Parts:
+def _target_network(_cured: bool) -> Parts:
     """Q-learning in a corridor: targets are of a frozen copy, the loss goes up as values grow.
 
     Looks like frozen parameters and a loss that rises (AUTOTRAINER, "oscillating loss").
@@ -251,7 +251,7 @@ def _one_hot(state: Tensor) -> Tensor:
     return nn.functional.one_hot(state, 8).float()
 
 
-def _sigmoid_of_a_share(_: bool) -> Parts:
+def _sigmoid_of_a_share(_cured: bool) -> Parts:
     """A regression ends in a sigmoid, and its targets are shares between 0 and 1.
 
     Looks like NeuraLint's rule on the last layer. The read-out begins at 0 on purpose.
