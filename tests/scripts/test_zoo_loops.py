@@ -1,4 +1,4 @@
-"""The zoo's loops: what is true of each is a known cause, and the set `reports` says its sources.
+"""The zoo's loops: what is true of each is a known cause, and two sets say their sources.
 
 Nothing is trained: that the labels hold is what `python -m zoo --outcomes` says.
 
@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import nn
 from zoo import running
-from zoo.loops import LOOPS, REPORTS, Loop
+from zoo.loops import FAULTS, LOOPS, REPORTS, Loop
 from zoo.loops.loop import HEALTHY, Goal, Parts, loops_of, measure, usual_step
 from zoo.presets import SETS
 from zoo.running import LOOP
@@ -22,6 +22,12 @@ from zoo.running import LOOP
 from vgexp.diagnosis import CAUSES
 
 OF_REPORTS = {name: loop for name, loop in LOOPS.items() if loop.half == REPORTS}
+OF_FAULTS = {name: loop for name, loop in LOOPS.items() if loop.half == FAULTS}
+A_CATALOGUE = re.compile(
+    r"Humbatova et al\.|Islam et al\.|Zhang et al\.|DeepCrime|defects4ML|UMLAUT|NeuraLint"
+    r"|AUTOTRAINER|DeepLocalize|DeepDiagnosis"
+)
+"""What an account of a planted fault contains: the catalogue that has it."""
 A_SOURCE = re.compile(
     r"GitHub (project )?[\w./-]+, (issues?|pull request|as the benchmark) |Stack Overflow[ ,]"
     r"|discuss\.pytorch\.org/t/\d+|datascience\.stackexchange\.com/questions/\d+|After the kind of "
@@ -48,6 +54,15 @@ def test_a_loop_after_a_report_says_which(name: str) -> None:
     first, _, rest = OF_REPORTS[name].about.partition("\n\n")
     assert first.endswith(".")
     assert A_SOURCE.search(rest.replace("\n", " "))
+
+
+@pytest.mark.parametrize("name", OF_FAULTS)
+def test_a_planted_fault_says_its_catalogue(name: str) -> None:
+    loop = OF_FAULTS[name]
+    assert name.startswith("faults_")
+    first, _, rest = loop.about.partition("\n\n")
+    assert first.endswith(".")
+    assert A_CATALOGUE.search(rest) or not loop.is_sick
 
 
 def test_reports_are_enough_of_each_health_and_of_most_causes() -> None:

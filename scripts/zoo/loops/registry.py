@@ -3,6 +3,15 @@
 from __future__ import annotations
 
 from zoo.loops import (
+    faults_gradients,
+    faults_healthy,
+    faults_healthy_ways,
+    faults_inputs,
+    faults_losses,
+    faults_not_finite,
+    faults_signal,
+    faults_updates,
+    faults_wiring,
     fresh_data_faults,
     fresh_healthy,
     fresh_healthy_ways,
@@ -53,6 +62,15 @@ _MODULES = (
     report_signal,
     report_updates,
     report_wiring,
+    faults_gradients,
+    faults_healthy,
+    faults_healthy_ways,
+    faults_inputs,
+    faults_losses,
+    faults_not_finite,
+    faults_signal,
+    faults_updates,
+    faults_wiring,
 )
 
 LOOPS: dict[str, Loop] = {loop.name: loop for module in _MODULES for loop in module.LOOPS}
