@@ -47,6 +47,13 @@ def _rows_at(evidence: Evidence, step: int) -> pd.DataFrame:
     return users_main_path(rows) if "compared" in evidence.metrics else main_path(rows)
 
 
+def are_dead(rows: pd.DataFrame) -> np.ndarray:
+    """Which rows are of layers of which nearly all units are dead; not those at the flat ends of a
+    sigmoid or one of its kin, whose slope is exactly 0 there as well."""
+    is_flat: np.ndarray = values_of(rows, "saturated_fraction") >= _NEARLY_ALL
+    return (values_of(rows, "dead_fraction") >= _NEARLY_ALL) & ~is_flat
+
+
 def silent_readouts(evidence: Evidence, step: int) -> pd.DataFrame:
     """The rows of read-outs whose own activation gives exactly 0 on every example at a step, and
     that get a gradient of exactly 0 there and at all later measured steps: they are lost for good.

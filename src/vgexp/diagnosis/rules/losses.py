@@ -22,8 +22,19 @@ _BROADCASTING = frozenset(
 )
 """PyTorch's own losses that broadcast what they are given, by their plain names."""
 _RANGES = ((0.0, 1.0, "a sigmoid"), (-1.0, 1.0, "tanh"), (0.0, math.inf, "ReLU"))
-_MADE_BY = (("Sigmoid", "Softmax"), ("Tanh",), ("Relu", "Softplus"))
-"""How autograd names functions of these ranges."""
+_MADE_BY = (
+    ("Sigmoid", "Softmax"),
+    ("Tanh", "MkldnnRnnLayer", "CudnnRnn", "MiopenRnn"),
+    ("Relu", "Softplus"),
+)
+"""How autograd names functions of these ranges: states of LSTM and GRU are within those of tanh."""
+_OF_ANY_RANGE = tuple(
+    f"{name}Backward" for name in ("Stack", "Cat", "Mul", "Add", "IndexSelect", "Index", "Gather")
+)
+"""Functions of which the range is that of what they were given, as a cell by hand ends with."""
+_LEAST_APART = 0.05
+"""Share of the mean square over all pairs that alikeness of output and target may take or add, from
+which on it shows whether all pairs were compared."""
 
 
 @cause_rule(
@@ -107,7 +118,7 @@ def _is_over_pairs(evidence: Evidence) -> bool:
     apart = outputs["mean"] - targets["mean"]
     pairs = outputs["std"] ** 2 + targets["std"] ** 2 + apart**2
     differences = (results["mean"] - pairs).abs() / pairs
-    vary = (outputs["std"] > 0) & (targets["std"] > 0)
+    vary = 2 * outputs["std"] * targets["std"] >= _LEAST_APART * pairs
     return bool(vary.any() and (differences[vary] <= _PAIRWISE).all())
 
 
@@ -133,7 +144,7 @@ def output_range(evidence: Evidence) -> Finding | None:
     if first is None:
         return None
     is_float = str(first[1]["dtype"]).startswith(("float", "bfloat"))
-    if first[0]["shape"] != first[1]["shape"] and (is_float or not _is_of_each(first)):
+    if first[0]["shape"] != first[1]["shape"] and not _is_of_each(first):
         return None
     if not is_float and not _is_known(first[0]):
         return None
@@ -176,10 +187,9 @@ def output_range(evidence: Evidence) -> Finding | None:
 
 
 def _is_of_each(first: tuple[pd.Series, pd.Series, float]) -> bool:
-    """Whether integers of a shape are given one output for each, in an axis of one entry."""
+    """Whether targets are given one output for each: the shapes differ by axes of one entry."""
     output, target = ([n for n in sizes_of(each["shape"]) if n != 1] for each in first[:2])
-    is_integer = str(first[1]["dtype"]).startswith(("int", "uint"))
-    return is_integer and output == target
+    return output == target
 
 
 def _logits_to_nll(first: tuple[pd.Series, pd.Series, float], evidence: Evidence) -> Finding | None:
@@ -253,8 +263,9 @@ def readouts(evidence: Evidence) -> tuple[str, ...]:
 
 
 def _is_known(output: pd.Series) -> bool:
-    """Whether the table says which function made an output."""
-    return isinstance(output.get("made_by"), str)
+    """Whether the table says which function made an output, and that has a range of its own."""
+    made = output.get("made_by")
+    return isinstance(made, str) and not made.startswith(_OF_ANY_RANGE)
 
 
 def is_made_by(output: pd.Series, functions: tuple[str, ...]) -> bool:

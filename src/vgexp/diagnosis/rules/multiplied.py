@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from vgexp.diagnosis.depths import Factors, factors_of, nearly_silent, rows_at, values_of
+from vgexp.diagnosis.depths import Factors, are_dead, factors_of, nearly_silent, rows_at, values_of
 from vgexp.diagnosis.evidence import Evidence
 from vgexp.diagnosis.findings import Remedy
 from vgexp.diagnosis.outcome import (
@@ -69,14 +69,13 @@ def kind_of_vanishing(evidence: Evidence, factors: Factors) -> str | None:
     """Whose fault it is: that of the weights or that of the slopes."""
     rows = rows_at(evidence, evidence.first_step)
     saturated = values_of(rows, "saturated_fraction")
-    dead = values_of(rows, "dead_fraction")
-    if (dead >= NEARLY_ALL).any() or evidence.metrics.get("attenuation") == 0:
-        return None
-    if len(nearly_silent(evidence)):
+    if are_dead(rows).any() or len(nearly_silent(evidence)):
         return None  # one layer that passes next to nothing, and no factor of all
     share = float(np.nanmedian(saturated)) if np.isfinite(saturated).any() else 0.0
     if share > _SATURATED and factors.weights > 1:
         return "weights_large"
+    if evidence.metrics.get("attenuation") == 0:
+        return None
     if factors.slope < _STEEP:
         return "saturating_activation" if factors.weights > _STEEP / 5 else "weights_small"
     return "weights_small" if factors.weights < 0.9 / factors.slope else "saturating_activation"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from vgexp.diagnosis.depths import rows_at, silent_readouts, values_of
+from vgexp.diagnosis.depths import are_dead, rows_at, silent_readouts, values_of
 from vgexp.diagnosis.evidence import Evidence
 from vgexp.diagnosis.findings import Finding, Number, Remedy, cause_rule
 from vgexp.diagnosis.rules.multiplied import NEARLY_ALL
@@ -70,10 +70,11 @@ def _units(
 ) -> Finding | None:
     layers = evidence.tables["layers"]
     is_bad = (values_of(layers, column) >= NEARLY_ALL) & (values_of(layers, "step") > 0)
+    is_of_dead = column == "dead_fraction"
     for step in sorted(layers.loc[is_bad, "step"].unique()):
         rows = rows_at(evidence, int(step))
-        bad = rows[values_of(rows, column) >= NEARLY_ALL]
-        if not len(bad) and column == "dead_fraction":
+        bad = rows[are_dead(rows) if is_of_dead else values_of(rows, column) >= NEARLY_ALL]
+        if not len(bad) and is_of_dead:
             bad = silent_readouts(evidence, int(step))
         if len(bad):
             share = float(values_of(bad, column)[0])
