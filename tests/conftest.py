@@ -70,8 +70,11 @@ def user_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pat
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path])
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    before = dict(sys.modules)
     yield tmp_path
-    for name, module in list(sys.modules.items()):
+    # The others are not asked for their file: some load themselves where they are asked.
+    new = [(name, module) for name, module in sys.modules.items() if before.get(name) is not module]
+    for name, module in new:
         if str(getattr(module, "__file__", None)).startswith(str(tmp_path)):
             del sys.modules[name]
 
