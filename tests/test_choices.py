@@ -79,10 +79,9 @@ def trees() -> dict[str, ast.Module]:
     }
 
 
-def nodes() -> Iterator[tuple[str, ast.AST]]:
-    for file, tree in trees().items():
-        for node in ast.walk(tree):
-            yield file, node
+@cache
+def nodes() -> list[tuple[str, ast.AST]]:
+    return [(file, node) for file, tree in trees().items() for node in ast.walk(tree)]
 
 
 def identifiers(node: ast.AST) -> set[str]:

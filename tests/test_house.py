@@ -305,10 +305,17 @@ def test_the_stub_of_the_package_has_the_names_that_it_hands_out() -> None:
     assert {*homes, "__version__"} == set(vgexp.__all__)
 
 
+@cache
+def walked(tree: ast.AST) -> tuple[ast.AST, ...]:
+    """The nodes of a tree, looked for once."""
+    return tuple(ast.walk(tree))
+
+
+@cache
 def own_names(tree: ast.AST) -> set[str]:
     """Private names that a module defines: functions, classes, variables, attributes of `self`."""
     found = set()
-    for node in ast.walk(tree):
+    for node in walked(tree):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
             found.add(node.name)
         elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
@@ -328,11 +335,12 @@ def others_names(tree: ast.AST, inherited: set[str]) -> list[str]:
     An attribute of `self` may be defined in any module of ours, another attribute in this one only.
     """
     own = own_names(tree) | PYTHONS_NAMES
-    texts = [node.value for node in ast.walk(tree) if isinstance(node, ast.Expr)]
+    known = own | inherited
+    texts = [node.value for node in walked(tree) if isinstance(node, ast.Expr)]
     found = []
-    for node in ast.walk(tree):
+    for node in walked(tree):
         if isinstance(node, ast.Attribute) and PRIVATE.fullmatch(node.attr):
-            if node.attr not in (own | inherited if of_self(node) else own):
+            if node.attr not in (known if of_self(node) else own):
                 found.append(ast.unparse(node))
         elif isinstance(node, ast.Import):
             found += [each.name for each in node.names if "._" in each.name]

@@ -10,6 +10,8 @@ import shlex
 from pathlib import Path
 
 import pytest
+from blank_figures import leave_blank
+from short_evaluations import evaluate_few
 
 from vgexp.cli.main import main
 
@@ -56,8 +58,10 @@ def without_repeats(words: list[str]) -> list[str]:
 
 @pytest.mark.usefixtures("somewhere")
 def test_every_vgexp_command_of_the_readme_runs_in_the_order_it_is_shown(
-    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    leave_blank(monkeypatch)
+    evaluate_few(monkeypatch)
     shown = commands("vgexp")
     assert len(shown) > 10
     for words in shown:

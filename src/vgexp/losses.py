@@ -42,6 +42,8 @@ class Loss:
 
     Of targets [B, T] the best at each position, of [B T] one for all.
     nan where none is known."""
+    is_mean: bool = True
+    """Whether `mean` is the mean of each target's own loss, as of a user's loss nobody knows."""
 
 
 def build(name: str, label_smoothing: float = 0.0, *, has_classes: bool = True) -> Loss:
@@ -150,7 +152,7 @@ def _unknown(_targets: Tensor, _num_outputs: int) -> float:
 
 
 def _from_user_code(path: str) -> Loss:
-    return Loss(path, user_code.loss(path), None, _hits, _unknown)
+    return Loss(path, user_code.loss(path), None, _hits, _unknown, is_mean=False)
 
 
 LOSSES: Registry[Loss] = Registry(

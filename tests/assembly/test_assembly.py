@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 import image_files
 import pytest
 import torch
+from short_evaluations import evaluate_few
 from torch import nn
 from trainers import BASE, changed
 
@@ -49,6 +50,7 @@ def test_every_choice_of_every_group_assembles_and_takes_two_steps(
     group: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    evaluate_few(monkeypatch)
     image_files.write_all(tmp_path / "data", 100, monkeypatch)
     for cls in configuration.CHOICES[group].values():
         is_custom = "Custom" in cls.__name__

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from preset_opening import require_opening
+from short_evaluations import evaluate_few
 
 from vgexp import config as configuration
 from vgexp import runs
@@ -112,6 +113,11 @@ def jobs_of(tmp_path_factory: pytest.TempPathFactory) -> Compose:
         return made
 
     return compose
+
+
+@pytest.fixture(autouse=True)
+def _few_examples(monkeypatch: pytest.MonkeyPatch) -> None:
+    evaluate_few(monkeypatch)
 
 
 def preset(name: str) -> Path:

@@ -11,7 +11,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch.nn.functional as F
 from small_runs import CONFIG
+from torch import Tensor
 from trainers import changed
 
 from vgexp import runs
@@ -57,12 +59,26 @@ def test_predictions_are_those_of_the_batch_that_is_measured(tmp_path: Path) -> 
     layers = runs.run(DEEP, tmp_path / "a").layers
     trainer = assemble(DEEP)
     ((x, y),) = trainer.state.coming_batch()
-    forecast = predict(DEEP.model, Sample(x, y, trainer.state.loss.mean), 3)
+    forecast = predict(DEEP.model, Sample(x, y, trainer.state.loss.mean, is_mean=True), 3)
     for _, row in layers[layers["step"] == 0].iterrows():
         assert row["predicted_preact_std"] == forecast.rows[row["name"]].preact_std
         assert row["predicted_delta_rms"] == forecast.rows[row["name"]].delta_rms
     first = trainer.state.batches.next()
     assert first[0].equal(x)
+
+
+def apart(outputs: Tensor, targets: Tensor) -> Tensor:
+    """A loss of a batch as a whole, which is no mean of losses of its examples."""
+    return F.cross_entropy(outputs, targets) * outputs.var(0).sum()
+
+
+def test_a_users_loss_is_asked_of_one_batch_at_a_time(tmp_path: Path) -> None:
+    config = changed(DEEP, train={"steps": 1, "loss": f"{__name__}.apart"})
+    layers = runs.run(config, tmp_path / "a").layers
+    ((x, y),) = assemble(config).state.coming_batch()
+    forecast = predict(DEEP.model, Sample(x, y, apart), 3)
+    for _, row in layers.iterrows():
+        assert row["predicted_delta_rms"] == forecast.rows[row["name"]].delta_rms
 
 
 def test_looking_at_the_coming_batch_changes_nothing() -> None:

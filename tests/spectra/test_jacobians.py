@@ -469,7 +469,8 @@ def test_the_largest_value_of_a_layer_that_is_not_written_out_is_the_same(
     stages: Sequence[Stage] = freeze(model, x).stages()
     if task.kind == "tokens":
         x, stages = run_stages(stages, x)[1], stages[1:]
-    x = x[:2]
+    # That rows are means over examples is shown by the cheapest.
+    x = x[: 2 if task.kind == "tokens" else 1]
     exact = jacobian_rows(stages, x)
     monkeypatch.setattr(jacobians, "ENTRIES", 0)
     large = jacobian_rows(stages, x)

@@ -51,7 +51,7 @@ def sample(batch: int = BATCH) -> Sample:
     x = torch.randn(batch, *SHAPE, generator=drawn, dtype=torch.float64)
     x = torch.nn.functional.avg_pool2d(x, 3, 1, 1) * 2 + 0.2
     x = x * torch.linspace(0.3, 1.4, SHAPE[2], dtype=torch.float64)
-    return Sample(x, torch.randint(0, OUTPUTS, (batch,), generator=drawn), loss)
+    return Sample(x, torch.randint(0, OUTPUTS, (batch,), generator=drawn), loss, is_mean=True)
 
 
 loss = losses.LOSSES["cross_entropy"].mean

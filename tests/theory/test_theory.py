@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -62,9 +63,10 @@ def sample(loss: str = "cross_entropy") -> Sample:
     x = torch.randn(BATCH, INPUTS, generator=drawn, dtype=torch.float64)
     x = (x + 0.5) * torch.linspace(0.5, 1.5, BATCH, dtype=torch.float64)[:, None]
     if loss == "mse":
-        return Sample(x, torch.randn(BATCH, OUTPUTS, generator=drawn), losses.LOSSES[loss].mean)
-    y = torch.randint(0, OUTPUTS, (BATCH,), generator=drawn)
-    return Sample(x, y, losses.LOSSES[loss].mean)
+        y = torch.randn(BATCH, OUTPUTS, generator=drawn)
+    else:
+        y = torch.randint(0, OUTPUTS, (BATCH,), generator=drawn)
+    return Sample(x, y, losses.LOSSES[loss].mean, is_mean=True)
 
 
 def measured(config: MlpConfig, data: Sample, seeds: int) -> dict[str, Tensor]:
@@ -118,7 +120,7 @@ def test_single_seeds_spread_as_predicted(case: str) -> None:
 
 def test_of_one_example_relu_s_spread_is_that_of_hanin_and_nica() -> None:
     """Var ln |dL/dz|^2 gains 5/n a layer, and so does Var ln |z|^2."""
-    one = Sample(sample().inputs[:1], sample().targets[:1], sample().loss)
+    one = Sample(sample().inputs[:1], sample().targets[:1], sample().loss, is_mean=True)
     forecast = predict(MlpConfig(depth=9, width=200), one, OUTPUTS)
     deltas = [row.log_delta_std for row in list(forecast.rows.values())[:-1]]
     preacts = [row.log_preact_std for row in list(forecast.rows.values())[:-1]]
@@ -150,6 +152,18 @@ def test_what_spreads_in_an_orthogonal_linear_net_is_the_loss_s_own_gradient() -
     assert float(logs.std()) == pytest.approx(row.log_delta_std, rel=0.27)
     error = float(logs.std()) / math.sqrt(60)
     assert float(logs.mean()) == pytest.approx(math.log(row.delta_rms), abs=4 * error)
+
+
+@pytest.mark.parametrize("loss", ["cross_entropy", "mse"])
+def test_draws_asked_of_a_loss_together_have_the_gradient_of_each(loss: str) -> None:
+    groups = lengths(sample(loss).x_BF)
+    q_A = torch.linspace(0.5, 2.0, len(groups.share_A), dtype=torch.float64)
+    together, each = (
+        output_gradient(replace(sample(loss), is_mean=is_mean), groups, q_A, 0.4, OUTPUTS)
+        for is_mean in (True, False)
+    )
+    for name, value in vars(each).items():
+        torch.testing.assert_close(getattr(together, name), value)
 
 
 def test_small_outputs_have_softmax_s_gradient() -> None:
@@ -274,7 +288,7 @@ def test_where_theory_has_no_answer_it_says_why(values: dict[str, Any], word: st
     [{"gain": 0.0}, {"gain": 1e-3}, {"gain": 1e3}, {"activation": "tanh"}, {"skip": "residual"}],
 )
 def test_extremes_end_in_numbers_or_empty_cells(values: dict[str, Any], scale: float) -> None:
-    data = Sample(sample().inputs * scale, sample().targets, sample().loss)
+    data = Sample(sample().inputs * scale, sample().targets, sample().loss, is_mean=True)
     for depth in (1, 150):
         forecast = predict(MlpConfig(width=20, depth=depth, **values), data, OUTPUTS)
         if values == {"activation": "tanh"} and scale > 1:
@@ -315,7 +329,9 @@ def test_where_examples_are_alike_or_opposite_no_spread_is_predicted(
 ) -> None:
     x = torch.randn(BATCH, num_inputs, generator=generator(3, "theory"), dtype=torch.float64)
     forecast = predict(
-        MlpConfig(depth=3, activation="tanh"), Sample(x, sample().targets, sample().loss), OUTPUTS
+        MlpConfig(depth=3, activation="tanh"),
+        Sample(x, sample().targets, sample().loss, is_mean=True),
+        OUTPUTS,
     )
     assert (forecast.caveat is None) == is_known
     assert all((row.log_delta_std is not None) == is_known for row in forecast.rows.values())
@@ -338,7 +354,9 @@ def test_batch_norm_makes_the_pattern_of_a_linear_net_fade() -> None:
 @pytest.mark.parametrize("num_examples", [6, 10])
 def test_the_factor_of_deep_linear_batch_norm_is_yang_s(num_examples: int) -> None:
     """(B - 2)/(B - 3) in mean square where examples are equally far from each other (2019)."""
-    data = Sample(sample().inputs[:num_examples], sample().targets[:num_examples], sample().loss)
+    data = Sample(
+        sample().inputs[:num_examples], sample().targets[:num_examples], sample().loss, is_mean=True
+    )
     config = MlpConfig(depth=400, width=10**6, activation="linear", norm="batch", bias=False)
     middle = predict(config, data, OUTPUTS).layers[200]
     assert middle.chi == pytest.approx((num_examples - 2) / (num_examples - 3), rel=1e-3)
@@ -352,7 +370,9 @@ def test_batch_norm_of_few_examples_is_predicted(activation: str, num_examples: 
 
     Within 4 standard errors and 6/width a layer, for what is of higher order in 1/width.
     """
-    data = Sample(sample().inputs[:num_examples], sample().targets[:num_examples], sample().loss)
+    data = Sample(
+        sample().inputs[:num_examples], sample().targets[:num_examples], sample().loss, is_mean=True
+    )
     config = MlpConfig(depth=8, width=200, activation=activation, norm="batch")
     rows = predict(config, data, OUTPUTS).rows
     found = measured(config, data, 24)["layers.0.linear.weight"][:, 1]

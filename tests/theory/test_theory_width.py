@@ -48,7 +48,7 @@ def sample(num_examples: int = BATCH) -> Sample:
     x = x * torch.linspace(0.8, 1.2, BATCH, dtype=torch.float64)[:, None]
     y = torch.randint(0, OUTPUTS, (BATCH,), generator=drawn)
     loss = losses.LOSSES["cross_entropy"]
-    return Sample(x[:num_examples], y[:num_examples], loss.mean)
+    return Sample(x[:num_examples], y[:num_examples], loss.mean, is_mean=True)
 
 
 def logs_of_nets(config: MlpConfig, data: Sample, nets: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -265,7 +265,7 @@ def test_where_few_long_examples_rule_a_batch_it_is_told(
     inputs = data.inputs / data.inputs.norm(dim=1, keepdim=True) * math.sqrt(INPUTS)
     inputs[3] *= longest
     config = MlpConfig(depth=10, width=64, activation=activation, init=init)
-    found = predicted(config, Sample(inputs, data.targets, data.loss))
+    found = predicted(config, Sample(inputs, data.targets, data.loss, data.is_mean))
     first = next(iter(found.rows.values()))
     assert ("few examples come to be much longer" in (found.caveat or "")) == is_told
     assert (first.log_delta_std is None) == is_told

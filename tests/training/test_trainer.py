@@ -52,7 +52,7 @@ from vgexp.config import (
     WarmupCosineConfig,
 )
 from vgexp.errors import QuestionError
-from vgexp.training import Trainer, history
+from vgexp.training import Trainer, evaluation, history
 
 # ---------------------------------------------------------------- by hand
 
@@ -230,6 +230,13 @@ def test_steps_and_evals_are_those_of_a_loop_by_hand(
     optimizer: OptimizerConfig, accumulate: int
 ) -> None:
     assert_as_by_hand(changed(BASE, optimizer=optimizer, train={"accumulate": accumulate}))
+
+
+def test_an_evaluation_in_several_batches_is_that_of_the_whole_split(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(evaluation, "EVAL_BATCH", 7)
+    assert_as_by_hand(BASE)
 
 
 @pytest.mark.parametrize("scheduler", SCHEDULERS, ids=lambda s: type(s).__name__)

@@ -81,7 +81,8 @@ def _sample(trainer: Trainer, *, first_only: bool = False) -> Sample:
     """The examples of the coming update, or those of its first micro-batch."""
     batch = trainer.state.coming_batch()
     inputs, targets = _together(batch[:1] if first_only else batch)
-    return Sample(inputs, targets, trainer.facts.loss.mean)
+    loss = trainer.facts.loss
+    return Sample(inputs, targets, loss.mean, loss.is_mean)
 
 
 def _together(parts: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:

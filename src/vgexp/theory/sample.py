@@ -31,6 +31,9 @@ class Sample:
     """[B, ...], flattened to features."""
     targets: Tensor
     loss: MeanLoss
+    is_mean: bool = False
+    """Whether the loss is the mean of each target's own, so that it may be asked of many draws of
+    the outputs as if they were one batch."""
 
     @property
     def x_BF(self) -> Tensor:
@@ -203,10 +206,18 @@ def _gradients(sample: Sample, outputs: Tensor) -> Tensor:
         with torch.enable_grad():
             z_RBC = outputs[first : first + _AT_ONCE].clone().requires_grad_()
             # Each draw's own gradient is that of the sum: one backward pass costs less than many.
-            total = torch.stack([sample.loss(z_BC, targets) for z_BC in z_RBC.unbind()]).sum()
-            (gradient_RBC,) = torch.autograd.grad(total, z_RBC)
+            (gradient_RBC,) = torch.autograd.grad(_total(sample, z_RBC, targets), z_RBC)
         found.append(gradient_RBC * outputs.shape[1])
     return torch.cat(found)
+
+
+def _total(sample: Sample, z_RBC: Tensor, targets: Tensor) -> Tensor:
+    """The sum of the losses of draws."""
+    if not sample.is_mean:
+        return torch.stack([sample.loss(z_BC, targets) for z_BC in z_RBC.unbind()]).sum()
+    num_draws = len(z_RBC)
+    of_all = targets.expand(num_draws, *targets.shape).flatten(0, 1)
+    return num_draws * sample.loss(z_RBC.flatten(0, 1), of_all)
 
 
 def _alike(delta: Tensor) -> float:
