@@ -311,3 +311,30 @@ def test_optimizers_that_take_turns_have_a_backward_pass_each(
                 make()
     assert probe._optimizer.takes_turns == has_own_pass
     assert not any(p._post_accumulate_grad_hooks for p in (*one.parameters(), *two.parameters()))
+
+
+class Late(nn.Module):
+    """Makes its second layer in a forward pass, after the optimizer has taken the parameters."""
+
+    def __init__(self, first_with: int) -> None:
+        super().__init__()
+        self.first = nn.Linear(3, 3)
+        self.second: nn.Linear | None = None
+        self._calls_left = first_with
+
+    def forward(self, x: Tensor) -> Tensor:
+        self._calls_left -= 1
+        if self._calls_left < 0 and self.second is None:
+            self.second = nn.Linear(3, 1)
+        y = torch.tanh(self.first(x))
+        return y if self.second is None else self.second(y)
+
+
+@pytest.mark.parametrize("first_with", [0, 2])
+def test_parameters_that_a_forward_pass_makes_are_not_in_the_optimizer(first_with: int) -> None:
+    net = Late(first_with)
+    frame, _ = trained(net, sgd(net), 4, every=1)
+    row = cells(frame, "second.weight", first_with)
+    assert (row["requires_grad"], row["in_optimizer"], row["gradient_came"]) == (1, 0, 1)
+    assert row["updated"] == 0
+    assert {*frame["name"]} == {"first.weight", "first.bias", "second.weight", "second.bias"}

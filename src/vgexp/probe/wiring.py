@@ -75,16 +75,14 @@ class Wiring:
         self._optimizer = optimizer
         self._note = note
         self._with_changes = with_changes
-        names: dict[int, list[str]] = {}
+        self._model = model
         self._parameters: list[nn.Parameter] = []
-        for name, parameter in model.named_parameters(remove_duplicate=False):
-            if id(parameter) not in names:
-                self._parameters.append(parameter)
-            names.setdefault(id(parameter), []).append(name)
-        own = [names[id(parameter)] for parameter in self._parameters]
-        self._names = [each[0] for each in own]
-        self._also = [" ".join(each[1:]) or None for each in own]
-        self._place = {id(p): index for index, p in enumerate(self._parameters)}
+        self._names: list[str] = []
+        self._also: list[str | None] = []
+        self._place: dict[int, int] = {}
+        self._late: set[int] = set()
+        """Parameters that came after the first, until their first step ends."""
+        self._add_parameters()
         self._hooks: list[Any] = []
         self._last_look = -1
         self._marks: dict[int, tuple[int, int]] = {}
@@ -97,6 +95,20 @@ class Wiring:
         self._pending: list[_Facts] = []
         self._known: list[tuple[Any, ...]] = []
         self._rows: list[Rows] = []
+
+    def _add_parameters(self) -> None:
+        """Adds the parameters that the model has and the table does not: all, and later those that
+        a forward pass made."""
+        names: dict[int, list[str]] = {}
+        for name, parameter in self._model.named_parameters(remove_duplicate=False):
+            if id(parameter) in self._place:
+                continue
+            if id(parameter) not in names:
+                self._parameters.append(parameter)
+            names.setdefault(id(parameter), []).append(name)
+        self._names += [own[0] for own in names.values()]
+        self._also += [" ".join(own[1:]) or None for own in names.values()]
+        self._place |= {p: index for index, p in enumerate(names, len(self._place))}
 
     # ------------------------------------------------------------ one step
 
@@ -134,6 +146,13 @@ class Wiring:
 
     def before_step(self) -> None:
         """Notes, before the update, what the optimizer will do with each parameter."""
+        if any(id(p) not in self._place for p in self._model.parameters()):
+            self._settle()  # what waits has fewer of them
+            num_known = len(self._parameters)
+            self._add_parameters()
+            self._late = {id(p) for p in self._parameters[num_known:]}
+            self._has_grad += [False] * (len(self._parameters) - len(self._has_grad))
+            self._known += [()] * (len(self._parameters) - len(self._known) if self._known else 0)
         lr = {id(p): group.get("lr") for group in self._optimizer.groups() for p in group["params"]}
         self._before = (
             [p.requires_grad for p in self._parameters],
@@ -217,7 +236,9 @@ class Wiring:
         """Whether a gradient came, and whether it was added to that of the update before."""
         if not self._is_looking:
             nothing: list[bool | None] = [None] * len(self._parameters)
-            return nothing, nothing
+            late, self._late = self._late, set()
+            held = zip(self._parameters, self._has_grad, strict=True)
+            return [has_grad if id(p) in late else None for p, has_grad in held], nothing
         came: list[bool | None] = [
             id(p) in self._arrived or has_grad
             for p, has_grad in zip(self._parameters, self._has_grad, strict=True)
