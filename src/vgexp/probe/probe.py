@@ -166,7 +166,7 @@ class Probe:
             refused = self._optimizer.set(self._before_step, self._after_step)
             if refused:
                 self._unseen["the optimizer"] = refused
-            for what, reason in unseen_of_ranks(self._model, self._ranks).items():
+            for what, reason in unseen_of_ranks(self._model, self._ranks, self._own).items():
                 self._unseen.setdefault(what, reason)
             self._measuring.prepare()
         except BaseException:

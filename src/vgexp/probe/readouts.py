@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from vgexp.probe.blocks import Block
 from vgexp.probe.calls import Call
+from vgexp.probe.flat import leaf_of
 from vgexp.probe.graph import Place, before, mixes, place_of, reads_one_of, walk
 from vgexp.probe.layout import Layout, enclosing
 from vgexp.probe.numbering import Unit
@@ -38,7 +39,7 @@ def find_readouts(
         for place in calls[name].places():
             is_first = not inside and place not in later
             rows.setdefault(place, shown.get(name) if is_first else None)
-    weights = {id(r.weight) for r in layout.plan.rows if r.weight is not None}
+    weights = {id(leaf_of(r.weight)) for r in layout.plan.rows if r.weight is not None}
 
     def ends(place: Place) -> bool:
         return place in rows or (mixes(place[0]) and reads_one_of(place, weights))

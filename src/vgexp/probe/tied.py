@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from weakref import WeakMethod
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vgexp.probe.flat import FlatWeight, Members
 from vgexp.probe.functions import After, FunctionCall, FunctionWatcher
 from vgexp.probe.plan import PlanRow, ProbePlan
 from vgexp.quantities.layers import READOUT
@@ -62,12 +63,17 @@ class TiedUses:
         row_of = {
             id(row.weight): index for index, row in enumerate(plan.rows) if row.weight is not None
         }
-        self._main = {
-            id(module.weight): row_of[id(module.weight)]
-            for module in model.modules()
-            if isinstance(module, nn.Embedding) and id(module.weight) in row_of
-        }
-        self._names = {id(module): name for name, module in model.named_modules()}
+        self._members = Members(model)
+        self._main: dict[int, int] = {}
+        self._in_flat: list[tuple[nn.Module, int]] = []
+        """Embeddings whose matrix is there in a pass alone, each with the row."""
+        for _, module in self._members.modules():
+            weight = dict(self._members.own(module)).get("weight")
+            if isinstance(module, nn.Embedding) and id(weight) in row_of:
+                self._main[id(weight)] = row_of[id(weight)]
+                if isinstance(weight, FlatWeight):
+                    self._in_flat.append((module, row_of[id(weight)]))
+        self._names = {id(module): name for name, module in self._members.modules()}
         self._uses: dict[tuple[int, int], Use] = {}
         self._is_learning = True
 
@@ -91,8 +97,20 @@ class TiedUses:
         tensors = [x for x in given if isinstance(x, Tensor)]
         for place, x in enumerate(tensors[:2]):
             main = self._main.get(id(x), self._main.get(id(base_of(x))))
+            if main is None and self._in_flat:
+                main = self._main_in_flat(x)
             if main is not None and len(tensors) > 1:
                 return partial(self._after, call.module, main, tensors[1 - place])
+        return None
+
+    def _main_in_flat(self, x: Tensor) -> int | None:
+        """The row of the matrix that a tensor is, or is another form of, while a pass runs."""
+        for module, row in self._in_flat:
+            weight: Any = module.weight
+            if x is weight or (
+                x.numel() and x.data_ptr() == weight.data_ptr() and x.numel() == weight.numel()
+            ):
+                return row
         return None
 
     def _after(self, module: nn.Module, main: int, read: Tensor, z: Tensor) -> None:
@@ -106,7 +124,7 @@ class TiedUses:
 
     def _is_owner(self, module: nn.Module, main: int) -> bool:
         weight = self._plan.rows[main].weight
-        return any(weight is p for p in module.parameters(recurse=False))
+        return any(weight is p for _, p in self._members.own(module))
 
     def _add(self, module: nn.Module, main: int) -> Use:
         """Makes the row of a use, beside that of its matrix."""

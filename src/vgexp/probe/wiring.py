@@ -10,10 +10,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from vgexp.probe.flat import FlatWeight, Members, held_as
 from vgexp.probe.hooks import Hook, Note
 from vgexp.probe.moments import ColumnCells
 from vgexp.probe.optimizers import StepHooks
 from vgexp.probe.plan import PlanRow
+from vgexp.probe.ranks import has_other_ranks
 from vgexp.probe.weights import UPDATE_NORM
 from vgexp.quantities import WIRING
 from vgexp.records import Rows
@@ -77,7 +79,7 @@ class Wiring:
         self._with_changes = with_changes
         names: dict[int, list[str]] = {}
         self._parameters: list[nn.Parameter] = []
-        for name, parameter in model.named_parameters(remove_duplicate=False):
+        for name, parameter in Members(model).parameters(remove_duplicate=False):
             if id(parameter) not in names:
                 self._parameters.append(parameter)
             names.setdefault(id(parameter), []).append(name)
@@ -91,7 +93,7 @@ class Wiring:
         self._arrived: dict[int, tuple[int, int, bool]] = {}
         self._peaks: dict[int, Tensor] = {}
         self._given: tuple[list[int], Tensor | None] = [], None
-        self._is_looking = False
+        self._is_looking = self._is_shared = False
         self._before: tuple[list[bool], list[Any], list[int]] | None = None
         self._has_grad: list[bool] = []
         self._pending: list[_Facts] = []
@@ -116,13 +118,18 @@ class Wiring:
         if not looks:
             return
         self._is_looking, self._last_look = True, step
+        self._is_shared = has_other_ranks()
         self._arrived, self._peaks = {}, {}
         self._marks = {
             id(p): (id(g), version_of(g)) for p in self._parameters if (g := p.grad) is not None
         }
         hook = Hook(self._note, None, self._on_gradient)
         for parameter in self._parameters:
-            if parameter.requires_grad and not is_lazy(parameter):
+            if (
+                parameter.requires_grad
+                and not is_lazy(parameter)
+                and not isinstance(parameter, FlatWeight)
+            ):
                 self._hooks.append(_hook(parameter, hook))
 
     def disarm(self) -> None:
@@ -137,7 +144,7 @@ class Wiring:
         lr = {id(p): group.get("lr") for group in self._optimizer.groups() for p in group["params"]}
         self._before = (
             [p.requires_grad for p in self._parameters],
-            [_copied(lr[id(p)]) if id(p) in lr else _ABSENT for p in self._parameters],
+            [_copied(lr.get(id(held_as(p)), _ABSENT)) for p in self._parameters],
             [version_of(p) for p in self._parameters],
         )
 
@@ -179,7 +186,7 @@ class Wiring:
             step, is_whole, requires_grad, lr, self._has_grad, came, kept,
             [version_of(p) != v for p, v in zip(self._parameters, versions, strict=True)],
             peaks.places, peaks.joined(),
-            [id(p) in self._optimizer.of_others for p in self._parameters],
+            [id(held_as(p)) in self._optimizer.of_others for p in self._parameters],
             changes.places, changes.joined(), *self._given,
         )  # fmt: skip
         self._given = [], None
@@ -209,7 +216,8 @@ class Wiring:
         *at, is_kept = (*self._marks.get(key, (0, -2)), True) if last is None else last
         is_added = found == (at[0], at[1] + 1)
         self._arrived[key] = (*found, is_added and is_kept)
-        entries = _entries(gradient)
+        # Of several ranks each has its own until all have come.
+        entries = None if self._is_shared else _entries(gradient)
         if entries is not None:
             self._peaks[key] = torch.linalg.vector_norm(entries, math.inf).float()
 
@@ -223,7 +231,9 @@ class Wiring:
             for p, has_grad in zip(self._parameters, self._has_grad, strict=True)
         ]
         kept: list[bool | None] = [
-            id(p) in self._arrived and self._arrived[id(p)][2] if step and came[index] else None
+            id(p) in self._arrived and self._arrived[id(p)][2]
+            if step and came[index] and not isinstance(p, FlatWeight)
+            else None
             for index, p in enumerate(self._parameters)
         ]
         return came, kept
