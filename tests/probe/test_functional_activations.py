@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from vgexp import Probe
+from vgexp.probe import tied
 from vgexp.probe.free_activations import FreeActivations
 from vgexp.probe.functions import FunctionWatcher
 from vgexp.probe.unseen import NO_ACTIVATION
@@ -437,6 +438,9 @@ def test_after_an_error_in_the_forward_pass_the_next_step_is_measured() -> None:
     assert_alike(measured_rows(probe), trained(Net(nn.Tanh()))[0])
 
 
+_OF_ATTENTION = (F.scaled_dot_product_attention, F.multi_head_attention_forward)
+
+
 def test_functions_are_watched_on_only_where_they_are_needed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -445,8 +449,9 @@ def test_functions_are_watched_on_only_where_they_are_needed(
 
     def count(self: FreeActivations, watcher: FunctionWatcher) -> None:
         end(self, watcher)
-        # Without those of attention, which others ask for.
-        seen.append(len(watcher._watched) - 2)
+        # Without those of attention and of matrices, which others ask for.
+        others = {id(function) for function in (*tied.FUNCTIONS, *_OF_ATTENTION)}
+        seen.append(len(watcher._watched.keys() - others))
 
     monkeypatch.setattr(FreeActivations, "end_learning", count)
     for phi in (nn.ReLU(), CallsFunction(), NewGelu(), nn.Sigmoid()):

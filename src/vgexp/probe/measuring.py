@@ -123,6 +123,10 @@ class Measuring:
         """Reason -> weights of which something was not measured."""
         return self._missing.reasons(self._unseen)
 
+    def is_shown(self, name: str) -> bool:
+        """Whether z was measured of the weight of this name."""
+        return self._missing.is_shown(name)
+
     @property
     def is_measuring(self) -> bool:
         """Whether anything is measured in the current step."""

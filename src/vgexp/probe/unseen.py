@@ -58,6 +58,11 @@ class Missing:
                 rows.update(cells[name].rows)
         self._are_gradients_measured |= "grad_norm" in cells
 
+    def is_shown(self, name: str) -> bool:
+        """Whether z was measured of the weight of this name."""
+        rows = self._plan.rows
+        return any(rows[row].name == name for row in self._with["preact_mean"])
+
     def reasons(self, told: Collection[str]) -> dict[str, list[str]]:
         """Reason -> weights. Of weights that were told of before, only what they lack beside it.
 
