@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from vgexp.errors import QuestionError
-from vgexp.guests.probe import Probe, require_settings
+from vgexp.guests.probe import Probe, require_folder, require_settings
 from vgexp.guests.recording import find_free
 from vgexp.probe.flat import Members, held_as
 from vgexp.probe.sharded import is_sharded
@@ -60,6 +60,7 @@ class ProbeCallback(Callback):
     def __init__(self, folder: str | Path | None = None, **settings: Any) -> None:
         super().__init__()
         require_settings(settings)
+        require_folder(folder)
         self._folder = folder
         self._settings = settings
         self.probes: list[Probe] = []
