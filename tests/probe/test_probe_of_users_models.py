@@ -1238,13 +1238,22 @@ def test_reparametrised_weights_do_not_disturb_their_neighbours() -> None:
     assert any("original" in name for name in reasons(probe))
 
 
-def test_lazy_modules_that_have_no_shape_yet_do_not_stop_a_probe() -> None:
-    model = nn.Sequential(nn.LazyLinear(5), nn.Tanh(), nn.Linear(5, 3)).double()
+def test_lazy_modules_that_have_no_shape_yet_have_rows() -> None:
+    model = nn.Sequential(nn.LazyConv1d(5, 1), nn.Tanh(), nn.Flatten(), nn.LazyLinear(3)).double()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     with Probe(model, optimizer, every=1, activations_every=1) as probe:
         for step in range(2):
-            step_on(optimizer, [data(7, 4, seed=step)], model)
-    assert {row["name"] for row in measured_rows(probe)} >= {"2.weight"}
+            step_on(optimizer, [data(7, 4, 6, seed=step)], model)
+            rows = measured_rows(probe)
+            assert [(row["layer"], row["name"], row["kind"]) for row in rows] == [
+                (1, "0.weight", "conv"),
+                (2, "3.weight", "readout"),
+            ]
+            for row in rows:
+                norm = model.get_parameter(row["name"]).grad.norm().item()  # type: ignore[union-attr]
+                assert row["grad_norm"] == pytest.approx(norm, rel=1e-12)
+                assert row["delta_rms"] is not None
+    assert probe.unseen == []
 
 
 # ---------------------------------------------------------------- precision and loss scaling

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 from torch.nn.utils.parametrize import is_parametrized
 
 from vgexp.activations import slope_of
@@ -139,10 +140,20 @@ def plan_of_module(model: nn.Module, pattern: str | None) -> ProbePlan:
     of_norms = {
         id(p) for m in model.modules() if isinstance(m, NORMS) for _, p in members.within(m)
     }
+    # They get their shape in the first pass, and stay the same objects.
+    lazy = {
+        id(p)
+        for _, module in members.modules()
+        if isinstance(module, WEIGHING)
+        for _, p in members.own(module)
+        if is_lazy(p)
+    }
     names = {
         id(p): name.replace(COMPILED_PREFIX, "")
         for name, p in members.parameters()
-        if p.ndim >= 2 and id(p) not in of_norms and not name.rpartition(".")[2].startswith("bias")
+        if (p.ndim >= 2 or id(p) in lazy)
+        and id(p) not in of_norms
+        and not name.rpartition(".")[2].startswith("bias")
     }
     may_be_blocks = _may_be_blocks(members, names)
     wanted = _wanted([*names.values(), *may_be_blocks], pattern)
@@ -219,7 +230,7 @@ def _plan_owner(
             plan.unseen[plan.rows[index].name] = NO_SINGLE_OUTPUT
         return
     # Of a weight's direction and its magnitude, the direction has more entries.
-    main = rows[max(own, key=lambda each: each[1].numel())[0]]
+    main = rows[max(own, key=lambda each: 0 if is_lazy(each[1]) else each[1].numel())[0]]
     plan.preacts.append((module, main))
     for index in rows.values():
         if index != main:
