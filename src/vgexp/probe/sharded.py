@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from vgexp import metrics
 from vgexp.probe.flat import FlatWeight
@@ -24,6 +24,8 @@ NORMS = ("grad_norm", "grad_norm_clipped", "weight_norm", "update_norm")
 PEAKS = ("grad_max",)
 SHARES = ("grad_zero_fraction",)
 """Columns that are means over entries."""
+_WHOLE = frozenset({Tensor, nn.Parameter, type(None)})
+"""Types of what is on this rank alone, which is nearly always so; and of no weight."""
 COLUMNS = (*NORMS, *PEAKS, *SHARES)
 
 
@@ -35,6 +37,8 @@ def local_part(x: Tensor, like: Tensor | None = None) -> Tensor:
     Args:
         like: the weight whose gradient `x` is; it is laid out as the weight is, if it is not.
     """
+    if type(x) in _WHOLE and type(like) in _WHOLE:
+        return x
     if isinstance(x, FlatWeight):
         return _not_empty(x.local())
     if isinstance(like, FlatWeight):
