@@ -45,6 +45,8 @@ class Result:
     def has_right_verdict(self) -> bool:
         """Whether what is said agrees with the blocks' own gradients, where there are blocks."""
         says_trouble = re.search("vanishes|explodes", self.said) is not None
+        if not self.said:
+            return False
         if math.isnan(self.true_attenuation):
             return not says_trouble and "cannot be compared" not in self.said
         is_trouble = not 1e-3 <= self.true_attenuation <= 1e3
@@ -77,7 +79,7 @@ def check(stranger: Stranger) -> Result:
     result.expected_blocks = tuple(truth.blocks)
     _check_rows(result, frame, truth)
     try:
-        result.said = str(diagnose(frame)).partition("\n")[0]
+        result.said = diagnose(frame).sentence
     except QuestionError as error:
         result.said = f"cannot be compared: {error}"
     signals = [truth.deltas[name] for name in truth.blocks if truth.deltas.get(name)]

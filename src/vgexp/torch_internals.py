@@ -7,12 +7,13 @@ be measured.
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from importlib import import_module
 from operator import attrgetter
-from typing import Any, Final, cast
+from typing import Any, Final, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -302,6 +303,95 @@ def uncompiled(model: nn.Module) -> nn.Module:
             break
         model = inner
     return model
+
+
+# ------------------------------------------------------------ weights in flat pieces (FSDP1)
+
+_WRAPPED_BY_FSDP = re.compile(r"(?:^|\.)_fsdp_wrapped_module(?=\.|$)")
+
+
+class FlatPart(NamedTuple):
+    """The part that this process holds of a weight, within what it holds of a flat parameter."""
+
+    flat: nn.Parameter
+    """In which the gradients of several weights come, one after the other."""
+    whole: Tensor
+    """This process's entries of the flat parameter."""
+    start: int
+    length: int
+    """0 where it holds none of the weight's entries."""
+    original: nn.Parameter | None
+    """The weight's own parameter, as the optimizer has it; None: it has the flat one."""
+
+
+def flat_kind() -> type[nn.Module] | None:
+    """`FullyShardedDataParallel`; None where nothing has loaded it, so that there is none."""
+    return getattr(sys.modules.get("torch.distributed.fsdp"), "FullyShardedDataParallel", None)
+
+
+def without_flat_kind(name: str) -> str:
+    """The name of a module or a parameter without what `FullyShardedDataParallel` adds to it."""
+    return _WRAPPED_BY_FSDP.sub("", name).lstrip(".")
+
+
+def is_in_flat(x: Tensor) -> bool:
+    """Whether a parameter is a flat one, or one whose entries are part of one.
+
+    Where torch does not mark them, they are taken as what they are: vectors.
+    """
+    return bool(getattr(x, "_fsdp_flattened", False))
+
+
+def flat_handles(model: nn.Module) -> list[Any]:
+    """What knows the flat parameters of a model, one each. torch has no public way to it."""
+    kind = flat_kind()
+    wrappers = [m for m in model.modules() if kind is not None and isinstance(m, kind)]
+    return [h for m in wrappers if (h := getattr(m, "_handle", None)) is not None]
+
+
+def weights_in_flat(handle: Any) -> list[tuple[tuple[int, ...], list[tuple[nn.Module, str]]]]:
+    """Of each weight in a flat parameter its shape, and the modules that have it with its name
+    there.
+
+    Raises:
+        AttributeError: this torch does not tell.
+    """
+    flat = handle.flat_param
+    places = [[(info.module, info.param_name)] for info in flat._param_infos]
+    first = {(id(module), name): i for i, ((module, name),) in enumerate(places)}
+    for info in flat._shared_param_infos:
+        place = first[id(info.prim_module), info.prim_param_name]
+        places[place].append((info.module, info.param_name))
+    return [(tuple(s), at) for s, at in zip(flat._shapes, places, strict=True)]
+
+
+def part_in_flat(handle: Any, place: int) -> FlatPart:
+    """Where the entries of the weight at a place are.
+
+    Raises:
+        AttributeError: this torch does not tell.
+    """
+    flat = handle.flat_param
+    info = flat._shard_param_infos[place]
+    # Before the first pass, the parameter is what it is between passes.
+    whole = getattr(flat, "_local_shard", flat.data)
+    start, length = (info.offset_in_shard, info.numel_in_shard) if info.in_shard else (0, 0)
+    return FlatPart(flat, whole, start, length, flat._params[place] if flat._params else None)
+
+
+def gradient_of(p: Tensor) -> Tensor | None:
+    """The gradient of a parameter, also where it is put aside while a backward pass goes on.
+
+    Where torch keeps it under another name, a pass before that one counts as thrown away.
+    """
+    kept = getattr(p, "_saved_grad_shard", None) if p.grad is None else p.grad
+    return kept if isinstance(kept, Tensor) else None
+
+
+def group_of_flat(handle: Any) -> tuple[Any, torch.device] | None:
+    """The processes that hold the parts of a flat parameter, and the device on which they exchange;
+    None where each holds the whole."""
+    return (handle.process_group, handle.device) if handle.uses_sharded_strategy else None
 
 
 # ------------------------------------------------------------ many tensors at a time

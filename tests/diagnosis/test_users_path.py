@@ -53,6 +53,14 @@ def test_a_layer_is_its_first_row_that_has_a_signal() -> None:
     assert users_main_path(layers)["name"].tolist() == ["w2", "w3"]
 
 
+def test_beside_a_frozen_weight_whose_z_is_known_no_adapter_stands_for_the_layer() -> None:
+    layers = rows_of((1, None), (1, 1e-6), (2, 0.5), (2, 1e-6), (3, 1.0))
+    assert users_path(layers.assign(preact_std=1.0), 3) == UsersPath(2, 3)
+    # Of a free parameter, which may come first, no z is known.
+    first_is_free = layers.assign(preact_std=[np.nan, *[1.0] * 5])
+    assert users_path(first_is_free, 3) == UsersPath(1, 3)
+
+
 @pytest.mark.parametrize(("readout_norm", "reason"), [(0.0, ZERO_READOUT), (1.0, ""), (None, "")])
 def test_a_read_out_of_zeros_sends_nothing_back_by_design(
     readout_norm: float | None, reason: str

@@ -47,6 +47,15 @@ def test_a_setting_is_refused_with_and_without_a_model(
         Probe(model, torch.optim.SGD(model.parameters(), lr=0.1), **settings)
 
 
+@pytest.mark.parametrize(
+    ("folder", "words"), [(3, "3"), ("", "''"), (True, "True"), (b"a", "b'a'")]
+)
+def test_what_names_no_folder_is_refused(folder: Any, words: str) -> None:
+    model = nn.Linear(3, 2)
+    with pytest.raises(QuestionError, match=f"folder is {words}\nallowed: the path of a folder"):
+        Probe(model, torch.optim.SGD(model.parameters(), lr=0.1), folder=folder)
+
+
 def test_settings_that_a_probe_takes_are_not_refused() -> None:
     require_settings({})
     require_settings({"every": 1, "examples": 4, "metrics": {"size": torch.norm}, "layers": "a|b"})
@@ -63,6 +72,8 @@ def test_a_callback_refuses_them_when_it_is_made_and_both_have_probe_and_probes(
     made = import_module(f"vgexp.integrations.{package}").ProbeCallback
     with pytest.raises(QuestionError, match="nearest: activations_every"):
         made(activation_every=3)
+    with pytest.raises(QuestionError, match="folder is 3"):
+        made(folder=3)
     callback = made(activations_every=3)
     assert callback.probe is None
     assert callback.probes == []

@@ -7,12 +7,13 @@ Holds: integrations/lightning.py, integrations/__init__.py
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pandas as pd
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -187,3 +188,31 @@ def test_the_example_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     main(str(tmp_path))
     assert "vanishes at step 0" in capsys.readouterr().out
     assert vgexp.load(tmp_path / "vgexp").summary["signal"] == "vanishing"
+
+
+@pytest.mark.skipif(not distributed.is_available(), reason="torch without distributed")
+def test_of_flat_parameters_the_probe_is_given_the_wrapper_which_knows_them(tmp_path: Path) -> None:
+    from torch.distributed.fsdp import FullyShardedDataParallel
+
+    store = f"file://{tmp_path / 'rendezvous'}"
+    distributed.init_process_group("gloo", init_method=store, rank=0, world_size=1)
+    try:
+        module = Module()
+        module.forward = lambda x: module.head(module.net(x))
+        wrapper = FullyShardedDataParallel(module, device_id=torch.device("cpu"))
+        optimizer = torch.optim.SGD(wrapper.parameters(), lr=0.1)
+        # Lightning itself has this strategy on GPUs only.
+        trainer = SimpleNamespace(
+            model=wrapper, optimizers=[optimizer], is_global_zero=True, log_dir=str(tmp_path)
+        )
+        trainer.precision_plugin = None
+        callback = ProbeCallback(every=1)
+        callback.on_train_start(trainer, module)
+        wrapper(torch.randn(4, 5)).sum().backward()
+        optimizer.step()
+        assert callback.probe is not None
+        names = callback.probe.to_frame()["name"].tolist()
+        callback.on_train_end(trainer, module)
+    finally:
+        distributed.destroy_process_group()
+    assert names == [name for name, p in Module().named_parameters() if p.ndim > 1]

@@ -141,6 +141,20 @@ def test_a_packed_sequence_has_as_many_examples_as_sequences(cls: type[nn.RNNBas
     assert factor(Packed(), given) == (3, [])
 
 
+def test_a_recurrent_net_of_which_the_last_state_alone_is_read_is_measured() -> None:
+    class Last(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.rnn, self.head = nn.LSTM(4, 5), nn.Linear(5, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.head(self.rnn(x)[1][0][-1])
+
+    # Nothing comes back through the output, whose hook gets None.
+    examples, told = factor(Last(), torch.randn(5, 8, 4))
+    assert (examples, len(told)) == (8, 1)
+
+
 class OverTime(nn.Module):
     def __init__(self, batch_first: bool, turns: bool = False) -> None:
         super().__init__()

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from vgexp import Probe
+from vgexp.probe import tied
 from vgexp.probe.free_activations import FreeActivations
 from vgexp.probe.functions import FunctionWatcher
 from vgexp.probe.meters import uses
@@ -438,6 +439,9 @@ def test_after_an_error_in_the_forward_pass_the_next_step_is_measured() -> None:
     assert_alike(measured_rows(probe), trained(Net(nn.Tanh()))[0])
 
 
+_OF_ATTENTION = (F.scaled_dot_product_attention, F.multi_head_attention_forward)
+
+
 def test_functions_are_watched_on_only_where_they_are_needed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -446,9 +450,9 @@ def test_functions_are_watched_on_only_where_they_are_needed(
 
     def count(self: FreeActivations, watcher: FunctionWatcher) -> None:
         end(self, watcher)
-        # Without those that others ask for.
-        others = (F.scaled_dot_product_attention, F.multi_head_attention_forward, *uses.FUNCTIONS)
-        seen.append(len(watcher._watched.keys() - {id(function) for function in others}))
+        # Without those of attention, of matrices and of recurrences, which others ask for.
+        others = {id(each) for each in (*tied.FUNCTIONS, *_OF_ATTENTION, *uses.FUNCTIONS)}
+        seen.append(len(watcher._watched.keys() - others))
 
     monkeypatch.setattr(FreeActivations, "end_learning", count)
     for phi in (nn.ReLU(), CallsFunction(), NewGelu(), nn.Sigmoid()):

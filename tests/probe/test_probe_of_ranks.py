@@ -1,7 +1,7 @@
 """The probe in several processes: the tables of two ranks are those of one process on the whole
-batch, with DDP and `fully_shard`, in float64.
+batch, with DDP, `fully_shard` and FSDP1, in float64.
 
-Holds: probe/ranks.py, probe/sharded.py
+Holds: probe/ranks.py, probe/sharded.py, probe/flat.py
 """
 
 from __future__ import annotations
@@ -19,11 +19,22 @@ import torch
 from torch import distributed as dist
 from torch import nn
 from torch.nn import functional as F
-from two_ranks import NUM_EXAMPLES, NUM_STEPS, batch, measure, network, placed, share, tables
+from two_ranks import (
+    NUM_EXAMPLES,
+    NUM_STEPS,
+    TABLES,
+    batch,
+    measure,
+    network,
+    placed,
+    share,
+    tables,
+)
 
 from vgexp import Probe
 from vgexp.errors import QuestionError
-from vgexp.probe.ranks import FLAT
+from vgexp.probe.flat import FLAT
+from vgexp.probe.ranks import IN_PARTS, NOT_SEEN_TO_COME, OWN_UNTIL_LATER
 
 pytestmark = pytest.mark.skipif(not dist.is_available(), reason="torch without distributed")
 
@@ -51,10 +62,10 @@ def assert_equal(found: pd.DataFrame, wanted: pd.DataFrame) -> None:
             # Some columns are empty in all rows, and in these of both.
             np.testing.assert_allclose(found[name], wanted[name], rtol=1e-9, atol=1e-15)
         else:
-            assert found[name].tolist() == wanted[name].tolist()
+            pd.testing.assert_series_equal(found[name], wanted[name])
 
 
-@pytest.mark.parametrize("table", ["layers", "histograms"])
+@pytest.mark.parametrize("table", TABLES)
 @pytest.mark.parametrize("kind", ["ddp", "sharded", "hybrid", "replicated"])
 def test_tables_of_two_ranks_are_those_of_one_process(
     kind: str, table: str, ranks: list[dict[str, Any]]
@@ -63,10 +74,31 @@ def test_tables_of_two_ranks_are_those_of_one_process(
         pytest.skip(f"this torch's fully_shard does not run on CPU: {ranks[0][kind]}")
     wanted = whole()
     for found in ranks:
-        assert_equal(found[kind][table], wanted[table])
-        assert found[kind]["unseen"] == []
+        hidden = ["gradient_left"] if table == "wiring" else []
+        assert_equal(found[kind][table].drop(columns=hidden), wanted[table].drop(columns=hidden))
+        assert found[kind][table][hidden].isna().all(axis=None)
+        assert found[kind]["unseen"] == [f"gradient_left: {OWN_UNTIL_LATER}"]
     dead = wanted["layers"].set_index("name")["dead_fraction"]["0.weight"]
     assert dead.iloc[0] == pytest.approx(0.2)
+
+
+FLAT_UNSEEN = [f"gradient_kept, gradient_left: {NOT_SEEN_TO_COME}"]
+
+
+@pytest.mark.parametrize("table", TABLES)
+@pytest.mark.parametrize("keeps", [False, True])
+@pytest.mark.parametrize("kind", ["flat", "flat, micro-batches", "flat, whole"])
+def test_tables_of_flat_parameters_are_those_of_one_process(
+    kind: str, keeps: bool, table: str, ranks: list[dict[str, Any]]
+) -> None:
+    wanted = whole(num_parts=2 if "micro" in kind else 1)[table]
+    hidden = ["gradient_kept", "gradient_left"] if table == "wiring" else []
+    for each in ranks:
+        found = each[f"{kind}, {keeps}"]
+        assert_equal(found[table].drop(columns=hidden), wanted.drop(columns=hidden))
+        # What was kept from before an update is not known of any but the first.
+        assert found[table].loc[found[table]["step"] > 0, hidden].isna().all(axis=None)
+        assert found["unseen"] == FLAT_UNSEEN
 
 
 @pytest.mark.parametrize("table", ["layers", "histograms"])
@@ -107,7 +139,7 @@ def test_without_a_group_a_rank_has_its_own_signals_and_says_so(
         for name in ("delta_rms", "preact_mean", "act_std", "dead_fraction"):
             np.testing.assert_allclose(layers[name][first], own[name][first], rtol=1e-9)
         np.testing.assert_allclose(layers["grad_norm"], wanted["grad_norm"], rtol=1e-9)
-        (line,) = found["ddp, no group"]["unseen"]
+        line, _ = found["ddp, no group"]["unseen"]
         assert f"this process's own examples (rank {rank} of 2)" in line
 
 
@@ -164,31 +196,104 @@ def one_rank(tmp_path: Path) -> Iterator[None]:
         dist.destroy_process_group()
 
 
-@pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning")
-@pytest.mark.usefixtures("one_rank")
-@pytest.mark.parametrize("keeps_shapes", [False, True])
-def test_flat_pieces_of_weights_have_no_rows_and_the_reason_says_what_to_do(
-    keeps_shapes: bool,
-) -> None:
+class Tied(nn.Module):
+    """Reads its output off the embeddings, which a flat parameter holds."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tokens, self.hidden = nn.Embedding(6, 4), nn.Linear(4, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return F.linear(torch.tanh(self.hidden(self.tokens(x))), self.tokens.weight)
+
+
+def trained(model: nn.Module, given: nn.Module | None, **options: Any) -> tuple[Any, Probe | None]:
+    """The losses of a few updates, and the probe that was given a module, if it was."""
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.1)
+    probe = None if given is None else Probe(given, optimizer, every=1, **options)
+    losses = []
+    with probe or nullcontext():
+        for _ in range(3):
+            optimizer.zero_grad()
+            x = torch.arange(6)
+            loss = F.cross_entropy(model(x), x.flip(0))
+            loss.backward()
+            optimizer.step()
+            losses.append(loss.item())
+    return losses, probe
+
+
+def flat(keeps: bool) -> tuple[nn.Module, nn.Module]:
+    """The wrapper, and the module in it. One process shards nothing: its pieces are whole."""
     from torch.distributed.fsdp import FullyShardedDataParallel
 
-    def trained(measures: bool) -> tuple[list[torch.Tensor], Probe]:
-        torch.manual_seed(0)
-        net = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 2))
-        # One process shards nothing: where shapes are kept, its weights are whole.
-        model = FullyShardedDataParallel(
-            net, use_orig_params=keeps_shapes, device_id=torch.device("cpu")
-        )
-        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-        probe = Probe(model, optimizer, every=1)
-        with probe if measures else nullcontext():
-            for _ in range(2):
-                optimizer.zero_grad()
-                model(torch.randn(5, 4)).square().mean().backward()
-                optimizer.step()
-        return [p.detach().clone() for p in model.parameters()], probe
+    torch.manual_seed(0)
+    inner = Tied()
+    wrapper = FullyShardedDataParallel(inner, use_orig_params=keeps, device_id=torch.device("cpu"))
+    return wrapper, inner
 
-    weights, probe = trained(True)
-    assert all(map(torch.equal, weights, trained(False)[0]))
-    assert probe.unseen == ([] if keeps_shapes else [f"the model: {FLAT}"])
-    assert len(probe.to_frame()) == (4 if keeps_shapes else 0)
+
+of_one_rank = pytest.mark.usefixtures("one_rank")
+with_warnings = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning")
+
+
+@with_warnings
+@of_one_rank
+@pytest.mark.parametrize("keeps", [False, True])
+def test_flat_parameters_have_the_rows_of_their_weights_and_train_as_without_a_probe(
+    keeps: bool,
+) -> None:
+    model, _ = flat(keeps)
+    metrics = {"first": lambda g: g[0, 0], "size": ("weight", torch.numel)}
+    losses, probe = trained(model, model, metrics=metrics)
+    assert losses == trained(flat(keeps)[0], None)[0]
+    torch.manual_seed(0)
+    plain = Tied()
+    wanted = trained(plain, plain, metrics=metrics)[1]
+    assert probe is not None
+    assert wanted is not None
+    for table in ("layers", "parameters"):
+        pd.testing.assert_frame_equal(probe.to_frame(table), wanted.to_frame(table), rtol=1e-5)
+    assert probe.to_frame()["name"][:3].tolist() == [
+        "tokens.weight",
+        "hidden.weight",
+        "tokens.weight.T",
+    ]
+    assert probe.unseen == FLAT_UNSEEN
+
+
+@with_warnings
+@of_one_rank
+@pytest.mark.parametrize("keeps", [False, True])
+def test_what_is_in_a_flat_parameter_is_not_known_of_the_module_within_the_wrapper(
+    keeps: bool,
+) -> None:
+    model, inner = flat(keeps)
+    losses, probe = trained(model, inner)
+    assert losses == trained(flat(keeps)[0], None)[0]
+    assert probe is not None
+    assert probe.unseen == [f"the model: {FLAT}"]
+    assert len(probe.to_frame()) == 0
+
+
+@with_warnings
+@of_one_rank
+def test_where_torch_does_not_tell_what_is_in_a_flat_parameter_there_is_no_row(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model, _ = flat(False)
+    monkeypatch.delattr(type(model._handle.flat_param), "_shapes", raising=False)  # type: ignore[union-attr]
+    del model._handle.flat_param._shapes  # type: ignore[union-attr]
+    probe = Probe(model, torch.optim.SGD(model.parameters(), lr=0.1))
+    with probe:
+        pass
+    assert f"the model: {FLAT}" in probe.unseen
+
+
+def test_metrics_of_what_no_rank_holds_whole_are_named(ranks: list[dict[str, Any]]) -> None:
+    for found in ranks:
+        assert (
+            f"metrics['first'], metrics['size']: {IN_PARTS}"
+            in found["flat, metrics, True"]["unseen"]
+        )
+        assert "first" not in found["flat, metrics, True"]["layers"].dropna(axis=1, how="all")

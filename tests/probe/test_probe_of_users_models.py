@@ -32,6 +32,7 @@ from users_rows import reasons
 from vgexp import Probe, diagnose
 from vgexp.probe import block
 from vgexp.probe.plan import plan_of_module
+from vgexp.probe.readouts import READ_OFF
 from vgexp.probe.unseen import NO_ACTIVATION
 from vgexp.probe.weights import DECLARED, WeightMeter
 from vgexp.quantities import LAYERS, Measure, column_of
@@ -499,7 +500,19 @@ class TiedByFunction(nn.Module):
 
 
 @pytest.mark.parametrize(
-    "call", [F.linear, by_keywords, lambda h, w: h @ w.T, lambda h, w: torch.matmul(h, w.t())]
+    "call",
+    [
+        F.linear,
+        by_keywords,
+        lambda h, w: h @ w.T,
+        lambda h, w: torch.matmul(h, w.t()),
+        lambda h, w: torch.einsum("btd,vd->btv", h, w),
+        lambda h, w: torch.addmm(h.new_zeros(9), h.flatten(0, 1), w.T).unflatten(0, h.shape[:2]),
+        lambda h, w: torch.bmm(h, w.T.expand(len(h), -1, -1)),
+        lambda h, w: torch.tensordot(h, w, dims=([2], [1])),
+        lambda h, w: F.linear(h, w.clone()),
+        lambda h, w: F.linear(h / 3, 3 * w),
+    ],
 )
 def test_a_read_out_by_a_function_of_a_tied_weight_has_a_row(
     call: Callable[[Tensor, Tensor], Tensor],
@@ -529,6 +542,45 @@ def test_a_read_out_by_a_function_of_a_tied_weight_has_a_row(
                 (3, "embedding.weight.T", "readout"),
             ]
     assert probe.unseen == []
+
+
+class ReadByParameter(nn.Module):
+    """The output is a product with a parameter that no module within has."""
+
+    def __init__(self, call: Callable[[Tensor, Tensor], Tensor]) -> None:
+        super().__init__()
+        self.first, self.out = nn.Linear(4, 5), nn.Parameter(torch.zeros(5, 3))
+        self.call = call
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.call(torch.tanh(self.first(x)), self.out)
+
+
+def test_a_parameter_that_the_output_is_read_off_has_z_in_its_row() -> None:
+    def road(p: Parameters, x: Tensor) -> tuple[Zs, Tensor]:
+        z1 = affine(p, "first", x)
+        z2 = torch.tanh(z1) @ p["out"]
+        return {"first.weight": [z1], "out": [z2]}, z2
+
+    probe, every = check(drawn(ReadByParameter(torch.matmul)), road, 9, 4)
+    for rows in every:
+        assert [(row["layer"], row["name"], row["kind"]) for row in rows] == [
+            (1, "first.weight", "linear"),
+            (2, "out", "readout"),
+        ]
+    assert probe.unseen == []
+
+
+def test_a_read_out_by_a_function_that_is_not_known_is_listed_and_no_other_weight_is_one() -> None:
+    def call(h: Tensor, w: Tensor) -> Tensor:
+        return F.conv1d(h.transpose(1, 2), w[:, :, None]).transpose(1, 2)
+
+    model = drawn(TiedByFunction(call, is_readout=True))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.02)
+    with Probe(model, optimizer, every=1, activations_every=1) as probe:
+        step_on(optimizer, [tokens(0, 5, 3)], model)
+    assert [row["kind"] for row in measured_rows(probe)] == ["linear", "linear"]
+    assert reasons(probe)["embedding.weight"] == READ_OFF
 
 
 def test_a_function_of_an_embeddings_matrix_that_is_no_read_out_has_none() -> None:
@@ -1186,13 +1238,22 @@ def test_reparametrised_weights_do_not_disturb_their_neighbours() -> None:
     assert any("original" in name for name in reasons(probe))
 
 
-def test_lazy_modules_that_have_no_shape_yet_do_not_stop_a_probe() -> None:
-    model = nn.Sequential(nn.LazyLinear(5), nn.Tanh(), nn.Linear(5, 3)).double()
+def test_lazy_modules_that_have_no_shape_yet_have_rows() -> None:
+    model = nn.Sequential(nn.LazyConv1d(5, 1), nn.Tanh(), nn.Flatten(), nn.LazyLinear(3)).double()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     with Probe(model, optimizer, every=1, activations_every=1) as probe:
         for step in range(2):
-            step_on(optimizer, [data(7, 4, seed=step)], model)
-    assert {row["name"] for row in measured_rows(probe)} >= {"2.weight"}
+            step_on(optimizer, [data(7, 4, 6, seed=step)], model)
+            rows = measured_rows(probe)
+            assert [(row["layer"], row["name"], row["kind"]) for row in rows] == [
+                (1, "0.weight", "conv"),
+                (2, "3.weight", "readout"),
+            ]
+            for row in rows:
+                norm = model.get_parameter(row["name"]).grad.norm().item()  # type: ignore[union-attr]
+                assert row["grad_norm"] == pytest.approx(norm, rel=1e-12)
+                assert row["delta_rms"] is not None
+    assert probe.unseen == []
 
 
 # ---------------------------------------------------------------- precision and loss scaling

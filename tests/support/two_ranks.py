@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import warnings
 from contextlib import nullcontext
 from datetime import timedelta
 from pathlib import Path
@@ -22,6 +23,8 @@ from vgexp.probe.taps import Taps
 
 NUM_STEPS = 2
 NUM_EXAMPLES = 8
+METRICS = {"first": torch.max, "size": ("weight", torch.numel)}
+TABLES = ("layers", "histograms", "parameters", "wiring", "steps")
 
 
 def network() -> nn.Module:
@@ -70,7 +73,7 @@ def tables(
             for part_x, part_y in zip(x.chunk(num_parts), y.chunk(num_parts), strict=True):
                 (F.cross_entropy(model(part_x), part_y) / num_parts).backward()
             optimizer.step()
-    named = {name: probe.to_frame(name) for name in ("layers", "histograms")}
+    named = {name: probe.to_frame(name) for name in TABLES}
     return {**named, "unseen": probe.unseen}
 
 
@@ -85,7 +88,7 @@ def measure(rank: int, rendezvous: str, folder: str) -> None:
         world_size=2,
         timeout=timedelta(minutes=2),
     )
-    found = {"shards": of_shards(rank), **of_ddp(rank), **of_fully_shard(rank)}
+    found = {"shards": of_shards(rank), **of_ddp(rank), **of_fully_shard(rank), **of_flat(rank)}
     dist.destroy_process_group()
     Path(folder, f"{rank}.pickle").write_bytes(pickle.dumps(found))
 
@@ -130,6 +133,32 @@ def of_fully_shard(rank: int) -> dict[str, Any]:
             found[name] = repr(error)
             continue
         found[name] = tables(model, model, half, group=dist.group.WORLD)
+    return found
+
+
+def of_flat(rank: int) -> dict[str, Any]:
+    """Of FSDP1, with a flat parameter for each layer, and one for all of them."""
+    from torch.distributed.fsdp import FullyShardedDataParallel, ShardingStrategy
+    from torch.distributed.fsdp.wrap import ModuleWrapPolicy
+
+    warnings.simplefilter("ignore", FutureWarning)
+    half, world = share(rank, NUM_EXAMPLES // 2), dist.group.WORLD
+    found: dict[str, Any] = {}
+    for name, strategy, is_one, options in (
+        ("flat", ShardingStrategy.FULL_SHARD, False, {}),
+        ("flat, micro-batches", ShardingStrategy.SHARD_GRAD_OP, True, {"num_parts": 2}),
+        ("flat, whole", ShardingStrategy.NO_SHARD, False, {}),
+        ("flat, metrics", ShardingStrategy.FULL_SHARD, False, {"metrics": METRICS}),
+    ):
+        for keeps in (False, True):
+            model = FullyShardedDataParallel(
+                network(),
+                sharding_strategy=strategy,
+                auto_wrap_policy=None if is_one else ModuleWrapPolicy({nn.Linear}),
+                use_orig_params=keeps,
+                device_id=torch.device("cpu"),
+            )
+            found[f"{name}, {keeps}"] = tables(model, model, half, group=world, **options)
     return found
 
 

@@ -47,8 +47,8 @@ class UsersPath:
 def users_main_path(layers_at_step: pd.DataFrame) -> pd.DataFrame:
     """The hidden layers of one step: of each the first row that has a signal, or the first row.
 
-    A row that gets exactly 0 stands for its layer only if it comes first in it: beside a frozen
-    weight, the first matrix of an adapter gets 0 at the start by design.
+    Beside a weight whose z is known, none stands for its layer: where a frozen weight reads what
+    needs no gradient, the first matrix of the adapter beside it gets next to nothing by design.
     """
     hidden = hidden_rows(layers_at_step)
     number, delta = (
@@ -58,6 +58,9 @@ def users_main_path(layers_at_step: pd.DataFrame) -> pd.DataFrame:
     is_beside = np.ones(len(hidden), dtype=bool)
     is_beside[np.unique(number, return_index=True)[1]] = False
     is_silent = np.isnan(delta) | ((delta == 0) & is_beside)
+    if "preact_std" in layers_at_step:
+        std = layers_at_step["preact_std"].to_numpy(dtype="float64", na_value=np.nan)[hidden]
+        is_silent |= is_beside & np.isin(number, number[~is_beside & ~np.isnan(std)])
     by_signal = np.lexsort((is_silent, number))  # stable
     _, first = np.unique(number[by_signal], return_index=True)
     return layers_at_step.iloc[hidden[by_signal[first]]]

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from vgexp import probe
-from vgexp.errors import QuestionError, impossible, reason
+from vgexp.errors import QuestionError, impossible, printable, reason
 from vgexp.guests.recording import Recording, require_free
 from vgexp.guests.summary import (
     constant_weights,
@@ -61,6 +61,7 @@ class Probe(probe.Probe):
         require_constant_loss(constant_loss)
         super().__init__(model, optimizer, **options)
         self._recording: Recording | None = None
+        require_folder(folder)
         if folder is not None:
             folder = Path(folder)
             require_free(folder)
@@ -278,6 +279,20 @@ def require_settings(settings: Mapping[str, Any]) -> None:
     """
     of_settings.require_settings(settings, _DEFAULTS | {"constant_loss": None})
     require_constant_loss(settings.get("constant_loss"))
+
+
+def require_folder(folder: object) -> None:
+    """Refuses what names no folder.
+
+    Raises:
+        QuestionError: it is neither a path nor None.
+    """
+    is_path = isinstance(folder, str | Path) and str(folder) not in ("", ".")
+    if folder is not None and not is_path:
+        raise QuestionError(
+            f"folder is {printable(repr(folder))}\n"
+            "allowed: the path of a folder that does not exist yet, or None"
+        )
 
 
 def require_constant_loss(value: object) -> None:

@@ -13,6 +13,7 @@ from torch import nn
 from torch.nn.parameter import UninitializedParameter
 
 from vgexp import summaries
+from vgexp.probe.flat import Members
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -51,7 +52,7 @@ def flatten(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 def num_parameters(model: nn.Module) -> int:
     """Trainable numbers in a model, but for parameters that have no shape yet."""
-    trained = (p for p in model.parameters() if p.requires_grad)
+    trained = (p for _, p in Members(model).parameters() if p.requires_grad)
     return sum(p.numel() for p in trained if not isinstance(p, UninitializedParameter))
 
 

@@ -11,9 +11,11 @@ import torch
 from torch import Tensor
 
 from vgexp.errors import QuestionError
-from vgexp.guests.probe import Probe, require_settings
+from vgexp.guests.probe import Probe, require_folder, require_settings
 from vgexp.guests.recording import find_free
+from vgexp.probe.flat import Members, held_as
 from vgexp.probe.sharded import is_sharded
+from vgexp.torch_internals import flat_kind
 
 try:
     from lightning.pytorch import Callback, LightningModule, Trainer
@@ -58,6 +60,7 @@ class ProbeCallback(Callback):
     def __init__(self, folder: str | Path | None = None, **settings: Any) -> None:
         super().__init__()
         require_settings(settings)
+        require_folder(folder)
         self._folder = folder
         self._settings = settings
         self.probes: list[Probe] = []
@@ -72,10 +75,13 @@ class ProbeCallback(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Makes a probe for each optimizer, and sets its hooks."""
         self.probes, self._notes = [], []
+        kind, model = flat_kind(), getattr(trainer, "model", None)
+        # Of flat parameters, the wrapper alone knows what is in them.
+        module = model if kind is not None and isinstance(model, kind) else pl_module
         # Every rank asks for it: the answer is sent from one to the others.
         beside = Path(trainer.log_dir or trainer.default_root_dir) / FOLDER
         writes = bool(trainer.is_global_zero)
-        if not writes and not any(map(is_sharded, pl_module.parameters())):
+        if not writes and not any(map(is_sharded, module.parameters())):
             return
         folder = (Path(self._folder) if self._folder else find_free(beside)) if writes else None
         optimizers = trainer.optimizers
@@ -83,9 +89,9 @@ class ProbeCallback(Callback):
             settings = {"scaler": getattr(trainer.precision_plugin, "scaler", None)}
             own = folder
             if len(optimizers) > 1:
-                settings["layers"] = _pattern(pl_module, optimizer)
+                settings["layers"] = _pattern(module, optimizer)
                 own = None if folder is None else folder / f"optimizer_{number}"
-            probe = Probe(pl_module, optimizer, folder=own, **{**settings, **self._settings})
+            probe = Probe(module, optimizer, folder=own, **{**settings, **self._settings})
             # A loss that is watched counts for those alone whose gradients it is part of.
             self._notes.append(
                 probe.note_loss if len(optimizers) == 1 else probe.watch_loss(_return_it)
@@ -136,5 +142,6 @@ def _pattern(module: LightningModule, optimizer: torch.optim.Optimizer) -> str |
     None where it holds none with two axes: then nothing is left out.
     """
     held = {id(p) for group in optimizer.param_groups for p in group["params"]}
-    names = [name for name, p in module.named_parameters() if id(p) in held and p.ndim >= 2]
+    every = Members(module).parameters()
+    names = [name for name, p in every if id(held_as(p)) in held and p.ndim >= 2]
     return "^(" + "|".join(map(re.escape, names)) + ")$" if names else None

@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from vgexp.errors import QuestionError
-from vgexp.guests.probe import Probe, require_settings
+from vgexp.guests.probe import Probe, require_folder, require_settings
 from vgexp.guests.recording import find_free
 from vgexp.probe.sharded import is_sharded
 
@@ -53,6 +53,7 @@ class ProbeCallback(TrainerCallback):
 
     def __init__(self, folder: str | Path | None = None, **settings: Any) -> None:
         require_settings(settings)
+        require_folder(folder)
         self._folder = folder
         self._settings = settings
         self.probe: Probe | None = None

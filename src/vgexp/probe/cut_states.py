@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from vgexp.probe.flat import Members
 from vgexp.probe.functions import FunctionCall, FunctionWatcher
 from vgexp.probe.graph import Place, place_of, tensors_in, walk
 from vgexp.probe.hooks import Hook, Note
@@ -66,8 +67,8 @@ class CutStates:
         """Sets hooks on modules that have parameters of their own, unless one update was seen."""
         if self._handles or self._is_over:
             return
-        for name, module in self._model.named_modules():
-            is_model = module is self._model
+        for name, module in Members(self._model).modules():
+            is_model = not name
             if next(module.parameters(recurse=False), None) is None and not is_model:
                 continue
             before = Hook(self._note, None, partial(self._before, name, is_model))

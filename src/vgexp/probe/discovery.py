@@ -106,7 +106,7 @@ class Discovery:
                 starts[name] |= began
         blocks = find_blocks(self._layout.modules, calls, starts, self._layout.streams, shown)
         plan.norm_position = self._norm_position(blocks)
-        readouts = find_readouts(self._layout, self._output, blocks, owners, calls)
+        readouts = find_readouts(self._layout, self._output, blocks, owners, calls, self._note)
         for name in self._layout.drop_uses(readouts or ()):
             owners.remove(name)
             self._recorder.calls.pop(name)

@@ -32,6 +32,7 @@ SAME_ENTRIES = re.compile(
 )
 """Names of nodes whose entries are those that they were given, some of them or in another form."""
 _MOST_NESTED = 8
+_MOST_NODES = 16
 
 
 def tensors_in(value: object, *, in_objects: bool = False) -> Iterator[Tensor]:
@@ -140,26 +141,19 @@ def parameters_behind(starts: Iterable[Place], stops: Container[Place]) -> set[i
     return {id(leaf) for leaf in leaves if leaf is not None}
 
 
-def reads_one_of(place: Place, ids: Container[int]) -> bool:
-    """Whether a factor of a product is one of some leaves, as it is or reshaped or cast.
-
-    Args:
-        ids: those of the leaves.
-    """
-    return any(_plain_leaf(factor) in ids for factor in before(place))
-
-
-def _plain_leaf(place: Place) -> int:
-    """The id of the leaf that a chain of functions of one tensor begins at; 0: it does not."""
-    for _ in range(_MOST_NESTED):
-        leaf = parameter_of(place[0])
+def only_leaf(place: Place) -> Tensor | None:
+    """The leaf that all factors and summands are made of, by a few functions that mix with no
+    weight: reshaped, cast, scaled or normalised. None where there are several, or a product."""
+    leaves: dict[int, Tensor] = {}
+    for number, (node, _) in enumerate(walk([place], lambda each: mixes(each[0])), start=1):
+        leaf = parameter_of(node)
         if leaf is not None:
-            return id(leaf)
-        further = before(place)
-        if len(further) != 1:
-            return 0
-        place = further[0]
-    return 0
+            leaves[id(leaf)] = leaf
+        elif not node.next_functions or mixes(node):
+            return None
+        if len(leaves) > 1 or number > _MOST_NODES:
+            return None
+    return next(iter(leaves.values()), None)
 
 
 def _ends_at(stops: Container[Place]) -> Callable[[Place], bool]:

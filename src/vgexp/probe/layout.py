@@ -7,6 +7,7 @@ from collections.abc import Container, Iterable, Iterator, Mapping
 from torch import nn
 
 from vgexp.probe.blocks import outer_names
+from vgexp.probe.flat import Members
 from vgexp.probe.plan import ProbePlan, Rank
 
 
@@ -15,7 +16,7 @@ class Layout:
 
     def __init__(self, model: nn.Module, plan: ProbePlan) -> None:
         self.plan = plan
-        self.modules = dict(model.named_modules())
+        self.modules = dict(Members(model).modules())
         self.own = _own_layers(self.modules, plan)
         """For each module that owns weights their rows, one tuple a layer."""
         self.within = _rows_within(self.own)

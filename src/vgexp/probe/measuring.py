@@ -127,6 +127,10 @@ class Measuring:
         """Reason -> weights of which something was not measured."""
         return self._missing.reasons(self._unseen)
 
+    def is_shown(self, name: str) -> bool:
+        """Whether z was measured of the weight of this name."""
+        return self._missing.is_shown(name)
+
     @property
     def is_measuring(self) -> bool:
         """Whether anything is measured in the current step."""
@@ -236,7 +240,7 @@ class Measuring:
 
     def _copy_weights(self) -> None:
         if self._due.weights:
-            self._own_cells |= self._own.of_tensors("weight", self._weights.weights)
+            self._own_cells |= self._own.of_tensors("weight", self._weights.whole_weights)
             self._weights.copy_weights()
 
     def _copy_others(self) -> None:
@@ -247,7 +251,7 @@ class Measuring:
         """Measures the user's metrics of gradients, once an update."""
         if not self._has_own_of_gradients:
             self._has_own_of_gradients = True
-            self._own_cells |= self._own.of_tensors("gradient", self._weights.gradients)
+            self._own_cells |= self._own.of_tensors("gradient", self._weights.whole_gradients)
 
     def _measure_step(self) -> None:
         """Measures all but the update, with the gradient that the optimizer takes."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import partial
+from operator import attrgetter
 from typing import Any
 
 import torch
@@ -13,7 +14,15 @@ from vgexp.probe.examples import Examples, input_shape
 from vgexp.probe.hooks import Hook, Note
 from vgexp.probe.moments import StackMeasure
 from vgexp.probe.passes import NO_MEASURES, Copies, Pass
-from vgexp.torch_internals import backward_task, call_after_backward, version_of
+from vgexp.torch_internals import (
+    backward_task,
+    call_after_backward,
+    gradient_of,
+    is_in_flat,
+    version_of,
+)
+
+_GRADIENT = attrgetter("grad")
 
 
 class MicroBatches:
@@ -33,6 +42,7 @@ class MicroBatches:
         own: Mapping[str, Sequence[StackMeasure]] = NO_MEASURES,
     ) -> None:
         self._parameters = parameters
+        self._are_flat = any(map(is_in_flat, parameters))
         self._channels_first = channels_first
         self._examples = examples
         self.with_histograms = False
@@ -166,11 +176,13 @@ class MicroBatches:
         if marks == self._after_backward:
             return False
         # Read only if something wrote to them, since reading waits for the device on CUDA.
-        return not any(bool(p.grad.any()) for p in self._parameters if p.grad is not None)
+        grads = map(gradient_of, self._parameters)
+        return not any(bool(g.any()) for g in grads if g is not None)
 
     def _versions(self) -> list[int]:
         return [version_of(p) for p in self._parameters]
 
     def _marks(self) -> list[tuple[int, int]]:
         """Numbers that change when a gradient is made, written to or cleared."""
-        return [(id(g), version_of(g)) for p in self._parameters if (g := p.grad) is not None]
+        grads = map(gradient_of if self._are_flat else _GRADIENT, self._parameters)
+        return [(id(g), version_of(g)) for g in grads if g is not None]

@@ -73,6 +73,10 @@ class OwnMetrics:
             for metric in self._metrics
         )
 
+    def names_of(self, *kinds: str) -> list[str]:
+        """The names of those of some kinds, as `unseen` has them."""
+        return [f"metrics[{metric.name!r}]" for metric in self._metrics if metric.of in kinds]
+
     def of_tensors(self, of: str, tensors: Mapping[int, Tensor]) -> dict[str, ColumnCells]:
         """Measures the metrics of weights or of gradients; `tensors` by row."""
         cells = {}

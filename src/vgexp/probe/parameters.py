@@ -13,6 +13,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from vgexp.probe.block import StepBlock, StepCells, labels_of
+from vgexp.probe.flat import Members
 from vgexp.probe.moments import ColumnCells
 from vgexp.probe.plan import NORMS, PlanRow
 from vgexp.probe.weights import WeightMeter
@@ -23,10 +24,11 @@ from vgexp.records import Rows
 def other_parameters(model: nn.Module, weights: Sequence[PlanRow]) -> list[PlanRow]:
     """Plans a row for each parameter that is none of these weights, in the order of the model."""
     taken = {id(row.weight) for row in weights}
-    of_norms = {id(p) for m in model.modules() if _is_norm(m) for p in m.parameters(recurse=False)}
+    members = Members(model)
+    of_norms = {id(p) for m in model.modules() if _is_norm(m) for _, p in members.own(m)}
     return [
         PlanRow(name, p, None, "norm" if id(p) in of_norms else _kind(name), is_wanted=True)
-        for name, p in model.named_parameters()
+        for name, p in members.parameters()
         if id(p) not in taken
     ]
 

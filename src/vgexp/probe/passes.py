@@ -36,7 +36,9 @@ class Awaited:
 
     def __init__(self, row: int) -> None:
         self.row = row
-        self.came: list[Tensor] = []
+        self.came: list[Tensor | None] = []
+        """None where nothing comes back through the call: a recurrent net's output, of which the
+        last state alone is read, is such a one."""
         self.num_accepted = 0
         self.is_reduced = False
 
@@ -155,8 +157,10 @@ class Pass:
         self._awaited.append(awaited)
         return awaited
 
-    def take_gradient(self, awaited: Awaited, gradient: Tensor) -> None:
+    def take_gradient(self, awaited: Awaited, gradient: Tensor | None) -> None:
         """Keeps a large gradient, and reduces the kept ones when they fill a stack."""
+        if gradient is None:
+            return
         if awaited.is_reduced:
             self.lost[("delta", awaited.row)] = TWICE
         awaited.came.append(gradient)
@@ -181,8 +185,10 @@ class Pass:
         """Reduces the kept gradients to a few numbers for each row, and forgets them."""
         seen: list[Seen] = []
         for awaited in self._awaited:
+            came = [gradient for gradient in awaited.came if gradient is not None]
+            if came:
+                seen.append((awaited.row, _sum(came), None))
             if awaited.came:
-                seen.append((awaited.row, _sum(awaited.came), None))
                 awaited.came.clear()
                 awaited.num_accepted = 0
                 awaited.is_reduced = True

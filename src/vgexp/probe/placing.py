@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from torch import nn
 
 from vgexp.probe.calls import Call
+from vgexp.probe.flat import leaf_of
 from vgexp.probe.graph import parameters_behind
 from vgexp.probe.hooks import Note
 from vgexp.probe.layout import Layout, is_in, joined
@@ -147,7 +148,7 @@ class Placing:
         for row in rows:
             weight = plan.rows[row].weight
             if row in called or (
-                weight is not None and (id(weight) in behind or not weight.requires_grad)
+                weight is not None and (id(leaf_of(weight)) in behind or not weight.requires_grad)
             ):
                 if row not in called:
                     plan.rows[row].rank = max(plan.rows[row].rank, Rank.HIDDEN)

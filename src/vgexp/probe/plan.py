@@ -13,10 +13,12 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 from torch.nn.utils.parametrize import is_parametrized
 
 from vgexp.activations import slope_of
 from vgexp.errors import QuestionError
+from vgexp.probe.flat import Members
 from vgexp.torch_internals import BATCH_AND_INSTANCE_NORMS, COMPILED_PREFIX, CONVOLUTIONS
 from vgexp.watch import Slope, Watch
 
@@ -134,19 +136,32 @@ def plan_of_watches(watches: Sequence[Watch], pattern: str | None) -> ProbePlan:
 
 def plan_of_module(model: nn.Module, pattern: str | None) -> ProbePlan:
     """Makes the plan of a user's model from the owners of weights and the classes of modules."""
-    of_norms = {id(p) for m in model.modules() if isinstance(m, NORMS) for p in m.parameters()}
+    members = Members(model)
+    of_norms = {
+        id(p) for m in model.modules() if isinstance(m, NORMS) for _, p in members.within(m)
+    }
+    # They get their shape in the first pass, and stay the same objects.
+    lazy = {
+        id(p)
+        for _, module in members.modules()
+        if isinstance(module, WEIGHING)
+        for _, p in members.own(module)
+        if is_lazy(p)
+    }
     names = {
         id(p): name.replace(COMPILED_PREFIX, "")
-        for name, p in model.named_parameters()
-        if p.ndim >= 2 and id(p) not in of_norms and not name.rpartition(".")[2].startswith("bias")
+        for name, p in members.parameters()
+        if (p.ndim >= 2 or id(p) in lazy)
+        and id(p) not in of_norms
+        and not name.rpartition(".")[2].startswith("bias")
     }
-    may_be_blocks = _may_be_blocks(model, names)
+    may_be_blocks = _may_be_blocks(members, names)
     wanted = _wanted([*names.values(), *may_be_blocks], pattern)
     plan = ProbePlan([], is_settled=False, pattern=pattern)
     index_of: dict[int, int] = {}
     parts: set[int] = set()
-    for module_name, module in model.named_modules():
-        own = _own_weights(module, names)
+    for module_name, module in members.modules():
+        own = _own_weights(members, module, names)
         if id(module) in parts:
             continue
         if isinstance(module, WEIGHING) and is_parametrized(module):
@@ -175,18 +190,20 @@ def plan_of_module(model: nn.Module, pattern: str | None) -> ProbePlan:
     return plan
 
 
-def _may_be_blocks(model: nn.Module, names: Mapping[int, str]) -> dict[str, nn.Module]:
+def _may_be_blocks(members: Members, names: Mapping[int, str]) -> dict[str, nn.Module]:
     """The modules below the model that contain weights."""
     return {
         name: module
-        for name, module in model.named_modules()
-        if name and any(id(p) in names for p in module.parameters())
+        for name, module in members.modules()
+        if name and any(id(p) in names for _, p in members.within(module))
     }
 
 
-def _own_weights(module: nn.Module, names: Mapping[int, str]) -> list[tuple[str, nn.Parameter]]:
+def _own_weights(
+    members: Members, module: nn.Module, names: Mapping[int, str]
+) -> list[tuple[str, nn.Parameter]]:
     """The weights of a module itself, with the parts that its weights are computed from."""
-    own = [(n, p) for n, p in module.named_parameters(recurse=False) if id(p) in names]
+    own = [(n, p) for n, p in members.own(module) if id(p) in names]
     if isinstance(module, WEIGHING) and is_parametrized(module):
         parts = module.get_submodule(_PARTS.rstrip("."))
         own += [(_PARTS + n, p) for n, p in parts.named_parameters() if id(p) in names]
@@ -213,7 +230,7 @@ def _plan_owner(
             plan.unseen[plan.rows[index].name] = NO_SINGLE_OUTPUT
         return
     # Of a weight's direction and its magnitude, the direction has more entries.
-    main = rows[max(own, key=lambda each: each[1].numel())[0]]
+    main = rows[max(own, key=lambda each: 0 if is_lazy(each[1]) else each[1].numel())[0]]
     plan.preacts.append((module, main))
     for index in rows.values():
         if index != main:

@@ -22,7 +22,7 @@ from vgexp.probe.measuring import Measuring
 from vgexp.probe.meters import meters_of
 from vgexp.probe.optimizers import StepHooks
 from vgexp.probe.own_metrics import OwnMetrics
-from vgexp.probe.plan import ProbePlan, plan_of_module, plan_of_watches
+from vgexp.probe.plan import NO_SINGLE_OUTPUT, ProbePlan, plan_of_module, plan_of_watches
 from vgexp.probe.ranks import Ranks, unseen_of_ranks, unwrapped
 from vgexp.probe.results import Results
 from vgexp.probe.settings import require_layers, require_reduction, require_scaler
@@ -172,7 +172,7 @@ class Probe:
             refused = self._optimizer.set(self._before_step, self._after_step)
             if refused:
                 self._unseen["the optimizer"] = refused
-            for what, reason in unseen_of_ranks(self._model, self._ranks).items():
+            for what, reason in unseen_of_ranks(self._model, self._ranks, self._own).items():
                 self._unseen.setdefault(what, reason)
             self._measuring.prepare()
         except BaseException:
@@ -339,6 +339,9 @@ class Probe:
         """
         reasons: dict[str, list[str]] = {}
         for name, reason in self._unseen.items():
+            # Of a parameter of which no module shows z, a function may have.
+            if reason == NO_SINGLE_OUTPUT and self._measuring.is_shown(name):
+                continue
             reasons.setdefault(reason, []).append(name)
         if unregistered := self._taps.unregistered:
             reasons[UNREGISTERED.format(", ".join(unregistered[:MOST_NAMES]))] = ["the model"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Any
 
 import torch
@@ -10,10 +9,11 @@ from torch import Tensor, nn
 from torch import distributed as dist
 
 from vgexp.errors import QuestionError
+from vgexp.probe.flat import FLAT, FlatWeight, Members, is_in_parts
 from vgexp.probe.hooks import Note
 from vgexp.probe.moments import GroupNumbers, Parts
-from vgexp.probe.plan import WEIGHING
-from vgexp.torch_internals import uncompiled
+from vgexp.probe.own_metrics import OwnMetrics
+from vgexp.torch_internals import flat_kind, uncompiled
 
 Lost = dict[tuple[str, int], str]
 """(quantity, row) -> why part of it was not seen."""
@@ -22,10 +22,14 @@ OWN_EXAMPLES = (
     "z, h and dL/dz are those of this process's own examples (rank {} of {}), N is their number;"
     " Probe(..., group=process_group) takes them over all ranks"
 )
-FLAT = (
-    "FullyShardedDataParallel keeps weights as flat pieces, of which no row can be made; shard the"
-    " model with torch.distributed.fsdp.fully_shard instead, whose weights have rows"
+OWN_UNTIL_LATER = (
+    "how much clipping leaves of a gradient is not known, since each rank has its own as it comes"
 )
+NOT_SEEN_TO_COME = (
+    "FullyShardedDataParallel shows gradients when all have come: whether those of the update"
+    " before were cleared, and how much clipping leaves of them, is not known"
+)
+IN_PARTS = "no rank of FullyShardedDataParallel holds a whole weight or gradient to call them with"
 NOTHING_SEEN = "in a step rank {} measured no pass: z, h and dL/dz are over the other ranks"
 
 
@@ -80,27 +84,31 @@ def unwrapped(model: nn.Module) -> nn.Module:
         model = inner
 
 
-def unseen_of_ranks(model: nn.Module, ranks: Ranks | None) -> dict[str, str]:
+def has_other_ranks() -> bool:
+    """Whether this process is one of several that train together."""
+    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+
+
+def unseen_of_ranks(model: nn.Module, ranks: Ranks | None, own: OwnMetrics) -> dict[str, str]:
     """What of several processes is not measured, and why."""
     found: dict[str, str] = {}
     if not (dist.is_available() and dist.is_initialized()):
         return found
-    if ranks is None and dist.get_world_size() > 1:
+    if ranks is None and has_other_ranks():
         found["the other ranks"] = OWN_EXAMPLES.format(dist.get_rank(), dist.get_world_size())
-    kind = getattr(sys.modules.get("torch.distributed.fsdp"), "FullyShardedDataParallel", None)
-    sharding = [
-        module for module in model.modules() if kind is not None and isinstance(module, kind)
-    ]
-    if any(_is_flat(inner) for module in sharding for inner in module.modules()):
-        found["the model"] = FLAT
+    if has_other_ranks():
+        found["gradient_left"] = OWN_UNTIL_LATER
+    if flat_kind() is not None:
+        members = Members(model)
+        if members.has_lost:
+            found["the model"] = FLAT
+        every = [p for _, p in members.parameters() if isinstance(p, FlatWeight)]
+        if any(map(is_in_parts, every)):
+            found |= dict.fromkeys(own.names_of("weight", "gradient"), IN_PARTS)
+        if every:
+            found.pop("gradient_left", None)
+            found["gradient_kept, gradient_left"] = NOT_SEEN_TO_COME
     return found
-
-
-def _is_flat(module: nn.Module) -> bool:
-    """Whether a module that weighs has a part of a flat piece in the place of its weight."""
-    weight = getattr(module, "weight", None)
-    is_whole = isinstance(weight, nn.Parameter) and weight.ndim > 1
-    return isinstance(module, WEIGHING) and not is_whole
 
 
 def _moved(parts: Parts, device: torch.device) -> Parts:

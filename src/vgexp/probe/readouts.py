@@ -8,10 +8,20 @@ from torch import Tensor, nn
 
 from vgexp.probe.blocks import Block
 from vgexp.probe.calls import Call
-from vgexp.probe.graph import Place, before, mixes, place_of, reads_one_of, walk
+from vgexp.probe.flat import leaf_of
+from vgexp.probe.graph import Place, before, mixes, only_leaf, place_of, walk
+from vgexp.probe.hooks import Note
 from vgexp.probe.layout import Layout, enclosing
 from vgexp.probe.numbering import Unit
 
+READ_OFF = (
+    "the model's output is read off it by a function whose calls are not seen: no row has z of the"
+    " read-out"
+)
+READ_OFF_ANOTHER = (
+    "its output is read off a matrix by a function whose calls are not seen, or off a matrix that"
+    " is none of its parameters: no row has z of the read-out"
+)
 _KINDS = ("linear", "conv")
 """Of weights that may be a read-out."""
 
@@ -22,8 +32,13 @@ def find_readouts(
     blocks: Sequence[Block],
     owners: Sequence[str],
     calls: Mapping[str, Call],
+    note: Note,
 ) -> list[int] | None:
-    """The weights that the model's output is read off; None where no output tells."""
+    """The weights that the model's output is read off; None where no output tells.
+
+    Args:
+        note: told of a weight that the output is read off by a function which is not known.
+    """
     roots = [place for x in output if (place := place_of(x)) is not None]
     if not roots:
         return None
@@ -38,16 +53,29 @@ def find_readouts(
         for place in calls[name].places():
             is_first = not inside and place not in later
             rows.setdefault(place, shown.get(name) if is_first else None)
-    weights = {id(r.weight) for r in layout.plan.rows if r.weight is not None}
+    weights = {
+        id(leaf_of(r.weight)): row for row, r in enumerate(layout.plan.rows) if r.weight is not None
+    }
 
     def ends(place: Place) -> bool:
-        return place in rows or (mixes(place[0]) and reads_one_of(place, weights))
+        return place in rows or (mixes(place[0]) and any(map(is_weight, before(place))))
+
+    def is_weight(factor: Place) -> bool:
+        leaf = only_leaf(factor)
+        # `fully_shard` has other parameters in a pass.
+        is_other = isinstance(leaf, nn.Parameter) and leaf.ndim > 1
+        return leaf is not None and (id(leaf) in weights or is_other)
 
     reached = list(walk(roots, ends))
     found = [row for p in reached if (row := rows.get(p)) is not None]
     found = [r for r in dict.fromkeys(found) if layout.plan.rows[r].kind in _KINDS]
     if not found and not any(ends(place) for place in reached):
         return None
+    for place in () if found else reached:
+        for factor in before(place) if place not in rows and mixes(place[0]) else ():
+            if is_weight(factor):
+                row = weights.get(id(only_leaf(factor)))
+                note(row, READ_OFF_ANOTHER if row is None else READ_OFF)
     if len(found) > 1:
         found = _without_inputs(found, rows)
     return found

@@ -1,5 +1,6 @@
-"""Weights and gradients of which each rank holds a part (`fully_shard`): a rank measures its part,
-and one exchange makes of the ranks' numbers those of the whole tensors.
+"""Weights and gradients of which each rank holds a part (`fully_shard`; flat pieces of FSDP1).
+
+A rank measures its part, and one exchange makes of the ranks' numbers those of the whole tensors.
 
 Axes: D ranks along one dimension of a mesh, Q columns, R rows.
 """
@@ -11,16 +12,20 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from vgexp import metrics
+from vgexp.probe.flat import FlatWeight
 from vgexp.probe.moments import ColumnCells
+from vgexp.torch_internals import is_in_flat
 
 NORMS = ("grad_norm", "grad_norm_clipped", "weight_norm", "update_norm")
 """Columns whose squares add up."""
 PEAKS = ("grad_max",)
 SHARES = ("grad_zero_fraction",)
 """Columns that are means over entries."""
+_WHOLE = frozenset({Tensor, nn.Parameter, type(None)})
+"""Types of what is on this rank alone, which is nearly always so; and of no weight."""
 COLUMNS = (*NORMS, *PEAKS, *SHARES)
 
 
@@ -32,13 +37,22 @@ def local_part(x: Tensor, like: Tensor | None = None) -> Tensor:
     Args:
         like: the weight whose gradient `x` is; it is laid out as the weight is, if it is not.
     """
+    if type(x) in _WHOLE and type(like) in _WHOLE:
+        return x
+    if isinstance(x, FlatWeight):
+        return _not_empty(x.local())
+    if isinstance(like, FlatWeight):
+        return _not_empty(x)
     kind = _sharded_kind()
     if kind is None or not isinstance(x, kind):
         return x
     sharded: Any = x
     if isinstance(like, kind) and sharded.placements != like.placements:
         sharded = sharded.redistribute(placements=like.placements)
-    part: Tensor = sharded.to_local()
+    return _not_empty(sharded.to_local())
+
+
+def _not_empty(part: Tensor) -> Tensor:
     return part if part.numel() else part.new_zeros(1)
 
 
@@ -47,17 +61,24 @@ def join_shards(
 ) -> dict[str, ColumnCells]:
     """Makes the cells of whole weights of those of each rank's parts.
 
-    Every rank of a mesh has to call it, with the same weights. One exchange for each dimension of a
-    mesh along which weights are sharded is made, of all their numbers; none where none are.
+    Every rank of a mesh or group has to call it, with the same weights. One exchange for each
+    dimension of a mesh along which weights are sharded is made, of all their numbers; none where
+    none are.
 
     A cell that a rank lacks is nan for all. A column that is no sum, mean or peak over entries is
     left out for sharded weights.
     """
     joined = dict(cells)
-    for (mesh, dims), rows in _meshes(weights).items():
-        numbers_QR, counts_R = _numbers(cells, weights, rows)
-        for dim in dims:
-            numbers_QR, counts_R = _exchanged(numbers_QR, counts_R, mesh.get_group(dim))
+    parted: dict[tuple[tuple[Any, ...], torch.device | None], tuple[int, ...]] = {
+        (tuple([mesh.get_group(dim) for dim in dims]), None): rows
+        for (mesh, dims), rows in _meshes(weights).items()
+    }
+    flat = {row: w for row, w in weights.items() if isinstance(w, FlatWeight)}
+    parted |= {((group,), device): rows for (group, device), rows in _groups(flat).items()}
+    for (groups, device), rows in parted.items():
+        numbers_QR, counts_R = _numbers(cells, weights, rows, device)
+        for group in groups:
+            numbers_QR, counts_R = _exchanged(numbers_QR, counts_R, group)
         values_QR = dict(zip(COLUMNS, numbers_QR, strict=True))
         for name, column in joined.items():
             joined[name] = _replaced(column, rows, values_QR.get(name))
@@ -71,17 +92,37 @@ def squares_of_shards(tensors: Sequence[Tensor]) -> Tensor:
     """
     total: Tensor | None = None
     for (mesh, dims), rows in _meshes(dict(enumerate(tensors)), with_whole=True).items():
-        square = metrics.total_norm([local_part(tensors[i]).float() for i in rows]).square()
+        square = metrics.total_norm([local_part(tensors[i]).double() for i in rows]).square()
         for dim in dims:
             torch.distributed.all_reduce(square, group=mesh.get_group(dim))
         total = square if total is None else total + square
     return torch.zeros((), dtype=torch.float64) if total is None else total
 
 
+def squares_of_flat(weights: Sequence[FlatWeight]) -> Tensor:
+    """The sum of squares over all entries of the gradients of such weights, a 0-d float64 tensor.
+
+    Every rank of their groups has to call it, with the same weights; it waits for the others.
+    """
+    known = dict(enumerate(weights))
+    total = torch.zeros((), dtype=torch.float64)
+    groups: dict[Any, tuple[int, ...]] = {**_groups(known)}
+    shared = {row for rows in groups.values() for row in rows}
+    groups[None] = tuple([row for row in known if row not in shared])
+    for key, rows in groups.items():
+        grads = [g.double() for row in rows if (g := weights[row].grad) is not None and g.numel()]
+        square = metrics.total_norm(grads).square() if grads else torch.zeros((), dtype=total.dtype)
+        if key is not None:
+            square = square.to(key[1])
+            torch.distributed.all_reduce(square, group=key[0])
+        total = total + square.to(total.device)
+    return total
+
+
 def is_sharded(x: Tensor) -> bool:
-    """Whether a tensor is one of a mesh of ranks."""
+    """Whether a tensor is one of a mesh of ranks, or a parameter in flat pieces."""
     kind = _sharded_kind()
-    return kind is not None and isinstance(x, kind)
+    return isinstance(x, FlatWeight) or is_in_flat(x) or (kind is not None and isinstance(x, kind))
 
 
 def _sharded_kind() -> Any:
@@ -110,13 +151,34 @@ def _meshes(
     return groups
 
 
+def _groups(
+    weights: Mapping[int, FlatWeight],
+) -> dict[tuple[Any, torch.device], tuple[int, ...]]:
+    """The rows of weights in flat pieces, by the ranks that hold the pieces and where they exchange
+    them."""
+    found: dict[tuple[Any, torch.device], tuple[int, ...]] = {}
+    for row, weight in weights.items():
+        key = weight.group
+        if key is not None:
+            found[key] = (*found.get(key, ()), row)
+    return found
+
+
 def _numbers(
-    cells: Mapping[str, ColumnCells], weights: Mapping[int, Tensor], rows: tuple[int, ...]
+    cells: Mapping[str, ColumnCells],
+    weights: Mapping[int, Tensor],
+    rows: tuple[int, ...],
+    device: torch.device | None,
 ) -> tuple[Tensor, Tensor]:
-    """[Q, R] this rank's numbers, nan where it has none, and [R] how many entries they are of."""
-    parts: list[Any] = [weights[row] for row in rows]
-    device = parts[0].to_local().device
-    counts = torch.tensor([float(part.to_local().numel()) for part in parts], dtype=torch.float64)
+    """[Q, R] this rank's numbers, nan where it has none, and [R] how many entries they are of.
+
+    Args:
+        device: where the ranks exchange them; None: where the parts are.
+    """
+    every: list[Any] = [weights[row] for row in rows]
+    parts = [w.local() if isinstance(w, FlatWeight) else w.to_local() for w in every]
+    device = device or parts[0].device
+    counts = torch.tensor([float(part.numel()) for part in parts], dtype=torch.float64)
     numbers_QR = torch.full((len(COLUMNS), len(rows)), torch.nan, dtype=torch.float64)
     numbers_QR, counts_R = (metrics.to_device(x, device) for x in (numbers_QR, counts))
     for column_R, name in zip(numbers_QR, COLUMNS, strict=True):
@@ -125,7 +187,7 @@ def _numbers(
             found = [(i, place[row]) for i, row in enumerate(rows) if row in place]
             to, of = (metrics.to_device(torch.tensor(x, dtype=torch.long), device)
                       for x in ([i for i, _ in found], [j for _, j in found]))  # fmt: skip
-            column_R[to] = torch.cat(cells[name].values).double()[of]
+            column_R[to] = metrics.to_device(torch.cat(cells[name].values).double(), device)[of]
     return numbers_QR, counts_R
 
 
@@ -159,5 +221,5 @@ def _replaced(column: ColumnCells, rows: tuple[int, ...], values_R: Tensor | Non
     joined = torch.cat(column.values)
     to, of = (metrics.to_device(torch.tensor(x), joined.device)
               for x in ([j for j, _ in found], [i for _, i in found]))  # fmt: skip
-    joined[to] = values_R[of].to(joined.dtype)
+    joined[to] = metrics.to_device(values_R, joined.device)[of].to(joined.dtype)
     return column._replace(values=(joined,))

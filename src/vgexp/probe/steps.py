@@ -14,8 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from vgexp import metrics
+from vgexp.probe.flat import FlatWeight, Members, held_as
 from vgexp.probe.optimizers import StepHooks
-from vgexp.probe.sharded import is_sharded, squares_of_shards
+from vgexp.probe.sharded import is_sharded, squares_of_flat, squares_of_shards
 from vgexp.records import Floats, Rows
 from vgexp.torch_internals import norm_each
 
@@ -54,6 +55,7 @@ class StepMeter:
         self._model = model
         self._optimizer = optimizer
         self._held: tuple[int, list[nn.Parameter]] = (-1, [])
+        self._in_flat: list[FlatWeight] = []
         self._steps: list[_Step] = []
         self._norm: Number = None
         self._norm_clipped: Number = None
@@ -72,8 +74,10 @@ class StepMeter:
         num_held = sum(len(group["params"]) for group in groups)
         if num_held != self._held[0]:
             held = {id(p) for group in groups for p in group["params"]}
-            every = list(self._model.parameters())
-            self._held = num_held, [p for p in every if id(p) in held] or every
+            every = [p for _, p in Members(self._model).parameters()]
+            found = [p for p in every if id(held_as(p)) in held] or every
+            self._in_flat = [p for p in found if isinstance(p, FlatWeight)]
+            self._held = num_held, found
         return self._held[1]
 
     def before_clip(self, known: Mapping[int, float] = NOTHING) -> None:
@@ -160,7 +164,10 @@ class StepMeter:
         return torch.float64 if is_double else torch.float32
 
     def _total_norm(self, known: Mapping[int, float]) -> Number:
-        trained = [p for p in self.parameters if p.grad is not None]
+        every = self.parameters
+        if self._in_flat:
+            return self._total_norm_with_flat(every) if self.is_measured else None
+        trained = [p for p in every if p.grad is not None]
         grads = [p.grad for p in trained if p.grad is not None]
         if not grads or not (self.is_measured or not any(map(is_sharded, grads))):
             return None
@@ -172,6 +179,12 @@ class StepMeter:
         norm = total_norm(grads)
         # Read at once where that is free, so that no small tensors stay.
         return float(norm) if isinstance(norm, Tensor) and norm.is_cpu else norm
+
+    def _total_norm_with_flat(self, every: Sequence[nn.Parameter]) -> Number:
+        """Every rank has to call it, also one that holds no part of a gradient."""
+        grads = [p.grad for p in every if not isinstance(p, FlatWeight) and p.grad is not None]
+        of_flat = float(squares_of_flat(self._in_flat)) ** 0.5
+        return math.hypot(of_flat, float(total_norm(grads) or 0))
 
 
 def total_norm(tensors: Sequence[Tensor]) -> Number:

@@ -114,7 +114,7 @@ class Taps:
                 is_act = (id(module), activation_row) in acts
                 acts.discard((id(module), activation_row))
                 self._arm_activation(module, activation_row, slope, is_act)
-        for module, is_before, do in self._free.sites():
+        for module, is_before, do in (*self._free.sites(), *self._tied.sites()):
             (before if is_before else after)(module, None, do)
         for module, row in plan.acts:
             if (id(module), row) in acts and row in self._measured:
@@ -286,6 +286,7 @@ class Taps:
     def _on_model(self, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if backward_task() == -1:
             self._free.drop_calls()
+            self._tied.begin_pass()
         self._passes.on_model_call(args, kwargs)
 
     def _on_time_first(self, _: nn.Module, args: tuple[Any, ...]) -> None:
@@ -318,15 +319,16 @@ class Taps:
         return on_preact
 
     def _on_use(self, use: Use, read: Tensor, z: Tensor) -> None:
-        current = self._passes.current(use.row, read)
+        current = self._passes.current(self._plan.merged.get(use.row, use.row), read)
         if current is None:
             return
         if self._discovery is not None:
             self._discovery.on_use(use, read, z)
             self._measured = self._plan.measured
-        self._free.name(current, z, use.row)
-        if use.row in self._measured and not self._repeats(current, "z", use.row):
-            self._keep_z(current, use.row, z)
+        row = self._plan.merged.get(use.row, use.row)
+        self._free.name(current, z, row)
+        if row in self._measured and not self._repeats(current, "z", row):
+            self._keep_z(current, row, z)
 
     def _stream_hook(self, row: int) -> Callable[..., None]:
         def on_stream(_: nn.Module, args: Any, output: Any) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from torch import nn
 
+from vgexp.probe.flat import Members, held_as
 from vgexp.probe.moments import ColumnCells
 from vgexp.probe.optimizers import StepHooks
 from vgexp.probe.plan import PlanRow, ProbePlan
@@ -42,7 +43,7 @@ class Missing:
     def __init__(self, model: nn.Module, plan: ProbePlan, optimizer: StepHooks) -> None:
         self._plan = plan
         self._optimizer = optimizer
-        self._parameters = [id(p) for p in model.parameters()]
+        self._parameters = [id(held_as(p)) for _, p in Members(model).parameters()]
         self._never_activated = {
             row for module, row in plan.preacts if isinstance(module, _VECTORS)
         }
@@ -56,6 +57,11 @@ class Missing:
             if name in cells:
                 rows.update(cells[name].rows)
         self._are_gradients_measured |= "grad_norm" in cells
+
+    def is_shown(self, name: str) -> bool:
+        """Whether z was measured of the weight of this name."""
+        rows = self._plan.rows
+        return any(rows[row].name == name for row in self._with["preact_mean"])
 
     def reasons(self, told: Collection[str]) -> dict[str, list[str]]:
         """Reason -> weights. Of weights that were told of before, only what they lack beside it.
@@ -91,7 +97,7 @@ class Missing:
         held = {id(p) for p in self._optimizer.parameters()}
         if held.isdisjoint(self._parameters):
             return []
-        return [row for row in rows if id(row.weight) not in held]
+        return [row for row in rows if row.weight is None or id(held_as(row.weight)) not in held]
 
 
 def lines(reasons: Mapping[str, Sequence[str]]) -> list[str]:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from vgexp import metrics
 from vgexp.probe import stacks
+from vgexp.probe.flat import FlatWeight, is_in_parts
 from vgexp.probe.moments import ColumnCells
 from vgexp.probe.plan import PlanRow
 from vgexp.probe.sharded import join_shards, local_part
@@ -80,6 +81,20 @@ class WeightMeter:
             for index, weight in self._weights.items()
             if weight.requires_grad and (grad := weight.grad) is not None
         }
+
+    @property
+    def whole_weights(self) -> Mapping[int, Tensor]:
+        """Those that this rank has whole, or that know their other parts, by row."""
+        return {
+            index: weight.local() if isinstance(weight, FlatWeight) else weight
+            for index, weight in self._weights.items()
+            if not is_in_parts(weight)
+        }
+
+    @property
+    def whole_gradients(self) -> Mapping[int, Tensor]:
+        """The gradients of such weights that are there."""
+        return {i: g for i, g in self.gradients.items() if not is_in_parts(self._weights[i])}
 
     def before_clip(self) -> None:
         """Measures the gradient's columns now; without this call `take_gradients` does."""

@@ -10,10 +10,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from vgexp.probe.flat import FlatWeight, Members, held_as
 from vgexp.probe.hooks import Hook, Note
 from vgexp.probe.moments import ColumnCells
 from vgexp.probe.optimizers import StepHooks
 from vgexp.probe.plan import PlanRow
+from vgexp.probe.ranks import has_other_ranks
 from vgexp.probe.weights import UPDATE_NORM
 from vgexp.quantities import WIRING
 from vgexp.records import Rows
@@ -83,13 +85,14 @@ class Wiring:
         self._late: set[int] = set()
         """Parameters that came after the first, until their first step ends."""
         self._add_parameters()
+        self._num_seen = sum(1 for _ in model.parameters())
         self._hooks: list[Any] = []
         self._last_look = -1
         self._marks: dict[int, tuple[int, int]] = {}
         self._arrived: dict[int, tuple[int, int, bool]] = {}
         self._peaks: dict[int, Tensor] = {}
         self._given: tuple[list[int], Tensor | None] = [], None
-        self._is_looking = False
+        self._is_looking = self._is_shared = False
         self._before: tuple[list[bool], list[Any], list[int]] | None = None
         self._has_grad: list[bool] = []
         self._pending: list[_Facts] = []
@@ -98,10 +101,12 @@ class Wiring:
 
     def _add_parameters(self) -> None:
         """Adds the parameters that the model has and the table does not: all, and later those that
-        a forward pass made."""
+        a forward pass made. Another object of a known name, such as a whole weight in the place of
+        a shard, is none."""
+        known = {*self._names, *(n for also in self._also if also for n in also.split())}
         names: dict[int, list[str]] = {}
-        for name, parameter in self._model.named_parameters(remove_duplicate=False):
-            if id(parameter) in self._place:
+        for name, parameter in Members(self._model).parameters(remove_duplicate=False):
+            if id(parameter) in self._place or name in known:
                 continue
             if id(parameter) not in names:
                 self._parameters.append(parameter)
@@ -128,13 +133,18 @@ class Wiring:
         if not looks:
             return
         self._is_looking, self._last_look = True, step
+        self._is_shared = has_other_ranks()
         self._arrived, self._peaks = {}, {}
         self._marks = {
             id(p): (id(g), version_of(g)) for p in self._parameters if (g := p.grad) is not None
         }
         hook = Hook(self._note, None, self._on_gradient)
         for parameter in self._parameters:
-            if parameter.requires_grad and not is_lazy(parameter):
+            if (
+                parameter.requires_grad
+                and not is_lazy(parameter)
+                and not isinstance(parameter, FlatWeight)
+            ):
                 self._hooks.append(_hook(parameter, hook))
 
     def disarm(self) -> None:
@@ -146,7 +156,8 @@ class Wiring:
 
     def before_step(self) -> None:
         """Notes, before the update, what the optimizer will do with each parameter."""
-        if any(id(p) not in self._place for p in self._model.parameters()):
+        if self._num_seen != (num := sum(1 for _ in self._model.parameters())):
+            self._num_seen = num
             self._settle()  # what waits has fewer of them
             num_known = len(self._parameters)
             self._add_parameters()
@@ -156,7 +167,7 @@ class Wiring:
         lr = {id(p): group.get("lr") for group in self._optimizer.groups() for p in group["params"]}
         self._before = (
             [p.requires_grad for p in self._parameters],
-            [_copied(lr[id(p)]) if id(p) in lr else _ABSENT for p in self._parameters],
+            [_copied(lr.get(id(held_as(p)), _ABSENT)) for p in self._parameters],
             [version_of(p) for p in self._parameters],
         )
 
@@ -198,7 +209,7 @@ class Wiring:
             step, is_whole, requires_grad, lr, self._has_grad, came, kept,
             [version_of(p) != v for p, v in zip(self._parameters, versions, strict=True)],
             peaks.places, peaks.joined(),
-            [id(p) in self._optimizer.of_others for p in self._parameters],
+            [id(held_as(p)) in self._optimizer.of_others for p in self._parameters],
             changes.places, changes.joined(), *self._given,
         )  # fmt: skip
         self._given = [], None
@@ -228,7 +239,8 @@ class Wiring:
         *at, is_kept = (*self._marks.get(key, (0, -2)), True) if last is None else last
         is_added = found == (at[0], at[1] + 1)
         self._arrived[key] = (*found, is_added and is_kept)
-        entries = _entries(gradient)
+        # Of several ranks each has its own until all have come.
+        entries = None if self._is_shared else _entries(gradient)
         if entries is not None:
             self._peaks[key] = torch.linalg.vector_norm(entries, math.inf).float()
 
@@ -244,7 +256,9 @@ class Wiring:
             for p, has_grad in zip(self._parameters, self._has_grad, strict=True)
         ]
         kept: list[bool | None] = [
-            id(p) in self._arrived and self._arrived[id(p)][2] if step and came[index] else None
+            id(p) in self._arrived and self._arrived[id(p)][2]
+            if step and came[index] and not isinstance(p, FlatWeight)
+            else None
             for index, p in enumerate(self._parameters)
         ]
         return came, kept

@@ -19,6 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vgexp.probe.flat import Members
 from vgexp.probe.functions import FunctionCall
 from vgexp.probe.meters.passes import OfPasses, Unseen
 from vgexp.probe.plan import PlanRow
@@ -83,10 +84,11 @@ class TorchAttentionMeter:
         rows: Sequence[PlanRow],
         unseen: Unseen,
     ) -> None:
-        self._names = {id(m): name or type(model).__name__ for name, m in model.named_modules()}
+        modules = {id(m): (name, m) for name, m in Members(model).modules()}
+        self._names = {key: name or type(m).__name__ for key, (name, m) in modules.items()}
         self._expected = [
-            name or type(model).__name__
-            for name, module in model.named_modules()
+            name or type(module).__name__
+            for name, module in modules.values()
             if isinstance(module, nn.MultiheadAttention)
         ]
         self._passes: OfPasses[_Measured] = OfPasses(taps)

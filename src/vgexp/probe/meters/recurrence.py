@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
+from vgexp.probe.flat import Members
 from vgexp.probe.hooks import Hook, Note
 from vgexp.probe.meters.passes import OfPasses, Unseen
 from vgexp.probe.meters.recurrent_calls import (
@@ -61,7 +62,7 @@ class TorchTimeMeter:
     ) -> None:
         self._sites = [
             (name or type(model).__name__, module)
-            for name, module in model.named_modules()
+            for name, module in Members(model).modules()
             if isinstance(module, nn.RNNBase)
         ]
         self._passes: OfPasses[Measured] = OfPasses(taps)
