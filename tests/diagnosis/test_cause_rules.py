@@ -1374,10 +1374,13 @@ FIRST_LAYERS = layers(
         (None, 1.6, {"layers": layers(update_ratio=[2.0, 0.1, 0.1, 0.1])}),
         # What vanishes at the start may have come back, and hard tasks end above half.
         (None, 1.6, {"layers": layers(deltas=VANISHING)}),
+        ("saturating_activation", 1.9, {"layers": layers(deltas=VANISHING)}),
+        ("frozen", 1.9, {"wiring": wiring(requires_grad=[0, 0, 1, 1])}),
+        (None, 1.6, {"wiring": wiring(requires_grad=[0, 0, 1, 1])}),
         (None, 1.6, {}),
     ],
 )
-def test_a_network_that_learned_little_is_sick_of_what_explodes_or_replaces_it(
+def test_a_network_that_learned_little_is_sick_of_what_it_did_not_overcome(
     cause: str | None, last: float, tables: dict[str, pd.DataFrame]
 ) -> None:
     losses = [2.3] * 20 + [last] * 100

@@ -209,6 +209,24 @@ def test_a_table_that_a_model_has_not_is_refused_with_the_reason(table: str, wor
         Probe(model, sgd(model)).to_frame(table)
 
 
+class Turned(nn.Module):
+    """Keeps a view of a parameter, which is no parameter of the module."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rest = nn.Linear(3, 2)
+        self.weight = nn.Parameter(torch.randn(3, 4)).t()
+        self.own = nn.Parameter(torch.randn(3, 4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.rest(torch.tanh(x @ self.weight) + x @ self.own.t())
+
+
+def test_a_view_of_a_parameter_that_no_module_has_is_told() -> None:
+    unseen, _ = unseen_of(Turned())
+    assert unregistered_weights(unseen) == "[3, 4] in matmul"
+
+
 def test_what_a_line_says_is_read_again() -> None:
     told = lines(
         {

@@ -86,15 +86,15 @@ def loss_of_constant(evidence: Evidence) -> float | None:
     return float(losses[late:].mean())
 
 
-def has_learned_little(evidence: Evidence) -> bool:
-    """Whether a loop's loss fell below what counts as learned, and ends above half of a guess's.
+def has_learned_little(evidence: Evidence, share: float = HALF) -> bool:
+    """Whether a loop's loss fell below what counts as learned, and ends above a share of a guess's.
 
     Hard tasks end there too: it says nothing by itself. Of a run of vgexp the verdict decides.
     """
     losses, guess = column_of(evidence, "steps", "loss"), constant_loss(evidence)
     if evidence.metrics.get("verdict") is not None or guess is None or not has_learned(evidence):
         return False
-    return float(running_means(pd.Series(losses[np.isfinite(losses)]))[-1]) >= HALF * guess
+    return float(running_means(pd.Series(losses[np.isfinite(losses)]))[-1]) >= share * guess
 
 
 def stays_at_start(evidence: Evidence) -> bool:

@@ -37,6 +37,13 @@ _OF_THE_SIGNAL = frozenset(
 _DESTROYING = frozenset({"weights_large", "batchnorm_depth", "residual_growth"})
 _DESTROYED = frozenset({"loss_over_first", "update_ratio_median"})
 """Numbers of a rate that was too large for all weights, or for the loss."""
+_OVERCOME = frozenset(
+    {"frozen", "rate_too_small", "labels_unlearnable"}
+    | {"saturating_activation", "weights_small", "recurrence_vanishing"}
+)
+"""What a network may overcome or somebody may mean: it counts where the network hardly learned."""
+_HARDLY = 0.8
+"""Share of a constant guess's loss above which a network that learned hardly did."""
 _GROWING_SIGNAL = _DESTROYING | {"recurrence_exploding"}
 """What makes a gradient, and with it an update, larger the further it comes."""
 _GROWING = frozenset({"rate_too_large", "recurrence_exploding", "overflow"})
@@ -215,7 +222,7 @@ def _counts(finding: Finding, learned: bool | None, evidence: Evidence) -> bool:
 
     Facts of wiring and numbers always are. Others need a network that did not learn; where nobody
     knows whether it did, a loss that is where it began, or a signal that is still lost at the end.
-    One that learned little is sick of what makes the signal explode, or replaces its weights.
+    One that learned little is sick of what is found as well, but for what it may have overcome.
     """
     if CAUSES[finding.id].is_note:
         return False
@@ -229,9 +236,9 @@ def _counts(finding: Finding, learned: bool | None, evidence: Evidence) -> bool:
         lasts = evidence.metrics.get("signal_last", evidence.metrics.get("signal")) in _LASTING
         return lasts and finding.id in _OF_THE_SIGNAL and not _has_losses(evidence)
     if learned and has_learned_little(evidence):
-        return finding.id in _DESTROYING or (
-            finding.id == "rate_too_large" and not _DESTROYED.isdisjoint(finding.numbers)
-        )
+        if finding.id == "rate_too_large":
+            return not _DESTROYED.isdisjoint(finding.numbers)
+        return finding.id not in _OVERCOME or has_learned_little(evidence, _HARDLY)
     return not learned
 
 

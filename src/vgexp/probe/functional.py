@@ -22,7 +22,7 @@ from vgexp import user_code
 from vgexp.activations import DERIVATIVES
 from vgexp.probe import graph
 from vgexp.probe.functions import FunctionCall
-from vgexp.torch_internals import copy_without_hooks
+from vgexp.torch_internals import base_of, copy_without_hooks, is_in_flat
 from vgexp.watch import Slope
 
 # ---------------------------------------------------------------- functions of torch
@@ -130,6 +130,7 @@ PRODUCTS: _Functions = (torch.mul, torch.multiply, Tensor.mul, Tensor.mul_, Tens
 WEIGHT_USES: _Functions = (
     *(F.linear, F.bilinear, F.embedding, F.conv1d, F.conv2d, F.conv3d),
     *(F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d),
+    *(torch.matmul, torch.mm, Tensor.matmul, Tensor.mm, Tensor.__matmul__),
 )
 """Functions whose second argument, or for `bilinear` the third, is a weight."""
 SIGMOID = DERIVATIVES[nn.Sigmoid].slope_with(())
@@ -158,10 +159,14 @@ def is_in_place(call: FunctionCall) -> bool:
 
 
 def weight_of(call: FunctionCall) -> nn.Parameter | None:
-    """The weight of a call of `WEIGHT_USES`; None where it is no parameter of anything."""
+    """The weight of a call of `WEIGHT_USES`, as it is or as a view such as `weight.t()`; None where
+    it is no parameter of anything."""
     position = 2 if call.function is F.bilinear else 1
     weight = call.args[position] if len(call.args) > position else call.kwargs.get("weight")
-    return weight if isinstance(weight, nn.Parameter) else None
+    if not isinstance(weight, Tensor) or isinstance(weight, nn.Parameter):
+        return weight
+    base = base_of(weight)
+    return base if type(base) is nn.Parameter and not is_in_flat(base) else None
 
 
 # ---------------------------------------------------------------- whose output it is
