@@ -167,7 +167,13 @@ class LossWatch:
             loss_scale: what a scaler multiplied the loss by.
         """
         counted = [loss for loss in self._losses if loss.counts]
-        described = [argument for each in self._described.values() for argument in each]
+        described = [
+            argument._replace(pass_weight=self._weight_of(source))
+            if argument.role == "loss"
+            else argument
+            for source, each in self._described.items()
+            for argument in each
+        ]
         if described:
             self._rows.append((step, described))
         self._forget()
@@ -181,6 +187,11 @@ class LossWatch:
         if _NOTED in by_source:
             by_source = {_NOTED: by_source[_NOTED]}
         return _loss_of([*by_source.values()], loss_scale)
+
+    def _weight_of(self, source: int) -> Number:
+        """dL/d(value) of a source's first call of the update; None: no pass went through it."""
+        first = next((loss for loss in self._losses if loss.source == source), None)
+        return None if first is None else first.weight
 
     def drain(self) -> Rows | None:
         """Returns the rows of `loss.csv` since the last call; on CUDA it waits for the device."""

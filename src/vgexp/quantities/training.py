@@ -112,6 +112,11 @@ LOSS = (
         " float()), by which nothing comes back; told at the second call that is described",
         asked_by="probe.activations_every",
     ),
+    _of_call(
+        "pass_weight",
+        "loss: derivative by it of what the backward pass began at: its weight in a sum, times a"
+        " loss scale",
+    ),
 )
 
 EVALS = (
