@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from vgexp.errors import QuestionError
+from vgexp.probe.guesses import Guesses
 from vgexp.probe.hooks import Hook, Note
 from vgexp.probe.loss_arguments import Argument, describe_call, named_tensors, rows_of
 from vgexp.probe.loss_numbers import Call, NumberWatch, share_added
@@ -88,6 +89,7 @@ class LossWatch:
         self._rows: list[tuple[int, list[Argument]]] = []
         self.describes = False
         """Whether the arguments of the next call are described."""
+        self._guesses: dict[int, Guesses] = {}
         self._numbers: dict[int, Call] = {}
         self._number_watches: dict[int, NumberWatch] = {}
         self._num_watched: dict[int, int] = {}
@@ -168,7 +170,9 @@ class LossWatch:
         """
         counted = [loss for loss in self._losses if loss.counts]
         described = [
-            argument._replace(pass_weight=self._weight_of(source))
+            argument._replace(
+                pass_weight=self._weight_of(source), constant_loss=self._cost_of_guess(source)
+            )
             if argument.role == "loss"
             else argument
             for source, each in self._described.items()
@@ -266,12 +270,28 @@ class LossWatch:
                 self._described[source] = []  # even if it fails: of one call alone
                 name = name or getattr(function, "__name__", type(function).__name__)
                 every = [*named_tensors(function, args, kwargs)][:_MOST_TENSORS]
+                if not is_bad:
+                    self._see_guess(source, function, every, loss)
                 self._described[source] = [
                     *describe_call(
                         name, every, loss, reads_saved=self._may_unpack(), number_share=number_share
                     ),
                     *(self._of_model() if is_bad else ()),
                 ]
+
+    def _see_guess(
+        self, source: int, function: Any, every: Sequence[tuple[str, Tensor]], loss: Tensor
+    ) -> None:
+        """Has the call looked at for what a constant answer costs; it is missing where that fails,
+        and all else is described."""
+        try:
+            self._guesses.setdefault(source, Guesses()).see(function, every, loss)
+        except Exception as error:
+            self._note(None, f"what a constant guess costs raised {type(error).__name__}: {error}")
+
+    def _cost_of_guess(self, source: int) -> Number:
+        guesses = self._guesses.get(source)
+        return None if guesses is None else guesses.cost()
 
     def _is_first_bad(self, value: Number) -> bool:
         """Whether a loss is the first that is not finite; on a device nobody waits to know."""

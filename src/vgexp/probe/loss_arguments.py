@@ -41,6 +41,8 @@ class Argument(NamedTuple):
     """Of a loss, the share of it that is a term as a plain number."""
     pass_weight: Number = None
     """Of a loss, the derivative by it of what the backward pass began at."""
+    constant_loss: Number = None
+    """Of a loss, what the best constant answer costs."""
 
 
 def rows_of(described: Sequence[tuple[int, Argument]]) -> Rows | None:
@@ -64,7 +66,7 @@ def rows_of(described: Sequence[tuple[int, Argument]]) -> Rows | None:
     numbers["flat_fraction"] = floats(
         read_numbers([g.flat_fraction for g in graphs]), torch.float64
     )
-    for name in ("number_share", "pass_weight"):
+    for name in ("number_share", "pass_weight", "constant_loss"):
         of_call = read_numbers([getattr(argument, name) for _, argument in described])
         numbers[name] = floats(of_call, torch.float64)
     flags = {

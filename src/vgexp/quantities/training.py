@@ -117,6 +117,11 @@ LOSS = (
         "loss: derivative by it of what the backward pass began at: its weight in a sum, times a"
         " loss scale",
     ),
+    _of_call(
+        "constant_loss",
+        "loss: what the best constant answer to the targets described so far costs, where the"
+        " values of two calls show which loss it is",
+    ),
 )
 
 EVALS = (
