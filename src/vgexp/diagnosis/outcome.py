@@ -150,7 +150,7 @@ def constant_loss(evidence: Evidence) -> float | None:
     if (by_definition := _by_definition(evidence)) is not None:
         return by_definition
     output, target, loss = first
-    num_classes = _num_classes(output["shape"], target["shape"])
+    num_classes = num_classes_of(output["shape"], target["shape"])
     is_labels = str(target["dtype"]).startswith(("int", "uint"))
     if is_labels and num_classes > 1:
         guess = math.log(num_classes)
@@ -236,7 +236,7 @@ def is_short(evidence: Evidence) -> bool:
     )
 
 
-def _num_classes(output: object, target: object) -> int:
+def num_classes_of(output: object, target: object) -> int:
     """The number of classes: the size of the axis of an output without which its shape is that of
     the labels; 0 where it has none. The last axis is looked at first, then axis 1.
 

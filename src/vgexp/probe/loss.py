@@ -16,6 +16,7 @@ from vgexp.errors import QuestionError
 from vgexp.probe.guesses import Guesses
 from vgexp.probe.hooks import Hook, Note
 from vgexp.probe.loss_arguments import Argument, describe_call, named_tensors, rows_of
+from vgexp.probe.loss_evaluations import Evaluations
 from vgexp.probe.loss_numbers import Call, NumberWatch, share_added
 from vgexp.probe.steps import Number, StepMeter
 from vgexp.records import Rows
@@ -89,6 +90,8 @@ class LossWatch:
         self._rows: list[tuple[int, list[Argument]]] = []
         self.describes = False
         """Whether the arguments of the next call are described."""
+        self.evaluations = Evaluations()
+        """Calls without gradients."""
         self._guesses: dict[int, Guesses] = {}
         self._numbers: dict[int, Call] = {}
         self._number_watches: dict[int, NumberWatch] = {}
@@ -168,6 +171,7 @@ class LossWatch:
         Args:
             loss_scale: what a scaler multiplied the loss by.
         """
+        self.evaluations.end(step)
         counted = [loss for loss in self._losses if loss.counts]
         described = [
             argument._replace(
@@ -255,6 +259,8 @@ class LossWatch:
         if not self._is_inside or torch.compiler.is_compiling():
             return
         loss = loss_in(result)
+        if loss is not None and loss.numel() and not torch.is_grad_enabled():
+            self.evaluations.see(_value_of(loss))
         if loss is None or not loss.requires_grad or not loss.numel():
             return
         number_share = self._share_of_numbers(source, loss)
