@@ -6,6 +6,7 @@ Holds: diagnosis/rules/labels.py, probe/loss_evaluations.py
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import pytest
 import torch
@@ -26,7 +27,13 @@ def by_chance(x: Tensor) -> Tensor:
 
 
 def trained(
-    label: Label, *, num: int = 64, steps: int = 120, evaluates: bool = True, lr: float = 0.02
+    label: Label,
+    *,
+    num: int = 64,
+    steps: int = 120,
+    evaluates: bool = True,
+    lr: float = 0.02,
+    folder: Path | None = None,
 ) -> vgexp.Probe:
     """A classifier of a few examples, which is looked at with others every 20 steps."""
     torch.manual_seed(0)
@@ -34,7 +41,7 @@ def trained(
     x, others = torch.randn(num, 8), torch.randn(400, 8)
     y, theirs = label(x), label(others)
     optimizer = torch.optim.Adam(net.parameters(), lr=lr)
-    with vgexp.Probe(net, optimizer) as probe:
+    with vgexp.Probe(net, optimizer, folder=folder) as probe:
         watched = probe.watch_loss(nn.CrossEntropyLoss())
         for step in range(steps):
             optimizer.zero_grad()
@@ -81,6 +88,14 @@ def test_what_is_learned_by_heart_shows_in_other_examples_alone(
     found = trained(label, evaluates=evaluates).diagnose()
     assert found.cause == cause
     assert cause is None or "by heart" in found.findings[0].sentence
+
+
+def test_a_run_folder_has_evaluations_and_says_the_same(tmp_path: Path) -> None:
+    probe = trained(by_chance, folder=tmp_path / "run")
+    run = vgexp.load(tmp_path / "run")
+    assert run.evals["loss"].tolist() == probe.to_frame("evals")["loss"].tolist()
+    assert run.summary["val_loss_best"] == run.evals["loss"].min()
+    assert run.summary["cause_id"] == run.diagnose().cause == "labels_unlearnable"
 
 
 @pytest.mark.parametrize("classes", [(0,), (2,), (0, 3)])
