@@ -199,7 +199,8 @@ def test_only_weights_that_are_wanted_are_named(layers: str | None) -> None:
         ("time", "the probe has no table 'time': this model has no nn.RNN, nn.LSTM or nn.GRU"),
         ("attention", "no table 'attention': no call of torch's attention was seen"),
         ("loss", r"no table 'loss': no loss is watched \(probe.watch_loss\)"),
-        ("evals", "no table 'evals': only runs of vgexp train and vgexp signal have it"),
+        ("evals", "no call of a watched loss without gradients was seen"),
+        ("curvature", "no table 'curvature': only runs of vgexp train and vgexp signal have it"),
         ("tiem", "unknown table: 'tiem'"),
     ],
 )

@@ -16,6 +16,7 @@ _ANYWHERE: Mapping[str, str] = {
     "clip_fraction": "how often gradients were clipped is not known",
     "settings": "the settings of the optimizer are not known",
     "loss.csv": "the loss was not watched (probe.watch_loss)",
+    "underflow or loss.csv": "the dtype or the number of examples is not known",
     "underflow": "the dtype or the number of examples is not known",
     "dtype": "the dtype is not known",
     "num_layers": "the layers are not known",

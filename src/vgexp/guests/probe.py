@@ -239,7 +239,8 @@ class Probe(probe.Probe):
         from vgexp import tables
 
         assert self._recording is not None
-        frames = {name: self.to_frame(name) for name in ("layers", "steps")}
+        wanted = ["layers", "steps", *(name for name in ("time", "evals") if name in self.tables)]
+        frames = {name: self.to_frame(name) for name in wanted}
         metrics: dict[str, Any] = dict(ending)
         if len(frames["layers"]):
             has_loss = frames["steps"]["loss"].notna()

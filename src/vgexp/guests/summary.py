@@ -109,7 +109,7 @@ def summary_of(
     is empty unless the run diverged, and `cause` says why.
 
     Args:
-        frames: `layers` and `steps`.
+        frames: `layers` and `steps`; `time` and `evals`, where there are any.
         ending: `status`, and the `reason` of a run that failed.
         has_loss: whether a step's loss is known.
         constant_loss: as of `Probe`.
@@ -126,9 +126,11 @@ def summary_of(
     status = ending["status"]
     if status == "completed" and is_bad:
         status = "diverged"
-    evals = pd.DataFrame(
-        {"step": [], "split": pd.Series([], dtype="object"), "loss": [], "accuracy": []}
-    )
+    evals = frames.get("evals")
+    if evals is None:
+        evals = pd.DataFrame(
+            {"step": [], "split": pd.Series([], dtype="object"), "loss": [], "accuracy": []}
+        )
     metrics = diagnosis.summarise(
         layers,
         known,

@@ -20,7 +20,7 @@ from vgexp.known_facts import facts_in
 from vgexp.past.run import PastRun
 
 _TABLES = ("layers", "steps", "wiring", "loss", "parameters", "time", "recurrence", "curvature")
-"""Those that rules read."""
+"""Those that rules read; of a loop of somebody's own `evals` as well, which no metric has."""
 _UNKNOWN = "unknown"
 _LAYERS = "layers.csv"
 _ENDING = ("status", "reason")
@@ -70,7 +70,7 @@ def lost_files(past: PastRun) -> list[str]:
 def evidence_of(past: PastRun) -> Evidence:
     """The evidence of a run."""
     tables: dict[str, pd.DataFrame] = {}
-    for name in _TABLES:
+    for name in (*_TABLES, *(("evals",) if past.is_guest else ())):
         table = past.table(name)
         if table is not None and len(table):
             tables[name] = table

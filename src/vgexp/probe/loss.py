@@ -13,8 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from vgexp.errors import QuestionError
+from vgexp.probe.guesses import Guesses
 from vgexp.probe.hooks import Hook, Note
 from vgexp.probe.loss_arguments import Argument, describe_call, named_tensors, rows_of
+from vgexp.probe.loss_evaluations import Evaluations
 from vgexp.probe.loss_numbers import Call, NumberWatch, share_added
 from vgexp.probe.steps import Number, StepMeter
 from vgexp.records import Rows
@@ -88,6 +90,9 @@ class LossWatch:
         self._rows: list[tuple[int, list[Argument]]] = []
         self.describes = False
         """Whether the arguments of the next call are described."""
+        self.evaluations = Evaluations()
+        """Calls without gradients."""
+        self._guesses: dict[int, Guesses] = {}
         self._numbers: dict[int, Call] = {}
         self._number_watches: dict[int, NumberWatch] = {}
         self._num_watched: dict[int, int] = {}
@@ -166,8 +171,17 @@ class LossWatch:
         Args:
             loss_scale: what a scaler multiplied the loss by.
         """
+        self.evaluations.end(step)
         counted = [loss for loss in self._losses if loss.counts]
-        described = [argument for each in self._described.values() for argument in each]
+        described = [
+            argument._replace(
+                pass_weight=self._weight_of(source), constant_loss=self._cost_of_guess(source)
+            )
+            if argument.role == "loss"
+            else argument
+            for source, each in self._described.items()
+            for argument in each
+        ]
         if described:
             self._rows.append((step, described))
         self._forget()
@@ -181,6 +195,11 @@ class LossWatch:
         if _NOTED in by_source:
             by_source = {_NOTED: by_source[_NOTED]}
         return _loss_of([*by_source.values()], loss_scale)
+
+    def _weight_of(self, source: int) -> Number:
+        """dL/d(value) of a source's first call of the update; None: no pass went through it."""
+        first = next((loss for loss in self._losses if loss.source == source), None)
+        return None if first is None else first.weight
 
     def drain(self) -> Rows | None:
         """Returns the rows of `loss.csv` since the last call; on CUDA it waits for the device."""
@@ -240,6 +259,8 @@ class LossWatch:
         if not self._is_inside or torch.compiler.is_compiling():
             return
         loss = loss_in(result)
+        if loss is not None and loss.numel() and not torch.is_grad_enabled():
+            self.evaluations.see(_value_of(loss))
         if loss is None or not loss.requires_grad or not loss.numel():
             return
         number_share = self._share_of_numbers(source, loss)
@@ -255,12 +276,28 @@ class LossWatch:
                 self._described[source] = []  # even if it fails: of one call alone
                 name = name or getattr(function, "__name__", type(function).__name__)
                 every = [*named_tensors(function, args, kwargs)][:_MOST_TENSORS]
+                if not is_bad:
+                    self._see_guess(source, function, every, loss)
                 self._described[source] = [
                     *describe_call(
                         name, every, loss, reads_saved=self._may_unpack(), number_share=number_share
                     ),
                     *(self._of_model() if is_bad else ()),
                 ]
+
+    def _see_guess(
+        self, source: int, function: Any, every: Sequence[tuple[str, Tensor]], loss: Tensor
+    ) -> None:
+        """Has the call looked at for what a constant answer costs; it is missing where that fails,
+        and all else is described."""
+        try:
+            self._guesses.setdefault(source, Guesses()).see(function, every, loss)
+        except Exception as error:
+            self._note(None, f"what a constant guess costs raised {type(error).__name__}: {error}")
+
+    def _cost_of_guess(self, source: int) -> Number:
+        guesses = self._guesses.get(source)
+        return None if guesses is None else guesses.cost()
 
     def _is_first_bad(self, value: Number) -> bool:
         """Whether a loss is the first that is not finite; on a device nobody waits to know."""

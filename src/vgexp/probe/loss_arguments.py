@@ -39,6 +39,10 @@ class Argument(NamedTuple):
     reaches_output: bool | None = None
     number_share: Number = None
     """Of a loss, the share of it that is a term as a plain number."""
+    pass_weight: Number = None
+    """Of a loss, the derivative by it of what the backward pass began at."""
+    constant_loss: Number = None
+    """Of a loss, what the best constant answer costs."""
 
 
 def rows_of(described: Sequence[tuple[int, Argument]]) -> Rows | None:
@@ -62,9 +66,9 @@ def rows_of(described: Sequence[tuple[int, Argument]]) -> Rows | None:
     numbers["flat_fraction"] = floats(
         read_numbers([g.flat_fraction for g in graphs]), torch.float64
     )
-    numbers["number_share"] = floats(
-        read_numbers([argument.number_share for _, argument in described]), torch.float64
-    )
+    for name in ("number_share", "pass_weight", "constant_loss"):
+        of_call = read_numbers([getattr(argument, name) for _, argument in described])
+        numbers[name] = floats(of_call, torch.float64)
     flags = {
         "reaches_output": [argument.reaches_output for _, argument in described],
         "is_steep": [g.is_steep for g in graphs],

@@ -119,6 +119,7 @@ class Measuring:
         own = ["layers"] if self._is_bare else ["layers", "steps"]
         own += self._of_parameters.tables
         own += ["loss"] if self.loss.is_used else []
+        own += ["evals"] if self.loss.evaluations.has_any and not self._is_bare else []
         own += ["histograms"] if self._cadence.histograms_every else []
         meters = (meter for meter in self._meters if getattr(meter, "has_sites", True))
         return (*own, *dict.fromkeys(meter.table for meter in meters))
@@ -154,7 +155,9 @@ class Measuring:
         """Reads all rows that wait; see `Waiting.read`."""
         rows = [*self.waiting.read(with_last=with_last), *self._of_parameters.drain()]
         if not self._is_bare:
-            further = (self._steps.drain(), self.loss.drain())
+            if with_last:
+                self.loss.evaluations.end(self.step)
+            further = (self._steps.drain(), self.loss.drain(), self.loss.evaluations.drain())
             rows += [each for each in further if each is not None]
         return rows
 

@@ -43,6 +43,7 @@ _ABSENT = {
     ),
     "attention": "no call of torch's attention was seen in this model",
     "loss": "no loss is watched (probe.watch_loss)",
+    "evals": "no call of a watched loss without gradients was seen",
 }
 _OF_RUNS = "only runs of vgexp train and vgexp signal have it"
 """Why a probe may lack a table."""

@@ -112,6 +112,16 @@ LOSS = (
         " float()), by which nothing comes back; told at the second call that is described",
         asked_by="probe.activations_every",
     ),
+    _of_call(
+        "pass_weight",
+        "loss: derivative by it of what the backward pass began at: its weight in a sum, times a"
+        " loss scale",
+    ),
+    _of_call(
+        "constant_loss",
+        "loss: what the best constant answer to the targets described so far costs, where the"
+        " values of two calls show which loss it is",
+    ),
 )
 
 EVALS = (

@@ -20,6 +20,7 @@ from vgexp.diagnosis.rules import (
     initial_weights,
     initialisation,
     inputs,
+    labels,
     landscapes,
     layers,
     long_steps,
@@ -41,7 +42,7 @@ _SUBJECTS = (backward_signal, theory, through_time, initialisation, layers, trai
 _CAUSES = (
     *(wiring, graph_cuts, probabilities, losses, not_finite, flat_losses, inputs),
     *(initial_weights, depth, recurrence, attention),
-    *(clipping, epsilons, long_steps, short_steps, units, dtypes, landscapes, notes),
+    *(clipping, epsilons, long_steps, short_steps, units, dtypes, landscapes, labels, notes),
 )
 
 RULES: Registry[Rule] = Registry(

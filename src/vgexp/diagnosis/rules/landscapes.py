@@ -1,24 +1,14 @@
-"""Rules about what there is to find: a loss that is flat, labels that nothing tells."""
+"""The rule about a loss that is flat."""
 
 from __future__ import annotations
-
-import math
-
-import numpy as np
 
 from vgexp.diagnosis.depths import values_of
 from vgexp.diagnosis.evidence import Evidence
 from vgexp.diagnosis.findings import Finding, Number, Remedy, cause_rule
 from vgexp.diagnosis.landscape import FLAT_BELOW
 from vgexp.diagnosis.learning import ENOUGH_STEPS
-from vgexp.diagnosis.outcome import column_of, constant_loss
+from vgexp.diagnosis.outcome import column_of
 from vgexp.diagnosis.rules.flat_losses import is_steep, silence_of
-from vgexp.diagnosis.rules.graph_cuts import graph_cut
-from vgexp.diagnosis.rules.updates import UNMOVED, WHOLE_WEIGHT, total_change
-from vgexp.diagnosis.signal import VANISHING_BELOW
-
-_CHANCE = 1.5
-"""Four standard errors above a tenth, of 600 examples."""
 
 
 @cause_rule(
@@ -122,77 +112,6 @@ _BEGIN_ELSEWHERE = Remedy(
 )
 
 
-@cause_rule(
-    "labels_unlearnable",
-    "layers.csv",
-    "steps.csv",
-    limit=WHOLE_WEIGHT,
-    reason="a network whose weights changed by their own size, with a steady signal, and"
-    " whose loss is still what guessing gives, found nothing to learn",
-    source="Zhang et al. 2017 (random labels)",
-    least_steps=ENOUGH_STEPS,
-)
-def labels_unlearnable(evidence: Evidence) -> Finding | None:
-    """Whether weights moved far, the signal is sound, and the loss stays at guessing.
-
-    A network that has begun to memorise its examples is below guessing on them, and only there: its
-    answers to other examples are right no more often than a guess is.
-    """
-    guess, total = constant_loss(evidence), total_change(evidence)
-    losses = column_of(evidence, "steps", "loss")
-    losses = losses[np.isfinite(losses)]
-    is_steady = all(evidence.metrics.get(f"signal{end}") == "steady" for end in ("", "_last"))
-    through_time = evidence.metrics.get("time_attenuation")
-    is_steady &= not isinstance(through_time, int | float) or through_time >= VANISHING_BELOW
-    bends = evidence.metrics.get("curvature_over_limit_max")
-    if isinstance(bends, int | float) and bends < FLAT_BELOW:
-        return None
-    if guess is None or total is None or losses.size < ENOUGH_STEPS or not is_steady:
-        return None
-    last = float(losses[-50:].mean())
-    is_at_guess = abs(last - guess) <= 0.05 * guess
-    least = total_change(evidence, of_least=True)
-    is_cut = not evidence.lacks("wiring.csv") and graph_cut(evidence) is not None
-    if least is None or least < UNMOVED or is_cut:
-        return None  # a part of the network has not been trained
-    if total < WHOLE_WEIGHT or total > 1e3 or not (is_at_guess or _memorises(evidence, guess)):
-        return None
-    return Finding(
-        "labels_unlearnable",
-        f"The signal is steady and the updates sum up to {total:.2g} of a weight, yet "
-        + (
-            f"the loss is {last:.3g}, what guessing gives ({guess:.3g})"
-            if is_at_guess
-            else f"new examples are answered as by a guess (on those seen the loss is {last:.3g})"
-        )
-        + ": nothing in the inputs seems to tell the labels.",
-        step=evidence.first_step,
-        numbers={"loss_last": Number(last, guess), "total_update_ratio": Number(total, 1.0)},
-        remedies=(
-            Remedy(
-                "Look at examples with their labels, as the network gets them.",
-                "Shuffled or misread labels cannot be learned.",
-                code="print(x[0], y[0])",
-                source="Zhang et al. 2017",
-            ),
-        ),
-    )
-
-
-def _memorises(evidence: Evidence, guess: float) -> bool:
-    """Whether a classifier is right on validation examples no more often than a guess is.
-
-    Of K classes that are equally frequent exp(-guess) is 1/K.
-    """
-    loss, right = (evidence.metrics.get(f"val_{name}_last") for name in ("loss", "accuracy"))
-    return (
-        loss is not None
-        and right is not None
-        and loss > guess
-        and right < _CHANCE * math.exp(-guess)
-    )
-
-
 def _usual_gain(evidence: Evidence) -> tuple[Remedy, ...]:
     """The gain of 1, of a run whose weights begin smaller than their init has them."""
     gain = evidence.settings.get("model.gain")
@@ -208,7 +127,4 @@ def _usual_gain(evidence: Evidence) -> tuple[Remedy, ...]:
     )
 
 
-RULES = (
-    flat_landscape,
-    labels_unlearnable,
-)
+RULES = (flat_landscape,)

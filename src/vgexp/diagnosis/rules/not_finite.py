@@ -10,6 +10,7 @@ from vgexp.diagnosis.depths import rows_at, values_of
 from vgexp.diagnosis.evidence import Evidence
 from vgexp.diagnosis.findings import Finding, Number, Remedy, cause_rule
 from vgexp.diagnosis.outcome import column_of
+from vgexp.diagnosis.rules.half import is_scaled_beyond
 from vgexp.diagnosis.rules.losses import readouts
 from vgexp.diagnosis.signal import EXPLODING_ABOVE
 from vgexp.diagnosis.through_time import growth_in_time, growth_until_not_finite
@@ -62,7 +63,7 @@ def nan_in_backward(evidence: Evidence) -> Finding | None:
     of_loss = first_bad(evidence, "loss")
     if step is None or (of_loss is not None and of_loss <= step) or _grew(evidence, step):
         return None
-    if _grows_backward(evidence, step):
+    if _grows_backward(evidence, step) or is_scaled_beyond(evidence, step) is not None:
         return None
     losses = evidence.tables["steps"].set_index("step")["loss"]
     if not math.isfinite(float(losses.get(step, math.nan))):

@@ -38,7 +38,7 @@ DROPOUT = (
     "time.csv: the dropout between its layers cannot be drawn a second time (cuDNN draws from a"
     " generator of its own)"
 )
-CALLED_AGAIN = "time.csv: it is called several times in a pass; the first call is measured"
+CALLED_AGAIN = "time.csv: it is called several times in a pass; the first is measured within"
 
 
 class TorchTimeMeter:
