@@ -115,6 +115,20 @@ def test_what_is_found_is_the_least_that_a_constant_answer_costs(loss: Loss, kin
     assert found(loss, target) == pytest.approx(least(loss, target) * halves / R, rel=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("loss", "is_known"),
+    [(lambda o, t: F.mse_loss(o[:, 0], t), True), (lambda o, t: (o - t).square().mean(), False)],
+)
+def test_a_function_may_leave_out_an_axis_itself_and_one_over_all_pairs_is_not_known(
+    loss: Loss, is_known: bool
+) -> None:
+    guesses, target = Guesses(), drawn("numbers")[:, 0]
+    for half in target.chunk(2):
+        output = torch.randn(len(half), 1, generator=generator(), dtype=torch.float64)
+        guesses.see(loss, [("o", output.requires_grad_()), ("t", half)], loss(output, half))
+    assert guesses.cost() == (pytest.approx(float(target.var(correction=0))) if is_known else None)
+
+
 @pytest.mark.parametrize("reduce", [by_hand, F.l1_loss, lambda o, t: (o - t).abs().sum()])
 def test_distances_are_least_at_the_median_of_each_column(reduce: Loss) -> None:
     target = drawn("numbers")

@@ -23,6 +23,7 @@ from vgexp.diagnosis.phrases import format_loss, name_layers
 from vgexp.diagnosis.rules import CAUSE_RULES
 from vgexp.diagnosis.rules.depth import lost_in_part
 from vgexp.diagnosis.rules.not_finite import first_bad, reads_finite
+from vgexp.diagnosis.rules.updates import left_by_decay
 from vgexp.diagnosis.signal import VANISHING_BELOW
 from vgexp.diagnosis.whole import with_whole_tables
 from vgexp.errors import QuestionError
@@ -307,6 +308,12 @@ def _unknown(evidence: Evidence) -> Finding:
         else (f": the loss is {format_loss(last)}, guessing gives {format_loss(guess)}")
     )
     sentence = f"It does not learn{at}, and all that was checked is in order."
+    if (left := left_by_decay(evidence)) is not None:
+        decay = evidence.settings["optimizer.weight_decay"]
+        sentence = (
+            f"It does not learn{at}. The weights shrank to {left:.2g} of their size at the start:"
+            f" weight_decay = {decay:.2g} takes more of them than the gradients give."
+        )
     if metrics.get("verdict") == "diverged":
         sentence = f"It diverged: {metrics.get('cause') or 'the loss became non-finite'}."
     elif ends_not_finite(evidence):

@@ -147,9 +147,12 @@ def _as_labels(output: Tensor, target: Tensor) -> tuple[Tensor, Tensor] | None:
 
 
 def _as_numbers(output: Tensor, target: Tensor) -> tuple[Tensor, Tensor] | None:
-    if output.shape != target.shape or not target.numel() or target.ndim == 0:
+    """Outputs and targets, one for each, of the targets' shape: a function may leave out axes of
+    one entry itself."""
+    sizes = [[size for size in x.shape if size != 1] for x in (output, target)]
+    if sizes[0] != sizes[1] or not target.numel() or target.ndim == 0:
         return None
-    return output.double(), target.double()
+    return output.reshape(target.shape).double(), target.double()
 
 
 # ---------------------------------------------------------------- definitions

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import math
 
-from vgexp.diagnosis.depths import Factors, factors_of
+import numpy as np
+
+from vgexp.diagnosis.depths import Factors, factors_of, rows_at, values_of
 from vgexp.diagnosis.evidence import Evidence
 from vgexp.diagnosis.findings import Finding, Number, Remedy, cause_rule
+from vgexp.diagnosis.outcome import constant_loss, first_call
 from vgexp.diagnosis.phrases import compared_layers, format_factor
+from vgexp.diagnosis.rules.inputs import inputs_unscaled
+from vgexp.diagnosis.rules.losses import readouts
 from vgexp.diagnosis.rules.multiplied import (
+    NEARLY_ALL,
     PER_LAYER,
     USUAL_INIT,
     kind_of_growth,
@@ -21,6 +27,11 @@ from vgexp.diagnosis.signal import EXPLODING_ABOVE, VANISHING_BELOW
 
 LOST_IN_PART = 0.1
 """Share of the last layer's signal below which the first layer's is lost in part."""
+
+
+_LOUD = 3.0
+"""Standard deviation of outputs at the start, and times what guessing costs, that usual weights do
+not give."""
 
 
 @cause_rule(
@@ -87,10 +98,15 @@ def _slopes_are_small(evidence: Evidence, factors: Factors) -> Finding:
     source="Poole et al. 2016",
 )
 def weights_large(evidence: Evidence) -> Finding | None:
-    """Whether weights make the signal explode, or saturate units so that it vanishes."""
+    """Whether weights make the signal explode, or saturate units so that it vanishes; or, where no
+    layer's factor is known, the first loss shows outputs that are far too large."""
     factors = factors_of(evidence)
-    if factors is None or evidence.first_step != 0:
+    if evidence.first_step != 0:
         return None
+    if (flat := _driven_to_flat_ends(evidence)) is not None:
+        return flat
+    if factors is None:
+        return _outputs_are_large(evidence)
     if saturated_by_weights(evidence, factors):
         return _of_factors(
             "weights_large",
@@ -116,6 +132,51 @@ def weights_large(evidence: Evidence) -> Finding | None:
                 1 / max(factors.backward, 1e-3) if not is_vanishing else 1 / factors.weights,
             ),
         ),
+    )
+
+
+def _driven_to_flat_ends(evidence: Evidence) -> Finding | None:
+    """Whether nearly all units of a layer are at the flat ends although what it reads, the outputs
+    of another saturating activation, is at most about 1."""
+    rows = rows_at(evidence, 0)
+    saturated, z = values_of(rows, "saturated_fraction"), values_of(rows, "preact_mean")
+    reads_bounded = np.append(False, np.isfinite(saturated[:-1]))
+    size = np.hypot(z, values_of(rows, "preact_std"))
+    places = np.flatnonzero(reads_bounded & (saturated >= NEARLY_ALL))
+    if not places.size:
+        return None
+    name = str(rows["name"].iloc[places[0]])
+    return Finding(
+        "weights_large",
+        f"At step 0 {saturated[places[0]]:.0%} of the entries behind {name} are at the flat ends:"
+        f" its z is {size[places[0]]:.2g} in size, of inputs that are at most about 1.",
+        step=0,
+        layers=(name,),
+        numbers={"saturated_fraction": Number(float(saturated[places[0]]), NEARLY_ALL)},
+        remedies=(USUAL_INIT,),
+    )
+
+
+def _outputs_are_large(evidence: Evidence) -> Finding | None:
+    """Whether the first cross-entropy is several times what guessing costs, by outputs that are
+    several in size: those of usual weights cost about as much as a guess."""
+    first, guess = first_call(evidence), constant_loss(evidence)
+    if first is None or guess is None or evidence.metrics.get("num_layers") != 0:
+        return None
+    output, target, loss = first
+    is_labels = str(target["dtype"]).startswith(("int", "uint"))
+    if not is_labels or not output["std"] > _LOUD or not loss > _LOUD * guess:
+        return None
+    if not evidence.lacks("layers.csv") and inputs_unscaled(evidence) is not None:
+        return None
+    return Finding(
+        "weights_large",
+        f"At the start the outputs have a standard deviation of {output['std']:.2g}, and cost"
+        f" {loss:.3g} where guessing costs {guess:.3g}: weights multiply by too much.",
+        step=0,
+        layers=readouts(evidence),
+        numbers={"loss_first": Number(loss, guess)},
+        remedies=(USUAL_INIT,),
     )
 
 

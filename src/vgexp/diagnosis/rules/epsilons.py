@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from vgexp.diagnosis.depths import values_of
 from vgexp.diagnosis.evidence import Evidence
 from vgexp.diagnosis.findings import Finding, Number, Remedy, cause_rule
+from vgexp.diagnosis.outcome import has_learned_little
 from vgexp.diagnosis.rules.flat_losses import saturated_loss
 from vgexp.diagnosis.rules.updates import UNMOVED, WHOLE_WEIGHT, total_change
 
@@ -49,7 +52,10 @@ def optimizer_epsilon(evidence: Evidence) -> Finding | None:
         is_set = eps > _USUAL_EPSILON
         if not usable.size or not 0 < usable.max() <= eps / (1 if is_set else 10):
             return None
-        if total is None or total >= (WHOLE_WEIGHT if is_set else UNMOVED) or _is_flat(evidence):
+        most = WHOLE_WEIGHT if is_set else UNMOVED
+        if is_set and has_learned_little(evidence):
+            most = math.inf  # it moved, and for each weight by as much as its gradient is large
+        if total is None or total >= most or _is_flat(evidence):
             return None  # of a loss that is flat any epsilon is larger than the gradients
         if not usable.max() or (evidence.is_check and eps <= _USUAL_EPSILON):
             return None  # of a whole run that is so; in one update the gradients are too small

@@ -41,7 +41,49 @@ _STEEP_LOSS = Remedy(
 def saturated_loss(evidence: Evidence) -> Finding | None:
     """Whether the activation in front of the loss is flat, and the gradient exactly 0; or the loss
     is flat where it is no lower than at the start."""
-    return _flat_activation(evidence) or _flat_loss(evidence) or _flat_in_front(evidence)
+    return (
+        _flat_activation(evidence)
+        or _flat_loss(evidence)
+        or _flat_in_front(evidence)
+        or _never_steep(evidence)
+    )
+
+
+def _never_steep(evidence: Evidence) -> Finding | None:
+    """Whether the loss is finite and stays what it was, and its gradient by what the read-out gives
+    is exactly 0 at every update: as of an error that is capped, where all are above the cap."""
+    norms, losses = (column_of(evidence, "steps", name) for name in ("grad_norm", "loss"))
+    table, layers = evidence.tables.get("loss"), evidence.tables["layers"]
+    if table is None or norms.size < ENOUGH_STEPS or not (values_of(table, "is_steep") == 0).any():
+        return None
+    if "float16" in {evidence.dtype, *table["dtype"]}:
+        return None  # it may be steep, and too little for the dtype
+    if (norms != 0).any() or not losses.min() > 0 or losses[-20:].mean() < losses[0]:
+        return None
+    at_readout = layers[layers["kind"] == "readout"]
+    reaches, cut = (table[name] for name in ("reaches_output", "cut_by"))
+    is_cut = cut.notna().any() or (reaches == 0).any()
+    deltas = values_of(at_readout, "delta_rms")
+    deltas = deltas[np.isfinite(deltas)]
+    is_dead = (values_of(layers, "dead_fraction") >= _FLAT).any()
+    if is_cut or is_dead or not deltas.size or (deltas != 0).any():
+        return None
+    return Finding(
+        "saturated_loss",
+        f"The loss {losses[0]:.3g} has a gradient of exactly 0 by what the read-out gives, at every"
+        " update: it is flat wherever the network is.",
+        step=evidence.first_step,
+        layers=readouts(evidence),
+        numbers={"grad_norm": Number(0.0, 0.0)},
+        remedies=(
+            Remedy(
+                "Use a loss that is steep where the network is wrong, without a cap on each error.",
+                "A clamp sends nothing back beyond its limit.",
+                code="nn.SmoothL1Loss()(output, y)  # instead of a squared error that is clamped",
+                source="PyTorch, torch.clamp",
+            ),
+        ),
+    )
 
 
 def _flat_in_front(evidence: Evidence) -> Finding | None:

@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from vgexp.diagnosis.depths import nearly_silent, rows_at, silent_readouts, values_of
+from vgexp.diagnosis.depths import are_dead, nearly_silent, rows_at, silent_readouts, values_of
 from vgexp.diagnosis.evidence import Evidence
 from vgexp.diagnosis.findings import Finding, Number, Remedy, cause_rule
 from vgexp.diagnosis.outcome import (
@@ -70,7 +70,7 @@ def dead_at_start(evidence: Evidence) -> Finding | None:
     """Whether nearly all units of a layer give 0 on every example before the first update; or on
     nearly every one, and on all at the next measured step, as those of narrow layers do."""
     rows = rows_at(evidence, 0)
-    dead = rows[values_of(rows, "dead_fraction") >= NEARLY_ALL]
+    dead = rows[are_dead(rows)]
     if not len(dead):
         dead = silent_readouts(evidence, 0)
     if not len(dead):

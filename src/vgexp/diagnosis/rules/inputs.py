@@ -48,6 +48,8 @@ def inputs_unscaled(evidence: Evidence) -> Finding | None:
     measured = evidence.metrics.get("inputs_rms", _rms_of_inputs(evidence))
     if measured is not None:
         return _of_measured(evidence, str(rows["name"].iloc[0]), float(measured))
+    if _are_all_zero(evidence, rows):
+        return _of_zeros(evidence, str(rows["name"].iloc[0]))
     if (bound := _bound_of_inputs(evidence, rows)) is not None and bound < 1 / (10 * _FAR):
         return _of_bound(evidence, str(rows["name"].iloc[0]), bound)
     norm = values_of(rows, "weight_norm")[0]
@@ -78,6 +80,38 @@ def _rms_of_inputs(evidence: Evidence) -> float | None:
     rows = table[(table["role"] == "input") & table["dtype"].astype("str").str.contains("float")]
     sizes = np.hypot(values_of(rows, "mean"), values_of(rows, "std"))
     return float(sizes[0]) if len(sizes) == 1 and math.isfinite(sizes[0]) else None
+
+
+def _are_all_zero(evidence: Evidence, rows: pd.DataFrame) -> bool:
+    """Whether the first layer's weight gets a gradient of exactly 0 at every measured step up to
+    one where its bias gets none either, and its bias gets one: it sums delta times inputs."""
+    parameters, layers = evidence.tables.get("parameters"), evidence.tables.get("layers")
+    if parameters is None or layers is None:
+        return False
+    name = str(rows["name"].iloc[0])
+    of_bias = parameters[parameters["name"] == name.removesuffix(".weight") + ".bias"]
+    both = layers[layers["name"] == name].merge(of_bias, on="step", suffixes=("", "_bias"))
+    weight, bias = values_of(both, "grad_norm"), values_of(both, "grad_norm_bias")
+    known = np.isfinite(weight) & (bias > 0)
+    return bool(known.any() and (weight[known] == 0).all())
+
+
+def _of_zeros(evidence: Evidence, name: str) -> Finding:
+    return Finding(
+        "inputs_unscaled",
+        f"The gradient of {name} is exactly 0 while that of its bias is not: what the first layer"
+        " reads is 0 for every example.",
+        step=evidence.first_step,
+        layers=(name,),
+        numbers={"inputs_norm": Number(0.0, 1 / (10 * _FAR))},
+        remedies=(
+            Remedy(
+                "Look at the inputs as the network gets them.",
+                "A whole division of small numbers, or a cast to integers, gives 0.",
+                code="print(x.min(), x.max(), x.dtype)  # x / 255, not x // 255",
+            ),
+        ),
+    )
 
 
 def _bound_of_inputs(evidence: Evidence, rows: pd.DataFrame) -> float | None:

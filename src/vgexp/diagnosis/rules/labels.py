@@ -13,7 +13,7 @@ from vgexp.diagnosis.landscape import FLAT_BELOW
 from vgexp.diagnosis.learning import ENOUGH_STEPS, HALF
 from vgexp.diagnosis.outcome import column_of, constant_loss, first_call, num_classes_of
 from vgexp.diagnosis.rules.graph_cuts import graph_cut
-from vgexp.diagnosis.rules.updates import UNMOVED, WHOLE_WEIGHT, total_change
+from vgexp.diagnosis.rules.updates import UNMOVED, WHOLE_WEIGHT, left_by_decay, total_change
 from vgexp.diagnosis.signal import VANISHING_BELOW
 
 _CHANCE = 1.5
@@ -66,8 +66,8 @@ def labels_unlearnable(evidence: Evidence) -> Finding | None:
     is_at_guess = abs(last - guess) <= 0.05 * guess
     least = total_change(evidence, of_least=True)
     is_cut = not evidence.lacks("wiring.csv") and graph_cut(evidence) is not None
-    if least is None or least < UNMOVED or is_cut:
-        return None  # a part of the network has not been trained
+    if least is None or least < UNMOVED or is_cut or left_by_decay(evidence) is not None:
+        return None  # a part of the network has not been trained, or nothing is left of it
     if total < WHOLE_WEIGHT or total > 1e3 or not (is_at_guess or _memorises(evidence, guess)):
         return None
     return Finding(

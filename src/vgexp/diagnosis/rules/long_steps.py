@@ -12,7 +12,7 @@ from vgexp.diagnosis.evidence import Evidence
 from vgexp.diagnosis.findings import Finding, Number, Remedy, cause_rule
 from vgexp.diagnosis.outcome import JUMP, column_of, constant_loss
 from vgexp.diagnosis.rules.not_finite import first_bad, nan_from_loss
-from vgexp.diagnosis.rules.updates import UNMOVED, WHOLE_WEIGHT, descent, rate_remedy
+from vgexp.diagnosis.rules.updates import SHRUNK, UNMOVED, WHOLE_WEIGHT, descent, rate_remedy
 
 _FEW_STEPS = 10
 """Steps after which a weight that began at 0 has a size to compare updates with."""
@@ -39,7 +39,7 @@ def rate_too_large(evidence: Evidence) -> Finding | None:
     layers = evidence.tables["layers"]
     ratios = values_of(layers, "update_ratio")
     early = (ratios > WHOLE_WEIGHT) & (values_of(layers, "weight_norm") > 0)
-    early &= ~_begins_at_zero(layers)
+    early &= ~_begins_at_zero(layers) & ~_has_shrunk(layers)
     if (bad := first_bad(evidence, "loss")) is not None:
         early &= values_of(layers, "step") < bad  # the update of a loss that is not finite
     if evidence.is_check and not _is_wholesale(ratios) and _jump_of_check(evidence) is None:
@@ -76,6 +76,13 @@ def rate_too_large(evidence: Evidence) -> Finding | None:
         numbers=found[2],
         remedies=(rate_remedy(evidence, 0.01 if early.any() else 0.1, _SMALLER_RATE), _CLIP),
     )
+
+
+def _has_shrunk(layers: pd.DataFrame) -> np.ndarray:
+    """Of each row, whether its weight is a hundredth of what it was at first: weight decay took the
+    rest, and an update of any size is large beside it."""
+    first = layers.groupby("name")["weight_norm"].transform("first")
+    return np.asarray(layers["weight_norm"] < SHRUNK * first, dtype=bool)
 
 
 def _jump(evidence: Evidence) -> tuple[int, float] | None:

@@ -17,6 +17,8 @@ from vgexp.diagnosis.outcome import column_of
 WHOLE_WEIGHT = 1.0
 UNMOVED = 0.1
 """Share of a weight that all updates together make, below which it is where it began."""
+SHRUNK = 0.01
+"""Share of its first norm below which a weight has shrunk to next to nothing."""
 _SAME_NORM = 1e-3
 """Relative difference up to which norms are the same, as no gradient's are by themselves."""
 
@@ -65,6 +67,18 @@ def _lengths(evidence: Evidence, edges: np.ndarray) -> np.ndarray:
     with np.errstate(all="ignore"):
         counted = (sums[ends] - sums[begins]) / at_edge
     return np.where(np.isfinite(counted) & (counted > 0), counted, lengths)
+
+
+def left_by_decay(evidence: Evidence) -> float | None:
+    """What is left of the median weight's norm where an optimizer's weight decay shrank weights to
+    a hundredth, or less; None where it did not."""
+    layers, decay = evidence.tables.get("layers"), evidence.settings.get("optimizer.weight_decay")
+    if layers is None or not isinstance(decay, int | float) or decay <= 0:
+        return None
+    norms = layers[values_of(layers, "weight_norm") > 0].groupby("name")["weight_norm"]
+    left = norms.last() / norms.first()
+    median = float(left.median()) if len(left) else math.nan
+    return median if median < SHRUNK else None
 
 
 def num_steps(evidence: Evidence) -> int:
