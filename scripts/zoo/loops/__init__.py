@@ -6,7 +6,7 @@
 `python scripts/zoo/one_loop.py NAME SEED [--cured]` prints one JSON line of the same.
 """
 
-from zoo.loops.loop import FRESH, HEALTHY, HELD, REPORTS, TUNE, Loop, Result
+from zoo.loops.loop import FORUMS, FRESH, HEALTHY, HELD, REPORTS, TUNE, Loop, Result
 from zoo.loops.registry import LOOPS
 
-__all__ = ["FRESH", "HEALTHY", "HELD", "LOOPS", "REPORTS", "TUNE", "Loop", "Result"]
+__all__ = ["FORUMS", "FRESH", "HEALTHY", "HELD", "LOOPS", "REPORTS", "TUNE", "Loop", "Result"]

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 HEALTHY = "healthy"
-TUNE, HELD, FRESH, REPORTS = "tune", "held", "fresh", "reports"
+TUNE, HELD, FRESH, REPORTS, FORUMS = "tune", "held", "fresh", "reports", "forums"
 
 Batch = tuple[Tensor, ...]
 LossFunction = Callable[..., Tensor]
@@ -62,13 +62,15 @@ class Loop:
     half: str
     """`tune`: rules may be set by it. `held`: only reported. `fresh`: written after the rules were
     set, by someone who had not read them. `reports`: like `fresh`, after public reports of failed
-    trainings whose cause an answer or a fix confirmed. Set when the loop was written."""
+    trainings whose cause an answer or a fix confirmed. `forums`: after other such questions, written
+    last, by someone who had read neither the rules nor the other sets. Set when the loop was
+    written."""
     truth: str | tuple[str, ...]
     """The cause, or those that are all right, or `healthy`."""
     train: Callable[..., Result]
     """`train(seed, cured=False)`. A healthy loop has no cured twin, and ignores `cured`."""
     about: str = ""
-    """What it is; of one of the set `reports` also where it was reported."""
+    """What it is; of one of the sets `reports` and `forums` also where it was reported."""
 
     @property
     def is_sick(self) -> bool:

@@ -3,6 +3,12 @@
 from __future__ import annotations
 
 from zoo.loops import (
+    forum_graph,
+    forum_losses,
+    forum_numbers,
+    forum_signal,
+    forum_updates,
+    forum_wiring,
     fresh_data_faults,
     fresh_healthy,
     fresh_healthy_ways,
@@ -53,6 +59,12 @@ _MODULES = (
     report_signal,
     report_updates,
     report_wiring,
+    forum_wiring,
+    forum_graph,
+    forum_losses,
+    forum_numbers,
+    forum_signal,
+    forum_updates,
 )
 
 LOOPS: dict[str, Loop] = {loop.name: loop for module in _MODULES for loop in module.LOOPS}
