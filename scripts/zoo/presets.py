@@ -15,8 +15,8 @@ FOLDER = Path(__file__).parents[2] / "configs" / "zoo"
 HEALTHY = "healthy"
 HALVES = ("tune", "held")
 SETS = (*HALVES, "fresh", "reports", "forums")
-"""The halves, and the sets of loops that were written after the rules had been set by the first half,
-the second and the third of them after public reports and questions."""
+"""The halves, and three sets of loops that were written after the rules had been set by the first
+half, the second and the third of them after public reports and questions."""
 
 _STATED = re.compile(r"^# (half|truth|cure): (.+)$", re.MULTILINE)
 

@@ -65,11 +65,11 @@ def _recommender_ends_in_sigmoid(cured: bool) -> Parts:
 
 class _ReverseGradient(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
+    def forward(_ctx: Any, x: Tensor) -> Tensor:
         return x.view_as(x)
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+    def backward(_ctx: Any, *grads: Tensor) -> Tensor:
         return -0.02 * grads[0]
 
 

@@ -302,7 +302,11 @@ LOOPS = loops_of(
         ("forum_must_initialise", "zero_weights", _must_initialise),
         ("forum_ten_layers_of_sigmoid", "saturating_activation", _ten_layers_of_sigmoid),
         ("forum_blocks_start_at_full_strength", "residual_growth", _blocks_start_at_full_strength),
-        ("forum_relu_in_the_recurrence", "recurrence_exploding", _relu_in_the_recurrence),
+        (
+            "forum_relu_in_the_recurrence",
+            ("recurrence_exploding", "weights_large"),
+            _relu_in_the_recurrence,
+        ),
         ("forum_remembers_by_vanilla_rnn", "recurrence_vanishing", _remembers_by_vanilla_rnn),
     ],
 )

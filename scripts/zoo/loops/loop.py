@@ -62,9 +62,9 @@ class Loop:
     half: str
     """`tune`: rules may be set by it. `held`: only reported. `fresh`: written after the rules were
     set, by someone who had not read them. `reports`: like `fresh`, after public reports of failed
-    trainings whose cause an answer or a fix confirmed. `forums`: after other such questions, written
-    last, by someone who had read neither the rules nor the other sets. Set when the loop was
-    written."""
+    trainings whose cause an answer or a fix confirmed. `forums`: after other such questions, and
+    written last, by someone who had read neither the rules nor the other sets. Set when the loop
+    was written."""
     truth: str | tuple[str, ...]
     """The cause, or those that are all right, or `healthy`."""
     train: Callable[..., Result]

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 from zoo.loops import (
+    forum_cleared,
+    forum_formats,
     forum_graph,
+    forum_healthy,
+    forum_healthy_nets,
+    forum_healthy_ways,
     forum_losses,
     forum_numbers,
     forum_signal,
@@ -59,12 +64,17 @@ _MODULES = (
     report_signal,
     report_updates,
     report_wiring,
-    forum_wiring,
+    forum_cleared,
+    forum_formats,
     forum_graph,
+    forum_healthy,
+    forum_healthy_nets,
+    forum_healthy_ways,
     forum_losses,
     forum_numbers,
     forum_signal,
     forum_updates,
+    forum_wiring,
 )
 
 LOOPS: dict[str, Loop] = {loop.name: loop for module in _MODULES for loop in module.LOOPS}
