@@ -58,7 +58,7 @@ def _first_loss_is_cleared(cured: bool) -> Parts:
 
 
 def _discriminator_never_cleared(cured: bool) -> Parts:
-    """The encoder's gradients are cleared, those of the discriminator never.
+    """The generator's gradients are cleared, those of the discriminator never.
 
     GitHub Hsintien-Ng/idinvert_pytorch-reproduced, issue #1: "Is the optimizer_D.zero_grad()
     missing before the backward() step"; "You're right ... I have fixed it". Watched is the

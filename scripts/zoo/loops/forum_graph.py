@@ -209,6 +209,7 @@ def _decay_takes_all(cured: bool) -> Parts:
 
     GitHub tinghuiz/SfMLearner, issue #34: "weight decay is usually around 5e-5 ~ 5e-4 and here it
     is 0.05! When using it, my two networks just go to zero very quickly"; "I think you are right".
+    It is ten times that here, since the training is short.
     """
     data = waves()
     model = mlp(8, 48, 48, 1)

@@ -200,8 +200,9 @@ class _Actor(nn.Module):
 def _actor_leaves_for_its_bounds(cured: bool) -> Parts:
     """The actor of DDPG takes one large step, and its tanh is flat from then on.
 
-    GitHub thu-ml/tianshou, issue #1268: "the actor network's gradients become completely zero after
-    the first update step. Meanwhile, the critic network continues". The critic is known here.
+    After the kind of questions about DDPG that thu-ml/tianshou, issue #1268, is one of ("the actor
+    network's gradients become completely zero after the first update step"), with the answer that
+    most got: a smaller rate. The critic is known here.
     """
     model = _Actor()
     optimizer = torch.optim.Adam(model.parameters(), lr=3e-3 if cured else 0.3)
