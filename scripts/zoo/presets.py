@@ -14,9 +14,10 @@ from pathlib import Path
 FOLDER = Path(__file__).parents[2] / "configs" / "zoo"
 HEALTHY = "healthy"
 HALVES = ("tune", "held")
-SETS = (*HALVES, "fresh", "reports", "faults")
-"""The halves, and the sets of loops that were written after the rules had been set by the first
-half, the second after public reports, the third after published catalogues of faults."""
+SETS = (*HALVES, "fresh", "reports", "faults", "forums")
+"""The halves, and four sets of loops that were written after the rules had been set by the first
+half: the second and the last after public reports and questions, the third after published
+catalogues of faults."""
 
 _STATED = re.compile(r"^# (half|truth|cure): (.+)$", re.MULTILINE)
 

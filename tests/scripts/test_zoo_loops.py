@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import nn
 from zoo import running
-from zoo.loops import FAULTS, LOOPS, REPORTS, Loop
+from zoo.loops import FAULTS, FORUMS, LOOPS, REPORTS, Loop
 from zoo.loops.loop import HEALTHY, Goal, Parts, loops_of, measure, usual_step
 from zoo.presets import SETS
 from zoo.running import LOOP
@@ -28,6 +28,7 @@ A_CATALOGUE = re.compile(
     r"|AUTOTRAINER|DeepLocalize|DeepDiagnosis"
 )
 """What an account of a planted fault contains: the catalogue that has it."""
+OF_FORUMS = {name: loop for name, loop in LOOPS.items() if loop.half == FORUMS}
 A_SOURCE = re.compile(
     r"GitHub (project )?[\w./-]+, (issues?|pull request|as the benchmark) |Stack Overflow[ ,]"
     r"|discuss\.pytorch\.org/t/\d+|datascience\.stackexchange\.com/questions/\d+|After the kind of "
@@ -48,10 +49,10 @@ def test_a_loop_is_of_a_known_set_and_its_causes_are_known(name: str) -> None:
         assert all(CAUSES[cause].group != "notes" for cause in truths(loop))
 
 
-@pytest.mark.parametrize("name", OF_REPORTS)
+@pytest.mark.parametrize("name", [*OF_REPORTS, *OF_FORUMS])
 def test_a_loop_after_a_report_says_which(name: str) -> None:
-    assert name.startswith("report_")
-    first, _, rest = OF_REPORTS[name].about.partition("\n\n")
+    assert name.startswith({REPORTS: "report_", FORUMS: "forum_"}[LOOPS[name].half])
+    first, _, rest = LOOPS[name].about.partition("\n\n")
     assert first.endswith(".")
     assert A_SOURCE.search(rest.replace("\n", " "))
 
@@ -65,11 +66,16 @@ def test_a_planted_fault_says_its_catalogue(name: str) -> None:
     assert A_CATALOGUE.search(rest) or not loop.is_sick
 
 
-def test_reports_are_enough_of_each_health_and_of_most_causes() -> None:
-    sick = [loop for loop in OF_REPORTS.values() if loop.is_sick]
-    assert len(sick) >= 45
-    assert len(OF_REPORTS) - len(sick) >= 15
-    groups = {CAUSES[cause].group for loop in sick for cause in truths(loop)}
+@pytest.mark.parametrize(
+    ("loops", "least_sick"), [(OF_REPORTS, 45), (OF_FORUMS, 40)], ids=[REPORTS, FORUMS]
+)
+def test_reports_are_enough_of_each_health_and_of_most_causes(
+    loops: dict[str, Loop], least_sick: int
+) -> None:
+    sick = [loop for loop in loops.values() if loop.is_sick]
+    assert len(sick) >= least_sick
+    assert len(loops) - len(sick) >= 15
+    groups = {CAUSES[cause].group for loop in sick for cause in {*truths(loop)} - {"unknown"}}
     named = {cause.group for id, cause in CAUSES.items() if id != "unknown"} - {"notes"}
     assert groups == named
 

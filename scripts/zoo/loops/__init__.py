@@ -6,7 +6,9 @@
 `python scripts/zoo/one_loop.py NAME SEED [--cured]` prints one JSON line of the same.
 """
 
-from zoo.loops.loop import FAULTS, FRESH, HEALTHY, HELD, REPORTS, TUNE, Loop, Result
+from zoo.loops.loop import FAULTS, FORUMS, FRESH, HEALTHY, HELD, REPORTS, TUNE, Loop, Result
 from zoo.loops.registry import LOOPS
 
-__all__ = ["FAULTS", "FRESH", "HEALTHY", "HELD", "LOOPS", "REPORTS", "TUNE", "Loop", "Result"]
+__all__ = [
+    "FAULTS", "FORUMS", "FRESH", "HEALTHY", "HELD", "LOOPS", "REPORTS", "TUNE", "Loop", "Result",
+]  # fmt: skip

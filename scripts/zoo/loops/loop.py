@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 HEALTHY = "healthy"
 TUNE, HELD, FRESH, REPORTS = "tune", "held", "fresh", "reports"
-FAULTS = "faults"
+FAULTS, FORUMS = "faults", "forums"
 
 Batch = tuple[Tensor, ...]
 LossFunction = Callable[..., Tensor]
@@ -70,14 +70,15 @@ class Loop:
     """`tune`: rules may be set by it. `held`: only reported. `fresh`: written after the rules were
     set, by someone who had not read them. `reports`: like `fresh`, after public reports of failed
     trainings whose cause an answer or a fix confirmed. `faults`: like `fresh`, each fault an entry
-    of a published catalogue of deep learning faults, planted in a training that works. Set when the
-    loop was written."""
+    of a published catalogue of deep learning faults, planted in a training that works. `forums`:
+    after other public questions, by someone who had read neither the rules nor the other sets. Set
+    when the loop was written."""
     truth: str | tuple[str, ...]
     """The cause, or those that are all right, or `healthy`."""
     train: Callable[..., Result]
     """`train(seed, cured=False)`. A healthy loop has no cured twin, and ignores `cured`."""
     about: str = ""
-    """What it is; of one of the set `reports` also where it was reported, of one of
+    """What it is; of one of the sets `reports` and `forums` also where it was reported, of one of
     `faults` the entry of a catalogue."""
 
     @property
