@@ -1375,8 +1375,7 @@ FIRST_LAYERS = layers(
         # What vanishes at the start may have come back, and hard tasks end above half.
         (None, 1.6, {"layers": layers(deltas=VANISHING)}),
         ("saturating_activation", 1.9, {"layers": layers(deltas=VANISHING)}),
-        ("frozen", 1.9, {"wiring": wiring(requires_grad=[0, 0, 1, 1])}),
-        (None, 1.6, {"wiring": wiring(requires_grad=[0, 0, 1, 1])}),
+        (None, 1.9, {"wiring": wiring(requires_grad=[0, 0, 1, 1])}),
         (None, 1.6, {}),
     ],
 )

@@ -16,7 +16,9 @@ from layer_tables import steps_of
 from test_cause_rules import NAN, layers, loss, of, said
 
 from vgexp.diagnosis import CAUSE_RULES, conclude
+from vgexp.diagnosis.depths import Factors
 from vgexp.diagnosis.evidence import Evidence
+from vgexp.diagnosis.rules.multiplied import kind_of_vanishing
 from vgexp.diagnosis.rules.updates import left_by_decay
 
 
@@ -181,3 +183,45 @@ def test_an_epsilon_above_all_gradients_counts_where_little_was_learned(
     answer = conclude(evidence)
     assert answer.health == health
     assert answer.cause == ("optimizer_epsilon" if health == "sick" else None)
+
+
+@pytest.mark.parametrize(("eps", "is_found"), [(1e-8, True), (1e-4, False)])
+def test_an_epsilon_that_float16_lacks_is_seen_of_parameters_of_no_layer(
+    eps: float, is_found: bool
+) -> None:
+    prompt = {"step": [0, 20], "name": "prompt", "kind": "other"}
+    rows = pd.DataFrame({**prompt, "grad_norm": [1e-3, NAN], "update_ratio": NAN})
+    evidence = of(
+        dtype="float16",
+        layers=None,
+        parameters=rows,
+        settings={"optimizer.eps": eps},
+        steps=steps_of([0.1] + [NAN] * 39, grad_norm=NAN),
+    )
+    assert found("optimizer_epsilon", evidence) == is_found
+
+
+@pytest.mark.parametrize(
+    ("ratio", "growth", "dies", "is_found"),
+    [(0.18, 2.3, True, True), (0.05, 2.3, True, False), (0.18, 1.1, True, False)]
+    + [(0.18, 2.3, False, False)],
+)
+def test_updates_that_outgrow_the_weights_before_units_die_are_too_long(
+    ratio: float, growth: float, dies: bool, is_found: bool
+) -> None:
+    rows = layers(
+        (0, 20, 40),
+        update_ratio=ratio,
+        weight_norm=lambda step: 4.0 * (growth if step else 1.0),
+        dead_fraction=lambda step: [1.0 if dies and step == 40 else 0.2] * 3 + [NAN],
+    )
+    assert found("rate_too_large", of(layers=rows)) == is_found
+
+
+@pytest.mark.parametrize(
+    ("weights", "cause"), [(0.12, "weights_small"), (0.6, "saturating_activation")]
+)
+def test_what_shrinks_a_signal_more_is_the_cause(weights: float, cause: str) -> None:
+    """Of slopes of 0.4: a small z makes ReLU's look smaller than 0.71."""
+    factors = Factors(0.4 * weights, weights, 0.4)
+    assert kind_of_vanishing(of(), factors) == cause

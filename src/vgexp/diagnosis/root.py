@@ -39,10 +39,10 @@ _DESTROYING = frozenset({"weights_large", "batchnorm_depth", "residual_growth"})
 _DESTROYED = frozenset({"loss_over_first", "update_ratio_median"})
 """Numbers of a rate that was too large for all weights, or for the loss."""
 _OVERCOME = frozenset(
-    {"frozen", "rate_too_small", "labels_unlearnable"}
+    {"rate_too_small", "labels_unlearnable"}
     | {"saturating_activation", "weights_small", "recurrence_vanishing"}
 )
-"""What a network may overcome or somebody may mean: it counts where the network hardly learned."""
+"""What a network may overcome: it counts where the network hardly learned."""
 _HARDLY = 0.8
 """Share of a constant guess's loss above which a network that learned hardly did."""
 _GROWING_SIGNAL = _DESTROYING | {"recurrence_exploding"}
@@ -239,6 +239,8 @@ def _counts(finding: Finding, learned: bool | None, evidence: Evidence) -> bool:
     if learned and has_learned_little(evidence):
         if finding.id == "rate_too_large":
             return not _DESTROYED.isdisjoint(finding.numbers)
+        if finding.id == "frozen":
+            return False  # mostly by intent
         return finding.id not in _OVERCOME or has_learned_little(evidence, _HARDLY)
     return not learned
 

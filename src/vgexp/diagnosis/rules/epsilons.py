@@ -32,7 +32,7 @@ def optimizer_epsilon(evidence: Evidence) -> Finding | None:
     step, and the size that Adam gives to steps with it: a sickness where the network did not learn.
     """
     eps = evidence.settings.get("optimizer.eps")
-    layers = evidence.tables.get("layers")
+    layers = evidence.tables.get("layers", evidence.tables.get("parameters"))
     if not isinstance(eps, int | float) or layers is None:
         return None
     is_lost = evidence.dtype == "float16" and eps < _SMALLEST_HALF / 2

@@ -7,13 +7,18 @@ import math
 import numpy as np
 import pandas as pd
 
-from vgexp.diagnosis.depths import values_of
+from vgexp.diagnosis.depths import are_dead, rows_at, values_of
 from vgexp.diagnosis.evidence import Evidence
 from vgexp.diagnosis.findings import Finding, Number, Remedy, cause_rule
 from vgexp.diagnosis.outcome import JUMP, column_of, constant_loss
+from vgexp.diagnosis.rules.multiplied import NEARLY_ALL
 from vgexp.diagnosis.rules.not_finite import first_bad, nan_from_loss
 from vgexp.diagnosis.rules.updates import SHRUNK, UNMOVED, WHOLE_WEIGHT, descent, rate_remedy
 
+_LONG = 0.1
+"""Share of a weight that an update makes, a hundred times a usual one."""
+_GROWN = 1.5
+"""Times its first size, to which no usual updates bring a weight before its units die."""
 _FEW_STEPS = 10
 """Steps after which a weight that began at 0 has a size to compare updates with."""
 _LARGEST_HALF, _LARGEST_SINGLE = 65504.0, 3.4e38
@@ -66,6 +71,11 @@ def rate_too_large(evidence: Evidence) -> Finding | None:
     elif isinstance(over, int | float) and over > 1.5:
         sentence = f"The sharpness is mostly {over:.2g} times what this learning rate bears."
         found = 0, (), {"sharpness_over_limit": Number(float(over), 1.0)}
+    elif (killing := _grown_until_dead(evidence)) is not None:
+        step, ratio, growth, name = killing
+        sentence = f"At step {step} an update is {ratio:.2g} of the weights, which are by then"
+        sentence += f" {growth:.2g} times as large as at first; then the units of {name} die."
+        found = step, (), {"update_ratio": Number(ratio, _LONG)}
     else:
         return None
     return Finding(
@@ -83,6 +93,24 @@ def _has_shrunk(layers: pd.DataFrame) -> np.ndarray:
     rest, and an update of any size is large beside it."""
     first = layers.groupby("name")["weight_norm"].transform("first")
     return np.asarray(layers["weight_norm"] < SHRUNK * first, dtype=bool)
+
+
+def _grown_until_dead(evidence: Evidence) -> tuple[int, float, float, str] | None:
+    """The last measured step before nearly all units of a layer are dead for the first time, the
+    median update over weight there, how many times as large as at first the median weight is, and
+    the layer's name; None where updates were not long, or made weights no larger."""
+    layers = evidence.tables["layers"]
+    dead = layers[(values_of(layers, "dead_fraction") >= NEARLY_ALL) & (layers["step"] > 0)]
+    if not len(dead) or are_dead(rows_at(evidence, 0)).any():
+        return None
+    before = layers[layers["step"] < dead["step"].min()]
+    last = before[before["step"] == before["step"].max()]
+    ratio = float(np.nanmedian(values_of(last, "update_ratio"))) if len(last) else 0.0
+    first = layers.groupby("name")["weight_norm"].first()
+    growth = float((last.set_index("name")["weight_norm"] / first).median())
+    if not (ratio >= _LONG and growth >= _GROWN):
+        return None
+    return int(last["step"].iloc[0]), ratio, growth, str(dead["name"].iloc[0])
 
 
 def _jump(evidence: Evidence) -> tuple[int, float] | None:

@@ -77,7 +77,8 @@ def kind_of_vanishing(evidence: Evidence, factors: Factors) -> str | None:
     if evidence.metrics.get("attenuation") == 0:
         return None
     if factors.slope < _STEEP:
-        return "saturating_activation" if factors.weights > _STEEP / 5 else "weights_small"
+        is_more = factors.weights > _STEEP / 5 and factors.weights > factors.slope / 2
+        return "saturating_activation" if is_more else "weights_small"
     return "weights_small" if factors.weights < 0.9 / factors.slope else "saturating_activation"
 
 

@@ -19,6 +19,9 @@ UNMOVED = 0.1
 """Share of a weight that all updates together make, below which it is where it began."""
 SHRUNK = 0.01
 """Share of its first norm below which a weight has shrunk to next to nothing."""
+_USUAL_DECAY, _LEFT = 0.02, 0.3
+"""A weight decay above what SGD has in usual recipes, and the share of a weight below which it took
+most of it."""
 _SAME_NORM = 1e-3
 """Relative difference up to which norms are the same, as no gradient's are by themselves."""
 
@@ -70,15 +73,15 @@ def _lengths(evidence: Evidence, edges: np.ndarray) -> np.ndarray:
 
 
 def left_by_decay(evidence: Evidence) -> float | None:
-    """What is left of the median weight's norm where an optimizer's weight decay shrank weights to
-    a hundredth, or less; None where it did not."""
+    """What is left of the median weight's norm where an optimizer's weight decay, of more than
+    usual size, shrank weights to less than a third; None where it did not."""
     layers, decay = evidence.tables.get("layers"), evidence.settings.get("optimizer.weight_decay")
-    if layers is None or not isinstance(decay, int | float) or decay <= 0:
+    if layers is None or not isinstance(decay, int | float) or decay < _USUAL_DECAY:
         return None
     norms = layers[values_of(layers, "weight_norm") > 0].groupby("name")["weight_norm"]
     left = norms.last() / norms.first()
     median = float(left.median()) if len(left) else math.nan
-    return median if median < SHRUNK else None
+    return median if median < _LEFT else None
 
 
 def num_steps(evidence: Evidence) -> int:
