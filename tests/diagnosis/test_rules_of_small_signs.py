@@ -203,8 +203,12 @@ def test_an_epsilon_that_float16_lacks_is_seen_of_parameters_of_no_layer(
 
 @pytest.mark.parametrize(
     ("ratio", "growth", "dies", "is_found"),
-    [(0.18, 2.3, True, True), (0.05, 2.3, True, False), (0.18, 1.1, True, False)]
-    + [(0.18, 2.3, False, False)],
+    [
+        (0.18, 2.3, True, True),
+        (0.05, 2.3, True, False),
+        (0.18, 1.1, True, False),
+        (0.18, 2.3, False, False),
+    ],
 )
 def test_updates_that_outgrow_the_weights_before_units_die_are_too_long(
     ratio: float, growth: float, dies: bool, is_found: bool
