@@ -1,6 +1,6 @@
 """What is empty is told: one line a reason, with the weights in it.
 
-Holds: probe/unseen.py, unseen.py
+Holds: probe/strangers.py, probe/unseen.py, unseen.py
 """
 
 from __future__ import annotations
@@ -226,6 +226,34 @@ class Turned(nn.Module):
 def test_a_view_of_a_parameter_that_no_module_has_is_told() -> None:
     unseen, _ = unseen_of(Turned())
     assert unregistered_weights(unseen) == "[3, 4] in matmul"
+
+
+class Scaled(nn.Module):
+    """Scales by what became of a parameter, as `nn.Parameter(x).to(dtype)` does too."""
+
+    def __init__(self, *, keeps: bool) -> None:
+        super().__init__()
+        self.rest = nn.Linear(4, 2)
+        self.leaf = [nn.Parameter(torch.ones(2))]
+        self.scale = nn.Parameter(torch.ones(2)) if keeps else 2 * self.leaf[0]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.rest(x) * self.scale
+
+
+@pytest.mark.parametrize(("keeps", "trains"), [(False, False), (True, False), (False, True)])
+def test_a_parameter_behind_the_output_that_nobody_trains_is_told(
+    keeps: bool, trains: bool
+) -> None:
+    model = Scaled(keeps=keeps)
+    optimizer = torch.optim.SGD([*model.parameters(), *(model.leaf if trains else ())], lr=0.1)
+    x = nn.Parameter(torch.randn(3, 4))  # what the model is given is none of it
+    with Probe(model, optimizer) as probe:
+        model(x * 2).sum().backward()
+        optimizer.step()
+    is_told = not (keeps or trains)
+    expected = "[2] in what the model computes" if is_told else None
+    assert unregistered_weights(probe.unseen) == expected
 
 
 def test_what_a_line_says_is_read_again() -> None:

@@ -344,7 +344,11 @@ class Probe:
             if reason == NO_SINGLE_OUTPUT and self._measuring.is_shown(name):
                 continue
             reasons.setdefault(reason, []).append(name)
-        if unregistered := self._taps.unregistered:
+        held = self._optimizer.of_others | {
+            id(p) for group in self._optimizer.groups() for p in group["params"]
+        }
+        unregistered = [words for i, words in self._taps.unregistered.items() if i not in held]
+        if unregistered:
             reasons[UNREGISTERED.format(", ".join(unregistered[:MOST_NAMES]))] = ["the model"]
         if not self.step:
             reasons[NO_STEP] = ["the model"]

@@ -28,6 +28,7 @@ from vgexp.probe.own_metrics import OwnMetrics
 from vgexp.probe.passes import NO_MEASURES, Pass
 from vgexp.probe.plan import ProbePlan, first_tensor
 from vgexp.probe.ranks import Lost, Ranks
+from vgexp.probe.strangers import Strangers
 from vgexp.probe.tied import TiedUses, Use
 from vgexp.torch_internals import backward_task, packs_what_is_saved
 from vgexp.watch import Slope
@@ -67,6 +68,7 @@ class Taps:
         self._tied = TiedUses(model, plan, weakref.WeakMethod(self._on_use))
         self._tied.watch(self._functions)
         self.cut_states = None if plan.is_settled else CutStates(model, self._functions, note)
+        self._strangers = None if plan.is_settled else Strangers(model)
         self._sites: list[tuple[nn.Module, bool, Hook]] = []
         self._hooks: list[Any] = []
         self._discovery = Discovery(model, plan, note) if not plan.is_settled else None
@@ -227,9 +229,10 @@ class Taps:
             self._discovery.drop()
 
     @property
-    def unregistered(self) -> list[str]:
-        """The weights that were used and are none of the model's, each with what used it."""
-        return list(self._free.unregistered.values())
+    def unregistered(self) -> dict[int, str]:
+        """What was used and is no parameter of the model: its identity, shape and what used it."""
+        behind = {} if self._strangers is None else self._strangers.found
+        return self._free.unregistered or behind
 
     def _note_shared(self) -> None:
         """Notes weights that a pass uses several times, since their cells are over all uses."""
@@ -287,6 +290,8 @@ class Taps:
         if backward_task() == -1:
             self._free.drop_calls()
             self._tied.begin_pass()
+            if self._strangers is not None and not self._strangers.has_looked:
+                self._strangers.on_call(args, kwargs)
         self._passes.on_model_call(args, kwargs)
 
     def _on_time_first(self, _: nn.Module, args: tuple[Any, ...]) -> None:
@@ -299,6 +304,8 @@ class Taps:
             self._passes.on_model_output(result)
         if self._discovery is not None:
             self._discovery.on_output(output)
+        if self._strangers is not None and not self._strangers.has_looked:
+            self._strangers.on_output(output)
 
     def _preact_hook(self, row: int) -> Callable[..., None]:
         is_free = bool(self._plan.owners)
