@@ -12,7 +12,6 @@ _ITS_OWN_MEASURE = (
 REASONS: Mapping[str, str] = {
     "flat_digits": "Its largest eigenvalue is 0.03 of what the rate bears, above the rule's 0.01:"
     " at the end it begins to leave the flat region.",
-    "narrow_cnn": "With one channel a map is 0 on some examples at the start, and on all later:"
     " what is seen at step 0 is a factor of 0.71 a layer.",
     "held_frozen_by_name": _ITS_OWN_MEASURE,
     "held_large": _ITS_OWN_MEASURE,
@@ -26,16 +25,28 @@ REASONS: Mapping[str, str] = {
     "held_half_underflow": "Every gradient is exactly 0 from the start, so that there is none whose"
     " size would show that it underflows.",
     "held_half_overflow": "The first forward pass is not finite: no table says what overflowed.",
-    "report_relu_in_the_cell": "Of a cell by hand the gradient is not measured through time. At the"
     " first update it does not grow, and at the next one that is measured nothing is finite; the"
     " loss that jumps in between is that of a rate that is too large as well.",
+    "faults_sample_for_rsample": "The encoder gets a gradient by the divergence from the prior: that"
+    " none comes by way of the drawn code shows in no weight.",
+    "faults_sign_of_the_reward": "A turned sign makes a loss like any other, of which nobody knows"
+    " what guessing costs.",
+    "faults_signal_to_noise_in_half": "The sum that overflows is in the loss function: it is finite"
+    " in what it is given, and infinite in what it gives.",
+    "forum_generator_step_detaches": "One of two terms of the loss is cut from the generator, and"
+    " the other reaches it.",
+    "forum_log_probabilities_as_numbers": "One of two terms of the loss is a number, and the other"
+    " reaches the network.",
+    "forum_normal_has_no_gradient": "One of two terms of the loss is cut, and the other reaches the"
+    " network.",
+    "forum_first_loss_is_cleared": "That the gradient of one of two losses is cleared in between"
+    " looks as two networks that train in turns do.",
+    "forum_updates_round_away": "How much of an update bfloat16 keeps is not measured.",
+    "forum_actor_of_raw_states": _ITS_OWN_MEASURE,
     "fresh_names_as_text": "The training loss falls, since the net learns its examples by heart:"
     " only examples that it has not seen would show it.",
-    "fresh_large_first_steps": "The loss ends where it began, without a jump to ten times as much,"
     " and dead units alone do not count where nobody knows what a guess costs.",
-    "fresh_growing_filter": "Of a recurrence by hand the gradient is not measured through time:"
     " its states are taken for the inputs.",
-    "fresh_number_of_a_task": "A number has no graph, so that nothing in that of the loss says that"
     " a part of it is missing.",
 }
 """Name of a configuration or a loop -> why its diagnosis is not what is true of it."""
@@ -74,5 +85,25 @@ nothing in front of a loss that falls silent can be flat, which was `saturated_l
 `weights_large`: by weights above 2 where the first loss is far above that of a guess.
 `inputs_not_finite`: no longer where nothing was watched, or required a gradient. What a guess costs
 is of the right axis of classes, and a network that ends by saying one number has not learned.
+
+Two more sets were written by two people who had read neither rules nor their answers, and confirmed
+by their outcome at three seeds. Each was run once (seed 0). `faults`, 65 faults of published
+catalogues, each planted in a training that works, and 17 healthy loops that look alarming: 52 of 65
+detected (80 %), the right cause for 46 (71 %), no false alarm on healthy or cured. Rules were mended
+because of it. Then `forums`, 54 failed trainings after public questions and 17 healthy ones: 45 of
+54 detected (83 %), the right cause for 39 (72 %), and one false alarm on 71 healthy and cured, a
+network that is frozen in part by intent and whose targets leave it little to learn. So of four sets
+that were written blind the diagnosis detected 80 to 91 %, named the right cause of 70 to 78 %, and
+was wrong about 1 of 285 healthy and cured networks; the goals were 95 %, 90 % and none. Most that it
+misses have a loss that falls below what guessing costs and is still far from what their writers
+want, or a loss written by hand of which a term is cut.
+Because of `faults` and `forums`: a network that learned little is sick of what is found, unless it
+may have overcome it; what guessing costs is found by the definition of a loss, and of functions that
+leave out an axis or shift their tokens themselves; parameters that a forward pass makes, and those
+that an output depends on and no module has, are facts of the wiring; `weights_large` of layers that
+are driven to their flat ends, and of first losses far above guessing; `saturated_loss` of a loss
+that sends exactly nothing back; `inputs_unscaled` of inputs of 0; what weight decay takes is told;
+units at the flat ends of a sigmoid are not dead; `rate_too_large` of updates that outgrow the weights
+before units die.
 """
 """What was changed because of what the held half showed, with both numbers; empty: nothing."""
