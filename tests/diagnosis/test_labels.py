@@ -5,6 +5,8 @@ Holds: diagnosis/rules/labels.py, probe/loss_evaluations.py
 
 from __future__ import annotations
 
+import copy
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -13,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 import vgexp
+from vgexp.probe.loss_evaluations import share_right
 
 K = 4
 Label = Callable[[Tensor], Tensor]
@@ -88,6 +91,68 @@ def test_what_is_learned_by_heart_shows_in_other_examples_alone(
     found = trained(label, evaluates=evaluates).diagnose()
     assert found.cause == cause
     assert cause is None or "by heart" in found.findings[0].sentence
+
+
+def test_a_network_that_is_sure_and_mostly_right_has_learned_more_than_its_examples() -> None:
+    torch.manual_seed(0)
+    x, slope = torch.randn(1100, 40), torch.randn(40)
+    y = (x @ slope / 6 + 1.2 * torch.randn(1100) > 0).long()  # few are beyond doubt
+    net = nn.Sequential(nn.Linear(40, 128), nn.ReLU(), nn.Linear(128, 2))
+    optimizer = torch.optim.Adam(net.parameters(), lr=0.005)
+    with vgexp.Probe(net, optimizer) as probe:
+        watched = probe.watch_loss(nn.CrossEntropyLoss())
+        for step in range(120):
+            optimizer.zero_grad()
+            watched(net(x[:100]), y[:100]).backward()
+            optimizer.step()
+            if step % 30 == 29:
+                with torch.no_grad():
+                    watched(net(x[100:]), y[100:])
+    evals, steps = (probe.to_frame(name)["loss"] for name in ("evals", "steps"))
+    assert evals.min() > 0.69 > 0.3 > steps.iloc[-1]  # by the losses alone nothing was learned
+    assert probe.to_frame("evals")["accuracy"].min() > 0.6
+    assert probe.diagnose().cause is None
+
+
+def test_an_average_of_weights_that_has_hardly_moved_has_learned_nothing_by_heart() -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(8, 32), nn.ReLU(), nn.Linear(32, K))
+    average = copy.deepcopy(net).requires_grad_(False)
+    x = torch.randn(64, 8)
+    optimizer = torch.optim.Adam(net.parameters(), lr=0.02)
+    with vgexp.Probe(net, optimizer) as probe:
+        watched = probe.watch_loss(nn.CrossEntropyLoss())
+        for step in range(100):
+            optimizer.zero_grad()
+            watched(net(x), by_sign(x)).backward()
+            optimizer.step()
+            with torch.no_grad():
+                for mean, p in zip(average.parameters(), net.parameters(), strict=True):
+                    mean.lerp_(p, 1e-4)
+                if step % 20 == 19:
+                    watched(average(x), by_sign(x))
+    assert len(probe.to_frame("evals")) == 5
+    assert probe.diagnose().cause is None
+
+
+@pytest.mark.parametrize(
+    ("function", "output", "target", "right"),
+    [
+        ("CrossEntropyLoss", [[0.0, 1.0], [3.0, 2.0], [1.0, 0.0]], [1, 1, -100], 0.5),
+        ("cross_entropy", [[[0.0, 2.0], [1.0, 1.0]]], [[1, 1]], 0.5),  # [B, K, T]
+        ("BCEWithLogitsLoss", [-1.0, 0.2, 3.0, 0.4], [0.0, 1.0, 1.0, 0.0], 0.75),
+        ("BCELoss", [0.1, 0.2], [0.0, 1.0], 0.5),
+        ("BCELoss", [0.1, 0.2], [0.5, 1.0], math.nan),  # no labels
+        ("MSELoss", [0.1, 0.2], [0.0, 1.0], None),
+        ("CrossEntropyLoss", [[0.0, 1.0]], [-100], math.nan),
+    ],
+)
+def test_the_share_of_right_answers(
+    function: str, output: object, target: object, right: float | None
+) -> None:
+    given = [("input", torch.tensor(output)), ("target", torch.tensor(target))]
+    found = share_right(function, given)
+    assert found is None if right is None else found == pytest.approx(right, nan_ok=True)
 
 
 def test_a_run_folder_has_evaluations_and_says_the_same(tmp_path: Path) -> None:

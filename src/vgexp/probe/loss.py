@@ -7,6 +7,7 @@ import math
 import types
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from itertools import islice
 from typing import Any, TypeVar, final
 
 import torch
@@ -16,7 +17,7 @@ from vgexp.errors import QuestionError
 from vgexp.probe.guesses import Guesses
 from vgexp.probe.hooks import Hook, Note
 from vgexp.probe.loss_arguments import Argument, describe_call, named_tensors, rows_of
-from vgexp.probe.loss_evaluations import Evaluations
+from vgexp.probe.loss_evaluations import Evaluations, share_right
 from vgexp.probe.loss_numbers import Call, NumberWatch, share_added
 from vgexp.probe.steps import Number, StepMeter
 from vgexp.records import Rows
@@ -260,7 +261,9 @@ class LossWatch:
             return
         loss = loss_in(result)
         if loss is not None and loss.numel() and not torch.is_grad_enabled():
-            self.evaluations.see(_value_of(loss))
+            name = name or getattr(function, "__name__", type(function).__name__)
+            right = self._share_right(name, function, args, kwargs)
+            self.evaluations.see(_value_of(loss), right)
         if loss is None or not loss.requires_grad or not loss.numel():
             return
         number_share = self._share_of_numbers(source, loss)
@@ -298,6 +301,15 @@ class LossWatch:
     def _cost_of_guess(self, source: int) -> Number:
         guesses = self._guesses.get(source)
         return None if guesses is None else guesses.cost()
+
+    def _share_right(self, name: str, function: Any, args: Any, kwargs: Any) -> Number:
+        """Of an evaluation the share of right answers; missing where that fails, and its loss is
+        not."""
+        try:
+            return share_right(name, [*islice(named_tensors(function, args, kwargs), 3)])
+        except Exception as error:
+            self._note(None, f"the share of right answers raised {type(error).__name__}: {error}")
+            return None
 
     def _is_first_bad(self, value: Number) -> bool:
         """Whether a loss is the first that is not finite; on a device nobody waits to know."""

@@ -16,8 +16,11 @@ from vgexp.diagnosis.rules.graph_cuts import graph_cut
 from vgexp.diagnosis.rules.updates import UNMOVED, WHOLE_WEIGHT, total_change
 from vgexp.diagnosis.signal import VANISHING_BELOW
 
-_CHANCE = 1.5
-"""Four standard errors above a tenth, of 600 examples."""
+_ERRORS, _EXAMPLES = 4.0, 600
+"""Standard errors of a share of so many examples, within which it is that of guessing."""
+_GREW = 1.1
+"""Times a guess's loss, and the lowest one, that what was learned by heart costs on others in the
+end: an average of weights that has hardly moved yet stays where it began."""
 _LEAST_CALLS = 3
 """Calls, or evaluations, from which on what all of them show is no chance."""
 _NEVER_BELOW = 0.98
@@ -121,26 +124,37 @@ def _one_class(evidence: Evidence) -> Finding | None:
 
 def _learned_by_heart(evidence: Evidence) -> Finding | None:
     """That the training loss is below half of what guessing costs, and that of evaluations without
-    gradients never was below it."""
+    gradients never was below it, and rose; their answers are right as often as a guess is.
+
+    The loss alone does not tell: a network that is sure of its answers costs more than a guess even
+    where seven of ten are right, and under an attack it is right less often than a guess.
+    """
     guess, table = constant_loss(evidence), evidence.tables.get("evals")
     losses = column_of(evidence, "steps", "loss")
     losses = losses[np.isfinite(losses)]
     if guess is None or table is None or losses.size < ENOUGH_STEPS or evidence.config is not None:
         return None
-    told = values_of(table[table["split"] == "val"], "loss")
-    told = told[np.isfinite(told)]
+    of_others = table[table["split"] == "val"]
+    told, right = values_of(of_others, "loss"), values_of(of_others, "accuracy")
+    right, told = right[np.isfinite(told)], told[np.isfinite(told)]
     last = float(losses[-20:].mean())
     if told.size < _LEAST_CALLS or last >= HALF * guess or told.min() < _NEVER_BELOW * guess:
+        return None
+    chance, error = _chance(guess)
+    is_guess = bool((np.abs(right - chance) <= error).all())  # not of nan
+    if not is_guess or told[-1] < _GREW * max(guess, float(told.min())):
         return None
     return Finding(
         "labels_unlearnable",
         f"The loss of the examples that it is trained on fell to {last:.3g}, and that of others was"
         f" {told.min():.3g} or more at each of {told.size} evaluations, where guessing costs"
-        f" {guess:.3g}: it learned its examples by heart, and nothing that holds for others.",
+        f" {guess:.3g}; at most {right.max():.2g} of its answers to them are right: it learned its"
+        " examples by heart, and nothing that holds for others.",
         step=evidence.first_step,
         numbers={
             "loss_last": Number(last, HALF * guess),
             "val_loss_best": Number(float(told.min()), _NEVER_BELOW * guess),
+            "val_accuracy_best": Number(float(right.max()), chance + error),
         },
         remedies=(_LOOK,),
         is_fact=True,
@@ -148,17 +162,16 @@ def _learned_by_heart(evidence: Evidence) -> Finding | None:
 
 
 def _memorises(evidence: Evidence, guess: float) -> bool:
-    """Whether a classifier is right on validation examples no more often than a guess is.
-
-    Of K classes that are equally frequent exp(-guess) is 1/K.
-    """
+    """Whether a classifier is right on validation examples no more often than a guess is."""
     loss, right = (evidence.metrics.get(f"val_{name}_last") for name in ("loss", "accuracy"))
-    return (
-        loss is not None
-        and right is not None
-        and loss > guess
-        and right < _CHANCE * math.exp(-guess)
-    )
+    return loss is not None and right is not None and loss > guess and right < sum(_chance(guess))
+
+
+def _chance(guess: float) -> tuple[float, float]:
+    """How often a guess is right, and within what error: of K classes that are equally frequent
+    exp(-guess) is 1/K."""
+    share = math.exp(-max(0.0, guess))
+    return share, _ERRORS * math.sqrt(share * (1 - share) / _EXAMPLES)
 
 
 RULES = (labels_unlearnable,)
