@@ -173,6 +173,48 @@ def test_labels_of_one_class_tell_nothing(classes: Sequence[int]) -> None:
     assert len(classes) > 1 or "All labels are" in found.findings[0].sentence
 
 
+def scores(net: nn.Module, x: Tensor) -> Tensor:
+    return net(x.view(-1, 8)).view(16, 4)
+
+
+def products(net: nn.Module, x: Tensor) -> Tensor:
+    both = net(x)
+    return torch.bmm(both, both[:, :1].mT)[:, :, 0]
+
+
+@pytest.mark.parametrize(("of", "width"), [(scores, 1), (products, 4)])
+def test_the_first_of_several_candidates_has_one_label_by_intent(
+    of: Callable[[nn.Module, Tensor], Tensor], width: int
+) -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, width))
+    optimizer = torch.optim.Adam(net.parameters(), lr=0.01)
+    with vgexp.Probe(net, optimizer) as probe:
+        watched = probe.watch_loss(nn.CrossEntropyLoss())
+        for _ in range(100):
+            x = torch.randn(16, 4, 8)
+            x[:, 0] += 1
+            optimizer.zero_grad()
+            watched(of(net, x), torch.zeros(16).long()).backward()
+            optimizer.step()
+    assert probe.diagnose().cause != "labels_unlearnable"
+
+
+def test_a_network_that_tells_two_sources_apart_has_a_label_a_call() -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 2))
+    optimizer = torch.optim.Adam(net.parameters(), lr=0.01)
+    with vgexp.Probe(net, optimizer) as probe:
+        watched = probe.watch_loss(nn.CrossEntropyLoss())
+        for _ in range(100):
+            one, two = net(torch.randn(16, 8)), net(torch.randn(16, 8) + 1)
+            loss = watched(one, torch.zeros(16).long()) + watched(two, torch.ones(16).long())
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+    assert probe.diagnose().cause is None
+
+
 def test_the_positive_among_negatives_has_one_label_by_intent() -> None:
     torch.manual_seed(0)
     net = nn.Linear(8, 16)

@@ -106,6 +106,11 @@ LOSS = (
         "loss: 1 if sums, products, powers, roots, absolute values and waves alone lie between it"
         " and the last weights: none of them has a flat end; 0: something else does",
     ),
+    _flag_of_call(
+        "classes_of_weight",
+        "outputs: 1 if a product with a parameter made it, which has its last axis or that of"
+        " channels: one row of the parameter for each class; 0: not",
+    ),
     share(
         "number_share",
         "loss: share of it that is a term with a gradient, added as a plain number (.item(),"

@@ -25,8 +25,8 @@ _LEAST_CALLS = 3
 """Calls, or evaluations, from which on what all of them show is no chance."""
 _NEVER_BELOW = 0.98
 """Share of a guess's loss that evaluations of what was not learned stay above."""
-_OF_WEIGHTS = ("Addmm", "Mm", "Linear", "Convolution", "Bmm", "Baddbmm")
-"""How autograd names what a read-out's own weights make."""
+_SAME = 1e-5
+"""Relative difference up to which a call's loss is that of the whole update."""
 _LOOK = Remedy(
     "Look at examples with their labels, as the network gets them.",
     "Shuffled or misread labels cannot be learned.",
@@ -93,7 +93,9 @@ def _one_class(evidence: Evidence) -> Finding | None:
     every call that was described.
 
     What is compared with label 0 by intent, as the positive among negatives, is a product of
-    features, and no weight's own output.
+    features, or a number for each candidate, and no weight's own classes. Of each update one call
+    is described: where it has others, as a network that tells two domains apart, they may have
+    other labels.
     """
     table, first = evidence.tables.get("loss"), first_call(evidence)
     if table is None or first is None or evidence.is_check:
@@ -101,11 +103,11 @@ def _one_class(evidence: Evidence) -> Finding | None:
     output, target, _ = first
     targets = table[table["role"] == "target"]
     is_labels = targets["dtype"].astype("str").str.startswith(("int", "uint")).all()
-    made_by = str(output["made_by"])
+    is_of_weight = bool((values_of(table, "classes_of_weight") == 1).any())
     lows, highs = values_of(targets, "min"), values_of(targets, "max")
     is_one = lows.size >= _LEAST_CALLS and bool((lows == lows[0]).all() & (highs == lows[0]).all())
     if (
-        not (is_labels and is_one and made_by.startswith(_OF_WEIGHTS))
+        not (is_labels and is_one and is_of_weight and _is_only_call(evidence))
         or str(target["shape"]) == "1"
     ):
         return None
@@ -120,6 +122,17 @@ def _one_class(evidence: Evidence) -> Finding | None:
         remedies=(_LOOK,),
         is_fact=True,
     )
+
+
+def _is_only_call(evidence: Evidence) -> bool:
+    """Whether the loss of each described call is that of its update, which then has no other."""
+    table, steps = evidence.tables["loss"], evidence.tables.get("steps")
+    if steps is None:
+        return False
+    rows = table[table["role"] == "loss"]
+    of_call = values_of(rows, "mean")
+    of_step = values_of(steps.set_index("step").reindex(rows["step"]), "loss")
+    return bool(np.isclose(of_call, of_step, rtol=_SAME, atol=0, equal_nan=True).all())
 
 
 def _learned_by_heart(evidence: Evidence) -> Finding | None:
