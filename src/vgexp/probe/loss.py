@@ -51,6 +51,12 @@ class _Noted:
         self.precision = 0.0
         """The relative error of the weight by its dtype."""
 
+    def with_value(self, value: Number) -> _Noted:
+        """The same call, if the loss had another value."""
+        other = _Noted(self.source, value, counts=self.counts, is_in_step=self.is_in_step)
+        other.task, other.weight, other.precision = self.task, self.weight, self.precision
+        return other
+
 
 @final
 class LossWatch:
@@ -173,10 +179,11 @@ class LossWatch:
             loss_scale: what a scaler multiplied the loss by.
         """
         self.evaluations.end(step)
-        counted = [loss for loss in self._losses if loss.counts]
+        by_source = self._counted()
         described = [
             argument._replace(
-                pass_weight=self._weight_of(source), constant_loss=self._cost_of_guess(source)
+                pass_weight=self._weight_of(source),
+                constant_loss=self._cost_of_guess(source, by_source.get(source), loss_scale),
             )
             if argument.role == "loss"
             else argument
@@ -186,16 +193,20 @@ class LossWatch:
         if described:
             self._rows.append((step, described))
         self._forget()
+        return _loss_of([*by_source.values()], loss_scale)
+
+    def _counted(self) -> dict[int, list[_Noted]]:
+        """The losses that make the update's, by source."""
         by_source: dict[int, list[_Noted]] = {}
         closed: dict[int, int] = {}
-        for loss in counted:
+        for loss in self._losses:
+            if not loss.counts:
+                continue
             if loss.source not in closed or closed[loss.source] == loss.task != -1:
                 by_source.setdefault(loss.source, []).append(loss)
             if loss.is_in_step:
                 closed.setdefault(loss.source, loss.task)
-        if _NOTED in by_source:
-            by_source = {_NOTED: by_source[_NOTED]}
-        return _loss_of([*by_source.values()], loss_scale)
+        return {_NOTED: by_source[_NOTED]} if _NOTED in by_source else by_source
 
     def _weight_of(self, source: int) -> Number:
         """dL/d(value) of a source's first call of the update; None: no pass went through it."""
@@ -275,6 +286,9 @@ class LossWatch:
                 Hook(self._note, None, partial(self._on_backward, noted, entries))
             )
             is_bad = self._is_first_bad(noted.value)
+            if self.describes and source in self._described and not is_bad:
+                further = [*islice(named_tensors(function, args, kwargs), _MOST_TENSORS)]
+                self._see_guess(source, function, further, loss)
             if is_bad or (self.describes and source not in self._described):
                 self._described[source] = []  # even if it fails: of one call alone
                 name = name or getattr(function, "__name__", type(function).__name__)
@@ -298,9 +312,15 @@ class LossWatch:
         except Exception as error:
             self._note(None, f"what a constant guess costs raised {type(error).__name__}: {error}")
 
-    def _cost_of_guess(self, source: int) -> Number:
+    def _cost_of_guess(
+        self, source: int, calls: Sequence[_Noted] | None, loss_scale: Tensor | float
+    ) -> Number:
+        """What the update's loss would be if each of its calls cost what a constant answer does."""
         guesses = self._guesses.get(source)
-        return None if guesses is None else guesses.cost()
+        cost = None if guesses is None else guesses.cost()
+        if cost is None or not calls:
+            return cost
+        return _loss_of([[loss.with_value(cost) for loss in calls]], loss_scale)
 
     def _share_right(self, name: str, function: Any, args: Any, kwargs: Any) -> Number:
         """Of an evaluation the share of right answers; missing where that fails, and its loss is

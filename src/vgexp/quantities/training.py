@@ -124,7 +124,7 @@ LOSS = (
     ),
     _of_call(
         "constant_loss",
-        "loss: what the best constant answer to the targets described so far costs, where the"
+        "loss: what the update's would be if a constant answered all targets so far, where the"
         " values of two calls show which loss it is",
     ),
 )
