@@ -21,7 +21,7 @@ from vgexp.probe.loss_evaluations import Evaluations, share_right
 from vgexp.probe.loss_numbers import Call, NumberWatch, share_added
 from vgexp.probe.steps import Number, StepMeter
 from vgexp.records import Rows
-from vgexp.torch_internals import backward_task, enter_mode, leave_mode
+from vgexp.torch_internals import backward_task
 
 LossFunction = TypeVar("LossFunction", bound=Callable[..., Any])
 
@@ -231,7 +231,7 @@ class LossWatch:
     def _leave_numbers(self, source: int, *_: Any) -> None:
         """Takes the watch off the stack, also where the call raised."""
         if (watch := self._number_watches.get(source)) is not None:
-            leave_mode(watch)
+            watch.end()
 
     def _watch_numbers(self, source: int) -> NumberWatch | None:
         """What is to be on the stack of modes during the next call; None: nothing is."""
@@ -245,7 +245,7 @@ class LossWatch:
 
     def _enter_numbers(self, source: int, _module: nn.Module, _args: Any) -> None:
         if (watch := self._watch_numbers(source)) is not None:
-            enter_mode(watch)
+            watch.begin()
 
     def _share_of_numbers(self, source: int, loss: Tensor) -> float | None:
         """The share of a loss that is a number made of a term, by this call and the one before."""
@@ -262,7 +262,7 @@ class LossWatch:
         self, source: int, module: nn.Module, args: Any, kwargs: Any, result: Any
     ) -> None:
         if (watch := self._number_watches.get(source)) is not None:
-            leave_mode(watch)
+            watch.end()
         self._see(source, module.forward, args, kwargs, result, type(module).__name__)
 
     def _see(
@@ -356,6 +356,9 @@ class LossWatch:
         self._losses = []
         self._described = {}
         self.is_in_step = False
+        for watch in self._number_watches.values():  # of calls that raised or gave no loss
+            watch.end()
+        self._number_watches.clear()
 
 
 _FUNCTIONS = (types.FunctionType, types.BuiltinFunctionType, types.MethodType)
@@ -382,8 +385,11 @@ class _Watched:
         if watch is None:
             result = self._function(*args, **kwargs)
         else:
-            with watch:
+            watch.begin()
+            try:
                 result = self._function(*args, **kwargs)
+            finally:
+                watch.end()
         if not torch.compiler.is_compiling():
             self._see(self._function, args, kwargs, result)
         return result

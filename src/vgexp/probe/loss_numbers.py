@@ -9,13 +9,17 @@ autograd's graph of the loss does not lead to it.
 from __future__ import annotations
 
 import math
+import threading
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 from torch.overrides import TorchFunctionMode
 
+from vgexp.probe.functions import may_take_fast_path
 from vgexp.probe.graph import Place, mixes, place_of, walk
+from vgexp.torch_internals import enter_mode, leave_mode
 
 _TURNING = frozenset(
     map(id, (Tensor.item, Tensor.__float__, Tensor.detach, Tensor.tolist, torch.detach))
@@ -49,12 +53,50 @@ class Call(NamedTuple):
 
 
 class NumberWatch(TorchFunctionMode):
-    """Sees the calls of torch's functions within one call of a loss function."""
+    """Sees the calls of torch's functions within one call of a loss function.
+
+    Not those within frozen attention in evaluation mode, as of a network that compares images:
+    torch asks there whether a mode is on, and gives other last bits.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self._turned: list[tuple[float, Place]] = []
         self._added: list[float] = []
+        self._suspended_by: nn.Module | None = None
+        self._thread = 0
+        self._handles: list[Any] = []
+
+    def begin(self) -> None:
+        """Begins to see calls."""
+        self._thread = threading.get_ident()
+        self._handles = [
+            register_module_forward_pre_hook(self._before_module),
+            register_module_forward_hook(self._after_module, always_call=True),
+        ]
+        enter_mode(self)
+
+    def end(self) -> None:
+        """Sees no more calls; it may be called again."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
+        self._suspended_by = None
+        leave_mode(self)
+
+    def _before_module(self, module: nn.Module, _args: Any) -> None:
+        if torch.compiler.is_compiling() or threading.get_ident() != self._thread:
+            return
+        if self._suspended_by is None and may_take_fast_path(module):
+            self._suspended_by = module
+            leave_mode(self)
+
+    def _after_module(self, module: nn.Module, _args: Any, _output: Any) -> None:
+        if torch.compiler.is_compiling() or threading.get_ident() != self._thread:
+            return
+        if self._suspended_by is module:
+            self._suspended_by = None
+            enter_mode(self)
 
     def __torch_function__(
         self, function: Any, types: Any, args: Any = (), kwargs: Any = None
