@@ -6,6 +6,7 @@ Holds: probe/meters/uses.py, probe/meters/__init__.py
 from __future__ import annotations
 
 import copy
+import weakref
 from collections.abc import Callable
 
 import pandas as pd
@@ -283,3 +284,32 @@ def test_a_recurrence_by_hand_that_does_not_learn_is_told(factor: float, cause: 
             watched(net(x), (x[:, 0] > 0).float()).backward()
             optimizer.step()
     assert probe.diagnose().cause == f"recurrence_{cause}"
+
+
+def test_of_passes_without_a_backward_pass_few_graphs_are_kept() -> None:
+    """As those of a policy that is asked with gradients, and whose answers are drawn from."""
+    torch.manual_seed(0)
+    net = ByHand("matmul")
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+    with vgexp.Probe(net, optimizer, every=1, activations_every=1):
+        for step in range(2):
+            tags = [graph_of(net) for _ in range(9)]
+            # In the first update all is looked at, and all is kept.
+            assert step == 0 or sum(tag() is not None for tag in tags) <= 2
+            net(torch.randn(B, T, READ)).sum().backward()
+            optimizer.step()
+            optimizer.zero_grad()
+
+
+class Tag:
+    """Lives as long as the graph that has a hook of it."""
+
+    def see(self, _: Tensor) -> None: ...
+
+
+def graph_of(net: ByHand) -> weakref.ref[Tag]:
+    tag = Tag()
+    net(torch.randn(B, T, READ))
+    net.seen[0][2].register_hook(tag.see)
+    net.seen = []
+    return weakref.ref(tag)

@@ -267,8 +267,10 @@ class UsesMeter:
         if row is not None and row.place == place:
             return None
         if row is None or not self._follows(site, row, place, of):
-            if row is not None and row.num_uses < LEAST_USES:
-                self._rows.remove((site, row))
+            if row is not None:
+                row.place = None  # it keeps a graph, and passes without a backward pass are many
+                if row.num_uses < LEAST_USES:
+                    self._rows.remove((site, row))
             row = self._last[site] = _Row()
             self._rows.append((site, row))
         use = _Use(state.detach())
