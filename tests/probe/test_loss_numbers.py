@@ -90,6 +90,8 @@ def test_a_term_that_is_added_as_a_number_is_found(loss: Callable[..., Tensor]) 
         # A weight, and what makes a term of the same size as another.
         lambda o, y: error(o, y) * (1 + penalty(o).item()) + 0.5,
         lambda o, y: error(o, y) + penalty(o) / penalty(o).detach() * 0.1,
+        # What scores are shifted by changes no loss.
+        lambda o, y: error(o - o.max().detach(), y - o.max().item()),
         # It is a term with its gradient as well.
         lambda o, y: error(o, y) + penalty(o) + 0 * penalty(o).item(),
         nn.MSELoss(),

@@ -1,9 +1,9 @@
 """Finds terms of a loss that were turned into numbers, so that no gradient comes back by them.
 
 A term that `.item()`, `float()`, `.detach()` or `torch.tensor` makes a number of may be logged, or
-be a weight; it is part of the loss where it is added to what has a gradient. It is taken for that
-where, in two calls, what is added is the same multiple of the term, whose own value changed, and
-autograd's graph of the loss does not lead to it.
+be a weight; it is part of the loss where it is added to a number that has a gradient. It is taken
+for that where, in two calls, what is added is the same multiple of the term, whose own value
+changed, and autograd's graph of the loss does not lead to it.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class Call(NamedTuple):
     terms: tuple[float, ...]
     """Values of terms that have a gradient, became numbers, and are not in the loss's graph."""
     added: tuple[float, ...]
-    """Numbers that were added to something with a gradient."""
+    """Numbers that were added to one with a gradient."""
 
 
 class NumberWatch(TorchFunctionMode):
@@ -125,7 +125,9 @@ class NumberWatch(TorchFunctionMode):
                 self._turned += [] if place is None else [(float(x.detach()), place)]
         elif function in _ADDING:
             given = args[0] if args and isinstance(args[0], tuple | list) else args[:2]
-            if any(isinstance(x, Tensor) and x.requires_grad for x in given):
+            # Of many entries, the number may be what scores are shifted by, as their largest.
+            sizes = [x.numel() for x in given if isinstance(x, Tensor) and x.requires_grad]
+            if sizes and max(sizes) == 1:
                 self._added += [number for x in given if (number := _number_in(x)) is not None]
 
 
