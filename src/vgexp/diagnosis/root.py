@@ -238,7 +238,9 @@ def _counts(finding: Finding, learned: bool | None, evidence: Evidence) -> bool:
     if learned and has_learned_little(evidence):
         if finding.id == "rate_too_large":
             return not _DESTROYED.isdisjoint(finding.numbers)
-        return finding.id not in _OVERCOME or has_learned_little(evidence, _HARDLY)
+        if finding.id not in _OVERCOME:
+            return True
+        return has_learned_little(evidence, _HARDLY) and not _may_be_meant(finding, evidence)
     return not learned
 
 
@@ -255,6 +257,13 @@ def _not_finite_at_start(evidence: Evidence) -> Finding:
         sentence += f": {place} makes the first value that is not finite, of inputs that are"
         layers = (place,)
     return Finding("unknown", f"{sentence}.", step=0, layers=layers)
+
+
+def _may_be_meant(finding: Finding, evidence: Evidence) -> bool:
+    """Whether frozen weights were trained before, as those of an encoder or beside an adapter: none
+    of them is as PyTorch draws it."""
+    drawn = evidence.metrics.get("default_weights") or ()
+    return finding.id == "frozen" and set(drawn).isdisjoint(finding.layers)
 
 
 def _counts_in_check(finding: Finding, evidence: Evidence) -> bool:
