@@ -335,9 +335,9 @@ class UsesMeter:
 def _weight_of(module: nn.Module) -> int:
     """The identity of the weight by which a module's uses are known; of a weight that is computed
     anew at each call, the module's own."""
-    if isinstance(module, nn.RNNBase):
-        return id(module.all_weights[-1][1])
     name = "weight_hh" if isinstance(module, nn.RNNCellBase) else "weight"
+    if isinstance(module, nn.RNNBase):
+        name = f"weight_hh_l{module.num_layers - 1}"
     weight = dict(module.named_parameters(recurse=False)).get(name)
     return id(module if weight is None else weight)
 
