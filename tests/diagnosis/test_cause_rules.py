@@ -1392,6 +1392,17 @@ def test_a_network_that_learned_little_is_sick_of_what_it_did_not_overcome(
     assert root.health == ("sick" if cause else "healthy")
 
 
+@pytest.mark.parametrize(("began", "cause"), [(1.95, None), (2.3, "rate_too_small")])
+def test_short_steps_of_a_network_that_was_trained_before_are_meant(
+    began: float, cause: str | None
+) -> None:
+    losses = list(np.linspace(began, 1.9, 120))
+    found = of(steps=steps_of(losses, grad_norm=1.0), loss=loss(), layers=layers(update_ratio=1e-5))
+    assert CAUSE_RULES["rate_too_small"](found) is not None
+    root = find_root(found)
+    assert (root.cause and root.cause.id) == cause
+
+
 @pytest.mark.parametrize(
     ("losses", "expected"),
     [

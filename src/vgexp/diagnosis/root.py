@@ -44,6 +44,8 @@ _OVERCOME = frozenset(
 """What a network may overcome or somebody may mean: it counts where the network hardly learned."""
 _HARDLY = 0.8
 """Share of a constant guess's loss above which a network that learned hardly did."""
+_FIRST = 20
+"""Steps over which a loss is taken where it began."""
 _GROWING_SIGNAL = _DESTROYING | {"recurrence_exploding"}
 """What makes a gradient, and with it an update, larger the further it comes."""
 _GROWING = frozenset({"rate_too_large", "recurrence_exploding", "overflow"})
@@ -260,10 +262,15 @@ def _not_finite_at_start(evidence: Evidence) -> Finding:
 
 
 def _may_be_meant(finding: Finding, evidence: Evidence) -> bool:
-    """Whether frozen weights were trained before, as those of an encoder or beside an adapter: none
-    of them is as PyTorch draws it."""
-    drawn = evidence.metrics.get("default_weights") or ()
-    return finding.id == "frozen" and set(drawn).isdisjoint(finding.layers)
+    """Whether the network was trained before: frozen weights, of which none is as PyTorch draws it,
+    as those of an encoder or beside an adapter; or short steps, of a loss that began where others
+    have learned."""
+    if finding.id == "frozen":
+        drawn = evidence.metrics.get("default_weights") or ()
+        return set(drawn).isdisjoint(finding.layers)
+    guess, losses = constant_loss(evidence), column_of(evidence, "steps", "loss")
+    began = float(losses[:_FIRST].mean()) if losses.size else math.nan
+    return finding.id == "rate_too_small" and guess is not None and began < LEARNED_BELOW * guess
 
 
 def _counts_in_check(finding: Finding, evidence: Evidence) -> bool:
