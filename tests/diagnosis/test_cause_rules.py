@@ -1534,3 +1534,15 @@ def test_before_step_0_there_was_no_update() -> None:
         found = CAUSE_RULES["inputs_not_finite"](evidence)
         assert found is not None
         assert ("the update before" in found.sentence) is has_update
+
+
+@pytest.mark.parametrize(("norm", "cause"), [(1.0, None), (NAN, "unknown")])
+def test_losses_that_nobody_saw_are_not_those_that_are_not_finite(
+    norm: float, cause: str | None
+) -> None:
+    """As of a loss that is in the graph of `torch.compile` from the second step on."""
+    unseen = ("the loss: step 1 had no backward pass through a call that watch_loss saw",)
+    steps = steps_of([2.3] + [NAN] * 119, grad_norm=[1.0] * 119 + [norm])
+    root = find_root(of(steps=steps, loss=loss(), unseen=unseen))
+    assert (root.cause and root.cause.id) == cause
+    assert (root.health == "sick") is (cause is not None)
