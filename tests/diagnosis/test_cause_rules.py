@@ -1356,6 +1356,7 @@ def test_weights_beside_the_path_are_no_fault_of_a_network_that_learns(
     assert (root.findings[-1].id == "unused_parameters") is (changes.get("wiring") is None)
 
 
+DRAWN = {"default_weights": [str(name) for name in wiring()["name"][:1]]}
 FIRST_LAYERS = layers(
     deltas=np.geomspace(100, 0.5, 8), update_ratio=[3.0, 2.0, 1.0, 0.3, 0.1, 0.05, 0.02, 0.01, 0.01]
 )
@@ -1375,7 +1376,10 @@ FIRST_LAYERS = layers(
         # What vanishes at the start may have come back, and hard tasks end above half.
         (None, 1.6, {"layers": layers(deltas=VANISHING)}),
         ("saturating_activation", 1.9, {"layers": layers(deltas=VANISHING)}),
+        # Of what was trained before, nobody expects that it trains.
         (None, 1.9, {"wiring": wiring(requires_grad=[0, 0, 1, 1])}),
+        ("frozen", 1.9, {"wiring": wiring(requires_grad=[0, 0, 1, 1]), "extra": DRAWN}),
+        (None, 1.6, {"wiring": wiring(requires_grad=[0, 0, 1, 1])}),
         (None, 1.6, {}),
     ],
 )
@@ -1386,6 +1390,17 @@ def test_a_network_that_learned_little_is_sick_of_what_it_did_not_overcome(
     root = find_root(of(steps=steps_of(losses, grad_norm=1.0), loss=loss(), **tables))
     assert (root.cause and root.cause.id) == cause
     assert root.health == ("sick" if cause else "healthy")
+
+
+@pytest.mark.parametrize(("began", "cause"), [(1.95, None), (2.3, "rate_too_small")])
+def test_short_steps_of_a_network_that_was_trained_before_are_meant(
+    began: float, cause: str | None
+) -> None:
+    losses = list(np.linspace(began, 1.9, 120))
+    found = of(steps=steps_of(losses, grad_norm=1.0), loss=loss(), layers=layers(update_ratio=1e-5))
+    assert CAUSE_RULES["rate_too_small"](found) is not None
+    root = find_root(found)
+    assert (root.cause and root.cause.id) == cause
 
 
 @pytest.mark.parametrize(
@@ -1519,3 +1534,15 @@ def test_before_step_0_there_was_no_update() -> None:
         found = CAUSE_RULES["inputs_not_finite"](evidence)
         assert found is not None
         assert ("the update before" in found.sentence) is has_update
+
+
+@pytest.mark.parametrize(("norm", "cause"), [(1.0, None), (NAN, "unknown")])
+def test_losses_that_nobody_saw_are_not_those_that_are_not_finite(
+    norm: float, cause: str | None
+) -> None:
+    """As of a loss that is in the graph of `torch.compile` from the second step on."""
+    unseen = ("the loss: step 1 had no backward pass through a call that watch_loss saw",)
+    steps = steps_of([2.3] + [NAN] * 119, grad_norm=[1.0] * 119 + [norm])
+    root = find_root(of(steps=steps, loss=loss(), unseen=unseen))
+    assert (root.cause and root.cause.id) == cause
+    assert (root.health == "sick") is (cause is not None)

@@ -209,3 +209,38 @@ def test_the_health_of_a_loop_follows_from_it(learns: bool, health: str) -> None
     costs = table.loc[table["role"] == "loss", "constant_loss"].dropna()
     assert 0.3 < costs.iloc[-1] < 2  # no more than what the columns' own means leave
     assert probe.diagnose().health == health
+
+
+@pytest.mark.parametrize(("num_passes", "times"), [(1, 2.0), (2, 1.0)])
+def test_a_loss_that_is_called_twice_an_update_costs_as_its_update_counts_the_calls(
+    num_passes: int, times: float
+) -> None:
+    """Their sum where one pass goes through both, as of two critics; else their mean. Targets are
+    those of both calls."""
+    torch.manual_seed(0)
+    net = nn.Linear(2, 1)
+    given = [torch.full((8, 1), value) for value in (-1.0, 3.0)]
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.01)
+    with vgexp.Probe(net, optimizer) as probe:
+        watched = probe.watch_loss(nn.MSELoss())
+        for _ in range(41):
+            optimizer.zero_grad()
+            calls = [watched(net(torch.randn(8, 2)), y) for y in given]
+            for loss in [sum(calls)] if num_passes == 1 else calls:
+                loss.backward()
+            optimizer.step()
+    table = probe.to_frame("loss")
+    assert table["constant_loss"].dropna().iloc[-1] == pytest.approx(4.0 * times)
+
+
+def test_a_cost_is_found_anew_as_targets_come_and_not_for_each_of_them() -> None:
+    guesses, costs = Guesses(), []
+    output = torch.zeros(2, 1, requires_grad=True)
+    for number in range(1, 101):
+        target = torch.full((2, 1), float(number))
+        guesses.see(
+            F.mse_loss, [("output", output), ("target", target)], F.mse_loss(output, target)
+        )
+        costs.append(guesses.cost())
+    assert costs[-1] == pytest.approx((100**2 - 1) / 12, rel=0.15)
+    assert 20 < len(set(costs)) < 60

@@ -5,6 +5,8 @@ Holds: probe/loss_numbers.py, diagnosis/rules/graph_cuts.py
 
 from __future__ import annotations
 
+import contextlib
+import weakref
 from collections.abc import Callable
 
 import pytest
@@ -88,6 +90,8 @@ def test_a_term_that_is_added_as_a_number_is_found(loss: Callable[..., Tensor]) 
         # A weight, and what makes a term of the same size as another.
         lambda o, y: error(o, y) * (1 + penalty(o).item()) + 0.5,
         lambda o, y: error(o, y) + penalty(o) / penalty(o).detach() * 0.1,
+        # What scores are shifted by changes no loss.
+        lambda o, y: error(o - o.max().detach(), y - o.max().item()),
         # It is a term with its gradient as well.
         lambda o, y: error(o, y) + penalty(o) + 0 * penalty(o).item(),
         nn.MSELoss(),
@@ -139,3 +143,68 @@ def test_a_loss_that_no_backward_pass_goes_through_is_told() -> None:
     found = probe.diagnose()
     assert (found.health, found.cause) == ("sick", "graph_cut")
     assert "No backward pass goes through the loss MSELoss" in found.findings[0].sentence
+
+
+@pytest.mark.parametrize("is_module", [False, True])
+def test_a_loss_by_frozen_attention_has_the_same_bits(is_module: bool) -> None:
+    """torch leaves its fast path where a mode is on; what is compared with has no gradient, and
+    takes it."""
+
+    def weight_after(*, is_watched: bool) -> Tensor:
+        torch.manual_seed(0)
+        frozen = nn.TransformerEncoderLayer(16, 2, 32, batch_first=True).eval()
+        loss = Perceptual(frozen.requires_grad_(False))
+        net = nn.Linear(16, 16)
+        optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+        with vgexp.Probe(net, optimizer, every=1, activations_every=1) as probe:
+            function = loss if is_module else loss.forward
+            watched = probe.watch_loss(function) if is_watched else function
+            for _ in range(4):
+                optimizer.zero_grad()
+                watched(net(torch.randn(4, 5, 16)), torch.randn(4, 5, 16)).backward()
+                optimizer.step()
+        return net.weight.detach()
+
+    assert torch.equal(weight_after(is_watched=True), weight_after(is_watched=False))
+
+
+class Perceptual(nn.Module):
+    def __init__(self, frozen: nn.Module) -> None:
+        super().__init__()
+        self.frozen = frozen
+
+    def forward(self, output: Tensor, y: Tensor) -> Tensor:
+        return error(self.frozen(output), self.frozen(y))
+
+
+class Tag:
+    """Lives as long as the graph that has a hook of it."""
+
+    def see(self, _: Tensor) -> None: ...
+
+
+def fails(output: Tensor, y: Tensor) -> Tensor:
+    LOGGED["error"] = error(output, y).item()
+    raise ValueError("no loss")
+
+
+def gives_a_number(output: Tensor, y: Tensor) -> float:
+    return error(output, y).item()
+
+
+@pytest.mark.parametrize("loss", [fails, gives_a_number])
+def test_no_graph_is_kept_of_a_call_that_gave_no_loss(loss: Callable[..., Tensor]) -> None:
+    net = nn.Linear(3, 1)
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+    with vgexp.Probe(net, optimizer) as probe:
+        watched = probe.watch_loss(loss)
+        output = net(torch.randn(4, 3))
+        tag = Tag()
+        output.register_hook(tag.see)
+        kept = weakref.ref(tag)
+        with contextlib.suppress(ValueError):
+            watched(output, torch.zeros(4, 1))
+        output.mean().backward()
+        optimizer.step()
+        del output, tag
+        assert kept() is None

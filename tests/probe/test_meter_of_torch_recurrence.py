@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import pandas as pd
@@ -15,8 +16,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils.parametrizations import spectral_norm
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence, pad_sequence
 
+import vgexp
 from vgexp import diagnose
 from vgexp.probe import Probe
 from vgexp.probe.meters import recurrence, recurrent_calls
@@ -313,6 +316,32 @@ def test_training_is_the_same_to_the_bit(dropout: float) -> None:
 
     pairs = zip(trained(True), trained(False), strict=True)
     assert all(torch.equal(one, other) for one, other in pairs)
+
+
+def test_a_spectral_norm_goes_on_by_the_steps_of_the_loop_alone() -> None:
+    """Each time that its weight is read it goes on by one."""
+
+    def trained(measures: bool) -> list[Tensor]:
+        torch.manual_seed(0)
+        net = nn.Sequential(nn.GRU(READ, H, batch_first=True), Last(), nn.Linear(H, H))
+        spectral_norm(net[0], "weight_hh_l0")
+        spectral_norm(net[2])
+        optimizer = torch.optim.Adam(net.parameters())
+        with vgexp.Probe(net, optimizer, every=1) if measures else nullcontext() as probe:
+            for _ in range(3):
+                optimizer.zero_grad()
+                net(torch.randn(B, T, READ)).sum().backward()
+                optimizer.step()
+        assert probe is None or any("computed anew" in line for line in probe.unseen)
+        return [*net.state_dict().values()]
+
+    pairs = zip(trained(True), trained(False), strict=True)
+    assert all(torch.equal(one, other) for one, other in pairs)
+
+
+class Last(nn.Module):
+    def forward(self, given: tuple[Tensor, Tensor]) -> Tensor:
+        return given[0][:, -1]
 
 
 def test_layers_are_those_of_their_weights_and_one_known_signal_is_no_steady_one() -> None:

@@ -6,6 +6,7 @@ Holds: probe/meters/uses.py, probe/meters/__init__.py
 from __future__ import annotations
 
 import copy
+import weakref
 from collections.abc import Callable
 
 import pandas as pd
@@ -283,3 +284,71 @@ def test_a_recurrence_by_hand_that_does_not_learn_is_told(factor: float, cause: 
             watched(net(x), (x[:, 0] > 0).float()).backward()
             optimizer.step()
     assert probe.diagnose().cause == f"recurrence_{cause}"
+
+
+def test_of_passes_without_a_backward_pass_few_graphs_are_kept() -> None:
+    """As those of a policy that is asked with gradients, and whose answers are drawn from."""
+    torch.manual_seed(0)
+    net = ByHand("matmul")
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+    with vgexp.Probe(net, optimizer, every=1, activations_every=1):
+        for step in range(2):
+            tags = [graph_of(net) for _ in range(9)]
+            # In the first update all is looked at, and all is kept.
+            assert step == 0 or sum(tag() is not None for tag in tags) <= 2
+            net(torch.randn(B, T, READ)).sum().backward()
+            optimizer.step()
+            optimizer.zero_grad()
+
+
+class Tag:
+    """Lives as long as the graph that has a hook of it."""
+
+    def see(self, _: Tensor) -> None: ...
+
+
+def graph_of(net: ByHand) -> weakref.ref[Tag]:
+    tag = Tag()
+    net(torch.randn(B, T, READ))
+    net.seen[0][2].register_hook(tag.see)
+    net.seen = []
+    return weakref.ref(tag)
+
+
+class Dropped(nn.GRU):
+    """A recurrent net of which the weight in time is made at each call of another parameter."""
+
+    def __init__(self) -> None:
+        super().__init__(READ, H, batch_first=True)
+        self.raw = nn.Parameter(self.weight_hh_l0.detach())
+        del self.weight_hh_l0
+
+    def forward(self, *given: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+        states = given[1] if len(given) > 1 else torch.zeros(1, len(given[0]), H)
+        weights = [self.weight_ih_l0, F.dropout(self.raw, 0.1), self.bias_ih_l0, self.bias_hh_l0]
+        y, last = torch.gru(given[0], states, weights, True, 1, 0.0, self.training, False, True)
+        return y, last
+
+
+class Stepwise(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.rnn = Dropped()
+
+    def forward(self, x: Tensor) -> Tensor:
+        states: list[Tensor] = []
+        for one in x.split(1, 1):
+            y, last = self.rnn(one, *states)
+            states = [last]
+        return y
+
+
+def test_a_recurrent_net_without_its_own_weight_in_time_is_no_error() -> None:
+    torch.manual_seed(0)
+    net = Stepwise()
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+    with Probe(net, optimizer, every=1, activations_every=1) as probe:
+        net(torch.randn(B, T, READ)).sum().backward()
+        optimizer.step()
+    frame = probe.to_frame("time")
+    assert [*frame.loc[frame["name"] == "rnn.h", "t"]] == [*range(T)]

@@ -50,9 +50,9 @@ def _rows_at(evidence: Evidence, step: int) -> pd.DataFrame:
 def are_dead(rows: pd.DataFrame) -> np.ndarray:
     """Which rows are of layers of which nearly all units are dead; not those at the flat ends of a
     sigmoid or one of its kin, whose slope is exactly 0 there as well."""
-    is_flat = values_of(rows, "saturated_fraction") >= _NEARLY_ALL
-    dead: np.ndarray = (values_of(rows, "dead_fraction") >= _NEARLY_ALL) & ~is_flat
-    return dead
+    is_flat: np.ndarray = values_of(rows, "saturated_fraction") >= _NEARLY_ALL
+    is_dead: np.ndarray = (values_of(rows, "dead_fraction") >= _NEARLY_ALL) & ~is_flat
+    return is_dead
 
 
 def silent_readouts(evidence: Evidence, step: int) -> pd.DataFrame:

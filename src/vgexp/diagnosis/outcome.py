@@ -57,8 +57,9 @@ def has_learned(evidence: Evidence) -> bool | None:
     guess = constant_loss(evidence)
     if ends_not_finite(evidence) or loss_of_constant(evidence) is not None:
         return False
+    is_lost = losses.size > 0 and np.isnan(losses[-1]) and has_lost_losses(evidence)
     losses = losses[np.isfinite(losses)]
-    if not losses.size:
+    if is_lost or not losses.size:
         return None
     last = float(running_means(pd.Series(losses))[-1])
     has_learned = last < learned_below(_first(losses), guess)
@@ -125,12 +126,22 @@ def ends_not_finite(evidence: Evidence) -> bool:
     if not losses.size or np.isinf(losses).any():
         return bool(losses.size)
     if finite.any():
-        return not finite[-1]
+        return not finite[-1] and not has_lost_losses(evidence)
     table = evidence.tables.get("loss")
     if table is None or "role" not in table:
         return False
     results = table[table["role"] == "loss"]
     return bool((pd.to_numeric(results["not_finite"], errors="coerce") > 0).any())
+
+
+def has_lost_losses(evidence: Evidence) -> bool:
+    """Whether losses that are nan are those that nobody saw, as of a loss that `torch.compile` has
+    in its graph: the probe says so, no loss was described as nan, and all gradients are finite."""
+    if not any("watch_loss saw" in line for line in evidence.unseen):
+        return False
+    table, norms = evidence.tables.get("loss"), column_of(evidence, "steps", "grad_norm")
+    is_described = table is not None and bool((table["not_finite"] > 0).any())
+    return bool(norms.size and np.isfinite(norms).all()) and not is_described
 
 
 def constant_loss(evidence: Evidence) -> float | None:

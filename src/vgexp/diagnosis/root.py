@@ -39,12 +39,14 @@ _DESTROYING = frozenset({"weights_large", "batchnorm_depth", "residual_growth"})
 _DESTROYED = frozenset({"loss_over_first", "update_ratio_median"})
 """Numbers of a rate that was too large for all weights, or for the loss."""
 _OVERCOME = frozenset(
-    {"rate_too_small", "labels_unlearnable"}
+    {"frozen", "rate_too_small", "labels_unlearnable"}
     | {"saturating_activation", "weights_small", "recurrence_vanishing"}
 )
-"""What a network may overcome: it counts where the network hardly learned."""
+"""What a network may overcome or somebody may mean: it counts where the network hardly learned."""
 _HARDLY = 0.8
 """Share of a constant guess's loss above which a network that learned hardly did."""
+_FIRST = 20
+"""Steps over which a loss is taken where it began."""
 _GROWING_SIGNAL = _DESTROYING | {"recurrence_exploding"}
 """What makes a gradient, and with it an update, larger the further it comes."""
 _GROWING = frozenset({"rate_too_large", "recurrence_exploding", "overflow"})
@@ -239,9 +241,9 @@ def _counts(finding: Finding, learned: bool | None, evidence: Evidence) -> bool:
     if learned and has_learned_little(evidence):
         if finding.id == "rate_too_large":
             return not _DESTROYED.isdisjoint(finding.numbers)
-        if finding.id == "frozen":
-            return False  # mostly by intent
-        return finding.id not in _OVERCOME or has_learned_little(evidence, _HARDLY)
+        if finding.id not in _OVERCOME:
+            return True
+        return has_learned_little(evidence, _HARDLY) and not _may_be_meant(finding, evidence)
     return not learned
 
 
@@ -258,6 +260,18 @@ def _not_finite_at_start(evidence: Evidence) -> Finding:
         sentence += f": {place} makes the first value that is not finite, of inputs that are"
         layers = (place,)
     return Finding("unknown", f"{sentence}.", step=0, layers=layers)
+
+
+def _may_be_meant(finding: Finding, evidence: Evidence) -> bool:
+    """Whether the network was trained before: frozen weights, of which none is as PyTorch draws it,
+    as those of an encoder or beside an adapter; or short steps, of a loss that began where others
+    have learned."""
+    if finding.id == "frozen":
+        drawn = evidence.metrics.get("default_weights") or ()
+        return set(drawn).isdisjoint(finding.layers)
+    guess, losses = constant_loss(evidence), column_of(evidence, "steps", "loss")
+    began = float(losses[:_FIRST].mean()) if losses.size else math.nan
+    return finding.id == "rate_too_small" and guess is not None and began < LEARNED_BELOW * guess
 
 
 def _counts_in_check(finding: Finding, evidence: Evidence) -> bool:

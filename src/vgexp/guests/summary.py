@@ -83,7 +83,8 @@ def default_weights(model: nn.Module) -> list[str]:
     """
     found = []
     for name, module in model.named_modules():
-        weight = getattr(module, "weight", None)
+        # Not by its attribute: a spectral norm goes on by a step each time that it is asked for.
+        weight = dict(module.named_parameters(recurse=False)).get("weight")
         is_known = isinstance(module, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d)
         if not is_known or type(weight) is not nn.Parameter or weight.device.type == "meta":
             continue

@@ -171,7 +171,7 @@ class FunctionWatcher:
         if self._is_pass and not is_idle and not self._depth:
             self._depth = len(self._running)
             enter_mode(self._mode)
-        if self._depth and self._suspended_by is None and _may_take_fast_path(module):
+        if self._depth and self._suspended_by is None and may_take_fast_path(module):
             self._suspended_by = module
             leave_mode(self._mode)
 
@@ -246,7 +246,7 @@ def _is_quiet(module: nn.Module) -> bool:
     return isinstance(module, _QUIET) and type(module).__module__.startswith("torch.nn.modules.")
 
 
-def _may_take_fast_path(module: nn.Module) -> bool:
+def may_take_fast_path(module: nn.Module) -> bool:
     """Whether torch may run attention by a path that it leaves where a mode is on.
 
     It does not in training mode, nor where every parameter records gradients.

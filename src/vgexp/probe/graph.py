@@ -16,6 +16,8 @@ from typing import Any
 from torch import Tensor, nn
 from torch.autograd.graph import get_gradient_edge
 
+from vgexp.torch_internals import shape_of_node
+
 Place = tuple[Any, int]
 """A node of autograd's graph, and which of its outputs."""
 
@@ -78,6 +80,25 @@ def maker_of(x: Tensor) -> str | None:
         place = next(iter(before(place)), None)
     is_leaf = place is None or parameter_of(place[0]) is not None
     return None if place is None or is_leaf else str(place[0].name())
+
+
+def classes_of_weight(x: Tensor) -> bool:
+    """Whether a product with a parameter gave a tensor its axis of classes, the last or axis 1.
+
+    Not where the scores of several candidates, of which each is one number, stand side by side, nor
+    where features are multiplied by features.
+    """
+    place = place_of(x)
+    while place is not None and SAME_ENTRIES.match(place[0].name()):
+        place = next(iter(before(place)), None)
+    if place is None or not mixes(place[0]) or x.ndim < 2:
+        return False
+    leaves = map(only_leaf, before(place))
+    if not any(isinstance(leaf, nn.Parameter) and leaf.ndim > 1 for leaf in leaves):
+        return False
+    made = shape_of_node(place[0]) or ()
+    has_channels = len(made) > 2 and made[1] == x.shape[1]
+    return has_channels or (len(made) > 1 and made[-1] == x.shape[-1])
 
 
 def mixes(node: Any) -> bool:

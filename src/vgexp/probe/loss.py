@@ -7,6 +7,7 @@ import math
 import types
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from itertools import islice
 from typing import Any, TypeVar, final
 
 import torch
@@ -16,11 +17,11 @@ from vgexp.errors import QuestionError
 from vgexp.probe.guesses import Guesses
 from vgexp.probe.hooks import Hook, Note
 from vgexp.probe.loss_arguments import Argument, describe_call, named_tensors, rows_of
-from vgexp.probe.loss_evaluations import Evaluations
+from vgexp.probe.loss_evaluations import Evaluations, share_right
 from vgexp.probe.loss_numbers import Call, NumberWatch, share_added
 from vgexp.probe.steps import Number, StepMeter
 from vgexp.records import Rows
-from vgexp.torch_internals import backward_task, enter_mode, leave_mode
+from vgexp.torch_internals import backward_task
 
 LossFunction = TypeVar("LossFunction", bound=Callable[..., Any])
 
@@ -49,6 +50,12 @@ class _Noted:
         """dL/d(value) of that pass, with the loss scale in it."""
         self.precision = 0.0
         """The relative error of the weight by its dtype."""
+
+    def with_value(self, value: Number) -> _Noted:
+        """The same call, if the loss had another value."""
+        other = _Noted(self.source, value, counts=self.counts, is_in_step=self.is_in_step)
+        other.task, other.weight, other.precision = self.task, self.weight, self.precision
+        return other
 
 
 @final
@@ -172,10 +179,11 @@ class LossWatch:
             loss_scale: what a scaler multiplied the loss by.
         """
         self.evaluations.end(step)
-        counted = [loss for loss in self._losses if loss.counts]
+        by_source = self._counted()
         described = [
             argument._replace(
-                pass_weight=self._weight_of(source), constant_loss=self._cost_of_guess(source)
+                pass_weight=self._weight_of(source),
+                constant_loss=self._cost_of_guess(source, by_source.get(source), loss_scale),
             )
             if argument.role == "loss"
             else argument
@@ -185,16 +193,20 @@ class LossWatch:
         if described:
             self._rows.append((step, described))
         self._forget()
+        return _loss_of([*by_source.values()], loss_scale)
+
+    def _counted(self) -> dict[int, list[_Noted]]:
+        """The losses that make the update's, by source."""
         by_source: dict[int, list[_Noted]] = {}
         closed: dict[int, int] = {}
-        for loss in counted:
+        for loss in self._losses:
+            if not loss.counts:
+                continue
             if loss.source not in closed or closed[loss.source] == loss.task != -1:
                 by_source.setdefault(loss.source, []).append(loss)
             if loss.is_in_step:
                 closed.setdefault(loss.source, loss.task)
-        if _NOTED in by_source:
-            by_source = {_NOTED: by_source[_NOTED]}
-        return _loss_of([*by_source.values()], loss_scale)
+        return {_NOTED: by_source[_NOTED]} if _NOTED in by_source else by_source
 
     def _weight_of(self, source: int) -> Number:
         """dL/d(value) of a source's first call of the update; None: no pass went through it."""
@@ -219,7 +231,7 @@ class LossWatch:
     def _leave_numbers(self, source: int, *_: Any) -> None:
         """Takes the watch off the stack, also where the call raised."""
         if (watch := self._number_watches.get(source)) is not None:
-            leave_mode(watch)
+            watch.end()
 
     def _watch_numbers(self, source: int) -> NumberWatch | None:
         """What is to be on the stack of modes during the next call; None: nothing is."""
@@ -233,7 +245,7 @@ class LossWatch:
 
     def _enter_numbers(self, source: int, _module: nn.Module, _args: Any) -> None:
         if (watch := self._watch_numbers(source)) is not None:
-            enter_mode(watch)
+            watch.begin()
 
     def _share_of_numbers(self, source: int, loss: Tensor) -> float | None:
         """The share of a loss that is a number made of a term, by this call and the one before."""
@@ -250,7 +262,7 @@ class LossWatch:
         self, source: int, module: nn.Module, args: Any, kwargs: Any, result: Any
     ) -> None:
         if (watch := self._number_watches.get(source)) is not None:
-            leave_mode(watch)
+            watch.end()
         self._see(source, module.forward, args, kwargs, result, type(module).__name__)
 
     def _see(
@@ -260,7 +272,9 @@ class LossWatch:
             return
         loss = loss_in(result)
         if loss is not None and loss.numel() and not torch.is_grad_enabled():
-            self.evaluations.see(_value_of(loss))
+            name = name or getattr(function, "__name__", type(function).__name__)
+            right = self._share_right(name, function, args, kwargs)
+            self.evaluations.see(_value_of(loss), right)
         if loss is None or not loss.requires_grad or not loss.numel():
             return
         number_share = self._share_of_numbers(source, loss)
@@ -272,6 +286,9 @@ class LossWatch:
                 Hook(self._note, None, partial(self._on_backward, noted, entries))
             )
             is_bad = self._is_first_bad(noted.value)
+            if self.describes and source in self._described and not is_bad:
+                further = [*islice(named_tensors(function, args, kwargs), _MOST_TENSORS)]
+                self._see_guess(source, function, further, loss)
             if is_bad or (self.describes and source not in self._described):
                 self._described[source] = []  # even if it fails: of one call alone
                 name = name or getattr(function, "__name__", type(function).__name__)
@@ -295,9 +312,24 @@ class LossWatch:
         except Exception as error:
             self._note(None, f"what a constant guess costs raised {type(error).__name__}: {error}")
 
-    def _cost_of_guess(self, source: int) -> Number:
+    def _cost_of_guess(
+        self, source: int, calls: Sequence[_Noted] | None, loss_scale: Tensor | float
+    ) -> Number:
+        """What the update's loss would be if each of its calls cost what a constant answer does."""
         guesses = self._guesses.get(source)
-        return None if guesses is None else guesses.cost()
+        cost = None if guesses is None else guesses.cost()
+        if cost is None or not calls:
+            return cost
+        return _loss_of([[loss.with_value(cost) for loss in calls]], loss_scale)
+
+    def _share_right(self, name: str, function: Any, args: Any, kwargs: Any) -> Number:
+        """Of an evaluation the share of right answers; missing where that fails, and its loss is
+        not."""
+        try:
+            return share_right(name, [*islice(named_tensors(function, args, kwargs), 3)])
+        except Exception as error:
+            self._note(None, f"the share of right answers raised {type(error).__name__}: {error}")
+            return None
 
     def _is_first_bad(self, value: Number) -> bool:
         """Whether a loss is the first that is not finite; on a device nobody waits to know."""
@@ -324,6 +356,9 @@ class LossWatch:
         self._losses = []
         self._described = {}
         self.is_in_step = False
+        for watch in self._number_watches.values():  # of calls that raised or gave no loss
+            watch.end()
+        self._number_watches.clear()
 
 
 _FUNCTIONS = (types.FunctionType, types.BuiltinFunctionType, types.MethodType)
@@ -350,8 +385,11 @@ class _Watched:
         if watch is None:
             result = self._function(*args, **kwargs)
         else:
-            with watch:
+            watch.begin()
+            try:
                 result = self._function(*args, **kwargs)
+            finally:
+                watch.end()
         if not torch.compiler.is_compiling():
             self._see(self._function, args, kwargs, result)
         return result

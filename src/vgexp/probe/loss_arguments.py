@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from vgexp.probe.graph import maker_of
+from vgexp.probe.graph import classes_of_weight, maker_of
 from vgexp.probe.loss_cuts import cut_by, reaches_any
 from vgexp.probe.loss_graph import NOTHING, LossGraph, graph_of
 from vgexp.probe.steps import Number, floats, read_numbers
@@ -37,6 +37,8 @@ class Argument(NamedTuple):
     """Of a loss, what lies behind it."""
     cut_by: str | None = None
     reaches_output: bool | None = None
+    classes_of_weight: bool | None = None
+    """Of an output, whether a weight gave it its axis of classes."""
     number_share: Number = None
     """Of a loss, the share of it that is a term as a plain number."""
     pass_weight: Number = None
@@ -72,6 +74,7 @@ def rows_of(described: Sequence[tuple[int, Argument]]) -> Rows | None:
     flags = {
         "reaches_output": [argument.reaches_output for _, argument in described],
         "is_steep": [g.is_steep for g in graphs],
+        "classes_of_weight": [argument.classes_of_weight for _, argument in described],
     }
     words |= {n: [None if f is None else int(f) for f in each] for n, each in flags.items()}
     return Rows("loss", {"step": [step for step, _ in described], **words, **numbers})
@@ -116,7 +119,12 @@ def describe_call(
     reaches = reaches_any(loss, [x for _, x in named if x.requires_grad])
     result = describe(function, RESULT, loss, graph_of(loss, reads_saved=reads_saved))
     result = result._replace(cut_by=cut_by(loss), reaches_output=reaches, number_share=number_share)
-    return [*(describe(function, name, x) for name, x in named), result]
+    return [*(_of_argument(function, name, x) for name, x in named), result]
+
+
+def _of_argument(function: str, name: str, x: Tensor) -> Argument:
+    is_of_weight = classes_of_weight(x) if x.requires_grad else None
+    return describe(function, name, x)._replace(classes_of_weight=is_of_weight)
 
 
 def describe(function: str, name: str, x: Tensor, graph: LossGraph = NOTHING) -> Argument:

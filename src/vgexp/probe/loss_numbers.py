@@ -1,21 +1,25 @@
 """Finds terms of a loss that were turned into numbers, so that no gradient comes back by them.
 
 A term that `.item()`, `float()`, `.detach()` or `torch.tensor` makes a number of may be logged, or
-be a weight; it is part of the loss where it is added to what has a gradient. It is taken for that
-where, in two calls, what is added is the same multiple of the term, whose own value changed, and
-autograd's graph of the loss does not lead to it.
+be a weight; it is part of the loss where it is added to a number that has a gradient. It is taken
+for that where, in two calls, what is added is the same multiple of the term, whose own value
+changed, and autograd's graph of the loss does not lead to it.
 """
 
 from __future__ import annotations
 
 import math
+import threading
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 from torch.overrides import TorchFunctionMode
 
+from vgexp.probe.functions import may_take_fast_path
 from vgexp.probe.graph import Place, mixes, place_of, walk
+from vgexp.torch_internals import enter_mode, leave_mode
 
 _TURNING = frozenset(
     map(id, (Tensor.item, Tensor.__float__, Tensor.detach, Tensor.tolist, torch.detach))
@@ -45,16 +49,54 @@ class Call(NamedTuple):
     terms: tuple[float, ...]
     """Values of terms that have a gradient, became numbers, and are not in the loss's graph."""
     added: tuple[float, ...]
-    """Numbers that were added to something with a gradient."""
+    """Numbers that were added to one with a gradient."""
 
 
 class NumberWatch(TorchFunctionMode):
-    """Sees the calls of torch's functions within one call of a loss function."""
+    """Sees the calls of torch's functions within one call of a loss function.
+
+    Not those within frozen attention in evaluation mode, as of a network that compares images:
+    torch asks there whether a mode is on, and gives other last bits.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self._turned: list[tuple[float, Place]] = []
         self._added: list[float] = []
+        self._suspended_by: nn.Module | None = None
+        self._thread = 0
+        self._handles: list[Any] = []
+
+    def begin(self) -> None:
+        """Begins to see calls."""
+        self._thread = threading.get_ident()
+        self._handles = [
+            register_module_forward_pre_hook(self._before_module),
+            register_module_forward_hook(self._after_module, always_call=True),
+        ]
+        enter_mode(self)
+
+    def end(self) -> None:
+        """Sees no more calls; it may be called again."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
+        self._suspended_by = None
+        leave_mode(self)
+
+    def _before_module(self, module: nn.Module, _args: Any) -> None:
+        if torch.compiler.is_compiling() or threading.get_ident() != self._thread:
+            return
+        if self._suspended_by is None and may_take_fast_path(module):
+            self._suspended_by = module
+            leave_mode(self)
+
+    def _after_module(self, module: nn.Module, _args: Any, _output: Any) -> None:
+        if torch.compiler.is_compiling() or threading.get_ident() != self._thread:
+            return
+        if self._suspended_by is module:
+            self._suspended_by = None
+            enter_mode(self)
 
     def __torch_function__(
         self, function: Any, types: Any, args: Any = (), kwargs: Any = None
@@ -83,7 +125,9 @@ class NumberWatch(TorchFunctionMode):
                 self._turned += [] if place is None else [(float(x.detach()), place)]
         elif function in _ADDING:
             given = args[0] if args and isinstance(args[0], tuple | list) else args[:2]
-            if any(isinstance(x, Tensor) and x.requires_grad for x in given):
+            # Of many entries, the number may be what scores are shifted by, as their largest.
+            sizes = [x.numel() for x in given if isinstance(x, Tensor) and x.requires_grad]
+            if sizes and max(sizes) == 1:
                 self._added += [number for x in given if (number := _number_in(x)) is not None]
 
 

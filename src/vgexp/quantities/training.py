@@ -106,6 +106,11 @@ LOSS = (
         "loss: 1 if sums, products, powers, roots, absolute values and waves alone lie between it"
         " and the last weights: none of them has a flat end; 0: something else does",
     ),
+    _flag_of_call(
+        "classes_of_weight",
+        "outputs: 1 if a product with a parameter made it, which has its last axis or that of"
+        " channels: one row of the parameter for each class; 0: not",
+    ),
     share(
         "number_share",
         "loss: share of it that is a term with a gradient, added as a plain number (.item(),"
@@ -119,7 +124,7 @@ LOSS = (
     ),
     _of_call(
         "constant_loss",
-        "loss: what the best constant answer to the targets described so far costs, where the"
+        "loss: what the update's would be if a constant answered all targets so far, where the"
         " values of two calls show which loss it is",
     ),
 )

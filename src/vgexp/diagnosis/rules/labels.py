@@ -16,14 +16,17 @@ from vgexp.diagnosis.rules.graph_cuts import graph_cut
 from vgexp.diagnosis.rules.updates import UNMOVED, WHOLE_WEIGHT, left_by_decay, total_change
 from vgexp.diagnosis.signal import VANISHING_BELOW
 
-_CHANCE = 1.5
-"""Four standard errors above a tenth, of 600 examples."""
+_ERRORS, _EXAMPLES = 4.0, 600
+"""Standard errors of a share of so many examples, within which it is that of guessing."""
+_GREW = 1.1
+"""Times a guess's loss, and the lowest one, that what was learned by heart costs on others in the
+end: an average of weights that has hardly moved yet stays where it began."""
 _LEAST_CALLS = 3
 """Calls, or evaluations, from which on what all of them show is no chance."""
 _NEVER_BELOW = 0.98
 """Share of a guess's loss that evaluations of what was not learned stay above."""
-_OF_WEIGHTS = ("Addmm", "Mm", "Linear", "Convolution", "Bmm", "Baddbmm")
-"""How autograd names what a read-out's own weights make."""
+_SAME = 1e-5
+"""Relative difference up to which a call's loss is that of the whole update."""
 _LOOK = Remedy(
     "Look at examples with their labels, as the network gets them.",
     "Shuffled or misread labels cannot be learned.",
@@ -90,7 +93,9 @@ def _one_class(evidence: Evidence) -> Finding | None:
     every call that was described.
 
     What is compared with label 0 by intent, as the positive among negatives, is a product of
-    features, and no weight's own output.
+    features, or a number for each candidate, and no weight's own classes. Of each update one call
+    is described: where it has others, as a network that tells two domains apart, they may have
+    other labels.
     """
     table, first = evidence.tables.get("loss"), first_call(evidence)
     if table is None or first is None or evidence.is_check:
@@ -98,11 +103,11 @@ def _one_class(evidence: Evidence) -> Finding | None:
     output, target, _ = first
     targets = table[table["role"] == "target"]
     is_labels = targets["dtype"].astype("str").str.startswith(("int", "uint")).all()
-    made_by = str(output["made_by"])
+    is_of_weight = bool((values_of(table, "classes_of_weight") == 1).any())
     lows, highs = values_of(targets, "min"), values_of(targets, "max")
     is_one = lows.size >= _LEAST_CALLS and bool((lows == lows[0]).all() & (highs == lows[0]).all())
     if (
-        not (is_labels and is_one and made_by.startswith(_OF_WEIGHTS))
+        not (is_labels and is_one and is_of_weight and _is_only_call(evidence))
         or str(target["shape"]) == "1"
     ):
         return None
@@ -119,28 +124,50 @@ def _one_class(evidence: Evidence) -> Finding | None:
     )
 
 
+def _is_only_call(evidence: Evidence) -> bool:
+    """Whether the loss of each described call is that of its update, which then has no other."""
+    table, steps = evidence.tables["loss"], evidence.tables.get("steps")
+    if steps is None:
+        return False
+    rows = table[table["role"] == "loss"]
+    of_call = values_of(rows, "mean")
+    of_step = values_of(steps.set_index("step").reindex(rows["step"]), "loss")
+    return bool(np.isclose(of_call, of_step, rtol=_SAME, atol=0, equal_nan=True).all())
+
+
 def _learned_by_heart(evidence: Evidence) -> Finding | None:
     """That the training loss is below half of what guessing costs, and that of evaluations without
-    gradients never was below it."""
+    gradients never was below it, and rose; their answers are right as often as a guess is.
+
+    The loss alone does not tell: a network that is sure of its answers costs more than a guess even
+    where seven of ten are right, and under an attack it is right less often than a guess.
+    """
     guess, table = constant_loss(evidence), evidence.tables.get("evals")
     losses = column_of(evidence, "steps", "loss")
     losses = losses[np.isfinite(losses)]
     if guess is None or table is None or losses.size < ENOUGH_STEPS or evidence.config is not None:
         return None
-    told = values_of(table[table["split"] == "val"], "loss")
-    told = told[np.isfinite(told)]
+    of_others = table[table["split"] == "val"]
+    told, right = values_of(of_others, "loss"), values_of(of_others, "accuracy")
+    right, told = right[np.isfinite(told)], told[np.isfinite(told)]
     last = float(losses[-20:].mean())
     if told.size < _LEAST_CALLS or last >= HALF * guess or told.min() < _NEVER_BELOW * guess:
+        return None
+    chance, error = _chance(guess)
+    is_guess = bool((np.abs(right - chance) <= error).all())  # not of nan
+    if not is_guess or told[-1] < _GREW * max(guess, float(told.min())):
         return None
     return Finding(
         "labels_unlearnable",
         f"The loss of the examples that it is trained on fell to {last:.3g}, and that of others was"
         f" {told.min():.3g} or more at each of {told.size} evaluations, where guessing costs"
-        f" {guess:.3g}: it learned its examples by heart, and nothing that holds for others.",
+        f" {guess:.3g}; at most {right.max():.2g} of its answers to them are right: it learned its"
+        " examples by heart, and nothing that holds for others.",
         step=evidence.first_step,
         numbers={
             "loss_last": Number(last, HALF * guess),
             "val_loss_best": Number(float(told.min()), _NEVER_BELOW * guess),
+            "val_accuracy_best": Number(float(right.max()), chance + error),
         },
         remedies=(_LOOK,),
         is_fact=True,
@@ -148,17 +175,16 @@ def _learned_by_heart(evidence: Evidence) -> Finding | None:
 
 
 def _memorises(evidence: Evidence, guess: float) -> bool:
-    """Whether a classifier is right on validation examples no more often than a guess is.
-
-    Of K classes that are equally frequent exp(-guess) is 1/K.
-    """
+    """Whether a classifier is right on validation examples no more often than a guess is."""
     loss, right = (evidence.metrics.get(f"val_{name}_last") for name in ("loss", "accuracy"))
-    return (
-        loss is not None
-        and right is not None
-        and loss > guess
-        and right < _CHANCE * math.exp(-guess)
-    )
+    return loss is not None and right is not None and loss > guess and right < sum(_chance(guess))
+
+
+def _chance(guess: float) -> tuple[float, float]:
+    """How often a guess is right, and within what error: of K classes that are equally frequent
+    exp(-guess) is 1/K."""
+    share = math.exp(-max(0.0, guess))
+    return share, _ERRORS * math.sqrt(share * (1 - share) / _EXAMPLES)
 
 
 RULES = (labels_unlearnable,)

@@ -9,7 +9,7 @@ import numpy as np
 from vgexp.diagnosis.depths import rows_at, values_of
 from vgexp.diagnosis.evidence import Evidence
 from vgexp.diagnosis.findings import Finding, Number, Remedy, cause_rule
-from vgexp.diagnosis.outcome import column_of
+from vgexp.diagnosis.outcome import column_of, has_lost_losses
 from vgexp.diagnosis.rules.half import is_scaled_beyond
 from vgexp.diagnosis.rules.losses import readouts
 from vgexp.diagnosis.signal import EXPLODING_ABOVE
@@ -108,6 +108,8 @@ def first_bad(evidence: Evidence, column: str) -> int | None:
     values = column_of(evidence, "steps", column)
     if not np.isfinite(values).any() and not _is_known_bad(evidence, column):
         return None  # in a frame, what nobody measured looks the same
+    if column == "loss" and has_lost_losses(evidence):
+        values = np.where(np.isnan(values), 0.0, values)
     if "skipped" in steps:  # a scaler skips what is not finite, and goes on
         values = np.where(values_of(steps, "skipped") == 1, 0.0, values)
     bad = np.flatnonzero(~np.isfinite(values))

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.parametrize import is_parametrized
 from torch.nn.utils.rnn import PackedSequence
 
 from vgexp.probe.flat import Members
@@ -39,6 +40,10 @@ DROPOUT = (
     " generator of its own)"
 )
 CALLED_AGAIN = "time.csv: it is called several times in a pass; the first is measured within"
+COMPUTED = (
+    "time.csv: its weights are computed anew each time that they are read, and what computes them"
+    " may change by it, as a spectral norm does"
+)
 
 
 class TorchTimeMeter:
@@ -60,11 +65,13 @@ class TorchTimeMeter:
         note: Note,
         unseen: Unseen,
     ) -> None:
-        self._sites = [
-            (name or type(model).__name__, module)
-            for name, module in Members(model).modules()
-            if isinstance(module, nn.RNNBase)
-        ]
+        self._sites: list[tuple[str, nn.RNNBase]] = []
+        for path, module in Members(model).modules():
+            name = path or type(model).__name__
+            if isinstance(module, nn.RNNBase) and is_parametrized(module):
+                unseen(name, COMPUTED)
+            elif isinstance(module, nn.RNNBase):
+                self._sites.append((name, module))
         self._passes: OfPasses[Measured] = OfPasses(taps)
         self._rows_of_plan = {row.name: row for row in rows}
         self._note, self._unseen = note, unseen

@@ -267,8 +267,10 @@ class UsesMeter:
         if row is not None and row.place == place:
             return None
         if row is None or not self._follows(site, row, place, of):
-            if row is not None and row.num_uses < LEAST_USES:
-                self._rows.remove((site, row))
+            if row is not None:
+                row.place = None  # it keeps a graph, and passes without a backward pass are many
+                if row.num_uses < LEAST_USES:
+                    self._rows.remove((site, row))
             row = self._last[site] = _Row()
             self._rows.append((site, row))
         use = _Use(state.detach())
@@ -333,9 +335,9 @@ class UsesMeter:
 def _weight_of(module: nn.Module) -> int:
     """The identity of the weight by which a module's uses are known; of a weight that is computed
     anew at each call, the module's own."""
-    if isinstance(module, nn.RNNBase):
-        return id(module.all_weights[-1][1])
     name = "weight_hh" if isinstance(module, nn.RNNCellBase) else "weight"
+    if isinstance(module, nn.RNNBase):
+        name = f"weight_hh_l{module.num_layers - 1}"
     weight = dict(module.named_parameters(recurse=False)).get(name)
     return id(module if weight is None else weight)
 
