@@ -620,7 +620,10 @@ TELLS: list[tuple[str, Evidence]] = [
     ("idle_clip", of(settings={"clip": "norm"}, extra={"clip_fraction": 0.0})),
     (
         "relapsed",
-        of(extra={"loss_best_mean_20": 1.0, "loss_last_mean_20": 2.3, "constant_loss": 2.3}),
+        of(
+            steps=steps_of([2.3] * 20 + [1.0] * 60 + [2.3] * 40),
+            extra={"loss_best_mean_20": 1.0, "loss_last_mean_20": 2.3, "constant_loss": 2.3},
+        ),
     ),
     (
         "unused_parameters",
@@ -1168,6 +1171,13 @@ SILENT: list[tuple[str, Evidence]] = [
     (
         "relapsed",
         of(extra={"loss_best_mean_20": 1.0, "loss_last_mean_20": 1.1, "constant_loss": 2.3}),
+    ),
+    (  # the luckiest of many windows
+        "relapsed",
+        of(
+            steps=steps_of(2.1 + np.random.default_rng(0).normal(0.0, 0.3, 800)),
+            extra={"loss_best_mean_20": 2.0, "loss_last_mean_20": 2.1, "constant_loss": 2.3},
+        ),
     ),
     ("unused_parameters", of(wiring=wiring())),
     ("idle_layers", of(layers=layers(grad_norm=[0.0, 1, 1, 1]))),

@@ -11,7 +11,12 @@ import pytest
 from layer_tables import steps_of
 
 from vgexp.diagnosis import has_learned, learning_of
-from vgexp.diagnosis.learning import ENOUGH_STEPS, still_falls
+from vgexp.diagnosis.learning import (
+    ENOUGH_STEPS,
+    falls_and_rises,
+    is_below_guess,
+    still_falls,
+)
 
 
 @pytest.mark.parametrize("num_steps", [1, 5, 19, 20, 21, 200])
@@ -113,3 +118,41 @@ def test_losses_too_few_or_not_finite_do_not_fall() -> None:
 def test_where_no_guess_is_known_the_loss_itself_is_the_scale() -> None:
     assert still_falls(falling(0.2), math.nan)
     assert not still_falls(falling(0.1), math.nan)
+
+
+@pytest.mark.parametrize(
+    ("gap", "scatter", "num_steps", "is_below"),
+    [
+        (0.2, 0.06, 400, True),  # of a guess of 2.3: labels of which most are noise
+        (0.2, 0.06, 90, False),
+        (0.2, 1.0, 400, False),
+        (0.015, 0.001, 400, False),  # less than 1 %
+        (0.0, 0.06, 400, False),
+        (-0.2, 0.06, 400, False),
+    ],
+)
+def test_below_a_guess_is_what_the_mean_of_a_quarter_is_by_more_than_its_scatter(
+    gap: float, scatter: float, num_steps: int, is_below: bool
+) -> None:
+    noise = np.random.default_rng(0).normal(0.0, scatter, num_steps)
+    losses = np.where(np.arange(num_steps) < 30, 2.4, 2.3 - gap) + noise
+    assert is_below_guess(pd.Series(losses), 2.3) is is_below
+    assert not is_below_guess(pd.Series(losses), math.nan)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_the_luckiest_window_is_no_fall_and_rise(seed: int) -> None:
+    noise = np.random.default_rng(seed).normal(0.0, 0.1, 1000)
+    level = np.where(np.arange(1000) < 50, 2.0, 1.0)
+    assert not falls_and_rises(pd.Series(level + noise))
+    assert falls_and_rises(pd.Series(np.where(np.arange(1000) > 900, 1.3, level) + noise))
+    assert not falls_and_rises(pd.Series(np.where(np.arange(1000) > 900, 1.3, 1.0) + noise)), (
+        "it never fell"
+    )
+
+
+def test_an_end_that_is_not_finite_is_a_rise() -> None:
+    assert falls_and_rises(pd.Series([2.0] * 20 + [1.0] * 40 + [math.nan] * 20))
+    assert falls_and_rises(pd.Series([2.0] * 20 + [1.0] * 40 + [2.0] * 20))
+    assert not falls_and_rises(pd.Series([2.0] * 20 + [1.0] * 40))
+    assert not falls_and_rises(pd.Series([], dtype="float64"))

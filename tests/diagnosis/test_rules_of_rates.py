@@ -165,7 +165,9 @@ def test_the_axis_of_classes_is_the_one_that_labels_lack(
     [
         (0.07, "healthy", "It learned: the training loss went from 2.30"),
         (1.6, "healthy", "It learned little: the training loss went from 2.30"),
-        (2.25, "sick", "It did not learn, as far as it went: the training loss went from 2.30"),
+        (2.2, "undecided", "It learned little: the training loss went from 2.30"),
+        (2.3, "sick", "It did not learn: the training loss was 2.30"),
+        (2.6, "sick", "It did not learn, as far as it went: the training loss went from 2.30"),
     ],
 )
 def test_what_is_said_of_a_loops_loss_agrees_with_its_health(
@@ -189,4 +191,6 @@ def test_a_loop_that_lost_what_it_learned_is_not_said_to_have_learned_nothing() 
     losses = [2.3] * 30 + [0.5] * 60 + [2.3] * 60
     diagnosis = conclude(of(2.303, steps=steps_of(losses, grad_norm=1.0)))
     assert diagnosis.health == "sick"
-    assert "It learned and lost it" in diagnosis.sentence
+    assert "It learned, to a loss of 0.5, and lost it: it ended at 2.3" in diagnosis.sentence
+    assert diagnosis.sentence.count("earned") == 2, "the cause and the note"
+    assert "not learn" not in diagnosis.sentence

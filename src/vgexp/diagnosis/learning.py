@@ -111,6 +111,50 @@ def still_falls(losses: pd.Series, constant_loss: float) -> bool:
     return fall > max(_LEAST_FALL * abs(scale), _ERRORS * error)
 
 
+def is_below_guess(losses: pd.Series, constant_loss: float) -> bool:
+    """Whether a loss ends below a constant guess's by more than the scatter of batches.
+
+    The mean over the last quarter of the steps has to be lower than the guess by more than 1 % of
+    it and by more than 3 standard errors of that mean, and no higher than the mean over the first
+    20 steps. With fewer than 100 steps, or where a loss of that quarter is not finite, it is not.
+
+    Args:
+        constant_loss: the best loss of a prediction that ignores the input; nan: not known.
+    """
+    values = losses.to_numpy(dtype="float64")
+    last = values[-(len(values) // 4) :]
+    if len(values) < ENOUGH_STEPS or not np.isfinite(last).all():
+        return False
+    mean, error = float(last.mean()), float(last.std()) / math.sqrt(len(last))
+    limit = max(_LEAST_FALL * abs(constant_loss), _ERRORS * error)
+    return constant_loss - mean > limit and not mean > float(values[:NUM_STEPS_AVERAGED].mean())
+
+
+def falls_and_rises(losses: pd.Series) -> bool:
+    """Whether a loss fell and rose again by more than means over 20 steps scatter.
+
+    The scatter is that of differences between losses one after the other, by their median, which a
+    fall and a rise do not move. Of n means the luckiest is sqrt(2 ln n) deviations below that of
+    all, and the unluckiest as much above: the last mean has to be 3 deviations and one such range
+    above the lowest, and one before the lowest 3 and two of them, or the first loss 3 and one by
+    deviations of single losses. An end that is not finite is a rise.
+    """
+    means = running_means(losses)
+    values = losses.to_numpy(dtype="float64")
+    if means.size < 2 or not np.isfinite(means).any():
+        return False
+    at = int(np.nanargmin(np.where(np.isfinite(means), means, np.nan)))
+    steps = np.diff(values)
+    steps = np.abs(steps[np.isfinite(steps)])
+    scatter = _DEVIATION_OF_NORMAL * float(np.median(steps)) / math.sqrt(2) if steps.size else 0.0
+    lucky = math.sqrt(2 * math.log(means.size))
+    error = scatter / math.sqrt(min(NUM_STEPS_AVERAGED, len(values)))
+    low = means[at]
+    fell = not values[0] <= low + (_ERRORS + lucky) * scatter
+    fell = fell or not (means[:at] <= low + (_ERRORS + 2 * lucky) * error).all()
+    return bool(fell and not means[-1] <= low + (_ERRORS + lucky) * error)
+
+
 def _error_of_median(values: Values) -> float:
     distance = float(np.median(np.abs(values - np.median(values))))
     return _ERROR_OF_MEDIAN * _DEVIATION_OF_NORMAL * distance / math.sqrt(len(values))

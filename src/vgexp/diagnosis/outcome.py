@@ -15,6 +15,8 @@ from vgexp.diagnosis.learning import (
     ENOUGH_STEPS,
     HALF,
     LEARNED_BELOW,
+    falls_and_rises,
+    is_below_guess,
     learned_below,
     still_falls,
 )
@@ -96,6 +98,29 @@ def has_learned_little(evidence: Evidence, share: float = HALF) -> bool:
     if evidence.metrics.get("verdict") is not None or guess is None or not has_learned(evidence):
         return False
     return float(running_means(pd.Series(losses[np.isfinite(losses)]))[-1]) >= share * guess
+
+
+def learned_beyond_scatter(evidence: Evidence) -> bool:
+    """Whether the loss of a network that did not learn ends below a constant guess's by more than
+    the scatter of batches: it learned something, and 0.9 of a guess may be out of reach."""
+    losses, guess = column_of(evidence, "steps", "loss"), constant_loss(evidence)
+    if guess is None or has_learned(evidence) is not False or loss_of_constant(evidence):
+        return False
+    return is_below_guess(pd.Series(losses), guess)
+
+
+def has_relapsed(evidence: Evidence) -> bool:
+    """Whether a network learned and lost it, by a fall and a rise beyond the scatter of means over
+    20 steps; without a table of steps, by the best mean and the last one."""
+    guess, metrics = constant_loss(evidence), evidence.metrics
+    best, last = (metrics.get(f"loss_{end}_mean_20") for end in ("best", "last"))
+    if guess is None or best is None or last is None:
+        return False
+    is_told = metrics.get("verdict") == "relapsed"
+    if not is_told and not best < LEARNED_BELOW * guess <= last:
+        return False
+    losses = column_of(evidence, "steps", "loss")
+    return not losses.size or falls_and_rises(pd.Series(losses))
 
 
 def stays_at_start(evidence: Evidence) -> bool:

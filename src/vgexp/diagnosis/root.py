@@ -16,7 +16,9 @@ from vgexp.diagnosis.outcome import (
     ends_not_finite,
     has_learned,
     has_learned_little,
+    has_relapsed,
     is_short,
+    learned_beyond_scatter,
     stays_at_start,
 )
 from vgexp.diagnosis.phrases import format_loss, name_layers
@@ -112,7 +114,10 @@ def _find_root(evidence: Evidence) -> Root:
         is_bad = evidence.metrics.get("verdict") == "diverged" or ends_not_finite(evidence)
         if not is_bad and is_short(evidence):
             return Root(UNDECIDED, notes)
-        counted = [lost_in_part(evidence) or _unknown(evidence)]
+        lost = lost_in_part(evidence)
+        if lost is None and not has_relapsed(evidence) and learned_beyond_scatter(evidence):
+            return Root(UNDECIDED, notes)
+        counted = [lost or _unknown(evidence)]
     cause, consequences, rivals = order(_without_shrinking(counted))
     return Root(SICK, (cause, *rivals, *consequences, *notes), rivals)
 
@@ -323,11 +328,12 @@ def _unknown(evidence: Evidence) -> Finding:
         if last is None or guess is None
         else (f": the loss is {format_loss(last)}, guessing gives {format_loss(guess)}")
     )
-    sentence = f"It does not learn{at}, and all that was checked is in order."
+    what = "It learned and lost it" if has_relapsed(evidence) else "It does not learn"
+    sentence = f"{what}{at}, and all that was checked is in order."
     if (left := left_by_decay(evidence)) is not None:
         decay = evidence.settings["optimizer.weight_decay"]
         sentence = (
-            f"It does not learn{at}. The weights shrank to {left:.2g} of their size at the start:"
+            f"{what}{at}. The weights shrank to {left:.2g} of their size at the start:"
             f" weight_decay = {decay:.2g} takes more of them than the gradients give."
         )
     if metrics.get("verdict") == "diverged":
@@ -338,9 +344,9 @@ def _unknown(evidence: Evidence) -> Finding:
         sentence = f"The loss is not finite{since}, and no rule says what made it so."
         if step is not None and reads_finite(evidence, step):
             sentence = (
-                f"The loss is not finite{since}. What the model read then is, and so are its"
-                " weights: the forward pass made it, as 0/0, the logarithm of 0 and the softmax of"
-                " a row that is masked whole do."
+                f"The loss is not finite{since}. The inputs and the weights are finite at that"
+                " step: the forward pass made it, as 0/0, the logarithm of 0 and the softmax of a"
+                " row that is masked whole do."
             )
     return Finding("unknown", sentence, step=evidence.first_step)
 

@@ -11,7 +11,14 @@ from vgexp.diagnosis.evidence import Evidence
 from vgexp.diagnosis.findings import Finding, Number, Remedy, cause_rule
 from vgexp.diagnosis.landscape import FLAT_BELOW
 from vgexp.diagnosis.learning import ENOUGH_STEPS, HALF
-from vgexp.diagnosis.outcome import column_of, constant_loss, first_call, num_classes_of
+from vgexp.diagnosis.outcome import (
+    column_of,
+    constant_loss,
+    first_call,
+    has_relapsed,
+    num_classes_of,
+)
+from vgexp.diagnosis.phrases import format_loss
 from vgexp.diagnosis.rules.graph_cuts import graph_cut
 from vgexp.diagnosis.rules.updates import UNMOVED, WHOLE_WEIGHT, left_by_decay, total_change
 from vgexp.diagnosis.signal import VANISHING_BELOW
@@ -25,8 +32,14 @@ _LEAST_CALLS = 3
 """Calls, or evaluations, from which on what all of them show is no chance."""
 _NEVER_BELOW = 0.98
 """Share of a guess's loss that evaluations of what was not learned stay above."""
-_SAME = 1e-5
+_SAME_CALL = 1e-5
 """Relative difference up to which a call's loss is that of the whole update."""
+_AT_GUESS = 0.05
+"""Relative difference to a guess's loss that examples learned by heart bring within few epochs."""
+_DEVIATIONS = 3.0
+"""Standard deviations of single batches by which a mean below a guess's shows what was learned."""
+_SAME = 0.01
+"""Relative difference up to which a loss is said to be a guess's."""
 _LOOK = Remedy(
     "Look at examples with their labels, as the network gets them.",
     "Shuffled or misread labels cannot be learned.",
@@ -54,6 +67,8 @@ def labels_unlearnable(evidence: Evidence) -> Finding | None:
     """
     if (found := _one_class(evidence) or _learned_by_heart(evidence)) is not None:
         return found
+    if has_relapsed(evidence):
+        return None
     guess, total = constant_loss(evidence), total_change(evidence)
     losses = column_of(evidence, "steps", "loss")
     losses = losses[np.isfinite(losses)]
@@ -66,7 +81,10 @@ def labels_unlearnable(evidence: Evidence) -> Finding | None:
     if guess is None or total is None or losses.size < ENOUGH_STEPS or not is_steady:
         return None
     last = float(losses[-50:].mean())
-    is_at_guess = abs(last - guess) <= 0.05 * guess
+    late = losses[-(losses.size // 4) :]
+    stands_out = guess - late.mean() > max(_SAME * guess, _DEVIATIONS * late.std())
+    much = "" if abs(last - guess) <= _SAME * guess else "next to "
+    is_at_guess = abs(last - guess) <= _AT_GUESS * guess and not stands_out
     least = total_change(evidence, of_least=True)
     is_cut = not evidence.lacks("wiring.csv") and graph_cut(evidence) is not None
     if least is None or least < UNMOVED or is_cut or left_by_decay(evidence) is not None:
@@ -77,11 +95,11 @@ def labels_unlearnable(evidence: Evidence) -> Finding | None:
         "labels_unlearnable",
         f"The signal is steady and the updates sum up to {total:.2g} of a weight, yet "
         + (
-            f"the loss is {last:.3g}, what guessing gives ({guess:.3g})"
+            f"the loss is {format_loss(last)}, and guessing gives {format_loss(guess)}"
             if is_at_guess
             else f"new examples are answered as by a guess (on those seen the loss is {last:.3g})"
         )
-        + ": nothing in the inputs seems to tell the labels.",
+        + f": {much}nothing in the inputs seems to tell the labels.",
         step=evidence.first_step,
         numbers={"loss_last": Number(last, guess), "total_update_ratio": Number(total, 1.0)},
         remedies=(_LOOK,),
@@ -132,7 +150,7 @@ def _is_only_call(evidence: Evidence) -> bool:
     rows = table[table["role"] == "loss"]
     of_call = values_of(rows, "mean")
     of_step = values_of(steps.set_index("step").reindex(rows["step"]), "loss")
-    return bool(np.isclose(of_call, of_step, rtol=_SAME, atol=0, equal_nan=True).all())
+    return bool(np.isclose(of_call, of_step, rtol=_SAME_CALL, atol=0, equal_nan=True).all())
 
 
 def _learned_by_heart(evidence: Evidence) -> Finding | None:

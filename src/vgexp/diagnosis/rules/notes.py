@@ -8,7 +8,7 @@ from vgexp.diagnosis.depths import values_of
 from vgexp.diagnosis.evidence import Evidence
 from vgexp.diagnosis.findings import Finding, Number, cause_rule
 from vgexp.diagnosis.learning import LEARNED_BELOW
-from vgexp.diagnosis.outcome import constant_loss, has_learned
+from vgexp.diagnosis.outcome import constant_loss, has_learned, has_relapsed
 from vgexp.diagnosis.phrases import name_layers
 from vgexp.diagnosis.rules.wiring import frozen
 from vgexp.diagnosis.rules.wiring_rows import beside_the_path
@@ -56,17 +56,18 @@ def idle_clip(evidence: Evidence) -> Finding | None:
     "loss_best_mean_20",
     "loss_last_mean_20",
     limit=LEARNED_BELOW,
-    reason="the rule of the verdict, at the best 20 steps and at the last",
+    reason="the rule of the verdict, at the best 20 steps and at the last, which have to be apart"
+    " by more than such means scatter",
 )
 def relapsed(evidence: Evidence) -> Finding | None:
     """Whether the network learned, and lost it by the end."""
     guess = constant_loss(evidence)
     best, last = (evidence.metrics[f"loss_{end}_mean_20"] for end in ("best", "last"))
-    if guess is None or not best < LEARNED_BELOW * guess <= last:
+    if guess is None or not has_relapsed(evidence):
         return None
     return Finding(
         "relapsed",
-        f"It learned, to a loss of {best:.3g}, and ended at {last:.3g};"
+        f"It learned, to a loss of {best:.3g}, and lost it: it ended at {last:.3g};"
         f" guessing gives {guess:.3g}.",
         numbers={"loss_last_mean_20": Number(last, LEARNED_BELOW * guess)},
     )

@@ -15,7 +15,9 @@ from vgexp.diagnosis.outcome import (
     constant_loss,
     has_learned,
     has_learned_little,
+    has_relapsed,
     is_short,
+    learned_beyond_scatter,
 )
 from vgexp.diagnosis.phrases import UNKNOWN_GUESS, describe_first_not_finite, format_loss
 from vgexp.diagnosis.signal import SMALLEST_NORMAL
@@ -63,6 +65,12 @@ def loss(evidence: Evidence) -> Finding | None:
     if metrics.get("verdict") is None:
         steps = metrics.get("steps") or column_of(evidence, "steps", "loss").size or None
         known |= {"verdict": _verdict_of_loop(evidence), "steps": steps}
+    elif metrics["verdict"] == "relapsed" and not has_relapsed(evidence):
+        known["verdict"] = None
+    if known["verdict"] not in _LEARNED and learned_beyond_scatter(evidence):
+        losses = column_of(evidence, "steps", "loss")
+        late = losses[-(losses.size // 4) :]
+        known |= {"verdict": _LITTLE, "loss_late": float(late.mean()), "steps_late": late.size}
     return Finding(loss.id, _describe_loss(known, last, guess), numbers=numbers)
 
 
@@ -156,8 +164,7 @@ def _verdict_of_loop(evidence: Evidence) -> str | None:
         return _LITTLE if has_learned_little(evidence) else "healthy"
     if has_learned(evidence) is None:
         return None
-    guess, best = constant_loss(evidence), evidence.metrics.get("loss_best_mean_20")
-    if guess is not None and best is not None and best < LEARNED_BELOW * guess:
+    if has_relapsed(evidence):
         return "relapsed"
     return "undecided" if is_short(evidence) else None
 
@@ -172,6 +179,13 @@ def _describe_loss(metrics: Mapping[str, Any], last: float, guess: float | None)
         return f"The training loss {course} ({best}); {UNKNOWN_GUESS}."
     guessing = f"guessing gives {format_loss(guess)}"
     accuracy = _describe_accuracy(metrics)
+    if (late := metrics.get("loss_late")) is not None:
+        return (
+            f"It learned little: the training loss went from {first} at the first step to"
+            f" {format_loss(late)} over the last {metrics['steps_late']}, which is below"
+            f" {format_loss(guess)}, what guessing gives, by more than batches"
+            f" scatter{accuracy}."
+        )
     if metrics.get("verdict") == _LITTLE:
         return f"It learned little: the training loss {course} ({best}; {guessing}){accuracy}."
     if metrics.get("verdict") in _LEARNED:
@@ -183,8 +197,10 @@ def _describe_loss(metrics: Mapping[str, Any], last: float, guess: float | None)
     if metrics.get("verdict") == "undecided":
         steps = metrics.get("steps")
         has_enough = steps is not None and steps >= ENOUGH_STEPS
+        rose = last > (metrics.get("loss_first") or math.inf)
+        falls = "rose, and now falls" if rose else "still falls"
         opening = (
-            "It has not learned yet, and the loss still falls"
+            f"It has not learned yet, and the loss {falls}"
             if has_enough
             else f"It has not learned yet, but fewer than {ENOUGH_STEPS} steps are too few to tell"
         )
