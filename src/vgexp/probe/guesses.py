@@ -7,6 +7,7 @@ mean or a half makes.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -43,6 +44,10 @@ class _Definition(NamedTuple):
     """Of the pooled targets, or counts of labels."""
 
 
+_Pair = tuple[str, Tensor, Tensor]
+"""What is compared: how it was cut out of the output and the target, and both."""
+
+
 class Guesses:
     """What a constant answer costs in one loss function of a loop."""
 
@@ -64,19 +69,14 @@ class Guesses:
         is_large = output.numel() > _MOST_OUTPUTS or target.numel() > _MOST_OUTPUTS
         if is_large or not output.numel() or target.is_complex():
             return
-        pair = (
-            _as_labels(output, target)
-            or _as_numbers(output, target)
-            or _as_shifted(output, target, 0)
-            or _as_shifted(output, target, 1)
-        )
-        if pair is None or self._found == []:
+        pairs = _pairs(output, target)
+        if not pairs or self._found == []:
             return
-        self._pool(pair[1], num_classes=0 if pair[1].is_floating_point() else pair[0].shape[1])
+        _, scores, wanted = pairs[0]
+        self._pool(wanted, num_classes=0 if wanted.is_floating_point() else scores.shape[1])
         if self._num_calls < _MOST_CALLS:
             module = getattr(function, "__self__", function)
-            shifted = _as_shifted(output, target, 1)
-            self._compare(*pair, shifted, float(loss.detach()), module, loss.dtype)
+            self._compare(pairs, float(loss.detach()), module, loss.dtype)
 
     def cost(self) -> float | None:
         """The cost of the best constant answer to all targets so far; None: it is not known."""
@@ -101,29 +101,20 @@ class Guesses:
             self._pooled.append(rows[: room // rows.shape[1]].astype(np.float64))
 
     def _compare(
-        self,
-        output: Tensor,
-        target: Tensor,
-        shifted: tuple[Tensor, Tensor] | None,
-        loss: float,
-        module: Any,
-        dtype: torch.dtype,
+        self, pairs: Sequence[_Pair], loss: float, module: Any, dtype: torch.dtype
     ) -> None:
         if not math.isfinite(loss) or loss == 0:
             return
         bound = _ROUNDING.get(dtype, 1e-5)
+        _, output, target = pairs[0]
         is_labels = not target.is_floating_point()
         known = [*(_of_labels(module) if is_labels else _of_numbers(module, output, target))]
-        pairs = [(each, output, target) for each in known]
-        if is_labels and shifted is not None:
-            # A loss of the next token may leave out the first label itself.
-            late = [each._replace(name=f"{each.name} of the next") for each in known]
-            pairs += [(each, *shifted) for each in late]
         factors = _factors(output, target)
         self._num_calls += 1
         names = None if self._found is None else {(each.name, name) for each, name in self._found}
         found = []
-        for each, given, wanted in pairs:
+        for (place, given, wanted), one in itertools.product(pairs, known):
+            each = one._replace(name=one.name + place)
             try:
                 value = float(each.value(given, wanted))
             except Exception:  # shapes or ranges that the definition does not have
@@ -163,16 +154,23 @@ def _as_labels(output: Tensor, target: Tensor) -> tuple[Tensor, Tensor] | None:
     return scores.double(), target.reshape(-1).long()
 
 
-def _as_shifted(output: Tensor, target: Tensor, shift: int) -> tuple[Tensor, Tensor] | None:
-    """Scores [R, K] and labels [R] of a loss of the next token, which leaves out so many of the
-    first labels, and the last positions, which no label is for; None where they do not fit."""
+def _pairs(output: Tensor, target: Tensor) -> list[_Pair]:
+    """What the loss may compare: outputs and targets as they are, or of the next token. Such a loss
+    may leave out positions that no label is for, and the first label, itself."""
+    plain = _as_labels(output, target) or _as_numbers(output, target)
+    found = [] if plain is None else [("", *plain)]
     if output.ndim != 3 or target.ndim != 2 or len(output) != len(target):
-        return None
-    labels = target[:, shift:]
-    num = labels.shape[1]
-    if not num or num != output.shape[1] - (0 if target.shape[1] > output.shape[1] else 1):
-        return None
-    return _as_labels(output[:, :num], labels)
+        return found
+    num = output.shape[1]
+    for place, scores, labels in (
+        (" of the next", output[:, :-1], target[:, 1:]),
+        (" of the first", output[:, :-1], target),
+        (" of the last", output[:, 1:], target),
+        (" of all next", output, target[:, 1:]),
+    ):
+        pair = _as_labels(scores, labels) if num > 1 and labels.numel() else None
+        found += [] if pair is None else [(place, *pair)]
+    return found
 
 
 def _as_numbers(output: Tensor, target: Tensor) -> tuple[Tensor, Tensor] | None:
