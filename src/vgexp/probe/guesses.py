@@ -32,8 +32,16 @@ _LEAST_CALLS = 2
 _MOST_CALLS = 4
 """Calls whose value is compared; later ones only add targets."""
 _GAMMAS = (0.5, 1.0, 1.5, 2.0, 3.0, 5.0)
+_ABOVE_LOGS = 1e-3
+"""What rounding adds to the logarithm of 1."""
+_NOISE = 0.5
+"""How far a target of a binary cross-entropy may be beyond 0 and 1."""
 _ROUNDING = {torch.float64: 1e-9, torch.float16: 2e-2, torch.bfloat16: 5e-2}
 """Relative error of a loss in a dtype; in float32 it is 1e-5."""
+
+
+BEYOND = "binary cross-entropy of no shares"
+"""The name of definitions whose targets are to be from 0 to 1 and are not."""
 
 
 class _Definition(NamedTuple):
@@ -85,6 +93,15 @@ class Guesses:
         pooled = self._counts if self._counts.size else np.concatenate(self._pooled)
         cost = self._factor * self._found[0][0].guess(pooled)
         return cost if math.isfinite(cost) else None
+
+    def shares(self) -> tuple[float, float] | None:
+        """The smallest and the largest target of a binary cross-entropy for which they are no
+        shares; None of any other loss."""
+        if self._num_calls < _LEAST_CALLS or not self._found or not self._pooled:
+            return None
+        if self._found[0][0].name != BEYOND:
+            return None
+        return min(float(x.min()) for x in self._pooled), max(float(x.max()) for x in self._pooled)
 
     def _pool(self, target: Tensor, num_classes: int) -> None:
         if num_classes:
@@ -193,10 +210,10 @@ def _of_labels(module: Any) -> Iterator[_Definition]:
         w = weight.detach().double().cpu()
         own = partial(best.of_labels, smoothing=0.0, weights=w.numpy())
         yield _Definition("weighted", lambda o, t: F.cross_entropy(o, t, w), own)
-        yield _Definition("weighted logs", lambda o, t: F.nll_loss(o, t, w), own)
+        yield _Definition("weighted logs", partial(_of_logs, weights=w), own)
         return
     yield _Definition("cross-entropy", F.cross_entropy, best.of_labels)
-    yield _Definition("logs", F.nll_loss, best.of_labels)
+    yield _Definition("logs", _of_logs, best.of_labels)
     yield _Definition("shares", lambda o, t: F.nll_loss(o.log(), t), best.of_labels)
     for share in dict.fromkeys((smoothing, 0.1, 0.05, 0.2)):
         if share:
@@ -211,6 +228,13 @@ def _of_labels(module: Any) -> Iterator[_Definition]:
             partial(_focal, gamma=gamma),
             partial(best.of_focal_labels, gamma=gamma),
         )
+
+
+def _of_logs(o: Tensor, t: Tensor, weights: Tensor | None = None) -> Tensor:
+    """Of other numbers than logarithms of probabilities no answer is the best."""
+    if float(o.max()) > _ABOVE_LOGS:
+        raise ValueError("no logarithms of probabilities")
+    return F.nll_loss(o, t, weights)
 
 
 def _focal(o: Tensor, t: Tensor, gamma: float) -> Tensor:
@@ -239,11 +263,19 @@ def _of_numbers(module: Any, output: Tensor, target: Tensor) -> Iterator[_Defini
     low, high = float(target.min()), float(target.max())
     if low >= 0 and high <= 1:
         yield from _of_shares(module, output, target)
+    if low < -_NOISE or high > 1 + _NOISE:
+        yield _Definition(BEYOND, F.binary_cross_entropy_with_logits, lambda _: math.nan)
+        yield _Definition(BEYOND, _binary_by_hand, lambda _: math.nan)
     if low >= 0:
         yield _Definition("counts", lambda o, t: F.poisson_nll_loss(o, t), best.of_counts)
     if bool((target.abs() == 1).all()):
         yield _Definition("hinge", lambda o, t: (1 - t * o).clamp(min=0).mean(), best.of_hinge)
         yield _Definition("margin", F.soft_margin_loss, best.of_soft_margin)
+
+
+def _binary_by_hand(p: Tensor, t: Tensor) -> Tensor:
+    """A binary cross-entropy of shares, of any targets."""
+    return -(t * p.log() + (1 - t) * (1 - p).log()).mean()
 
 
 def _lengths(module: Any, name: str, kind: type) -> Sequence[float]:

@@ -17,6 +17,7 @@ from vgexp.probe.guesses import Guesses
 from vgexp.probe.hooks import Hook, Note
 from vgexp.probe.loss_arguments import Argument, describe_call, named_tensors, rows_of
 from vgexp.probe.loss_evaluations import Evaluations
+from vgexp.probe.loss_graph import LossGraph
 from vgexp.probe.loss_numbers import Call, NumberWatch, share_added
 from vgexp.probe.steps import Number, StepMeter
 from vgexp.records import Rows
@@ -175,7 +176,9 @@ class LossWatch:
         counted = [loss for loss in self._losses if loss.counts]
         described = [
             argument._replace(
-                pass_weight=self._weight_of(source), constant_loss=self._cost_of_guess(source)
+                pass_weight=self._weight_of(source),
+                constant_loss=self._cost_of_guess(source),
+                graph=self._with_shares(source, argument.graph),
             )
             if argument.role == "loss"
             else argument
@@ -298,6 +301,12 @@ class LossWatch:
     def _cost_of_guess(self, source: int) -> Number:
         guesses = self._guesses.get(source)
         return None if guesses is None else guesses.cost()
+
+    def _with_shares(self, source: int, graph: LossGraph) -> LossGraph:
+        """With what the values of calls say, where the graph has no cross-entropy of torch's."""
+        guesses = self._guesses.get(source)
+        shares = None if guesses is None or graph.share_min is not None else guesses.shares()
+        return graph if shares is None else graph._replace(share_min=shares[0], share_max=shares[1])
 
     def _is_first_bad(self, value: Number) -> bool:
         """Whether a loss is the first that is not finite; on a device nobody waits to know."""

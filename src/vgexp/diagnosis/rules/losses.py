@@ -114,10 +114,13 @@ def _along_batch(output: Any, target: Any, both: tuple[int, ...]) -> bool:
 
 
 def _of_shapes(evidence: Evidence, output: Any, target: Any, both: tuple[int, ...]) -> Finding:
+    shapes = f"The output is {output['shape']} and the target {target['shape']}"
+    if output["shape"] == target["shape"]:
+        shapes += ", and the loss function brings one of both to another shape"
     return Finding(
         "target_shape",
-        f"The output is {output['shape']} and the target {target['shape']}: they are broadcast to"
-        f" {'x'.join(map(str, both))}, so that each output is compared with every target.",
+        f"{shapes}: they are broadcast to {'x'.join(map(str, both))}, so that each output is"
+        " compared with every target.",
         step=int(output["step"]),
         layers=readouts(evidence),
         numbers={"compared": Number(math.prod(both), math.prod(sizes_of(output["shape"])))},
@@ -297,7 +300,7 @@ def _targets_of_shares(evidence: Evidence) -> Finding | None:
             Remedy(
                 "Give the loss targets from 0 to 1.",
                 "Only then is the loss least where the probability is the target.",
-                code="y = (y - y.min()) / (y.max() - y.min())  # -1 and 1, or 1 and 2: to 0 and 1",
+                code="y = (y + 1) / 2  # of -1 and 1; of 1 and 2 it is y - 1",
                 source="PyTorch, BCEWithLogitsLoss",
             ),
         ),
