@@ -6,13 +6,12 @@ import math
 
 import numpy as np
 import pandas as pd
-import torch
 
 from vgexp.diagnosis.depths import rows_at, values_of
 from vgexp.diagnosis.evidence import Evidence
 from vgexp.diagnosis.findings import Finding, Number, Remedy, cause_rule
 from vgexp.diagnosis.outcome import column_of
-from vgexp.diagnosis.rules.half import is_scaled_beyond
+from vgexp.diagnosis.rules.half import LARGEST_HALF, is_scaled_beyond
 from vgexp.diagnosis.rules.losses import of_graph, readouts
 from vgexp.diagnosis.signal import EXPLODING_ABOVE
 from vgexp.diagnosis.through_time import growth_in_time, growth_until_not_finite
@@ -75,9 +74,7 @@ def _why(evidence: Evidence, step: int, inputs: pd.DataFrame) -> tuple[str, Reme
 
 _IGNORE_INDEX = -100
 """What PyTorch's cross-entropy ignores where nothing else is said."""
-_LARGEST = {
-    name: torch.finfo(getattr(torch, name)).max for name in ("float16", "bfloat16", "float32")
-}
+_LARGEST = {"float16": LARGEST_HALF, "bfloat16": 3.3895e38, "float32": float(np.finfo("f4").max)}
 _CTC = Remedy(
     "Leave out examples whose target is longer than its outputs, or set their loss to 0.",
     "No path of so few outputs says the target, with a blank between equal symbols: the loss is"
