@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 import pytest
 from layer_tables import steps_of
-from test_cause_rules import NAN, layers, loss, of, of_graph, said
+from test_cause_rules import NAN, layers, loss, of, of_graph, said, wiring
 
 from vgexp.diagnosis import CAUSE_RULES, Finding
 from vgexp.diagnosis.evidence import Evidence
@@ -107,12 +107,15 @@ def test_scores_of_classes_that_a_relu_keeps_at_0_get_nothing_back(
     assert (answer is not None) == is_found
 
 
-@pytest.mark.parametrize(("std", "first", "is_found"), [(21.0, 34.0, True), (1.0, 2.8, False)])
+@pytest.mark.parametrize(
+    ("std", "first", "trained", "is_found"),
+    [(21.0, 34.0, 1, True), (1.0, 2.8, 1, False), (21.0, 34.0, [0, 1, 1, 1], False)],
+)
 def test_first_outputs_may_be_too_large_where_the_signal_is_steady(
-    std: float, first: float, is_found: bool
+    std: float, first: float, trained: Any, is_found: bool
 ) -> None:
     table = loss(std=std).assign(mean=[0.0, 4.5, first])
-    evidence = of(loss=table, layers=layers())
+    evidence = of(loss=table, layers=layers(), wiring=wiring(requires_grad=trained))
     answer = found("weights_large", evidence)
     assert (answer is not None) == is_found
 

@@ -171,6 +171,9 @@ def _outputs_are_large(evidence: Evidence) -> Finding | None:
     is_labels = str(target["dtype"]).startswith(("int", "uint"))
     if not is_labels or not output["std"] > _LOUD or not loss > _LOUD * guess:
         return None
+    wiring = evidence.tables.get("wiring")
+    if wiring is not None and (values_of(wiring, "requires_grad") == 0).any():
+        return None  # weights that were trained before are tuned to something else
     if not evidence.lacks("layers.csv") and inputs_unscaled(evidence) is not None:
         return None
     return Finding(
