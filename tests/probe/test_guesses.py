@@ -166,6 +166,50 @@ def test_labels_cost_their_entropy_beside_what_few_labels_hide(
     assert found(loss, target, output_of) > by_minimiser
 
 
+@pytest.mark.parametrize(
+    ("positions", "loss"),
+    [
+        (8, lambda o, t: F.cross_entropy(o[:, :-1].flatten(0, 1), t[:, 1:].flatten())),
+        (9, lambda o, t: F.cross_entropy(o[:, :-1].flatten(0, 1), t.flatten())),
+        (9, lambda o, t: F.cross_entropy(o[:, 1:].flatten(0, 1), t.flatten())),
+        (7, lambda o, t: F.cross_entropy(o.flatten(0, 1), t[:, 1:].flatten())),
+    ],
+)
+def test_a_loss_of_the_next_token_may_cut_positions_and_labels_itself(
+    positions: int, loss: Loss
+) -> None:
+    guesses, target = Guesses(), drawn("labels").view(-1, 8)
+    for half in target.chunk(2):
+        scores = torch.randn(len(half), positions, K, generator=generator(), dtype=torch.float64)
+        guesses.see(loss, [("o", scores.requires_grad_()), ("t", half)], loss(scores, half))
+    assert guesses.cost() == pytest.approx(found(F.cross_entropy, drawn("labels")), rel=0.05)
+
+
+@pytest.mark.parametrize(
+    ("loss", "kind", "expected"),
+    [
+        (F.binary_cross_entropy_with_logits, "signs", (-1.0, 1.0)),
+        (lambda o, t: -(t * o.log() + (1 - t) * (1 - o).log()).mean(), "signs", (-1.0, 1.0)),
+        (F.binary_cross_entropy_with_logits, "binary", None),
+        (F.mse_loss, "signs", None),
+    ],
+)
+def test_a_binary_cross_entropy_of_targets_that_are_no_shares_has_no_best_answer(
+    loss: Loss, kind: str, expected: tuple[float, float] | None
+) -> None:
+    guesses = Guesses()
+    for half in drawn(kind).chunk(2):
+        scores = torch.rand(len(half), C, generator=generator(), dtype=torch.float64)
+        guesses.see(loss, [("o", scores.requires_grad_()), ("t", half)], loss(scores, half))
+    assert guesses.shares() == expected
+    assert (guesses.cost() is None) == (expected is not None)
+
+
+def test_scores_in_place_of_log_probabilities_have_no_best_answer() -> None:
+    with pytest.raises(AssertionError):
+        found(F.nll_loss, drawn("labels"))
+
+
 def test_few_labels_of_many_classes_tell_nothing() -> None:
     assert np.isnan(constant_guess.of_labels(np.ones(50)))
     assert np.isnan(constant_guess.of_focal_labels(np.ones(50), 2.0))

@@ -48,6 +48,14 @@ def twice(loss: Tensor) -> tuple[str, ...] | None:
             lambda o: F.cross_entropy(o.view(2, 2, 3).softmax(-1).flatten(0, 1) + 1e-6, LABELS),
             ("Softmax", "LogSoftmax"),
         ),
+        # Of two heads that are joined and split again.
+        (
+            lambda o: F.cross_entropy(
+                torch.cat((o.softmax(1), o.softmax(1)), 1).split([3, 3], 1)[0], LABELS
+            ),
+            ("Softmax", "LogSoftmax"),
+        ),
+        (lambda o: F.cross_entropy(torch.cat((o.softmax(1), o), 1)[:, :3], LABELS), None),
         (lambda o: F.cross_entropy(o, LABELS), None),
         (lambda o: F.cross_entropy(o.log_softmax(1), LABELS), None),
         (lambda o: F.nll_loss((o.softmax(1) + 1e-8).log(), LABELS), None),
@@ -91,6 +99,72 @@ def test_a_difference_of_all_with_all_is_found(
     loss: Callable[[Tensor], Tensor], expected: str | None
 ) -> None:
     assert graph_of(loss(outputs(1))).broadcast_to == expected
+
+
+MAPS = torch.randn(4, 3, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.filterwarnings("ignore:Using a target size")
+@pytest.mark.parametrize(
+    ("loss", "expected"),
+    [
+        (lambda o: F.smooth_l1_loss(o, MAPS), "4x4x3"),
+        (lambda o: (o - MAPS).square().mean(), "4x4x3"),
+        (lambda o: F.mse_loss(MAPS, o), "4x4x3"),
+        (lambda o: (o - MAPS.unsqueeze(1)).square().mean(), None),
+        # All pairs, by intent: the loss function brings the output to another shape.
+        (lambda o: (o.view(4, 1, 3) - MAPS).square().mean(), None),
+        (lambda o: (o[:, 0, None] - MAPS).abs().mean(), None),
+    ],
+)
+def test_an_output_as_it_was_given_may_be_broadcast_to_any_shape(
+    loss: Callable[[Tensor], Tensor], expected: str | None
+) -> None:
+    o = outputs(3).unsqueeze(1)
+    assert graph_of(loss(o), outputs=[o]).broadcast_to == expected
+
+
+@pytest.mark.parametrize(
+    ("loss", "expected"),
+    [
+        (lambda o: F.nll_loss(o, LABELS), "NllLossBackward0"),
+        (lambda o: F.nll_loss((o / 2 + 1).relu(), LABELS), "NllLossBackward0"),
+        (lambda o: F.cross_entropy(o, LABELS), "LogSoftmaxBackward0"),
+        (lambda o: F.cross_entropy(o.softmax(1), LABELS), None),
+        (lambda o: F.nll_loss(o - o.logsumexp(1, keepdim=True), LABELS), None),
+        (lambda o: F.nll_loss((o.softmax(1) + 1e-8).log(), LABELS), None),
+        (lambda o: F.nll_loss(F.logsigmoid(o), LABELS), None),
+        (lambda o: o.square().mean(), None),
+    ],
+)
+def test_it_is_known_what_reads_what_weights_give(
+    loss: Callable[[Tensor], Tensor], expected: str | None
+) -> None:
+    assert graph_of(loss(outputs(3))).reads_scores == expected
+
+
+@pytest.mark.parametrize(
+    ("loss", "expected"),
+    [
+        (lambda o: F.binary_cross_entropy_with_logits(o, 2 * BINARY - 1), (-1.0, 1.0)),
+        (lambda o: F.binary_cross_entropy_with_logits(o, BINARY + 1).sqrt(), (1.0, 2.0)),
+        (lambda o: F.binary_cross_entropy(o.sigmoid(), BINARY), (0.0, 1.0)),
+        (lambda o: F.mse_loss(o, 2 * BINARY - 1), (None, None)),
+    ],
+)
+def test_the_targets_of_a_binary_cross_entropy_are_those_that_it_saved(
+    loss: Callable[[Tensor], Tensor], expected: tuple[float | None, ...]
+) -> None:
+    found = graph_of(loss(outputs(1)))
+    assert (found.share_min, found.share_max) == expected
+
+
+def test_the_functions_that_give_a_loss_are_named() -> None:
+    logs = outputs(3).log_softmax(1)[:, None]
+    times, lengths = torch.tensor([4]), torch.tensor([2])
+    found = graph_of(F.ctc_loss(logs, torch.tensor([[1, 2]]), times, lengths)).functions
+    assert found is not None
+    assert found.split() == ["CtcLossBackward0", "LogSoftmaxBackward0"]
 
 
 @pytest.mark.parametrize(
@@ -155,7 +229,7 @@ def test_the_table_of_a_probe_says_it_of_the_loss_alone() -> None:
     frame = probe.to_frame("loss").set_index("role")
     assert frame["squashed_twice"].isna().tolist() == [True, True, False]
     assert frame.loc["loss", "squashed_twice"] == "SoftmaxBackward0 LogSoftmaxBackward0"
-    assert frame[["broadcast_to", "flat_fraction"]].isna().all(axis=None)
+    assert frame[["broadcast_to", "flat_fraction", "share_min"]].isna().all(axis=None)
 
 
 class Recomputed(nn.Module):

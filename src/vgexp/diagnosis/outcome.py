@@ -197,7 +197,9 @@ def constant_loss(evidence: Evidence) -> float | None:
         return None
     name = plain_name(output["function"])
     share = float(target["mean"])
-    if ("bce" in name or "binary" in name) and 0 < share < 1:
+    if "bce" in name or "binary" in name:
+        if not (0 < share < 1 and target["min"] >= 0 and target["max"] <= 1):
+            return None
         return -share * math.log(share) - (1 - share) * math.log(1 - share)
     apart = float(output["mean"]) - share
     usual = float(output["std"]) ** 2 + float(target["std"]) ** 2 + apart**2

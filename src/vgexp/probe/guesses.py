@@ -7,6 +7,7 @@ mean or a half makes.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -34,8 +35,16 @@ _LEAST_CALLS = 2
 _MOST_CALLS = 4
 """Calls whose value is compared; later ones only add targets."""
 _GAMMAS = (0.5, 1.0, 1.5, 2.0, 3.0, 5.0)
+_ABOVE_LOGS = 1e-3
+"""What rounding adds to the logarithm of 1."""
+_NOISE = 0.5
+"""How far a target of a binary cross-entropy may be beyond 0 and 1."""
 _ROUNDING = {torch.float64: 1e-9, torch.float16: 2e-2, torch.bfloat16: 5e-2}
 """Relative error of a loss in a dtype; in float32 it is 1e-5."""
+
+
+BEYOND = "binary cross-entropy of no shares"
+"""The name of definitions whose targets are to be from 0 to 1 and are not."""
 
 
 class _Definition(NamedTuple):
@@ -44,6 +53,10 @@ class _Definition(NamedTuple):
     """Of an output and a target in float64: labels [R] and scores [R, K], or of one shape."""
     guess: Guess
     """Of the pooled targets, or counts of labels."""
+
+
+_Pair = tuple[str, Tensor, Tensor]
+"""What is compared: how it was cut out of the output and the target, and both."""
 
 
 class Guesses:
@@ -71,13 +84,15 @@ class Guesses:
         is_large = output.numel() > _MOST_OUTPUTS or target.numel() > _MOST_OUTPUTS
         if is_large or not output.numel() or target.is_complex():
             return
-        pair = _as_labels(output, target) or _as_numbers(output, target)
-        if pair is None or self._found == []:
+        pairs = _pairs(output, target)
+        if not pairs or self._found == []:
             return
-        self._pool(pair[1], num_classes=0 if pair[1].is_floating_point() else pair[0].shape[1])
+        _, scores, wanted = pairs[0]
+        self._pool(wanted, num_classes=0 if wanted.is_floating_point() else scores.shape[1])
         if self._num_calls < _MOST_CALLS:
             module = getattr(function, "__self__", function)
-            self._compare(pair[0].double(), pair[1], float(loss.detach()), module, loss.dtype)
+            wide = [(place, o.double(), t) for place, o, t in pairs]
+            self._compare(wide, float(loss.detach()), module, loss.dtype)
 
     def cost(self) -> float | None:
         """The cost of the best constant answer to all targets so far; None: it is not known."""
@@ -90,6 +105,15 @@ class Guesses:
             self._last = key, num, self._factor * self._found[0][0].guess(pooled)
         cost = self._last[2]
         return cost if math.isfinite(cost) else None
+
+    def shares(self) -> tuple[float, float] | None:
+        """The smallest and the largest target of a binary cross-entropy for which they are no
+        shares; None of any other loss."""
+        if self._num_calls < _LEAST_CALLS or not self._found or not self._pooled:
+            return None
+        if self._found[0][0].name != BEYOND:
+            return None
+        return min(float(x.min()) for x in self._pooled), max(float(x.max()) for x in self._pooled)
 
     def _pool(self, target: Tensor, num_classes: int) -> None:
         if num_classes:
@@ -106,20 +130,22 @@ class Guesses:
             self._pooled.append(rows[: room // rows.shape[1]].astype(np.float64))
 
     def _compare(
-        self, output: Tensor, target: Tensor, loss: float, module: Any, dtype: torch.dtype
+        self, pairs: Sequence[_Pair], loss: float, module: Any, dtype: torch.dtype
     ) -> None:
         if not math.isfinite(loss) or loss == 0:
             return
         bound = _ROUNDING.get(dtype, 1e-5)
+        _, output, target = pairs[0]
         is_labels = not target.is_floating_point()
-        known = _of_labels(module) if is_labels else _of_numbers(module, output, target)
+        known = [*(_of_labels(module) if is_labels else _of_numbers(module, output, target))]
         factors = _factors(output, target)
         self._num_calls += 1
         names = None if self._found is None else {(each.name, name) for each, name in self._found}
         found = []
-        for each in known:
+        for (place, given, wanted), one in itertools.product(pairs, known):
+            each = one._replace(name=one.name + place)
             try:
-                value = float(each.value(output, target))
+                value = float(each.value(given, wanted))
             except Exception:  # shapes or ranges that the definition does not have
                 continue
             found += [
@@ -157,6 +183,25 @@ def _as_labels(output: Tensor, target: Tensor) -> tuple[Tensor, Tensor] | None:
     return scores, target.reshape(-1).long()
 
 
+def _pairs(output: Tensor, target: Tensor) -> list[_Pair]:
+    """What the loss may compare: outputs and targets as they are, or of the next token. Such a loss
+    may leave out positions that no label is for, and the first label, itself."""
+    plain = _as_labels(output, target) or _as_numbers(output, target)
+    found = [] if plain is None else [("", *plain)]
+    if output.ndim != 3 or target.ndim != 2 or len(output) != len(target):
+        return found
+    num = output.shape[1]
+    for place, scores, labels in (
+        (" of the next", output[:, :-1], target[:, 1:]),
+        (" of the first", output[:, :-1], target),
+        (" of the last", output[:, 1:], target),
+        (" of all next", output, target[:, 1:]),
+    ):
+        pair = _as_labels(scores, labels) if num > 1 and labels.numel() else None
+        found += [] if pair is None else [(place, *pair)]
+    return found
+
+
 def _as_numbers(output: Tensor, target: Tensor) -> tuple[Tensor, Tensor] | None:
     """Outputs and targets, one for each, of the targets' shape: a function may leave out axes of
     one entry itself."""
@@ -177,10 +222,10 @@ def _of_labels(module: Any) -> Iterator[_Definition]:
         w = weight.detach().double().cpu()
         own = partial(best.of_labels, smoothing=0.0, weights=w.numpy())
         yield _Definition("weighted", lambda o, t: F.cross_entropy(o, t, w), own)
-        yield _Definition("weighted logs", lambda o, t: F.nll_loss(o, t, w), own)
+        yield _Definition("weighted logs", partial(_of_logs, weights=w), own)
         return
     yield _Definition("cross-entropy", F.cross_entropy, best.of_labels)
-    yield _Definition("logs", F.nll_loss, best.of_labels)
+    yield _Definition("logs", _of_logs, best.of_labels)
     yield _Definition("shares", lambda o, t: F.nll_loss(o.log(), t), best.of_labels)
     for share in dict.fromkeys((smoothing, 0.1, 0.05, 0.2)):
         if share:
@@ -195,6 +240,13 @@ def _of_labels(module: Any) -> Iterator[_Definition]:
             partial(_focal, gamma=gamma),
             partial(best.of_focal_labels, gamma=gamma),
         )
+
+
+def _of_logs(o: Tensor, t: Tensor, weights: Tensor | None = None) -> Tensor:
+    """Of other numbers than logarithms of probabilities no answer is the best."""
+    if float(o.max()) > _ABOVE_LOGS:
+        raise ValueError("no logarithms of probabilities")
+    return F.nll_loss(o, t, weights)
 
 
 def _focal(o: Tensor, t: Tensor, gamma: float) -> Tensor:
@@ -223,11 +275,19 @@ def _of_numbers(module: Any, output: Tensor, target: Tensor) -> Iterator[_Defini
     low, high = float(target.min()), float(target.max())
     if low >= 0 and high <= 1:
         yield from _of_shares(module, output, target)
+    if low < -_NOISE or high > 1 + _NOISE:
+        yield _Definition(BEYOND, F.binary_cross_entropy_with_logits, lambda _: math.nan)
+        yield _Definition(BEYOND, _binary_by_hand, lambda _: math.nan)
     if low >= 0:
         yield _Definition("counts", lambda o, t: F.poisson_nll_loss(o, t), best.of_counts)
     if bool((target.abs() == 1).all()):
         yield _Definition("hinge", lambda o, t: (1 - t * o).clamp(min=0).mean(), best.of_hinge)
         yield _Definition("margin", F.soft_margin_loss, best.of_soft_margin)
+
+
+def _binary_by_hand(p: Tensor, t: Tensor) -> Tensor:
+    """A binary cross-entropy of shares, of any targets."""
+    return -(t * p.log() + (1 - t) * (1 - p).log()).mean()
 
 
 def _lengths(module: Any, name: str, kind: type) -> Sequence[float]:

@@ -18,6 +18,7 @@ from vgexp.probe.guesses import Guesses
 from vgexp.probe.hooks import Hook, Note
 from vgexp.probe.loss_arguments import Argument, describe_call, named_tensors, rows_of
 from vgexp.probe.loss_evaluations import Evaluations, share_right
+from vgexp.probe.loss_graph import LossGraph
 from vgexp.probe.loss_numbers import Call, NumberWatch, share_added
 from vgexp.probe.steps import Number, StepMeter
 from vgexp.records import Rows
@@ -184,6 +185,7 @@ class LossWatch:
             argument._replace(
                 pass_weight=self._weight_of(source),
                 constant_loss=self._cost_of_guess(source, by_source.get(source), loss_scale),
+                graph=self._with_shares(source, argument.graph),
             )
             if argument.role == "loss"
             else argument
@@ -330,6 +332,12 @@ class LossWatch:
         except Exception as error:
             self._note(None, f"the share of right answers raised {type(error).__name__}: {error}")
             return None
+
+    def _with_shares(self, source: int, graph: LossGraph) -> LossGraph:
+        """With what the values of calls say, where the graph has no cross-entropy of torch's."""
+        guesses = self._guesses.get(source)
+        shares = None if guesses is None or graph.share_min is not None else guesses.shares()
+        return graph if shares is None else graph._replace(share_min=shares[0], share_max=shares[1])
 
     def _is_first_bad(self, value: Number) -> bool:
         """Whether a loss is the first that is not finite; on a device nobody waits to know."""

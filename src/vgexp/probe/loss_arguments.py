@@ -18,6 +18,7 @@ from vgexp.records import Rows
 _MOST_ENTRIES = 2**22
 """Entries that are described at a time, so that large outputs need no second copy of themselves."""
 _NUMBERS = ("min", "max", "mean", "std", "not_finite", "row_sum_min", "row_sum_max")
+_WORDS_OF_GRAPH = ("squashed_twice", "broadcast_to", "functions", "reads_scores")
 RESULT = "result"
 INPUT, WEIGHT = "input", "weight"
 """Roles of what is no argument of the loss: what the model read, and a parameter of it."""
@@ -64,10 +65,10 @@ def rows_of(described: Sequence[tuple[int, Argument]]) -> Rows | None:
         for name in ("function", "name", "role", "shape", "dtype", "made_by", "cut_by")
     }
     graphs = [argument.graph for _, argument in described]
-    words |= {n: [getattr(g, n) for g in graphs] for n in ("squashed_twice", "broadcast_to")}
-    numbers["flat_fraction"] = floats(
-        read_numbers([g.flat_fraction for g in graphs]), torch.float64
-    )
+    words |= {n: [getattr(g, n) for g in graphs] for n in _WORDS_OF_GRAPH}
+    for name in ("flat_fraction", "share_min", "share_max"):
+        of_graph = read_numbers([getattr(g, name) for g in graphs])
+        numbers[name] = floats(of_graph, torch.float64)
     for name in ("number_share", "pass_weight", "constant_loss"):
         of_call = read_numbers([getattr(argument, name) for _, argument in described])
         numbers[name] = floats(of_call, torch.float64)
@@ -116,8 +117,10 @@ def describe_call(
         reads_saved: as of `graph_of`.
         number_share: the share of the loss that is a term as a plain number, where that is known.
     """
-    reaches = reaches_any(loss, [x for _, x in named if x.requires_grad])
-    result = describe(function, RESULT, loss, graph_of(loss, reads_saved=reads_saved))
+    outputs = [x for _, x in named if x.requires_grad]
+    reaches = reaches_any(loss, outputs)
+    graph = graph_of(loss, outputs=outputs, reads_saved=reads_saved)
+    result = describe(function, RESULT, loss, graph)
     result = result._replace(cut_by=cut_by(loss), reaches_output=reaches, number_share=number_share)
     return [*(_of_argument(function, name, x) for name, x in named), result]
 

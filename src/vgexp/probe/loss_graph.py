@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -34,15 +34,28 @@ _GIVING_PROBABILITIES = ("Softmax", "Sigmoid")
 _TAKING_LOGARITHMS = ("NllLoss",)
 _LIKE_THE_SAME = ("Clamp", "MaskedFill", "AddBackward")
 """Functions that leave entries in their place; of `Add` one with a constant."""
+_JOINING = ("CatBackward", "StackBackward")
 _DIFFERENCES = ("Sub", "Rsub", "MseLoss", "L1Loss", "SmoothL1Loss", "HuberLoss")
 _WITHOUT_FLAT_ENDS = re.compile(
     SAME_ENTRIES.pattern + r"|(?:Add|Sub|Rsub|Mul|Div|Neg|Pow|Sqrt|Abs|Sin|Cos|Mean|Sum|Cat|Stack"
     r"|MseLoss|L1Loss|AccumulateGrad)\w*"
 )
+_LOSS = re.compile(r"(?:\w*Loss\w*|BinaryCrossEntropy\w*|KlDiv|SoftMargin\w*|Log\w*)Backward")
 _MOST_ENTRIES = 2**18
 """Entries of a saved tensor that are looked at together."""
 _FLAT = 1e-3
 """Slope over the largest one, below which an activation is flat."""
+_OF_SCORES = ("LogSoftmax", "NllLoss")
+"""Functions of which it is known whether they read what weights give: the first should, and the
+second should not."""
+_OF_SHARES = ("BinaryCrossEntropy",)
+"""Functions whose target is a share, from 0 to 1."""
+_WITHOUT_LOGARITHM = re.compile(
+    SAME_ENTRIES.pattern + r"|(?:Add|Sub|Rsub|Mul|Div|Neg|Cat|Stack|Index\w*|Where|MaskedFill"
+    r"|\w*Dropout\w*|\w*BatchNorm\w*|NativeLayerNorm|Relu|LeakyRelu|Gelu|Silu|Tanh)Backward"
+    r"|AccumulateGrad"
+)
+"""Functions that make no logarithms of probabilities out of what weights give."""
 
 
 class LossGraph(NamedTuple):
@@ -60,15 +73,28 @@ class LossGraph(NamedTuple):
     share at which that is flat."""
     is_steep: bool | None = None
     """Whether nothing between the loss and the last weights has a flat end."""
+    functions: str | None = None
+    """The functions that give losses, between this one and the last weights, as autograd names
+    them."""
+    reads_scores: str | None = None
+    """Those of `_OF_SCORES` that read what weights give, with no logarithm between."""
+    share_min: Number = None
+    """The smallest target of a binary cross-entropy, which is to be at least 0."""
+    share_max: Number = None
+    """The largest one, which is to be at most 1."""
 
 
 NOTHING = LossGraph(None, None, None)
 
 
-def graph_of(loss: Tensor, *, reads_saved: bool = True) -> LossGraph:
+def graph_of(
+    loss: Tensor, *, outputs: Sequence[Tensor] = (), reads_saved: bool = True
+) -> LossGraph:
     """Looks at the graph behind a loss, before a backward pass frees what it saved.
 
     Args:
+        outputs: what the loss function was given, of which a difference that broadcasts one as it
+            is is told for any shapes.
         reads_saved: whether what functions saved is read, without which nothing is known to be
             flat.
     """
@@ -77,7 +103,8 @@ def graph_of(loss: Tensor, *, reads_saved: bool = True) -> LossGraph:
         return NOTHING
     places = [*islice(walk([start], _ends), _MOST_NODES)]
     twice = next((found for place in places if (found := _twice(place))), None)
-    wide = next((found for place in places if (found := _broadcast(place))), None)
+    given = {place for x in outputs if (place := place_of(x)) is not None}
+    wide = next((found for place in places if (found := _broadcast(place, given))), None)
     is_turned = any(place[0].name().startswith("Neg") for place in places)
     read = places if reads_saved else ()
     shares = [s for place in read if (s := _flat_share(place[0], is_turned)) is not None]
@@ -86,7 +113,50 @@ def graph_of(loss: Tensor, *, reads_saved: bool = True) -> LossGraph:
         flat = float(flat)
     is_whole = len(places) < _MOST_NODES
     steep = all(_ends(p) or _WITHOUT_FLAT_ENDS.match(p[0].name()) for p in places)
-    return LossGraph(twice, wide, flat, steep if is_whole else None)
+    return LossGraph(
+        twice,
+        wide,
+        flat,
+        steep if is_whole else None,
+        _names(place for place in places if _gives_losses(place)),
+        _names(place for place in places if _reads_scores(place)),
+        *_range_of_shares(read),
+    )
+
+
+def _names(places: Iterable[Place]) -> str | None:
+    """The names of their functions, each once; None of none."""
+    return " ".join(dict.fromkeys(place[0].name() for place in places)) or None
+
+
+def _gives_losses(place: Place) -> bool:
+    return _LOSS.match(place[0].name()) is not None
+
+
+def _reads_scores(place: Place) -> bool:
+    """Whether nothing but sums, products and forms lies between a function and weights."""
+    if not place[0].name().startswith(_OF_SCORES):
+        return False
+    behind = [*islice(walk(before(place)[:1], _ends), _MOST_NODES)]
+    is_plain = all(_ends(each) or _WITHOUT_LOGARITHM.match(each[0].name()) for each in behind)
+    return is_plain and len(behind) < _MOST_NODES and any(mixes(each[0]) for each in behind)
+
+
+def _range_of_shares(places: Sequence[Place]) -> tuple[Number, Number]:
+    """The smallest and the largest target of all binary cross-entropies."""
+    ends: list[Tensor] = []
+    for node in dict.fromkeys(each for each, _ in places if each.name().startswith(_OF_SHARES)):
+        try:
+            target = saved_of(node, "target")
+            if isinstance(target, Tensor) and target.numel():
+                ends += torch.aminmax(target.detach())
+        except Exception:  # as of `_flat_share`
+            continue
+    if not ends:
+        return None, None
+    both = torch.stack([each.double() for each in ends])
+    low, high = both.amin(), both.amax()
+    return (float(low), float(high)) if both.is_cpu else (low, high)
 
 
 def _ends(place: Place) -> bool:
@@ -108,10 +178,15 @@ def _twice(place: Place) -> str | None:
 
 
 def _maker(place: Place) -> str | None:
-    """The function that gave the entries which a place hands on."""
+    """The function that gave the entries which a place hands on; of joined ones that of all parts,
+    where each gives probabilities."""
     for _ in range(_MOST_NODES):
         name = place[0].name()
         behind = before(place)
+        if name.startswith(_JOINING) and behind:
+            parts = {_maker(each) for each in behind}
+            kinds = {k for k in _GIVING_PROBABILITIES if all(str(p).startswith(k) for p in parts)}
+            return str(parts.pop()) if kinds else str(name)
         is_alike = name.startswith(_LIKE_THE_SAME) and len(behind) == 1
         if not (is_alike or SAME_ENTRIES.match(name)) or not behind:
             return str(name)
@@ -119,9 +194,10 @@ def _maker(place: Place) -> str | None:
     return None
 
 
-def _broadcast(place: Place) -> str | None:
+def _broadcast(place: Place, given: Container[Place]) -> str | None:
     """The shape of a difference, where the one tensor of it that has a gradient is smaller, a
-    column or a row, and is compared with each entry of the other."""
+    column or a row, and is compared with each entry of the other; or is an output as it was given,
+    of any shape: what the loss function brought to another shape is to be compared so."""
     if not place[0].name().startswith(_DIFFERENCES):
         return None
     behind = before(place)
@@ -134,7 +210,9 @@ def _broadcast(place: Place) -> str | None:
     if wide is None or narrow is None or len(wide) < 2:
         return None
     entries = math.prod(narrow)
-    if entries < 2 or math.prod(wide) != entries**2:
+    source = (before(inner) or [inner])[0] if _is_expanded(inner) else inner
+    is_wider = source in given and len(wide) > 2 and math.prod(wide) > entries
+    if entries < 2 or not (is_wider or math.prod(wide) == entries**2):
         return None
     return "x".join(map(str, wide))
 

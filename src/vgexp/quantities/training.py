@@ -92,6 +92,20 @@ LOSS = (
         asked_by="probe.activations_every",
     ),
     text(
+        "functions",
+        "loss: the functions that give losses or take logarithms, between it and the last weights,"
+        " as autograd names them",
+        asked_by="probe.activations_every",
+    ),
+    text(
+        "reads_scores",
+        "loss: those of LogSoftmax and NllLoss, as autograd names them, that read what weights give"
+        " with no softmax and no logarithm between",
+        asked_by="probe.activations_every",
+    ),
+    _of_call("share_min", "loss: smallest target of the binary cross-entropies behind it"),
+    _of_call("share_max", "loss: largest target of the binary cross-entropies behind it"),
+    text(
         "cut_by",
         "loss: a function whose derivative is 0, as autograd names it (RoundBackward0), that every"
         " path from it to a parameter passes",

@@ -99,14 +99,16 @@ def _slopes_are_small(evidence: Evidence, factors: Factors) -> Finding:
 )
 def weights_large(evidence: Evidence) -> Finding | None:
     """Whether weights make the signal explode, or saturate units so that it vanishes; or, where no
-    layer's factor is known, the first loss shows outputs that are far too large."""
+    layer is measured or none makes it explode, the first loss shows outputs that are far too
+    large."""
     factors = factors_of(evidence)
     if evidence.first_step != 0:
         return None
     if (flat := _driven_to_flat_ends(evidence)) is not None:
         return flat
     if factors is None:
-        return _outputs_are_large(evidence)
+        has_layers = evidence.metrics.get("num_layers") != 0
+        return None if has_layers else _outputs_are_large(evidence)
     if saturated_by_weights(evidence, factors):
         return _of_factors(
             "weights_large",
@@ -118,6 +120,8 @@ def weights_large(evidence: Evidence) -> Finding | None:
         )
     is_vanishing = vanishing(evidence) is not None
     kind = kind_of_vanishing(evidence, factors) if is_vanishing else kind_of_growth(evidence)
+    if kind is None and not is_vanishing:
+        return _outputs_are_large(evidence)
     if kind != "weights_large":
         return None
     return _of_factors(
@@ -161,12 +165,15 @@ def _outputs_are_large(evidence: Evidence) -> Finding | None:
     """Whether the first cross-entropy is several times what guessing costs, by outputs that are
     several in size: those of usual weights cost about as much as a guess."""
     first, guess = first_call(evidence), constant_loss(evidence)
-    if first is None or guess is None or evidence.metrics.get("num_layers") != 0:
+    if first is None or guess is None:
         return None
     output, target, loss = first
     is_labels = str(target["dtype"]).startswith(("int", "uint"))
     if not is_labels or not output["std"] > _LOUD or not loss > _LOUD * guess:
         return None
+    wiring = evidence.tables.get("wiring")
+    if wiring is not None and (values_of(wiring, "requires_grad") == 0).any():
+        return None  # weights that were trained before are tuned to something else
     if not evidence.lacks("layers.csv") and inputs_unscaled(evidence) is not None:
         return None
     return Finding(

@@ -111,12 +111,25 @@ def overflow(evidence: Evidence) -> Finding | None:
         largest, enough = given, math.sqrt(LARGEST_HALF)  # as is the square in the loss
     if largest < enough and not (is_forward and reads_finite(evidence, min(bad))):
         return None
-    what = f"Values reach {largest:.2g} by step {min(bad)}"
+    what = f"Values reach {largest:.2g} by step {min(bad)}, and float16 holds none above 65504"
     if largest < enough:
-        what = f"At step {min(bad)} inputs and weights are finite and the outputs are not"
+        what = (
+            f"At step {min(bad)} inputs and weights are finite and the outputs are not: float16"
+            " holds none above 65504"
+        )
+    elif largest < LARGEST_HALF:
+        grown = (
+            "the product of two such numbers"
+            if enough > LARGEST_HALF / 100 or largest >= math.sqrt(LARGEST_HALF)
+            else "a hundred times that"
+        )
+        what = (
+            f"Measured values reach {largest:.2g} by step {min(bad)}, at which others are not"
+            f" finite: {grown} is beyond 65504, the largest number of float16"
+        )
     return Finding(
         "overflow",
-        f"{what}, and float16 holds none above 65504.",
+        f"{what}.",
         step=min(bad),
         numbers={"largest": Number(largest, LARGEST_HALF)},
         remedies=(_BFLOAT16,),

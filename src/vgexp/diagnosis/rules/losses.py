@@ -10,7 +10,14 @@ import pandas as pd
 
 from vgexp.diagnosis.evidence import Evidence
 from vgexp.diagnosis.findings import Finding, Number, Remedy, cause_rule
-from vgexp.diagnosis.outcome import first_call, plain_name
+from vgexp.diagnosis.outcome import (
+    column_of,
+    constant_loss,
+    first_call,
+    num_classes_of,
+    plain_name,
+)
+from vgexp.diagnosis.readings import running_means
 
 ROUNDING = 1e-3
 """Sums of probabilities differ from 1 by no more, in half precision too."""
@@ -32,6 +39,8 @@ _OF_ANY_RANGE = tuple(
     f"{name}Backward" for name in ("Stack", "Cat", "Mul", "Add", "IndexSelect", "Index", "Gather")
 )
 """Functions of which the range is that of what they were given, as a cell by hand ends with."""
+_NOISE_ON_SHARES = 0.5
+"""How far noise may take a target of a binary cross-entropy beyond 0 and 1."""
 _LEAST_APART = 0.05
 """Share of the mean square over all pairs that alikeness of output and target may take or add, from
 which on it shows whether all pairs were compared."""
@@ -84,17 +93,34 @@ def _compares_all(evidence: Evidence) -> Finding | None:
             for target in at[at["role"] == "target"].to_dict("records"):
                 given, wanted = (math.prod(sizes_of(x["shape"])) for x in (output, target))
                 is_float = str(target["dtype"]).startswith(("float", "bfloat"))
+                if is_float and _along_batch(output, target, both):
+                    return _of_shapes(evidence, output, target, both)
                 # An output may have several parts, as a mean and a variance of each example.
                 if wanted == entries and given % entries == 0 and is_float:
                     return _of_shapes(evidence, output, target, both)
     return None
 
 
+def _along_batch(output: Any, target: Any, both: tuple[int, ...]) -> bool:
+    """Whether an axis of 1 takes the batch of the other, so that each example is compared with all:
+    as (N, 1, H, W) and (N, H, W) give (N, N, H, W). The axis has to be the output's own, or the
+    target's as it was given: to compare all pairs, a loss function makes one itself."""
+    given, wanted = sizes_of(output["shape"]), sizes_of(target["shape"])
+    num = given[0] if given else 0
+    if num < 2 or len(both) < 3 or both[:2] != (num, num):
+        return False
+    is_own = given == (num, 1, *both[2:]) and wanted in (given, (num, *both[2:]))
+    return is_own or (given == (num, *both[2:]) and wanted == (num, 1, *both[2:]))
+
+
 def _of_shapes(evidence: Evidence, output: Any, target: Any, both: tuple[int, ...]) -> Finding:
+    shapes = f"The output is {output['shape']} and the target {target['shape']}"
+    if output["shape"] == target["shape"]:
+        shapes += ", and the loss function brings one of both to another shape"
     return Finding(
         "target_shape",
-        f"The output is {output['shape']} and the target {target['shape']}: they are broadcast to"
-        f" {'x'.join(map(str, both))}, so that each output is compared with every target.",
+        f"{shapes}: they are broadcast to {'x'.join(map(str, both))}, so that each output is"
+        " compared with every target.",
         step=int(output["step"]),
         layers=readouts(evidence),
         numbers={"compared": Number(math.prod(both), math.prod(sizes_of(output["shape"])))},
@@ -140,10 +166,14 @@ def output_range(evidence: Evidence) -> Finding | None:
     table, first = evidence.tables["loss"], first_call(evidence)
     if first is not None and (found := _logits_to_nll(first, evidence)) is not None:
         return found
+    if (found := _scores_to_nll(evidence) or _targets_of_shares(evidence)) is not None:
+        return found
     if (found := _softmax_of_one(evidence)) is not None:
         return found
     if first is None:
         return None
+    if (found := _logits_above_zero(first, evidence)) is not None:
+        return found
     is_float = str(first[1]["dtype"]).startswith(("float", "bfloat"))
     if first[0]["shape"] != first[1]["shape"] and not _is_of_each(first):
         return None
@@ -201,13 +231,40 @@ def _logits_to_nll(first: tuple[pd.Series, pd.Series, float], evidence: Evidence
     is_nll = plain_name(output["function"]) in ("nllloss", "nllloss2d")
     if not is_nll or not is_labels or not output["max"] > ROUNDING or np.allclose(sums, 1):
         return None
+    return _of_nll(
+        evidence,
+        output,
+        f" numbers up to {output['max']:.3g}",
+        {"output_max": Number(float(output["max"]), 0.0)},
+    )
+
+
+def _scores_to_nll(evidence: Evidence) -> Finding | None:
+    """Whether autograd's graph says that the loss of log-probabilities reads what weights give,
+    whatever the loss function is called."""
+    rows = of_graph(evidence, "reads_scores", "NllLoss")
+    if not len(rows):
+        return None
+    return _of_nll(evidence, rows.iloc[0], " what weights give, with no log-softmax between", {})
+
+
+def of_graph(evidence: Evidence, column: str, name: str) -> pd.DataFrame:
+    """The rows of losses in whose column of autograd's names one begins with this."""
+    table = evidence.tables["loss"]
+    if column not in table:  # of a run by an earlier version
+        return table[:0]
+    known = table[column].notna()
+    return table[known & table[column].astype("str").str.contains(rf"(?:^| ){name}")]
+
+
+def _of_nll(evidence: Evidence, row: Any, given: str, numbers: dict[str, Number]) -> Finding:
     return Finding(
         "output_range",
-        f"The loss {output['function']} takes log-probabilities, which are at most 0, and is given"
-        f" numbers up to {output['max']:.3g}: it can fall without end.",
-        step=int(output["step"]),
+        f"The loss {row['function']} takes log-probabilities, which are at most 0, and is given"
+        f"{given}: it can fall without end.",
+        step=int(row["step"]),
         layers=readouts(evidence),
-        numbers={"output_max": Number(float(output["max"]), 0.0)},
+        numbers=numbers,
         remedies=(
             Remedy(
                 "Give the loss log-probabilities, or use the one that takes logits.",
@@ -218,6 +275,85 @@ def _logits_to_nll(first: tuple[pd.Series, pd.Series, float], evidence: Evidence
         ),
         is_fact=True,
     )
+
+
+def _targets_of_shares(evidence: Evidence) -> Finding | None:
+    """Whether a binary cross-entropy has targets that are no shares. Noise on labels, as some
+    discriminators get, stays near 0 and 1."""
+    table = evidence.tables["loss"]
+    if not {"share_min", "share_max"} <= {*table}:
+        return None
+    low, high = (pd.to_numeric(table[name], errors="coerce") for name in ("share_min", "share_max"))
+    beyond = table[(low < -_NOISE_ON_SHARES) | (high > 1 + _NOISE_ON_SHARES)]
+    if not len(beyond):
+        return None
+    least, most = float(low.min()), float(high.max())
+    return Finding(
+        "output_range",
+        f"The loss {beyond['function'].iloc[0]} takes targets from 0 to 1, as a binary"
+        f" cross-entropy does, and is given targets from {least:.3g} to {most:.3g}: it can fall"
+        " without end.",
+        step=int(beyond["step"].iloc[0]),
+        layers=readouts(evidence),
+        numbers={"target_min": Number(least, 0.0), "target_max": Number(most, 1.0)},
+        remedies=(
+            Remedy(
+                "Give the loss targets from 0 to 1.",
+                "Only then is the loss least where the probability is the target.",
+                code="y = (y + 1) / 2  # of -1 and 1; of 1 and 2 it is y - 1",
+                source="PyTorch, BCEWithLogitsLoss",
+            ),
+        ),
+        is_fact=True,
+    )
+
+
+def _logits_above_zero(
+    first: tuple[pd.Series, pd.Series, float], evidence: Evidence
+) -> Finding | None:
+    """Whether a ReLU gives the scores of classes, and some of them are 0 on every example: such a
+    class gets no gradient back. A network that learned well has no need of it."""
+    output, target, _ = first
+    layers = evidence.tables.get("layers")
+    is_labels = str(target["dtype"]).startswith(("int", "uint"))
+    if layers is None or not is_labels or not is_made_by(output, ("Relu",)):
+        return None
+    rows = layers[layers["kind"] == "readout"]
+    dead = rows["dead_fraction"].dropna() if "dead_fraction" in rows else rows["step"][:0]
+    if (
+        not len(dead)
+        or num_classes_of(output["shape"], target["shape"]) < 2
+        or _is_learned(evidence)
+    ):
+        return None
+    if not (last := float(dead.iloc[-1])) > 0:
+        return None
+    return Finding(
+        "output_range",
+        f"A ReLU gives the scores of the classes, and {last:.0%} of the read-out's units give 0 on"
+        " every example: no gradient comes back by those classes.",
+        step=int(output["step"]),
+        layers=readouts(evidence),
+        numbers={"dead_fraction": Number(last, 0.0)},
+        remedies=(
+            Remedy(
+                "Take the ReLU behind the read-out out.",
+                "A cross-entropy takes scores of both signs.",
+                code="return self.readout(h)  # without an activation",
+                source="PyTorch, CrossEntropyLoss",
+            ),
+        ),
+        is_fact=True,
+    )
+
+
+def _is_learned(evidence: Evidence) -> bool:
+    """Whether the last losses are below a tenth of what guessing costs."""
+    losses, guess = column_of(evidence, "steps", "loss"), constant_loss(evidence)
+    losses = losses[np.isfinite(losses)]
+    if guess is None or not losses.size:
+        return False
+    return float(running_means(pd.Series(losses))[-1]) < guess / 10
 
 
 def _softmax_of_one(evidence: Evidence) -> Finding | None:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 
 import numpy as np
+import pandas as pd
 
 from vgexp.diagnosis.depths import rows_at, values_of
 from vgexp.diagnosis.evidence import Evidence
 from vgexp.diagnosis.findings import Finding, Number, Remedy, cause_rule
 from vgexp.diagnosis.outcome import column_of, has_lost_losses
-from vgexp.diagnosis.rules.half import is_scaled_beyond
-from vgexp.diagnosis.rules.losses import readouts
+from vgexp.diagnosis.rules.half import LARGEST_HALF, is_scaled_beyond
+from vgexp.diagnosis.rules.losses import of_graph, readouts
 from vgexp.diagnosis.signal import EXPLODING_ABOVE
 from vgexp.diagnosis.through_time import growth_in_time, growth_until_not_finite
 
@@ -35,19 +36,68 @@ def nan_from_loss(evidence: Evidence) -> Finding | None:
     if not len(inputs) or (inputs["not_finite"] > 0).any():
         return None
     name = str(bad["function"].iloc[0])
+    why, remedy = _why(evidence, step, inputs)
     return Finding(
         "nan_from_loss",
-        f"The loss {name} is not finite at step {step} although all it was given is.",
+        f"The loss {name} is not finite at step {step} although all it was given is{why}.",
         step=step,
         numbers={"not_finite": Number(float(bad["not_finite"].iloc[0]), 0.0)},
-        remedies=(
-            Remedy(
-                "Keep logarithms and quotients of the loss away from 0.",
-                "log(0) is -inf, and 0 times it is nan.",
-                code="torch.log(p.clamp_min(1e-7)), or a loss that takes logits",
-            ),
-        ),
+        remedies=(remedy,),
     )
+
+
+def _why(evidence: Evidence, step: int, inputs: pd.DataFrame) -> tuple[str, Remedy]:
+    """What the loss and its arguments say of why it is not finite, and what to do about that."""
+    at = {name: of_graph(evidence, "functions", name) for name in ("CtcLoss", "NllLoss")}
+    is_ctc, is_of_labels = (bool((at[n]["step"] == step).any()) for n in ("CtcLoss", "NllLoss"))
+    output, target = (inputs[inputs["role"] == role] for role in ("output", "target"))
+    labels = target[target["dtype"].astype("str").str.startswith(("int", "uint"))]
+    if is_ctc:
+        return ": a target does not fit into as many outputs as it has", _CTC
+    ignored = labels[labels["min"] == labels["max"]]
+    if len(ignored) and (is_of_labels or (ignored["min"] == _IGNORE_INDEX).all()):
+        only = f"{ignored['min'].iloc[0]:.0f}"
+        return f": every label is {only}, and is ignored, so that the mean is over none", _IGNORED
+    dtype = str(output["dtype"].iloc[0]) if len(output) else ""
+    largest = _LARGEST.get(dtype)
+    is_pair = len(output) == len(target) == 1 and not len(labels)
+    if largest is not None and is_pair:
+        ends = [float(each[end].iloc[0]) for each in (output, target) for end in ("min", "max")]
+        apart = max(abs(ends[1] - ends[2]), abs(ends[3] - ends[0]))
+        if apart > math.sqrt(largest):
+            return (
+                f": outputs are up to {apart:.3g} from targets, and the square of that is beyond"
+                f" {largest:.3g}, the largest number of {dtype}"
+            ), _SQUARED
+    return "", _LOGARITHM
+
+
+_IGNORE_INDEX = -100
+"""What PyTorch's cross-entropy ignores where nothing else is said."""
+_LARGEST = {"float16": LARGEST_HALF, "bfloat16": 3.3895e38, "float32": float(np.finfo("f4").max)}
+_CTC = Remedy(
+    "Leave out examples whose target is longer than its outputs, or set their loss to 0.",
+    "No path of so few outputs says the target, with a blank between equal symbols: the loss is"
+    " -log(0).",
+    code="nn.CTCLoss(zero_infinity=True)",
+    source="PyTorch, CTCLoss",
+)
+_IGNORED = Remedy(
+    "Leave out batches without a label, or divide by at least 1.",
+    "The mean over the labels that are not ignored is 0/0 where all are.",
+    code="loss = F.cross_entropy(o, y, reduction='sum') / (y != -100).sum().clamp_min(1)",
+    source="PyTorch, CrossEntropyLoss",
+)
+_SQUARED = Remedy(
+    "Scale the targets to a standard deviation of 1, and lower the learning rate.",
+    "Outputs do not grow so far from scaled targets by steps that are short enough.",
+    code="y = (y - y_train.mean()) / y_train.std()",
+)
+_LOGARITHM = Remedy(
+    "Keep logarithms and quotients of the loss away from 0.",
+    "log(0) is -inf, and 0 times it is nan.",
+    code="torch.log(p.clamp_min(1e-7)), or a loss that takes logits",
+)
 
 
 @cause_rule(

@@ -11,7 +11,7 @@ from vgexp.diagnosis.depths import values_of
 from vgexp.diagnosis.evidence import Evidence
 from vgexp.diagnosis.findings import Finding, Number, Remedy, cause_rule
 from vgexp.diagnosis.outcome import first_call, plain_name
-from vgexp.diagnosis.rules.losses import ROUNDING, is_made_by, readouts, sizes_of
+from vgexp.diagnosis.rules.losses import ROUNDING, is_made_by, of_graph, readouts, sizes_of
 
 _HALF = 0.5
 _ALIKE = 0.05
@@ -217,6 +217,8 @@ def _log_softmax_of_probabilities(
     delta = _of_readout(evidence, "delta_rms")
     if num_classes < 2 or not is_labels or delta is None or len(outputs) < 2:
         return None
+    if len(of_graph(evidence, "reads_scores", "LogSoftmax")):
+        return None  # the softmax reads what weights give
     expected = math.sqrt(num_classes - 1) / num_classes
     spread = float((outputs["max"] - outputs["min"]).max())
     is_log = float(outputs["max"].max()) < 0
