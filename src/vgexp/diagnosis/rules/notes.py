@@ -74,7 +74,10 @@ def relapsed(evidence: Evidence) -> Finding | None:
 
 @cause_rule("unused_parameters", "wiring.csv", reason="that no pass uses them is a fact")
 def unused_parameters(evidence: Evidence) -> Finding | None:
-    """Whether weights that the optimizer holds have neither a forward pass nor a gradient."""
+    """Whether weights that the optimizer holds have neither a forward pass nor a gradient.
+
+    Of weights that require no gradient a pass may not be seen, and nothing is said.
+    """
     wiring = evidence.tables["wiring"]
     layers = evidence.tables.get("layers")
     if layers is None or "preact_std" not in layers:
@@ -83,8 +86,7 @@ def unused_parameters(evidence: Evidence) -> Finding | None:
     rows = layers[layers["name"].isin(set(without["name"]))]
     ran = set(rows.loc[rows["preact_std"].notna(), "name"])
     ran |= weights_that_ran_silently(evidence.unseen)
-    if not (values_of(wiring, "requires_grad") == 1).any():
-        ran |= set(rows["name"])  # a pass that needs no gradient is not seen
+    ran |= set(wiring.loc[values_of(wiring, "requires_grad") == 0, "name"])
     ignored = set(evidence.metrics.get("loss_ignores") or ())
     names = tuple(str(n) for n in dict.fromkeys(rows["name"]) if n not in ran)
     if found := tuple(str(n) for n in dict.fromkeys(rows["name"]) if n in ignored):
