@@ -140,9 +140,8 @@ def zero_for_good(evidence: Evidence) -> tuple[str, ...]:
     known = layers[np.isfinite(values_of(layers, "grad_norm"))]
     moved = (values_of(known, "weight_norm") != 0) | (values_of(known, "grad_norm") != 0)
     others = set(known.loc[moved, "name"])
-    if others and not (values_of(layers, "delta_rms") > 0).any():
-        return ()
-    if known["step"].nunique() == 1 and _has_moving_zero(evidence, known):
+    is_silent = bool(others) and not (values_of(layers, "delta_rms") > 0).any()
+    if is_silent or (len(known["step"].unique()) == 1 and _has_moving_zero(evidence, known)):
         return ()
     return tuple(str(name) for name in dict.fromkeys(known["name"]) if name not in others)
 
