@@ -1,7 +1,7 @@
 """Rules where parts of a network are 0, frozen, not registered or not measured.
 
 Holds: diagnosis/rules/initial_weights.py, diagnosis/rules/notes.py,
-diagnosis/rules/backward_signal.py, unseen.py
+diagnosis/rules/backward_signal.py, diagnosis/rules/wiring.py, diagnosis/diagnosis.py, unseen.py
 """
 
 from __future__ import annotations
@@ -9,7 +9,9 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import pandas as pd
 import pytest
+from layer_tables import steps_of
 from test_cause_rules import NAN, layers, of, wiring
 
 from vgexp.diagnosis import CAUSE_RULES, conclude
@@ -65,6 +67,34 @@ def test_of_frozen_weights_nobody_says_that_no_pass_uses_them(
         rows.loc[~gone, "requires_grad"] = 1
     answer = CAUSE_RULES["unused_parameters"](of(layers=table, wiring=rows))
     assert (None if answer is None else answer.layers) == names
+
+
+# ---------------------------------------------------------------- gradients that are kept
+
+
+@pytest.mark.parametrize(
+    ("looks", "words"),
+    [
+        # A cell stands until another follows: 1 at steps 1, 20 and 40.
+        ({0: NAN, 1: 1}, "are never cleared"),
+        ({0: NAN, 1: 1, 40: 0}, "are not cleared at 2 of 3 steps that were looked at"),
+        ({0: NAN, 1: 1, 20: 0, 40: 1}, "are not cleared at 2 of 3 steps that were looked at"),
+    ],
+)
+def test_it_is_told_how_often_gradients_were_not_cleared(
+    looks: dict[int, float], words: str
+) -> None:
+    rows = pd.concat(wiring(gradient_kept=kept).assign(step=step) for step, kept in looks.items())
+    found = CAUSE_RULES["gradient_kept"](of(layers=layers((0, 20, 40)), wiring=rows))
+    assert found is not None
+    assert words in found.sentence
+
+
+def test_that_a_network_learned_and_lost_it_is_told_once() -> None:
+    losses = steps_of([2.3] * 20 + [0.5] * 60 + [2.3] * 60, grad_norm=1.0)
+    ends = {"constant_loss": 2.3, "loss_best_mean_20": 0.5, "loss_last_mean_20": 2.3}
+    told = conclude(of(steps=losses, extra={**ends, "verdict": "relapsed"}))
+    assert told.sentence.count("It learned") == 1
 
 
 # ---------------------------------------------------------------- what is not registered

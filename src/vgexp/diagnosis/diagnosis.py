@@ -31,6 +31,7 @@ _SAYS_AS_MUCH: Mapping[str, str] = {
     "dead_units": "dying_units",
     "saturated_units": "saturating_units",
     "idle_layers": "no_gradient",
+    "relapsed": "loss",
 }
 """Cause or note -> the description that would repeat it."""
 

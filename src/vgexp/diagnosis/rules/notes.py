@@ -9,7 +9,7 @@ from vgexp.diagnosis.evidence import Evidence
 from vgexp.diagnosis.findings import Finding, Number, cause_rule
 from vgexp.diagnosis.learning import LEARNED_BELOW
 from vgexp.diagnosis.outcome import constant_loss, has_learned
-from vgexp.diagnosis.phrases import name_layers
+from vgexp.diagnosis.phrases import format_loss, name_layers
 from vgexp.diagnosis.rules.wiring import frozen
 from vgexp.diagnosis.rules.wiring_rows import beside_the_path
 from vgexp.unseen import weights_that_ran_silently
@@ -66,8 +66,8 @@ def relapsed(evidence: Evidence) -> Finding | None:
         return None
     return Finding(
         "relapsed",
-        f"It learned, to a loss of {best:.3g}, and ended at {last:.3g};"
-        f" guessing gives {guess:.3g}.",
+        f"It learned and lost it: the loss was {format_loss(best)} over the best 20 steps and"
+        f" {format_loss(last)} over the last; guessing gives {format_loss(guess)}.",
         numbers={"loss_last_mean_20": Number(last, LEARNED_BELOW * guess)},
     )
 
