@@ -5,6 +5,7 @@ A probe writes `weight, weight: reason`, one line a reason; rules about wiring r
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 
 RAN_SILENTLY = "its module ran without gradients alone"
@@ -14,6 +15,17 @@ UNREGISTERED = (
     "modules ran that are not registered in it, and have no rows; their weights: {}. Modules in a"
     " plain list or dictionary are not registered: nn.ModuleList and nn.ModuleDict do it"
 )
+
+
+_MOST_SHAPES = 8
+
+
+def list_shapes(weights: Iterable[str]) -> str:
+    """What is alike is listed once, with its number: `15 x [64, 64] in linear, [8, 64] in head`."""
+    numbers = Counter(weights)
+    words = [each if n == 1 else f"{n} x {each}" for each, n in numbers.items()]
+    more = sum([*numbers.values()][_MOST_SHAPES:])
+    return ", ".join(words[:_MOST_SHAPES]) + (f" and {more} more" if more else "")
 
 
 def saw_no_step(lines: Iterable[str]) -> bool:

@@ -1486,9 +1486,9 @@ def test_a_run_is_short_below_a_hundred_steps_or_while_its_loss_falls() -> None:
     assert is_short(of(steps=steps_of(np.linspace(5, 2.2, 200))))
 
 
-# Where it is the usual one, 120 updates of 1e-5 are to be one weight: 0.1 / (120 * 1e-5) = 83.
-@pytest.mark.parametrize(("rate", "better"), [(1e-6, "0.1"), (0.1, "83")])
-def test_a_rate_that_is_too_small_is_raised_to_the_usual_one_at_once(
+# Where it is the usual one, 120 updates of 1e-5 would have to be 83 times longer.
+@pytest.mark.parametrize(("rate", "better"), [(0.02, "0.1"), (1e-6, "1e-05"), (0.1, "1")])
+def test_a_rate_that_is_too_small_is_raised_to_the_usual_one_by_ten_times_at_most(
     rate: float, better: str
 ) -> None:
     evidence = of(layers=layers(update_ratio=1e-5), settings={"optimizer.lr": rate})
@@ -1496,6 +1496,7 @@ def test_a_rate_that_is_too_small_is_raised_to_the_usual_one_at_once(
     (found,) = [CAUSE_RULES["rate_too_small"](dataclasses.replace(evidence, config=config))]
     assert found is not None
     assert found.remedies[0].override == f"optimizer.lr={better}"
+    assert ("again" in found.remedies[0].why) == (rate != 0.02)
 
 
 def test_a_model_that_is_frozen_whole_is_sick_whatever_became_of_its_loss() -> None:

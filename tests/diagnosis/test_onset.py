@@ -100,6 +100,35 @@ def test_weights_come_before_z_and_z_before_gradients() -> None:
     assert first_not_finite(early) == NotFinite(0, "backward", "readout", 3)
 
 
+@pytest.mark.parametrize(
+    ("gradient", "zeros", "expected"),
+    [
+        # Not called; an empty batch; z that was nan; a frozen layer beside one that is.
+        ([1.0, np.nan, 1.0], [0.0, np.nan, 0.0], None),
+        ([1.0, 0.0, 1.0], [0.0, 1.0, 0.0], None),
+        ([np.nan, np.nan, np.nan], [0.0, 0.0, 0.0], NotFinite(10, "forward", "layers.1", 2)),
+        # Another layer's gradient is not finite, and the one without z was not called.
+        ([1.0, np.nan, np.nan], [0.0, np.nan, 0.0], NotFinite(10, "backward", "readout", 3)),
+    ],
+)
+def test_a_module_that_was_not_called_made_nothing_that_is_not_finite(
+    gradient: list[float], zeros: list[float], expected: NotFinite | None
+) -> None:
+    frame = table("grad_norm", [1.0] * 3, gradient, [1.0] * 3)
+    frame["grad_zero_fraction"] = [0.0] * 3 + zeros + [0.0] * 3
+    frame["preact_std"] = [1.0] * 4 + [np.nan] + [1.0] * 4
+    assert first_not_finite(frame) == expected
+
+
+def test_a_layer_that_never_has_a_gradient_is_not_finite_where_others_are_not() -> None:
+    frame = table("grad_norm", [np.nan, 1.0, 1.0], [np.nan, np.nan, np.nan])
+    frame["grad_zero_fraction"] = [np.nan, 0.0, 0.0] * 2
+    frame["preact_std"] = [1.0] * 3 + [np.nan] * 3
+    assert first_not_finite(frame.assign(preact_std=frame["preact_std"].fillna(np.inf))) is not None
+    frame.loc[frame["name"] == "readout", "preact_std"] = 1.0
+    assert first_not_finite(frame) == NotFinite(10, "forward", "layers.0", 1)
+
+
 def test_a_run_whose_units_die_after_the_start_is_told_when_and_which(tmp_path: Path) -> None:
     config = changed(
         CONFIG,

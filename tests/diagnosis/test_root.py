@@ -105,6 +105,23 @@ def test_a_signal_that_is_lost_in_part_is_the_cause_where_nothing_else_is() -> N
     assert of_run(lost, np.linspace(2.3, 0.1, 120)).cause is None
 
 
+@pytest.mark.parametrize(
+    ("first", "cause", "attenuation"),
+    [(0.002, "weights_small", 0.0067), (0.02, "rate_too_small", None)],
+)
+def test_a_small_rate_follows_from_a_signal_of_which_a_hundredth_is_left(
+    first: float, cause: str, attenuation: float | None
+) -> None:
+    lost = layers_of([first, 0.05, 0.1, 0.3]).assign(preact_std=0.5, act_std=1.0, act_mean=0.0)
+    sick = of_run(lost.assign(update_ratio=1e-5), CHANCE)
+    assert (sick.health, sick.cause) == ("sick", cause)
+    if attenuation is not None:
+        assert sick.findings[0].numbers["attenuation"].value == pytest.approx(attenuation, abs=1e-4)
+        assert [each.id for each in sick.findings if each.kind == "consequence"] == [
+            "rate_too_small"
+        ]
+
+
 def test_a_short_run_without_a_finding_is_undecided_and_a_long_one_unknown() -> None:
     assert of_run(STEADY, [GUESSING] * 99).health == "undecided"
     long = of_run(STEADY, CHANCE)

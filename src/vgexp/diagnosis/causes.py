@@ -78,7 +78,7 @@ _CAUSES = (
     Cause(
         "gradient_kept",
         "wiring",
-        "gradients are never cleared: each is added to the sum of all before",
+        "gradients are not cleared before each backward pass, which adds to what is there",
         ("rate_too_large", *_TOO_LARGE),
     ),
     # ------------------------------------------------------------ loss

@@ -100,8 +100,9 @@ class NotFinite(NamedTuple):
     layer: int
 
 
+_OF_WEIGHTS = ("weight_norm",)
 _BY_MAKER = {
-    "update": ("weight_norm",),
+    "update": _OF_WEIGHTS,
     "forward": ("preact_mean", "preact_std", "act_mean", "act_std"),
     "backward": ("delta_rms", "grad_norm", "grad_max"),
 }
@@ -113,7 +114,8 @@ def first_not_finite(layers: pd.DataFrame) -> NotFinite | None:
 
     A table has NaN both for what is nan and for what was not measured. It counts as nan where
     another layer has a value in that column at the same step, or, of a gradient, where the weight
-    has its norm at that step; and where the same layer had a value before.
+    has its norm at that step; and where the same layer had a value before. A module that was not
+    called, or got an empty batch, has no value either: it has no gradient, or one of 0 (`ran_bad`).
 
     Args:
         layers: rows as in `layers.csv`.
@@ -133,9 +135,32 @@ def first_not_finite(layers: pd.DataFrame) -> NotFinite | None:
     return NotFinite(int(step), maker, str(row["name"]), int(row["layer"]))
 
 
+def ran_bad(frame: pd.DataFrame) -> np.ndarray:
+    """By row, whether an empty cell of z, h or a gradient may be one that is not finite.
+
+    Values that are not finite make gradients that are not. So they may be in a layer whose gradient
+    was measured and is not finite; or, of one that never has a gradient, at a step of such a layer.
+    Every row may where the table does not say which gradients were measured.
+
+    Args:
+        frame: rows as in `layers.csv`, of all steps.
+    """
+    if not {"grad_norm", "grad_zero_fraction"} <= {*frame}:
+        return np.ones(len(frame), dtype=bool)
+    is_measured = frame["grad_zero_fraction"].notna()
+    if not is_measured.any():
+        return np.ones(len(frame), dtype=bool)
+    norms = pd.to_numeric(frame["grad_norm"], errors="coerce").astype("float64")
+    is_bad = is_measured & ~norms.abs().lt(np.inf)
+    has_gradients = is_measured.groupby(frame["name"]).transform("any")
+    at_bad_step = is_bad.groupby(frame["step"]).transform("any")
+    return (is_bad | (~has_gradients & at_bad_step)).to_numpy(dtype=bool)
+
+
 def _bad_cells(frame: pd.DataFrame, columns: Sequence[str]) -> np.ndarray:
     """Whether any of these columns has a value that is not finite, by row."""
     bad = np.zeros(len(frame), dtype=bool)
+    may_be = np.ones(len(frame), dtype=bool) if columns == _OF_WEIGHTS else ran_bad(frame)
     for column in columns:
         if column not in frame:
             continue
@@ -145,7 +170,8 @@ def _bad_cells(frame: pd.DataFrame, columns: Sequence[str]) -> np.ndarray:
         if column in _OF_GRADIENTS and "weight_norm" in frame:
             is_due |= frame["weight_norm"].notna()
         had = is_there.groupby(frame["name"]).cummax()
-        bad |= (values.abs().eq(np.inf) | (~is_there & is_due & had)).to_numpy(dtype=bool)
+        is_empty = ~is_there & is_due & had & may_be
+        bad |= (values.abs().eq(np.inf) | is_empty).to_numpy(dtype=bool)
     return bad
 
 

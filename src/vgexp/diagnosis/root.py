@@ -60,6 +60,8 @@ _BEFORE_TRAINING = frozenset(
 )
 """What counts before training, beside facts: no update makes it good by itself."""
 _ROUNDING_OF_FLOAT32 = 2.0**-24
+_FAINT = 0.01
+"""Share of the last layer's signal below which what shrinks it comes before a small rate."""
 _FAR_FROM_GUESSING = 10.0
 """Times a guess's loss above which a loss at the start shows that the forward pass grew."""
 
@@ -118,8 +120,19 @@ def _find_root(evidence: Evidence) -> Root:
         if lost is None and not has_relapsed(evidence) and learned_beyond_scatter(evidence):
             return Root(UNDECIDED, notes)
         counted = [lost or _unknown(evidence)]
+    elif _is_slow_by_lost_signal(evidence, counted) and (lost := lost_in_part(evidence)):
+        counted = [lost, *counted]
     cause, consequences, rivals = order(_without_shrinking(counted))
     return Root(SICK, (cause, *rivals, *consequences, *notes), rivals)
+
+
+def _is_slow_by_lost_signal(evidence: Evidence, counted: Sequence[Finding]) -> bool:
+    """Whether nothing but a small rate was found, and layer 1 gets less than a hundredth of the
+    signal: the layers that get little move little, at whatever rate suits the last ones."""
+    attenuation = evidence.metrics.get("attenuation")
+    is_alone = [each.id for each in counted] == ["rate_too_small"]
+    is_of_schedule = is_alone and bool(counted[0].is_fact)
+    return is_alone and not is_of_schedule and attenuation is not None and attenuation < _FAINT
 
 
 def _root_of_check(
@@ -328,7 +341,7 @@ def _unknown(evidence: Evidence) -> Finding:
         if last is None or guess is None
         else (f": the loss is {format_loss(last)}, guessing gives {format_loss(guess)}")
     )
-    what = "It learned and lost it" if has_relapsed(evidence) else "It does not learn"
+    what = "What was learned was lost" if has_relapsed(evidence) else "It does not learn"
     sentence = f"{what}{at}, and all that was checked is in order."
     if (left := left_by_decay(evidence)) is not None:
         decay = evidence.settings["optimizer.weight_decay"]

@@ -104,8 +104,11 @@ class _Seen:
         self._model = model
         self._called: list[nn.Module] = []
         self._first_weight: int | None = None
+        self._looks_up = False
+        """Whether all modules with a matrix so far looked rows of it up by integers."""
         self.inputs_rms: float | None = None
-        """Root mean square of what the first module with a matrix or kernel reads (`_rms_of`)."""
+        """Root mean square of what the first module with a matrix or kernel reads (`_rms_of`); of
+        one behind embeddings that look up integers, that of the first that reads numbers."""
 
     @contextmanager
     def calls(self) -> Iterator[None]:
@@ -135,12 +138,15 @@ class _Seen:
         return {names[each] for each in theirs - others}
 
     def _see(self, module: nn.Module, args: tuple[Any, ...]) -> None:
-        if self._first_weight is None:
+        if self._first_weight is None or self._looks_up:
             own = [*module.parameters(recurse=False)]
             if any(not _has_no_shape(p) and p.ndim > 1 for p in own):
-                self._first_weight = len(self._called)
+                if self._first_weight is None:
+                    self._first_weight = len(self._called)
                 read = next(iter(args), None)
-                if isinstance(read, Tensor) and read.is_floating_point() and read.numel():
+                is_number = isinstance(read, Tensor) and read.is_floating_point()
+                self._looks_up = isinstance(read, Tensor) and not is_number
+                if isinstance(read, Tensor) and is_number and read.numel():
                     self.inputs_rms = _rms_of(read)
         self._called.append(module)
 

@@ -27,10 +27,10 @@ from vgexp.probe.ranks import Ranks, unseen_of_ranks, unwrapped
 from vgexp.probe.results import Results
 from vgexp.probe.settings import require_layers, require_reduction, require_scaler
 from vgexp.probe.taps import Taps
-from vgexp.probe.unseen import MOST_NAMES, lines
+from vgexp.probe.unseen import lines
 from vgexp.quantities import TABLES
 from vgexp.records import Rows
-from vgexp.unseen import NO_STEP, UNREGISTERED
+from vgexp.unseen import NO_STEP, UNREGISTERED, list_shapes
 from vgexp.watch import Meter, Watch
 
 if TYPE_CHECKING:
@@ -349,7 +349,7 @@ class Probe:
         }
         unregistered = [words for i, words in self._taps.unregistered.items() if i not in held]
         if unregistered:
-            reasons[UNREGISTERED.format(", ".join(unregistered[:MOST_NAMES]))] = ["the model"]
+            reasons[UNREGISTERED.format(list_shapes(unregistered))] = ["the model"]
         if not self.step:
             reasons[NO_STEP] = ["the model"]
         return lines(reasons | self._measuring.reasons())

@@ -9,6 +9,7 @@ from vgexp.diagnosis.evidence import Evidence
 from vgexp.diagnosis.findings import Finding, Number, rule
 from vgexp.diagnosis.phrases import compared_layers, describe_signal, format_ratio
 from vgexp.diagnosis.signal import EXPLODING_ABOVE, VANISHING_BELOW
+from vgexp.unseen import unregistered_weights
 
 _VERBS = {"vanishing": "vanishes", "exploding": "explodes", "steady": "is steady"}
 _LIMITS: Mapping[str, float] = {"vanishing": VANISHING_BELOW, "exploding": EXPLODING_ABOVE}
@@ -67,6 +68,8 @@ def _find_gradient(
     signal: str | None = metrics.get(f"signal{suffix}")
     if signal is None and not metrics.get(f"no_path{suffix}"):
         return None
+    if unregistered_weights(evidence.unseen) is not None:
+        return None  # the signal went through layers that were not measured
     attenuation = metrics.get(f"attenuation{suffix}")
     is_unknown = signal is None or (attenuation is None and signal == "steady")
     verb = "" if signal is None or is_unknown else f"{_VERBS[signal]} "

@@ -5,6 +5,7 @@ from __future__ import annotations
 from itertools import pairwise
 
 import numpy as np
+import pandas as pd
 
 from vgexp.diagnosis.depths import are_dead, nearly_silent, rows_at, silent_readouts, values_of
 from vgexp.diagnosis.evidence import Evidence
@@ -129,7 +130,9 @@ def zero_for_good(evidence: Evidence) -> tuple[str, ...]:
     """The weights that are exactly 0 and get a gradient of exactly 0, at every measured step: as
     factors of one product, each of which multiplies what comes back to the other.
 
-    All weights are, or the outputs of others get a signal: else something sends nothing back.
+    All weights are, or the outputs of others get a signal: else something sends nothing back. One
+    step shows nothing of weights behind another one that is 0 and gets a gradient, such as that of
+    the read-out: it is 0 no more at the next.
     """
     layers = evidence.tables.get("layers")
     if layers is None or "grad_norm" not in layers:
@@ -137,9 +140,20 @@ def zero_for_good(evidence: Evidence) -> tuple[str, ...]:
     known = layers[np.isfinite(values_of(layers, "grad_norm"))]
     moved = (values_of(known, "weight_norm") != 0) | (values_of(known, "grad_norm") != 0)
     others = set(known.loc[moved, "name"])
-    if others and not (values_of(layers, "delta_rms") > 0).any():
+    is_silent = bool(others) and not (values_of(layers, "delta_rms") > 0).any()
+    if is_silent or (len(known["step"].unique()) == 1 and _has_moving_zero(evidence, known)):
         return ()
     return tuple(str(name) for name in dict.fromkeys(known["name"]) if name not in others)
+
+
+def _has_moving_zero(evidence: Evidence, known: pd.DataFrame) -> bool:
+    """Whether a weight that is exactly 0 gets a gradient, and something holds it that moves it."""
+    moving = known[(values_of(known, "weight_norm") == 0) & (values_of(known, "grad_norm") > 0)]
+    wiring = evidence.tables.get("wiring")
+    if wiring is None:
+        return len(moving) > 0
+    held = wiring.loc[values_of(wiring, "in_optimizer") == 1, "name"]
+    return bool(moving["name"].isin(set(held)).any())
 
 
 def _of_stuck(evidence: Evidence, names: tuple[str, ...]) -> Finding:

@@ -10,6 +10,7 @@ import pandas as pd
 from vgexp.diagnosis.depths import factors_of, rows_at, values_of
 from vgexp.diagnosis.evidence import Evidence
 from vgexp.diagnosis.findings import Finding, Number, Remedy, cause_rule
+from vgexp.diagnosis.onset import ran_bad
 from vgexp.diagnosis.outcome import column_of
 from vgexp.diagnosis.rules.losses import sizes_of
 from vgexp.diagnosis.rules.not_finite import first_bad, reads_finite, share_given
@@ -245,7 +246,10 @@ def _has_bad_z(evidence: Evidence, rows: pd.DataFrame, first: pd.DataFrame) -> b
     step = int(first["step"].iloc[0])
     is_plain = first["kind"].iloc[0] in _WITH_Z
     if np.isfinite(values_of(rows, "preact_std")).any():
-        return is_plain and not math.isfinite(values_of(first, "preact_std")[0])
+        layers = evidence.tables["layers"]
+        ran = layers.index[ran_bad(layers)]  # a module that was not called has no z either
+        is_first = bool(np.isin(first.index[:1], ran).all())
+        return is_plain and is_first and not math.isfinite(values_of(first, "preact_std")[0])
     every = evidence.settings.get("probe.activations_every")
     is_due = isinstance(every, int) and every > 0 and step % every == 0
     if not is_due and not _was_given_bad(evidence, step):

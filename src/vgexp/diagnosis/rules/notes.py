@@ -9,7 +9,7 @@ from vgexp.diagnosis.evidence import Evidence
 from vgexp.diagnosis.findings import Finding, Number, cause_rule
 from vgexp.diagnosis.learning import LEARNED_BELOW
 from vgexp.diagnosis.outcome import constant_loss, has_learned, has_relapsed
-from vgexp.diagnosis.phrases import name_layers
+from vgexp.diagnosis.phrases import format_loss, name_layers
 from vgexp.diagnosis.rules.wiring import frozen
 from vgexp.diagnosis.rules.wiring_rows import beside_the_path
 from vgexp.unseen import weights_that_ran_silently
@@ -67,15 +67,18 @@ def relapsed(evidence: Evidence) -> Finding | None:
         return None
     return Finding(
         "relapsed",
-        f"It learned, to a loss of {best:.3g}, and lost it: it ended at {last:.3g};"
-        f" guessing gives {guess:.3g}.",
+        f"It learned and lost it: the loss was {format_loss(best)} over the best 20 steps and"
+        f" {format_loss(last)} over the last; guessing gives {format_loss(guess)}.",
         numbers={"loss_last_mean_20": Number(last, LEARNED_BELOW * guess)},
     )
 
 
 @cause_rule("unused_parameters", "wiring.csv", reason="that no pass uses them is a fact")
 def unused_parameters(evidence: Evidence) -> Finding | None:
-    """Whether weights that the optimizer holds have neither a forward pass nor a gradient."""
+    """Whether weights that the optimizer holds have neither a forward pass nor a gradient.
+
+    Of weights that require no gradient a pass may not be seen, and nothing is said.
+    """
     wiring = evidence.tables["wiring"]
     layers = evidence.tables.get("layers")
     if layers is None or "preact_std" not in layers:
@@ -84,8 +87,7 @@ def unused_parameters(evidence: Evidence) -> Finding | None:
     rows = layers[layers["name"].isin(set(without["name"]))]
     ran = set(rows.loc[rows["preact_std"].notna(), "name"])
     ran |= weights_that_ran_silently(evidence.unseen)
-    if not (values_of(wiring, "requires_grad") == 1).any():
-        ran |= set(rows["name"])  # a pass that needs no gradient is not seen
+    ran |= set(wiring.loc[values_of(wiring, "requires_grad") == 0, "name"])
     ignored = set(evidence.metrics.get("loss_ignores") or ())
     names = tuple(str(n) for n in dict.fromkeys(rows["name"]) if n not in ran)
     if found := tuple(str(n) for n in dict.fromkeys(rows["name"]) if n in ignored):

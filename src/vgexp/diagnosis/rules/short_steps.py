@@ -22,6 +22,8 @@ from vgexp.diagnosis.rules.updates import (
 _GONE = 0.01
 """Share of the largest rate below which a schedule has taken it away."""
 _MOST_OF_RUN = 0.6
+MOST_RAISED = 10.0
+"""Times by which a remedy raises a rate at most: what is further is another experiment."""
 
 
 @cause_rule(
@@ -47,14 +49,13 @@ def rate_too_small(evidence: Evidence) -> Finding | None:
     total = total_change(evidence)
     if total is None or not 0 < total < UNMOVED or num_steps(evidence) < ENOUGH_STEPS:
         return None
+    longer = _longer(evidence, total)
     return Finding(
         "rate_too_small",
         f"All updates together are at most {total:.2g} of a weight.",
         step=evidence.first_step,
         numbers={"total_update_ratio": Number(total, UNMOVED)},
-        remedies=(
-            rate_remedy(evidence, _longer(evidence, total), "Longer steps change the weights."),
-        ),
+        remedies=(rate_remedy(evidence, min(longer, MOST_RAISED), _why_longer(longer)),),
     )
 
 
@@ -88,12 +89,20 @@ def _rate_is_gone(evidence: Evidence) -> Finding | None:
                 "Step the schedule once an epoch, or give it the number of batches.",
                 "A schedule that counts epochs is at its end after as many batches.",
                 None,
-                "scheduler.step(val_loss)  # behind the loop over batches, not within it",
+                f"scheduler.step({_argument(evidence)})  # behind the loop over batches, not within"
+                " it",
                 "PyTorch, torch.optim.lr_scheduler",
             ),
         ),
         is_fact=True,
     )
+
+
+def _argument(evidence: Evidence) -> str:
+    """What the schedule's step takes: nothing, but for `ReduceLROnPlateau`, the one schedule of
+    PyTorch that leaves the initial rate out of the optimizer. Others take a number as an epoch."""
+    is_plateau = evidence.config is None and "optimizer.initial_lr" not in evidence.settings
+    return "val_loss" if is_plateau else ""
 
 
 def _are_steps_short(evidence: Evidence) -> Finding | None:
@@ -108,18 +117,24 @@ def _are_steps_short(evidence: Evidence) -> Finding | None:
         f" of it; at the end it is still {norms[-1] / norms[0]:.2g} of what it was.",
         step=evidence.first_step,
         numbers={"gradient_change": Number(change, FLAT_BELOW)},
-        remedies=(rate_remedy(evidence, 10.0, "Longer steps follow the same gradient."),),
+        remedies=(rate_remedy(evidence, MOST_RAISED, "Longer steps follow the same gradient."),),
     )
 
 
 def _longer(evidence: Evidence, total: float) -> float:
     """The factor on a rate that moved no weight by more than a share of it: up to the optimizer's
     own default, where that is known and larger; else so that they move by as much as they are."""
+    factor = 1 / total
     if evidence.config is not None:
         usual, rate = type(evidence.config.optimizer)().lr, evidence.config.optimizer.lr
         if 0 < rate < usual:
-            return usual / rate
-    return min(1 / total, 1000.0)
+            factor = usual / rate
+    return factor
+
+
+def _why_longer(factor: float) -> str:
+    why = "Longer steps change the weights."
+    return f"{why} Raise it again while updates stay small." if factor > MOST_RAISED else why
 
 
 RULES = (rate_too_small,)

@@ -241,10 +241,11 @@ def gradient_kept(evidence: Evidence) -> Finding | None:
     ]
     if not len(kept) or gradient_cleared(evidence) is not None:
         return None  # what was cleared before the step is not there to be added to
+    often = _how_often_kept(evidence, looked)
     return Finding(
         "gradient_kept",
-        f"Gradients of {name_layers(weights_in(kept))} are never cleared: each is added to the sum"
-        " of all before.",
+        f"Gradients of {name_layers(weights_in(kept))} are {often}: each is added to the sum of"
+        " those before.",
         step=int(kept["step"].min()),
         layers=weights_in(kept),
         remedies=(
@@ -255,6 +256,23 @@ def gradient_kept(evidence: Evidence) -> Finding | None:
             ),
         ),
     )
+
+
+def _how_often_kept(evidence: Evidence, looked: pd.DataFrame) -> str:
+    """How often gradients were not cleared, of the steps at which that was looked at: those of the
+    table, in which a cell stands until another follows, and the measured ones.
+
+    Args:
+        looked: rows of what is held that say whether it was kept.
+    """
+    layers = evidence.tables.get("layers", pd.DataFrame({"step": []}))
+    kept = looked.groupby("step")["gradient_kept"].max().astype("float64")
+    steps = {*kept.index, *layers.loc[layers["step"] > kept.index.min(), "step"]}
+    shares = kept.reindex(sorted(steps)).ffill()
+    number = int(shares.sum())
+    if number == len(shares):
+        return "never cleared"
+    return f"not cleared at {number} of {len(shares)} steps that were looked at"
 
 
 RULES = (
