@@ -209,3 +209,23 @@ def test_the_health_of_a_loop_follows_from_it(learns: bool, health: str) -> None
     costs = table.loc[table["role"] == "loss", "constant_loss"].dropna()
     assert 0.3 < costs.iloc[-1] < 2  # no more than what the columns' own means leave
     assert probe.diagnose().health == health
+
+
+@pytest.mark.parametrize("few", [False, True])
+def test_minus_a_cross_entropy_costs_less_than_nothing_at_its_first_call(few: bool) -> None:
+    labels = torch.randint(K, (20 if few else R,), generator=generator())
+    scores = torch.randn(len(labels), K, generator=generator(), requires_grad=True)
+    for loss, is_turned in ((-F.cross_entropy(scores, labels), True), (scores[:, 0].mean(), False)):
+        guesses = Guesses()
+        guesses.see(len, [("input", scores), ("target", labels)], loss)
+        cost = guesses.cost()
+        assert (cost is not None) == is_turned
+        assert cost is None or cost == pytest.approx(-np.log(K), rel=0.02)
+
+
+def test_a_mean_of_scores_is_no_turned_cross_entropy() -> None:
+    labels = torch.randint(K, (R,), generator=generator())
+    scores = torch.randn(R, K, generator=generator(), requires_grad=True)
+    guesses = Guesses()
+    guesses.see(len, [("input", scores), ("target", labels)], -F.nll_loss(scores, labels))
+    assert guesses.cost() is None

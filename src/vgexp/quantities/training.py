@@ -120,7 +120,7 @@ LOSS = (
     _of_call(
         "constant_loss",
         "loss: what the best constant answer to the targets described so far costs, where the"
-        " values of two calls show which loss it is",
+        " values of two calls show which loss it is; below 0 where it is minus a cross-entropy",
     ),
 )
 
