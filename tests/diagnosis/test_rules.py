@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from layer_tables import STEADY, VANISHING, layers_of
+from layer_tables import STEADY, VANISHING, layers_of, steps_of
 
 from vgexp.diagnosis import RULES, Evidence
 from vgexp.diagnosis.evidence import evidence_of_layers
@@ -353,6 +353,11 @@ TELLS: list[tuple[str, Evidence, str]] = [
         Evidence({"loss_at_start": 1.4, "constant_loss": 1.02}),
         "guessing gives 1.02.",
     ),
+    (
+        "loss_not_finite",
+        Evidence({"loss_first": 2.3}, tables={"steps": steps_of([2.3, 2.2, math.nan, math.nan])}),
+        "The loss is nan since step 2; at the first step it was 2.30.",
+    ),
     ("loss", of(LOSS, verdict="relapsed"), "over the last 20, which is what guessing gives 2.00."),
     # The summary of an earlier version calls healthy what it now calls relapsed.
     ("loss", of(LOSS, verdict="healthy", constant_loss=2.2), "It learned and lost it: the"),
@@ -411,6 +416,7 @@ TELLS: list[tuple[str, Evidence, str]] = [
 """Rule, evidence, and a part of the sentence that it must find."""
 
 SILENT: list[tuple[str, Evidence]] = [
+    ("loss_not_finite", Evidence({}, tables={"steps": steps_of([2.3, math.nan, 2.2])})),
     ("gradient", of()),
     ("hidden_by_weights", hidden(1e-6, 0.99e-3)),
     ("hidden_by_weights", hidden(1e-6, 1.01e3)),
@@ -475,7 +481,8 @@ def test_the_order_of_the_rules_is_fixed() -> None:
         *("through_time", "predicted_through_time"),
         *("fitted_variances", "jacobian", "paths", "shattering"),
         *("dying_units", "saturating_units", "no_gradient", "not_finite"),
-        *("diverged", "loss", "loss_at_start", "curvature", "underflow", "unfinished"),
+        *("diverged", "loss", "loss_not_finite", "loss_at_start", "curvature", "underflow"),
+        "unfinished",
     ]
 
 

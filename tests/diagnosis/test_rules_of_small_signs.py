@@ -1,7 +1,8 @@
 """Rules that read small signs: gradients of exactly 0, weights that shrank, first losses, shapes.
 
 Holds: diagnosis/rules/depth.py, diagnosis/rules/inputs.py, diagnosis/rules/epsilons.py,
-diagnosis/rules/flat_losses.py, diagnosis/rules/losses.py, diagnosis/rules/updates.py
+diagnosis/rules/flat_losses.py, diagnosis/rules/losses.py, diagnosis/rules/updates.py,
+diagnosis/outcome.py
 """
 
 from __future__ import annotations
@@ -229,3 +230,50 @@ def test_what_shrinks_a_signal_more_is_the_cause(weights: float, cause: str) -> 
     """Of slopes of 0.4: a small z makes ReLU's look smaller than 0.71."""
     factors = Factors(0.4 * weights, weights, 0.4)
     assert kind_of_vanishing(of(), factors) == cause
+
+
+# ---------------------------------------------------------------- losses below 0
+
+
+def of_labels(first: float, last: float, cost: float = NAN) -> Evidence:
+    """A loop whose loss of labels goes so, and where the probe found this cost of a guess."""
+    table = loss(name="mine").assign(constant_loss=[NAN, NAN, cost])
+    table.loc[2, "mean"] = first
+    return of(loss=table, steps=steps_of([first] * 30 + [last] * 90, grad_norm=1.0))
+
+
+@pytest.mark.parametrize(
+    ("first", "last", "cost", "health"),
+    [
+        (2.3, 0.1, 2.3, "healthy"),
+        (0.1, -18.0, 2.3, "undecided"),  # F.nll_loss of raw scores
+        (-0.1, -3.0, NAN, "undecided"),  # as of a policy: nobody knows
+        (-2.3, -16.0, -2.3, "sick"),
+    ],
+)
+def test_a_loss_of_labels_below_0_tells_of_nothing_learned(
+    first: float, last: float, cost: float, health: str
+) -> None:
+    diagnosis = conclude(of_labels(first, last, cost))
+    assert diagnosis.health == health
+    assert ("It learned" in diagnosis.sentence) == (health == "healthy")
+    assert ("its sign is turned" in diagnosis.sentence) == (health == "sick")
+    assert ("no rule says why" in str(diagnosis)) is False
+
+
+def test_networks_that_train_against_each_other_may_turn_a_sign() -> None:
+    evidence = of_labels(-2.3, -16.0, -2.3)
+    evidence = replace(evidence, metrics={**evidence.metrics, "takes_turns": True})
+    assert "sign is turned" not in conclude(evidence).sentence
+
+
+# ---------------------------------------------------------------- losses that became nan
+
+
+def test_a_loss_that_became_nan_is_said_to_be_so_and_is_not_unknown() -> None:
+    diagnosis = conclude(of(steps=steps_of([2.3, 2.2] + [NAN] * 118, grad_norm=1.0)))
+    assert diagnosis.unchecked["relapsed"] == "the loss is nan since step 2"
+    assert "The loss is nan since step 2; at the first step it was 2.30." in diagnosis.sentence
+    unwatched = conclude(of(steps=steps_of([NAN] * 120, grad_norm=1.0)))
+    assert unwatched.unchecked["relapsed"] == "the losses are not known"
+    assert "The loss is" not in unwatched.sentence

@@ -288,3 +288,23 @@ def test_a_cost_is_found_anew_as_targets_come_and_not_for_each_of_them() -> None
         costs.append(guesses.cost())
     assert costs[-1] == pytest.approx((100**2 - 1) / 12, rel=0.15)
     assert 20 < len(set(costs)) < 60
+
+
+@pytest.mark.parametrize("few", [False, True])
+def test_minus_a_cross_entropy_costs_less_than_nothing_at_its_first_call(few: bool) -> None:
+    labels = torch.randint(K, (20 if few else R,), generator=generator())
+    scores = torch.randn(len(labels), K, generator=generator(), requires_grad=True)
+    for loss, is_turned in ((-F.cross_entropy(scores, labels), True), (scores[:, 0].mean(), False)):
+        guesses = Guesses()
+        guesses.see(len, [("input", scores), ("target", labels)], loss)
+        cost = guesses.cost()
+        assert (cost is not None) == is_turned
+        assert cost is None or cost == pytest.approx(-np.log(K), rel=0.02)
+
+
+def test_a_mean_of_scores_is_no_turned_cross_entropy() -> None:
+    labels = torch.randint(K, (R,), generator=generator())
+    scores = torch.randn(R, K, generator=generator(), requires_grad=True)
+    guesses = Guesses()
+    guesses.see(len, [("input", scores), ("target", labels)], -F.nll_loss(scores, labels))
+    assert guesses.cost() is None

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
-from vgexp.diagnosis.needs import say_lacking
+from vgexp.diagnosis.needs import UNKNOWN_LOSSES, say_lacking
 from vgexp.errors import QuestionError
 
 if TYPE_CHECKING:
@@ -105,7 +105,8 @@ class Rule:
         if self.id in evidence.raised:
             return evidence.raised[self.id]
         lacking = [need for need in self.needs if evidence.lacks(need)]
-        return say_lacking(lacking, is_trained_here=evidence.config is not None) or None
+        reason = say_lacking(lacking, is_trained_here=evidence.config is not None) or None
+        return evidence.bad_loss or reason if reason == UNKNOWN_LOSSES else reason
 
 
 def rule(*needs: str) -> Callable[[Callable[[Evidence], Finding | None]], Rule]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-_UNKNOWN_LOSSES = "the losses are not known"
+UNKNOWN_LOSSES = "the losses are not known"
 _ANYWHERE: Mapping[str, str] = {
     "time_attenuation": "no recurrent layer was seen through time (time.csv)",
     "time_attenuation or time.csv": "no recurrent layer was seen through time (time.csv)",
@@ -20,8 +20,8 @@ _ANYWHERE: Mapping[str, str] = {
     "underflow": "the dtype or the number of examples is not known",
     "dtype": "the dtype is not known",
     "num_layers": "the layers are not known",
-    "loss_best_mean_20": _UNKNOWN_LOSSES,
-    "loss_last_mean_20": _UNKNOWN_LOSSES,
+    "loss_best_mean_20": UNKNOWN_LOSSES,
+    "loss_last_mean_20": UNKNOWN_LOSSES,
     "val_loss_last": "there is no validation loss",
     "val_loss_best": "there is no validation loss",
 }

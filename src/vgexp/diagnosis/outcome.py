@@ -59,6 +59,10 @@ def has_learned(evidence: Evidence) -> bool | None:
     guess = constant_loss(evidence)
     if ends_not_finite(evidence) or loss_of_constant(evidence) is not None:
         return False
+    if turned_guess(evidence) is not None:
+        return False
+    if is_below_its_range(evidence):
+        return None
     is_lost = losses.size > 0 and np.isnan(losses[-1]) and has_lost_losses(evidence)
     losses = losses[np.isfinite(losses)]
     if is_lost or not losses.size:
@@ -213,9 +217,43 @@ def constant_loss(evidence: Evidence) -> float | None:
 def _by_definition(evidence: Evidence) -> float | None:
     """What the probe found, of all targets that were described; None of a loss of 0, by which
     nothing can be compared."""
+    cost = _last_cost(evidence)
+    return cost if cost is not None and cost > 0 else None
+
+
+def _last_cost(evidence: Evidence) -> float | None:
     costs = column_of(evidence, "loss", "constant_loss")
     costs = costs[np.isfinite(costs)]
-    return float(costs[-1]) if costs.size and costs[-1] > 0 else None
+    return float(costs[-1]) if costs.size else None
+
+
+def turned_guess(evidence: Evidence) -> float | None:
+    """What the best constant guess costs in a loss of labels that is minus a cross-entropy, which
+    is below 0; None of any other loss, and of networks that train against each other, which may
+    mean it."""
+    cost = _last_cost(evidence)
+    if cost is None or cost >= 0 or evidence.metrics.get("takes_turns") or not _of_labels(evidence):
+        return None
+    return cost
+
+
+def is_below_its_range(evidence: Evidence) -> bool:
+    """Whether a loss of labels begins below 0, or ends there although it is known which loss it is:
+    no cross-entropy of probabilities is, and what it falls to says nothing of what was learned."""
+    losses = column_of(evidence, "steps", "loss")
+    losses = losses[np.isfinite(losses)]
+    if not losses.size or not _of_labels(evidence):
+        return False
+    ends_below = float(running_means(pd.Series(losses))[-1]) < 0
+    return bool(losses[0] < 0) or (ends_below and constant_loss(evidence) is not None)
+
+
+def _of_labels(evidence: Evidence) -> bool:
+    """Whether a loss compares scores of several classes with labels."""
+    first = first_call(evidence)
+    if first is None or not str(first[1]["dtype"]).startswith(("int", "uint")):
+        return False
+    return num_classes_of(first[0]["shape"], first[1]["shape"]) > 1
 
 
 def _variance_of_targets(evidence: Evidence) -> float:

@@ -113,7 +113,8 @@ def _cause(finding: Finding, depths: Mapping[str, int], *, is_rival: bool) -> It
     at = f", at {place_layers(finding.layers, depths)}" if finding.layers else ""
     word = "Or" if is_rival else "Cause"
     yield from _wrap(f"{word}: {finding.id}{since}{at}", "")
-    yield from _wrap(f"{capitalise(cause.summary)}.", "  ")
+    if finding.id != "unknown" or not finding.is_fact:  # of a fact its own sentence says why
+        yield from _wrap(f"{capitalise(cause.summary)}.", "  ")
     yield from _wrap(finding.sentence, "  ")
     for name, (value, limit) in finding.numbers.items():
         compared = "" if limit is None or not math.isfinite(limit) else f"  (limit {limit:.3g})"

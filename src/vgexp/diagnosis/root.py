@@ -14,12 +14,14 @@ from vgexp.diagnosis.outcome import (
     column_of,
     constant_loss,
     ends_not_finite,
+    first_call,
     has_learned,
     has_learned_little,
     has_relapsed,
     is_short,
     learned_beyond_scatter,
     stays_at_start,
+    turned_guess,
 )
 from vgexp.diagnosis.phrases import format_loss, name_layers
 from vgexp.diagnosis.rules import CAUSE_RULES
@@ -105,6 +107,8 @@ def _find_root(evidence: Evidence) -> Root:
     notes = tuple(each for each in found if CAUSES[each.id].is_note)
     learned = has_learned(evidence)
     counted = [each for each in found if _counts_safely(each, learned, evidence)]
+    if (guess := turned_guess(evidence)) is not None:
+        counted = [_turned(evidence, guess)]
     if evidence.is_check:
         return _root_of_check(evidence, found, counted)
     counted = _without_side_paths(counted)
@@ -331,6 +335,26 @@ def _requires_gradients(evidence: Evidence) -> bool:
 def _has_losses(evidence: Evidence) -> bool:
     steps = evidence.tables.get("steps")
     return steps is not None and "loss" in steps and bool(steps["loss"].notna().any())
+
+
+def _turned(evidence: Evidence, guess: float) -> Finding:
+    """That the loss is minus a cross-entropy."""
+    first = first_call(evidence)
+    name = "" if first is None else f"{first[0]['function']} "
+    return Finding(
+        "unknown",
+        f"The loss {name}is minus a cross-entropy, which cannot be below 0: its sign is turned,"
+        f" and the optimizer makes the answers wrong (guessing gives {format_loss(guess)}).",
+        step=evidence.first_step,
+        remedies=(
+            Remedy(
+                "Take the minus sign of the loss out.",
+                "An optimizer makes the loss as small as it can.",
+                code="loss = nn.functional.cross_entropy(logits, y)  # without a minus",
+            ),
+        ),
+        is_fact=True,
+    )
 
 
 def _unknown(evidence: Evidence) -> Finding:

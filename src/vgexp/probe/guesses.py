@@ -2,7 +2,7 @@
 
 A function may have any name, and be written by hand. What it is shows where its value, for one
 output and one target, is that of a definition at two calls or more, up to a factor that a sum, a
-mean or a half makes.
+mean or a half makes, and of labels a minus sign: a guess then costs less than 0.
 """
 
 from __future__ import annotations
@@ -45,6 +45,8 @@ _ROUNDING = {torch.float64: 1e-9, torch.float16: 2e-2, torch.bfloat16: 5e-2}
 
 BEYOND = "binary cross-entropy of no shares"
 """The name of definitions whose targets are to be from 0 to 1 and are not."""
+_OF_SCORES = ("logs", "weighted logs")
+"""Definitions that say nothing of probabilities: minus one of them is the mean of some scores."""
 
 
 class _Definition(NamedTuple):
@@ -96,7 +98,7 @@ class Guesses:
 
     def cost(self) -> float | None:
         """The cost of the best constant answer to all targets so far; None: it is not known."""
-        if self._num_calls < _LEAST_CALLS or not self._found:
+        if not self._found or self._num_calls < (1 if self._factor < 0 else _LEAST_CALLS):
             return None
         num = int(self._counts.sum()) or sum(each.size for each in self._pooled)
         key = (self._found[0][0].name, self._factor)
@@ -104,6 +106,8 @@ class Guesses:
             pooled = self._counts if self._counts.size else np.concatenate(self._pooled)
             self._last = key, num, self._factor * self._found[0][0].guess(pooled)
         cost = self._last[2]
+        if self._factor < 0 and not math.isfinite(cost):  # too few labels: all are as frequent
+            cost = self._factor * math.log(self._counts.size)
         return cost if math.isfinite(cost) else None
 
     def shares(self) -> tuple[float, float] | None:
@@ -153,6 +157,7 @@ class Guesses:
                 for name, factor in factors.items()
                 if (names is None or (each.name, name) in names)
                 and value
+                and (factor > 0 or one.name not in _OF_SCORES)
                 and math.isclose(loss, factor * value, rel_tol=bound)
             ]
         self._found = found
@@ -165,7 +170,10 @@ def _factors(output: Tensor, target: Tensor) -> dict[str, float]:
     rows = float(len(target))
     across = float(output.numel() / max(1, len(output))) if target.is_floating_point() else 1.0
     named = {"mean": 1.0, "half": 0.5, "rows": across, "sum": rows * across, "of rows": rows}
-    return named | {"half sum": rows * across / 2, "half rows": across / 2}
+    named |= {"half sum": rows * across / 2, "half rows": across / 2}
+    if target.is_floating_point():
+        return named
+    return named | {f"minus {name}": -factor for name, factor in named.items()}
 
 
 def _as_labels(output: Tensor, target: Tensor) -> tuple[Tensor, Tensor] | None:

@@ -139,7 +139,7 @@ LOSS = (
     _of_call(
         "constant_loss",
         "loss: what the update's would be if a constant answered all targets so far, where the"
-        " values of two calls show which loss it is",
+        " values of two calls show which loss it is; below 0 where it is minus a cross-entropy",
     ),
 )
 

@@ -16,6 +16,7 @@ from vgexp.diagnosis.outcome import (
     has_learned,
     has_learned_little,
     has_relapsed,
+    is_below_its_range,
     is_short,
     learned_beyond_scatter,
 )
@@ -32,6 +33,7 @@ _GUESSING = 0.01
 _LIMIT = "the stability limit of this learning rate"
 _LEARNED = ("healthy", "relapsed")
 _LITTLE = "learned little"
+_BELOW = "below its range"
 _REACHED_THE_END = ("completed", "diverged")
 _STOPPED = "stopped"
 
@@ -67,7 +69,9 @@ def loss(evidence: Evidence) -> Finding | None:
         known |= {"verdict": _verdict_of_loop(evidence), "steps": steps}
     elif metrics["verdict"] == "relapsed" and not has_relapsed(evidence):
         known["verdict"] = None
-    if known["verdict"] not in _LEARNED and learned_beyond_scatter(evidence):
+    if is_below_its_range(evidence):
+        known["verdict"] = _BELOW
+    elif known["verdict"] not in _LEARNED and learned_beyond_scatter(evidence):
         losses = column_of(evidence, "steps", "loss")
         late = losses[-(losses.size // 4) :]
         known |= {"verdict": _LITTLE, "loss_late": float(late.mean()), "steps_late": late.size}
@@ -175,6 +179,11 @@ def _describe_loss(metrics: Mapping[str, Any], last: float, guess: float | None)
     first = format_loss(metrics.get("loss_first"))
     best = f"lowest mean over {many} steps {format_loss(metrics.get('loss_best_mean_20'))}"
     course = f"went from {first} at the first step to {format_loss(last)} over the last {many}"
+    if metrics.get("verdict") == _BELOW:
+        return (
+            f"The training loss {course} ({best}): a loss of labels that is below 0 does not tell"
+            " what was learned, for of probabilities no cross-entropy is."
+        )
     if guess is None:
         return f"The training loss {course} ({best}); {UNKNOWN_GUESS}."
     guessing = f"guessing gives {format_loss(guess)}"
@@ -255,4 +264,14 @@ def _describe_curvature(over: float, largest: float, verdict: str | None) -> str
     return f"T{mostly}"
 
 
-RULES = (diverged, loss, loss_at_start, curvature, underflow, unfinished)
+@rule("steps.csv")
+def loss_not_finite(evidence: Evidence) -> Finding | None:
+    """Whether the loss of a loop is nan or infinite at the end, and since when."""
+    if not evidence.bad_loss or evidence.metrics.get("verdict") == "diverged":
+        return None
+    first = evidence.metrics.get("loss_first")
+    was = "" if first is None else f"; at the first step it was {format_loss(first)}"
+    return Finding("loss_not_finite", f"{evidence.bad_loss.capitalize()}{was}.")
+
+
+RULES = (diverged, loss, loss_not_finite, loss_at_start, curvature, underflow, unfinished)
