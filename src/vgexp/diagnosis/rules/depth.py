@@ -11,7 +11,7 @@ from vgexp.diagnosis.evidence import Evidence
 from vgexp.diagnosis.findings import Finding, Number, Remedy, cause_rule
 from vgexp.diagnosis.outcome import constant_loss, first_call
 from vgexp.diagnosis.phrases import compared_layers, format_factor
-from vgexp.diagnosis.rules.inputs import inputs_unscaled
+from vgexp.diagnosis.rules.inputs import inputs_unscaled, reads_beside
 from vgexp.diagnosis.rules.losses import readouts
 from vgexp.diagnosis.rules.multiplied import (
     NEARLY_ALL,
@@ -29,6 +29,9 @@ LOST_IN_PART = 0.1
 """Share of the last layer's signal below which the first layer's is lost in part."""
 
 
+_FAR_OFF = 100.0
+"""Times what guessing costs above which a loss before training is no start."""
+_DWARFED = 10.0
 _LOUD = 3.0
 """Standard deviation of outputs at the start, and times what guessing costs, that usual weights do
 not give."""
@@ -118,7 +121,7 @@ def weights_large(evidence: Evidence) -> Finding | None:
         )
     is_vanishing = vanishing(evidence) is not None
     kind = kind_of_vanishing(evidence, factors) if is_vanishing else kind_of_growth(evidence)
-    if kind != "weights_large":
+    if kind != "weights_large" or (not is_vanishing and reads_beside(evidence) is not None):
         return None
     return _of_factors(
         "weights_large",
@@ -249,6 +252,37 @@ def residual_growth(evidence: Evidence) -> Finding | None:
     )
 
 
+def starts_far_off(evidence: Evidence) -> bool:
+    """Whether the loss before training is more than a hundred times what guessing costs."""
+    value, guess = evidence.metrics.get("loss_at_start"), constant_loss(evidence)
+    is_known = isinstance(value, float) and guess is not None and guess > 0
+    return is_known and value > _FAR_OFF * guess
+
+
+def outputs_dwarf_targets(evidence: Evidence) -> Finding | None:
+    """What a check says of a first loss that is far off (`starts_far_off`) by outputs that are far
+    larger than their targets, of inputs that are known not to be: weights made them so."""
+    first, inputs = first_call(evidence), evidence.metrics.get("inputs_rms")
+    if first is None or inputs is None or not starts_far_off(evidence):
+        return None
+    output, target, loss = first
+    size, wanted = (math.hypot(each["mean"], each["std"]) for each in (output, target))
+    is_labels = str(target["dtype"]).startswith(("int", "uint"))
+    limit = _DWARFED * max(1.0, 0.0 if is_labels else wanted)
+    if not size > limit:
+        return None
+    return Finding(
+        "weights_large",
+        f"At the start the outputs are {size:.2g} in size, of inputs of {inputs:.2g}, and cost"
+        f" {loss:.3g} where guessing costs {constant_loss(evidence):.3g}: weights multiply by too"
+        " much.",
+        step=0,
+        layers=readouts(evidence),
+        numbers={"output_rms": Number(size, limit)},
+        remedies=(USUAL_INIT,),
+    )
+
+
 def lost_in_part(evidence: Evidence) -> Finding | None:
     """What shrinks a signal of which layer 1 gets less than a tenth, though it does not vanish.
 
@@ -292,7 +326,8 @@ def _of_factors(
         "slope": Number(factors.slope),
     }
     if attenuation is not None:
-        numbers["attenuation"] = Number(attenuation, limit)
+        is_beyond = attenuation > limit if limit > 1 else attenuation < limit
+        numbers["attenuation"] = Number(attenuation, limit if is_beyond else None)
     words = f"{why}: the gradient changes by {format_factor(factors.backward)} a layer{gets}."
     return Finding(
         cause,
