@@ -499,7 +499,7 @@ SOUND: dict[str, Callable[[], tuple[Any, ...]]] = {
 }
 
 
-class _Beside(nn.Module):
+class _LooksUp(nn.Module):
     """Reads numbers beside what it looks up."""
 
     def __init__(self, scale: float = 1.0) -> None:
@@ -521,7 +521,7 @@ def test_inputs_beside_an_embedding_are_looked_at(
     of_numbers: float, of_embeddings: float, cause: str | None
 ) -> None:
     inputs = {"numbers": of_numbers * torch.randn(16, 5), "ids": torch.randint(10, (16,))}
-    found = vgexp.check(_Beside(of_embeddings), CE, (inputs, torch.randint(5, (16,))))
+    found = vgexp.check(_LooksUp(of_embeddings), CE, (inputs, torch.randint(5, (16,))))
     assert found.cause == cause, str(found)
 
 
