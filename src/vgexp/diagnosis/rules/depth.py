@@ -16,10 +16,10 @@ from vgexp.diagnosis.rules.losses import readouts
 from vgexp.diagnosis.rules.multiplied import (
     NEARLY_ALL,
     PER_LAYER,
-    USUAL_INIT,
     kind_of_growth,
     kind_of_vanishing,
     saturated_by_weights,
+    usual_init,
     vanishing,
     without_forward,
 )
@@ -61,7 +61,7 @@ def _weights_are_small(evidence: Evidence, factors: Factors) -> Finding:
         factors,
         f"weights multiply by sigma_w = {format_factor(factors.weights)} a layer, and slopes of"
         f" {format_factor(factors.slope)} need {format_factor(needed)}",
-        (USUAL_INIT, _gain(evidence, needed / factors.weights)),
+        (usual_init(evidence), _gain(evidence, needed / factors.weights)),
     )
 
 
@@ -117,7 +117,7 @@ def weights_large(evidence: Evidence) -> Finding | None:
             factors,
             f"weights multiply by sigma_w = {format_factor(factors.weights)} a layer, so that most"
             " entries are at the flat ends",
-            (USUAL_INIT, _gain(evidence, 1 / factors.weights)),
+            (usual_init(evidence), _gain(evidence, 1 / factors.weights)),
         )
     is_vanishing = vanishing(evidence) is not None
     kind = kind_of_vanishing(evidence, factors) if is_vanishing else kind_of_growth(evidence)
@@ -129,7 +129,7 @@ def weights_large(evidence: Evidence) -> Finding | None:
         factors,
         f"weights multiply by sigma_w = {format_factor(factors.weights)} a layer",
         (
-            USUAL_INIT,
+            usual_init(evidence),
             _gain(
                 evidence,
                 1 / max(factors.backward, 1e-3) if not is_vanishing else 1 / factors.weights,
@@ -156,7 +156,7 @@ def _driven_to_flat_ends(evidence: Evidence) -> Finding | None:
         step=0,
         layers=(name,),
         numbers={"saturated_fraction": Number(float(saturated[places[0]]), NEARLY_ALL)},
-        remedies=(USUAL_INIT,),
+        remedies=(usual_init(evidence),),
     )
 
 
@@ -179,7 +179,7 @@ def _outputs_are_large(evidence: Evidence) -> Finding | None:
         step=0,
         layers=readouts(evidence),
         numbers={"loss_first": Number(loss, guess)},
-        remedies=(USUAL_INIT,),
+        remedies=(usual_init(evidence),),
     )
 
 
@@ -279,7 +279,7 @@ def outputs_dwarf_targets(evidence: Evidence) -> Finding | None:
         step=0,
         layers=readouts(evidence),
         numbers={"output_rms": Number(size, limit)},
-        remedies=(USUAL_INIT,),
+        remedies=(usual_init(evidence),),
     )
 
 
