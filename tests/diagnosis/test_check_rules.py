@@ -53,6 +53,26 @@ def test_a_usual_update_is_healthy() -> None:
     assert (found.health, found.cause) == ("healthy", None)
 
 
+@pytest.mark.parametrize(
+    ("size", "facts", "health", "cause"),
+    [
+        # Targets may be far from 0: what costs as much is not told by one update.
+        (1.0, {"inputs_rms": 1.0}, "undecided", None),
+        (1e3, {"inputs_rms": 1.0}, "sick", "weights_large"),
+        (1e3, {}, "undecided", None),
+        (1e3, {"inputs_rms": 1e3}, "sick", "inputs_unscaled"),
+        (1.0, {"inputs_rms": 1.0, "loss_at_start": 200.0}, "healthy", None),
+    ],
+)
+def test_a_first_loss_of_more_than_a_hundred_guesses_is_not_healthy(
+    size: float, facts: dict[str, float], health: str, cause: str | None
+) -> None:
+    table = loss(std=size).assign(mean=[0.0, 4.5, 1e3])
+    facts = {"loss_at_start": 1e3, **facts}
+    found = of(loss=table, facts=facts)
+    assert (found.health, found.cause) == (health, cause)
+
+
 def test_without_a_gradient_or_a_loss_it_is_undecided() -> None:
     assert of(facts={"loss_at_start": None}).health == "undecided"
     silent = wiring(gradient_came=math.nan)

@@ -164,7 +164,7 @@ def test_a_page_has_the_evidence_its_limit_and_the_command_to_type() -> None:
     command = ["vgexp", "train", "model.skip=none", "seed=3"]
     page = page_of(diagnosis, command, shows_all=True)
     assert page.startswith("Health: sick (verdict: vanishing)\nCause: saturating_activation, since")
-    assert "attenuation 1e-09  (limit 0.001)" in page
+    assert "attenuation 1e-09  (below the limit 0.001)" in page
     assert "    vgexp train seed=3 model.skip=residual\n" in page
     assert "the loss was not watched (probe.watch_loss)" in page.replace("\n  ", " ")
     assert "    x = x + block(x)\n" in str(diagnosis)

@@ -1,7 +1,8 @@
 """Rules where parts of a network are 0, frozen, not registered or not measured.
 
 Holds: diagnosis/rules/initial_weights.py, diagnosis/rules/notes.py,
-diagnosis/rules/backward_signal.py, diagnosis/rules/wiring.py, diagnosis/diagnosis.py, unseen.py
+diagnosis/rules/backward_signal.py, diagnosis/rules/inputs.py, diagnosis/rules/depth.py,
+diagnosis/rules/wiring.py, diagnosis/diagnosis.py, unseen.py
 """
 
 from __future__ import annotations
@@ -44,6 +45,27 @@ def test_one_step_shows_nothing_of_weights_behind_a_zero_that_moves(
         of(layers=table, wiring=wiring(in_optimizer=[1, 1, 1, held]))
     )
     assert (answer is not None and "both stay" in answer.sentence) == is_found
+
+
+# ---------------------------------------------------------------- inputs beside an embedding
+
+
+@pytest.mark.parametrize(
+    ("z", "act", "is_found"),
+    [
+        ([1.0, 1e4, 5e3, 1.0], [NAN, 0.7, 0.7, NAN], True),
+        ([1.0, 10.0, 5.0, 1.0], [NAN, 0.7, 0.7, NAN], False),
+        # What layer 1 gives is what its activation makes of z.
+        ([1.0, 1e4, 5e3, 1.0], [0.7, 0.7, 0.7, NAN], False),
+    ],
+)
+def test_inputs_beside_an_embedding_are_told_by_the_layer_that_reads_both(
+    z: list[float], act: list[float], is_found: bool
+) -> None:
+    evidence = of(layers=layers(preact_std=z, act_std=act, weight_norm=4.0))
+    found = CAUSE_RULES["inputs_unscaled"](evidence)
+    assert (found is not None and found.layers == ("layers.1",)) == is_found
+    assert (CAUSE_RULES["weights_large"](evidence) is None) == (is_found or z[1] < 100)
 
 
 # ---------------------------------------------------------------- what is frozen

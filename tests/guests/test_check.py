@@ -499,6 +499,32 @@ SOUND: dict[str, Callable[[], tuple[Any, ...]]] = {
 }
 
 
+class _LooksUp(nn.Module):
+    """Reads numbers beside what it looks up."""
+
+    def __init__(self, scale: float = 1.0) -> None:
+        super().__init__()
+        self.look_up, self.read, self.scale = nn.Embedding(10, 8), mlp(), scale
+        self.first = nn.Linear(13, 8)
+
+    def forward(self, numbers: Tensor, ids: Tensor) -> Tensor:
+        both = torch.cat([numbers, self.scale * self.look_up(ids)], 1)
+        out: Tensor = self.read(self.first(both))
+        return out
+
+
+@pytest.mark.parametrize(
+    ("of_numbers", "of_embeddings", "cause"),
+    [(1.0, 1.0, None), (1e4, 1.0, "inputs_unscaled"), (1.0, 30.0, None)],
+)
+def test_inputs_beside_an_embedding_are_looked_at(
+    of_numbers: float, of_embeddings: float, cause: str | None
+) -> None:
+    inputs = {"numbers": of_numbers * torch.randn(16, 5), "ids": torch.randint(10, (16,))}
+    found = vgexp.check(_LooksUp(of_embeddings), CE, (inputs, torch.randint(5, (16,))))
+    assert found.cause == cause, str(found)
+
+
 @pytest.mark.parametrize("name", SOUND)
 def test_a_sound_start_is_healthy(name: str) -> None:
     found = vgexp.check(*SOUND[name]())

@@ -94,12 +94,19 @@ def main(args: argparse.Namespace) -> int:
 
 def _causes(words: str | None) -> frozenset[str] | None:
     from vgexp.diagnosis.causes import CAUSES
+    from vgexp.quantities import VERDICTS
 
     if words is None:
         return None
     names = [name.strip() for name in words.split(",") if name.strip()]
     if not names:
         raise QuestionError("--fail-on names no cause\nallowed: those of vgexp list causes")
+    for name in names:
+        if name in VERDICTS and name not in CAUSES:
+            raise QuestionError(
+                f"{name} is a verdict, and --fail-on takes causes\nallowed: those of vgexp list"
+                " causes"
+            )
     return frozenset(CAUSES[name].id for name in names)
 
 

@@ -117,8 +117,15 @@ def _cause(finding: Finding, depths: Mapping[str, int], *, is_rival: bool) -> It
         yield from _wrap(f"{capitalise(cause.summary)}.", "  ")
     yield from _wrap(finding.sentence, "  ")
     for name, (value, limit) in finding.numbers.items():
-        compared = "" if limit is None or not math.isfinite(limit) else f"  (limit {limit:.3g})"
-        yield f"    {name} {value:.3g}{compared}"
+        yield f"    {name} {value:.3g}{_compared(value, limit)}"
+
+
+def _compared(value: float, limit: float | None) -> str:
+    """On which side of its limit a number is."""
+    if limit is None or not math.isfinite(limit):
+        return ""
+    side = "above the " if value > limit else "below the " if value < limit else ""
+    return f"  ({side}limit {limit:.3g})"
 
 
 def _remedies(finding: Finding, command: Sequence[str]) -> Iterator[str]:

@@ -25,7 +25,7 @@ from vgexp.diagnosis.outcome import (
 )
 from vgexp.diagnosis.phrases import format_loss, name_layers
 from vgexp.diagnosis.rules import CAUSE_RULES
-from vgexp.diagnosis.rules.depth import lost_in_part
+from vgexp.diagnosis.rules.depth import lost_in_part, outputs_dwarf_targets, starts_far_off
 from vgexp.diagnosis.rules.not_finite import first_bad, reads_finite
 from vgexp.diagnosis.rules.updates import left_by_decay
 from vgexp.diagnosis.signal import VANISHING_BELOW
@@ -148,6 +148,11 @@ def _root_of_check(
     is_finite = isinstance(at_start, float) and math.isfinite(at_start)
     if not counted and at_start is not None and not is_finite:
         counted = [_not_finite_at_start(evidence)]
+    is_far_off = starts_far_off(evidence)
+    if not counted and is_far_off:
+        named = [each for each in found if each.id == "weights_large"]
+        large = outputs_dwarf_targets(evidence)
+        counted = named or ([] if large is None else [large])
     growing = [each for each in found if each.id in _GROWING_SIGNAL]
     if not growing and _falls_by_the_update(evidence):
         counted = [each for each in counted if each.id != "rate_too_large"]
@@ -163,7 +168,8 @@ def _root_of_check(
         cause, consequences, rivals = order([*counted, *following])
         return Root(SICK, (cause, *rivals, *consequences, *notes), rivals)
     came = column_of(evidence, "wiring", "gradient_came")
-    return Root(HEALTHY if is_finite and (came == 1).any() else UNDECIDED, notes)
+    is_sound = is_finite and not is_far_off and (came == 1).any()
+    return Root(HEALTHY if is_sound else UNDECIDED, notes)
 
 
 def _without_side_paths(findings: list[Finding]) -> list[Finding]:

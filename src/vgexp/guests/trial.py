@@ -26,6 +26,8 @@ from vgexp.probe.loss import loss_in
 from vgexp.probe.optimizers import StepHooks
 from vgexp.seeds import without_draws
 
+_BESIDE = 100.0
+"""Times by which entries beside others may be larger than all together."""
 _TIMES = 1.5
 """What weights are multiplied by to see whether the loss depends on them."""
 
@@ -83,6 +85,7 @@ def try_update(model: nn.Module, loss_fn: Any, call: Call, optimizer: Any | None
             parameter.copy_(before)
     compared = own_loss(call.kwargs, output) if loss_fn is None else (output, call.target)
     again = _Again(model, loss_fn, call)
+    seen.see_inputs(call)
     facts = {
         "loss_at_start": value,
         "loss_after_update": None if optimizer is None else again.loss(),
@@ -107,8 +110,9 @@ class _Seen:
         self._looks_up = False
         """Whether all modules with a matrix so far looked rows of it up by integers."""
         self.inputs_rms: float | None = None
-        """Root mean square of what the first module with a matrix or kernel reads (`_rms_of`); of
-        one behind embeddings that look up integers, that of the first that reads numbers."""
+        """Root mean square of what the first module with a matrix or kernel reads (`_rms_of`)."""
+        self._read_beside: float | None = None
+        """That of the first one that reads numbers, behind some that look up integers."""
 
     @contextmanager
     def calls(self) -> Iterator[None]:
@@ -145,10 +149,26 @@ class _Seen:
                     self._first_weight = len(self._called)
                 read = next(iter(args), None)
                 is_number = isinstance(read, Tensor) and read.is_floating_point()
-                self._looks_up = isinstance(read, Tensor) and not is_number
                 if isinstance(read, Tensor) and is_number and read.numel():
-                    self.inputs_rms = _rms_of(read)
+                    if self._looks_up:
+                        self._read_beside = _rms_of(read)
+                    else:
+                        self.inputs_rms = _rms_of(read)
+                self._looks_up = isinstance(read, Tensor) and not is_number
         self._called.append(module)
+
+    def see_inputs(self, call: Call) -> None:
+        """Where the first weight looks up integers, takes what the model was given in numbers, as
+        far as the first weight that reads numbers reads them: large ones alone are told from the
+        embeddings beside them."""
+        read = self._read_beside
+        given = [
+            _rms_of(x)
+            for x in tensors_in((*call.args, *call.kwargs.values()))
+            if x.is_floating_point() and x.numel()
+        ]
+        if read is not None and read > 1 and any(read <= size <= _BESIDE * read for size in given):
+            self.inputs_rms = read
 
 
 class _Again:

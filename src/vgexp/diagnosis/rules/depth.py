@@ -11,15 +11,15 @@ from vgexp.diagnosis.evidence import Evidence
 from vgexp.diagnosis.findings import Finding, Number, Remedy, cause_rule
 from vgexp.diagnosis.outcome import constant_loss, first_call
 from vgexp.diagnosis.phrases import compared_layers, format_factor
-from vgexp.diagnosis.rules.inputs import inputs_unscaled
+from vgexp.diagnosis.rules.inputs import inputs_unscaled, reads_beside
 from vgexp.diagnosis.rules.losses import readouts
 from vgexp.diagnosis.rules.multiplied import (
     NEARLY_ALL,
     PER_LAYER,
-    USUAL_INIT,
     kind_of_growth,
     kind_of_vanishing,
     saturated_by_weights,
+    usual_init,
     vanishing,
     without_forward,
 )
@@ -29,6 +29,9 @@ LOST_IN_PART = 0.1
 """Share of the last layer's signal below which the first layer's is lost in part."""
 
 
+_FAR_OFF = 100.0
+"""Times what guessing costs above which a loss before training is no start."""
+_DWARFED = 10.0
 _LOUD = 3.0
 """Standard deviation of outputs at the start, and times what guessing costs, that usual weights do
 not give."""
@@ -58,7 +61,7 @@ def _weights_are_small(evidence: Evidence, factors: Factors) -> Finding:
         factors,
         f"weights multiply by sigma_w = {format_factor(factors.weights)} a layer, and slopes of"
         f" {format_factor(factors.slope)} need {format_factor(needed)}",
-        (USUAL_INIT, _gain(evidence, needed / factors.weights)),
+        (usual_init(evidence), _gain(evidence, needed / factors.weights)),
     )
 
 
@@ -116,13 +119,13 @@ def weights_large(evidence: Evidence) -> Finding | None:
             factors,
             f"weights multiply by sigma_w = {format_factor(factors.weights)} a layer, so that most"
             " entries are at the flat ends",
-            (USUAL_INIT, _gain(evidence, 1 / factors.weights)),
+            (usual_init(evidence), _gain(evidence, 1 / factors.weights)),
         )
     is_vanishing = vanishing(evidence) is not None
     kind = kind_of_vanishing(evidence, factors) if is_vanishing else kind_of_growth(evidence)
     if kind is None and not is_vanishing:
         return _outputs_are_large(evidence)
-    if kind != "weights_large":
+    if kind != "weights_large" or (not is_vanishing and reads_beside(evidence) is not None):
         return None
     return _of_factors(
         "weights_large",
@@ -130,7 +133,7 @@ def weights_large(evidence: Evidence) -> Finding | None:
         factors,
         f"weights multiply by sigma_w = {format_factor(factors.weights)} a layer",
         (
-            USUAL_INIT,
+            usual_init(evidence),
             _gain(
                 evidence,
                 1 / max(factors.backward, 1e-3) if not is_vanishing else 1 / factors.weights,
@@ -157,7 +160,7 @@ def _driven_to_flat_ends(evidence: Evidence) -> Finding | None:
         step=0,
         layers=(name,),
         numbers={"saturated_fraction": Number(float(saturated[places[0]]), NEARLY_ALL)},
-        remedies=(USUAL_INIT,),
+        remedies=(usual_init(evidence),),
     )
 
 
@@ -183,7 +186,7 @@ def _outputs_are_large(evidence: Evidence) -> Finding | None:
         step=0,
         layers=readouts(evidence),
         numbers={"loss_first": Number(loss, guess)},
-        remedies=(USUAL_INIT,),
+        remedies=(usual_init(evidence),),
     )
 
 
@@ -256,6 +259,37 @@ def residual_growth(evidence: Evidence) -> Finding | None:
     )
 
 
+def starts_far_off(evidence: Evidence) -> bool:
+    """Whether the loss before training is more than a hundred times what guessing costs."""
+    value, guess = evidence.metrics.get("loss_at_start"), constant_loss(evidence)
+    is_known = isinstance(value, float) and guess is not None and guess > 0
+    return is_known and value > _FAR_OFF * guess
+
+
+def outputs_dwarf_targets(evidence: Evidence) -> Finding | None:
+    """What a check says of a first loss that is far off (`starts_far_off`) by outputs that are far
+    larger than their targets, of inputs that are known not to be: weights made them so."""
+    first, inputs = first_call(evidence), evidence.metrics.get("inputs_rms")
+    if first is None or inputs is None or not starts_far_off(evidence):
+        return None
+    output, target, loss = first
+    size, wanted = (math.hypot(each["mean"], each["std"]) for each in (output, target))
+    is_labels = str(target["dtype"]).startswith(("int", "uint"))
+    limit = _DWARFED * max(1.0, 0.0 if is_labels else wanted)
+    if not size > limit:
+        return None
+    return Finding(
+        "weights_large",
+        f"At the start the outputs are {size:.2g} in size, of inputs of {inputs:.2g}, and cost"
+        f" {loss:.3g} where guessing costs {constant_loss(evidence):.3g}: weights multiply by too"
+        " much.",
+        step=0,
+        layers=readouts(evidence),
+        numbers={"output_rms": Number(size, limit)},
+        remedies=(usual_init(evidence),),
+    )
+
+
 def lost_in_part(evidence: Evidence) -> Finding | None:
     """What shrinks a signal of which layer 1 gets less than a tenth, though it does not vanish.
 
@@ -299,7 +333,8 @@ def _of_factors(
         "slope": Number(factors.slope),
     }
     if attenuation is not None:
-        numbers["attenuation"] = Number(attenuation, limit)
+        is_beyond = attenuation > limit if limit > 1 else attenuation < limit
+        numbers["attenuation"] = Number(attenuation, limit if is_beyond else None)
     words = f"{why}: the gradient changes by {format_factor(factors.backward)} a layer{gets}."
     return Finding(
         cause,

@@ -62,6 +62,8 @@ def optimizer_epsilon(evidence: Evidence) -> Finding | None:
         sentence = f"eps = {eps:.2g} is larger than every gradient ({usable.max():.2g} at most)."
         is_fact = total < UNMOVED and usable.max() <= eps / 10
         step, limit, better = evidence.first_step, float(usable.max()), 1e-8
+    is_half = evidence.dtype in ("float16", "bfloat16")
+    wide = "; or keep weights in float32 under autocast" if is_half else ""
     return Finding(
         "optimizer_epsilon",
         sentence,
@@ -73,8 +75,7 @@ def optimizer_epsilon(evidence: Evidence) -> Finding | None:
                 f"Use eps={better:.0e}.",
                 "Epsilon has to be a number of the dtype, and smaller than the gradients.",
                 None,
-                f"torch.optim.Adam(model.parameters(), eps={better:.0e}); or keep weights in"
-                " float32 under autocast",
+                f"torch.optim.Adam(model.parameters(), eps={better:.0e}){wide}",
                 "Kingma & Ba 2015",
             ),
         ),

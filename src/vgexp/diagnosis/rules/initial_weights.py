@@ -15,7 +15,7 @@ from vgexp.diagnosis.outcome import (
     has_learned_little,
 )
 from vgexp.diagnosis.phrases import name_layers
-from vgexp.diagnosis.rules.multiplied import NEARLY_ALL, USUAL_INIT
+from vgexp.diagnosis.rules.multiplied import NEARLY_ALL, usual_init
 
 
 @cause_rule(
@@ -55,7 +55,7 @@ def zero_weights(evidence: Evidence) -> Finding | None:
         step=evidence.first_step,
         layers=names,
         numbers={"weight_norm": Number(0.0, 0.0)},
-        remedies=(USUAL_INIT,),
+        remedies=(usual_init(evidence),),
     )
 
 
@@ -213,7 +213,7 @@ def _alike_in_a_row(evidence: Evidence) -> Finding | None:
         step=evidence.first_step,
         layers=found,
         numbers={"constant_weights": Number(float(len(found)), 0.0)},
-        remedies=(USUAL_INIT,),
+        remedies=(usual_init(evidence),),
         is_fact=is_fact,
     )
 

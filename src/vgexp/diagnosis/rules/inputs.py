@@ -16,6 +16,9 @@ from vgexp.diagnosis.rules.losses import sizes_of
 from vgexp.diagnosis.rules.not_finite import first_bad, reads_finite, share_given
 
 _FAR = 8.0
+_BESIDE = 100.0
+"""Times its norm by which weights make z larger than inputs where these are not all they read; the
+root of n_in / n_out is below it."""
 _WITH_Z = ("linear", "conv", "readout")
 """Kinds of layers whose z the probe measures wherever it measures any."""
 _ENOUGH = 5
@@ -49,6 +52,8 @@ def inputs_unscaled(evidence: Evidence) -> Finding | None:
     measured = evidence.metrics.get("inputs_rms", _rms_of_inputs(evidence))
     if measured is not None:
         return _of_measured(evidence, str(rows["name"].iloc[0]), float(measured))
+    if (beside := reads_beside(evidence)) is not None:
+        return beside
     if _are_all_zero(evidence, rows):
         return _of_zeros(evidence, str(rows["name"].iloc[0]))
     if (bound := _bound_of_inputs(evidence, rows)) is not None and bound < 1 / (10 * _FAR):
@@ -67,7 +72,33 @@ def inputs_unscaled(evidence: Evidence) -> Finding | None:
         f" {weights:.2g}: the inputs are about {inputs:.2g} in size, and not about 1.",
         step=evidence.first_step,
         layers=(str(rows["name"].iloc[0]),),
-        numbers={"preact_std": Number(float(z), _FAR)},
+        numbers={"preact_std": Number(float(z), _FAR if inputs > 1 else 1 / (10 * _FAR))},
+        remedies=(_STANDARDISE,),
+    )
+
+
+def reads_beside(evidence: Evidence) -> Finding | None:
+    """Whether layer 2 reads, beside what layer 1 gives it, inputs that are far larger.
+
+    Layer 1 has no activation, as an embedding: its z is what it gives. A weight of Frobenius norm
+    N makes of inputs of rms r a z of at most N r sqrt(n_in / n_out).
+    """
+    rows = rows_at(evidence, evidence.first_step)
+    if evidence.first_step != 0 or len(rows) < 2:
+        return None
+    sizes = np.hypot(values_of(rows, "preact_mean"), values_of(rows, "preact_std"))
+    given, z, norm = float(sizes[0]), float(sizes[1]), float(values_of(rows, "weight_norm")[1])
+    has_activation = math.isfinite(values_of(rows, "act_std")[0])
+    if has_activation or not 0 < given < _FAR or not z > _BESIDE * given * max(norm, 1.0):
+        return None
+    name = str(rows["name"].iloc[1])
+    return Finding(
+        "inputs_unscaled",
+        f"z of layer 2 is {z:.2g} in size, though its weights have a norm of {norm:.2g} and layer 1"
+        f" gives {given:.2g}: it reads inputs beside these that are far above 1.",
+        step=0,
+        layers=(name,),
+        numbers={"preact_over_inputs": Number(z / given, _BESIDE * max(norm, 1.0))},
         remedies=(_STANDARDISE,),
     )
 

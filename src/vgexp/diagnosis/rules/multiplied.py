@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 
@@ -146,7 +147,21 @@ def _starts_far_above_guess(evidence: Evidence) -> bool:
     )
 
 
-USUAL_INIT = Remedy(
+def usual_init(evidence: Evidence) -> Remedy:
+    """The init that the activation needs: Xavier's where it is bounded, He's else."""
+    saturated = values_of(rows_at(evidence, evidence.first_step), "saturated_fraction")
+    if not np.isfinite(saturated).any():
+        return _HE
+    return replace(
+        _HE,
+        why="Xavier's makes the factor of a layer 1 where slopes are 1, as those of tanh at 0.",
+        override="model.init=xavier_normal model.gain=1",
+        code="nn.init.xavier_normal_(layer.weight)",
+        source="Glorot & Bengio 2010",
+    )
+
+
+_HE = Remedy(
     "Draw the weights with the init that the activation needs.",
     "He's init makes the factor of a ReLU layer 1, Xavier's that of a linear one.",
     "model.init=he_normal model.gain=1",

@@ -34,7 +34,11 @@ def recurrence_vanishing(evidence: Evidence) -> Finding | None:
     """
     if evidence.metrics["time_attenuation"] < VANISHING_BELOW:
         return _through_time(
-            "recurrence_vanishing", "shrinks", evidence, VANISHING_BELOW, _LONGER_MEMORY
+            "recurrence_vanishing",
+            "shrinks",
+            evidence,
+            VANISHING_BELOW,
+            _named(_LONGER_MEMORY, evidence),
         )
     kept = _kept_by_radius(evidence)
     if kept is None or kept.share >= VANISHING_BELOW:
@@ -49,7 +53,7 @@ def recurrence_vanishing(evidence: Evidence) -> Finding | None:
             "spectral_radius": Number(kept.radius, 1.0),
             "share_kept": Number(kept.share, VANISHING_BELOW),
         },
-        remedies=_LONGER_MEMORY,
+        remedies=_named(_LONGER_MEMORY, evidence),
     )
 
 
@@ -69,7 +73,11 @@ def recurrence_exploding(evidence: Evidence) -> Finding | None:
     ends = evidence.metrics.get("time_attenuation")
     if ends is not None and ends > EXPLODING_ABOVE:
         return _through_time(
-            "recurrence_exploding", "grows", evidence, EXPLODING_ABOVE, _SHORTER_STEPS
+            "recurrence_exploding",
+            "grows",
+            evidence,
+            EXPLODING_ABOVE,
+            _named(_SHORTER_STEPS, evidence),
         )
     if ends is None:
         time = evidence.tables["time"]
@@ -82,7 +90,7 @@ def recurrence_exploding(evidence: Evidence) -> Finding | None:
                 " any more.",
                 step=step,
                 numbers={"growth": Number(grown, EXPLODING_ABOVE)},
-                remedies=(_ORTHOGONAL,),  # what is not finite cannot be clipped
+                remedies=_named((_ORTHOGONAL,), evidence),  # what is not finite cannot be clipped
             )
     return _grew_later(evidence)
 
@@ -101,7 +109,7 @@ def _grew_later(evidence: Evidence) -> Finding | None:
                 f" {share:.2g} times what the last gets.",
                 step=step,
                 numbers={"time_attenuation": Number(share, EXPLODING_ABOVE)},
-                remedies=_SHORTER_STEPS,
+                remedies=_named(_SHORTER_STEPS, evidence),
             )
     return None
 
@@ -160,6 +168,18 @@ def _kept_by_radius(evidence: Evidence) -> _Kept | None:
 def _power(radius: float, length: int) -> float:
     """radius^length, or the exponential of 700 where a float64 does not hold more."""
     return math.exp(min(length * math.log(radius), 700.0)) if radius > 0 else 0.0**length
+
+
+def _named(remedies: tuple[Remedy, ...], evidence: Evidence) -> tuple[Remedy, ...]:
+    """The remedies with the code of this network: of a recurrence by hand the matrix has another
+    name than in PyTorch's own."""
+    tables = (evidence.tables.get(name) for name in ("recurrence", "layers"))
+    known = [list(map(str, t["name"])) for t in tables if t is not None and "name" in t]
+    if any("weight_hh" in name for names in known for name in names):
+        return remedies
+    matrix = next(iter(known[0]), "") if "recurrence" in evidence.tables and known else ""
+    code = f"nn.init.orthogonal_({matrix or 'weight'})  # the weight that reads the state"
+    return tuple(replace(r, code=code) if r.code == _ORTHOGONAL.code else r for r in remedies)
 
 
 _ORTHOGONAL = Remedy(
