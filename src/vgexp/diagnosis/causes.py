@@ -97,7 +97,7 @@ _CAUSES = (
     Cause(
         "output_range",
         "loss",
-        "the last activation cannot reach the targets",
+        "outputs or targets are out of the range that the other, or the loss, has",
         ("saturated_loss", "flat_landscape", *_UNITS),
     ),
     Cause("nan_from_loss", "loss", "the loss is not finite although what it was given is"),
