@@ -29,10 +29,11 @@ healthy, and if not, the one cause that has to be changed. This file is made by 
 
 1. **Health.** A network has learned if the mean training loss of its last 20 steps is below 0.9 of
    what the best constant guess costs. One that has learned is `healthy`. Another is `sick`,
-   unless the run has fewer than 100 steps or its loss still falls: then it is `undecided`. A loop
-   that learned, and ends above half of what guessing costs, is `sick` as well where the signal
-   explodes from the start, or where updates replaced most weights or made the loss ten times as
-   large.
+   unless the run has fewer than 100 steps, its loss still falls, or it is below what guessing costs
+   by more than batches scatter and no rule finds anything: then it is `undecided`. A loop that
+   learned, and ends above half of what guessing costs, is `sick` of what is found, unless it may
+   have overcome it: small weights, small slopes, short steps and frozen weights count above 0.8 of
+   what guessing costs alone.
 2. **Findings.** Every rule below is asked. A rule compares what was measured with a law or with a
    limit, and finds something or nothing; a rule without the tables that it needs is listed as not
    checked. What a rule marked *always* finds is wrong even if the network learns.

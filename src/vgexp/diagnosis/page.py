@@ -124,7 +124,8 @@ def _compared(value: float, limit: float | None) -> str:
     """On which side of its limit a number is."""
     if limit is None or not math.isfinite(limit):
         return ""
-    side = "above the " if value > limit else "below the " if value < limit else ""
+    is_equal = f"{value:.3g}" == f"{limit:.3g}"
+    side = "" if is_equal else "above the " if value > limit else "below the "
     return f"  ({side}limit {limit:.3g})"
 
 
