@@ -255,8 +255,9 @@ def residual_growth(evidence: Evidence) -> Finding | None:
 def starts_far_off(evidence: Evidence) -> bool:
     """Whether the loss before training is more than a hundred times what guessing costs."""
     value, guess = evidence.metrics.get("loss_at_start"), constant_loss(evidence)
-    is_known = isinstance(value, float) and guess is not None and guess > 0
-    return is_known and value > _FAR_OFF * guess
+    if not isinstance(value, float) or guess is None or guess <= 0:
+        return False
+    return value > _FAR_OFF * guess
 
 
 def outputs_dwarf_targets(evidence: Evidence) -> Finding | None:
