@@ -102,6 +102,9 @@ def test_only_the_causes_that_are_named_fail(
     assert main(["diagnose", str(sick), "--fail-on", "dead_unit"]) == 2
     assert "nearest: dead_units" in capsys.readouterr().err
     assert main(["diagnose", str(sick), "--fail-on", ","]) == 2
+    capsys.readouterr()
+    assert main(["diagnose", str(sick), "--fail-on", "vanishing"]) == 2
+    assert "vanishing is a verdict" in capsys.readouterr().err
 
 
 def test_a_note_that_is_named_fails(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -170,6 +173,17 @@ def test_against_a_good_run_it_says_what_differs_and_since_when(
     assert main(["diagnose", str(sick), "--baseline", str(sick), "--json"]) == 3
     against = json.loads(capsys.readouterr().out)["baseline"]
     assert (against["differs"], against["parts"]) == ({}, None)
+
+
+def test_of_a_file_in_the_current_folder_no_nearest_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "data.csv").write_text("a\n1\n")
+    monkeypatch.chdir(tmp_path)
+    assert main(["diagnose", "data.csv"]) == 2
+    assert "nearest" not in capsys.readouterr().err
+    assert main(["diagnose", str(tmp_path / "data.csv")]) == 2
+    assert "nearest" in capsys.readouterr().err
 
 
 def test_a_folder_that_holds_no_run_is_one_readable_block(

@@ -2,7 +2,8 @@
 
 Holds: diagnosis/rules/initial_weights.py, diagnosis/rules/notes.py,
 diagnosis/rules/backward_signal.py, diagnosis/rules/inputs.py, diagnosis/rules/depth.py,
-diagnosis/rules/wiring.py, diagnosis/diagnosis.py, unseen.py
+diagnosis/rules/wiring.py, diagnosis/rules/multiplied.py, diagnosis/rules/recurrence.py,
+diagnosis/diagnosis.py, unseen.py
 """
 
 from __future__ import annotations
@@ -13,9 +14,10 @@ from typing import Any
 import pandas as pd
 import pytest
 from layer_tables import steps_of
-from test_cause_rules import NAN, layers, of, wiring
+from test_cause_rules import NAN, layers, of, radius, wiring
 
 from vgexp.diagnosis import CAUSE_RULES, conclude
+from vgexp.diagnosis.rules.multiplied import usual_init
 from vgexp.unseen import UNREGISTERED, list_shapes
 
 # ---------------------------------------------------------------- weights of 0
@@ -137,3 +139,26 @@ def test_nothing_is_said_of_the_path_where_layers_ran_that_are_not_registered() 
     told = conclude(replace(evidence, unseen=(line,)))
     assert "hidden layer" not in told.sentence
     assert "15 x [64, 64] in linear" in told.findings[0].sentence
+
+
+# ---------------------------------------------------------------- remedies that fit the network
+
+
+@pytest.mark.parametrize(("saturated", "init"), [(0.0, "xavier_normal_"), (NAN, "kaiming_normal_")])
+def test_weights_are_drawn_as_the_activation_needs(saturated: float, init: str) -> None:
+    assert init in str(usual_init(of(layers=layers(saturated_fraction=saturated))).code)
+
+
+@pytest.mark.parametrize(
+    ("name", "code"),
+    [
+        ("rnn.weight_hh_l0", "nn.init.orthogonal_(rnn.weight_hh_l0)"),
+        ("wh.weight", "nn.init.orthogonal_(wh.weight)  # the weight that reads the state"),
+    ],
+)
+def test_the_matrix_of_a_recurrence_by_hand_has_its_own_name(name: str, code: str) -> None:
+    table = radius(1.0).assign(name=name)
+    evidence = of(recurrence=table, extra={"time_attenuation": 1e-6})
+    found = CAUSE_RULES["recurrence_vanishing"](evidence)
+    assert found is not None
+    assert found.remedies[-1].code == code

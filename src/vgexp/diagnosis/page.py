@@ -121,11 +121,11 @@ def _cause(finding: Finding, depths: Mapping[str, int], *, is_rival: bool) -> It
 
 
 def _compared(value: float, limit: float | None) -> str:
-    """On which side of its limit a number is."""
+    """On which side of its limit a number is, where the digits that are shown differ."""
     if limit is None or not math.isfinite(limit):
         return ""
-    is_equal = f"{value:.3g}" == f"{limit:.3g}"
-    side = "" if is_equal else "above the " if value > limit else "below the "
+    is_alike = f"{value:.3g}" == f"{limit:.3g}"
+    side = "" if is_alike else "above the " if value > limit else "below the "
     return f"  ({side}limit {limit:.3g})"
 
 

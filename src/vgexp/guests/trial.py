@@ -148,13 +148,13 @@ class _Seen:
                 if self._first_weight is None:
                     self._first_weight = len(self._called)
                 read = next(iter(args), None)
-                is_number = isinstance(read, Tensor) and read.is_floating_point()
-                if isinstance(read, Tensor) and is_number and read.numel():
+                x = read if isinstance(read, Tensor) else None
+                if x is not None and x.is_floating_point() and x.numel():
                     if self._looks_up:
-                        self._read_beside = _rms_of(read)
+                        self._read_beside = _rms_of(x)
                     else:
-                        self.inputs_rms = _rms_of(read)
-                self._looks_up = isinstance(read, Tensor) and not is_number
+                        self.inputs_rms = _rms_of(x)
+                self._looks_up = x is not None and not x.is_floating_point()
         self._called.append(module)
 
     def see_inputs(self, call: Call) -> None:

@@ -44,7 +44,8 @@ def _require_folder(path: Path, allowed: str) -> None:
         return
     lines = [f"{path} is {'a file' if path.exists() else 'not there'}", allowed]
     if path.exists():
-        lines.append(f"nearest: {path.parent}")
+        if path.parent != Path():  # of a file of the current folder "." says nothing
+            lines.append(f"nearest: {path.parent}")
     elif path.parent.is_dir():
         siblings = [child.name for child in path.parent.iterdir() if child.is_dir()]
         near = difflib.get_close_matches(path.name, siblings, n=1, cutoff=0.5)
