@@ -20,7 +20,7 @@ from vgexp.diagnosis import CAUSE_RULES, conclude
 from vgexp.diagnosis.depths import Factors
 from vgexp.diagnosis.evidence import Evidence
 from vgexp.diagnosis.rules.multiplied import kind_of_vanishing
-from vgexp.diagnosis.rules.updates import left_by_decay
+from vgexp.diagnosis.rules.updates import left_by_decay, rate_remedy
 
 
 def found(cause: str, evidence: Evidence) -> bool:
@@ -277,3 +277,8 @@ def test_a_loss_that_became_nan_is_said_to_be_so_and_is_not_unknown() -> None:
     unwatched = conclude(of(steps=steps_of([NAN] * 120, grad_norm=1.0)))
     assert unwatched.unchecked["relapsed"] == "the losses are not known"
     assert "The loss is" not in unwatched.sentence
+
+
+@pytest.mark.parametrize(("rate", "words"), [(0.0, "that of the first is 0"), (0.1, "from 0.1 to")])
+def test_no_remedy_multiplies_a_rate_of_0(rate: float, words: str) -> None:
+    assert words in rate_remedy(of(settings={"optimizer.lr": rate}), 10.0, "so").words

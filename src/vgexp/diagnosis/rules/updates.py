@@ -113,6 +113,13 @@ def rate_remedy(evidence: Evidence, factor: float, why: str) -> Remedy:
     if not isinstance(rate, int | float):
         rates = column_of(evidence, "steps", "lr")
         rate = float(rates[0]) if rates.size and math.isfinite(rates[0]) else None
+    if rate == 0:
+        return Remedy(
+            "Give every group of the optimizer a learning rate: that of the first is 0.",
+            "A rate of 0 leaves weights as they are.",
+            code="for group in optimizer.param_groups: group['lr'] = 1e-3",
+            source="PyTorch, per-parameter options",
+        )
     new = None if rate is None else f"{rate * factor:.2g}"
     verb = "Lower" if factor < 1 else "Raise"
     words = f"{verb} the learning rate" + (f" from {rate:.2g} to {new}." if new else ".")
