@@ -97,7 +97,7 @@ Configurations (`configs/zoo`): {counts[0]}, {counts[1]}. Loops of users (`scrip
 (configurations: seeds {_listed(seeds[PRESET])}; loops: seeds {_listed(seeds[LOOP])}), and
 {num_cured} cured twins. Truth and half were written down before. The outcome, in which
 no rule has a part, confirms the truth: a sick one does not learn, its twin with one change does, a
-healthy one learns. Limits of rules were set by the half `tune`.
+healthy one learns. Limits of rules were first set by the half `tune`, and mended as told below.
 """
     ]
     if CHANGES:
