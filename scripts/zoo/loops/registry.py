@@ -2,97 +2,21 @@
 
 from __future__ import annotations
 
-from zoo.loops import (
-    faults_gradients,
-    faults_healthy,
-    faults_healthy_ways,
-    faults_inputs,
-    faults_losses,
-    faults_not_finite,
-    faults_signal,
-    faults_updates,
-    faults_wiring,
-    forum_cleared,
-    forum_formats,
-    forum_graph,
-    forum_healthy,
-    forum_healthy_nets,
-    forum_healthy_ways,
-    forum_losses,
-    forum_numbers,
-    forum_signal,
-    forum_updates,
-    forum_wiring,
-    fresh_data_faults,
-    fresh_healthy,
-    fresh_healthy_ways,
-    fresh_losses,
-    fresh_signal,
-    fresh_updates,
-    fresh_wiring,
-    held_healthy,
-    held_losses,
-    held_signal,
-    held_updates,
-    held_wiring,
-    report_data_faults,
-    report_healthy,
-    report_losses,
-    report_signal,
-    report_updates,
-    report_wiring,
-    tune_healthy,
-    tune_losses,
-    tune_signal,
-    tune_updates,
-    tune_wiring,
-)
+from collections.abc import Iterator
+from importlib import import_module
+from pathlib import Path
+
 from zoo.loops.loop import Loop
 
-_MODULES = (
-    tune_wiring,
-    tune_losses,
-    tune_signal,
-    tune_updates,
-    tune_healthy,
-    held_wiring,
-    held_healthy,
-    held_losses,
-    held_signal,
-    held_updates,
-    fresh_data_faults,
-    fresh_healthy,
-    fresh_healthy_ways,
-    fresh_losses,
-    fresh_signal,
-    fresh_updates,
-    fresh_wiring,
-    report_data_faults,
-    report_healthy,
-    report_losses,
-    report_signal,
-    report_updates,
-    report_wiring,
-    faults_gradients,
-    faults_healthy,
-    faults_healthy_ways,
-    faults_inputs,
-    faults_losses,
-    faults_not_finite,
-    faults_signal,
-    faults_updates,
-    faults_wiring,
-    forum_cleared,
-    forum_formats,
-    forum_graph,
-    forum_healthy,
-    forum_healthy_nets,
-    forum_healthy_ways,
-    forum_losses,
-    forum_numbers,
-    forum_signal,
-    forum_updates,
-    forum_wiring,
-)
+_SETS = ("tune", "held", "fresh", "report", "faults", "forum")
+"""How the names of the modules of each set begin, in the order of the table."""
 
-LOOPS: dict[str, Loop] = {loop.name: loop for module in _MODULES for loop in module.LOOPS}
+
+def _loops() -> Iterator[Loop]:
+    """The loops of all modules of the sets; those that make data have none."""
+    for name in _SETS:
+        for path in sorted(Path(__file__).parent.glob(f"{name}_*.py")):
+            yield from getattr(import_module(f"zoo.loops.{path.stem}"), "LOOPS", ())
+
+
+LOOPS: dict[str, Loop] = {loop.name: loop for loop in _loops()}

@@ -18,7 +18,7 @@ from vgexp.diagnosis.users_path import users_main_path
 T = TypeVar("T")
 _PASSED = 0.1
 """Size of h over that of z, below which a rectifier passes next to nothing."""
-_NEARLY_ALL = 0.9
+NEARLY_ALL = 0.9
 """Share of dead units from which on a layer is dead."""
 
 
@@ -50,8 +50,8 @@ def _rows_at(evidence: Evidence, step: int) -> pd.DataFrame:
 def are_dead(rows: pd.DataFrame) -> np.ndarray:
     """Which rows are of layers of which nearly all units are dead; not those at the flat ends of a
     sigmoid or one of its kin, whose slope is exactly 0 there as well."""
-    is_flat: np.ndarray = values_of(rows, "saturated_fraction") >= _NEARLY_ALL
-    is_dead: np.ndarray = (values_of(rows, "dead_fraction") >= _NEARLY_ALL) & ~is_flat
+    is_flat: np.ndarray = values_of(rows, "saturated_fraction") >= NEARLY_ALL
+    is_dead: np.ndarray = (values_of(rows, "dead_fraction") >= NEARLY_ALL) & ~is_flat
     return is_dead
 
 
@@ -89,7 +89,7 @@ def nearly_silent(evidence: Evidence) -> pd.DataFrame:
     later = layers.loc[layers["step"] > 0, "step"]
     if not is_silent.any() or not len(later):
         return rows.head(0)
-    dies = values_of(rows_at(evidence, int(later.min())), "dead_fraction") >= _NEARLY_ALL
+    dies = values_of(rows_at(evidence, int(later.min())), "dead_fraction") >= NEARLY_ALL
     silent: pd.DataFrame = rows[is_silent] if dies.any() else rows.head(0)
     return silent
 

@@ -101,20 +101,6 @@ class Evidence:
         has_steps = layers is not None and "step" in layers and layers["step"].notna().any()
         return int(layers["step"].max()) + 1 if layers is not None and has_steps else None
 
-    @property
-    def bad_loss(self) -> str:
-        """Since when no loss is finite, in words; empty where one is at the end, or none was
-        measured."""
-        from vgexp.diagnosis.outcome import column_of, ends_not_finite
-
-        losses = column_of(self, "steps", "loss")
-        if not losses.size or math.isfinite(losses[-1]) or not ends_not_finite(self):
-            return ""
-        before = [at for at, value in enumerate(losses) if math.isfinite(value)]
-        step = self.tables["steps"]["step"].iloc[before[-1] + 1 if before else 0]
-        word = "nan" if math.isnan(losses[-1]) else "infinite"
-        return f"the loss is {word} since step {int(step)}"
-
     def note_raised(self, rule: str, error: Exception) -> None:
         """Notes that a rule ended in an error: it is unchecked, and nothing is lost for it."""
         self.raised[rule] = f"raised {type(error).__name__}: {error}"

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
 from vgexp.diagnosis.needs import UNKNOWN_LOSSES, say_lacking
+from vgexp.diagnosis.outcome import bad_loss
 from vgexp.errors import QuestionError
 
 if TYPE_CHECKING:
@@ -106,7 +107,7 @@ class Rule:
             return evidence.raised[self.id]
         lacking = [need for need in self.needs if evidence.lacks(need)]
         reason = say_lacking(lacking, is_trained_here=evidence.config is not None) or None
-        return evidence.bad_loss or reason if reason == UNKNOWN_LOSSES else reason
+        return bad_loss(evidence) or reason if reason == UNKNOWN_LOSSES else reason
 
 
 def rule(*needs: str) -> Callable[[Callable[[Evidence], Finding | None]], Rule]:

@@ -163,6 +163,18 @@ def ends_not_finite(evidence: Evidence) -> bool:
     return bool((pd.to_numeric(results["not_finite"], errors="coerce") > 0).any())
 
 
+def bad_loss(evidence: Evidence) -> str:
+    """Since when no loss is finite, in words; empty where one is at the end, or none was
+    measured."""
+    losses = column_of(evidence, "steps", "loss")
+    if not losses.size or math.isfinite(losses[-1]) or not ends_not_finite(evidence):
+        return ""
+    finite = np.flatnonzero(np.isfinite(losses))
+    step = evidence.tables["steps"]["step"].iloc[finite[-1] + 1 if finite.size else 0]
+    word = "nan" if math.isnan(losses[-1]) else "infinite"
+    return f"the loss is {word} since step {int(step)}"
+
+
 def has_lost_losses(evidence: Evidence) -> bool:
     """Whether losses that are nan are those that nobody saw, as of a loss that `torch.compile` has
     in its graph: the probe says so, no loss was described as nan, and all gradients are finite."""
@@ -191,7 +203,7 @@ def constant_loss(evidence: Evidence) -> float | None:
         return by_definition
     output, target, loss = first
     num_classes = num_classes_of(output["shape"], target["shape"])
-    is_labels = str(target["dtype"]).startswith(("int", "uint"))
+    is_labels = has_labels(target)
     if is_labels and num_classes > 1:
         guess = math.log(num_classes)
         usual = guess + min(float(output["std"]) ** 2, guess) / 2
@@ -251,7 +263,7 @@ def is_below_its_range(evidence: Evidence) -> bool:
 def _of_labels(evidence: Evidence) -> bool:
     """Whether a loss compares scores of several classes with labels."""
     first = first_call(evidence)
-    if first is None or not str(first[1]["dtype"]).startswith(("int", "uint")):
+    if first is None or not has_labels(first[1]):
         return False
     return num_classes_of(first[0]["shape"], first[1]["shape"]) > 1
 
@@ -290,6 +302,11 @@ def first_call(evidence: Evidence) -> tuple[pd.Series, pd.Series, float] | None:
     if len(output) != 1 or len(target) != 1 or not len(result):
         return None
     return output.iloc[0], target.iloc[0], float(result.iloc[0])
+
+
+def has_labels(target: pd.Series) -> bool:
+    """Whether a tensor of a described call holds whole numbers, as labels are."""
+    return str(target["dtype"]).startswith(("int", "uint"))
 
 
 def plain_name(function: object) -> str:

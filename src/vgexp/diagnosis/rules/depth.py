@@ -6,15 +6,14 @@ import math
 
 import numpy as np
 
-from vgexp.diagnosis.depths import Factors, factors_of, rows_at, values_of
+from vgexp.diagnosis.depths import NEARLY_ALL, Factors, factors_of, rows_at, values_of
 from vgexp.diagnosis.evidence import Evidence
 from vgexp.diagnosis.findings import Finding, Number, Remedy, cause_rule
-from vgexp.diagnosis.outcome import constant_loss, first_call
+from vgexp.diagnosis.outcome import constant_loss, first_call, has_labels
 from vgexp.diagnosis.phrases import compared_layers, format_factor
 from vgexp.diagnosis.rules.inputs import inputs_unscaled, reads_beside
 from vgexp.diagnosis.rules.losses import readouts
 from vgexp.diagnosis.rules.multiplied import (
-    NEARLY_ALL,
     PER_LAYER,
     kind_of_growth,
     kind_of_vanishing,
@@ -173,7 +172,7 @@ def _outputs_are_large(evidence: Evidence) -> Finding | None:
     if evidence.is_check and evidence.metrics.get("inputs_rms") is None:
         return None
     output, target, loss = first
-    is_labels = str(target["dtype"]).startswith(("int", "uint"))
+    is_labels = has_labels(target)
     if not is_labels or not output["std"] > _LOUD or not loss > _LOUD * guess:
         return None
     wiring = evidence.tables.get("wiring")
@@ -277,7 +276,7 @@ def outputs_dwarf_targets(evidence: Evidence) -> Finding | None:
         return None
     output, target, loss = first
     size, wanted = (math.hypot(each["mean"], each["std"]) for each in (output, target))
-    is_labels = str(target["dtype"]).startswith(("int", "uint"))
+    is_labels = has_labels(target)
     limit = _DWARFED * max(1.0, 0.0 if is_labels else wanted)
     if not size > limit:
         return None

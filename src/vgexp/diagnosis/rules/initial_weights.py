@@ -7,7 +7,14 @@ from itertools import pairwise
 import numpy as np
 import pandas as pd
 
-from vgexp.diagnosis.depths import are_dead, nearly_silent, rows_at, silent_readouts, values_of
+from vgexp.diagnosis.depths import (
+    NEARLY_ALL,
+    are_dead,
+    nearly_silent,
+    rows_at,
+    silent_readouts,
+    values_of,
+)
 from vgexp.diagnosis.evidence import Evidence
 from vgexp.diagnosis.findings import Finding, Number, Remedy, cause_rule
 from vgexp.diagnosis.outcome import (
@@ -15,7 +22,7 @@ from vgexp.diagnosis.outcome import (
     has_learned_little,
 )
 from vgexp.diagnosis.phrases import name_layers
-from vgexp.diagnosis.rules.multiplied import NEARLY_ALL, usual_init
+from vgexp.diagnosis.rules.multiplied import usual_init
 
 
 @cause_rule(

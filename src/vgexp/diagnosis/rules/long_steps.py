@@ -7,11 +7,10 @@ import math
 import numpy as np
 import pandas as pd
 
-from vgexp.diagnosis.depths import are_dead, rows_at, values_of
+from vgexp.diagnosis.depths import NEARLY_ALL, are_dead, rows_at, values_of
 from vgexp.diagnosis.evidence import Evidence
 from vgexp.diagnosis.findings import Finding, Number, Remedy, cause_rule
 from vgexp.diagnosis.outcome import JUMP, column_of, constant_loss
-from vgexp.diagnosis.rules.multiplied import NEARLY_ALL
 from vgexp.diagnosis.rules.not_finite import first_bad, nan_from_loss
 from vgexp.diagnosis.rules.updates import SHRUNK, UNMOVED, WHOLE_WEIGHT, descent, rate_remedy
 

@@ -14,6 +14,7 @@ from vgexp.diagnosis.outcome import (
     column_of,
     constant_loss,
     first_call,
+    has_labels,
     num_classes_of,
     plain_name,
 )
@@ -226,7 +227,7 @@ def _is_of_each(first: tuple[pd.Series, pd.Series, float]) -> bool:
 def _logits_to_nll(first: tuple[pd.Series, pd.Series, float], evidence: Evidence) -> Finding | None:
     """Whether a loss of log-probabilities, which are at most 0, is given larger numbers."""
     output, target, _ = first
-    is_labels = str(target["dtype"]).startswith(("int", "uint"))
+    is_labels = has_labels(target)
     sums = [float(output["row_sum_min"]), float(output["row_sum_max"])]
     is_nll = plain_name(output["function"]) in ("nllloss", "nllloss2d")
     if not is_nll or not is_labels or not output["max"] > ROUNDING or np.allclose(sums, 1):
@@ -315,7 +316,7 @@ def _logits_above_zero(
     class gets no gradient back. A network that learned well has no need of it."""
     output, target, _ = first
     layers = evidence.tables.get("layers")
-    is_labels = str(target["dtype"]).startswith(("int", "uint"))
+    is_labels = has_labels(target)
     if layers is None or not is_labels or not is_made_by(output, ("Relu",)):
         return None
     rows = layers[layers["kind"] == "readout"]

@@ -19,7 +19,6 @@ from vgexp.diagnosis.signal import EXPLODING_ABOVE
 
 _STEEP = 0.5
 """Root mean square of phi' below which a layer loses more by its slopes than a ReLU's (0.71)."""
-NEARLY_ALL = 0.9
 _SATURATED = 0.3
 PER_LAYER = (
     "a factor f a layer leaves f^L of the signal after L layers, which is judged by the signal's"

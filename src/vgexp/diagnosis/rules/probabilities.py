@@ -10,7 +10,7 @@ import pandas as pd
 from vgexp.diagnosis.depths import values_of
 from vgexp.diagnosis.evidence import Evidence
 from vgexp.diagnosis.findings import Finding, Number, Remedy, cause_rule
-from vgexp.diagnosis.outcome import first_call, plain_name
+from vgexp.diagnosis.outcome import first_call, has_labels, plain_name
 from vgexp.diagnosis.rules.losses import ROUNDING, is_made_by, of_graph, readouts, sizes_of
 
 _HALF = 0.5
@@ -44,7 +44,7 @@ def _by_numbers(evidence: Evidence) -> Finding | None:
     if twice is not None:
         return twice
     sums = [float(output["row_sum_min"]), float(output["row_sum_max"])]
-    is_labels = str(target["dtype"]).startswith(("int", "uint"))
+    is_labels = has_labels(target)
     if not is_labels or not np.allclose(sums, 1, atol=ROUNDING) or float(output["min"]) < 0:
         return None
     num_classes = int(str(output["shape"]).split("x")[1])
@@ -213,7 +213,7 @@ def _log_softmax_of_probabilities(
     table = evidence.tables["loss"]
     outputs = table[table["role"] == "output"]
     num_classes = sizes_of(output["shape"])[1] if len(sizes_of(output["shape"])) > 1 else 0
-    is_labels = str(target["dtype"]).startswith(("int", "uint"))
+    is_labels = has_labels(target)
     delta = _of_readout(evidence, "delta_rms")
     if num_classes < 2 or not is_labels or delta is None or len(outputs) < 2:
         return None

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from vgexp.diagnosis.depths import values_of
+from vgexp.diagnosis.depths import NEARLY_ALL, values_of
 from vgexp.diagnosis.evidence import Evidence
 from vgexp.diagnosis.findings import Finding, Number, Remedy, cause_rule
 from vgexp.diagnosis.landscape import FLAT_BELOW
 from vgexp.diagnosis.learning import ENOUGH_STEPS, HALF
 from vgexp.diagnosis.outcome import column_of, has_learned, has_learned_little
-from vgexp.diagnosis.rules.multiplied import NEARLY_ALL
 from vgexp.diagnosis.rules.updates import (
     UNMOVED,
     descent,

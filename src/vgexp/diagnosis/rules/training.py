@@ -11,6 +11,7 @@ from vgexp.diagnosis.findings import Finding, Number, Remedy, rule
 from vgexp.diagnosis.landscape import FLAT_BELOW
 from vgexp.diagnosis.learning import ENOUGH_STEPS, LEARNED_BELOW
 from vgexp.diagnosis.outcome import (
+    bad_loss,
     column_of,
     constant_loss,
     has_learned,
@@ -267,11 +268,11 @@ def _describe_curvature(over: float, largest: float, verdict: str | None) -> str
 @rule("steps.csv")
 def loss_not_finite(evidence: Evidence) -> Finding | None:
     """Whether the loss of a loop is nan or infinite at the end, and since when."""
-    if not evidence.bad_loss or evidence.metrics.get("verdict") == "diverged":
+    if not (said := bad_loss(evidence)) or evidence.metrics.get("verdict") == "diverged":
         return None
     first = evidence.metrics.get("loss_first")
     was = "" if first is None else f"; at the first step it was {format_loss(first)}"
-    return Finding("loss_not_finite", f"{evidence.bad_loss.capitalize()}{was}.")
+    return Finding("loss_not_finite", f"{said.capitalize()}{was}.")
 
 
 RULES = (diverged, loss, loss_not_finite, loss_at_start, curvature, underflow, unfinished)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from vgexp.diagnosis.depths import are_dead, rows_at, silent_readouts, values_of
+from vgexp.diagnosis.depths import NEARLY_ALL, are_dead, rows_at, silent_readouts, values_of
 from vgexp.diagnosis.evidence import Evidence
 from vgexp.diagnosis.findings import Finding, Number, Remedy, cause_rule
-from vgexp.diagnosis.rules.multiplied import NEARLY_ALL
 from vgexp.diagnosis.rules.updates import rate_remedy
 
 
