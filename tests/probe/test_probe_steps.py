@@ -1,6 +1,7 @@
 """The table of steps in somebody's own loop: losses, norms, rates, and what a loss is given.
 
-Holds: probe/steps.py, probe/loss.py, probe/loss_arguments.py, probe/given.py
+Holds: probe/steps.py, probe/loss.py, probe/watched_function.py, probe/loss_arguments.py,
+probe/given.py
 """
 
 from __future__ import annotations

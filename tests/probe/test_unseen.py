@@ -5,6 +5,7 @@ Holds: probe/strangers.py, probe/unseen.py, unseen.py
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 
 from vgexp import Probe
 from vgexp.errors import QuestionError
+from vgexp.probe.strangers import Strangers
 from vgexp.probe.unseen import (
     MOST_NAMES,
     NO_ACTIVATION,
@@ -271,3 +273,15 @@ def test_what_a_line_says_is_read_again() -> None:
     assert not saw_no_step(others)
     assert unregistered_weights(others) is None
     assert not weights_that_ran_silently(others)
+
+
+def test_no_graph_behind_the_inputs_is_kept() -> None:
+    """As where the model raises."""
+    strangers = Strangers(nn.Linear(4, 3))
+    leaf = torch.ones(3, 4, requires_grad=True)
+    kept = weakref.ref(leaf)  # its graph holds it
+    strangers.on_call((leaf * 2,), {})
+    del leaf
+    assert kept() is not None
+    strangers.drop()
+    assert kept() is None

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import copy
 import math
-import types
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import islice
@@ -21,6 +19,7 @@ from vgexp.probe.loss_evaluations import Evaluations, share_right
 from vgexp.probe.loss_graph import LossGraph
 from vgexp.probe.loss_numbers import Call, NumberWatch, share_added
 from vgexp.probe.steps import Number, StepMeter
+from vgexp.probe.watched_function import WatchedFunction
 from vgexp.records import Rows
 from vgexp.torch_internals import backward_task
 
@@ -134,7 +133,7 @@ class LossWatch:
                 self._hook(source, function, see)
             return function
         see_result = Hook(self._note, None, partial(self._see, source))
-        watched: Any = _Watched(function, see_result, partial(self._watch_numbers, source))
+        watched: Any = WatchedFunction(function, see_result, partial(self._watch_numbers, source))
         return watched  # type: ignore[no-any-return]
 
     def note_loss(self, loss: Tensor | float) -> None:
@@ -367,78 +366,6 @@ class LossWatch:
         for watch in self._number_watches.values():  # of calls that raised or gave no loss
             watch.end()
         self._number_watches.clear()
-
-
-_FUNCTIONS = (types.FunctionType, types.BuiltinFunctionType, types.MethodType)
-
-
-class _Watched:
-    # Stands for a function: it has its attributes, signature, copies and pickled form; and where
-    # it is an object of another class, that class.
-
-    __doc__ = property(lambda self: self._function.__doc__)
-    _function: Callable[..., Any]
-    _see: Hook
-    _watch: Callable[[], NumberWatch | None]
-
-    def __init__(
-        self, function: Callable[..., Any], see: Hook, watch: Callable[[], NumberWatch | None]
-    ) -> None:
-        object.__setattr__(self, "_function", function)
-        object.__setattr__(self, "_see", see)
-        object.__setattr__(self, "_watch", watch)
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        watch = None if torch.compiler.is_compiling() else self._watch()
-        if watch is None:
-            result = self._function(*args, **kwargs)
-        else:
-            watch.begin()
-            try:
-                result = self._function(*args, **kwargs)
-            finally:
-                watch.end()
-        if not torch.compiler.is_compiling():
-            self._see(self._function, args, kwargs, result)
-        return result
-
-    @property  # type: ignore[misc]
-    def __class__(self) -> Any:
-        # torch.compile takes what says that it is a function for one, and looks at its code.
-        found = type(self._function)
-        return _Watched if found in _FUNCTIONS else found
-
-    @property
-    def __wrapped__(self) -> Any:
-        return self._function
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._function, name)
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        setattr(self._function, name, value)
-
-    def __delattr__(self, name: str) -> None:
-        delattr(self._function, name)
-
-    def __dir__(self) -> list[str]:
-        return dir(self._function)
-
-    def __repr__(self) -> str:
-        return repr(self._function)
-
-    def __copy__(self) -> Any:
-        return copy.copy(self._function)
-
-    def __deepcopy__(self, memo: Any) -> Any:
-        return copy.deepcopy(self._function, memo)
-
-    def __reduce_ex__(self, _protocol: Any) -> Any:
-        return _itself, (self._function,)
-
-
-def _itself(function: Any) -> Any:
-    return function
 
 
 def _value_of(loss: Tensor) -> Number:

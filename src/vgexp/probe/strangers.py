@@ -39,6 +39,8 @@ class Strangers:
 
     def on_output(self, output: object) -> None:
         """Walks back from what the model gives."""
+        inputs, ends = self._inputs, self._ends
+        self.drop()
         self.has_looked = dist.is_available() and dist.is_initialized()
         if self.has_looked:
             return  # whole weights may stand in the place of shards
@@ -46,11 +48,13 @@ class Strangers:
         if not starts:
             return
         self.has_looked = True
-        for node, _ in islice(walk(starts, self._ends.__contains__), _MOST_NODES):
+        for node, _ in islice(walk(starts, ends.__contains__), _MOST_NODES):
             leaf = parameter_of(node)
-            if type(leaf) is nn.Parameter and not self._is_known(leaf):
+            if type(leaf) is not nn.Parameter or is_in_flat(leaf):
+                continue
+            if id(leaf) not in self._known | inputs:
                 self.found[id(leaf)] = f"{list(leaf.shape)} in what the model computes"
-        self._inputs, self._ends = set(), set()
 
-    def _is_known(self, leaf: nn.Parameter) -> bool:
-        return id(leaf) in self._known or id(leaf) in self._inputs or is_in_flat(leaf)
+    def drop(self) -> None:
+        """Forgets what the model was given, whose places hold its graph."""
+        self._inputs, self._ends = set(), set()

@@ -225,6 +225,8 @@ class Taps:
         """Forgets the tensors of the current step."""
         self._passes.drop()
         self._free.drop()
+        if self._strangers is not None:
+            self._strangers.drop()
         if self._discovery is not None:
             self._discovery.drop()
 
